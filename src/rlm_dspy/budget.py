@@ -1,0 +1,170 @@
+"""The limits of a run (a frozen value) and the ledger that a whole tree of runs is charged to.
+
+A call is reserved before it is made and settled after, so that concurrent calls cannot overshoot by more than
+what was already in flight. A child's ledger charges every ancestor, root first.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from rlm_dspy.errors import BudgetExceededError
+from rlm_dspy.record import Usage
+
+logger = logging.getLogger(__name__)
+
+
+class Budget(BaseModel):
+    """The limits of one run; ``None`` means unlimited.
+
+    Args:
+        max_iters: steps of one RLM (each child has as many).
+        max_llm_calls: sub-LM calls of the whole tree: plain, typed, and every call that a child makes.
+        max_tokens: prompt and completion tokens of the whole tree.
+        max_cost: US dollars of the whole tree; calls whose price is unknown count as nothing, with one warning.
+        max_seconds: wall clock of the whole run.
+        max_depth: levels of children below the root.
+        max_concurrency: sub-calls in flight at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_iters: int = Field(default=20, ge=1)
+    max_llm_calls: int = Field(default=50, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_cost: float | None = Field(default=None, gt=0)
+    max_seconds: float | None = Field(default=None, gt=0)
+    max_depth: int = Field(default=1, ge=0, le=50)
+    max_concurrency: int = Field(default=8, ge=1, le=256)
+
+    @field_validator("max_depth")
+    @classmethod
+    def _warn_deep(cls, value: int) -> int:
+        if value > 20:
+            logger.warning("High recursion depth: %d", value)
+        return value
+
+
+class Reservation:
+    """One call that was let through; settle it with its real usage, or with none if it failed."""
+
+    def __init__(self, ledger: Ledger, tokens: int) -> None:
+        self._ledger = ledger
+        self._tokens = tokens
+        self._open = True
+
+    def settle(self, usage: Usage) -> None:
+        """Replace the estimate by what the call really used; the second settlement is ignored."""
+        if self._open:
+            self._open = False
+            self._ledger._settle(self._tokens, usage)
+
+
+class Ledger:
+    """What a run and its ancestors have reserved and spent. Thread-safe."""
+
+    def __init__(
+        self, budget: Budget, parent: Ledger | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.budget = budget
+        self.parent = parent
+        self.depth: int = parent.depth + 1 if parent else 0
+        self.usage = Usage()
+        self.sub_calls = 0
+        self._reserved_tokens = 0
+        self._clock = clock
+        self._started = clock()
+        self._lock: threading.RLock = parent._lock if parent else threading.RLock()
+        self._warned_cost = False
+
+    def _chain(self) -> list[Ledger]:
+        chain: list[Ledger] = []
+        node: Ledger | None = self
+        while node:
+            chain.append(node)
+            node = node.parent
+        return chain[::-1]
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since this ledger was opened."""
+        return self._clock() - self._started
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the nearest ``max_seconds`` of the chain, never negative; None without a limit."""
+        left = [
+            node.budget.max_seconds - node.seconds
+            for node in self._chain()
+            if node.budget.max_seconds is not None
+        ]
+        return max(0.0, min(left)) if left else None
+
+    @property
+    def exhausted(self) -> str | None:
+        """The name of a limit that forbids a further step, or None."""
+        with self._lock:
+            for node in self._chain():
+                if limit := node._spent_limit(0):
+                    return limit
+        return None
+
+    def _spent_limit(self, tokens: int) -> str | None:
+        budget = self.budget
+        used = self.usage.total_tokens + self._reserved_tokens
+        if budget.max_seconds is not None and self.seconds >= budget.max_seconds:
+            return "max_seconds"
+        if budget.max_tokens is not None and used + tokens >= budget.max_tokens:
+            return "max_tokens"
+        if budget.max_cost is not None and (self.usage.cost or 0.0) >= budget.max_cost:
+            return "max_cost"
+        return None
+
+    def reserve(self, tokens: int, *, sub_call: bool, calls: int = 1) -> Reservation:
+        """Let ``calls`` calls through, estimated at ``tokens`` in total, or refuse them all.
+
+        Raises:
+            BudgetExceededError: a limit of this ledger or of an ancestor would be passed.
+        """
+        with self._lock:
+            chain = self._chain()
+            for node in chain:
+                if sub_call and node.sub_calls + calls > node.budget.max_llm_calls:
+                    raise BudgetExceededError(
+                        f"LLM call limit exceeded: {node.sub_calls} + {calls} > {node.budget.max_llm_calls}. "
+                        "Use Python code for aggregation, or SUBMIT what you have.",
+                        limit="max_llm_calls",
+                    )
+                if limit := node._spent_limit(tokens if sub_call else 0):
+                    raise BudgetExceededError(
+                        f"The run's {limit} is used up. SUBMIT the best answer that you have now.", limit=limit
+                    )
+            for node in chain:
+                node._reserved_tokens += tokens
+                if sub_call:
+                    node.sub_calls += calls
+        return Reservation(self, tokens)
+
+    def _settle(self, tokens: int, usage: Usage) -> None:
+        with self._lock:
+            for node in self._chain():
+                node._reserved_tokens -= tokens
+                node.usage = node.usage + usage
+            root = self._chain()[0]
+            if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
+                root._warned_cost = True
+                logger.warning(
+                    "the price of a model is unknown, so max_cost cannot hold for it; other limits still do"
+                )
+
+    def counters(self) -> str:
+        """What is used of the call, token and cost limits, for a prompt (no clock: prompts must be repeatable)."""
+        parts = [f"sub-calls {self.sub_calls}/{self.budget.max_llm_calls}"]
+        if self.budget.max_tokens is not None:
+            parts.append(f"tokens {self.usage.total_tokens:,}/{self.budget.max_tokens:,}")
+        return " · ".join(parts)

@@ -1,0 +1,102 @@
+"""Every exception this package raises on purpose.
+
+    RLMError
+    ├── ConfigurationError (also ValueError)   the caller can mend it: a bad signature, limit, name or setting
+    ├── BudgetExceededError                    a limit of the run was reached
+    │   └── DepthExceededError                 a recursive sub-call went deeper than allowed
+    ├── SandboxError (also DSPy's CodeInterpreterError, mixed in by rlm_dspy.sandbox)
+    │   ├── SandboxUnavailableError            the isolation that was asked for cannot be had here
+    │   └── SandboxDiedError                   the worker is gone and its state with it
+    ├── ActionError                            the model never wrote anything that could be run
+    ├── LMError                                the model's provider failed for good
+    │   ├── LMAuthError                        no or bad credentials
+    │   ├── LMRateLimitError                   quota, with the wait
+    │   ├── LMContextWindowError               the prompt does not fit
+    │   └── LMUnavailableError                 no server, no such model, a timeout
+    ├── CorpusError                            inputs are unreadable or empty
+    └── EvidenceError                          evidence could not be verified
+
+Messages name what happened and what to do. An error that ends a run has the partial run as ``.run``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_dspy.record import Run
+
+
+class RLMError(Exception):
+    """Root of this package's exceptions; ``run`` is the partial run when one had begun."""
+
+    run: Run | None = None
+
+
+class ConfigurationError(RLMError, ValueError):
+    """The caller gave something that cannot work: a signature, a name, a limit, a setting."""
+
+
+class BudgetExceededError(RLMError):
+    """A limit was reached; ``limit`` names it (``max_llm_calls``, ``max_tokens``, …)."""
+
+    def __init__(self, message: str, *, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class DepthExceededError(BudgetExceededError):
+    """A recursive sub-call at ``depth`` went beyond ``max_depth``."""
+
+    def __init__(self, depth: int, max_depth: int) -> None:
+        super().__init__(f"Depth {depth} exceeds max {max_depth}", limit="max_depth")
+        self.depth = depth
+        self.max_depth = max_depth
+
+
+class SandboxError(RLMError):
+    """The sandbox failed in a way that the submitted code cannot repair."""
+
+
+class SandboxUnavailableError(SandboxError):
+    """The isolation that was asked for cannot be had on this machine."""
+
+
+class SandboxDiedError(SandboxError):
+    """The worker process is gone, and the session's state with it."""
+
+
+class ActionError(RLMError):
+    """The model never wrote anything that could be run."""
+
+
+class LMError(RLMError):
+    """The model's provider failed after retries."""
+
+
+class LMAuthError(LMError):
+    """Credentials are missing or were refused; the message names the variable, never the value."""
+
+
+class LMRateLimitError(LMError):
+    """The provider's quota is used up; ``wait`` is its own estimate in seconds, if it gave one."""
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class LMContextWindowError(LMError):
+    """The prompt is longer than the model's window."""
+
+
+class LMUnavailableError(LMError):
+    """The server cannot be reached, timed out, or does not have the model."""
+
+
+class CorpusError(RLMError):
+    """The inputs are missing, unreadable or empty."""
+
+
+class EvidenceError(RLMError):
+    """Evidence could not be verified against the context."""

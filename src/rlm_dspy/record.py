@@ -1,0 +1,107 @@
+"""The record of a run: frozen values that go to JSON and back.
+
+What is recorded of a step is what the model was shown; contexts appear only as short renderings.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["submitted", "extracted", "stopped"]
+SubCallKind = Literal["plain", "typed", "recursive"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Usage(_Value):
+    """Calls, tokens and US dollars; ``cost`` is None once any part of it is unknown (never 0 for unknown)."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = 0.0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt plus completion tokens."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        unknown = self.cost is None or other.cost is None
+        return Usage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost=None if unknown else (self.cost or 0.0) + (other.cost or 0.0),
+        )
+
+
+class SubCall(_Value):
+    """One call made by REPL code; ``prompt`` and ``output`` are shortened renderings."""
+
+    kind: SubCallKind
+    prompt: str
+    output: str = ""
+    error: str | None = None
+    model: str = ""
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    run: Run | None = None
+
+
+class Step(_Value):
+    """One turn: what the model wrote and what came back, exactly as it was shown."""
+
+    index: int
+    reasoning: str = ""
+    code: str = ""
+    output: str = ""
+    error: str | None = None
+    timed_out: bool = False
+    submitted: bool = False
+    seconds: float = 0.0
+    usage: Usage = Usage()
+    sub_calls: tuple[SubCall, ...] = ()
+
+
+class Run(_Value):
+    """The full record of one call of an RLM.
+
+    ``status`` tells how it ended: ``submitted`` by the model, ``extracted`` from the trajectory because
+    ``stopped_by`` (a limit) ended it first, or ``stopped`` without an answer (then it is attached to an exception).
+    """
+
+    id: str
+    status: Status
+    stopped_by: str | None = None
+    error: str | None = None
+    signature: str = ""
+    model: str = ""
+    sub_model: str = ""
+    depth: int = 0
+    inputs: dict[str, str] = Field(default_factory=dict)
+    outputs: dict[str, Any] = Field(default_factory=dict)
+    probe: str = ""
+    steps: tuple[Step, ...] = ()
+    usage: Usage = Usage()
+    usage_by_model: dict[str, Usage] = Field(default_factory=dict)
+    sub_calls: int = 0
+    seconds: float = 0.0
+    evidence: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def trajectory(self) -> list[dict[str, str]]:
+        """The steps as ``{reasoning, code, output}``, the shape that ``dspy.RLM`` has."""
+        return [
+            {"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in self.steps
+        ]
+
+
+SubCall.model_rebuild()
