@@ -105,25 +105,28 @@ class Ledger:
         ]
         return max(0.0, min(left)) if left else None
 
-    @property
-    def exhausted(self) -> str | None:
-        """The name of a limit that forbids a further step, or None."""
+    def exhausted(self, *, tokens: int = 0, cost: float = 0.0, share: float = 1.0) -> str | None:
+        """Name a limit that forbids a further step which needs so much, within ``share`` of the time; or None."""
         with self._lock:
             for node in self._chain():
-                if limit := node._spent_limit(0):
+                if limit := node._spent_limit(tokens, cost, share):
                     return limit
         return None
 
-    def _spent_limit(self, tokens: int) -> str | None:
+    def _spent_limit(self, tokens: int, cost: float = 0.0, share: float = 1.0) -> str | None:
         budget = self.budget
         used = self.usage.total_tokens + self._reserved_tokens
-        if budget.max_seconds is not None and self.seconds >= budget.max_seconds:
+        if budget.max_seconds is not None and self.seconds >= share * budget.max_seconds:
             return "max_seconds"
         if budget.max_tokens is not None and used + tokens >= budget.max_tokens:
             return "max_tokens"
-        if budget.max_cost is not None and (self.usage.cost or 0.0) >= budget.max_cost:
+        if budget.max_cost is not None and (self.usage.cost or 0.0) + cost >= budget.max_cost:
             return "max_cost"
         return None
+
+    def charge(self, usage: Usage) -> None:
+        """Charge a call that no limit may refuse: the final extract."""
+        self._settle(0, usage)
 
     def reserve(self, tokens: int, *, sub_call: bool, calls: int = 1) -> Reservation:
         """Let ``calls`` calls through, estimated at ``tokens`` in total, or refuse them all.

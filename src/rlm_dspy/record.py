@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Status = Literal["submitted", "extracted", "stopped"]
+EventKind = Literal["probe", "step", "code", "output", "sub_call", "final"]
 SubCallKind = Literal["plain", "typed", "recursive"]
 
 
@@ -68,6 +69,22 @@ class Step(_Value):
     seconds: float = 0.0
     usage: Usage = Usage()
     sub_calls: tuple[SubCall, ...] = ()
+
+
+class Event(_Value):
+    """Something that just happened in a run, for whoever watches it.
+
+    ``usage`` and ``sub_calls`` are the totals of the tree so far; ``text`` is what the kind is about: the code,
+    the output, a shortened sub-call prompt, the final status.
+    """
+
+    kind: EventKind
+    step: int
+    max_steps: int
+    depth: int = 0
+    text: str = ""
+    sub_calls: int = 0
+    usage: Usage = Usage()
 
 
 class Run(_Value):

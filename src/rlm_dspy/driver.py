@@ -1,0 +1,323 @@
+"""One call of an RLM: what it was given, what the loop may ask of it, and the record that comes out."""
+
+from __future__ import annotations
+
+import copy
+import time
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, get_args
+
+import dspy
+import pydantic
+from dspy.adapters.utils import parse_value
+from dspy.utils.exceptions import AdapterParseError
+
+from rlm_dspy import prompts
+from rlm_dspy.budget import Ledger
+from rlm_dspy.context import Context
+from rlm_dspy.evidence import Evidence, check
+from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
+from rlm_dspy.record import Event, EventKind, Run, Step, Usage
+from rlm_dspy.subcalls import Meter, SubCalls, short, tokens
+
+if TYPE_CHECKING:
+    from rlm_dspy.module import RLM
+
+EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
+STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
+_CHAT = dspy.ChatAdapter(use_json_adapter_fallback=False)
+
+
+def adapter() -> Any:
+    """Return the caller's adapter without its silent second call: a reply that cannot be read becomes a step."""
+    chosen = dspy.settings.adapter
+    if chosen is None:
+        return _CHAT
+    if type(chosen) is dspy.ChatAdapter and chosen.use_json_adapter_fallback:
+        chosen = copy.copy(chosen)
+        chosen.use_json_adapter_fallback = False
+    return chosen
+
+
+class Session:
+    """The state of one call: inputs, ledger, sub-calls, record. As a context manager it gives every exception its run."""
+
+    def __init__(self, rlm: RLM, inputs: Mapping[str, Any], parent: Ledger | None = None) -> None:
+        self.rlm = rlm
+        self.values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        self.main = main_context(self.values)
+        self.ledger = Ledger(rlm.budget, parent)
+        self.subcalls = SubCalls(rlm.sub_lm or rlm.generate_action.lm, self.ledger, self._spent)
+        self.steps: list[Step] = []
+        self.warnings: list[str] = []
+        self.by_model: dict[str, Usage] = {}
+        self.run: Run | None = None
+        self._evidence: list[Evidence] = []
+        self._id = uuid.uuid4().hex[:12]
+        self._started = time.perf_counter()
+        self._signature: Any = None
+        fields = rlm.signature.input_fields
+        self.probe = clean(prompts.probe(self.values, fields, self.main))
+
+    # --- what the loop may ask ---------------------------------------------------------------------------------
+
+    def rules(self) -> Rules:
+        """Return the plain functions that the loop needs."""
+        budget = self.rlm.budget
+        submit = ", ".join(f"{name}=..." for name in self.rlm.signature.output_fields)
+        return Rules(
+            first_output=next(iter(self.rlm.signature.output_fields)),
+            max_iters=budget.max_iters,
+            probe=self.probe,
+            on_limit=self.rlm.on_limit,
+            validate=self.validate,
+            exhausted=self._exhausted,
+            sub_calls=self.subcalls.taken,
+            header=lambda step: prompts.counters(step, budget.max_iters, self.ledger.counters()),
+            render=lambda texts: clean(prompts.observation(texts, self.rlm.max_output_chars)),
+            refusal=lambda problem: clean(prompts.refusal(problem)),
+            reask=lambda problem: prompts.reask(problem, submit),
+            record=self._record,
+        )
+
+    def _exhausted(self, steps: tuple[Step, ...]) -> str | None:
+        """Stop stepping while the extract still fits: it is as long as what was shown so far."""
+        shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
+        reserve = shown // 4 if self.ledger.budget.max_tokens else 0
+        last = steps[-1].usage.cost or 0.0 if steps else 0.0
+        return self.ledger.exhausted(tokens=2 * reserve, cost=last, share=STEPPING)
+
+    def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
+        """Parse and check what SUBMIT was given; the problem, if any, is advice for the model."""
+        fields = self.rlm.signature.output_fields
+        names = list(fields)
+        if not isinstance(value, Mapping):
+            return {}, f"SUBMIT got a {type(value).__name__}; call SUBMIT({', '.join(f'{n}=...' for n in names)})."
+        value = {**{n: f.default for n, f in fields.items() if not f.is_required()}, **value}
+        if missing := [name for name in names if name not in value]:
+            return {}, f"Missing outputs: {missing}. Use SUBMIT({', '.join(f'{n}=...' for n in names)})."
+        outputs, errors = {}, []
+        for name in names:
+            try:
+                outputs[name] = parse_value(value[name], fields[name].annotation)
+            except (ValueError, TypeError, pydantic.ValidationError) as error:
+                errors.append(f"{name}: expected {prompts._type(fields[name])}, got {type(value[name]).__name__}: {error}")
+        if errors:
+            return {}, "[Type Error] " + "; ".join(errors)
+        return self._verify(outputs, strict)
+
+    def _verify(self, outputs: dict[str, Any], strict: bool) -> tuple[dict[str, Any], str | None]:
+        """Locate evidence outputs in the context; what is not there is refused while ``strict``, then flagged."""
+        contexts = {n: v for n, v in self.values.items() if is_context(v)}
+        found: list[Evidence] = []
+        for name, field in self.rlm.signature.output_fields.items():
+            if not holds_evidence(field.annotation) or not outputs[name]:
+                continue
+            single = isinstance(outputs[name], Evidence)
+            located, problems = check([outputs[name]] if single else outputs[name], contexts)
+            if problems and strict:
+                return {}, " ".join(problems)
+            self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
+            outputs[name] = located[0] if single else located
+            found += located
+        self._evidence = found
+        return outputs, None
+
+    # --- asking a predictor ------------------------------------------------------------------------------------
+
+    def request(self, need: Ask | Extract) -> tuple[Any, dict[str, Any]]:
+        """Return the predictor and the inputs that ``need`` means."""
+        if isinstance(need, Extract):
+            shown = prompts.trajectory(need.steps, EXTRACT_CHARS)
+            return self.rlm.extract, {"task": self.probe, "trajectory": shown}
+        turns = [
+            {"observation": turn.observation, "reasoning": clean(turn.reasoning), "code": clean(turn.code)}
+            for turn in need.history
+        ]
+        history = dspy.History(messages=turns)
+        return self.rlm.generate_action, {
+            "signature": self._action_signature(),
+            "history": history,
+            "observation": need.observation,
+        }
+
+    def _action_signature(self) -> Any:
+        """Append the protocol to whatever the predictor's instructions are now."""
+        if self._signature is None:
+            rlm = self.rlm
+            current = rlm.generate_action.signature
+            text = prompts.protocol(
+                rlm.signature,
+                calls=rlm.budget.max_llm_calls,
+                tools=rlm.tools,
+                toolkit=self.main is not None,
+                evidence=any(holds_evidence(f.annotation) for f in rlm.signature.output_fields.values()),
+                interpreter=self.interpreter_rules,
+            )
+            self._signature = current.with_instructions(f"{current.instructions}\n\n{text}")
+        return self._signature
+
+    interpreter_rules = ""
+
+    def asking(self, need: Ask | Extract) -> Asking:
+        """Return the context in which the predictor is called for ``need``."""
+        size = sum(len(t.observation) + len(t.reasoning) + len(t.code) for t in getattr(need, "history", ()))
+        return Asking(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
+
+    def reply(self, need: Ask | Extract, predicted: Any, asking: Asking) -> Reply:
+        """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
+        facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
+        if isinstance(predicted, AdapterParseError):
+            return Reply(text=str(predicted.lm_response or ""), **facts)
+        if isinstance(need, Extract):
+            names = self.rlm.signature.output_fields
+            return Reply(outputs={name: predicted.get(name) for name in names}, **facts)
+        self.emit("code", predicted.code or "")
+        return Reply(reasoning=predicted.reasoning or "", code=predicted.code or "", **facts)
+
+    # --- record ------------------------------------------------------------------------------------------------
+
+    def _record(self, step: Step) -> None:
+        self.steps.append(step)
+        self.emit("output", step.output)
+
+    def _spent(self, meter: Meter) -> None:
+        for model, usage in meter.by_model.items():
+            self.by_model[model] = self.by_model.get(model, Usage()) + usage
+        self.emit("sub_call", "")
+
+    def emit(self, kind: EventKind, text: str) -> None:
+        """Tell whoever watches what just happened."""
+        if self.rlm.on_event:
+            self.rlm.on_event(
+                Event(
+                    kind=kind,
+                    step=len(self.steps) + (kind in {"step", "code", "sub_call"}),
+                    max_steps=self.rlm.budget.max_iters,
+                    depth=self.ledger.depth,
+                    text=text,
+                    sub_calls=self.ledger.sub_calls,
+                    usage=self.ledger.usage,
+                )
+            )
+
+    def finish(self, ending: Ending | None, error: BaseException | None = None) -> Run:
+        """Close the record."""
+        rlm = self.rlm
+        lm = rlm.generate_action.lm or dspy.settings.lm
+        sub = self.subcalls.lm or lm
+        stopped_by = ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__
+        self.run = Run(
+            id=self._id,
+            status=ending.status if ending else "stopped",
+            stopped_by=stopped_by,
+            error=None if error is None else f"{type(error).__name__}: {error}",
+            signature=rlm.signature.signature,
+            model=getattr(lm, "model", ""),
+            sub_model=getattr(sub, "model", ""),
+            depth=self.ledger.depth,
+            inputs={name: rendering(value) for name, value in self.values.items()},
+            outputs=jsonable(ending.outputs) if ending else {},
+            probe=self.probe,
+            steps=tuple(self.steps),
+            usage=self.ledger.usage,
+            usage_by_model=self.by_model,
+            sub_calls=self.ledger.sub_calls,
+            seconds=time.perf_counter() - self._started,
+            evidence=tuple(item.model_dump() for item in self._evidence) if ending else (),
+            warnings=tuple(self.warnings),
+        )
+        self.emit("final", self.run.status)
+        return self.run
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and getattr(error, "run", None) is None:
+            error.run = self.finish(None, error)  # type: ignore[attr-defined]
+
+
+class Asking:
+    """Reserves, meters and settles one root call, and puts the right adapter and callbacks in place."""
+
+    def __init__(self, session: Session, estimate: int, *, extract: bool) -> None:
+        self.session = session
+        self.meter = Meter()
+        self.started = time.perf_counter()
+        child = session.ledger.depth > 0
+        self._reservation = None if extract else session.ledger.reserve(estimate, sub_call=child)
+        settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
+        if not extract:
+            settings["adapter"] = adapter()
+        self._context = dspy.context(**settings)
+
+    def __enter__(self) -> Asking:
+        self._context.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._context.__exit__(*exc)
+        session = self.session
+        if self._reservation:
+            self._reservation.settle(self.meter.usage)
+        else:
+            session.ledger.charge(self.meter.usage)
+        for model, usage in self.meter.by_model.items():
+            session.by_model[model] = session.by_model.get(model, Usage()) + usage
+
+
+def clean(text: str) -> str:
+    """Make ``text`` fit for a prompt: encodable, and without the marker that DSPy's adapters expand into media."""
+    return text.encode("utf-8", "replace").decode().replace("<<CUSTOM-TYPE-", "<< CUSTOM-TYPE-")
+
+
+def is_context(value: Any) -> bool:
+    """Tell whether evidence may quote ``value``: a text or a corpus."""
+    return isinstance(value, str) or hasattr(value, "sandbox_index")
+
+
+def main_context(values: Mapping[str, Any]) -> str | None:
+    """Name the input that the toolkit works on: a corpus, else ``context``, else the longest text."""
+    texts = {name: value for name, value in values.items() if is_context(value)}
+    if not texts:
+        return None
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            return name
+    return "context" if "context" in texts else max(texts, key=lambda name: len(texts[name]))
+
+
+def holds_evidence(annotation: Any) -> bool:
+    """Tell whether a type is, or contains, :class:`Evidence`."""
+    return annotation is Evidence or any(holds_evidence(arg) for arg in get_args(annotation))
+
+
+def rendering(value: Any) -> str:
+    """Render an input for the record in a line."""
+    if isinstance(value, str):
+        return short(value) if len(value) <= prompts.PREVIEW else f"str, {len(value):,} characters: {value[:200]}…"
+    return short(repr(value))
+
+
+def jsonable(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return outputs as plain JSON values; what has no JSON form is rendered."""
+    dumped: dict[str, Any] = pydantic.TypeAdapter(dict[str, Any]).dump_python(
+        dict(outputs), mode="json", fallback=repr, serialize_as_any=True
+    )
+    return dumped
+
+
+def both(ours: type[BaseException], error: BaseException) -> BaseException:
+    """Make ``error`` also one of ours, so that a program that catches DSPy's own class still does."""
+    if isinstance(error, ours):
+        return error
+    kind = type(ours.__name__, (ours, type(error)), {"__module__": ours.__module__, "__init__": BaseException.__init__})
+    twin: BaseException = kind(*error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin
+

@@ -1,0 +1,224 @@
+"""The loop of an RLM as a generator that does no input or output.
+
+It yields what it needs (:class:`Ask` a predictor, :class:`Execute` a cell) and is sent what came of it; a sync and an
+async driver in ``module.py`` perform that. What is recorded of a step is what the next prompt shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_dspy import actions
+from rlm_dspy.errors import ActionError, BudgetExceededError
+from rlm_dspy.record import Status, Step, SubCall, Usage
+
+REASKS = 2  # replies in a row that may be unreadable before the run ends
+REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One past exchange, as the model saw and wrote it."""
+
+    observation: str
+    reasoning: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask the action predictor for the next code."""
+
+    history: tuple[Turn, ...]
+    observation: str
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Ask the extract predictor for the outputs."""
+
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Execute:
+    """Run one cell in the interpreter."""
+
+    code: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a predictor gave; ``text`` is the raw reply when no adapter could parse it."""
+
+    reasoning: str = ""
+    code: str = ""
+    text: str | None = None
+    outputs: dict[str, Any] = field(default_factory=dict)
+    usage: Usage = Usage()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What executing one cell brought back; ``submitted`` holds the raw SUBMIT value if there was one."""
+
+    text: str = ""
+    submitted: Any = None
+    has_submitted: bool = False
+    error: str | None = None
+    timed_out: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended and with what."""
+
+    status: Status
+    outputs: dict[str, Any]
+    reasoning: str
+    stopped_by: str | None = None
+
+
+@dataclass
+class Rules:
+    """What the loop asks of its surroundings; all are plain functions without input or output.
+
+    ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
+    step; ``sub_calls()`` takes the sub-calls made since the last step.
+    """
+
+    first_output: str
+    max_iters: int
+    probe: str
+    on_limit: str
+    validate: Callable[[Any, bool], tuple[dict[str, Any], str | None]]
+    exhausted: Callable[[tuple[Step, ...]], str | None]
+    sub_calls: Callable[[], tuple[SubCall, ...]]
+    header: Callable[[int], str]
+    render: Callable[[list[str]], str]
+    refusal: Callable[[str], str]
+    reask: Callable[[str], str]
+    record: Callable[[Step], None]
+
+
+Needs = Ask | Extract | Execute
+
+
+def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
+    """Run the loop until a SUBMIT is accepted or a limit ends it.
+
+    Raises:
+        ActionError: the model never wrote anything that could be run.
+        BudgetExceededError: a limit ended the run and it cannot, or must not, be extracted.
+    """
+    state = _State(rules)
+    while (limit := state.limit()) is None:
+        ending = yield from state.step()
+        if ending:
+            return ending
+    if not state.ran:
+        if limit == "unreadable":
+            raise ActionError(
+                f"the model's last {REASKS + 1} replies had no code that could be run, and no cell ever ran; "
+                "try another model or a shorter task"
+            )
+        raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
+    if rules.on_limit == "raise":
+        raise BudgetExceededError(f"{limit} was reached before the model submitted", limit=limit)
+    reply = yield Extract(tuple(state.steps))
+    outputs, problem = rules.validate(reply.outputs, False)
+    if problem:
+        raise ActionError(f"{limit} was reached, and the extracted outputs are not valid: {problem}")
+    return Ending("extracted", outputs, "Extract forced final output", limit)
+
+
+class _State:
+    """The turns so far, and one step at a time."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.steps: list[Step] = []
+        self.turns: list[Turn] = []
+        self.observation = f"{rules.header(1)}\n{rules.probe}"
+        self.ran = False
+        self.unreadable = 0
+        self.refused = 0
+        self.stopped_by: str | None = None
+
+    def limit(self) -> str | None:
+        """Name what forbids another step, or None."""
+        if self.stopped_by:
+            return self.stopped_by
+        if self.unreadable > REASKS:
+            return "unreadable"
+        if len(self.steps) >= self.rules.max_iters:
+            return "max_iters"
+        return self.rules.exhausted(tuple(self.steps))
+
+    def step(self) -> Generator[Needs, Any, Ending | None]:
+        """Ask, run what was written, record it; return the ending if it was submitted."""
+        reply: Reply | str = yield Ask(tuple(self.turns), self.observation)
+        if isinstance(reply, str):  # the name of the limit that refused or ended the call
+            self.stopped_by = reply
+            return None
+        if reply.text is None:
+            action = actions.read_code(reply.code, self.rules.first_output)
+        else:
+            action = actions.read_reply(reply.text, self.rules.first_output)
+        if action.problem:
+            self.unreadable += 1
+            self._close(reply, self.rules.reask(action.problem), error=action.problem)
+            return None
+        self.unreadable = 0
+        texts: list[str] = []
+        observed: list[Observation] = []
+        for cell in action.cells:
+            seen: Observation = yield Execute(cell)
+            self.ran = True
+            observed.append(seen)
+            texts.append(seen.text)
+            if seen.error or seen.has_submitted:
+                break
+        return self._judge(reply, observed, texts)
+
+    def _judge(self, reply: Reply, observed: list[Observation], texts: list[str]) -> Ending | None:
+        last = observed[-1]
+        outputs: dict[str, Any] = {}
+        problem: str | None = None
+        if last.has_submitted:
+            outputs, problem = self.rules.validate(last.submitted, self.refused < REFUSALS)
+            if problem:
+                self.refused += 1
+                texts.append(self.rules.refusal(problem))
+        accepted = last.has_submitted and problem is None
+        self._close(
+            reply,
+            self.rules.render(texts) if not accepted or any(texts) else f"SUBMIT accepted: {', '.join(outputs)}",
+            error=last.error or problem,
+            timed_out=last.timed_out,
+            submitted=accepted,
+            seconds=sum(item.seconds for item in observed),
+        )
+        return Ending("submitted", outputs, reply.reasoning) if accepted else None
+
+    def _close(self, reply: Reply, output: str, *, seconds: float = 0.0, **facts: Any) -> None:
+        """Record the step and turn it into the history of the next prompt."""
+        code, reasoning = (reply.code, reply.reasoning) if reply.text is None else ("", reply.text)
+        step = Step(
+            index=len(self.steps) + 1,
+            reasoning=reasoning,
+            code=code,
+            output=output,
+            seconds=reply.seconds + seconds,
+            usage=reply.usage,
+            sub_calls=self.rules.sub_calls(),
+            **facts,
+        )
+        self.turns.append(Turn(self.observation, reasoning, code))
+        self.observation = f"{self.rules.header(step.index + 1)}\n{output}"
+        self.steps.append(step)
+        self.rules.record(step)

@@ -1,0 +1,216 @@
+"""The texts that a model sees: a strategy that optimizers may rewrite, a protocol that they may not, observations.
+
+The strategy is the instructions of the predictors. The protocol is appended to it at call time, so that a candidate
+"Be brilliant." still runs. Turns are append-only: counters live in the newest observation, and nothing random or
+clock-dependent enters a text, so that each prompt begins with the whole previous one and a rerun replays from a cache.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dspy
+from dspy.adapters.utils import translate_field_type
+
+WHOLE = 20_000  # inputs up to this many characters are shown whole
+PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
+
+ACTION_STRATEGY = """Answer from data that lives in the variables of a Python REPL, not in this prompt.
+
+Work in small steps: look, search, read, then decide. Each reply is one short piece of code; you see what it prints, then you write the next. Names you assign stay.
+1. Look first: print a little of the data and learn its structure before you process it.
+2. Search in code (slicing, regular expressions, `grep`, `search`) to find where things are; use `llm_query` on the pieces you found to learn what they mean, and `llm_query_batched` for many pieces at once.
+3. Compute and combine in Python. Carry long or exact values in variables; do not retype them.
+4. Doubt a result that is empty, zero or surprising, and look again.
+5. Submit only after you have seen, printed, what you submit."""
+
+EXTRACT_STRATEGY = """The work on the task below was ended by a limit. Give its final outputs now, from what the trajectory shows: prefer values that were printed, and say so plainly where the trajectory does not hold the answer."""
+
+PROTOCOL = """How this works (fixed):
+- `code` is Python for a persistent REPL. Its printed output comes back as the next `observation`; long output keeps its head and tail. Print what you want to see.
+- Inputs are variables there: {inputs}.
+- `SUBMIT({submit})` ends the run with the outputs. Call it from code, once, when you have them.
+Outputs, given once by SUBMIT({submit}):
+{outputs}
+Functions in the REPL:
+{functions}"""
+
+TOOLKIT = """- `peek(start, end)` a slice of the main context; `grep(pattern, max_matches=20, context=0)` matches with line numbers and ranges; `search(query, k=10)` ranked passages; `chunk(mode="lines"|"chars"|"paragraphs", size=200, overlap=0)` ranges that cover it; `select(ranges)` their text."""
+
+LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt; `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed one of a batch is an object with `.ok == False` and `.error`."""
+
+EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the context, and `source`, its file name if it has one. Quotes are checked: one that is not in the context is refused."""
+
+
+def outputs(signature: type[dspy.Signature]) -> str:
+    """Render the output fields with their types and descriptions."""
+    lines = []
+    for name, field in signature.output_fields.items():
+        desc = (field.json_schema_extra or {}).get("desc") or ""
+        line = f"- `{name}` ({_type(field)})"
+        if desc and desc != "${" + name + "}":
+            line += f": {desc}"
+        # DSPy's own note holds the JSON schema; only a model of the user's needs it.
+        note = translate_field_type(name, field).partition("# note: ")[2]
+        lines.append(f"{line}. {note}" if '"properties"' in note and "Evidence" not in line else line)
+    return "\n".join(lines)
+
+
+def _type(field: Any) -> str:
+    annotation = field.annotation
+    name = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    for prefix in ("typing.", "rlm_dspy.evidence.", "datetime."):
+        name = name.replace(prefix, "")
+    return name
+
+
+def protocol(
+    signature: type[dspy.Signature],
+    *,
+    calls: int,
+    tools: Mapping[str, dspy.Tool],
+    toolkit: bool,
+    evidence: bool,
+    interpreter: str,
+) -> str:
+    """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules."""
+    functions = [TOOLKIT] if toolkit else []
+    functions.append(LLM_QUERY.format(calls=calls))
+    functions += [_tool(tool) for tool in tools.values()]
+    text = PROTOCOL.format(
+        inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
+        submit=", ".join(f"{name}=..." for name in signature.output_fields),
+        outputs=outputs(signature),
+        functions="\n".join(functions),
+    )
+    if evidence:
+        text += "\n" + EVIDENCE
+    return f"{text}\n{interpreter.strip()}" if interpreter.strip() else text
+
+
+def _tool(tool: dspy.Tool) -> str:
+    params = ", ".join(f"{name}: {schema.get('type', 'Any')}" for name, schema in (tool.args or {}).items())
+    return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
+
+
+def preview(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> tuple[str, bool]:
+    """Return ``text``, or its head and tail around a line that tells what is left out, and whether it is whole."""
+    if len(text) <= whole:
+        return text, True
+    half = shown // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters …]\n{text[-half:]}", False
+
+
+def variable(name: str, value: Any, desc: str, *, main: bool) -> str:
+    """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
+    kind, text = type(value).__name__, _text(value)
+    shown, whole = preview(text)
+    size = _size(value, text)
+    state = "whole" if whole else "begins and ends"
+    role = "; the main context, also `P`" if main else ""
+    about = f" ({desc})" if desc else ""
+    return f'`{name}`{about}: {kind}, {size}{role}, {state}:\n"""\n{shown}\n"""'
+
+
+def _size(value: Any, text: str) -> str:
+    if hasattr(value, "items") and hasattr(value, "chars") and hasattr(value, "__len__"):
+        return f"{len(value):,} files, {value.chars:,} characters"
+    if isinstance(value, str):
+        return f"{len(text):,} characters, {text.count(chr(10)) + 1:,} lines"
+    if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
+        return f"{len(value):,} items, {len(text):,} characters as text"
+    return f"{len(text):,} characters"
+
+
+def _text(value: Any) -> str:
+    """Render a value as text: itself, a corpus as its file list and first lines, anything else as JSON or its repr."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return repr(value[:WHOLE])
+    if hasattr(value, "outline"):
+        return str(value.outline())
+    if hasattr(value, "rlm_preview"):
+        return str(value.rlm_preview())
+    if hasattr(value, "model_dump_json"):
+        return str(value.model_dump_json())
+    try:
+        return json.dumps(value, ensure_ascii=False, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)
+
+
+def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None) -> str:
+    """Render the host's free look at the inputs, the first observation."""
+    shown = []
+    for name, value in values.items():
+        desc = (fields[name].json_schema_extra or {}).get("desc") or ""
+        shown.append(variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main))
+    return "Variables:\n" + "\n".join(shown)
+
+
+def counters(step: int, max_iters: int, ledger: str) -> str:
+    """Render the line that opens each observation."""
+    return f"[step {step}/{max_iters} · {ledger}]"
+
+
+def observation(outputs: Sequence[str], limit: int) -> str:
+    """Join what the cells of a step printed, its middle cut out beyond ``limit`` characters."""
+    text = "\n".join(part for part in outputs if part)
+    if not text:
+        return "(no output: print what you want to see)"
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    tail = limit - head
+    return f"{text[:head]}\n[… {len(text) - limit:,} of {len(text):,} characters left out …]\n{text[-tail:]}"
+
+
+def refusal(problem: str) -> str:
+    """Render why a SUBMIT was not accepted."""
+    return f"[SUBMIT refused] {problem}"
+
+
+def reask(problem: str, submit: str) -> str:
+    """Render what a reply that could not be read should have looked like."""
+    return (
+        f"[reply not understood] {problem} Reply with your `reasoning` and then `code`: Python in one block, such as\n"
+        f"```python\nprint(...)\n```\nand finish with SUBMIT({submit}) when you have the outputs."
+    )
+
+
+def trajectory(steps: Sequence[Any], limit: int) -> str:
+    """Render the steps for the extract predictor; outputs share ``limit`` characters, the newest first to be whole."""
+    parts: list[str] = []
+    left = limit
+    for step in reversed(steps):
+        output = observation([step.output], max(200, left))
+        left -= len(output)
+        parts.append(f"--- step {step.index} ---\n{step.reasoning}\n```python\n{step.code}\n```\n{output}")
+    return "\n".join(reversed(parts))
+
+
+def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """Build the signature that writes the next piece of code; its instructions are only task and strategy."""
+    instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
+    return (
+        dspy.Signature({}, instructions)
+        .append("history", dspy.InputField(), type_=dspy.History)
+        .append("observation", dspy.InputField(desc="What the REPL shows: the variables, then each output"), type_=str)
+        .append("reasoning", dspy.OutputField(desc="What you know, what is missing, what to do next; brief"), type_=str)
+        .append("code", dspy.OutputField(desc="Python for the REPL, in a ```python block"), type_=str)
+    )
+
+
+def extract_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """Build the signature that answers from the trajectory when a limit ended the run."""
+    instructions = "\n\n".join(part for part in (signature.instructions, EXTRACT_STRATEGY) if part)
+    return (
+        dspy.Signature(dict(signature.output_fields), instructions)
+        .prepend("trajectory", dspy.InputField(desc="The code that ran and what it showed"), type_=str)
+        .prepend("task", dspy.InputField(desc="The variables as the REPL showed them"), type_=str)
+    )
+
+

@@ -1,0 +1,142 @@
+"""One interpreter of any make, as the loop sees it: opened with the inputs, given cells, closed."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreter, FinalOutput
+from dspy.primitives.sandbox_serializable import SandboxSerializable
+
+from rlm_dspy.errors import SandboxError
+from rlm_dspy.loop import Observation
+from rlm_dspy.sandbox import Sandbox, toolkit
+
+# What an interpreter that is not ours lacks; its own SUBMIT takes keywords.
+_ALIASES = """
+def FINAL(value):
+    SUBMIT({first}=value)
+def FINAL_VAR(name):
+    SUBMIT({first}=globals()[name])
+"""
+
+
+class Repl:
+    """An interpreter with its tools, inputs and toolkit in place."""
+
+    def __init__(
+        self,
+        interpreter: CodeInterpreter,
+        values: Mapping[str, Any],
+        tools: Mapping[str, Callable[..., Any]],
+        output_fields: list[dict[str, Any]],
+        main: str | None,
+    ) -> None:
+        self.interpreter = interpreter
+        self._values = dict(values)
+        self._main = main
+        self._fields = output_fields
+        ours = isinstance(interpreter, Sandbox)
+        interpreter.tools.update(tools if ours else {name: _plain(tool) for name, tool in tools.items()})
+        if hasattr(interpreter, "output_fields"):
+            interpreter.output_fields = output_fields
+        if hasattr(interpreter, "_tools_registered"):
+            interpreter._tools_registered = False
+        if isinstance(interpreter, Sandbox):
+            interpreter.main = main
+
+    def open(self) -> None:
+        """Start the interpreter, hand over the inputs, and see that it answers.
+
+        Raises:
+            SandboxError: it does not execute even a trivial cell.
+        """
+        self.interpreter.start()
+        if isinstance(self.interpreter, Sandbox):
+            seen = self.run("print('ready')", variables=self._values)
+        else:
+            seen = self._open_foreign()
+        if "ready" not in seen.text:
+            raise SandboxError(
+                f"the interpreter {type(self.interpreter).__name__} does not execute code: "
+                f"{seen.error or seen.text or 'a trivial cell printed nothing'}"
+            )
+
+    def _open_foreign(self) -> Observation:
+        """Install toolkit, aliases and inputs as code; an interpreter that cannot take the toolkit goes without."""
+        taken = set(self._values) | set(self.interpreter.tools)
+        setup = f"{inspect.getsource(toolkit)}\nbind(globals(), {self._main!r})\n"
+        corpora = {name: value for name, value in self._values.items() if hasattr(value, "sandbox_index")}
+        plain: dict[str, Any] = {}
+        for name, value in self._values.items():
+            if isinstance(value, SandboxSerializable):
+                self._assign(name, value)
+            else:
+                plain[name] = dict(value.items()) if name in corpora else value
+        self.run(setup + _ALIASES.format(first=self._fields[0]["name"]))
+        wrap = "".join(f"{name} = Corpus.from_texts({name})\n" for name in corpora)
+        shadowed = "".join(f"{name} = {name}\n" for name in sorted(taken & set(plain)))
+        return self.run(f"{wrap}{shadowed}print('ready')", variables=plain)
+
+    def _assign(self, name: str, value: SandboxSerializable) -> None:
+        """Hand over one of DSPy's own serialisable types by its own code."""
+        payload = value.to_sandbox()
+        raw = f"_raw_{name}"
+        text = payload.decode() if isinstance(payload, bytes) else payload
+        code = f"{value.sandbox_setup()}\n{value.sandbox_assignment(name, raw)}\nprint('ready')"
+        seen = self.run(code, variables={raw: text})
+        if seen.error:
+            raise SandboxError(f"input `{name}` cannot cross into the interpreter: {seen.error}")
+
+    def run(self, code: str, *, variables: Mapping[str, Any] | None = None, timeout: float | None = None) -> Observation:
+        """Run one cell; what the code did wrong is part of the observation, never raised."""
+        if isinstance(self.interpreter, Sandbox):
+            done = self.interpreter.run(code, dict(variables or {}), timeout=timeout)
+            return Observation(
+                text=done.text,
+                submitted=done.final,
+                has_submitted=done.has_final,
+                error=done.exception or done.note,
+                timed_out=done.timed_out,
+                seconds=done.seconds,
+            )
+        started = time.perf_counter()
+        try:
+            result = self.interpreter.execute(code, variables=dict(variables or {}))
+        except (CodeExecutionError, SyntaxError) as error:
+            text = f"[Error] {error}"
+            return Observation(text=text, error=text, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if isinstance(result, FinalOutput):
+            return Observation(submitted=result.output, has_submitted=True, seconds=seconds)
+        lines = result if isinstance(result, list) and all(isinstance(line, str) for line in result) else None
+        text = "" if result is None else "\n".join(lines) if lines else str(result)
+        return Observation(text=text, seconds=seconds)
+
+    def interrupt(self) -> None:
+        """Interrupt the running cell, where the interpreter can."""
+        if isinstance(self.interpreter, Sandbox):
+            self.interpreter.interrupt()
+
+    def close(self) -> None:
+        """Shut the interpreter down."""
+        self.interpreter.shutdown()
+
+
+def _plain(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a tool return JSON only, which is all that other interpreters carry."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = tool(*args, **kwargs)
+        if isinstance(result, list):
+            return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in result]
+        return result
+
+    call.__name__ = getattr(tool, "__name__", "tool")
+    call.__doc__ = tool.__doc__
+    if not hasattr(tool, "name"):  # a dspy.Tool keeps its own schema
+        call.__signature__ = inspect.signature(tool)  # type: ignore[attr-defined]
+    return call
