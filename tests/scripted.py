@@ -74,7 +74,9 @@ def texts(request: Request) -> list[str]:
     return [first, *(f"{message.role}: {message.text}" for message in request.messages)]
 
 
-def scripted(*replies: Reply, delay: float = 0.0, cache: bool = False, model: str = "scripted/model") -> tuple[dspy.LM, Script]:
+def scripted(
+    *replies: Reply, delay: float = 0.0, cache: bool = False, model: str = "scripted/model"
+) -> tuple[dspy.LM, Script]:
     """Return an LM that replies as scripted, and the script with the requests it saw."""
     script = Script(*replies, delay=delay)
     return dspy.LM(model, engine=script, async_engine=AsyncScript(script), cache=cache, num_retries=0), script

@@ -20,7 +20,9 @@ FOREIGN = frozenset({"json", "yaml", "toml", "xml", "html", "text", "txt", "mark
 
 _OPEN = re.compile(r"^[ \t]*`{3,}[ \t]*([A-Za-z_][\w+-]*)?(.*)$")
 _MARKER = re.compile(r"[ \t]*\[\[ ## completed ## \]\]\s*$", re.MULTILINE)
-_FINAL = re.compile(r"^[ \t>*]*FINAL(?P<var>_VAR)?\**[ \t]*(?::[ \t*]*(?P<text>.*)|\((?P<call>.*)\)[ \t]*$)", re.M | re.S)
+_FINAL = re.compile(
+    r"^[ \t>*]*FINAL(?P<var>_VAR)?\**[ \t]*(?::[ \t*]*(?P<text>.*)|\((?P<call>.*)\)[ \t]*$)", re.M | re.S
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A long input as a handle, so that whatever renders it (tracers, demos, proposers, logs) shows a line, not the text."""
+"""A long input as a handle: whatever renders it (tracers, demos, proposers, logs) shows a line, not the text."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def adapter() -> Any:
 
 
 class Session:
-    """The state of one call: inputs, ledger, sub-calls, record. As a context manager it gives every exception its run."""
+    """The state of one call; as a context manager it gives every exception the partial run."""
 
     def __init__(self, rlm: RLM, inputs: Mapping[str, Any], parent: Ledger | None = None) -> None:
         self.rlm = rlm
@@ -58,6 +58,7 @@ class Session:
         self._id = uuid.uuid4().hex[:12]
         self._started = time.perf_counter()
         self._signature: Any = None
+        self.interpreter_rules = ""
         fields = rlm.signature.input_fields
         self.probe = clean(prompts.probe(self.values, fields, self.main))
 
@@ -103,7 +104,8 @@ class Session:
             try:
                 outputs[name] = parse_value(value[name], fields[name].annotation)
             except (ValueError, TypeError, pydantic.ValidationError) as error:
-                errors.append(f"{name}: expected {prompts._type(fields[name])}, got {type(value[name]).__name__}: {error}")
+                wanted = prompts.type_name(fields[name])
+                errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {error}")
         if errors:
             return {}, "[Type Error] " + "; ".join(errors)
         return self._verify(outputs, strict)
@@ -158,8 +160,6 @@ class Session:
             )
             self._signature = current.with_instructions(f"{current.instructions}\n\n{text}")
         return self._signature
-
-    interpreter_rules = ""
 
     def asking(self, need: Ask | Extract) -> Asking:
         """Return the context in which the predictor is called for ``need``."""

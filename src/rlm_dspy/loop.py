@@ -57,7 +57,7 @@ class Reply:
     code: str = ""
     text: str | None = None
     outputs: dict[str, Any] = field(default_factory=dict)
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import keyword
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +16,6 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import dspy
-import pydantic
-from dspy.adapters.utils import annotation_allows_none
 from dspy.primitives.code_interpreter import (
     CodeInterpreter,
     CodeInterpreterError,
@@ -30,18 +27,15 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import errors, loop, prompts
-from rlm_dspy.budget import Budget
 from rlm_dspy.context import Context
 from rlm_dspy.driver import STEPPING, Session, both
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
-from rlm_dspy.evidence import Evidence
 from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
 from rlm_dspy.record import Event
 from rlm_dspy.repl import Repl
 from rlm_dspy.sandbox import Sandbox
+from rlm_dspy.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
 
-RESERVED = frozenset({"llm_query", "llm_query_batched", "SUBMIT", "print", "FINAL", "FINAL_VAR"})
-RESULTS = frozenset({"trajectory", "final_reasoning", "run"})
 HANDLE = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
 
 
@@ -168,10 +162,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
                     need = flow.send(answer)
                 except StopIteration as stop:
                     return prediction(session, stop.value)
-                if isinstance(need, Execute):
-                    answer = self._execute(session, repl, need)
-                else:
-                    answer = self._ask(session, need)
+                execute = isinstance(need, Execute)
+                answer = self._execute(session, repl, need) if execute else self._ask(session, need)
 
     async def aforward(
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
@@ -354,96 +346,3 @@ def handles(inputs: dict[str, Any]) -> dict[str, Any]:
         name: Context(value) if isinstance(value, str) and len(value) > HANDLE else value
         for name, value in inputs.items()
     }
-
-
-def output_field(name: str, field: Any) -> dict[str, Any]:
-    """Describe an output for the REPL's SUBMIT."""
-    simple = (str, int, float, bool, list, dict)
-    return {"name": name, "type": field.annotation.__name__} if field.annotation in simple else {"name": name}
-
-
-def limits(**given: Any) -> Budget:
-    """Validate the limits of a run."""
-    try:
-        return Budget(**given)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigurationError(f"{'.'.join(map(str, first['loc']))}: {first['msg']} (got {first['input']!r})") from None
-
-
-def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature]:
-    """Return the signature, which must have outputs.
-
-    Raises:
-        ConfigurationError: it cannot be parsed or has no outputs.
-    """
-    if isinstance(signature, str):
-        text = signature.replace("rlm_dspy.Evidence", "Evidence")
-        try:
-            signature = dspy.Signature(text, custom_types={"Evidence": Evidence})
-        except (ValueError, SyntaxError, TypeError) as error:
-            raise ConfigurationError(f"the signature {text!r} cannot be read: {error}") from error
-    if not signature.output_fields:
-        raise ConfigurationError("the signature has no outputs; write it as 'context, question -> answer'")
-    return signature
-
-
-def named_tools(tools: list[Callable[..., Any]] | None) -> dict[str, dspy.Tool]:
-    """Return the tools by name.
-
-    Raises:
-        TypeError: not a list of callables.
-        ConfigurationError: two have one name.
-    """
-    if isinstance(tools, dict):
-        raise TypeError(
-            "tools must be a list, not a dict. Change tools={'name': func} to tools=[func] "
-            "(names come from the functions, or use dspy.Tool(func, name='custom_name'))"
-        )
-    named: dict[str, dspy.Tool] = {}
-    for value in tools or []:
-        if not isinstance(value, dspy.Tool) and not callable(value):
-            raise TypeError(f"Tool {value!r} must be callable, got {type(value).__name__}")
-        tool = value if isinstance(value, dspy.Tool) else dspy.Tool(value)
-        if tool.name in named:
-            raise ConfigurationError(f"Duplicate tool name '{tool.name}'")
-        named[tool.name] = tool
-    return named
-
-
-def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool]) -> None:
-    """Refuse names that the REPL or the prediction needs for itself.
-
-    Raises:
-        ConfigurationError: a name is not an identifier, reserved, or used twice.
-    """
-    for name in tools:
-        if not name.isidentifier() or keyword.iskeyword(name):
-            raise ConfigurationError(f"Invalid tool name '{name}': must be a valid Python identifier and not a keyword")
-        if name in RESERVED:
-            raise ConfigurationError(f"Tool name '{name}' conflicts with built-in sandbox function")
-    inputs = set(signature.input_fields)
-    if "interpreter_factory" in inputs:
-        raise ConfigurationError("'interpreter_factory' is reserved for RLM runtime configuration, not a signature input.")
-    if taken := sorted(inputs & RESERVED):
-        raise ConfigurationError(f"Input fields conflict with built-in sandbox functions: {taken}")
-    if taken := sorted(inputs & tools.keys()):
-        raise ConfigurationError(f"Input fields conflict with user tools: {taken}")
-    if taken := sorted(set(signature.output_fields) & RESULTS):
-        raise ConfigurationError(f"Output fields conflict with RLM result metadata: {taken}")
-
-
-def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> None:
-    """Refuse inputs that the signature does not have, or lacks.
-
-    Raises:
-        ConfigurationError: some are missing, unexpected or None.
-    """
-    names = set(signature.input_fields)
-    if unexpected := set(inputs) - names:
-        raise ConfigurationError(f"Unexpected inputs not declared in the signature: {sorted(unexpected)}")
-    if missing := names - set(inputs):
-        raise ConfigurationError(f"Missing required inputs: {sorted(missing)}")
-    for name, field in signature.input_fields.items():
-        if inputs[name] is None and not annotation_allows_none(field.annotation):
-            raise ConfigurationError(f"input `{name}` is None; pass its value, or type it as optional")

@@ -49,7 +49,7 @@ def outputs(signature: type[dspy.Signature]) -> str:
     lines = []
     for name, field in signature.output_fields.items():
         desc = (field.json_schema_extra or {}).get("desc") or ""
-        line = f"- `{name}` ({_type(field)})"
+        line = f"- `{name}` ({type_name(field)})"
         if desc and desc != "${" + name + "}":
             line += f": {desc}"
         # DSPy's own note holds the JSON schema; only a model of the user's needs it.
@@ -58,9 +58,11 @@ def outputs(signature: type[dspy.Signature]) -> str:
     return "\n".join(lines)
 
 
-def _type(field: Any) -> str:
+def type_name(field: Any) -> str:
+    """Name a field's type as a reader would write it."""
     annotation = field.annotation
-    name = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
+    name = annotation.__name__ if plain else str(annotation)
     for prefix in ("typing.", "rlm_dspy.evidence.", "datetime."):
         name = name.replace(prefix, "")
     return name
@@ -195,22 +197,22 @@ def trajectory(steps: Sequence[Any], limit: int) -> str:
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that writes the next piece of code; its instructions are only task and strategy."""
     instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
-    return (
+    built: type[dspy.Signature] = (
         dspy.Signature({}, instructions)
         .append("history", dspy.InputField(), type_=dspy.History)
         .append("observation", dspy.InputField(desc="What the REPL shows: the variables, then each output"), type_=str)
         .append("reasoning", dspy.OutputField(desc="What you know, what is missing, what to do next; brief"), type_=str)
         .append("code", dspy.OutputField(desc="Python for the REPL, in a ```python block"), type_=str)
     )
+    return built
 
 
 def extract_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that answers from the trajectory when a limit ended the run."""
     instructions = "\n\n".join(part for part in (signature.instructions, EXTRACT_STRATEGY) if part)
-    return (
+    built: type[dspy.Signature] = (
         dspy.Signature(dict(signature.output_fields), instructions)
         .prepend("trajectory", dspy.InputField(desc="The code that ran and what it showed"), type_=str)
         .prepend("task", dspy.InputField(desc="The variables as the REPL showed them"), type_=str)
     )
-
-
+    return built

@@ -91,10 +91,10 @@ class Repl:
         if seen.error:
             raise SandboxError(f"input `{name}` cannot cross into the interpreter: {seen.error}")
 
-    def run(self, code: str, *, variables: Mapping[str, Any] | None = None, timeout: float | None = None) -> Observation:
+    def run(self, code: str, *, variables: Mapping[str, Any] | None = None) -> Observation:
         """Run one cell; what the code did wrong is part of the observation, never raised."""
         if isinstance(self.interpreter, Sandbox):
-            done = self.interpreter.run(code, dict(variables or {}), timeout=timeout)
+            done = self.interpreter.run(code, dict(variables or {}))
             return Observation(
                 text=done.text,
                 submitted=done.final,
