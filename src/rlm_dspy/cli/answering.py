@@ -1,0 +1,65 @@
+"""What ``ask`` does before a model is needed: settings, checks, reading. The rest is in ``asking``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlm_dspy.cli import inputs, logs, outs, settings
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.report import render
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
+
+    question: str
+    paths: tuple[str, ...]
+    flags: Mapping[str, Any]
+    choice: Mapping[str, Any]
+    out: str
+    as_json: bool
+    trace: Path | None
+    dry_run: bool
+    log_json: bool
+
+
+def answer(request: Request, terminal: Terminal) -> int:
+    """Answer the request and return the exit code."""
+    loaded = settings.load(request.flags)
+    terminal.redactor.learn(loaded.secrets())
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor)
+    outs.names(request.out)
+    _check_trace(request.trace)
+    # Everything that can be wrong with the command and its files is told before a model library is imported.
+    corpus = inputs.read(inputs.paths_or_stdin(request.paths), request.choice)
+    _tell_skipped(corpus, terminal)
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    from rlm_dspy.cli.asking import Asking
+
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor)  # DSPy set up its own on import
+    return Asking(request, terminal, loaded.settings, corpus).run()
+
+
+def _check_trace(path: Path | None) -> None:
+    """Refuse a ``--trace`` that could not be written, before anything is spent."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.UsageError(f"--trace {path} cannot be written: {folder} is not a folder that you may write to.")
+
+
+def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
+    if count := len(corpus.skipped):
+        terminal.note(
+            f"{render.counted(len(corpus), 'file')} read, {count:,} skipped (`rlm-dspy ls` with the same "
+            "paths and options tells why)."
+        )

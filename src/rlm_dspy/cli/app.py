@@ -1,0 +1,62 @@
+"""The command group, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from rlm_dspy._version import __version__
+from rlm_dspy.cli import exits
+from rlm_dspy.cli.ask import ask
+from rlm_dspy.cli.config import config
+from rlm_dspy.cli.ls import ls
+from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
+from rlm_dspy.errors import RLMError
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="rlm-dspy %(version)s")
+@click.pass_context
+def app(ctx: click.Context) -> None:
+    """Ask questions of files far larger than a model's window.
+
+    The model explores them by writing Python in a sandbox; the answer comes with quotes that were checked
+    against the files.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in (ask, ls, config):
+    app.add_command(_command)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    terminal = Terminal()
+    sys.excepthook = terminal.excepthook
+    tolerate_any_text()
+    try:
+        result = app.main(args=args, prog_name="rlm-dspy", standalone_mode=False, obj=terminal)
+    except click.Abort:
+        terminal.error("interrupted.")
+        return exits.INTERRUPTED
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "rlm-dspy"
+        terminal.error(f"{error.format_message()} Try '{path} --help'.", where=path)
+        return exits.USAGE
+    except RLMError as error:
+        terminal.crash(error)
+        terminal.error(str(error))
+        return exits.code(error)
+    except BrokenPipeError:
+        # Whoever read us has gone; nothing is left to say, and Python must not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILED
+    return result if isinstance(result, int) else exits.ANSWERED

@@ -1,0 +1,134 @@
+"""One question on its way to an answer: the model, the mode, the run, and what is printed and kept of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rlm_dspy.cli import exits, inputs, models, outs, settings
+from rlm_dspy.cli.answering import Request
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.direct import Direct
+from rlm_dspy.errors import LMContextWindowError
+from rlm_dspy.module import RLM
+from rlm_dspy.record import Event, Run
+from rlm_dspy.report import journal, live, render
+
+
+class Asking:
+    """One question on its way to an answer."""
+
+    def __init__(self, request: Request, terminal: Terminal, values: settings.Settings, corpus: Corpus) -> None:
+        self.request = request
+        self.terminal = terminal
+        self.values = values
+        self.corpus = corpus
+        self.mode: str = values.mode
+        if self.mode == "auto":
+            self.mode = "direct" if inputs.tokens(corpus.chars) <= values.direct_tokens else "rlm"
+        self.signature = outs.signature(request.out)
+
+    def run(self) -> int:
+        """Ask, print, and return the exit code."""
+        chosen = models.choose(self.values)
+        if chosen.notice:
+            self.terminal.note(chosen.notice)
+        if self.request.dry_run:
+            self._preview(chosen.name)
+            return exits.ANSWERED
+        with chosen.active(), self._keeping(), self._watching() as watch:
+            prediction = self._ask(watch, chosen)
+        run: Run = prediction.run
+        if self.request.trace:
+            journal.save(run, self.request.trace, self.terminal.redactor)
+        values = {name: prediction.get(name) for name in self.signature.output_fields if name != outs.EVIDENCE}
+        self._print(run, values)
+        return exits.BUDGET if run.status == "extracted" else exits.ANSWERED
+
+    def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
+        given = {"context": self.corpus, "question": self.request.question}
+        if self.mode == "direct":
+            try:
+                return self._direct(watch)(**given)
+            except LMContextWindowError:
+                if self.values.mode == "direct":
+                    raise
+                self.mode = "rlm"
+                self.terminal.note("The text does not fit the model's window, so it is explored instead.")
+        return self._rlm(watch, chosen)(**given)
+
+    def _direct(self, watch: Callable[[Event], None]) -> Direct:
+        values = self.values
+        return Direct(self.signature, max_tokens=values.max_tokens, max_seconds=values.max_seconds, on_event=watch)
+
+    def _rlm(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
+        values = self.values
+        return RLM(
+            self.signature,
+            max_iters=values.max_iters,
+            max_llm_calls=values.max_calls,
+            verbose=self.terminal.verbose > 0,
+            sub_lm=chosen.sub_lm,
+            max_tokens=values.max_tokens,
+            max_cost=values.max_cost,
+            max_seconds=values.max_seconds,
+            on_event=watch,
+        )
+
+    @contextmanager
+    def _watching(self) -> Iterator[Callable[[Event], None]]:
+        """Show the live line, unless logs or ``-q`` want the terminal for themselves."""
+        if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
+            yield lambda event: None
+            return
+        with live.StatusLine() as line:
+            yield line
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Save the partial run of whatever ends the run early, Ctrl-C included."""
+        try:
+            yield
+        finally:
+            if (run := getattr(sys.exc_info()[1], "run", None)) is not None:
+                path = self.request.trace or self.values.home / "runs" / f"{run.id}.json"
+                try:
+                    self.terminal.note(f"The partial run is in {journal.save(run, path, self.terminal.redactor)}")
+                except OSError as error:
+                    self.terminal.error(f"the partial run could not be saved: {error}")
+
+    def _preview(self, model: str) -> None:
+        count, size = len(self.corpus), inputs.tokens(self.corpus.chars)
+        facts = {"files": count, "tokens": size, "mode": self.mode, "model": model}
+        if self.request.as_json:
+            self.terminal.answer(journal.dumps(facts, self.terminal.redactor))
+        else:
+            files = render.counted(count, "file")
+            self.terminal.answer(f"{files}, about {size:,} tokens; mode {self.mode}; model {model}")
+
+    def _print(self, run: Run, values: Mapping[str, Any]) -> None:
+        terminal = self.terminal
+        if self.request.as_json:
+            terminal.answer(journal.dumps(journal.summary(run, values, mode=self.mode), terminal.redactor))
+        else:
+            terminal.answer(render.outputs(values))
+            rows = [row for row in map(journal.evidence_row, run.evidence) if row["verified"]]
+            if rows:
+                lines = [render.evidence_line(journal.where(row), row["quote"]) for row in rows]
+                terminal.answer("\n" + "\n".join(lines))
+        for warning in run.warnings:
+            terminal.note(f"warning: {' '.join(warning.split())}")
+        if run.status == "extracted":
+            terminal.note(f"Stopped by {run.stopped_by}; this is the best answer so far.")
+        if sys.stderr.isatty() or terminal.verbose:
+            terminal.note(_spent(run, self.mode))
+
+
+def _spent(run: Run, mode: str) -> str:
+    parts = [f"{run.model} ({mode})", render.counted(len(run.steps), "step")]
+    parts.append(render.counted(run.sub_calls, "sub-call"))
+    parts.append(render.counted(run.usage.total_tokens, "token"))
+    return " · ".join([*parts, render.money(run.usage.cost), f"{run.seconds:.1f} s"])

@@ -1,0 +1,41 @@
+"""Exit codes, and which error ends with which.
+
+0  answered                      4    no or invalid credentials, or no server or model
+1  failed                        5    the provider refused
+2  usage: mend the command       6    the inputs are unreadable or empty
+3  stopped by a budget, with     130  interrupted (the partial run is kept)
+   the best answer printed
+"""
+
+from __future__ import annotations
+
+from rlm_dspy.errors import (
+    ConfigurationError,
+    CorpusError,
+    LMAuthError,
+    LMError,
+    LMUnavailableError,
+    RLMError,
+)
+
+ANSWERED = 0
+FAILED = 1
+USAGE = 2
+BUDGET = 3
+NO_MODEL = 4
+REFUSED = 5
+INPUTS = 6
+INTERRUPTED = 130
+
+_BY_ERROR: tuple[tuple[type[RLMError], int], ...] = (
+    (ConfigurationError, USAGE),
+    (CorpusError, INPUTS),
+    (LMAuthError, NO_MODEL),
+    (LMUnavailableError, NO_MODEL),
+    (LMError, REFUSED),
+)
+
+
+def code(error: RLMError) -> int:
+    """Return the exit code that tells a script who can mend this error."""
+    return next((number for kind, number in _BY_ERROR if isinstance(error, kind)), FAILED)

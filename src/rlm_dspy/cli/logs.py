@@ -1,0 +1,78 @@
+"""Logging for the command: silent unless ``-v``, ``-vv`` or ``--log-json`` ask for it, and only on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.report.render import printable
+
+OURS = "rlm_dspy"
+# Libraries that print to stderr by themselves; they are heard from -vv on.
+LOUD = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx")
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def extras(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what the caller passed in ``extra=``."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class PlainFormatter(logging.Formatter):
+    """One line a record for people: level, message, then ``name=value`` of each extra."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record with its extras, secrets masked."""
+        line = super().format(record)
+        if given := extras(record):
+            line += " " + " ".join(f"{name}={value!r}" for name, value in given.items())
+        return printable(self._redactor.text(line))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line for machines: time, level, logger, message, the extras, the error."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the record as JSON, secrets masked."""
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **extras(record),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        plain = json.loads(json.dumps(entry, default=str))
+        return json.dumps(self._redactor.value(plain))
+
+
+def configure(verbose: int, as_json: bool, redactor: Redactor) -> None:
+    """Set up logging once, at the start of a command: ``-v`` shows INFO, ``-vv`` DEBUG and the libraries."""
+    logging.captureWarnings(True)
+    handler: logging.Handler = logging.NullHandler()
+    if verbose or as_json:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter(redactor) if as_json else PlainFormatter(redactor))
+    ours = logging.getLogger(OURS)
+    ours.handlers = [handler]
+    ours.propagate = False
+    ours.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    for name in LOUD:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.INFO if verbose > 1 else logging.CRITICAL + 1)

@@ -1,0 +1,43 @@
+"""Options that several commands share, and checks of what arrives as arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def choosing(command: Command) -> Command:
+    """Add the options that choose which files are read."""
+    options = [
+        click.option("--include", multiple=True, metavar="GLOB", help="Read only files that match (repeatable)."),
+        click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files that match (repeatable)."),
+        click.option("--hidden", is_flag=True, help="Read hidden files and folders too."),
+        click.option("--no-ignore", is_flag=True, help="Read what .gitignore leaves out."),
+        click.option("--include-secrets", is_flag=True, help="Read .env files, keys and the like."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def paths_argument(command: Command) -> Command:
+    """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin."""
+    return click.argument("paths", nargs=-1, metavar="[PATH]...")(command)
+
+
+def check_unicode(value: str, name: str) -> None:
+    """Refuse an argument whose bytes were not text in the terminal's encoding.
+
+    Raises:
+        click.UsageError: the argument has bytes that are not valid UTF-8.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise click.UsageError(
+            f"{name} is not valid UTF-8 (at character {error.start + 1}). Type it again in a UTF-8 terminal."
+        ) from error

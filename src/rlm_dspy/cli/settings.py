@@ -1,0 +1,198 @@
+"""The one settings model: flag, ``RLM_DSPY_*``, ``.env``, ``./rlm-dspy.toml``, the user's TOML, default."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from rlm_dspy.cli.places import default_home, user_toml
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report.redact import MASK, is_secret_name
+
+PREFIX = "RLM_DSPY_"
+PROJECT_TOML = Path("rlm-dspy.toml")
+DOTENV = Path(".env")
+
+
+def _provider(name: str) -> Any:
+    # These belong to the providers: their own names, without our prefix.
+    return Field(default=None, validation_alias=AliasChoices(name, name.upper()))
+
+
+class Settings(BaseSettings):
+    """What a user can set, wherever it is set; each value is validated whichever source it came from."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    model: str | None = Field(default=None, min_length=1)
+    sub_model: str | None = Field(default=None, min_length=1)
+    mode: Literal["auto", "rlm", "direct"] = "auto"
+    max_iters: int = Field(default=20, ge=1)
+    max_calls: int = Field(default=50, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    direct_tokens: int = Field(default=16_000, ge=0)
+    home: Path = Field(default_factory=default_home)
+    groq_api_key: SecretStr | None = _provider("groq_api_key")
+    openai_api_key: SecretStr | None = _provider("openai_api_key")
+    anthropic_api_key: SecretStr | None = _provider("anthropic_api_key")
+    ollama_host: str | None = _provider("ollama_host")
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in their order, the strongest first."""
+        return (init_settings, *_sources(settings_cls).values())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings with the source of each value (``default``, ``flag --model``, ``.env``, a path, …)."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """Return ``{name: {value, source}}``, secrets masked."""
+        rows: dict[str, dict[str, Any]] = {}
+        for name in Settings.model_fields:
+            value = getattr(self.settings, name)
+            if value is not None and (isinstance(value, SecretStr) or is_secret_name(name)):
+                value = MASK
+            elif isinstance(value, Path):
+                value = str(value)
+            rows[name] = {"value": value, "source": self.origins[name]}
+        return rows
+
+    def secrets(self) -> list[str]:
+        """Return the secret values, for the redactor."""
+        values = (getattr(self.settings, name) for name in Settings.model_fields)
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+
+
+def load(flags: Mapping[str, Any] | None = None) -> Loaded:
+    """Gather the settings; flags that are None were not given.
+
+    Raises:
+        ConfigurationError: a file is broken or a value cannot be used; the message names the place.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    origins = _origins(given)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise ConfigurationError(_complaint(error, origins)) from None
+    return Loaded(settings, origins)
+
+
+def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str]) -> list[str]:
+    """Give the providers' libraries the keys that came from files, and return their values.
+
+    They read the process environment only; what is set there already wins.
+    """
+    found = {name: value for name, value in dotenv_values(DOTENV).items() if name.endswith("_API_KEY") and value}
+    for name in ("groq_api_key", "openai_api_key", "anthropic_api_key", "ollama_host"):
+        value = getattr(loaded.settings, name)
+        if value is not None:
+            found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
+    for name, value in found.items():
+        environ.setdefault(name, str(value))
+    return [value for name, value in found.items() if value and is_secret_name(name)]
+
+
+def files() -> list[Path]:
+    """Return the files that settings are read from, the strongest first, whether they exist or not."""
+    return [DOTENV, PROJECT_TOML, user_toml()]
+
+
+def _sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
+    return {
+        "environment": EnvSettingsSource(settings_cls),
+        str(DOTENV): _dotenv(settings_cls),
+        str(PROJECT_TOML): InitSettingsSource(settings_cls, _toml(PROJECT_TOML)),
+        str(user_toml()): InitSettingsSource(settings_cls, _toml(user_toml())),
+    }
+
+
+def _dotenv(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
+    try:
+        return DotEnvSettingsSource(settings_cls, dotenv_filtering="only_existing")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Mend or remove the file.") from error
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}. Mend or remove the file.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}. Mend the file.") from error
+    for name in values:
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else " `rlm-dspy config` lists the names."
+            raise ConfigurationError(f"{path} sets {name!r}, which is not a setting.{hint}")
+    return values
+
+
+def _origins(flags: Mapping[str, Any]) -> dict[str, str]:
+    layers = {"flag": flags, **{label: source() for label, source in _sources(Settings).items()}}
+    return {name: _origin(name, field, layers) for name, field in Settings.model_fields.items()}
+
+
+def _origin(name: str, field: FieldInfo, layers: Mapping[str, Mapping[str, Any]]) -> str:
+    spellings = {name, name.upper()}
+    for label, values in layers.items():
+        if spellings & values.keys():
+            if label == "flag":
+                return f"flag --{name.replace('_', '-')}"
+            return f"environment {_variable(name, field)}" if label == "environment" else label
+    return "default"
+
+
+def _variable(name: str, field: FieldInfo) -> str:
+    return name.upper() if field.validation_alias else PREFIX + name.upper()
+
+
+def _complaint(error: ValidationError, origins: Mapping[str, str]) -> str:
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]).lower()
+    origin = origins.get(name, "a setting")
+    place = origin.removeprefix("flag ") if origin.startswith("flag") else f"{name} ({origin})"
+    # A secret's value is not echoed, not even a wrong one.
+    given = "" if is_secret_name(name) else f", got {first['input']!r}"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{place}: {message}{given}."

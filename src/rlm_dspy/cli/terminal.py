@@ -1,0 +1,66 @@
+"""Where the command's words go: answers to stdout, everything else to stderr, secrets to neither."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rlm_dspy.report.redact import Redactor
+
+
+class Terminal:
+    """Prints for one command; ``verbose`` and ``quiet`` are what ``-v`` and ``-q`` asked for."""
+
+    def __init__(self) -> None:
+        self.verbose = 0
+        self.quiet = False
+        self._redactor: Redactor | None = None
+
+    @property
+    def redactor(self) -> Redactor:
+        """The one redactor of this process; made on first use, so that ``--help`` does not pay for it."""
+        if self._redactor is None:
+            from rlm_dspy.report.redact import Redactor
+
+            self._redactor = Redactor()
+        return self._redactor
+
+    def answer(self, text: str) -> None:
+        """Print a result to stdout."""
+        print(self._clean(text), flush=True)
+
+    def note(self, text: str) -> None:
+        """Print a remark to stderr, unless ``-q``."""
+        if not self.quiet:
+            print(self._clean(text), file=sys.stderr, flush=True)
+
+    def error(self, text: str, where: str = "rlm-dspy") -> None:
+        """Print one line to stderr, whatever ``-q`` says."""
+        line = " ".join(self._clean(text).split())
+        print(f"{where}: {line}", file=sys.stderr, flush=True)
+
+    def crash(self, error: BaseException) -> None:
+        """Print the traceback of an error, if ``-v`` asked for it."""
+        if self.verbose:
+            print(self._clean("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+
+    def excepthook(self, kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        """Tell of an error that nobody foresaw in one line; Python then exits with 1."""
+        self.crash(error)
+        hint = "" if self.verbose else " This is a defect of rlm-dspy; run it again with -v for the traceback."
+        self.error(f"unexpected {kind.__name__}: {error}.{hint}")
+
+    def _clean(self, text: str) -> str:
+        from rlm_dspy.report.render import printable
+
+        return printable(self.redactor.text(text))
+
+
+def tolerate_any_text() -> None:
+    """Let stdout and stderr escape what their encoding cannot hold, instead of failing on the answer."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")

@@ -1,0 +1,89 @@
+"""Runs as JSON: the whole record for a file, and the one object that ``ask --json`` prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlm_dspy.record import Run
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.report.render import jsonable
+
+
+def summary(run: Run, outputs: Mapping[str, Any], *, mode: str) -> dict[str, Any]:
+    """Return the object of ``ask --json``: the answer, its evidence and what the run cost."""
+    plain = {name: jsonable(value) for name, value in outputs.items()}
+    answer = plain["answer"] if "answer" in plain else next(iter(plain.values())) if len(plain) == 1 else plain
+    return {
+        "answer": answer,
+        "evidence": [evidence_row(item) for item in run.evidence],
+        "status": run.status,
+        "stopped_by": run.stopped_by,
+        "model": run.model,
+        "sub_model": run.sub_model,
+        "mode": mode,
+        "usage": {
+            "calls": run.usage.calls,
+            "prompt_tokens": run.usage.prompt_tokens,
+            "completion_tokens": run.usage.completion_tokens,
+            "cost": run.usage.cost,
+        },
+        "steps": len(run.steps),
+        "sub_calls": run.sub_calls,
+        "seconds": round(run.seconds, 3),
+        "run_id": run.id,
+        "outputs": plain,
+        "warnings": list(run.warnings),
+    }
+
+
+def evidence_row(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one piece of recorded evidence as it goes to users: quote, path, line, verified."""
+    return {
+        "quote": item.get("quote", ""),
+        "path": item.get("source"),
+        "line": item.get("line"),
+        "verified": item.get("match") is not None,
+    }
+
+
+def where(row: Mapping[str, Any]) -> str:
+    """Return ``path:line`` of an evidence row, or as much of it as is known."""
+    line, path = row["line"], row["path"]
+    if path is None:
+        return f"line {line}" if line is not None else "somewhere in the text"
+    return path if line is None else f"{path}:{line}"
+
+
+def dumps(value: Any, redactor: Redactor, *, indent: int | None = None) -> str:
+    """Return JSON text with secrets masked; what UTF-8 cannot hold is escaped rather than lost."""
+    text = json.dumps(redactor.value(value), ensure_ascii=False, indent=indent, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(redactor.value(value), indent=indent, default=str)
+    return text
+
+
+def save(run: Run, path: Path, redactor: Redactor) -> Path:
+    """Write the run to ``path`` whole or not at all, and return the path."""
+    text = dumps(jsonable(run.model_dump()), redactor, indent=2) + "\n"
+    if path.exists() and not path.is_file():
+        # A pipe or a device cannot be replaced, and must not be.
+        path.write_text(text, encoding="utf-8")
+        return path
+    path = path.resolve()  # a link's target is written, the link stays
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path

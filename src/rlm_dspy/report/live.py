@@ -1,0 +1,78 @@
+"""The one line on stderr that tells, while a run goes on, how far it is and what it has cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from rlm_dspy.record import Event
+from rlm_dspy.report.render import counted, money
+
+_DOING = {
+    "probe": "looking at the inputs",
+    "step": "thinking",
+    "code": "running code",
+    "output": "thinking",
+    "sub_call": "asking the sub-model",
+    "final": "finishing",
+}
+
+
+def status_line(event: Event | None, seconds: float) -> str:
+    """Return the line for the latest event (None before the first)."""
+    if event is None:
+        return f"starting · {seconds:.0f} s"
+    parts = [_DOING.get(event.kind, event.kind)]
+    if event.max_steps > 1:
+        parts.append(f"step {min(event.step, event.max_steps)}/{event.max_steps}")
+    parts.append(counted(event.sub_calls, "sub-call"))
+    parts.append(counted(event.usage.total_tokens, "token"))
+    parts.append(money(event.usage.cost))
+    parts.append(f"{seconds:.0f} s")
+    return " · ".join(parts)
+
+
+class StatusLine:
+    """Shows the latest event while it is entered, and leaves nothing behind; call it with each event.
+
+    Safe to call from any thread. On anything but a terminal it shows nothing.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._started = clock()
+        self._event: Event | None = None
+        self._spinner = Spinner("dots")
+        self._live: Live | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event; a child's own steps do not replace those of the run that was asked for."""
+        if event.depth and self._event is not None:
+            event = self._event.model_copy(update={"usage": event.usage, "sub_calls": event.sub_calls})
+        self._event = event
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=8)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _render(self) -> Spinner:
+        text = Text(status_line(self._event, self._clock() - self._started), no_wrap=True, overflow="ellipsis")
+        self._spinner.update(text=text)
+        return self._spinner

@@ -1,0 +1,103 @@
+"""Answers, evidence and figures as plain text for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+QUOTE_LIMIT = 300
+
+# Everything that can move a terminal's cursor or recolour it: C0 but tab and newline, DEL, C1, bidirectional marks.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters as escapes, so that no file can write to the terminal."""
+    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], text.replace("\r\n", "\n"))
+
+
+def jsonable(value: Any) -> Any:
+    """Return the value as plain JSON types; what JSON has no form for becomes its ``str``."""
+    try:
+        return _finite(to_jsonable_python(value, fallback=str))
+    except ValueError:
+        # Bytes that are not UTF-8, for example: a readable form is worth more than a failure at the very end.
+        return repr(value)
+
+
+def _finite(value: Any) -> Any:
+    """Turn NaN and infinities, which JSON does not have, into their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def outputs(values: Mapping[str, Any]) -> str:
+    """Render typed outputs: a single one bare, several as ``name: value``, lists one item per line."""
+    if len(values) == 1:
+        return "\n".join(_lines(next(iter(values.values())), bullet=""))
+    blocks: list[str] = []
+    for name, value in values.items():
+        lines = _lines(value, bullet="- ")
+        if len(lines) == 1 and not isinstance(value, (list, tuple, set, frozenset)):
+            blocks.append(f"{name}: {lines[0]}")
+        else:
+            blocks.append("\n".join([f"{name}:", *(f"  {line}" for line in lines)]))
+    return "\n".join(blocks)
+
+
+def _lines(value: Any, bullet: str) -> list[str]:
+    if isinstance(value, str):
+        return value.splitlines() or [""]
+    plain = jsonable(value)
+    if isinstance(plain, list):
+        return [bullet + _inline(item) for item in plain] or ["(none)"]
+    if isinstance(plain, dict):
+        return json.dumps(plain, ensure_ascii=False, indent=2).splitlines()
+    return [_inline(plain)]
+
+
+def _inline(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def quoted(quote: str, limit: int = QUOTE_LIMIT) -> str:
+    """Return a quote on one line within double quotes, shortened at ``limit`` characters."""
+    flat = " ".join(quote.split())
+    return f'"{flat}"' if len(flat) <= limit else f'"{flat[: limit - 1].rstrip()}…"'
+
+
+def evidence_line(where: str, quote: str) -> str:
+    """Return one line of evidence: where it stands and what it says."""
+    return f"{where}  {quoted(quote)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 file``, ``2,345 files``; nouns in -y and -h are not needed here."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def money(cost: float | None) -> str:
+    """Return a cost in dollars; unknown stays unknown and is never shown as nothing."""
+    if cost is None:
+        return "cost unknown"
+    return f"${cost:.4f}" if cost < 1 else f"${cost:,.2f}"
+
+
+def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
+    """Return rows as aligned lines; the columns numbered in ``right`` are right-aligned."""
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(_cell(row, column, widths, right) for column in range(len(row))).rstrip() for row in rows]
+
+
+def _cell(row: Sequence[str], column: int, widths: Sequence[int], right: frozenset[int]) -> str:
+    return row[column].rjust(widths[column]) if column in right else row[column].ljust(widths[column])
