@@ -1,0 +1,236 @@
+"""Turns ranked passages into an answer: a value, a name, a place or the passage itself; never more than they say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rlm_dspy.lms.offline.question import Question
+
+NOTHING = "Nothing was found in the context that answers this (offline look-up by keywords, no language model)."
+
+_LITERAL = re.compile(
+    r"""\s*`?(?P<v>[rbf]?"[^"\n]*"|[rbf]?'[^'\n]*'          # a string
+    |[-+]?[\d][\d_,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?:\s?(?:ms|s|sec|seconds?|minutes?|hours?|days?|[KMGT]i?B|bytes|%|
+       steps?|times|characters|tokens))?\b
+    |\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)
+    |[A-Za-z_][\w.]*(?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\))?)`?""",
+    re.X,
+)
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,_]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of the context, exactly as it stands there, and where."""
+
+    text: str
+    score: float = 0.0
+    line: int | None = None
+    start: int | None = None
+    source: str | None = None
+    names: tuple[str, ...] = ()
+    after: str = ""
+    has: frozenset[int] = frozenset()
+
+    @property
+    def where(self) -> str:
+        """The place as ``path:line``, or ``line N``."""
+        return f"{self.source}:{self.line}" if self.source else f"line {self.line}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An answer and the passages that hold it; not ``found`` when nothing matched well."""
+
+    answer: str
+    passages: tuple[Passage, ...] = ()
+    found: bool = True
+    names: tuple[str, ...] = ()
+
+
+def passages(rows: Iterable[dict[str, Any]]) -> list[Passage]:
+    """Read passages from what the explorer printed."""
+    return [
+        Passage(
+            text=str(row["text"]),
+            score=float(row.get("score", 0)),
+            line=row.get("line"),
+            start=row.get("start"),
+            source=row.get("source"),
+            names=tuple(row.get("in", ())),
+            after=str(row.get("after", "")),
+            has=frozenset(row.get("has", ())),
+        )
+        for row in rows
+        if "text" in row
+    ]
+
+
+def find(question: Question, given: list[Passage]) -> Finding:
+    """Choose the answer among ranked passages."""
+    judged = sorted(
+        ((_judge(question, passage), passage) for passage in given), key=lambda item: -item[0][0]
+    )
+    judged = [(verdict, passage) for verdict, passage in judged if covers(question, passage)]
+    if not judged:
+        return Finding(NOTHING, found=False)
+    (score, value), best = judged[0]
+    if question.kind in ("subclasses", "raises") and value:
+        return _several(question, judged)
+    if value is not None:
+        return Finding(value, (best,), names=(value,))
+    close = [passage for (mark, _), passage in judged[1:3] if mark > 0.85 * score]
+    return Finding(_shown(question, best), (best, *close))
+
+
+def covers(question: Question, passage: Passage) -> bool:
+    """Tell whether a passage, with its surroundings, has enough of the question in it."""
+    strong = [place for place, term in enumerate(question.terms) if term.strong]
+    if strong and not passage.has.intersection(strong):
+        return False
+    single = [place for place, term in enumerate(question.terms) if " " not in term.text or term.strong]
+    total = sum(question.terms[place].weight for place in single)
+    return sum(question.terms[place].weight for place in single if place in passage.has) >= 0.55 * total > 0
+
+
+def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
+    """Score a passage again by whether it holds an answer of the right kind, and give that answer."""
+    value = _EXTRACT.get(question.kind, lambda *_: None)(question, passage)
+    bonus = 3.5 if value is not None else 0.0
+    if value is not None and re.fullmatch(r"None|\.\.\.|self\..*|\w*(?:kwargs|args)\b.*", value):
+        bonus = 1.0
+    if passage.source and re.search(r"(?:^|/)(?:tests?|examples?|CHANGELOG)", passage.source):
+        bonus -= 1.0
+    return passage.score + bonus, value
+
+
+def _several(question: Question, judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
+    names: dict[str, Passage] = {}
+    top = judged[0][0][0]
+    for (score, value), passage in judged:
+        if value and score >= 0.6 * top:
+            names.setdefault(value, passage)
+    chosen = list(names)[:8]
+    return Finding(", ".join(chosen), tuple(names[name] for name in chosen), names=tuple(chosen))
+
+
+def _shown(question: Question, passage: Passage) -> str:
+    text = passage.text.strip()
+    doc = re.match(r'[^"\']{0,400}?(?:"""|\'\'\')\s*(.+?)(?:\n\s*\n|"""|\'\'\'|\Z)', passage.after, re.S)
+    if doc and re.match(r"(?:async\s+)?(?:def|class)\b", text):
+        return f"{text} {' '.join(doc[1].split())}"
+    if question.kind in ("what", "any") and text.startswith("#"):
+        more = re.match(r"\s*(.+?)(?:\n\s*\n|\Z)", passage.after, re.S)
+        return f"{text.lstrip('# ')}: {' '.join(more[1].split())}" if more else text
+    return re.sub(r"^(?:[-*+>]|\d+\.|#+)\s+", "", text)
+
+
+def _value(question: Question, passage: Passage) -> str | None:
+    text = passage.text
+    for subject in question.subjects:
+        named = rf"(?:^|[^\w.\"'=]|self\.)[\"'`]?{subject}[\"'`]?"
+        for shape in (rf"{named}\s*:[^=\n]{{1,90}}=(?!=)", rf"{named}\s*=(?!=)", rf"^\s*{named}\s*:(?=\s)"):
+            found = re.search(shape, text)
+            if found and (value := _literal(text[found.end() :], subject)):
+                return value
+        if re.search(subject, text, re.I) and (value := _default_in_prose(text, subject)):
+            return value
+        if text.lstrip().startswith("|") and re.search(subject, text, re.I):
+            cells = [cell.strip(" `*") for cell in text.strip().strip("|").split("|")]
+            values = [cell for cell in cells[1:] if re.fullmatch(r"[-+]?\d[\w.,]*|None|True|False|\".*\"|'.*'", cell)]
+            if values:
+                return values[0]
+    return None
+
+
+def _default_in_prose(text: str, subject: str) -> str | None:
+    for found in re.finditer(r"(?i)\bdefault(?:s|ed)?\b(?: value| setting)?\s*(?:to|is|are|of|=|:|as|,)?\s*", text):
+        value = _literal(text[found.end() :], subject)
+        if value and (re.match(r"[\d\"'`]", value) or value in ("None", "True", "False")):
+            return value
+    return None
+
+
+def _literal(text: str, subject: str) -> str | None:
+    found = _LITERAL.match(text)
+    if not found:
+        return None
+    value = found["v"].rstrip(",.")
+    inner = re.search(r"\bdefault(?:_factory)?\s*=\s*([^,()]+)", value) or re.search(
+        r"(?:get|getenv)\([^,()]+,\s*([^()]+)\)", value
+    )
+    if inner and "(" in value:
+        value = inner[1].strip()
+    if re.fullmatch(rf"(?:\w+\.)*{subject}", value, re.I) or value.startswith("self."):
+        return None
+    return value
+
+
+def _raiser(question: Question, passage: Passage) -> str | None:
+    raised = re.search(r"\b(?:raise|throw\s+new)\s+([\w.]+)", passage.text)
+    if not raised:
+        return None
+    if re.search(r"\b(?:exceptions?|errors?)\b|\bwhat\s+does\b", question.text, re.I) and not any(
+        re.search(subject, raised[1]) for subject in question.subjects
+    ):
+        return raised[1]
+    classes = [name for name in passage.names if name[:1].isupper()]
+    if re.search(r"\bclass(?:es)?\b", question.text, re.I):
+        return classes[0] if classes else None
+    if re.search(r"\b(?:files?|modules?|where)\b", question.text, re.I):
+        return passage.where
+    return ".".join(reversed(passage.names)) or passage.where
+
+
+def _first(pattern: str, group: int = 1) -> Any:
+    def extract(question: Question, passage: Passage) -> str | None:
+        for subject in question.subjects:
+            found = re.search(pattern.replace("SUBJECT", subject), passage.text + passage.after, re.S)
+            if found and found.start() <= len(passage.text):
+                return " ".join(found[group].split()).strip(" ,")
+        return None
+
+    return extract
+
+
+def _defined(question: Question, passage: Passage) -> str | None:
+    shape = r"(?:class|def|function|fn|func|struct|interface|type)\s+|^\s*"
+    for subject in question.subjects:
+        if re.search(rf"(?:{shape}){subject}\s*[(:=<{{]", passage.text):
+            return passage.where
+    return None
+
+
+def _token(pattern: str) -> Any:
+    def extract(question: Question, passage: Passage) -> str | None:
+        asked = question.text.lower()
+        return next((t for t in re.findall(pattern, passage.text) if t.lower() not in asked), None)
+
+    return extract
+
+
+def _file(question: Question, passage: Passage) -> str | None:
+    return passage.source
+
+
+_EXTRACT: dict[str, Any] = {
+    "default": _value,
+    "value": _value,
+    "raises": _raiser,
+    "subclasses": _first(r"class\s+(\w+)\([^)\n]*SUBJECT"),
+    "bases": _first(r"class\s+SUBJECT\(([^)]*)\)"),
+    "parameters": _first(r"(?:def\s+SUBJECT|class\s+SUBJECT\b.{0,400}?def\s+__init__)\s*(\((?:[^()]|\([^()]*\))*\))"),
+    "returns": _first(r"def\s+SUBJECT\s*\((?:[^()]|\([^()]*\))*\)\s*->\s*([^\n]+?):\s*(?:\n|$)"),
+    "defined": _defined,
+    "env": _token(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b"),
+    "error": _token(r"\b\w+(?:Error|Exception|Warning)\b"),
+    "file": _file,
+}
+
+
+def numbers(text: str) -> list[str]:
+    """Return the numbers of a text, without separators."""
+    return [re.sub("[,_]", "", found).rstrip(".") for found in _NUMBER.findall(text)]

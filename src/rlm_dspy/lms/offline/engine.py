@@ -1,0 +1,268 @@
+"""The offline extractive engine: plays the RLM's protocol by keyword look-up, without a model or a network.
+
+It answers look-up questions from the text that it is shown or can search in the REPL, quotes what it found, and
+says so when it found nothing. It does not reason, summarise or compute, and never claims to.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
+
+from rlm_dspy.lms.offline import answers, explorer, fill, prompt, question
+from rlm_dspy.lms.offline.answers import Finding, Passage
+from rlm_dspy.lms.offline.prompt import Field, Play, Prompt
+from rlm_dspy.sandbox import toolkit
+
+MODEL = "offline/extractive"
+_ASKING = re.compile(r"question|query|task|instruction|request|ask|prompt|goal", re.I)
+_SHOWN = 7_000  # characters that one exploration prints
+
+
+class OfflineEngine:
+    """Answers requests extractively, one at a time, the same each time."""
+
+    def complete(self, request: Request) -> Response:
+        """Answer one request."""
+        text = reply(prompt.read(request))
+        sent = sum(len(message.text or "") for message in request.messages) + len(str(request.system or ""))
+        counted = Usage(
+            input_tokens=sent // 4, output_tokens=len(text) // 4, total_tokens=sent // 4 + len(text) // 4
+        )
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant([TextPart(text)]),
+            finish_reason="stop",
+            usage=counted,
+            provider_data={"cost": 0.0},
+        )
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        """Answer one request as a stream of events."""
+        return iter(response_to_events(self.complete(request)))
+
+    def close(self) -> None:
+        """Do nothing: there is nothing open."""
+
+    def dump_state(self) -> dict[str, Any]:
+        """Return the state that a saved program keeps: none."""
+        return {}
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any]) -> OfflineEngine:
+        """Make the engine of a saved program."""
+        return cls()
+
+    def __repr__(self) -> str:
+        return "OfflineEngine()"
+
+
+class AsyncOfflineEngine:
+    """The same engine for async callers; each answer takes milliseconds of pure computation."""
+
+    def __init__(self) -> None:
+        self._sync = OfflineEngine()
+
+    async def complete(self, request: Request) -> Response:
+        """Answer one request."""
+        return self._sync.complete(request)
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Answer one request as a stream of events."""
+        for event in self._sync.stream(request):
+            yield event
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing open."""
+
+    def dump_state(self) -> dict[str, Any]:
+        """Return the state that a saved program keeps: none."""
+        return {}
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any]) -> AsyncOfflineEngine:
+        """Make the engine of a saved program."""
+        return cls()
+
+
+def reply(given: Prompt) -> str:
+    """Answer a prompt in the format that it asks for."""
+    if given.plays_rlm:
+        note, code = _move(prompt.play(given))
+        return _render(given, {"reasoning": note, "code": f"```python\n{code}\n```"})
+    if given.format == "plain":
+        asked, text = _split(given.inputs["prompt"])
+        return _look_up(asked, text)[1].answer
+    asked, text = _asked_and_text(given)
+    searched, finding, passages = _look_up(asked, text)
+    return _render(given, fill.fill(given.outputs, searched, finding, passages)[0])
+
+
+def _render(given: Prompt, values: dict[str, Any]) -> str:
+    values = {field.name: values.get(field.name, "") for field in given.outputs}
+    if given.format == "json":
+        return json.dumps(values, ensure_ascii=False, indent=2)
+    parts = [
+        f"[[ ## {name} ## ]]\n{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in values.items()
+    ]
+    return "\n\n".join([*parts, "[[ ## completed ## ]]"])
+
+
+# Playing a run
+
+
+def _move(play: Play) -> tuple[str, str]:
+    """Choose the next reasoning and code of a run."""
+    asked = _task(play)
+    if not any(variable.main for variable in play.variables):
+        return _submit(play, question.read(asked), [], 0)
+    rows = [row for seen in play.observations for row in prompt.json_lines(seen)]
+    passages = answers.passages(rows)
+    searched = question.read(asked)
+    refusals = sum("[SUBMIT refused]" in seen for seen in play.observations)
+    if not play.observations:
+        return "Look for the words of the question in the context.", _exploration(searched, whole=True)
+    if refusals:
+        return _submit(play, searched, passages, refusals)
+    if len(play.observations) == 1 and not rows:
+        return "The look-up failed here: search again with plain Python only.", _exploration(searched, whole=False)
+    finding = answers.find(searched, passages)
+    wider = question.widen(searched)
+    if len(play.observations) == 1 and not finding.found and wider:
+        return "Nothing fits well yet: search again with parts of the words.", _exploration(wider, whole=None)
+    if not finding.found and wider and (again := answers.find(wider, answers.passages(_last(play)))).found:
+        return _submit(play, wider, list(again.passages), 0)
+    return _submit(play, searched, passages, 0)
+
+
+def _last(play: Play) -> list[dict[str, Any]]:
+    return prompt.json_lines(play.observations[-1])
+
+
+def _task(play: Play) -> str:
+    """The question: the input that is named like one, or the shortest text shown whole, or what the outputs ask."""
+    shown = [variable for variable in play.variables if not variable.main and variable.whole]
+    named = [variable for variable in shown if _ASKING.search(variable.name)]
+    if named or shown:
+        return min(named or shown, key=lambda variable: len(variable.text)).text
+    return " ".join(f"{field.name.replace('_', ' ')} {field.desc}" for field in play.outputs if not fill.is_evidence(field))
+
+
+def _exploration(searched: question.Question, *, whole: bool | None) -> str:
+    """Write the cell that looks for the question's words; ``whole`` None means that its functions exist already."""
+    lines = [] if whole is None else [_source()]
+    if whole is False:
+        lines = [_PLAIN, *lines]
+    plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan().items())
+    lines += [f"plan = {{\n    {plan},\n}}", f"show(*explore(plan, P, grep, search), {_SHOWN})"]
+    return "\n".join(lines)
+
+
+_PLAIN = '''import re
+
+
+def grep(pattern, max_matches=20, ignore_case=False):
+    found = []
+    for source, text in P.items() if hasattr(P, "items") else [(None, P)]:
+        for match in re.finditer(pattern, text, re.M | (re.I if ignore_case else 0)):
+            found.append({"source": source, "start": match.start(), "end": match.end()})
+    return found[:max_matches]
+
+
+def search(query, k=10):
+    return []
+
+
+'''
+
+
+@functools.cache
+def _source() -> str:
+    """The explorer as the text of a cell."""
+    whole = inspect.getsource(explorer)
+    return whole.partition("# --- cell ---\n")[2].partition("# --- end ---")[0].strip() + "\n\n"
+
+
+def _submit(play: Play, searched: question.Question, passages: list[Passage], refusals: int) -> tuple[str, str]:
+    """Write the SUBMIT; each refusal makes it plainer."""
+    finding = answers.find(searched, passages) if passages else Finding(answers.NOTHING, found=False)
+    if refusals >= 3:
+        finding = Finding(finding.answer, (), finding.found)
+    values, empty = fill.fill(play.outputs, searched, finding, passages)
+    for field in play.outputs:
+        if fill.is_evidence(field):
+            values[field.name] = fill.quotes(finding, bare=refusals > 0)
+        elif refusals >= 2 and field.type != "str":
+            values[field.name] = fill.empty(field.type)
+    note = fill.reasoning(searched, finding)
+    if empty:
+        note += f" Nothing was found for {', '.join(empty)}; empty values stand there."
+    given = ",\n    ".join(f"{name}={value!r}" for name, value in values.items())
+    return note, f"SUBMIT(\n    {given},\n)"
+
+
+# Answering from the prompt itself
+
+
+def _look_up(asked: str, text: str) -> tuple[question.Question, Finding, list[Passage]]:
+    searched = question.read(asked)
+    namespace: dict[str, Any] = {}
+    texts = {name: body for name, body in prompt.files(text).items() if body.strip()}
+    if not texts or not searched.terms:
+        return searched, Finding(answers.NOTHING, found=False), []
+    namespace["context"] = texts[""] if set(texts) == {""} else toolkit.Corpus.from_texts(texts)
+    toolkit.bind(namespace, "context")
+    for attempt in filter(None, (searched, question.widen(searched))):
+        _, rows = explorer.explore(attempt.plan(), namespace["context"], namespace["grep"], namespace["search"])
+        passages = answers.passages(rows)
+        finding = answers.find(attempt, passages)
+        if finding.found:
+            return attempt, finding, passages
+    return searched, Finding(answers.NOTHING, found=False), []
+
+
+def _asked_and_text(given: Prompt) -> tuple[str, str]:
+    """Choose among the inputs what is asked and where to look."""
+    inputs = {name: text for name, text in given.inputs.items() if text.strip()}
+    if "trajectory" in inputs and "task" in inputs:
+        return _from_run(inputs["task"], inputs["trajectory"])
+    named = [name for name in inputs if _ASKING.search(name)]
+    asked = named[0] if named else min(inputs, key=lambda name: len(inputs[name]), default="")
+    rest = {name: text for name, text in inputs.items() if name != asked}
+    if not rest and not named:  # a single input to be judged: what is asked are the outputs
+        return _outputs(given.outputs), inputs.get(asked, "")
+    return inputs.get(asked, ""), "\n\n".join(rest.values())
+
+
+def _outputs(fields: tuple[Field, ...]) -> str:
+    return " ".join(f"{field.name.replace('_', ' ')} {field.desc}" for field in fields if field.name != "reasoning")
+
+
+def _from_run(task: str, trajectory: str) -> tuple[str, str]:
+    """What a run asked and, file by file, what its steps printed."""
+    asked = _task(Play(prompt.variables(task), (), ()))
+    texts: dict[str, list[str]] = {}
+    for row in prompt.json_lines(trajectory):
+        texts.setdefault(str(row.get("source", "context")), []).append(str(row.get("text", "")))
+    if not texts:
+        return asked, trajectory
+    return asked, "".join(f"=== {name} ===\n" + "\n".join(found) + "\n" for name, found in texts.items())
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Cut a plain prompt into what it asks and the text that it gives."""
+    paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
+    asking = next((part for part in (*paragraphs[:1], *paragraphs[-1:], *paragraphs[1:-1]) if "?" in part), None)
+    if asking is None:
+        asking = paragraphs[0] if paragraphs else ""
+    sentence = re.search(r"[^.!?\n]*\?", asking)
+    asked = sentence[0].strip() if sentence else asking.partition("\n")[0]
+    return asked, text.replace(asked, "", 1)

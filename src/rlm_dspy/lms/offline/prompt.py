@@ -1,0 +1,134 @@
+"""Reads the prompts that DSPy's adapters and the RLM write, as any model must."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from dspy.lm15 import Request
+
+_FIELD = re.compile(r"^\s*(?:\d+\.|-) `(\w+)` \((.+?)\)(?=[:.]?(?:\s|$))[:.]?[ \t]*(.*)$", re.M)
+_VARIABLE = re.compile(
+    r"^`(?P<name>\w+)`(?: \([^\n]*\))?: (?P<about>[^\n]*), (?P<state>whole|begins and ends):\n"
+    r'"""\n(?P<text>.*?)\n?"""(?=\s*\Z|\n`\w+`(?: \([^\n]*\))?: )',
+    re.M | re.S,
+)
+
+
+@dataclass(frozen=True)
+class Field:
+    """An output field: name, type as the prompt writes it, description."""
+
+    name: str
+    type: str
+    desc: str = ""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A REPL variable as the probe shows it."""
+
+    name: str
+    about: str
+    text: str
+    whole: bool
+
+    @property
+    def main(self) -> bool:
+        """Whether it is the main context."""
+        return "main context" in self.about
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request taken apart: the adapter's format, its fields, and the turns."""
+
+    format: str  # "chat", "json" or "plain"
+    system: str
+    outputs: tuple[Field, ...]
+    inputs: dict[str, str]
+    turns: tuple[tuple[str, str], ...]
+
+    @property
+    def plays_rlm(self) -> bool:
+        """Whether it asks for the next code of a run."""
+        names = {field.name for field in self.outputs}
+        return "code" in names and "observation" in self.inputs and "SUBMIT(" in self.system
+
+
+@dataclass(frozen=True)
+class Play:
+    """A run as its prompts show it: variables, outputs to submit, and each observation after a reply."""
+
+    variables: tuple[Variable, ...]
+    outputs: tuple[Field, ...]
+    observations: tuple[str, ...]
+
+
+def read(request: Request) -> Prompt:
+    """Take a request apart."""
+    system = request.system or ""
+    if not isinstance(system, str):
+        system = "".join(getattr(part, "text", "") for part in system)
+    turns = tuple((message.role, message.text or "") for message in request.messages)
+    last = next((text for role, text in reversed(turns) if role == "user"), "")
+    head, found, rest = system.partition("Your output fields are:")
+    if not found:
+        return Prompt("plain", system, (), {"prompt": last}, turns)
+    listed = rest.partition("All interactions will be structured")[0]
+    names = [match[1] for match in _FIELD.finditer(head)]
+    kind = "json" if "Outputs will be a JSON object" in rest else "chat"
+    return Prompt(kind, system, fields(listed), sections(last, names), turns)
+
+
+def fields(text: str) -> tuple[Field, ...]:
+    """Read a list of fields with types and descriptions."""
+    return tuple(Field(match[1], match[2], match[3].strip()) for match in _FIELD.finditer(text))
+
+
+def sections(text: str, names: list[str]) -> dict[str, str]:
+    """Cut a user message at the markers of the known input fields."""
+    text = re.sub(r"\n\nRespond with (?:the corresponding output fields|a JSON object)(?:(?!\n\n).)*\Z", "", text, flags=re.S)
+    marker = re.compile(r"^\[\[ ## (" + "|".join(map(re.escape, names)) + r") ## \]\]\n?", re.M)
+    found = list(marker.finditer(text)) if names else []
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return {match[1]: text[match.end() : end].strip("\n") for match, end in zip(found, ends, strict=False)}
+
+
+def play(prompt: Prompt) -> Play:
+    """Read the state of a run out of its turns."""
+    seen = [sections(text, ["observation"]).get("observation", "") for role, text in prompt.turns if role == "user"]
+    start = max((place for place, text in enumerate(seen) if text.startswith("[step 1/")), default=0)
+    given = prompt.system.partition("Outputs, given once by SUBMIT(")[2]
+    listed = given.partition("\n")[2].partition("Functions in the REPL")[0]
+    return Play(variables(seen[start] if seen else ""), fields(listed), tuple(seen[start + 1 :]))
+
+
+def variables(probe: str) -> tuple[Variable, ...]:
+    """Read the variables that a probe shows."""
+    return tuple(
+        Variable(match["name"], match["about"], match["text"], match["state"] == "whole")
+        for match in _VARIABLE.finditer(probe)
+    )
+
+
+def files(text: str) -> dict[str, str]:
+    """Cut a text at its ``=== path (N lines) ===`` headers; without any it is one text named ""."""
+    found = list(re.finditer(r"^=== (.+?)(?: \([\d,]+ lines?\))? ===\n", text, re.M))
+    if not found:
+        return {"": text}
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return {match[1]: text[match.end() : end] for match, end in zip(found, ends, strict=False)}
+
+
+def json_lines(text: str) -> list[dict[str, object]]:
+    """Read the lines of a text that are JSON objects; others, and such as were cut, are passed over."""
+    rows = []
+    for line in text.splitlines():
+        if line.startswith('{"') and line.endswith("}"):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+    return rows

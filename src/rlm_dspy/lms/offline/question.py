@@ -1,0 +1,202 @@
+"""Reads a look-up question: its kind, its terms, and the shapes that an answer would have in a text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_STOP = frozenset(
+    """a an the of in on at to for from by with without within into onto and or not no nor is are was were be been
+    being do does did done has have had can could will would shall should may might must it its this that these
+    those there here what which who whom whose when where why how many much long often old i you he she we they me
+    us them my your our their as if then than so such any some all each every both only just also about please tell
+    give show find list name names named value values called set happen happened take takes get gets use used uses
+    using s t re ve according text document documents context file files say says there's mean means exactly one
+    ones own same other between during before after under over up out per via whether kind type""".split()
+)
+# Words that tell the kind of question rather than its subject: they count, but little.
+_LIGHT = frozenset(
+    """default defaults class classes function functions method methods module modules raise raises raised throw
+    throws return returns define defined defines definition inherit inherits subclass subclasses extends base
+    parameter parameters argument arguments option options constant variable error exception year date number
+    limit maximum minimum current implemented implement package project library name""".split()
+)
+_KINDS: tuple[tuple[str, str], ...] = (
+    ("default", r"\bdefaults?\b"),
+    ("raises", r"\b(?:raises?|raised|throws?|thrown)\b"),
+    ("bases", r"\bbase(?:s| class(?:es)?)\b.*\bof\b|\bwhat\b.*\b(?:inherits?|derives?|extends?)\b"),
+    ("subclasses", r"\b(?:subclass(?:es)?|inherits?|derived?s?|extends?)\b"),
+    ("parameters", r"\b(?:parameters?|arguments?|signature)\b.*\b(?:of|does|do|takes?|accepts?|for)\b"),
+    ("returns", r"\b(?:returns?|return type)\b"),
+    ("defined", r"\b(?:where|which (?:file|module|line))\b.*\b(?:defined?s?|declared?s?|implement\w*|located|live)\b"),
+    ("when", r"\b(?:when|what (?:year|date|day|month)|which (?:year|date|day|month)|since when)\b"),
+    ("who", r"\b(?:who|whom|whose|author|maintainer)\b"),
+    ("count", r"\bhow (?:many|much|long|old|big|large|often|fast)\b"),
+    ("env", r"\benvironment variables?\b"),
+    ("error", r"\b(?:which|what) (?:exception|error|warning)s?\b"),
+    ("file", r"\b(?:which|what) (?:file|module|document)s?\b"),
+    ("value", r"\b(?:value|constant|port|version|limit|maximum|minimum|size|timeout|number|price|cost)\b"),
+    ("what", r"^\s*(?:what(?:'s| is| are| does)|explain|describe|define)\b"),
+)
+_DATE = (
+    r"\b(?:1[5-9]|20)\d\d\b|\b(?:January|February|March|April|May|June|July|August|September|October"
+    r"|November|December)\b"
+)
+_DEFINES = r"(?:class|def|function|func|fn|struct|interface|type|enum|trait|const|let|var)"
+SIGNS: dict[str, tuple[tuple[str, float], ...]] = {
+    "default": ((r"(?i)\bdefaults?\b", 1.0),),
+    "when": ((_DATE, 3.0),),
+    "who": ((r"\b(?:by|author|maintainer|written|created|led)\b", 1.0), (r"[A-Z]\w+ [A-Z]\w+", 1.0)),
+    "count": ((r"\d", 1.5),),
+    "value": ((r"\d", 1.0),),
+    "env": ((r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", 2.0),),
+    "error": ((r"\b\w+(?:Error|Exception|Warning)\b", 2.0),),
+}
+
+
+@dataclass(frozen=True)
+class Term:
+    """A word to look for: its pattern, its weight, and whether it looks like a name."""
+
+    text: str
+    pattern: str
+    weight: float
+    strong: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question as the engine understands it: kind, terms, and the subjects' patterns."""
+
+    text: str
+    kind: str
+    terms: tuple[Term, ...]
+    subjects: tuple[str, ...]
+
+    def plan(self, *, keep: int = 24, after: int = 500) -> dict[str, object]:
+        """Return the plain data that the explorer works from."""
+        return {
+            "query": " ".join(term.text for term in self.terms) or self.text,
+            "terms": [[term.pattern, term.weight, term.strong] for term in self.terms],
+            "shapes": [list(shape) for shape in _shapes(self.kind, self.subjects)],
+            "signs": [list(sign) for sign in (*SIGNS.get(self.kind, ()), *_DULL)],
+            "fold": not any(term.strong for term in self.terms),
+            "keep": keep,
+            "after": after,
+        }
+
+
+# Lines that name things without telling anything about them.
+_DULL = (
+    (r"^\s*(?:from\s+\S+\s+)?import\b", -2.5),
+    (r"^\s*[\"'\w.]+,?\s*$", -1.5),
+    (r"(?i)\b(?:assert|deprecated)\b", -0.5),
+)
+
+
+def read(text: str) -> Question:
+    """Read a question."""
+    kind = next((kind for kind, pattern in _KINDS if re.search(pattern, text, re.I)), "any")
+    terms = _terms(text)
+    strong = [term.pattern for term in terms if term.strong]
+    plain = [rf"\w*{re.escape(term.text)}\w*" for term in terms if not term.strong and term.weight >= 1]
+    return Question(text, kind, terms, tuple((strong or plain)[:4]))
+
+
+def widen(question: Question) -> Question | None:
+    """Return the question with its names taken apart into words, or None if it has none to take apart."""
+    parts = [_parts(term.text) for term in question.terms if term.strong]
+    if not any(len(words) > 1 for words in parts):
+        return None
+    found: dict[str, Term] = {}
+    for term in question.terms:
+        for word in _parts(term.text) if term.strong else [term.text]:
+            _add(found, word.lower(), 1.5 if term.strong else term.weight, False)
+    terms = tuple(found.values())
+    return Question(question.text, question.kind, terms, tuple(rf"\w*{re.escape(t.text)}\w*" for t in terms[:4]))
+
+
+def _parts(name: str) -> list[str]:
+    return [word for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name) if len(word) > 2]
+
+
+def _terms(text: str) -> tuple[Term, ...]:
+    found: dict[str, Term] = {}
+    for quoted in re.findall(r"[`\"“]([^`\"“”\n]{2,60})[`\"”]", text):
+        _add(found, quoted.strip(), 4.0, True)
+    words = re.findall(r"-{0,2}[^\W_](?:[\w.'’-]*\w)?|_\w+", text)
+    for place, word in enumerate(words):
+        word = re.sub(r"['’]s$", "", word)
+        # A dotted name is looked up by its parts; the last is what is asked for.
+        parts = word.split(".") if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", word) else [word]
+        for part in parts:
+            _add_word(found, part, first=place == 0, dotted=len(parts) > 1)
+    _add_phrases(found, words)
+    return tuple(sorted(found.values(), key=lambda term: -term.weight)[:14])
+
+
+def _add_word(found: dict[str, Term], word: str, *, first: bool, dotted: bool) -> None:
+    lower = word.lower()
+    if lower in _STOP or (len(word) < 2 and not word.isdigit()):
+        return
+    if dotted or word.startswith("--") or re.search(r"_|[a-z][A-Z]|[A-Z]{2}|[A-Za-z]\d|\d[A-Za-z]", word):
+        _add(found, word, 4.0, True)
+    elif word[0].isupper() and not first:
+        _add(found, word, 2.5, False)
+    else:
+        _add(found, lower, 0.5 if lower in _LIGHT else 1.0 + 0.05 * min(len(lower), 10), False)
+
+
+def _add(found: dict[str, Term], text: str, weight: float, strong: bool) -> None:
+    body = re.escape(text) if strong else _stem(text)
+    edge = r"\b" if text[:1].isalnum() or text[:1] == "_" else ""
+    left = edge if strong else r"(?:\b|_)"
+    right = (r"\b" if re.search(r"\w$", text) else "") if strong else r"\w*"
+    key = text.lower()
+    if key not in found or found[key].weight < weight:
+        found[key] = Term(text, f"{left}{body}{right}", weight, strong)
+
+
+def _stem(word: str) -> str:
+    lower = word.lower()
+    for ending in ("ations", "ation", "ingly", "ings", "ing", "ies", "ied", "edly", "ed", "es", "s", "ly", "e", "y"):
+        if lower.endswith(ending) and len(lower) - len(ending) >= 4:
+            return re.escape(lower[: -len(ending)])
+    return re.escape(lower)
+
+
+def _add_phrases(found: dict[str, Term], words: list[str]) -> None:
+    """Add neighbouring words also as the identifiers that people make of them."""
+    for left, right in zip(words, words[1:], strict=False):
+        pair = (left.lower(), right.lower())
+        if any(word in _STOP or not word.isalpha() for word in pair) or pair[0] in {"default", "which"}:
+            continue
+        joined = "[ _-]?".join(_stem(word) for word in pair)
+        found.setdefault(
+            " ".join(pair), Term(" ".join(pair), rf"(?:\b|_){joined}\w*", 2.0, False)
+        )
+
+
+def _shapes(kind: str, subjects: tuple[str, ...]) -> list[tuple[str, float]]:
+    shapes: list[tuple[str, float]] = []
+    for subject in subjects:
+        defines = rf"(?m)^[ \t]*(?:export |pub |async |static )*{_DEFINES}\s+{subject}"
+        assigned = rf"(?m)(?:^[ \t]*|[(,{{]\s*|self\.){subject}[\"'`]?\s*"
+        match kind:
+            case "default":
+                shapes += [(assigned + r":[^=\n]{1,90}=[^=]", 6.0), (assigned + r"=[ \t]*[^=\s]", 5.0)]
+                shapes += [(rf"{subject}.{{0,80}}\bdefaults?\b", 5.0), (rf"\b[Dd]efaults?\b.{{0,60}}{subject}", 5.0)]
+                shapes += [(rf"\|\s*`?{subject}`?\s*\|", 4.0)]
+            case "value" | "count" | "env":
+                shapes += [(assigned + r"(?::[^=\n]{1,60})?=\s*[^=\s]", 4.0), (assigned + r":\s*\S", 2.0)]
+            case "raises":
+                shapes += [(rf"\braise\s+(?:\w+\.)*{subject}", 6.0), (rf"\bthrow\s+new\s+{subject}", 6.0)]
+                shapes += [(defines, 2.0)]
+            case "subclasses":
+                shapes += [(rf"(?m)^[ \t]*class\s+\w+\([^)\n]*{subject}", 7.0), (rf"\bextends\s+{subject}", 6.0)]
+            case "any" | "when" | "who" | "error" | "file":
+                shapes += [(defines, 2.0)]
+            case _:
+                shapes += [(defines, 6.0), (assigned + r"(?::[^=\n]{1,60})?=[^=]", 2.5)]
+                shapes += [(rf"(?m)^\W{{0,6}}{subject}[`*\"]*\s*(?:\([^)\n]*\))?\s*(?:is|are|means|[—–:-])\s", 4.0)]
+    return shapes
