@@ -133,9 +133,7 @@ class Toolkit:
     def __repr__(self) -> str:
         return f"Toolkit(main={self._main!r})"
 
-    def peek(
-        self, start: int = 0, end: int | None = None, source: str | None = None, text: Any = None
-    ) -> str:
+    def peek(self, start: int = 0, end: int | None = None, source: str | None = None, text: Any = None) -> str:
         """Return the text from start to end (default 2,000 characters); source="path" for one file."""
         data = self._data(text)
         if source is not None:
@@ -197,14 +195,10 @@ class Toolkit:
     def select(self, ranges: Any, text: Any = None) -> str:
         """Return the joined text of ranges: (start, end), (source, start, end), or what grep/search found."""
         data = self._data(text)
-        one = isinstance(ranges, dict) or (
-            isinstance(ranges, tuple) and bool(ranges) and isinstance(ranges[-1], int)
-        )
+        one = isinstance(ranges, dict) or (isinstance(ranges, tuple) and bool(ranges) and isinstance(ranges[-1], int))
         return "".join(_cut(data, item) for item in ([ranges] if one else ranges))
 
-    def search(
-        self, query: str, k: int = 10, text: Any = None, source: str | None = None
-    ) -> list[dict[str, Any]]:
+    def search(self, query: str, k: int = 10, text: Any = None, source: str | None = None) -> list[dict[str, Any]]:
         """Rank passages by the words of a query: the k best as dicts of score, line, text, range, source."""
         limit = _count("k", k, 1)
         if not isinstance(query, str):
@@ -222,9 +216,7 @@ class Toolkit:
         if isinstance(data, str) or (hasattr(data, "items") and hasattr(data, "__getitem__")):
             return data
         what = f"the main context {self._main!r}" if text is None else "text"
-        raise ValueError(
-            f"{what} must be a str, a corpus, or a dict or list of texts, not {type(data).__name__}"
-        )
+        raise ValueError(f"{what} must be a str, a corpus, or a dict or list of texts, not {type(data).__name__}")
 
 
 def bind(namespace: dict[str, Any], main: str | None) -> None:
@@ -262,17 +254,13 @@ def _compile(pattern: Any, ignore_case: bool) -> "re.Pattern[str]":
     if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
         return pattern
     if not isinstance(pattern, str) or not pattern:
-        raise ValueError(
-            f"pattern must be a non-empty string or a compiled regular expression, not {pattern!r}"
-        )
+        raise ValueError(f"pattern must be a non-empty string or a compiled regular expression, not {pattern!r}")
     # A leading ".*" matches from the line's start or not at all: saying so spares a scan per character.
     anchored = pattern.startswith(".*") and not re.search(r"^\.\*[?+]|\||\\\d|\(\?", pattern)
     try:
         return re.compile("^" + pattern if anchored else pattern, re.M | (re.I if ignore_case else 0))
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(
-            f"bad regular expression {pattern[:200]!r}: {error}; use re.escape() for plain text"
-        ) from None
+        raise ValueError(f"bad regular expression {pattern[:200]!r}: {error}; use re.escape() for plain text") from None
 
 
 def _listed(data: Any, source: Any) -> list[Any]:
@@ -458,9 +446,7 @@ def _lower(text: str) -> str:
 def _stem(word: str) -> str:
     if len(word) <= 3 or word.endswith("ss"):
         return word
-    cut = next(
-        (word.removesuffix(end) for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) > 2), word
-    )
+    cut = next((word.removesuffix(end) for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) > 2), word)
     return cut[:-1] if len(cut) > 3 and (cut[-1] == "e" or cut[-1] == cut[-2]) else cut
 
 
@@ -580,9 +566,7 @@ def _score(
     return scored
 
 
-def _bm25(
-    stems: list[str], titles: frozenset[str], terms: Sequence[_Term], weights: Sequence[float]
-) -> float:
+def _bm25(stems: list[str], titles: frozenset[str], terms: Sequence[_Term], weights: Sequence[float]) -> float:
     """BM25, half a point more for a word of the file's name, scaled by how much of the query is covered."""
     length = 1.2 * (0.5 + 0.5 * len(stems) / 80)
     counts = collections.Counter(stems)

@@ -1,0 +1,251 @@
+"""Paths to a corpus: what was named is read or explained, what is below it is chosen, and nothing blocks."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import BinaryIO
+
+from pathspec import GitIgnoreSpec
+
+from rlm_dspy.corpus.decoding import decode, why_binary
+from rlm_dspy.corpus.documents import Corpus, Document, Skipped
+from rlm_dspy.corpus.screening import has_private_key, is_secret
+from rlm_dspy.corpus.walking import Choice, Found, printable, walk
+from rlm_dspy.errors import ConfigurationError, CorpusError
+
+MAX_FILE_BYTES = 200_000_000
+
+_Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class _Root:
+    """Something that was named: as it was typed, where it is, and what is wanted of it."""
+
+    typed: str
+    path: str
+    only: GitIgnoreSpec | None = None
+
+
+def read(
+    paths: Sequence[_Path] | _Path,
+    *,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    hidden: bool = False,
+    ignore: bool = True,
+    secrets: bool = False,
+    max_file_bytes: int = MAX_FILE_BYTES,
+    stdin: BinaryIO | None = None,
+) -> Corpus:
+    """Read files, folders, globs and ``-`` (standard input) into one corpus.
+
+    Args:
+        paths: What to read. A file that is named is read even if it is hidden or ignored.
+        include: Patterns as in ``.gitignore``; of folders only files that match one are read.
+        exclude: Patterns of files and folders to leave out.
+        hidden: Read hidden files and folders too.
+        ignore: Honour ``.gitignore``.
+        secrets: Read files that look like secrets (``.env``, private keys) too.
+        max_file_bytes: Leave out larger files.
+        stdin: Where ``-`` reads from, by default standard input.
+
+    Returns:
+        The corpus; ``corpus.skipped`` tells what was left out and why.
+
+    Raises:
+        CorpusError: Something named is missing or a secret, or nothing readable remains.
+    """
+    typed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not typed:
+        raise CorpusError("no paths were given: name files, folders, globs, or - for standard input")
+    if max_file_bytes < 1:
+        raise ConfigurationError(f"max_file_bytes must be at least 1, not {max_file_bytes}")
+    choice = Choice(_spec(include), _spec(exclude), hidden, ignore, secrets, max_file_bytes)
+    reader = _Reader(choice, many=len(typed) > 1)
+    for path in dict.fromkeys(map(_as_text, typed)):
+        if path == "-":
+            reader.take_stdin(stdin)
+        else:
+            reader.take(_locate(path))
+    return reader.corpus(typed)
+
+
+class _Reader:
+    """Collects documents of several roots under names that stay apart."""
+
+    def __init__(self, choice: Choice, *, many: bool) -> None:
+        self._choice = choice
+        self._many = many
+        self._documents: dict[str, Document] = {}
+        self._skipped: list[Skipped] = []
+        self._read: set[str] = set()
+
+    def take(self, root: _Root) -> None:
+        if not os.path.isdir(root.path):
+            self._take_named(root)
+            return
+        prefix = _prefix(root.typed) if self._many or root.only is not None else ""
+        for found in walk(root.path, self._choice, root.only):
+            if isinstance(found, Skipped):
+                self._skipped.append(Skipped(prefix + found.name, found.reason))
+            else:
+                self._add(Found(found.path, prefix + found.name), follow=False)
+
+    def take_stdin(self, stdin: BinaryIO | None) -> None:
+        stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)
+        if stream is None:
+            raise CorpusError("standard input is closed: nothing can be read from -")
+        data = stream.read(self._choice.max_file_bytes + 1)
+        self._add_data(data, "stdin", "")
+
+    def corpus(self, typed: Sequence[_Path]) -> Corpus:
+        if not any(document.text.strip() for document in self._documents.values()):
+            raise CorpusError(_nothing(", ".join(map(_shown, typed)), self._skipped))
+        return Corpus(self._documents.values(), sorted(self._skipped, key=lambda one: one.name))
+
+    def _take_named(self, root: _Root) -> None:
+        if not self._choice.secrets and (_secret_path(root.path) or is_secret(os.path.basename(root.typed))):
+            raise CorpusError(
+                f"{_shown(root.typed)} looks like a secret: it is read only if secrets are allowed (secrets=True)"
+            )
+        self._add(Found(root.path, _prefix(root.typed).rstrip("/") or root.path), follow=True)
+
+    def _add(self, found: Found, *, follow: bool) -> None:
+        if found.path in self._read:
+            return
+        self._read.add(found.path)
+        try:
+            data = _load(found.path, self._choice.max_file_bytes, follow)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            self._skipped.append(Skipped(found.name, f"unreadable: {reason or error}"))
+            return
+        self._add_data(data, found.name, found.path)
+
+    def _add_data(self, data: bytes | str, name: str, path: str) -> None:
+        reason = data if isinstance(data, str) else _why_not(data, self._choice)
+        if reason or isinstance(data, str):
+            self._skipped.append(Skipped(name, reason or "unreadable"))
+            return
+        text, note = decode(data)
+        if not text:
+            self._skipped.append(Skipped(name, "empty"))
+            return
+        name = self._unique(name, path)
+        self._documents[name] = Document.of(name, text, size=len(data), note=note)
+
+    def _unique(self, name: str, path: str) -> str:
+        """Lengthen a name that is taken by the folders above it, or number it if that does not help."""
+        parts = [printable(part) for part in PurePath(path).parts if part not in (os.sep, PurePath(path).anchor)]
+        depth = name.count("/") + 1
+        wanted = name
+        while wanted in self._documents and depth < len(parts):
+            depth += 1
+            wanted = "/".join(parts[-depth:])
+        number = 2
+        while wanted in self._documents:
+            wanted = f"{name}~{number}"
+            number += 1
+        return wanted
+
+
+def _as_text(path: _Path) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise CorpusError(f"a path must be text, not {type(text).__name__}")
+    if not text.strip():
+        raise CorpusError("an empty path was given: name a file, a folder, a glob, or - for standard input")
+    return text
+
+
+def _locate(typed: str) -> _Root:
+    path = os.path.expanduser(typed)
+    try:
+        if os.path.exists(path):
+            return _Root(typed, os.path.realpath(path))
+        fixed, rest = _split_glob(path)
+        if rest and os.path.isdir(fixed):
+            only = GitIgnoreSpec.from_lines(["/" + rest])
+            return _Root(fixed, os.path.realpath(fixed), only)
+    except (ValueError, re.error, OSError) as error:
+        raise CorpusError(f"{_shown(typed)} is no usable path: {error}") from None
+    raise CorpusError(f"{_shown(typed)}: no such file or folder")
+
+
+def _split_glob(path: str) -> tuple[str, str]:
+    """Split a glob into the folder before its first pattern and the rest."""
+    parts = path.replace(os.sep, "/").split("/")
+    for position, part in enumerate(parts):
+        if glob.has_magic(part):
+            return "/".join(parts[:position]) or ("/" if path.startswith("/") else "."), "/".join(parts[position:])
+    return path, ""
+
+
+def _prefix(typed: str) -> str:
+    """What stands before the names below a root: the path as typed if it is a plain relative one, else its end."""
+    path = PurePath(os.path.expanduser(typed))
+    parts = [part for part in path.parts if part != "."]
+    if path.is_absolute():
+        parts = [path.name]
+    if ".." in parts:
+        parts = [os.path.basename(os.path.realpath(path))]
+    return "".join(printable(part) + "/" for part in parts if part)
+
+
+def _secret_path(path: str) -> bool:
+    return is_secret(os.path.basename(path), os.path.basename(os.path.dirname(path)))
+
+
+def _load(path: str, limit: int, follow: bool) -> bytes | str:
+    """Read a regular file, or say why not; opening never waits, as a pipe would make it."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    if not follow:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        if status.st_size > limit:
+            return _too_large(limit)
+        return file.read(limit + 1)
+
+
+def _why_not(data: bytes, choice: Choice) -> str | None:
+    if len(data) > choice.max_file_bytes:
+        return _too_large(choice.max_file_bytes)
+    if has_private_key(data[:200]) and not choice.secrets:
+        return "has a private key"
+    return why_binary(data)
+
+
+def _too_large(limit: int) -> str:
+    return f"larger than the limit of {limit / 1e6:,.6g} MB"
+
+
+def _spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
+    lines = [patterns] if isinstance(patterns, str) else list(patterns)
+    try:
+        return GitIgnoreSpec.from_lines(lines) if lines else None
+    except (ValueError, re.error) as error:
+        raise ConfigurationError(f"a pattern among {lines} is wrong: {error}") from None
+
+
+def _shown(path: _Path) -> str:
+    return printable(os.fspath(path))[:200]
+
+
+def _nothing(typed: str, skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        return f"nothing to read in {typed}: no files there"
+    reasons = Counter(one.reason for one in skipped).most_common(4)
+    told = "; ".join(reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons)
+    return f"nothing to read in {typed}: {told}"

@@ -1,0 +1,65 @@
+"""What is not read from a folder unless asked for: secrets, and files that are noise to any question."""
+
+from __future__ import annotations
+
+import re
+
+_PUBLIC_ENV = re.compile(r"\.env(\.\w+)*\.(example|sample|template|dist|defaults)|.*\.(example|sample|template)")
+
+_SECRET = re.compile(
+    r"""
+    \.env | \.env\..+ | .*\.env | \.envrc
+    | .*\.(pem | key | p12 | pfx | jks | keystore | kdbx | ppk | asc\.key | tfvars | tfstate)
+    | id_(rsa | dsa | ecdsa | ed25519)(_sk)?
+    | [._]netrc | \.npmrc | \.pypirc | \.pgpass | \.my\.cnf | \.git-credentials | \.htpasswd | \.dockercfg
+    | \.?credentials(\.(json | ya?ml | toml | ini | cfg | csv | txt | db | xml))?
+    | \.?secrets?\.(json | ya?ml | toml | ini | cfg | csv | txt)
+    | service[-_]?account.*\.json | client[-_]secret.*\.json
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+_SECRET_FOLDERS = frozenset({".ssh", ".aws", ".gnupg", ".kube", ".docker"})
+
+_PRIVATE_KEY = re.compile(rb"\s*(?:\xef\xbb\xbf)?-----BEGIN [A-Z ]*PRIVATE KEY")
+
+_LOCK_FILES = frozenset(
+    {
+        "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "poetry.lock",
+        "uv.lock", "pdm.lock", "pipfile.lock", "cargo.lock", "gemfile.lock", "composer.lock", "go.sum",
+        "flake.lock", "packages.lock.json", "pubspec.lock", "podfile.lock", "mix.lock",
+    }
+)  # fmt: skip
+
+_MINIFIED = (".min.js", ".min.mjs", ".min.css", ".js.map", ".mjs.map", ".css.map", ".ts.map")
+
+_NOISE_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__"})
+
+
+def is_secret(name: str, folder: str = "") -> bool:
+    """Tell whether a file of this name, in a folder of that name, usually holds credentials."""
+    if folder in _SECRET_FOLDERS and not name.endswith(".pub"):
+        return True
+    return bool(_SECRET.fullmatch(name)) and not _PUBLIC_ENV.fullmatch(name)
+
+
+def has_private_key(head: bytes) -> bool:
+    """Tell whether a file begins as a private key does, whatever its name."""
+    return bool(_PRIVATE_KEY.match(head))
+
+
+def noise(name: str) -> str | None:
+    """Say why a file answers no question, or None."""
+    low = name.lower()
+    if low in _LOCK_FILES:
+        return "a lock file"
+    if low.endswith(_MINIFIED):
+        return "minified"
+    return None
+
+
+def noise_folder(name: str, entries: frozenset[str]) -> str | None:
+    """Say why a folder is full of what others wrote or made, or None."""
+    if name in _NOISE_FOLDERS:
+        return "installed packages or caches"
+    return "a virtual environment" if "pyvenv.cfg" in entries else None

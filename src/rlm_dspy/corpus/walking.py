@@ -1,0 +1,114 @@
+"""Which files of a folder are to be read, in a stable order, and why the others are not."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pathspec import GitIgnoreSpec
+
+from rlm_dspy.corpus.documents import Skipped
+from rlm_dspy.corpus.ignoring import Layer, ignored, layer_in, layers_above
+from rlm_dspy.corpus.screening import is_secret, noise, noise_folder
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a reader was told to take and to leave."""
+
+    include: GitIgnoreSpec | None
+    exclude: GitIgnoreSpec | None
+    hidden: bool
+    ignore: bool
+    secrets: bool
+    max_file_bytes: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file to read: its path for the host, its name for everybody else."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: str
+    prefix: str
+    layers: tuple[Layer, ...]
+
+
+def printable(name: str) -> str:
+    """Render a file name so that it is one line of valid text: odd bytes and control characters are escaped."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def walk(root: str, choice: Choice, only: GitIgnoreSpec | None = None) -> Iterator[Found | Skipped]:
+    """Yield what there is to read below a folder; ``only`` narrows it to the files of a glob."""
+    pending = [_Folder(root, "", layers_above(root) if choice.ignore else ())]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder.path) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            yield Skipped(printable(folder.prefix) or ".", f"unreadable: {error.strerror}")
+            continue
+        reason = noise_folder(os.path.basename(folder.path), frozenset(entry.name for entry in entries))
+        if reason and folder.prefix:
+            yield Skipped(printable(folder.prefix), reason)
+            continue
+        layers = folder.layers + (layer_in(folder.path) if choice.ignore else ())
+        for entry in entries:
+            found = _consider(entry, folder.prefix, layers, choice, only)
+            if isinstance(found, _Folder):
+                pending.append(found)
+            elif found is not None:
+                yield found
+
+
+def _consider(
+    entry: os.DirEntry[str],
+    prefix: str,
+    layers: tuple[Layer, ...],
+    choice: Choice,
+    only: GitIgnoreSpec | None,
+) -> Found | Skipped | _Folder | None:
+    name = prefix + entry.name
+    try:
+        mode = entry.stat(follow_symlinks=False).st_mode
+    except OSError as error:
+        return Skipped(printable(name), f"unreadable: {error.strerror}")
+    is_folder = stat.S_ISDIR(mode)
+    if not is_folder and not _wanted(name, choice, only):
+        return None
+    reason = _why_not(entry, name, mode, layers, choice)
+    if reason:
+        return Skipped(printable(name + "/" if is_folder else name), reason)
+    return _Folder(entry.path, name + "/", layers) if is_folder else Found(entry.path, printable(name))
+
+
+def _wanted(name: str, choice: Choice, only: GitIgnoreSpec | None) -> bool:
+    return all(spec.match_file(name) for spec in (choice.include, only) if spec is not None)
+
+
+def _why_not(entry: os.DirEntry[str], name: str, mode: int, layers: tuple[Layer, ...], choice: Choice) -> str | None:
+    is_folder = stat.S_ISDIR(mode)
+    if stat.S_ISLNK(mode):
+        return "a symbolic link: name it to read what it points to"
+    if not is_folder and not stat.S_ISREG(mode):
+        return "not a regular file"
+    secret = not is_folder and is_secret(entry.name, os.path.basename(os.path.dirname(entry.path)))
+    if secret and not choice.secrets:
+        return "looks like a secret"
+    if entry.name == ".git" or (entry.name.startswith(".") and not choice.hidden and not secret):
+        return "hidden"
+    if ignored(layers, entry.path, is_folder):
+        return "ignored by .gitignore"
+    if choice.exclude is not None and choice.exclude.match_file(name + "/" if is_folder else name):
+        return "excluded"
+    return noise(entry.name) if choice.include is None and not is_folder else None
