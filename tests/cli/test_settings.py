@@ -1,0 +1,126 @@
+"""Settings: which source wins, where a value came from, and what a broken one says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from rlm_dspy.cli import settings
+from rlm_dspy.cli.ask import SETTINGS, ask
+from rlm_dspy.cli.settings import Settings
+from rlm_dspy.errors import ConfigurationError
+
+KEY = "gsk_canary_0123456789"
+
+
+def test_each_source_gives_way_to_the_stronger_one(
+    home: Path, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = Path(os.environ["XDG_CONFIG_HOME"]) / "rlm-dspy" / "config.toml"
+    user.parent.mkdir(parents=True)
+    seen = [settings.load()]
+    user.write_text("max_iters = 1\n")
+    seen.append(settings.load())
+    write("rlm-dspy.toml", "max_iters = 2\n")
+    seen.append(settings.load())
+    write(".env", "RLM_DSPY_MAX_ITERS=3\nUNRELATED=1\nRLM_DSPY_UNRELATED=1\n")
+    seen.append(settings.load())
+    monkeypatch.setenv("RLM_DSPY_MAX_ITERS", "4")
+    seen.append(settings.load())
+    seen.append(settings.load({"max_iters": 5, "max_calls": None}))
+    assert [loaded.settings.max_iters for loaded in seen] == [20, 1, 2, 3, 4, 5]
+    assert [loaded.origins["max_iters"] for loaded in seen] == [
+        "default",
+        str(user),
+        "rlm-dspy.toml",
+        ".env",
+        "environment RLM_DSPY_MAX_ITERS",
+        "flag --max-iters",
+    ]
+    assert seen[-1].origins["max_calls"] == "default"
+
+
+def test_config_shows_values_sources_and_no_secret(
+    run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", KEY)
+    write(".env", "OPENAI_API_KEY=sk-canary-from-the-file\n")
+    result = run("config", "--json")
+    shown = json.loads(result.out)["settings"]
+    assert result.code == 0
+    assert shown["model"] == {"value": "offline", "source": "environment RLM_DSPY_MODEL"}
+    assert shown["groq_api_key"] == {"value": "********", "source": "environment GROQ_API_KEY"}
+    assert shown["openai_api_key"] == {"value": "********", "source": ".env"}
+    assert "canary" not in result.out + result.err
+    plain = run("config")
+    assert re.search(r"^groq_api_key +\*{8} +environment GROQ_API_KEY$", plain.out, re.M)
+    assert "canary" not in plain.out + plain.err
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("max_iters = ", "not valid TOML"),
+        ("max_iters = -3", "greater than or equal to 1, got -3"),
+        ("max_iters = 'many'", "valid integer"),
+        ("max_itres = 3", "Did you mean 'max_iters'?"),
+        ("xyzzy = 3", "not a setting"),
+        ("mode = 'fast'", "'auto', 'rlm' or 'direct'"),
+        ("max_cost = nan", "finite"),
+    ],
+)
+def test_a_broken_file_is_one_line_that_names_it(run: Callable, write: Callable, toml: str, says: str) -> None:
+    write("rlm-dspy.toml", toml + "\n")
+    result = run("config")
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    assert "rlm-dspy.toml" in result.err
+    assert says in result.err
+
+
+def test_files_that_are_not_text_are_named(home: Path, write: Callable) -> None:
+    (home / ".env").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match=r"^\.env cannot be read"):
+        settings.load()
+    (home / ".env").unlink()
+    (home / "rlm-dspy.toml").mkdir()
+    with pytest.raises(ConfigurationError, match=r"^rlm-dspy\.toml cannot be read"):
+        settings.load()
+
+
+def test_a_bad_secret_is_not_echoed(write: Callable) -> None:
+    write("rlm-dspy.toml", "groq_api_key = [12345678]\n")
+    with pytest.raises(ConfigurationError, match="groq_api_key") as caught:
+        settings.load()
+    assert "12345678" not in str(caught.value)
+
+
+def test_keys_of_files_reach_the_providers_but_never_override_the_environment(home: Path, write: Callable) -> None:
+    write(".env", "OPENROUTER_API_KEY=router-key\nGROQ_API_KEY=file-key\nOPENAI_API_BASE=http://evil\n")
+    environ = {"GROQ_API_KEY": "own-key"}
+    given = settings.export_credentials(settings.load(), environ)
+    assert environ == {"GROQ_API_KEY": "own-key", "OPENROUTER_API_KEY": "router-key"}
+    assert set(given) == {"router-key", "file-key"}
+
+
+def test_flags_and_help_agree_with_the_settings() -> None:
+    options = {param.name: param for param in ask.params if isinstance(param, click.Option)}
+    assert set(SETTINGS) <= set(Settings.model_fields)
+    for name in SETTINGS:
+        option = options[name]
+        assert option.default is None or "Sentinel" in repr(option.default), "a flag's default would hide the files"
+        if stated := re.search(r"\(default: (\w+)\)", option.help or ""):
+            assert stated.group(1) == str(Settings.model_fields[name].default)
+
+
+def test_home_may_be_set_and_begins_in_the_cache_folder(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    assert settings.load().settings.home == Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy"
+    monkeypatch.setenv("RLM_DSPY_HOME", "~/runs")
+    assert settings.load().settings.home == Path(os.environ["HOME"]) / "runs"

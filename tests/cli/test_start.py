@@ -1,0 +1,44 @@
+"""Start-up: help is instant because nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("dspy", "litellm", "pydantic_settings", "pydantic", "rich", "pathspec")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["ask", "--help"], ["ls", "--help"], ["config", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(args: list[str]) -> None:
+    program = (
+        "import sys; from rlm_dspy.cli import main; code = main(sys.argv[1:]); "
+        f"print(code, sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == "0 []\n"
+    assert "rlm-dspy" in done.stdout
+
+
+def test_no_arguments_print_the_help(run: Callable) -> None:
+    result = run()
+    assert result.code == 0
+    assert "Commands:" in result.out
+
+
+def test_the_module_is_the_command(spawn: Callable) -> None:
+    result = spawn("--version")
+    assert result.code == 0
+    assert result.out.startswith("rlm-dspy ")
+
+
+def test_the_page_on_the_command_is_fresh() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "write_cli.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/write_cli.py"
