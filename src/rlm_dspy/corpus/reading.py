@@ -145,12 +145,11 @@ class _Reader:
 
     def _unique(self, name: str, path: str) -> str:
         """Lengthen a name that is taken by the folders above it, or number it if that does not help."""
-        parts = [printable(part) for part in PurePath(path).parts if part not in (os.sep, PurePath(path).anchor)]
-        depth = name.count("/") + 1
         wanted = name
-        while wanted in self._documents and depth < len(parts):
-            depth += 1
-            wanted = "/".join(parts[-depth:])
+        if name in self._documents:
+            above = [printable(part) for part in PurePath(path).parts[1:]]
+            tails = ("/".join(above[-depth:]) for depth in range(name.count("/") + 2, len(above) + 1))
+            wanted = next((tail for tail in tails if tail not in self._documents), name)
         number = 2
         while wanted in self._documents:
             wanted = f"{name}~{number}"

@@ -43,6 +43,8 @@ class _Folder:
 
 def printable(name: str) -> str:
     """Render a file name so that it is one line of valid text: odd bytes and control characters are escaped."""
+    if name.isprintable():
+        return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
