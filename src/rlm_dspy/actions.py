@@ -13,7 +13,9 @@ import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
+MANY = 64  # blocks of a reply, and places where one may end, that are looked at: a hostile reply has many more
 LABELS = frozenset({"", "python", "py", "python3", "py3", "repl", "tool_code"})
 # A block under one of these is data or another language, never a cell.
 FOREIGN = frozenset({"json", "yaml", "toml", "xml", "html", "text", "txt", "markdown", "md", "bash", "sh", "console"})
@@ -124,7 +126,7 @@ def _blocks(text: str) -> tuple[str, ...]:
     """Return the runnable fenced blocks of ``text``; blocks under an unknown label only if there are no others."""
     known: list[str] = []
     unknown: list[str] = []
-    for label, code in _fenced(text):
+    for label, code in islice(_fenced(text), MANY):
         if not code:
             continue
         if label in LABELS:
@@ -158,22 +160,32 @@ def _fenced(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _close(lines: list[str], start: int) -> tuple[str, int]:
-    """Find the closing fence of the block that starts at line ``start``: the first after which it is Python."""
-    first: tuple[str, int] | None = None
+    """Return the block that starts at line ``start`` and the line after it.
+
+    The first closing fence before which it is Python counts: one on a line of its own if there is any, else one that
+    is glued to code, or the opening of the next block. Without any, the block is broken and ends at the first fence.
+    """
+    candidates = list(islice(_endings(lines, start), MANY))
+    for code, at, _ in sorted(candidates, key=lambda item: not item[2]):
+        if is_python(code) and (code or at == start + 1):
+            return code, at
+    return candidates[0][:2] if candidates else (_block(lines[start:]), len(lines))
+
+
+def _endings(lines: list[str], start: int) -> Iterator[tuple[str, int, bool]]:
+    """Yield each place where the block may end: its code, the next line, and whether the fence stands alone."""
     for at in range(start, len(lines)):
         head, fence, tail = lines[at].partition("```")
-        if not fence or (head.strip() and tail.strip("` \t")):
+        if not fence:
             continue
-        code = _block("\n".join([*lines[start:at], head]))
-        candidate = (code, at + 1)
-        if is_python(code) and (code or not head.strip()):
-            return candidate
-        first = first or candidate
-    whole = _block("\n".join(lines[start:]))
-    if first is None or is_python(whole):
-        return whole, len(lines)
-    return first
+        if head.strip():
+            if not tail.strip("` \t"):
+                yield _block([*lines[start:at], head]), at + 1, False
+        elif tail.strip("` \t"):
+            yield _block(lines[start:at]), at, False
+        else:
+            yield _block(lines[start:at]), at + 1, True
 
 
-def _block(text: str) -> str:
-    return textwrap.dedent(text).strip("\n").rstrip()
+def _block(lines: list[str]) -> str:
+    return textwrap.dedent("\n".join(lines)).strip("\n").rstrip()

@@ -162,8 +162,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
                     need = flow.send(answer)
                 except StopIteration as stop:
                     return prediction(session, stop.value)
-                execute = isinstance(need, Execute)
-                answer = self._execute(session, repl, need) if execute else self._ask(session, need)
+                answer = (
+                    self._execute(session, repl, need) if isinstance(need, Execute) else self._ask(session, need)
+                )
 
     async def aforward(
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any

@@ -1,0 +1,20 @@
+"""What every test shares: DSPy's cache in a folder of the test's own, and no settings left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read when LiteLLM is first imported: without it, that import waits for a network that tests must not use.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+
+@pytest.fixture(autouse=True)
+def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Path = tmp_path_factory.mktemp("home")
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DSPY_CACHEDIR"):
+        monkeypatch.setenv(name, str(folder / name.lower()))
+    for name in ("RLM_DSPY_MODEL", "GROQ_API_KEY", "OLLAMA_HOST", "OLLAMA_API_BASE"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,123 @@
+"""What models really write is turned into the cells that they meant."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlm_dspy.actions import is_python, read_code, read_reply
+
+FENCED_STRING = 'x = """\n```json\n{}\n```\n"""\nprint(x)'
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("print(1)", ["print(1)"]),
+        ("    x = 1\n    print(x)", ["x = 1\nprint(x)"]),
+        ("```python\nprint(1)\n```", ["print(1)"]),
+        ("```\nprint(1)\n```", ["print(1)"]),
+        *[(f"```{label}\nprint(1)\n```", ["print(1)"]) for label in ("py", "python3", "Python", "repl", "tool_code")],
+        ("Here's the code:\n```python\nx = 1\n```\nDone", ["x = 1"]),
+        ("```python\nprint(1)\n```\n```", ["print(1)"]),
+        ("```\n```python\nprint(1)\n```\n```", ["print(1)"]),
+        ("```python\n```python\nprint(1)\n```\n```", ["print(1)"]),
+        ("```python\na = 1\n```\nthen\n```py\nSUBMIT(answer=a)\n```", ["a = 1", "SUBMIT(answer=a)"]),
+        ("```python\nprint(1)\n```[[ ## completed ## ]]", ["print(1)"]),
+        ("print(1)\n[[ ## completed ## ]]", ["print(1)"]),
+        ("```python print(1)```", ["print(1)"]),
+        ("```python\nprint(1)```", ["print(1)"]),
+        ("```python\nprint(1)", ["print(1)"]),
+        (FENCED_STRING, [FENCED_STRING]),
+        (f"```python\n{FENCED_STRING}\n```", [FENCED_STRING]),
+        (f"```python\n{FENCED_STRING}\n```\nand\n```python\nprint(2)\n```", [FENCED_STRING, "print(2)"]),
+        ("```python\nx = '```'\nprint(x)\n```", ["x = '```'\nprint(x)"]),
+        ("r = await llm_query('a')", ["r = await llm_query('a')"]),
+        ("from __future__ import annotations\nx: int = 1", ["from __future__ import annotations\nx: int = 1"]),
+        ("```vb\nx = 1\nprint(x)\n```", ["x = 1\nprint(x)"]),
+        ("```json\n{}\n```\n```python\nprint(1)\n```", ["print(1)"]),
+        ("```python\nfor x in:\n```", ["for x in:"]),
+        ("After analysis...\nFINAL: The answer is 42", ["SUBMIT(answer='The answer is 42')"]),
+        ("FINAL(The answer is 42)", ["SUBMIT(answer='The answer is 42')"]),
+        ("FINAL_VAR: result", ["SUBMIT(answer=result)"]),
+        ("FINAL_VAR(`result`)", ["SUBMIT(answer=result)"]),
+        ("x = 1\nFINAL_VAR: x", ["x = 1", "SUBMIT(answer=x)"]),
+        ("FINAL_VAR('x')", ["FINAL_VAR('x')"]),
+        ("```python\na = 1\n```python\nb = 2\n```", ["a = 1", "b = 2"]),
+        ("```python\r\nprint(1)\r\n```", ["print(1)"]),
+    ],
+)
+def test_code_becomes_the_cells_that_were_meant(text: str, cells: list[str]) -> None:
+    assert list(read_code(text, "answer").cells) == cells
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "```json\n{}\n```", "```python\n```"])
+def test_code_without_python_says_what_is_missing(text: str) -> None:
+    action = read_code(text, "answer")
+    assert not action.cells
+    assert action.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("I will look.\n```python\nprint(1)\n```", ["print(1)"]),
+        ("I think so.\nFINAL: Paris", ["SUBMIT(answer='Paris')"]),
+        ("x = len(context)", ["x = len(context)"]),
+        ("Paris", []),
+        ("I cannot help with that.", []),
+        ("", []),
+    ],
+)
+def test_a_reply_that_no_adapter_could_parse_is_read_all_the_same(text: str, cells: list[str]) -> None:
+    assert list(read_reply(text, "answer").cells) == cells
+
+
+SNIPPETS = st.sampled_from(
+    ["x = 1", "print(x)", "y = [i for i in range(3)]", "def f():\n    return 1", FENCED_STRING, "s = '```'", "# ```"]
+)
+CODE = st.lists(SNIPPETS, min_size=1, max_size=4).map("\n".join)
+LABEL = st.sampled_from(["python", "py", "python3", "repl", "tool_code", ""])
+PROSE = st.text(alphabet="abc .,\n", max_size=30)
+
+
+@given(code=CODE, label=LABEL, before=PROSE, after=PROSE)
+def test_one_fenced_block_comes_out_as_it_went_in(code: str, label: str, before: str, after: str) -> None:
+    reply = f"{before} :\n```{label}\n{code}\n```\n{after} ."
+    assert read_code(reply, "answer").cells == (code,)
+
+
+@given(code=CODE)
+def test_bare_python_is_never_cut_at_a_fence(code: str) -> None:
+    assert read_code(code, "answer").cells == (code,)
+
+
+@given(codes=st.lists(CODE, min_size=1, max_size=4), label=LABEL)
+def test_all_blocks_come_out_in_order(codes: list[str], label: str) -> None:
+    reply = "Plan :\n" + "\nthen :\n".join(f"```{label}\n{code}\n```" for code in codes)
+    cells = read_code(reply, "answer").cells
+    assert "\n".join(cells).replace("\n", "") == "".join(codes).replace("\n", "")
+
+
+@given(st.text())
+def test_any_text_gives_cells_or_a_problem(text: str) -> None:
+    for read in (read_code, read_reply):
+        action = read(text, "answer")
+        assert bool(action.cells) != bool(action.problem)
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_a_final_answer_in_words_is_submitted_exactly(value: str) -> None:
+    action = read_reply(f"So:\nFINAL: {value}", "answer")
+    if action.cells:
+        tree = ast.parse(action.cells[-1])
+        assert is_python(action.cells[-1])
+        assert tree.body
+
+
+def test_a_reply_of_fences_alone_is_read_in_bounded_work() -> None:
+    action = read_reply("```\n(\n" * 100_000, "answer")
+    assert len(action.cells) <= 64

@@ -1,0 +1,124 @@
+"""The ledger of a tree: reserve before, settle after, charge every ancestor."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from pydantic import ValidationError
+
+from rlm_dspy.budget import Budget, Ledger, Reservation
+from rlm_dspy.errors import BudgetExceededError, DepthExceededError
+from rlm_dspy.record import Usage
+
+
+@pytest.mark.parametrize("depth", [1, 10, 50])
+def test_depths_up_to_fifty_are_accepted(depth: int) -> None:
+    assert Budget(max_depth=depth).max_depth == depth
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_depth": 51}, {"max_iters": 0}, {"max_llm_calls": -1}, {"max_cost": 0}, {"max_seconds": -1}, {"max": 3}],
+)
+def test_limits_that_cannot_work_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        Budget(**limits)  # type: ignore[arg-type]
+
+
+def test_a_depth_over_twenty_warns(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        Budget(max_depth=21)
+    assert "High recursion depth: 21" in caplog.text
+
+
+def test_a_depth_error_names_both_depths() -> None:
+    error = DepthExceededError(3, 2)
+    assert (error.depth, error.max_depth, str(error)) == (3, 2, "Depth 3 exceeds max 2")
+
+
+def test_a_child_charges_every_ancestor() -> None:
+    root = Ledger(Budget(max_llm_calls=2))
+    grandchild = Ledger(Budget(), Ledger(Budget(), root))
+    grandchild.reserve(10, sub_call=True).settle(Usage(calls=1, prompt_tokens=7, completion_tokens=3, cost=0.5))
+    assert root.usage == Usage(calls=1, prompt_tokens=7, completion_tokens=3, cost=0.5)
+    assert root.sub_calls == 1
+    grandchild.reserve(10, sub_call=True)
+    with pytest.raises(BudgetExceededError, match="2 \\+ 1 > 2"):
+        grandchild.reserve(10, sub_call=True)
+
+
+def test_a_settlement_counts_once() -> None:
+    ledger = Ledger(Budget())
+    reservation = ledger.reserve(5, sub_call=True)
+    reservation.settle(Usage(calls=1, prompt_tokens=2))
+    reservation.settle(Usage(calls=1, prompt_tokens=2))
+    assert ledger.usage.prompt_tokens == 2
+
+
+def test_an_unknown_price_warns_once_and_stays_unknown(caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger(Budget(max_cost=1.0))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            ledger.reserve(1, sub_call=True).settle(Usage(calls=1, cost=None))
+    assert caplog.text.count("unknown") == 1
+    assert ledger.usage.cost is None
+
+
+def test_the_nearest_clock_of_the_chain_counts() -> None:
+    now = [0.0]
+    root = Ledger(Budget(max_seconds=10), clock=lambda: now[0])
+    child = Ledger(Budget(max_seconds=100), root, clock=lambda: now[0])
+    now[0] = 9.0
+    assert child.seconds_left == 1.0
+    now[0] = 11.0
+    assert child.seconds_left == 0.0
+    assert child.exhausted() == "max_seconds"
+
+
+class Tree(RuleBasedStateMachine):
+    """Any interleaving of reservations and settlements in a tree keeps the root within its limits."""
+
+    ledgers = Bundle("ledgers")
+    flights = Bundle("flights")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Ledger(Budget(max_llm_calls=12, max_tokens=1000))
+        self.open = 0
+        self.largest = 0
+
+    @rule(target=ledgers)
+    def begin(self) -> Ledger:
+        return Ledger(Budget(max_llm_calls=8), self.root)
+
+    @rule(target=ledgers, parent=ledgers)
+    def descend(self, parent: Ledger) -> Ledger:
+        return Ledger(Budget(max_llm_calls=5), parent)
+
+    @rule(target=flights, ledger=ledgers, tokens=st.integers(1, 200))
+    def reserve(self, ledger: Ledger, tokens: int) -> tuple[Reservation, int] | None:
+        try:
+            reservation = ledger.reserve(tokens, sub_call=True)
+        except BudgetExceededError:
+            return None
+        self.open += tokens
+        return reservation, tokens
+
+    @rule(flight=consumes(flights), real=st.integers(0, 200))
+    def settle(self, flight: tuple[Reservation, int] | None, real: int) -> None:
+        if flight:
+            flight[0].settle(Usage(calls=1, prompt_tokens=min(real, flight[1])))
+            self.open -= flight[1]
+
+    @invariant()
+    def the_root_holds_its_limits(self) -> None:
+        assert self.root.sub_calls <= 12
+        assert self.root.usage.total_tokens + self.open <= 1000
+
+
+Tree.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
+TestTree = Tree.TestCase

@@ -1,0 +1,239 @@
+"""How a run ends: with an answer or with a typed error that carries the partial run; never with an empty answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import dspy
+import psutil
+import pytest
+
+import rlm_dspy
+from rlm_dspy import errors
+from rlm_dspy.record import Run
+from scripted import action, fields, scripted
+
+
+def ask(lm: dspy.LM, rlm: rlm_dspy.RLM | None = None, **inputs: Any) -> dspy.Prediction:
+    with dspy.context(lm=lm):
+        return (rlm or rlm_dspy.RLM("context, question -> answer"))(
+            **{"context": "the sky is blue", "question": "which colour?", **inputs}
+        )
+
+
+def test_a_provider_that_fails_leaves_the_partial_run_on_dspys_own_error() -> None:
+    lm, _ = scripted(action("print('seen')"), dspy.lm15.AuthError("bad key"))
+    with pytest.raises(dspy.LMAuthError) as caught:
+        ask(lm)
+    assert isinstance(caught.value, errors.LMAuthError)
+    run = caught.value.run
+    assert isinstance(run, Run)
+    assert (run.status, run.steps[0].output.strip()) == ("stopped", "seen")
+    assert "bad key" in (run.error or "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (dspy.lm15.RateLimitError("slow down"), errors.LMRateLimitError),
+        (dspy.lm15.ContextLengthError("too long"), errors.LMContextWindowError),
+        (dspy.lm15.TransportError("refused"), errors.LMUnavailableError),
+        (dspy.lm15.ServerError("down"), errors.LMUnavailableError),
+        (dspy.lm15.InvalidRequestError("what"), errors.LMError),
+    ],
+)
+def test_every_provider_error_is_also_ours(raised: Exception, kind: type[errors.LMError]) -> None:
+    lm, _ = scripted(raised)
+    with pytest.raises(kind) as caught:
+        ask(lm)
+    assert isinstance(caught.value, dspy.LMError)
+    assert caught.value.run is not None
+
+
+def test_without_a_model_the_error_says_what_to_do() -> None:
+    with dspy.context(lm=None), pytest.raises(ValueError, match=r"dspy\.configure"):
+        rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
+
+
+class Dead:
+    """An interpreter that starts and then never prints anything."""
+
+    def __init__(self) -> None:
+        self.tools: dict[str, Any] = {}
+
+    def start(self) -> None: ...
+
+    def execute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
+        return None
+
+    def shutdown(self) -> None: ...
+
+
+def test_a_dead_interpreter_is_a_typed_error_before_any_call() -> None:
+    lm, script = scripted(action("SUBMIT('x')"))
+    with pytest.raises(errors.SandboxError, match="does not execute code") as caught:
+        ask(lm, interpreter_factory=Dead)
+    assert not script.requests
+    assert caught.value.run is not None
+
+
+def test_a_model_that_writes_no_code_is_asked_again_and_then_reported() -> None:
+    lm, script = scripted("I would rather talk.")
+    with pytest.raises(errors.ActionError) as caught:
+        ask(lm)
+    assert len(script.requests) == 3
+    assert caught.value.run is not None
+    assert [step.reasoning for step in caught.value.run.steps] == ["I would rather talk."] * 3
+
+
+def test_a_fenced_block_alone_is_run_without_asking_again() -> None:
+    lm, script = scripted("```python\nSUBMIT(answer='blue')\n```")
+    assert ask(lm).answer == "blue"
+    assert len(script.requests) == 1
+
+
+def test_a_final_answer_in_words_is_taken() -> None:
+    lm, _ = scripted("Clear.\nFINAL: The answer is 42")
+    assert ask(lm).answer == "The answer is 42"
+
+
+@pytest.mark.parametrize("code", ["FINAL('Found it')", "x = 'Found it'\nFINAL_VAR('x')", "SUBMIT('Found it')"])
+def test_the_finals_of_other_recursive_models_work_in_code(code: str) -> None:
+    lm, _ = scripted(action("print(P[:3])"), action(code))
+    result = ask(lm)
+    assert result.answer == "Found it"
+    assert len(result.run.steps) == 2
+    assert result.trajectory[0]["output"].strip() == "the"
+
+
+def test_a_run_that_only_fails_ends_with_what_it_saw() -> None:
+    lm, _ = scripted(action("1 / 0"), action("1 / 0"), fields(answer="unknown"))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_iters=2))
+    assert result.run.status == "extracted"
+    assert "ZeroDivisionError" in str(result.trajectory)
+
+
+def test_a_limit_raises_with_the_run_when_asked_to() -> None:
+    lm, _ = scripted(action("print(1)"))
+    with pytest.raises(errors.BudgetExceededError) as caught:
+        ask(lm, rlm_dspy.RLM("context, question -> answer", max_iters=1, on_limit="raise"))
+    assert caught.value.limit == "max_iters"
+    assert caught.value.run is not None
+    assert caught.value.run.stopped_by == "max_iters"
+
+
+def test_tokens_end_a_run_in_time_for_the_extract() -> None:
+    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print('y' * 4000)"))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_tokens=20_000))
+    assert result.run.stopped_by == "max_tokens"
+    assert result.run.usage.total_tokens <= 20_000
+    assert 2 < len(script.requests) < 20
+
+
+def test_cost_ends_a_run() -> None:
+    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print(1)"))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=0.005))
+    assert result.run.stopped_by == "max_cost"
+    assert result.run.usage.cost == pytest.approx(0.005)
+    assert len(script.requests) == 5
+
+
+@pytest.mark.parametrize("code", ["import time\ntime.sleep(60)", "while True: pass"])
+def test_seconds_end_a_run_whose_cell_hangs(code: str) -> None:
+    lm, _ = scripted(action("print(1)"), action(code), fields(answer="x"))
+    started = time.monotonic()
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=2))
+    assert result.run.stopped_by == "max_seconds"
+    assert time.monotonic() - started < 10
+
+
+def test_seconds_end_a_run_whose_model_hangs() -> None:
+    over = threading.Event()
+
+    def hang(message: str) -> str:
+        over.wait(30)
+        return action("print(1)")
+
+    lm, _ = scripted(action("print(1)"), hang, fields(answer="x"))
+    started = time.monotonic()
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=1))
+    over.set()
+    assert result.run.stopped_by == "max_seconds"
+    assert time.monotonic() - started < 10
+
+
+def test_an_interrupt_keeps_the_partial_run() -> None:
+    def interrupt(message: str) -> str:
+        raise KeyboardInterrupt
+
+    lm, _ = scripted(action("print('seen')"), interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ask(lm)
+    assert caught.value.run.steps[0].output.strip() == "seen"  # type: ignore[attr-defined]
+
+
+def test_a_run_goes_to_json_and_back() -> None:
+    lm, _ = scripted(action("print(llm_query('x'))"), "sub", action("SUBMIT(answer='a')"))
+    run = ask(lm).run
+    assert Run.model_validate_json(run.model_dump_json()) == run
+
+
+def test_events_tell_what_happens_in_order() -> None:
+    seen: list[str] = []
+    lm, _ = scripted(action("print(llm_query('x'))"), "sub", action("SUBMIT(answer='a')"))
+    ask(lm, rlm_dspy.RLM("context, question -> answer", on_event=lambda event: seen.append(event.kind)))
+    assert seen == ["probe", "step", "code", "sub_call", "output", "step", "code", "output", "final"]
+
+
+async def test_the_event_loop_keeps_ticking_while_a_cell_and_a_model_run() -> None:
+    lm, _ = scripted(action("import time\ntime.sleep(1)"), action("SUBMIT(answer='a')"), delay=0.2)
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.05)
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+
+    ticker = asyncio.create_task(tick())
+    with dspy.context(lm=lm):
+        result = await rlm_dspy.RLM("context, question -> answer").acall(context="c", question="q")
+    ticker.cancel()
+    assert result.answer == "a"
+    assert len(gaps) > 10
+    assert sorted(gaps)[len(gaps) // 2] < 0.2
+
+
+async def test_forward_works_inside_a_running_loop() -> None:
+    lm, _ = scripted(action("SUBMIT(answer='a')"))
+    assert ask(lm).answer == "a"
+
+
+async def test_many_gathered_runs_share_nothing() -> None:
+    def reply(message: str) -> str:
+        word = message.split("WORD-")[1].split("\n")[0]
+        return action(f"assert question == 'WORD-{word}'\nSUBMIT(answer=question)")
+
+    lm, _ = scripted(reply, delay=0.02)
+    rlm = rlm_dspy.RLM("context, question -> answer")
+    with dspy.context(lm=lm):
+        results = await asyncio.gather(*(rlm.acall(context="c", question=f"WORD-{i}") for i in range(20)))
+    assert [result.answer for result in results] == [f"WORD-{i}" for i in range(20)]
+
+
+async def test_a_cancelled_run_ends_its_cell() -> None:
+    lm, _ = scripted(action("while True: pass"))
+    with dspy.context(lm=lm):
+        task = asyncio.create_task(rlm_dspy.RLM("context, question -> answer").acall(context="c", question="q"))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.sleep(0.2)
+    busy = [child for child in psutil.Process().children(recursive=True) if child.status() == psutil.STATUS_RUNNING]
+    assert not busy

@@ -1,0 +1,134 @@
+"""The loop, driven by hand: it asks, executes and ends as its rules say, without any input or output."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from rlm_dspy import loop
+from rlm_dspy.errors import ActionError, BudgetExceededError
+from rlm_dspy.loop import Ask, Ending, Execute, Extract, Observation, Reply, Rules
+from rlm_dspy.record import Step
+
+
+def rules(steps: list[Step], **changes: Any) -> Rules:
+    given: dict[str, Any] = {
+        "first_output": "answer",
+        "max_iters": 3,
+        "probe": "PROBE",
+        "on_limit": "extract",
+        "validate": lambda value, strict: (dict(value), None) if isinstance(value, dict) else ({}, "not a dict"),
+        "exhausted": lambda steps: None,
+        "sub_calls": tuple,
+        "header": lambda step: f"[{step}]",
+        "render": lambda texts: "|".join(texts),
+        "refusal": lambda problem: f"refused: {problem}",
+        "reask": lambda problem: f"again: {problem}",
+        "record": steps.append,
+    }
+    return Rules(**{**given, **changes})
+
+
+def drive(flow: Generator[Any, Any, Ending], *answers: Any) -> tuple[list[Any], Ending | None]:
+    """Send the answers in order; return what was asked for and how it ended."""
+    asked = [next(flow)]
+    for answer in answers:
+        try:
+            asked.append(flow.send(answer))
+        except StopIteration as stop:
+            return asked, stop.value
+    return asked, None
+
+
+SUBMITTED = Observation(submitted={"answer": "a"}, has_submitted=True)
+
+
+def test_each_prompt_begins_with_the_turns_before_it() -> None:
+    asked, _ = drive(
+        loop.steps(rules([])), Reply(code="1"), Observation("one"), Reply(code="2"), Observation("two"), Reply(code="3")
+    )
+    asks = [need for need in asked if isinstance(need, Ask)]
+    assert [ask.observation for ask in asks] == ["[1]\nPROBE", "[2]\none", "[3]\ntwo"]
+    for earlier, later in itertools.pairwise(asks):
+        assert later.history[: len(earlier.history)] == earlier.history
+        assert later.history[-1].observation == earlier.observation
+
+
+def test_a_submitted_answer_ends_the_run() -> None:
+    steps: list[Step] = []
+    _, ending = drive(loop.steps(rules(steps)), Reply(code="SUBMIT(answer='a')", reasoning="why"), SUBMITTED)
+    assert ending == Ending("submitted", {"answer": "a"}, "why")
+    assert steps[0].submitted
+
+
+def test_all_blocks_of_a_reply_run_until_one_fails() -> None:
+    code = "```python\na\n```\n```python\nb\n```\n```python\nc\n```"
+    asked, _ = drive(loop.steps(rules([])), Reply(code=code), Observation("A"), Observation("B", error="boom"))
+    assert asked[1:3] == [Execute("a"), Execute("b")]
+    assert isinstance(asked[3], Ask)
+    assert asked[3].observation == "[2]\nA|B"
+
+
+def test_a_refused_submit_is_shown_to_the_model_and_the_run_goes_on() -> None:
+    bad = Observation(text="printed", submitted=3, has_submitted=True)
+    asked, ending = drive(loop.steps(rules([])), Reply(code="s"), bad, Reply(code="t"), SUBMITTED)
+    assert asked[2].observation == "[2]\nprinted|refused: not a dict"
+    assert ending is not None
+
+
+def test_an_unreadable_reply_is_asked_again_twice_and_each_is_a_step() -> None:
+    steps: list[Step] = []
+    flow = loop.steps(rules(steps, max_iters=20))
+    with pytest.raises(ActionError, match="no code that could be run"):
+        drive(flow, Reply(text="no"), Reply(text="nope"), Reply(text="never"))
+    assert [step.reasoning for step in steps] == ["no", "nope", "never"]
+    assert all(step.error for step in steps)
+
+
+def test_a_readable_reply_resets_the_count_of_unreadable_ones() -> None:
+    no, yes = Reply(text="no"), Reply(code="1")
+    asked, _ = drive(
+        loop.steps(rules([], max_iters=20)), no, no, yes, Observation("x"), no, no, yes, Observation("y"), no
+    )
+    assert isinstance(asked[-1], Ask)
+
+
+def test_a_limit_ends_in_an_extract_from_the_steps() -> None:
+    asked, ending = drive(
+        loop.steps(rules([], max_iters=1)), Reply(code="1"), Observation("seen"), Reply(outputs={"answer": "x"})
+    )
+    assert isinstance(asked[-1], Extract)
+    assert asked[-1].steps[0].output == "seen"
+    assert ending == Ending("extracted", {"answer": "x"}, "Extract forced final output", "max_iters")
+
+
+def test_nothing_is_extracted_when_no_cell_ran() -> None:
+    with pytest.raises(BudgetExceededError, match="before any code ran"):
+        drive(loop.steps(rules([], max_iters=1)), Reply(text="no"))
+
+
+def test_a_limit_raises_when_asked_to() -> None:
+    with pytest.raises(BudgetExceededError, match="max_iters"):
+        drive(loop.steps(rules([], max_iters=1, on_limit="raise")), Reply(code="1"), Observation("seen"))
+
+
+def test_a_refused_call_ends_the_run_by_the_limit_that_it_names() -> None:
+    asked, ending = drive(
+        loop.steps(rules([])), Reply(code="1"), Observation("seen"), "max_seconds", Reply(outputs={"answer": "x"})
+    )
+    assert isinstance(asked[-1], Extract)
+    assert ending is not None
+    assert ending.stopped_by == "max_seconds"
+
+
+def test_an_invalid_extract_is_an_error_and_never_an_empty_answer() -> None:
+    with pytest.raises(ActionError, match="not valid"):
+        drive(
+            loop.steps(rules([], max_iters=1, validate=lambda value, strict: ({}, "answer is missing"))),
+            Reply(code="1"),
+            Observation("seen"),
+            Reply(outputs={}),
+        )

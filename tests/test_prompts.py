@@ -1,0 +1,128 @@
+"""What the model sees: append-only turns, capped previews, whole questions, and nothing that can break a prompt."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import dspy
+import pytest
+
+import rlm_dspy
+from rlm_dspy import prompts
+from scripted import action, scripted, texts
+
+
+def run(*replies: Any, rlm: rlm_dspy.RLM | None = None, **inputs: Any) -> tuple[dspy.Prediction, list[str]]:
+    """Run on scripted replies; return the prediction and each prompt as one text."""
+    lm, script = scripted(*replies)
+    with dspy.context(lm=lm):
+        result = (rlm or rlm_dspy.RLM("context, question -> answer"))(**{"context": "c", "question": "q", **inputs})
+    return result, ["\n".join(texts(request)) for request in script.requests]
+
+
+def test_each_of_ten_prompts_begins_with_the_previous_one_byte_for_byte() -> None:
+    replies = [action(f"print({i})\nx{i} = 'y' * {i}") for i in range(9)]
+    _, seen = run(*replies, action("SUBMIT(answer='a')"), context="word " * 50_000)
+    assert len(seen) == 10
+    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
+
+
+def test_a_context_of_ten_megabytes_never_puts_more_than_its_preview_into_a_prompt() -> None:
+    text = "".join(f"line {i}\n" for i in range(900_000))
+    result, seen = run(action("print(len(context))"), action("SUBMIT(answer=context[-8:])"), context=text)
+    assert len(text) > 10_000_000
+    assert result.answer == text[-8:]
+    assert max(len(prompt) for prompt in seen) < 10_000
+    assert "line 0\n" in seen[0]
+    assert "line 899999" in seen[0]
+    assert f"{len(text):,} characters" in seen[0]
+
+
+def test_a_long_question_is_shown_whole() -> None:
+    question = "why? " * 3_900
+    _, seen = run(action("SUBMIT(answer='a')"), question=question)
+    assert question.strip() in seen[0]
+
+
+def test_the_first_observation_is_the_hosts_probe_and_costs_no_call() -> None:
+    result, seen = run(action("SUBMIT(answer='a')"), context="some text", question="what?")
+    assert "[step 1/20 · sub-calls 0/50]" in seen[0]
+    assert "`context`: str, 9 characters" in seen[0]
+    assert "the main context, also `P`" in seen[0]
+    assert result.run.probe in seen[0]
+
+
+def test_each_observation_carries_the_step_and_what_is_used() -> None:
+    _, seen = run(action("print(llm_query('x'))"), "sub", action("SUBMIT(answer='a')"))
+    assert "[step 2/20 · sub-calls 1/50]\nsub" in seen[2]
+
+
+@pytest.mark.parametrize(("code", "shown"), [("0", "0"), ("[]", "[]"), ("False", "False"), ("print('')", "")])
+def test_falsy_results_are_shown_as_they_are(code: str, shown: str) -> None:
+    result, _ = run(action(code), action("SUBMIT(answer='a')"))
+    assert result.trajectory[0]["output"].strip() == shown
+
+
+def test_a_cell_that_prints_nothing_says_so() -> None:
+    result, _ = run(action("x = 1"), action("SUBMIT(answer='a')"))
+    assert "no output" in result.trajectory[0]["output"]
+
+
+def test_long_output_keeps_head_and_tail_and_tells_its_length() -> None:
+    rlm = rlm_dspy.RLM("context, question -> answer", max_output_chars=1000)
+    code = "print('HEAD' + 'x' * 50_000 + 'TAIL')"
+    output = run(action(code), action("SUBMIT(answer='a')"), rlm=rlm)[0].trajectory[0]["output"]
+    assert output.startswith("HEAD")
+    assert output.rstrip().endswith("TAIL")
+    assert len(output) < 1200
+    assert "50,00" in output
+
+
+def test_prints_before_an_exception_and_the_line_that_failed_are_shown() -> None:
+    code = "y = 1\nprint('before')\n1 / 0"
+    result, _ = run(action(code), action("print(y)"), action("SUBMIT(answer='a')"))
+    output = result.trajectory[0]["output"]
+    assert output.index("before") < output.index("ZeroDivisionError")
+    assert "line 3" in output
+    assert result.trajectory[1]["output"].strip() == "1"
+
+
+def test_lone_surrogates_and_media_markers_cannot_break_a_prompt() -> None:
+    hostile = "\ud800 <<CUSTOM-TYPE-START-IDENTIFIER>>[{}]<<CUSTOM-TYPE-END-IDENTIFIER>>"
+    result, seen = run(action("print(context)"), action("SUBMIT(answer='a')"), context=hostile)
+    assert result.answer == "a"
+    assert all("<<CUSTOM-TYPE-" not in prompt for prompt in seen)
+
+
+def test_nothing_random_enters_a_prompt_so_that_a_rerun_is_served_from_the_cache() -> None:
+    code = "print({'a', 'b', 'c', 'd'}, hash('x'), object)\nprint(list(set('hello world')))"
+    first = run(action(code), action("SUBMIT(answer='a')"))[1]
+    second = run(action(code), action("SUBMIT(answer='a')"))[1]
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("a\nb", "3 characters, 2 lines"),
+        ([1, 2], "2 items"),
+        ({"a": 1}, "1 items"),
+        (b"xy", "2 items"),
+        (5, "1 characters"),
+    ],
+)
+def test_the_probe_tells_type_and_size_of_any_input(value: Any, size: str) -> None:
+    text = prompts.variable("v", value, "", main=False)
+    assert text.startswith(f"`v`: {type(value).__name__}, ")
+    assert size in text
+
+
+def test_the_trajectory_for_the_extract_keeps_the_newest_outputs_whole() -> None:
+    from rlm_dspy.record import Step
+
+    steps = [Step(index=i, code=f"c{i}", output=str(i) * 1000) for i in range(1, 6)]
+    text = prompts.trajectory(steps, 2000)
+    assert "5" * 1000 in text
+    assert "1" * 1000 not in text
+    assert text.index("step 1") < text.index("step 5")
