@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -55,8 +54,4 @@ def main(args: Sequence[str] | None = None) -> int:
         terminal.crash(error)
         terminal.error(str(error))
         return exits.code(error)
-    except BrokenPipeError:
-        # Whoever read us has gone; nothing is left to say, and Python must not try again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.FAILED
     return result if isinstance(result, int) else exits.ANSWERED

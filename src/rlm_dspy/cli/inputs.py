@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rlm_dspy import corpus
+from rlm_dspy.errors import CorpusError
 
 CHARS_PER_TOKEN = 4
 
@@ -24,15 +25,19 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
     Raises:
         CorpusError: nothing there could be read.
     """
-    return corpus.read(
-        paths,
-        include=choice["include"],
-        exclude=choice["exclude"],
-        hidden=choice["hidden"],
-        ignore=not choice["no_ignore"],
-        secrets=choice["include_secrets"],
-        stdin=sys.stdin.buffer,
-    )
+    try:
+        return corpus.read(
+            paths,
+            include=choice["include"],
+            exclude=choice["exclude"],
+            hidden=choice["hidden"],
+            ignore=not choice["no_ignore"],
+            secrets=choice["include_secrets"],
+            stdin=sys.stdin.buffer if sys.stdin else None,
+        )
+    except CorpusError as error:
+        # The reader speaks to programmers; whoever types a command needs the flag's name.
+        raise CorpusError(str(error).replace("secrets=True", "--include-secrets")) from error
 
 
 def paths_or_stdin(paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ def names(out: str) -> list[str]:
     if not found:
         raise click.UsageError(f"--out names no output. {FORM}")
     for name in found:
+        if found.count(name) > 1:
+            raise click.UsageError(f"--out names {name!r} twice. Give each output its own name.")
         _check(name)
     return found
 

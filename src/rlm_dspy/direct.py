@@ -1,0 +1,176 @@
+"""One typed call over the whole context: what small inputs are better served by than an RLM.
+
+It is called like an :class:`~rlm_dspy.RLM` and records a run like one, so that callers may choose between them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from rlm_dspy.budget import Ledger
+from rlm_dspy.context import Context
+from rlm_dspy.driver import clean, holds_evidence, is_context, jsonable, rendering
+from rlm_dspy.errors import ActionError, BudgetExceededError
+from rlm_dspy.evidence import Evidence, check
+from rlm_dspy.module import translated, within
+from rlm_dspy.record import Event, Run
+from rlm_dspy.signatures import limits, read_signature, validate_inputs
+from rlm_dspy.subcalls import Meter, tokens
+
+
+class Direct(dspy.Module):  # type: ignore[misc]
+    """Answers a signature with one call that has every input in its prompt.
+
+    Args:
+        signature: as for an RLM; a corpus is written into the prompt file by file.
+        max_tokens: tokens of the call; a longer prompt is refused before it is sent.
+        max_seconds: how long to wait for the reply.
+        on_event: told what happens, for a status line.
+    """
+
+    def __init__(
+        self,
+        signature: Any,
+        *,
+        max_tokens: int | None = None,
+        max_seconds: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.signature = read_signature(signature)
+        self.budget = limits(max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_seconds=max_seconds)
+        self.on_event = on_event
+        flat = self.signature
+        for name, field in self.signature.input_fields.items():
+            if field.annotation is Context or hasattr(field.annotation, "sandbox_index"):
+                flat = flat.with_updated_fields(name, type_=str)
+        self.predict = dspy.Predict(flat)
+
+    def forward(self, **inputs: Any) -> Any:
+        """Make the call, locate its evidence, and return the prediction with its ``run``.
+
+        Raises:
+            BudgetExceededError: the prompt alone is longer than ``max_tokens``, or ``max_seconds`` went by.
+            ActionError: the model's reply does not hold the outputs.
+        """
+        validate_inputs(self.signature, inputs)
+        values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        shown = {name: prompt_text(value) for name, value in values.items()}
+        with _Call(self, values) as call:
+            call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
+            with translated(), dspy.context(callbacks=[*dspy.settings.callbacks, call.meter]):
+                prediction = self._predict(shown)
+            outputs = {name: prediction.get(name) for name in self.signature.output_fields}
+            prediction.run = call.finish(outputs)
+        return prediction
+
+    def _predict(self, shown: dict[str, Any]) -> Any:
+        try:
+            return within(self.budget.max_seconds, lambda: self.predict(**shown))
+        except TimeoutError as error:
+            raise BudgetExceededError(
+                f"the model did not reply within max_seconds ({self.budget.max_seconds:g}). Raise it.",
+                limit="max_seconds",
+            ) from error
+        except AdapterParseError as error:
+            raise ActionError(f"the model's reply does not hold the outputs asked for: {_brief(error)}") from error
+
+
+class _Call:
+    """The ledger and the record of one direct call; as a context manager it gives every exception its run."""
+
+    def __init__(self, program: Direct, values: Mapping[str, Any]) -> None:
+        self.program = program
+        self.values = values
+        self.ledger = Ledger(program.budget)
+        self.meter = Meter()
+        self._evidence: list[dict[str, Any]] = []
+        self._warnings: list[str] = []
+
+    def admit(self, estimate: int) -> None:
+        """Refuse a prompt that the budget cannot pay for, and tell watchers that the call begins."""
+        limit = self.program.budget.max_tokens
+        if limit is not None and estimate >= limit:
+            raise BudgetExceededError(
+                f"the prompt alone has about {estimate:,} tokens, max_tokens is {limit:,}. "
+                "Raise it, name fewer files, or use the rlm mode.",
+                limit="max_tokens",
+            )
+        self._emit("step")
+
+    def finish(self, outputs: dict[str, Any]) -> Run:
+        """Locate the evidence in place and close the record."""
+        contexts = {name: value for name, value in self.values.items() if is_context(value) and name != "question"}
+        for name, field in self.program.signature.output_fields.items():
+            if holds_evidence(field.annotation) and isinstance(outputs[name], list):
+                outputs[name][:] = [self._locate(item, contexts) for item in outputs[name]]
+        return self._close("submitted", outputs=jsonable(outputs))
+
+    def __enter__(self) -> _Call:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and getattr(error, "run", None) is None:
+            error.run = self._close(  # type: ignore[attr-defined]
+                "stopped",
+                error=f"{type(error).__name__}: {error}",
+                stopped_by=getattr(error, "limit", None) or type(error).__name__,
+            )
+
+    def _locate(self, item: Evidence, contexts: Mapping[str, Any]) -> Evidence:
+        located, problems = check([item], contexts)
+        found = item.model_copy(update={"match": None}) if problems or not located else located[0]
+        if found.match is None:
+            self._warnings.append(f"unverified evidence: {item.quote[:200]!r} is not in the inputs")
+        self._evidence.append(found.model_dump())
+        return found
+
+    def _close(self, status: Any, **facts: Any) -> Run:
+        program = self.program
+        model = getattr(program.predict.lm or dspy.settings.lm, "model", "")
+        self._emit("final", status)
+        return Run(
+            id=uuid.uuid4().hex[:12],
+            status=status,
+            signature=program.signature.signature,
+            model=model,
+            sub_model=model,
+            inputs={name: rendering(value) for name, value in self.values.items()},
+            usage=self.meter.usage,
+            usage_by_model=self.meter.by_model,
+            seconds=self.ledger.seconds,
+            evidence=tuple(self._evidence),
+            warnings=tuple(self._warnings),
+            **facts,
+        )
+
+    def _emit(self, kind: Any, text: str = "") -> None:
+        if self.program.on_event:
+            self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=self.meter.usage))
+
+
+def prompt_text(value: Any) -> Any:
+    """Return a corpus as text, each file introduced by a line with its name; other values as they are."""
+    if isinstance(value, str):
+        return clean(value)
+    if not hasattr(value, "sandbox_index"):
+        return value
+    parts = (f"=== {name} ({_lines(text)} lines) ===\n{text}" for name, text in value.items())
+    return clean("\n\n".join(parts))
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + (not text.endswith("\n") and bool(text))
+
+
+def _brief(error: AdapterParseError) -> str:
+    reply = " ".join(str(error.lm_response or "").split())
+    return repr(reply[:200]) if reply else "it is empty"

@@ -1,0 +1,198 @@
+"""Bad input to the command: one clear line, the right exit code, no traceback, nothing on stdout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlm_dspy.cli import outs
+
+# --- commands that are wrong whatever the files ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["ask"], "Missing argument 'QUESTION'"),
+        (["ask", "", "."], "QUESTION is empty"),
+        (["ask", " \n", "."], "QUESTION is empty"),
+        (["ask", "q", ".", "--max-iters", "many"], "'many' is not a valid integer"),
+        (["ask", "q", ".", "--max-iters", "-1"], "--max-iters: input should be greater than or equal to 1, got -1"),
+        (["ask", "q", ".", "--max-iters", "0"], "--max-iters"),
+        (["ask", "q", ".", "--max-calls", "-1"], "--max-calls"),
+        (["ask", "q", ".", "--max-seconds", "-0.5"], "--max-seconds"),
+        (["ask", "q", ".", "--max-cost", "-1"], "--max-cost"),
+        (["ask", "q", ".", "--max-tokens", "-1"], "--max-tokens"),
+        (["ask", "q", ".", "--mode", "fast"], "'fast' is not one of"),
+        (["ask", "q", ".", "-q", "-v"], "exclude each other"),
+        (["ask", "q", ".", "--trace", "no/such/folder/run.json"], "--trace"),
+        (["ask", "q", ".", "-m", ""], "--model"),
+        (["ls", "--bad"], "No such option"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_exit_2(run: Callable, write: Callable, args: list[str], says: str) -> None:
+    write("notes.txt", "something to read\n")
+    result = run(*args)
+    assert result.code == 2
+    assert says in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        "",
+        "answer: ",
+        "answer str",
+        "answer: str, answer: int",
+        "answer: str = 'x'",
+        "*answers: str",
+        "a: str) -> None: pass\ndef f(b",
+        "answer: nosuchtype",
+        "answer: os",
+        "answer: list[nosuchtype]",
+        "answer: 1 + 1",
+        "question: str",
+        "context: str",
+        "evidence: str",
+        "llm_query: str",
+        "grep: str",
+        "SUBMIT: str",
+        "trajectory: str",
+        "_hidden: str",
+        "answer: str\x00",
+    ],
+)
+def test_a_malformed_out_is_one_line_and_exit_2(run: Callable, write: Callable, out: str) -> None:
+    write("notes.txt", "something to read\n")
+    result = run("ask", "what?", "notes.txt", "--out", out)
+    assert result.code == 2
+    assert "--out" in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+def test_outs_know_every_name_that_the_rlm_reserves() -> None:
+    from rlm_dspy.signatures import RESERVED, RESULTS
+
+    assert RESERVED | RESULTS <= outs.TAKEN
+
+
+def test_arguments_that_are_not_utf_8_are_refused(spawn: Callable, write: Callable) -> None:
+    write("notes.txt", "something to read\n")
+    for args in ([b"what \xff?", "notes.txt"], ["what?", "notes.txt", "-m", b"\xff"]):
+        result = spawn("ask", *args)
+        assert result.code == 2
+        assert "not valid UTF-8" in result.err
+        assert result.err.count("\n") == 1
+
+
+# --- inputs that cannot be read ------------------------------------------------------------------------------------
+
+
+def folder(home: Path, name: str) -> Path:
+    path = home / name
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("command", [["ls"], ["ask", "what?"]])
+def test_a_missing_path_is_one_line_and_exit_6(run: Callable, command: list[str]) -> None:
+    result = run(*command, "no-such-folder")
+    assert result.code == 6
+    assert "no-such-folder" in result.err
+    assert result.err.count("\n") == 1
+    assert result.out == ""
+
+
+@pytest.mark.parametrize("command", [["ls"], ["ask", "what?"]])
+def test_folders_without_text_are_one_line_and_exit_6(run: Callable, home: Path, command: list[str]) -> None:
+    folder(home, "empty")
+    (folder(home, "binary") / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00" * 50)
+    (folder(home, "blank") / "blank.txt").write_text(" \n")
+    for name in ("empty", "binary", "blank", ""):
+        result = run(*command, name)
+        assert (result.code, result.out) == (6, "")
+        assert result.err.count("\n") == 1
+
+
+def test_a_file_that_may_not_be_read_is_one_line_and_exit_6(spawn: Callable, home: Path) -> None:
+    # A broken link cannot be read by root either.
+    (folder(home, "links") / "gone.txt").symlink_to(home / "nowhere")
+    result = spawn("ask", "what?", "links")
+    assert (result.code, result.out) == (6, "")
+    assert result.err.count("\n") == 1
+
+
+def test_a_secret_is_refused_with_the_flag_that_allows_it(run: Callable, write: Callable) -> None:
+    write(".env", "A=1\n")
+    result = run("ls", ".env")
+    assert result.code == 6
+    assert "--include-secrets" in result.err
+
+
+def test_an_empty_stdin_is_one_line_and_exit_6(run: Callable) -> None:
+    for args in (["what?", "-"], ["what?"]):
+        result = run("ask", *args, stdin=b"")
+        assert (result.code, result.out) == (6, "")
+        assert result.err.count("\n") == 1
+
+
+def test_no_path_on_a_terminal_is_a_usage_error(spawn: Callable, home: Path) -> None:
+    import subprocess
+    import sys
+
+    main_end, child_end = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rlm_dspy", "ask", "what?"],
+            stdin=child_end,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(main_end)
+        os.close(child_end)
+    assert done.returncode == 2
+    assert "Missing PATH" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# --- ls ------------------------------------------------------------------------------------------------------------
+
+
+def test_ls_lists_what_would_be_read_and_why_the_rest_is_not(run: Callable, write: Callable, home: Path) -> None:
+    write("src/a.py", "x = 1\ny = 2\n")
+    write("notes.md", "hello\n")
+    (home / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00\x00" * 50)
+    result = run("ls", ".")
+    assert result.code == 0
+    assert "src/a.py" in result.out
+    assert "notes.md" in result.out
+    assert "skipped: image.png" in result.out
+    assert result.out.splitlines()[-1].startswith("2 files, 18 bytes, 3 lines")
+
+
+def test_ls_json_is_one_object(run: Callable, write: Callable) -> None:
+    import json
+
+    write("a.txt", "one\ntwo\n")
+    write("b.log", "three\n")
+    listing = json.loads(run("ls", "--json", "--include", "*.txt").out)
+    assert [row["path"] for row in listing["files"]] == ["a.txt"]
+    assert listing["files"][0] == {"path": "a.txt", "kind": "text", "size": 8, "lines": 2, "tokens": 2}
+    assert listing["totals"]["files"] == 1
+
+
+def test_a_name_that_would_steer_the_terminal_is_shown_escaped(run: Callable, write: Callable) -> None:
+    write("evil\x1b[2Jname.txt", "x\n")
+    result = run("ls", ".")
+    assert result.code == 0
+    assert "\x1b" not in result.out
