@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from rlm_dspy.errors import LMContextWindowError
 from rlm_dspy.module import RLM
 from rlm_dspy.record import Event, Run
 from rlm_dspy.report import journal, live, render
+
+logger = logging.getLogger(__name__)
 
 
 class Asking:
@@ -39,6 +42,10 @@ class Asking:
         if self.request.dry_run:
             self._preview(chosen.name)
             return exits.ANSWERED
+        logger.info(
+            "asking",
+            extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
+        )
         with chosen.active(), self._keeping(), self._watching() as watch:
             prediction = self._ask(watch, chosen)
         run: Run = prediction.run
@@ -93,12 +100,21 @@ class Asking:
         try:
             yield
         finally:
-            if (run := getattr(sys.exc_info()[1], "run", None)) is not None:
-                path = self.request.trace or self.values.home / "runs" / f"{run.id}.json"
-                try:
-                    self.terminal.note(f"The partial run is in {journal.save(run, path, self.terminal.redactor)}")
-                except OSError as error:
-                    self.terminal.error(f"the partial run could not be saved: {error}")
+            error = sys.exc_info()[1]
+            run: Run | None = getattr(error, "run", None)
+            # A run that failed before anything came of it is not worth a file, unless one was asked for.
+            if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
+                self._keep(run)
+
+    def _keep(self, run: Run) -> None:
+        path = self.request.trace or self.values.home / "runs" / f"{run.id}.json"
+        try:
+            place = journal.save(run, path, self.terminal.redactor)
+        except OSError as error:
+            self.terminal.error(f"the partial run could not be saved: {error}")
+            return
+        if not self.request.trace or not self.terminal.quiet:
+            self.terminal.error(f"the partial run is in {place}")
 
     def _preview(self, model: str) -> None:
         count, size = len(self.corpus), inputs.tokens(self.corpus.chars)

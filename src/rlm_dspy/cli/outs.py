@@ -90,7 +90,9 @@ def signature(out: str) -> Any:
     try:
         wanted = make_signature(f"question -> {out}").output_fields
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise click.UsageError(f"--out {out!r}: {error}. {FORM}") from error
+        name = str(error).removeprefix("Unknown name: ")
+        reason = "a type in it cannot be used" if name == str(error) else f"there is no type {name}"
+        raise click.UsageError(f"--out {out!r}: {reason}. {FORM}") from error
     fields: dict[str, Any] = {
         "context": (Corpus, dspy.InputField(desc="the files to answer from")),
         "question": (str, dspy.InputField()),

@@ -1,0 +1,362 @@
+"""``ask`` from end to end: real files, the real sandbox, the offline engine or a scripted one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from rlm_dspy.cli import models
+from rlm_dspy.record import Run
+from scripted import action, fields, scripted
+
+CLIENT = '''"""A client."""
+
+
+class SlowServerError(Exception):
+    """Raised when the server is too slow."""
+
+
+def fetch(url, retries=3, timeout_seconds=30):
+    """Fetch a page, trying again as often as retries says."""
+    if not url:
+        raise ValueError("no url")
+'''
+QUESTION = "What is the default of timeout_seconds in fetch?"
+WHERE = 'src/client.py:8  "def fetch(url, retries=3, timeout_seconds=30):"'
+
+
+@pytest.fixture
+def files(write: Callable) -> Path:
+    write("src/client.py", CLIENT)
+    write("notes/history.md", "# History\n\nThe bridge was opened in 1932 by the mayor.\n")
+    return write("notes/empty.md", "").parents[1]
+
+
+@pytest.fixture
+def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Have the command choose a scripted model."""
+
+    def choose(*replies: Any, **options: Any) -> Any:
+        lm, script = scripted(*replies, **options)
+        monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+        return script
+
+    return choose
+
+
+def answered(quote: str = "timeout_seconds=30", answer: str = "30") -> str:
+    return fields(answer=answer, evidence=json.dumps([{"quote": quote}]))
+
+
+def submitted(code: str = "") -> str:
+    return action(code + 'SUBMIT(answer="30", evidence=[{"quote": "timeout_seconds=30"}])')
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["direct", "rlm"])
+def test_the_answer_and_its_places_are_all_that_stdout_has(spawn: Callable, files: Path, mode: str) -> None:
+    result = spawn("ask", QUESTION, ".", "--mode", mode)
+    assert result.code == 0
+    answer, _, evidence = result.out.partition("\n\n")
+    assert "30" in answer
+    assert WHERE in evidence.splitlines()
+    assert "offline" in result.err
+
+
+@pytest.mark.parametrize("mode", ["direct", "rlm"])
+def test_json_is_one_object_of_the_documented_form(run: Callable, files: Path, mode: str) -> None:
+    result = run("ask", QUESTION, ".", "--json", "--mode", mode)
+    answer = json.loads(result.out)
+    assert result.code == 0
+    assert result.out.count("\n") == 1
+    assert "30" in answer["answer"]
+    assert {"path": "src/client.py", "line": 8, "verified": True}.items() <= answer["evidence"][0].items()
+    assert answer["evidence"][0]["quote"] in CLIENT
+    assert (answer["status"], answer["mode"]) == ("submitted", mode)
+    assert set(answer["usage"]) == {"calls", "prompt_tokens", "completion_tokens", "cost"}
+    assert answer["usage"]["calls"] >= 1
+    assert isinstance(answer["steps"], int)
+    assert answer["seconds"] >= 0
+    assert answer["run_id"]
+    assert "offline" in answer["model"]
+
+
+def test_where_nothing_matches_it_says_so_and_exits_0(run: Callable, files: Path) -> None:
+    for mode in ("direct", "rlm"):
+        result = run("ask", "Who won the zeppelin regatta?", ".", "--mode", mode)
+        assert result.code == 0
+        assert "nothing was found" in result.out.lower()
+        assert "src/client.py" not in result.out
+
+
+def test_auto_reads_small_inputs_at_once_and_explores_large_ones(run: Callable, files: Path, write: Callable) -> None:
+    assert json.loads(run("ask", QUESTION, ".", "--json").out)["mode"] == "direct"
+    write("big.txt", "Nothing of interest stands in this line of text.\n" * 2_000)
+    large = json.loads(run("ask", QUESTION, ".", "--json").out)
+    assert large["mode"] == "rlm"
+    assert "30" in large["answer"]
+
+
+def test_typed_outputs_are_printed_readably(run: Callable, files: Path, speak: Callable) -> None:
+    out = "answer: str, items: list[str], count: int"
+    speak(fields(answer="two", items='["fetch", "SlowServerError"]', count="2", evidence="[]"))
+    result = run("ask", "Which names?", ".", "--out", out)
+    assert result.out == "answer: two\nitems:\n  - fetch\n  - SlowServerError\ncount: 2\n"
+    speak(action('SUBMIT(answer="two", items=["a", "b"], count=2, evidence=[{"quote": "no url"}])'))
+    shown = json.loads(run("ask", "Which?", ".", "--out", out, "--json", "--mode", "rlm").out)
+    assert shown["answer"] == "two"
+    assert shown["outputs"] == {"answer": "two", "items": ["a", "b"], "count": 2}
+    assert shown["evidence"][0]["line"] == 11
+
+
+def test_a_piped_text_is_read_with_and_without_a_dash(spawn: Callable, run: Callable) -> None:
+    text = b"The bridge was opened in 1932 by the mayor.\n"
+    result = spawn("ask", "When was the bridge opened?", "-", stdin=text)
+    assert result.code == 0
+    assert "1932" in result.out
+    assert "1932" in run("ask", "When was the bridge opened?", stdin=text).out
+
+
+def test_quiet_leaves_stderr_empty(run: Callable, files: Path) -> None:
+    for mode in ("direct", "rlm"):
+        assert run("ask", QUESTION, ".", "-q", "--mode", mode).err == ""
+
+
+def test_verbose_logs_and_json_logs_go_to_stderr(run: Callable, files: Path) -> None:
+    result = run("ask", QUESTION, ".", "-v")
+    assert "INFO rlm_dspy.cli.asking: asking model=" in result.err
+    lines = run("ask", QUESTION, ".", "--log-json", "-q").err.splitlines()
+    assert json.loads(lines[0])["mode"] == "direct"
+
+
+def test_a_dry_run_asks_nothing(run: Callable, files: Path, speak: Callable) -> None:
+    script = speak(answered())
+    result = run("ask", QUESTION, ".", "--dry-run")
+    assert result.code == 0
+    assert re.fullmatch(r"2 files, about \d+ tokens; mode direct; model scripted/model\n", result.out)
+    assert json.loads(run("ask", QUESTION, ".", "--dry-run", "--json").out)["files"] == 2
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("mode", ["direct", "rlm"])
+def test_the_run_is_saved_where_trace_says(run: Callable, files: Path, home: Path, mode: str) -> None:
+    result = run("ask", QUESTION, ".", "--trace", "run.json", "--mode", mode, "--json")
+    saved = Run.model_validate(json.loads((home / "run.json").read_text()))
+    shown = json.loads(result.out)
+    assert saved.id == shown["run_id"]
+    assert saved.usage.calls == shown["usage"]["calls"]
+    assert saved.outputs["answer"] == shown["answer"]
+    assert "class SlowServerError" not in saved.inputs["context"]
+
+
+def test_answers_cannot_steer_the_terminal(run: Callable, files: Path, speak: Callable) -> None:
+    speak(answered(answer="\x1b]0;owned\x07done"))
+    assert run("ask", QUESTION, ".").out.startswith("\\x1b]0;owned\\x07done")
+
+
+# --- evidence --------------------------------------------------------------------------------------------------------
+
+
+def test_a_quote_that_is_not_there_is_flagged(run: Callable, files: Path, speak: Callable) -> None:
+    speak(answered(quote="timeout_seconds=99"))
+    result = run("ask", QUESTION, ".", "--mode", "direct")
+    assert result.code == 0
+    assert result.out == "30\n"
+    assert "unverified" in result.err
+    shown = json.loads(run("ask", QUESTION, ".", "--json", "--mode", "direct").out)
+    assert [item["verified"] for item in shown["evidence"]] == [False]
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_that_prints_the_best_answer_and_exits_3(run: Callable, files: Path, speak: Callable) -> None:
+    speak(action("print(peek(0, 10))"), answered())
+    result = run("ask", QUESTION, ".", "--mode", "rlm", "--max-iters", "1")
+    assert result.code == 3
+    assert result.out.startswith("30\n")
+    assert "max_iters" in result.err
+
+
+def test_a_prompt_beyond_max_tokens_is_not_sent(run: Callable, files: Path, speak: Callable) -> None:
+    script = speak(answered())
+    result = run("ask", QUESTION, ".", "--mode", "direct", "--max-tokens", "20")
+    assert result.code == 1
+    assert "max_tokens is 20" in result.err
+    assert script.requests == []
+
+
+def test_a_model_slower_than_max_seconds_is_not_waited_for(run: Callable, files: Path, speak: Callable) -> None:
+    speak(answered(), delay=5)
+    result = run("ask", QUESTION, ".", "--mode", "direct", "--max-seconds", "0.2")
+    assert result.code == 1
+    assert "max_seconds" in result.err
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def provider(kind: type, message: str) -> Exception:
+    try:
+        return kind(message)
+    except TypeError:
+        return kind(message=message)
+
+
+@pytest.mark.parametrize("mode", ["direct", "rlm"])
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (dspy.LMAuthError, 4),
+        (dspy.LMTransportError, 4),
+        (dspy.LMRateLimitError, 5),
+        (dspy.LMInvalidRequestError, 5),
+    ],
+)
+def test_a_providers_failure_is_one_line_and_its_own_code(
+    run: Callable, files: Path, home: Path, speak: Callable, kind: type, code: int, mode: str
+) -> None:
+    speak(provider(kind, "the provider said no"))
+    result = run("ask", QUESTION, ".", "-q", "--mode", mode, "--trace", "partial.json")
+    assert (result.code, result.out) == (code, "")
+    assert "the provider said no" in result.err
+    assert result.err.count("\n") == 1
+    assert Run.model_validate(json.loads((home / "partial.json").read_text())).status == "stopped"
+
+
+def test_a_reply_without_the_outputs_is_one_line_and_exit_1(run: Callable, files: Path, speak: Callable) -> None:
+    speak("I would rather not.")
+    result = run("ask", QUESTION, ".", "-q", "--mode", "direct")
+    assert (result.code, result.out) == (1, "")
+    assert "I would rather not." in result.err
+    assert result.err.count("\n") == 1
+    assert "Traceback" in run("ask", QUESTION, ".", "-v", "--mode", "direct").err
+
+
+def test_auto_explores_what_does_not_fit_the_models_window(run: Callable, files: Path, speak: Callable) -> None:
+    def reply(message: str) -> str:
+        if "=== src/client.py" in message:
+            raise provider(dspy.ContextWindowExceededError, "too long")
+        return submitted()
+
+    speak(reply)
+    result = run("ask", QUESTION, ".", "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["mode"] == "rlm"
+    assert "does not fit" in result.err
+    assert run("ask", QUESTION, ".", "--mode", "direct").code == 5
+
+
+def test_an_unforeseen_error_is_one_line_and_exit_1(home: Path) -> None:
+    program = (
+        "import sys, click; from rlm_dspy.cli.app import app, main\n"
+        "app.add_command(click.Command('boom', callback=lambda: {}['missing']))\n"
+        "sys.exit(main(['boom']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "unexpected KeyError: 'missing'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(files: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "rlm_dspy", "ls", "."], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
+
+
+# --- interruption ----------------------------------------------------------------------------------------------------
+
+INTERRUPTED = """
+import sys
+from scripted import action, scripted
+from rlm_dspy.cli import models
+from rlm_dspy.cli.app import main
+
+def hang(message):
+    print("asked again", file=sys.stderr, flush=True)
+    import time
+    time.sleep(60)
+
+lm, script = scripted(action("print(1 + 1)"), hang)
+models.choose = lambda values: models.Chosen(lm=lm, sub_lm=None)
+sys.exit(main(["ask", "what?", ".", "--mode", "rlm", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("trace", [True, False])
+def test_an_interrupted_run_is_kept_and_its_place_told(files: Path, home: Path, trace: bool) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+    options = ["--trace", "partial.json"] if trace else []
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *options], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr is not None
+        seen = ""
+        while "asked again" not in seen:
+            line = process.stderr.readline()
+            assert line, seen
+            seen += line
+        process.send_signal(signal.SIGINT)
+        seen += process.stderr.read()
+        assert process.wait(60) == 130
+    assert "interrupted" in seen
+    assert "Traceback" not in seen
+    place = re.search(r"the partial run is in (\S+)", seen)
+    assert place, seen
+    path = Path(place.group(1)) if not trace else home / "partial.json"
+    saved = Run.model_validate(json.loads(path.read_text()))
+    assert saved.status == "stopped"
+    assert [step.output.strip() for step in saved.steps] != []
+    if not trace:
+        assert path.parent == Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy" / "runs"
+
+
+# --- secrets and size ------------------------------------------------------------------------------------------------
+
+
+def test_a_key_in_the_environment_is_never_printed_or_saved(
+    run: Callable, files: Path, home: Path, write: Callable, monkeypatch: pytest.MonkeyPatch, speak: Callable
+) -> None:
+    key = "gsk_canary_0123456789"
+    monkeypatch.setenv("GROQ_API_KEY", key)
+    write("src/leak.py", f"KEY = '{key}'\n")
+    speak(answered(quote=f"KEY = '{key}'", answer=key))
+    seen = ""
+    for extra in ([], ["--json"], ["-vv"], ["--log-json"]):
+        result = run("ask", f"what is {key}?", ".", "--mode", "direct", "--trace", "run.json", *extra)
+        assert result.code == 0
+        seen += result.out + result.err + (home / "run.json").read_text()
+    speak(provider(dspy.LMAuthError, f"bad key {key}"))
+    failed = run("ask", "what?", ".", "-v", "--mode", "direct")
+    assert failed.code == 4
+    assert key not in seen + failed.out + failed.err
+
+
+def test_a_single_line_of_fifty_megabytes_is_answered(spawn: Callable, home: Path) -> None:
+    words = "lorem ipsum dolor sit amet " * 1_000_000
+    text = words[:25_000_000] + "the bridge was opened in 1932 by the mayor. " + words[:25_000_000]
+    (home / "line.txt").write_text(text)
+    result = spawn("ask", "When was the bridge opened?", "line.txt", "--json")
+    assert result.code == 0, result.err
+    shown = json.loads(result.out)
+    assert "1932" in shown["answer"]
+    assert shown["evidence"][0]["line"] == 1
+    assert len(result.out) < 5_000
