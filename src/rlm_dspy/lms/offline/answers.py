@@ -7,17 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_dspy.lms.offline.question import Question
+from rlm_dspy.lms.offline.question import Question, Term
 
 NOTHING = "Nothing was found in the context that answers this (offline look-up by keywords, no language model)."
 
 _LITERAL = re.compile(
     r"""\s*`?(?P<v>[rbf]?"[^"\n]*"|[rbf]?'[^'\n]*'          # a string
-    |[-+]?[\d][\d_,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?:\s?(?:ms|s|sec|seconds?|minutes?|hours?|days?|[KMGT]i?B|bytes|%|
+    |\d[\d_]*(?:\s*[*+/]+\s*\d[\d_]*)+                    # arithmetic
+    |[-+]?\d[\d_,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?:\s?(?:ms|s|sec|seconds?|minutes?|hours?|days?|[KMGT]i?B|bytes|%|
        steps?|times|characters|tokens))?\b
     |\[[^\]\n]*\]|\{[^}\n]*\}|\([^)\n]*\)
     |[A-Za-z_][\w.]*(?:\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\))?)`?""",
     re.X,
+)
+_MANY = re.compile(
+    r"(?i)\b(?:class(?:es)?|functions?|methods?|which \w+s)\b.*\b(?:raise|inherit|subclass|extend|derive)"
 )
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,_]*(?:\.\d+)?")
 
@@ -71,14 +75,12 @@ def passages(rows: Iterable[dict[str, Any]]) -> list[Passage]:
 
 def find(question: Question, given: list[Passage]) -> Finding:
     """Choose the answer among ranked passages."""
-    judged = sorted(
-        ((_judge(question, passage), passage) for passage in given), key=lambda item: -item[0][0]
-    )
+    judged = sorted(((_judge(question, passage), passage) for passage in given), key=lambda item: -item[0][0])
     judged = [(verdict, passage) for verdict, passage in judged if covers(question, passage)]
     if not judged:
         return Finding(NOTHING, found=False)
     (score, value), best = judged[0]
-    if question.kind in ("subclasses", "raises") and value:
+    if value and _MANY.search(question.text):
         return _several(question, judged)
     if value is not None:
         return Finding(value, (best,), names=(value,))
@@ -88,20 +90,34 @@ def find(question: Question, given: list[Passage]) -> Finding:
 
 def covers(question: Question, passage: Passage) -> bool:
     """Tell whether a passage, with its surroundings, has enough of the question in it."""
-    strong = [place for place, term in enumerate(question.terms) if term.strong]
-    if strong and not passage.has.intersection(strong):
+    terms = [(place in passage.has, term) for place, term in enumerate(question.terms)]
+    names = [there for there, term in terms if term.weight >= 2.5]
+    if names and not any(names):
         return False
-    single = [place for place, term in enumerate(question.terms) if " " not in term.text or term.strong]
-    total = sum(question.terms[place].weight for place in single)
-    return sum(question.terms[place].weight for place in single if place in passage.has) >= 0.55 * total > 0
+    single = [(there, term) for there, term in terms if term.strong or " " not in term.text]
+    plain = [(there, term) for there, term in single if not term.strong and term.weight >= 1]
+    return _share(single) >= 0.45 and (not plain or _share(plain) >= 0.3)
+
+
+def _share(terms: list[tuple[bool, Term]]) -> float:
+    total = sum(term.weight for _, term in terms)
+    return sum(term.weight for there, term in terms if there) / total if total else 0.0
 
 
 def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
     """Score a passage again by whether it holds an answer of the right kind, and give that answer."""
-    value = _EXTRACT.get(question.kind, lambda *_: None)(question, passage)
-    bonus = 3.5 if value is not None else 0.0
-    if value is not None and re.fullmatch(r"None|\.\.\.|self\..*|\w*(?:kwargs|args)\b.*", value):
-        bonus = 1.0
+    bonus = 0.0
+    value: str | None = None
+    if question.kind in ("default", "value"):
+        bonus, value = _value(question, passage)
+    elif extract := _EXTRACT.get(question.kind):
+        value = extract(question, passage)
+        bonus = 3.5 if value is not None else 0.0
+        bonus += 3.0 * _names(question, value) if value and question.kind == "env" else 0.0
+    around = " ".join([passage.text, *passage.names, passage.source or ""])
+    bonus += sum(1.5 for term in question.terms if term.weight >= 2.5 and re.search(term.pattern, around, re.I))
+    if defined := re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text):
+        bonus += 3.0 * _names(question, defined[1] or defined[2])
     if passage.source and re.search(r"(?:^|/)(?:tests?|examples?|CHANGELOG)", passage.source):
         bonus -= 1.0
     return passage.score + bonus, value
@@ -128,30 +144,64 @@ def _shown(question: Question, passage: Passage) -> str:
     return re.sub(r"^(?:[-*+>]|\d+\.|#+)\s+", "", text)
 
 
-def _value(question: Question, passage: Passage) -> str | None:
+_ASSIGNED = re.compile(
+    r"""(?:^|[(,{\[]\s*|self\.|\*,\s*|[`\s])["'`]?(?P<name>[A-Za-z_][\w-]*)["'`]?\s*
+    (?:(?P<typed>:[^=\n:]{1,90}=)|(?P<plain>=)|(?P<colon>:(?=\s*[^\s=])))(?!=)""",
+    re.X,
+)
+
+
+def _value(question: Question, passage: Passage) -> tuple[float, str | None]:
+    """Find what a passage sets or says of the subject: (how well it fits, the value)."""
     text = passage.text
+    best: tuple[float, str | None] = (0.0, None)
+    for found in _ASSIGNED.finditer(text):
+        fit = _names(question, found["name"])
+        value = _literal(text[found.end() :], found["name"]) if fit else None
+        unpacked = not found["typed"] and re.match(r"[^=(]*,[^=(]*$", text[: found.start("name")])
+        if value is None or unpacked:
+            continue
+        mark = fit * (2.0 if found["colon"] else 4.0) + _sureness(value) + (1.0 if found["typed"] else 0.0)
+        best = max(best, (mark, value), key=lambda item: item[0])
     for subject in question.subjects:
-        named = rf"(?:^|[^\w.\"'=]|self\.)[\"'`]?{subject}[\"'`]?"
-        for shape in (rf"{named}\s*:[^=\n]{{1,90}}=(?!=)", rf"{named}\s*=(?!=)", rf"^\s*{named}\s*:(?=\s)"):
-            found = re.search(shape, text)
-            if found and (value := _literal(text[found.end() :], subject)):
-                return value
-        if re.search(subject, text, re.I) and (value := _default_in_prose(text, subject)):
-            return value
-        if text.lstrip().startswith("|") and re.search(subject, text, re.I):
-            cells = [cell.strip(" `*") for cell in text.strip().strip("|").split("|")]
-            values = [cell for cell in cells[1:] if re.fullmatch(r"[-+]?\d[\w.,]*|None|True|False|\".*\"|'.*'", cell)]
-            if values:
-                return values[0]
-    return None
+        if re.search(subject, text, re.I):
+            best = max(best, _in_prose(question, text), key=lambda item: item[0])
+    return best
 
 
-def _default_in_prose(text: str, subject: str) -> str | None:
+def _names(question: Question, name: str) -> float:
+    """How much of what is asked for a name has in it, from 0 to 1."""
+    asked = [term for term in question.terms if term.strong or " " not in term.text]
+    if any(term.strong and re.fullmatch(term.pattern, name, re.I) for term in asked):
+        return 1.0
+    words = [term for term in asked if not term.strong]
+    loose = [(term.pattern.replace(r"(?:\b|_)", "").replace(r"\b", ""), term) for term in words]
+    return _share([(bool(re.search(pattern, name, re.I)), term) for pattern, term in loose])
+
+
+def _sureness(value: str) -> float:
+    if re.match(r"[-+]?\d|[\"'\[{(]|[rbf][\"']|(?:True|False)$", value):
+        return 1.5
+    if value == "None":
+        return 0.5
+    return 0.0 if re.fullmatch(r"[A-Z][A-Z0-9_]*|default\w*", value) else -2.0
+
+
+def _in_prose(question: Question, text: str) -> tuple[float, str | None]:
+    """Find a value in a table row or after the word "default", if what stands before it names the subject."""
+    if text.lstrip().startswith("|"):
+        cells = [cell.strip(" `*") for cell in text.strip().strip("|").split("|")]
+        shape = r"[-+]?\d[\w.,]*(?: ?\w+)?|None|True|False|\".*\"|'.*'"
+        return 4.0 * _names(question, cells[0]), next((c for c in cells[1:] if re.fullmatch(shape, c)), None)
+    best: tuple[float, str | None] = (0.0, None)
     for found in re.finditer(r"(?i)\bdefault(?:s|ed)?\b(?: value| setting)?\s*(?:to|is|are|of|=|:|as|,)?\s*", text):
-        value = _literal(text[found.end() :], subject)
-        if value and (re.match(r"[\d\"'`]", value) or value in ("None", "True", "False")):
-            return value
-    return None
+        value = _literal(text[found.end() :], "")
+        if value and _sureness(value) > 0:
+            asked = [term for term in question.terms if term.weight >= 1 and " " not in term.text]
+            before = text[max(0, found.start() - 60) : found.start()]
+            fit = _share([(bool(re.search(term.pattern, before, re.I)), term) for term in asked])
+            best = max(best, (4.5 * fit, value), key=lambda item: item[0])
+    return best
 
 
 def _literal(text: str, subject: str) -> str | None:
@@ -164,13 +214,13 @@ def _literal(text: str, subject: str) -> str | None:
     )
     if inner and "(" in value:
         value = inner[1].strip()
-    if re.fullmatch(rf"(?:\w+\.)*{subject}", value, re.I) or value.startswith("self."):
+    if (subject and re.fullmatch(rf"(?:\w+\.)*{re.escape(subject)}", value, re.I)) or value.startswith("self."):
         return None
     return value
 
 
 def _raiser(question: Question, passage: Passage) -> str | None:
-    raised = re.search(r"\b(?:raise|throw\s+new)\s+([\w.]+)", passage.text)
+    raised = re.search(r"\b(?:raise|throw\s+new)\s+((?:\w+\.)*[A-Z]\w+)", passage.text)
     if not raised:
         return None
     if re.search(r"\b(?:exceptions?|errors?)\b|\bwhat\s+does\b", question.text, re.I) and not any(
@@ -188,7 +238,7 @@ def _raiser(question: Question, passage: Passage) -> str | None:
 def _first(pattern: str, group: int = 1) -> Any:
     def extract(question: Question, passage: Passage) -> str | None:
         for subject in question.subjects:
-            found = re.search(pattern.replace("SUBJECT", subject), passage.text + passage.after, re.S)
+            found = re.search(pattern.replace("SUBJECT", subject), passage.text + passage.after, re.S | re.I)
             if found and found.start() <= len(passage.text):
                 return " ".join(found[group].split()).strip(" ,")
         return None
@@ -207,7 +257,8 @@ def _defined(question: Question, passage: Passage) -> str | None:
 def _token(pattern: str) -> Any:
     def extract(question: Question, passage: Passage) -> str | None:
         asked = question.text.lower()
-        return next((t for t in re.findall(pattern, passage.text) if t.lower() not in asked), None)
+        found = [token for token in re.findall(pattern, passage.text) if token.lower() not in asked]
+        return max(found, key=lambda token: _names(question, token), default=None)
 
     return extract
 
@@ -217,8 +268,6 @@ def _file(question: Question, passage: Passage) -> str | None:
 
 
 _EXTRACT: dict[str, Any] = {
-    "default": _value,
-    "value": _value,
     "raises": _raiser,
     "subclasses": _first(r"class\s+(\w+)\([^)\n]*SUBJECT"),
     "bases": _first(r"class\s+SUBJECT\(([^)]*)\)"),

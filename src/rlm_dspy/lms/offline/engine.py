@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
@@ -22,6 +22,7 @@ from rlm_dspy.sandbox import toolkit
 
 MODEL = "offline/extractive"
 _ASKING = re.compile(r"question|query|task|instruction|request|ask|prompt|goal", re.I)
+_EXPLORE: Callable[..., Any] = explorer.explore
 _SHOWN = 7_000  # characters that one exploration prints
 
 
@@ -32,9 +33,7 @@ class OfflineEngine:
         """Answer one request."""
         text = reply(prompt.read(request))
         sent = sum(len(message.text or "") for message in request.messages) + len(str(request.system or ""))
-        counted = Usage(
-            input_tokens=sent // 4, output_tokens=len(text) // 4, total_tokens=sent // 4 + len(text) // 4
-        )
+        counted = Usage(input_tokens=sent // 4, output_tokens=len(text) // 4, total_tokens=sent // 4 + len(text) // 4)
         return Response(
             id=None,
             model=request.model,
@@ -135,7 +134,8 @@ def _move(play: Play) -> tuple[str, str]:
     if len(play.observations) == 1 and not rows:
         return "The look-up failed here: search again with plain Python only.", _exploration(searched, whole=False)
     finding = answers.find(searched, passages)
-    wider = question.widen(searched)
+    missing = list(rows[0].get("missing", ())) if rows else []
+    wider = question.widen(searched, missing)
     if len(play.observations) == 1 and not finding.found and wider:
         return "Nothing fits well yet: search again with parts of the words.", _exploration(wider, whole=None)
     if not finding.found and wider and (again := answers.find(wider, answers.passages(_last(play)))).found:
@@ -153,7 +153,7 @@ def _task(play: Play) -> str:
     named = [variable for variable in shown if _ASKING.search(variable.name)]
     if named or shown:
         return min(named or shown, key=lambda variable: len(variable.text)).text
-    return " ".join(f"{field.name.replace('_', ' ')} {field.desc}" for field in play.outputs if not fill.is_evidence(field))
+    return _outputs(play.outputs)
 
 
 def _exploration(searched: question.Question, *, whole: bool | None) -> str:
@@ -166,7 +166,7 @@ def _exploration(searched: question.Question, *, whole: bool | None) -> str:
     return "\n".join(lines)
 
 
-_PLAIN = '''import re
+_PLAIN = """import re
 
 
 def grep(pattern, max_matches=20, ignore_case=False):
@@ -181,7 +181,7 @@ def search(query, k=10):
     return []
 
 
-'''
+"""
 
 
 @functools.cache
@@ -220,12 +220,14 @@ def _look_up(asked: str, text: str) -> tuple[question.Question, Finding, list[Pa
         return searched, Finding(answers.NOTHING, found=False), []
     namespace["context"] = texts[""] if set(texts) == {""} else toolkit.Corpus.from_texts(texts)
     toolkit.bind(namespace, "context")
-    for attempt in filter(None, (searched, question.widen(searched))):
-        _, rows = explorer.explore(attempt.plan(), namespace["context"], namespace["grep"], namespace["search"])
+    attempt: question.Question | None = searched
+    while attempt:
+        missing, rows = _EXPLORE(attempt.plan(), namespace["context"], namespace["grep"], namespace["search"])
         passages = answers.passages(rows)
         finding = answers.find(attempt, passages)
         if finding.found:
             return attempt, finding, passages
+        attempt = question.widen(attempt, missing)
     return searched, Finding(answers.NOTHING, found=False), []
 
 
@@ -243,7 +245,8 @@ def _asked_and_text(given: Prompt) -> tuple[str, str]:
 
 
 def _outputs(fields: tuple[Field, ...]) -> str:
-    return " ".join(f"{field.name.replace('_', ' ')} {field.desc}" for field in fields if field.name != "reasoning")
+    telling = (field for field in fields if field.name != "reasoning" and not fill.is_evidence(field))
+    return " ".join(f"{field.name.replace('_', ' ')} {field.desc}" for field in telling)
 
 
 def _from_run(task: str, trajectory: str) -> tuple[str, str]:

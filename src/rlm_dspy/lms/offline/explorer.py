@@ -3,28 +3,112 @@
 Standard library only and free of this package's imports, because its source is what the engine writes as code.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs, allow-any-generics
+# Written without annotations because a reader of the trajectory sees it as code in a REPL.
+
 # --- cell ---
+import itertools
 import json
 import math
 import re
 
 
+def explore(plan, context, grep, search):
+    """Return (the patterns of terms found nowhere, the ranked passages) for a plan of terms, shapes and signs."""
+
+    def read(source):
+        return context if isinstance(context, str) else context[source]
+
+    terms, missing, places = look(plan, grep, search)
+    signs = [(re.compile(pattern), weight) for pattern, weight in plan["signs"]]
+    found: dict = {}
+    for (source, start, stop), base in places.items():
+        text = read(source)
+        for low, high in pieces(text, start, stop):
+            score = base + sum(weight for sign, weight in signs if sign.search(text, low, high))
+            score += closeness(terms, text, low, high)
+            if score > found.get((source, low), (0.0,))[0]:
+                found[source, low] = (score, high, base)
+    best = sorted(found.items(), key=lambda item: (-item[1][0], str(item[0])))[:200]
+    passages = [describe(terms, read(source), source, low, *scored, plan["after"]) for (source, low), scored in best]
+    passages.sort(key=lambda passage: (-passage["score"], str(passage.get("source")), passage["start"]))
+    for place, passage in enumerate(passages):
+        if place >= 8:
+            passage.pop("after", None)
+    return missing, passages[: plan["keep"]]
+
+
+def look(plan, grep, search):
+    """Return (the terms weighed by rarity, the patterns found nowhere, the places to read with their weights)."""
+    places: dict = {}
+    terms, missing = [], []
+    for pattern, weight, strong in plan["terms"]:
+        hits = grep(pattern, max_matches=1000, ignore_case=True)
+        terms.append((re.compile(pattern, re.I), weight / (1 + math.log10(max(1, len(hits))))))
+        if not hits:
+            missing.append(pattern)
+        for hit in hits if strong or len(hits) < 60 else ():
+            places.setdefault((hit.get("source"), hit["end"] - 1, hit["end"]), 0.0)
+    for pattern, weight in plan["shapes"]:
+        for hit in grep(pattern, max_matches=1000, ignore_case=plan["fold"]):
+            key = (hit.get("source"), hit["end"] - 1, hit["end"])
+            places[key] = max(places.get(key, 0.0), weight)
+    for rank, hit in enumerate(search(plan["query"], k=30)):
+        places.setdefault((hit.get("source"), hit["start"], hit["end"]), 1.8 / (2 + rank))
+    return terms, missing, places
+
+
 def pieces(text, start, stop):
-    """Yield the ranges of the lines in text[start:stop], long lines cut into sentences."""
+    """Yield the ranges of the lines and, in long lines, of the sentences that touch text[start:stop]."""
     at = text.rfind("\n", 0, start) + 1
     while at < stop:
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
         cuts = [at, end]
         if end - at > 240:
-            inner = [m.end() for m in re.finditer(r"[.!?;:|]\s+", text[at : at + 8000])]
-            cuts = [at, *(at + cut for cut in inner), end]
-        for low, high in zip(cuts, cuts[1:], strict=False):
+            low = max(at, start - 4000)
+            inner = re.finditer(r"(?:(?<=[.!?])[*_)\"]*|\s·)\s+(?=[^a-z\s])", text[low : min(end, stop + 4000)])
+            cuts = [low, *(low + cut.end() for cut in inner), end]
+        for low, high in itertools.pairwise(cuts):
             piece = text[low:high]
-            if len(piece.strip()) > 2:
+            if high > start and low < stop and len(re.findall(r"\w", piece[:500])) > 2:
                 first = low + len(piece) - len(piece.lstrip())
-                yield first, min(low + len(piece.rstrip()), first + 500)
+                # A window of a very long line stays around the place that was found.
+                first = max(first, min(start - 200, high - 500)) if high - first > 500 else first
+                yield first, min(first + len(text[first:high].rstrip()), first + 500)
         at = end + 1
+
+
+def closeness(terms, text, low, high):
+    """Weigh the terms that are in text[low:high], and a third of those that are near it."""
+    near = text[max(0, low - 250) : high + 250]
+    found = 0.0
+    for term, weight in terms:
+        if term.search(text, low, high):
+            found += weight
+        elif term.search(near):
+            found += 0.35 * weight
+    return found
+
+
+def describe(terms, text, source, low, score, high, base, after):
+    """Describe a passage with its place, the definitions or headings around it and the terms that it has."""
+    names = enclosing(text, low)
+    around = " ".join([*names, str(source or "")])
+    near = text[max(0, low - 250) : high + 250]
+    has = [place for place, (term, _) in enumerate(terms) if term.search(around) or term.search(near)]
+    score += sum(
+        0.7 * terms[p][1] for p in has if terms[p][0].search(around) and not terms[p][0].search(text, low, high)
+    )
+    passage = {"score": round(score, 2), "line": text.count("\n", 0, low) + 1, "start": low, "text": text[low:high]}
+    passage["has"] = has
+    if source is not None:
+        passage["source"] = source
+    if names:
+        passage["in"] = names[:3]
+    if base >= 2:
+        passage["after"] = text[high : high + after]
+    return passage
 
 
 def enclosing(text, start):
@@ -41,73 +125,6 @@ def enclosing(text, start):
             level = len(found[3])
             names.append(found[4][:80])
     return names
-
-
-def explore(plan, context, grep, search):
-    """Return (the terms never found, the ranked passages) for a plan of terms, shapes and signs."""
-
-    def read(source):
-        return context if isinstance(context, str) else context[source]
-
-    places, terms, missing = {}, [], []
-    for pattern, weight, strong in plan["terms"]:
-        hits = grep(pattern, max_matches=1000, ignore_case=True)
-        terms.append((re.compile(pattern, re.I), weight / (1 + math.log10(max(1, len(hits))))))
-        if not hits:
-            missing.append(pattern)
-        if strong or len(hits) < 60:
-            for hit in hits:
-                places.setdefault((hit.get("source"), hit["start"], hit["start"] + 1), 0.0)
-    for pattern, weight in plan["shapes"]:
-        for hit in grep(pattern, max_matches=1000, ignore_case=plan["fold"]):
-            key = (hit.get("source"), hit["start"], hit["start"] + 1)
-            places[key] = max(places.get(key, 0.0), weight)
-    for rank, hit in enumerate(search(plan["query"], k=30)):
-        places.setdefault((hit.get("source"), hit["start"], hit["end"]), 1.5 / (1 + rank))
-
-    found = {}
-    signs = [(re.compile(pattern), weight) for pattern, weight in plan["signs"]]
-    for (source, start, stop), base in places.items():
-        text = read(source)
-        for low, high in pieces(text, start, stop):
-            if stop == start + 1 and not low <= start < high:
-                continue
-            score = base + sum(weight for sign, weight in signs if sign.search(text, low, high))
-            near = text[max(0, low - 250) : high + 250]
-            for term, weight in terms:
-                if term.search(text, low, high):
-                    score += weight
-                elif term.search(near):
-                    score += 0.35 * weight
-            if score > found.get((source, low), (0.0,))[0]:
-                found[source, low] = (score, high, base)
-    best = sorted(found.items(), key=lambda item: (-item[1][0], str(item[0])))[:200]
-    ranked = []
-    for (source, low), (score, high, base) in best:
-        text = read(source)
-        names = enclosing(text, low)
-        around = " ".join([*names, str(source or "")])
-        near = text[max(0, low - 250) : high + 250]
-        has = []
-        for place, (term, weight) in enumerate(terms):
-            if term.search(around) and not term.search(text, low, high):
-                score += 0.7 * weight
-            if term.search(around) or term.search(near):
-                has.append(place)
-        ranked.append((score, base, source, low, text[low:high], names, has))
-    ranked.sort(key=lambda item: (-item[0], str(item[2]), item[3]))
-    passages = []
-    for score, base, source, low, quote, names, has in ranked[: plan["keep"]]:
-        line = read(source).count("\n", 0, low) + 1
-        item = {"score": round(score, 2), "line": line, "start": low, "text": quote, "has": has}
-        if source is not None:
-            item["source"] = source
-        if names:
-            item["in"] = names[:3]
-        if base >= 5:
-            item["after"] = read(source)[low + len(quote) : low + len(quote) + plan["after"]]
-        passages.append(item)
-    return missing, passages
 
 
 def show(missing, passages, limit):

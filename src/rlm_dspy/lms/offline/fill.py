@@ -11,9 +11,9 @@ from rlm_dspy.lms.offline.answers import Finding, Passage
 from rlm_dspy.lms.offline.prompt import Field
 from rlm_dspy.lms.offline.question import Question, read
 
-_MONTHS = "january february march april may june july august september october november december".split()
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _GENERIC = frozenset(
-    "answer answers result results response output reply final_answer summary text completion value".split()
+    ("answer", "answers", "result", "results", "response", "output", "reply", "final_answer", "text", "value")
 )
 
 
@@ -68,6 +68,7 @@ def _own(field: Field, question: Question, finding: Finding, given: list[Passage
     extra = read(f"{field.name.replace('_', ' ')} {field.desc}")
     if not extra.terms or not finding.found:
         return finding
+
     def mark(passage: Passage) -> float:
         return sum(term.weight for term in extra.terms if re.search(term.pattern, passage.text, re.I))
 
@@ -87,7 +88,8 @@ def _typed(kind: str, finding: Finding, question: Question) -> Any:
         return None
     texts = [finding.answer, *(passage.text for passage in finding.passages)]
     if options := _options(kind):
-        return next((o for text in texts for o in options if re.search(rf"(?i)\b{re.escape(str(o))}\b", text)), None)
+        said = (o for text in texts for o in options if re.search(rf"(?i)\b{re.escape(str(o))}\b", text))
+        return next(said, None)
     base = kind.removeprefix("Optional[").split("|")[0].strip(" ]")
     if base.startswith(("list", "List", "tuple", "set", "Sequence")):
         return _items(kind, finding)
@@ -138,7 +140,7 @@ def _date(texts: list[str]) -> str | None:
         named = re.search(r"\b(\d{1,2})\.? (\w{3,9})\.? (\d{4})\b|\b(\w{3,9})\.? (\d{1,2}),? (\d{4})\b", text)
         if named:
             day, month, year = (named[1], named[2], named[3]) if named[1] else (named[5], named[4], named[6])
-            number = next((i for i, name in enumerate(_MONTHS, 1) if name.startswith(month.lower()[:3])), None)
+            number = next((i for i, name in enumerate(_MONTHS, 1) if name == month.lower()[:3]), None)
             if number:
                 return f"{year}-{number:02d}-{int(day):02d}"
     return None
@@ -159,7 +161,8 @@ def empty(kind: str) -> Any:
     if "None" in kind or kind.startswith("Optional"):
         return None
     if options := _options(kind):
-        return next((o for o in options if str(o).lower() in ("unknown", "none", "other", "n/a", "neutral")), options[0])
+        open_ones = ("unknown", "none", "other", "n/a", "neutral")
+        return next((option for option in options if str(option).lower() in open_ones), options[0])
     if kind.startswith(("list", "List", "tuple", "set", "Sequence")):
         return []
     if kind.startswith(("dict", "Dict", "Mapping")):

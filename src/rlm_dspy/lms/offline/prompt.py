@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from dspy.lm15 import Request
 
@@ -14,6 +15,8 @@ _VARIABLE = re.compile(
     r'"""\n(?P<text>.*?)\n?"""(?=\s*\Z|\n`\w+`(?: \([^\n]*\))?: )',
     re.M | re.S,
 )
+
+_REMINDER = re.compile(r"\n\nRespond with (?:the corresponding output fields|a JSON object)(?:(?!\n\n).)*\Z", re.S)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def fields(text: str) -> tuple[Field, ...]:
 
 def sections(text: str, names: list[str]) -> dict[str, str]:
     """Cut a user message at the markers of the known input fields."""
-    text = re.sub(r"\n\nRespond with (?:the corresponding output fields|a JSON object)(?:(?!\n\n).)*\Z", "", text, flags=re.S)
+    text = _REMINDER.sub("", text)
     marker = re.compile(r"^\[\[ ## (" + "|".join(map(re.escape, names)) + r") ## \]\]\n?", re.M)
     found = list(marker.finditer(text)) if names else []
     ends = [match.start() for match in found[1:]] + [len(text)]
@@ -122,7 +125,7 @@ def files(text: str) -> dict[str, str]:
     return {match[1]: text[match.end() : end] for match, end in zip(found, ends, strict=False)}
 
 
-def json_lines(text: str) -> list[dict[str, object]]:
+def json_lines(text: str) -> list[dict[str, Any]]:
     """Read the lines of a text that are JSON objects; others, and such as were cut, are passed over."""
     rows = []
     for line in text.splitlines():

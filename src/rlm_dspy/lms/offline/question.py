@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _STOP = frozenset(
-    """a an the of in on at to for from by with without within into onto and or not no nor is are was were be been
+    re.findall(
+        r"[\w']+",
+        """a an the of in on at to for from by with without within into onto and or not no nor is are was were be been
     being do does did done has have had can could will would shall should may might must it its this that these
     those there here what which who whom whose when where why how many much long often old i you he she we they me
     us them my your our their as if then than so such any some all each every both only just also about please tell
     give show find list name names named value values called set happen happened take takes get gets use used uses
-    using s t re ve according text document documents context file files say says there's mean means exactly one
-    ones own same other between during before after under over up out per via whether kind type""".split()
+    using s t re ve according text document documents context file files say says there's mean means exactly
+    stand stands one ones own same other between during before after under over up out per via whether kind type""",
+    )
 )
 # Words that tell the kind of question rather than its subject: they count, but little.
 _LIGHT = frozenset(
-    """default defaults class classes function functions method methods module modules raise raises raised throw
+    re.findall(
+        r"\w+",
+        """default defaults class classes function functions method methods module modules raise raises raised throw
     throws return returns define defined defines definition inherit inherits subclass subclasses extends base
     parameter parameters argument arguments option options constant variable error exception year date number
-    limit maximum minimum current implemented implement package project library name""".split()
+    limit maximum minimum current implemented implement package project library name compared compare fast slow
+    fastest slowest largest smallest best most status setting method attribute flag wrote""",
+    )
 )
 _KINDS: tuple[tuple[str, str], ...] = (
     ("default", r"\bdefaults?\b"),
@@ -35,13 +43,22 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("env", r"\benvironment variables?\b"),
     ("error", r"\b(?:which|what) (?:exception|error|warning)s?\b"),
     ("file", r"\b(?:which|what) (?:file|module|document)s?\b"),
-    ("value", r"\b(?:value|constant|port|version|limit|maximum|minimum|size|timeout|number|price|cost)\b"),
+    ("value", r"\b(?:value|constant|port|status|code|version|limit|maximum|minimum|size|timeout|number|price|cost)\b"),
     ("what", r"^\s*(?:what(?:'s| is| are| does)|explain|describe|define)\b"),
 )
+# The short forms that names in code use.
+_SHORT = {
+    "directory": "dir", "environment": "env", "variable": "var", "maximum": "max", "minimum": "min", 
+    "number": "n(?:um|_)",
+    "parameter": "param", "argument": "arg", "configuration": "conf", "temperature": "temp", "database": "db",
+    "message": "msg", "iteration": "iter", "temporary": "te?mp", "length": "len", "character": "char",
+    "second": "sec", "initial": "init", "application": "app", "repository": "repo", "document": "doc",
+}  # fmt: skip
 _DATE = (
     r"\b(?:1[5-9]|20)\d\d\b|\b(?:January|February|March|April|May|June|July|August|September|October"
     r"|November|December)\b"
 )
+_ROLE = r"(?:method|function|attribute|parameter|argument|constant|option|setting|flag)"
 _DEFINES = r"(?:class|def|function|func|fn|struct|interface|type|enum|trait|const|let|var)"
 SIGNS: dict[str, tuple[tuple[str, float], ...]] = {
     "default": ((r"(?i)\bdefaults?\b", 1.0),),
@@ -49,7 +66,8 @@ SIGNS: dict[str, tuple[tuple[str, float], ...]] = {
     "who": ((r"\b(?:by|author|maintainer|written|created|led)\b", 1.0), (r"[A-Z]\w+ [A-Z]\w+", 1.0)),
     "count": ((r"\d", 1.5),),
     "value": ((r"\d", 1.0),),
-    "env": ((r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", 2.0),),
+    "env": ((r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", 2.5),),
+    "raises": ((r"\braise\b", 1.5),),
     "error": ((r"\b\w+(?:Error|Exception|Warning)\b", 2.0),),
 }
 
@@ -78,12 +96,17 @@ class Question:
         return {
             "query": " ".join(term.text for term in self.terms) or self.text,
             "terms": [[term.pattern, term.weight, term.strong] for term in self.terms],
-            "shapes": [list(shape) for shape in _shapes(self.kind, self.subjects)],
-            "signs": [list(sign) for sign in (*SIGNS.get(self.kind, ()), *_DULL)],
+            "shapes": [list(shape) for shape in self._weighed()],
+            "signs": [list(sign) for sign in (*SIGNS.get(self.kind, ()), *_units(self.text), *_DULL)],
             "fold": not any(term.strong for term in self.terms),
             "keep": keep,
             "after": after,
         }
+
+    def _weighed(self) -> list[tuple[str, float]]:
+        # A common word is part of many names, so that a name with it tells little.
+        named = any(term.strong for term in self.terms)
+        return [(shape, weight if named else 0.4 * weight) for shape, weight in _shapes(self.kind, self.subjects)]
 
 
 # Lines that name things without telling anything about them.
@@ -94,24 +117,43 @@ _DULL = (
 )
 
 
+def _units(text: str) -> list[tuple[str, float]]:
+    """The measures that a question asks for."""
+    signs = []
+    if re.search(r"(?i)\bhow (?:much (?:memory|ram|space)|big|large)\b|\b(?:memory|file size)\b", text):
+        signs.append((r"\d\s?(?:[KMGT]i?B|bytes)\b", 2.5))
+    if re.search(r"(?i)\bhow (?:long|fast|slow|quick|much time)\b|\b(?:latency|duration|timeout)\b", text):
+        signs.append((r"\d\s?(?:ms|µs|s|sec|seconds?|minutes?|hours?|days?)\b", 2.5))
+    if re.search(r"(?i)\b(?:price|cost|how much does|expensive)\b", text):
+        signs.append((r"[$€£]\s?\d|\d\s?(?:dollars|euros|USD|EUR)\b", 2.0))
+    if many := re.search(r"(?i)\bhow many ((?:[\w-]+ ){0,2}?)([\w-]+)", text):
+        nouns = "|".join(_stem(word) for word in f"{many[1]} {many[2]}".split())
+        signs.append((rf"(?i)\d[\d,.]*\s+(?:[\w-]+\s+){{0,2}}?(?:{nouns})", 2.5))
+    return signs
+
+
 def read(text: str) -> Question:
     """Read a question."""
     kind = next((kind for kind, pattern in _KINDS if re.search(pattern, text, re.I)), "any")
     terms = _terms(text)
     strong = [term.pattern for term in terms if term.strong]
-    plain = [rf"\w*{re.escape(term.text)}\w*" for term in terms if not term.strong and term.weight >= 1]
-    return Question(text, kind, terms, tuple((strong or plain)[:4]))
+    plain = [rf"\w*{_stem(term.text)}\w*" for term in terms if term.weight >= 1 and " " not in term.text]
+    phrases = [term.pattern for term in terms if " " in term.text and not term.strong]
+    return Question(text, kind, terms, tuple(strong[:3] + phrases[:3] if strong else phrases[:2] + plain[:3]))
 
 
-def widen(question: Question) -> Question | None:
-    """Return the question with its names taken apart into words, or None if it has none to take apart."""
-    parts = [_parts(term.text) for term in question.terms if term.strong]
-    if not any(len(words) > 1 for words in parts):
+def widen(question: Question, missing: Collection[str]) -> Question | None:
+    """Return the question with the names that are nowhere taken apart into words, or None if there are none."""
+    apart = {term.text for term in question.terms if term.pattern in missing and len(_parts(term.text)) > 1}
+    if not any(term.strong and term.text in apart for term in question.terms):
         return None
     found: dict[str, Term] = {}
     for term in question.terms:
-        for word in _parts(term.text) if term.strong else [term.text]:
-            _add(found, word.lower(), 1.5 if term.strong else term.weight, False)
+        if term.text not in apart:
+            found[term.text.lower()] = term
+            continue
+        for word in _parts(term.text):
+            _add(found, word.lower(), 1.5, False)
     terms = tuple(found.values())
     return Question(question.text, question.kind, terms, tuple(rf"\w*{re.escape(t.text)}\w*" for t in terms[:4]))
 
@@ -124,13 +166,20 @@ def _terms(text: str) -> tuple[Term, ...]:
     found: dict[str, Term] = {}
     for quoted in re.findall(r"[`\"“]([^`\"“”\n]{2,60})[`\"”]", text):
         _add(found, quoted.strip(), 4.0, True)
-    words = re.findall(r"-{0,2}[^\W_](?:[\w.'’-]*\w)?|_\w+", text)
+    words = re.findall(r"-{0,2}[^\W_](?:[\w.'\u2019-]*\w)?|_\w+", text)
     for place, word in enumerate(words):
-        word = re.sub(r"['’]s$", "", word)
+        word = re.sub(r"['\u2019]s$", "", word)
         # A dotted name is looked up by its parts; the last is what is asked for.
         parts = word.split(".") if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", word) else [word]
-        for part in parts:
-            _add_word(found, part, first=place == 0, dotted=len(parts) > 1)
+        for part in parts[:-1]:
+            _add(found, part, 1.0, False)
+        _add_word(found, parts[-1], first=place == 0, dotted=len(parts) > 1)
+    for named in re.findall(r"\b([A-Z]\w+) (?:class|exception|module)\b|\b(?:class|exception) ([A-Z]\w+)", text):
+        _add(found, named[0] or named[1], 4.0, True)
+    for named in re.findall(rf"(?i)\b(\w+) {_ROLE}\b|\b{_ROLE} (\w+)", text):
+        for name in named:
+            if name and name.lower() not in _STOP | _LIGHT:
+                _add(found, name, 4.0, True)
     _add_phrases(found, words)
     return tuple(sorted(found.values(), key=lambda term: -term.weight)[:14])
 
@@ -148,10 +197,13 @@ def _add_word(found: dict[str, Term], word: str, *, first: bool, dotted: bool) -
 
 
 def _add(found: dict[str, Term], text: str, weight: float, strong: bool) -> None:
-    body = re.escape(text) if strong else _stem(text)
+    proper = not strong and text[:1].isupper()
+    body = re.escape(text.removesuffix("s") if proper else text) if strong or proper else _stem(text)
     edge = r"\b" if text[:1].isalnum() or text[:1] == "_" else ""
     left = edge if strong else r"(?:\b|_)"
     right = (r"\b" if re.search(r"\w$", text) else "") if strong else r"\w*"
+    if proper:
+        right = r"s?(?:\b|_)"
     key = text.lower()
     if key not in found or found[key].weight < weight:
         found[key] = Term(text, f"{left}{body}{right}", weight, strong)
@@ -161,20 +213,31 @@ def _stem(word: str) -> str:
     lower = word.lower()
     for ending in ("ations", "ation", "ingly", "ings", "ing", "ies", "ied", "edly", "ed", "es", "s", "ly", "e", "y"):
         if lower.endswith(ending) and len(lower) - len(ending) >= 4:
-            return re.escape(lower[: -len(ending)])
-    return re.escape(lower)
+            return _either(lower, re.escape(lower[: -len(ending)]))
+    return _either(lower, re.escape(lower))
+
+
+def _either(word: str, stem: str) -> str:
+    short = next((short for full, short in _SHORT.items() if word in (full, full + "s", full[:-1] + "ies")), None)
+    return f"(?:{stem}|{short})" if short else stem
 
 
 def _add_phrases(found: dict[str, Term], words: list[str]) -> None:
     """Add neighbouring words also as the identifiers that people make of them."""
-    for left, right in zip(words, words[1:], strict=False):
-        pair = (left.lower(), right.lower())
-        if any(word in _STOP or not word.isalpha() for word in pair) or pair[0] in {"default", "which"}:
-            continue
-        joined = "[ _-]?".join(_stem(word) for word in pair)
-        found.setdefault(
-            " ".join(pair), Term(" ".join(pair), rf"(?:\b|_){joined}\w*", 2.0, False)
-        )
+    for place in range(len(words) - 1):
+        pair = words[place : place + 2]
+        if pair[1].lower() == "of" and place + 2 < len(words):
+            _add_phrase(found, [pair[0], words[place + 2]])
+            pair = [words[place + 2], pair[0]]
+        _add_phrase(found, pair)
+
+
+def _add_phrase(found: dict[str, Term], pair: list[str]) -> None:
+    pair = [word.lower() for word in pair]
+    if any(word in _STOP or not word.isalpha() for word in pair) or pair[0] in ("default", "which"):
+        return
+    joined = "[ _-]?".join(_stem(word) for word in pair)
+    found.setdefault(" ".join(pair), Term(" ".join(pair), rf"(?:\b|_){joined}\w*", 2.0, False))
 
 
 def _shapes(kind: str, subjects: tuple[str, ...]) -> list[tuple[str, float]]:
@@ -189,6 +252,8 @@ def _shapes(kind: str, subjects: tuple[str, ...]) -> list[tuple[str, float]]:
                 shapes += [(rf"\|\s*`?{subject}`?\s*\|", 4.0)]
             case "value" | "count" | "env":
                 shapes += [(assigned + r"(?::[^=\n]{1,60})?=\s*[^=\s]", 4.0), (assigned + r":\s*\S", 2.0)]
+                if kind == "env":
+                    shapes += [(r"(?:environ(?:\.get)?|getenv|env)\s*[\[(]\s*[\"']", 4.0)]
             case "raises":
                 shapes += [(rf"\braise\s+(?:\w+\.)*{subject}", 6.0), (rf"\bthrow\s+new\s+{subject}", 6.0)]
                 shapes += [(defines, 2.0)]
@@ -198,5 +263,10 @@ def _shapes(kind: str, subjects: tuple[str, ...]) -> list[tuple[str, float]]:
                 shapes += [(defines, 2.0)]
             case _:
                 shapes += [(defines, 6.0), (assigned + r"(?::[^=\n]{1,60})?=[^=]", 2.5)]
-                shapes += [(rf"(?m)^\W{{0,6}}{subject}[`*\"]*\s*(?:\([^)\n]*\))?\s*(?:is|are|means|[—–:-])\s", 4.0)]
+                shapes += [
+                    (
+                        rf"(?m)(?:^|[.;·*`])\W{{0,6}}{subject}[`*\"]*\s*(?:\([^)\n]*\))?\s*(?:is|are|means|[\u2013\u2014:-])\s",
+                        5.0,
+                    )
+                ]
     return shapes
