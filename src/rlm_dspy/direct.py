@@ -15,7 +15,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
-from rlm_dspy.driver import clean, holds_evidence, is_context, jsonable, rendering
+from rlm_dspy.driver import clean, holds_evidence, jsonable, quotable, rendering
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.module import translated, within
@@ -106,7 +106,7 @@ class _Call:
 
     def finish(self, outputs: dict[str, Any]) -> Run:
         """Locate the evidence in place and close the record."""
-        contexts = {name: value for name, value in self.values.items() if is_context(value) and name != "question"}
+        contexts = quotable(self.values)
         for name, field in self.program.signature.output_fields.items():
             if holds_evidence(field.annotation) and isinstance(outputs[name], list):
                 outputs[name][:] = [self._locate(item, contexts) for item in outputs[name]]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rlm_dspy.module import RLM
 
 EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
+QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
 STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
 _CHAT = dspy.ChatAdapter(use_json_adapter_fallback=False)
 
@@ -112,7 +113,7 @@ class Session:
 
     def _verify(self, outputs: dict[str, Any], strict: bool) -> tuple[dict[str, Any], str | None]:
         """Locate evidence outputs in the context; what is not there is refused while ``strict``, then flagged."""
-        contexts = {n: v for n, v in self.values.items() if is_context(v)}
+        contexts = quotable(self.values)
         found: list[Evidence] = []
         for name, field in self.rlm.signature.output_fields.items():
             if not holds_evidence(field.annotation) or not outputs[name]:
@@ -279,6 +280,12 @@ def clean(text: str) -> str:
 def is_context(value: Any) -> bool:
     """Tell whether evidence may quote ``value``: a text or a corpus."""
     return isinstance(value, str) or hasattr(value, "sandbox_index")
+
+
+def quotable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that evidence may quote: contexts, but not the question that is put to them."""
+    contexts = {name: value for name, value in values.items() if is_context(value)}
+    return {name: value for name, value in contexts.items() if name not in QUESTIONS} or contexts
 
 
 def main_context(values: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ import dspy
 from dspy.adapters.utils import translate_field_type
 
 WHOLE = 20_000  # inputs up to this many characters are shown whole
+FILES = 60  # of a corpus, this many files are listed
 PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
 
 ACTION_STRATEGY = """Answer from data that lives in the variables of a Python REPL, not in this prompt.
@@ -111,13 +112,15 @@ def variable(name: str, value: Any, desc: str, *, main: bool) -> str:
     shown, whole = preview(text)
     size = _size(value, text)
     state = "whole" if whole else "begins and ends"
+    if hasattr(value, "sandbox_index"):
+        state = "its files (text by name: `" + name + "[…]`)"
     role = "; the main context, also `P`" if main else ""
     about = f" ({desc})" if desc else ""
     return f'`{name}`{about}: {kind}, {size}{role}, {state}:\n"""\n{shown}\n"""'
 
 
 def _size(value: Any, text: str) -> str:
-    if hasattr(value, "items") and hasattr(value, "chars") and hasattr(value, "__len__"):
+    if hasattr(value, "sandbox_index"):
         return f"{len(value):,} files, {value.chars:,} characters"
     if isinstance(value, str):
         return f"{len(text):,} characters, {text.count(chr(10)) + 1:,} lines"
@@ -126,14 +129,23 @@ def _size(value: Any, text: str) -> str:
     return f"{len(text):,} characters"
 
 
+def listing(corpus: Any) -> str:
+    """Render a corpus as its files with their lines, and how to reach their text."""
+    files = corpus.sandbox_index()["files"]
+    lines = [f"{file['name']} ({file['lines']:,} lines)" for file in files[:FILES]]
+    if len(files) > FILES:
+        lines.append(f"… and {len(files) - FILES:,} more")
+    return "\n".join(lines)
+
+
 def _text(value: Any) -> str:
-    """Render a value as text: itself, a corpus as its file list and first lines, anything else as JSON or its repr."""
+    """Render a value as text: itself, a corpus as its file list, anything else as JSON or its repr."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
         return repr(value[:WHOLE])
-    if hasattr(value, "outline"):
-        return str(value.outline())
+    if hasattr(value, "sandbox_index"):
+        return listing(value)
     if hasattr(value, "rlm_preview"):
         return str(value.rlm_preview())
     if hasattr(value, "model_dump_json"):
