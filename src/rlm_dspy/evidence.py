@@ -26,7 +26,7 @@ _QUOTES = "\"'`\u00b4\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _SPACE = r"[\s\u00a0\u200b\ufeff]+"
 _PIECES = re.compile(rf"(?P<space>{_SPACE})|(?P<dots>…|\.\.\.)|(?P<word>\w+)|(?P<other>.)", re.DOTALL)
-_OUTER = " \t\r\n\u2026" + _QUOTES
+_OUTER = " \t\r\n\u00a0\u200b\ufeff\u2026" + _QUOTES
 _PLACE = re.compile(
     r"(?P<path>.*?)(?:#L|:\s*(?:line\s*)?|\s+line\s+|^lines?\s+)(?P<line>\d+)(?:\s*[-\u2013:].*)?", re.DOTALL
 )

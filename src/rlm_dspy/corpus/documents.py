@@ -146,6 +146,10 @@ class Corpus:
     def __deepcopy__(self, memo: dict[int, Any]) -> Corpus:
         return self
 
+    def toDict(self) -> str:
+        """Stand for this corpus where DSPy saves examples and demos: as the short rendering."""
+        return repr(self)
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         # A corpus is validated by its type alone and serialised as its short rendering, never as its text.

@@ -26,6 +26,10 @@ MAX_FILE_BYTES = 200_000_000
 _Path = str | os.PathLike[str]
 
 
+class _NotReadError(Exception):
+    """A file was left out for the reason that is the message."""
+
+
 @dataclass(frozen=True)
 class _Root:
     """Something that was named: as it was typed, where it is, and what is wanted of it."""
@@ -109,7 +113,8 @@ class _Reader:
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
         if not any(document.text.strip() for document in self._documents.values()):
-            raise CorpusError(_nothing(", ".join(map(_shown, typed)), self._skipped))
+            blank = [Skipped(name, "only white space") for name in self._documents]
+            raise CorpusError(_nothing(", ".join(map(_shown, typed))[:200], self._skipped + blank))
         return Corpus(self._documents.values(), sorted(self._skipped, key=lambda one: one.name))
 
     def _take_named(self, root: _Root) -> None:
@@ -125,23 +130,26 @@ class _Reader:
         self._read.add(found.path)
         try:
             data = _load(found.path, self._choice.max_file_bytes, follow)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            self._skipped.append(Skipped(found.name, f"unreadable: {reason or error}"))
-            return
-        self._add_data(data, found.name, found.path)
+        except OSError as error:
+            self._skip(found.name, f"unreadable: {error.strerror}")
+        except _NotReadError as error:
+            self._skip(found.name, str(error))
+        else:
+            self._add_data(data, found.name, found.path)
 
-    def _add_data(self, data: bytes | str, name: str, path: str) -> None:
-        reason = data if isinstance(data, str) else _why_not(data, self._choice)
-        if reason or isinstance(data, str):
-            self._skipped.append(Skipped(name, reason or "unreadable"))
+    def _add_data(self, data: bytes, name: str, path: str) -> None:
+        if reason := _why_not(data, self._choice):
+            self._skip(name, reason)
             return
         text, note = decode(data)
         if not text:
-            self._skipped.append(Skipped(name, "empty"))
+            self._skip(name, "empty")
             return
         name = self._unique(name, path)
         self._documents[name] = Document.of(name, text, size=len(data), note=note)
+
+    def _skip(self, name: str, reason: str) -> None:
+        self._skipped.append(Skipped(name, reason))
 
     def _unique(self, name: str, path: str) -> str:
         """Lengthen a name that is taken by the folders above it, or number it if that does not help."""
@@ -204,17 +212,17 @@ def _secret_path(path: str) -> bool:
     return is_secret(os.path.basename(path), os.path.basename(os.path.dirname(path)))
 
 
-def _load(path: str, limit: int, follow: bool) -> bytes | str:
-    """Read a regular file, or say why not; opening never waits, as a pipe would make it."""
+def _load(path: str, limit: int, follow: bool) -> bytes:
+    """Read a regular file, or raise what says why not; opening never waits, as a pipe would make it."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     if not follow:
         flags |= getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            return "not a regular file"
+            raise _NotReadError("not a regular file")
         if status.st_size > limit:
-            return _too_large(limit)
+            raise _NotReadError(_too_large(limit))
         return file.read(limit + 1)
 
 

@@ -235,6 +235,9 @@ def count_lines(text: str) -> int:
 
 # Arguments
 
+# What may make a pattern that begins with ".*" match elsewhere than from a line's start, or over its end.
+_ACROSS_LINES = re.compile(r"^\.\*[?+{]|\||\(\?|\[\^|\n|\\[\dnsWDxuUN]")
+
 
 def _count(name: str, value: Any, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -256,7 +259,7 @@ def _compile(pattern: Any, ignore_case: bool) -> "re.Pattern[str]":
     if not isinstance(pattern, str) or not pattern:
         raise ValueError(f"pattern must be a non-empty string or a compiled regular expression, not {pattern!r}")
     # A leading ".*" matches from the line's start or not at all: saying so spares a scan per character.
-    anchored = pattern.startswith(".*") and not re.search(r"^\.\*[?+]|\||\\\d|\(\?", pattern)
+    anchored = pattern.startswith(".*") and not _ACROSS_LINES.search(pattern)
     try:
         return re.compile("^" + pattern if anchored else pattern, re.M | (re.I if ignore_case else 0))
     except (re.error, OverflowError, RecursionError) as error:
