@@ -30,7 +30,9 @@ def explore(plan, context, grep, search):
             if score > found.get((source, low), (0.0,))[0]:
                 found[source, low] = (score, high, base)
     best = sorted(found.items(), key=lambda item: (-item[1][0], str(item[0])))[:200]
-    passages = [describe(terms, read(source), source, low, *scored, plan["after"]) for (source, low), scored in best]
+    passages = []
+    for (source, low), (score, high, base) in best:
+        passages.append(describe(terms, read(source), source, (low, high), score, base >= 2 and plan["after"]))
     passages.sort(key=lambda passage: (-passage["score"], str(passage.get("source")), passage["start"]))
     for place, passage in enumerate(passages):
         if place >= 8:
@@ -91,12 +93,13 @@ def closeness(terms, text, low, high):
     return found
 
 
-def describe(terms, text, source, low, score, high, base, after):
+def describe(terms, text, source, place, score, after):
     """Describe a passage with its place, the definitions or headings around it and the terms that it has."""
+    low, high = place
     names = enclosing(text, low)
     around = " ".join([*names, str(source or "")])
     near = text[max(0, low - 250) : high + 250]
-    has = [place for place, (term, _) in enumerate(terms) if term.search(around) or term.search(near)]
+    has = [number for number, (term, _) in enumerate(terms) if term.search(around) or term.search(near)]
     score += sum(
         0.7 * terms[p][1] for p in has if terms[p][0].search(around) and not terms[p][0].search(text, low, high)
     )
@@ -106,7 +109,7 @@ def describe(terms, text, source, low, score, high, base, after):
         passage["source"] = source
     if names:
         passage["in"] = names[:3]
-    if base >= 2:
+    if after:
         passage["after"] = text[high : high + after]
     return passage
 

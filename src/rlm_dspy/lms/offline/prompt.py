@@ -11,7 +11,7 @@ from dspy.lm15 import Request
 
 _FIELD = re.compile(r"^\s*(?:\d+\.|-) `(\w+)` \((.+?)\)(?=[:.]?(?:\s|$))[:.]?[ \t]*(.*)$", re.M)
 _VARIABLE = re.compile(
-    r"^`(?P<name>\w+)`(?: \([^\n]*\))?: (?P<about>[^\n]*), (?P<state>whole|begins and ends):\n"
+    r"^`(?P<name>\w+)`(?: \([^\n]*\))?: (?P<about>[^\n]*), (?P<state>whole|begins and ends|its files[^\n]*):\n"
     r'"""\n(?P<text>.*?)\n?"""(?=\s*\Z|\n`\w+`(?: \([^\n]*\))?: )',
     re.M | re.S,
 )
