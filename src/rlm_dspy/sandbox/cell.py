@@ -1,0 +1,226 @@
+"""One cell's conversation with the worker: a small state machine with a clock.
+
+The clock stands still while a host call is being served. When it runs out the cell is interrupted, again and
+again for a moment, then killed. Whatever arrives out of turn ends the session's process, never the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .crew import Crew
+from .link import Link, Message, ProtocolError, WorkerGoneError
+from .worker import values
+
+GRACE_SECONDS = 1.0
+COPY_SECONDS = 5.0
+NUDGE_SECONDS = 0.02
+MAX_CALLS = 100_000
+MAX_WAITING = 1_000
+MAX_ERROR = 4_000
+
+Tools = Mapping[str, Callable[..., Any]]
+
+_PATH = re.compile(r"(?<![\w.:/…])(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/([\w.+@-]+)")
+
+
+@dataclass
+class Ending:
+    """How a cell ended, as the host saw it."""
+
+    how: str  # "result", "killed" (after its time), "gone" (by itself) or "protocol"
+    result: Message = field(default_factory=dict)
+    detail: str = ""
+    timed_out: bool = False
+    interrupted: bool = False
+    seconds: float = 0.0
+    saved: bool = False
+
+
+class Cell:
+    """Plays one cell to its end."""
+
+    def __init__(self, link: Link, crew: Crew, tools: Tools, number: int, timeout: float) -> None:
+        self.link = link
+        self.crew = crew
+        self.tools = tools
+        self.number = number
+        self.timeout = timeout
+        self.spent = 0.0
+        self.saved = False
+        self.calls = 0
+        self.stop = threading.Event()
+        self._context = contextvars.copy_context()
+        self._waiting: set[int] = set()
+        self._lock = threading.Lock()
+        self._over = False
+        self._charged = time.monotonic()
+
+    def play(self, message: Message, descriptors: list[int]) -> Ending:
+        """Send the cell and serve it until it ends, one way or another."""
+        self._charged = time.monotonic()
+        ending = Ending("gone")
+        try:
+            self.link.wake(forks=2 if message["save"] else 0)
+            self.link.send(message, descriptors)
+            ending = self._serve()
+            if ending.how == "result":
+                self._await_copies(ending.result)
+                self.link.rest()
+        except WorkerGoneError as error:
+            ending = Ending("gone", detail=str(error), timed_out=ending.timed_out)
+        except ProtocolError as error:
+            ending = Ending("protocol", detail=str(error))
+        finally:
+            with self._lock:
+                self._over = True
+        ending.seconds = self.spent
+        ending.saved = self.saved
+        return ending
+
+    def _await_copies(self, result: Message) -> None:
+        """Hear from each copy that was forked; it may speak after the result."""
+        deadline = time.monotonic() + COPY_SECONDS
+        while self.link.copies_due(result):
+            found = self.link.receive(deadline)
+            if found is None:
+                raise ProtocolError("a fork is unaccounted for")
+            if found[1]["t"] == "call":  # from a thread that outlives the cell
+                self._call(found[1])
+            else:
+                self._handle(*found)
+
+    def _serve(self) -> Ending:
+        while True:
+            if self.stop.is_set():
+                return self._end_early(timed_out=False)
+            self._charge()
+            left = self.timeout - self.spent
+            if left <= 0:
+                return self._end_early(timed_out=True)
+            with self._lock:
+                pause = 0.05 if self._waiting else left
+            found = self.link.receive(time.monotonic() + min(pause, left))
+            if found is not None:
+                result = self._handle(*found)
+                if result is not None:
+                    self._charge()
+                    return Ending("result", result, interrupted=self.stop.is_set())
+
+    def _charge(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if not self._waiting:
+                self.spent += now - self._charged
+            self._charged = now
+
+    def _end_early(self, *, timed_out: bool) -> Ending:
+        """Interrupt the cell until it gives in, or its grace is over."""
+        end = time.monotonic() + GRACE_SECONDS
+        with self._lock:
+            self._waiting.clear()
+        while time.monotonic() < end:
+            self.link.interrupt()
+            found = self.link.receive(min(end, time.monotonic() + NUDGE_SECONDS))
+            if found is not None and found[1]["t"] != "call":
+                result = self._handle(*found)
+                if result is not None:
+                    return Ending("result", result, timed_out=timed_out, interrupted=not timed_out)
+        return Ending("killed", timed_out=timed_out, interrupted=not timed_out)
+
+    # -- messages --------------------------------------------------------------------------------------------
+
+    def _handle(self, pid: int, message: Message) -> Message | None:
+        """Act on one frame; return it if it is the result."""
+        kind = message["t"]
+        if kind == "standby" and message.get("n") == self.number:
+            self.link.adopt(pid)
+            self.saved = True
+            return None
+        assert self.link.active is not None
+        if pid != self.link.active.pid:
+            raise ProtocolError("a frame from the wrong process")
+        if kind == "call":
+            self._call(message)
+            return None
+        if kind == "result" and message.get("n") == self.number:
+            return message
+        raise ProtocolError(f"unexpected {kind[:20]!r}")
+
+    def _call(self, message: Message) -> None:
+        number, name, arguments, keywords = _checked(message)
+        self.calls += 1
+        with self._lock:
+            if number in self._waiting:
+                raise ProtocolError("a call number twice")
+            crowded = len(self._waiting) >= MAX_WAITING or self.calls > MAX_CALLS
+        generation = self.link.generation
+        tool = self.tools.get(name)
+        if tool is None or crowded:
+            text = f"{name[:80]}() is not available" if tool is None else "too many host calls at once"
+            self._answer(generation, number, {"e": {"name": "RuntimeError", "text": text}})
+            return
+        self._charge()
+        with self._lock:
+            self._waiting.add(number)
+        context = self._context.copy()
+        self.crew.submit(lambda: self._answer(generation, number, context.run(_served, tool, arguments, keywords)))
+
+    def _answer(self, generation: int, number: int, body: Message) -> None:
+        self._charge()
+        with self._lock:
+            self._waiting.discard(number)
+        if self.link.generation != generation:
+            return
+        try:
+            self.link.send({"t": "ret", "id": number, **body})
+        except WorkerGoneError:
+            return
+
+
+def _checked(message: Message) -> tuple[int, str, list[Any], dict[str, Any]]:
+    number, name = message.get("id"), message.get("name")
+    arguments, keywords = message.get("a"), message.get("k")
+    if type(number) is not int or not 0 < number < 2**53 or not isinstance(name, str):
+        raise ProtocolError("malformed call")
+    if not isinstance(arguments, list) or not isinstance(keywords, dict):
+        raise ProtocolError("malformed arguments")
+    try:
+        plain = [values.decode(item, as_dict) for item in arguments]
+        named = {key: values.decode(item, as_dict) for key, item in keywords.items()}
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"malformed arguments: {error}") from None
+    return number, name, plain, named
+
+
+def as_dict(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Show a dataclass of the sandbox as a plain dict on the host."""
+    return fields
+
+
+def _served(tool: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> Message:
+    """Call a host function and return the answer; its failure is an answer too."""
+    try:
+        value = tool(*arguments, **keywords)
+        if inspect.isawaitable(value):
+            value = asyncio.run(_awaited(value))
+        return {"v": values.encode(value)}
+    except BaseException as error:
+        return {"e": {"name": type(error).__name__, "text": without_paths(str(error))[:MAX_ERROR]}}
+
+
+async def _awaited(value: Any) -> Any:
+    return await value
+
+
+def without_paths(text: str) -> str:
+    """Shorten absolute paths of this machine to their last part, for text that a model will see."""
+    return _PATH.sub(r"…/\1", text)

@@ -1,0 +1,154 @@
+"""Taking the host's values apart for the journey: small ones as JSON, large ones as sealed memory.
+
+A text, bytes or corpus is written once into an anonymous file that nobody can change any more; the worker
+maps it, and so do its copies. What cannot cross is refused here, by name, before any code runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from .errors import HandoverError
+from .worker import values
+
+LARGE = 1 << 16
+PIECE = 8 << 20
+F_ADD_SEALS, ALL_SEALS = 1033, 0x0F
+FORBIDDEN = frozenset({"SUBMIT", "FINAL", "FINAL_VAR", "__builtins__", "__name__"})
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """A corpus that can cross as mapped bytes instead of as objects."""
+
+    def sandbox_index(self) -> dict[str, Any]:
+        """Return where each file lies: ``{"files": [{"name", "kind", "start", "stop", "chars", "lines"}, …]}``."""
+        ...
+
+    def sandbox_chunks(self) -> Iterable[bytes]:
+        """Yield the UTF-8 text of the files, one after the other."""
+        ...
+
+
+@dataclass
+class Parcel:
+    """One variable on its way: the message, and a descriptor if the body travels apart."""
+
+    message: dict[str, Any]
+    descriptors: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close the host's copies of the descriptors."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+def pack(name: str, value: Any) -> Parcel:
+    """Prepare ``value`` to become the variable ``name``.
+
+    Raises:
+        HandoverError: the name or the value cannot be a variable of the sandbox.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or name in FORBIDDEN:
+        raise HandoverError(f"{name!r} cannot be the name of a variable in the sandbox")
+    try:
+        return _pack(name, value)
+    except (TypeError, ValueError) as error:
+        raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {error}") from None
+
+
+def _pack(name: str, value: Any) -> Parcel:
+    if type(value) is str and len(value) >= LARGE:
+        return _pack_text(name, value)
+    if type(value) in (bytes, bytearray) and len(value) >= LARGE:
+        return _apart({"name": name, "kind": "bytes"}, _pieces(value))
+    if isinstance(value, Mapped) and not isinstance(value, type):
+        return _apart({"name": name, "kind": "corpus", "index": value.sandbox_index()}, value.sandbox_chunks())
+    if hasattr(value, "sandbox_assignment") and hasattr(value, "to_sandbox"):
+        return _pack_serializable(name, value)
+    encoded = values.encode(value)
+    text = json.dumps(encoded, separators=(",", ":"))
+    if len(text) >= LARGE:
+        return _apart({"name": name, "kind": "json"}, _pieces(text.encode("ascii")))
+    return Parcel({"name": name, "kind": "value", "v": encoded})
+
+
+def _pack_serializable(name: str, value: Any) -> Parcel:
+    """Pack DSPy's ``SandboxSerializable``: its data crosses, then its own two pieces of code run."""
+    data = value.to_sandbox()
+    raw = f"_{name}_data"
+    try:
+        payload: Any = data.decode("utf-8") if isinstance(data, bytes) else str(data)
+    except UnicodeDecodeError:
+        payload = data
+    parcel = _pack(raw, payload)
+    assignment = value.sandbox_assignment(name, raw)
+    parcel.message["run"] = [code for code in (value.sandbox_setup(), assignment, f"del {raw}") if code.strip()]
+    return parcel
+
+
+def _pack_text(name: str, text: str) -> Parcel:
+    """Pack a long text in the fixed width in which Python itself stores it."""
+    width = 1 if text.isascii() else _width(text)
+    message = {"name": name, "kind": "text", "width": width, "chars": len(text), "ascii": text.isascii()}
+    codec = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
+    errors = "surrogatepass" if width > 1 else "strict"
+    pieces = (text[at : at + PIECE].encode(codec, errors) for at in range(0, len(text), PIECE))
+    return _apart(message, pieces, pad=width)
+
+
+def _width(text: str) -> int:
+    """Return the bytes per character of CPython's storage of a text that is not ASCII."""
+    width = 1
+    for at in range(0, len(text), PIECE):
+        piece = text[at : at + PIECE]
+        if width == 1:
+            try:
+                piece.encode("latin-1")
+                continue
+            except UnicodeEncodeError:
+                width = 2
+        if len(piece.encode("utf-16-le", "surrogatepass")) != 2 * len(piece):
+            return 4
+    return width
+
+
+def _pieces(data: bytes | bytearray) -> Iterator[memoryview]:
+    view = memoryview(data)
+    for at in range(0, len(view), PIECE):
+        yield view[at : at + PIECE]
+
+
+def _apart(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
+    descriptor = _anonymous_file()
+    parcel = Parcel(message, [descriptor])
+    try:
+        size = 0
+        for chunk in chunks:
+            view = memoryview(chunk)
+            size += len(view)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        if pad:
+            size += os.write(descriptor, bytes(pad))  # Python's strings end in a null character
+        message["size"] = size
+        if sys.platform == "linux":
+            fcntl.fcntl(descriptor, F_ADD_SEALS, ALL_SEALS)
+    except BaseException:
+        parcel.close()
+        raise
+    return parcel
+
+
+def _anonymous_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("rlm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,331 @@
+"""The host's end of one session: frames, the worker's processes, and the way back to the sleeping copy.
+
+Every frame is hostile: sizes are capped before memory is reserved, JSON is strict, and the kernel (not the
+frame) tells which process wrote it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import secrets
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any, NoReturn
+
+from .zygote import CREDENTIALS, SCM_CREDENTIALS, Grant, Zygote
+
+MAX_FRAME = 32 << 20
+CHUNK = 1 << 18
+SEND_SECONDS = 10.0
+KILL_SECONDS = 5.0
+TOKEN = 16
+_LENGTH = struct.Struct("<I")
+_LINUX = sys.platform == "linux"
+
+Message = dict[str, Any]
+
+
+class ProtocolError(Exception):
+    """The worker sent what no honest worker sends."""
+
+
+class WorkerGoneError(Exception):
+    """The worker ended."""
+
+
+class Process:
+    """A process of the session that can be signalled without hitting another that took its number."""
+
+    def __init__(self, pid: int, group: int) -> None:
+        self.pid = pid
+        self.descriptor = -1
+        if _LINUX:
+            self.descriptor = os.pidfd_open(pid)
+            if os.getpgid(pid) != group:  # checked after opening, so the number cannot have changed hands
+                os.close(self.descriptor)
+                raise ProtocolError("a stranger spoke")
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing happens if the process is gone."""
+        with contextlib.suppress(OSError):
+            if self.descriptor >= 0:
+                signal.pidfd_send_signal(self.descriptor, number)
+            elif not _LINUX:
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the process and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        if self.descriptor >= 0:
+            watch = select.poll()
+            watch.register(self.descriptor, select.POLLIN)
+            watch.poll(KILL_SECONDS * 1000)
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Link:
+    """The sockets and processes of one session."""
+
+    def __init__(self, zygote: Zygote, config: dict[str, Any]) -> None:
+        self.zygote = zygote
+        self.generation = 0
+        self.grant = Grant()
+        self.standbys = 0
+        self.standby: Process | None = None
+        self.active: Process | None = None
+        self._incoming = bytearray()
+        self._frames: deque[tuple[int, bytes]] = deque()
+        self._writing = threading.Lock()
+        self._channel, theirs = socket.socketpair()
+        self._control, theirs_too = socket.socketpair()
+        if _LINUX:
+            self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        try:
+            with theirs, theirs_too:
+                zygote.spawn(config, theirs.fileno(), theirs_too.fileno())
+            self._watch()
+            pid, message = self._next(time.monotonic() + 30)
+            if message.get("t") != "hello":
+                raise ProtocolError("no greeting")
+            self.active = Process(pid, zygote.group)
+            zygote.members.add(pid)
+        except BaseException:
+            self.close()
+            raise
+        self._watch()
+        self._allow_forks(0)
+
+    def _watch(self) -> None:
+        self._poll = select.poll()
+        self._poll.register(self._channel, select.POLLIN)
+        if self.active is not None and self.active.descriptor >= 0:
+            self._poll.register(self.active.descriptor, select.POLLIN)
+
+    def _allow_forks(self, count: int) -> None:
+        assert self.active is not None
+        self.grant.left = count
+        self.zygote.grant(self.active.pid, self.grant)
+
+    # -- frames ----------------------------------------------------------------------------------------------
+
+    def send(self, message: Message, descriptors: list[int] | None = None) -> None:
+        """Write one frame, with descriptors attached to its beginning.
+
+        Raises:
+            WorkerGoneError: nobody takes the frame.
+        """
+        body = json.dumps(message, separators=(",", ":")).encode("ascii")
+        view = memoryview(_LENGTH.pack(len(body)) + body)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        deadline = time.monotonic() + SEND_SECONDS
+        with self._writing:
+            try:
+                while view:
+                    sent = self._push(view, rights)
+                    if sent:
+                        view, rights = view[sent:], []
+                    elif not self._writable(deadline):
+                        raise WorkerGoneError("the worker does not read")
+            except OSError as error:
+                raise WorkerGoneError(str(error)) from None
+
+    def _push(self, view: memoryview, rights: list[Any]) -> int:
+        try:
+            return self._channel.sendmsg([view], rights, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def _writable(self, deadline: float) -> bool:
+        watch = select.poll()
+        watch.register(self._channel, select.POLLOUT)
+        return bool(watch.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+    def receive(self, deadline: float) -> tuple[int, Message] | None:
+        """Return the next frame and the process that wrote it, None at the deadline.
+
+        Raises:
+            WorkerGoneError: the worker ended.
+            ProtocolError: the frame is malformed.
+        """
+        while not self._frames:
+            if not self._wait(deadline):
+                return None
+            self._read()
+        pid, body = self._frames.popleft()
+        return pid, _parse(body)
+
+    def _next(self, deadline: float) -> tuple[int, Message]:
+        found = self.receive(deadline)
+        if found is None:
+            raise WorkerGoneError("no answer")
+        return found
+
+    def _wait(self, deadline: float) -> bool:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        ready = dict(self._poll.poll(left * 1000 + 1))
+        if self._channel.fileno() in ready:
+            return True
+        if ready:
+            raise WorkerGoneError("the worker ended")
+        return False
+
+    def _read(self) -> None:
+        size = socket.CMSG_SPACE(CREDENTIALS.size) + socket.CMSG_SPACE(4)
+        try:
+            data, ancillary, _, _ = self._channel.recvmsg(CHUNK, size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise WorkerGoneError(str(error)) from None
+        pid = self.active.pid if self.active is not None else self.zygote.pid
+        for level, kind, body in ancillary:
+            if level == socket.SOL_SOCKET and kind == SCM_CREDENTIALS:
+                pid = CREDENTIALS.unpack(body[: CREDENTIALS.size])[0]
+            elif level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                for unwanted in array.array("i", body[: len(body) - len(body) % 4]):
+                    os.close(unwanted)
+        if not data:
+            raise WorkerGoneError("the worker closed its socket")
+        self._incoming += data
+        while len(self._incoming) >= 4:
+            (length,) = _LENGTH.unpack_from(self._incoming)
+            if length > MAX_FRAME:
+                raise ProtocolError(f"a frame of {length:,} bytes")
+            if len(self._incoming) < 4 + length:
+                break
+            self._frames.append((pid, bytes(self._incoming[4 : 4 + length])))
+            del self._incoming[: 4 + length]
+
+    # -- processes -------------------------------------------------------------------------------------------
+
+    def wake(self, forks: int) -> None:
+        """Let the worker run, with leave to fork its sleeping copy."""
+        assert self.active is not None
+        self._allow_forks(forks)
+        self.active.signal(signal.SIGCONT)
+
+    def rest(self) -> None:
+        """Stop the worker, and every thread in it, until the next cell."""
+        assert self.active is not None
+        self._allow_forks(0)
+        self.active.signal(signal.SIGSTOP)
+
+    def copies_due(self, result: Message) -> bool:
+        """Tell whether a fork has happened whose process has not spoken yet."""
+        if self.zygote.controls_forks:
+            return self.grant.used > self.standbys
+        return self.standbys < self._claimed(result)
+
+    def _claimed(self, result: Message) -> int:
+        claimed = result.get("copies")
+        return claimed if isinstance(claimed, int) else 0
+
+    def interrupt(self) -> None:
+        """Ask the running cell to end."""
+        if self.active is not None:
+            self.active.signal(signal.SIGINT)
+
+    def adopt(self, pid: int) -> None:
+        """Take the process that says so as the new sleeping copy."""
+        assert self.active is not None
+        if pid == self.active.pid or (self.standby is not None and pid == self.standby.pid):
+            raise ProtocolError("a second copy from the same process")
+        fresh = Process(pid, self.zygote.group)
+        self.zygote.members.add(pid)
+        self.standbys += 1
+        self._end_standby()
+        self.standby = fresh
+
+    def _end_standby(self) -> None:
+        if self.standby is not None:
+            self.standby.kill()
+            self.zygote.members.discard(self.standby.pid)
+            self.standby = None
+
+    def roll_back(self) -> bool:
+        """Kill the running process and wake its sleeping copy; return whether there was one."""
+        self._end_active()
+        standby, self.standby = self.standby, None
+        if standby is None:
+            return False
+        self.generation += 1
+        try:
+            self._drain()
+            token = secrets.token_bytes(TOKEN)
+            with self._writing:
+                self._control.sendall(token)
+                self._channel.settimeout(SEND_SECONDS)
+                self._channel.sendall(token)
+                self._channel.settimeout(None)
+            self.active = standby
+            self._watch()
+            pid, message = self._next(time.monotonic() + KILL_SECONDS)
+        except (OSError, WorkerGoneError, ProtocolError):
+            return False
+        self.grant = Grant()
+        self.standbys = 0
+        return message.get("t") == "resumed" and pid == standby.pid
+
+    def _end_active(self) -> None:
+        if self.active is not None:
+            self.zygote.revoke(self.active.pid)
+            self.active.kill()
+            self.zygote.members.discard(self.active.pid)
+            self.active = None
+        if self.zygote.controls_forks and self.grant.used != self.standbys:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Kill what a dishonest worker forked and hid: any process of the group that no session knows."""
+        for pid in self.zygote.strays():
+            with contextlib.suppress(OSError, ProtocolError):
+                Process(pid, self.zygote.group).kill()
+        self.standbys = self.grant.used
+
+    def _drain(self) -> None:
+        self._incoming.clear()
+        self._frames.clear()
+        with contextlib.suppress(BlockingIOError):
+            while self._channel.recv(CHUNK, socket.MSG_DONTWAIT):
+                pass
+
+    def close(self) -> None:
+        """End every process of the session and close its sockets; safe to call twice."""
+        self._end_active()
+        self._end_standby()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the sockets only: the processes belong to another host process."""
+        self._channel.close()
+        self._control.close()
+        for process in (self.active, self.standby):
+            if process is not None and process.descriptor >= 0:
+                os.close(process.descriptor)
+                process.descriptor = -1
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _parse(body: bytes) -> Message:
+    try:
+        message = json.loads(body, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"malformed frame: {type(error).__name__}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("t"), str):
+        raise ProtocolError("malformed message")
+    return message

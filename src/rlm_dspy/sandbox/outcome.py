@@ -1,0 +1,135 @@
+"""From how a cell ended to what is told about it: every limit has its sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .cell import Ending, as_dict
+from .execution import Execution
+from .link import Message
+from .worker import values
+
+KINDS = frozenset({"error", "syntax", "refused", "exit", "memory", "interrupt", "cpu"})
+SLACK = 200
+
+
+class MalformedError(ValueError):
+    """The worker's result is not one."""
+
+
+def from_result(ending: Ending, timeout: float, memory_mb: int, cap: int) -> Execution:
+    """Return the outcome of a cell that reported by itself.
+
+    Raises:
+        MalformedError: a field is missing, too long or of the wrong type.
+    """
+    message = ending.result
+    kind = message.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise MalformedError("unknown kind")
+    stopped = ending.timed_out or ending.interrupted
+    exception = _text(message, "exc", 10_000)
+    note = _note(message, kind, ending, timeout, memory_mb)
+    if kind in ("interrupt", "cpu") or (stopped and exception is None and "final" not in message):
+        exception = _stopped(exception, kind, ending, timeout)
+        kind = "interrupted" if ending.interrupted and not ending.timed_out else "timeout"
+    return Execution(
+        stdout=_text(message, "out", cap + SLACK) or "",
+        stderr=_text(message, "err", cap + SLACK) or "",
+        exception=exception,
+        final=_final(message),
+        has_final="final" in message,
+        value=_text(message, "value", cap + SLACK),
+        timed_out=kind == "timeout",
+        truncated=message.get("cut") is True,
+        seconds=round(ending.seconds, 6),
+        names=_names(message),
+        note=note,
+        kind=kind or "ok",
+    )
+
+
+def rolled_back(ending: Ending, timeout: float) -> Execution:
+    """Return the outcome of a cell whose process had to be replaced by its sleeping copy."""
+    exception = _died(ending, timeout)
+    return Execution(
+        exception=exception,
+        timed_out=ending.timed_out,
+        seconds=round(ending.seconds, 6),
+        note="The session was put back to where it was before this cell: what the cell printed and assigned is lost, "
+        "all earlier names are kept.",
+        kind="timeout" if ending.timed_out else "interrupted" if ending.interrupted else "error",
+    )
+
+
+def lost(ending: Ending, timeout: float) -> Execution:
+    """Return the outcome of a cell that took the session with it."""
+    return Execution(
+        exception=_died(ending, timeout),
+        timed_out=ending.timed_out,
+        seconds=round(ending.seconds, 6),
+        note="The session ended and a new one begins: the input variables are there again, every other name is lost.",
+        kind="died",
+    )
+
+
+def _died(ending: Ending, timeout: float) -> str:
+    if ending.timed_out:
+        return f"TimeoutError: the cell ran longer than {timeout:g} s, did not stop when interrupted, and was killed"
+    if ending.interrupted:
+        return "KeyboardInterrupt: the cell did not stop when interrupted, and was killed"
+    if ending.how == "protocol":
+        return f"RuntimeError: the cell broke the sandbox's protocol ({ending.detail[:200]}), and was killed"
+    return "RuntimeError: the Python process of this cell crashed or was killed (memory, stack or a fatal call)"
+
+
+def _stopped(exception: str | None, kind: Any, ending: Ending, timeout: float) -> str:
+    """Name the limit that ended the cell, after the traceback of where it was."""
+    where = (exception or "").rpartition("\n")[0]
+    if ending.interrupted and not ending.timed_out:
+        reason = "KeyboardInterrupt: the cell was interrupted"
+    elif kind == "cpu" and not ending.timed_out:
+        reason = "TimeoutError: the cell used up its processor time"
+    else:
+        reason = f"TimeoutError: the cell ran longer than {timeout:g} s (time in host functions not counted)"
+    return f"{where}\n{reason}" if where else reason
+
+
+def _note(message: Message, kind: Any, ending: Ending, timeout: float, memory_mb: int) -> str | None:
+    notes = []
+    if kind == "memory":
+        notes.append(f"the session may use {memory_mb} MB beyond its inputs; delete large names or work in pieces")
+    if ending.timed_out and "final" in message:
+        notes.append(f"the cell ran longer than {timeout:g} s")
+    crowd = message.get("crowd")
+    if isinstance(crowd, int):
+        notes.append(f"the session holds {crowd:,} names; keep data in lists or dicts instead")
+    return "; ".join(notes) or None
+
+
+def _text(message: Message, key: str, limit: int) -> str | None:
+    text = message.get(key)
+    if text is None:
+        return None
+    if not isinstance(text, str) or len(text) > limit:
+        raise MalformedError(f"bad field {key!r}")
+    return text
+
+
+def _final(message: Message) -> Any:
+    if "final" not in message:
+        return None
+    try:
+        final = values.decode(message["final"], as_dict)
+    except (ValueError, RecursionError):
+        raise MalformedError("bad field 'final'") from None
+    if not isinstance(final, dict) or not all(isinstance(key, str) for key in final):
+        raise MalformedError("bad field 'final'")
+    return final
+
+
+def _names(message: Message) -> tuple[str, ...]:
+    names = message.get("names", [])
+    if not isinstance(names, list) or len(names) > 1000 or not all(isinstance(n, str) and len(n) <= 200 for n in names):
+        raise MalformedError("bad field 'names'")
+    return tuple(names)

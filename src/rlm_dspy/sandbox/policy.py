@@ -1,0 +1,82 @@
+"""Which isolation a platform gives, decided by pure functions that the tests run for every platform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .worker import syscalls
+
+Isolation = Literal["strong", "best-effort", "none"]
+Checkpoint = Literal["auto", "always", "never"]
+Backend = Literal["linux", "macos", "plain", "wasm", "refuse"]
+
+ISOLATIONS = ("strong", "best-effort", "none")
+CHECKPOINTS = ("auto", "always", "never")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to use on a platform, and why."""
+
+    backend: Backend
+    reason: str
+
+
+def choose(platform: str, machine: str, isolation: Isolation) -> Choice:
+    """Return the backend for ``sys.platform`` and ``platform.machine()``; never weaker than asked.
+
+    "linux" confines natively, "macos" by Seatbelt, "plain" is a process without confinement, "wasm" means
+    DSPy's ``PythonInterpreter``, "refuse" that nothing here satisfies the request.
+    """
+    if platform.startswith("linux"):
+        return _choose_linux(machine, isolation)
+    if platform == "darwin":
+        if isolation == "none":
+            return Choice("plain", "isolation='none' was asked for")
+        return Choice("macos", "Seatbelt profile and resource limits; no fork control, no checkpoints")
+    if isolation == "none" and platform not in ("win32", "cygwin", "emscripten", "wasi"):
+        return Choice("plain", "isolation='none' was asked for")
+    return Choice("wasm", f"no native isolation is known for {platform}: use dspy.PythonInterpreter (WASM)")
+
+
+def _choose_linux(machine: str, isolation: Isolation) -> Choice:
+    if isolation == "none":
+        return Choice("plain", "isolation='none' was asked for")
+    if syscalls.canonical(machine) is not None:
+        return Choice("linux", "seccomp, Landlock and namespaces")
+    if isolation == "strong":
+        return Choice("refuse", f"there is no system call table for {machine}")
+    return Choice("linux", f"without seccomp: there is no system call table for {machine}")
+
+
+def shortfall(report: Mapping[str, Any]) -> str | None:
+    """Return what "strong" isolation lacks in a zygote's own report, None if it holds.
+
+    Strong means: the system call filter, no way to new privileges, forks under the host's control (or
+    given up by each worker), and one more independent layer, Landlock or namespaces.
+    """
+    missing = []
+    if report.get("seccomp") is not True:
+        missing.append(f"seccomp ({_why(report, 'seccomp')})")
+    if report.get("no_new_privs") is not True:
+        missing.append(f"no_new_privs ({_why(report, 'no_new_privs')})")
+    if report.get("landlock") is not True and report.get("namespaces") is not True:
+        why = f"{_why(report, 'landlock')}, {_why(report, 'namespaces')}"
+        missing.append(f"Landlock or namespaces ({why})")
+    return "; ".join(missing) or None
+
+
+def _why(report: Mapping[str, Any], layer: str) -> str:
+    value = report.get(layer)
+    return "not tried" if value is None or value is False else str(value)
+
+
+def unavailable(lacking: str) -> str:
+    """Return the message for a machine that cannot give what was asked."""
+    return (
+        f"isolation='strong' cannot be had here: missing {lacking}. Run where the kernel allows it (Linux 5.13 or "
+        "newer; in Docker, a seccomp profile that permits seccomp and landlock), or pass "
+        "isolation='best-effort' for the layers there are, or use interpreter_factory=dspy.PythonInterpreter."
+    )

@@ -1,0 +1,144 @@
+"""The seccomp filter as a classic BPF program, assembled by hand.
+
+Holds: every system call that is not named here is refused; no page becomes executable; no process, file,
+socket or memory object comes into being; a fork happens only if the host says yes.
+Does not hold: calls that are allowed may still reveal time and load (side channels).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from . import syscalls
+
+LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+
+ALLOW = 0x7FFF0000
+KILL = 0x80000000
+ASK_HOST = 0x7FC00000
+EPERM, ENOSYS = 1, 38
+
+PROT_EXEC = 4
+MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x01, 0x20, 0x100
+CLONE_VM, CLONE_THREAD = 0x100, 0x10000
+# Every namespace, plus CLONE_PTRACE, CLONE_VFORK, CLONE_PARENT and CLONE_UNTRACED.
+CLONE_FORBIDDEN = 0x7E020080 | 0x2000 | 0x4000 | 0x8000 | 0x800000
+F_DUPFD_CLOEXEC, F_GETFD, F_GETFL = 1030, 1, 3
+PR_SET_NAME, PR_SET_SECCOMP = 15, 22
+
+Instruction = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What one filter allows beyond the harmless calls.
+
+    Attributes:
+        machine: the table of ``syscalls`` to use.
+        receive_on: descriptors on which ``recvmsg`` may take messages (and descriptors) in.
+        send_on: descriptors on which ``sendmsg`` may be used.
+        fork: "ask" sends a fork to the host's supervisor, "allow" and "refuse" decide at once.
+        stack: whether one more filter may be added later (only without a supervisor).
+    """
+
+    machine: str
+    receive_on: tuple[int, ...] = ()
+    send_on: tuple[int, ...] = ()
+    fork: str = "ask"
+    stack: bool = False
+
+
+def refuse(number: int = EPERM) -> int:
+    """Return the filter's answer that fails the call with this errno."""
+    return 0x00050000 | number
+
+
+def assemble(rules: Filter) -> bytes:
+    """Return the program for ``rules``, ready for the kernel."""
+    code = _preamble(rules.machine)
+    for name in syscalls.HARMLESS:
+        number = syscalls.number(syscalls.HARMLESS, name, rules.machine)
+        if number is not None:
+            code += _when(number, [(RETURN, 0, 0, ALLOW)])
+    for name, body in _guarded(rules).items():
+        number = syscalls.number(syscalls.GUARDED, name, rules.machine)
+        assert number is not None
+        code += _when(number, body)
+    for name in syscalls.FATAL:
+        number = syscalls.number(syscalls.FATAL, name, rules.machine)
+        assert number is not None
+        code += _when(number, [(RETURN, 0, 0, KILL)])
+    code.append((RETURN, 0, 0, refuse()))
+    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+
+
+def _preamble(machine: str) -> list[Instruction]:
+    code = [
+        (LOAD, 0, 0, 4),
+        (EQUAL, 1, 0, syscalls.AUDIT_ARCH[machine]),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, 0),
+    ]
+    if machine == syscalls.X86_64:
+        code += [(AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, KILL)]  # the x32 table
+    return code
+
+
+def _when(number: int, body: list[Instruction]) -> list[Instruction]:
+    return [(EQUAL, 0, len(body), number), *body]
+
+
+def _argument(index: int) -> Instruction:
+    """Load the low half of an argument; every value tested here fits into it."""
+    return (LOAD, 0, 0, 16 + 8 * index)
+
+
+def _one_of(index: int, values: tuple[int, ...]) -> list[Instruction]:
+    """Allow when the argument is one of ``values``, refuse otherwise."""
+    code = [_argument(index)]
+    for position, value in enumerate(values):
+        code.append((EQUAL, len(values) - position, 0, value))
+    return [*code, (RETURN, 0, 0, refuse()), (RETURN, 0, 0, ALLOW)]
+
+
+def _guarded(rules: Filter) -> dict[str, list[Instruction]]:
+    no = (RETURN, 0, 0, refuse())
+    yes = (RETURN, 0, 0, ALLOW)
+    return {
+        # Shared anonymous and downward-growing maps would escape RLIMIT_DATA.
+        "mmap": [
+            _argument(2),
+            (ANY_BIT, 6, 0, PROT_EXEC),
+            _argument(3),
+            (ANY_BIT, 4, 0, MAP_GROWSDOWN),
+            (AND, 0, 0, MAP_SHARED | MAP_ANONYMOUS),
+            (EQUAL, 2, 0, MAP_SHARED | MAP_ANONYMOUS),
+            yes,
+            no,
+            no,
+        ],
+        "mprotect": [_argument(2), (ANY_BIT, 1, 0, PROT_EXEC), yes, no],
+        "clone": _clone(rules.fork),
+        "clone3": [(RETURN, 0, 0, refuse(ENOSYS))],  # its arguments are in memory, so glibc must fall back
+        "fcntl": _one_of(1, (F_DUPFD_CLOEXEC, F_GETFD, F_GETFL)),
+        "prlimit64": _one_of(0, (0,)),  # of itself, and a hard limit can only be lowered
+        "sendmsg": _one_of(0, rules.send_on) if rules.send_on else [no],
+        "recvmsg": _one_of(0, rules.receive_on) if rules.receive_on else [no],
+        "prctl": _one_of(0, (PR_SET_NAME, PR_SET_SECCOMP) if rules.stack else (PR_SET_NAME,)),
+    }
+
+
+def _clone(fork: str) -> list[Instruction]:
+    """Allow a thread, decide about a fork, and refuse all between (vfork, shared memory without thread)."""
+    verdict = {"ask": ASK_HOST, "allow": ALLOW, "refuse": refuse()}[fork]
+    return [
+        _argument(0),
+        (ANY_BIT, 5, 0, CLONE_FORBIDDEN),
+        (AND, 0, 0, CLONE_THREAD | CLONE_VM),
+        (EQUAL, 2, 0, CLONE_THREAD | CLONE_VM),
+        (EQUAL, 0, 2, 0),
+        (RETURN, 0, 0, verdict),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, refuse()),
+    ]

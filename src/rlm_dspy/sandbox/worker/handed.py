@@ -1,0 +1,78 @@
+"""Variables that the host hands over: small ones inside the message, large ones as sealed memory."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from . import values
+
+WIDE = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
+
+Zstr = Callable[[int, int, int, bool], "str | None"]
+
+
+class HandoverError(Exception):
+    """A variable could not be taken in; ``name`` is the variable."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+def take(
+    parcels: list[dict[str, Any]], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
+) -> None:
+    """Put each parcel's value into the namespace."""
+    for parcel in parcels:
+        name = parcel["name"]
+        descriptor = descriptors.popleft() if parcel.get("size") is not None else -1
+        try:
+            namespace[name] = _open(parcel, descriptor, zstr, toolkit)
+            for source in parcel.get("run", ()):
+                exec(compile(source, f"<setup of {name}>", "exec"), namespace)
+        except MemoryError:
+            raise HandoverError(name, "it does not fit into the sandbox's memory limit") from None
+        except Exception as error:
+            raise HandoverError(name, f"{type(error).__name__}: {error}") from None
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: Any) -> Any:
+    kind = parcel["kind"]
+    if kind == "value":
+        return values.decode(parcel["v"], values.Record)
+    if kind == "text":
+        return _text(parcel, descriptor, zstr)
+    view = _map(descriptor, parcel["size"])
+    if kind == "json":
+        return values.decode(json.loads(bytes(view)), values.Record)
+    if kind == "bytes":
+        return bytes(view)
+    if kind == "corpus":
+        return toolkit.Corpus(view, parcel["index"])
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def _map(descriptor: int, size: int) -> memoryview:
+    return memoryview(mmap.mmap(descriptor, size, prot=mmap.PROT_READ)) if size else memoryview(b"")
+
+
+def _text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
+    width, chars = parcel["width"], parcel["chars"]
+    if zstr is not None:
+        text = zstr(descriptor, chars, width, parcel["ascii"])
+        if text is not None:
+            return text
+    with mmap.mmap(descriptor, parcel["size"], prot=mmap.PROT_READ) as view, memoryview(view) as whole:
+        body = whole[: chars * width]
+        try:
+            return str(body, WIDE[width], "surrogatepass" if width > 1 else "strict")
+        finally:
+            body.release()

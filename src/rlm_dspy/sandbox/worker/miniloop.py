@@ -1,0 +1,43 @@
+"""An asyncio event loop without descriptors: no epoll, no self-pipe, nothing the filter would refuse.
+
+It serves coroutines, timers, threads (``run_in_executor``, ``to_thread``) and therefore host calls; there is
+no network inside, so nothing else can be waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio import base_events, events, runners
+from typing import Any
+
+
+class MiniLoop(base_events.BaseEventLoop):
+    """The base loop with an ``Event`` in place of a selector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wake = threading.Event()
+        self._selector = self
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self._wake.wait(timeout)
+        self._wake.clear()
+        return []
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        return None
+
+    def _write_to_self(self) -> None:
+        self._wake.set()
+
+
+def install() -> None:
+    """Make ``asyncio.run`` and its kin use ``MiniLoop``."""
+    asyncio.new_event_loop = MiniLoop
+    events.new_event_loop = MiniLoop
+    runners.events.new_event_loop = MiniLoop  # type: ignore[attr-defined]
+    asyncio.SelectorEventLoop = MiniLoop  # type: ignore[assignment]
+    policy = getattr(events, "BaseDefaultEventLoopPolicy", None)
+    if policy is not None:
+        events._event_loop_policy = type("Policy", (policy,), {"_loop_factory": MiniLoop})()  # type: ignore[attr-defined]

@@ -1,0 +1,377 @@
+"""One REPL session: cells in, results out, state kept, and a sleeping copy of it to go back to."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from . import evaluate, handed, modules, output, values
+from .wire import Message, Wire
+
+MAX_RESULT = 16 << 20
+MAX_NAMES = 10_000
+MAX_THREADS = 64
+THREAD_STACK = 1 << 20
+MAX_FILES = 64
+CPU_LIMIT = 24 * 3600
+TOKEN = 16
+
+
+class Interrupted(KeyboardInterrupt):
+    """The host wants this cell to end."""
+
+
+class Submitted(BaseException):
+    """SUBMIT was called: the cell ends here."""
+
+
+class Session:
+    """Serves one host-side Sandbox until its socket closes."""
+
+    def __init__(self, wire: Wire, control: int, config: dict[str, Any], toolkit: Any, zstr: Any) -> None:
+        self.wire = wire
+        self.control = control
+        self.toolkit = toolkit
+        self.zstr = zstr
+        self.extra = frozenset(config.get("modules", ()))
+        self.out = output.Output(config["output"])
+        self.err = output.Output(config["output"])
+        self.namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": modules.guarded_builtins(self.extra)}
+        self.fields: list[str] | None = None
+        self.tools: dict[str, Any] = {}
+        self.main: str | None = None
+        self.final: Any = None
+        self.armed = False
+        self.pending = False
+        self.reason = "interrupt"
+        self.dirty = True
+        self.copies = 0
+        wire.deferred = self._strike
+        self._bind()
+
+    # -- setting up ------------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        self.namespace.update(SUBMIT=self._submit, FINAL=self._finish, FINAL_VAR=self._finish_with)
+        if self.toolkit is not None:
+            self.toolkit.bind(self.namespace, self.main)
+        self.reserved = set(self.namespace)
+
+    def configure(self, message: Message) -> None:
+        """Take over the host's present tools, output fields and main variable."""
+        if "main" in message and message["main"] != self.main:
+            self.main = message["main"]
+            if self.toolkit is not None:
+                self.toolkit.bind(self.namespace, self.main)
+        if "fields" in message:
+            self.fields = message["fields"]
+        if "tools" in message:
+            for name in self.tools.keys() - set(message["tools"]):
+                self.namespace.pop(name, None)
+            self.tools = {name: self._tool(name) for name in message["tools"]}
+            self.namespace.update(self.tools)
+        handed.take(message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit)
+        if self.main in self.namespace:
+            self.namespace.setdefault("P", self.namespace[self.main])
+
+    def _tool(self, name: str) -> Callable[..., Any]:
+        def tool(*arguments: Any, **keywords: Any) -> Any:
+            call = {
+                "t": "call",
+                "name": name,
+                "a": [self._cross(value, name) for value in arguments],
+                "k": {key: self._cross(value, name) for key, value in keywords.items()},
+            }
+            answer = self.wire.ask(call)
+            if "e" in answer:
+                raise _error_class(answer["e"]["name"])(answer["e"]["text"]) from None
+            return values.decode(answer["v"], values.Record)
+
+        tool.__name__ = tool.__qualname__ = name
+        return tool
+
+    @staticmethod
+    def _cross(value: Any, name: str) -> Any:
+        try:
+            return values.encode(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name}(): {error}; pass plain data (str, numbers, list, dict, …)") from None
+
+    # -- SUBMIT ----------------------------------------------------------------------------------------------
+
+    def _submit(self, *arguments: Any, **keywords: Any) -> NoReturn:
+        """End the run with these outputs."""
+        chosen = self._named(arguments, keywords)
+        try:
+            encoded = values.encode(chosen)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"SUBMIT(): {error}; submit plain data (str, numbers, list, dict, …)") from None
+        size = len(json.dumps(encoded))
+        if size > MAX_RESULT:
+            raise ValueError(f"SUBMIT(): the value is {size:,} bytes long; the limit is {MAX_RESULT:,}")
+        self.final = encoded
+        raise Submitted
+
+    def _named(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+        if self.fields is None:
+            if not arguments:
+                return keywords
+            if keywords or len(arguments) > 1:
+                raise TypeError("SUBMIT() takes one value, or values by name")
+            return {"output": arguments[0]}
+        expected = f"SUBMIT({', '.join(name + '=…' for name in self.fields)})"
+        if len(arguments) > len(self.fields):
+            raise TypeError(f"SUBMIT() got {len(arguments)} values for {len(self.fields)} outputs; call {expected}")
+        chosen = dict(zip(self.fields, arguments, strict=False))
+        if twice := chosen.keys() & keywords.keys():
+            raise TypeError(f"SUBMIT() got {sorted(twice)[0]!r} twice; call {expected}")
+        chosen.update(keywords)
+        if unknown := [name for name in chosen if name not in self.fields]:
+            raise TypeError(f"SUBMIT() got an unknown output {unknown[0]!r}; call {expected}")
+        if missing := [name for name in self.fields if name not in chosen]:
+            raise TypeError(f"SUBMIT() misses {', '.join(map(repr, missing))}; call {expected}")
+        return chosen
+
+    def _finish(self, value: Any) -> NoReturn:
+        """Submit ``value`` as the first output."""
+        name = self.fields[0] if self.fields else "output"
+        self._submit(**{name: value})
+
+    def _finish_with(self, name: str) -> NoReturn:
+        """Submit the variable called ``name`` as the first output."""
+        if not isinstance(name, str):
+            self._finish(name)
+        key = name.strip().strip("\"'")
+        if key not in self.namespace:
+            raise NameError(f"FINAL_VAR: there is no variable {key!r}")
+        self._finish(self.namespace[key])
+
+    # -- interrupts ------------------------------------------------------------------------------------------
+
+    def on_interrupt(self, number: int, frame: Any) -> None:
+        self.reason = "cpu" if number == signal.SIGXCPU else "interrupt"
+        if not self.armed:
+            return
+        if self.wire.guarded:
+            self.pending = True
+            return
+        raise Interrupted
+
+    def _strike(self) -> None:
+        if self.pending and self.armed:
+            self.pending = False
+            raise Interrupted
+
+    def _disarm(self) -> None:
+        while True:
+            try:
+                self.armed = False
+                self.pending = False
+                return
+            except Interrupted:
+                continue
+
+    # -- cells -----------------------------------------------------------------------------------------------
+
+    def serve(self) -> NoReturn:
+        """Answer the host's commands for ever."""
+        while True:
+            message = self.wire.command()
+            try:
+                self.cell(message)
+            except Interrupted:  # struck after the cell had ended
+                self._disarm()
+
+    def cell(self, message: Message) -> None:
+        """Run one cell, keep a copy of the state around it, and report."""
+        number = message["n"]
+        result: Message = {"t": "result", "n": number}
+        try:
+            self.configure(message)
+        except handed.HandoverError as error:
+            self.wire.send({**result, "kind": "handover", "name": error.name, "exc": str(error)})
+            return
+        before = dict(self.namespace)
+        self.dirty = self.dirty or bool(message.get("vars"))
+        self.out.clear()
+        self.err.clear()
+        self.final = None
+        self._restore_streams()
+        changed = self._attempt(message, result)
+        if changed:
+            self.dirty = True
+            if message["save"]:
+                self._save(number)
+        result["names"] = self._new_names(before)
+        self._report(result)
+
+    def _attempt(self, message: Message, result: Message) -> bool:
+        """Run the source and fill ``result``; return whether state may have changed."""
+        number = message["n"]
+        changed = False
+        self.reason = "interrupt"
+        try:
+            try:
+                tree = evaluate.parse(message["code"], number)
+                changed = not evaluate.tame(tree)
+                why_not = modules.hopeless(tree, self.namespace, self.extra)
+                if why_not:
+                    result.update(kind="refused", exc=why_not)
+                    return False
+                if changed and self.dirty and message["save"]:
+                    self._save(number)
+                self._limit_cpu(message["cpu"])
+                self.armed = True
+                value = evaluate.run(tree, self.namespace, number, 0)
+                if value is not None:
+                    result["value"] = evaluate.echo(value, self.out.cap)
+            finally:
+                self._disarm()
+        except Resumed:
+            raise
+        except Submitted:
+            pass
+        except Interrupted as error:
+            self._disarm()
+            result.update(kind=self.reason, exc=evaluate.explain(error))
+        except BaseException as error:  # the outer edge: whatever the cell raises is told, never fatal
+            self._disarm()
+            result.update(self._told(error))
+        return changed
+
+    def _told(self, error: BaseException) -> Message:
+        if isinstance(error, SyntaxError) and (error.filename or "").startswith(evaluate.CELL):
+            return {"kind": "syntax", "exc": evaluate.summary(error), "msg": str(error.msg), "line": error.lineno or 0}
+        if isinstance(error, SystemExit):
+            return {"kind": "exit", "exc": "SystemExit: exit() ends only the cell; the session goes on."}
+        if isinstance(error, MemoryError):
+            return {"kind": "memory", "exc": evaluate.explain(error)}
+        return {"kind": "error", "exc": evaluate.explain(error)}
+
+    def _restore_streams(self) -> None:
+        sys.stdout = sys.__stdout__ = self.out  # type: ignore[misc,assignment]
+        sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
+
+    def _limit_cpu(self, seconds: float) -> None:
+        if seconds:
+            soft = int(time.process_time() + seconds) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))
+
+    def _new_names(self, before: dict[str, Any]) -> list[str]:
+        missing = object()
+        names = [
+            name
+            for name, value in list(self.namespace.items())
+            if type(name) is str and not name.startswith("__") and before.get(name, missing) is not value
+        ]
+        return [name[:200] for name in names[:1000]]
+
+    def _report(self, result: Message) -> None:
+        result["out"], cut = self.out.text()
+        result["err"], cut_too = self.err.text()
+        result["cut"] = cut or cut_too
+        result["copies"] = self.copies
+        if self.final is not None:
+            result["final"] = self.final
+        if len(self.namespace) > MAX_NAMES:
+            result["crowd"] = len(self.namespace)
+        self.wire.send(result)
+
+    # -- the sleeping copy -----------------------------------------------------------------------------------
+
+    def _save(self, number: int) -> None:
+        """Fork a copy of this session that sleeps until the host needs it."""
+        try:
+            child = os.fork()
+        except OSError:
+            return
+        if child == 0:
+            self._sleep(number)
+        self.copies += 1
+        self.dirty = False
+
+    def _sleep(self, number: int) -> None:
+        """Wait as the standby; on the host's token, skip what the dead session never read and go on."""
+        self.wire.forget()
+        self.copies = 0
+        self.wire.send({"t": "standby", "n": number})
+        token = os.read(self.control, TOKEN)
+        if len(token) != TOKEN:
+            os._exit(0)
+        tail = b""
+        while token not in tail:
+            data = os.read(self.wire.channel.fileno(), 1 << 16)
+            if not data:
+                os._exit(0)
+            tail = tail[-TOKEN:] + data
+        self.dirty = True
+        self.wire.send({"t": "resumed"})
+        raise Resumed
+
+
+class Resumed(BaseException):
+    """This process was the standby and is the session now."""
+
+
+def _error_class(name: str) -> type[Exception]:
+    """Return the exception class that a tool's failure is raised as: a builtin one, or one of that name."""
+    known = getattr(builtins, name, None)
+    if isinstance(known, type) and issubclass(known, Exception) and known not in (StopIteration, StopAsyncIteration):
+        if known in (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, BaseExceptionGroup, ExceptionGroup):
+            return ValueError
+        return known
+    if not name.isidentifier():
+        name = "ToolError"
+    return type(name, (RuntimeError,), {"__module__": "__main__"})
+
+
+def _thread_failed(told: Any) -> None:
+    if told.exc_value is not None and told.exc_type is not SystemExit:
+        sys.stderr.write(f"in thread {getattr(told.thread, 'name', '?')}: {evaluate.explain(told.exc_value)}\n")
+
+
+def _limit_threads() -> None:
+    start = threading.Thread.start
+
+    def limited(self: threading.Thread) -> None:
+        if threading.active_count() > MAX_THREADS:
+            raise RuntimeError(f"can't start new thread: the limit is {MAX_THREADS}")
+        start(self)
+
+    threading.Thread.start = limited  # type: ignore[method-assign]
+
+
+def limit(config: dict[str, Any], baseline: int) -> None:
+    """Set the kernel's limits for this process and all it may fork."""
+    memory = baseline + config["memory"]
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
+
+
+def main(channel: int, control: int, config: dict[str, Any], toolkit: Any, zstr: Any) -> NoReturn:
+    """Become a worker that serves one session."""
+    wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel))
+    threading.stack_size(THREAD_STACK)
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = lambda told: None
+    _limit_threads()
+    random.seed(0)  # so that a rerun prints the same and the model's replies come from the cache
+    session = Session(wire, control, config, toolkit, zstr)
+    for number in (signal.SIGINT, signal.SIGXCPU):
+        signal.signal(number, session.on_interrupt)
+    wire.send({"t": "hello"})
+    while True:
+        with contextlib.suppress(Resumed):
+            session.serve()

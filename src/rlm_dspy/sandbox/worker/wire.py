@@ -1,0 +1,140 @@
+"""Length-prefixed JSON frames on the session's private socket, from any thread.
+
+Whichever thread waits first reads for all (the leader); the others wait for their answer to be put down.
+An interrupt may strike at any bytecode of the main thread, so bytes already taken from the kernel are kept
+on the object, and the two places where they are in flight are guarded.
+"""
+
+from __future__ import annotations
+
+import array
+import itertools
+import json
+import os
+import select
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+MAX_FRAME = 32 << 20
+CHUNK = 1 << 16
+MAX_DESCRIPTORS = 16
+
+_LENGTH = struct.Struct("<I")
+
+Message = dict[str, Any]
+
+
+class Wire:
+    """One end of the session's socket; ``guarded`` is true while an interrupt would lose bytes."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.descriptors: deque[int] = deque()
+        self.guarded = False
+        self.deferred: Callable[[], None] = lambda: None
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew after a fork: drop what was half read, and the locks of threads that are gone."""
+        self._incoming = bytearray()
+        self._writing = threading.Lock()
+        self._turn = threading.Condition()
+        self._leading = False
+        self._answers: dict[int, Message] = {}
+        self._awaited: set[int] = set()
+        self._ids = itertools.count(1)
+        self._commands: deque[Message] = deque()
+
+    def send(self, message: Message) -> None:
+        """Write one frame."""
+        body = json.dumps(message, separators=(",", ":")).encode("ascii")
+        if len(body) > MAX_FRAME:
+            raise ValueError(f"message of {len(body):,} bytes; the limit is {MAX_FRAME:,}")
+        with self._writing:
+            self._guard(self._write, memoryview(_LENGTH.pack(len(body)) + body))
+
+    def _write(self, view: memoryview) -> None:
+        while view:
+            view = view[os.write(self.channel.fileno(), view) :]
+
+    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Run ``action`` whole; an interrupt that came meanwhile strikes at its end."""
+        if threading.current_thread() is not threading.main_thread():
+            action(*arguments)
+            return
+        self.guarded = True
+        try:
+            action(*arguments)
+        finally:
+            self.guarded = False
+        self.deferred()
+
+    def command(self) -> Message:
+        """Wait for the host's next command, outside of any cell."""
+        while not self._commands:
+            self._take()
+        return self._commands.popleft()
+
+    def ask(self, message: Message) -> Message:
+        """Send a call and wait for its answer; other threads may do the same meanwhile."""
+        number = next(self._ids)
+        message["id"] = number
+        self._awaited.add(number)
+        try:
+            self.send(message)
+            return self._answer(number)
+        finally:
+            self._awaited.discard(number)
+            self._answers.pop(number, None)
+
+    def _answer(self, number: int) -> Message:
+        while True:
+            with self._turn:
+                while number not in self._answers and self._leading:
+                    self._turn.wait()
+                if number in self._answers:
+                    return self._answers.pop(number)
+                self._leading = True
+            try:
+                self._take()
+            finally:
+                with self._turn:
+                    self._leading = False
+                    self._turn.notify_all()
+
+    def _take(self) -> None:
+        """Wait for bytes (an interrupt may strike here) and sort the frames they complete."""
+        self._poll.poll()
+        self._guard(self._receive)
+
+    def _receive(self) -> None:
+        size = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
+        data, ancillary, _, _ = self.channel.recvmsg(CHUNK, size)
+        if not data:
+            os._exit(0)
+        for level, kind, body in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(body[: len(body) - len(body) % 4])
+                self.descriptors.extend(received)
+        self._incoming += data
+        while len(self._incoming) >= 4:
+            (length,) = _LENGTH.unpack_from(self._incoming)
+            if len(self._incoming) < 4 + length:
+                break
+            body = bytes(self._incoming[4 : 4 + length])
+            del self._incoming[: 4 + length]
+            self._sort(json.loads(body))
+
+    def _sort(self, message: Message) -> None:
+        if message["t"] == "ret":
+            if message["id"] in self._awaited:
+                self._answers[message["id"]] = message
+        else:
+            self._commands.append(message)

@@ -1,0 +1,113 @@
+"""A real ``str`` whose characters are the shared mapping itself: a text of any size without a copy.
+
+Holds: there is a maker only if strings made by it passed a self-test of this very interpreter; otherwise
+texts are copied. Does not hold: it rests on CPython's layout of compact strings, hence the test.
+
+A string's header is written into a private page that ends where the read-only characters begin. The object is
+never freed: its count of references starts far too high, and the mapping lives as long as the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
+REFERENCES, LENGTH, HASH, STATE, POINTERS = 0, 16, 24, 32, 40
+FOREVER = 1 << 40
+SHORTEST = 8
+
+Maker = Callable[[int, int, int, bool], "str | None"]
+
+# A string of each kind, from which the header is copied: (width, ascii) and how its characters are stored.
+_TEMPLATES = {
+    (1, True): ("a string", "ascii"),
+    (1, False): ("a strïng", "latin-1"),
+    (2, False): ("a 中文 one", "utf-16-le"),
+    (4, False): ("a \U0001f600 one", "utf-32-le"),
+}
+
+
+def maker() -> Maker | None:
+    """Return ``make(descriptor, chars, width, ascii)``, or None where strings are laid out otherwise."""
+    if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.maxsize < 2**32:
+        return None
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_long,
+    ]
+    counted = ctypes.c_ssize_t.from_address(id(None) + REFERENCES).value if sys.version_info >= (3, 12) else FOREVER
+
+    def make(descriptor: int, chars: int, width: int, ascii: bool) -> str | None:
+        if chars < SHORTEST:
+            return None
+        return _build(libc, descriptor, chars, width, ascii, counted)
+
+    return make if _sound(make) else None
+
+
+def _build(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, counted: int) -> str | None:
+    template = _TEMPLATES[width, ascii][0]
+    header = sys.getsizeof(template) - (len(template) + 1) * width
+    page = mmap.PAGESIZE
+    size = -(-(chars + 1) * width // page) * page
+    none = ctypes.c_void_p(-1).value
+    base = libc.mmap(None, page + size, mmap.PROT_READ | mmap.PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | 0x4000, -1, 0)
+    if base is None or base == none:
+        return None
+    data = libc.mmap(base + page, size, mmap.PROT_READ, MAP_SHARED | MAP_FIXED, descriptor, 0)
+    if data != base + page:
+        return None
+    at = base + page - header
+    ctypes.memmove(at, id(template), header)
+    for offset, value in ((REFERENCES, counted), (LENGTH, chars), (HASH, -1)):
+        ctypes.c_ssize_t.from_address(at + offset).value = value
+    state = ctypes.c_uint32.from_address(at + STATE)
+    state.value &= ~0x3 if sys.version_info < (3, 14) else ~0xFF  # not interned
+    for offset in range(POINTERS, header, 8):  # no cached UTF-8
+        ctypes.c_ssize_t.from_address(at + offset).value = 0
+    text: str = ctypes.cast(at, ctypes.py_object).value
+    return text
+
+
+def _sound(make: Maker) -> bool:
+    """Make one string of each kind and compare all that can be asked of it."""
+    for (width, ascii), (piece, codec) in _TEMPLATES.items():
+        real = (piece + " ") * 700
+        descriptor = os.memfd_create("self-test")
+        try:
+            os.write(descriptor, real.encode(codec) + bytes(width))
+            made = make(descriptor, len(real), width, ascii)
+        finally:
+            os.close(descriptor)
+        if made is None or not _same(made, real):
+            return False
+    return True
+
+
+def _same(made: str, real: str) -> bool:
+    return (
+        made == real
+        and hash(made) == hash(real)
+        and sys.getsizeof(made) == sys.getsizeof(real)
+        and made[5:99] == real[5:99]
+        and made.find(real[-20:]) == real.find(real[-20:])
+        and made.encode("utf-8") == real.encode("utf-8")
+        and made.upper() == real.upper()
+        and made + "x" == real + "x"
+        and re.findall(".n", made) == re.findall(".n", real)
+        and made.isascii() == real.isascii()
+    )

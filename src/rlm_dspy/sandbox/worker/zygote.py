@@ -1,0 +1,223 @@
+"""The zygote: loads the standard library once, locks itself down, then forks a worker per session.
+
+Three processes come from one start. The *keeper* is the host's child: it only waits, and when the host goes
+away it kills everything. Under it the *reaper*, first process of the pid namespace where there is one, adopts
+what loses its parent. Under that the zygote. Only workers, forked from the zygote, ever run a model's code.
+If the zygote dies, sessions live on; if the host dies, nothing does.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import gc
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import warnings
+from typing import Any, NoReturn
+
+from . import bpf, confine, modules, session, zstr
+
+MESSAGE = 1 << 18
+# The number a worker's socket always has, so that the filter can let descriptors in on it and nowhere else.
+CHANNEL = 40
+
+
+def main(control: int, life: int) -> NoReturn:
+    """Run as the keeper until the host goes away; the zygote goes on in a descendant."""
+    warnings.simplefilter("ignore")
+    os.environ.clear()
+    kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+    channel = socket.socket(socket.AF_UNIX, kind, 0, fileno=control)
+    policy = json.loads(channel.recv(MESSAGE))
+    report: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
+    started = time.perf_counter()
+    toolkit = _preload(policy, report)
+    share = zstr.maker()
+    report["shared_text"] = share is not None
+    report["import_ms"] = _since(started)
+    started = time.perf_counter()
+    _descend(channel, life, policy, report)
+    baseline = _data_size()
+    listener = _lock(policy, report, control)
+    report["lock_ms"] = _since(started)
+    _serve(channel, listener, report, toolkit, share, baseline)
+
+
+def _since(started: float) -> float:
+    return round(1000 * (time.perf_counter() - started), 2)
+
+
+def _preload(policy: dict[str, Any], report: dict[str, Any]) -> Any:
+    missing = []
+    sys.path += policy["path"]
+    for name in [*modules.PRELOADED, *policy["modules"]]:
+        try:
+            __import__(name)
+        except ImportError:
+            missing.append(name)
+    report["missing"] = missing
+    toolkit = _toolkit(policy["toolkit"])
+    sys.path.clear()
+    return toolkit
+
+
+def _toolkit(path: str | None) -> Any:
+    """Load the toolkit from its file: it stands alone, beside this folder."""
+    if path is None:
+        return None
+    spec = importlib.util.spec_from_file_location("toolkit", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["toolkit"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _descend(channel: socket.socket, life: int, policy: dict[str, Any], report: dict[str, Any]) -> None:
+    """Leave the keeper and the reaper behind and return in the process that becomes the zygote."""
+    linux = sys.platform == "linux"
+    if linux:
+        confine.die_with_parent()
+        if "root" not in policy["without"]:
+            confine.drop_root(report)
+            confine.die_with_parent()  # a change of user clears it
+        if "namespaces" not in policy["without"]:
+            confine.enter_namespaces(report)
+    gc.freeze()
+    reaper = os.fork()
+    if reaper:
+        channel.close()
+        _keep(reaper, life)
+    os.setsid()
+    if linux:
+        confine.die_with_parent()
+        confine.adopt_orphans()
+    zygote = os.fork()
+    if zygote:
+        channel.close()
+        os.close(life)
+        _reap()
+    os.close(life)
+
+
+def _keep(reaper: int, life: int) -> NoReturn:
+    """Wait for the host to vanish or the reaper to end, then kill all that is left."""
+    watch = select.poll()
+    watch.register(life, 0)
+    while True:
+        gone = watch.poll(1000)
+        if gone or os.waitpid(reaper, os.WNOHANG)[0]:
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(OSError):
+                    kill(reaper, signal.SIGKILL)
+            os._exit(0)
+
+
+def _reap() -> NoReturn:
+    """Collect the dead; end when nobody is left."""
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            os._exit(0)
+
+
+def _lock(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
+    """Lock this process down by every layer the policy wants; return the fork listener, -1 without one."""
+    if sys.platform != "linux":
+        return -1
+    confine.die_with_parent()
+    if "privileges" not in policy["without"]:
+        confine.give_up_privileges(report)
+    if "landlock" not in policy["without"]:
+        confine.landlock(report)
+    machine = confine.machine()
+    if machine is None or "seccomp" in policy["without"]:
+        report["seccomp"] = False
+        return -1
+    receive = (control, CHANNEL)
+    if "fork_control" not in policy["without"]:
+        listener = confine.filter_calls(report, bpf.Filter(machine, receive, (control,), fork="ask"))
+        if listener >= 0:
+            return listener
+    # Without a supervisor the zygote may fork freely, and each worker gives that up for itself.
+    report["last_filter"] = bpf.Filter(machine, receive, (), fork="refuse")
+    return confine.filter_calls(report, bpf.Filter(machine, receive, (control,), fork="allow", stack=True))
+
+
+def _serve(
+    channel: socket.socket, listener: int, report: dict[str, Any], toolkit: Any, share: Any, baseline: int
+) -> NoReturn:
+    rules = report.pop("last_filter", None)
+    last_filter = confine.last_filter(rules.machine, rules) if rules and report.get("seccomp") is True else None
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for name in [name for name in sys.modules if name == "__main__" or name.startswith("ctypes")]:
+        del sys.modules[name]
+    gc.collect()
+    gc.freeze()
+    attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))] if listener >= 0 else []
+    channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
+    if listener >= 0:
+        os.close(listener)
+    while True:
+        config, descriptors = _order(channel)
+        if os.fork():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            continue
+        _become_worker(channel, config, descriptors, baseline, toolkit, share, last_filter)
+
+
+def _order(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Wait for the host to want a worker."""
+    data, ancillary, _, _ = channel.recvmsg(MESSAGE, socket.CMSG_SPACE(16))
+    if not data:
+        os._exit(0)
+    descriptors = array.array("i")
+    for level, kind, body in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(body[: len(body) - len(body) % 4])
+    return json.loads(data), list(descriptors)
+
+
+def _become_worker(
+    channel: socket.socket,
+    config: dict[str, Any],
+    descriptors: list[int],
+    baseline: int,
+    toolkit: Any,
+    share: Any,
+    last_filter: Any,
+) -> NoReturn:
+    try:
+        channel.close()
+        session.limit(config, baseline)
+        if last_filter is not None:
+            last_filter()
+        wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL)
+        os.close(descriptors[0])
+        session.main(wire, descriptors[1], config, toolkit, share)
+    except BaseException:  # nobody is left to tell: the host sees the worker end
+        if config.get("debug"):
+            import traceback
+
+            os.write(2, traceback.format_exc().encode())
+    os._exit(1)
+
+
+def _data_size() -> int:
+    """Return how much private memory this process starts with, to be added to every limit."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 64 << 20

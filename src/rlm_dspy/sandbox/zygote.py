@@ -1,0 +1,353 @@
+"""The host's side of the zygote: start it once per process, ask it for workers, approve their forks.
+
+A long-lived thread starts and supervises each zygote, because Linux tells a child of its parent's death when
+the *thread* that made it ends. Forks inside the sandbox arrive here as questions: only those that a session
+was granted are approved.
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import contextlib
+import fcntl
+import importlib.util
+import json
+import logging
+import os
+import platform
+import select
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from . import macos, policy
+from .errors import InterpreterUnavailableError
+
+log = logging.getLogger("rlm_dspy.sandbox")
+
+FOLDER = Path(__file__).parent
+START_SECONDS = 30.0
+MESSAGE = 1 << 18
+SCM_CREDENTIALS = 2
+CREDENTIALS = struct.Struct("iII")
+
+NOTIFICATION_RECEIVE, NOTIFICATION_SEND = 0xC0502100, 0xC0182101
+NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+ANSWER = struct.Struct("=QqiI")
+CONTINUE = 1
+EPERM = 1
+CONTROL = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+# SIGCHLD, and where the C library wants the child's id written.
+FORK_SIGNAL, FORK_MARKS = 17, 0x01000000 | 0x00200000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What distinguishes one zygote from another."""
+
+    isolation: policy.Isolation = "strong"
+    modules: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    debug: bool = False
+
+
+@dataclass
+class Grant:
+    """How many forks a session's process may still make, and how many it made."""
+
+    left: int = 0
+    used: int = 0
+
+
+@dataclass
+class Zygote:
+    """A running zygote; ``report`` is what it proved about itself at its start."""
+
+    setting: Setting
+    report: dict[str, Any] = field(default_factory=dict)
+    pid: int = -1
+    group: int = -1
+    listener: int = -1
+    alive: bool = False
+    denied: int = 0
+
+    def __post_init__(self) -> None:
+        self._owner = os.getpid()
+        self.members: set[int] = set()
+        self._grants: dict[int, Grant] = {}
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._failure: Exception | None = None
+        self._channel: socket.socket | None = None
+        self._life = -1
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._live, name="rlm-dspy-zygote", daemon=True)
+        self._thread.start()
+        self._ready.wait(START_SECONDS)
+        if self._failure is not None:
+            raise self._failure
+        if not self.alive:
+            self.close()
+            raise InterpreterUnavailableError(f"the sandbox did not start within {START_SECONDS:.0f} s")
+
+    # -- the supervising thread ------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            self._boot()
+        except (OSError, ValueError, InterpreterUnavailableError) as error:
+            self._failure = (
+                error
+                if isinstance(error, InterpreterUnavailableError)
+                else InterpreterUnavailableError(f"the sandbox could not be started: {error}")
+            )
+            self.close()
+        self._ready.set()
+        if self._failure is None:
+            self._supervise()
+
+    def _boot(self) -> None:
+        choice = policy.choose(sys.platform, platform.machine(), self.setting.isolation)
+        if choice.backend in ("refuse", "wasm"):
+            raise InterpreterUnavailableError(policy.unavailable(choice.reason))
+        ours, theirs = socket.socketpair(socket.AF_UNIX, CONTROL)
+        watched, self._life = os.pipe()
+        self._channel = ours
+        with theirs:
+            self._launch(choice, theirs.fileno(), watched)
+        os.close(watched)
+        if sys.platform == "linux":
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.settimeout(START_SECONDS)
+        ours.send(json.dumps(self._instructions(choice)).encode())
+        self._greet(ours, choice)
+        ours.settimeout(None)
+        self.alive = True
+
+    def _launch(self, choice: policy.Choice, control: int, life: int) -> None:
+        flags = ["-s", "-P", "-S", "-B", "-X", "utf8"]
+        command = [sys.executable, *flags, str(FOLDER / "worker" / "__main__.py"), str(control), str(life)]
+        if choice.backend == "macos":
+            command = macos.wrap(command)
+        _compile_worker()
+        self._process = subprocess.Popen(
+            command,
+            env={"PYTHONHASHSEED": "0"},
+            cwd="/",
+            close_fds=True,
+            pass_fds=(control, life),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=None if self.setting.debug else subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _instructions(self, choice: policy.Choice) -> dict[str, Any]:
+        everything = ("root", "namespaces", "privileges", "landlock", "seccomp", "fork_control")
+        toolkit = FOLDER / "toolkit.py"
+        return {
+            "without": list(everything if choice.backend == "plain" else self.setting.without),
+            "modules": list(self.setting.modules),
+            "path": _search_path(self.setting.modules),
+            "toolkit": str(toolkit) if toolkit.exists() else None,
+        }
+
+    def _greet(self, channel: socket.socket, choice: policy.Choice) -> None:
+        """Take the zygote's report and decide whether it is enough."""
+        size = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(CREDENTIALS.size)
+        data, ancillary, _, _ = channel.recvmsg(MESSAGE, size)
+        if not data:
+            raise InterpreterUnavailableError("the sandbox ended while it was starting")
+        message = json.loads(data)
+        self.pid = int(message.get("pid", -1))
+        for level, kind, body in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self.listener = array.array("i", body[:4])[0]
+            elif level == socket.SOL_SOCKET and kind == SCM_CREDENTIALS:
+                self.pid = CREDENTIALS.unpack(body[: CREDENTIALS.size])[0]
+        self.group = os.getpgid(self.pid)
+        self.report = {**message["report"], "backend": choice.backend, "reason": choice.reason}
+        lacking = policy.shortfall(self.report) if choice.backend == "linux" else None
+        self.report["strong"] = choice.backend == "macos" or (choice.backend == "linux" and lacking is None)
+        if lacking and self.setting.isolation == "strong":
+            raise InterpreterUnavailableError(policy.unavailable(lacking))
+        if lacking or choice.backend == "plain":
+            log.warning("the sandbox is weaker than isolation='strong': %s", lacking or choice.reason)
+
+    def _supervise(self) -> None:
+        """Answer the forks that the sandbox asks for until the keeper ends."""
+        assert self._process is not None
+        if self.listener < 0:
+            self._process.wait()
+            self.alive = False
+            return
+        watch = select.poll()
+        watch.register(self.listener, select.POLLIN)
+        while True:
+            events = watch.poll(500)
+            if self._process.poll() is not None:
+                self.alive = False
+                return
+            if events and events[0][1] & select.POLLIN:
+                self._decide_fork()
+
+    def _decide_fork(self) -> None:
+        question = bytearray(NOTIFICATION.size)
+        try:
+            fcntl.ioctl(self.listener, NOTIFICATION_RECEIVE, question, True)
+        except OSError:  # the asking thread is gone already
+            return
+        number, pid, *_rest = NOTIFICATION.unpack(question)
+        approved = self._approve(pid, _rest[4])
+        reply = bytearray(ANSWER.pack(number, 0, 0 if approved else -EPERM, CONTINUE if approved else 0))
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.listener, NOTIFICATION_SEND, reply, True)
+
+    def _approve(self, pid: int, flags: int) -> bool:
+        if flags & ~FORK_MARKS != FORK_SIGNAL:
+            self.denied += 1
+            return False
+        with self._lock:
+            grant = self._grants.get(pid)
+            if grant is None or grant.left <= 0:
+                self.denied += 1
+                return False
+            grant.left -= 1
+            grant.used += 1
+            return True
+
+    # -- what sessions ask for -------------------------------------------------------------------------------
+
+    @property
+    def controls_forks(self) -> bool:
+        """Whether each fork inside needs the host's approval."""
+        return self.listener >= 0
+
+    def grant(self, pid: int, grant: Grant) -> None:
+        """Let the process ``pid`` fork as often as ``grant`` says."""
+        with self._lock:
+            self._grants[pid] = grant
+
+    def revoke(self, pid: int) -> None:
+        """Let the process ``pid`` fork no more."""
+        with self._lock:
+            self._grants.pop(pid, None)
+
+    def spawn(self, config: dict[str, Any], channel: int, control: int) -> None:
+        """Have a worker forked that serves the two sockets' other ends."""
+        assert self._channel is not None
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel, control]))]
+        with self._lock:
+            self._grants.setdefault(self.pid, Grant()).left += 1
+        self._channel.sendmsg([json.dumps(config).encode()], rights)
+
+    def strays(self) -> list[int]:
+        """Return the orphans among this zygote's processes that no session knows."""
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal() and int(entry) not in self.members and int(entry) != self.pid:
+                with contextlib.suppress(OSError, ValueError, IndexError):
+                    fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
+                    if (int(fields[1]), int(fields[2])) == (self.group, self.group):
+                        found.append(int(entry))
+        return found
+
+    def close(self) -> None:
+        """End the zygote and every session it ever made; safe to call twice."""
+        self.alive = False
+        self._close_descriptors()
+        if self._process is not None and self._owner == os.getpid():
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _close_descriptors(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+        listener, self.listener = self.listener, -1
+        if listener >= 0:
+            os.close(listener)
+
+    def forget(self) -> None:
+        """In a forked copy of the host: let go of what belongs to the original."""
+        self.alive = False
+        self._close_descriptors()
+        if self._process is not None:
+            self._process.returncode = 0  # not our child: never wait for it
+
+
+@lru_cache(maxsize=1)
+def _compile_worker() -> None:
+    """Write the worker's bytecode once, so that the zygote (which writes nothing) need not compile."""
+    for path in sorted((FOLDER / "worker").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"rlm_worker.{path.stem}", path)
+        if spec is not None and spec.loader is not None:
+            with contextlib.suppress(OSError):
+                spec.loader.get_code(f"rlm_worker.{path.stem}")  # type: ignore[attr-defined]
+
+
+def _search_path(modules: tuple[str, ...]) -> list[str]:
+    """Return where third-party modules are to be found, only if some are wanted."""
+    if not modules and importlib.util.find_spec("re2") is None:
+        return []
+    return [entry for entry in sys.path if entry]
+
+
+_zygotes: dict[Setting, Zygote] = {}
+_starting = threading.Lock()
+
+
+def running(setting: Setting) -> Zygote:
+    """Return this process's zygote for ``setting``, started anew if there is none or it died."""
+    with _starting:
+        zygote = _zygotes.get(setting)
+        if zygote is None or not zygote.alive:
+            zygote = _zygotes[setting] = Zygote(setting)
+        return zygote
+
+
+def replace(dead: Zygote) -> Zygote:
+    """Return a zygote in place of one that no longer answers; its living sessions keep it."""
+    with _starting:
+        zygote = _zygotes.get(dead.setting)
+        if zygote is None or zygote is dead or not zygote.alive:
+            zygote = _zygotes[dead.setting] = Zygote(dead.setting)
+            _retired.append(dead)
+        return zygote
+
+
+_retired: list[Zygote] = []
+
+
+def close_all() -> None:
+    """End every zygote of this process."""
+    for zygote in [*_zygotes.values(), *_retired]:
+        zygote.close()
+    _zygotes.clear()
+    _retired.clear()
+
+
+def _after_fork() -> None:
+    global _starting
+    _starting = threading.Lock()
+    for zygote in [*_zygotes.values(), *_retired]:
+        zygote.forget()
+    _zygotes.clear()
+    _retired.clear()
+
+
+atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
