@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dspy
-from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
 
 def action(code: str, reasoning: str = "next") -> str:
@@ -55,6 +55,10 @@ class Script:
         )
 
 
+    def stream(self, request: Request) -> Any:
+        return response_to_events(self.complete(request))
+
+
 class AsyncScript:
     """The async twin, which never blocks the loop."""
 
@@ -65,6 +69,10 @@ class AsyncScript:
         import asyncio
 
         return await asyncio.to_thread(self.script.complete, request)
+
+    async def stream(self, request: Request) -> Any:
+        for event in response_to_events(await self.complete(request)):
+            yield event
 
 
 def texts(request: Request) -> list[str]:

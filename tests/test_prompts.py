@@ -58,7 +58,7 @@ def test_each_observation_carries_the_step_and_what_is_used() -> None:
     assert "[step 2/20 · sub-calls 1/50]\nsub" in seen[2]
 
 
-@pytest.mark.parametrize(("code", "shown"), [("0", "0"), ("[]", "[]"), ("False", "False"), ("print('')", "")])
+@pytest.mark.parametrize(("code", "shown"), [("0", "0"), ("[]", "[]"), ("False", "False"), ("None, 0", "(None, 0)")])
 def test_falsy_results_are_shown_as_they_are(code: str, shown: str) -> None:
     result, _ = run(action(code), action("SUBMIT(answer='a')"))
     assert result.trajectory[0]["output"].strip() == shown

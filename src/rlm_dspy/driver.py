@@ -20,12 +20,13 @@ from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.record import Event, EventKind, Run, Step, Usage
-from rlm_dspy.subcalls import Meter, SubCalls, short, tokens
+from rlm_dspy.subcalls import CHARS_PER_TOKEN, Meter, SubCalls, short, tokens
 
 if TYPE_CHECKING:
     from rlm_dspy.module import RLM
 
 EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
+OVERHEAD = 1_000  # tokens of instructions around what a prompt shows
 QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
 STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
 _CHAT = dspy.ChatAdapter(use_json_adapter_fallback=False)
@@ -85,11 +86,14 @@ class Session:
         )
 
     def _exhausted(self, steps: tuple[Step, ...]) -> str | None:
-        """Stop stepping while the extract still fits: it is as long as what was shown so far."""
+        """Stop stepping while another step (the last prompt and its output) and the extract still fit."""
+        if not steps:
+            return self.ledger.exhausted(share=STEPPING)
+        last = steps[-1]
         shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
-        reserve = shown // 4 if self.ledger.budget.max_tokens else 0
-        last = steps[-1].usage.cost or 0.0 if steps else 0.0
-        return self.ledger.exhausted(tokens=2 * reserve, cost=last, share=STEPPING)
+        step = last.usage.total_tokens + len(last.output) // CHARS_PER_TOKEN
+        extract = min(shown, EXTRACT_CHARS) // CHARS_PER_TOKEN + OVERHEAD
+        return self.ledger.exhausted(tokens=step + extract, cost=last.usage.cost or 0.0, share=STEPPING)
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
         """Parse and check what SUBMIT was given; the problem, if any, is advice for the model."""

@@ -210,7 +210,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
             raise TypeError("interpreter_factory.execution_instructions must be a string")
         session.interpreter_rules = rules
         fields = [output_field(name, field) for name, field in self.signature.output_fields.items()]
-        tools = {**session.subcalls.functions, **{name: tool for name, tool in self._tools.items()}}
+        tools = {**session.subcalls.functions, **self._tools}
         repl = Repl(interpreter, session.values, tools, fields, session.main)
         try:
             yield repl

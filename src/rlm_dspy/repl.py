@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from dspy.adapters.types.tool import Tool
 from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreter, FinalOutput
 from dspy.primitives.sandbox_serializable import SandboxSerializable
 
@@ -40,7 +41,8 @@ class Repl:
         self._main = main
         self._fields = output_fields
         ours = isinstance(interpreter, Sandbox)
-        interpreter.tools.update(tools if ours else {name: _plain(tool) for name, tool in tools.items()})
+        fit = _positional if ours else _plain
+        interpreter.tools.update({name: fit(tool) for name, tool in tools.items()})
         if hasattr(interpreter, "output_fields"):
             interpreter.output_fields = output_fields
         if hasattr(interpreter, "_tools_registered"):
@@ -124,6 +126,20 @@ class Repl:
     def close(self) -> None:
         """Shut the interpreter down."""
         self.interpreter.shutdown()
+
+
+def _positional(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``dspy.Tool``, which takes keywords only, be called as the function it wraps."""
+    if not isinstance(tool, Tool):
+        return tool
+    names = list(tool.args or {})
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > len(names):
+            raise TypeError(f"{tool.name}() takes {len(names)} positional arguments but {len(args)} were given")
+        return tool(**dict(zip(names, args, strict=False)), **kwargs)
+
+    return call
 
 
 def _plain(tool: Callable[..., Any]) -> Callable[..., Any]:
