@@ -351,7 +351,7 @@ def test_a_corpus_over_bytes_is_the_texts_it_was_made_of(texts, start, end):
     assert corpus[start:end] == "".join(texts.values())[start:end]
 
 
-def test_a_corpus_keeps_only_so_many_decoded_characters(monkeypatch):
+def test_a_corpus_keeps_only_so_many_decoded_bytes(monkeypatch):
     monkeypatch.setattr(toolkit, "_CACHED", 10)
     corpus = Corpus.from_texts({str(n): "12345678" for n in range(5)})
     assert "".join(corpus.values()) == "12345678" * 5

@@ -21,7 +21,7 @@ FileInfo = collections.namedtuple("FileInfo", "name kind size lines")  # size co
 
 _PEEK = 2000  # characters that peek shows when no end is given
 _LINE = 400  # characters of one line that a match shows
-_CACHED = 64_000_000  # characters of decoded files that a corpus keeps
+_CACHED = 64_000_000  # bytes of decoded files that a corpus keeps
 _PASSAGE = 600  # a ranked passage has between half and one and a half of this many characters
 _OCCURRENCES = 200_000  # places that one search looks at before it ranks
 _RANKED = 2_000  # passages that one search reads in full
@@ -117,9 +117,9 @@ class Corpus:
 
     def _keep(self, name: str, text: str) -> str:
         self._cache[name] = text
-        self._cached += len(text)
+        self._cached += text.__sizeof__()
         while self._cached > _CACHED and len(self._cache) > 1:
-            self._cached -= len(self._cache.popitem(last=False)[1])
+            self._cached -= self._cache.popitem(last=False)[1].__sizeof__()
         return text
 
 
