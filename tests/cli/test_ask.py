@@ -306,7 +306,11 @@ def test_an_interrupted_run_is_kept_and_its_place_told(files: Path, home: Path, 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     options = ["--trace", "partial.json"] if trace else []
     with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, *options], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", INTERRUPTED, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     ) as process:
         assert process.stderr is not None
         seen = ""
@@ -314,7 +318,7 @@ def test_an_interrupted_run_is_kept_and_its_place_told(files: Path, home: Path, 
             line = process.stderr.readline()
             assert line, seen
             seen += line
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group gets it
         seen += process.stderr.read()
         assert process.wait(60) == 130
     assert "interrupted" in seen

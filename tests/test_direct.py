@@ -1,0 +1,83 @@
+"""The direct mode as a module: called like an RLM, one call, a run of its own."""
+
+from __future__ import annotations
+
+import json
+
+import dspy
+import pytest
+
+import rlm_dspy
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.direct import Direct, prompt_text
+from rlm_dspy.errors import ActionError, ConfigurationError
+from rlm_dspy.record import Event
+from scripted import fields, scripted, texts
+
+SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
+TEXT = "one\nthe bridge was opened in 1932\nthree\n"
+
+
+def reply(quote: str) -> str:
+    return fields(answer="1932", evidence=json.dumps([{"quote": quote}]))
+
+
+def ask(program: Direct, quote: str, context: object = TEXT) -> tuple[dspy.Prediction, list[str]]:
+    lm, script = scripted(reply(quote))
+    with dspy.context(lm=lm):
+        prediction = program(context=context, question="When was the bridge opened, in 1932?")
+    return prediction, texts(script.requests[0])
+
+
+def test_one_call_has_the_whole_text_and_its_evidence_is_located() -> None:
+    prediction, sent = ask(Direct(SIGNATURE), "opened in 1932")
+    assert prediction.answer == "1932"
+    assert prediction.evidence[0].where == "line 2"
+    assert TEXT.strip() in sent[-1]
+    run = prediction.run
+    assert (run.status, run.usage.calls, run.model, run.usage.cost) == ("submitted", 1, "scripted/model", 0.001)
+    assert run.outputs["answer"] == "1932"
+    assert run.evidence[0]["line"] == 2
+
+
+def test_each_file_of_a_corpus_is_introduced_by_its_name() -> None:
+    corpus = Corpus.from_texts({"a.md": TEXT, "b/c.md": "last"})
+    prediction, sent = ask(Direct(SIGNATURE), "the bridge was", corpus)
+    assert f"=== a.md (3 lines) ===\n{TEXT}\n\n=== b/c.md (1 lines) ===\nlast" in sent[-1]
+    assert prediction.evidence[0].where == "a.md:2"
+    assert prompt_text(rlm_dspy.Corpus.from_texts({"n": "x\ud800"})) == "=== n (1 lines) ===\nx?"
+
+
+def test_the_question_is_no_evidence() -> None:
+    prediction, _ = ask(Direct(SIGNATURE), "in 1932?")
+    assert prediction.evidence[0].match is None
+    assert prediction.run.warnings[0].startswith("unverified evidence: 'in 1932?'")
+
+
+def test_a_handle_is_written_out_for_the_model_and_short_in_the_record() -> None:
+    prediction, sent = ask(Direct(SIGNATURE), "opened in 1932", rlm_dspy.Context(TEXT * 500))
+    assert TEXT * 500 in sent[-1] + "\n"
+    assert len(prediction.run.inputs["context"]) < 1_000
+
+
+def test_watchers_hear_of_the_beginning_and_the_end() -> None:
+    seen: list[Event] = []
+    ask(Direct(SIGNATURE, on_event=seen.append), "opened in 1932")
+    assert [(event.kind, event.text) for event in seen] == [("step", ""), ("final", "submitted")]
+    assert seen[-1].usage.calls == 1
+
+
+def test_a_failure_carries_its_run() -> None:
+    lm, _ = scripted("no fields here")
+    with dspy.context(lm=lm), pytest.raises(ActionError, match="no fields here") as caught:
+        Direct(SIGNATURE)(context=TEXT, question="when?")
+    assert caught.value.run is not None
+    assert caught.value.run.status == "stopped"
+    assert caught.value.run.usage.calls >= 1
+
+
+def test_inputs_are_checked_before_anything_is_asked() -> None:
+    with pytest.raises(ConfigurationError, match="Missing required inputs"):
+        Direct(SIGNATURE)(context=TEXT)
+    with pytest.raises(ConfigurationError, match="max_tokens"):
+        Direct(SIGNATURE, max_tokens=0)
