@@ -3,5 +3,7 @@
 from .execution import Execution
 from .handover import Mapped
 from .interpreter import Sandbox
+from .pool import prewarm
+from .selftest import Check, report, selftest
 
-__all__ = ["Execution", "Mapped", "Sandbox"]
+__all__ = ["Check", "Execution", "Mapped", "Sandbox", "prewarm", "report", "selftest"]

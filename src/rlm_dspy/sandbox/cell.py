@@ -22,6 +22,7 @@ from .worker import values
 
 GRACE_SECONDS = 1.0
 COPY_SECONDS = 5.0
+LATE_SECONDS = 2.0
 NUDGE_SECONDS = 0.02
 MAX_CALLS = 100_000
 MAX_WAITING = 1_000
@@ -61,7 +62,7 @@ class Cell:
         self._context = contextvars.copy_context()
         self._waiting: set[int] = set()
         self._lock = threading.Lock()
-        self._over = False
+        self._ending = False
         self._charged = time.monotonic()
 
     def play(self, message: Message, descriptors: list[int]) -> Ending:
@@ -79,9 +80,23 @@ class Cell:
             ending = Ending("gone", detail=str(error), timed_out=ending.timed_out)
         except ProtocolError as error:
             ending = Ending("protocol", detail=str(error))
-        finally:
-            with self._lock:
-                self._over = True
+        return self._closed(ending)
+
+    def abandon(self) -> Ending:
+        """End the cell because whoever waits for it was interrupted."""
+        try:
+            ending = self._end_early(timed_out=False)
+            if ending.how == "result":
+                self._await_copies(ending.result)
+                self.link.rest()
+        except (WorkerGoneError, ProtocolError) as error:
+            ending = Ending("gone", detail=str(error), interrupted=True)
+        return self._closed(ending)
+
+    def _closed(self, ending: Ending) -> Ending:
+        if ending.how != "result":
+            self.link.kill()
+            self._hear_last_copies()
         ending.seconds = self.spent
         ending.saved = self.saved
         return ending
@@ -97,6 +112,19 @@ class Cell:
                 self._call(found[1])
             else:
                 self._handle(*found)
+
+    def _hear_last_copies(self) -> None:
+        """Hear from copies that were forked just before the running process ended."""
+        deadline = time.monotonic() + LATE_SECONDS
+        while self.link.copies_due({}):
+            try:
+                found = self.link.receive(deadline)
+                if found is None:
+                    return
+                if found[1]["t"] == "standby":
+                    self._handle(*found)
+            except (ProtocolError, WorkerGoneError):
+                continue
 
     def _serve(self) -> Ending:
         while True:
@@ -127,10 +155,11 @@ class Cell:
         end = time.monotonic() + GRACE_SECONDS
         with self._lock:
             self._waiting.clear()
+            self._ending = True
         while time.monotonic() < end:
             self.link.interrupt()
             found = self.link.receive(min(end, time.monotonic() + NUDGE_SECONDS))
-            if found is not None and found[1]["t"] != "call":
+            if found is not None:
                 result = self._handle(*found)
                 if result is not None:
                     return Ending("result", result, timed_out=timed_out, interrupted=not timed_out)
@@ -164,15 +193,22 @@ class Cell:
             crowded = len(self._waiting) >= MAX_WAITING or self.calls > MAX_CALLS
         generation = self.link.generation
         tool = self.tools.get(name)
-        if tool is None or crowded:
-            text = f"{name[:80]}() is not available" if tool is None else "too many host calls at once"
-            self._answer(generation, number, {"e": {"name": "RuntimeError", "text": text}})
+        refusal = self._refusal(name, tool, crowded)
+        if refusal is not None or tool is None:
+            self._answer(generation, number, {"e": {"name": "RuntimeError", "text": refusal}})
             return
         self._charge()
         with self._lock:
             self._waiting.add(number)
         context = self._context.copy()
         self.crew.submit(lambda: self._answer(generation, number, context.run(_served, tool, arguments, keywords)))
+
+    def _refusal(self, name: str, tool: Any, crowded: bool) -> str | None:
+        if tool is None:
+            return f"{name[:80]}() is not available"
+        if self._ending:
+            return f"{name[:80]}() was not called: the cell is being stopped"
+        return "too many host calls at once" if crowded else None
 
     def _answer(self, generation: int, number: int, body: Message) -> None:
         self._charge()
@@ -209,12 +245,36 @@ def as_dict(name: str, fields: dict[str, Any]) -> dict[str, Any]:
 def _served(tool: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> Message:
     """Call a host function and return the answer; its failure is an answer too."""
     try:
+        arguments, keywords = _arranged(tool, arguments, keywords)
         value = tool(*arguments, **keywords)
         if inspect.isawaitable(value):
             value = asyncio.run(_awaited(value))
         return {"v": values.encode(value)}
     except BaseException as error:
         return {"e": {"name": type(error).__name__, "text": without_paths(str(error))[:MAX_ERROR]}}
+
+
+def _arranged(
+    tool: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Pass by name what was given by position: DSPy's wrapped tools take keywords only.
+
+    Raises:
+        TypeError: the arguments do not fit the tool's signature.
+    """
+    if not arguments:
+        return arguments, keywords
+    try:
+        signature = inspect.signature(tool)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return arguments, keywords
+    signature.bind(*arguments, **keywords)
+    named: dict[str, Any] = {}
+    for parameter, value in zip(signature.parameters.values(), arguments, strict=False):
+        if parameter.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            return arguments, keywords
+        named[parameter.name] = value
+    return [], {**named, **keywords}
 
 
 async def _awaited(value: Any) -> Any:

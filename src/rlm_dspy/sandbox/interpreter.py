@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import keyword
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -19,7 +20,7 @@ from dspy.primitives.code_interpreter import FinalOutput
 
 from rlm_dspy.errors import ConfigurationError
 
-from . import outcome, policy
+from . import outcome, policy, pool
 from . import zygote as zygotes
 from .cell import Cell, Ending
 from .crew import Crew
@@ -167,7 +168,7 @@ class Sandbox:
 
     def __del__(self) -> None:
         link = getattr(self, "_link", None)
-        if link is not None and self._owner == os.getpid():
+        if link is not None and self._owner == os.getpid() and not sys.is_finalizing():
             link.close()
 
     # -- our own protocol ------------------------------------------------------------------------------------
@@ -243,15 +244,10 @@ class Sandbox:
             raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
         if self._link is not None:
             return
-        config = {
-            "output": self.max_output_chars,
-            "memory": self.memory_mb << 20,
-            "modules": self._setting.modules,
-            "debug": self._setting.debug,
-        }
+        config = pool.configuration(self._setting, self.memory_mb, self.max_output_chars)
         zygote = zygotes.running(self._setting)
         try:
-            self._link = Link(zygote, config)
+            self._link = pool.take(zygote, config) or Link(zygote, config)
         except (OSError, WorkerGoneError, ProtocolError):
             self._link = Link(zygotes.replace(zygote), config)
         self._held, self._safe, self._sent = {}, {}, {}
@@ -289,6 +285,9 @@ class Sandbox:
             cell.stop.set()
         try:
             ending = cell.play(message, descriptors)
+        except KeyboardInterrupt:
+            self._conclude(cell.abandon(), {parcel.message["name"] for parcel in parcels}, timeout)
+            raise
         except BaseException:
             self._lose()
             raise

@@ -83,7 +83,7 @@ class Link:
         self.standbys = 0
         self.standby: Process | None = None
         self.active: Process | None = None
-        self._incoming = bytearray()
+        self._incoming: dict[int, bytearray] = {}
         self._frames: deque[tuple[int, bytes]] = deque()
         self._writing = threading.Lock()
         self._channel, theirs = socket.socketpair()
@@ -198,15 +198,17 @@ class Link:
                     os.close(unwanted)
         if not data:
             raise WorkerGoneError("the worker closed its socket")
-        self._incoming += data
-        while len(self._incoming) >= 4:
-            (length,) = _LENGTH.unpack_from(self._incoming)
+        # Kept apart by writer: a frame may be cut short by its writer's death, or by another's frame.
+        incoming = self._incoming.setdefault(pid, bytearray())
+        incoming += data
+        while len(incoming) >= 4:
+            (length,) = _LENGTH.unpack_from(incoming)
             if length > MAX_FRAME:
                 raise ProtocolError(f"a frame of {length:,} bytes")
-            if len(self._incoming) < 4 + length:
+            if len(incoming) < 4 + length:
                 break
-            self._frames.append((pid, bytes(self._incoming[4 : 4 + length])))
-            del self._incoming[: 4 + length]
+            self._frames.append((pid, bytes(incoming[4 : 4 + length])))
+            del incoming[: 4 + length]
 
     # -- processes -------------------------------------------------------------------------------------------
 
@@ -255,7 +257,7 @@ class Link:
             self.standby = None
 
     def roll_back(self) -> bool:
-        """Kill the running process and wake its sleeping copy; return whether there was one."""
+        """Wake the sleeping copy in place of the running process; return whether there was one."""
         self._end_active()
         standby, self.standby = self.standby, None
         if standby is None:
@@ -278,10 +280,17 @@ class Link:
         self.standbys = 0
         return message.get("t") == "resumed" and pid == standby.pid
 
-    def _end_active(self) -> None:
+    def kill(self) -> None:
+        """Kill the running process; from now on only its copies are listened to."""
         if self.active is not None:
             self.zygote.revoke(self.active.pid)
+            self._poll = select.poll()
+            self._poll.register(self._channel, select.POLLIN)
             self.active.kill()
+
+    def _end_active(self) -> None:
+        if self.active is not None:
+            self.kill()
             self.zygote.members.discard(self.active.pid)
             self.active = None
         if self.zygote.controls_forks and self.grant.used != self.standbys:

@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -331,8 +332,18 @@ def replace(dead: Zygote) -> Zygote:
 _retired: list[Zygote] = []
 
 
+_on_end: list[Callable[[], None]] = []
+
+
+def on_end(action: Callable[[], None]) -> None:
+    """Have ``action`` called when the zygotes end, and in a forked copy of the host."""
+    _on_end.append(action)
+
+
 def close_all() -> None:
     """End every zygote of this process."""
+    for action in _on_end:
+        action()
     for zygote in [*_zygotes.values(), *_retired]:
         zygote.close()
     _zygotes.clear()
@@ -342,6 +353,8 @@ def close_all() -> None:
 def _after_fork() -> None:
     global _starting
     _starting = threading.Lock()
+    for action in _on_end:
+        action()
     for zygote in [*_zygotes.values(), *_retired]:
         zygote.forget()
     _zygotes.clear()

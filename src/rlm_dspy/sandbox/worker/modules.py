@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -68,11 +69,10 @@ def refusal(module: str) -> str:
 def guarded_builtins(extra: frozenset[str] = frozenset()) -> dict[str, Any]:
     """Return the builtins a cell sees."""
     names = dict(vars(builtins))
-    allowed = ALLOWED | extra
     original = builtins.__import__
 
     def __import__(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        if level == 0 and name.partition(".")[0] not in allowed and not name.startswith("_"):
+        if level == 0 and not _may_import(name.partition(".")[0], extra):
             raise ImportError(refusal(name), name=name)
         return original(name, globals, locals, fromlist, level)
 
@@ -83,6 +83,21 @@ def guarded_builtins(extra: frozenset[str] = frozenset()) -> dict[str, Any]:
     for name in ("copyright", "credits", "license"):
         names.pop(name, None)
     return names
+
+
+_ours = frozenset(name.partition(".")[0] for name in sys.modules)
+
+
+def remember() -> None:
+    """Note what is loaded before any cell runs; what a cell itself puts into ``sys.modules`` it may import."""
+    global _ours
+    _ours = frozenset(name.partition(".")[0] for name in sys.modules)
+
+
+def _may_import(root: str, extra: frozenset[str]) -> bool:
+    if root in ALLOWED or root in extra or root.startswith("_"):
+        return True
+    return root in sys.modules and root not in _ours
 
 
 def _hopeless(name: str, text: str) -> Callable[..., None]:
@@ -102,7 +117,7 @@ def hopeless(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] 
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             for root in _roots(statement):
-                if root not in ALLOWED and root not in extra and not root.startswith("_"):
+                if not _may_import(root, extra):
                     return f"ImportError: {refusal(root)}"
         elif isinstance(statement, ast.Expr | ast.Assign) and isinstance(statement.value, ast.Call):
             function = statement.value.func

@@ -162,6 +162,7 @@ def _serve(
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in [name for name in sys.modules if name == "__main__" or name.startswith("ctypes")]:
         del sys.modules[name]
+    modules.remember()
     gc.collect()
     gc.freeze()
     attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))] if listener >= 0 else []

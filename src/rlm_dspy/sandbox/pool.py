@@ -1,0 +1,72 @@
+"""Sessions made ahead of need, for whoever asks: a fresh one costs milliseconds, a pooled one next to nothing."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from . import policy
+from . import zygote as zygotes
+from .link import Link
+
+_Key = tuple[zygotes.Setting, int, int]
+
+_lock = threading.Lock()
+_ready: dict[_Key, list[Link]] = {}
+
+
+def configuration(setting: zygotes.Setting, memory_mb: int, max_output_chars: int) -> dict[str, Any]:
+    """Return what a worker is told at its birth."""
+    return {
+        "output": max_output_chars,
+        "memory": memory_mb << 20,
+        "modules": setting.modules,
+        "debug": setting.debug,
+    }
+
+
+def prewarm(
+    count: int = 1,
+    *,
+    memory_mb: int = 512,
+    max_output_chars: int = 100_000,
+    isolation: policy.Isolation = "strong",
+    modules: tuple[str, ...] = (),
+) -> None:
+    """Start the zygote and keep ``count`` sessions ready for sandboxes with these limits.
+
+    Raises:
+        SandboxUnavailableError: the isolation asked for cannot be had here.
+    """
+    setting = zygotes.Setting(isolation, tuple(modules))
+    zygote = zygotes.running(setting)
+    config = configuration(setting, memory_mb, max_output_chars)
+    fresh = [Link(zygote, config) for _ in range(count)]
+    with _lock:
+        _ready.setdefault(_key(setting, config), []).extend(fresh)
+
+
+def take(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:
+    """Return a session made ahead, None if there is none."""
+    with _lock:
+        links = _ready.get(_key(zygote.setting, config), [])
+        while links:
+            link = links.pop()
+            if link.zygote is zygote:
+                return link
+            link.close()
+    return None
+
+
+def _key(setting: zygotes.Setting, config: dict[str, Any]) -> _Key:
+    return setting, config["memory"], config["output"]
+
+
+def forget() -> None:
+    """Drop every session made ahead, without touching its processes (after a fork, or at the end)."""
+    while _ready:
+        for link in _ready.popitem()[1]:
+            link.let_go()
+
+
+zygotes.on_end(forget)

@@ -1,0 +1,149 @@
+"""Proof instead of promise: each operation that must be refused is tried from inside, and its end reported.
+
+Every probe runs as a cell of a throw-away sandbox and goes past all Python-level politeness: it takes the C
+library from the worker's own memory and makes the system call. What counts as refused is an error number of
+refusal, or death of the worker.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import policy
+from . import zygote as zygotes
+from .interpreter import Sandbox
+from .worker import syscalls
+
+
+@dataclass(frozen=True)
+class Check:
+    """One probe: what was tried, whether it was refused, and how."""
+
+    name: str
+    refused: bool
+    detail: str
+
+
+_PRELUDE = """
+import sys, errno
+ctypes = sys.modules['rlm_worker.confine'].ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def call(number, *arguments):
+    ctypes.set_errno(0)
+    result = libc.syscall(ctypes.c_long(number), *arguments)
+    return 'DONE' if result >= 0 else 'refused: ' + errno.errorcode.get(ctypes.get_errno(), '?')
+def L(number): return ctypes.c_long(number)
+"""
+
+# name -> (x86-64 and aarch64 number, arguments as Python source)
+_CALLS: dict[str, tuple[int, int, str]] = {
+    "open a file": (257, 56, "L(-100), canary, L(0), L(0)"),
+    "create a file": (257, 56, "L(-100), beside, L(0o102), L(0o600)"),
+    "stat a file": (262, 79, "L(-100), canary, ctypes.create_string_buffer(256), L(0)"),
+    "read a link": (267, 78, "L(-100), b'/proc/self/exe', ctypes.create_string_buffer(99), L(99)"),
+    "list a folder": (257, 56, "L(-100), b'/', L(0o200000), L(0)"),
+    "change a file's mode": (268, 53, "L(-100), canary, L(0o777)"),
+    "delete a file": (263, 35, "L(-100), canary, L(0)"),
+    "rename a file": (316, 276, "L(-100), canary, L(-100), beside, L(0)"),
+    "make a memory file": (319, 279, "b'x', L(0)"),
+    "open a socket": (41, 198, "L(2), L(1), L(0)"),
+    "open a unix socket": (41, 198, "L(1), L(1), L(0)"),
+    "connect": (42, 203, "L(40), address, L(16)"),
+    "make a process": (56, 220, "L(17), None, None, None, None"),
+    "make a process (vfork)": (56, 220, "L(0x4111), None, None, None, None"),
+    "make a process (clone3)": (435, 435, "ctypes.create_string_buffer(88), L(88)"),
+    "run a program": (59, 221, "b'/bin/true', None, None"),
+    "trace a process": (101, 117, "L(16), L(host), None, None"),
+    "read another's memory": (310, 270, "L(host), None, L(0), None, L(0), L(0)"),
+    "kill the host": (62, 129, "L(host), L(0)"),
+    "signal siblings": (62, 129, "L(-1), L(0)"),
+    "signal by thread": (234, 131, "L(host), L(host), L(0)"),
+    "open /proc of the host": (257, 56, "L(-100), host_proc, L(0), L(0)"),
+    "open own memory": (257, 56, "L(-100), b'/proc/self/mem', L(2), L(0)"),
+    "new namespaces": (272, 97, "L(0x10000000)"),
+    "new privileges": (105, 146, "L(0)"),
+    "raise a limit": (302, 261, "L(0), L(2), (ctypes.c_uint64 * 2)(1 << 50, 1 << 50), None"),
+    "map executable memory": (9, 222, "None, L(4096), L(7), L(0x22), L(-1), L(0)"),
+    "make memory executable": (10, 226, "ctypes.c_void_p(page), L(4096), L(5)"),
+    "map shared memory": (9, 222, "None, L(4096), L(3), L(0x21), L(-1), L(0)"),
+    "load a BPF program": (321, 280, "L(0), None, L(0)"),
+    "use io_uring": (425, 425, "L(1), ctypes.create_string_buffer(120)"),
+    "mount": (165, 40, "b'x', b'/', b'tmpfs', L(0), None"),
+    "set the clock": (227, 112, "L(0), ctypes.create_string_buffer(16)"),
+}
+
+
+def selftest(isolation: policy.Isolation = "best-effort") -> list[Check]:
+    """Try every forbidden operation from inside a sandbox and return how each ended.
+
+    Raises:
+        SandboxUnavailableError: no sandbox can be made here at all.
+    """
+    column = 0 if syscalls.canonical(platform.machine()) == syscalls.X86_64 else 1
+    with _targets() as (setup, intact), Sandbox(isolation=isolation, timeout=5.0, checkpoint="never") as sandbox:
+        setup = _PRELUDE + setup
+        checks = []
+        for name, (x86, arm, arguments) in _CALLS.items():
+            number = (x86, arm)[column]
+            checks.append(_probe(sandbox, name, setup, f"call({number}, {arguments})"))
+        checks.append(
+            _probe(sandbox, "inherited environment", setup, "'DONE' if libc.getenv(b'PATH') else 'refused: empty'")
+        )
+        checks.append(Check("canaries are untouched", intact(), "file, listener and host"))
+    return checks
+
+
+def _probe(sandbox: Sandbox, name: str, setup: str, code: str) -> Check:
+    done = sandbox.run(f"{setup}print({code})")
+    if done.kind == "ok":
+        return Check(name, "DONE" not in done.stdout, done.stdout.strip())
+    if done.exception is not None and "crashed or was killed" in done.exception:
+        return Check(name, True, "killed")
+    return Check(name, False, (done.exception or done.text).rpartition("\n")[2][:120])
+
+
+@contextmanager
+def _targets() -> Iterator[tuple[str, Any]]:
+    """Plant a file and a listener, and give the probes their names."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as listener:
+        os.chmod(folder, 0o755)
+        canary = Path(folder, "canary")
+        canary.write_text("canary")
+        canary.chmod(0o666)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0)
+        port = listener.getsockname()[1].to_bytes(2, "big")
+        setup = (
+            f"canary = {str(canary).encode()!r}; beside = canary + b'2'; host = {os.getpid()}\n"
+            f"host_proc = b'/proc/{os.getpid()}/environ'\n"
+            f"address = {(bytes([2, 0]) + port + bytes([127, 0, 0, 1]) + bytes(8))!r}\n"
+            "import array; held = array.array('b', bytes(8192)); page = (held.buffer_info()[0] + 4095) & ~4095\n"
+        )
+
+        def intact() -> bool:
+            try:
+                listener.accept()
+            except BlockingIOError:
+                return canary.read_text() == "canary" and canary.stat().st_mode & 0o777 == 0o666
+            return False
+
+        yield setup, intact
+
+
+def report(isolation: policy.Isolation = "best-effort") -> dict[str, Any]:
+    """Return what confines code on this machine: the layers that are active, as the zygote found them.
+
+    Raises:
+        SandboxUnavailableError: the isolation asked for cannot be had here.
+    """
+    return dict(zygotes.running(zygotes.Setting(isolation)).report)
