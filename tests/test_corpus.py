@@ -3,7 +3,6 @@
 import io
 import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,72 +100,17 @@ def test_a_glob_honours_the_ignore_rules_and_a_file_with_its_name_goes_first(mak
     assert read(["[b].py"]).names == ("[b].py",)
 
 
-# Ignore rules
-
-
-def git_lists(root):
-    """What git itself would take."""
-    listed = subprocess.run(
-        ["git", "-c", "core.excludesFile=/dev/null", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=root, capture_output=True, check=True, env={"PATH": os.environ["PATH"], "HOME": str(root)},
-    )  # fmt: skip
-    return tuple(sorted(name for name in listed.stdout.decode().split("\0") if name))
-
-
-def test_nested_ignore_rules_with_negation_agree_with_git(make):
-    files = {
-        ".gitignore": "*.log\n!keep.log\n/build/\ndoc/**/draft.md\nlib/*\n!lib/public\n# comment\n\\#odd.txt\ntail \n",
-        "app/.gitignore": "!special.log\nlocal.txt\n/only-here.txt\n",
-        "app/sub/.gitignore": "*\n!*.py\n",
-    }
-    names = [
-        "a.log", "keep.log", "build/x.py", "src/build/x.py", "doc/a/b/draft.md", "doc/draft.md", "doc/final.md",
-        "lib/secretive/x.py", "lib/public/x.py", "app/special.log", "app/other.log", "app/local.txt", "local.txt",
-        "app/only-here.txt", "app/deep/only-here.txt", "app/sub/x.py", "app/sub/x.md", "#odd.txt", "tail", "Größe.md",
-    ]  # fmt: skip
-    root = make(files | dict.fromkeys(names, "x"))
-    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    (root / ".git/info/exclude").write_text("doc/final.md\n")
-    assert read([root], hidden=True).names == git_lists(root)
-    assert "doc/final.md" not in read([root]).names
-    assert len(read([root], ignore=False)) == len(names)
-
-
-def test_rules_above_the_folder_hold_within_the_repository(make):
-    root = make({".gitignore": "*.tmp\nskipped/\n", "sub/in/a.py": "1", "sub/in/b.tmp": "2", "skipped/c.tmp": "3"})
-    assert read([root / "sub"]).names == ("in/a.py", "in/b.tmp")
-    (root / ".git").mkdir()
-    assert read([root / "sub"]).names == ("in/a.py",)
-    assert read([root / "skipped"]).names == ("c.tmp",), "it was named, so it is wanted"
-    (root / "skipped/deep").mkdir()
-    (root / "skipped/deep/d.tmp").write_text("4")
-    assert read([root / "skipped/deep"]).names == ("d.tmp",)
-
-
-def test_a_worktree_uses_the_exclude_file_of_its_repository(make):
-    root = make({"main/.git/info/exclude": "*.tmp\n", "main/.git/worktrees/w/commondir": "../..\n"})
-    make({"work/.git": f"gitdir: {root}/main/.git/worktrees/w\n", "work/a.tmp": "1", "work/b.py": "2"})
-    assert read([root / "work"]).names == ("b.py",)
-
-
-def test_a_worktree_whose_repository_is_gone_has_no_exclude_file(make):
-    assert read([make({".git": "gitdir: /nowhere\n", "a.py": "1"})]).names == ("a.py",)
-
-
-def test_ignore_rules_that_are_none_are_left_out(make):
-    root = make({".gitignore": b"\xef\xbb\xbf*.log\n!\nfoo[z-a]\n\xff\n", "a.log": "1", "b.py": "2"})
-    assert read([root]).names == ("b.py",)
+# What is left out
 
 
 def test_include_and_exclude_narrow_a_folder(make):
     root = make({"a.py": "1", "b.md": "2", "lib/c.py": "3", "old/d.py": "4", "uv.lock": "5"})
     assert read([root], include=["*.py"], exclude=["old/"]).names == ("a.py", "lib/c.py")
     assert read([root], include="*.lock").names == ("uv.lock",)
-    with pytest.raises(ConfigurationError, match="pattern"):
-        read([root], include=["!"])
-
-
-# What is left out
+    assert read([root], exclude=["*", "!lib/", "!lib/**"]).names == ("lib/c.py",)
+    for wrong in ({"include": ["!"]}, {"exclude": ["[a"]}):
+        with pytest.raises(ConfigurationError, match="pattern"):
+            read([root], **wrong)
 
 
 def test_hidden_noise_and_binary_files_are_skipped_with_the_reason(make):

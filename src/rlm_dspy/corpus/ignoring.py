@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
+from rlm_dspy.corpus.gitignore import Rule, parse, verdict
 
 
 @dataclass(frozen=True)
@@ -16,12 +14,12 @@ class Layer:
     """The rules of one file; they hold for the paths below ``folder``."""
 
     folder: str
-    spec: GitIgnoreSpec
+    rules: tuple[Rule, ...]
 
     def verdict(self, path: str, is_folder: bool) -> bool | None:
         """Return True for ignored, False for re-included, None where no rule speaks."""
-        relative = path[len(self.folder) :].replace(os.sep, "/").lstrip("/")
-        return self.spec.check_file(relative + "/" if is_folder else relative).include
+        names = path[len(self.folder) :].replace(os.sep, "/").strip("/").split("/")
+        return verdict(self.rules, names, is_folder)
 
 
 def ignored(layers: tuple[Layer, ...], path: str, is_folder: bool) -> bool:
@@ -55,25 +53,13 @@ def layer_in(folder: str) -> tuple[Layer, ...]:
     return _layer(Path(folder, ".gitignore"), folder)
 
 
-def compile_rules(lines: Iterable[str]) -> GitIgnoreSpec:
-    """Compile rules, leaving out those that git would not understand either."""
-    good = []
-    for line in lines:
-        try:
-            GitIgnoreSpec.from_lines([line])
-        except (ValueError, re.error):
-            continue
-        good.append(line)
-    return GitIgnoreSpec.from_lines(good)
-
-
 def _layer(file: Path, folder: str) -> tuple[Layer, ...]:
     try:
         text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
     except OSError:
         return ()
-    lines = text.removeprefix("\ufeff").splitlines()
-    return (Layer(folder, compile_rules(lines)),) if lines else ()
+    rules = parse(text.removeprefix("\ufeff").split("\n"))
+    return (Layer(folder, rules),) if rules else ()
 
 
 def _repository(root: Path) -> Path | None:

@@ -17,6 +17,7 @@ from pathspec import GitIgnoreSpec
 
 from rlm_dspy.corpus.decoding import decode, why_binary
 from rlm_dspy.corpus.documents import Corpus, Document, Skipped
+from rlm_dspy.corpus.gitignore import Rule, parse
 from rlm_dspy.corpus.screening import has_private_key, is_secret
 from rlm_dspy.corpus.walking import Choice, Found, printable, walk
 from rlm_dspy.errors import ConfigurationError, CorpusError
@@ -73,7 +74,7 @@ def read(
         raise CorpusError("no paths were given: name files, folders, globs, or - for standard input")
     if max_file_bytes < 1:
         raise ConfigurationError(f"max_file_bytes must be at least 1, not {max_file_bytes}")
-    choice = Choice(_spec(include), _spec(exclude), hidden, ignore, secrets, max_file_bytes)
+    choice = Choice(_spec(include), _rules(exclude), hidden, ignore, secrets, max_file_bytes)
     reader = _Reader(choice, many=len(typed) > 1)
     for path in dict.fromkeys(map(_as_text, typed)):
         if path == "-":
@@ -244,6 +245,14 @@ def _spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
         return GitIgnoreSpec.from_lines(lines) if lines else None
     except (ValueError, re.error) as error:
         raise ConfigurationError(f"a pattern among {lines} is wrong: {error}") from None
+
+
+def _rules(patterns: Iterable[str]) -> tuple[Rule, ...]:
+    lines = [patterns] if isinstance(patterns, str) else list(patterns)
+    rules = parse(lines)
+    if len(rules) < len(lines):
+        raise ConfigurationError(f"a pattern among {lines} is wrong: see the rules of .gitignore")
+    return rules
 
 
 def _shown(path: _Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathspec import GitIgnoreSpec
 
 from rlm_dspy.corpus.documents import Skipped
+from rlm_dspy.corpus.gitignore import Rule, verdict
 from rlm_dspy.corpus.ignoring import Layer, ignored, layer_in, layers_above
 from rlm_dspy.corpus.screening import is_secret, noise, noise_folder
 
@@ -19,7 +20,7 @@ class Choice:
     """What a reader was told to take and to leave."""
 
     include: GitIgnoreSpec | None
-    exclude: GitIgnoreSpec | None
+    exclude: tuple[Rule, ...]
     hidden: bool
     ignore: bool
     secrets: bool
@@ -111,6 +112,6 @@ def _why_not(entry: os.DirEntry[str], name: str, mode: int, layers: tuple[Layer,
         return "hidden"
     if ignored(layers, entry.path, is_folder):
         return "ignored by .gitignore"
-    if choice.exclude is not None and choice.exclude.match_file(name + "/" if is_folder else name):
+    if verdict(choice.exclude, name.split("/"), is_folder):
         return "excluded"
     return noise(entry.name) if choice.include is None and not is_folder else None

@@ -1,0 +1,151 @@
+"""The rules of .gitignore, measured against git itself."""
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlm_dspy.corpus import read
+from rlm_dspy.errors import CorpusError
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write files below a folder and return it."""
+
+    def write(files, folder="project"):
+        root = tmp_path / folder
+        root.mkdir(exist_ok=True)
+        for name, content in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return root
+
+    return write
+
+
+def git_lists(root):
+    """What git itself would take."""
+    listed = subprocess.run(
+        ["git", "-c", "core.excludesFile=/dev/null", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=root, capture_output=True, check=True, env={"PATH": os.environ["PATH"], "HOME": str(root)},
+    )  # fmt: skip
+    return tuple(sorted(name for name in listed.stdout.decode().split("\0") if name))
+
+
+def test_nested_ignore_rules_with_negation_agree_with_git(make):
+    files = {
+        ".gitignore": "*.log\n!keep.log\n/build/\ndoc/**/draft.md\nlib/*\n!lib/public\n# comment\n\\#odd.txt\ntail \n",
+        "app/.gitignore": "!special.log\nlocal.txt\n/only-here.txt\n",
+        "app/sub/.gitignore": "*\n!*.py\n",
+    }
+    names = [
+        "a.log", "keep.log", "build/x.py", "src/build/x.py", "doc/a/b/draft.md", "doc/draft.md", "doc/final.md",
+        "lib/secretive/x.py", "lib/public/x.py", "app/special.log", "app/other.log", "app/local.txt", "local.txt",
+        "app/only-here.txt", "app/deep/only-here.txt", "app/sub/x.py", "app/sub/x.md", "#odd.txt", "tail", "Größe.md",
+    ]  # fmt: skip
+    root = make(files | dict.fromkeys(names, "x"))
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (root / ".git/info/exclude").write_text("doc/final.md\n")
+    assert read([root], hidden=True).names == git_lists(root)
+    assert "doc/final.md" not in read([root]).names
+    assert len(read([root], ignore=False)) == len(names)
+
+
+def test_rules_above_the_folder_hold_within_the_repository(make):
+    root = make({".gitignore": "*.tmp\nskipped/\n", "sub/in/a.py": "1", "sub/in/b.tmp": "2", "skipped/c.tmp": "3"})
+    assert read([root / "sub"]).names == ("in/a.py", "in/b.tmp")
+    (root / ".git").mkdir()
+    assert read([root / "sub"]).names == ("in/a.py",)
+    assert read([root / "skipped"]).names == ("c.tmp",), "it was named, so it is wanted"
+    (root / "skipped/deep").mkdir()
+    (root / "skipped/deep/d.tmp").write_text("4")
+    assert read([root / "skipped/deep"]).names == ("d.tmp",)
+
+
+def test_a_worktree_uses_the_exclude_file_of_its_repository(make):
+    root = make({"main/.git/info/exclude": "*.tmp\n", "main/.git/worktrees/w/commondir": "../..\n"})
+    make({"work/.git": f"gitdir: {root}/main/.git/worktrees/w\n", "work/a.tmp": "1", "work/b.py": "2"})
+    assert read([root / "work"]).names == ("b.py",)
+
+
+def test_a_worktree_whose_repository_is_gone_has_no_exclude_file(make):
+    assert read([make({".git": "gitdir: /nowhere\n", "a.py": "1"})]).names == ("a.py",)
+
+
+def test_ignore_rules_that_are_none_are_left_out(make):
+    root = make({".gitignore": b"\xef\xbb\xbf*.log\n!\nfoo[z-a]\n\xff\n", "a.log": "1", "b.py": "2"})
+    assert read([root]).names == ("b.py",)
+
+
+def test_everything_but_some_is_the_usual_idiom(make):
+    files = {
+        ".gitignore": "*\n!*/\n!*.py\n!/docs/**\n",
+        "a.py": "1",
+        "src/deep/b.py": "2",
+        "c.md": "3",
+        "docs/d.md": "4",
+    }
+    assert read([make(files)]).names == ("a.py", "docs/d.md", "src/deep/b.py")
+
+
+ATOMS = [
+    "a",
+    "b",
+    "c",
+    "d",
+    "*",
+    "**",
+    "***",
+    "*.x",
+    "a*",
+    "?",
+    "[ab]",
+    "[!a]",
+    "[^b]*",
+    "[a-c]",
+    "[b-a]",
+    "[]a]",
+    "[[:alpha:]]",
+    "\\a",
+    "*a*b*",
+    "**a",
+    "f.?",
+    "a.x",
+    "b.x",
+]
+PATTERNS = st.builds(
+    lambda negated, root, parts, folder: negated + root + "/".join(parts) + folder,
+    st.sampled_from(["", "", "!"]),
+    st.sampled_from(["", "", "/"]),
+    st.lists(st.sampled_from([*ATOMS, "e ", "e\\ "]), min_size=1, max_size=3),
+    st.sampled_from(["", "", "/"]),
+)
+FOLDERS = ["", "a/", "b/", "a/b/", "b/c/", "a/b/c/", "d/", "d/d/"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from(FOLDERS), st.lists(PATTERNS, min_size=1, max_size=4), min_size=1, max_size=4))
+def test_any_rules_leave_what_git_leaves(rules):
+    with tempfile.TemporaryDirectory() as folder:
+        for name in FOLDERS:
+            Path(folder, name).mkdir(exist_ok=True)
+            for file in ("a.x", "b.x", "e", "f.y"):
+                Path(folder, name, file).write_text("x")
+            if name in rules:
+                Path(folder, name, ".gitignore").write_text("\n".join(rules[name]) + "\n")
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        listed = git_lists(folder)
+        try:
+            assert read([folder], hidden=True).names == listed
+        except CorpusError:
+            assert listed == ()
+
+
+def test_a_pattern_made_to_be_slow_is_not(make):
+    assert len(read([make({".gitignore": "*a" * 40 + "b\n" + "**/" * 40 + "x\n", "a" * 200: "1"})])) == 1
