@@ -31,6 +31,7 @@ from rlm_dspy.context import Context
 from rlm_dspy.driver import STEPPING, Session, both
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
+from rlm_dspy.predictor import Predictor
 from rlm_dspy.record import Event
 from rlm_dspy.repl import Repl
 from rlm_dspy.sandbox import Sandbox
@@ -108,8 +109,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         self._interpreter_factory = interpreter_factory
         self._tools = named_tools(tools)
         validate_names(self.signature, self._tools)
-        self.generate_action = dspy.Predict(prompts.action_signature(self.signature))
-        self.extract = dspy.Predict(prompts.extract_signature(self.signature))
+        self.generate_action = Predictor(prompts.action_signature(self.signature), self.signature)
+        self.extract = Predictor(prompts.extract_signature(self.signature), self.signature)
 
     @property
     def tools(self) -> dict[str, dspy.Tool]:

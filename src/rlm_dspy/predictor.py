@@ -1,0 +1,143 @@
+"""The predictors of an RLM: what they leave in DSPy's traces, demos and saved programs is short and holds no context.
+
+Optimizers copy what a trace holds into demos, into prompts of their own and into saved programs. So the shortening
+happens where the trace is written, and once more where a program is saved, because some optimizers put whole training
+examples among the demos. A demo that comes from a run is shown as the turns of that run; a labelled example, which has
+none of the predictor's own fields, as a line of the instructions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dspy
+import pydantic
+
+from rlm_dspy import prompts
+
+KEPT = 2_000  # characters of a text that a trace, a demo or a saved program keeps, head and tail
+KEPT_OF_TURN = 800  # the same for each text of a past turn
+TURNS = 6  # past turns that are kept: the first and the newest
+SHAPE = ("observation", "reasoning", "code")
+WORKED = "(a worked example of another task: none of its variables exist here)\n"
+LABELLED = "Examples of inputs and their right outputs (long inputs are left out):"
+
+
+class Predictor(dspy.Predict):  # type: ignore[misc]
+    """A ``dspy.Predict`` for an RLM with the signature ``task``."""
+
+    def __init__(self, signature: type[dspy.Signature], task: type[dspy.Signature]) -> None:
+        super().__init__(signature)
+        self.task_fields = tuple(task.fields)
+
+    def forward(self, **inputs: Any) -> Any:
+        """Predict, with the demos as turns and the labelled examples as instructions."""
+        return super().forward(**self._prepared(inputs))
+
+    async def aforward(self, **inputs: Any) -> Any:
+        """Predict as :meth:`forward` does, without blocking."""
+        return await super().aforward(**self._prepared(inputs))
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        """Return the state with demos that are short, hold no context and have a JSON form."""
+        state: dict[str, Any] = super().dump_state(json_mode)
+        return {**state, "demos": [portable(demo, self._known()) for demo in self.demos]}
+
+    def _known(self) -> tuple[str, ...]:
+        return (*self.signature.fields, *self.task_fields, "augmented")
+
+    def _prepared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        signature = inputs.get("signature") or self.signature
+        demos: list[Any] = []
+        labelled: list[str] = []
+        for demo in inputs.get("demos", self.demos):
+            if set(signature.input_fields) & set(demo.keys()) and set(signature.output_fields) & set(demo.keys()):
+                demos.append(demo)
+            elif line := label(demo, self.task_fields):
+                labelled.append(line)
+        if labelled:
+            text = "\n".join([signature.instructions, "", LABELLED, *labelled])
+            signature = signature.with_instructions(text)
+        history = inputs.get("history")
+        if isinstance(history, dspy.History) and demos:
+            turns = [turn for demo in demos for turn in worked(demo)]
+            inputs, demos = {**inputs, "history": _Shown.of(turns, history)}, []
+        return {**inputs, "signature": signature, "demos": [compact(dict(demo.items())) for demo in demos]}
+
+    def _forward_postprocess(self, completions: Any, signature: Any, **inputs: Any) -> Any:
+        if isinstance(inputs.get("history"), _Shown):
+            inputs["history"] = inputs["history"].own
+        return super()._forward_postprocess(completions, signature, **compact(inputs))
+
+
+class _Shown(dspy.History):  # type: ignore[misc]
+    """The turns of worked examples and of this run; only the latter are the run's ``own``."""
+
+    _own: Any = pydantic.PrivateAttr(None)
+
+    @classmethod
+    def of(cls, turns: list[dict[str, Any]], own: dspy.History) -> _Shown:
+        shown = cls(messages=[*turns, *own.messages])
+        shown._own = own
+        return shown
+
+    @property
+    def own(self) -> dspy.History:
+        return self._own
+
+
+def compact(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's inputs as a trace may keep them."""
+    return {name: _short(value) for name, value in inputs.items()}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dspy.History):
+        turns = [{name: _cut(text, KEPT_OF_TURN) for name, text in turn.items()} for turn in value.messages]
+        return dspy.History(messages=turns if len(turns) <= TURNS else [turns[0], *turns[1 - TURNS :]])
+    return _cut(value, KEPT)
+
+
+def _cut(value: Any, limit: int) -> Any:
+    return prompts.preview(value, limit, limit)[0] if isinstance(value, str) else value
+
+
+def worked(demo: Any) -> list[dict[str, Any]]:
+    """Return the turns of the run that a demo comes from, the last of which is the demo itself."""
+    fields = dict(demo.items())
+    history = fields.pop("history", None)
+    past = history.get("messages", []) if isinstance(history, Mapping) else getattr(history, "messages", [])
+    turns = [*(dict(turn) for turn in past), {name: value for name, value in compact(fields).items() if name in SHAPE}]
+    turns[0]["observation"] = WORKED + str(turns[0].get("observation", ""))
+    return turns
+
+
+def label(demo: Any, fields: Iterable[str]) -> str:
+    """Return a labelled example as a line; inputs that are long or have no short form are left out."""
+    shown = {name: demo[name] for name in fields if name in demo and _is_short(demo[name])}
+    parts = [f"{name}: {value if isinstance(value, str) else _json(value)}" for name, value in shown.items()]
+    return "- " + "; ".join(parts) if parts else ""
+
+
+def _is_short(value: Any) -> bool:
+    return not hasattr(value, "toDict") and not hasattr(value, "sandbox_index") and len(_json(value)) <= KEPT
+
+
+def portable(demo: Any, fields: Iterable[str]) -> dict[str, Any]:
+    """Return a demo as JSON values: its known fields, each text shortened, contexts as one line."""
+    kept = {name: demo[name] for name in fields if name in demo}
+    dumped: dict[str, Any] = json.loads(_json({name: _plain(value) for name, value in kept.items()}))
+    return dumped
+
+
+def _plain(value: Any) -> Any:
+    value = _short(value)
+    if hasattr(value, "sandbox_index") or not hasattr(value, "model_dump"):
+        return value
+    return value.model_dump(mode="json")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=repr)
