@@ -137,8 +137,11 @@ def test_quiet_leaves_stderr_empty(run: Callable, files: Path) -> None:
 def test_verbose_logs_and_json_logs_go_to_stderr(run: Callable, files: Path) -> None:
     result = run("ask", QUESTION, ".", "-v")
     assert "INFO rlm_dspy.cli.asking: asking model=" in result.err
-    lines = run("ask", QUESTION, ".", "--log-json", "-q").err.splitlines()
-    assert json.loads(lines[0])["mode"] == "direct"
+    rows = [json.loads(line) for line in run("ask", QUESTION, ".", "--log-json", "-q").err.splitlines()]
+    assert rows[0]["mode"] == "direct"
+    assert [row["message"] for row in rows] == ["asking", "step", "final"]
+    assert rows[-1]["usage"]["calls"] == 1
+    assert "SUBMIT(" in run("ask", QUESTION, ".", "-vv", "--mode", "rlm").err
 
 
 def test_a_dry_run_asks_nothing(run: Callable, files: Path, speak: Callable) -> None:
@@ -236,6 +239,17 @@ def test_a_providers_failure_is_one_line_and_its_own_code(
     assert Run.model_validate(json.loads((home / "partial.json").read_text())).status == "stopped"
 
 
+def test_a_partial_run_that_cannot_be_saved_hides_no_error(
+    run: Callable, files: Path, write: Callable, speak: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLM_DSPY_HOME", str(write("a-file", "x").absolute()))
+    speak(action("print(1)"), provider(dspy.LMAuthError, "the provider said no"))
+    result = run("ask", QUESTION, ".", "-q", "--mode", "rlm")
+    assert result.code == 4
+    assert "the partial run could not be saved" in result.err
+    assert "the provider said no" in result.err
+
+
 def test_a_reply_without_the_outputs_is_one_line_and_exit_1(run: Callable, files: Path, speak: Callable) -> None:
     speak("I would rather not.")
     result = run("ask", QUESTION, ".", "-q", "--mode", "direct")
@@ -257,6 +271,33 @@ def test_auto_explores_what_does_not_fit_the_models_window(run: Callable, files:
     assert json.loads(result.out)["mode"] == "rlm"
     assert "does not fit" in result.err
     assert run("ask", QUESTION, ".", "--mode", "direct").code == 5
+
+
+def test_the_offline_engine_says_that_it_is_one_and_how_to_have_another(run: Callable, files: Path) -> None:
+    result = run("ask", QUESTION, ".")
+    assert "offline engine" in result.err
+    assert "RLM_DSPY_MODEL" in result.err
+    notices = [line for line in result.err.splitlines() if "offline" in line]
+    assert len(notices) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "says"),
+    [
+        ("groq/openai/gpt-oss-20b", 4, "GROQ_API_KEY"),
+        ("nosuchprovider/model", 4, "nosuchprovider"),
+        ("two words", 2, "is no model name"),
+        ("ollama_chat/x", 4, "127.0.0.1:9"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_one_line(
+    run: Callable, files: Path, monkeypatch: pytest.MonkeyPatch, model: str, code: int, says: str
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:9")
+    result = run("ask", QUESTION, ".", "-q", "-m", model)
+    assert (result.code, result.out) == (code, "")
+    assert says in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_an_unforeseen_error_is_one_line_and_exit_1(home: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from rlm_dspy.cli import settings
+from rlm_dspy.cli import places, settings
 from rlm_dspy.cli.ask import SETTINGS, ask
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
@@ -124,3 +124,16 @@ def test_home_may_be_set_and_begins_in_the_cache_folder(monkeypatch: pytest.Monk
     assert settings.load().settings.home == Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy"
     monkeypatch.setenv("RLM_DSPY_HOME", "~/runs")
     assert settings.load().settings.home == Path(os.environ["HOME"]) / "runs"
+
+
+@pytest.mark.parametrize(
+    ("platform", "place"),
+    [("linux", ".cache/rlm-dspy"), ("darwin", "Library/Caches/rlm-dspy"), ("win32", "local/rlm-dspy/cache")],
+)
+def test_the_cache_folder_follows_the_platform(
+    monkeypatch: pytest.MonkeyPatch, home: Path, platform: str, place: str
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("LOCALAPPDATA", str(Path.home() / "local"))
+    monkeypatch.setattr(places.sys, "platform", platform)
+    assert places.default_home() == Path.home() / place
