@@ -43,7 +43,8 @@ def test_the_prediction_has_outputs_trajectory_and_final_reasoning() -> None:
 
 
 def test_predictors_have_the_names_of_dspy() -> None:
-    assert [name for name, _ in rlm_dspy.RLM("a -> b").named_predictors()] == ["generate_action", "extract"]
+    names = [name for name, _ in rlm_dspy.RLM("a -> b").named_predictors()]
+    assert names == ["generate_action", "extract", "child.generate_action", "child.extract"]
 
 
 def test_positional_submit_fills_the_outputs_in_order() -> None:

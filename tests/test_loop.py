@@ -23,6 +23,8 @@ def rules(steps: list[Step], **changes: Any) -> Rules:
         "validate": lambda value, strict: (dict(value), None) if isinstance(value, dict) else ({}, "not a dict"),
         "exhausted": lambda steps: None,
         "sub_calls": tuple,
+        "notes": list,
+        "room": 1_000_000,
         "header": lambda step: f"[{step}]",
         "render": lambda texts: "|".join(texts),
         "refusal": lambda problem: f"refused: {problem}",

@@ -64,6 +64,12 @@ class Reservation:
             self._open = False
             self._ledger._settle(self._tokens, usage)
 
+    def cancel(self) -> None:
+        """Give back a sub-call that was never made."""
+        if self._open:
+            self._open = False
+            self._ledger._settle(self._tokens, Usage(), sub_calls=1)
+
 
 class Ledger:
     """What a run and its ancestors have reserved and spent. Thread-safe."""
@@ -80,6 +86,10 @@ class Ledger:
         self._clock = clock
         self._started = clock()
         self._lock: threading.RLock = parent._lock if parent else threading.RLock()
+        # Sub-calls in flight over the whole tree; a child holds none while it waits for its own.
+        self.slots: threading.BoundedSemaphore = (
+            parent.slots if parent else threading.BoundedSemaphore(budget.max_concurrency)
+        )
         self._warned_cost = False
 
     def _chain(self) -> list[Ledger]:
@@ -89,6 +99,11 @@ class Ledger:
             chain.append(node)
             node = node.parent
         return chain[::-1]
+
+    @property
+    def root(self) -> Ledger:
+        """The ledger of the whole tree."""
+        return self.parent.root if self.parent else self
 
     @property
     def seconds(self) -> float:
@@ -104,6 +119,12 @@ class Ledger:
             if node.budget.max_seconds is not None
         ]
         return max(0.0, min(left)) if left else None
+
+    @property
+    def calls_left(self) -> int:
+        """Sub-calls that this ledger and its ancestors still let through."""
+        with self._lock:
+            return max(0, min(node.budget.max_llm_calls - node.sub_calls for node in self._chain()))
 
     def exhausted(self, *, tokens: int = 0, cost: float = 0.0, share: float = 1.0) -> str | None:
         """Name a limit that forbids a further step which needs so much, within ``share`` of the time; or None."""
@@ -153,12 +174,13 @@ class Ledger:
                     node.sub_calls += calls
         return Reservation(self, tokens)
 
-    def _settle(self, tokens: int, usage: Usage) -> None:
+    def _settle(self, tokens: int, usage: Usage, sub_calls: int = 0) -> None:
         with self._lock:
             for node in self._chain():
                 node._reserved_tokens -= tokens
+                node.sub_calls -= sub_calls
                 node.usage = node.usage + usage
-            root = self._chain()[0]
+            root = self.root
             if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
                 root._warned_cost = True
                 logger.warning(

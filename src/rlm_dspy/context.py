@@ -44,6 +44,10 @@ class Context:
     def __deepcopy__(self, memo: dict[int, Any]) -> Context:
         return self  # immutable by convention, and large
 
+    def toDict(self) -> str:
+        """Return the short rendering for DSPy, which calls this when it saves a demo."""
+        return repr(self)
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         """Take handles and plain texts as they are; serialise the short rendering."""

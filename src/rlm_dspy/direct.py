@@ -5,6 +5,7 @@ It is called like an :class:`~rlm_dspy.RLM` and records a run like one, so that 
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -13,15 +14,16 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
+from rlm_dspy import waiting
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.driver import clean, holds_evidence, jsonable, quotable, rendering
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.evidence import Evidence, check
-from rlm_dspy.module import translated, within
+from rlm_dspy.failures import translated
+from rlm_dspy.metering import Meter, tokens
 from rlm_dspy.record import Event, Run
 from rlm_dspy.signatures import limits, read_signature, validate_inputs
-from rlm_dspy.subcalls import Meter, tokens
 
 
 class Direct(dspy.Module):  # type: ignore[misc]
@@ -46,6 +48,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         self.signature = read_signature(signature)
         self.budget = limits(max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_seconds=max_seconds)
         self.on_event = on_event
+        self.stop: threading.Event | None = None  # set it to end the wait
         flat = self.signature
         for name, field in self.signature.input_fields.items():
             if field.annotation is Context or hasattr(field.annotation, "sandbox_index"):
@@ -71,13 +74,14 @@ class Direct(dspy.Module):  # type: ignore[misc]
         return prediction
 
     def _predict(self, shown: dict[str, Any]) -> Any:
+        patience = waiting.Patience(self.budget.max_seconds, self.stop)
+        lm = self.predict.lm or dspy.settings.lm
         try:
-            return within(self.budget.max_seconds, lambda: self.predict(**shown))
-        except TimeoutError as error:
+            return waiting.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+        except waiting.Interrupted as over:
             raise BudgetExceededError(
-                f"the model did not reply within max_seconds ({self.budget.max_seconds:g}). Raise it.",
-                limit="max_seconds",
-            ) from error
+                f"{over.limit} ended the call before the model replied.", limit=over.limit
+            ) from None
         except AdapterParseError as error:
             raise ActionError(f"the model's reply does not hold the outputs asked for: {_brief(error)}") from error
 

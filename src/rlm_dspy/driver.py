@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -14,13 +16,15 @@ import pydantic
 from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy import prompts
+from rlm_dspy import prompts, waiting, windows
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
+from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.record import Event, EventKind, Run, Step, Usage
-from rlm_dspy.subcalls import CHARS_PER_TOKEN, Meter, SubCalls, short, tokens
+from rlm_dspy.recursion import Child, Recursion
+from rlm_dspy.subcalls import SubCalls, short
 
 if TYPE_CHECKING:
     from rlm_dspy.module import RLM
@@ -29,6 +33,8 @@ EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
 OVERHEAD = 1_000  # tokens of instructions around what a prompt shows
 QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
 STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
+# Told of the events of every run in the current context; ``RLM.stream`` sets it.
+WATCHER: ContextVar[Callable[[Event], None] | None] = ContextVar("rlm_dspy_watcher", default=None)
 _CHAT = dspy.ChatAdapter(use_json_adapter_fallback=False)
 
 
@@ -46,14 +52,33 @@ def adapter() -> Any:
 class Session:
     """The state of one call; as a context manager it gives every exception the partial run."""
 
-    def __init__(self, rlm: RLM, inputs: Mapping[str, Any], parent: Ledger | None = None) -> None:
-        self.rlm = rlm
+    def __init__(
+        self,
+        rlm: RLM,
+        signature: type[dspy.Signature],
+        inputs: Mapping[str, Any],
+        child: Callable[[Session], Child],
+        parent: Session | None = None,
+    ) -> None:
+        self.rlm: RLM = rlm
+        self.signature = signature
         self.values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
         self.main = main_context(self.values)
-        self.ledger = Ledger(rlm.budget, parent)
-        self.subcalls = SubCalls(rlm.sub_lm or rlm.generate_action.lm, self.ledger, self._spent)
+        self.ledger: Ledger = Ledger(rlm.budget, parent.ledger if parent else None)
+        self.stop: threading.Event | None = parent.stop if parent else rlm.stop
+        watcher = parent._on_event if parent else rlm.on_event or WATCHER.get()
+        self._on_event: Callable[[Event], None] | None = watcher
+        # A child answers for the sub-model; its last call is reserved before its first, so that it can always answer.
+        self.lm = (parent.subcalls.lm if parent else None) or rlm.generate_action.lm
+        self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
+        self.subcalls: SubCalls = SubCalls(rlm.sub_lm or self.lm, self.ledger, self.stop, self._spent)
+        self.recursion = Recursion(
+            self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values)
+        )
+        self.room = windows.characters(self.lm or dspy.settings.lm)
         self.steps: list[Step] = []
         self.warnings: list[str] = []
+        self._lock = threading.Lock()
         self.by_model: dict[str, Usage] = {}
         self.run: Run | None = None
         self._evidence: list[Evidence] = []
@@ -61,25 +86,32 @@ class Session:
         self._started = time.perf_counter()
         self._signature: Any = None
         self.interpreter_rules = ""
-        fields = rlm.signature.input_fields
-        self.probe = clean(prompts.probe(self.values, fields, self.main))
+        whole = min(prompts.WHOLE, self.room // 3)
+        self.probe = clean(prompts.probe(self.values, signature.input_fields, self.main, whole))
+
+    def _own_text(self) -> str | None:
+        value = self.values.get(self.main or "")
+        return value if isinstance(value, str) else None
 
     # --- what the loop may ask ---------------------------------------------------------------------------------
 
     def rules(self) -> Rules:
         """Return the plain functions that the loop needs."""
         budget = self.rlm.budget
-        submit = ", ".join(f"{name}=..." for name in self.rlm.signature.output_fields)
+        submit = ", ".join(f"{name}=..." for name in self.signature.output_fields)
+        shown = min(self.rlm.max_output_chars, self.room // 4)
         return Rules(
-            first_output=next(iter(self.rlm.signature.output_fields)),
+            first_output=next(iter(self.signature.output_fields)),
             max_iters=budget.max_iters,
             probe=self.probe,
             on_limit=self.rlm.on_limit,
             validate=self.validate,
             exhausted=self._exhausted,
             sub_calls=self.subcalls.taken,
+            notes=self.subcalls.notes,
+            room=max(2 * len(self.probe), self.room - OVERHEAD * CHARS_PER_TOKEN),
             header=lambda step: prompts.counters(step, budget.max_iters, self.ledger.counters()),
-            render=lambda texts: clean(prompts.observation(texts, self.rlm.max_output_chars)),
+            render=lambda texts: clean(prompts.observation(texts, shown)),
             refusal=lambda problem: clean(prompts.refusal(problem)),
             reask=lambda problem: prompts.reask(problem, submit),
             record=self._record,
@@ -97,7 +129,7 @@ class Session:
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
         """Parse and check what SUBMIT was given; the problem, if any, is advice for the model."""
-        fields = self.rlm.signature.output_fields
+        fields = self.signature.output_fields
         names = list(fields)
         if not isinstance(value, Mapping):
             return {}, f"SUBMIT got a {type(value).__name__}; call SUBMIT({', '.join(f'{n}=...' for n in names)})."
@@ -119,18 +151,28 @@ class Session:
         """Locate evidence outputs in the context; what is not there is refused while ``strict``, then flagged."""
         contexts = quotable(self.values)
         found: list[Evidence] = []
-        for name, field in self.rlm.signature.output_fields.items():
+        for name, field in self.signature.output_fields.items():
             if not holds_evidence(field.annotation) or not outputs[name]:
                 continue
             single = isinstance(outputs[name], Evidence)
-            located, problems = check([outputs[name]] if single else outputs[name], contexts)
+            given = [outputs[name]] if single else outputs[name]
+            located, problems = check(given, contexts)
             if problems and strict:
                 return {}, " ".join(problems)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
-            outputs[name] = located[0] if single else located
+            unverified = [item for item in given if item.match is None] if problems else []
+            outputs[name] = (located + unverified)[0] if single else located + unverified
             found += located
         self._evidence = found
         return outputs, None
+
+    def patience(self, need: Ask | Extract | None = None) -> waiting.Patience:
+        """Return how long a step may wait; the extract may use what steps must leave."""
+        left = self.ledger.seconds_left
+        if isinstance(need, Extract):
+            return waiting.Patience(left, None)
+        reserved = (1 - STEPPING) * (self.ledger.root.budget.max_seconds or 0.0)
+        return waiting.Patience(None if left is None else max(0.0, left - reserved), self.stop)
 
     # --- asking a predictor ------------------------------------------------------------------------------------
 
@@ -138,17 +180,22 @@ class Session:
         """Return the predictor and the inputs that ``need`` means."""
         if isinstance(need, Extract):
             shown = prompts.trajectory(need.steps, EXTRACT_CHARS)
-            return self.rlm.extract, {"task": self.probe, "trajectory": shown}
+            extract = self.rlm.extract
+            inputs: dict[str, Any] = {"task": self.probe, "trajectory": shown}
+            if self.signature is not self.rlm.signature:
+                made = prompts.extract_signature(self.signature)
+                inputs["signature"] = made.with_instructions(extract.signature.instructions)
+            return extract, self._with_lm(inputs)
         turns = [
             {"observation": turn.observation, "reasoning": clean(turn.reasoning), "code": clean(turn.code)}
             for turn in need.history
         ]
         history = dspy.History(messages=turns)
-        return self.rlm.generate_action, {
-            "signature": self._action_signature(),
-            "history": history,
-            "observation": need.observation,
-        }
+        inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
+        return self.rlm.generate_action, self._with_lm(inputs)
+
+    def _with_lm(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return inputs if self.lm is None else {**inputs, "lm": self.lm}
 
     def _action_signature(self) -> Any:
         """Append the protocol to whatever the predictor's instructions are now."""
@@ -156,11 +203,12 @@ class Session:
             rlm = self.rlm
             current = rlm.generate_action.signature
             text = prompts.protocol(
-                rlm.signature,
+                self.signature,
                 calls=rlm.budget.max_llm_calls,
+                recursion=self.ledger.depth < self.ledger.root.budget.max_depth,
                 tools=rlm.tools,
                 toolkit=self.main is not None,
-                evidence=any(holds_evidence(f.annotation) for f in rlm.signature.output_fields.values()),
+                evidence=any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
                 interpreter=self.interpreter_rules,
             )
             self._signature = current.with_instructions(f"{current.instructions}\n\n{text}")
@@ -177,7 +225,7 @@ class Session:
         if isinstance(predicted, AdapterParseError):
             return Reply(text=str(predicted.lm_response or ""), **facts)
         if isinstance(need, Extract):
-            names = self.rlm.signature.output_fields
+            names = self.signature.output_fields
             return Reply(outputs={name: predicted.get(name) for name in names}, **facts)
         self.emit("code", predicted.code or "")
         return Reply(reasoning=predicted.reasoning or "", code=predicted.code or "", **facts)
@@ -188,15 +236,20 @@ class Session:
         self.steps.append(step)
         self.emit("output", step.output)
 
-    def _spent(self, meter: Meter) -> None:
-        for model, usage in meter.by_model.items():
-            self.by_model[model] = self.by_model.get(model, Usage()) + usage
+    def _spent(self, meter: Meter | None) -> None:
+        self.add(meter.by_model if meter else {})
         self.emit("sub_call", "")
+
+    def add(self, by_model: Mapping[str, Usage]) -> None:
+        """Add the usage of calls, by model, to the record."""
+        with self._lock:
+            for model, usage in by_model.items():
+                self.by_model[model] = self.by_model.get(model, Usage()) + usage
 
     def emit(self, kind: EventKind, text: str) -> None:
         """Tell whoever watches what just happened."""
-        if self.rlm.on_event:
-            self.rlm.on_event(
+        if self._on_event:
+            self._on_event(
                 Event(
                     kind=kind,
                     step=len(self.steps) + (kind in {"step", "code", "sub_call"}),
@@ -210,18 +263,18 @@ class Session:
 
     def finish(self, ending: Ending | None, error: BaseException | None = None) -> Run:
         """Close the record."""
-        rlm = self.rlm
-        lm = rlm.generate_action.lm or dspy.settings.lm
-        sub = self.subcalls.lm or lm
+        lm = self.lm or dspy.settings.lm
+        if self._last_call:
+            self._last_call.cancel()
         stopped_by = ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__
         self.run = Run(
             id=self._id,
             status=ending.status if ending else "stopped",
             stopped_by=stopped_by,
             error=None if error is None else f"{type(error).__name__}: {error}",
-            signature=rlm.signature.signature,
+            signature=self.signature.signature,
             model=getattr(lm, "model", ""),
-            sub_model=getattr(sub, "model", ""),
+            sub_model=getattr(self.rlm.sub_lm or lm, "model", ""),
             depth=self.ledger.depth,
             inputs={name: rendering(value) for name, value in self.values.items()},
             outputs=jsonable(ending.outputs) if ending else {},
@@ -255,7 +308,8 @@ class Asking:
         self.meter = Meter()
         self.started = time.perf_counter()
         child = session.ledger.depth > 0
-        self._reservation = None if extract else session.ledger.reserve(estimate, sub_call=child)
+        self._extract = extract
+        self._reservation = session._last_call if extract else session.ledger.reserve(estimate, sub_call=child)
         settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
         if not extract:
             settings["adapter"] = adapter()
@@ -272,8 +326,7 @@ class Asking:
             self._reservation.settle(self.meter.usage)
         else:
             session.ledger.charge(self.meter.usage)
-        for model, usage in self.meter.by_model.items():
-            session.by_model[model] = session.by_model.get(model, Usage()) + usage
+        session.add(self.meter.by_model)
 
 
 def clean(text: str) -> str:
@@ -290,6 +343,11 @@ def quotable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that evidence may quote: contexts, but not the question that is put to them."""
     contexts = {name: value for name, value in values.items() if is_context(value)}
     return {name: value for name, value in contexts.items() if name not in QUESTIONS} or contexts
+
+
+def task_of(values: Mapping[str, Any]) -> str:
+    """Return what a run was asked: its question or instruction."""
+    return next((str(value) for name, value in values.items() if name in QUESTIONS), "")
 
 
 def main_context(values: Mapping[str, Any]) -> str | None:
@@ -321,14 +379,3 @@ def jsonable(outputs: Mapping[str, Any]) -> dict[str, Any]:
         dict(outputs), mode="json", fallback=repr, serialize_as_any=True
     )
     return dumped
-
-
-def both(ours: type[BaseException], error: BaseException) -> BaseException:
-    """Make ``error`` also one of ours, so that a program that catches DSPy's own class still does."""
-    if isinstance(error, ours):
-        return error
-    kind = type(ours.__name__, (ours, type(error)), {"__module__": ours.__module__, "__init__": BaseException.__init__})
-    twin: BaseException = kind(*error.args)
-    twin.__dict__.update(error.__dict__)
-    return twin
-

@@ -10,21 +10,13 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_dspy import actions
+from rlm_dspy import actions, compaction
+from rlm_dspy.compaction import Turn
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.record import Status, Step, SubCall, Usage
 
 REASKS = 2  # replies in a row that may be unreadable before the run ends
 REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One past exchange, as the model saw and wrote it."""
-
-    observation: str
-    reasoning: str
-    code: str
 
 
 @dataclass(frozen=True)
@@ -44,9 +36,10 @@ class Extract:
 
 @dataclass(frozen=True)
 class Execute:
-    """Run one cell in the interpreter."""
+    """Run one cell in the interpreter, after handing it ``variables``."""
 
     code: str
+    variables: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,8 @@ class Rules:
     """What the loop asks of its surroundings; all are plain functions without input or output.
 
     ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
-    step; ``sub_calls()`` takes the sub-calls made since the last step.
+    step; ``sub_calls()`` takes the sub-calls made since the last step, ``notes()`` what the model should be told of
+    them; ``room`` is the characters that the turns of a prompt may have.
     """
 
     first_output: str
@@ -98,6 +92,8 @@ class Rules:
     validate: Callable[[Any, bool], tuple[dict[str, Any], str | None]]
     exhausted: Callable[[tuple[Step, ...]], str | None]
     sub_calls: Callable[[], tuple[SubCall, ...]]
+    notes: Callable[[], list[str]]
+    room: int
     header: Callable[[int], str]
     render: Callable[[list[str]], str]
     refusal: Callable[[str], str]
@@ -161,6 +157,9 @@ class _State:
 
     def step(self) -> Generator[Needs, Any, Ending | None]:
         """Ask, run what was written, record it; return the ending if it was submitted."""
+        if compaction.size(self.turns) + len(self.observation) > self.rules.room:
+            self.turns = compaction.compact(self.turns, self.steps, self.rules.room - len(self.observation))
+            yield Execute("pass", {compaction.VARIABLE: compaction.past(self.steps)})
         reply: Reply | str = yield Ask(tuple(self.turns), self.observation)
         if isinstance(reply, str):  # the name of the limit that refused or ended the call
             self.stopped_by = reply
@@ -187,6 +186,7 @@ class _State:
 
     def _judge(self, reply: Reply, observed: list[Observation], texts: list[str]) -> Ending | None:
         last = observed[-1]
+        texts += self.rules.notes()
         outputs: dict[str, Any] = {}
         problem: str | None = None
         if last.has_submitted:
@@ -218,7 +218,7 @@ class _State:
             sub_calls=self.rules.sub_calls(),
             **facts,
         )
-        self.turns.append(Turn(self.observation, reasoning, code))
+        self.turns.append(Turn(step.index, self.observation, reasoning, code))
         self.observation = f"{self.rules.header(step.index + 1)}\n{output}"
         self.steps.append(step)
         self.rules.record(step)

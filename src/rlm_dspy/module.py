@@ -10,29 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import dspy
 from dspy.primitives.code_interpreter import (
     CodeInterpreter,
-    CodeInterpreterError,
     _validate_interpreter,
     _validate_interpreter_factory,
     resolve_interpreter_factory,
 )
 from dspy.utils.exceptions import AdapterParseError
-from dspy.utils.exceptions import LMError as DSPyLMError
 
-from rlm_dspy import errors, loop, prompts
+from rlm_dspy import loop, prompts, waiting
 from rlm_dspy.context import Context
-from rlm_dspy.driver import STEPPING, Session, both
+from rlm_dspy.driver import WATCHER, Session
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
+from rlm_dspy.failures import translated
 from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
 from rlm_dspy.predictor import Predictor
-from rlm_dspy.record import Event
+from rlm_dspy.record import Event, Run
+from rlm_dspy.recursion import Child
 from rlm_dspy.repl import Repl
 from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
@@ -57,6 +57,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         max_depth: levels of recursive sub-calls.
         max_tokens, max_cost, max_seconds: limits of the whole tree in tokens, US dollars, seconds.
         on_limit: ``"extract"`` answers from the trajectory when a limit ends the run, ``"raise"`` raises.
+        depth_policy: below ``max_depth``, ``"plain"`` answers by plain calls, ``"raise"`` refuses.
+        max_concurrency: sub-calls in flight at once, over the whole tree.
         on_event: called with each :class:`rlm_dspy.record.Event` of the run.
 
     Raises:
@@ -83,6 +85,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         max_cost: float | None = None,
         max_seconds: float | None = None,
         on_limit: Literal["extract", "raise"] = "extract",
+        depth_policy: Literal["plain", "raise"] = "plain",
+        max_concurrency: int = 8,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         super().__init__()
@@ -90,6 +94,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
             _validate_interpreter_factory(interpreter_factory)
         if on_limit not in ("extract", "raise"):
             raise ConfigurationError(f"on_limit must be 'extract' or 'raise', not {on_limit!r}")
+        if depth_policy not in ("plain", "raise"):
+            raise ConfigurationError(f"depth_policy must be 'plain' or 'raise', not {depth_policy!r}")
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
         self.signature = read_signature(signature)
@@ -100,17 +106,26 @@ class RLM(dspy.Module):  # type: ignore[misc]
             max_tokens=max_tokens,
             max_cost=max_cost,
             max_seconds=max_seconds,
+            max_concurrency=max_concurrency,
         )
         self.max_output_chars = max_output_chars
         self.verbose = verbose
         self.sub_lm = sub_lm
         self.on_limit = on_limit
+        self.depth_policy = depth_policy
         self.on_event = on_event
+        self.stop: threading.Event | None = None  # set it to end the run with the best answer so far
         self._interpreter_factory = interpreter_factory
         self._tools = named_tools(tools)
         validate_names(self.signature, self._tools)
         self.generate_action = Predictor(prompts.action_signature(self.signature), self.signature)
         self.extract = Predictor(prompts.extract_signature(self.signature), self.signature)
+        self.child: RLM | None = None
+        if max_depth > 0:
+            # One child program for every depth, so that optimizers see its predictors once.
+            self.child = RLM(
+                "text, instruction -> output", max_iters, max_llm_calls, max_output_chars, verbose, max_depth=0
+            )
 
     @property
     def tools(self) -> dict[str, dspy.Tool]:
@@ -135,6 +150,36 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Run the RLM without blocking the event loop."""
         return await super().acall(*args, **handles(kwargs))
 
+    async def stream(self, **inputs: Any) -> AsyncIterator[Event | dspy.Prediction]:
+        """Yield the events of a run as they happen, and last the prediction.
+
+        Example:
+            >>> async for event in rlm.stream(context=text, question="…"): print(event)
+        """
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        running = asyncio.get_running_loop()
+
+        def watch(event: Event) -> None:
+            running.call_soon_threadsafe(queue.put_nowait, event)
+
+        token = WATCHER.set(watch)
+        try:
+            task = asyncio.ensure_future(self.acall(**inputs))
+        finally:
+            WATCHER.reset(token)
+        try:
+            while not task.done() or not queue.empty():
+                waiting_for = asyncio.ensure_future(queue.get())
+                await asyncio.wait({waiting_for, task}, return_when=asyncio.FIRST_COMPLETED)
+                if waiting_for.done():
+                    yield waiting_for.result()
+                else:
+                    waiting_for.cancel()
+                    await asyncio.sleep(0)  # let events that were sent from other threads arrive
+            yield task.result()
+        finally:
+            task.cancel()
+
     # --- the two drivers ---------------------------------------------------------------------------------------
 
     def forward(
@@ -153,7 +198,12 @@ class RLM(dspy.Module):  # type: ignore[misc]
             RLMError: with the partial record as ``run``; a provider's failure is also DSPy's own exception class.
         """
         validate_inputs(self.signature, inputs)
-        with Session(self, inputs) as session, self._repl(session, interpreter_factory) as repl, translated():
+        session = Session(self, self.signature, inputs, self._children(interpreter_factory))
+        return self._drive(session, interpreter_factory)
+
+    def _drive(self, session: Session, factory: Callable[[], CodeInterpreter] | None) -> dspy.Prediction:
+        """Perform what the loop asks for until it ends."""
+        with session, self._repl(session, factory) as repl, translated():
             repl.open()
             session.emit("probe", session.probe)
             flow = loop.steps(session.rules())
@@ -163,19 +213,18 @@ class RLM(dspy.Module):  # type: ignore[misc]
                     need = flow.send(answer)
                 except StopIteration as stop:
                     return prediction(session, stop.value)
-                answer = (
-                    self._execute(session, repl, need) if isinstance(need, Execute) else self._ask(session, need)
-                )
+                answer = execute(session, repl, need) if isinstance(need, Execute) else ask(session, need)
 
     async def aforward(
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
     ) -> dspy.Prediction:
         """Produce the signature's outputs as :meth:`forward` does, never blocking the event loop."""
         validate_inputs(self.signature, inputs)
+        session = Session(self, self.signature, inputs, self._children(interpreter_factory))
         # One thread for all of an interpreter's life: some of DSPy's are bound to the thread that started them.
         with (
             ThreadPoolExecutor(1, thread_name_prefix="rlm-repl") as thread,
-            Session(self, inputs) as session,
+            session,
             self._repl(session, interpreter_factory, thread) as repl,
             translated(),
         ):
@@ -189,29 +238,39 @@ class RLM(dspy.Module):  # type: ignore[misc]
                 except StopIteration as stop:
                     return prediction(session, stop.value)
                 if isinstance(need, Execute):
-                    answer = await in_thread(thread, repl, self._execute, session, repl, need)
+                    answer = await in_thread(thread, repl, execute, session, repl, need)
                 else:
-                    answer = await self._aask(session, need)
+                    answer = await aask(session, need)
+
+    def _children(self, factory: Callable[[], CodeInterpreter] | None) -> Callable[[Session], Child]:
+        """Return what makes the children of a session: the child program, on the same kind of interpreter."""
+        program = self.child if self.child is not None else self
+
+        def bound(parent: Session) -> Child:
+            def child(signature: type[dspy.Signature], inputs: dict[str, Any]) -> tuple[dict[str, Any], Run]:
+                session = Session(program, signature, inputs, program._children(factory), parent)
+                predicted = program._drive(session, factory or self._interpreter_factory)
+                parent.add(predicted.run.usage_by_model)
+                return {name: predicted[name] for name in signature.output_fields}, predicted.run
+
+            return child
+
+        return bound
 
     @contextmanager
     def _repl(
         self, session: Session, factory: Callable[[], CodeInterpreter] | None, thread: ThreadPoolExecutor | None = None
     ) -> Iterator[Repl]:
         """Make the interpreter of one call, with its tools, and shut it down whatever happens."""
-        chosen = factory or self._interpreter_factory
-        if chosen is None or chosen is dspy.PythonInterpreter:
-            chosen = resolve_interpreter_factory(chosen)
-            # DSPy's default means "nothing was chosen", which for us is our own sandbox.
-            chosen = Sandbox if chosen is dspy.PythonInterpreter and factory is None else chosen
-        _validate_interpreter_factory(chosen)
+        chosen = chosen_factory(factory, self._interpreter_factory)
         interpreter = chosen()
         _validate_interpreter(interpreter)
         rules = getattr(chosen, "execution_instructions", "")
         if not isinstance(rules, str):
             raise TypeError("interpreter_factory.execution_instructions must be a string")
         session.interpreter_rules = rules
-        fields = [output_field(name, field) for name, field in self.signature.output_fields.items()]
-        tools = {**session.subcalls.functions, **self._tools}
+        fields = [output_field(name, field) for name, field in session.signature.output_fields.items()]
+        tools = {**session.subcalls.functions, **session.recursion.functions, **self._tools}
         repl = Repl(interpreter, session.values, tools, fields, session.main)
         try:
             yield repl
@@ -221,49 +280,83 @@ class RLM(dspy.Module):  # type: ignore[misc]
             else:
                 thread.submit(repl.close).result()
 
-    def _execute(self, session: Session, repl: Repl, need: Execute) -> Observation:
-        """Run a cell, and interrupt it when the run's time is over."""
-        left = self._seconds(session)
-        if left is None:
-            return repl.run(need.code)
-        timer = threading.Timer(left, repl.interrupt)
-        timer.start()
-        try:
-            return repl.run(need.code)
-        finally:
-            timer.cancel()
 
-    def _ask(self, session: Session, need: Ask | Extract) -> Reply | str:
-        """Call a predictor; the name of a limit comes back if one refuses or ends the call."""
-        predictor, inputs = session.request(need)
-        left = None if isinstance(need, Extract) or dspy.settings.send_stream else self._seconds(session)
-        session.emit("step", "")
-        try:
-            with session.asking(need) as asking:
-                predicted = within(left, lambda: attempt(predictor, inputs))
-        except TimeoutError:
-            return "max_seconds"
-        except BudgetExceededError as error:
-            return error.limit
-        return session.reply(need, predicted, asking)
+def chosen_factory(
+    called: Callable[[], CodeInterpreter] | None, constructed: Callable[[], CodeInterpreter] | None
+) -> Callable[[], CodeInterpreter]:
+    """Return the interpreter factory of a call: its own, the constructor's, the configured one, else our sandbox."""
+    chosen: Any = called or constructed
+    if called is None and (chosen is None or chosen is dspy.PythonInterpreter):
+        chosen = resolve_interpreter_factory(chosen)
+        # DSPy's default means "nothing was chosen", which for us is our own sandbox.
+        chosen = Sandbox if chosen is dspy.PythonInterpreter else chosen
+    _validate_interpreter_factory(chosen)
+    factory: Callable[[], CodeInterpreter] = chosen
+    return factory
 
-    async def _aask(self, session: Session, need: Ask | Extract) -> Reply | str:
-        predictor, inputs = session.request(need)
-        left = None if isinstance(need, Extract) else self._seconds(session)
-        session.emit("step", "")
-        try:
-            with session.asking(need) as asking:
-                predicted = await asyncio.wait_for(aattempt(predictor, inputs), left)
-        except TimeoutError:
-            return "max_seconds"
-        except BudgetExceededError as error:
-            return error.limit
-        return session.reply(need, predicted, asking)
 
-    def _seconds(self, session: Session) -> float | None:
-        """Seconds that steps may still use."""
-        left, limit = session.ledger.seconds_left, session.ledger.budget.max_seconds
-        return None if left is None else max(0.0, left - (1 - STEPPING) * (limit or 0.0))
+def execute(session: Session, repl: Repl, need: Execute) -> Observation:
+    """Run a cell, and interrupt it when the run's time is over or its caller stops it."""
+    patience = session.patience()
+    if patience.endless:
+        return repl.run(need.code, variables=need.variables)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(waiting.POLL):
+            try:
+                patience.check()
+            except waiting.Interrupted:
+                repl.interrupt()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True, name="rlm-watch")
+    watcher.start()
+    try:
+        return repl.run(need.code, variables=need.variables)
+    finally:
+        done.set()
+        watcher.join()
+
+
+def ask(session: Session, need: Ask | Extract) -> Reply | str:
+    """Call a predictor; the name of a limit comes back if one refuses or ends the call."""
+    predictor, inputs = session.request(need)
+    # A streamed reply must be sent from this very thread.
+    patience = waiting.Patience(None, None) if dspy.settings.send_stream else session.patience(need)
+    session.emit("step", "")
+    try:
+        with session.asking(need) as asking:
+            lm = session.lm or dspy.settings.lm
+            predicted = waiting.call(
+                patience, lm, lambda: attempt(predictor, inputs), lambda: aattempt(predictor, inputs)
+            )
+    except waiting.Interrupted as over:
+        return limit_reached(need, over.limit)
+    except BudgetExceededError as error:
+        return limit_reached(need, error.limit)
+    return session.reply(need, predicted, asking)
+
+
+async def aask(session: Session, need: Ask | Extract) -> Reply | str:
+    """Call a predictor as :func:`ask` does, without blocking."""
+    predictor, inputs = session.request(need)
+    session.emit("step", "")
+    try:
+        with session.asking(need) as asking:
+            predicted = await waiting.acall(session.patience(need), lambda: aattempt(predictor, inputs))
+    except waiting.Interrupted as over:
+        return limit_reached(need, over.limit)
+    except BudgetExceededError as error:
+        return limit_reached(need, error.limit)
+    return session.reply(need, predicted, asking)
+
+
+def limit_reached(need: Ask | Extract, limit: str) -> str:
+    """Return the limit's name where the loop can go on to the extract; the extract itself has nothing after it."""
+    if isinstance(need, Extract):
+        raise BudgetExceededError(f"{limit} ended the run before its answer could be extracted", limit=limit)
+    return limit
 
 
 def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
@@ -282,23 +375,6 @@ async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
         return error
 
 
-def within(seconds: float | None, call: Callable[[], Any]) -> Any:
-    """Return what ``call`` returns, or raise TimeoutError after ``seconds`` and leave it to end by itself."""
-    if seconds is None:
-        return call()
-    future: Future[Any] = Future()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            future.set_result(context.run(call))
-        except BaseException as error:  # carried to the caller, who raises it
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True, name="rlm-ask").start()
-    return future.result(seconds)
-
-
 async def in_thread(thread: ThreadPoolExecutor, repl: Repl, call: Callable[..., Any], *args: Any) -> Any:
     """Run ``call`` in the interpreter's thread; a cancelled wait interrupts the cell."""
     context = contextvars.copy_context()
@@ -307,31 +383,6 @@ async def in_thread(thread: ThreadPoolExecutor, repl: Repl, call: Callable[..., 
     except asyncio.CancelledError:
         repl.interrupt()
         raise
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Give DSPy's provider and interpreter errors our classes as well, so that they carry the run."""
-    try:
-        yield
-    except DSPyLMError as error:
-        raise both(_provider_error(error), error) from error
-    except CodeInterpreterError as error:
-        raise both(errors.SandboxError, error) from error
-
-
-def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
-    kinds: list[tuple[type[BaseException], type[errors.LMError]]] = [
-        (dspy.ContextWindowExceededError, errors.LMContextWindowError),
-        (dspy.LMAuthError, errors.LMAuthError),
-        (dspy.LMNotConfiguredError, errors.LMAuthError),
-        (dspy.LMRateLimitError, errors.LMRateLimitError),
-        (dspy.LMTransportError, errors.LMUnavailableError),
-        (dspy.LMTimeoutError, errors.LMUnavailableError),
-        (dspy.LMServerError, errors.LMUnavailableError),
-        (dspy.LMUnsupportedModelError, errors.LMUnavailableError),
-    ]
-    return next((ours for theirs, ours in kinds if isinstance(error, theirs)), errors.LMError)
 
 
 def prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:

@@ -42,6 +42,10 @@ TOOLKIT = """- `peek(start, end)` a slice of the main context; `grep(pattern, ma
 
 LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt; `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed one of a batch is an object with `.ok == False` and `.error`."""
 
+PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text).label` asks with typed outputs; `predict_batched(signature, [dict, …])` asks many at once."""
+
+SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a long text in a REPL of its own and returns its answer; `subcall_batched([(text, instruction), …])` runs many at once. A child costs several calls: use it only for a piece that is itself too long for `llm_query`."""
+
 EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the context, and `source`, its file name if it has one. Quotes are checked: one that is not in the context is refused."""
 
 
@@ -73,6 +77,7 @@ def protocol(
     signature: type[dspy.Signature],
     *,
     calls: int,
+    recursion: bool,
     tools: Mapping[str, dspy.Tool],
     toolkit: bool,
     evidence: bool,
@@ -81,6 +86,9 @@ def protocol(
     """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules."""
     functions = [TOOLKIT] if toolkit else []
     functions.append(LLM_QUERY.format(calls=calls))
+    functions.append(PREDICT)
+    if recursion:
+        functions.append(SUBCALL)
     functions += [_tool(tool) for tool in tools.values()]
     text = PROTOCOL.format(
         inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
@@ -106,12 +114,12 @@ def preview(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> tuple[str, b
     return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters …]\n{text[-half:]}", False
 
 
-def variable(name: str, value: Any, desc: str, *, main: bool) -> str:
+def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE) -> str:
     """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
     kind, text = type(value).__name__, _text(value)
-    shown, whole = preview(text)
+    shown, complete = preview(text, whole, min(PREVIEW, whole))
     size = _size(value, text)
-    state = "whole" if whole else "begins and ends"
+    state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
     role = "; the main context, also `P`" if main else ""
@@ -156,12 +164,12 @@ def _text(value: Any) -> str:
         return repr(value)
 
 
-def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None) -> str:
-    """Render the host's free look at the inputs, the first observation."""
+def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = WHOLE) -> str:
+    """Render the host's free look at the inputs, the first observation; up to ``whole`` characters are shown whole."""
     shown = []
     for name, value in values.items():
         desc = (fields[name].json_schema_extra or {}).get("desc") or ""
-        shown.append(variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main))
+        shown.append(variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main, whole=whole))
     return "Variables:\n" + "\n".join(shown)
 
 

@@ -12,10 +12,12 @@ from dspy.adapters.types.tool import Tool
 from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreter, FinalOutput
 from dspy.primitives.sandbox_serializable import SandboxSerializable
 
+from rlm_dspy import prelude
 from rlm_dspy.errors import SandboxError
 from rlm_dspy.loop import Observation
 from rlm_dspy.sandbox import Sandbox, toolkit
 
+PRELUDE = inspect.getsource(prelude)
 # What an interpreter that is not ours lacks; its own SUBMIT takes keywords.
 _ALIASES = """
 def FINAL(value):
@@ -58,7 +60,7 @@ class Repl:
         """
         self.interpreter.start()
         if isinstance(self.interpreter, Sandbox):
-            seen = self.run("print('ready')", variables=self._values)
+            seen = self.run(f"{PRELUDE}\nprint('ready')", variables=self._values)
         else:
             seen = self._open_foreign()
         if "ready" not in seen.text:
@@ -70,7 +72,7 @@ class Repl:
     def _open_foreign(self) -> Observation:
         """Install toolkit, aliases and inputs as code; an interpreter that cannot take the toolkit goes without."""
         taken = set(self._values) | set(self.interpreter.tools)
-        setup = f"{inspect.getsource(toolkit)}\nbind(globals(), {self._main!r})\n"
+        setup = f"{inspect.getsource(toolkit)}\nbind(globals(), {self._main!r})\n{PRELUDE}\n"
         corpora = {name: value for name, value in self._values.items() if hasattr(value, "sandbox_index")}
         plain: dict[str, Any] = {}
         for name, value in self._values.items():

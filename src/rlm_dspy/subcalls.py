@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import dspy
-from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
+from rlm_dspy import waiting
 from rlm_dspy.budget import Ledger
-from rlm_dspy.errors import BudgetExceededError
-from rlm_dspy.record import SubCall, Usage
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
+from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.record import SubCall, SubCallKind
+from rlm_dspy.shapes import untrusted
 
-CHARS_PER_TOKEN = 4
 RENDERED = 500
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,11 @@ class CallError:
     ok: bool = False
 
 
-def tokens(text: str) -> int:
-    """Estimate the tokens of ``text``, at four characters each."""
-    return len(text) // CHARS_PER_TOKEN + 1
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a typed sub-call, in the order of its signature."""
+
+    values: dict[str, Any]
 
 
 def short(text: str, limit: int = RENDERED) -> str:
@@ -41,67 +47,43 @@ def short(text: str, limit: int = RENDERED) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
-class Meter(BaseCallback):  # type: ignore[misc]
-    """Collects the usage of every LM call made in the context that has it among its callbacks."""
-
-    def __init__(self) -> None:
-        self.by_model: dict[str, Usage] = {}
-        self._lms: dict[str, Any] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def usage(self) -> Usage:
-        """The sum over all models."""
-        with self._lock:
-            return sum(self.by_model.values(), Usage())
-
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remember which LM a call belongs to."""
-        self._lms[call_id] = instance
-
-    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        """Add the usage of a finished call; a failed one counts as a call."""
-        lm = self._lms.pop(call_id, None)
-        # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
-        entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
-        usage = _usage(entry) if entry and exception is None else Usage(calls=1, cost=0.0 if exception else None)
-        with self._lock:
-            model = getattr(lm, "model", "unknown")
-            self.by_model[model] = self.by_model.get(model, Usage()) + usage
-
-
-def _usage(entry: dict[str, Any]) -> Usage:
-    reported = entry["usage"] or {}
-    if not reported:  # served from DSPy's cache: nothing was spent
-        return Usage(calls=1)
-    cost = entry.get("cost")
-    data = getattr(entry["response"], "provider_data", None)
-    if cost is None and isinstance(data, dict):
-        cost = data.get("cost")
-    details = reported.get("prompt_tokens_details") or {}
-    return Usage(
-        calls=1,
-        prompt_tokens=reported.get("prompt_tokens") or 0,
-        completion_tokens=reported.get("completion_tokens") or 0,
-        cached_tokens=(details.get("cached_tokens") if isinstance(details, dict) else 0) or 0,
-        cost=cost,
-    )
-
-
 class SubCalls:
-    """The sub-model functions of one run."""
+    """The plain and typed sub-calls of one run.
 
-    def __init__(self, lm: Any, ledger: Ledger, on_usage: Callable[[Meter], None]) -> None:
-        self.lm = lm
+    Args:
+        lm: the sub-model; None means ``dspy.settings.lm`` at the time of the call.
+        ledger: what calls are charged to.
+        stop: ends waiting calls when set.
+        on_usage: told of each finished call.
+    """
+
+    def __init__(
+        self, lm: Any, ledger: Ledger, stop: threading.Event | None, on_usage: Callable[[Meter | None], None]
+    ) -> None:
+        self._lm = lm
         self.ledger = ledger
+        self._stop = stop
         self._on_usage = on_usage
         self._made: list[SubCall] = []
+        self._notes: list[str] = []
         self._lock = threading.Lock()
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """The functions to install in the REPL, by name."""
-        return {"llm_query": self.llm_query, "llm_query_batched": self.llm_query_batched}
+        """The functions to install in the REPL, by name; typed ones are wrapped there by ``prelude``."""
+        return {
+            "llm_query": self.llm_query,
+            "llm_query_batched": self.llm_query_batched,
+            "_predict": self.predict,
+        }
+
+    @property
+    def lm(self) -> Any:
+        """The model that answers sub-calls now."""
+        lm = self._lm or dspy.settings.lm
+        if lm is None:
+            raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or pass sub_lm to RLM.")
+        return lm
 
     def taken(self) -> tuple[SubCall, ...]:
         """Return the sub-calls made since the last time, and forget them."""
@@ -109,70 +91,136 @@ class SubCalls:
             made, self._made = tuple(self._made), []
         return made
 
+    def tell(self, note: str) -> None:
+        """Keep a note that the model is shown with its step's output."""
+        with self._lock:
+            self._notes.append(note)
+
+    def notes(self) -> list[str]:
+        """Return the notes since the last time, and forget them."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+        return notes
+
     def llm_query(self, prompt: str) -> str:
         """Ask the sub-model one prompt, of which it sees nothing else."""
-        answer = self._ask(_prompt(prompt))
-        if isinstance(answer, CallError):
-            raise RuntimeError(f"{answer.kind}: {answer.error}")
+        answer: str = raised(self.plain(readable(prompt)))
         return answer
 
     def llm_query_batched(self, prompts: list[str]) -> list[str | CallError]:
         """Ask many prompts at once; answers keep the order, and a failed one is an object with ``.ok == False``."""
         if isinstance(prompts, str) or not isinstance(prompts, (list, tuple)):
             raise TypeError("llm_query_batched takes a list of prompts")
-        texts = [_prompt(prompt) for prompt in prompts]
-        if not texts:
-            return []
-        left = self.ledger.budget.max_llm_calls - self.ledger.sub_calls
-        if len(texts) > left:
+        return self.batch(self.plain, [readable(prompt) for prompt in prompts])
+
+    def predict(self, signature: str, types: dict[str, Any], items: list[dict[str, Any]]) -> list[Outputs | CallError]:
+        """Make typed calls, one for each item of inputs; answers keep the order."""
+        read = untrusted(signature, types)
+        for item in items:
+            if set(item) != set(read.input_fields):
+                raise ConfigurationError(f"`{signature}` takes {list(read.input_fields)}, not {list(item)}")
+        return self.batch(lambda item: self.typed(read, item), items)
+
+    def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
+        """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order."""
+        left = self.ledger.calls_left
+        if len(items) > left:
             raise BudgetExceededError(
-                f"LLM call limit exceeded: {len(texts)} prompts, {left} calls left. Send fewer, larger prompts, "
+                f"LLM call limit exceeded: {len(items)} calls asked for, {left} left. Send fewer, larger ones, "
                 "or use Python code.",
                 limit="max_llm_calls",
             )
-        workers = min(len(texts), self.ledger.budget.max_concurrency)
+        if len(items) < 2:
+            return [one(item) for item in items]
+        workers = min(len(items), self.ledger.budget.max_concurrency)
         with ThreadPoolExecutor(workers, thread_name_prefix="rlm-subcall") as pool:
-            futures = [pool.submit(contextvars.copy_context().run, self._ask, text) for text in texts]
+            futures = [pool.submit(contextvars.copy_context().run, one, item) for item in items]
             return [future.result() for future in futures]
 
-    def _ask(self, prompt: str) -> str | CallError:
-        """Make one plain call within the budget; the provider's failure is a value, a refused budget is raised."""
-        lm = self.lm or dspy.settings.lm
-        if lm is None:
-            raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or pass sub_lm to RLM.")
+    def plain(self, prompt: str) -> str | CallError:
+        """Make one plain call; the provider's failure is a value, a refused budget is raised."""
+        lm = self.lm
+        result: str | CallError = self.charged(
+            "plain", prompt, lambda: text_of(lm(prompt)), lambda: _awaited(lm.acall(prompt), text_of), shown=str
+        )
+        return result
+
+    def typed(self, signature: type[dspy.Signature], inputs: dict[str, Any]) -> Outputs | CallError:
+        """Make one typed call through ``dspy.Predict``, so that optimizers see it."""
+        predictor = dspy.Predict(signature)
+        given = {name: readable(value) if isinstance(value, str) else value for name, value in inputs.items()}
+        given["lm"] = self.lm
+
+        def outputs(predicted: Any) -> Outputs:
+            return Outputs({name: predicted.get(name) for name in signature.output_fields})
+
+        result: Outputs | CallError = self.charged(
+            "typed",
+            "\n".join(f"{name}: {value}" for name, value in inputs.items()),
+            lambda: outputs(predictor(**given)),
+            lambda: _awaited(predictor.acall(**given), outputs),
+            shown=lambda found: str(found.values),
+        )
+        return result
+
+    def charged(
+        self,
+        kind: SubCallKind,
+        prompt: str,
+        direct: Callable[[], Any],
+        awaitable: Callable[[], Any],
+        shown: Callable[[Any], str],
+    ) -> Any:
+        """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
+        patience = waiting.Patience(self.ledger.seconds_left, self._stop)
         reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
         meter, started = Meter(), time.perf_counter()
-        answer: str | CallError
         try:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
-            with dspy.context(send_stream=None, callbacks=[*dspy.settings.callbacks, meter]):
-                answer = _text(lm(prompt))
-        except DSPyLMError as error:
-            answer = CallError(error=str(error), kind=type(error).__name__)
+            settings = {"send_stream": None, "callbacks": [*dspy.settings.callbacks, meter]}
+            with self.ledger.slots, dspy.context(**settings):
+                result: Any = waiting.call(patience, self.lm, direct, awaitable)
+        except (DSPyLMError, AdapterParseError) as error:
+            result = CallError(error=short(str(error)), kind=type(error).__name__)
+        except waiting.Interrupted as over:
+            raise BudgetExceededError(f"The run's {over.limit} ended this call.", limit=over.limit) from None
         finally:
             reservation.settle(meter.usage)
-        failed = isinstance(answer, CallError)
-        self._note(
+        failed = isinstance(result, CallError)
+        self.note(
             SubCall(
-                kind="plain",
+                kind=kind,
                 prompt=short(prompt),
-                output="" if failed else short(str(answer)),
-                error=answer.error if isinstance(answer, CallError) else None,
-                model=lm.model,
+                output="" if failed else short(shown(result)),
+                error=result.error if failed else None,
+                model=self.lm.model,
                 usage=meter.usage,
                 seconds=time.perf_counter() - started,
             ),
             meter,
         )
-        return answer
+        return result
 
-    def _note(self, call: SubCall, meter: Meter) -> None:
+    def note(self, call: SubCall, meter: Meter | None) -> None:
+        """Record a finished sub-call."""
         with self._lock:
             self._made.append(call)
         self._on_usage(meter)
 
 
-def _prompt(prompt: Any) -> str:
+async def _awaited(awaitable: Any, read: Callable[[Any], T]) -> T:
+    return read(await awaitable)
+
+
+def raised(result: Any) -> Any:
+    """Return a result, or raise what failed so that REPL code sees an exception."""
+    if isinstance(result, CallError):
+        raise RLMError(f"{result.kind}: {result.error}")
+    return result
+
+
+def readable(prompt: Any) -> str:
+    """Return a prompt that can be sent: a str, not empty, encodable."""
     if not isinstance(prompt, str):
         raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
     if not prompt.strip():
@@ -180,7 +228,7 @@ def _prompt(prompt: Any) -> str:
     return prompt.encode("utf-8", "replace").decode()
 
 
-def _text(outputs: Any) -> str:
+def text_of(outputs: Any) -> str:
     """Return the text of an LM call's outputs, whichever of DSPy's shapes they have."""
     if isinstance(outputs, list) and outputs:
         first = outputs[0]

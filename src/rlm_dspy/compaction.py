@@ -1,0 +1,96 @@
+"""Making a long conversation fit again, in few large moves, so that a prefix cache survives between them.
+
+First long outputs become a reference that tells their length and how to print them again; then steps that failed and
+were mended are folded; only then are the oldest steps summarised. The record and the REPL keep everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rlm_dspy.record import Step
+
+VARIABLE = "past_steps"  # in the REPL: the code and output of every step so far
+KEPT = 2  # newest turns that are never touched
+TARGET = 0.5  # of the limit that is left after a move
+LONG = 240  # characters of an output that are worth a reference
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One past exchange, as the model saw and wrote it; ``number`` is that of the step it led to."""
+
+    number: int
+    observation: str
+    reasoning: str
+    code: str
+
+
+def size(turns: Sequence[Turn]) -> int:
+    """Count the characters of a conversation."""
+    return sum(len(turn.observation) + len(turn.reasoning) + len(turn.code) for turn in turns)
+
+
+def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int) -> list[Turn]:
+    """Return the turns cut down to half of ``limit`` characters, as far as that is possible.
+
+    Args:
+        turns: the conversation so far; the first holds the probe and stays.
+        steps: the steps of the whole run.
+        limit: characters that the conversation may have.
+    """
+    goal = int(limit * TARGET)
+    shorter = list(turns)
+    if size(shorter) > goal:
+        shorter = [*_elide(shorter[:-KEPT]), *shorter[-KEPT:]]
+    if size(shorter) > goal:
+        shorter = [*_fold(shorter[:-KEPT], steps), *shorter[-KEPT:]]
+    return shorter if size(shorter) <= goal else _summarise(shorter, goal)
+
+
+def past(steps: Sequence[Step]) -> list[dict[str, str]]:
+    """Return the steps as the REPL variable holds them."""
+    return [{"code": step.code, "output": step.output} for step in steps]
+
+
+def _elide(turns: list[Turn]) -> list[Turn]:
+    """Replace long outputs by a reference; the first observation is the probe and stays."""
+    return [turn if place == 0 else replace(turn, observation=_reference(turn)) for place, turn in enumerate(turns)]
+
+
+def _reference(turn: Turn) -> str:
+    header, _, body = turn.observation.partition("\n")
+    if len(body) <= LONG:
+        return turn.observation
+    number = turn.number - 1
+    again = f"print({VARIABLE}[{number - 1}]['output'])"
+    return f"{header}\n{body[: LONG // 4]} [… output of step {number}, {len(body):,} characters, left out; {again} …]"
+
+
+def _fold(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
+    """Cut the code of steps that failed and were mended by a later one."""
+    mended = max((step.index for step in steps if not step.error), default=0)
+    failed = {step.index for step in steps if step.error and step.index < mended}
+    return [
+        replace(turn, code=f"# step {turn.number} failed and was mended later") if turn.number in failed else turn
+        for turn in turns
+    ]
+
+
+def _summarise(turns: list[Turn], goal: int) -> list[Turn]:
+    """Merge the oldest turns after the probe into a digest, until the rest fits."""
+    first, rest = turns[0], turns[1:]
+    digest = [_line(first)]
+    while len(rest) > KEPT and len(first.observation) + sum(map(len, digest)) + size(rest) > goal:
+        digest.append(_line(rest.pop(0)))
+    kept = "\n".join(digest[-40:])
+    told = f"The steps before step {rest[0].number if rest else first.number + 1}, in short:\n{kept}"
+    return [replace(first, reasoning=told, code=f"# their code and outputs are in {VARIABLE}"), *rest]
+
+
+def _line(turn: Turn) -> str:
+    if turn.reasoning.startswith("The steps before step"):
+        return turn.reasoning.partition("\n")[2]
+    words = " ".join(turn.reasoning.split())
+    return f"- {turn.number}: {words[:160]}"

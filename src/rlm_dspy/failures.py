@@ -1,0 +1,48 @@
+"""DSPy's provider and interpreter errors, made ours as well so that they carry the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dspy
+from dspy.primitives.code_interpreter import CodeInterpreterError
+from dspy.utils.exceptions import LMError as DSPyLMError
+
+from rlm_dspy import errors
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Give DSPy's provider and interpreter errors our classes as well, so that they carry the run."""
+    try:
+        yield
+    except DSPyLMError as error:
+        raise both(_provider_error(error), error) from error
+    except CodeInterpreterError as error:
+        raise both(errors.SandboxError, error) from error
+
+
+def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
+    kinds: list[tuple[type[BaseException], type[errors.LMError]]] = [
+        (dspy.ContextWindowExceededError, errors.LMContextWindowError),
+        (dspy.LMAuthError, errors.LMAuthError),
+        (dspy.LMNotConfiguredError, errors.LMAuthError),
+        (dspy.LMRateLimitError, errors.LMRateLimitError),
+        (dspy.LMTransportError, errors.LMUnavailableError),
+        (dspy.LMTimeoutError, errors.LMUnavailableError),
+        (dspy.LMServerError, errors.LMUnavailableError),
+        (dspy.LMUnsupportedModelError, errors.LMUnavailableError),
+    ]
+    return next((ours for theirs, ours in kinds if isinstance(error, theirs)), errors.LMError)
+
+
+def both(ours: type[BaseException], error: BaseException) -> BaseException:
+    """Make ``error`` also one of ours, so that a program that catches DSPy's own class still does."""
+    if isinstance(error, ours):
+        return error
+    kind = type(ours.__name__, (ours, type(error)), {"__module__": ours.__module__, "__init__": BaseException.__init__})
+    twin: BaseException = kind(*error.args)
+    twin.__dict__.update(error.__dict__)
+    return twin
+

@@ -1,0 +1,64 @@
+"""What LM calls used, read from DSPy's own records of them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from dspy.utils.callback import BaseCallback
+
+from rlm_dspy.record import Usage
+
+CHARS_PER_TOKEN = 4
+
+
+def tokens(text: str) -> int:
+    """Estimate the tokens of ``text``, at four characters each."""
+    return len(text) // CHARS_PER_TOKEN + 1
+
+
+class Meter(BaseCallback):  # type: ignore[misc]
+    """Collects the usage of every LM call made in the context that has it among its callbacks."""
+
+    def __init__(self) -> None:
+        self.by_model: dict[str, Usage] = {}
+        self._lms: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def usage(self) -> Usage:
+        """The sum over all models."""
+        with self._lock:
+            return sum(self.by_model.values(), Usage())
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Remember which LM a call belongs to."""
+        self._lms[call_id] = instance
+
+    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """Add the usage of a finished call; a failed one counts as a call."""
+        lm = self._lms.pop(call_id, None)
+        # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
+        entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
+        usage = _usage(entry) if entry and exception is None else Usage(calls=1, cost=0.0 if exception else None)
+        with self._lock:
+            model = getattr(lm, "model", "unknown")
+            self.by_model[model] = self.by_model.get(model, Usage()) + usage
+
+
+def _usage(entry: dict[str, Any]) -> Usage:
+    reported = entry["usage"] or {}
+    if not reported:  # served from DSPy's cache: nothing was spent
+        return Usage(calls=1)
+    cost = entry.get("cost")
+    data = getattr(entry["response"], "provider_data", None)
+    if cost is None and isinstance(data, dict):
+        cost = data.get("cost")
+    details = reported.get("prompt_tokens_details") or {}
+    return Usage(
+        calls=1,
+        prompt_tokens=reported.get("prompt_tokens") or 0,
+        completion_tokens=reported.get("completion_tokens") or 0,
+        cached_tokens=(details.get("cached_tokens") if isinstance(details, dict) else 0) or 0,
+        cost=cost,
+    )

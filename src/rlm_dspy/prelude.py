@@ -1,0 +1,161 @@
+"""The REPL's half of typed and recursive sub-calls: standard library only, run there as source.
+
+It finds the classes that a signature names among the REPL's own, sends their shape with the call, and turns what comes
+back into instances of them. The host's half is ``_predict`` and ``_subcall``.
+"""
+
+import inspect as _inspect
+import re as _re
+import sys as _sys
+import types as _types_module
+
+
+class _Outputs:
+    """The outputs of a typed call, as attributes and as items; ``ok`` is true."""
+
+    ok = True
+    error = None
+
+    def __init__(self, values):
+        self.__dict__.update(values)
+
+    def __getitem__(self, name):
+        return self.__dict__[name]
+
+    def keys(self):
+        return self.__dict__.keys()
+
+    def __repr__(self):
+        return "Outputs(" + ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items()) + ")"
+
+
+def _shapes(text):
+    """Return the shapes of the classes of this REPL that ``text`` names, and of those that they name."""
+    shapes = {}
+    pending = _re.findall(r"[A-Za-z_]\w*", text)
+    while pending:
+        name = pending.pop()
+        kind = globals().get(name)
+        if name in shapes or not isinstance(kind, type) or kind.__module__ == "builtins":
+            continue
+        members = getattr(kind, "__members__", None)
+        if members is not None:
+            shapes[name] = {"values": [member.value for member in members.values()]}
+            continue
+        hints = {}
+        for base in reversed(kind.__mro__):
+            hints.update({k: v for k, v in _inspect.get_annotations(base).items() if k[:1] != "_"})
+        if hints:
+            fields = {key: _written(hint) for key, hint in hints.items()}
+            optional = [key for key in fields if hasattr(kind, key)]
+            shapes[name] = {"fields": fields, "optional": optional, "doc": (kind.__doc__ or "")[:500]}
+            pending += [word for hint in fields.values() for word in _re.findall(r"[A-Za-z_]\w*", hint)]
+    return shapes
+
+
+def _written(hint):
+    if isinstance(hint, str):
+        return hint
+    if isinstance(hint, type) and not hasattr(hint, "__args__"):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("__main__.", "").replace("builtins.", "")
+
+
+def _made(value, shapes):
+    """Turn records of the REPL's own classes back into instances of them."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_made(item, shapes) for item in value)
+    if isinstance(value, dict):
+        return {key: _made(item, shapes) for key, item in value.items()}
+    name = getattr(value, "_name", None)
+    if name in shapes and name in globals():
+        return globals()[name](**{key: _made(item, shapes) for key, item in value.items()})
+    return value
+
+
+def _answer(result, shapes):
+    """Return a call's outputs, or the error object that stands in its place."""
+    values = result.get("values") if isinstance(result, dict) else getattr(result, "values", None)
+    if not isinstance(values, dict):
+        return _types_module.SimpleNamespace(**result) if isinstance(result, dict) else result
+    return _Outputs({key: _made(item, shapes) for key, item in values.items()})
+
+
+def _checked(result):
+    if getattr(result, "ok", True) is False:
+        raise RuntimeError(f"{result.kind}: {result.error}")
+    return result
+
+
+def predict(signature, **inputs):
+    """Ask the sub-model with typed outputs: predict("doc -> label: Literal['a', 'b']", doc=text).label"""
+    return _checked(predict_batched(signature, [inputs])[0])
+
+
+def predict_batched(signature, items):
+    """Ask many at once; each item is a dict of inputs; a failed one is an object with .ok False and .error"""
+    shapes = _shapes(signature)
+    results = _predict(signature=signature, types=shapes, items=[dict(item) for item in items])  # noqa: F821
+    return [_answer(result, shapes) for result in results]
+
+
+def subcall(text, instruction, output=None):
+    """Let a child explore ``text`` in a REPL of its own; ``output`` types its answer, e.g. "items: list[str]" """
+    return _checked(subcall_batched([(text, instruction)], output=output)[0])
+
+
+def subcall_batched(items, instruction=None, output=None):
+    """Run many children at once: items are (text, instruction) pairs, or texts that share ``instruction``"""
+    shapes = _shapes(output or "")
+    pairs = [item if isinstance(item, (tuple, list)) else (item, instruction) for item in items]
+    sent = [{"text": _cut(text), "instruction": told} for text, told in pairs]
+    results = _subcall(items=sent, output=output, types=shapes)  # noqa: F821
+    answers = [_answer(result, shapes) for result in results]
+    return [_single(answer, output) for answer in answers]
+
+
+def _single(answer, output):
+    values = answer.__dict__ if isinstance(answer, _Outputs) else None
+    return next(iter(values.values())) if values and len(values) == 1 else answer
+
+
+def _cut(text):
+    """Send a large piece of the main context as its place there: the host has it already."""
+    main = globals().get("P")
+    if isinstance(text, str) and isinstance(main, str) and len(text) > 100_000:
+        start = main.find(text)
+        if start >= 0:
+            return {"start": start, "end": start + len(text)}
+    return text
+
+
+if "pydantic" not in _sys.modules:
+    # A stand-in that is enough to declare the shape of an answer.
+    class BaseModel:
+        """Declares typed fields; instances take them as keywords."""
+
+        def __init__(self, **values):
+            names = {name for base in type(self).__mro__ for name in _inspect.get_annotations(base)}
+            if unknown := set(values) - names:
+                raise TypeError(f"{type(self).__name__} has no fields {sorted(unknown)}")
+            if missing := [name for name in sorted(names - set(values)) if not hasattr(type(self), name)]:
+                raise TypeError(f"{type(self).__name__} misses {missing}")
+            self.__dict__.update(values)
+
+        def model_dump(self):
+            """Return the fields as a dict."""
+            return {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
+
+        def __repr__(self):
+            return type(self).__name__ + "(" + ", ".join(f"{k}={v!r}" for k, v in vars(self).items()) + ")"
+
+        def __eq__(self, other):
+            return type(self) is type(other) and vars(self) == vars(other)
+
+    def _field(default=..., **facts):
+        return None if default is ... else default
+
+    _sys.modules["pydantic"] = _types_module.ModuleType("pydantic")
+    _sys.modules["pydantic"].BaseModel = BaseModel
+    _sys.modules["pydantic"].Field = _field
+    del BaseModel, _field

@@ -1,0 +1,28 @@
+"""How much text a model can be given, from what is really known about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy.clients.model_metadata import model_info
+
+from rlm_dspy.metering import CHARS_PER_TOKEN
+
+UNKNOWN = 32_768  # tokens, where nobody says: between small local models and hosted ones
+SHARE = 0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
+
+
+def window(lm: Any) -> int:
+    """Return the tokens of an LM's window: what its engine allocates, else what is published, else a small one."""
+    allocated = getattr(getattr(lm, "engine", None), "window", None) or getattr(lm, "kwargs", {}).get("num_ctx")
+    if isinstance(allocated, int) and allocated > 0:
+        return allocated
+    provider, _, name = str(getattr(lm, "model", "")).partition("/")
+    info = model_info(provider, name) if name else None
+    published = (info or {}).get("max_input_tokens")
+    return published if isinstance(published, int) and published > 0 else UNKNOWN
+
+
+def characters(lm: Any) -> int:
+    """Return the characters that one prompt to an LM may have."""
+    return int(window(lm) * SHARE) * CHARS_PER_TOKEN
