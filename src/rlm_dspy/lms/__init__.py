@@ -1,5 +1,40 @@
-"""Models: the offline extractive engine, LiteLLM routing, and the choice between them."""
+"""Models: LiteLLM routing, the offline extractive engine, and the choice between them."""
 
-from rlm_dspy.lms.offline import offline_lm
+from __future__ import annotations
 
-__all__ = ["offline_lm"]
+from typing import Any
+
+import dspy
+
+from rlm_dspy.lms.choosing import OFFLINE, Choice, choose
+from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
+from rlm_dspy.lms.offline import MODEL, offline_lm
+from rlm_dspy.lms.routes import Route
+
+_ROUTE = frozenset(Route.__dataclass_fields__) - {"model"}
+
+
+def lm(model: str, **options: Any) -> dspy.LM:
+    """Return a model as a ``dspy.LM`` with the defaults that its provider needs.
+
+    Args:
+        model: a LiteLLM model string, such as ``ollama_chat/qwen3:8b`` or ``groq/openai/gpt-oss-20b``;
+            ``offline`` is the embedded extractive engine.
+        **options: of the connection (``api_base``, ``api_key``, ``headers``, ``timeout``, ``num_ctx``,
+            ``keep_alive``, ``think``, ``requests_per_minute``, ``concurrency``, ``fallback``); all others go to
+            ``dspy.LM`` (``temperature``, ``max_tokens``, ``cache``, ``num_retries``, …).
+
+    Raises:
+        ConfigurationError: the name or an option cannot be.
+
+    Example:
+        >>> dspy.configure(lm=lm("ollama_chat/qwen3:8b", num_ctx=16384))  # doctest: +SKIP
+    """
+    if model in (OFFLINE, MODEL):
+        return offline_lm(**{name: value for name, value in options.items() if name not in _ROUTE})
+    route = Route(model, **{name: value for name, value in options.items() if name in _ROUTE})
+    rest = {name: value for name, value in options.items() if name not in _ROUTE}
+    return dspy.LM(route.model, engine=RoutedEngine(route), async_engine=AsyncRoutedEngine(route), **rest)
+
+
+__all__ = ["Choice", "choose", "lm", "offline_lm"]

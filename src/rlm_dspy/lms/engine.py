@@ -1,0 +1,237 @@
+"""Our engine over LiteLLM: one attempt, the provider's defaults, errors by who must act, cost, and no silent cuts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from dspy import lm15
+from dspy.clients._litellm import get_litellm
+from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngine
+from dspy.lm15 import Request, Response
+
+from rlm_dspy.lms import faults, pace
+from rlm_dspy.lms.routes import Route
+
+# A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
+_CHARS_PER_TOKEN = 10
+_SHORTEST = 8_000  # characters below which the count says too little
+_FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
+
+
+def shortfall(sent_chars: int, reported_tokens: int | None) -> int | None:
+    """Return about how many tokens were sent if far fewer were read, else None."""
+    if reported_tokens is None or sent_chars < _SHORTEST:
+        return None
+    return sent_chars // 4 if reported_tokens * _CHARS_PER_TOKEN < sent_chars else None
+
+
+class _Routed:
+    """What the sync and the async engine share."""
+
+    route: Route
+
+    def _prepared(self, request: Request) -> Request:
+        """Check the key, import LiteLLM without a network, and return the request as the route wants it."""
+        key, provider = self.route.key, self.route.provider
+        if key is None and provider.key and not provider.local and not self.route.api_base:
+            raise faults.missing_key(self.route)
+        if key and any(char.isspace() or ord(char) < 32 for char in key):
+            raise faults.bad_key(self.route)
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        return request
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            found = faults.translate(error, self.route)
+            if found is error:
+                raise
+            raise found from error
+
+    def _finished(self, request: Request, response: Response, waited: float) -> Response:
+        """Refuse a reply to half a prompt; add what the call cost and how long it waited."""
+        read = response.usage.input_tokens
+        sent = shortfall(_chars(request), read)
+        if sent is not None and read is not None:
+            raise faults.cut_prompt(self.route, read, sent)
+        data = {**(response.provider_data or {}), "cost": cost(self.route.model, response)}
+        if waited:
+            data["waited_seconds"] = round(waited, 3)
+        return replace(response, provider_data=data)
+
+    def _whole(self, raw: Any) -> Any:
+        """Return LiteLLM's reply if it holds one."""
+        if not getattr(raw, "choices", None):
+            raise faults.invalid_reply(self.route, "has no choices in it")
+        return raw
+
+    def _wait(self) -> float:
+        """Reserve a start within the limit per minute; return the seconds until then."""
+        per_minute = self.route.requests_per_minute or self.route.provider.per_minute
+        return pace.shared(self.route.base or self.route.provider.name, per_minute).reserve() if per_minute else 0.0
+
+    def _slot(self) -> Any:
+        most = self.route.concurrency or (_ollama_slots() if self.route.is_ollama else None)
+        return pace.slot(self.route.base or self.route.provider.name, most)
+
+    def dump_state(self) -> dict[str, Any]:
+        """Return the state that a saved program keeps: the route without its secrets."""
+        return self.route.state()
+
+    @classmethod
+    def load_state(cls, state: dict[str, Any]) -> Any:
+        """Make the engine of a saved program; its key comes from the environment."""
+        return cls(Route(**state))  # type: ignore[call-arg]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.route.model!r})"
+
+
+class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
+    """Performs one request at a time through LiteLLM."""
+
+    complete_legacy = None  # DSPy would pass the route by
+
+    def __init__(self, route: Route) -> None:
+        super().__init__()
+        self.route = route
+
+    def complete(self, request: Request) -> Response:
+        """Perform one request; where that fails for good reason, the fallback's."""
+        try:
+            return self._complete(request)
+        except _FALL_BACK:
+            if self.route.fallback is None:
+                raise
+            other = Route(self.route.fallback)
+            return RoutedEngine(other).complete(replace(request, model=other.model))
+
+    def _complete(self, request: Request) -> Response:
+        request = self._prepared(request)
+        waited = self._wait()
+        time.sleep(waited)
+        with self._slot(), self._translated():
+            response = super().complete(request)
+        return self._finished(request, response, waited)
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        """Perform one request as a stream of events."""
+        request = self._prepared(request)
+        time.sleep(self._wait())
+        with self._slot(), self._translated():
+            yield from super().stream(request)
+
+    def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
+        data: dict[str, Any] = super()._arguments(request, streaming=streaming)
+        return data | self.route.arguments() | {"model": self.route.model}
+
+    def _response(self, raw: Any, request: Request) -> Response:
+        response: Response = super()._response(self._whole(raw), request)
+        return response
+
+
+class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
+    """The same for async callers; the event loop is never blocked."""
+
+    complete_legacy = None
+
+    def __init__(self, route: Route) -> None:
+        super().__init__()
+        self.route = route
+
+    async def complete(self, request: Request) -> Response:
+        """Perform one request; where that fails for good reason, the fallback's."""
+        try:
+            return await self._complete(request)
+        except _FALL_BACK:
+            if self.route.fallback is None:
+                raise
+            other = Route(self.route.fallback)
+            return await AsyncRoutedEngine(other).complete(replace(request, model=other.model))
+
+    async def _complete(self, request: Request) -> Response:
+        request = self._prepared(request)
+        await asyncio.to_thread(self._warm)
+        waited = self._wait()
+        await asyncio.sleep(waited)
+        async with _held(self._slot()):
+            with self._translated():
+                response = await super().complete(request)
+        return self._finished(request, response, waited)
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Perform one request as a stream of events."""
+        request = self._prepared(request)
+        await asyncio.to_thread(self._warm)
+        await asyncio.sleep(self._wait())
+        async with _held(self._slot()):
+            with self._translated():
+                async for event in super().stream(request):
+                    yield event
+
+    def _warm(self) -> None:
+        """Do off the loop what takes seconds: importing LiteLLM, asking Ollama for the window."""
+        get_litellm(feature="rlm_dspy.lm")
+        self.route.arguments()
+
+    def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
+        data: dict[str, Any] = super()._arguments(request, streaming=streaming)
+        return data | self.route.arguments() | {"model": self.route.model}
+
+    def _response(self, raw: Any, request: Request) -> Response:
+        response: Response = super()._response(self._whole(raw), request)
+        return response
+
+
+class _held:
+    """Holds a slot without blocking the event loop while it is waited for."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    async def __aenter__(self) -> None:
+        acquire = getattr(self._slot, "acquire", None)
+        while acquire is not None and not acquire(blocking=False):
+            await asyncio.sleep(0.02)
+
+    async def __aexit__(self, *_: object) -> None:
+        if hasattr(self._slot, "release"):
+            self._slot.release()
+
+
+def cost(model: str, response: Response) -> float | None:
+    """Return what a reply cost in US dollars by LiteLLM's table; 0.0 on this machine, None if unknown."""
+    if model.startswith(("ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")):
+        return 0.0
+    used = response.usage
+    if used.input_tokens is None or used.output_tokens is None:
+        return None
+    litellm = get_litellm(feature="rlm_dspy.lm")
+    try:
+        sums = litellm.cost_per_token(
+            model=model,
+            prompt_tokens=used.input_tokens,
+            completion_tokens=used.output_tokens,
+            cache_read_input_tokens=used.cache_read_tokens or 0,
+        )
+    except Exception:  # LiteLLM raises a bare Exception for a model that it has no price of
+        return None
+    return float(sum(sums)) or None
+
+
+def _chars(request: Request) -> int:
+    system = request.system if isinstance(request.system, str) else ""
+    return len(system) + sum(len(message.text or "") for message in request.messages)
+
+
+def _ollama_slots() -> int:
+    given = os.environ.get("OLLAMA_NUM_PARALLEL", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else 1

@@ -1,0 +1,240 @@
+"""Reads LiteLLM's failures for who must act, whatever the provider.
+
+LiteLLM blurs statuses (401 arrives as a bad request, 413 as a rate limit, an unreachable server as an internal
+error) and drops headers, but keeps the HTTP error among the causes: that is what is read here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from dspy import lm15
+from dspy.clients._http import retry_after_seconds
+
+from rlm_dspy.lms import ollama
+from rlm_dspy.lms.routes import PROVIDERS, Route
+
+LONGEST_WAIT = 60.0
+_SOON = 0.25  # a server that refuses connections seldom comes back within a run: ask again at once, then stop
+
+_CONTEXT = re.compile(
+    r"context[ _](?:length|window|size)|maximum context|prompt is too long|input length exceeds|reduce the length", re.I
+)
+_TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day).*requested (\d+)", re.I | re.S)
+_REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
+
+
+def translate(error: Exception, route: Route) -> Exception:
+    """Return the lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
+    if isinstance(error, lm15.LM15Error) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # DSPy's own reading; the HTTP error is below it
+    if isinstance(error, (lm15.LM15Error, Warning, ImportError)):
+        return error
+    causes = _causes(error)
+    names = {type(cause).__name__ for cause in causes}
+    reply = next((cause.response for cause in reversed(causes) if _is_reply(cause)), None)
+    if reply is not None and "LocalProtocolError" not in names:
+        return _answered(route, reply.status_code, _text(reply, error), _wait(reply.headers, error))
+    if names & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}:
+        return _error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route), retry_after=_SOON)
+    if "Timeout" in names or any(isinstance(cause, TimeoutError) for cause in causes):
+        return _error(
+            lm15.TimeoutError, route, f"did not answer within {route.timeout:g} s", "Raise timeout= or try later."
+        )
+    if names & {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}:
+        return _error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
+    if "LocalProtocolError" in names:
+        return bad_key(route)
+    if names & {"JSONDecodeError", "AttributeError", "KeyError", "ValidationError", "APIResponseValidationError"}:
+        return invalid_reply(route, "is not a chat completion in JSON")
+    return _said(route, error)
+
+
+def missing_key(route: Route) -> Exception:
+    """The error for a key that is not set."""
+    return _error(lm15.NotConfiguredError, route, "needs a key", f"Set {route.provider.key}.")
+
+
+def bad_key(route: Route) -> Exception:
+    """The error for a key that cannot be sent."""
+    where = route.provider.key or "api_key"
+    return _error(
+        lm15.AuthError, route, "was not asked", f"The key in {where} has a line break or a blank in it: mend it."
+    )
+
+
+def invalid_reply(route: Route, what: str) -> Exception:
+    """The error for a reply that no one can use."""
+    return _error(
+        lm15.ProviderError, route, f"answered, but the reply {what}", f"Check the address{_at(route)} and the model."
+    )
+
+
+def cut_prompt(route: Route, read: int, sent: int) -> Exception:
+    """The error for a prompt whose beginning the server dropped without a word."""
+    said = f"read only {read:,} of about {sent:,} tokens: the prompt was cut without a word"
+    return _error(lm15.ContextLengthError, route, said, "Raise num_ctx= or the server's window.")
+
+
+def _answered(route: Route, status: int, text: str, wait: float | None) -> Exception:
+    shown = f"HTTP {status}: {text}"
+    variable = route.provider.key or "api_key="
+    if status in (401, 403):
+        return _error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
+    if status == 413 or (status == 429 and re.search(r"request too large", text, re.I)):
+        return _error(
+            lm15.InvalidRequestError,
+            route,
+            f"refused the request as too large for your quota ({shown})",
+            "Waiting cannot help: use a shorter context, a larger plan or another model.",
+            413,
+        )
+    if _CONTEXT.search(text) and status in (400, 422, 500):
+        return _error(lm15.ContextLengthError, route, f"has too small a window ({shown})", _larger(route), status)
+    if status == 404:
+        return _error(lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _nearest(route), status)
+    if status == 402 or "insufficient_quota" in text:
+        return _error(lm15.BillingError, route, f"wants payment ({shown})", "Check your plan.", status)
+    if status == 429:
+        return _limited(route, shown, wait)
+    if status in (408, 504):
+        return _error(lm15.TimeoutError, route, f"timed out ({shown})", "Try later.", status, wait)
+    if status >= 498:
+        return _error(lm15.ServerError, route, f"failed ({shown})", "Try later.", status, _bounded(wait))
+    if _REFUSED.search(text):
+        return _error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
+    if "json_validate_failed" in text:
+        return _error(lm15.ProviderError, route, f"wrote no valid JSON ({shown})", "Use text markers.", status)
+    if "does not support chat" in text:
+        return _error(
+            lm15.UnsupportedModelError, route, f"cannot chat with this model ({shown})", _nearest(route), status
+        )
+    return _error(lm15.InvalidRequestError, route, f"refused the request ({shown})", "Check the options.", status)
+
+
+def _limited(route: Route, shown: str, wait: float | None) -> Exception:
+    if wait is not None and wait > LONGEST_WAIT:
+        # DSPy would obey any wait, however long; a run should end and say so instead.
+        return _error(
+            lm15.BillingError, route, f"is out of quota for {_duration(wait)} ({shown})", "Try then.", 429, wait
+        )
+    return _error(lm15.RateLimitError, route, f"limits your rate ({shown})", "Try later.", 429, wait)
+
+
+def _said(route: Route, error: Exception) -> Exception:
+    text = _short(str(getattr(error, "message", "") or error))
+    if "LLM Provider NOT provided" in text:
+        prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
+        return _error(
+            lm15.UnsupportedModelError, route, "is no provider that is known", f"Model names begin with {prefixes}…"
+        )
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and type(error).__module__.startswith(("litellm", "openai")):
+        return _answered(route, status, text, None)
+    return error
+
+
+def _error(
+    kind: Callable[..., Any],
+    route: Route,
+    what: str,
+    mend: str,
+    status: int | None = None,
+    retry_after: float | None = None,
+) -> Exception:
+    line = _hidden(f"{route.provider.name} ({route.model}) {what}. {mend}", route)
+    made = kind(line, provider=route.provider.name, status=status, retry_after=retry_after)
+    made.message = line  # lm15 appends paragraphs of advice for its own users
+    made.args = (line,)
+    made.model = route.model
+    found: Exception = made
+    return found
+
+
+def _hidden(text: str, route: Route) -> str:
+    key = route.key
+    text = text.replace(key, "********") if key and len(key) >= 4 else text
+    return re.sub(r"(?i)\b(bearer\s+|(?:sk|gsk|xai)[-_])[\w.-]{6,}", r"\1********", text)
+
+
+def _causes(error: BaseException) -> list[Any]:
+    found: list[Any] = []
+    step: BaseException | None = error
+    while step is not None and step not in found and len(found) < 12:
+        found.append(step)
+        step = step.__cause__ or step.__context__
+    return found
+
+
+def _is_reply(cause: Any) -> bool:
+    """Whether an exception holds a reply that a server really gave; LiteLLM makes up replies in its own."""
+    made_up = type(cause).__module__.startswith("litellm.exceptions")
+    return not made_up and type(cause).__name__.endswith("StatusError") and hasattr(cause, "response")
+
+
+def _text(reply: Any, error: Exception) -> str:
+    try:
+        text = reply.text
+    except (RuntimeError, UnicodeError):  # a streamed body that nobody read
+        text = str(error)
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return "an HTML page" if "<html" in text[:500].lower() else _short(text)
+    detail = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(detail, dict):
+        code = detail.get("code")
+        return _short(f"{detail.get('message') or detail}" + (f" [{code}]" if code else ""))
+    return _short(str(detail))
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+def _wait(headers: Any, error: Exception) -> float | None:
+    kept = getattr(error, "litellm_response_headers", None) or {}
+    value = headers.get("retry-after") or kept.get("retry-after")
+    seconds: float | None = retry_after_seconds(value)
+    return seconds
+
+
+def _bounded(wait: float | None) -> float | None:
+    return None if wait is None else min(wait, LONGEST_WAIT)
+
+
+def _at(route: Route) -> str:
+    return f" at {route.base}" if route.base else ""
+
+
+def _start(route: Route) -> str:
+    if route.is_ollama:
+        return "Start it (ollama serve) or set OLLAMA_HOST."
+    return "Start the server or check api_base." if route.base else "Check the network."
+
+
+def _larger(route: Route) -> str:
+    return "Raise num_ctx=." if route.is_ollama else "Use a model with a larger window or a shorter input."
+
+
+def _nearest(route: Route) -> str:
+    names = list(route.provider.models)
+    if route.is_ollama and route.base:
+        try:
+            names = [f"ollama_chat/{model.name}" for model in ollama.models(route.base) if model.chats]
+        except ollama.OllamaUnreachableError:
+            names = []
+    close = difflib.get_close_matches(route.model, names, n=3, cutoff=0.3) or names[:3]
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Pull it: ollama pull {route.model.partition('/')[2]}." if route.is_ollama else "Check the name."
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{round(seconds / 3600)} h"

@@ -1,0 +1,137 @@
+"""Where a model string leads: the provider's row of defaults, the address, and the key of the moment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.lms import ollama
+
+NUM_CTX_LIMIT = 32_768  # a window costs memory on the server; users raise it by num_ctx=
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One row of the table of defaults."""
+
+    name: str
+    prefix: str
+    key: str | None = None  # the environment variable that holds the key
+    per_minute: int | None = None  # requests that the smallest plan allows
+    local: bool = False
+    models: tuple[str, ...] = ()  # names for "did you mean"
+
+
+PROVIDERS: tuple[Provider, ...] = (
+    Provider("Ollama", "ollama_chat/", local=True),
+    Provider(
+        "Groq",
+        "groq/",
+        key="GROQ_API_KEY",
+        per_minute=30,
+        models=("groq/openai/gpt-oss-20b", "groq/openai/gpt-oss-120b"),
+    ),
+    Provider("OpenAI", "openai/", key="OPENAI_API_KEY"),
+    Provider("Anthropic", "anthropic/", key="ANTHROPIC_API_KEY"),
+    Provider("OpenRouter", "openrouter/", key="OPENROUTER_API_KEY"),
+    Provider("Gemini", "gemini/", key="GEMINI_API_KEY"),
+    Provider("Mistral", "mistral/", key="MISTRAL_API_KEY"),
+    Provider("DeepSeek", "deepseek/", key="DEEPSEEK_API_KEY"),
+    Provider("vLLM", "hosted_vllm/", local=True),
+    Provider("LM Studio", "lm_studio/", local=True),
+    Provider("llama.cpp", "llamafile/", local=True),
+)
+
+
+@dataclass(frozen=True)
+class Route:
+    """How to reach one model; ``api_key`` and ``headers`` are never shown nor saved."""
+
+    model: str
+    api_base: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    timeout: float = 600.0
+    num_ctx: int | None = None
+    keep_alive: str | int | None = "10m"
+    think: bool | str | None = None
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
+    fallback: str | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\S+", self.model):
+            raise ConfigurationError(f"{self.model!r} is no model name. Write provider/model, such as {_EXAMPLES}.")
+        if self.model.startswith("ollama/"):
+            object.__setattr__(self, "model", "ollama_chat/" + self.model.removeprefix("ollama/"))
+        for name in ("timeout", "num_ctx", "requests_per_minute", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
+                raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
+
+    @property
+    def provider(self) -> Provider:
+        """The provider's row; of an unknown one, only its name is known."""
+        known = next((row for row in PROVIDERS if self.model.startswith(row.prefix)), None)
+        prefix = self.model.partition("/")[0] if "/" in self.model else "openai"
+        return known or Provider(prefix, f"{prefix}/", key=f"{prefix.upper()}_API_KEY")
+
+    @property
+    def is_ollama(self) -> bool:
+        """Whether the model is served by Ollama."""
+        return self.model.startswith("ollama_chat/")
+
+    @property
+    def base(self) -> str | None:
+        """The server's address, where it is not the provider's public one."""
+        return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.api_base
+
+    @property
+    def key(self) -> str | None:
+        """The key to use now: the option's, else the environment's."""
+        found = self.api_key or os.environ.get(self.provider.key or "", "")
+        return found.strip() or None
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what LiteLLM is given besides the request."""
+        given: dict[str, Any] = {"timeout": self.timeout, "max_retries": 0}
+        if self.base:
+            given["api_base"] = self.base
+        if self.key:
+            given["api_key"] = self.key
+        elif self.api_base and not self.is_ollama:
+            given["api_key"] = "none"  # the OpenAI client insists on one; local servers ignore it
+        if self.headers:
+            given["extra_headers"] = dict(self.headers)
+        if self.is_ollama:
+            given |= {"num_ctx": self.window(), "keep_alive": self.keep_alive, "extra_body": {"truncate": False}}
+            if self.think is not None:
+                given["think"] = self.think
+        return given
+
+    def window(self) -> int:
+        """Return the window to ask Ollama for: the model's own, up to a limit that ``num_ctx`` moves."""
+        return self.num_ctx or _window(self.base or "", self.model.partition("/")[2])
+
+    def state(self) -> dict[str, Any]:
+        """Return what a saved program keeps: everything but secrets."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in fields.items() if name not in ("api_key", "headers")}
+
+
+_EXAMPLES = "ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b"
+_windows: dict[tuple[str, str], int] = {}
+
+
+def _window(base: str, model: str) -> int:
+    # Asked once: a window that changes between calls would reload the model and lose its prefix cache.
+    if (base, model) not in _windows:
+        found = ollama.window(base, model)
+        if found is None:
+            return min(NUM_CTX_LIMIT, 8192)
+        _windows[base, model] = min(NUM_CTX_LIMIT, found)
+    return _windows[base, model]

@@ -1,0 +1,174 @@
+"""What goes over the wire, what is counted, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import dspy
+import pytest
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.lms import lm, pace
+from rlm_dspy.lms.engine import RoutedEngine, shortfall
+from servers.ollama import OllamaServer
+from servers.openai import OpenAIServer, error
+from servers.wire import Fault
+
+KEY = "gsk_right_key_000000"
+
+
+def test_ollama_gets_its_window_and_no_leave_to_truncate() -> None:
+    with OllamaServer(models={"qwen3:8b": {"window": 16384}}) as server:
+        made = lm("ollama/qwen3:8b", api_base=server.url + "/v1", cache=False, think=False)
+        assert made("hi") == ["hello"]
+        body = next(seen.body for seen in server.posts if seen.path == "/api/chat")
+    assert made.model == "ollama_chat/qwen3:8b"
+    assert body["options"]["num_ctx"] == 16384
+    assert (body["truncate"], body["keep_alive"], body["think"]) == (False, "10m", False)
+
+
+def test_a_window_is_capped_and_the_user_may_set_it() -> None:
+    with OllamaServer(models={"big": {"window": 1_000_000}}) as server:
+        lm("ollama_chat/big", api_base=server.url, cache=False)("hi")
+        lm("ollama_chat/big", api_base=server.url, cache=False, num_ctx=65536)("hi")
+        sizes = [seen.body["options"]["num_ctx"] for seen in server.posts if seen.path == "/api/chat"]
+    assert sizes == [32768, 65536]
+
+
+def test_ollama_host_is_where_requests_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    with OllamaServer() as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url.removeprefix("http://"))
+        assert lm("ollama_chat/qwen3:8b", cache=False)("hi") == ["hello"]
+
+
+def test_a_prompt_longer_than_the_window_is_refused_by_ollama() -> None:
+    with OllamaServer() as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False, num_ctx=2048)
+        with pytest.raises(dspy.ContextWindowExceededError, match="Raise num_ctx"):
+            made("word " * 10_000)
+
+
+def test_a_prompt_that_was_cut_in_silence_is_found() -> None:
+    usage = {"prompt_tokens": 1024, "completion_tokens": 1, "total_tokens": 1025}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
+    cut = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    told = pytest.raises(dspy.ContextWindowExceededError, match="read only 1,024 of about 12,500 tokens")
+    with OpenAIServer(Fault(200, cut)) as server, told:
+        lm("openai/local", api_base=server.url, cache=False)("word " * 10_000)
+
+
+def test_a_short_count_of_a_short_prompt_proves_nothing() -> None:
+    assert shortfall(1_000, 1) is None
+    assert shortfall(100_000, None) is None
+    assert shortfall(100_000, 12_000) is None
+    assert shortfall(100_000, 4_096) == 25_000
+
+
+def test_groq_is_priced_with_its_cached_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", KEY + "\n")
+    with OpenAIServer() as server:
+        made = lm("groq/openai/gpt-oss-20b", api_base=server.url + "/openai/v1", cache=False)
+        made("word " * 400)
+    entry = made.history[-1]
+    assert entry["usage"]["prompt_tokens_details"]["cached_tokens"] == 250
+    assert 0 < entry["response"].provider_data["cost"] < 0.001
+    assert server.posts[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert server.posts[0].path == "/openai/v1/chat/completions"
+
+
+def test_an_unknown_price_is_none_and_a_local_one_is_nothing() -> None:
+    with OpenAIServer(models=("mystery",), key="none") as server:
+        made = lm("openai/mystery", api_base=server.url, cache=False)
+        made("hi")
+    assert made.history[-1]["response"].provider_data["cost"] is None
+    with OllamaServer() as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)
+        made("hi")
+    assert made.history[-1]["response"].provider_data["cost"] == 0.0
+
+
+def test_usage_is_tracked_by_dspy() -> None:
+    with OllamaServer() as server, dspy.track_usage() as tracker:
+        lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)("word " * 100)
+    assert tracker.get_total_tokens()["ollama_chat/qwen3:8b"]["prompt_tokens"] == 125
+
+
+def test_a_fallback_answers_when_the_quota_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Fault(429, error("slow", "x"), {"retry-after": "9999"})
+    with OpenAIServer(gone) as server, OllamaServer(reply="local") as other:
+        monkeypatch.setenv("OLLAMA_HOST", other.url)
+        made = lm(
+            "groq/openai/gpt-oss-20b",
+            api_base=server.url,
+            api_key=KEY,
+            cache=False,
+            fallback="ollama_chat/qwen3:8b",
+        )
+        assert made("hi") == ["local"]
+    assert made.history[-1]["response_model"].endswith("qwen3:8b")
+
+
+def test_one_slot_is_asked_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with OllamaServer(Fault(delay=0.05)) as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)
+        threads = [threading.Thread(target=made, args=(f"hi {n}",)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert server.busiest == 1
+
+
+async def test_async_calls_share_the_slot_and_do_not_block_the_loop() -> None:
+    with OllamaServer() as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)
+        replies = await asyncio.gather(*(made.acall(f"hi {n}") for n in range(4)))
+        assert replies == [["hello"]] * 4
+        assert server.busiest == 1
+
+
+def test_the_limit_per_minute_holds_in_every_minute() -> None:
+    now = [0.0]
+    limit = pace.Pace(30, clock=lambda: now[0])
+    starts = []
+    for _ in range(200):
+        now[0] += limit.reserve()
+        starts.append(now[0])
+        now[0] += 0.5
+    assert all(later - first >= 60 for first, later in zip(starts, starts[30:], strict=False))
+    assert starts[-1] < 6.7 * 60
+
+
+def test_a_program_is_saved_and_loaded_with_its_engine() -> None:
+    made = lm(
+        "ollama_chat/qwen3:8b", api_base="http://127.0.0.1:9", api_key="secret-key", num_ctx=2048, temperature=0.1
+    )
+    state = made.dump_state()
+    again = dspy.LM.load_state(state, allow_custom_lm_class=True)
+    assert isinstance(again.engine, RoutedEngine)
+    assert again.engine.route.num_ctx == 2048
+    assert "secret-key" not in str(state)
+
+
+@pytest.mark.parametrize("options", [{"num_ctx": 0}, {"timeout": -1}, {"concurrency": True}])
+def test_an_impossible_option_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="must be a number above 0"):
+        lm("ollama_chat/x", **options)
+
+
+@pytest.mark.parametrize("name", ["", "two words", "\n"])
+def test_a_name_that_cannot_be_a_model_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="no model name"):
+        lm(name)
+
+
+# LiteLLM's own types make pydantic warn when a stream is put together.
+@pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning")
+def test_a_stream_arrives_in_order() -> None:
+    with OllamaServer(reply="one two") as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)
+        request = dspy.lm15.Request(model=made.model, messages=(dspy.lm15.Message.user("hi"),))
+        events = list(made.engine.stream(request))
+    text = "".join(event.delta.text for event in events if event.type == "delta")
+    assert text == "one two"

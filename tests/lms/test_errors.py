@@ -1,0 +1,136 @@
+"""Every row of the error table, through the real LiteLLM over HTTP."""
+
+from __future__ import annotations
+
+import dspy
+import pytest
+
+from rlm_dspy.lms import lm
+from servers.ollama import OllamaServer
+from servers.openai import OpenAIServer, error
+from servers.wire import Fault
+
+KEY = "gsk_right_key_000000"
+CANARY = "gsk_canary_4711_secret"
+TPM = "Request too large for model `x` on tokens per minute (TPM): Limit 8000, Requested 12000, please reduce."
+NO_CHOICES = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [], "service_tier": "auto"}
+
+ROWS = [
+    ("401", Fault(401, error("Invalid API Key", "x")), dspy.LMAuthError, "GROQ_API_KEY", 1),
+    ("403", Fault(403, error("forbidden", "x")), dspy.LMAuthError, "GROQ_API_KEY", 1),
+    ("404", Fault(404, error("does not exist", "x")), dspy.LMUnsupportedModelError, "Did you mean", 1),
+    ("413", Fault(413, error(TPM, "tokens", "rate_limit_exceeded")), dspy.LMInvalidRequestError, "too large", 1),
+    ("429 for long", Fault(429, error("slow", "x"), {"retry-after": "1272"}), dspy.LMBillingError, "21 min", 1),
+    ("no money", Fault(429, error("quota", "x", "insufficient_quota")), dspy.LMBillingError, "plan", 1),
+    (
+        "window",
+        Fault(400, error("Please reduce the length of the messages.", "x", "context_length_exceeded")),
+        dspy.ContextWindowExceededError,
+        "too small a window",
+        1,
+    ),
+    ("json", Fault(400, error("Failed", "x", "json_validate_failed")), dspy.LMProviderError, "valid JSON", 1),
+    ("content", Fault(400, error("blocked by content policy", "x")), dspy.LMInvalidRequestError, "content", 1),
+    ("400", Fault(400, error("bad option", "x")), dspy.LMInvalidRequestError, "bad option", 1),
+    ("malformed", Fault(200, "{not json"), dspy.LMProviderError, "not a chat completion", 1),
+    ("html", Fault(200, "<html>proxy</html>"), dspy.LMProviderError, "not a chat completion", 1),
+    ("empty choices", Fault(200, NO_CHOICES), dspy.LMProviderError, "no choices", 1),
+]
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+
+
+def groq(server: OpenAIServer, **options: object) -> dspy.LM:
+    given = {"api_key": KEY, "cache": False, "requests_per_minute": 100_000, **options}
+    return lm("groq/openai/gpt-oss-20b", api_base=server.url + "/openai/v1", **given)
+
+
+@pytest.mark.parametrize(("fault", "kind", "says", "calls"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_a_failure_that_cannot_pass_is_told_once(fault: Fault, kind: type[Exception], says: str, calls: int) -> None:
+    with OpenAIServer(fault, fault, fault) as server, pytest.raises(kind, match=says) as caught:
+        groq(server)("hi")
+    assert type(caught.value) is kind
+    assert len(server.posts) == calls
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(429, error("slow", "x"), {"retry-after": "0"}),
+        Fault(500, error("oops", "x"), {"retry-after": "0"}),
+        Fault(503, "busy", {"retry-after": "0"}),
+        Fault(498, error("capacity", "x"), {"retry-after": "0"}),
+        Fault(502, "<html>bad gateway</html>", {"retry-after": "0"}),
+    ],
+    ids=["429", "500", "503", "498", "502 page"],
+)
+def test_a_failure_that_may_pass_is_retried_after_the_wait_it_asks_for(fault: Fault) -> None:
+    with OpenAIServer(fault) as server:
+        assert groq(server)("hi") == ["hello"]
+        assert len(server.posts) == 2
+
+
+def test_a_cut_connection_is_a_transport_error() -> None:
+    with OpenAIServer(Fault(cut=True)) as server, pytest.raises(dspy.LMTransportError, match="cut the connection"):
+        groq(server, num_retries=0)("hi")
+
+
+def test_a_slow_server_is_a_timeout() -> None:
+    with OpenAIServer(Fault(delay=1.0)) as server, pytest.raises(dspy.LMTimeoutError, match=r"within 0\.2 s"):
+        groq(server, num_retries=0, timeout=0.2)("hi")
+
+
+def test_an_unreachable_server_is_named() -> None:
+    with pytest.raises(dspy.LMTransportError, match=r"127\.0\.0\.1:9.*ollama serve"):
+        lm("ollama_chat/x", api_base="http://127.0.0.1:9", cache=False, num_retries=0)("hi")
+
+
+def test_a_missing_key_is_told_before_any_request() -> None:
+    with pytest.raises(dspy.LMNotConfiguredError, match="Set GROQ_API_KEY"):
+        lm("groq/openai/gpt-oss-20b", cache=False)("hi")
+
+
+def test_a_key_with_a_line_break_is_not_sent() -> None:
+    with OpenAIServer() as server, pytest.raises(dspy.LMAuthError, match="line break"):
+        groq(server, api_key="gsk_one\ngsk_two")("hi")
+    assert not server.posts
+
+
+def test_an_unknown_provider_is_told() -> None:
+    with pytest.raises(dspy.LMUnsupportedModelError, match="no provider that is known"):
+        lm("frobnicate/x", api_key="k", cache=False)("hi")
+
+
+def test_an_ollama_model_that_is_not_there_names_those_that_are() -> None:
+    with (
+        OllamaServer() as server,
+        pytest.raises(dspy.LMUnsupportedModelError, match="Did you mean ollama_chat/qwen3:8b"),
+    ):
+        lm("ollama_chat/qwen3", api_base=server.url, cache=False)("hi")
+
+
+def test_an_embedding_model_is_told_that_it_cannot_chat() -> None:
+    models = {"nomic-embed-text": {"family": "bert"}}
+    with OllamaServer(models=models) as server, pytest.raises(dspy.LMUnsupportedModelError, match="cannot chat"):
+        lm("ollama_chat/nomic-embed-text", api_base=server.url, cache=False)("hi")
+
+
+def test_the_key_is_in_no_error_repr_or_saved_state() -> None:
+    echo = Fault(400, error(f"bad key {CANARY} given", "x"))
+    with OpenAIServer(echo) as server:
+        made = groq(server, api_key=CANARY)
+        with pytest.raises(dspy.LMError) as caught:
+            made("hi")
+    texts = [str(caught.value), repr(caught.value), repr(made.engine), repr(made.engine.route), str(made.dump_state())]
+    assert not [text for text in texts if CANARY in text]
+
+
+async def test_the_async_engine_tells_the_same() -> None:
+    with OpenAIServer(Fault(401, error("no", "x"))) as server:
+        with pytest.raises(dspy.LMAuthError, match="GROQ_API_KEY"):
+            await groq(server).acall("hi")
+        assert await groq(server).acall("hi") == ["hello"]

@@ -1,0 +1,1 @@
+"""Servers that speak the providers' real wire on a loopback port, for tests only."""

@@ -1,0 +1,134 @@
+"""What the fakes share: a threaded server that keeps every request and can be told to fail."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One reply that goes wrong: a status with a body, a delay, or a connection that is cut."""
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0.0
+    cut: bool = False
+
+
+class Server:
+    """An HTTP server on a loopback port; ``faults`` are served first, in order, to POST requests."""
+
+    def __init__(self, *faults: Fault) -> None:
+        self.faults: deque[Fault] = deque(faults)
+        self.seen: list[Seen] = []
+        self._lock = threading.Lock()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                owner._take(self, None)
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                owner._take(self, json.loads(raw) if raw else None)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass  # a client that hangs up is part of the tests
+
+        self._server = Quiet(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def posts(self) -> list[Seen]:
+        """The POST requests it has had."""
+        return [seen for seen in self.seen if seen.method == "POST"]
+
+    def answer(self, handler: BaseHTTPRequestHandler, path: str, body: Any) -> None:
+        """Serve one request; each kind of server has its own."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Any:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _take(self, handler: BaseHTTPRequestHandler, body: Any) -> None:
+        path = handler.path.partition("?")[0]
+        with self._lock:
+            self.seen.append(Seen(handler.command, path, dict(handler.headers), body))
+            fault = self.faults.popleft() if handler.command == "POST" and self.faults else None
+        if fault is None:
+            self.answer(handler, path, body)
+            return
+        time.sleep(fault.delay)
+        if fault.cut:
+            send_cut(handler)
+        elif fault.status == 200 and fault.body is None:
+            self.answer(handler, path, body)
+        else:
+            send(handler, fault.status, fault.body, fault.headers)
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+    """Send JSON, or text as it is."""
+    data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    handler.send_response(status)
+    kind = "text/html" if isinstance(body, str) else "application/json"
+    for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **(headers or {})}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def send_cut(handler: BaseHTTPRequestHandler) -> None:
+    """Promise a body, send its beginning, and hang up."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"id": "cut')
+    handler.wfile.flush()
+    handler.close_connection = True
+    handler.connection.close()
+
+
+def tokens(messages: list[dict[str, Any]]) -> int:
+    """Count tokens as the fakes do: four characters each."""
+    return sum(len(str(message.get("content") or "")) for message in messages) // 4
