@@ -77,7 +77,6 @@ class Asking:
             self.signature,
             max_iters=values.max_iters,
             max_llm_calls=values.max_calls,
-            verbose=self.terminal.verbose > 0,
             sub_lm=chosen.sub_lm,
             max_tokens=values.max_tokens,
             max_cost=values.max_cost,
@@ -89,7 +88,7 @@ class Asking:
     def _watching(self) -> Iterator[Callable[[Event], None]]:
         """Show the live line, unless logs or ``-q`` want the terminal for themselves."""
         if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
-            yield lambda event: None
+            yield _log
             return
         with live.StatusLine() as line:
             yield line
@@ -141,6 +140,14 @@ class Asking:
             terminal.note(f"Stopped by {run.stopped_by}; this is the best answer so far.")
         if sys.stderr.isatty() or terminal.verbose:
             terminal.note(_spent(run, self.mode))
+
+
+def _log(event: Event) -> None:
+    """Log an event: the figures at INFO, what it is about at DEBUG."""
+    facts = {"step": event.step, "depth": event.depth, "sub_calls": event.sub_calls, "usage": event.usage.model_dump()}
+    logger.info("%s", event.kind, extra=facts)
+    if event.text:
+        logger.debug("%s of step %d:\n%s", event.kind, event.step, event.text)
 
 
 def _spent(run: Run, mode: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -31,4 +32,19 @@ class Chosen:
 
 
 def choose(values: Settings) -> Chosen:
-    return Chosen(lms.offline_lm(), None, "offline")
+    """Choose the models of a question, and say so if it is the offline engine that will answer.
+
+    Raises:
+        ConfigurationError: a name cannot be a model's.
+        LMAuthError: the provider's key is not set.
+    """
+    choice = lms.choose(values.model, os.environ)
+    notice = f"No language model: {OFFLINE.format(reason=choice.reason)}" if choice.offline else ""
+    sub_lm = lms.lm(values.sub_model) if values.sub_model else None
+    return Chosen(lm=lms.lm(choice.model), sub_lm=sub_lm, notice=notice)
+
+
+OFFLINE = (
+    "the offline engine looks passages up by keywords ({reason}). "
+    "For a model use -m or RLM_DSPY_MODEL, e.g. ollama_chat/qwen3:8b, or set GROQ_API_KEY."
+)
