@@ -2,7 +2,21 @@
 
 from rlm_dspy._version import __version__
 
-__all__ = ["RLM", "Budget", "Context", "Corpus", "Evidence", "RLMError", "Run", "Sandbox", "__version__", "lm", "read"]
+__all__ = [
+    "RLM",
+    "Budget",
+    "Context",
+    "Corpus",
+    "Evidence",
+    "RLMError",
+    "Run",
+    "Sandbox",
+    "__version__",
+    "data",
+    "lm",
+    "metrics",
+    "read",
+]
 
 _HOMES = {
     "RLM": "module",
@@ -13,7 +27,9 @@ _HOMES = {
     "RLMError": "errors",
     "Run": "record",
     "Sandbox": "sandbox",
+    "data": "tuning",
     "lm": "lms",
+    "metrics": "tuning",
     "read": "corpus",
 }
 

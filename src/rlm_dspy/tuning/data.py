@@ -1,0 +1,186 @@
+"""Datasets as JSONL: one question a line, its context inline, in files, or as the recipe of a generated task.
+
+    {"question": "…", "answer": "…", "context": "the text itself"}
+    {"question": "…", "answer": 12, "context": {"files": ["docs", "src/a.py"]}}
+    {"question": "…", "answer": ["a", "b"], "scorer": "set_f1", "context": {"task": "pairs", "index": 3}}
+
+Files are looked for beside the JSONL. Contexts become handles, so that no demo, proposer prompt, log or saved program
+ever holds their text.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from rlm_dspy import corpus
+from rlm_dspy.context import Context
+from rlm_dspy.errors import ConfigurationError, CorpusError
+from rlm_dspy.tuning import scoring, tasks
+
+HANDLE = 2_000  # texts longer than this become handles
+DIGEST = 16  # hexadecimal digits that a recipe keeps of its context
+_RECIPE = frozenset({"task", "split", "index", "seed", "tokens", "level", "sha256"})
+_cached: dict[tuple[str, ...], Any] = {}
+
+
+def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
+    """Return the examples of a JSONL file, with inputs ``context`` and ``question``.
+
+    Args:
+        path: the file; each line has ``question`` and ``answer``, and ``context`` in one of the forms above.
+        limit: no more than so many examples.
+
+    Raises:
+        CorpusError: a line is malformed, lacks a field, or names a context that cannot be had; the line is told.
+    """
+    path = Path(path)
+    examples = []
+    _cached.clear()
+    for number, row in rows(path):
+        if limit is not None and len(examples) >= limit:
+            break
+        try:
+            examples.append(example(row, path.parent, f"{path.stem}-{number}"))
+        except (CorpusError, ConfigurationError) as error:
+            raise CorpusError(f"{path}:{number}: {error}") from error
+    _cached.clear()
+    if not examples:
+        raise CorpusError(f"{path} holds no examples: write one JSON object with question, answer and context a line")
+    return examples
+
+
+def rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of each line that is not blank.
+
+    Raises:
+        CorpusError: the file cannot be read, or a line is not a JSON object.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise CorpusError(f"{path}:{number}: not valid JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise CorpusError(f"{path}:{number}: a line is a JSON object, not {type(row).__name__}")
+        yield number, row
+
+
+def example(row: Mapping[str, Any], folder: Path, name: str) -> dspy.Example:
+    """Make the example of one row."""
+    if missing := [field for field in ("question", "answer", "context") if field not in row]:
+        raise CorpusError(f"missing {', '.join(missing)}; it has {', '.join(row) or 'nothing'}")
+    if not isinstance(row["question"], str) or not row["question"].strip():
+        raise CorpusError("question must be a text that is not empty")
+    if (scorer := row.get("scorer")) is not None and scorer not in scoring.SCORERS:
+        raise CorpusError(f"there is no scorer {scorer!r}; there are {', '.join(sorted(scoring.SCORERS))}")
+    values = {**row, "id": str(row.get("id") or name), "context": context(row["context"], folder)}
+    return dspy.Example(**values).with_inputs("context", "question")
+
+
+def context(given: Any, folder: Path) -> Any:
+    """Return the context that a row gives: a text, a handle or a corpus."""
+    if isinstance(given, str):
+        return handle(given)
+    if isinstance(given, dict) and "task" in given:
+        return _generated(given)
+    if isinstance(given, dict) and (named := given.get("files", given.get("file"))):
+        names = (named,) if isinstance(named, str) else tuple(map(str, named))
+        key = (str(folder), *names)
+        if key not in _cached:
+            _cached[key] = corpus.read([folder / name for name in names])
+        return _cached[key]
+    raise CorpusError('context must be a text, {"files": [...]} or the recipe of a task, {"task": ...}')
+
+
+def _generated(recipe: Mapping[str, Any]) -> Any:
+    if unknown := set(recipe) - _RECIPE:
+        raise CorpusError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(_RECIPE))}")
+    try:
+        item = tasks.make(**{key: value for key, value in recipe.items() if key != "sha256"})
+    except TypeError as error:
+        raise CorpusError(f"the recipe cannot be followed: {error}") from error
+    made = contain(item.context)
+    wanted = recipe.get("sha256")
+    if wanted and not made.digest.startswith(wanted):
+        raise CorpusError("the recipe gives another context than when it was written: make the dataset again")
+    return made
+
+
+def contain(texts: str | Mapping[str, str]) -> Any:
+    """Return a text as a handle, texts by name as a corpus."""
+    return Context(texts) if isinstance(texts, str) else corpus.Corpus.from_texts(texts)
+
+
+def handle(value: Any) -> Any:
+    """Return a long text as a handle, anything else as it is."""
+    return Context(value) if isinstance(value, str) and len(value) > HANDLE else value
+
+
+def handles(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
+    """Return examples of your own making with their long texts as handles."""
+    shielded = []
+    for one in examples:
+        copy = one.copy()
+        for name, value in one.items():
+            copy[name] = handle(value)
+        shielded.append(copy)
+    return shielded
+
+
+def generated(task: str, split: tasks.Split, indices: Iterable[int], **recipe: Any) -> list[dict[str, Any]]:
+    """Return rows of a generated task, each with the recipe of its context.
+
+    Args:
+        task, split, indices: which questions.
+        recipe: ``tokens``, ``seed`` and ``level`` as :func:`rlm_dspy.tuning.tasks.make` takes them.
+    """
+    made = []
+    for index in indices:
+        given: dict[str, Any] = {"seed": 0, "tokens": 8_000, **recipe, "task": task, "split": split, "index": index}
+        item = tasks.make(**given)
+        given |= {"level": item.level, "sha256": contain(item.context).digest[:DIGEST]}
+        row = {"id": f"{task}-{split}-{given['tokens']}-{given['seed']}-{index}", "task": task, "level": item.level}
+        row |= {"question": item.question, "answer": item.answer, "scorer": item.scorer}
+        made.append(row | {"support": list(item.support)[:5], "context": given})
+    return made
+
+
+def write(path: str | Path, made: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as JSONL and return how many there were."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in made]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return len(lines)
+
+
+def split(
+    examples: Sequence[dspy.Example], shares: Sequence[float] = (0.4, 0.3, 0.3), *, seed: int = 0
+) -> list[list[dspy.Example]]:
+    """Divide examples into parts by share, the same way each time.
+
+    Raises:
+        ConfigurationError: a part would be empty.
+    """
+    shuffled = list(examples)
+    random.Random(seed).shuffle(shuffled)
+    parts, start, total = [], 0, 0.0
+    for share in shares:
+        total += share / sum(shares)
+        stop = round(total * len(shuffled))
+        parts.append(shuffled[start:stop])
+        start = stop
+    if not all(parts):
+        raise ConfigurationError(f"{len(shuffled)} examples are too few for {len(parts)} parts; give more")
+    return parts

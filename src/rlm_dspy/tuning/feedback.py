@@ -1,0 +1,132 @@
+"""What an optimizer's reflection is told of a run: facts in few words, from the whole record.
+
+What was asked, what came, which steps failed and why, sub-calls that were wasted or missing, evidence that was not
+found, what was spent, how it ended. No longer than ``LIMIT`` characters, and without any context.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rlm_dspy.record import Run, Step
+
+LIMIT = 2_000
+_FAR = 200_000  # a context this long is hardly read whole by printing
+_READ = 3_000  # printed characters that suggest reading by eye what code could have computed
+
+
+def write(
+    *, asked: Mapping[str, Any], expected: Any, got: Any, score: float, name: str, run: Run | None, error: str = ""
+) -> str:
+    """Return the feedback on one answer.
+
+    Args:
+        asked: the short inputs of the example, by name.
+        expected: the right answer.
+        got: the answer that came, None if none came.
+        score: what the metric gave.
+        name: the metric's name.
+        run: the record, if the program left one.
+        error: why there is no answer, if the program raised.
+    """
+    lines = [f"Asked: {line(_asked(asked), 300)}"]
+    lines.append(f"Expected: {line(expected, 250)}")
+    lines.append(f"Got: {line(got, 250)}" if got is not None else "Got no answer.")
+    lines.append(f"Score: {score:.2f} ({name}).")
+    if error:
+        lines.append(f"Error: {line(error, 300)}")
+    if run is not None:
+        lines += [part for part in (_ending(run), _failures(run), _habits(run), _evidence(run), _spent(run)) if part]
+    text = "\n".join(lines)
+    return text if len(text) <= LIMIT else text[: LIMIT - 1] + "…"
+
+
+def line(value: Any, limit: int) -> str:
+    """Return a value as one line of at most ``limit`` characters, head and tail."""
+    text = " ".join(str(value).split())
+    half = (limit - 3) // 2
+    return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
+
+
+def _asked(inputs: Mapping[str, Any]) -> str:
+    short = {name: value for name, value in inputs.items() if not _is_context(value)}
+    if len(short) == 1:
+        return str(next(iter(short.values())))
+    return "; ".join(f"{name}: {line(value, 150)}" for name, value in short.items())
+
+
+def _is_context(value: Any) -> bool:
+    return hasattr(value, "sandbox_index") or type(value).__name__ == "Context" or len(str(value)) > LIMIT
+
+
+def _ending(run: Run) -> str:
+    steps = len(run.steps)
+    match run.status:
+        case "submitted":
+            early = " without looking at anything first" if steps == 1 and not _printed(run.steps) else ""
+            return f"Ended: submitted at step {steps}{early}."
+        case "extracted":
+            return (
+                f"Ended: {run.stopped_by} stopped it after {steps} steps, and the answer was extracted: SUBMIT earlier."
+            )
+        case _:
+            return f"Ended without an answer after {steps} steps: {line(run.error or run.stopped_by, 250)}"
+
+
+def _printed(steps: Iterable[Step]) -> int:
+    return sum(len(step.output) for step in steps if not step.submitted)
+
+
+def _failures(run: Run) -> str:
+    failed = [step for step in run.steps if step.error or step.timed_out]
+    told = []
+    for step in failed[:4]:
+        why = "timed out" if step.timed_out else line(step.error, 160)
+        told.append(f"step {step.index} ({line(step.code, 80)}): {why}")
+    more = f" and {len(failed) - 4} more" if len(failed) > 4 else ""
+    return f"Failed steps: {'; '.join(told)}{more}." if failed else ""
+
+
+def _habits(run: Run) -> str:
+    told = []
+    silent = [step.index for step in run.steps if step.output.startswith("(no output")]
+    if silent:
+        told.append(f"steps {silent} printed nothing")
+    codes = Counter(step.code.strip() for step in run.steps if step.code.strip())
+    if repeated := sum(count - 1 for count in codes.values()):
+        told.append(f"{repeated} steps repeated code that had run before")
+    told += _sub_calls(run)
+    return f"Habits: {'; '.join(told)}." if told else ""
+
+
+def _sub_calls(run: Run) -> list[str]:
+    calls = [call for step in run.steps for call in step.sub_calls]
+    if not calls:
+        read = _printed(run.steps)
+        return [f"no sub-call was made, {read:,} characters were printed and read instead"] if read > _READ else []
+    told = [f"{len(calls)} sub-calls"]
+    prompts = Counter(call.prompt for call in calls)
+    if wasted := sum(count - 1 for count in prompts.values()):
+        told.append(f"{wasted} of them asked again what was asked before")
+    if failed := [call for call in calls if call.error]:
+        told.append(f"{len(failed)} of them failed ({line(failed[0].error, 120)})")
+    return told
+
+
+def _evidence(run: Run) -> str:
+    unverified = [warning for warning in run.warnings if warning.startswith("unverified evidence")]
+    verified = sum(item.get("match") is not None for item in run.evidence)
+    if unverified:
+        return f"Evidence: {verified} quotes were found, {len(unverified)} were not: {line(unverified[0], 250)}"
+    return f"Evidence: {verified} quotes, all found in the context." if run.evidence else ""
+
+
+def _spent(run: Run) -> str:
+    usage = run.usage
+    cost = "unknown cost" if usage.cost is None else f"${usage.cost:.4f}"
+    return (
+        f"Spent: {len(run.steps)} steps, {usage.calls} LM calls ({run.sub_calls} by sub-calls), "
+        f"{usage.total_tokens:,} tokens, {cost}, {run.seconds:.1f} s."
+    )

@@ -1,0 +1,177 @@
+"""Metrics for ``dspy.Evaluate`` and for optimizers, with feedback written from the whole run.
+
+A metric called by ``dspy.Evaluate`` gives a number; called by GEPA for a predictor, the number with feedback; called
+with a trace by the bootstrapping optimizers, whether the run is good enough to be a demo. An answer that never came
+scores 0 and is explained, it does not raise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import dspy
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.record import Run
+from rlm_dspy.tuning import feedback, scoring
+
+Score = Callable[[Any, Any], float]
+Spending = Literal["tokens", "cost", "calls", "seconds"]
+
+
+class Metric:
+    """A score of predictions, which every DSPy optimizer takes as its metric.
+
+    Args:
+        score: gives a number from 0 to 1 for (example, prediction).
+        name: what reports call it.
+        accept: the least score with which bootstrapping takes a run as a demo.
+        field: the output that is compared, named the same on example and prediction.
+
+    Example:
+        >>> dspy.GEPA(metric=rlm_dspy.metrics.graded, reflection_lm=lm, max_metric_calls=100)
+    """
+
+    def __init__(self, score: Score, name: str, *, accept: float = 1.0, field: str = "answer") -> None:
+        self._score = score
+        self.__name__ = name
+        self.accept = accept
+        self.field = field
+
+    def score(self, example: Any, prediction: Any) -> float:
+        """Return the score of a prediction; of none at all, 0."""
+        return float(self._score(example, prediction)) if prediction is not None else 0.0
+
+    def feedback(self, example: Any, prediction: Any) -> str:
+        """Explain the score from the run, in at most 2,000 characters."""
+        run = prediction.get("run") if prediction is not None else None
+        return feedback.write(
+            asked=_asked(example),
+            expected=example.get(self.field),
+            got=None if prediction is None else prediction.get(self.field),
+            score=self.score(example, prediction),
+            name=self.__name__,
+            run=run if isinstance(run, Run) else None,
+            error="" if prediction is None or isinstance(run, Run) else str(prediction.get("error") or ""),
+        )
+
+    def explained(self, example: Any, prediction: Any, *_: Any) -> dspy.Prediction:
+        """Return score and feedback together, for SIMBA and whoever wants both."""
+        return dspy.Prediction(score=self.score(example, prediction), feedback=self.feedback(example, prediction))
+
+    def __call__(
+        self, example: Any, prediction: Any, trace: Any = None, pred_name: str | None = None, pred_trace: Any = None
+    ) -> Any:
+        if pred_name is not None or pred_trace is not None:
+            return self.explained(example, prediction)
+        value = self.score(example, prediction)
+        return value if trace is None else value >= self.accept
+
+    def __repr__(self) -> str:
+        return f"Metric({self.__name__})"
+
+
+def of(scorer: str | Score, *, field: str = "answer", accept: float = 1.0) -> Metric:
+    """Make a metric of a scorer's name, or of a function of (expected, got)."""
+    compare = _scorer(scorer) if isinstance(scorer, str) else scorer
+    name = scorer if isinstance(scorer, str) else getattr(scorer, "__name__", "score")
+    return Metric(lambda example, pred: compare(example[field], pred.get(field)), name, field=field, accept=accept)
+
+
+def _scorer(name: str) -> Score:
+    if name not in scoring.SCORERS:
+        known = ", ".join(sorted(scoring.SCORERS))
+        raise ConfigurationError(f"there is no scorer {name!r}; there are {known}")
+    return scoring.SCORERS[name]
+
+
+def _graded(example: Any, prediction: Any) -> float:
+    return _scorer(example.get("scorer") or "exact")(example["answer"], prediction.get("answer"))
+
+
+def _evidence(example: Any, prediction: Any) -> float:
+    """The share of quotes that the host found and that hold what proves the answer."""
+    quotes = [item for item in _evidence_of(prediction) if item.match is not None]
+    claimed = len(_evidence_of(prediction))
+    if not claimed:
+        return float(scoring.absent(example.get("answer")))
+    proofs = example.get("support") or scoring.items(example.get("answer"))
+    good = sum(any(supports(item.quote, proof) for proof in proofs) for item in quotes)
+    return good / claimed
+
+
+def supports(quote: str, proof: Any) -> bool:
+    """Tell whether a quote and a proof are the same passage, one being part of the other."""
+    said, needed = scoring.normal(quote), scoring.normal(proof)
+    if not said or not needed:
+        return False
+    # A bare value is proof only as a whole word; a sentence may be quoted in part.
+    return bool(re.search(rf"(?<!\w){re.escape(needed)}(?!\w)", said)) or (len(said) >= 12 and said in needed)
+
+
+def _evidence_of(prediction: Any) -> list[Any]:
+    given = prediction.get("evidence") or []
+    return [item for item in given if hasattr(item, "quote")] if isinstance(given, list) else []
+
+
+def _asked(example: Any) -> dict[str, Any]:
+    return dict(example.inputs().items())
+
+
+def spent(prediction: Any, what: Spending) -> float:
+    """Return what a prediction's run used of tokens, US dollars, calls or seconds; an unknown cost counts as none."""
+    run = prediction.get("run")
+    if not isinstance(run, Run):
+        return 0.0
+    used = {"tokens": run.usage.total_tokens, "cost": run.usage.cost, "calls": run.usage.calls, "seconds": run.seconds}
+    return float(used[what] or 0.0)
+
+
+def composite(
+    quality: Metric,
+    *,
+    evidence: float = 0.0,
+    penalty: float = 0.2,
+    of: Spending = "tokens",
+    allowance: float = 50_000,
+    gate: float = 0.5,
+) -> Metric:
+    """Make a metric of quality, evidence and thrift, in which no thrift makes up for a wrong answer.
+
+    Args:
+        quality: what is wanted first.
+        evidence: the weight of evidence precision within the quality, from 0 to 1.
+        penalty: what using the whole allowance costs.
+        of: what is saved: ``tokens``, ``cost``, ``calls`` or ``seconds``.
+        allowance: how much of it is fully charged.
+        gate: below this quality nothing is charged, and above it the charge never brings the score below it.
+    """
+    if not 0 <= evidence <= 1 or not 0 < gate <= 1 or penalty < 0 or allowance <= 0:
+        raise ConfigurationError("composite: evidence is within 0 to 1, gate above 0, penalty not negative")
+
+    def score(example: Any, prediction: Any) -> float:
+        value = quality.score(example, prediction)
+        if evidence:
+            value = (1 - evidence) * value + evidence * _evidence(example, prediction)
+        if value < gate:
+            return value
+        return max(gate, value - penalty * min(1.0, spent(prediction, of) / allowance))
+
+    return Metric(score, f"{quality.__name__} with thrift in {of}", accept=gate, field=quality.field)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the arithmetic mean, of nothing 0."""
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else 0.0
+
+
+exact = of("exact")
+f1 = of("f1", accept=0.6)
+closeness = of("closeness", accept=0.75)
+set_f1 = of("set_f1", accept=0.9)
+abstention = of("abstention")
+graded = Metric(_graded, "graded", accept=0.9)
+evidence_precision = Metric(_evidence, "evidence precision")

@@ -1,0 +1,148 @@
+"""Programs as optimizers need them: failures that score, components worth rewriting, safe saving and loading."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from rlm_dspy.errors import ConfigurationError, LMError, RLMError
+from rlm_dspy.module import RLM
+from rlm_dspy.predictor import Predictor
+
+
+class Tunable(RLM):
+    """An RLM whose failed runs are predictions without an answer, so that they score and explain themselves.
+
+    Its state is that of an :class:`~rlm_dspy.RLM`: what is saved from one loads into the other. A provider's failure
+    is still raised, because no candidate is to blame for it.
+    """
+
+    def forward(self, **inputs: Any) -> dspy.Prediction:
+        """Answer, or tell by the prediction's ``run`` why not."""
+        try:
+            return super().forward(**inputs)
+        except RLMError as error:
+            return failed(self.signature, error)
+
+    async def aforward(self, **inputs: Any) -> dspy.Prediction:
+        """Answer as :meth:`forward` does, without blocking."""
+        try:
+            return await super().aforward(**inputs)
+        except RLMError as error:
+            return failed(self.signature, error)
+
+
+def failed(signature: Any, error: RLMError) -> dspy.Prediction:
+    """Return a prediction without outputs that holds the run of an error; raise what no candidate is to blame for."""
+    if isinstance(error, (LMError, ConfigurationError)):
+        raise error
+    run = error.run
+    return dspy.Prediction(
+        **dict.fromkeys(signature.output_fields),
+        trajectory=run.trajectory if run else [],
+        final_reasoning="",
+        run=run,
+        error=f"{type(error).__name__}: {error}",
+    )
+
+
+def ran(
+    state: Any, trajectories: list[Any], subsample_scores: list[float], candidate_idx: int, candidate: dict[str, str]
+) -> list[str]:
+    """Choose GEPA's next component among the predictors that ran, so that no turn goes to one that never did.
+
+    Pass it as ``dspy.GEPA(component_selector=rlm_dspy.tuning.program.ran)``.
+    """
+    used = {call[0].signature.instructions for item in trajectories or [] for call in item["trace"]}
+    names = state.list_of_named_predictors
+    turn = state.named_predictor_id_to_update_next_for_program_candidate
+    start = turn[candidate_idx]
+    order = [names[(start + offset) % len(names)] for offset in range(len(names))]
+    chosen = next((name for name in order if candidate[name] in used), order[0])
+    turn[candidate_idx] = (names.index(chosen) + 1) % len(names)
+    return [chosen]
+
+
+def save(program: dspy.Module, path: str | Path) -> Path:
+    """Save a program's state as JSON, with the model named but without its key, address or engine."""
+    state = program.dump_state()
+    for part in state.values():
+        if isinstance(part, dict) and part.get("lm"):
+            part["lm"] = None  # the model is chosen where the program is loaded
+    signature = getattr(program, "signature", None)
+    state["metadata"] = {
+        "signature": getattr(signature, "signature", ""),
+        "model": _models(program),
+        "dependency_versions": {"dspy": dspy.__version__},
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(state, indent=2, ensure_ascii=False, default=repr) + "\n", encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _models(program: dspy.Module) -> str:
+    names = {lm.model for _, predictor in program.named_predictors() if (lm := predictor.lm)}
+    default = dspy.settings.lm
+    return ", ".join(sorted(names)) or str(getattr(default, "model", ""))
+
+
+def load(program: dspy.Module, path: str | Path) -> dspy.Module:
+    """Load a saved state into ``program``, and return it.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is no program, or was saved by one with another signature.
+    """
+    path = Path(path)
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"the program {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is not a saved program: {error}") from error
+    names = [name for name, _ in program.named_parameters()]
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), dict) for name in names):
+        missing = names if not isinstance(state, dict) else [n for n in names if not isinstance(state.get(n), dict)]
+        raise ConfigurationError(f"{path} is not a program of this kind: it has no predictor {', '.join(missing)}")
+    for name, predictor in program.named_predictors():
+        _check_fields(path, name, predictor, state[name])
+    program.load_state({name: state[name] for name in names})
+    return program
+
+
+def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any]) -> None:
+    """Refuse a state whose fields are not those of the predictor: DSPy would zip them and lose some silently."""
+    saved = state.get("signature")
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("fields"), list) or "demos" not in state:
+        raise ConfigurationError(f"{path}: {name} has no signature or demos; was it saved by another version of DSPy?")
+    there, here = len(saved["fields"]), len(predictor.signature.fields)
+    prefixes = [str(field.get("prefix")) for field in saved["fields"]]
+    ours = [str((field.json_schema_extra or {}).get("prefix")) for field in predictor.signature.fields.values()]
+    if there != here or prefixes != ours:
+        raise ConfigurationError(
+            f"{path} was saved for another signature: {name} has the fields {_names(prefixes)}, "
+            f"here they are {_names(ours)}. Load it with the signature that it was compiled for."
+        )
+
+
+def _names(prefixes: list[str]) -> str:
+    return ", ".join(prefix.rstrip(":").lower() for prefix in prefixes) or "none"
+
+
+def instructions(program: dspy.Module) -> dict[str, str]:
+    """Return the tunable text of each predictor."""
+    return {name: predictor.signature.instructions for name, predictor in program.named_predictors()}
+
+
+def demos(program: dspy.Module) -> dict[str, int]:
+    """Return the number of demos of each predictor."""
+    return {name: len(predictor.demos) for name, predictor in program.named_predictors()}
+
+
+__all__ = ["Predictor", "Tunable", "demos", "failed", "instructions", "load", "ran", "save"]

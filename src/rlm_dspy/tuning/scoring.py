@@ -1,0 +1,126 @@
+"""How an answer is compared with the expected one: plain functions from two values to a number from 0 to 1.
+
+Expected values are JSON values (text, number, list); what came may be any of these or a text that holds it, because
+models wrap numbers in words and write lists as lines.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
+_ABSENT = re.compile(
+    r"\b(?:not (?:in|found|mentioned|stated|given|present|contained|available|specified|listed)|no (?:such|mention|"
+    r"information|answer|record)|nothing (?:in|about)|does not (?:say|state|mention|contain|appear)|cannot be "
+    r"(?:found|answered|determined)|unanswerable|n/a)\b",
+    re.I,
+)
+ABSENT = "not in the corpus"
+
+
+def normal(value: Any) -> str:
+    """Return a value as text for comparison: case, outer punctuation, articles and white space do not count."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = re.sub(r"\b(?:a|an|the)\b", " ", text)
+    return " ".join(text.split()).strip(" .,;:!?\"'`*()[]{}")
+
+
+def number(value: Any) -> float | None:
+    """Return the number that a value is or, if it is a text with exactly one, holds."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value) if math.isfinite(value) else None
+    found = NUMBER.findall(str(value)) if value is not None else []
+    return float(found[0].replace(",", "")) if len(found) == 1 else None
+
+
+def items(value: Any) -> list[str]:
+    """Return the normalised items of a list, or of a text that lists them by lines, commas or as JSON."""
+    if isinstance(value, str):
+        value = _listed(value)
+    if value is None:
+        return []
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        value = [value]
+    flat = (", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item for item in value)
+    return [text for item in flat if (text := normal(item))]
+
+
+def _listed(text: str) -> list[Any]:
+    try:
+        read = json.loads(text)
+    except ValueError:
+        read = None
+    if isinstance(read, list):
+        return read
+    lines = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s+", "", line) for line in text.splitlines() if line.strip()]
+    pairs = re.findall(r"\(([^()]*)\)", text)
+    if len(pairs) > 1 or (pairs and len(lines) == 1):
+        return pairs
+    if len(lines) > 1:
+        return lines
+    return [part for part in re.split(r"[,;]| and ", text) if part.strip()]
+
+
+def exact(expected: Any, got: Any) -> float:
+    """Score 1 for the same text, number or list, else 0."""
+    if isinstance(expected, (int, float)) and not isinstance(expected, bool):
+        value = number(got)
+        return float(value is not None and math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-9))
+    if isinstance(expected, list):
+        return float(items(expected) == items(got))
+    return float(got is not None and normal(expected) == normal(got))
+
+
+def f1(expected: Any, got: Any) -> float:
+    """Score the words that two texts share, as the harmonic mean of precision and recall."""
+    return _overlap(Counter(normal(expected).split()), Counter(normal("" if got is None else got).split()))
+
+
+def closeness(expected: Any, got: Any) -> float:
+    """Score a number by 0.75 to the power of its distance from the expected one, as OOLONG does."""
+    wanted, value = number(expected), number(got)
+    if wanted is None or value is None:
+        return 0.0
+    return float(0.75 ** min(abs(wanted - value), 1_000.0))
+
+
+def set_f1(expected: Any, got: Any) -> float:
+    """Score two lists as sets, whatever their order."""
+    return _overlap(Counter(set(items(expected))), Counter(set(items(got))))
+
+
+def absent(value: Any) -> bool:
+    """Tell whether an answer says that the context does not hold one."""
+    return value is None or value in ([], "") or (isinstance(value, str) and bool(_ABSENT.search(value)))
+
+
+def abstention(expected: Any, got: Any) -> float:
+    """Score 1 for declining exactly where there is no answer, and for the right answer elsewhere."""
+    if absent(expected) or absent(got):
+        return float(absent(expected) and absent(got))
+    return exact(expected, got)
+
+
+def _overlap(wanted: Counter[str], got: Counter[str]) -> float:
+    if not wanted or not got:
+        return float(not wanted and not got)
+    shared = sum((wanted & got).values())
+    return 2 * shared / (sum(wanted.values()) + sum(got.values()))
+
+
+SCORERS: dict[str, Callable[[Any, Any], float]] = {
+    "exact": exact,
+    "f1": f1,
+    "closeness": closeness,
+    "set_f1": set_f1,
+    "abstention": abstention,
+}
