@@ -31,6 +31,7 @@ class Script:
         self.replies: Sequence[Reply] = replies
         self.delay = delay
         self.requests: list[Request] = []
+        self.window: int | None = None  # tokens, as an engine that allocates them tells
         self._lock = threading.Lock()
 
     def complete(self, request: Request) -> Response:

@@ -25,6 +25,7 @@ def rules(steps: list[Step], **changes: Any) -> Rules:
         "sub_calls": tuple,
         "notes": list,
         "room": 1_000_000,
+        "clip": str,
         "header": lambda step: f"[{step}]",
         "render": lambda texts: "|".join(texts),
         "refusal": lambda problem: f"refused: {problem}",

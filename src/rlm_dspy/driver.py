@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 import uuid
@@ -25,6 +26,8 @@ from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.record import Event, EventKind, Run, Step, Usage
 from rlm_dspy.recursion import Child, Recursion
 from rlm_dspy.subcalls import SubCalls, short
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from rlm_dspy.module import RLM
@@ -112,6 +115,7 @@ class Session:
             room=max(2 * len(self.probe), self.room - OVERHEAD * CHARS_PER_TOKEN),
             header=lambda step: prompts.counters(step, budget.max_iters, self.ledger.counters()),
             render=lambda texts: clean(prompts.observation(texts, shown)),
+            clip=lambda text: prompts.clip(text, shown),
             refusal=lambda problem: clean(prompts.refusal(problem)),
             reask=lambda problem: prompts.reask(problem, submit),
             record=self._record,
@@ -234,6 +238,10 @@ class Session:
 
     def _record(self, step: Step) -> None:
         self.steps.append(step)
+        if self.rlm.verbose:
+            facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
+            shown = short(step.output, prompts.PREVIEW)
+            logger.info("step %d\n%s\n%s\n%s", step.index, step.reasoning, step.code, shown, extra=facts)
         self.emit("output", step.output)
 
     def _spent(self, meter: Meter | None) -> None:

@@ -96,6 +96,7 @@ class Rules:
     room: int
     header: Callable[[int], str]
     render: Callable[[list[str]], str]
+    clip: Callable[[str], str]
     refusal: Callable[[str], str]
     reask: Callable[[str], str]
     record: Callable[[Step], None]
@@ -218,7 +219,7 @@ class _State:
             sub_calls=self.rules.sub_calls(),
             **facts,
         )
-        self.turns.append(Turn(step.index, self.observation, reasoning, code))
+        self.turns.append(Turn(step.index, self.observation, self.rules.clip(reasoning), self.rules.clip(code)))
         self.observation = f"{self.rules.header(step.index + 1)}\n{output}"
         self.steps.append(step)
         self.rules.record(step)

@@ -181,8 +181,11 @@ def counters(step: int, max_iters: int, ledger: str) -> str:
 def observation(outputs: Sequence[str], limit: int) -> str:
     """Join what the cells of a step printed, its middle cut out beyond ``limit`` characters."""
     text = "\n".join(part for part in outputs if part)
-    if not text:
-        return "(no output: print what you want to see)"
+    return clip(text, limit) if text else "(no output: print what you want to see)"
+
+
+def clip(text: str, limit: int) -> str:
+    """Cut the middle out of a text beyond ``limit`` characters, and tell its true length."""
     if len(text) <= limit:
         return text
     head = limit // 2

@@ -1,0 +1,223 @@
+"""Long runs stay inside the window; a run can be watched and stopped; a killed one is not paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rlm_dspy
+from rlm_dspy import compaction
+from rlm_dspy.compaction import Turn, compact, size
+from rlm_dspy.record import Event, Step
+from scripted import action, fields, scripted, texts
+
+
+def common(left: str, right: str) -> int:
+    """Count the characters with which both texts begin."""
+    return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+
+
+def test_a_hundred_steps_stay_inside_a_window_of_eight_thousand_tokens() -> None:
+    def reply(message: str) -> str:
+        number = int(message.split("[step ")[1].split("/")[0])
+        if number == 100:
+            return action("SUBMIT(answer=str(total) + ' ' + past_steps[4]['output'][:9])")
+        return action(f"total = {number}\nprint('output {number} ' + 'x' * 900)", f"step {number}: look")
+
+    lm, script = scripted(reply)
+    script.window = 8192
+    with dspy.context(lm=lm):
+        result = rlm_dspy.RLM("context, question -> answer", max_iters=120)(context="c" * 50_000, question="q")
+    prompts = ["\n".join(texts(request)) for request in script.requests]
+    assert result.answer == "99 output 5 "
+    assert len(result.run.steps) == 100
+    assert len(result.run.steps[4].output) > 900
+    assert max(len(prompt) for prompt in prompts) // 4 < 8192
+    kept = [common(a, b) / len(a) for a, b in pairwise(prompts)]
+    assert sum(kept) / len(kept) >= 0.9
+
+
+TURNS = st.lists(
+    st.builds(
+        Turn,
+        number=st.just(1),
+        observation=st.text(max_size=400).map(lambda text: f"[step]\n{text}"),
+        reasoning=st.text(max_size=80),
+        code=st.text(max_size=200),
+    ),
+    min_size=3,
+    max_size=30,
+)
+
+
+@given(turns=TURNS, limit=st.integers(500, 20_000))
+def test_compaction_keeps_the_probe_and_the_newest_turns_and_never_grows(turns: list[Turn], limit: int) -> None:
+    turns = [Turn(n, t.observation, t.reasoning, t.code) for n, t in enumerate(turns, 1)]
+    steps = [Step(index=turn.number, code=turn.code, output="o") for turn in turns]
+    shorter = compact(turns, steps, limit)
+    assert shorter[0].observation == turns[0].observation
+    assert shorter[-compaction.KEPT :] == turns[-compaction.KEPT :]
+    assert len(shorter) <= len(turns)
+
+
+def test_compaction_elides_before_it_folds_and_folds_before_it_summarises() -> None:
+    turns = [Turn(n, f"[step {n}]\n" + "o" * 2000, f"think {n}", "c" * 100) for n in range(1, 9)]
+    steps = [Step(index=n, output="o" * 2000, error="boom" if n == 3 else None) for n in range(1, 9)]
+    elided = compact(turns, steps, 2 * (2 * 2000 + 2000 + 3000))
+    assert "print(past_steps[1]['output'])" in elided[2].observation
+    assert elided[2].code == "c" * 100
+    summarised = compact(turns, steps, 9000)
+    assert len(summarised) < len(turns)
+    assert "think 2" in summarised[0].reasoning
+    assert size(summarised) < size(elided) < size(turns)
+
+
+async def test_a_stream_yields_the_events_and_then_the_prediction() -> None:
+    lm, _ = scripted(action("print(llm_query('x'))"), "sub", action("SUBMIT(answer='a')"))
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer")
+        seen = [item async for item in rlm.stream(context="c", question="q")]
+    kinds = [item.kind for item in seen if isinstance(item, Event)]
+    assert kinds == ["probe", "step", "code", "sub_call", "output", "step", "code", "output", "final"]
+    assert seen[-1].answer == "a"
+
+
+async def test_a_stream_that_fails_raises_what_the_run_raised() -> None:
+    lm, _ = scripted(dspy.lm15.AuthError("no"))
+    with dspy.context(lm=lm), pytest.raises(dspy.LMAuthError):
+        async for _ in rlm_dspy.RLM("context, question -> answer").stream(context="c", question="q"):
+            pass
+
+
+@pytest.mark.parametrize("where", ["model", "cell"])
+def test_a_run_that_is_stopped_gives_its_best_answer(where: str) -> None:
+    over = threading.Event()
+
+    def hang(message: str) -> str:
+        if where == "model":
+            over.wait(20)
+        return action("import time\ntime.sleep(20)")
+
+    lm, _ = scripted(action("print('seen')"), hang, fields(answer="best so far"))
+    rlm = rlm_dspy.RLM("context, question -> answer")
+    rlm.stop = threading.Event()
+    threading.Timer(0.5, rlm.stop.set).start()
+    started = time.monotonic()
+    with dspy.context(lm=lm):
+        result = rlm(context="c", question="q")
+    over.set()
+    assert result.answer == "best so far"
+    assert (result.run.status, result.run.stopped_by) == ("extracted", "stop")
+    assert time.monotonic() - started < 8
+
+
+def test_a_sub_call_that_hangs_ends_with_the_run() -> None:
+    over = threading.Event()
+
+    def reply(message: str) -> Any:
+        if "[[ ## " not in message:
+            over.wait(20)
+            return "late"
+        return fields(answer="best", reasoning="r", code="print(llm_query('x'))")
+
+    lm, _ = scripted(reply)
+    started = time.monotonic()
+    with dspy.context(lm=lm):
+        result = rlm_dspy.RLM("context, question -> answer", max_seconds=2)(context="c", question="q")
+    over.set()
+    assert result.run.stopped_by == "max_seconds"
+    assert time.monotonic() - started < 6
+
+
+BAD_MODELS: dict[str, Any] = {
+    "only loops": action("while True: pass"),
+    "never submits": action("print('hm')"),
+    "submits wrong types": action("SUBMIT(answer='many')"),
+    "writes a megabyte": action("x = 1\n" * 150_000),
+    "prints a gigabyte": action("print('x' * 10**9)"),
+    "calls ten thousand times": action("for i in range(10_000):\n    llm_query('q')"),
+    "fails every cell": action("1 / 0"),
+    "is empty": "",
+    "refuses": "I cannot help with that.",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_MODELS)
+def test_every_bad_model_ends_by_a_limit_with_a_useful_run(kind: str) -> None:
+    def reply(message: str) -> str:
+        if "[[ ## trajectory ## ]]" in message:
+            return fields(answer="0")
+        return "ok" if "[[ ## " not in message else BAD_MODELS[kind]
+
+    lm, _ = scripted(reply)
+    factory = lambda: rlm_dspy.Sandbox(timeout=0.3, memory_mb=256)  # noqa: E731
+    rlm = rlm_dspy.RLM("context, question -> answer: int", max_iters=3, interpreter_factory=factory)
+    with dspy.context(lm=lm):
+        if kind in {"is empty", "refuses"}:
+            with pytest.raises(rlm_dspy.RLMError) as caught:
+                rlm(context="c", question="q")
+            run = caught.value.run
+        else:
+            run = rlm(context="c", question="q").run
+    assert run is not None
+    assert run.status == ("stopped" if kind in {"is empty", "refuses"} else "extracted")
+    assert len(run.steps) == 3
+    assert all(len(step.output) <= 12_000 for step in run.steps)
+
+
+PROGRAM = """
+import sys, dspy, rlm_dspy
+sys.path.insert(0, {tests!r})
+from counting import counting_lm
+with dspy.context(lm=counting_lm({port})):
+    result = rlm_dspy.RLM("context, question -> answer")(context="the sky", question="q")
+print(result.answer, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after", [1, 2, 4, 6, 8])
+def test_a_killed_run_is_resumed_without_paying_twice(after: int, tmp_path: Path) -> None:
+    from counting import Server
+
+    tests = str(Path(__file__).parent)
+    with Server() as server:
+        env = {**os.environ, "DSPY_CACHEDIR": str(tmp_path)}
+        code = PROGRAM.format(tests=tests, port=server.port)
+        first = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE)
+        server.wait_for(after)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        first.stdout.close()
+        paid = list(server.answered)
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+        assert done.stdout.strip() == "end", done.stderr
+        again = server.answered[len(paid) :]
+        # The call in flight when the process died was answered, but its answer was never received.
+        assert not set(again) & set(paid[:-1])
+        assert len(set(server.answered)) == 10
+
+
+async def test_twenty_runs_gathered_take_little_longer_than_one() -> None:
+    lm, _ = scripted(action("print(1)"), delay=0.0)
+
+    def reply(message: str) -> str:
+        return action("SUBMIT(answer=question)")
+
+    lm, _ = scripted(reply, delay=0.1)
+    rlm = rlm_dspy.RLM("context, question -> answer")
+    with dspy.context(lm=lm):
+        results = await asyncio.gather(*(rlm.acall(context="c", question=f"q{i}") for i in range(20)))
+    assert [result.answer for result in results] == [f"q{i}" for i in range(20)]

@@ -1,0 +1,311 @@
+"""Recursive and typed sub-calls: children with REPLs of their own, one ledger, typed answers, and limits that hold."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import dspy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rlm_dspy
+from rlm_dspy import windows
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.recursion import cut
+from rlm_dspy.shapes import untrusted
+from scripted import action, fields, scripted, texts
+
+
+def ask(lm: dspy.LM, *, context: str = "the sky is blue", **options: Any) -> dspy.Prediction:
+    with dspy.context(lm=lm):
+        return rlm_dspy.RLM("context, question -> answer", **options)(context=context, question="which colour?")
+
+
+def by_role(**replies: Any) -> Any:
+    """Reply to the root, the child and plain calls by what the prompt shows."""
+
+    def reply(message: str) -> Any:
+        role = "plain"
+        if "[[ ## observation ## ]]" in message:
+            role = "child" if "`instruction`" in message else "root"
+        elif "[[ ## " in message or "starting with the field" in message:
+            role = "typed"
+        found = replies[role]
+        return found(message) if callable(found) else found
+
+    return reply
+
+
+def test_a_child_explores_its_text_in_a_repl_of_its_own() -> None:
+    lm, script = scripted(
+        action("x = 'parent'\nSUBMIT(answer=subcall(context[:7], 'Summarise'))"),
+        action("try:\n    x\nexcept NameError:\n    SUBMIT(output=f'child read {text!r}')"),
+    )
+    result = ask(lm)
+    assert result.answer == "child read 'the sky'"
+    (call,) = result.run.steps[0].sub_calls
+    assert (call.kind, call.run.status, call.run.depth) == ("recursive", "submitted", 1)
+    assert call.run.steps[0].submitted
+    child_prompt = "\n".join(texts(script.requests[1]))
+    assert "Summarise" in child_prompt
+    assert "which colour?" not in child_prompt
+
+
+def test_map_and_reduce_over_children() -> None:
+    code = "r = subcall_batched([(t, 'Summarise') for t in ['one', 'two', 'three']])\nSUBMIT(answer=' '.join(r))"
+    lm, _ = scripted(by_role(root=action(code), child=action("SUBMIT(output=text.upper())")))
+    result = ask(lm)
+    assert result.answer == "ONE TWO THREE"
+    assert result.run.sub_calls == 3
+    assert result.run.usage.calls == 4
+
+
+def test_a_typed_answer_of_a_child_is_checked_and_fed_back() -> None:
+    call = "n = subcall(context, 'Count', output='count: int, words: list[str]')"
+    lm, script = scripted(
+        action(f"{call}\nSUBMIT(answer=f'{{n.count}} {{n.words}}')"),
+        action("SUBMIT(count='many', words=[])"),
+        action("SUBMIT(count=4, words=text.split())"),
+    )
+    assert ask(lm).answer == "4 ['the', 'sky', 'is', 'blue']"
+    assert "count: expected int" in texts(script.requests[2])[-1]
+
+
+def test_a_large_piece_of_the_context_travels_as_its_place() -> None:
+    text = "".join(f"line {i}\n" for i in range(200_000))
+    lm, _ = scripted(
+        action("SUBMIT(answer=subcall(context[1000:2_000_000], 'Measure it'))"),
+        action("SUBMIT(output=f'{len(text)} {text[:4]!r}')"),
+    )
+    assert ask(lm, context=text).answer == f"1999000 {text[1000:1004]!r}"
+
+
+def test_at_the_depth_limit_a_plain_call_answers() -> None:
+    lm, script = scripted(action("SUBMIT(answer=subcall('some text', 'Shout'))"), "SOME TEXT")
+    result = ask(lm, max_depth=0)
+    assert result.answer == "SOME TEXT"
+    assert texts(script.requests[1])[1] == "user: Shout\n\nsome text"
+    assert result.run.steps[0].sub_calls[0].kind == "plain"
+
+
+def test_at_the_depth_limit_a_text_beyond_the_window_is_read_in_pieces_and_that_is_said() -> None:
+    seen: list[str] = []
+
+    def plain(message: str) -> str:
+        seen.append(message)
+        return "combined" if "From piece 1" in message else f"part {len(seen)}"
+
+    root = action("x = subcall('word ' * 40_000, 'Shout')\nprint(x)")
+    lm, script = scripted(by_role(root=root, plain=plain, typed=fields(answer="a")))
+    script.window = 8192
+    result = ask(lm, max_depth=0, max_iters=1)
+    assert all(len(prompt) <= windows.characters(lm) + 100 for prompt in seen)
+    assert "combined" in result.trajectory[0]["output"]
+    assert "plain calls answered over" in result.trajectory[0]["output"]
+
+
+def test_at_the_depth_limit_the_call_is_refused_by_policy() -> None:
+    lm, _ = scripted(action("subcall('text', 'Shout')"), action("SUBMIT('x')"))
+    result = ask(lm, max_depth=0, depth_policy="raise")
+    assert "DepthExceededError: Depth 1 exceeds max 0" in result.trajectory[0]["output"]
+
+
+def test_a_model_that_only_recurses_ends_at_the_depth_limit() -> None:
+    def reply(message: str) -> str:
+        if "[[ ## observation ## ]]" not in message:
+            return "flat"
+        name = "text" if "`instruction`" in message else "context"
+        answer = "output" if name == "text" else "answer"
+        return action(f"SUBMIT({answer}=subcall({name}[1:], 'Look at depth ' + str(len({name}))))")
+
+    lm, _ = scripted(reply)
+    result = ask(lm, max_depth=3)
+    assert result.answer == "flat"
+    depths = []
+    run = result.run
+    while run:
+        depths.append(run.depth)
+        run = next((call.run for step in run.steps for call in step.sub_calls if call.run), None)
+    assert depths == [0, 1, 2, 3]
+
+
+def test_handing_over_ones_own_task_is_refused_with_advice() -> None:
+    lm, script = scripted(action("subcall(context, 'which colour?')"), action("SUBMIT('x')"))
+    result = ask(lm, context="blue " * 1000)
+    assert "divides nothing" in result.trajectory[0]["output"]
+    assert len(script.requests) == 2
+
+
+def test_children_are_charged_to_the_tree_and_a_refusal_reaches_the_code() -> None:
+    code = (
+        "try:\n    for i in range(99):\n        llm_query(f'q{i}')\n"
+        "except Exception as error:\n    SUBMIT(output=type(error).__name__)"
+    )
+    lm, _ = scripted(by_role(root=action("SUBMIT(answer=subcall(context, 'Go'))"), child=action(code), plain="ok"))
+    result = ask(lm, max_llm_calls=10)
+    assert result.answer == "BudgetExceededError"
+    assert result.run.sub_calls <= 10
+
+
+def test_a_child_that_never_submits_still_answers_within_the_trees_limit() -> None:
+    lm, script = scripted(
+        by_role(
+            root=action("SUBMIT(answer=subcall(context, 'Go'))"),
+            child=action("print('still looking')"),
+            typed=fields(output="what was seen"),
+        )
+    )
+    result = ask(lm, max_llm_calls=6)
+    assert result.answer == "what was seen"
+    child = result.run.steps[0].sub_calls[0].run
+    assert (child.status, child.stopped_by) == ("extracted", "max_llm_calls")
+    assert result.run.sub_calls == 6
+    assert len(script.requests) == 7
+
+
+def test_a_failing_child_of_a_batch_is_an_error_object() -> None:
+    def child(message: str) -> Any:
+        return dspy.lm15.ServerError("down") if "bad" in message else action("SUBMIT(output='fine')")
+
+    code = "r = subcall_batched(['good', 'bad'], 'Read it')\nSUBMIT(answer=f'{r[0]} {r[1].ok} {r[1].kind}')"
+    lm, _ = scripted(by_role(root=action(code), child=child))
+    assert ask(lm).answer == "fine False LMUnavailableError"
+
+
+def test_typed_calls_give_typed_outputs() -> None:
+    call = "r = predict(\"doc, q -> label: Literal['a', 'b'], n: int\", doc=context, q='?')"
+    code = f"{call}\nSUBMIT(answer=f'{{r.label}} {{r.n + 1}} {{r.ok}}')"
+    lm, script = scripted(action(code), fields(label="b", n="41"))
+    result = ask(lm)
+    assert result.answer == "b 42 True"
+    assert "[[ ## doc ## ]]\nthe sky is blue" in texts(script.requests[1])[1]
+    assert result.run.steps[0].sub_calls[0].kind == "typed"
+
+
+def test_a_slot_of_a_typed_batch_that_cannot_be_parsed_is_an_error_object() -> None:
+    def typed(message: str) -> str:
+        return fields(n="7") if "good" in message else fields(n="seven")
+
+    call = "r = predict_batched('doc -> n: int', [{'doc': 'good'}, {'doc': 'bad'}])"
+    code = f"{call}\nSUBMIT(answer=f'{{r[0].n}} {{r[1].ok}} {{r[1].kind}}')"
+    lm, _ = scripted(by_role(root=action(code), typed=typed))
+    assert ask(lm).answer == "7 False AdapterParseError"
+
+
+MODELS = """
+from pydantic import BaseModel
+class Pet(BaseModel):
+    name: str
+class Person(BaseModel):
+    name: str
+    age: int = 0
+    pets: list[Pet] = []
+"""
+DATACLASSES = """
+from dataclasses import dataclass, field
+@dataclass
+class Pet:
+    name: str
+@dataclass
+class Person:
+    name: str
+    age: int = 0
+    pets: list[Pet] = field(default_factory=list)
+"""
+
+
+@pytest.mark.parametrize("declared", [MODELS, DATACLASSES])
+def test_classes_of_the_repl_may_type_an_answer(declared: str) -> None:
+    code = (
+        f"{declared}\nr = predict('doc -> people: list[Person]', doc=context).people\n"
+        "SUBMIT(answer=f'{type(r[0]).__name__} {r[0].age + 1} {r[0].pets[0].name}')"
+    )
+    people = '[{"name": "Ann", "age": 6, "pets": [{"name": "Rex"}]}]'
+    lm, _ = scripted(action(code), fields(people=people))
+    assert ask(lm).answer == "Person 7 Rex"
+
+
+HOSTILE = ["doc -> x: os.system", "doc -> x: antigravity", "doc", "-> x", "doc -> x: list[", 5]
+
+
+@pytest.mark.parametrize("signature", HOSTILE)
+def test_a_signature_of_the_model_cannot_name_what_the_host_has(signature: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        untrusted(signature, {})
+
+
+SHAPES = st.dictionaries(st.text(max_size=8), st.recursive(st.text(max_size=8), st.lists, max_leaves=3))
+
+
+@given(st.text(max_size=60), SHAPES)
+def test_any_signature_text_is_read_or_refused(text: str, shapes: dict[str, Any]) -> None:
+    try:
+        read = untrusted(text, shapes)
+    except ConfigurationError:
+        return
+    assert read.output_fields
+
+
+@given(st.text(), st.integers(1, 50))
+def test_pieces_cover_a_text_exactly(text: str, room: int) -> None:
+    pieces = cut(text, room)
+    assert "".join(pieces) == text
+    assert all(len(piece) <= room for piece in pieces)
+
+
+def test_typed_and_child_calls_are_in_dspys_trace_once_each() -> None:
+    lm, _ = scripted(
+        action("predict('doc -> n: int', doc='x')\nSUBMIT(answer=subcall('t', 'Go'))"),
+        fields(n="1"),
+        action("SUBMIT(output='done')"),
+    )
+    rlm = rlm_dspy.RLM("context, question -> answer")
+    with dspy.context(lm=lm, trace=[]):
+        rlm(context="c", question="q")
+        called = [predictor for predictor, _, _ in dspy.settings.trace]
+    assert rlm.generate_action in called
+    assert rlm.child.generate_action in called
+    assert len(called) == 3
+
+
+def test_sub_calls_are_concurrent_up_to_the_cap() -> None:
+    flying, most, lock = [0], [0], threading.Lock()
+
+    def plain(message: str) -> str:
+        with lock:
+            flying[0] += 1
+            most[0] = max(most[0], flying[0])
+        time.sleep(0.02)
+        with lock:
+            flying[0] -= 1
+        return message
+
+    code = "SUBMIT(answer=str(len(llm_query_batched([f'q{i}' for i in range(24)]))))"
+    lm, _ = scripted(by_role(root=action(code), plain=plain))
+    assert ask(lm, max_concurrency=6).answer == "24"
+    assert most[0] == 6
+
+
+def test_threads_of_a_cell_may_ask_at_the_same_time() -> None:
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(4) as pool:\n    r = list(pool.map(llm_query, ['a', 'b', 'c', 'd']))\n"
+        "SUBMIT(answer=''.join(r))"
+    )
+    lm, _ = scripted(by_role(root=action(code), plain=lambda message: message), delay=0.02)
+    assert ask(lm).answer == "abcd"
+
+
+def test_sixty_four_calls_at_once_never_pass_the_limit() -> None:
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\ndef one(i):\n    try:\n        return llm_query(str(i))\n"
+        "    except Exception as error:\n        return type(error).__name__\n"
+        "with ThreadPoolExecutor(16) as pool:\n    r = list(pool.map(one, range(64)))\n"
+        "SUBMIT(answer=str(r.count('BudgetExceededError')))"
+    )
+    lm, script = scripted(by_role(root=action(code), plain="ok"))
+    assert ask(lm, max_llm_calls=20, max_concurrency=16).answer == "44"
+    assert len(script.requests) == 21
