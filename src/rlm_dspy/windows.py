@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from dspy.clients.model_metadata import model_info
 
 from rlm_dspy.metering import CHARS_PER_TOKEN
 
+# Published windows and prices are read from the packaged table; without this, DSPy and LiteLLM first ask the network.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 UNKNOWN = 32_768  # tokens, where nobody says: between small local models and hosted ones
 SHARE = 0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
 
