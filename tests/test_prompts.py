@@ -10,6 +10,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import prompts
+from rlm_dspy.chat import TurnAdapter
 from scripted import action, scripted, texts
 
 
@@ -126,3 +127,31 @@ def test_the_trajectory_for_the_extract_keeps_the_newest_outputs_whole() -> None
     assert "5" * 1000 in text
     assert "1" * 1000 not in text
     assert text.index("step 1") < text.index("step 5")
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_our_adapter_writes_what_dspys_would(turns: int) -> None:
+    signature = prompts.action_signature(dspy.Signature("context, question -> answer"))
+    past = [{"observation": f" o{n}\n", "reasoning": "", "code": f"c{n}"} for n in range(turns)]
+    inputs = {"history": dspy.History(messages=past), "observation": "now"}
+    ours, theirs = TurnAdapter(), dspy.ChatAdapter(use_json_adapter_fallback=False)
+    assert ours.format(signature, [], dict(inputs)) == theirs.format(signature, [], dict(inputs))
+
+
+@pytest.mark.parametrize("adapter", [dspy.JSONAdapter(), dspy.XMLAdapter(), dspy.ChatAdapter()])
+def test_another_adapter_of_the_callers_is_used(adapter: Any) -> None:
+    replies = {
+        dspy.JSONAdapter: '{"reasoning": "r", "code": "SUBMIT(answer=1)"}',
+        dspy.XMLAdapter: "<reasoning>r</reasoning><code>SUBMIT(answer=1)</code>",
+        dspy.ChatAdapter: action("SUBMIT(answer=1)"),
+    }
+    lm, script = scripted(replies[type(adapter)])
+    with dspy.context(lm=lm, adapter=adapter):
+        assert rlm_dspy.RLM("context, question -> answer")(context="c", question="q").answer == "1"
+    assert len(script.requests) == 1
+
+
+def test_an_unreadable_reply_costs_one_call_and_not_a_second_one_in_json() -> None:
+    _, seen = run("no idea", action("SUBMIT(answer='a')"))
+    assert len(seen) == 2
+    assert "[reply not understood]" in seen[1]

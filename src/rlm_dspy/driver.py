@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import prompts, waiting, windows
 from rlm_dspy.budget import Ledger
+from rlm_dspy.chat import adapter
 from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
@@ -38,18 +38,6 @@ QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
 STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
 # Told of the events of every run in the current context; ``RLM.stream`` sets it.
 WATCHER: ContextVar[Callable[[Event], None] | None] = ContextVar("rlm_dspy_watcher", default=None)
-_CHAT = dspy.ChatAdapter(use_json_adapter_fallback=False)
-
-
-def adapter() -> Any:
-    """Return the caller's adapter without its silent second call: a reply that cannot be read becomes a step."""
-    chosen = dspy.settings.adapter
-    if chosen is None:
-        return _CHAT
-    if type(chosen) is dspy.ChatAdapter and chosen.use_json_adapter_fallback:
-        chosen = copy.copy(chosen)
-        chosen.use_json_adapter_fallback = False
-    return chosen
 
 
 class Session:

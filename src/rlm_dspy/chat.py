@@ -1,0 +1,58 @@
+"""The adapter of the action calls: DSPy's ChatAdapter, but each past turn is rendered once, and nothing is asked twice.
+
+DSPy renders the whole history again for every call, which makes a step dearer the longer a run is; and it answers an
+unreadable reply by a second call in JSON that no budget sees. Here the reply comes back and becomes a step.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from typing import Any
+
+import dspy
+
+_TURN = dspy.Signature("observation -> reasoning, code")
+_PLAIN = dspy.ChatAdapter(use_json_adapter_fallback=False)
+
+
+class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
+    """Writes the same messages as ``dspy.ChatAdapter``, with past turns from a cache."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(use_json_adapter_fallback=False, **options)
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Return the messages of an action call; any other call is DSPy's."""
+        turns = getattr(inputs.get("history"), "messages", None)
+        if demos or turns is None or set(inputs) != {"history", "observation"}:
+            messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
+            return messages
+        messages = [{"role": "system", "content": self.format_system_message(signature)}]
+        for turn in turns:
+            messages += _rendered(turn["observation"], turn.get("reasoning") or "", turn.get("code") or "")
+        now = _PLAIN.format_user_message_content(_TURN, {"observation": inputs["observation"]}, main_request=True)
+        return [*messages, {"role": "user", "content": now}]
+
+
+@lru_cache(maxsize=512)
+def _rendered(observation: str, reasoning: str, code: str) -> list[dict[str, Any]]:
+    turn = dspy.History(messages=[{"observation": observation, "reasoning": reasoning, "code": code}])
+    messages: list[dict[str, Any]] = _PLAIN.format_conversation_history(_TURN, "history", {"history": turn})
+    return messages
+
+
+_OURS = TurnAdapter()
+
+
+def adapter() -> Any:
+    """Return the adapter of an action call: ours in place of DSPy's default, else the caller's own choice."""
+    chosen = dspy.settings.adapter
+    if chosen is None:
+        return _OURS
+    if type(chosen) is dspy.ChatAdapter and chosen.use_json_adapter_fallback:
+        chosen = copy.copy(chosen)
+        chosen.use_json_adapter_fallback = False
+    return chosen
