@@ -37,13 +37,12 @@ class _Routed:
     route: Route
 
     def _prepared(self, request: Request) -> Request:
-        """Check the key, import LiteLLM without a network, and return the request as the route wants it."""
+        """Check the key, and return the request."""
         key, provider = self.route.key, self.route.provider
         if key is None and provider.key and not provider.local and not self.route.api_base:
             raise faults.missing_key(self.route)
         if key and any(char.isspace() or ord(char) < 32 for char in key):
             raise faults.bad_key(self.route)
-        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
         return request
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -88,6 +89,9 @@ def find(question: Question, given: list[Passage]) -> Finding:
     return Finding(_shown(question, best), (best, *close))
 
 
+_BY_NAME = ("defined", "file", "what", "raises", "subclasses", "bases", "parameters", "returns")
+
+
 def covers(question: Question, passage: Passage) -> bool:
     """Tell whether a passage, with its surroundings, has enough of the question in it."""
     terms = [(place in passage.has, term) for place, term in enumerate(question.terms)]
@@ -96,12 +100,17 @@ def covers(question: Question, passage: Passage) -> bool:
         return False
     single = [(there, term) for there, term in terms if term.strong or " " not in term.text]
     plain = [(there, term) for there, term in single if not term.strong and term.weight >= 1]
-    return _share(single) >= 0.45 and (not plain or _share(plain) >= 0.3)
+    # Where a name is given, one word beside it that is not there proves nothing.
+    enough = not plain or (len(plain) == 1 and question.kind in _BY_NAME and names) or _share(plain) >= 0.3
+    return _share(single) >= 0.45 and bool(enough)
 
 
 def _share(terms: list[tuple[bool, Term]]) -> float:
     total = sum(term.weight for _, term in terms)
     return sum(term.weight for there, term in terms if there) / total if total else 0.0
+
+
+_DEFINED = re.compile(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]")
 
 
 def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
@@ -116,8 +125,16 @@ def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
         bonus += 3.0 * _names(question, value) if value and question.kind == "env" else 0.0
     around = " ".join([passage.text, *passage.names, passage.source or ""])
     bonus += sum(1.5 for term in question.terms if term.weight >= 2.5 and re.search(term.pattern, around, re.I))
-    if defined := re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text):
+    defined = (
+        None
+        if question.kind in ("default", "value")
+        else re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
+    )
+    if defined:
         bonus += 3.0 * _names(question, defined[1] or defined[2])
+    explains = r"\W{0,6}(?:%s)[`*\"]*\s*(?:\([^)\n]*\))?[`*\"]*\s*(?:is|are|means|[:\u2013\u2014])\s"
+    if question.kind == "what" and re.match(explains % "|".join(question.subjects or ("$",)), passage.text, re.I):
+        bonus += 3.0
     if passage.source and re.search(r"(?:^|/)(?:tests?|examples?|CHANGELOG)", passage.source):
         bonus -= 1.0
     return passage.score + bonus, value
@@ -134,14 +151,16 @@ def _several(question: Question, judged: list[tuple[tuple[float, str | None], Pa
 
 
 def _shown(question: Question, passage: Passage) -> str:
-    text = passage.text.strip()
+    """The passage as an answer: without list marks, with what it announces."""
+    text = " ".join(passage.text.split())
     doc = re.match(r'[^"\']{0,400}?(?:"""|\'\'\')\s*(.+?)(?:\n\s*\n|"""|\'\'\'|\Z)', passage.after, re.S)
     if doc and re.match(r"(?:async\s+)?(?:def|class)\b", text):
         return f"{text} {' '.join(doc[1].split())}"
-    if question.kind in ("what", "any") and text.startswith("#"):
-        more = re.match(r"\s*(.+?)(?:\n\s*\n|\Z)", passage.after, re.S)
-        return f"{text.lstrip('# ')}: {' '.join(more[1].split())}" if more else text
-    return re.sub(r"^(?:[-*+>]|\d+\.|#+)\s+", "", text)
+    plain = re.sub(r"^(?:[-*+>]|\d+\.|#+)\s+", "", text)
+    if text.startswith("#") or text.endswith(":"):
+        more = re.match(r"\s*(?:```\w*\n)?(.+?)(?:\n\s*\n|```|\Z)", passage.after, re.S)
+        return f"{plain.rstrip(':')}: {' '.join(more[1].split())}" if more else plain
+    return plain
 
 
 _ASSIGNED = re.compile(
@@ -161,7 +180,11 @@ def _value(question: Question, passage: Passage) -> tuple[float, str | None]:
         unpacked = not found["typed"] and re.match(r"[^=(]*,[^=(]*$", text[: found.start("name")])
         if value is None or unpacked:
             continue
-        mark = fit * (2.0 if found["colon"] else 4.0) + _sureness(value) + (1.0 if found["typed"] else 0.0)
+        colon = 3.5 if re.search(r"[\"']\s*:", found[0]) else 2.0
+        mark = fit * (colon if found["colon"] else 4.0) + _sureness(value) + (1.0 if found["typed"] else 0.0)
+        mark += 1.0 if question.kind == "default" and "default" in found["name"].lower() else 0.0
+        if not found["typed"] and "(" in text[: found.start("name")] and not re.match(r"\s*(?:async )?def\b", text):
+            mark -= 1.5  # what one caller passes
         best = max(best, (mark, value), key=lambda item: item[0])
     for subject in question.subjects:
         if re.search(subject, text, re.I):
@@ -180,10 +203,20 @@ def _names(question: Question, name: str) -> float:
 
 
 def _sureness(value: str) -> float:
-    if re.match(r"[-+]?\d|[\"'\[{(]|[rbf][\"']|(?:True|False)$", value):
+    if re.match(r"[-+]?\d|[\"']|[rbf][\"']|(?:True|False)$", value):
+        return 1.5
+    if value[0] in "[{(":
+        try:
+            ast.literal_eval(value)
+        except (ValueError, SyntaxError, TypeError):
+            return -3.0
         return 1.5
     if value == "None":
         return 0.5
+    if re.fullmatch(r"[A-Z]\w+\([^()]*\d[^()]*\)", value):
+        return 1.0
+    if value in ("UNSET", "NOT_GIVEN", "MISSING"):
+        return -1.0
     return 0.0 if re.fullmatch(r"[A-Z][A-Z0-9_]*|default\w*", value) else -2.0
 
 

@@ -120,64 +120,61 @@ def _render(given: Prompt, values: dict[str, Any]) -> str:
 
 def _move(play: Play) -> tuple[str, str]:
     """Choose the next reasoning and code of a run."""
-    asked = _task(play)
-    if not any(variable.main for variable in play.variables):
-        return _submit(play, question.read(asked), [], 0)
+    asked, target = _task(play)
+    searched = question.read(asked)
     rows = [row for seen in play.observations for row in prompt.json_lines(seen)]
     passages = answers.passages(rows)
-    searched = question.read(asked)
     refusals = sum("[SUBMIT refused]" in seen for seen in play.observations)
-    if not play.observations:
-        return "Look for the words of the question in the context.", _exploration(searched, whole=True)
-    if refusals:
+    if target is None or refusals:
         return _submit(play, searched, passages, refusals)
+    if not play.observations:
+        return "Look for the words of the question in the context.", _exploration(searched, target, _source())
     if len(play.observations) == 1 and not rows:
-        return "The look-up failed here: search again with plain Python only.", _exploration(searched, whole=False)
+        plain = _exploration(searched, target, _PLAIN + _source())
+        return "The look-up failed here: search again with plain Python only.", plain
     finding = answers.find(searched, passages)
-    missing = list(rows[0].get("missing", ())) if rows else []
-    wider = question.widen(searched, missing)
-    if len(play.observations) == 1 and not finding.found and wider:
-        return "Nothing fits well yet: search again with parts of the words.", _exploration(wider, whole=None)
-    if not finding.found and wider and (again := answers.find(wider, answers.passages(_last(play)))).found:
-        return _submit(play, wider, list(again.passages), 0)
+    wider = question.widen(searched, rows[0].get("missing", ()) if rows else ())
+    if wider and not finding.found:
+        if len(play.observations) == 1:
+            return "Nothing fits yet: search again with parts of the names.", _exploration(wider, target, "")
+        again = answers.find(wider, answers.passages(prompt.json_lines(play.observations[-1])))
+        if again.found:
+            return _submit(play, wider, list(again.passages), 0)
     return _submit(play, searched, passages, 0)
 
 
-def _last(play: Play) -> list[dict[str, Any]]:
-    return prompt.json_lines(play.observations[-1])
+def _task(play: Play) -> tuple[str, str | None]:
+    """The question and the variable to look in: the input that is named like a question, or the shortest; the rest."""
+    whole = [variable for variable in play.variables if variable.whole]
+    named = [variable for variable in whole if _ASKING.search(variable.name)]
+    others = named or [variable for variable in whole if not variable.main]
+    asking = min(others, key=lambda variable: len(variable.text), default=None)
+    rest = [variable for variable in play.variables if variable is not asking]
+    target = next((variable for variable in rest if variable.main), None) or max(
+        rest, key=lambda variable: len(variable.text), default=None
+    )
+    return asking.text if asking else _outputs(play.outputs), target.name if target else None
 
 
-def _task(play: Play) -> str:
-    """The question: the input that is named like one, or the shortest text shown whole, or what the outputs ask."""
-    shown = [variable for variable in play.variables if not variable.main and variable.whole]
-    named = [variable for variable in shown if _ASKING.search(variable.name)]
-    if named or shown:
-        return min(named or shown, key=lambda variable: len(variable.text)).text
-    return _outputs(play.outputs)
-
-
-def _exploration(searched: question.Question, *, whole: bool | None) -> str:
-    """Write the cell that looks for the question's words; ``whole`` None means that its functions exist already."""
-    lines = [] if whole is None else [_source()]
-    if whole is False:
-        lines = [_PLAIN, *lines]
+def _exploration(searched: question.Question, target: str, functions: str) -> str:
+    """Write the cell that looks for the question's words; ``functions`` are those that are not there yet."""
     plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan().items())
-    lines += [f"plan = {{\n    {plan},\n}}", f"show(*explore(plan, P, grep, search), {_SHOWN})"]
-    return "\n".join(lines)
+    tools = f"lambda *a, **k: grep(*a, text={target}, **k), lambda *a, **k: search(*a, text={target}, **k)"
+    return f"{functions}plan = {{\n    {plan},\n}}\nshow(*explore(plan, {target}, {tools}), {_SHOWN})"
 
 
 _PLAIN = """import re
 
 
-def grep(pattern, max_matches=20, ignore_case=False):
+def grep(pattern, text, max_matches=20, ignore_case=False):
     found = []
-    for source, text in P.items() if hasattr(P, "items") else [(None, P)]:
-        for match in re.finditer(pattern, text, re.M | (re.I if ignore_case else 0)):
+    for source, body in text.items() if hasattr(text, "items") else [(None, text)]:
+        for match in re.finditer(pattern, body, re.M | (re.I if ignore_case else 0)):
             found.append({"source": source, "start": match.start(), "end": match.end()})
     return found[:max_matches]
 
 
-def search(query, k=10):
+def search(query, text, k=10):
     return []
 
 
@@ -204,7 +201,7 @@ def _submit(play: Play, searched: question.Question, passages: list[Passage], re
             values[field.name] = fill.empty(field.type)
     note = fill.reasoning(searched, finding)
     if empty:
-        note += f" Nothing was found for {', '.join(empty)}; empty values stand there."
+        note += fill.placeholders(empty)
     given = ",\n    ".join(f"{name}={value!r}" for name, value in values.items())
     return note, f"SUBMIT(\n    {given},\n)"
 
@@ -251,7 +248,7 @@ def _outputs(fields: tuple[Field, ...]) -> str:
 
 def _from_run(task: str, trajectory: str) -> tuple[str, str]:
     """What a run asked and, file by file, what its steps printed."""
-    asked = _task(Play(prompt.variables(task), (), ()))
+    asked, _ = _task(Play(prompt.variables(task), (), ()))
     texts: dict[str, list[str]] = {}
     for row in prompt.json_lines(trajectory):
         texts.setdefault(str(row.get("source", "context")), []).append(str(row.get("text", "")))

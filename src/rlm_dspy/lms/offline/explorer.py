@@ -17,7 +17,9 @@ def explore(plan, context, grep, search):
     """Return (the patterns of terms found nowhere, the ranked passages) for a plan of terms, shapes and signs."""
 
     def read(source):
-        return context if isinstance(context, str) else context[source]
+        if isinstance(context, str):
+            return context
+        return context[int(source)] if isinstance(context, list | tuple) else context[source]
 
     terms, missing, places = look(plan, grep, search)
     signs = [(re.compile(pattern), weight) for pattern, weight in plan["signs"]]
@@ -25,18 +27,22 @@ def explore(plan, context, grep, search):
     for (source, start, stop), base in places.items():
         text = read(source)
         for low, high in pieces(text, start, stop):
-            score = base + sum(weight for sign, weight in signs if sign.search(text, low, high))
-            score += closeness(terms, text, low, high)
+            score = base + closeness(terms, text, low, high) + closeness(signs, text, low, high)
             if score > found.get((source, low), (0.0,))[0]:
                 found[source, low] = (score, high, base)
-    best = sorted(found.items(), key=lambda item: (-item[1][0], str(item[0])))[:200]
-    passages = []
-    for (source, low), (score, high, base) in best:
-        passages.append(describe(terms, read(source), source, (low, high), score, base >= 2 and plan["after"]))
+    passages: list = []
+    alike: dict = {}
+    for (source, low), (score, high, base) in sorted(found.items(), key=lambda item: (-item[1][0], str(item[0]))):
+        piece = read(source)[low:high]
+        alike[piece] = alike.get(piece, 0) + 1
+        if alike[piece] > 2 or len(passages) >= 200:
+            continue
+        passages.append(describe(terms, read(source), source, (low, high), score, plan["after"]))
+        passages[-1]["strong"] = base >= 2
     passages.sort(key=lambda passage: (-passage["score"], str(passage.get("source")), passage["start"]))
     for place, passage in enumerate(passages):
-        if place >= 8:
-            passage.pop("after", None)
+        if place >= (8 if passage.pop("strong") else 3):
+            passage.pop("after")
     return missing, passages[: plan["keep"]]
 
 
@@ -61,16 +67,17 @@ def look(plan, grep, search):
 
 
 def pieces(text, start, stop):
-    """Yield the ranges of the lines and, in long lines, of the sentences that touch text[start:stop]."""
+    """Yield the ranges of the lines, in prose of the sentences, that touch text[start:stop]."""
     at = text.rfind("\n", 0, start) + 1
     while at < stop:
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
-        cuts = [at, end]
-        if end - at > 240:
-            low = max(at, start - 4000)
-            inner = re.finditer(r"(?:(?<=[.!?])[*_)\"]*|\s·)\s+(?=[^a-z\s])", text[low : min(end, stop + 4000)])
-            cuts = [low, *(low + cut.end() for cut in inner), end]
+        low, high = paragraph(text, at, end)
+        cuts = [low, high]
+        if high - low > 240:
+            low = max(low, start - 4000)
+            inner = re.finditer(r"(?:(?<=[.!?])[*_)\"]*|\s·)\s+(?=[^a-z\s])", text[low : min(high, stop + 4000)])
+            cuts = [low, *(low + cut.end() for cut in inner), high]
         for low, high in itertools.pairwise(cuts):
             piece = text[low:high]
             if high > start and low < stop and len(re.findall(r"\w", piece[:500])) > 2:
@@ -78,17 +85,44 @@ def pieces(text, start, stop):
                 # A window of a very long line stays around the place that was found.
                 first = max(first, min(start - 200, high - 500)) if high - first > 500 else first
                 yield first, min(first + len(text[first:high].rstrip()), first + 500)
-        at = end + 1
+        at = max(end, cuts[-1]) + 1
 
 
-def closeness(terms, text, low, high):
-    """Weigh the terms that are in text[low:high], and a third of those that are near it."""
-    near = text[max(0, low - 250) : high + 250]
+def paragraph(text, start, end):
+    """Return the range of the wrapped prose that a line belongs to, or of the line itself."""
+
+    def prose(line):
+        code = re.search(r"[=(){};<>|]|^\s*(?:[-*+>#:@.]|\d+[.)])|:$|^\s*$", line)
+        return not code and len(line.split()) > 4
+
+    first = last = text[start:end]
+    for _ in range(12):
+        before = text[text.rfind("\n", 0, max(0, start - 1)) + 1 : max(0, start - 1)]
+        if start < 2 or len(first) > 200 or not 30 < len(before) < 200 or not prose(before) or not prose(first):
+            break
+        first, start = before, start - 1 - len(before)
+    for _ in range(12):
+        after = text[end + 1 : end + 202].partition("\n")[0]
+        wrapped = 30 < len(last) < 200 and re.search(r"\w", after) and len(after) < 200
+        if (
+            not wrapped
+            or not prose(last)
+            or re.match(r"\s*(?:[-*+>#:@|.]|\d+[.)])", after)
+            or re.search(r"[=(){};]", after)
+        ):
+            break
+        last, end = after, end + 1 + len(after)
+    return start, end
+
+
+def closeness(patterns, text, low, high):
+    """Weigh the patterns that are in text[low:high], and by a third the welcome ones that are near it."""
+    piece, near = text[low:high], text[max(0, low - 250) : high + 250]
     found = 0.0
-    for term, weight in terms:
-        if term.search(text, low, high):
+    for pattern, weight in patterns:
+        if pattern.search(piece):
             found += weight
-        elif term.search(near):
+        elif weight > 0 and pattern.search(near):
             found += 0.35 * weight
     return found
 
@@ -109,8 +143,7 @@ def describe(terms, text, source, place, score, after):
         passage["source"] = source
     if names:
         passage["in"] = names[:3]
-    if after:
-        passage["after"] = text[high : high + after]
+    passage["after"] = text[high : high + after]
     return passage
 
 

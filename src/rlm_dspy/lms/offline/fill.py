@@ -13,7 +13,32 @@ from rlm_dspy.lms.offline.question import Question, read
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _GENERIC = frozenset(
-    ("answer", "answers", "result", "results", "response", "output", "reply", "final_answer", "text", "value")
+    (
+        "answer",
+        "answers",
+        "result",
+        "results",
+        "response",
+        "output",
+        "reply",
+        "final_answer",
+        "text",
+        "value",
+        "count",
+        "number",
+        "n",
+        "total",
+        "amount",
+        "items",
+        "list",
+        "names",
+        "date",
+        "when",
+        "year",
+        "who",
+        "where",
+        "ok",
+    )
 )
 
 
@@ -33,7 +58,14 @@ def fill(
             missing.append(field.name)
             value = empty(field.type)
         values[field.name] = value
+    if missing and "reasoning" in values:
+        values["reasoning"] += placeholders(missing)
     return values, missing
+
+
+def placeholders(missing: list[str]) -> str:
+    """Tell which values are not from the text."""
+    return f" Nothing was found for {', '.join(missing)}; empty values stand there."
 
 
 def reasoning(question: Question, finding: Finding) -> str:
@@ -66,13 +98,15 @@ def quotes(finding: Finding, *, bare: bool = False) -> list[dict[str, Any]]:
 def _own(field: Field, question: Question, finding: Finding, given: list[Passage]) -> Finding:
     """Look for a field with a telling name among the same passages."""
     extra = read(f"{field.name.replace('_', ' ')} {field.desc}")
-    if not extra.terms or not finding.found:
+    asked_already = {term.text for term in question.terms}
+    if not finding.found or all(term.text in asked_already for term in extra.terms):
         return finding
 
     def mark(passage: Passage) -> float:
         return sum(term.weight for term in extra.terms if re.search(term.pattern, passage.text, re.I))
 
-    best = max(given, key=lambda passage: (mark(passage) > 0, passage.score + 2 * mark(passage)), default=None)
+    near = [passage for passage in given if passage.score >= 0.5 * finding.passages[0].score]
+    best = max(near, key=lambda passage: passage.score + 2 * mark(passage), default=None)
     if best is None or mark(best) == 0:
         return finding
     asked = Question(question.text, read(f"{field.name.replace('_', ' ')}?").kind, extra.terms, extra.subjects)
@@ -80,7 +114,7 @@ def _own(field: Field, question: Question, finding: Finding, given: list[Passage
 
 
 def _typed(kind: str, finding: Finding, question: Question) -> Any:
-    if kind == "str" or kind.startswith(("str |", "Optional[str")):
+    if re.match(r"(?:(?:Optional|Union|UnionType)\[)?str\b", kind):
         return finding.answer
     if "Evidence" in kind:
         return quotes(finding)
@@ -90,7 +124,7 @@ def _typed(kind: str, finding: Finding, question: Question) -> Any:
     if options := _options(kind):
         said = (o for text in texts for o in options if re.search(rf"(?i)\b{re.escape(str(o))}\b", text))
         return next(said, None)
-    base = kind.removeprefix("Optional[").split("|")[0].strip(" ]")
+    base = re.split(r"[|,\]]", re.sub(r"^(?:Optional|Union|UnionType)\[", "", kind))[0].strip()
     if base.startswith(("list", "List", "tuple", "set", "Sequence")):
         return _items(kind, finding)
     return _SCALARS.get(base, lambda _: finding.answer if base == "Any" else None)(texts)

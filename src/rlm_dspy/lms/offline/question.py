@@ -15,6 +15,7 @@ _STOP = frozenset(
     us them my your our their as if then than so such any some all each every both only just also about please tell
     give show find list name names named value values called set happen happened take takes get gets use used uses
     using s t re ve according text document documents context file files say says there's mean means exactly
+        contains contain implements located lives includes include like have way
     stand stands one ones own same other between during before after under over up out per via whether kind type""",
     )
 )
@@ -31,6 +32,7 @@ _LIGHT = frozenset(
 )
 _KINDS: tuple[tuple[str, str], ...] = (
     ("default", r"\bdefaults?\b"),
+    ("value", r"what(?:'s| is| are) (?:the )?`?[a-z]+_\w+`? (?:of|in|for)\b"),
     ("raises", r"\b(?:raises?|raised|throws?|thrown)\b"),
     ("bases", r"\bbase(?:s| class(?:es)?)\b.*\bof\b|\bwhat\b.*\b(?:inherits?|derives?|extends?)\b"),
     ("subclasses", r"\b(?:subclass(?:es)?|inherits?|derived?s?|extends?)\b"),
@@ -52,6 +54,7 @@ _SHORT = {
     "number": "n(?:um|_)",
     "parameter": "param", "argument": "arg", "configuration": "conf", "temperature": "temp", "database": "db",
     "message": "msg", "iteration": "iter", "temporary": "te?mp", "length": "len", "character": "char",
+    "licence": "licens", "license": "licenc",
     "second": "sec", "initial": "init", "application": "app", "repository": "repo", "document": "doc",
 }  # fmt: skip
 _DATE = (
@@ -114,6 +117,7 @@ _DULL = (
     (r"^\s*(?:from\s+\S+\s+)?import\b", -2.5),
     (r"^\s*[\"'\w.]+,?\s*$", -1.5),
     (r"(?i)\b(?:assert|deprecated)\b", -0.5),
+    (r"^\s*(?:\.\. [_|]|\[[^\]]*\]:\s*http|\[?!\[|<)", -3.0),
 )
 
 
@@ -153,7 +157,7 @@ def widen(question: Question, missing: Collection[str]) -> Question | None:
             found[term.text.lower()] = term
             continue
         for word in _parts(term.text):
-            _add(found, word.lower(), 1.5, False)
+            _add(found, word.lower(), 0.3 if word.lower() in _LIGHT else 1.5, False)
     terms = tuple(found.values())
     return Question(question.text, question.kind, terms, tuple(rf"\w*{re.escape(t.text)}\w*" for t in terms[:4]))
 
@@ -249,7 +253,7 @@ def _shapes(kind: str, subjects: tuple[str, ...]) -> list[tuple[str, float]]:
             case "default":
                 shapes += [(assigned + r":[^=\n]{1,90}=[^=]", 6.0), (assigned + r"=[ \t]*[^=\s]", 5.0)]
                 shapes += [(rf"{subject}.{{0,80}}\bdefaults?\b", 5.0), (rf"\b[Dd]efaults?\b.{{0,60}}{subject}", 5.0)]
-                shapes += [(rf"\|\s*`?{subject}`?\s*\|", 4.0)]
+                shapes += [(rf"\|\s*`?{subject}`?\s*\|", 4.0), (rf"[\"']{subject}[\"']\s*:\s*[^\s]", 5.0)]
             case "value" | "count" | "env":
                 shapes += [(assigned + r"(?::[^=\n]{1,60})?=\s*[^=\s]", 4.0), (assigned + r":\s*\S", 2.0)]
                 if kind == "env":
