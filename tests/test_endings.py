@@ -175,6 +175,37 @@ def test_an_interrupt_keeps_the_partial_run() -> None:
     assert caught.value.run.steps[0].output.strip() == "seen"  # type: ignore[attr-defined]
 
 
+QUOTING = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
+
+
+def test_a_wrong_quote_is_refused_with_advice_and_a_right_one_is_located() -> None:
+    wrong = action("SUBMIT(answer='blue', evidence=[{'quote': 'the sky was green'}])")
+    right = action("SUBMIT(answer='blue', evidence=[{'quote': 'sky is blue', 'match': None, 'line': 99}])")
+    lm, script = scripted(wrong, right)
+    result = ask(lm, rlm_dspy.RLM(QUOTING))
+    assert "SUBMIT refused" in result.trajectory[0]["output"]
+    assert "the sky is blue" in result.trajectory[0]["output"]
+    (evidence,) = result.evidence
+    assert (evidence.quote, evidence.line, evidence.match) == ("sky is blue", 1, "exact")
+    assert result.run.evidence[0]["match"] == "exact"
+    assert len(script.requests) == 2
+
+
+def test_wrong_quotes_are_flagged_in_the_end_and_not_dropped() -> None:
+    both = "[{'quote': 'sky is blue'}, {'quote': 'pigs can fly', 'match': 'exact', 'line': 3}]"
+    lm, _ = scripted(action(f"SUBMIT(answer='blue', evidence={both})"))
+    result = ask(lm, rlm_dspy.RLM(QUOTING))
+    assert [item.match for item in result.evidence] == ["exact", None]
+    assert [item["match"] for item in result.run.evidence] == ["exact", None]
+    assert "pigs can fly" in result.run.warnings[0]
+    assert len(result.run.steps) == 4
+
+
+def test_the_question_is_no_evidence() -> None:
+    lm, _ = scripted(action("SUBMIT(answer='x', evidence=['which colour'])"))
+    assert ask(lm, rlm_dspy.RLM(QUOTING)).evidence[0].match is None
+
+
 def test_a_run_goes_to_json_and_back() -> None:
     lm, _ = scripted(action("print(llm_query('x'))"), "sub", action("SUBMIT(answer='a')"))
     run = ask(lm).run

@@ -126,7 +126,15 @@ def test_the_trajectory_for_the_extract_keeps_the_newest_outputs_whole() -> None
     text = prompts.trajectory(steps, 2000)
     assert "5" * 1000 in text
     assert "1" * 1000 not in text
-    assert text.index("step 1") < text.index("step 5")
+    assert text.index("step 4") < text.index("step 5")
+
+
+@pytest.mark.parametrize("limit", [2000, 10_000, 60_000])
+def test_the_trajectory_stays_near_its_limit_whatever_the_model_wrote(limit: int) -> None:
+    from rlm_dspy.record import Step
+
+    steps = [Step(index=i, reasoning="r" * 9999, code="c" * 99_999, output="o" * 99_999) for i in range(1, 30)]
+    assert len(prompts.trajectory(steps, limit)) < limit + 2000
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])

@@ -17,9 +17,9 @@ from dspy.utils.exceptions import AdapterParseError
 from rlm_dspy import waiting
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
-from rlm_dspy.driver import clean, holds_evidence, jsonable, quotable, rendering
+from rlm_dspy.driver import clean, holds_evidence, jsonable, quotable, rendering, verified
 from rlm_dspy.errors import ActionError, BudgetExceededError
-from rlm_dspy.evidence import Evidence, check
+from rlm_dspy.evidence import Evidence
 from rlm_dspy.failures import translated
 from rlm_dspy.metering import Meter, tokens
 from rlm_dspy.record import Event, Run
@@ -130,8 +130,7 @@ class _Call:
             )
 
     def _locate(self, item: Evidence, contexts: Mapping[str, Any]) -> Evidence:
-        located, problems = check([item], contexts)
-        found = item.model_copy(update={"match": None}) if problems or not located else located[0]
+        (found,), _ = verified([item], contexts)
         if found.match is None:
             self._warnings.append(f"unverified evidence: {item.quote[:200]!r} is not in the inputs")
         self._evidence.append(found.model_dump())

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rlm_dspy.module import RLM
 
 EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
+UNPLACED = {"match": None, "start": None, "end": None, "line": None}  # what a model claims of a place is not kept
 OVERHEAD = 1_000  # tokens of instructions around what a prompt shows
 QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
 STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
@@ -147,14 +148,12 @@ class Session:
             if not holds_evidence(field.annotation) or not outputs[name]:
                 continue
             single = isinstance(outputs[name], Evidence)
-            given = [outputs[name]] if single else outputs[name]
-            located, problems = check(given, contexts)
+            checked, problems = verified([outputs[name]] if single else outputs[name], contexts)
             if problems and strict:
                 return {}, " ".join(problems)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
-            unverified = [item for item in given if item.match is None] if problems else []
-            outputs[name] = (located + unverified)[0] if single else located + unverified
-            found += located
+            outputs[name] = checked[0] if single else checked
+            found += checked
         self._evidence = found
         return outputs, None
 
@@ -171,7 +170,8 @@ class Session:
     def request(self, need: Ask | Extract) -> tuple[Any, dict[str, Any]]:
         """Return the predictor and the inputs that ``need`` means."""
         if isinstance(need, Extract):
-            shown = prompts.trajectory(need.steps, EXTRACT_CHARS)
+            left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
+            shown = clean(prompts.trajectory(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
             extract = self.rlm.extract
             inputs: dict[str, Any] = {"task": self.probe, "trajectory": shown}
             if self.signature is not self.rlm.signature:
@@ -328,6 +328,16 @@ class Asking:
 def clean(text: str) -> str:
     """Make ``text`` fit for a prompt: encodable, and without the marker that DSPy's adapters expand into media."""
     return text.encode("utf-8", "replace").decode().replace("<<CUSTOM-TYPE-", "<< CUSTOM-TYPE-")
+
+
+def verified(items: Sequence[Evidence], contexts: Mapping[str, Any]) -> tuple[list[Evidence], list[str]]:
+    """Return all evidence in order, located where it was found and else with no ``match``, and what was wrong."""
+    checked, problems = [], []
+    for item in items:
+        located, wrong = check([item], contexts)
+        checked.append(located[0] if located else item.model_copy(update=UNPLACED))
+        problems += wrong
+    return checked, problems
 
 
 def is_context(value: Any) -> bool:

@@ -16,6 +16,7 @@ from dspy.adapters.utils import translate_field_type
 
 WHOLE = 20_000  # inputs up to this many characters are shown whole
 FILES = 60  # of a corpus, this many files are listed
+LEAST = 400  # characters of a step that are worth showing
 PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
 
 ACTION_STRATEGY = """Answer from data that lives in the variables of a Python REPL, not in this prompt.
@@ -207,13 +208,17 @@ def reask(problem: str, submit: str) -> str:
 
 
 def trajectory(steps: Sequence[Any], limit: int) -> str:
-    """Render the steps for the extract predictor; outputs share ``limit`` characters, the newest first to be whole."""
+    """Render the steps for the extract predictor in about ``limit`` characters, the newest first to be whole."""
     parts: list[str] = []
     left = limit
     for step in reversed(steps):
-        output = observation([step.output], max(200, left))
-        left -= len(output)
-        parts.append(f"--- step {step.index} ---\n{step.reasoning}\n```python\n{step.code}\n```\n{output}")
+        if left < LEAST:
+            parts.append(f"[steps 1 to {step.index}: left out]")
+            break
+        code = clip(step.code, max(LEAST, left // 4))
+        output = observation([step.output], max(LEAST, left - len(code)))
+        parts.append(f"--- step {step.index} ---\n{clip(step.reasoning, LEAST)}\n```python\n{code}\n```\n{output}")
+        left -= len(parts[-1])
     return "\n".join(reversed(parts))
 
 
