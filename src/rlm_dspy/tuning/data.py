@@ -77,7 +77,7 @@ def rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def example(row: Mapping[str, Any], folder: Path, name: str) -> dspy.Example:
+def example(row: Mapping[str, Any], folder: Path, number: str) -> dspy.Example:
     """Make the example of one row."""
     if missing := [field for field in ("question", "answer", "context") if field not in row]:
         raise CorpusError(f"missing {', '.join(missing)}; it has {', '.join(row) or 'nothing'}")
@@ -85,7 +85,8 @@ def example(row: Mapping[str, Any], folder: Path, name: str) -> dspy.Example:
         raise CorpusError("question must be a text that is not empty")
     if (scorer := row.get("scorer")) is not None and scorer not in scoring.SCORERS:
         raise CorpusError(f"there is no scorer {scorer!r}; there are {', '.join(sorted(scoring.SCORERS))}")
-    values = {**row, "id": str(row.get("id") or name), "context": context(row["context"], folder)}
+    values = {"context": context(row["context"], folder), "question": row["question"]}
+    values |= {name: value for name, value in row.items() if name not in values} | {"id": str(row.get("id") or number)}
     return dspy.Example(**values).with_inputs("context", "question")
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlm_dspy.driver import QUESTIONS
 from rlm_dspy.record import Run, Step
 
 LIMIT = 2_000
@@ -51,7 +52,8 @@ def line(value: Any, limit: int) -> str:
 
 
 def _asked(inputs: Mapping[str, Any]) -> str:
-    short = {name: value for name, value in inputs.items() if not _is_context(value)}
+    named = {name: value for name, value in inputs.items() if name in QUESTIONS}
+    short = named or {name: value for name, value in inputs.items() if not _is_context(value)}
     if len(short) == 1:
         return str(next(iter(short.values())))
     return "; ".join(f"{name}: {line(value, 150)}" for name, value in short.items())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,13 @@ def ran(
 
 def save(program: dspy.Module, path: str | Path) -> Path:
     """Save a program's state as JSON, with the model named but without its key, address or engine."""
-    state = program.dump_state()
-    for part in state.values():
-        if isinstance(part, dict) and part.get("lm"):
-            part["lm"] = None  # the model is chosen where the program is loaded
+    model = _models(program)
+    with thawed(program), without_lms(program):  # the model is chosen where the program is loaded
+        state = program.dump_state()
     signature = getattr(program, "signature", None)
     state["metadata"] = {
         "signature": getattr(signature, "signature", ""),
-        "model": _models(program),
+        "model": model,
         "dependency_versions": {"dspy": dspy.__version__},
     }
     path = Path(path)
@@ -85,6 +85,19 @@ def save(program: dspy.Module, path: str | Path) -> Path:
     part.write_text(json.dumps(state, indent=2, ensure_ascii=False, default=repr) + "\n", encoding="utf-8")
     part.replace(path)
     return path
+
+
+@contextmanager
+def without_lms(program: dspy.Module) -> Iterator[None]:
+    """Take the LMs off the predictors for as long as the context lasts."""
+    held = [(predictor, predictor.lm) for _, predictor in program.named_predictors()]
+    for predictor, _ in held:
+        predictor.lm = None
+    try:
+        yield
+    finally:
+        for predictor, lm in held:
+            predictor.lm = lm
 
 
 def _models(program: dspy.Module) -> str:
@@ -106,14 +119,40 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
         raise ConfigurationError(f"the program {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigurationError(f"{path} is not a saved program: {error}") from error
-    names = [name for name, _ in program.named_parameters()]
+    with thawed(program):
+        names = [name for name, _ in program.named_parameters()]
     if not isinstance(state, dict) or not all(isinstance(state.get(name), dict) for name in names):
         missing = names if not isinstance(state, dict) else [n for n in names if not isinstance(state.get(n), dict)]
         raise ConfigurationError(f"{path} is not a program of this kind: it has no predictor {', '.join(missing)}")
-    for name, predictor in program.named_predictors():
-        _check_fields(path, name, predictor, state[name])
-    program.load_state({name: state[name] for name in names})
+    _check_signature(path, program, state)
+    with thawed(program):
+        for name, predictor in program.named_predictors():
+            _check_fields(path, name, predictor, state[name])
+        program.load_state({name: state[name] for name in names})
     return program
+
+
+@contextmanager
+def thawed(program: dspy.Module) -> Iterator[None]:
+    """Let DSPy see the predictors of compiled parts too, which it leaves out of what it saves."""
+    parts = [part for _, part in program.named_sub_modules() if getattr(part, "_compiled", False)]
+    for part in parts:
+        part._compiled = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part._compiled = True
+
+
+def _check_signature(path: Path, program: dspy.Module, state: Mapping[str, Any]) -> None:
+    saved = str((state.get("metadata") or {}).get("signature") or "")
+    here = str(getattr(getattr(program, "signature", None), "signature", ""))
+    if saved and here and saved != here:
+        raise ConfigurationError(
+            f"{path} was saved for another signature: {saved}; here it is {here}. Load it with the signature that it "
+            "was compiled for."
+        )
 
 
 def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any]) -> None:
@@ -124,7 +163,7 @@ def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any
     there, here = len(saved["fields"]), len(predictor.signature.fields)
     prefixes = [str(field.get("prefix")) for field in saved["fields"]]
     ours = [str((field.json_schema_extra or {}).get("prefix")) for field in predictor.signature.fields.values()]
-    if there != here or prefixes != ours:
+    if there != here or prefixes[:-1] != ours[:-1]:  # COPRO rewrites the last one
         raise ConfigurationError(
             f"{path} was saved for another signature: {name} has the fields {_names(prefixes)}, "
             f"here they are {_names(ours)}. Load it with the signature that it was compiled for."

@@ -28,7 +28,11 @@ def normal(value: Any) -> str:
     """Return a value as text for comparison: case, outer punctuation, articles and white space do not count."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = unicodedata.normalize("NFKC", text).casefold()
-    text = re.sub(r"\b(?:a|an|the)\b", " ", text)
+    bare = re.sub(r"\b(?:a|an|the)\b", " ", text)
+    return next((kept for kept in map(_trim, (bare, text)) if kept), "")
+
+
+def _trim(text: str) -> str:
     return " ".join(text.split()).strip(" .,;:!?\"'`*()[]{}")
 
 

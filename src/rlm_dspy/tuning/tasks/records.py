@@ -124,11 +124,9 @@ def logs(draw: Draw) -> Item:
         )
         rows.append(row)
         length += 45
-    service, status = draw.rng.choice(services), draw.rng.choice((404, 500, 503))
-    wanted = [row for row in rows if row[1] == service and row[2] == status] or [
-        row for row in rows if row[1] == service
-    ][:1]
-    status = wanted[0][2]
+    faults = sorted({row[1:3] for row in rows if row[2] != 200}) or sorted({row[1:3] for row in rows})
+    service, status = draw.rng.choice(faults)
+    wanted = [row for row in rows if row[1:3] == (service, status)]
     kind = draw.rng.choice(draw.by_level(("count",), ("sum", "first"), ("last", "slowest")))
     asked: dict[str, tuple[str, object]] = {
         "count": (f"How many lines of the service {service} have status {status}?", len(wanted)),

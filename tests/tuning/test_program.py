@@ -1,0 +1,75 @@
+"""Programs are saved without keys, addresses or engines, and refused with one line where they do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dspy
+import pytest
+
+import rlm_dspy
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.tuning import program
+
+SIGNATURE = "context, question -> answer"
+
+
+def test_a_saved_program_names_its_model_but_not_its_key_or_address(tmp_path: Path) -> None:
+    rlm = rlm_dspy.RLM(SIGNATURE)
+    lm = dspy.LM("openai/some-model", api_key="sk-very-secret-key", api_base="http://10.0.0.7:8000/v1")
+    rlm.set_lm(lm)
+    text = program.save(rlm, tmp_path / "deep/p.json").read_text()
+    assert "openai/some-model" in text
+    assert "secret" not in text
+    assert "10.0.0.7" not in text
+    assert rlm.generate_action.lm is lm
+
+
+def test_instructions_and_demos_come_back(tmp_path: Path) -> None:
+    rlm, loaded = rlm_dspy.RLM(SIGNATURE), rlm_dspy.RLM(SIGNATURE)
+    rlm.generate_action.signature = rlm.generate_action.signature.with_instructions("Be brilliant.")
+    rlm.extract.demos = [dspy.Example(question="q", answer="a")]
+    program.load(loaded, program.save(rlm, tmp_path / "p.json"))
+    assert program.instructions(loaded) == program.instructions(rlm)
+    assert program.demos(loaded) == program.demos(rlm)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not a saved program"),
+        ("[]", "is not a program of this kind: it has no predictor generate_action, extract"),
+        ('{"generate_action": {}}', "no predictor extract"),
+    ],
+)
+def test_a_file_that_is_no_program_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        program.load(rlm_dspy.RLM(SIGNATURE), tmp_path / "p.json")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        program.load(rlm_dspy.RLM(SIGNATURE), tmp_path / "gone.json")
+
+
+def test_a_program_of_another_signature_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    saved = program.save(rlm_dspy.RLM("context, question -> answer, score: int"), tmp_path / "p.json")
+    rlm = rlm_dspy.RLM(SIGNATURE)
+    before = program.instructions(rlm)
+    with pytest.raises(ConfigurationError, match="another signature: context, question -> answer, score; here"):
+        program.load(rlm, saved)
+    assert program.instructions(rlm) == before
+
+
+def test_a_program_that_dspy_saved_is_checked_by_its_fields(tmp_path: Path) -> None:
+    rlm_dspy.RLM("context, question -> answer, score: int").save(tmp_path / "p.json")
+    with pytest.raises(ConfigurationError, match="extract has the fields task, trajectory, answer, score"):
+        program.load(rlm_dspy.RLM(SIGNATURE), tmp_path / "p.json")
+
+
+def test_a_program_of_another_version_of_dspy_is_refused(tmp_path: Path) -> None:
+    path = program.save(rlm_dspy.RLM(SIGNATURE), tmp_path / "p.json")
+    state = json.loads(path.read_text())
+    del state["generate_action"]["signature"]
+    path.write_text(json.dumps(state))
+    with pytest.raises(ConfigurationError, match="another version of DSPy"):
+        program.load(rlm_dspy.RLM(SIGNATURE), path)
