@@ -282,7 +282,7 @@ def _first(pattern: str, group: int = 1) -> Any:
 def _defined(question: Question, passage: Passage) -> str | None:
     shape = r"(?:class|def|function|fn|func|struct|interface|type)\s+|^\s*"
     for subject in question.subjects:
-        if re.search(rf"(?:{shape}){subject}\s*[(:=<{{]", passage.text):
+        if re.search(rf"(?:{shape}){subject}\s*[(:=<{{]", passage.text, re.I):
             return passage.where
     return None
 

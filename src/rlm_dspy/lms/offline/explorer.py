@@ -74,7 +74,7 @@ def pieces(text, start, stop):
         end = len(text) if end < 0 else end
         low, high = paragraph(text, at, end)
         cuts = [low, high]
-        if high - low > 240:
+        if high - low > 240 or (low, high) != (at, end):
             low = max(low, start - 4000)
             inner = re.finditer(r"(?:(?<=[.!?])[*_)\"]*|\s·)\s+(?=[^a-z\s])", text[low : min(high, stop + 4000)])
             cuts = [low, *(low + cut.end() for cut in inner), high]
