@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -221,3 +222,54 @@ async def test_twenty_runs_gathered_take_little_longer_than_one() -> None:
     with dspy.context(lm=lm):
         results = await asyncio.gather(*(rlm.acall(context="c", question=f"q{i}") for i in range(20)))
     assert [result.answer for result in results] == [f"q{i}" for i in range(20)]
+
+
+class Cancellable:
+    """An async engine that hangs as a network client does, until it is cancelled."""
+
+    def __init__(self, script: Any) -> None:
+        self.script = script
+        self.cancelled = 0
+
+    async def complete(self, request: Any) -> Any:
+        response = self.script.complete(request)
+        if response.message.text == "hang":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        return response
+
+
+@pytest.mark.parametrize("where", ["step", "sub-call"])
+def test_a_run_that_is_over_in_time_leaves_no_process_and_no_thread(where: str) -> None:
+    def reply(message: str) -> str:
+        if "[[ ## trajectory ## ]]" in message:
+            return fields(answer="best")
+        if (where == "step" and "step 2/" in message) or "[[ ## " not in message:
+            return "hang"
+        return action("print(1)" if where == "step" else "llm_query_batched(['a', 'b'])")
+
+    _, script = scripted(reply)
+    engine = Cancellable(script)
+    lm = dspy.LM("scripted/model", engine=script, async_engine=engine, cache=False, num_retries=0)
+    rlm = rlm_dspy.RLM("context, question -> answer", max_seconds=1.5)
+    with dspy.context(lm=lm), rlm_dspy.Sandbox() as warm:  # the zygote stays for the life of this process
+        warm.execute("1")
+        before = set(threading.enumerate())
+        children = set(psutil.Process().children(recursive=True))
+        started = time.monotonic()
+        result = rlm(context="c", question="q")
+        seconds = time.monotonic() - started
+        left, added = set(threading.enumerate()) - before, set(psutil.Process().children(recursive=True)) - children
+        until = time.monotonic() + 1
+        while (left or added) and time.monotonic() < until:
+            time.sleep(0.02)  # what was cancelled or killed takes a moment to go
+            left, added = left & set(threading.enumerate()), {child for child in added if child.is_running()}
+    assert result.answer == "best"
+    assert result.run.stopped_by == "max_seconds"
+    assert seconds < 1.5 + 1
+    assert engine.cancelled == (1 if where == "step" else 2)
+    assert not left
+    assert not added

@@ -63,7 +63,7 @@ class Session:
         # A child answers for the sub-model; its last call is reserved before its first, so that it can always answer.
         self.lm = (parent.subcalls.lm if parent else None) or rlm.generate_action.lm
         self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
-        self.subcalls: SubCalls = SubCalls(rlm.sub_lm or self.lm, self.ledger, self.stop, self._spent)
+        self.subcalls: SubCalls = SubCalls(rlm.sub_lm or self.lm, self.ledger, self.patience, self._spent)
         self.recursion = Recursion(
             self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values)
         )

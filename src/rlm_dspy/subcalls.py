@@ -53,16 +53,20 @@ class SubCalls:
     Args:
         lm: the sub-model; None means ``dspy.settings.lm`` at the time of the call.
         ledger: what calls are charged to.
-        stop: ends waiting calls when set.
+        patience: how long a call that begins now may take.
         on_usage: told of each finished call.
     """
 
     def __init__(
-        self, lm: Any, ledger: Ledger, stop: threading.Event | None, on_usage: Callable[[Meter | None], None]
+        self,
+        lm: Any,
+        ledger: Ledger,
+        patience: Callable[[], waiting.Patience],
+        on_usage: Callable[[Meter | None], None],
     ) -> None:
         self._lm = lm
         self.ledger = ledger
-        self._stop = stop
+        self._patience = patience
         self._on_usage = on_usage
         self._made: list[SubCall] = []
         self._notes: list[str] = []
@@ -172,7 +176,7 @@ class SubCalls:
         shown: Callable[[Any], str],
     ) -> Any:
         """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
-        patience = waiting.Patience(self.ledger.seconds_left, self._stop)
+        patience = self._patience()
         reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
         meter, started = Meter(), time.perf_counter()
         try:

@@ -16,7 +16,7 @@ class Crew:
     """Runs tasks on threads that never keep the process alive."""
 
     def __init__(self) -> None:
-        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
         self._size = 0
@@ -31,6 +31,12 @@ class Crew:
                 threading.Thread(target=self._work, name="rlm-dspy-tool", daemon=True).start()
             self._tasks.put(task)
 
+    def close(self) -> None:
+        """Send idle threads home; busy ones go when their task is done."""
+        with self._lock:
+            for _ in range(self._size):
+                self._tasks.put(None)
+
     def _work(self) -> None:
         while True:
             try:
@@ -42,6 +48,11 @@ class Crew:
                         self._idle = max(0, self._idle - 1)
                         return
                 continue
+            if task is None:
+                with self._lock:
+                    self._size -= 1
+                    self._idle = max(0, self._idle - 1)
+                return
             task()
             with self._lock:
                 self._idle += 1

@@ -142,6 +142,7 @@ class Sandbox:
     def shutdown(self) -> None:
         """End the session and every process of it; safe to call twice."""
         self._ended = True
+        self._crew.close()
         cell, link = self._cell, self._link
         if link is None:
             return
