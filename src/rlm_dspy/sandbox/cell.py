@@ -44,6 +44,7 @@ class Ending:
     interrupted: bool = False
     seconds: float = 0.0
     saved: bool = False
+    kept: bool = False
 
 
 class Cell:
@@ -57,6 +58,7 @@ class Cell:
         self.timeout = timeout
         self.spent = 0.0
         self.saved = False
+        self.kept = False
         self.calls = 0
         self.stop = threading.Event()
         self._context = contextvars.copy_context()
@@ -99,6 +101,7 @@ class Cell:
             self._hear_last_copies()
         ending.seconds = self.spent
         ending.saved = self.saved
+        ending.kept = self.kept
         return ending
 
     def _await_copies(self, result: Message) -> None:
@@ -131,6 +134,8 @@ class Cell:
             if self.stop.is_set():
                 return self._end_early(timed_out=False)
             self._charge()
+            if self.calls > MAX_CALLS:
+                raise ProtocolError("too many host calls")
             left = self.timeout - self.spent
             if left <= 0:
                 return self._end_early(timed_out=True)
@@ -146,7 +151,7 @@ class Cell:
     def _charge(self) -> None:
         now = time.monotonic()
         with self._lock:
-            if not self._waiting:
+            if not self._waiting or self.link.blocked:
                 self.spent += now - self._charged
             self._charged = now
 
@@ -173,6 +178,7 @@ class Cell:
         if kind == "standby" and message.get("n") == self.number:
             self.link.adopt(pid)
             self.saved = True
+            self.kept = message.get("after") is True
             return None
         assert self.link.active is not None
         if pid != self.link.active.pid:
@@ -190,12 +196,13 @@ class Cell:
         with self._lock:
             if number in self._waiting:
                 raise ProtocolError("a call number twice")
-            crowded = len(self._waiting) >= MAX_WAITING or self.calls > MAX_CALLS
+            crowded = len(self._waiting) >= MAX_WAITING
         generation = self.link.generation
         tool = self.tools.get(name)
         refusal = self._refusal(name, tool, crowded)
         if refusal is not None or tool is None:
-            self._answer(generation, number, {"e": {"name": "RuntimeError", "text": refusal}})
+            body = {"e": {"name": "RuntimeError", "text": refusal}}
+            self.crew.submit(lambda: self._answer(generation, number, body))
             return
         self._charge()
         with self._lock:
@@ -214,10 +221,8 @@ class Cell:
         self._charge()
         with self._lock:
             self._waiting.discard(number)
-        if self.link.generation != generation:
-            return
         try:
-            self.link.send({"t": "ret", "id": number, **body})
+            self.link.send({"t": "ret", "id": number, **body}, generation=generation)
         except WorkerGoneError:
             return
 

@@ -25,7 +25,8 @@ from .zygote import CREDENTIALS, SCM_CREDENTIALS, Grant, Zygote
 
 MAX_FRAME = 32 << 20
 CHUNK = 1 << 18
-SEND_SECONDS = 10.0
+SEND_SECONDS = 30.0
+SEND_PAUSE = 0.1
 KILL_SECONDS = 5.0
 TOKEN = 16
 _LENGTH = struct.Struct("<I")
@@ -49,10 +50,7 @@ class Process:
         self.pid = pid
         self.descriptor = -1
         if _LINUX:
-            self.descriptor = os.pidfd_open(pid)
-            if os.getpgid(pid) != group:  # checked after opening, so the number cannot have changed hands
-                os.close(self.descriptor)
-                raise ProtocolError("a stranger spoke")
+            self.descriptor = _opened(pid, group)
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens if the process is gone."""
@@ -73,12 +71,28 @@ class Process:
             self.descriptor = -1
 
 
+def _opened(pid: int, group: int) -> int:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        raise ProtocolError("a process spoke and ended") from None
+    try:
+        known = os.getpgid(pid) == group  # checked after opening, so the number cannot have changed hands
+    except OSError:
+        known = False
+    if not known:
+        os.close(descriptor)
+        raise ProtocolError("a stranger spoke")
+    return descriptor
+
+
 class Link:
     """The sockets and processes of one session."""
 
     def __init__(self, zygote: Zygote, config: dict[str, Any]) -> None:
         self.zygote = zygote
         self.generation = 0
+        self.blocked = False  # whether answers pile up because the worker does not read
         self.grant = Grant()
         self.standbys = 0
         self.standby: Process | None = None
@@ -118,8 +132,10 @@ class Link:
 
     # -- frames ----------------------------------------------------------------------------------------------
 
-    def send(self, message: Message, descriptors: list[int] | None = None) -> None:
+    def send(self, message: Message, descriptors: list[int] | None = None, generation: int | None = None) -> None:
         """Write one frame, with descriptors attached to its beginning.
+
+        A frame meant for a process that was replaced meanwhile (its ``generation``) is not sent any more.
 
         Raises:
             WorkerGoneError: nobody takes the frame.
@@ -128,16 +144,21 @@ class Link:
         view = memoryview(_LENGTH.pack(len(body)) + body)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         deadline = time.monotonic() + SEND_SECONDS
+        generation = self.generation if generation is None else generation
         with self._writing:
             try:
                 while view:
+                    if generation != self.generation:
+                        raise WorkerGoneError("the worker was replaced")
                     sent = self._push(view, rights)
                     if sent:
                         view, rights = view[sent:], []
-                    elif not self._writable(deadline):
+                    elif not self._writable() and time.monotonic() > deadline:
                         raise WorkerGoneError("the worker does not read")
             except OSError as error:
                 raise WorkerGoneError(str(error)) from None
+            finally:
+                self.blocked = False
 
     def _push(self, view: memoryview, rights: list[Any]) -> int:
         try:
@@ -145,10 +166,11 @@ class Link:
         except BlockingIOError:
             return 0
 
-    def _writable(self, deadline: float) -> bool:
+    def _writable(self) -> bool:
         watch = select.poll()
         watch.register(self._channel, select.POLLOUT)
-        return bool(watch.poll(max(0.0, deadline - time.monotonic()) * 1000))
+        self.blocked = not watch.poll(SEND_PAUSE * 1000)
+        return not self.blocked
 
     def receive(self, deadline: float) -> tuple[int, Message] | None:
         """Return the next frame and the process that wrote it, None at the deadline.
@@ -258,11 +280,11 @@ class Link:
 
     def roll_back(self) -> bool:
         """Wake the sleeping copy in place of the running process; return whether there was one."""
+        self.generation += 1
         self._end_active()
         standby, self.standby = self.standby, None
         if standby is None:
             return False
-        self.generation += 1
         try:
             self._drain()
             token = secrets.token_bytes(TOKEN)
@@ -312,6 +334,7 @@ class Link:
 
     def close(self) -> None:
         """End every process of the session and close its sockets; safe to call twice."""
+        self.generation += 1
         self._end_active()
         self._end_standby()
         self.let_go()

@@ -12,6 +12,13 @@ from .worker import values
 KINDS = frozenset({"error", "syntax", "refused", "exit", "memory", "interrupt", "cpu"})
 SLACK = 200
 
+PUT_BACK = (
+    "The session was put back to where it was before this cell: what the cell printed and assigned is lost, all "
+    "earlier names are kept."
+)
+KEPT = "The session goes on: all names are kept, what the cell printed is lost."
+BEGUN_ANEW = "The session ended and a new one begins: the input variables are there again, every other name is lost."
+
 
 class MalformedError(ValueError):
     """The worker's result is not one."""
@@ -56,8 +63,7 @@ def rolled_back(ending: Ending, timeout: float) -> Execution:
         exception=exception,
         timed_out=ending.timed_out,
         seconds=round(ending.seconds, 6),
-        note="The session was put back to where it was before this cell: what the cell printed and assigned is lost, "
-        "all earlier names are kept.",
+        note=KEPT if ending.kept else PUT_BACK,
         kind="timeout" if ending.timed_out else "interrupted" if ending.interrupted else "error",
     )
 
@@ -68,7 +74,7 @@ def lost(ending: Ending, timeout: float) -> Execution:
         exception=_died(ending, timeout),
         timed_out=ending.timed_out,
         seconds=round(ending.seconds, 6),
-        note="The session ended and a new one begins: the input variables are there again, every other name is lost.",
+        note=BEGUN_ANEW,
         kind="died",
     )
 

@@ -152,7 +152,7 @@ class Zygote:
 
     def _instructions(self, choice: policy.Choice) -> dict[str, Any]:
         everything = ("root", "namespaces", "privileges", "landlock", "seccomp", "fork_control")
-        toolkit = FOLDER / "toolkit.py"
+        toolkit = FOLDER / "toolkit" / "__init__.py"
         return {
             "without": list(everything if choice.backend == "plain" else self.setting.without),
             "modules": list(self.setting.modules),

@@ -23,7 +23,7 @@ ALLOWED = frozenset(_ALLOWED.split())
 
 # Loaded before the lock-down, because nothing can be loaded after it.
 _PRELOADED = """
-    re json math collections collections.abc itertools functools operator string textwrap datetime random
+    re json math collections collections.abc itertools functools operator string textwrap datetime random re2
     statistics dataclasses typing enum heapq bisect io traceback linecache copy time types contextlib threading
     abc array ast asyncio base64 binascii bz2 calendar cmath colorsys concurrent.futures
     concurrent.futures.thread configparser contextvars copyreg csv decimal difflib email.message email.parser

@@ -57,6 +57,8 @@ class Session:
         self.reason = "interrupt"
         self.dirty = True
         self.copies = 0
+        self.after = False
+        self.modules = dict(sys.modules)
         wire.deferred = self._strike
         self._bind()
 
@@ -207,10 +209,11 @@ class Session:
         self.out.clear()
         self.err.clear()
         self.final = None
-        self._restore_streams()
+        self._mend()
         changed = self._attempt(message, result)
         if changed:
             self.dirty = True
+            self.after = True
             if message["save"]:
                 self._save(number)
         result["names"] = self._new_names(before)
@@ -219,7 +222,7 @@ class Session:
     def _attempt(self, message: Message, result: Message) -> bool:
         """Run the source and fill ``result``; return whether state may have changed."""
         number = message["n"]
-        changed = False
+        changed = self.after = False
         self.reason = "interrupt"
         try:
             try:
@@ -259,7 +262,10 @@ class Session:
             return {"kind": "memory", "exc": evaluate.explain(error)}
         return {"kind": "error", "exc": evaluate.explain(error)}
 
-    def _restore_streams(self) -> None:
+    def _mend(self) -> None:
+        """Put back what earlier cells may have taken away."""
+        if len(sys.modules) < len(self.modules):
+            sys.modules.update(self.modules)
         sys.stdout = sys.__stdout__ = self.out  # type: ignore[misc,assignment]
         sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
 
@@ -301,11 +307,19 @@ class Session:
         self.copies += 1
         self.dirty = False
 
-    def _sleep(self, number: int) -> None:
-        """Wait as the standby; on the host's token, skip what the dead session never read and go on."""
+    def _sleep(self, number: int) -> NoReturn:
+        """Be the standby: nothing but the host's token may let this process go on."""
+        try:
+            self._wait_for_token(number)
+        except BaseException:  # whatever user code broke, a copy must never run on by itself
+            os._exit(1)
+        raise Resumed
+
+    def _wait_for_token(self, number: int) -> None:
+        """Sleep until the token comes, then skip what the dead session never read."""
         self.wire.forget()
         self.copies = 0
-        self.wire.send({"t": "standby", "n": number})
+        self.wire.send({"t": "standby", "n": number, "after": self.after})
         token = os.read(self.control, TOKEN)
         if len(token) != TOKEN:
             os._exit(0)
@@ -317,7 +331,6 @@ class Session:
             tail = tail[-TOKEN:] + data
         self.dirty = True
         self.wire.send({"t": "resumed"})
-        raise Resumed
 
 
 class Resumed(BaseException):

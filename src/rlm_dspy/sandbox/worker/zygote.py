@@ -73,7 +73,7 @@ def _toolkit(path: str | None) -> Any:
     """Load the toolkit from its file: it stands alone, beside this folder."""
     if path is None:
         return None
-    spec = importlib.util.spec_from_file_location("toolkit", path)
+    spec = importlib.util.spec_from_file_location("toolkit", path, submodule_search_locations=[os.path.dirname(path)])
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

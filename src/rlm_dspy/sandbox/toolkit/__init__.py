@@ -1,0 +1,40 @@
+"""Text tools that run where the data is: peek, grep, chunk, select, search, outline, and the handle of a corpus.
+
+The files here import only the standard library (and google-re2 where it is installed) and nothing of ours but each
+other. ``source()`` makes one program of them for any other interpreter: execute it, then
+``bind(globals(), "context")``. It runs them in a namespace of their own, in which each top-level name must be there
+once, and classes may not be dataclasses (these need a registered module).
+
+All ranges are character offsets, end exclusive. On a corpus they count within one file (the match has its
+``source``), or, where no file is named, within the texts of all files put one after the other.
+"""
+
+import ast
+from pathlib import Path
+
+from .corpus import Corpus, FileInfo, count_lines, label
+from .matching import Matches
+from .tools import Toolkit, bind
+
+__all__ = ["Corpus", "FileInfo", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
+
+_PARTS = ("corpus", "patterns", "matching", "cutting", "ranking", "tools")
+
+
+def source() -> str:
+    """Return the toolkit as a program that defines ``Corpus`` and ``bind``."""
+    files = (Path(__file__).with_name(f"{part}.py") for part in _PARTS)
+    program = "\n".join(_without_own_imports(file.read_text("utf-8")) for file in files)
+    return (
+        f"_toolkit = {{'__name__': 'toolkit'}}\nexec({program!r}, _toolkit)\n"
+        "Corpus, bind = _toolkit['Corpus'], _toolkit['bind']\n"
+    )
+
+
+def _without_own_imports(text: str) -> str:
+    lines = text.splitlines()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            for at in range(node.lineno - 1, node.end_lineno or node.lineno):
+                lines[at] = ""
+    return "\n".join(lines) + "\n"

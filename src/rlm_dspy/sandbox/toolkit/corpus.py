@@ -1,0 +1,163 @@
+"""The handle of a corpus: many files over one buffer of bytes, decoded when they are read."""
+
+import bisect
+import collections
+import csv
+import difflib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+FileInfo = collections.namedtuple("FileInfo", "name kind size lines")  # size counts characters
+
+_CACHED = 64_000_000  # bytes of decoded files that a corpus keeps
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
+
+
+class Corpus:
+    """Many files as one value: ``corpus[name]`` is a text, ``corpus.files`` lists names and sizes."""
+
+    def __init__(self, buffer: Any, index: dict[str, Any]) -> None:
+        self._buffer = buffer
+        entries = index["files"]
+        self._spans = {entry["name"]: (entry["start"], entry["stop"]) for entry in entries}
+        self._marks = {entry["name"]: entry["marks"] for entry in entries if entry.get("marks")}
+        self.files = [FileInfo(e["name"], e["kind"], e["chars"], e["lines"]) for e in entries]
+        self._numbers = {info.name: number for number, info in enumerate(self.files)}
+        self._starts = [0]
+        for info in self.files:
+            self._starts.append(self._starts[-1] + info.size)
+        self._cache: collections.OrderedDict[str, str] = collections.OrderedDict()
+        self._cached = 0
+
+    @classmethod
+    def from_texts(cls, texts: dict[str, str]) -> "Corpus":
+        """Make a corpus of texts by name."""
+        files, parts, start = [], [], 0
+        for name, text in texts.items():
+            data = text.encode("utf-8", "surrogatepass")
+            entry = {"name": name, "kind": "text", "start": start, "stop": start + len(data)}
+            files.append(entry | {"chars": len(text), "lines": count_lines(text)})
+            parts.append(data)
+            start += len(data)
+        return cls(b"".join(parts), {"files": files})
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the files, in order."""
+        return list(self._spans)
+
+    @property
+    def chars(self) -> int:
+        """The characters of all files together."""
+        return self._starts[-1]
+
+    def info(self, name: str) -> FileInfo:
+        """Return what is known of one file: name, kind, size in characters, lines."""
+        return self.files[self._numbers[self._known(name)]]
+
+    def raw(self, name: str) -> Any:
+        """Return the bytes of one file, UTF-8, without copying them."""
+        start, stop = self._spans[self._known(name)]
+        return memoryview(self._buffer)[start:stop]
+
+    def place(self, name: str, line: int) -> str | None:
+        """Return the page, sheet row or cell that a line of a converted file belongs to, such as "page 3"."""
+        return label(self._marks.get(name, ()), line)
+
+    def rows(self, name: str) -> list[Any]:
+        """Return the records of a CSV, TSV, JSON or JSONL file, tables as dicts by the names in their first line."""
+        text, kind = self[name], self.info(name).kind
+        ending = name.rpartition(".")[2].lower()
+        if kind in _SEPARATORS or ending in _SEPARATORS:
+            separator = _SEPARATORS[kind if kind in _SEPARATORS else ending]
+            return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+        if "jsonl" in (kind, ending) or ending == "ndjson":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        if "json" in (kind, ending):
+            value = json.loads(text)
+            return value if isinstance(value, list) else [value]
+        raise ValueError(f"{name!r} has no rows: it is no CSV, TSV, JSON or JSONL file")
+
+    def slice(self, start: int, end: int) -> Iterator[tuple[str, str]]:
+        """Yield (name, part) for the files that lie between two offsets of the whole corpus."""
+        first = max(0, bisect.bisect_right(self._starts, start) - 1)
+        for position in range(first, len(self.files)):
+            base = self._starts[position]
+            if base >= end:
+                return
+            part = self[self.files[position].name][max(0, start - base) : end - base]
+            if part:
+                yield self.files[position].name, part
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Yield (name, text) of each file."""
+        return ((name, self[name]) for name in self._spans)
+
+    def values(self) -> Iterator[str]:
+        """Yield the text of each file."""
+        return (self[name] for name in self._spans)
+
+    def keys(self) -> list[str]:
+        """The names of the files, in order."""
+        return list(self._spans)
+
+    def __getitem__(self, name: Any) -> str:
+        if isinstance(name, slice):
+            start, end, _ = name.indices(self.chars)
+            return "".join(part for _, part in self.slice(start, end))
+        if not isinstance(name, str):
+            raise KeyError(f"a corpus is indexed by file name, such as {self._some_name()!r}, not {name!r}")
+        if name in self._cache:
+            self._cache.move_to_end(name)
+            return self._cache[name]
+        return self._keep(name, str(self.raw(name), "utf-8", "surrogatepass"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._spans)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._spans
+
+    def __repr__(self) -> str:
+        plural = "" if len(self) == 1 else "s"
+        return f"Corpus({len(self):,} file{plural}, {self.chars:,} characters)"
+
+    def _known(self, name: str) -> str:
+        if name not in self._spans:
+            raise KeyError(f"no file {name!r} in the corpus{closest(name, self._spans)}")
+        return name
+
+    def _some_name(self) -> str:
+        return next(iter(self._spans), "README.md")
+
+    def _keep(self, name: str, text: str) -> str:
+        self._cache[name] = text
+        self._cached += text.__sizeof__()
+        while self._cached > _CACHED and len(self._cache) > 1:
+            self._cached -= self._cache.popitem(last=False)[1].__sizeof__()
+        return text
+
+
+def count_lines(text: str) -> int:
+    """Count lines; a last line without an end counts too."""
+    return text.count("\n") + (1 if text and not text.endswith("\n") else 0)
+
+
+def label(marks: Any, line: int) -> str | None:
+    """Return the label of the last mark at or before a line; a counted one goes on: "row 1", "row 2", …"""
+    at = bisect.bisect_right(marks, line, key=lambda mark: mark[0]) - 1
+    if at < 0:
+        return None
+    first, text, counted = marks[at]
+    return f"{text} {line - first + 1}" if counted else str(text)
+
+
+def closest(name: str, names: Iterable[str]) -> str:
+    """Return a hint that names what was probably meant, or nothing."""
+    near = difflib.get_close_matches(name, list(names)[:5000], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

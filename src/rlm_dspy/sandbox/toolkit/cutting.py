@@ -1,0 +1,165 @@
+"""Cutting texts into ranges, by size or by what they are made of, and the outline that such parts give."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .corpus import Corpus, count_lines
+from .matching import read
+
+Range = tuple[int, int]
+
+_LISTED = 200  # files that an outline names
+_PARTS = 12  # headings or definitions of one file among many
+_ALONE = 400  # headings or definitions of a file that stands alone
+
+_HEADING = re.compile(r"^(?P<marks>#{1,6})[ \t]+(?P<title>\S.*)$", re.M)
+_FENCE = re.compile(r"^ {0,3}(```|~~~)", re.M)
+_DEFINITION = re.compile(
+    r"""^(?:@\w.*\n)*(?P<line>
+        (?:export\s+|default\s+|pub(?:\([a-z]+\))?\s+|public\s+|private\s+|protected\s+|internal\s+|static\s+|final\s+
+           |abstract\s+|async\s+|unsafe\s+|inline\s+|extern\s+)*
+        (?:def|class|function|func|fn|interface|struct|enum|trait|impl|module|object|sub|namespace|record|union)
+        \b[ \t(<]*[\w.$:<]+.*)$""",
+    re.M | re.X,
+)
+
+
+def cut_lines(body: str, size: int, shared: int) -> list[Range]:
+    """Cut into ranges of ``size`` lines that share ``shared``."""
+    step = size - shared
+    starts, ends, line, place = [], [], 0, 0
+    while place < len(body):
+        if line % step == 0:
+            starts.append(place)
+        if line >= size and (line - size) % step == 0:
+            ends.append(place)
+        place = body.find("\n", place) + 1 or len(body)
+        line += 1
+    return list(zip(starts, [*ends, len(body)], strict=False))
+
+
+def cut_chars(body: str, size: int, shared: int) -> list[Range]:
+    """Cut into ranges of ``size`` characters that share ``shared``."""
+    last = max(1, len(body) - shared) if body else 0  # a chunk that starts here or later would add nothing
+    return [(start, min(start + size, len(body))) for start in range(0, last, size - shared)]
+
+
+def cut_paragraphs(body: str, size: int, shared: int) -> list[Range]:
+    """Pack whole paragraphs, each with the blank lines after it; cut one that is longer than a chunk."""
+    length, start, ranges = size - shared, 0, []
+    while start < len(body):
+        stop = _paragraph_stop(body, start, start + length)
+        ranges.append((max(0, start - shared), stop))
+        start = stop
+    return ranges
+
+
+def _paragraph_stop(body: str, start: int, most: int) -> int:
+    if most >= len(body):
+        return len(body)
+    blank = body.rfind("\n\n", start, most)
+    if blank >= 0:
+        stop = blank + 2
+        while stop < most and body[stop] == "\n":
+            stop += 1
+        return stop
+    half = start + (most - start) // 2
+    places = (body.rfind(mark, half, most) + len(mark) for mark in ("\n", ". ", " "))
+    return next((place for place in places if place > half), most)
+
+
+def cut_headings(body: str, size: int, shared: int) -> list[Range]:
+    """Cut before each Markdown heading, whatever the size."""
+    return _between([start for start, _ in headings(body)], len(body))
+
+
+def cut_definitions(body: str, size: int, shared: int) -> list[Range]:
+    """Cut before each top-level definition of a program, whatever the size."""
+    return _between([start for start, _ in definitions(body)], len(body))
+
+
+def _between(starts: Sequence[int], stop: int) -> list[Range]:
+    edges = sorted({0, stop, *starts})
+    return list(itertools.pairwise(edges))
+
+
+CUTTERS: dict[str, Callable[[str, int, int], list[Range]]] = {
+    "lines": cut_lines,
+    "chars": cut_chars,
+    "paragraphs": cut_paragraphs,
+    "headings": cut_headings,
+    "definitions": cut_definitions,
+}
+
+
+def cut_by(function: Callable[[str], Iterable[Any]], body: str) -> list[Range]:
+    """Cut as a function says, which returns ranges, or the offsets where parts begin.
+
+    Raises:
+        ValueError: it returned something else.
+    """
+    parts = list(function(body))
+    if all(isinstance(part, int) and 0 <= part <= len(body) for part in parts):
+        return _between(parts, len(body))
+    ranges = [tuple(part) for part in parts if isinstance(part, (tuple, list)) and len(part) == 2]
+    right = [(a, b) for a, b in ranges if isinstance(a, int) and isinstance(b, int) and 0 <= a <= b <= len(body)]
+    if len(right) < len(parts):
+        raise ValueError("a chunk function takes the text and returns (start, end) pairs in it, or offsets to cut at")
+    return right
+
+
+def headings(body: str) -> list[tuple[int, str]]:
+    """Return (offset, heading as written) of the Markdown headings that are not in a code block."""
+    found = [(match.start(), match[0].strip()) for match in _HEADING.finditer(body)]
+    if not found:
+        return []
+    fences = [match.start() for match in _FENCE.finditer(body)]
+    blocks = list(zip(fences[::2], [*fences[1::2], len(body)], strict=False))
+    return [one for one in found if not any(low < one[0] < high for low, high in blocks)]
+
+
+def definitions(body: str) -> list[tuple[int, str]]:
+    """Return (offset, first line) of the top-level definitions of a program in one of the usual languages."""
+    return [(match.start(), match["line"].strip()) for match in _DEFINITION.finditer(body)]
+
+
+def outlined(data: Any, names: Sequence[Any]) -> str:
+    """Return the tree of files with their sizes, headings and top-level definitions, as much as fits a screen."""
+    most = _ALONE if len(names) == 1 else _PARTS
+    lines: list[str] = []
+    folder = ""
+    for name in names[:_LISTED]:
+        if name is not None:
+            above, _, last = str(name).rpartition("/")
+            if above != folder:
+                lines.append(f"{above or '.'}/")
+                folder = above
+            lines.append(f"{'  ' if above else ''}{last}: {_sizes(data, name)}")
+        parts = _parts(str(name or ""), read(data, name))
+        lines += [f"    {line:,}: {title[:120]}" for line, title in parts[:most]]
+        if len(parts) > most:
+            lines.append(f"    … {len(parts) - most:,} more; outline(source={str(name)!r}) shows them")
+    if len(names) > _LISTED:
+        lines.append(f"… {len(names) - _LISTED:,} more files; narrow by source=")
+    return "\n".join(lines) or "(no files)"
+
+
+def _sizes(data: Any, name: Any) -> str:
+    body = data.info(name) if isinstance(data, Corpus) else None
+    chars, lines = (body.size, body.lines) if body else (len(read(data, name)), count_lines(read(data, name)))
+    return f"{lines:,} lines, {chars:,} characters"
+
+
+def _parts(name: str, body: str) -> list[tuple[int, str]]:
+    """The headings of prose, else the definitions of a program, each with its line."""
+    program = name.lower().endswith((".py", ".pyi", ".sh", ".rb", ".pl", ".r", ".yaml", ".yml", ".toml"))
+    found = [] if program else headings(body)
+    found = found or definitions(body)
+    line, place, parts = 1, 0, []
+    for start, title in found:
+        line += body.count("\n", place, start)
+        place = start
+        parts.append((line, title))
+    return parts

@@ -1,0 +1,102 @@
+"""Regular expressions as Python reads them, run by google-re2 over bytes where both mean the same.
+
+RE2 takes time linear in the text whatever the pattern. It has no look-around and no back-references, and its
+classes are ASCII; a pattern that would mean something else there is left to ``re``, under the cell's time limit.
+"""
+
+import functools
+import re
+from typing import Any
+
+try:
+    import re2
+except ImportError:  # an extra; without it all patterns go to re
+    re2 = None
+
+_KNOWN_FLAGS = re.M | re.I | re.S | re.U
+
+# What may make a pattern that begins with ".*" match elsewhere than from a line's start, or over its end.
+_ACROSS_LINES = re.compile(r"^\.\*[?+{]|\||\(\?|\[\^|\n|\\[\dnsWDxuUN]")
+
+# Python's classes in RE2's words: for ASCII text, and for any text.
+_ASCII = {"d": "0-9", "w": "0-9A-Za-z_", "s": r"\t-\r\x1c-\x1f "}
+_UNICODE = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": r"\t-\r\x1c-\x1f \x{85}\p{Z}"}
+
+
+def compiled(pattern: Any, ignore_case: bool) -> "re.Pattern[str]":
+    """Compile a pattern, in which ^ and $ mean lines, or say what is wrong with it."""
+    if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
+        return pattern
+    if not isinstance(pattern, str) or not pattern:
+        raise ValueError(f"pattern must be a non-empty string or a compiled regular expression, not {pattern!r}")
+    try:
+        return re.compile(pattern, re.M | (re.I if ignore_case else 0))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"bad regular expression {pattern[:200]!r}: {error}; use re.escape() for plain text") from None
+
+
+def slow(expression: "re.Pattern[str]") -> "re.Pattern[str]":
+    """Return the expression for ``re``: a leading ".*" matches from a line's start or not at all, so it is said."""
+    text = expression.pattern
+    anchored = text.startswith(".*") and expression.flags & re.M and not _ACROSS_LINES.search(text)
+    return re.compile("^" + text, expression.flags) if anchored else expression
+
+
+def fast(expression: "re.Pattern[str]", ascii_only: bool) -> Any:
+    """Return an RE2 expression that finds the same in UTF-8 bytes, or None if there is none."""
+    return _translated(expression.pattern, expression.flags, ascii_only) if re2 is not None else None
+
+
+@functools.lru_cache(maxsize=64)
+def _translated(pattern: str, flags: int, ascii_only: bool) -> Any:
+    if flags & ~_KNOWN_FLAGS or (not flags & re.M and "$" in pattern):
+        return None
+    translated = _rewritten(pattern, _ASCII if ascii_only else _UNICODE)
+    if translated is None:
+        return None
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = 64 << 20
+    letters = "".join(letter for letter, flag in (("i", re.I), ("m", re.M), ("s", re.S)) if flags & flag)
+    try:
+        return re2.compile(f"(?{letters}){translated}" if letters else translated, options)
+    except (re2.error, UnicodeEncodeError):
+        return None
+
+
+def _rewritten(pattern: str, classes: dict[str, str]) -> str | None:
+    """Spell out \\d, \\w and \\s; None for what RE2 would silently read in another way."""
+    out: list[str] = []
+    place, inside = 0, False
+    while place < len(pattern):
+        char, after = pattern[place], pattern[place + 1 : place + 2]
+        if char == "\\":
+            piece = _escape(after, inside, classes)
+            if piece is None:
+                return None
+            out.append(piece)
+            place += 2
+            continue
+        if inside and char == "]" and out[-1] not in ("[", "[^"):
+            inside = False
+        elif inside and char == "[":
+            char = "\\["  # RE2 would take [[:alpha:]] for a class
+        elif not inside and char == "[":
+            inside = True
+            if after == "^":
+                char, place = "[^", place + 1
+        elif not inside and char == "{" and after == ",":
+            return None  # {,3} is plain text to RE2
+        out.append(char)
+        place += 1
+    return "".join(out)
+
+
+def _escape(letter: str, inside: bool, classes: dict[str, str]) -> str | None:
+    if letter in classes:
+        return classes[letter] if inside else f"[{classes[letter]}]"
+    if letter.lower() in classes:
+        return None if inside else f"[^{classes[letter.lower()]}]"
+    if letter in "bB" and (inside or classes is _UNICODE):
+        return None  # RE2's word boundaries are those of ASCII
+    return "\\" + letter

@@ -1,0 +1,157 @@
+"""Runs the attack corpus inside sandboxes beside four canaries and tells what was exposed or died.
+
+As a script it first becomes an ordinary user: ``python corpus.py FOLDER``, where FOLDER holds a Python and the
+worker's files that this user can read.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rlm_dspy.sandbox import Sandbox, cell
+
+sys.path.insert(0, str(Path(__file__).parent))
+from attacks import ATTACKS, PRELUDE
+
+SECRET = "SECRET-" + os.urandom(8).hex()
+TIMEOUT = 0.4
+NOBODY = 65534
+
+
+@dataclass
+class Result:
+    """What the whole corpus came to."""
+
+    user: int
+    payloads: int = 0
+    problems: list[str] = field(default_factory=list)
+    kinds: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Canaries:
+    """A file, a listener and a process that must not notice anything; the secret is in all, and in the environment."""
+
+    file: Path
+    listener: socket.socket
+    victim: subprocess.Popen
+
+    def variables(self):
+        return {
+            "canary": str(self.file),
+            "port": self.listener.getsockname()[1],
+            "victim": self.victim.pid,
+            "host": os.getpid(),
+        }
+
+    def harmed(self):
+        if self.victim.poll() is not None:
+            return "the victim died"
+        if not self.file.exists() or self.file.read_text() != SECRET or sorted(os.listdir(self.file.parent)) != ["canary"]:
+            return "the file was touched"
+        if self.file.stat().st_mode & 0o777 != 0o666:
+            return "the file's mode was changed"
+        try:
+            self.listener.accept()
+        except BlockingIOError:
+            return None
+        return "the listener was reached"
+
+
+@contextmanager
+def canaries():
+    os.environ["CANARY"] = SECRET
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as listener:
+        os.chmod(folder, 0o777)
+        file = Path(folder, "canary")
+        file.write_text(SECRET)
+        file.chmod(0o666)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        victim = subprocess.Popen(["sleep", "1000"], env={"CANARY": SECRET})
+        try:
+            yield Canaries(file, listener, victim)
+        finally:
+            victim.kill()
+            victim.wait()
+            del os.environ["CANARY"]
+
+
+def attack(name, code, planted, **options):
+    """Run one payload in a sandbox of its own; return (what went wrong, how the cell ended)."""
+    tools = {"tool": lambda *a, **k: 1, "slow": lambda: time.sleep(0.05)}
+    with Sandbox(tools=tools, memory_mb=128, max_output_chars=20_000, timeout=5.0, **options) as sandbox:
+        sandbox.run("kept = 'kept'", planted.variables())
+        done = sandbox.run(PRELUDE + code, timeout=TIMEOUT)
+        shown = f"{done.text}{done.final!r}"
+        if SECRET in shown:
+            return "the secret was shown", done.kind
+        if "DONE" in done.stdout:
+            return f"it succeeded: {done.stdout[:80]!r}", done.kind
+        if len(shown) > 100_000:
+            return "the output is too long", done.kind
+        after = sandbox.run("print(6 * 7)")
+        if after.stdout != "42\n" and done.exception is None and "globals" not in name:
+            after = sandbox.run("print(6 * 7)")
+        if "42" not in after.stdout and sandbox.run("6 * 7").value != "42" and sandbox.run("6 * 7").value != "42":
+            return f"the session did not go on: {after.text[:300]!r}", done.kind
+    return None, done.kind
+
+
+def hurry():
+    """Wait less for what will not come; only the speed of refusals depends on these."""
+    cell.GRACE_SECONDS = 0.3
+    cell.COPY_SECONDS = cell.LATE_SECONDS = 1.0
+
+
+def run_all(**options):
+    """Run every payload and return the result."""
+    result = Result(os.getuid())
+    lock = threading.Lock()
+    with canaries() as planted:
+
+        def one(item):
+            name, code = item
+            wrong, kind = attack(name, code, planted, **options)
+            with lock:
+                result.payloads += 1
+                result.kinds[kind] = result.kinds.get(kind, 0) + 1
+                harm = planted.harmed()
+                for problem in (wrong, harm):
+                    if problem:
+                        result.problems.append(f"{name}: {problem}")
+
+        items = [(f"{group}/{name}", code) for group, cells in ATTACKS.items() for name, code in cells.items()]
+        with ThreadPoolExecutor(6) as executor:
+            list(executor.map(one, items))
+    return result
+
+
+def become_nobody(folder):
+    """Drop to an ordinary user who can read only what was put into ``folder`` for it."""
+    from rlm_dspy.sandbox import zygote
+
+    zygote._compile_worker = lambda: None
+    zygote.FOLDER = Path(folder, "sandbox")
+    sys.executable = next(str(path) for path in Path(folder, "bin").iterdir())
+    os.environ["HOME"] = tempfile.gettempdir()
+    os.chdir("/")
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+if __name__ == "__main__":
+    hurry()
+    become_nobody(sys.argv[1])
+    print(json.dumps(run_all().__dict__))

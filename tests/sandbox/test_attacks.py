@@ -1,0 +1,59 @@
+"""No payload of the attack corpus reaches a file, the network, a process, a secret or the host."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+from sandbox import corpus
+from sandbox.attacks import ATTACKS
+
+import rlm_dspy.sandbox
+from rlm_dspy.sandbox import cell
+
+USERS = ["root", "nobody"] if os.geteuid() == 0 else ["myself"]
+LEFT_OUT = ("test", "site-packages", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "pydoc_data", "config-*")
+
+
+def test_the_corpus_is_large_and_broad():
+    assert len(ATTACKS) >= 10
+    assert sum(map(len, ATTACKS.values())) >= 150
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_nothing_escapes(user, monkeypatch):
+    for name in ("GRACE_SECONDS", "COPY_SECONDS", "LATE_SECONDS"):
+        monkeypatch.setattr(cell, name, getattr(cell, name))
+    corpus.hurry()
+    result = _as_nobody() if user == "nobody" else corpus.run_all().__dict__
+    assert result["problems"] == []
+    assert result["payloads"] == sum(map(len, ATTACKS.values()))
+    assert (result["user"] == 0) == (user == "root")
+
+
+def _as_nobody():
+    """Run the corpus in a process of an ordinary user, from a Python and a worker that it can read."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a folder that only root may enter
+        folder = Path(name)
+        folder.chmod(0o755)
+        _copy_python(folder)
+        shutil.copytree(Path(rlm_dspy.sandbox.__file__).parent, folder / "sandbox")
+        for path in [*folder.rglob("*")]:
+            path.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, corpus.__file__, str(folder)], capture_output=True, text=True, timeout=120, check=False
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _copy_python(folder):
+    library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
+    shutil.copytree(library, folder / "lib" / library.name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    (folder / "bin").mkdir()
+    shutil.copy(Path(sys.executable).resolve(), folder / "bin")
