@@ -16,7 +16,7 @@ _ALLOWED = """
     concurrent configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib email
     encodings enum errno fnmatch fractions functools gc graphlib gzip hashlib heapq hmac html inspect io
     itertools json keyword linecache locale logging lzma math numbers operator pathlib pickle posixpath pprint
-    pydantic queue quopri random re re2 reprlib secrets shlex statistics string stringprep struct sys textwrap threading
+    queue quopri random re re2 reprlib secrets shlex statistics string stringprep struct sys textwrap threading
     time token tokenize tomllib traceback types typing unicodedata urllib uuid warnings weakref xml zlib
 """
 ALLOWED = frozenset(_ALLOWED.split())

@@ -65,8 +65,11 @@ def _build(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, coun
     page = mmap.PAGESIZE
     size = -(-(chars + 1) * width // page) * page
     none = ctypes.c_void_p(-1).value
-    base = libc.mmap(None, page + size, mmap.PROT_READ | mmap.PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | 0x4000, -1, 0)
+    base = libc.mmap(None, page + size, 0, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)  # counts against no limit
     if base is None or base == none:
+        return None
+    writable = mmap.PROT_READ | mmap.PROT_WRITE
+    if libc.mmap(base, page, writable, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != base:
         return None
     data = libc.mmap(base + page, size, mmap.PROT_READ, MAP_SHARED | MAP_FIXED, descriptor, 0)
     if data != base + page:

@@ -1,0 +1,158 @@
+"""Every limit has its effect and its sentence."""
+
+import pytest
+
+from rlm_dspy.errors import ConfigurationError, SandboxError
+from rlm_dspy.sandbox import Sandbox, cell
+
+
+def test_a_cell_that_runs_too_long_is_told_so(sandbox):
+    done = sandbox.run("print('begun')\nwhile True: pass", timeout=0.2)
+    assert done.timed_out
+    assert done.stdout == "begun\n"
+    assert "longer than 0.2 s" in done.text
+    assert 'File "<cell 1>", line 2' in done.exception
+
+
+def test_time_in_host_functions_is_not_charged():
+    import time
+
+    with Sandbox(tools={"slow": lambda: time.sleep(0.4)}, timeout=0.25) as sandbox:
+        done = sandbox.run("slow()\nslow()\nprint('end')")
+    assert done.stdout == "end\n"
+    assert done.seconds < 0.25
+
+
+def test_processor_time_is_limited_too(sandbox, monkeypatch):
+    monkeypatch.setattr("rlm_dspy.sandbox.interpreter.CPU_FACTOR", 0)
+    done = sandbox.run("while True: pass", timeout=20)
+    assert done.timed_out
+    assert "processor time" in done.text
+
+
+def test_memory_is_limited_and_the_model_told_how_much():
+    with Sandbox(memory_mb=64) as sandbox:
+        done = sandbox.run("x = bytearray(100 << 20)")
+        assert done.kind == "memory"
+        assert "64 MB" in done.text
+        assert sandbox.run("x = bytearray(30 << 20); len(x)").value == str(30 << 20)
+
+
+def test_a_large_context_does_not_count_as_memory():
+    with Sandbox(memory_mb=32) as sandbox:
+        assert sandbox.run("len(text), text.count('y')", {"text": "xy" * (40 << 20)}).value == f"({80 << 20}, {40 << 20})"
+
+
+def test_long_output_keeps_its_head_and_tail_and_tells_the_true_length():
+    with Sandbox(max_output_chars=1000) as sandbox:
+        done = sandbox.run("for i in range(100000): print(i)")
+    assert done.truncated
+    assert len(done.stdout) <= 1000
+    assert done.stdout.startswith("0\n1\n")
+    assert done.stdout.endswith("99999\n")
+    assert "588,890 characters" in done.stdout
+
+
+@pytest.mark.parametrize("cap", [1, 10, 99, 100, 101])
+def test_even_the_shortest_cap_holds_with_its_marker(cap):
+    with Sandbox(max_output_chars=cap) as sandbox:
+        done = sandbox.run("print('x' * 10000)\n'y' * 10000")
+    assert len(done.stdout) <= cap
+    assert len(done.value) <= cap
+    assert done.truncated
+
+
+def test_ten_gigabytes_of_output_cost_no_more_than_the_cap(sandbox):
+    done = sandbox.run("s = 'x' * 10**8\nfor _ in range(100): print(s)")
+    assert "10,000,000,100 characters" in done.stdout
+    assert len(done.stdout) <= 100_000
+
+
+def test_a_submitted_value_may_be_large_but_not_giant(sandbox):
+    assert len(sandbox.run("SUBMIT('x' * (10 << 20))").final["output"]) == 10 << 20
+    assert "the limit is" in sandbox.run("SUBMIT('x' * (20 << 20))").exception
+
+
+def test_threads_are_limited(sandbox):
+    code = "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
+    assert "the limit is 64" in sandbox.run(code).exception
+
+
+def test_too_many_names_are_remarked_on(sandbox):
+    assert "names" in sandbox.run("for i in range(11000): globals()[f'n{i}'] = i").note
+
+
+def test_recursion_ends_in_an_error_the_model_can_read(sandbox):
+    done = sandbox.run("def f(n): return f(n + 1)\nf(0)")
+    assert "RecursionError" in done.exception
+    assert len(done.exception) < 3000
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1}, {"memory_mb": 1}, {"max_output_chars": 0},
+                                     {"isolation": "weak"}, {"checkpoint": "sometimes"}, {"tools": {"a b": print}},
+                                     {"tools": {"SUBMIT": print}}])
+def test_senseless_settings_are_refused_at_once(options):
+    with pytest.raises(ConfigurationError):
+        Sandbox(**options)
+
+
+def test_a_tool_and_a_variable_cannot_share_a_name():
+    with Sandbox(tools={"a": print}) as sandbox, pytest.raises(ConfigurationError, match="'a'"):
+        sandbox.run("1", {"a": 1})
+
+
+def test_a_sandbox_that_was_shut_down_says_so(sandbox):
+    sandbox.shutdown()
+    sandbox.shutdown()
+    with pytest.raises(SandboxError, match="shut down"):
+        sandbox.run("1")
+
+
+@pytest.mark.parametrize(("code", "told"), [
+    ("open('/etc/passwd', 'r')", "not allowed"),
+    ("import os", "not allowed"),
+    ("import subprocess", "not allowed"),
+    ("x = input('?')", "not allowed"),
+    ("if True:\n    import os", "not allowed"),
+    ("f = open\nf('/etc/passwd')", "not allowed"),
+    ("exec('import os')", "not allowed"),
+    ("breakpoint()", "not allowed"),
+])
+def test_what_cannot_work_is_told_in_words(sandbox, code, told):
+    assert told in sandbox.run(code).exception.lower()
+
+
+def test_harmless_imports_work(sandbox):
+    from rlm_dspy.sandbox.worker import modules
+
+    names = sorted(modules.ALLOWED - {"re2", "asyncio"})
+    failed = sandbox.run("failed = []\n" + "\n".join(
+        f"try:\n import {name}\nexcept ImportError as e: failed.append(({name!r}, str(e)))" for name in names) + "\nfailed")
+    assert failed.value == "[]"
+    used = sandbox.run(
+        "import asyncio, hashlib, csv, io, difflib, zlib, uuid, decimal, xml.etree.ElementTree as E, html, email.message\n"
+        "import datetime, statistics, fractions, secrets, logging, urllib.parse, tomllib, lzma, bz2, gzip, pickle\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "assert hashlib.sha256(b'x').hexdigest()[:4] == '2d71'\n"
+        "assert datetime.datetime.strptime('2020-01-02', '%Y-%m-%d').year == 2020\n"
+        "assert E.fromstring('<a><b/></a>')[0].tag == 'b'\n"
+        "assert list(ThreadPoolExecutor(4).map(str, range(3))) == ['0', '1', '2']\n"
+        "assert 'straße'.encode('cp1252') and 'x'.encode('idna') and 'a'.encode('utf-16')\n"
+        "assert zlib.decompress(zlib.compress(b'x')) == b'x' and lzma.decompress(lzma.compress(b'x')) == b'x'\n"
+        "logging.warning('seen')\nasync def f(): return 5\nprint(await f())")
+    assert used.exception is None, used.text
+    assert used.stdout == "5\n"
+
+
+def test_a_host_path_in_a_tools_error_does_not_reach_the_model():
+    def tool():
+        raise ValueError("cannot read /root/secret/place/data.txt now")
+
+    with Sandbox(tools={"tool": tool}) as sandbox:
+        done = sandbox.run("tool()")
+    assert "ValueError: cannot read …/data.txt now" in done.exception
+    assert "secret" not in done.text
+
+
+def test_the_grace_is_short():
+    assert cell.GRACE_SECONDS <= 1

@@ -1,0 +1,109 @@
+"""The session's names survive whatever a cell does."""
+
+import pytest
+
+from rlm_dspy.errors import SandboxDiedError
+from rlm_dspy.sandbox import Sandbox, cell
+
+OS = "import sys; os = sys.modules['os']; "
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch):
+    monkeypatch.setattr(cell, "GRACE_SECONDS", 0.3)
+
+
+def test_names_assigned_before_an_exception_stay(sandbox):
+    sandbox.run("a = 1\nb = 2\n1/0\nc = 3")
+    assert sandbox.run("a + b, 'c' in globals()").value == "(3, False)"
+
+
+BAD = {
+    "exit": "exit()",
+    "system exit": "raise SystemExit(3)",
+    "os exit": OS + "os._exit(0)",
+    "kill": OS + "os.abort()",
+    "segfault": "import sys; sys.modules['rlm_worker.confine'].ctypes.string_at(0)",
+    "hang": "while True: pass",
+    "hang that catches all": "while True:\n try:\n  while True: pass\n except BaseException: pass",
+    "hang in C": "sum(range(10**12))",
+    "power": "10**10**8",
+    "memory": "'a' * 10**10",
+    "slow memory": "x = []\nwhile True: x.append('y' * 10**6)",
+    "recursion": "def f(): f()\nf()",
+    "C stack": "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nrepr(x)",
+    "closed descriptors": OS + "os.closerange(0, 64)",
+    "cleared modules": "import sys\nsys.modules.clear()",
+    "odd exception": "class E(BaseException):\n def __str__(self): raise self\nraise E",
+    "syntax": "def",
+    "forbidden": "import os",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_the_next_cell_sees_the_names_of_before(name):
+    with Sandbox(timeout=0.4, memory_mb=64) as sandbox:
+        sandbox.run("kept = ['before']\ndef twice(x): return x * 2")
+        bad = sandbox.run(BAD[name])
+        assert bad.exception is not None or name == "cleared modules"
+        assert sandbox.run("twice(kept)", timeout=5).value == "['before', 'before']"
+        assert sandbox.run("kept.append(1); kept", timeout=5).value == "['before', 1]"
+
+
+def test_a_long_row_of_crashes_loses_nothing(sandbox):
+    sandbox.run("n = 0")
+    for count in range(1, 8):
+        sandbox.run("n += 1")
+        assert "put back" in sandbox.run(OS + "n = 'lost'; os._exit(1)").note
+        assert sandbox.run("n").value == str(count)
+
+
+def test_inputs_and_tools_are_there_after_a_rollback_and_after_a_restart():
+    for checkpoint in ("auto", "never"):
+        with Sandbox(tools={"tool": lambda: "told"}, checkpoint=checkpoint, main="text") as sandbox:
+            text = "some text " * 10_000
+            sandbox.run("x = 1", {"text": text})
+            done = sandbox.run(OS + "os._exit(1)", {"more": "given with the crash"})
+            assert done.kind == ("died" if checkpoint == "never" else "error")
+            seen = sandbox.run("len(text), tool(), P == text, more", {"text": text, "more": "given again"})
+            assert seen.value == "(100000, 'told', True, 'given again')"
+
+
+def test_without_checkpoints_the_model_is_told_that_all_is_lost():
+    with Sandbox(checkpoint="never") as sandbox:
+        sandbox.run("x = 1")
+        done = sandbox.run(OS + "os._exit(1)")
+        assert "every other name is lost" in done.text
+        assert "NameError" in sandbox.run("x").exception
+
+
+def test_execute_ends_the_session_when_its_state_is_lost():
+    sandbox = Sandbox(checkpoint="never")
+    sandbox.execute("x = 1")
+    with pytest.raises(SandboxDiedError):
+        sandbox.execute(OS + "os._exit(1)")
+
+
+def test_always_keeps_a_copy_even_after_a_cell_that_only_looks():
+    with Sandbox(checkpoint="always") as sandbox:
+        sandbox.run("x = []")
+        first = sandbox._link.standby.pid
+        sandbox.run("x")
+        assert sandbox._link.standby.pid != first
+
+
+def test_auto_keeps_its_copy_when_a_cell_only_looks(sandbox):
+    sandbox.run("x = []")
+    first = sandbox._link.standby.pid
+    sandbox.run("print(x, len(x))")
+    assert sandbox._link.standby.pid == first
+    sandbox.run("x.append(1)")
+    assert sandbox._link.standby.pid != first
+
+
+def test_the_hash_seed_and_random_numbers_are_the_same_in_every_session():
+    def look():
+        with Sandbox() as sandbox:
+            return sandbox.run("import random\nhash('a'), random.random(), {'b', 'c', 'd'}, object()").value
+
+    assert look() == look()
