@@ -1,7 +1,6 @@
 """The text tools of the REPL, run as they are in a worker: over one namespace."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,8 @@ from hypothesis import strategies as st
 
 from rlm_dspy.sandbox import toolkit
 from rlm_dspy.sandbox.toolkit import Corpus, bind
+from rlm_dspy.sandbox.toolkit import corpus as handle
+from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, edge
 
 LINES = "\n".join(f"line {number}" for number in range(100))
 FILES = {
@@ -87,7 +88,7 @@ def test_every_tool_says_its_use_in_one_line():
 
 def test_the_file_runs_as_plain_source_in_any_interpreter():
     namespace: dict[str, Any] = {"context": "one two"}
-    exec(Path(toolkit.__file__).read_text(), namespace)
+    exec(toolkit.source(), namespace)
     namespace["bind"](namespace, "context")
     assert namespace["search"]("two")[0]["line"] == 1
     assert repr(namespace["Corpus"].from_texts({"a": "b"}).files[0]).startswith("FileInfo(name='a'")
@@ -301,7 +302,7 @@ def test_search_passages_are_true_and_compact(text, query):
 
 @given(st.text("ab \n", max_size=4000))
 def test_passages_tile_the_text(text):
-    edges = [toolkit._edge(text, at) for at in range(len(text) // toolkit._PASSAGE + 2)]
+    edges = [edge(text, at) for at in range(len(text) // PASSAGE + 2)]
     assert edges == sorted(edges)
     assert (edges[0], edges[-1]) == (0, len(text))
 
@@ -352,7 +353,7 @@ def test_a_corpus_over_bytes_is_the_texts_it_was_made_of(texts, start, end):
 
 
 def test_a_corpus_keeps_only_so_many_decoded_bytes(monkeypatch):
-    monkeypatch.setattr(toolkit, "_CACHED", 10)
+    monkeypatch.setattr(handle, "_CACHED", 10)
     corpus = Corpus.from_texts({str(n): "12345678" for n in range(5)})
     assert "".join(corpus.values()) == "12345678" * 5
     assert list(corpus._cache) == ["4"]
