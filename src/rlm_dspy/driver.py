@@ -36,6 +36,8 @@ EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
 UNPLACED = {"match": None, "start": None, "end": None, "line": None}  # what a model claims of a place is not kept
 OVERHEAD = 1_000  # tokens of instructions around what a prompt shows
 QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
+SMALL_CALLS = 16  # sub-calls of a run steered by a small model, which storms otherwise
+SMALL_REPLY = 2_048  # tokens of its replies
 STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
 # Told of the events of every run in the current context; ``RLM.stream`` sets it.
 WATCHER: ContextVar[Callable[[Event], None] | None] = ContextVar("rlm_dspy_watcher", default=None)
@@ -56,18 +58,23 @@ class Session:
         self.signature = signature
         self.values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
         self.main = main_context(self.values)
-        self.ledger: Ledger = Ledger(rlm.budget, parent.ledger if parent else None)
+        # A child answers for the sub-model.
+        self.lm = (parent.subcalls.lm if parent else None) or rlm.generate_action.lm
+        chosen = self.lm or dspy.settings.lm
+        self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
+        self.calls = min(rlm.budget.max_llm_calls, SMALL_CALLS) if self.small else rlm.budget.max_llm_calls
+        budget = rlm.budget.model_copy(update={"max_llm_calls": self.calls})
+        self.ledger: Ledger = Ledger(budget, parent.ledger if parent else None)
         self.stop: threading.Event | None = parent.stop if parent else rlm.stop
         watcher = parent._on_event if parent else rlm.on_event or WATCHER.get()
         self._on_event: Callable[[Event], None] | None = watcher
-        # A child answers for the sub-model; its last call is reserved before its first, so that it can always answer.
-        self.lm = (parent.subcalls.lm if parent else None) or rlm.generate_action.lm
+        # A child's last call is reserved before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
         self.subcalls: SubCalls = SubCalls(rlm.sub_lm or self.lm, self.ledger, self.patience, self._spent)
         self.recursion = Recursion(
             self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values)
         )
-        self.room = windows.characters(self.lm or dspy.settings.lm)
+        self.room = windows.characters(chosen)
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self._lock = threading.Lock()
@@ -184,6 +191,8 @@ class Session:
         ]
         history = dspy.History(messages=turns)
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
+        if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
+            inputs["config"] = {"max_tokens": SMALL_REPLY}
         return self.rlm.generate_action, self._with_lm(inputs)
 
     def _with_lm(self, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +205,9 @@ class Session:
             current = rlm.generate_action.signature
             text = prompts.protocol(
                 self.signature,
-                calls=rlm.budget.max_llm_calls,
+                calls=self.calls,
+                room=windows.characters(self.subcalls.lm),
+                small=self.small,
                 recursion=self.ledger.depth < self.ledger.root.budget.max_depth,
                 tools=rlm.tools,
                 toolkit=self.main is not None,

@@ -8,7 +8,6 @@ the REPL, ``trajectory`` and ``final_reasoning`` on the prediction. The idea is 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +21,14 @@ from dspy.primitives.code_interpreter import (
     _validate_interpreter_factory,
     resolve_interpreter_factory,
 )
-from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy import loop, prompts, waiting
+from rlm_dspy import loop, prompts
 from rlm_dspy.context import Context
 from rlm_dspy.driver import WATCHER, Session
-from rlm_dspy.errors import BudgetExceededError, ConfigurationError
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.failures import translated
-from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
+from rlm_dspy.loop import Execute
+from rlm_dspy.performing import aask, ask, execute, in_thread
 from rlm_dspy.predictor import Predictor
 from rlm_dspy.record import Event, Run
 from rlm_dspy.recursion import Child
@@ -59,6 +58,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         on_limit: ``"extract"`` answers from the trajectory when a limit ends the run, ``"raise"`` raises.
         depth_policy: below ``max_depth``, ``"plain"`` answers by plain calls, ``"raise"`` refuses.
         max_concurrency: sub-calls in flight at once, over the whole tree.
+        profile: ``"small"`` for models of at most 14B weights or 16K tokens of window (a shorter protocol with an
+            example, fewer sub-calls, capped replies), ``"standard"``, or ``"auto"`` to go by the model.
         on_event: called with each :class:`rlm_dspy.record.Event` of the run.
 
     Raises:
@@ -87,6 +88,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         on_limit: Literal["extract", "raise"] = "extract",
         depth_policy: Literal["plain", "raise"] = "plain",
         max_concurrency: int = 8,
+        profile: Literal["auto", "small", "standard"] = "auto",
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         super().__init__()
@@ -94,6 +96,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
             _validate_interpreter_factory(interpreter_factory)
         if on_limit not in ("extract", "raise"):
             raise ConfigurationError(f"on_limit must be 'extract' or 'raise', not {on_limit!r}")
+        if profile not in ("auto", "small", "standard"):
+            raise ConfigurationError(f"profile must be 'auto', 'small' or 'standard', not {profile!r}")
         if depth_policy not in ("plain", "raise"):
             raise ConfigurationError(f"depth_policy must be 'plain' or 'raise', not {depth_policy!r}")
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
@@ -113,6 +117,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         self.sub_lm = sub_lm
         self.on_limit = on_limit
         self.depth_policy = depth_policy
+        self.profile = profile
         self.on_event = on_event
         self.stop: threading.Event | None = None  # set it to end the run with the best answer so far
         self._interpreter_factory = interpreter_factory
@@ -293,96 +298,6 @@ def chosen_factory(
     _validate_interpreter_factory(chosen)
     factory: Callable[[], CodeInterpreter] = chosen
     return factory
-
-
-def execute(session: Session, repl: Repl, need: Execute) -> Observation:
-    """Run a cell, and interrupt it when the run's time is over or its caller stops it."""
-    patience = session.patience()
-    if patience.endless:
-        return repl.run(need.code, variables=need.variables)
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(waiting.POLL):
-            try:
-                patience.check()
-            except waiting.Interrupted:
-                repl.interrupt()
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True, name="rlm-watch")
-    watcher.start()
-    try:
-        return repl.run(need.code, variables=need.variables)
-    finally:
-        done.set()
-        watcher.join()
-
-
-def ask(session: Session, need: Ask | Extract) -> Reply | str:
-    """Call a predictor; the name of a limit comes back if one refuses or ends the call."""
-    predictor, inputs = session.request(need)
-    # A streamed reply must be sent from this very thread.
-    patience = waiting.Patience(None, None) if dspy.settings.send_stream else session.patience(need)
-    session.emit("step", "")
-    try:
-        with session.asking(need) as asking:
-            lm = session.lm or dspy.settings.lm
-            predicted = waiting.call(
-                patience, lm, lambda: attempt(predictor, inputs), lambda: aattempt(predictor, inputs)
-            )
-    except waiting.Interrupted as over:
-        return limit_reached(need, over.limit)
-    except BudgetExceededError as error:
-        return limit_reached(need, error.limit)
-    return session.reply(need, predicted, asking)
-
-
-async def aask(session: Session, need: Ask | Extract) -> Reply | str:
-    """Call a predictor as :func:`ask` does, without blocking."""
-    predictor, inputs = session.request(need)
-    session.emit("step", "")
-    try:
-        with session.asking(need) as asking:
-            predicted = await waiting.acall(session.patience(need), lambda: aattempt(predictor, inputs))
-    except waiting.Interrupted as over:
-        return limit_reached(need, over.limit)
-    except BudgetExceededError as error:
-        return limit_reached(need, error.limit)
-    return session.reply(need, predicted, asking)
-
-
-def limit_reached(need: Ask | Extract, limit: str) -> str:
-    """Return the limit's name where the loop can go on to the extract; the extract itself has nothing after it."""
-    if isinstance(need, Extract):
-        raise BudgetExceededError(f"{limit} ended the run before its answer could be extracted", limit=limit)
-    return limit
-
-
-def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
-    """Call a predictor; a reply that cannot be parsed is returned as the error that holds it."""
-    try:
-        return predictor(**inputs)
-    except AdapterParseError as error:
-        return error
-
-
-async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
-    """Call a predictor as :func:`attempt` does, without blocking."""
-    try:
-        return await predictor.acall(**inputs)
-    except AdapterParseError as error:
-        return error
-
-
-async def in_thread(thread: ThreadPoolExecutor, repl: Repl, call: Callable[..., Any], *args: Any) -> Any:
-    """Run ``call`` in the interpreter's thread; a cancelled wait interrupts the cell."""
-    context = contextvars.copy_context()
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, context.run, call, *args)
-    except asyncio.CancelledError:
-        repl.interrupt()
-        raise
 
 
 def prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:

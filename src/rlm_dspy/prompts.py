@@ -41,7 +41,22 @@ Functions in the REPL:
 
 TOOLKIT = """- `peek(start, end)` a slice of the main context; `grep(pattern, max_matches=20, context=0)` matches with line numbers and ranges; `search(query, k=10)` ranked passages; `chunk(mode="lines"|"chars"|"paragraphs", size=200, overlap=0)` ranges that cover it; `select(ranges)` their text."""
 
-LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt; `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed one of a batch is an object with `.ok == False` and `.error`."""
+LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (up to {room:,} characters); `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed one of a batch is an object with `.ok == False` and `.error`."""
+
+SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` matches with line numbers; `peek(start, end)` a slice.
+- `llm_query(text_with_question) -> str` asks a helper about a piece of at most {room:,} characters; at most {calls} times."""
+
+# One worked turn, for models that copy a form better than they follow a description.
+SMALL_EXAMPLE = """Example of a reply:
+[[ ## reasoning ## ]]
+Find where the text speaks of it, then read that place.
+[[ ## code ## ]]
+```python
+for hit in search("words of the question", k=3):
+    print(hit["line"], hit["text"])
+```
+[[ ## completed ## ]]
+Use `search` and `grep` before anything else. When you have seen the answer, the whole reply's code is one SUBMIT."""
 
 PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text).label` asks with typed outputs; `predict_batched(signature, [dict, …])` asks many at once."""
 
@@ -78,18 +93,26 @@ def protocol(
     signature: type[dspy.Signature],
     *,
     calls: int,
+    room: int,
+    small: bool,
     recursion: bool,
     tools: Mapping[str, dspy.Tool],
     toolkit: bool,
     evidence: bool,
     interpreter: str,
 ) -> str:
-    """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules."""
-    functions = [TOOLKIT] if toolkit else []
-    functions.append(LLM_QUERY.format(calls=calls))
-    functions.append(PREDICT)
-    if recursion:
-        functions.append(SUBCALL)
+    """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules.
+
+    Args:
+        calls: sub-calls of the whole run.
+        room: characters that a prompt to the sub-model may have.
+        small: the model is a small one, for which the text is shorter and has a worked example.
+    """
+    if small:
+        functions = [SMALL_FUNCTIONS.format(calls=calls, room=room)]
+    else:
+        functions = [TOOLKIT] if toolkit else []
+        functions += [LLM_QUERY.format(calls=calls, room=room), PREDICT, *([SUBCALL] if recursion else [])]
     functions += [_tool(tool) for tool in tools.values()]
     text = PROTOCOL.format(
         inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
@@ -99,6 +122,8 @@ def protocol(
     )
     if evidence:
         text += "\n" + EVIDENCE
+    if small:
+        return f"{text}\n{SMALL_EXAMPLE}"
     return f"{text}\n{interpreter.strip()}" if interpreter.strip() else text
 
 

@@ -14,10 +14,10 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
-from rlm_dspy import waiting
+from rlm_dspy import waiting, windows
 from rlm_dspy.budget import Ledger
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
-from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.record import SubCall, SubCallKind
 from rlm_dspy.shapes import untrusted
 
@@ -144,6 +144,12 @@ class SubCalls:
     def plain(self, prompt: str) -> str | CallError:
         """Make one plain call; the provider's failure is a value, a refused budget is raised."""
         lm = self.lm
+        room = windows.known(lm)
+        if room is not None and len(prompt) > room * CHARS_PER_TOKEN:
+            raise ValueError(
+                f"the prompt has {len(prompt):,} characters; the sub-model takes about {windows.characters(lm):,}: "
+                "cut it into pieces and ask about each"
+            )
         result: str | CallError = self.charged(
             "plain", prompt, lambda: text_of(lm(prompt)), lambda: _awaited(lm.acall(prompt), text_of), shown=str
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from dspy.clients.model_metadata import model_info
@@ -12,20 +13,36 @@ from rlm_dspy.metering import CHARS_PER_TOKEN
 # Published windows and prices are read from the packaged table; without this, DSPy and LiteLLM first ask the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 UNKNOWN = 32_768  # tokens, where nobody says: between small local models and hosted ones
+SMALL_WINDOW = 16_384  # tokens
+SMALL_WEIGHTS = 14  # billions
 SHARE = 0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
 
 
 def window(lm: Any) -> int:
-    """Return the tokens of an LM's window: what its engine allocates, else what is published, else a small one."""
+    """Return the tokens of an LM's window, or a guess where nobody says."""
+    return known(lm) or UNKNOWN
+
+
+def known(lm: Any) -> int | None:
+    """Return the tokens of an LM's window: what its engine allocates, else what is published, else None."""
     allocated = getattr(getattr(lm, "engine", None), "window", None) or getattr(lm, "kwargs", {}).get("num_ctx")
     if isinstance(allocated, int) and allocated > 0:
         return allocated
     provider, _, name = str(getattr(lm, "model", "")).partition("/")
     info = model_info(provider, name) if name else None
     published = (info or {}).get("max_input_tokens")
-    return published if isinstance(published, int) and published > 0 else UNKNOWN
+    return published if isinstance(published, int) and published > 0 else None
 
 
 def characters(lm: Any) -> int:
     """Return the characters that one prompt to an LM may have."""
     return int(window(lm) * SHARE) * CHARS_PER_TOKEN
+
+
+def is_small(lm: Any) -> bool:
+    """Tell whether an LM needs the short protocol: a window of at most 16K tokens, or at most 14B weights by name."""
+    tokens = known(lm)
+    if tokens is not None and tokens <= SMALL_WINDOW:
+        return True
+    weights = re.search(r"(?:^|[^a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])", str(getattr(lm, "model", "")).lower())
+    return weights is not None and float(weights[1]) <= SMALL_WEIGHTS

@@ -1,0 +1,85 @@
+"""Small models get a shorter protocol with an example, fewer calls and capped replies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+import pytest
+
+import rlm_dspy
+from rlm_dspy import windows
+from scripted import action, scripted, texts
+
+
+def named(model: str, *replies: Any, window: int | None = None) -> Any:
+    lm, script = scripted(*replies, model=model)
+    script.window = window
+    return lm, script
+
+
+@pytest.mark.parametrize(
+    ("model", "window", "small"),
+    [
+        ("ollama_chat/qwen3:8b", None, True),
+        ("ollama_chat/llama3.2:3b", None, True),
+        ("ollama_chat/qwen3:32b", None, False),
+        ("groq/openai/gpt-oss-20b", None, False),
+        ("groq/llama-3.1-8b-instant", None, True),
+        ("openai/gpt-4o-mini", None, False),
+        ("scripted/model", None, False),
+        ("scripted/model", 8192, True),
+        ("scripted/model", 65_536, False),
+    ],
+)
+def test_the_profile_goes_by_weights_and_window(model: str, window: int | None, small: bool) -> None:
+    lm, _ = named(model, "x", window=window)
+    assert windows.is_small(lm) is small
+
+
+def test_a_published_window_is_used() -> None:
+    lm, _ = named("openai/gpt-4o-mini", "x")
+    assert windows.window(lm) == 128_000
+
+
+def run(lm: dspy.LM, **options: Any) -> dspy.Prediction:
+    with dspy.context(lm=lm):
+        return rlm_dspy.RLM("context, question -> answer", **options)(context="c", question="q")
+
+
+def test_a_small_model_gets_a_shorter_protocol_with_an_example_and_fewer_calls() -> None:
+    submit = action("SUBMIT(answer='x')")
+    small, seen = named("ollama_chat/qwen3:8b", submit)
+    large, seen_large = named("ollama_chat/qwen3:32b", submit)
+    run(small)
+    run(large)
+    prompt, large_prompt = texts(seen.requests[0])[0], texts(seen_large.requests[0])[0]
+    assert "Example of a reply:" in prompt
+    assert "at most 16 times" in prompt
+    assert "subcall" not in prompt
+    assert seen.requests[0].config.max_tokens == 2048
+    assert seen_large.requests[0].config.max_tokens is None
+    assert "Example of a reply:" not in large_prompt
+
+
+def test_the_profile_can_be_chosen() -> None:
+    lm, script = named("ollama_chat/qwen3:8b", action("SUBMIT(answer='x')"))
+    run(lm, profile="standard")
+    assert "predict(" in texts(script.requests[0])[0]
+    with pytest.raises(ValueError, match="profile"):
+        rlm_dspy.RLM("a -> b", profile="tiny")  # type: ignore[arg-type]
+
+
+def test_a_storm_of_sub_calls_ends_at_the_small_models_limit() -> None:
+    storm = "n = 0\ntry:\n    while True:\n        llm_query('q')\n        n += 1\n"
+    code = f"{storm}except Exception:\n    SUBMIT(answer=str(n))"
+    lm, _ = named("ollama_chat/qwen3:8b", action(code), "ok")
+    assert run(lm).answer == "16"
+
+
+def test_a_prompt_beyond_the_sub_models_window_is_refused_with_advice() -> None:
+    lm, script = named("scripted/model", action("llm_query('x' * 100_000)"), action("SUBMIT('x')"), window=8192)
+    result = run(lm)
+    assert "cut it into pieces" in result.trajectory[0]["output"]
+    assert "up to 19,660 characters" in texts(script.requests[0])[0] or "at most 19,660" in texts(script.requests[0])[0]
+    assert len(script.requests) == 2
