@@ -73,8 +73,14 @@ def test_groq_is_priced_with_its_cached_tokens(monkeypatch: pytest.MonkeyPatch) 
     entry = made.history[-1]
     assert entry["usage"]["prompt_tokens_details"]["cached_tokens"] == 250
     assert 0 < entry["response"].provider_data["cost"] < 0.001
+    assert entry["response"].provider_data["limits"]["x-ratelimit-remaining-tokens"] == "7500"
     assert server.posts[0].headers["Authorization"] == f"Bearer {KEY}"
     assert server.posts[0].path == "/openai/v1/chat/completions"
+
+
+def test_groq_may_leave_the_service_tier_out() -> None:
+    with OpenAIServer(tier=False) as server:
+        assert lm("groq/openai/gpt-oss-20b", api_base=server.url, api_key=KEY, cache=False)("hi") == ["hello"]
 
 
 def test_an_unknown_price_is_none_and_a_local_one_is_nothing() -> None:
@@ -107,6 +113,13 @@ def test_a_fallback_answers_when_the_quota_is_gone(monkeypatch: pytest.MonkeyPat
         )
         assert made("hi") == ["local"]
     assert made.history[-1]["response_model"].endswith("qwen3:8b")
+
+
+async def test_the_offline_engine_can_be_the_fallback() -> None:
+    asked = "Who started it?\n\nAda started it in May."
+    made = lm("ollama_chat/x", api_base="http://127.0.0.1:9", cache=False, fallback="offline")
+    assert made(asked) == ["Ada started it in May."]
+    assert await made.acall(asked) == ["Ada started it in May."]
 
 
 def test_one_slot_is_asked_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngin
 from dspy.lm15 import Request, Response
 
 from rlm_dspy.lms import faults, pace
+from rlm_dspy.lms.choosing import OFFLINE
+from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
 from rlm_dspy.lms.routes import Route
 
 # A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
@@ -72,6 +74,16 @@ class _Routed:
             raise faults.invalid_reply(self.route, "has no choices in it")
         return raw
 
+    def _told(self, response: Response, raw: Any) -> Response:
+        """Return the response with the provider's limits, as its headers tell them."""
+        headers = getattr(raw, "_response_headers", None) or {}
+        limits = {name.lower(): value for name, value in dict(headers).items() if "ratelimit" in name.lower()}
+        return (
+            replace(response, provider_data={**(response.provider_data or {}), "limits": limits})
+            if limits
+            else response
+        )
+
     def _wait(self) -> float:
         """Reserve a start within the limit per minute; return the seconds until then."""
         per_minute = self.route.requests_per_minute or self.route.provider.per_minute
@@ -110,6 +122,8 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
         except _FALL_BACK:
             if self.route.fallback is None:
                 raise
+            if self.route.fallback == OFFLINE:
+                return OfflineEngine().complete(replace(request, model=MODEL))
             other = Route(self.route.fallback)
             return RoutedEngine(other).complete(replace(request, model=other.model))
 
@@ -130,11 +144,10 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
-        return data | self.route.arguments() | {"model": self.route.model}
+        return data | self.route.arguments() | {"model": self.route.wire_model}
 
     def _response(self, raw: Any, request: Request) -> Response:
-        response: Response = super()._response(self._whole(raw), request)
-        return response
+        return self._told(super()._response(self._whole(raw), request), raw)
 
 
 class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
@@ -153,6 +166,8 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         except _FALL_BACK:
             if self.route.fallback is None:
                 raise
+            if self.route.fallback == OFFLINE:
+                return await AsyncOfflineEngine().complete(replace(request, model=MODEL))
             other = Route(self.route.fallback)
             return await AsyncRoutedEngine(other).complete(replace(request, model=other.model))
 
@@ -183,11 +198,10 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
-        return data | self.route.arguments() | {"model": self.route.model}
+        return data | self.route.arguments() | {"model": self.route.wire_model}
 
     def _response(self, raw: Any, request: Request) -> Response:
-        response: Response = super()._response(self._whole(raw), request)
-        return response
+        return self._told(super()._response(self._whole(raw), request), raw)
 
 
 class _held:

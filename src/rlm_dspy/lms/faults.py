@@ -132,6 +132,8 @@ def _said(route: Route, error: Exception) -> Exception:
         return _error(
             lm15.UnsupportedModelError, route, "is no provider that is known", f"Model names begin with {prefixes}…"
         )
+    if "invalid response from LLM endpoint" in text:
+        return invalid_reply(route, "is not a chat completion in JSON")
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and type(error).__module__.startswith(("litellm", "openai")):
         return _answered(route, status, text, None)

@@ -23,6 +23,7 @@ class Provider:
     key: str | None = None  # the environment variable that holds the key
     per_minute: int | None = None  # requests that the smallest plan allows
     local: bool = False
+    base: str | None = None  # where the provider's own server is, if LiteLLM need not know
     models: tuple[str, ...] = ()  # names for "did you mean"
 
 
@@ -33,6 +34,7 @@ PROVIDERS: tuple[Provider, ...] = (
         "groq/",
         key="GROQ_API_KEY",
         per_minute=30,
+        base="https://api.groq.com/openai/v1",
         models=("groq/openai/gpt-oss-20b", "groq/openai/gpt-oss-120b"),
     ),
     Provider("OpenAI", "openai/", key="OPENAI_API_KEY"),
@@ -88,7 +90,16 @@ class Route:
     @property
     def base(self) -> str | None:
         """The server's address, where it is not the provider's public one."""
-        return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.api_base
+        return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.api_base or self.provider.base
+
+    @property
+    def wire_model(self) -> str:
+        """The model string that LiteLLM is given.
+
+        Groq is spoken to as any OpenAI server: LiteLLM's own Groq path drops the rate-limit headers and fails
+        when a reply has no ``service_tier``.
+        """
+        return f"openai/{self.model.removeprefix('groq/')}" if self.model.startswith("groq/") else self.model
 
     @property
     def key(self) -> str | None:

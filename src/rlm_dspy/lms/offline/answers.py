@@ -227,11 +227,12 @@ def _in_prose(question: Question, text: str) -> tuple[float, str | None]:
         shape = r"[-+]?\d[\w.,]*(?: ?\w+)?|None|True|False|\".*\"|'.*'"
         return 4.0 * _names(question, cells[0]), next((c for c in cells[1:] if re.fullmatch(shape, c)), None)
     best: tuple[float, str | None] = (0.0, None)
-    for found in re.finditer(r"(?i)\bdefault(?:s|ed)?\b(?: value| setting)?\s*(?:to|is|are|of|=|:|as|,)?\s*", text):
+    verb = r"(?:\s+(?:to|is|are|of|as)\b|\s*[=:,])"
+    for found in re.finditer(rf"(?i)\bdefault(?:s|ed)?\b(?:{verb}|(?:\s+[\w`-]+){{1,3}}?{verb})?\s*", text):
         value = _literal(text[found.end() :], "")
         if value and _sureness(value) > 0:
             asked = [term for term in question.terms if term.weight >= 1 and " " not in term.text]
-            before = text[max(0, found.start() - 60) : found.start()]
+            before = text[max(0, found.start() - 60) : found.end()]
             fit = _share([(bool(re.search(term.pattern, before, re.I)), term) for term in asked])
             best = max(best, (4.5 * fit, value), key=lambda item: item[0])
     return best

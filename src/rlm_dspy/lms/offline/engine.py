@@ -130,6 +130,8 @@ def _move(play: Play) -> tuple[str, str]:
     if not play.observations:
         return "Look for the words of the question in the context.", _exploration(searched, target, _source())
     if len(play.observations) == 1 and not rows:
+        if re.search(r"(?i)timed? ?out|time limit|\d s(?:econds)?\b.*interrupted", play.observations[0]):
+            return "That took too long: search for less.", _exploration(searched, target, _source(), lean=True)
         plain = _exploration(searched, target, _PLAIN + _source())
         return "The look-up failed here: search again with plain Python only.", plain
     finding = answers.find(searched, passages)
@@ -156,9 +158,9 @@ def _task(play: Play) -> tuple[str, str | None]:
     return asking.text if asking else _outputs(play.outputs), target.name if target else None
 
 
-def _exploration(searched: question.Question, target: str, functions: str) -> str:
+def _exploration(searched: question.Question, target: str, functions: str, *, lean: bool = False) -> str:
     """Write the cell that looks for the question's words; ``functions`` are those that are not there yet."""
-    plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan().items())
+    plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan(lean=lean).items())
     tools = f"lambda *a, **k: grep(*a, text={target}, **k), lambda *a, **k: search(*a, text={target}, **k)"
     return f"{functions}plan = {{\n    {plan},\n}}\nshow(*explore(plan, {target}, {tools}), {_SHOWN})"
 
@@ -191,6 +193,8 @@ def _source() -> str:
 def _submit(play: Play, searched: question.Question, passages: list[Passage], refusals: int) -> tuple[str, str]:
     """Write the SUBMIT; each refusal makes it plainer."""
     finding = answers.find(searched, passages) if passages else Finding(answers.NOTHING, found=False)
+    if play.observations and not any(map(prompt.json_lines, play.observations)):
+        finding = Finding("The look-up could not be done: its code failed in the REPL.", found=False)
     if refusals >= 3:
         finding = Finding(finding.answer, (), finding.found)
     values, empty = fill.fill(play.outputs, searched, finding, passages)

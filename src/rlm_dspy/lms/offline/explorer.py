@@ -72,7 +72,7 @@ def pieces(text, start, stop):
     while at < stop:
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
-        low, high = paragraph(text, at, end)
+        low, high = paragraph(text, at, end) if end - at < 400 else (at, end)
         cuts = [low, high]
         if high - low > 240 or (low, high) != (at, end):
             low = max(low, start - 4000)

@@ -94,16 +94,18 @@ class Question:
     terms: tuple[Term, ...]
     subjects: tuple[str, ...]
 
-    def plan(self, *, keep: int = 24, after: int = 500) -> dict[str, object]:
-        """Return the plain data that the explorer works from."""
+    def plan(self, *, lean: bool = False) -> dict[str, object]:
+        """Return the plain data that the explorer works from; lean, for a context too large for all of it."""
+        terms = self.terms[:3] if lean else self.terms
+        shapes = self._weighed()[:2] if lean else self._weighed()
         return {
-            "query": " ".join(term.text for term in self.terms) or self.text,
-            "terms": [[term.pattern, term.weight, term.strong] for term in self.terms],
-            "shapes": [list(shape) for shape in self._weighed()],
+            "query": " ".join(term.text for term in terms) or self.text,
+            "terms": [[term.pattern, term.weight, term.strong] for term in terms],
+            "shapes": [list(shape) for shape in shapes],
             "signs": [list(sign) for sign in (*SIGNS.get(self.kind, ()), *_units(self.text), *_DULL)],
             "fold": not any(term.strong for term in self.terms),
-            "keep": keep,
-            "after": after,
+            "keep": 24,
+            "after": 500,
         }
 
     def _weighed(self) -> list[tuple[str, float]]:

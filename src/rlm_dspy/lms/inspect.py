@@ -1,0 +1,186 @@
+"""What models are there, and whether the chosen one works: data for ``models`` and ``doctor``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dspy
+from dspy.clients import model_metadata
+from dspy.utils.exceptions import LMError
+
+from rlm_dspy.lms import ollama, profiles
+from rlm_dspy.lms.choosing import Choice, choose
+from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
+from rlm_dspy.lms.routes import PROVIDERS, Route
+
+_CANARY = "The word to remember is heliotrope. "
+_FILLER = "This line only takes up room in the prompt. "
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model that could be used: prices are US dollars per million tokens, None where unknown."""
+
+    name: str
+    provider: str
+    window: int | None = None
+    bytes: int | None = None
+    input_price: float | None = None
+    output_price: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of a diagnosis: what was found, and how to mend it where it is not ok."""
+
+    status: Literal["ok", "warning", "failure"]
+    what: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The models that can be reached now, and which one is used when none is named."""
+
+    rows: tuple[ModelRow, ...]
+    choice: Choice
+    notes: tuple[str, ...] = ()
+
+
+def list_models(env: Mapping[str, str] | None = None, *, everything: bool = False) -> Listing:
+    """List Ollama's models, Groq's if there is a key, and with ``everything`` LiteLLM's whole table of chat models."""
+    env = os.environ if env is None else env
+    base = ollama.base_url(env)
+    rows: list[ModelRow] = []
+    notes: list[str] = []
+    try:
+        for model in ollama.models(base):
+            name = f"ollama_chat/{model.name}"
+            rows.append(ModelRow(name, "Ollama", ollama.window(base, model.name), model.size, 0.0, 0.0))
+    except ollama.OllamaUnreachableError:
+        notes.append(f"no Ollama answers at {base}")
+    for provider in PROVIDERS:
+        if provider.key and env.get(provider.key):
+            rows += [_row(name, provider.name) for name in provider.models]
+            notes += [] if provider.models else [f"{provider.key} is set: {provider.prefix}… models can be used"]
+    if env.get("GROQ_API_KEY") is None:
+        notes.append("GROQ_API_KEY is not set")
+    if everything:
+        known = {row.name for row in rows}
+        rows += [row for row in _table() if row.name not in known]
+    return Listing(tuple(rows), choose(None, env), tuple(notes))
+
+
+def probe_provider(model: str, **options: Any) -> tuple[Check, ...]:
+    """Diagnose a model: key, server, name, window (proved by a long prompt on Ollama), and a short round trip."""
+    route = Route(model, **options)
+    checks = [*_key(route), *_server(route)]
+    if any(check.status == "failure" for check in checks):
+        return tuple(checks)
+    lm = dspy.LM(
+        route.model, engine=RoutedEngine(route), async_engine=AsyncRoutedEngine(route), cache=False, num_retries=0
+    )
+    checks += _round_trip(lm)
+    if route.is_ollama and checks[-1].status == "ok":
+        checks += _allocated(lm, route)
+    return tuple(checks)
+
+
+def _row(name: str, provider: str) -> ModelRow:
+    known = profiles.metadata(name)
+    return ModelRow(
+        name,
+        provider,
+        known.get("max_input_tokens"),
+        None,
+        _million(known.get("input_cost_per_token")),
+        _million(known.get("output_cost_per_token")),
+    )
+
+
+def _table() -> list[ModelRow]:
+    entries = model_metadata._load()
+    rows = []
+    for name, entry in entries.items():
+        if isinstance(entry, dict) and entry.get("mode") == "chat" and "litellm_provider" in entry:
+            provider = str(entry["litellm_provider"])
+            full = name if name.startswith(f"{provider}/") else f"{provider}/{name}"
+            prices = (_million(entry.get("input_cost_per_token")), _million(entry.get("output_cost_per_token")))
+            rows.append(ModelRow(full, provider, entry.get("max_input_tokens"), None, *prices))
+    return sorted(rows, key=lambda row: row.name)
+
+
+def _million(price: Any) -> float | None:
+    return round(float(price) * 1e6, 6) if isinstance(price, (int, float)) else None
+
+
+def _key(route: Route) -> list[Check]:
+    variable = route.provider.key
+    if not variable or route.provider.local:
+        return []
+    if route.key:
+        return [Check("ok", f"{variable} is set")]
+    if route.api_base:
+        return [Check("warning", f"{variable} is not set", "Set it if the server wants a key.")]
+    return [Check("failure", f"{variable} is not set", f"Set {variable}.")]
+
+
+def _server(route: Route) -> list[Check]:
+    if not route.is_ollama:
+        return []
+    base, name = route.base or "", route.model.partition("/")[2]
+    try:
+        checks = [Check("ok", f"Ollama {ollama.version(base)} answers at {base}")]
+        names = {model.name for model in ollama.models(base)}
+    except ollama.OllamaUnreachableError as error:
+        return [Check("failure", str(error), "Start it (ollama serve) or set OLLAMA_HOST.")]
+    if name not in names and f"{name}:latest" not in names:
+        mend = f"Pull it: ollama pull {name}; there are {', '.join(sorted(names)) or 'none'}."
+        return [*checks, Check("failure", f"{name} is not among the server's models", mend)]
+    known = ollama.window(base, name)
+    said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not tell its window"
+    return [*checks, Check("ok" if known else "warning", f"{said}; {route.window():,} are asked for", "")]
+
+
+def _round_trip(lm: dspy.LM) -> list[Check]:
+    began = time.perf_counter()
+    try:
+        lm("Reply with the word ok.", max_tokens=16)
+    except LMError as error:
+        return [Check("failure", getattr(error, "message", None) or str(error))]
+    seconds = time.perf_counter() - began
+    entry = lm.history[-1]
+    wrote = (entry["usage"] or {}).get("completion_tokens") or 0
+    checks = []
+    limits = (entry["response"].provider_data or {}).get("limits") or {}
+    if limits:
+        shown = ", ".join(f"{name.removeprefix('x-ratelimit-')} {value}" for name, value in sorted(limits.items()))
+        checks.append(Check("ok", f"limits: {shown}"))
+    return [*checks, Check("ok", f"a short reply took {seconds:.1f} s ({wrote / max(seconds, 1e-6):.0f} tokens/s)")]
+
+
+def _allocated(lm: dspy.LM, route: Route) -> list[Check]:
+    """Prove the window: the server must read all of a prompt that is longer than its default."""
+    asked = route.window()
+    checks: list[Check] = []
+    if asked <= ollama.DEFAULT_WINDOW:
+        mend = "A run wants 8,192 or more: raise num_ctx, or take a model with a larger window."
+        checks.append(Check("warning", f"the window is only {asked:,} tokens", mend))
+        return checks
+    sent = min(asked - 1024, ollama.DEFAULT_WINDOW + 1500)
+    prompt = _CANARY + _FILLER * (sent * 4 // len(_FILLER)) + "Which word is to be remembered?"
+    try:
+        lm(prompt, max_tokens=16)
+    except LMError as error:
+        return [Check("failure", getattr(error, "message", None) or str(error), "Raise the server's window.")]
+    read = (lm.history[-1]["usage"] or {}).get("prompt_tokens") or 0
+    if read <= ollama.DEFAULT_WINDOW * 0.9:
+        mend = f"Of about {len(prompt) // 4:,} tokens the server read {read:,}: raise OLLAMA_CONTEXT_LENGTH."
+        return [Check("failure", "the server cuts long prompts without a word", mend)]
+    allocated = ollama.running(route.base or "").get(route.model.partition("/")[2], 0)
+    shown = f" (the server allocated {allocated:,})" if allocated else ""
+    return [Check("ok", f"a prompt of {read:,} tokens was read whole{shown}")]

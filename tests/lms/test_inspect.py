@@ -1,0 +1,135 @@
+"""What models and doctor are told, against the fakes."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlm_dspy.lms import lm
+from rlm_dspy.lms.inspect import list_models, probe_provider
+from rlm_dspy.lms.profiles import parameters, profile, window
+from servers.ollama import OllamaServer
+from servers.openai import OpenAIServer
+from servers.wire import Fault
+
+KEY = "gsk_right_key_000000"
+
+
+def test_what_can_be_reached_is_listed_with_windows_and_prices() -> None:
+    with OllamaServer(models={"qwen3:8b": {"window": 40960, "size": 123}}) as server:
+        found = list_models({"OLLAMA_HOST": server.url, "GROQ_API_KEY": "k", "OPENAI_API_KEY": "k"})
+    local, groq = found.rows[0], found.rows[1]
+    assert (local.name, local.window, local.bytes) == ("ollama_chat/qwen3:8b", 40960, 123)
+    assert groq.name == "groq/openai/gpt-oss-20b"
+    assert groq.window == 131072
+    assert groq.input_price is not None
+    assert found.choice.model == "groq/openai/gpt-oss-20b"
+    assert any("OPENAI_API_KEY is set" in note for note in found.notes)
+
+
+def test_with_nothing_configured_the_notes_say_what_is_missing() -> None:
+    found = list_models({"OLLAMA_HOST": "127.0.0.1:9"})
+    assert not found.rows
+    assert found.choice.offline
+    assert found.notes == ("no Ollama answers at http://127.0.0.1:9", "GROQ_API_KEY is not set")
+
+
+def test_everything_is_the_packaged_table() -> None:
+    names = {row.name for row in list_models({"OLLAMA_HOST": "127.0.0.1:9"}, everything=True).rows}
+    assert len(names) > 500
+    assert "groq/openai/gpt-oss-120b" in names
+
+
+def statuses(model: str, **options: object) -> list[tuple[str, str]]:
+    return [(check.status, f"{check.what} {check.mend}") for check in probe_provider(model, **options)]
+
+
+def test_a_good_ollama_is_ok_throughout() -> None:
+    with OllamaServer() as server:
+        found = statuses("ollama_chat/qwen3:8b", api_base=server.url)
+    assert {status for status, _ in found} == {"ok"}
+    assert "read whole" in found[-1][1]
+    assert "allocated 32,768" in found[-1][1]
+
+
+def test_a_small_window_is_a_warning() -> None:
+    with OllamaServer(models={"tiny": {"window": 2048}}) as server:
+        found = statuses("ollama_chat/tiny", api_base=server.url)
+    assert found[-1][0] == "warning"
+    assert "only 2,048" in found[-1][1]
+
+
+def test_a_model_that_is_not_there_is_a_failure_with_the_mend() -> None:
+    with OllamaServer() as server:
+        status, said = statuses("ollama_chat/llama9", api_base=server.url)[-1]
+    assert status == "failure"
+    assert "ollama pull llama9" in said
+
+
+def test_no_server_is_a_failure() -> None:
+    status, said = statuses("ollama_chat/x", api_base="http://127.0.0.1:9")[-1]
+    assert status == "failure"
+    assert "ollama serve" in said
+
+
+def test_a_page_that_is_not_ollama_is_a_failure() -> None:
+    with OpenAIServer() as server:
+        status, said = statuses("ollama_chat/x", api_base=server.url)[-1]
+    assert status == "failure"
+    assert "HTTP 401" in said
+
+
+def test_groq_tells_its_limits() -> None:
+    with OpenAIServer() as server:
+        found = statuses("groq/openai/gpt-oss-20b", api_base=server.url, api_key=KEY)
+    assert {status for status, _ in found} == {"ok"}
+    assert any("remaining-tokens 7500" in said for _, said in found)
+
+
+def test_a_bad_key_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", "gsk_wrong_key")
+    with OpenAIServer() as server:
+        status, said = statuses("groq/openai/gpt-oss-20b", api_base=server.url)[-1]
+    assert status == "failure"
+    assert "Check GROQ_API_KEY" in said
+    assert "gsk_wrong_key" not in said
+
+
+def test_no_key_is_a_failure_before_any_request() -> None:
+    status, said = statuses("groq/openai/gpt-oss-20b")[-1]
+    assert (status, "Set GROQ_API_KEY" in said) == ("failure", True)
+
+
+def test_the_window_of_ollama_is_what_will_be_asked_for() -> None:
+    with OllamaServer(models={"qwen3:8b": {"window": 16000}}) as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url)
+        assert window(made) == 16000
+        found = profile(made)
+    assert found.name == "small"
+    assert found.sub_prompt_chars == 36000
+
+
+def test_a_large_model_is_standard_unless_told_otherwise() -> None:
+    made = lm("groq/openai/gpt-oss-20b")
+    assert profile(made).name == "standard"
+    assert profile(made).window == 131072
+    assert profile(made, "small").max_llm_calls < profile(made).max_llm_calls
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("ollama_chat/qwen3:8b", 8.0),
+        ("groq/openai/gpt-oss-120b", 120.0),
+        ("x/llama-3.2-1.5b-it", 1.5),
+        ("gpt-4o", None),
+    ],
+)
+def test_the_size_that_a_name_tells(name: str, billions: float | None) -> None:
+    assert parameters(name) == billions
+
+
+def test_a_server_that_breaks_is_a_failure_not_a_crash() -> None:
+    with OllamaServer(Fault(200, {"model_info": {}}), Fault(500, {"error": "crashed"})) as server:
+        found = statuses("ollama_chat/qwen3:8b", api_base=server.url, num_ctx=4000)
+    assert found[-1][0] == "failure"
+    assert "crashed" in found[-1][1]
