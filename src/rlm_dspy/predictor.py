@@ -52,7 +52,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         signature = inputs.get("signature") or self.signature
         demos: list[Any] = []
         labelled: list[str] = []
-        for demo in inputs.get("demos", self.demos):
+        for demo in inputs["demos"] if "demos" in inputs else self.demos:
             if set(signature.input_fields) & set(demo.keys()) and set(signature.output_fields) & set(demo.keys()):
                 demos.append(demo)
             elif line := label(demo, self.task_fields):

@@ -40,7 +40,7 @@ def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
         CorpusError: a line is malformed, lacks a field, or names a context that cannot be had; the line is told.
     """
     path = Path(path)
-    examples = []
+    examples: list[dspy.Example] = []
     _cached.clear()
     for number, row in rows(path):
         if limit is not None and len(examples) >= limit:

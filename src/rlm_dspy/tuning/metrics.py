@@ -8,7 +8,7 @@ scores 0 and is explained, it does not raise.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import dspy
@@ -160,12 +160,6 @@ def composite(
         return max(gate, value - penalty * min(1.0, spent(prediction, of) / allowance))
 
     return Metric(score, f"{quality.__name__} with thrift in {of}", accept=gate, field=quality.field)
-
-
-def mean(values: Iterable[float]) -> float:
-    """Return the arithmetic mean, of nothing 0."""
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else 0.0
 
 
 exact = of("exact")

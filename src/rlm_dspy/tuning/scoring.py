@@ -17,8 +17,8 @@ from typing import Any
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
 _ABSENT = re.compile(
     r"\b(?:not (?:in|found|mentioned|stated|given|present|contained|available|specified|listed)|no (?:such|mention|"
-    r"information|answer|record)|nothing (?:in|about)|does not (?:say|state|mention|contain|appear)|cannot be "
-    r"(?:found|answered|determined)|unanswerable|n/a)\b",
+    r"information|answer|record)|nothing (?:in|about|was found)|does not (?:say|state|mention|contain|appear)|"
+    r"cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
     re.I,
 )
 ABSENT = "not in the corpus"

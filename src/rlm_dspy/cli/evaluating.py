@@ -1,0 +1,157 @@
+"""What ``eval`` does: the questions, the sides, the journal, the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlm_dspy.cli import exits, logs, models, settings
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import journal, render
+from rlm_dspy.tuning import data, metrics, sides, summary
+from rlm_dspy.tuning.evaluation import Evaluation, Row
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
+
+    data: Path
+    flags: Mapping[str, Any]
+    compare: str
+    program: Path | None
+    metric: str
+    limit: int | None
+    threads: int
+    as_json: bool
+    html: Path | None
+    journal: Path | None
+    fresh: bool
+
+
+def metric(name: str) -> metrics.Metric:
+    """Return a metric by name.
+
+    Raises:
+        click.UsageError: there is none of that name.
+    """
+    if name == "graded":
+        return metrics.graded
+    try:
+        return metrics.of(name)
+    except ConfigurationError as error:
+        raise click.UsageError(f"--metric: {error}, and graded.") from error
+
+
+def prepare(flags: Mapping[str, Any], terminal: Terminal) -> tuple[settings.Settings, models.Chosen]:
+    """Gather settings, credentials and model, as every command that asks a model does."""
+    loaded = settings.load(flags)
+    terminal.redactor.learn(loaded.secrets())
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    logs.configure(terminal.verbose, False, terminal.redactor)
+    chosen = models.choose(loaded.settings)
+    if chosen.notice:
+        terminal.note(chosen.notice)
+    return loaded.settings, chosen
+
+
+def limits(values: settings.Settings) -> sides.Limits:
+    """Return the limits of each question."""
+    return sides.Limits(
+        max_iters=values.max_iters,
+        max_calls=values.max_calls,
+        max_tokens=values.max_tokens,
+        max_cost=values.max_cost,
+        max_seconds=values.max_seconds,
+    )
+
+
+def run(request: Request, terminal: Terminal) -> int:
+    """Evaluate, print, and return the exit code."""
+    chosen_metric = metric(request.metric)
+    examples = data.load(request.data, limit=request.limit)
+    values, chosen = prepare(request.flags, terminal)
+    names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
+    if not names:
+        raise click.UsageError(f"--compare names no side; there are {', '.join(sides.NAMES)}.")
+    asked = [_side(name, request, values, chosen) for name in names]
+    for side in asked:
+        if side.note:
+            terminal.note(f"{side.note}.")
+    identity = _identity(request, values, chosen)
+    place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
+    if request.fresh:
+        place.unlink(missing_ok=True)
+    progress = Progress(terminal, len(examples) * len(asked))
+    evaluation = Evaluation(
+        examples, chosen_metric, journal=place, threads=request.threads, on_row=progress, identity=identity
+    )
+    with chosen.active():
+        rows = evaluation.run(asked)
+    progress.close()
+    if evaluation.resumed:
+        terminal.note(f"{evaluation.resumed} of {len(rows)} rows were in {place} already (--fresh asks them again).")
+    return _report(request, terminal, rows, chosen.name)
+
+
+def _side(name: str, request: Request, values: settings.Settings, chosen: models.Chosen) -> sides.Side:
+    path = request.program if name == "rlm" else None
+    return sides.side(name, limits(values), sub_lm=chosen.sub_lm, path=path)
+
+
+def _identity(request: Request, values: settings.Settings, chosen: models.Chosen) -> str:
+    """Tell what a row depends on besides side, metric and example."""
+    text = request.program.read_text(encoding="utf-8") if request.program else ""
+    sub = chosen.sub_lm.model if chosen.sub_lm else ""
+    return json.dumps([chosen.name, sub, repr(limits(values)), text])
+
+
+class Progress:
+    """Counts rows on one line of a terminal; silent where there is none."""
+
+    def __init__(self, terminal: Terminal, total: int) -> None:
+        self.live = sys.stderr.isatty() and not terminal.quiet and not terminal.verbose
+        self.total = total
+        self.done = 0
+        self.score = 0.0
+
+    def __call__(self, row: Row) -> None:
+        self.done += 1
+        self.score += row.score
+        if self.live:
+            mean = self.score / self.done
+            print(f"\r{self.done}/{self.total} {summary.bar(mean)} {mean:.2f}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self.live and self.done:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _report(request: Request, terminal: Terminal, rows: list[Row], model: str) -> int:
+    made = summary.report(rows)
+    if request.html:
+        title = f"{request.data.name} · {model} · {request.metric}"
+        request.html.write_text(terminal.redactor.text(summary.page(title, rows)), encoding="utf-8")
+    if request.as_json:
+        whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": made}
+        whole["rows"] = [row.model_dump() for row in rows]
+        terminal.answer(journal.dumps(whole, terminal.redactor, indent=2))
+    else:
+        terminal.answer("\n".join(render.table(summary.cells(made), right=frozenset(range(1, len(made) + 1)))))
+        if by := summary.task_cells(made):
+            terminal.answer("\n" + "\n".join(render.table(by, right=frozenset(range(1, len(made) + 1)))))
+        for line in summary.differences(made):
+            terminal.answer(f"\n{line}")
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        terminal.error(f"{len(failed)} of {len(rows)} questions failed; the first, {failed[0].id}: {failed[0].error}")
+    return exits.FAILED if len(failed) == len(rows) else exits.ANSWERED

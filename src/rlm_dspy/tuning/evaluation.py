@@ -1,0 +1,218 @@
+"""Evaluation: the same questions put to one or more sides, each row kept in a journal as soon as it is there.
+
+Each question is asked once: slow ones are never submitted again, and a journal that exists is gone on with. How a run
+ended is told apart: submitted, extracted because a limit ended it, stopped without an answer, failed by an error.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Literal
+
+import dspy
+from pydantic import BaseModel, ConfigDict
+
+from rlm_dspy.context import Context
+from rlm_dspy.driver import quotable
+from rlm_dspy.errors import ConfigurationError, LMError, RLMError
+from rlm_dspy.evidence import Evidence, check
+from rlm_dspy.record import Run
+from rlm_dspy.tuning import feedback
+from rlm_dspy.tuning.metrics import Metric
+from rlm_dspy.tuning.sides import Side
+from rlm_dspy.tuning.watching import Watch
+
+Status = Literal["submitted", "extracted", "stopped", "failed"]
+
+
+class Row(BaseModel):
+    """What became of one question on one side."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    side: str
+    id: str
+    task: str = ""
+    score: float = 0.0
+    status: Status
+    answer: str | None = None
+    expected: str = ""
+    error: str | None = None
+    calls: int = 0
+    tokens: int = 0
+    cost: float | None = 0.0
+    seconds: float = 0.0
+    prefix_share: float | None = None
+    steps: int = 0
+    quotes: int = 0
+    verified: int = 0
+
+
+class Evaluation:
+    """A set of questions, a metric, and the journal that makes a second attempt go on where the first ended.
+
+    Args:
+        examples: the questions.
+        metric: scores each prediction.
+        journal: rows that are there already are not asked again; None keeps none.
+        threads: questions asked at once.
+        on_row: told of each new row.
+        identity: what besides side and example a row depends on: model, limits, program.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[dspy.Example],
+        metric: Metric,
+        *,
+        journal: Path | None = None,
+        threads: int = 4,
+        on_row: Callable[[Row], None] | None = None,
+        identity: str = "",
+    ) -> None:
+        if not examples:
+            raise ConfigurationError("there is nothing to evaluate: the dataset is empty")
+        self.examples = list(examples)
+        self.metric = metric
+        self.journal = journal
+        self.threads = threads
+        self.on_row = on_row
+        self.identity = identity
+        self.resumed = 0
+        self._lock = threading.Lock()
+
+    def run(self, sides: Iterable[Side]) -> list[Row]:
+        """Ask what is not in the journal yet, and return all rows, side by side in the order of the examples."""
+        sides = list(sides)
+        done = {row.key: row for row in self._kept()}
+        wanted = [(side, example, self._key(side, example)) for side in sides for example in self.examples]
+        self.resumed = sum(key in done for *_, key in wanted)
+        todo = {key: (side, example) for side, example, key in wanted if key not in done}
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval")
+        try:
+            for row in self._asked(pool, todo):
+                done[row.key] = row
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return [done[key] for *_, key in wanted]
+
+    def _asked(self, pool: ThreadPoolExecutor, todo: Mapping[str, tuple[Side, Any]]) -> Iterable[Row]:
+        futures: dict[Future[Row], str] = {}
+        for key, (side, example) in todo.items():
+            futures[pool.submit(contextvars.copy_context().run, self._row, side, example, key)] = key
+        for future in as_completed(futures):
+            row = future.result()
+            if self.on_row:
+                self.on_row(row)
+            yield row
+
+    def _row(self, side: Side, example: Any, key: str) -> Row:
+        """Ask one question, and keep the row at once, so that an interruption loses none that is finished."""
+        watch, started = Watch(), time.perf_counter()
+        # A future holds whatever a program or a metric raises, so that one bad row never ends the others.
+        attempt = attempted(lambda: self._predicted(side, example, watch))
+        seconds = time.perf_counter() - started
+        error = attempt.exception()
+        prediction = None if error else attempt.result()
+        run = getattr(error, "run", None) if prediction is None else prediction.get("run")
+        row = Row(
+            key=key,
+            side=side.name,
+            id=str(example.get("id") or key),
+            task=str(example.get("task") or ""),
+            expected=feedback.line(example.get(self.metric.field), 200),
+            seconds=seconds,
+            prefix_share=watch.prefix_share,
+            calls=watch.usage.calls,
+            tokens=watch.usage.total_tokens,
+            cost=watch.usage.cost,
+            steps=len(run.steps) if isinstance(run, Run) else len((prediction or {}).get("trajectory") or []),
+            **(_failed(error, run) if prediction is None else self._judged(prediction, example, run)),
+        )
+        self._keep(row)
+        return row
+
+    def _judged(self, prediction: Any, example: Any, run: Any) -> dict[str, Any]:
+        facts: dict[str, Any] = {"answer": _text(prediction.get(self.metric.field)), **_evidence(prediction, example)}
+        scored = attempted(lambda: self.metric.score(example, prediction))
+        if wrong := scored.exception():
+            why = f"the metric {self.metric.__name__} raised {type(wrong).__name__}: {wrong}"
+            return {**facts, "status": "failed", "error": why}
+        if isinstance(run, Run):
+            status = run.status
+        else:  # dspy.RLM keeps no record
+            forced = prediction.get("final_reasoning") == "Extract forced final output"
+            status = "extracted" if forced else "submitted"
+        return {**facts, "status": status, "score": scored.result()}
+
+    def _predicted(self, side: Side, example: Any, watch: Watch) -> Any:
+        with dspy.context(callbacks=[*dspy.settings.callbacks, watch], trace=None):
+            return side.ask(dict(example.inputs().items()))
+
+    # --- the journal -------------------------------------------------------------------------------------------
+
+    def _key(self, side: Side, example: Any) -> str:
+        inputs = {name: _identity(value) for name, value in example.items()}
+        told = json.dumps([self.identity, side.name, self.metric.__name__, inputs], sort_keys=True, default=repr)
+        return hashlib.sha256(told.encode()).hexdigest()[:20]
+
+    def _kept(self) -> list[Row]:
+        """Return the rows of the journal that need not be asked again; one cut off by a kill is dropped."""
+        if self.journal is None or not self.journal.exists():
+            return []
+        lines = self.journal.read_text(encoding="utf-8").splitlines(keepends=True)
+        rows = [Row.model_validate_json(line) for line in lines if line.endswith("\n")]
+        if len(rows) < len(lines):
+            self.journal.write_text("".join(line for line in lines if line.endswith("\n")), encoding="utf-8")
+        return [row for row in rows if row.status != "failed"]
+
+    def _keep(self, row: Row) -> None:
+        if self.journal is None:
+            return
+        with self._lock:
+            self.journal.parent.mkdir(parents=True, exist_ok=True)
+            with self.journal.open("a", encoding="utf-8") as file:
+                file.write(row.model_dump_json() + "\n")
+
+
+def attempted(call: Callable[[], Any]) -> Future[Any]:
+    """Return the future of a finished call, which holds what it returned or raised, whatever that was."""
+    context = contextvars.copy_context()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(context.run, call)
+
+
+def _identity(value: Any) -> Any:
+    return value.digest if isinstance(value, Context) or hasattr(value, "sandbox_index") else value
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else feedback.line(value, 500)
+
+
+def _failed(error: BaseException | None, run: Any) -> dict[str, Any]:
+    """Tell a run that ended without an answer from one that an error of its surroundings ended."""
+    stopped = (
+        isinstance(run, Run) and isinstance(error, RLMError) and not isinstance(error, LMError | ConfigurationError)
+    )
+    return {
+        "status": "stopped" if stopped else "failed",
+        "error": feedback.line(f"{type(error).__name__}: {error}", 500),
+    }
+
+
+def _evidence(prediction: Any, example: Any) -> dict[str, int]:
+    """Count the quotes, and those of them that are in the context, the same way for every side."""
+    given = prediction.get("evidence") or []
+    quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
+    values = {name: value.text if isinstance(value, Context) else value for name, value in example.inputs().items()}
+    verified = sum(not check([quote], quotable(values))[1] for quote in quotes)
+    return {"quotes": len(quotes), "verified": verified}
