@@ -10,7 +10,10 @@ import click
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exits
 from rlm_dspy.cli.ask import ask
+from rlm_dspy.cli.batch import batch
 from rlm_dspy.cli.config import config
+from rlm_dspy.cli.eval import evaluate
+from rlm_dspy.cli.interrupts import leave
 from rlm_dspy.cli.ls import ls
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
 from rlm_dspy.errors import RLMError
@@ -32,12 +35,17 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, ls, config):
+for _command in (ask, batch, ls, config, evaluate):
     app.add_command(_command)
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code; without ``args`` it is the process's own command, and ends it."""
+    code = _run(args)
+    return leave(code) if args is None else code
+
+
+def _run(args: Sequence[str] | None) -> int:
     terminal = Terminal()
     sys.excepthook = terminal.excepthook
     tolerate_any_text()

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from rlm_dspy import errors
 from rlm_dspy.errors import (
     ConfigurationError,
     CorpusError,
@@ -38,4 +39,13 @@ _BY_ERROR: tuple[tuple[type[RLMError], int], ...] = (
 
 def code(error: RLMError) -> int:
     """Return the exit code that tells a script who can mend this error."""
-    return next((number for kind, number in _BY_ERROR if isinstance(error, kind)), FAILED)
+    return _code(type(error))
+
+
+def code_of(kind: str) -> int:
+    """Return the exit code of an error that is known by the name of its class."""
+    return _code(getattr(errors, kind, RLMError))
+
+
+def _code(found: type[RLMError]) -> int:
+    return next((number for kind, number in _BY_ERROR if issubclass(found, kind)), FAILED)

@@ -1,0 +1,14 @@
+"""Many questions of one corpus: any executor, one budget, and a file of answers that a kill does not hurt.
+
+Example:
+    >>> job = Job("context, question -> answer", paths=("docs",), model="offline")
+    >>> report = Batch(job, out=Answers(Path("answers.jsonl")), concurrency=8).run(["What is X?", "Who wrote Y?"])
+    >>> report.success_rate
+    1.0
+"""
+
+from rlm_dspy.batch.answers import Answers
+from rlm_dspy.batch.job import Job, Program
+from rlm_dspy.batch.running import Answering, Batch, Progress, Report
+
+__all__ = ["Answering", "Answers", "Batch", "Job", "Program", "Progress", "Report"]

@@ -1,0 +1,117 @@
+"""The file of answers, which is its own journal.
+
+While a batch runs, each row is appended and on disk before it counts; when the batch ends, the file is replaced by
+one row per question, in the order of the questions. A row is found again by its key: the same question, of the same
+texts, put to the same program. A line that a kill cut short is not a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import journal
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.report.render import jsonable
+
+if sys.platform != "win32":
+    import fcntl
+
+Row = dict[str, Any]
+
+
+def key(question: str, corpus: str, program: str) -> str:
+    """Return what identifies an answer: question, digest of the corpus, digest of the program."""
+    return hashlib.sha256(json.dumps([question, corpus, program]).encode()).hexdigest()
+
+
+class Answers:
+    """Rows on disk, of one batch; ``resume`` takes over the answers that the file already has.
+
+    Raises:
+        ConfigurationError: the file exists and is not to be resumed, cannot be written, or another batch writes it.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False, redactor: Redactor | None = None) -> None:
+        self.path = path
+        self._redactor = redactor or Redactor()
+        self._found: dict[str, Row] = {}
+        self.backup: Path | None = None  # where rows went that belong to other questions, texts or programs
+        if path.exists() and path.stat().st_size and not resume:
+            raise ConfigurationError(f"{path} already holds answers: resume it (--resume) or name another file")
+        try:
+            self._file: BinaryIO = path.open("ab")
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
+        try:
+            _lock(self._file, path)
+            self._read()
+        except ConfigurationError:
+            self._file.close()
+            raise
+
+    def _read(self) -> None:
+        """Take over the whole lines, and cut off what a kill left of the last one."""
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        for number, line in enumerate(data[:whole].splitlines(), 1):
+            try:
+                row = json.loads(line)
+                self._found[row["key"]] = row
+            except (ValueError, TypeError, KeyError) as error:
+                raise ConfigurationError(f"{self.path}:{number} is not a row of answers; name another file") from error
+        if whole < len(data):
+            os.truncate(self.path, whole)
+
+    def take(self, keys: Iterable[str]) -> dict[str, Row]:
+        """Return the good answers among ``keys``; rows of other keys are copied aside before they are replaced."""
+        wanted = set(keys)
+        if not self._found.keys() <= wanted:
+            self.backup = self.path.with_name(self.path.name + ".bak")
+            shutil.copyfile(self.path, self.backup)
+        return {name: row for name, row in self._found.items() if name in wanted and row.get("ok")}
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Put one row on the disk."""
+        self._file.write(self._line(row))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def settle(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the file by these rows, whole or not at all."""
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name[:80]}.", suffix=".part")
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.writelines(map(self._line, rows))
+                file.flush()
+                os.fsync(file.fileno())
+            part.chmod(self.path.stat().st_mode & 0o777)
+            part.replace(self.path.resolve())
+        finally:
+            part.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file, and let others have it."""
+        self._file.close()
+
+    def _line(self, row: Mapping[str, Any]) -> bytes:
+        return journal.dumps(jsonable(row), self._redactor).encode() + b"\n"
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keep a second batch from writing the same file; the lock goes with the process."""
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigurationError(f"another batch is writing {path}; wait for it or name another file") from None

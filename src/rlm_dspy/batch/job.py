@@ -1,0 +1,204 @@
+"""What answers one question of a batch: a program in this process, or a job from which any process makes one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+import dspy
+
+from rlm_dspy import lms
+from rlm_dspy.corpus import Corpus, read
+from rlm_dspy.direct import Direct
+from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowError
+from rlm_dspy.evidence import Evidence
+from rlm_dspy.metering import CHARS_PER_TOKEN
+from rlm_dspy.module import RLM
+from rlm_dspy.report import journal
+from rlm_dspy.signatures import read_signature
+
+Mode = Literal["auto", "rlm", "direct"]
+DIRECT_TOKENS = 16_000  # below about as much, one call answers better than an RLM does
+
+
+@dataclass(frozen=True)
+class Program:
+    """An RLM, or one direct call, over one corpus; every question shares its LM, and with it the rate limit.
+
+    Args:
+        signature: with the inputs ``context`` and ``question``.
+        corpus: what every question is put to.
+        lm: the LM that steers; None is the configured one.
+        sub_lm: the LM of sub-calls.
+        mode: ``auto`` asks small corpora in one call.
+        limits: keyword arguments of :class:`rlm_dspy.RLM` for each question.
+        state: of a compiled RLM, as ``dump_state`` gives it.
+    """
+
+    signature: Any
+    corpus: Corpus
+    lm: Any = None
+    sub_lm: Any = None
+    mode: Mode = "auto"
+    direct_tokens: int = DIRECT_TOKENS
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", read_signature(self.signature))
+        if (names := set(self.signature.input_fields)) != {"context", "question"}:
+            raise ConfigurationError(f"a batch's signature has the inputs context and question, not {sorted(names)}")
+        self._rlm(None)  # a limit or a state that cannot work is told before anything is asked
+
+    @property
+    def corpus_digest(self) -> str:
+        """What identifies the texts."""
+        return self.corpus.digest
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies the program: signature, models, mode, limits and compiled state."""
+        fields = {
+            name: [str(item.annotation), (item.json_schema_extra or {}).get("desc")]
+            for name, item in self.signature.fields.items()
+        }
+        models = [_named(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
+        facts = [self.signature.instructions, fields, models, self._mode, dict(self.limits), self.state]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    @property
+    def _mode(self) -> str:
+        if self.mode != "auto":
+            return self.mode
+        return "direct" if self.corpus.chars <= self.direct_tokens * CHARS_PER_TOKEN else "rlm"
+
+    def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
+        """Answer one question for at most ``max_cost``, and return it as plain data.
+
+        Raises:
+            RLMError: with the partial run.
+        """
+        mode = self._mode
+        with dspy.context(lm=self.lm or dspy.settings.lm):
+            given = {"context": self.corpus, "question": question}
+            try:
+                prediction = (self._direct() if mode == "direct" else self._rlm(max_cost))(**given)
+            except LMContextWindowError:
+                if self.mode != "auto" or mode != "direct":
+                    raise
+                mode = "rlm"
+                prediction = self._rlm(max_cost)(**given)
+        evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
+        values = {name: prediction.get(name) for name in self.signature.output_fields if name not in evidence}
+        return journal.summary(prediction.run, values, mode=mode)
+
+    def _direct(self) -> Direct:
+        limits = {name: value for name, value in self.limits.items() if name in ("max_tokens", "max_seconds")}
+        return Direct(self.signature, **limits)
+
+    def _rlm(self, max_cost: float | None) -> RLM:
+        costs = [cost for cost in (max_cost, self.limits.get("max_cost")) if cost is not None]
+        limits = {**self.limits, "max_cost": min(costs) if costs else None}
+        rlm = RLM(self.signature, sub_lm=self.sub_lm, **limits)
+        if self.state is not None:
+            try:
+                rlm.load_state(dict(self.state))
+            except (KeyError, TypeError) as error:
+                raise ConfigurationError(f"the state is not that of an RLM: {error} is missing in it") from error
+        return rlm
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program as plain data, which processes and machines can be sent: each reads the paths and makes it once.
+
+    Args:
+        signature: as text, or a class that the other process can import.
+        paths: what to read; the same files have to be there wherever the job runs.
+        model, sub_model: names for :func:`rlm_dspy.lm`; keys come from the environment of the process.
+        reading: keyword arguments of :func:`rlm_dspy.read`.
+        connection: keyword arguments of :func:`rlm_dspy.lm`; a rate limit there is one process's, so divide it.
+        mode, limits, state: as for :class:`Program`.
+        expects: the digest that the texts must have; filled in by the batch.
+    """
+
+    signature: Any
+    paths: tuple[str, ...]
+    model: str
+    sub_model: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    connection: Mapping[str, Any] = field(default_factory=dict)
+    mode: Mode = "auto"
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] | None = None
+    expects: str | None = None
+
+    def program(self) -> Program:
+        """Return this process's program for the job.
+
+        Raises:
+            CorpusError: the files are missing here, or not those that the batch began with.
+        """
+        with _LOCK:
+            return _built(_Keyed(self))
+
+    def pinned(self) -> Job:
+        """Return the job with the digest of the texts as they are now."""
+        return replace(self, expects=self.program().corpus_digest)
+
+    @property
+    def corpus_digest(self) -> str:
+        """What identifies the texts."""
+        return self.program().corpus_digest
+
+    @property
+    def digest(self) -> str:
+        """What identifies the program."""
+        return self.program().digest
+
+    def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
+        """Answer one question, in whichever process this is."""
+        return self.program().answer(question, max_cost)
+
+
+class _Keyed:
+    """A job that can be looked up: equal if its plain data are."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.key = json.dumps([str(value) for value in vars(job).values()])
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and self.key == other.key
+
+
+_LOCK = threading.Lock()
+
+
+@lru_cache(maxsize=4)
+def _built(keyed: _Keyed) -> Program:
+    job = keyed.job
+    corpus = read(job.paths, **job.reading)
+    if job.expects is not None and corpus.digest != job.expects:
+        raise CorpusError(
+            f"{', '.join(job.paths)}: the files here are not those that the batch began with; "
+            "give every worker the same files, and leave them alone while the batch runs"
+        )
+    lm = lms.lm(job.model, **job.connection)
+    sub_lm = lms.lm(job.sub_model, **job.connection) if job.sub_model else None
+    return Program(job.signature, corpus, lm, sub_lm, job.mode, limits=job.limits, state=job.state)
+
+
+def _named(lm: Any) -> list[Any] | None:
+    if lm is None:
+        return None
+    options = getattr(lm, "kwargs", {})
+    return [getattr(lm, "model", type(lm).__name__), options.get("temperature"), options.get("max_tokens")]

@@ -1,0 +1,181 @@
+"""What ``batch`` does: reads, asks, shows how far it is, and reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlm_dspy.cli import exits, inputs, logs, outs, settings
+from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import CorpusError
+from rlm_dspy.report import journal, render
+
+MEND = 'Each line is {"question": "…", "id": …} or "…".'
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
+
+    questions: str
+    paths: tuple[str, ...]
+    answers: Path
+    resume: bool
+    concurrency: int
+    flags: Mapping[str, Any]
+    choice: Mapping[str, Any]
+    fields: str
+    as_json: bool
+    log_json: bool
+
+
+def answer_all(request: Request, terminal: Terminal) -> int:
+    """Answer all questions and return the exit code."""
+    loaded = settings.load(request.flags)
+    terminal.redactor.learn(loaded.secrets())
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor)
+    outs.names(request.fields)
+    if not request.paths:
+        raise click.UsageError("Missing PATH: name the files or folders that the questions are put to.")
+    questions = list(read_questions(request.questions))
+    corpus = inputs.read(request.paths, request.choice)
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    report = _ask(request, terminal, loaded.settings, corpus, questions)
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor)
+    return _tell(report, request, terminal)
+
+
+def read_questions(place: str) -> Iterator[dict[str, Any]]:
+    """Yield the questions of a JSONL file (``-`` is stdin).
+
+    Raises:
+        CorpusError: the file cannot be read, or a line of it is no question.
+    """
+    try:
+        data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
+        lines = data.decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise CorpusError(f"{place} cannot be read: {error.strerror}. Name a JSONL file of questions.") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{place} is not UTF-8 (at byte {error.start}). Save it as UTF-8.") from error
+    found = False
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found = True
+            yield _question(line, f"{place}:{number}")
+    if not found:
+        raise CorpusError(f"{place} holds no question. {MEND}")
+
+
+def _question(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+        row = {"question": value} if isinstance(value, str) else value
+        text = row["question"]
+        text.encode()
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{where} is not JSON: {error.msg}. {MEND}") from error
+    except (TypeError, KeyError, AttributeError, UnicodeEncodeError) as error:
+        raise CorpusError(f"{where} is no question. {MEND}") from error
+    if not text.strip():
+        raise CorpusError(f"{where}: the question is empty. {MEND}")
+    return {"question": text, "id": row.get("id")}
+
+
+def _ask(
+    request: Request, terminal: Terminal, values: settings.Settings, corpus: Corpus, questions: list[dict[str, Any]]
+) -> Any:
+    """Run the batch with one LM for all questions; DSPy is imported here."""
+    from rlm_dspy.batch import Answers, Batch, Program
+    from rlm_dspy.cli import models
+
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor)  # DSPy set up its own on import
+    chosen = models.choose(values)
+    if chosen.notice:
+        terminal.note(chosen.notice)
+    limits = {
+        "max_iters": values.max_iters,
+        "max_llm_calls": values.max_calls,
+        "max_tokens": values.max_tokens,
+        "max_seconds": values.max_seconds,
+    }
+    signature = outs.signature(request.fields)
+    program = Program(
+        signature, corpus, chosen.lm, chosen.sub_lm, values.mode, direct_tokens=values.direct_tokens, limits=limits
+    )
+    answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
+    with _watching(request, terminal) as bar:
+        batch = Batch(
+            program, out=answers, concurrency=request.concurrency, max_cost=values.max_cost, on_progress=bar
+        )
+        line = "Finishing the questions in flight and beginning no other; Ctrl-C again stops at once."
+        with Interrupts(batch.stop, lambda: None if terminal.quiet else bar.note(line)):
+            report = batch.run(questions)
+    if answers.backup:
+        terminal.note(f"rows of other questions, files or settings were in {request.answers}: see {answers.backup}")
+    return report
+
+
+@contextmanager
+def _watching(request: Request, terminal: Terminal) -> Iterator[Any]:
+    from rich.console import Console
+
+    from rlm_dspy.report.bar import Bar
+
+    silent = terminal.quiet or terminal.verbose or request.log_json
+    with Bar(Console(file=sys.stderr, force_terminal=False) if silent else None) as bar:
+        yield bar
+
+
+def _tell(report: Any, request: Request, terminal: Terminal) -> int:
+    """Print the report and return the exit code."""
+    for row in report.failed[:20]:
+        name = row["question"] if row["id"] is None else str(row["id"])
+        terminal.note(f"failed: {render.quoted(name, 80)}: {' '.join(row['error']['message'].split())[:300]}")
+    if len(report.failed) > 20:
+        terminal.note(f"… and {len(report.failed) - 20:,} more; each row of {request.answers} tells why.")
+    facts = {
+        "questions": len(report.rows),
+        "answered": report.answered,
+        "failed": len(report.failed),
+        "success_rate": round(report.success_rate, 4),
+        "reused": report.reused,
+        "cost": report.cost,
+        "seconds": round(report.seconds, 3),
+        "stopped_by": report.stopped_by,
+    }
+    if request.as_json:
+        terminal.answer(journal.dumps(facts, terminal.redactor))
+    else:
+        parts = [
+            f"{report.answered:,} of {render.counted(len(report.rows), 'question')} answered",
+            f"{report.success_rate:.1%}",
+            f"{report.reused:,} from before",
+            render.money(report.cost),
+            f"{report.seconds:.1f} s",
+        ]
+        terminal.note(" · ".join(parts))
+    if report.stopped_by:
+        terminal.error(f"stopped by {report.stopped_by}; the same command with --resume asks the rest.")
+    return _code(report)
+
+
+def _code(report: Any) -> int:
+    if report.stopped_by == "stop":
+        return exits.INTERRUPTED
+    if report.stopped_by == "max_cost":
+        return exits.BUDGET
+    if not report.failed:
+        return exits.ANSWERED
+    kinds = {row["error"]["type"] for row in report.failed} - {"NotAsked"}
+    return exits.code_of(kinds.pop()) if len(kinds) == 1 and not report.answered else exits.FAILED

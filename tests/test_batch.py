@@ -1,0 +1,341 @@
+"""Many questions: one row each, paid once, for no more than the money there is, on any executor."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rlm_dspy
+from rlm_dspy.batch import Answers, Batch, Job, Program, Progress
+from rlm_dspy.batch.purse import Purse
+from rlm_dspy.batch.running import perform
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError, CorpusError, LMAuthError, LMUnavailableError
+from scripted import action, fields, scripted, texts
+
+SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
+TEXT = "\n".join(f"The gate of {name} opens at {hour} hours." for hour, name in enumerate(("Ulm", "Bonn", "Trier"), 6))
+QUESTIONS = [f"When does the gate of {name} open?" for name in ("Ulm", "Bonn", "Trier")]
+
+
+class Fake:
+    """Answers by a function; costs as told."""
+
+    corpus_digest = "c"
+    digest = "p"
+
+    def __init__(self, reply: Any = None, cost: float | None = 0.0) -> None:
+        self.reply = reply
+        self.cost = cost
+        self.asked: list[str] = []
+        self.shares: list[float | None] = []
+
+    def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
+        self.asked.append(question)
+        self.shares.append(max_cost)
+        answer = self.reply(question) if self.reply else question.upper()
+        return {"answer": answer, "usage": {"cost": self.cost}}
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_question_has_one_row_in_its_order(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    out = tmp_path / "a.jsonl"
+    batch = Batch(Fake(), out=Answers(out), concurrency=3, on_progress=seen.append)
+    report = batch.run(["a", {"question": "b", "id": 7}, "a"])
+    assert [row["answer"] for row in report.rows] == ["A", "B", "A"]
+    assert [row["id"] for row in rows(out)] == [None, 7, None]
+    assert (report.answered, report.success_rate, report.stopped_by) == (3, 1.0, None)
+    assert (seen[0].done, seen[-1].done, seen[-1].total) == (0, 3, 3)
+
+
+def test_a_question_that_fails_costs_its_own_row_alone() -> None:
+    def reply(question: str) -> str:
+        if question == "b":
+            raise BudgetExceededError("out of steps", limit="max_iters")
+        if question == "c":
+            raise KeyError("a defect")
+        return question
+
+    report = Batch(Fake(reply)).run(list("abcd"))
+    assert [row["ok"] for row in report.rows] == [True, False, False, True]
+    assert report.success_rate == 0.5
+    assert report.failed[0]["error"] == {"type": "BudgetExceededError", "message": "out of steps"}
+    assert report.failed[1]["error"]["type"] == "KeyError"
+
+
+@pytest.mark.parametrize(("error", "asked"), [(LMAuthError("no key"), 1), (LMUnavailableError("no server"), 3)])
+def test_what_would_fail_every_question_ends_the_batch(error: Exception, asked: int) -> None:
+    def reply(question: str) -> str:
+        raise error
+
+    program = Fake(reply)
+    report = Batch(program, concurrency=1).run(list("abcdefgh"))
+    assert len(program.asked) == asked
+    assert report.stopped_by == type(error).__name__
+    assert report.failed[-1]["error"]["type"] == "NotAsked"
+
+
+def test_a_batch_that_is_stopped_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    def reply(question: str) -> str:
+        batch.stop.set()
+        return question
+
+    batch = Batch(Fake(reply), out=Answers(tmp_path / "a.jsonl"), concurrency=1)
+    report = batch.run(list("abc"))
+    assert [row["ok"] for row in report.rows] == [True, False, False]
+    assert report.stopped_by == "stop"
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_taken_from_the_file_and_failures_asked_again(tmp_path: Path) -> None:
+    def fails(question: str) -> str:
+        if question == "b":
+            raise BudgetExceededError("no", limit="max_iters")
+        return question
+
+    out = tmp_path / "a.jsonl"
+    Batch(Fake(fails), out=Answers(out)).run(list("abc"))
+    with pytest.raises(ConfigurationError, match="already holds answers"):
+        Answers(out)
+    again = Fake()
+    report = Batch(again, out=Answers(out, resume=True)).run(list("abcd"))
+    assert sorted(again.asked) == ["b", "d"]
+    assert (report.reused, report.answered) == (2, 4)
+    assert [row["answer"] for row in rows(out)] == ["a", "B", "c", "D"]
+
+
+@pytest.mark.parametrize("change", ["corpus_digest", "digest"])
+def test_answers_to_other_texts_or_by_other_programs_are_set_aside(tmp_path: Path, change: str) -> None:
+    out = tmp_path / "a.jsonl"
+    Batch(Fake(), out=Answers(out)).run(["a"])
+    before = out.read_bytes()
+    other = Fake()
+    setattr(other, change, "other")
+    answers = Answers(out, resume=True)
+    report = Batch(other, out=answers).run(["a"])
+    assert (other.asked, report.reused) == (["a"], 0)
+    assert answers.backup is not None
+    assert answers.backup.read_bytes() == before
+
+
+@given(cut=st.integers(0, 400))
+def test_a_file_cut_anywhere_loses_at_most_the_row_that_was_cut(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
+    out = tmp_path_factory.mktemp("batch") / "a.jsonl"
+    Batch(Fake(), out=Answers(out)).run(["a", "bé", "c"])
+    whole = out.read_bytes()
+    out.write_bytes(whole[:cut])
+    kept = whole[:cut].count(b"\n")
+    again = Fake()
+    report = Batch(again, out=Answers(out, resume=True)).run(["a", "bé", "c"])
+    assert (report.reused, report.answered) == (kept, 3)
+    assert [{**row, "question": 0} for row in rows(out)] == [{**row, "question": 0} for row in report.rows]
+
+
+def test_a_file_that_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("my notes\n")
+    with pytest.raises(ConfigurationError, match=r"notes\.txt:1"):
+        Answers(other, resume=True)
+    assert other.read_text() == "my notes\n"
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        Answers(tmp_path / "missing" / "a.jsonl")
+
+
+def test_two_batches_do_not_write_one_file(tmp_path: Path) -> None:
+    first = Answers(tmp_path / "a.jsonl")
+    with pytest.raises(ConfigurationError, match="another batch"):
+        Answers(tmp_path / "a.jsonl")
+    first.close()
+    Answers(tmp_path / "a.jsonl").close()
+
+
+# --- money -----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    total=st.floats(0.01, 10),
+    costs=st.lists(st.floats(0, 1), min_size=1, max_size=60),
+    places=st.integers(1, 8),
+    data=st.data(),
+)
+def test_shares_and_spending_never_exceed_the_total(
+    total: float, costs: list[float], places: int, data: st.DataObject
+) -> None:
+    purse, flying = Purse(total), []
+    for cost in costs:
+        while len(flying) < places and (share := purse.take(places - len(flying))):
+            flying.append(share)
+        assert sum(flying) + purse.spent <= total + 1e-9
+        if not flying:
+            assert purse.spent > 0
+            return
+        share = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
+        purse.give_back(share, min(cost, share))
+
+
+def test_max_cost_holds_over_all_questions() -> None:
+    program = Fake(cost=0.3)
+    report = Batch(program, concurrency=2, max_cost=1.0).run(list("abcdefgh"))
+    assert report.stopped_by == "max_cost"
+    assert report.cost is not None
+    assert report.cost <= 1.0
+    assert 1 <= report.answered <= 3
+    assert all(share and share <= 1.0 for share in program.shares)
+
+
+def test_a_price_that_is_unknown_is_told_and_never_zero(caplog: pytest.LogCaptureFixture) -> None:
+    report = Batch(Fake(cost=None), max_cost=1.0).run(list("abc"))
+    assert (report.answered, report.cost) == (3, None)
+    assert caplog.text.count("unknown") == 1
+
+
+@pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"max_cost": 0.0}, {"max_cost": float("nan")}])
+def test_limits_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        Batch(Fake(), **wrong)
+
+
+# --- programs --------------------------------------------------------------------------------------------------------
+
+
+def program(*replies: Any, **facts: Any) -> Program:
+    lm, _ = scripted(*replies)
+    return Program(SIGNATURE, Corpus.from_texts({"gates.txt": TEXT}), lm, **facts)
+
+
+def test_every_question_is_a_run_with_its_share_of_the_money() -> None:
+    def reply(message: str) -> str:
+        return action("SUBMIT(answer=question, evidence=[])")
+
+    made = program(reply, mode="rlm")
+    report = Batch(made, concurrency=3, max_cost=0.5).run(QUESTIONS)
+    assert [row["answer"] for row in report.rows] == QUESTIONS
+    assert {row["mode"] for row in report.rows} == {"rlm"}
+    assert report.cost == pytest.approx(0.003)
+
+
+def test_a_question_that_spends_its_share_ends_there() -> None:
+    def reply(message: str) -> str:
+        return fields(answer="best", evidence="[]") if "[[ ## trajectory" in message else action("print(1)")
+
+    report = Batch(program(reply, mode="rlm"), concurrency=1, max_cost=0.0045).run(["q"])
+    assert report.rows[0]["stopped_by"] == "max_cost"
+    assert report.cost == pytest.approx(0.004, abs=0.0015)
+
+
+def test_the_callers_dspy_context_holds_for_its_threads() -> None:
+    lm, _ = scripted(fields(answer="yes", evidence="[]"))
+    corpus = Corpus.from_texts({"gates.txt": TEXT})
+    with dspy.context(lm=lm), ThreadPoolExecutor(2) as pool:
+        report = Batch(Program(SIGNATURE, corpus), executor=pool).run(["q"])
+    assert report.rows[0]["answer"] == "yes"
+
+
+def test_the_digest_tells_programs_apart() -> None:
+    assert program("x").digest == program("x").digest
+    compiled = rlm_dspy.RLM(SIGNATURE)
+    compiled.generate_action.signature = compiled.generate_action.signature.with_instructions("Look twice.")
+    changes: list[dict[str, Any]] = [
+        {}, {"limits": {"max_iters": 3}}, {"mode": "rlm"}, {"state": compiled.dump_state()}
+    ]  # fmt: skip
+    assert len({program("x", **change).digest for change in changes}) == 4
+
+
+def test_a_compiled_program_answers_by_what_it_learnt() -> None:
+    compiled = rlm_dspy.RLM(SIGNATURE)
+    compiled.generate_action.signature = compiled.generate_action.signature.with_instructions("Look twice.")
+    lm, script = scripted(action("SUBMIT(answer='a', evidence=[])"))
+    made = Program(SIGNATURE, Corpus.from_texts({"a": TEXT}), lm, mode="rlm", state=compiled.dump_state())
+    assert Batch(made).run(["q"]).answered == 1
+    assert "Look twice." in texts(script.requests[0])[0]
+
+
+def test_a_program_without_a_question_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="context and question"):
+        Program("text -> answer", Corpus.from_texts({"a": "b"}))
+    with pytest.raises(ConfigurationError):
+        program("x", limits={"max_iters": 0})
+    with pytest.raises(ConfigurationError, match="state"):
+        program("x", state={})
+
+
+# --- executors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "gates.txt").write_text(TEXT)
+    return Job(SIGNATURE, paths=(str(tmp_path / "texts"),), model="offline")
+
+
+def check(report: Any) -> None:
+    assert [row["ok"] for row in report.rows] == [True] * 3, report.rows
+    for row, hour in zip(report.rows, (6, 7, 8), strict=True):
+        assert str(hour) in row["answer"]
+        assert row["evidence"][0]["verified"]
+
+
+def test_a_job_runs_on_threads(job: Job) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        check(Batch(job, executor=pool).run(QUESTIONS))
+
+
+def test_a_job_runs_on_processes_that_rebuild_it(job: Job) -> None:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        check(Batch(job, executor=pool).run(QUESTIONS))
+
+
+def test_a_job_is_small_and_made_once_in_a_process(job: Job) -> None:
+    assert len(pickle.dumps(job)) < 2_000
+    copies = [pickle.loads(pickle.dumps(job)) for _ in range(2)]
+    assert copies[0].program() is copies[1].program()
+
+
+def test_a_worker_whose_files_differ_answers_nothing(job: Job, tmp_path: Path) -> None:
+    pinned = job.pinned()
+    other = tmp_path / "texts" / "other.txt"
+    other.write_text("something else")
+    moved = Job(SIGNATURE, paths=(*pinned.paths, str(other)), model="offline", expects=pinned.expects)
+    with pytest.raises(CorpusError, match="not those that the batch began with"):
+        moved.program()
+    assert perform(moved, "q", None)["error"]["type"] == "CorpusError"
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    distributed = pytest.importorskip("distributed", reason="Dask is the extra [dask]: pip install distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None, silence_logs=50
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        yield client
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask's and tornado's own
+def test_a_job_runs_on_a_dask_cluster(job: Job, cluster: Any, tmp_path: Path) -> None:
+    report = Batch(job, out=Answers(tmp_path / "a.jsonl"), executor=cluster.get_executor()).run(QUESTIONS)
+    check(report)
