@@ -196,7 +196,7 @@ def _names(question: Question, name: str) -> float:
     """How much of what is asked for a name has in it, from 0 to 1."""
     asked = [term for term in question.terms if term.strong or " " not in term.text]
     if any(term.strong and re.fullmatch(term.pattern, name, re.I) for term in asked):
-        return 1.0
+        return 1.0 if any(term.text == name for term in asked) else 0.9
     words = [term for term in asked if not term.strong]
     loose = [(term.pattern.replace(r"(?:\b|_)", "").replace(r"\b", ""), term) for term in words]
     return _share([(bool(re.search(pattern, name, re.I)), term) for pattern, term in loose])

@@ -33,6 +33,7 @@ _LIGHT = frozenset(
 _KINDS: tuple[tuple[str, str], ...] = (
     ("default", r"\bdefaults?\b"),
     ("value", r"what(?:'s| is| are) (?:the )?`?[a-z]+_\w+`? (?:of|in|for)\b"),
+    ("value", r"what(?:'s| is| are) (?:the )?`?(?-i:[A-Z][A-Z0-9]*_[A-Z0-9_]+)\b"),
     ("raises", r"\b(?:raises?|raised|throws?|thrown)\b"),
     ("bases", r"\bbase(?:s| class(?:es)?)\b.*\bof\b|\bwhat\b.*\b(?:inherits?|derives?|extends?)\b"),
     ("subclasses", r"\b(?:subclass(?:es)?|inherits?|derived?s?|extends?)\b"),
