@@ -31,6 +31,7 @@ class Script:
         self.replies: Sequence[Reply] = replies
         self.delay = delay
         self.requests: list[Request] = []
+        self.reports = True  # whether the engine tells what a call used
         self.window: int | None = None  # tokens, as an engine that allocates them tells
         self._lock = threading.Lock()
 
@@ -45,7 +46,7 @@ class Script:
         if isinstance(reply, Exception):
             raise reply
         sent = sum(len(text) for text in texts(request))
-        usage = Usage(input_tokens=sent // 4, output_tokens=len(reply) // 4)
+        usage = Usage(input_tokens=sent // 4, output_tokens=len(reply) // 4) if self.reports else Usage()
         return Response(
             id=None,
             model=request.model,

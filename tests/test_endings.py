@@ -54,7 +54,7 @@ def test_every_provider_error_is_also_ours(raised: Exception, kind: type[errors.
 
 
 def test_without_a_model_the_error_says_what_to_do() -> None:
-    with dspy.context(lm=None), pytest.raises(ValueError, match=r"dspy\.configure"):
+    with dspy.context(lm=None), pytest.raises(errors.LMAuthError, match=r"dspy\.configure"):
         rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
 
 
@@ -131,6 +131,22 @@ def test_tokens_end_a_run_in_time_for_the_extract() -> None:
     assert result.run.stopped_by == "max_tokens"
     assert result.run.usage.total_tokens <= 20_000
     assert 2 < len(script.requests) < 20
+
+
+def test_tokens_end_a_run_whose_engine_does_not_report_them() -> None:
+    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print('y' * 4000)"))
+    script.reports = False
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_tokens=20_000))
+    assert result.run.stopped_by == "max_tokens"
+    assert result.run.usage.cost is None
+
+
+def test_a_rerun_from_the_cache_costs_nothing() -> None:
+    lm, script = scripted(action("print(1)"), action("SUBMIT(answer='x')"), cache=True, model="scripted/rerun")
+    first, second = ask(lm), ask(lm)
+    assert len(script.requests) == 2
+    assert first.run.usage.total_tokens > 0
+    assert (second.run.usage.total_tokens, second.run.usage.cost, second.run.usage.calls) == (0, 0.0, 2)
 
 
 def test_cost_ends_a_run() -> None:

@@ -48,8 +48,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
 
 def _usage(entry: dict[str, Any]) -> Usage:
     reported = entry["usage"] or {}
-    if not reported:  # served from DSPy's cache: nothing was spent
-        return Usage(calls=1)
+    if not reported:
+        return _estimate(entry)
     cost = entry.get("cost")
     data = getattr(entry["response"], "provider_data", None)
     if cost is None and isinstance(data, dict):
@@ -62,3 +62,14 @@ def _usage(entry: dict[str, Any]) -> Usage:
         cached_tokens=(details.get("cached_tokens") if isinstance(details, dict) else 0) or 0,
         cost=cost,
     )
+
+
+def _estimate(entry: dict[str, Any]) -> Usage:
+    """Return nothing spent for a call that DSPy's cache served, and an estimate where the engine reports no usage."""
+    given = getattr(getattr(entry["response"], "usage", None), "input_tokens", None)
+    if given is not None:  # the cached response has its usage, the entry has none
+        return Usage(calls=1)
+    sent = sum(len(str(message.get("content") or "")) for message in entry["messages"] or ())
+    sent = sent or len(str(entry["prompt"] or ""))
+    got = sum(len(str(output)) for output in entry["outputs"])
+    return Usage(calls=1, prompt_tokens=sent // CHARS_PER_TOKEN, completion_tokens=got // CHARS_PER_TOKEN, cost=None)

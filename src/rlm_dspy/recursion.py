@@ -22,6 +22,7 @@ from rlm_dspy.subcalls import CallError, Outputs, SubCalls, readable, short
 
 OWN = 0.9  # a text this near to the whole of one's own context ...
 SAME = 0.85  # ... with an instruction this near to one's own is no division of the work
+COMPARED = 500  # characters of the two that are compared
 
 Child = Callable[[type[dspy.Signature], dict[str, Any]], tuple[dict[str, Any], Run]]
 
@@ -76,7 +77,7 @@ class Recursion:
             text = self._text[int(text["start"]) : int(text["end"])]
         if isinstance(text, str):
             text = readable(text)
-            same = SequenceMatcher(None, instruction[:2000], self._task[:2000]).ratio() >= SAME
+            same = SequenceMatcher(None, instruction[:COMPARED], self._task[:COMPARED]).ratio() >= SAME
             if same and self._text is not None and len(text) >= OWN * len(self._text):
                 raise ValueError(
                     "this hands over nearly all of your own context with your own instruction, which divides nothing: "
