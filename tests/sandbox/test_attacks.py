@@ -17,7 +17,17 @@ import rlm_dspy.sandbox
 from rlm_dspy.sandbox import cell
 
 USERS = ["root", "nobody"] if os.geteuid() == 0 else ["myself"]
-LEFT_OUT = ("test", "site-packages", "idlelib", "tkinter", "lib2to3", "ensurepip", "turtledemo", "pydoc_data", "config-*")
+LEFT_OUT = (
+    "test",
+    "site-packages",
+    "idlelib",
+    "tkinter",
+    "lib2to3",
+    "ensurepip",
+    "turtledemo",
+    "pydoc_data",
+    "config-*",
+)
 
 
 def test_the_corpus_is_large_and_broad():

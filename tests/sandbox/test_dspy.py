@@ -124,14 +124,18 @@ class Table(dspy.primitives.sandbox_serializable.SandboxSerializable):
 
 def test_a_sandbox_serializable_becomes_what_its_own_code_makes_of_it():
     with Sandbox() as sandbox:
-        assert sandbox.run("table[1][0], csv.__name__", {"table": Table([["a", "b"], ["c", "d"]])}).value == "('c', 'csv')"
+        assert (
+            sandbox.run("table[1][0], csv.__name__", {"table": Table([["a", "b"], ["c", "d"]])}).value == "('c', 'csv')"
+        )
 
 
 def test_rlm_hands_a_sandbox_serializable_over():
     lm = Scripted({"reasoning": "r", "code": "SUBMIT(answer=table[0][1])"})
     with dspy.context(lm=lm):
-        rlm = dspy.RLM(dspy.Signature({"table": (Table, dspy.InputField()), "answer": (str, dspy.OutputField())}),
-                       interpreter_factory=Sandbox)
+        rlm = dspy.RLM(
+            dspy.Signature({"table": (Table, dspy.InputField()), "answer": (str, dspy.OutputField())}),
+            interpreter_factory=Sandbox,
+        )
         assert rlm(table=Table([["a", "b"]])).answer == "b"
 
 

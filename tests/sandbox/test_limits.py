@@ -40,7 +40,9 @@ def test_memory_is_limited_and_the_model_told_how_much():
 
 def test_a_large_context_does_not_count_as_memory():
     with Sandbox(memory_mb=32) as sandbox:
-        assert sandbox.run("len(text), text.count('y')", {"text": "xy" * (40 << 20)}).value == f"({80 << 20}, {40 << 20})"
+        assert (
+            sandbox.run("len(text), text.count('y')", {"text": "xy" * (40 << 20)}).value == f"({80 << 20}, {40 << 20})"
+        )
 
 
 def test_long_output_keeps_its_head_and_tail_and_tells_the_true_length():
@@ -88,9 +90,19 @@ def test_recursion_ends_in_an_error_the_model_can_read(sandbox):
     assert len(done.exception) < 3000
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": -1}, {"memory_mb": 1}, {"max_output_chars": 0},
-                                     {"isolation": "weak"}, {"checkpoint": "sometimes"}, {"tools": {"a b": print}},
-                                     {"tools": {"SUBMIT": print}}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": -1},
+        {"memory_mb": 1},
+        {"max_output_chars": 0},
+        {"isolation": "weak"},
+        {"checkpoint": "sometimes"},
+        {"tools": {"a b": print}},
+        {"tools": {"SUBMIT": print}},
+    ],
+)
 def test_senseless_settings_are_refused_at_once(options):
     with pytest.raises(ConfigurationError):
         Sandbox(**options)
@@ -108,16 +120,19 @@ def test_a_sandbox_that_was_shut_down_says_so(sandbox):
         sandbox.run("1")
 
 
-@pytest.mark.parametrize(("code", "told"), [
-    ("open('/etc/passwd', 'r')", "not allowed"),
-    ("import os", "not allowed"),
-    ("import subprocess", "not allowed"),
-    ("x = input('?')", "not allowed"),
-    ("if True:\n    import os", "not allowed"),
-    ("f = open\nf('/etc/passwd')", "not allowed"),
-    ("exec('import os')", "not allowed"),
-    ("breakpoint()", "not allowed"),
-])
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("open('/etc/passwd', 'r')", "not allowed"),
+        ("import os", "not allowed"),
+        ("import subprocess", "not allowed"),
+        ("x = input('?')", "not allowed"),
+        ("if True:\n    import os", "not allowed"),
+        ("f = open\nf('/etc/passwd')", "not allowed"),
+        ("exec('import os')", "not allowed"),
+        ("breakpoint()", "not allowed"),
+    ],
+)
 def test_what_cannot_work_is_told_in_words(sandbox, code, told):
     assert told in sandbox.run(code).exception.lower()
 
@@ -126,8 +141,13 @@ def test_harmless_imports_work(sandbox):
     from rlm_dspy.sandbox.worker import modules
 
     names = sorted(modules.ALLOWED - {"re2", "asyncio"})
-    failed = sandbox.run("failed = []\n" + "\n".join(
-        f"try:\n import {name}\nexcept ImportError as e: failed.append(({name!r}, str(e)))" for name in names) + "\nfailed")
+    failed = sandbox.run(
+        "failed = []\n"
+        + "\n".join(
+            f"try:\n import {name}\nexcept ImportError as e: failed.append(({name!r}, str(e)))" for name in names
+        )
+        + "\nfailed"
+    )
     assert failed.value == "[]"
     used = sandbox.run(
         "import asyncio, hashlib, csv, io, difflib, zlib, uuid, decimal, xml.etree.ElementTree as E, html, email.message\n"
@@ -139,7 +159,8 @@ def test_harmless_imports_work(sandbox):
         "assert list(ThreadPoolExecutor(4).map(str, range(3))) == ['0', '1', '2']\n"
         "assert 'straße'.encode('cp1252') and 'x'.encode('idna') and 'a'.encode('utf-16')\n"
         "assert zlib.decompress(zlib.compress(b'x')) == b'x' and lzma.decompress(lzma.compress(b'x')) == b'x'\n"
-        "logging.warning('seen')\nasync def f(): return 5\nprint(await f())")
+        "logging.warning('seen')\nasync def f(): return 5\nprint(await f())"
+    )
     assert used.exception is None, used.text
     assert used.stdout == "5\n"
 

@@ -74,9 +74,15 @@ def test_decoding_undoes_encoding(value):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["$", "v", "n", "fold", "x"]), inner)
-    | st.builds(lambda tag, v: {"$": tag, "v": v},
-                st.sampled_from([*values._DECODERS, "tuple", "set", "dict", "record", "object"]), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.sampled_from(["$", "v", "n", "fold", "x"]), inner)
+        | st.builds(
+            lambda tag, v: {"$": tag, "v": v},
+            st.sampled_from([*values._DECODERS, "tuple", "set", "dict", "record", "object"]),
+            inner,
+        )
+    ),
     max_leaves=15,
 )
 
@@ -104,15 +110,28 @@ def test_a_variable_submitted_unchanged_is_the_same(value):
     assert same(done.final["value"], value)
 
 
-@pytest.mark.parametrize("text", ["é" * 70_000, "中" * 70_000, "\U0001f600" * 70_000, "a" * 70_000, "é\ud800" * 40_000,
-                                  "x" * 65_535 + "é", "中" + "x" * 70_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "é" * 70_000,
+        "中" * 70_000,
+        "\U0001f600" * 70_000,
+        "a" * 70_000,
+        "é\ud800" * 40_000,
+        "x" * 65_535 + "é",
+        "中" + "x" * 70_000,
+    ],
+)
 def test_long_texts_of_every_width_arrive_exactly(text):
     with Sandbox() as sandbox:
-        done = sandbox.run("SUBMIT(n=len(text), back=text, ends=text[-3:], found=text.find(text[-5:]), h=hash(text))",
-                           {"text": text})
+        done = sandbox.run(
+            "SUBMIT(n=len(text), back=text, ends=text[-3:], found=text.find(text[-5:]), h=hash(text))", {"text": text}
+        )
         assert done.final["back"] == text
         assert done.final["n"] == len(text)
-        assert sandbox.run("text.upper()[:5], (text + 'x')[-3:], text[5:9].encode('utf-8', 'replace')").exception is None
+        assert (
+            sandbox.run("text.upper()[:5], (text + 'x')[-3:], text[5:9].encode('utf-8', 'replace')").exception is None
+        )
 
 
 class Color(enum.Enum):
@@ -148,7 +167,16 @@ N = collections.namedtuple('N', 'a b')
 SUBMIT(p=P(2), e=E.A, s=S('s'), n=N(1, 2), c=collections.Counter('aab'), d=collections.deque([1]), r=range(3), k={1: 2}.keys())
 """
     final = sandbox.run(code).final
-    assert final == {"p": {"x": 2}, "e": 1, "s": "s", "n": (1, 2), "c": {"a": 2, "b": 1}, "d": [1], "r": [0, 1, 2], "k": [1]}
+    assert final == {
+        "p": {"x": 2},
+        "e": 1,
+        "s": "s",
+        "n": (1, 2),
+        "c": {"a": 2, "b": 1},
+        "d": [1],
+        "r": [0, 1, 2],
+        "k": [1],
+    }
     assert type(final["s"]) is str
 
 
@@ -159,7 +187,9 @@ def test_a_value_that_cannot_cross_is_refused_by_name_before_anything_runs(sandb
     assert sandbox.run("'ran' in globals()").value == "False"
 
 
-@pytest.mark.parametrize("code", ["SUBMIT(x=object())", "SUBMIT(lambda: 1)", "x = []\nx.append(x)\nSUBMIT(x)", "SUBMIT(x=print)"])
+@pytest.mark.parametrize(
+    "code", ["SUBMIT(x=object())", "SUBMIT(lambda: 1)", "x = []\nx.append(x)\nSUBMIT(x)", "SUBMIT(x=print)"]
+)
 def test_a_submitted_value_that_cannot_cross_is_told_to_the_model(sandbox, code):
     done = sandbox.run(code)
     assert "SUBMIT()" in done.exception

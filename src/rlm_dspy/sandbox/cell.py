@@ -119,12 +119,12 @@ class Cell:
     def _hear_last_copies(self) -> None:
         """Hear from copies that were forked just before the running process ended."""
         deadline = time.monotonic() + LATE_SECONDS
-        while self.link.copies_due({}):
+        while self.link.copies_due({}) and time.monotonic() < deadline:
             try:
-                found = self.link.receive(deadline)
-                if found is None:
-                    return
-                if found[1]["t"] == "standby":
+                found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
+                if found is None and not self.link.zygote.strays():
+                    return  # it was killed between asking for a fork and making one
+                if found is not None and found[1]["t"] == "standby":
                     self._handle(*found)
             except (ProtocolError, WorkerGoneError):
                 continue

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,7 +70,7 @@ def _pack(name: str, value: Any) -> Parcel:
     if type(value) in (bytes, bytearray) and len(value) >= LARGE:
         return _apart({"name": name, "kind": "bytes"}, _pieces(value))
     if isinstance(value, Mapped) and not isinstance(value, type):
-        return _apart({"name": name, "kind": "corpus", "index": value.sandbox_index()}, value.sandbox_chunks())
+        return _pack_corpus(name, value)
     if hasattr(value, "sandbox_assignment") and hasattr(value, "to_sandbox"):
         return _pack_serializable(name, value)
     encoded = values.encode(value)
@@ -78,6 +78,30 @@ def _pack(name: str, value: Any) -> Parcel:
     if len(text) >= LARGE:
         return _apart({"name": name, "kind": "json"}, _pieces(text.encode("ascii")))
     return Parcel({"name": name, "kind": "value", "v": encoded})
+
+
+def _pack_corpus(name: str, value: Mapped) -> Parcel:
+    """Pack a corpus: as the sealed file that it is already, if it is one; a long index travels apart as well."""
+    sealed: Callable[[], tuple[int, int] | None] = getattr(value, "sandbox_file", lambda: None)
+    message: dict[str, Any] = {"name": name, "kind": "corpus"}
+    file = sealed()
+    if file is not None and file[1] > 0:
+        parcel = Parcel(message | {"size": file[1]}, [os.dup(file[0])])
+    else:
+        parcel = _apart(message, value.sandbox_chunks())
+    index = value.sandbox_index()
+    text = json.dumps(index, separators=(",", ":")).encode("ascii")
+    if len(text) < LARGE:
+        parcel.message["index"] = index
+        return parcel
+    try:
+        apart = _apart({}, _pieces(text))
+    except BaseException:
+        parcel.close()
+        raise
+    parcel.message["index_size"] = apart.message["size"]
+    parcel.descriptors += apart.descriptors
+    return parcel
 
 
 def _pack_serializable(name: str, value: Any) -> Parcel:

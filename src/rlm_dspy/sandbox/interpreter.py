@@ -27,7 +27,7 @@ from .crew import Crew
 from .errors import CodeExecutionError, HandoverError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
 from .handover import FORBIDDEN, Parcel, pack
-from .link import Link, Message, ProtocolError, WorkerGoneError
+from .link import Link, Message
 
 CPU_FACTOR = 4
 MAX_OUTPUT = 4_000_000
@@ -246,11 +246,7 @@ class Sandbox:
         if self._link is not None:
             return
         config = pool.configuration(self._setting, self.memory_mb, self.max_output_chars)
-        zygote = zygotes.running(self._setting)
-        try:
-            self._link = pool.take(zygote, config) or Link(zygote, config)
-        except (OSError, WorkerGoneError, ProtocolError):
-            self._link = Link(zygotes.replace(zygote), config)
+        self._link = pool.connect(self._setting, config)
         self._held, self._safe, self._sent = {}, {}, {}
 
     def _pack(self, variables: dict[str, Any]) -> list[Parcel]:
@@ -279,7 +275,7 @@ class Sandbox:
         assert self._link is not None
         link = self._link
         self._number += 1
-        message = self._message(code, parcels, timeout)
+        message = self._message(link, code, parcels, timeout)
         descriptors = [descriptor for parcel in parcels for descriptor in parcel.descriptors]
         cell = self._cell = Cell(link, self._crew, self.tools, self._number, timeout)
         if self._ended:
@@ -296,7 +292,7 @@ class Sandbox:
             self._cell = None
         return self._conclude(ending, {parcel.message["name"] for parcel in parcels}, timeout)
 
-    def _message(self, code: str, parcels: list[Parcel], timeout: float) -> Message:
+    def _message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
         message: Message = {
             "t": "exec",
             "n": self._number,
@@ -304,6 +300,7 @@ class Sandbox:
             "cpu": max(2.0, timeout * CPU_FACTOR),
             "save": self.checkpoint != "never" and self._can_save(),
             "always": self.checkpoint == "always",
+            "renew": link.standby is None or link.standby.gone(),
             "vars": [parcel.message for parcel in parcels],
         }
         _check_names(self.tools, "tool")

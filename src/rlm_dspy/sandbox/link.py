@@ -60,6 +60,14 @@ class Process:
             elif not _LINUX:
                 os.kill(self.pid, number)
 
+    def gone(self) -> bool:
+        """Tell whether the process has ended."""
+        if self.descriptor < 0:
+            return False
+        watch = select.poll()
+        watch.register(self.descriptor, select.POLLIN)
+        return bool(watch.poll(0))
+
     def kill(self) -> None:
         """Kill the process and wait until it is gone."""
         self.signal(signal.SIGKILL)
@@ -285,22 +293,35 @@ class Link:
         standby, self.standby = self.standby, None
         if standby is None:
             return False
+        self.active = standby
         try:
             self._drain()
+            self.grant, self.standbys = Grant(left=1), 0
+            self.zygote.grant(standby.pid, self.grant)
             token = secrets.token_bytes(TOKEN)
             with self._writing:
                 self._control.sendall(token)
                 self._channel.settimeout(SEND_SECONDS)
                 self._channel.sendall(token)
                 self._channel.settimeout(None)
-            self.active = standby
             self._watch()
-            pid, message = self._next(time.monotonic() + KILL_SECONDS)
+            return self._resumed(standby.pid)
         except (OSError, WorkerGoneError, ProtocolError):
             return False
-        self.grant = Grant()
-        self.standbys = 0
-        return message.get("t") == "resumed" and pid == standby.pid
+
+    def _resumed(self, pid: int) -> bool:
+        """Hear that the copy has woken and made a copy in its turn."""
+        deadline = time.monotonic() + KILL_SECONDS
+        woken = False
+        while not woken or self.copies_due({}):
+            speaker, message = self._next(deadline)
+            if message["t"] == "standby" and speaker != pid:
+                self.adopt(speaker)
+            elif message["t"] == "resumed" and speaker == pid:
+                woken = True
+            else:
+                return False
+        return True
 
     def kill(self) -> None:
         """Kill the running process; from now on only its copies are listened to."""

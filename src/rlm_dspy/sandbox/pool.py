@@ -7,7 +7,7 @@ from typing import Any
 
 from . import policy
 from . import zygote as zygotes
-from .link import Link
+from .link import Link, ProtocolError, WorkerGoneError
 
 _Key = tuple[zygotes.Setting, int, int]
 
@@ -39,20 +39,35 @@ def prewarm(
         SandboxUnavailableError: the isolation asked for cannot be had here.
     """
     setting = zygotes.Setting(isolation, tuple(modules))
-    zygote = zygotes.running(setting)
     config = configuration(setting, memory_mb, max_output_chars)
-    fresh = [Link(zygote, config) for _ in range(count)]
+    fresh = [_made(zygotes.running(setting), config) for _ in range(count)]
     with _lock:
         _ready.setdefault(_key(setting, config), []).extend(fresh)
 
 
-def take(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:
-    """Return a session made ahead, None if there is none."""
+def connect(setting: zygotes.Setting, config: dict[str, Any]) -> Link:
+    """Return a session: one made ahead if there is one, else a new one.
+
+    Raises:
+        SandboxUnavailableError: the isolation asked for cannot be had here.
+    """
+    zygote = zygotes.running(setting)
+    return _take(zygote, config) or _made(zygote, config)
+
+
+def _made(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link:
+    try:
+        return Link(zygote, config)
+    except (OSError, WorkerGoneError, ProtocolError):  # the zygote died: its successor will do
+        return Link(zygotes.replace(zygote), config)
+
+
+def _take(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:
     with _lock:
         links = _ready.get(_key(zygote.setting, config), [])
         while links:
             link = links.pop()
-            if link.zygote is zygote:
+            if link.zygote is zygote and link.active is not None and not link.active.gone():
                 return link
             link.close()
     return None

@@ -84,6 +84,7 @@ class Zygote:
         self.members: set[int] = set()
         self._grants: dict[int, Grant] = {}
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._ready = threading.Event()
         self._failure: Exception | None = None
         self._channel: socket.socket | None = None
@@ -187,17 +188,23 @@ class Zygote:
         assert self._process is not None
         if self.listener < 0:
             self._process.wait()
-            self.alive = False
+            self._end()
             return
         watch = select.poll()
         watch.register(self.listener, select.POLLIN)
         while True:
             events = watch.poll(500)
             if self._process.poll() is not None:
-                self.alive = False
+                self._end()
                 return
             if events and events[0][1] & select.POLLIN:
                 self._decide_fork()
+
+    def _end(self) -> None:
+        """The keeper is gone, and with it every process of this zygote."""
+        self.alive = False
+        if self._owner == os.getpid():
+            self._close_descriptors()
 
     def _decide_fork(self) -> None:
         question = bytearray(NOTIFICATION.size)
@@ -272,18 +279,19 @@ class Zygote:
                 self._process.wait()
 
     def _close_descriptors(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        if self._life >= 0:
-            os.close(self._life)
-            self._life = -1
-        listener, self.listener = self.listener, -1
-        if listener >= 0:
-            os.close(listener)
+        with self._closing:
+            if self._channel is not None:
+                self._channel.close()
+            life, self._life = self._life, -1
+            listener, self.listener = self.listener, -1
+            for descriptor in (life, listener):
+                if descriptor >= 0:
+                    os.close(descriptor)
 
     def forget(self) -> None:
         """In a forked copy of the host: let go of what belongs to the original."""
         self.alive = False
+        self._closing = threading.Lock()  # a thread of the original may have held it
         self._close_descriptors()
         if self._process is not None:
             self._process.returncode = 0  # not our child: never wait for it
@@ -315,6 +323,8 @@ def running(setting: Setting) -> Zygote:
     with _starting:
         zygote = _zygotes.get(setting)
         if zygote is None or not zygote.alive:
+            if zygote is not None:
+                zygote.close()
             zygote = _zygotes[setting] = Zygote(setting)
         return zygote
 
@@ -325,7 +335,7 @@ def replace(dead: Zygote) -> Zygote:
         zygote = _zygotes.get(dead.setting)
         if zygote is None or zygote is dead or not zygote.alive:
             zygote = _zygotes[dead.setting] = Zygote(dead.setting)
-            _retired.append(dead)
+            _retired[:] = [old for old in _retired if old.alive] + [dead]
         return zygote
 
 

@@ -67,27 +67,35 @@ def run(tree: ast.Module, namespace: dict[str, Any], number: int, flags: int) ->
     """Run a parsed cell and return the value of its last expression, None if it ends in a statement."""
     name = f"{CELL} {number}>"
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    codes = []
     if tree.body:
-        _evaluate(compile(tree, name, "exec", FLAGS | flags, dont_inherit=True), namespace)
+        codes.append(compile(tree, name, "exec", FLAGS | flags, dont_inherit=True))
     if isinstance(last, ast.Expr):
-        return _evaluate(compile(ast.Expression(last.value), name, "eval", FLAGS | flags, dont_inherit=True), namespace)
-    return None
+        codes.append(compile(ast.Expression(last.value), name, "eval", FLAGS | flags, dont_inherit=True))
+    if any(code.co_flags & inspect.CO_COROUTINE for code in codes):
+        return _loop().run_until_complete(_awaited(codes, namespace))
+    value = None
+    for code in codes:
+        value = eval(code, namespace)
+    return value if isinstance(last, ast.Expr) else None
 
 
-def _evaluate(code: Any, namespace: dict[str, Any]) -> Any:
-    value = eval(code, namespace)
-    if code.co_flags & inspect.CO_COROUTINE:
-        return _loop(namespace).run_until_complete(value)
+async def _awaited(codes: list[Any], namespace: dict[str, Any]) -> Any:
+    """Run a cell that awaits, all of it inside the loop."""
+    value = None
+    for code in codes:
+        value = eval(code, namespace)
+        if code.co_flags & inspect.CO_COROUTINE:
+            value = await value
     return value
 
 
 _loops: list[Any] = []
 
 
-def _loop(namespace: dict[str, Any]) -> Any:
+def _loop() -> Any:
     """Return the session's event loop, made when the first cell awaits."""
     if not _loops or _loops[0].is_closed():
-        miniloop.install()
         _loops[:] = [miniloop.MiniLoop()]
         asyncio.set_event_loop(_loops[0])
     return _loops[0]

@@ -31,7 +31,10 @@ def take(
     for parcel in parcels:
         name = parcel["name"]
         descriptor = descriptors.popleft() if parcel.get("size") is not None else -1
+        index = descriptors.popleft() if "index_size" in parcel else -1
         try:
+            if index >= 0:
+                parcel["index"] = json.loads(bytes(_map(index, parcel["index_size"])))
             namespace[name] = _open(parcel, descriptor, zstr, toolkit)
             for source in parcel.get("run", ()):
                 exec(compile(source, f"<setup of {name}>", "exec"), namespace)
@@ -40,8 +43,9 @@ def take(
         except Exception as error:
             raise HandoverError(name, f"{type(error).__name__}: {error}") from None
         finally:
-            if descriptor >= 0:
-                os.close(descriptor)
+            for used in (descriptor, index):
+                if used >= 0:
+                    os.close(used)
 
 
 def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: Any) -> Any:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from asyncio import base_events, events, runners
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+THREADS = 32
 
 
 class MiniLoop(base_events.BaseEventLoop):
@@ -19,6 +22,8 @@ class MiniLoop(base_events.BaseEventLoop):
         super().__init__()
         self._wake = threading.Event()
         self._selector = self
+        # The usual default follows the number of processors; here threads mostly wait for the host.
+        self.set_default_executor(ThreadPoolExecutor(THREADS))
 
     def select(self, timeout: float | None = None) -> list[Any]:
         self._wake.wait(timeout)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import json
 import os
 import random
@@ -205,7 +204,7 @@ class Session:
             self.wire.send({**result, "kind": "handover", "name": error.name, "exc": str(error)})
             return
         before = dict(self.namespace)
-        self.dirty = self.dirty or bool(message.get("vars"))
+        self.dirty = self.dirty or message["renew"] or bool(message.get("vars"))
         self.out.clear()
         self.err.clear()
         self.final = None
@@ -329,7 +328,11 @@ class Session:
             if not data:
                 os._exit(0)
             tail = tail[-TOKEN:] + data
-        self.dirty = True
+
+    def carry_on(self) -> None:
+        """Take over from the dead session: first make a new standby, then say so."""
+        self.after = False
+        self._save(0)
         self.wire.send({"t": "resumed"})
 
 
@@ -385,6 +388,12 @@ def main(channel: int, control: int, config: dict[str, Any], toolkit: Any, zstr:
     for number in (signal.SIGINT, signal.SIGXCPU):
         signal.signal(number, session.on_interrupt)
     wire.send({"t": "hello"})
+    resumed = False
     while True:
-        with contextlib.suppress(Resumed):
+        try:
+            if resumed:
+                resumed = False
+                session.carry_on()
             session.serve()
+        except Resumed:
+            resumed = True

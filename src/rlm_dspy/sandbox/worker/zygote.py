@@ -23,7 +23,7 @@ import time
 import warnings
 from typing import Any, NoReturn
 
-from . import bpf, confine, modules, session, zstr
+from . import bpf, confine, miniloop, modules, session, zstr
 
 MESSAGE = 1 << 18
 # The number a worker's socket always has, so that the filter can let descriptors in on it and nowhere else.
@@ -64,6 +64,7 @@ def _preload(policy: dict[str, Any], report: dict[str, Any]) -> Any:
         except ImportError:
             missing.append(name)
     report["missing"] = missing
+    miniloop.install()
     toolkit = _toolkit(policy["toolkit"])
     sys.path.clear()
     return toolkit

@@ -1,0 +1,204 @@
+"""Host calls from threads and coroutines are served at once, and whoever waits can be interrupted."""
+
+import asyncio
+import contextvars
+import signal
+import threading
+import time
+
+import pytest
+
+from rlm_dspy.errors import BudgetExceededError, SandboxError
+from rlm_dspy.sandbox import Sandbox
+
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool: print(sum(pool.map(meet, range(8))))
+"""
+GATHER = """
+import asyncio
+print(sum(await asyncio.gather(*[asyncio.to_thread(meet, i) for i in range(8)])))
+"""
+
+
+@pytest.mark.parametrize("code", [THREADS, GATHER])
+def test_host_calls_of_one_cell_run_at_the_same_time(code):
+    barrier = threading.Barrier(8, timeout=20)
+
+    def meet(number):
+        barrier.wait()  # passes only if all eight are there at once
+        return number
+
+    with Sandbox(tools={"meet": meet}) as sandbox:
+        assert sandbox.run(code).stdout == "28\n"
+
+
+def test_an_async_tool_is_awaited():
+    async def later(x):
+        await asyncio.sleep(0)
+        return x + 1
+
+    with Sandbox(tools={"later": later}) as sandbox:
+        assert sandbox.run("later(1)").value == "2"
+
+
+def test_a_tool_sees_the_callers_context():
+    variable = contextvars.ContextVar("v", default="unset")
+    with Sandbox(tools={"look": lambda: variable.get()}) as sandbox:
+        variable.set("set by the caller")
+        assert sandbox.run("look()").value == "'set by the caller'"
+
+
+def test_a_tools_failure_is_an_exception_of_the_same_name_inside():
+    def tool(kind):
+        raise {
+            "value": ValueError("bad value"),
+            "budget": BudgetExceededError("no more calls"),
+            "key": KeyError("k"),
+            "exit": SystemExit(3),
+        }[kind]
+
+    with Sandbox(tools={"tool": tool}) as sandbox:
+        code = "try:\n tool({0!r})\nexcept {1} as e:\n print(type(e).__name__, e)"
+        assert sandbox.run(code.format("value", "ValueError")).stdout == "ValueError bad value\n"
+        assert sandbox.run(code.format("budget", "RuntimeError")).stdout == "BudgetExceededError no more calls\n"
+        assert sandbox.run(code.format("key", "KeyError")).stdout.startswith("KeyError")
+        assert "SystemExit" in sandbox.run(code.format("exit", "RuntimeError")).text
+
+
+def test_what_a_tool_returns_must_be_data():
+    with Sandbox(tools={"tool": lambda: object()}) as sandbox:
+        assert "cannot cross" in sandbox.run("tool()").exception
+
+
+def test_a_tool_gets_exact_values():
+    seen = []
+    with Sandbox(tools={"tool": lambda *a, **k: seen.append((a, k))}) as sandbox:
+        sandbox.run("tool(2**70, b'x', (1, {2}), key=float('inf'))")
+    assert seen == [((2**70, b"x", (1, {2})), {"key": float("inf")})]
+
+
+def test_a_tool_added_or_removed_later_is_seen_by_the_next_cell(sandbox):
+    sandbox.tools["fresh"] = lambda: "new"
+    assert sandbox.run("fresh()").value == "'new'"
+    del sandbox.tools["fresh"]
+    assert "NameError" in sandbox.run("fresh()").exception
+
+
+def test_a_tool_cannot_reenter_the_sandbox_that_calls_it():
+    with Sandbox() as sandbox:
+        sandbox.tools["again"] = lambda: sandbox.run("1")
+        assert "cannot run code in the sandbox that is calling it" in sandbox.run("again()").exception
+
+
+def test_a_tool_may_use_another_sandbox():
+    with Sandbox() as inner, Sandbox(tools={"nested": lambda: inner.run("6 * 7").value}) as outer:
+        assert outer.run("nested()").value == "'42'"
+
+
+async def test_the_event_loop_keeps_turning_while_a_cell_runs(sandbox):
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticker = asyncio.create_task(tick())
+    done = await sandbox.arun("import time\ntime.sleep(0.5)\nprint('slept')")
+    ticker.cancel()
+    assert done.stdout == "slept\n"
+    assert ticks > 5
+
+
+async def test_cancelling_interrupts_the_cell_and_the_session_goes_on(sandbox):
+    task = asyncio.create_task(sandbox.arun("x = 1\nimport time\ntime.sleep(100)", timeout=100))
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await sandbox.arun("x")).value == "1"
+
+
+@pytest.mark.parametrize(
+    "code", ["while True: pass", "import time\ntime.sleep(100)", "wait()", "import asyncio\nawait asyncio.sleep(100)"]
+)
+def test_an_interrupt_from_another_thread_ends_the_cell(code):
+    with Sandbox(tools={"wait": lambda: time.sleep(3)}, timeout=60) as sandbox:
+        sandbox.run("x = 1")
+        timer = threading.Timer(0.2, sandbox.interrupt)
+        timer.start()
+        done = sandbox.run(code)
+        timer.join()
+        assert done.kind == "interrupted"
+        assert not done.timed_out
+        assert "interrupted" in done.text
+        assert sandbox.run("x").value == "1"
+
+
+def test_ctrl_c_in_the_host_ends_the_cell_and_keeps_the_session(sandbox):
+    sandbox.run("x = 1")
+    timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        sandbox.run("while True: pass", timeout=60)
+    timer.join()
+    assert sandbox.run("x").value == "1"
+
+
+def test_an_interrupt_between_cells_harms_nothing(sandbox):
+    sandbox.run("x = 1")
+    sandbox.interrupt()
+    assert sandbox.run("x").value == "1"
+
+
+def test_cells_of_many_threads_take_turns(sandbox):
+    sandbox.run("n = 0")
+    threads = [threading.Thread(target=lambda: [sandbox.run("n += 1") for _ in range(10)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sandbox.run("n").value == "40"
+
+
+def test_shutdown_from_another_thread_ends_a_running_cell():
+    sandbox = Sandbox(timeout=60)
+    sandbox.start()
+    timer = threading.Timer(0.2, sandbox.shutdown)
+    timer.start()
+    done = sandbox.run("while True: pass")
+    timer.join()
+    assert done.exception is not None
+    with pytest.raises(SandboxError):
+        sandbox.run("1")
+
+
+def test_a_thread_that_outlives_its_cell_stands_still_between_cells(sandbox):
+    sandbox.run(
+        "import threading, time\nn = 0\ndef count():\n global n\n while True: n += 1\n"
+        "threading.Thread(target=count, daemon=True).start()\ntime.sleep(0.05)"
+    )
+    first = int(sandbox.run("n").value)
+    time.sleep(0.3)
+    start = time.perf_counter()
+    second = int(sandbox.run("n").value)
+    assert second > first > 0
+    assert sandbox._link is not None
+    assert time.perf_counter() - start < 5
+
+
+def test_the_loop_of_the_session_keeps_its_tasks(sandbox):
+    sandbox.run(
+        "import asyncio\nevent = asyncio.Event()\nasync def wait():\n await event.wait(); return 'woken'\n"
+        "task = asyncio.ensure_future(wait())\nawait asyncio.sleep(0)"
+    )
+    assert sandbox.run("event.set()\nawait task").value == "'woken'"
+
+
+def test_asyncio_run_works_too(sandbox):
+    assert (
+        sandbox.run("import asyncio\nasync def f():\n await asyncio.sleep(0.01); return 5\nasyncio.run(f())").value
+        == "5"
+    )
