@@ -122,7 +122,7 @@ def test_hidden_noise_and_binary_files_are_skipped_with_the_reason(make):
     corpus = read([make(files)])
     assert corpus.names == ("a.py",)
     assert reasons(corpus) == {
-        ".hidden": "hidden", ".git/": "hidden", "x.bin": "binary", "doc.pdf": "a PDF, which cannot be read yet",
+        ".hidden": "hidden", ".git/": "hidden", "x.bin": "binary", "doc.pdf": "a broken PDF",
         "none.txt": "empty", "package-lock.json": "a lock file", "app.min.js": "minified",
         "node_modules/": "installed packages or caches", "env/": "a virtual environment", "controls.dat": "binary",
     }  # fmt: skip

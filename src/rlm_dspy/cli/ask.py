@@ -69,6 +69,6 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
 
 def _split(options: dict[str, Any]) -> dict[str, Any]:
     """Gather the options of ``choosing`` under one name."""
-    names = ("include", "exclude", "hidden", "no_ignore", "include_secrets")
+    names = ("include", "exclude", "hidden", "no_ignore", "url", "include_secrets")
     choice = {name: options.pop(name) for name in names}
     return {**options, "choice": choice}

@@ -67,7 +67,7 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     for name, value in (("--model", options["model"]), ("--fields", options["fields"])):
         check_unicode(value or "", name)
     flags = {name: options.pop(name) for name in SETTINGS}
-    names = ("include", "exclude", "hidden", "no_ignore", "include_secrets")
+    names = ("include", "exclude", "hidden", "no_ignore", "url", "include_secrets")
     choice = {name: options.pop(name) for name in names}
 
     from rlm_dspy.cli.batching import Request, answer_all

@@ -33,11 +33,13 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
             hidden=choice["hidden"],
             ignore=not choice["no_ignore"],
             secrets=choice["include_secrets"],
+            urls=choice.get("url", False),
             stdin=sys.stdin.buffer if sys.stdin else None,
         )
     except CorpusError as error:
         # The reader speaks to programmers; whoever types a command needs the flag's name.
-        raise CorpusError(str(error).replace("secrets=True", "--include-secrets")) from error
+        told = str(error).replace("secrets=True", "--include-secrets").replace("urls=True", "--url")
+        raise CorpusError(told) from error
 
 
 def paths_or_stdin(paths: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ def choosing(command: Command) -> Command:
         click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files that match (repeatable)."),
         click.option("--hidden", is_flag=True, help="Read hidden files and folders too."),
         click.option("--no-ignore", is_flag=True, help="Read what .gitignore leaves out."),
+        click.option("--url", is_flag=True, help="Fetch a PATH that begins with https:// or http://."),
         click.option("--include-secrets", is_flag=True, help="Read .env files, keys and the like."),
     ]
     for option in reversed(options):

@@ -1,4 +1,4 @@
-"""Files, folders, globs and standard input, read into one context that programs can hand around safely."""
+"""Files, folders, globs, URLs and standard input, read into one context that programs can hand around safely."""
 
 from rlm_dspy.corpus.documents import Corpus, Document, Skipped
 from rlm_dspy.corpus.reading import read

@@ -22,9 +22,6 @@ _BOMS = (
 )
 
 _MAGIC = (
-    (b"%PDF-", "a PDF, which cannot be read yet"),
-    (b"PK\x03\x04", "a ZIP archive or an office document"),
-    (b"\x1f\x8b", "compressed"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
     (b"GIF8", "an image"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,13 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from rlm_dspy.corpus.store import Span, Store
 from rlm_dspy.errors import CorpusError
+from rlm_dspy.sandbox.toolkit import label
+
+_PIECE = 8 << 20
+
+Mark = tuple[int, str, bool]  # a line, what begins there ("page 3"), and whether the lines from there on are counted
 
 
 @dataclass(frozen=True)
@@ -25,17 +31,40 @@ class Document:
 
     name: str
     kind: str
-    text: str = field(repr=False)
+    body: Span = field(repr=False)
     size: int
+    chars: int
     lines: int
     note: str = ""
+    marks: tuple[Mark, ...] = field(default=(), repr=False)
 
     @classmethod
-    def of(cls, name: str, text: str, *, kind: str = "text", size: int | None = None, note: str = "") -> Document:
-        """Make a document of a text, counting what there is to count."""
-        stored = len(text.encode("utf-8", "surrogatepass")) if size is None else size
-        lines = text.count("\n") + (1 if text and not text.endswith("\n") else 0)
-        return cls(name=name, kind=kind, text=text, size=stored, lines=lines, note=note)
+    def of(
+        cls,
+        name: str,
+        text: str | bytes,
+        *,
+        kind: str = "text",
+        size: int | None = None,
+        note: str = "",
+        marks: Sequence[Mark] = (),
+        store: Store | None = None,
+    ) -> Document:
+        """Make a document of a text (bytes: ASCII), counting what there is to count."""
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        lines = data.count(b"\n") + (1 if data and not data.endswith(b"\n") else 0)
+        body = store.add(data) if store is not None else Span.of(data)
+        stored = len(data) if size is None else size
+        return cls(name, kind, body, stored, len(text), lines, note, tuple(marks))
+
+    @property
+    def text(self) -> str:
+        """The text, decoded anew at each call."""
+        return self.body.text()
+
+    def place(self, line: int) -> str | None:
+        """Return the page, sheet row or cell that a line belongs to, such as "page 3"."""
+        return label(self.marks, line)
 
 
 @dataclass(frozen=True)
@@ -75,7 +104,7 @@ class Corpus:
     @cached_property
     def chars(self) -> int:
         """The characters of all texts together."""
-        return sum(len(document.text) for document in self.documents)
+        return sum(document.chars for document in self.documents)
 
     @cached_property
     def lines(self) -> int:
@@ -87,30 +116,63 @@ class Corpus:
         """SHA-256 over names and texts: equal for equal content, wherever it lies."""
         total = hashlib.sha256()
         for document in self.documents:
-            for part in (document.name, document.text):
-                data = part.encode("utf-8", "surrogatepass")
-                total.update(b"%d:" % len(data))
-                total.update(data)
+            for part in (document.name.encode("utf-8", "surrogatepass"), document.body.view()):
+                total.update(b"%d:" % len(part))
+                total.update(part)
         return total.hexdigest()
+
+    def add(self, more: Corpus) -> Corpus:
+        """Return a corpus that has the documents of another too, which win where names are equal.
+
+        Example:
+            >>> Corpus.from_texts({"a": "1"}).add(Corpus.from_texts({"b": "2"})).names
+            ('a', 'b')
+        """
+        documents = {document.name: document for document in (*self.documents, *more.documents)}
+        skipped = [one for one in dict.fromkeys((*self.skipped, *more.skipped)) if one.name not in documents]
+        return Corpus(documents.values(), skipped)
 
     def items(self) -> Iterator[tuple[str, str]]:
         """Yield the name and text of each document."""
         return ((document.name, document.text) for document in self.documents)
 
+    def place(self, name: str, line: int) -> str | None:
+        """Return the page, sheet row or cell of a line of a document, if it has such."""
+        return self._by_name[name].place(line)
+
+    @cached_property
+    def _store(self) -> Store | None:
+        """The one store that holds all texts, if there is one."""
+        stores = {id(document.body.store) for document in self.documents}
+        return self.documents[0].body.store if len(stores) == 1 else None
+
+    def sandbox_file(self) -> tuple[int, int] | None:
+        """Return the descriptor and size of a sealed file that is what ``sandbox_chunks`` yields, if there is one."""
+        return None if self._store is None else (self._store.descriptor, self._store.size)
+
     def sandbox_index(self) -> dict[str, Any]:
         """Tell where each document lies in the bytes of ``sandbox_chunks``."""
-        files, start = [], 0
+        files: list[dict[str, Any]] = []
+        start = 0
         for document in self.documents:
-            text = document.text
-            stop = start + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+            body = document.body
+            if self._store is not None:
+                start = body.start
+            stop = start + body.stop - body.start
             place = {"name": document.name, "kind": document.kind, "start": start, "stop": stop}
-            files.append(place | {"chars": len(text), "lines": document.lines})
+            files.append(place | {"chars": document.chars, "lines": document.lines})
+            if document.marks:
+                files[-1]["marks"] = document.marks
             start = stop
         return {"files": files}
 
-    def sandbox_chunks(self) -> Iterator[bytes]:
+    def sandbox_chunks(self) -> Iterator[memoryview]:
         """Yield the texts as UTF-8, one after the other."""
-        return (document.text.encode("utf-8", "surrogatepass") for document in self.documents)
+        if self._store is None:
+            yield from (document.body.view() for document in self.documents)
+            return
+        for at in range(0, self._store.size, _PIECE):
+            yield self._store.view(at, min(at + _PIECE, self._store.size))
 
     def __getitem__(self, name: str) -> str:
         if name in self._by_name:

@@ -15,10 +15,11 @@ from typing import BinaryIO
 
 from pathspec import GitIgnoreSpec
 
-from rlm_dspy.corpus.decoding import decode, why_binary
-from rlm_dspy.corpus.documents import Corpus, Document, Skipped
+from rlm_dspy.corpus import fetching
+from rlm_dspy.corpus.collecting import Collector, too_large
+from rlm_dspy.corpus.documents import Corpus, Skipped
 from rlm_dspy.corpus.gitignore import Rule, parse
-from rlm_dspy.corpus.screening import has_private_key, is_secret
+from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import Choice, Found, printable, walk
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
@@ -49,9 +50,10 @@ def read(
     ignore: bool = True,
     secrets: bool = False,
     max_file_bytes: int = MAX_FILE_BYTES,
+    urls: bool = False,
     stdin: BinaryIO | None = None,
 ) -> Corpus:
-    """Read files, folders, globs and ``-`` (standard input) into one corpus.
+    """Read files, folders, globs, URLs and ``-`` (standard input) into one corpus.
 
     Args:
         paths: What to read. A file that is named is read even if it is hidden or ignored.
@@ -61,6 +63,7 @@ def read(
         ignore: Honour ``.gitignore``.
         secrets: Read files that look like secrets (``.env``, private keys) too.
         max_file_bytes: Leave out larger files.
+        urls: Fetch what begins with ``https://`` or ``http://``.
         stdin: Where ``-`` reads from, by default standard input.
 
     Returns:
@@ -79,19 +82,20 @@ def read(
     for path in dict.fromkeys(map(_as_text, typed)):
         if path == "-":
             reader.take_stdin(stdin)
+        elif fetching.is_url(path):
+            reader.take_url(path, urls)
         else:
             reader.take(_locate(path))
     return reader.corpus(typed)
 
 
 class _Reader:
-    """Collects documents of several roots under names that stay apart."""
+    """Reads what is named, and what lies below it."""
 
     def __init__(self, choice: Choice, *, many: bool) -> None:
         self._choice = choice
         self._many = many
-        self._documents: dict[str, Document] = {}
-        self._skipped: list[Skipped] = []
+        self._found = Collector(choice.max_file_bytes, secrets=choice.secrets)
         self._read: set[str] = set()
 
     def take(self, root: _Root) -> None:
@@ -101,7 +105,7 @@ class _Reader:
         prefix = _prefix(root.typed) if self._many or root.only is not None else ""
         for found in walk(root.path, self._choice, root.only):
             if isinstance(found, Skipped):
-                self._skipped.append(Skipped(prefix + found.name, found.reason))
+                self._found.skip(prefix + found.name, found.reason)
             else:
                 self._add(Found(found.path, prefix + found.name), follow=False)
 
@@ -109,14 +113,20 @@ class _Reader:
         stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)
         if stream is None:
             raise CorpusError("standard input is closed: nothing can be read from -")
-        data = stream.read(self._choice.max_file_bytes + 1)
-        self._add_data(data, "stdin", "")
+        self._found.add(stream.read(self._choice.max_file_bytes + 1), "stdin")
+
+    def take_url(self, url: str, allowed: bool) -> None:
+        if not allowed:
+            raise CorpusError(f"{_shown(url)} is fetched only if URLs are allowed (urls=True)")
+        page = fetching.fetch(url, self._choice.max_file_bytes)
+        self._found.add(page.data, printable(page.name))
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
-        if not any(document.text.strip() for document in self._documents.values()):
-            blank = [Skipped(name, "only white space") for name in self._documents]
-            raise CorpusError(_nothing(", ".join(map(_shown, typed))[:200], self._skipped + blank))
-        return Corpus(self._documents.values(), sorted(self._skipped, key=lambda one: one.name))
+        corpus, blank = self._found.finish()
+        if blank:
+            skipped = [*corpus.skipped, *(Skipped(name, "only white space") for name in corpus.names)]
+            raise CorpusError(_nothing(", ".join(map(_shown, typed))[:200], skipped))
+        return corpus
 
     def _take_named(self, root: _Root) -> None:
         if not self._choice.secrets and (_secret_path(root.path) or is_secret(os.path.basename(root.typed))):
@@ -129,41 +139,17 @@ class _Reader:
         if found.path in self._read:
             return
         self._read.add(found.path)
+        if full := self._found.full:
+            self._found.skip(found.name, full)
+            return
         try:
             data = _load(found.path, self._choice.max_file_bytes, follow)
         except OSError as error:
-            self._skip(found.name, f"unreadable: {error.strerror}")
+            self._found.skip(found.name, f"unreadable: {error.strerror}")
         except _NotReadError as error:
-            self._skip(found.name, str(error))
+            self._found.skip(found.name, str(error))
         else:
-            self._add_data(data, found.name, found.path)
-
-    def _add_data(self, data: bytes, name: str, path: str) -> None:
-        if reason := _why_not(data, self._choice):
-            self._skip(name, reason)
-            return
-        text, note = decode(data)
-        if not text:
-            self._skip(name, "empty")
-            return
-        name = self._unique(name, path)
-        self._documents[name] = Document.of(name, text, size=len(data), note=note)
-
-    def _skip(self, name: str, reason: str) -> None:
-        self._skipped.append(Skipped(name, reason))
-
-    def _unique(self, name: str, path: str) -> str:
-        """Lengthen a name that is taken by the folders above it, or number it if that does not help."""
-        wanted = name
-        if name in self._documents:
-            above = [printable(part) for part in PurePath(path).parts[1:]]
-            tails = ("/".join(above[-depth:]) for depth in range(name.count("/") + 2, len(above) + 1))
-            wanted = next((tail for tail in tails if tail not in self._documents), name)
-        number = 2
-        while wanted in self._documents:
-            wanted = f"{name}~{number}"
-            number += 1
-        return wanted
+            self._found.add(data, found.name, found.path)
 
 
 def _as_text(path: _Path) -> str:
@@ -223,20 +209,8 @@ def _load(path: str, limit: int, follow: bool) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise _NotReadError("not a regular file")
         if status.st_size > limit:
-            raise _NotReadError(_too_large(limit))
+            raise _NotReadError(too_large(limit))
         return file.read(limit + 1)
-
-
-def _why_not(data: bytes, choice: Choice) -> str | None:
-    if len(data) > choice.max_file_bytes:
-        return _too_large(choice.max_file_bytes)
-    if has_private_key(data[:200]) and not choice.secrets:
-        return "has a private key"
-    return why_binary(data)
-
-
-def _too_large(limit: int) -> str:
-    return f"larger than the limit of {limit / 1e6:,.6g} MB"
 
 
 def _spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:

@@ -1,0 +1,76 @@
+"""Converted texts, kept by the content they were made of, so that a file is converted once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable
+
+import diskcache
+
+from rlm_dspy import folders
+from rlm_dspy.corpus.readers.shapes import Converted, Reader
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 1 << 30
+
+_FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
+
+
+class ConversionCache:
+    """The cache of one reading, opened when the first file needs it; without a usable folder it does nothing."""
+
+    def __init__(self) -> None:
+        self._cache: diskcache.Cache | None = None
+        self._off = bool(os.environ.get("RLM_DSPY_NO_CACHE"))
+
+    def converted(self, reader: Reader, data: bytes, make: Callable[[], Converted]) -> Converted:
+        """Return what the reader made of these bytes before, or make it now."""
+        cache = self._opened() if reader.version else None
+        if cache is None:
+            return make()
+        key = f"{reader.name}/{reader.version}/{hashlib.sha256(data).hexdigest()}"
+        found = self._found(cache, key)
+        if found is not None:
+            return found
+        made = make()
+        try:
+            cache.set(key, [made.text, made.marks, made.note], retry=False)
+        except _FAILURES as error:
+            logger.debug("a converted text could not be kept: %s", error)
+        return made
+
+    def close(self) -> None:
+        """Close the cache's files."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+    def _found(self, cache: diskcache.Cache, key: str) -> Converted | None:
+        try:
+            value = cache.get(key, retry=False)
+            if value is None:
+                return None
+            text, marks, note = value
+            return Converted(text, tuple((line, what, counted) for line, what, counted in marks), note)
+        except (*_FAILURES, ValueError, TypeError, zlib.error) as error:
+            logger.debug("a kept text could not be read: %s", error)
+            return None
+
+    def _opened(self) -> diskcache.Cache | None:
+        if self._cache is None and not self._off:
+            try:
+                folder = folders.cache() / "documents"
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                # JSON in and out: nothing that lies in the folder is ever unpickled.
+                self._cache = diskcache.Cache(
+                    str(folder), disk=diskcache.JSONDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
+                )
+            except _FAILURES as error:
+                logger.debug("no cache of converted texts: %s", error)
+                self._off = True
+        return self._cache

@@ -1,0 +1,111 @@
+"""Pages from the web: one request at a time, with caps on size, time and redirects, and never into a private network
+that the user did not name."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPMessage
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from rlm_dspy.errors import CorpusError
+
+SECONDS = 30.0
+REDIRECTS = 5
+
+_ENDINGS = {
+    "text/html": "html", "application/xhtml+xml": "html", "application/pdf": "pdf", "application/json": "json",
+    "text/csv": "csv", "text/markdown": "md", "message/rfc822": "eml",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a URL gave, under a name that tells where it is from and of which kind."""
+
+    name: str
+    data: bytes
+
+
+def is_url(path: str) -> bool:
+    """Tell whether a path is the address of a page."""
+    return path.lower().startswith(("https://", "http://"))
+
+
+def fetch(url: str, most: int) -> Page:
+    """Fetch a page.
+
+    Raises:
+        CorpusError: it cannot be had, is larger than ``most`` bytes, or leads where it should not.
+    """
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise CorpusError(f"{url[:200]} is no address: it names no host")
+    opener = urllib.request.build_opener(_Redirects(_is_private(parts.hostname)))
+    request = urllib.request.Request(url, headers={"User-Agent": "rlm-dspy", "Accept-Encoding": "identity"})
+    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
+    try:
+        with opener.open(request, timeout=SECONDS) as answer:
+            data = _within(answer, most)
+            kind = answer.headers.get_content_type()
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise CorpusError(f"{shown} cannot be fetched: {error.code} {str(error.reason).splitlines()[0]}") from None
+    except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
+        raise CorpusError(f"{shown} cannot be fetched: {getattr(error, 'reason', error)}") from None
+    return Page(_name(parts.hostname, parts.path, kind), data)
+
+
+def _within(answer: Any, most: int) -> bytes:
+    deadline = time.monotonic() + SECONDS
+    pieces, size = [], 0
+    while piece := answer.read1(1 << 16):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise ValueError(f"it is larger than {most / 1e6:,.6g} MB")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"it took more than {SECONDS:,.0f} s")
+    return b"".join(pieces)
+
+
+def _name(host: str, path: str, kind: str) -> str:
+    name = f"{host}{unquote(path)}".rstrip("/")
+    ending = _ENDINGS.get(kind)
+    last = name.rpartition("/")[2] if "/" in name else ""
+    return f"{name}.{ending}" if ending and not last.lower().endswith("." + ending) else name
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a few redirects, over HTTP only, and not from the open net into a private one."""
+
+    max_redirections = REDIRECTS
+
+    def __init__(self, private: bool) -> None:
+        self._private = private
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        parts = urlsplit(newurl)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise urllib.error.URLError(f"it leads to {newurl[:100]}")
+        if urlsplit(req.full_url).scheme == "https" and parts.scheme == "http":
+            raise urllib.error.URLError("it leads from https to http")
+        if not self._private and _is_private(parts.hostname):
+            raise urllib.error.URLError(f"it leads to {parts.hostname}, which is not on the open net")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_private(host: str) -> bool:
+    """Tell whether a host is this machine or one of a private network; what has no address is not."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return any(not ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_global for entry in found)

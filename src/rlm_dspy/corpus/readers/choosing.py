@@ -1,0 +1,87 @@
+"""Which reader a file needs, told by its first bytes and by the end of its name."""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from importlib.metadata import EntryPoint, entry_points
+from io import BytesIO
+
+from rlm_dspy.corpus.readers import archives, converter, markup
+from rlm_dspy.corpus.readers.shapes import Read, Reader, UnreadableError
+
+GROUP = "rlm_dspy.readers"
+
+_KINDS = {
+    "md": "markdown", "markdown": "markdown", "rst": "text", "txt": "text", "log": "log", "csv": "csv", "tsv": "tsv",
+    "json": "json", "jsonl": "jsonl", "ndjson": "jsonl", "html": "html", "htm": "html", "xhtml": "html",
+    "ipynb": "notebook", "eml": "e-mail", "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
+}  # fmt: skip
+
+_MARKUP = {
+    "html": Reader("html", markup.read_html, "1"),
+    "notebook": Reader("notebook", markup.read_notebook),
+    "e-mail": Reader("e-mail", markup.read_email),
+}
+_PACKED = {
+    b"\x1f\x8b": Reader("gzip", archives.read_gzip),
+    b"BZh": Reader("bzip2", archives.read_bzip2),
+    b"\xfd7zXZ\0": Reader("xz", archives.read_xz),
+}
+_OFFICE = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
+
+
+def kind_of(name: str) -> str:
+    """Name the kind of a file by the end of its name."""
+    return _KINDS.get(_ending(name), "text")
+
+
+def find(name: str, data: bytes) -> Reader | None:
+    """Return the reader of a file, or None for plain text and for what nobody can read.
+
+    A third party's entry point in the group ``rlm_dspy.readers``, named after the end of file names without the dot,
+    goes before ours.
+    """
+    if (theirs := _installed().get(_ending(name))) is not None:
+        return Reader(f"{theirs.value}", _load(theirs), _version(theirs))
+    if data.startswith(b"%PDF-") or (b"%PDF-" in data[:1024] and _ending(name) == "pdf"):
+        return converter.reader("pdf")
+    if data.startswith(b"PK\x03\x04"):
+        return _zipped(data)
+    packed = next((reader for magic, reader in _PACKED.items() if data.startswith(magic)), None)
+    return packed or _MARKUP.get(kind_of(name))
+
+
+def _zipped(data: bytes) -> Reader:
+    """Tell an office document from any other archive."""
+    try:
+        names = zipfile.ZipFile(BytesIO(data)).namelist()
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise UnreadableError(f"a broken ZIP archive: {error}") from None
+    if "[Content_Types].xml" in names:
+        office = next((kind for start, kind in _OFFICE.items() if any(name.startswith(start) for name in names)), None)
+        if office:
+            return converter.reader(office)
+    return Reader("zip", archives.read_zip)
+
+
+def _ending(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[2].lower()
+
+
+@functools.cache
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name.lower().lstrip("."): point for point in entry_points(group=GROUP)}
+
+
+def _version(point: EntryPoint) -> str:
+    return point.dist.version if point.dist is not None else ""
+
+
+@functools.cache
+def _load(point: EntryPoint) -> Read:
+    try:
+        found: Read = point.load()
+    except (ImportError, AttributeError) as error:
+        raise UnreadableError(f"its reader {point.value} cannot be loaded: {error}") from None
+    return found

@@ -1,0 +1,131 @@
+"""The host's side of the process that reads PDF and office files: started when needed, killed when it hangs."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rlm_dspy.corpus.readers.shapes import Converted, Reader, UnreadableError
+
+PROGRAM = Path(__file__).with_name("office.py")
+SECONDS = 60.0
+
+_VERSION = "1"
+_NAMES = {"pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet"}
+
+
+class Converter:
+    """One child process that converts one document after the other."""
+
+    def __init__(self, program: Path = PROGRAM, seconds: float = SECONDS) -> None:
+        self._program = program
+        self._seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._turn = threading.Lock()
+
+    def convert(self, kind: str, data: bytes) -> Converted:
+        """Return the text of a document.
+
+        Raises:
+            UnreadableError: it is broken, encrypted or empty, or takes too long or too much memory.
+        """
+        with self._turn:
+            try:
+                answer = self._asked(kind, data)
+            except BrokenPipeError:
+                self.close()
+                raise UnreadableError(f"{_NAMES[kind]} whose reader crashed") from None
+            except (OSError, ValueError) as error:
+                self.close()
+                raise UnreadableError(f"{_NAMES[kind]} whose reader gave up: {error}") from None
+        if "missing" in answer:
+            raise UnreadableError(f"{_NAMES[kind]}: install dspy-recursive[docs] to read it")
+        if "error" in answer:
+            raise UnreadableError(str(answer["error"]))
+        marks = tuple((int(line), str(text), bool(counted)) for line, text, counted in answer["marks"])
+        return Converted(str(answer["text"]), marks, str(answer["note"]))
+
+    def close(self) -> None:
+        """End the child."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # it may hold bytes for a child that is gone
+                    stream.close()
+        process.wait()
+
+    def _asked(self, kind: str, data: bytes) -> dict[str, Any]:
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        deadline = time.monotonic() + self._seconds
+        os.set_blocking(process.stdin.fileno(), False)
+        self._send(process, json.dumps({"kind": kind, "size": len(data)}).encode() + b"\n" + data, deadline)
+        buffer = b""
+        while b"\n" not in buffer:
+            buffer += self._receive(process.stdout.fileno(), deadline)
+        head, _, body = buffer.partition(b"\n")
+        pieces, left = [body], int(head) - len(body)
+        while left > 0:
+            pieces.append(self._receive(process.stdout.fileno(), deadline))
+            left -= len(pieces[-1])
+        answer: dict[str, Any] = json.loads(b"".join(pieces))
+        return answer
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-X", "utf8", str(self._program)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={"PATH": os.defpath},
+                start_new_session=True,
+            )
+            atexit.register(self.close)
+        return self._process
+
+    def _send(self, process: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
+        assert process.stdin is not None
+        view = memoryview(data)
+        while view:
+            _, ready, _ = select.select([], [process.stdin], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError(f"it took more than {self._seconds:,.0f} s")
+            view = view[os.write(process.stdin.fileno(), view[: 1 << 16]) :]
+
+    def _receive(self, descriptor: int, deadline: float) -> bytes:
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise TimeoutError(f"it took more than {self._seconds:,.0f} s")
+        data = os.read(descriptor, 1 << 20)
+        if not data:
+            raise ValueError("it crashed or used too much memory")
+        return data
+
+
+@functools.cache
+def shared() -> Converter:
+    """Return this process's converter."""
+    return Converter()
+
+
+@functools.cache
+def reader(kind: str) -> Reader:
+    """Return the reader of a kind of office document."""
+    return Reader(kind, lambda data, name: shared().convert(kind, data), _VERSION)

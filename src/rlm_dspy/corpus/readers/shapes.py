@@ -1,0 +1,50 @@
+"""What a reader returns, and how it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from rlm_dspy.corpus.documents import Mark
+
+
+class UnreadableError(Exception):
+    """A file cannot be turned into text; the message is the reason, in a few words."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A text made of a file; ``marks`` tell at which lines its pages, sheets or cells begin."""
+
+    text: str
+    marks: tuple[Mark, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file found inside another one, to be read in its turn."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Left:
+    """A file found inside another one and not read, and why."""
+
+    name: str
+    reason: str
+
+
+Outcome = str | Converted | Iterable[Converted | Member | Left]
+Read = Callable[[bytes, str], Outcome]  # called with a file's bytes and its name
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader with its name; ``version`` is "" for one whose work is not worth keeping."""
+
+    name: str
+    read: Read
+    version: str = ""

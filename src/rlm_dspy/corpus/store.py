@@ -1,0 +1,99 @@
+"""Where the texts of a corpus lie: one after the other, as UTF-8, in memory that the sandbox can map as it is."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import sys
+import tempfile
+
+_ADD_SEALS, _ALL_SEALS = 1033, 0x0F
+
+
+class Store:
+    """An anonymous file that grows by texts and, once sealed, never changes again."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._map: mmap.mmap | None = None
+        if sys.platform == "linux":
+            self.descriptor = os.memfd_create("corpus", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.descriptor = os.dup(file.fileno())
+
+    def add(self, data: bytes) -> Span:
+        """Append a text."""
+        start = self.size
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.descriptor, view) :]
+        self.size = start + len(data)
+        return Span(self, start, self.size)
+
+    def seal(self) -> None:
+        """Let nobody, this process included, change what is stored."""
+        if sys.platform == "linux":
+            fcntl.fcntl(self.descriptor, _ADD_SEALS, _ALL_SEALS)
+        if self.size:
+            self._map = mmap.mmap(self.descriptor, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+
+    def view(self, start: int, stop: int) -> memoryview:
+        """Return stored bytes, without copying them once the store is sealed."""
+        if self._map is None:
+            return memoryview(os.pread(self.descriptor, stop - start, start))
+        return memoryview(self._map)[start:stop]
+
+    def __del__(self) -> None:
+        if (descriptor := getattr(self, "descriptor", -1)) >= 0:
+            os.close(descriptor)
+
+
+class Span:
+    """One text in a store, or on its own."""
+
+    __slots__ = ("_digest", "_home", "start", "stop")
+
+    def __init__(self, home: Store | bytes, start: int, stop: int) -> None:
+        self._home = home
+        self.start = start
+        self.stop = stop
+        self._digest = b""
+
+    @classmethod
+    def of(cls, data: bytes) -> Span:
+        """Keep a text on its own."""
+        return cls(data, 0, len(data))
+
+    @property
+    def store(self) -> Store | None:
+        """The store that the text lies in."""
+        return self._home if isinstance(self._home, Store) else None
+
+    def view(self) -> memoryview:
+        """Return the bytes without copying them."""
+        home = self._home
+        return home.view(self.start, self.stop) if isinstance(home, Store) else memoryview(home)[self.start : self.stop]
+
+    def text(self) -> str:
+        """Decode the text."""
+        return str(self.view(), "utf-8", "surrogatepass")
+
+    def digest(self) -> bytes:
+        """SHA-256 of the bytes."""
+        if not self._digest:
+            self._digest = hashlib.sha256(self.view()).digest()
+        return self._digest
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Span):
+            return NotImplemented
+        return self is other or (self.stop - self.start == other.stop - other.start and self.digest() == other.digest())
+
+    def __hash__(self) -> int:
+        return hash(self.digest())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Span.of, (bytes(self.view()),)

@@ -1,0 +1,257 @@
+"""Documents to text: each kind with its pages, what is broken or hostile with a reason, kept by content."""
+
+import gzip
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import documents
+from rlm_dspy import folders
+from rlm_dspy.corpus import Corpus, read
+from rlm_dspy.corpus.readers import archives, choosing, converter, office
+from rlm_dspy.corpus.readers.shapes import Converted, UnreadableError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLM_DSPY_HOME", str(tmp_path / "home"))
+
+
+def corpus_of(tmp_path: Path, name: str, data: bytes | str, **options) -> Corpus:
+    folder = tmp_path / "in"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data.encode() if isinstance(data, str) else data)
+    (folder / "other.txt").write_text("other")
+    return read([folder], **options)
+
+
+def reason(corpus: Corpus, name: str) -> str:
+    return next(one.reason for one in corpus.skipped if one.name == name)
+
+
+# Kinds
+
+
+def test_a_pdf_keeps_its_pages(tmp_path):
+    corpus = corpus_of(tmp_path, "a.pdf", documents.pdf(["The first page.", "The second page."]))
+    assert corpus["a.pdf"] == "The first page.\nThe second page.\n"
+    assert [corpus.place("a.pdf", line) for line in (1, 2)] == ["page 1", "page 2"]
+
+
+def test_a_word_document_keeps_headings_and_tables(tmp_path):
+    assert corpus_of(tmp_path, "a.docx", documents.word())["a.docx"].split("\n")[:3] == [
+        "# Terms", "The notice period is ninety days.", "Deposit\t1200 EUR",
+    ]  # fmt: skip
+
+
+def test_a_presentation_keeps_slides_and_notes(tmp_path):
+    corpus = corpus_of(tmp_path, "a.pptx", documents.slides())
+    assert corpus["a.pptx"] == "Opening\nRevenue grew by 14 percent\nNotes: Mention Denmark.\n"
+    assert corpus.place("a.pptx", 3) == "slide 2"
+
+
+def test_a_workbook_keeps_sheets_and_rows(tmp_path):
+    corpus = corpus_of(tmp_path, "a.xlsx", documents.sheet())
+    assert corpus["a.xlsx"] == "=== Sales ===\nregion\tsum\nnorth\t10\nsouth\t20\n"
+    assert corpus.place("a.xlsx", 4) == "sheet Sales row 3"
+
+
+def test_html_is_what_is_seen_of_it(tmp_path):
+    page = """<html><head><title>Shop &amp; Co</title><style>p {color: red}</style></head><body>
+    <script>alert("x")</script><h2>Prices</h2><p>Tea   costs
+    3&nbsp;euros.</p><ul><li>one<li>two</ul><!-- hidden --><noscript>no</noscript><svg><title>t</title></svg></body>"""
+    text = corpus_of(tmp_path, "a.html", page)["a.html"]
+    assert text == "Shop & Co\n\n## Prices\n\nTea costs 3 euros.\n\n- one\n- two\n"
+
+
+def test_html_in_its_declared_encoding(tmp_path):
+    page = '<meta charset="windows-1251"><p>Привет</p>'.encode("cp1251")
+    assert corpus_of(tmp_path, "a.html", page)["a.html"] == "Привет\n"
+
+
+def test_a_notebook_is_its_cells_and_their_output(tmp_path):
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {"cell_type": "code", "source": "1 + 1", "outputs": [{"data": {"text/plain": "2"}}]},
+    ]
+    corpus = corpus_of(tmp_path, "a.ipynb", json.dumps({"cells": cells}))
+    assert corpus["a.ipynb"] == "# Title\ntext\n\n```python\n1 + 1\n```\nOutput:\n2\n\n"
+    assert corpus.place("a.ipynb", 5) == "cell 2"
+
+
+def test_an_email_is_read_with_its_attachments(tmp_path):
+    corpus = corpus_of(tmp_path, "a.eml", documents.message())
+    assert "Subject: Contract\n\nSee the attachment." in corpus["a.eml"]
+    assert corpus["a.eml/lease.pdf"] == "The rent is 950 euros.\n"
+
+
+def test_compressed_files_are_read_inside(tmp_path):
+    corpus = corpus_of(tmp_path, "app.log.gz", gzip.compress(b"started\n"))
+    assert corpus["app.log.gz/app.log"] == "started\n"
+    inside = {"a/b.md": b"# B", "c.docx": documents.word(), ".env": b"KEY=1", "x.bin": b"\0\1"}
+    corpus = corpus_of(tmp_path, "z.zip", documents.packed(inside))
+    assert {"z.zip/a/b.md", "z.zip/c.docx"} <= set(corpus.names)
+    assert reason(corpus, "z.zip/.env") == "looks like a secret"
+    assert reason(corpus, "z.zip/x.bin") == "binary"
+
+
+def test_kinds_are_told_by_name():
+    kinds = [choosing.kind_of(name) for name in ("a.md", "b/c.CSV", "d.jsonl", "e", "f.log")]
+    assert kinds == ["markdown", "csv", "jsonl", "text", "log"]
+
+
+# Broken and hostile
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.pdf", b"%PDF-1.7\ngarbage", "a broken PDF"),
+        ("a.pdf", documents.pdf(["secret"], password="x"), "an encrypted PDF"),
+        ("a.pdf", documents.pdf([" "]), "no text in it"),
+        ("a.docx", b"PK\x03\x04broken", "a broken ZIP archive"),
+        ("a.docx", documents.packed({"[Content_Types].xml": b"<x/>", "word/document.xml": b"<x/>"}), "broken"),
+        ("a.gz", gzip.compress(b"x" * 1000)[:-20], "broken"),
+        ("a.ipynb", b"{}", "a broken notebook"),
+    ],
+)
+def test_what_is_broken_is_skipped_with_one_reason(tmp_path, name, data, why):
+    corpus = corpus_of(tmp_path, name, data)
+    assert corpus.names == ("other.txt",)
+    assert reason(corpus, name).startswith(why)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    bomb = b"\0" * 60_000_000
+    corpus = corpus_of(tmp_path, "a.gz", gzip.compress(bomb))
+    assert "zip bomb" in reason(corpus, "a.gz")
+    corpus = corpus_of(tmp_path, "b.zip", documents.packed({"x.txt": bomb}))
+    assert "zip bomb" in reason(corpus, "b.zip/x.txt")
+    corpus = corpus_of(tmp_path, "c.docx", documents.packed({"[Content_Types].xml": bomb, "word/document.xml": b""}))
+    assert "zip bomb" in reason(corpus, "c.docx")
+
+
+def test_archives_in_archives_end_somewhere(tmp_path):
+    data = b"deep"
+    for _ in range(6):
+        data = documents.packed({"in.zip": data})
+    corpus = corpus_of(tmp_path, "a.zip", data)
+    assert any("archive in an archive" in one.reason for one in corpus.skipped)
+
+
+def test_an_archive_of_many_files_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 2)
+    corpus = corpus_of(tmp_path, "a.zip", documents.packed({f"{n}.txt": b"x" for n in range(5)}))
+    assert len(corpus) == 3
+    assert "3 more files" in reason(corpus, "a.zip/…")
+
+
+def test_a_pdf_of_many_pages_is_cut_and_says_so(monkeypatch):
+    monkeypatch.setattr(office, "MOST_PAGES", 2)
+    made = office.answer("pdf", documents.pdf(["one", "two", "three"]))
+    assert made["text"] == "one\ntwo\n"
+    assert made["note"] == "only the first 2 of 3 pages were read"
+
+
+def test_a_long_document_is_cut_and_says_so(monkeypatch):
+    monkeypatch.setattr(office, "MOST_CHARS", 3)
+    assert office.answer("pptx", documents.slides())["note"] == "cut after slide 1: it is too long"
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    assert office.answer("pdf", b"") == {"missing": "pypdfium2"}
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [("import time; time.sleep(60)", "more than 1 s"), ("import os; os._exit(3)", "crash"), ("print()", "gave|crash")],
+)
+def test_a_reader_that_hangs_or_dies_costs_one_document(tmp_path, program, why):
+    script = tmp_path / "bad.py"
+    script.write_text(program)
+    one = converter.Converter(script, seconds=1)
+    with pytest.raises(UnreadableError, match=why):
+        one.convert("pdf", b"x" * 200_000)
+    one._program = converter.PROGRAM
+    assert "page" in one.convert("pdf", documents.pdf(["a page"])).text
+    one.close()
+
+
+# Third parties
+
+
+def test_a_third_partys_reader_is_found_by_entry_point(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    (site / "theirs-1.0.dist-info").mkdir(parents=True)
+    (site / "theirs-1.0.dist-info" / "METADATA").write_text("Name: theirs\nVersion: 1.0\n")
+    (site / "theirs-1.0.dist-info" / "entry_points.txt").write_text(
+        "[rlm_dspy.readers]\nfoo = theirs:read_foo\nbad = theirs:fail\ngone = theirs:nothing\n"
+    )
+    (site / "theirs.py").write_text(
+        textwrap.dedent("""
+            def read_foo(data, name):
+                return data.decode().upper()
+            def fail(data, name):
+                raise KeyError("oops")
+        """)
+    )
+    monkeypatch.syspath_prepend(site)
+    choosing._installed.cache_clear()
+    try:
+        assert corpus_of(tmp_path, "a.foo", "text")["a.foo"] == "TEXT"
+        assert "KeyError" in reason(corpus_of(tmp_path, "a.bad", "text"), "a.bad")
+        assert "cannot be loaded" in reason(corpus_of(tmp_path, "a.gone", "text"), "a.gone")
+    finally:
+        choosing._installed.cache_clear()
+
+
+# The cache
+
+
+def test_a_document_is_converted_once(tmp_path, monkeypatch):
+    data = documents.pdf(["kept"])
+    first = corpus_of(tmp_path, "a.pdf", data)
+    monkeypatch.setattr(converter.Converter, "convert", lambda *_: pytest.fail("converted again"))
+    second = corpus_of(tmp_path, "a.pdf", data)
+    assert second.documents == first.documents
+    assert second.place("a.pdf", 1) == "page 1"
+    assert (folders.cache() / "documents").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_changed_document_is_converted_anew(tmp_path):
+    corpus_of(tmp_path, "a.pdf", documents.pdf(["old"]))
+    assert corpus_of(tmp_path, "a.pdf", documents.pdf(["new"]))["a.pdf"] == "new\n"
+
+
+@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null"])
+def test_without_a_usable_cache_folder_reading_goes_on(tmp_path, monkeypatch, home):
+    monkeypatch.setenv("RLM_DSPY_HOME", home)
+    assert corpus_of(tmp_path, "a.pdf", documents.pdf(["kept"]))["a.pdf"] == "kept\n"
+
+
+def test_a_damaged_cache_is_no_harm(tmp_path, monkeypatch):
+    data = documents.pdf(["kept"])
+    corpus_of(tmp_path, "a.pdf", data)
+    for file in (folders.cache() / "documents").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    assert corpus_of(tmp_path, "a.pdf", data)["a.pdf"] == "kept\n"
+
+
+def test_the_cache_folder_follows_the_platform(monkeypatch):
+    for name in ("RLM_DSPY_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/h")
+    for platform, folder in (("linux", "/h/.cache/rlm-dspy"), ("darwin", "/h/Library/Caches/rlm-dspy")):
+        monkeypatch.setattr(sys, "platform", platform)
+        assert folders.cache() == Path(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert folders.cache() == Path("/x/rlm-dspy")
+
+
+def test_converted_values_are_plain():
+    assert Converted("a").marks == ()
