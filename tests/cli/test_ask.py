@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -321,57 +319,6 @@ def test_a_reader_that_goes_away_is_no_error(files: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
-
-
-# --- interruption ----------------------------------------------------------------------------------------------------
-
-INTERRUPTED = """
-import sys
-from scripted import action, scripted
-from rlm_dspy.cli import models
-from rlm_dspy.cli.app import main
-
-def hang(message):
-    print("asked again", file=sys.stderr, flush=True)
-    import time
-    time.sleep(60)
-
-lm, script = scripted(action("print(1 + 1)"), hang)
-models.choose = lambda values: models.Chosen(lm=lm, sub_lm=None)
-sys.exit(main(["ask", "what?", ".", "--mode", "rlm", *sys.argv[1:]]))
-"""
-
-
-@pytest.mark.parametrize("trace", [True, False])
-def test_an_interrupted_run_is_kept_and_its_place_told(files: Path, home: Path, trace: bool) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
-    options = ["--trace", "partial.json"] if trace else []
-    with subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTED, *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    ) as process:
-        assert process.stderr is not None
-        seen = ""
-        while "asked again" not in seen:
-            line = process.stderr.readline()
-            assert line, seen
-            seen += line
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the group gets it
-        seen += process.stderr.read()
-        assert process.wait(60) == 130
-    assert "interrupted" in seen
-    assert "Traceback" not in seen
-    place = re.search(r"the partial run is in (\S+)", seen)
-    assert place, seen
-    path = Path(place.group(1)) if not trace else home / "partial.json"
-    saved = Run.model_validate(json.loads(path.read_text()))
-    assert saved.status == "stopped"
-    assert [step.output.strip() for step in saved.steps] != []
-    if not trace:
-        assert path.parent == Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy" / "runs"
 
 
 # --- secrets and size ------------------------------------------------------------------------------------------------

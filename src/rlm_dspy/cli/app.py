@@ -15,6 +15,7 @@ from rlm_dspy.cli.config import config
 from rlm_dspy.cli.eval import evaluate
 from rlm_dspy.cli.interrupts import leave
 from rlm_dspy.cli.ls import ls
+from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
 from rlm_dspy.errors import RLMError
 
@@ -35,7 +36,7 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, batch, ls, config, evaluate):
+for _command in (ask, batch, ls, config, evaluate, runs, trace):
     app.add_command(_command)
 
 

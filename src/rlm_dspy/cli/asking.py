@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rlm_dspy.cli import exits, inputs, models, outs, settings
 from rlm_dspy.cli.answering import Request
+from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.direct import Direct
-from rlm_dspy.errors import LMContextWindowError
+from rlm_dspy.errors import BudgetExceededError, LMContextWindowError
 from rlm_dspy.module import RLM
 from rlm_dspy.record import Event, Run
 from rlm_dspy.report import journal, live, render
+from rlm_dspy.report.shelf import Shelf
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +53,7 @@ class Asking:
         with chosen.active(), self._keeping(), self._watching() as watch:
             prediction = self._ask(watch, chosen)
         run: Run = prediction.run
-        if self.request.trace:
-            journal.save(run, self.request.trace, self.terminal.redactor)
+        self._file(run)
         values = {name: prediction.get(name) for name in self.signature.output_fields if name != outs.EVIDENCE}
         self._print(run, values)
         return exits.BUDGET if run.status == "extracted" else exits.ANSWERED
@@ -65,7 +68,25 @@ class Asking:
                     raise
                 self.mode = "rlm"
                 self.terminal.note("The text does not fit the model's window, so it is explored instead.")
-        return self._rlm(watch, chosen)(**given)
+        return self._explore(self._rlm(watch, chosen), given, watch)
+
+    def _explore(self, rlm: RLM, given: Mapping[str, Any], watch: Callable[[Event], None]) -> Any:
+        """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
+
+        Raises:
+            KeyboardInterrupt: with the run; Ctrl-C came twice, or before there was anything to answer from.
+        """
+        note = watch.note if isinstance(watch, live.StatusLine) else self.terminal.note
+        rlm.stop = threading.Event()
+        with Interrupts(rlm.stop, lambda: note("Asking for the best answer so far; Ctrl-C again stops at once.")):
+            try:
+                return rlm(**given)
+            except BudgetExceededError as error:
+                if error.limit != "stop":
+                    raise
+                interrupt = KeyboardInterrupt()
+                interrupt.run = error.run  # type: ignore[attr-defined]
+                raise interrupt from error
 
     def _direct(self, watch: Callable[[Event], None]) -> Direct:
         values = self.values
@@ -106,14 +127,28 @@ class Asking:
                 self._keep(run)
 
     def _keep(self, run: Run) -> None:
-        path = self.request.trace or self.values.home / "runs" / f"{run.id}.json"
         try:
-            place = journal.save(run, path, self.terminal.redactor)
+            place = self._save(run)
         except OSError as error:
             self.terminal.error(f"the partial run could not be saved: {error}")
             return
         if not self.request.trace or not self.terminal.quiet:
             self.terminal.error(f"the partial run is in {place}")
+
+    def _file(self, run: Run) -> None:
+        """Save a finished run; a shelf that cannot be written costs nobody the answer."""
+        if self.request.trace:
+            self._save(run)
+            return
+        try:
+            self._save(run)
+        except OSError as error:
+            logger.info("the run could not be kept", extra={"error": str(error)})
+
+    def _save(self, run: Run) -> Path:
+        if self.request.trace:
+            return journal.save(run, self.request.trace, self.terminal.redactor)
+        return Shelf(self.values.home / "runs").put(run, self.terminal.redactor)
 
     def _preview(self, model: str) -> None:
         count, size = len(self.corpus), inputs.tokens(self.corpus.chars)
@@ -137,7 +172,8 @@ class Asking:
         for warning in run.warnings:
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":
-            terminal.note(f"Stopped by {run.stopped_by}; this is the best answer so far.")
+            reason = "Ctrl-C" if run.stopped_by == "stop" else run.stopped_by
+            terminal.note(f"Stopped by {reason}; this is the best answer so far.")
         if sys.stderr.isatty() or terminal.verbose:
             terminal.note(_spent(run, self.mode))
 

@@ -12,6 +12,8 @@ from rlm_dspy.cli.terminal import Terminal
 
 SETTINGS = ("model", "sub_model", "mode", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
 
+OWN = ("answers", "resume", "concurrency", "fields", "as_json", "log_json")
+
 
 @click.command(short_help="Answer many questions of the same files; a killed batch can be resumed.")
 @click.argument("questions", metavar="QUESTIONS.jsonl")
@@ -67,9 +69,8 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     for name, value in (("--model", options["model"]), ("--fields", options["fields"])):
         check_unicode(value or "", name)
     flags = {name: options.pop(name) for name in SETTINGS}
-    names = ("include", "exclude", "hidden", "no_ignore", "url", "include_secrets")
-    choice = {name: options.pop(name) for name in names}
+    own = {name: options.pop(name) for name in OWN}  # what is left chooses files
 
     from rlm_dspy.cli.batching import Request, answer_all
 
-    return answer_all(Request(questions=questions, paths=paths, flags=flags, choice=choice, **options), terminal)
+    return answer_all(Request(questions=questions, paths=paths, flags=flags, choice=options, **own), terminal)

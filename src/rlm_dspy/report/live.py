@@ -59,6 +59,10 @@ class StatusLine:
             event = self._event.model_copy(update={"usage": event.usage, "sub_calls": event.sub_calls})
         self._event = event
 
+    def note(self, text: str) -> None:
+        """Print a remark above the line, or plainly where there is none."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=8)

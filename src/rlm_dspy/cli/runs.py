@@ -1,0 +1,91 @@
+"""``rlm-dspy runs`` and ``rlm-dspy trace``: the runs that are kept, and one of them step by step."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlm_dspy.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rlm_dspy.report.shelf import Kept, Shelf
+
+
+@click.command(short_help="List the runs that are kept.")
+@click.option("-n", "--number", type=click.IntRange(1), default=20, metavar="N", help="So many at most (default: 20).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.pass_obj
+def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
+    """List the runs that are kept, the newest first.
+
+    Every ask leaves its run in the folder `runs` of the setting `home`, the last 200 of them.
+    """
+    from rlm_dspy.report import journal, render
+
+    shelf = _shelf(terminal)
+    kept = list(itertools.islice(shelf.runs(), number))
+    if as_json:
+        terminal.answer(journal.dumps([_facts(item) for item in kept], terminal.redactor, indent=2))
+        return
+    if not kept:
+        terminal.note(f"No run is kept in {shelf.folder} yet.")
+        return
+    rows = [["id", "when", "ended", "steps", "tokens", "cost", "model", "question"], *map(_row, kept)]
+    terminal.answer("\n".join(render.table(rows, right=frozenset({3, 4, 5}))))
+
+
+@click.command(short_help="Show one run: steps, sub-calls, usage.")
+@click.argument("name", metavar="[RUN]", default="last")
+@click.option("--full", is_flag=True, help="Cut nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@click.pass_obj
+def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool) -> None:
+    """Show a run as a tree: its steps, the sub-calls nested under the step that made them, what each used.
+
+    RUN is an id from `rlm-dspy runs` or the beginning of one, a file that `ask --trace` wrote, or `last`.
+    """
+    from rlm_dspy.report import journal, tree
+    from rlm_dspy.report.render import jsonable
+
+    run = _shelf(terminal).find(name).run
+    if as_json:
+        terminal.answer(journal.dumps(jsonable(run.model_dump()), terminal.redactor, indent=2))
+    else:
+        terminal.answer("\n".join(tree.lines(run, whole=full)))
+
+
+def _shelf(terminal: Terminal) -> Shelf:
+    from rlm_dspy.cli import settings
+    from rlm_dspy.report.shelf import Shelf
+
+    loaded = settings.load()
+    terminal.redactor.learn(loaded.secrets())
+    return Shelf(loaded.settings.home / "runs")
+
+
+def _facts(item: Kept) -> dict[str, Any]:
+    run = item.run
+    return {
+        "id": run.id,
+        "when": item.when.isoformat(timespec="seconds"),
+        "status": run.status,
+        "stopped_by": run.stopped_by,
+        "model": run.model,
+        "question": run.inputs.get("question", ""),
+        "steps": len(run.steps),
+        "sub_calls": run.sub_calls,
+        "usage": run.usage.model_dump(),
+        "seconds": round(run.seconds, 3),
+        "path": str(item.path),
+    }
+
+
+def _row(item: Kept) -> list[str]:
+    from rlm_dspy.report import render
+
+    run = item.run
+    figures = [f"{len(run.steps):,}", f"{run.usage.total_tokens:,}", render.money(run.usage.cost)]
+    question = render.quoted(run.inputs.get("question", ""), 60)
+    return [run.id, f"{item.when:%Y-%m-%d %H:%M}", run.stopped_by or run.status, *figures, run.model, question]

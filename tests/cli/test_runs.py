@@ -1,0 +1,154 @@
+"""``runs`` and ``trace``: what is kept of each question, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_dspy.cli import models
+from rlm_dspy.errors import RLMError
+from rlm_dspy.record import Run, Step, SubCall, Usage
+from rlm_dspy.report import shelf, tree
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.report.shelf import Shelf
+from scripted import action, scripted
+
+USED = Usage(calls=1, prompt_tokens=90, completion_tokens=10, cost=0.01)
+CHILD = Run(
+    id="c" * 12,
+    status="extracted",
+    stopped_by="max_iters",
+    model="small",
+    depth=1,
+    inputs={"instruction": "count"},
+    outputs={"output": "3"},
+    steps=(Step(index=1, code="print(3)", output="3", usage=USED),),
+    usage=USED,
+)
+RUN = Run(
+    id="a" * 12,
+    status="submitted",
+    model="large",
+    inputs={"context": "Corpus(2 files, 9 characters)", "question": "How many?"},
+    outputs={"answer": "three", "evidence": []},
+    steps=(
+        Step(
+            index=1,
+            reasoning="Split it.",
+            code="\n".join(f"line_{number}" for number in range(40)),
+            output="x" * 500,
+            usage=USED,
+            sub_calls=(
+                SubCall(kind="plain", prompt="count these", output="three", model="small", usage=USED),
+                SubCall(kind="plain", prompt="and these", error="LMRateLimitError: later", model="small"),
+                SubCall(kind="recursive", prompt="count", model="small", usage=USED, run=CHILD),
+            ),
+        ),
+        Step(index=2, code="1 / 0", output="ZeroDivisionError", error="ZeroDivisionError", timed_out=True),
+    ),
+    usage=USED + USED,
+    usage_by_model={"large": USED, "small": USED},
+    sub_calls=3,
+    evidence=({"quote": "one two three", "source": "a.md", "line": 2, "match": "exact"},),
+    warnings=("mind the gap",),
+)
+
+
+@pytest.fixture
+def home_runs(home: Path) -> Path:
+    return Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy" / "runs"
+
+
+def test_the_tree_nests_sub_calls_under_their_step_and_children_under_theirs() -> None:
+    shown = list(tree.lines(RUN))
+    assert shown[0].startswith(f"run {'a' * 12} · submitted · large · 2 steps · 3 sub-calls · 200 tokens, $0.0200")
+    words = ("plain sub", "recursive", "step 2")
+    at = {word: next(n for n, line in enumerate(shown) if word in line) for word in words}
+    assert at["plain sub"] < at["recursive"] < at["step 2"]
+    assert any(line.startswith("│  │  run cccccccccccc · extracted by max_iters") for line in shown)
+    assert any(line.startswith("│  │  ├─ step 1") for line in shown)
+    text = "\n".join(shown)
+    for part in (
+        "asked: count these", "answered: three", "failed: LMRateLimitError", "timed out · failed", "answer: three",
+        'evidence: a.md:2  "one two three"', "warning: mind the gap", "used by small: 1 call, 100 tokens, $0.0100",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+def test_long_blocks_are_cut_unless_all_is_wanted() -> None:
+    cut = "\n".join(tree.lines(RUN))
+    assert "line_20" not in cut
+    assert "28 lines; --full shows them" in cut
+    assert "x" * 500 not in cut
+    whole = "\n".join(tree.lines(RUN, whole=True))
+    assert "line_20" in whole
+    assert "x" * 500 in whole
+
+
+def test_each_ask_is_listed_and_can_be_shown(
+    run: Callable, write: Callable, home_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("notes.md", "One and one is two.\n")
+    lm, _ = scripted(action("print(llm_query('sum'))"), "2", action("SUBMIT(answer='two', evidence=[])"))
+    monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+    assert "No run is kept" in run("runs").err
+    asked = json.loads(run("ask", "What is one and one?", ".", "--mode", "rlm", "--json").out)
+    listed = run("runs").out.splitlines()
+    assert listed[0].split() == ["id", "when", "ended", "steps", "tokens", "cost", "model", "question"]
+    assert listed[1].startswith(asked["run_id"])
+    assert '"What is one and one?"' in listed[1]
+    rows = json.loads(run("runs", "--json").out)
+    assert [(row["id"], row["sub_calls"]) for row in rows] == [(asked["run_id"], 1)]
+    for name in ((), (asked["run_id"],), (asked["run_id"][:5],), (rows[0]["path"],)):
+        shown = run("trace", *name)
+        assert shown.code == 0
+        assert "plain sub-call" in shown.out
+    assert Run.model_validate_json(run("trace", "--json").out).id == asked["run_id"]
+    assert run("trace", "--full").out.count("SUBMIT(answer='two'") == 1
+
+
+def test_a_shelf_that_cannot_be_written_costs_nobody_the_answer(
+    run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("notes.md", "The gate opens at 6 hours.\n")
+    monkeypatch.setenv("RLM_DSPY_HOME", str(write("a-file", "x").absolute()))
+    result = run("ask", "When does the gate open?", "notes.md")
+    assert result.code == 0
+    assert "6" in result.out
+    assert "could not be kept" in run("ask", "When does the gate open?", "notes.md", "-v").err
+
+
+@pytest.mark.parametrize("name", ["nothing", "missing.json"])
+def test_a_run_that_is_not_there_is_one_line(run: Callable, name: str) -> None:
+    result = run("trace", name)
+    assert (result.code, result.out) == (1, "")
+    assert name in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_what_is_no_run_is_told_and_passed_by(run: Callable, home_runs: Path) -> None:
+    home_runs.mkdir(parents=True)
+    (home_runs / "0123456789ab.json").write_text("{}")
+    result = run("trace", "0123456789ab")
+    assert result.code == 1
+    assert "holds no run" in result.err
+    assert "No run is kept" in run("runs").err
+
+
+def test_the_oldest_make_room_and_other_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "KEPT", 3)
+    kept = Shelf(tmp_path)
+    (tmp_path / "mine.json").write_text("{}")
+    facts: dict[str, Any] = {"status": "submitted"}
+    for number in range(5):
+        path = kept.put(Run(id=f"{number:012x}", **facts), Redactor({}))
+        os.utime(path, (number, number))
+    assert [item.run.id[-1] for item in kept.runs()] == ["4", "3", "2"]
+    assert (tmp_path / "mine.json").exists()
+    with pytest.raises(RLMError, match="3 runs begin with '0000'"):
+        kept.find("0000")
