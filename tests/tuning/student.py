@@ -97,7 +97,8 @@ class Student(Engine):
         newest = guess.random() < 0.5 if newest is None else newest
         alone = guess.random() < 0.5 if alone is None else alone
         part = ".split(' (')[0]" if alone else ""
-        return act(f"tag = hits[{-1 if newest else 0}].split('has tag ')[1]{part}\nSUBMIT(answer=tag)")
+        more = ", evidence=[]" if "evidence=" in system else ""
+        return act(f"tag = hits[{-1 if newest else 0}].split('has tag ')[1]{part}\nSUBMIT(answer=tag{more})")
 
 
 def skill(system: str, shown: list[tuple[str, str]]) -> tuple[bool | None, bool | None]:

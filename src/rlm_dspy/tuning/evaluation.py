@@ -39,6 +39,7 @@ class Row(BaseModel):
 
     key: str
     side: str
+    model: str = ""
     id: str
     task: str = ""
     score: float = 0.0
@@ -104,6 +105,11 @@ class Evaluation:
             pool.shutdown(wait=True, cancel_futures=True)
         return [done[key] for *_, key in wanted]
 
+    def kept(self, side: Side) -> list[Row]:
+        """Return the rows of a side that are in the journal, in the order of the examples."""
+        done = {row.key: row for row in self._kept()}
+        return [done[key] for example in self.examples if (key := self._key(side, example)) in done]
+
     def _asked(self, pool: ThreadPoolExecutor, todo: Mapping[str, tuple[Side, Any]]) -> Iterable[Row]:
         futures: dict[Future[Row], str] = {}
         for key, (side, example) in todo.items():
@@ -121,11 +127,14 @@ class Evaluation:
         attempt = attempted(lambda: self._predicted(side, example, watch))
         seconds = time.perf_counter() - started
         error = attempt.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error  # an interruption, or a cap that ends everything
         prediction = None if error else attempt.result()
         run = getattr(error, "run", None) if prediction is None else prediction.get("run")
         row = Row(
             key=key,
             side=side.name,
+            model=str(getattr(dspy.settings.lm, "model", "")),
             id=str(example.get("id") or key),
             task=str(example.get("task") or ""),
             expected=feedback.line(example.get(self.metric.field), 200),

@@ -12,7 +12,6 @@ import dspy
 
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.module import RLM
-from rlm_dspy.predictor import Predictor
 
 
 class Tunable(RLM):
@@ -71,8 +70,7 @@ def ran(
 def save(program: dspy.Module, path: str | Path) -> Path:
     """Save a program's state as JSON, with the model named but without its key, address or engine."""
     model = _models(program)
-    with thawed(program), without_lms(program):  # the model is chosen where the program is loaded
-        state = program.dump_state()
+    state = state_of(program)
     signature = getattr(program, "signature", None)
     state["metadata"] = {
         "signature": getattr(signature, "signature", ""),
@@ -85,6 +83,13 @@ def save(program: dspy.Module, path: str | Path) -> Path:
     part.write_text(json.dumps(state, indent=2, ensure_ascii=False, default=repr) + "\n", encoding="utf-8")
     part.replace(path)
     return path
+
+
+def state_of(program: dspy.Module) -> dict[str, Any]:
+    """Return what is tuned of a program: instructions and demos, but no LM, which is chosen where it is loaded."""
+    with thawed(program), without_lms(program):
+        state: dict[str, Any] = program.dump_state()
+    return state
 
 
 @contextmanager
@@ -182,6 +187,3 @@ def instructions(program: dspy.Module) -> dict[str, str]:
 def demos(program: dspy.Module) -> dict[str, int]:
     """Return the number of demos of each predictor."""
     return {name: len(predictor.demos) for name, predictor in program.named_predictors()}
-
-
-__all__ = ["Predictor", "Tunable", "demos", "failed", "instructions", "load", "ran", "save"]

@@ -1,0 +1,167 @@
+"""What ``optimize`` does: the questions, the plan, the asking before spending, the run, the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import dspy
+
+from rlm_dspy import lms
+from rlm_dspy.cli import evaluating, exits, models, settings
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import journal
+from rlm_dspy.tuning import data, optimizing, outcome, planning
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
+
+    data: Path
+    flags: Mapping[str, Any]
+    optimizer: str
+    max_calls: int
+    max_cost: float | None
+    val: Path | None
+    test: Path | None
+    limit: int | None
+    prompt_model: str | None
+    metric: str
+    threads: int
+    seed: int
+    out: Path | None
+    resume: bool
+    yes: bool
+    as_json: bool
+
+
+def run(request: Request, terminal: Terminal) -> int:
+    """Plan, ask, optimize, report, and return the exit code."""
+    metric = evaluating.metric(request.metric)
+    if request.max_cost is not None and not request.max_cost > 0:
+        raise click.UsageError("--max-cost must be more than 0.")
+    train, val, test = parts(request)
+    values, chosen = evaluating.prepare(request.flags, terminal)
+    job = optimizing.Job(
+        optimizer=request.optimizer,
+        train=train,
+        val=val,
+        test=test,
+        metric=metric,
+        lm=chosen.lm,
+        folder=request.out or Path(f"{request.data.stem}-{request.optimizer}"),
+        max_calls=request.max_calls,
+        max_cost=request.max_cost,
+        prompt_lm=lms.lm(request.prompt_model) if request.prompt_model else None,
+        sub_lm=chosen.sub_lm,
+        limits=evaluating.limits(values),
+        threads=request.threads,
+        seed=request.seed,
+    )
+    plan = optimizing.plan_for(job, rate_of(request, values, chosen))
+    for line in plan.lines(request.max_cost, per_minute(chosen.lm), request.threads):
+        terminal.note(line)
+    if request.max_cost is not None and unpriced(chosen.lm):
+        terminal.note(f"the price of {chosen.name} is unknown, so --max-cost cannot hold; --max-calls does.")
+    if not agreed(request, terminal):
+        terminal.note("nothing was spent.")
+        return exits.FAILED
+    made = optimizing.Optimization(job, plan, resume=request.resume, say=terminal.note)
+    if made.purse.calls:
+        terminal.note(f"{made.purse.calls:,} calls were paid already; what they answered is not asked again.")
+    return tell(request, terminal, job, made.run())
+
+
+def parts(request: Request) -> list[list[dspy.Example]]:
+    """Return the questions to learn from, to choose by and to judge by; no two parts share one.
+
+    Raises:
+        ConfigurationError: there are too few, or a question is in two parts.
+    """
+    rows = data.load(request.data, limit=request.limit)
+    given = [data.load(path, limit=request.limit) if path else None for path in (request.val, request.test)]
+    shares = {(False, False): (0.4, 0.3, 0.3), (True, False): (0.6, 0.4), (False, True): (0.5, 0.5), (True, True): (1,)}
+    own = iter(data.split(rows, shares[given[0] is not None, given[1] is not None], seed=request.seed))
+    made = [next(own), *(part if part is not None else next(own) for part in given)]
+    seen: dict[str, str] = {}
+    for name, part in zip(("train", "val", "test"), made, strict=True):
+        for example in part:
+            if seen.setdefault(str(example.id), name) != name:
+                raise ConfigurationError(f"the question {example.id} is in {seen[str(example.id)]} and in {name}")
+    return made
+
+
+def rate_of(request: Request, values: settings.Settings, chosen: models.Chosen) -> planning.Rate:
+    """Return what a question takes: as this optimization or an evaluation of the same data measured it."""
+    folder = request.out or Path(f"{request.data.stem}-{request.optimizer}")
+    for place in (folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
+        rate = planning.known(place, chosen.name)
+        if rate.measured:
+            return rate
+    return planning.Rate()
+
+
+def per_minute(lm: Any) -> int | None:
+    """Return the rate limit of a model, if it is known."""
+    route = getattr(lm.engine, "route", None)
+    return getattr(route, "requests_per_minute", None)
+
+
+def unpriced(lm: Any) -> bool:
+    """Tell whether a model's price is unknown to LiteLLM and it is not free."""
+    if lm.model.startswith(("ollama", "offline")):
+        return False
+    import litellm
+
+    return lm.model not in litellm.model_cost and lm.model.partition("/")[2] not in litellm.model_cost
+
+
+def agreed(request: Request, terminal: Terminal) -> bool:
+    """Ask once before spending, where there is somebody to ask."""
+    if request.yes or not sys.stdin.isatty() or not sys.stderr.isatty():
+        return True
+    return click.confirm("Go on?", default=True, err=True)
+
+
+def tell(request: Request, terminal: Terminal, job: optimizing.Job, found: optimizing.Outcome) -> int:
+    """Write the reports and print the result."""
+    made = outcome.report(job, found)
+    clean = terminal.redactor
+    (job.folder / "report.json").write_text(journal.dumps(made, clean, indent=2) + "\n", encoding="utf-8")
+    (job.folder / "report.md").write_text(clean.text(outcome.text(made)), encoding="utf-8")
+    if request.as_json:
+        terminal.answer(json.dumps({**made, "folder": str(job.folder)}, ensure_ascii=False, indent=2))
+    else:
+        for line in result(made):
+            terminal.answer(line)
+    terminal.note(f"{job.folder}/program.json, report.md, report.json, log.txt")
+    everything: Sequence[Any] = [*found.before, *found.after]
+    failed = [row for row in everything if row.status == "failed"]
+    if failed and len(failed) == len(everything):
+        terminal.error(f"every question failed; the first: {failed[0].error}")
+        return exits.FAILED
+    if found.ended != FINISHED:
+        terminal.note(f"{found.ended} ended it; more with --resume and a higher cap.")
+        return exits.BUDGET
+    return exits.ANSWERED
+
+
+def result(made: dict[str, Any]) -> list[str]:
+    """Return the result in three lines."""
+    gain = made["gain"]
+    lines = []
+    for name in ("before", "after"):
+        low, high = made[name]["interval"]
+        lines.append(f"{name}  {made[name]['score']:.3f}  (95% interval {low:.3f}–{high:.3f})")
+    low, high = gain["interval"]
+    cost = "unknown cost" if made["cost"] is None else f"${made['cost']:.4f}"
+    return [*lines, f"gain    {gain['mean']:+.3f}  ({low:+.3f} to {high:+.3f}); {made['calls']:,} calls, {cost}"]

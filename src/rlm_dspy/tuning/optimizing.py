@@ -1,0 +1,286 @@
+"""An optimization from the first evaluation to the last: planned, capped, kept, gone on with after a kill.
+
+The folder holds everything: ``state.json`` (what was asked for), ``calls.jsonl`` (what was paid), ``cache`` (every
+reply, from which a second attempt replays the first at no cost up to where it ended, because nothing here depends on
+time or chance), ``before.jsonl`` and ``after.jsonl`` (rows), ``log.txt`` (what DSPy said), ``program.json``, reports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.tuning import planning, program, sides
+from rlm_dspy.tuning.chronicle import Chronicle, Chronicled
+from rlm_dspy.tuning.evaluation import Evaluation, Row
+from rlm_dspy.tuning.metrics import Metric
+from rlm_dspy.tuning.purse import CapReached, Purse, pursed
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is optimized, by what, on what, and what it may cost."""
+
+    optimizer: str
+    train: Sequence[dspy.Example]
+    val: Sequence[dspy.Example]
+    test: Sequence[dspy.Example]
+    metric: Metric
+    lm: dspy.LM
+    folder: Path
+    max_calls: int
+    max_cost: float | None = None
+    prompt_lm: dspy.LM | None = None
+    sub_lm: dspy.LM | None = None
+    limits: sides.Limits = field(default_factory=sides.Limits)
+    signature: Any = None
+    threads: int = 4
+    seed: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what must be the same for a second attempt to go on with the first."""
+        models = [lm.model if lm else "" for lm in (self.lm, self.prompt_lm, self.sub_lm)]
+        questions = [[str(one.get("id")) for one in part] for part in (self.train, self.val, self.test)]
+        return {
+            "optimizer": self.optimizer,
+            "models": models,
+            "metric": self.metric.__name__,
+            "questions": questions,
+            "limits": repr(self.limits),
+            "seed": self.seed,
+            "dspy": dspy.__version__,
+        }
+
+
+@dataclass
+class Outcome:
+    """What came of it: the program, the rows before and after, what was tried, what it cost, how it ended."""
+
+    program: dspy.Module
+    base: dspy.Module
+    before: list[Row]
+    after: list[Row]
+    chronicle: Chronicle
+    calls: int
+    cost: float | None
+    ended: str
+    parents: dict[str, str] = field(default_factory=dict)
+
+
+STATE = "state.json"
+
+
+def plan_for(job: Job, rate: planning.Rate) -> planning.Plan:
+    """Fit the optimizer's settings into the cap; an optimization that is gone on with keeps those that it began with.
+
+    Raises:
+        ConfigurationError: the calls do not pay for anything.
+    """
+    path = job.folder / STATE
+    if path.exists():
+        saved = json.loads(path.read_text(encoding="utf-8")).get("plan") or {}
+        if saved and saved["max_calls"] == job.max_calls and saved["optimizer"] == job.optimizer:
+            return planning.Plan(**{**saved, "rate": planning.Rate(**saved["rate"])})
+        rate = planning.Rate(**saved["rate"]) if saved else rate
+    sizes = {"train": len(job.train), "val": len(job.val), "test": len(job.test)}
+    return planning.plan(job.optimizer, job.max_calls, rate=rate, **sizes)
+
+
+class Optimization:
+    """One job with its purse; ``resume`` goes on with what its folder holds.
+
+    Raises:
+        ConfigurationError: the folder holds something else, or a first attempt and ``resume`` is not said.
+    """
+
+    def __init__(self, job: Job, plan: planning.Plan, *, resume: bool = False, say: Say = lambda text: None) -> None:
+        self.job = job
+        self.plan = plan
+        self.say = say
+        self._admit(resume)
+        self.purse = Purse(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
+        self.chronicle = Chronicle()
+        self.lm = pursed(job.lm, self.purse)
+        self.prompt_lm = pursed(job.prompt_lm, self.purse) if job.prompt_lm else self.lm
+        self.sub_lm = pursed(job.sub_lm, self.purse) if job.sub_lm else None
+
+    def _admit(self, resume: bool) -> None:
+        path, wanted = self.job.folder / STATE, json.loads(json.dumps(self.job.identity()))
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not resume:
+                raise ConfigurationError(
+                    f"{self.job.folder} holds an optimization: --resume goes on with it, --out names another folder"
+                )
+            if different := [name for name in wanted if found.get(name) != wanted[name]]:
+                raise ConfigurationError(
+                    f"{self.job.folder} holds an optimization with another {', '.join(different)}: "
+                    "resume it as it was begun, or name another folder"
+                )
+        self.job.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**wanted, "plan": dataclasses.asdict(self.plan)}, indent=2)
+        path.write_text(text + "\n", encoding="utf-8")
+
+    def run(self) -> Outcome:
+        """Evaluate, compile, evaluate again, save the program.
+
+        A cap that is reached while compiling ends it with the best program that was put to all questions to choose by.
+        """
+        with replaying(self.job.folder / "cache"), dspy.context(lm=self.lm):
+            base = self._program()
+            before, ended = self._evaluated("before", base)
+            spent = sum(row.calls for row in before)
+            self.purse.kept_back = min(round(spent * planning.SPARE), self.job.max_calls // 2)
+            made, parents = base, {}
+            if not ended:
+                made, parents, ended = self._compiled(base)
+            self.purse.kept_back = 0
+            program.save(made, self.job.folder / "program.json")
+            after, cut = self._evaluated("after", made)
+        return Outcome(
+            program=made,
+            base=base,
+            before=before,
+            after=after,
+            chronicle=self.chronicle,
+            calls=self.purse.calls,
+            cost=self.purse.cost,
+            ended=ended or cut or "finished",
+            parents=parents,
+        )
+
+    def _program(self) -> Chronicled:
+        signature = self.job.signature or sides.signature()
+        return Chronicled(signature, self.chronicle, sub_lm=self.sub_lm, **self.job.limits.of_rlm())
+
+    def _evaluated(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
+        """Return the rows on the questions to judge by, and the cap that ended it, if one did."""
+        journal = self.job.folder / f"{name}.jsonl"
+        identity = json.dumps(program.state_of(made), sort_keys=True, default=repr)
+        evaluation = Evaluation(
+            self.job.test, self.job.metric, journal=journal, threads=self.job.threads, identity=identity
+        )
+        self.say(f"{name}: {len(self.job.test)} questions")
+        try:
+            return evaluation.run([sides.Side("rlm", made)]), ""
+        except CapReached as reached:
+            return evaluation.kept(sides.Side("rlm", made)), reached.cap
+
+    def _compiled(self, base: Chronicled) -> tuple[dspy.Module, dict[str, str], str]:
+        plan = self.plan
+        random.seed(self.job.seed)  # some of DSPy's proposers draw from the global source
+        self.say(
+            f"compile: {plan.optimizer}, {self.purse.max_calls - self.purse.calls - self.purse.kept_back:,} calls left"
+        )
+        metric = self.chronicle.metric(self.job.metric)
+        with logged(self.job.folder / "log.txt"):
+            try:
+                made, parents = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
+            except CapReached as reached:
+                best = self.chronicle.best([str(one.get("id")) for one in self.job.val])
+                made, parents = self._program(), {}
+                if best is not None:
+                    made.load_state(best.state)
+                return made, parents, reached.cap
+        return made, parents, ""
+
+    # --- the optimizers ----------------------------------------------------------------------------------------
+
+    def _gepa(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job = self.job
+        made = dspy.GEPA(
+            metric=metric,
+            reflection_lm=self.prompt_lm,
+            component_selector=program.ran,
+            num_threads=job.threads,
+            seed=job.seed,
+            track_stats=True,
+            **settings,
+        ).compile(base, trainset=list(job.train), valset=list(job.val))
+        found = made.detailed_results
+        texts = [json.dumps(program.instructions(one), sort_keys=True) for one in found.candidates]
+        parents = {}
+        for text, above in zip(texts, found.parents, strict=True):
+            if above and above[0] is not None:
+                parents[text] = texts[above[0]]
+        return made, parents
+
+    def _mipro(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job, trials = self.job, settings["num_trials"]
+        made = dspy.MIPROv2(
+            metric=metric,
+            prompt_model=self.prompt_lm,
+            task_model=self.lm,
+            auto=None,
+            num_candidates=settings["num_candidates"],
+            max_bootstrapped_demos=2,
+            max_labeled_demos=2,
+            num_threads=job.threads,
+            seed=job.seed + 1,  # it takes 0 for none
+            verbose=False,
+        ).compile(base, trainset=list(job.train), valset=list(job.val), num_trials=trials, minibatch=False)
+        return made, {}
+
+    def _bootstrap(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job = self.job
+        made = dspy.BootstrapFewShotWithRandomSearch(
+            metric=metric, max_bootstrapped_demos=3, max_labeled_demos=4, num_threads=job.threads, **settings
+        ).compile(base, trainset=list(job.train), valset=list(job.val))
+        return made, {}
+
+    def _simba(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job = self.job
+        made = dspy.SIMBA(
+            metric=metric.explained, max_demos=2, prompt_model=self.prompt_lm, num_threads=job.threads, **settings
+        ).compile(base, trainset=[*job.train, *job.val], seed=job.seed)
+        return made, {}
+
+
+_COMPILE: dict[str, Callable[[Optimization, Any, Metric, dict[str, Any]], tuple[Any, dict[str, str]]]] = {
+    "gepa": Optimization._gepa,
+    "mipro": Optimization._mipro,
+    "bootstrap": Optimization._bootstrap,
+    "simba": Optimization._simba,
+}
+
+
+@contextlib.contextmanager
+def replaying(folder: Path) -> Iterator[None]:
+    """Keep every reply in a folder of its own, from which a second attempt is answered."""
+    before = dspy.cache
+    dspy.configure_cache(disk_cache_dir=str(folder))
+    try:
+        yield
+    finally:
+        own, dspy.cache = dspy.cache, before
+        if close := getattr(getattr(own, "disk_cache", None), "close", None):
+            close()
+
+
+@contextlib.contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """Write what DSPy prints, draws and logs to a file instead of the terminal."""
+    logger = logging.getLogger("dspy")
+    with path.open("a", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        handlers, level, propagates = logger.handlers, logger.level, logger.propagate
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            logger.handlers, logger.propagate = handlers, propagates
+            logger.setLevel(level)
