@@ -56,7 +56,11 @@ class Canaries:
     def harmed(self):
         if self.victim.poll() is not None:
             return "the victim died"
-        if not self.file.exists() or self.file.read_text() != SECRET or sorted(os.listdir(self.file.parent)) != ["canary"]:
+        if (
+            not self.file.exists()
+            or self.file.read_text() != SECRET
+            or sorted(os.listdir(self.file.parent)) != ["canary"]
+        ):
             return "the file was touched"
         if self.file.stat().st_mode & 0o777 != 0o666:
             return "the file's mode was changed"

@@ -312,13 +312,13 @@ class Link:
     def _resumed(self, pid: int) -> bool:
         """Hear that the copy has woken and made a copy in its turn."""
         deadline = time.monotonic() + KILL_SECONDS
-        woken = False
-        while not woken or self.copies_due({}):
+        woken: Message | None = None
+        while woken is None or self.copies_due(woken):
             speaker, message = self._next(deadline)
             if message["t"] == "standby" and speaker != pid:
                 self.adopt(speaker)
             elif message["t"] == "resumed" and speaker == pid:
-                woken = True
+                woken = message
             else:
                 return False
         return True

@@ -32,7 +32,7 @@ def from_result(ending: Ending, timeout: float, memory_mb: int, cap: int) -> Exe
     """
     message = ending.result
     kind = message.get("kind")
-    if kind is not None and kind not in KINDS:
+    if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
         raise MalformedError("unknown kind")
     stopped = ending.timed_out or ending.interrupted
     exception = _text(message, "exc", 10_000)

@@ -236,7 +236,7 @@ class Zygote:
     @property
     def controls_forks(self) -> bool:
         """Whether each fork inside needs the host's approval."""
-        return self.listener >= 0
+        return self.report.get("fork_control") is True
 
     def grant(self, pid: int, grant: Grant) -> None:
         """Let the process ``pid`` fork as often as ``grant`` says."""

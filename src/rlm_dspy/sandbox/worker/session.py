@@ -333,7 +333,7 @@ class Session:
         """Take over from the dead session: first make a new standby, then say so."""
         self.after = False
         self._save(0)
-        self.wire.send({"t": "resumed"})
+        self.wire.send({"t": "resumed", "copies": self.copies})
 
 
 class Resumed(BaseException):

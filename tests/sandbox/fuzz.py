@@ -1,0 +1,124 @@
+"""Feeds the host's end of a session with hostile frames. As a script: ``python fuzz.py 1000000``."""
+
+import contextlib
+import json
+import random
+import socket
+import sys
+import time
+from collections import Counter
+
+from rlm_dspy.sandbox.cell import Cell
+from rlm_dspy.sandbox.link import Link, ProtocolError, WorkerGoneError, _parse
+
+PID = 4242
+
+
+class Tape(Link):
+    """A link whose worker is a socket that we write to."""
+
+    def __init__(self):
+        self.generation, self.blocked, self.standbys = 0, False, 0
+        self._incoming, self._channel, self._far = {}, None, None
+        self.renew()
+
+    def renew(self):
+        """Begin with a new worker, as the host does after a breach."""
+        from collections import deque
+        from threading import Lock
+        from types import SimpleNamespace
+
+        self.let_go()
+        self._channel, self._far = socket.socketpair()
+        self._far.setblocking(False)
+        self._channel.setblocking(False)
+        self._incoming, self._frames, self._writing = {}, deque(), Lock()
+        self.active = SimpleNamespace(pid=PID, descriptor=-1, signal=lambda number: None)
+        self.zygote = SimpleNamespace(pid=PID, group=-1)
+        self.standby = None
+        self._watch()
+
+    def let_go(self):
+        for end in (self._channel, self._far):
+            if end is not None:
+                end.close()
+
+    def adopt(self, pid):
+        raise ProtocolError("a copy from nowhere")
+
+
+class Now:
+    """A crew that serves at once."""
+
+    @staticmethod
+    def submit(task):
+        task()
+
+
+def frame(body):
+    return len(body).to_bytes(4, "little") + body
+
+
+SEEDS = [
+    {"t": "result", "n": 1, "out": "x", "err": "", "cut": False, "names": ["a"], "copies": 0},
+    {"t": "call", "id": 1, "name": "tool", "a": [{"$": "int", "v": "0xff"}], "k": {"x": {"$": "set", "v": [1]}}},
+    {"t": "standby", "n": 1, "after": True},
+    {"t": "hello"},
+    {"t": "resumed"},
+]
+
+
+def hostile(chance):
+    """Return bytes of a frame, or of what pretends to be one."""
+    body = bytearray(json.dumps(chance.choice(SEEDS)).encode())
+    how = chance.random()
+    if how < 0.5:
+        for _ in range(chance.randint(1, 4)):
+            body[chance.randrange(len(body))] = chance.choice(b'{}[]",:0129tfn\\$\x00\xff')
+    elif how < 0.7:
+        at = chance.randrange(len(body))
+        body[at:at] = chance.choice(
+            [b"[" * 2000, b'{"$":', b"9" * 5000, b"NaN", b'"\\ud800"', b"1e999", b"-0", b"null"]
+        )
+    elif how < 0.8:
+        return chance.randbytes(chance.randint(1, 64))
+    elif how < 0.85:
+        return chance.choice([2**32 - 1, 2**25 + 1, 2**31]).to_bytes(4, "little") + bytes(body)
+    return frame(bytes(body))
+
+
+def drain(tape):
+    """Read the answers, as a worker would."""
+    with contextlib.suppress(BlockingIOError):
+        tape._far.recv(1 << 16)
+
+
+def fuzz(count, seed=0):
+    """Play ``count`` hostile frames against the host and count how each ended; nothing else may be raised."""
+    chance = random.Random(seed)
+    tape, ends = Tape(), Counter()
+    tools = {"tool": lambda *a, **k: None}
+    for _ in range(count):
+        cell = Cell(tape, Now, tools, 1, 1.0)
+        try:
+            tape._far.send(hostile(chance))
+            tape._read()
+            while tape._frames:
+                pid, body = tape._frames.popleft()
+                message = _parse(body)
+                ends["result" if cell._handle(pid, message) else "call" if message["t"] == "call" else "other"] += 1
+            if tape._incoming[PID]:
+                ends["incomplete"] += 1
+                tape.renew()
+            drain(tape)
+        except (ProtocolError, WorkerGoneError) as error:
+            ends[type(error).__name__] += 1
+            tape.renew()
+    tape.let_go()
+    return ends
+
+
+if __name__ == "__main__":
+    began = time.perf_counter()
+    total = int(sys.argv[1])
+    print(dict(fuzz(total)), f"{total:,} frames in {time.perf_counter() - began:.0f} s, no crash and no hang")

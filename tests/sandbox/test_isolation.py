@@ -1,0 +1,256 @@
+"""Each layer is there, does its part, and is never silently missing."""
+
+import platform
+import struct
+import sys
+from functools import lru_cache
+
+import pytest
+
+from rlm_dspy.errors import SandboxUnavailableError
+from rlm_dspy.sandbox import macos, policy, report, selftest, zygote
+from rlm_dspy.sandbox.interpreter import Sandbox
+from rlm_dspy.sandbox.worker import bpf, syscalls
+
+RULES = {machine: bpf.Filter(machine, (3, 40), (3,)) for machine in (syscalls.X86_64, syscalls.AARCH64)}
+
+
+@lru_cache
+def assembled(rules):
+    """Return the filter's instructions."""
+    return [*struct.iter_unpack("<HBBI", bpf.assemble(rules))]
+
+
+def decide(rules, number, *arguments, audit=None):
+    """Run the assembled filter as the kernel would."""
+    code = assembled(rules)
+    padded = [*arguments, *[0] * (6 - len(arguments))]
+    data = struct.pack("<IIQ6Q", number, audit or syscalls.AUDIT_ARCH[rules.machine], 0, *padded)
+    at, value = 0, 0
+    while True:
+        operation, yes, no, k = code[at]
+        at += 1
+        if operation == bpf.LOAD:
+            (value,) = struct.unpack_from("<I", data, k)
+        elif operation == bpf.AND:
+            value &= k
+        elif operation == bpf.RETURN:
+            return k
+        else:
+            true = {bpf.EQUAL: value == k, bpf.AT_LEAST: value >= k, bpf.ANY_BIT: bool(value & k)}[operation]
+            at += yes if true else no
+
+
+# Numbers from the kernel's own tables, written here independently: (name, x86-64, aarch64).
+REFUSED = [
+    ("open", 2, None),
+    ("openat", 257, 56),
+    ("openat2", 437, 437),
+    ("socket", 41, 198),
+    ("connect", 42, 203),
+    ("sendto", 44, 206),
+    ("fork", 57, None),
+    ("vfork", 58, None),
+    ("kill", 62, 129),
+    ("tgkill", 234, 131),
+    ("unlinkat", 263, 35),
+    ("fchmodat", 268, 53),
+    ("memfd_create", 319, 279),
+    ("ioctl", 16, 29),
+    ("dup", 32, 23),
+    ("dup3", 292, 24),
+    ("setsid", 112, 157),
+    ("shmget", 29, 194),
+    ("pidfd_open", 434, 434),
+    ("pidfd_send_signal", 424, 424),
+    ("statx", 332, 291),
+    ("readlinkat", 267, 78),
+    ("chdir", 80, 49),
+    ("mknodat", 259, 33),
+    ("seccomp", 317, 277),
+    ("landlock_create_ruleset", 444, 444),
+    ("setuid", 105, 146),
+    ("tkill", 200, 130),
+]
+KILLED = [
+    ("execve", 59, 221),
+    ("ptrace", 101, 117),
+    ("bpf", 321, 280),
+    ("unshare", 272, 97),
+    ("mount", 165, 40),
+    ("process_vm_readv", 310, 270),
+    ("io_uring_setup", 425, 425),
+    ("keyctl", 250, 219),
+    ("perf_event_open", 298, 241),
+]
+ALLOWED = [
+    ("read", 0, 63),
+    ("write", 1, 64),
+    ("futex", 202, 98),
+    ("munmap", 11, 215),
+    ("brk", 12, 214),
+    ("exit_group", 231, 94),
+    ("clock_gettime", 228, 113),
+    ("ppoll", 271, 73),
+    ("rt_sigreturn", 15, 139),
+    ("getrandom", 318, 278),
+    ("close", 3, 57),
+]
+
+
+@pytest.mark.parametrize("column", [0, 1], ids=["x86_64", "aarch64"])
+def test_the_filter_decides_by_number(column):
+    rules = list(RULES.values())[column]
+    for table, verdict in ((REFUSED, bpf.refuse()), (KILLED, bpf.KILL), (ALLOWED, bpf.ALLOW)):
+        for name, *numbers in table:
+            if numbers[column] is not None:
+                assert decide(rules, numbers[column]) == verdict, name
+    for number in range(1024):
+        assert decide(rules, number) in (bpf.ALLOW, bpf.KILL, bpf.ASK_HOST, bpf.refuse(), bpf.refuse(38))
+
+
+@pytest.mark.parametrize("column", [0, 1], ids=["x86_64", "aarch64"])
+def test_the_filter_looks_at_arguments(column):
+    rules = list(RULES.values())[column]
+    clone, clone3 = (56, 220)[column], 435
+    fork, thread = 0x01200011, 0x3D0F00
+    assert decide(rules, clone, fork) == bpf.ASK_HOST
+    assert decide(rules, clone, thread) == bpf.ALLOW
+    assert decide(rules, clone3) == bpf.refuse(38)
+    for flags in (0x4111, 0x111, 0x10000011, 0x20000011, 0x8011, 0x10011, 0x2011, 0x40000011, 0x10F00 | 0x10000000):
+        assert decide(rules, clone, flags) == bpf.refuse(), hex(flags)
+    mmap, mprotect = (9, 222)[column], (10, 226)[column]
+    assert decide(rules, mmap, 0, 4096, 3, 0x22) == bpf.ALLOW
+    assert decide(rules, mmap, 0, 4096, 1, 0x01, 5) == bpf.ALLOW
+    for protection, flags in ((7, 0x22), (5, 0x2), (3, 0x21), (3, 0x122), (0, 0x21), (3, 0x23)):
+        assert decide(rules, mmap, 0, 4096, protection, flags) == bpf.refuse(), (protection, flags)
+    assert decide(rules, mprotect, 0, 4096, 3) == bpf.ALLOW
+    assert decide(rules, mprotect, 0, 4096, 5) == bpf.refuse()
+    sendmsg, recvmsg, prlimit, fcntl = ((46, 47, 302, 72), (211, 212, 261, 25))[column]
+    assert [decide(rules, sendmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.refuse(), bpf.refuse()]
+    assert [decide(rules, recvmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.ALLOW, bpf.refuse()]
+    assert [decide(rules, prlimit, pid) for pid in (0, 1)] == [bpf.ALLOW, bpf.refuse()]
+    assert [decide(rules, fcntl, 5, command) for command in (1030, 1, 3, 4, 0, 8)] == [bpf.ALLOW] * 3 + [
+        bpf.refuse()
+    ] * 3
+
+
+def test_another_architecture_or_the_x32_table_is_killed():
+    assert decide(RULES["x86_64"], 0, audit=0x40000003) == bpf.KILL
+    assert decide(RULES["x86_64"], 0x40000000) == bpf.KILL
+    assert decide(RULES["aarch64"], 63, audit=0xC000003E) == bpf.KILL
+
+
+def test_no_call_has_two_meanings():
+    for column in (0, 1):
+        tables = (syscalls.HARMLESS, syscalls.GUARDED, syscalls.FATAL)
+        numbers = [row[column] for table in tables for row in table.values() if row[column] is not None]
+        assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "isolation", "backend"),
+    [
+        ("linux", "x86_64", "strong", "linux"),
+        ("linux", "aarch64", "strong", "linux"),
+        ("linux", "arm64", "best-effort", "linux"),
+        ("linux", "riscv64", "strong", "refuse"),
+        ("linux", "riscv64", "best-effort", "linux"),
+        ("linux", "x86_64", "none", "plain"),
+        ("darwin", "arm64", "strong", "macos"),
+        ("darwin", "x86_64", "best-effort", "macos"),
+        ("darwin", "arm64", "none", "plain"),
+        ("win32", "AMD64", "strong", "wasm"),
+        ("win32", "AMD64", "best-effort", "wasm"),
+        ("win32", "AMD64", "none", "wasm"),
+        ("freebsd14", "amd64", "strong", "wasm"),
+        ("freebsd14", "amd64", "none", "plain"),
+        ("emscripten", "wasm32", "none", "wasm"),
+    ],
+)
+def test_each_platform_has_its_backend(system, machine, isolation, backend):
+    assert policy.choose(system, machine, isolation).backend == backend
+
+
+FULL = {"seccomp": True, "no_new_privs": True, "landlock": True, "namespaces": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "lacking"),
+    [
+        ({}, None),
+        ({"landlock": "ENOSYS"}, None),
+        ({"namespaces": "EPERM"}, None),
+        ({"landlock": "ENOSYS", "namespaces": "EPERM"}, "Landlock or namespaces (ENOSYS, EPERM)"),
+        ({"seccomp": "EINVAL"}, "seccomp (EINVAL)"),
+        ({"no_new_privs": False}, "no_new_privs (not tried)"),
+    ],
+)
+def test_strong_means_the_filter_and_one_more_layer(change, lacking):
+    assert policy.shortfall({**FULL, **change}) == lacking
+
+
+def test_every_forbidden_operation_is_refused():
+    checks = selftest()
+    assert [check for check in checks if not check.refused] == []
+    assert len(checks) >= 30
+
+
+@pytest.mark.parametrize("without", [("landlock",), ("namespaces",), ("fork_control",), ("fork_control", "landlock")])
+def test_the_operations_are_refused_without_a_layer_too(without, monkeypatch):
+    original = zygote.Setting
+    monkeypatch.setattr(zygote, "Setting", lambda isolation, modules=(): original(isolation, modules, without))
+    assert [check for check in selftest("strong") if not check.refused] == []
+    with Sandbox() as sandbox:
+        sandbox.run("x = 1")
+        sandbox.run("import sys; sys.modules['os']._exit(1)")
+        assert sandbox.run("'x' in globals()").value == str("fork_control" not in without)
+
+
+@pytest.mark.parametrize("without", [("seccomp",), ("landlock", "namespaces"), ("privileges",)])
+def test_strong_isolation_is_refused_when_it_cannot_be_had(without):
+    with pytest.raises(SandboxUnavailableError, match="missing"):
+        zygote.running(zygote.Setting("strong", (), without))
+
+
+def test_best_effort_goes_on_and_says_so(caplog):
+    made = zygote.running(zygote.Setting("best-effort", (), ("landlock", "namespaces")))
+    assert made.report["strong"] is False
+    assert "weaker" in caplog.text
+
+
+def test_no_isolation_still_runs_cells():
+    with Sandbox(isolation="none") as sandbox:
+        sandbox.run("x = 1")
+        sandbox.run("import sys; sys.modules['os']._exit(1)")
+        assert sandbox.run("x").value == "1"
+    assert report("none")["strong"] is False
+
+
+def test_the_report_tells_what_is_active():
+    told = report()
+    assert told["python"] == platform.python_version()
+    assert told["strong"] is True
+    assert told["missing"] == []
+
+
+def test_the_seatbelt_profile_denies_first_and_quotes_paths(monkeypatch):
+    monkeypatch.setattr(sys, "base_prefix", '/odd "name"')
+    text = macos.profile()
+    assert text.startswith("(version 1)\n(deny default)")
+    assert '(subpath "/odd \\"name\\"")' in text
+    assert "(deny network*)" in text
+    assert macos.wrap(["python"])[:2] == ["/usr/bin/sandbox-exec", "-p"]
+
+
+def test_the_host_approves_only_the_forks_it_granted(sandbox):
+    sandbox.run("x = 1")
+    before = sandbox._link.zygote.denied
+    done = sandbox.run(
+        "import sys\nos = sys.modules['os']\nfor _ in range(5):\n try:\n  if os.fork() == 0: os._exit(0)\n"
+        " except PermissionError: print('refused')",
+        timeout=3,
+    )
+    assert sandbox._link.zygote.denied > before
+    assert done.kind == "error"
+    assert sandbox.run("x").value == "1"
