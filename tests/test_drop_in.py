@@ -39,6 +39,7 @@ def test_the_prediction_has_outputs_trajectory_and_final_reasoning() -> None:
     assert result.final_reasoning == "done"
     assert [sorted(step) for step in result.trajectory] == [["code", "output", "reasoning"]] * 2
     assert result.trajectory[0]["output"].strip() == "blue"
+    assert result.trajectory[0]["code"] == "x = 'blue'\nprint(x)"
     assert result.run.status == "submitted"
 
 

@@ -144,6 +144,7 @@ class _State:
         self.ran = False
         self.unreadable = 0
         self.refused = 0
+        self.cells: tuple[str, ...] = ()
         self.stopped_by: str | None = None
 
     def limit(self) -> str | None:
@@ -174,6 +175,7 @@ class _State:
             self._close(reply, self.rules.reask(action.problem), error=action.problem)
             return None
         self.unreadable = 0
+        self.cells = action.cells
         texts: list[str] = []
         observed: list[Observation] = []
         for cell in action.cells:
@@ -209,10 +211,11 @@ class _State:
     def _close(self, reply: Reply, output: str, *, seconds: float = 0.0, **facts: Any) -> None:
         """Record the step and turn it into the history of the next prompt."""
         code, reasoning = (reply.code, reply.reasoning) if reply.text is None else ("", reply.text)
+        cells, self.cells = self.cells, ()
         step = Step(
             index=len(self.steps) + 1,
             reasoning=reasoning,
-            code=code,
+            code="\n\n".join(cells) or code,
             output=output,
             seconds=reply.seconds + seconds,
             usage=reply.usage,

@@ -1,0 +1,109 @@
+"""Performing what the loop yields: cells in the interpreter, calls to predictors, both within the run's patience."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from rlm_dspy import waiting
+from rlm_dspy.driver import Session
+from rlm_dspy.errors import BudgetExceededError
+from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
+from rlm_dspy.repl import Repl
+
+
+def execute(session: Session, repl: Repl, need: Execute) -> Observation:
+    """Run a cell, and interrupt it when the run's time is over or its caller stops it."""
+    patience = session.patience()
+    if patience.endless:
+        return repl.run(need.code, variables=need.variables)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(waiting.POLL):
+            try:
+                patience.check()
+            except waiting.Interrupted:
+                repl.interrupt()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True, name="rlm-watch")
+    watcher.start()
+    try:
+        return repl.run(need.code, variables=need.variables)
+    finally:
+        done.set()
+        watcher.join()
+
+
+def ask(session: Session, need: Ask | Extract) -> Reply | str:
+    """Call a predictor; the name of a limit comes back if one refuses or ends the call."""
+    predictor, inputs = session.request(need)
+    # A streamed reply must be sent from this very thread.
+    patience = waiting.Patience(None, None) if dspy.settings.send_stream else session.patience(need)
+    session.emit("step", "")
+    try:
+        with session.asking(need) as asking:
+            lm = session.lm or dspy.settings.lm
+            predicted = waiting.call(
+                patience, lm, lambda: attempt(predictor, inputs), lambda: aattempt(predictor, inputs)
+            )
+    except waiting.Interrupted as over:
+        return limit_reached(need, over.limit)
+    except BudgetExceededError as error:
+        return limit_reached(need, error.limit)
+    return session.reply(need, predicted, asking)
+
+
+async def aask(session: Session, need: Ask | Extract) -> Reply | str:
+    """Call a predictor as :func:`ask` does, without blocking."""
+    predictor, inputs = session.request(need)
+    session.emit("step", "")
+    try:
+        with session.asking(need) as asking:
+            predicted = await waiting.acall(session.patience(need), lambda: aattempt(predictor, inputs))
+    except waiting.Interrupted as over:
+        return limit_reached(need, over.limit)
+    except BudgetExceededError as error:
+        return limit_reached(need, error.limit)
+    return session.reply(need, predicted, asking)
+
+
+def limit_reached(need: Ask | Extract, limit: str) -> str:
+    """Return the limit's name where the loop can go on to the extract; the extract itself has nothing after it."""
+    if isinstance(need, Extract):
+        raise BudgetExceededError(f"{limit} ended the run before its answer could be extracted", limit=limit)
+    return limit
+
+
+def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
+    """Call a predictor; a reply that cannot be parsed is returned as the error that holds it."""
+    try:
+        return predictor(**inputs)
+    except AdapterParseError as error:
+        return error
+
+
+async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
+    """Call a predictor as :func:`attempt` does, without blocking."""
+    try:
+        return await predictor.acall(**inputs)
+    except AdapterParseError as error:
+        return error
+
+
+async def in_thread(thread: ThreadPoolExecutor, repl: Repl, call: Callable[..., Any], *args: Any) -> Any:
+    """Run ``call`` in the interpreter's thread; a cancelled wait interrupts the cell."""
+    context = contextvars.copy_context()
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, context.run, call, *args)
+    except asyncio.CancelledError:
+        repl.interrupt()
+        raise
