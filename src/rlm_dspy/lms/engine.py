@@ -58,15 +58,14 @@ class _Routed:
             raise found from error
 
     def _finished(self, request: Request, response: Response, waited: float) -> Response:
-        """Refuse a reply to half a prompt; add what the call cost and how long it waited."""
+        """Refuse a reply to half a prompt; add how long the call waited for its turn."""
         read = response.usage.input_tokens
         sent = shortfall(_chars(request), read)
         if sent is not None and read is not None:
             raise faults.cut_prompt(self.route, read, sent)
-        data = {**(response.provider_data or {}), "cost": cost(self.route.model, response)}
-        if waited:
-            data["waited_seconds"] = round(waited, 3)
-        return replace(response, provider_data=data)
+        if waited <= 0:
+            return response
+        return replace(response, provider_data={**(response.provider_data or {}), "waited_seconds": round(waited, 3)})
 
     def _whole(self, raw: Any) -> Any:
         """Return LiteLLM's reply if it holds one."""
@@ -75,14 +74,17 @@ class _Routed:
         return raw
 
     def _told(self, response: Response, raw: Any) -> Response:
-        """Return the response with the provider's limits, as its headers tell them."""
+        """Return the response with its cost and the provider's limits, as its headers tell them."""
         headers = getattr(raw, "_response_headers", None) or {}
         limits = {name.lower(): value for name, value in dict(headers).items() if "ratelimit" in name.lower()}
-        return (
-            replace(response, provider_data={**(response.provider_data or {}), "limits": limits})
-            if limits
-            else response
-        )
+        data = {**(response.provider_data or {}), "cost": self._cost(response, raw)}
+        return replace(response, provider_data=data | {"limits": limits} if limits else data)
+
+    def _cost(self, response: Response, raw: Any) -> float | None:
+        if self.route.wire_model != self.route.model or self.route.provider.local:
+            return cost(self.route.model, response)
+        reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
+        return reckoned or None
 
     def _wait(self) -> float:
         """Reserve a start within the limit per minute; return the seconds until then."""
