@@ -15,6 +15,8 @@ from rlm_dspy.cli.config import config
 from rlm_dspy.cli.eval import evaluate
 from rlm_dspy.cli.interrupts import leave
 from rlm_dspy.cli.ls import ls
+from rlm_dspy.cli.make_questions import make_questions
+from rlm_dspy.cli.optimize import optimize
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
 from rlm_dspy.errors import RLMError
@@ -36,7 +38,7 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, batch, ls, config, evaluate, runs, trace):
+for _command in (ask, batch, ls, config, evaluate, runs, trace, make_questions, optimize):
     app.add_command(_command)
 
 

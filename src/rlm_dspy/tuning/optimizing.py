@@ -143,7 +143,8 @@ class Optimization:
             before, ended = self._evaluated("before", base)
             spent = sum(row.calls for row in before)
             self.purse.kept_back = min(round(spent * planning.SPARE), self.job.max_calls // 2)
-            made, parents = base, {}
+            made: dspy.Module = base
+            parents: dict[str, str] = {}
             if not ended:
                 made, parents, ended = self._compiled(base)
             self.purse.kept_back = 0
@@ -211,7 +212,7 @@ class Optimization:
         ).compile(base, trainset=list(job.train), valset=list(job.val))
         found = made.detailed_results
         texts = [json.dumps(program.instructions(one), sort_keys=True) for one in found.candidates]
-        parents = {}
+        parents: dict[str, str] = {}
         for text, above in zip(texts, found.parents, strict=True):
             if above and above[0] is not None:
                 parents[text] = texts[above[0]]

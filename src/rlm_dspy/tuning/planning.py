@@ -35,7 +35,7 @@ class Rate:
         return cls(
             calls=statistics.mean([row.calls for row in asked]),
             cost=None if None in costs else statistics.mean([cost or 0.0 for cost in costs]),
-            seconds=statistics.mean([row.seconds for row in asked]),
+            seconds=statistics.percentile([row.seconds for row in asked], 0.5),
             measured=len(asked),
         )
 

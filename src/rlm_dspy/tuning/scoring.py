@@ -21,6 +21,7 @@ _ABSENT = re.compile(
     r"cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
     re.I,
 )
+_PATH = re.compile(r"[\w./-]+\.\w{1,5}")
 ABSENT = "not in the corpus"
 
 
@@ -81,6 +82,8 @@ def exact(expected: Any, got: Any) -> float:
         return float(value is not None and math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-9))
     if isinstance(expected, list):
         return float(items(expected) == items(got))
+    if _PATH.fullmatch(str(expected)):  # evidence is written as path:line, and so are answers
+        got = re.sub(r":\d+$", "", str(got).strip())
     return float(got is not None and normal(expected) == normal(got))
 
 

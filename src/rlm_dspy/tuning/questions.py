@@ -1,0 +1,254 @@
+"""Questions with answers computed by code over somebody's own files, for whoever has no labels.
+
+Counts, look-ups, first and last, definitions, joins over two places, and some that have no answer. An answer is kept
+only if it is the only one: a name that is defined twice is not asked about.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import itertools
+import random
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import CorpusError
+from rlm_dspy.tuning.scoring import ABSENT
+
+SHORT = 60  # characters of a value that is worth asking for
+COMMON = 400  # rare words are looked for among so many
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its computed answer, how it is scored, and lines that prove it."""
+
+    kind: str
+    question: str
+    answer: Any
+    scorer: str = "exact"
+    support: tuple[str, ...] = ()
+
+    def row(self, number: int, context: Any) -> dict[str, Any]:
+        """Return it as a row of a dataset."""
+        row = {"id": f"{self.kind}-{number}", "task": self.kind, "question": self.question, "answer": self.answer}
+        return {**row, "scorer": self.scorer, "support": list(self.support), "context": context}
+
+
+@dataclass
+class _Code:
+    """What the Python files of a corpus define."""
+
+    functions: dict[str, list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]] = field(default_factory=dict)
+    classes: dict[str, list[tuple[str, ast.ClassDef]]] = field(default_factory=dict)
+    constants: dict[str, list[tuple[str, Any, str]]] = field(default_factory=dict)
+    by_file: dict[str, list[str]] = field(default_factory=dict)
+    imported: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def make(corpus: Corpus, count: int, *, seed: int = 0) -> list[Question]:
+    """Return up to ``count`` questions about a corpus, the kinds taking turns, the same for the same seed.
+
+    Raises:
+        CorpusError: nothing in it can be asked about.
+    """
+    rng = random.Random(seed)
+    code = _read_code(corpus)
+    pools = []
+    for kind in _KINDS:
+        found = list(itertools.islice(kind(corpus, code, rng), 4 * count))
+        rng.shuffle(found)
+        if found:
+            pools.append(found)
+    if not pools:
+        raise CorpusError("nothing in these files can be asked about by code: name source, Markdown, CSV or text files")
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*pools))
+    unique = {one.question: one for one in turns if one is not None}
+    return list(unique.values())[:count]
+
+
+# --- code ----------------------------------------------------------------------------------------------------------
+
+
+def _read_code(corpus: Corpus) -> _Code:
+    code = _Code()
+    for name, text in corpus.items():
+        if not name.endswith(".py"):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of escapes in somebody's strings
+                tree = ast.parse(text)
+        except (SyntaxError, ValueError):
+            continue
+        _read_module(code, name, tree, text)
+    return code
+
+
+def _read_module(code: _Code, name: str, tree: ast.Module, text: str) -> None:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            code.functions.setdefault(node.name, []).append((name, node))
+        elif isinstance(node, ast.ClassDef):
+            code.classes.setdefault(node.name, []).append((name, node))
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").rpartition(".")[2]
+            code.imported |= {(name, alias.asname or alias.name): module for alias in node.names}
+    code.by_file[name] = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            value = node.value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str | int | float) and value.value != "":
+                said = ast.get_source_segment(text, node) or ""
+                code.constants.setdefault(node.targets[0].id, []).append((name, value.value, said.split("\n")[0]))
+
+
+def _single(found: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield what is defined exactly once under a name that says something."""
+    return ((name, places[0]) for name, places in found.items() if len(places) == 1 and len(name) > 3)
+
+
+def _constants(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, (file, value, line) in _single(code.constants):
+        if not isinstance(value, bool) and len(str(value)) <= SHORT and re.search(r"\w", str(value)):
+            yield Question("lookup", f"What value does {file} assign to {name}?", value, support=(line,))
+
+
+def _defaults(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, (_, node) in _single(code.functions):
+        arguments = [*node.args.posonlyargs, *node.args.args]
+        given = list(zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True))
+        given += [(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None]
+        for argument, default in given:
+            plain = isinstance(default, ast.Constant) and isinstance(default.value, int | float | str)
+            if plain and len(said := ast.unparse(default)) <= SHORT:
+                value = default.value if isinstance(default, ast.Constant) else said
+                asked = f"What is the default of the parameter {argument.arg} of the function {name}?"
+                yield Question("default", asked, str(value) if isinstance(value, bool) else value)
+
+
+def _definitions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, (file, _) in _single(code.functions):
+        yield Question("definition", f"Which file defines the function {name}?", file, support=(f"def {name}(",))
+    for name, (file, _) in _single(code.classes):
+        yield Question("definition", f"Which file defines the class {name}?", file, support=(f"class {name}",))
+
+
+def _joins(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    """Ask through two definitions: a class, its base, and where or how often that is found."""
+    once = dict(_single(code.classes))
+    children: Counter[str] = Counter()
+    for name, (file, node) in once.items():
+        for base in node.bases:
+            if isinstance(base, ast.Name):
+                children[base.id] += 1
+                home = once[base.id][0] if base.id in once else file
+                if home != file and code.imported.get((file, base.id)) == PurePosixPath(home).stem:
+                    asked = f"Which file defines the class that {name} inherits from?"
+                    yield Question("join", asked, home, support=(f"class {name}({base.id}",))
+    for base_name, number in children.items():
+        if base_name in once and number > 1:
+            yield Question("count", f"How many classes inherit directly from {base_name}?", number, "closeness")
+
+
+def _orders(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for file, names in code.by_file.items():
+        if len(names) > 2 and len(set(names)) == len(names):
+            yield Question("first", f"Which is the first top-level function that {file} defines?", names[0])
+            yield Question("last", f"Which is the last top-level function that {file} defines?", names[-1])
+            yield Question("count", f"How many top-level functions does {file} define?", len(names), "closeness")
+
+
+# --- text ----------------------------------------------------------------------------------------------------------
+
+
+def _headings(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, text in corpus.items():
+        if PurePosixPath(name).suffix.lower() not in (".md", ".markdown", ".rst"):
+            continue
+        body = re.sub(r"(?ms)^```.*?^```", "", text)
+        found = [line.strip("# `") for line in re.findall(r"(?m)^#{2,6} .+", body)]
+        if len(found) > 2:
+            yield Question("last", f"Which is the last heading of {name}?", found[-1], support=(found[-1],))
+            yield Question("count", f"How many headings below the title does {name} have?", len(found), "closeness")
+
+
+def _words(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    """Ask where a word stands that only one file has, and how many lines have one that is common."""
+    homes: dict[str, set[str]] = {}
+    for name, text in corpus.items():
+        for word in set(re.findall(r"\b[a-zA-Z][a-z]{5,}\b", text)):
+            homes.setdefault(word, set()).add(name)
+    words = sorted(homes)
+    rng.shuffle(words)
+    for word in words[:COMMON]:
+        if len(homes[word]) == 1 and len(corpus) > 2:
+            yield Question("lookup", f"Which file has the word '{word}'?", next(iter(homes[word])), support=(word,))
+        elif len(corpus) > 2:
+            asked = f"How many files have the word '{word}' (as a whole word, in this spelling)?"
+            yield Question("count", asked, len(homes[word]), "closeness")
+    for name, text in corpus.items():
+        found = Counter(re.findall(r"\b[a-zA-Z][a-z]{5,}\b", text))
+        if word := next((word for word, number in sorted(found.items()) if number > 4), None):
+            lines = sum(bool(re.search(rf"\b{word}\b", line)) for line in text.splitlines())
+            asked = f"How many lines of {name} have the word '{word}' (as a whole word, in this spelling)?"
+            yield Question("count", asked, lines, "closeness")
+
+
+def _tables(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, text in corpus.items():
+        if not name.endswith((".csv", ".tsv")):
+            continue
+        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
+        if len(rows) < 3 or any(None in row or None in row.values() for row in rows):
+            continue
+        yield Question("count", f"How many rows does {name} have, without its head?", len(rows), "closeness")
+        keys = [key for key in rows[0] if len({row[key] for row in rows}) == len(rows)]
+        for column in rows[0]:
+            yield from _column(name, column, [row[column] for row in rows])
+            for row in rng.sample(rows, min(5, len(rows))) if keys and column.strip() and column != keys[0] else ():
+                asked = f"In {name}, what is the {column} of the row whose {keys[0]} is {row[keys[0]]}?"
+                yield Question("join", asked, row[column], support=(row[keys[0]],))
+
+
+def _column(name: str, column: str, values: list[str]) -> Iterator[Question]:
+    if all(re.fullmatch(r"-?\d{1,12}", value) for value in values):
+        numbers = [int(value) for value in values]
+        yield Question("sum", f"In {name}, what is the sum of the column {column}?", sum(numbers))
+        yield Question("most", f"In {name}, what is the greatest value of the column {column}?", max(numbers))
+    counts = Counter(values)
+    if 1 < len(counts) < len(values) / 2:
+        value, number = sorted(counts.items())[0]
+        asked = f"In {name}, how many rows have '{value}' in the column {column}?"
+        yield Question("count", asked, number, "closeness")
+
+
+def _absent(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    """Ask for what is not there: the right answer is to say so."""
+    whole = "\n".join(text for _, text in corpus.items())
+    for _ in range(20):
+        name = f"{rng.choice(('merge', 'rotate', 'quantise', 'unfold'))}_{rng.choice(('ledger', 'glacier', 'sonnet'))}"
+        if name not in whole:
+            asked = f"Which file defines the function {name}? If none does, answer '{ABSENT}'."
+            yield Question("absent", asked, ABSENT, "abstention")
+
+
+_KINDS: tuple[Callable[[Corpus, _Code, random.Random], Iterator[Question]], ...] = (
+    _constants,
+    _defaults,
+    _definitions,
+    _joins,
+    _orders,
+    _headings,
+    _words,
+    _tables,
+    _absent,
+)
