@@ -17,12 +17,12 @@ from dspy.utils.exceptions import AdapterParseError
 from rlm_dspy import waiting
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
-from rlm_dspy.driver import clean, holds_evidence, jsonable, quotable, rendering, verified
+from rlm_dspy.driver import clean, holds_evidence, is_context, jsonable, quotable, rendering
 from rlm_dspy.errors import ActionError, BudgetExceededError
-from rlm_dspy.evidence import Evidence
+from rlm_dspy.evidence import Evidence, unseen_numbers, verified
 from rlm_dspy.failures import translated
 from rlm_dspy.metering import Meter, tokens
-from rlm_dspy.record import Event, Run
+from rlm_dspy.record import Event, Run, unread
 from rlm_dspy.signatures import limits, read_signature, validate_inputs
 
 
@@ -111,9 +111,12 @@ class _Call:
     def finish(self, outputs: dict[str, Any]) -> Run:
         """Locate the evidence in place and close the record."""
         contexts = quotable(self.values)
-        for name, field in self.program.signature.output_fields.items():
+        fields = self.program.signature.output_fields
+        for name, field in fields.items():
             if holds_evidence(field.annotation) and isinstance(outputs[name], list):
                 outputs[name][:] = [self._locate(item, contexts) for item in outputs[name]]
+        plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
+        self._warnings += unseen_numbers(plain, (), {k: v for k, v in self.values.items() if is_context(v)})
         return self._close("submitted", outputs=jsonable(outputs))
 
     def __enter__(self) -> _Call:
@@ -152,6 +155,7 @@ class _Call:
             seconds=self.ledger.seconds,
             evidence=tuple(self._evidence),
             warnings=tuple(self._warnings),
+            unread=unread(self.values),
             **facts,
         )
 

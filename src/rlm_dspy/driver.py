@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,10 +20,10 @@ from rlm_dspy import prompts, waiting, windows
 from rlm_dspy.budget import Ledger
 from rlm_dspy.chat import adapter
 from rlm_dspy.context import Context
-from rlm_dspy.evidence import Evidence, check
+from rlm_dspy.evidence import Evidence, unseen_numbers, verified
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
-from rlm_dspy.record import Event, EventKind, Run, Step, Usage
+from rlm_dspy.record import Event, EventKind, Run, Step, Usage, unread
 from rlm_dspy.recursion import Child, Recursion
 from rlm_dspy.subcalls import SubCalls, short
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rlm_dspy.module import RLM
 
 EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
-UNPLACED = {"match": None, "start": None, "end": None, "line": None}  # what a model claims of a place is not kept
 OVERHEAD = 1_000  # tokens of instructions around what a prompt shows
 QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
 SMALL_CALLS = 16  # sub-calls of a run steered by a small model, which storms otherwise
@@ -292,10 +291,18 @@ class Session:
             sub_calls=self.ledger.sub_calls,
             seconds=time.perf_counter() - self._started,
             evidence=tuple(item.model_dump() for item in self._evidence) if ending else (),
-            warnings=tuple(self.warnings),
+            warnings=(*self.warnings, *(self._unseen(ending.outputs) if ending else ())),
+            unread=unread(self.values),
         )
         self.emit("final", self.run.status)
         return self.run
+
+    def _unseen(self, outputs: Mapping[str, Any]) -> list[str]:
+        """Flag numbers of the answer that neither an output nor an input holds; evidence has its own check."""
+        plain = {k: v for k, v in outputs.items() if not holds_evidence(self.signature.output_fields[k].annotation)}
+        shown = [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
+        texts = {name: value if is_context(value) else rendering(value) for name, value in self.values.items()}
+        return unseen_numbers(plain, [self.probe, *shown], texts)
 
     def __enter__(self) -> Session:
         return self
@@ -339,16 +346,6 @@ class Asking:
 def clean(text: str) -> str:
     """Make ``text`` fit for a prompt: encodable, and without the marker that DSPy's adapters expand into media."""
     return text.encode("utf-8", "replace").decode().replace("<<CUSTOM-TYPE-", "<< CUSTOM-TYPE-")
-
-
-def verified(items: Sequence[Evidence], contexts: Mapping[str, Any]) -> tuple[list[Evidence], list[str]]:
-    """Return all evidence in order, located where it was found and else with no ``match``, and what was wrong."""
-    checked, problems = [], []
-    for item in items:
-        located, wrong = check([item], contexts)
-        checked.append(located[0] if located else item.model_copy(update=UNPLACED))
-        problems += wrong
-    return checked, problems
 
 
 def is_context(value: Any) -> bool:

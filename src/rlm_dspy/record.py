@@ -5,9 +5,12 @@ What is recorded of a step is what the model was shown; contexts appear only as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+UNREAD = 1_000  # files not read that a record names
 
 Status = Literal["submitted", "extracted", "stopped"]
 EventKind = Literal["probe", "step", "code", "output", "sub_call", "final"]
@@ -112,6 +115,7 @@ class Run(_Value):
     seconds: float = 0.0
     evidence: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     @property
     def trajectory(self) -> list[dict[str, str]]:
@@ -119,6 +123,13 @@ class Run(_Value):
         return [
             {"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in self.steps
         ]
+
+
+def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name what a corpus among the inputs met and did not read, and why."""
+    skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
+    told = tuple(f"{one.name}: {one.reason}" for one in skipped[:UNREAD])
+    return told if len(skipped) <= UNREAD else (*told, f"… and {len(skipped) - UNREAD:,} more")
 
 
 SubCall.model_rebuild()

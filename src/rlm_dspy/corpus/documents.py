@@ -6,8 +6,10 @@ logged, dumped to JSON or put into a prompt, so that its text never leaves excep
 
 from __future__ import annotations
 
+import csv
 import difflib
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -63,8 +65,18 @@ class Document:
         return self.body.text()
 
     def place(self, line: int) -> str | None:
-        """Return the page, sheet row or cell that a line belongs to, such as "page 3"."""
-        return label(self.marks, line)
+        """Return the page, sheet row, cell or table row that a line belongs to, such as "page 3"."""
+        return self._row(line) if self.kind in ("csv", "tsv") else label(self.marks, line)
+
+    def _row(self, line: int) -> str:
+        """Count the records up to a line; a quoted cell may have several lines."""
+        if b'"' not in bytes(self.body.view()):
+            return f"row {line}"
+        table = csv.reader(io.StringIO(self.text, newline=""), delimiter="\t" if self.kind == "tsv" else ",")
+        try:
+            return f"row {next((n for n, _ in enumerate(table, 1) if table.line_num >= line), line)}"
+        except csv.Error:
+            return f"row {line}"
 
 
 @dataclass(frozen=True)

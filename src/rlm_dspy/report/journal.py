@@ -38,6 +38,7 @@ def summary(run: Run, outputs: Mapping[str, Any], *, mode: str) -> dict[str, Any
         "run_id": run.id,
         "outputs": plain,
         "warnings": list(run.warnings),
+        "unread": list(run.unread),
     }
 
 
@@ -47,6 +48,8 @@ def evidence_row(item: Mapping[str, Any]) -> dict[str, Any]:
         "quote": item.get("quote", ""),
         "path": item.get("source"),
         "line": item.get("line"),
+        "place": item.get("place"),
+        "match": item.get("match"),
         "verified": item.get("match") is not None,
     }
 
@@ -54,6 +57,8 @@ def evidence_row(item: Mapping[str, Any]) -> dict[str, Any]:
 def where(row: Mapping[str, Any]) -> str:
     """Return ``path:line`` of an evidence row, or as much of it as is known."""
     line, path = row["line"], row["path"]
+    if place := row.get("place"):
+        return f"{path}:{place}" if path else str(place)
     if path is None:
         return f"line {line}" if line is not None else "somewhere in the text"
     return path if line is None else f"{path}:{line}"

@@ -1,0 +1,7 @@
+"""Quotes that back an answer, and numbers in it that nothing backs, checked by the host."""
+
+from rlm_dspy.evidence.locating import MAX_QUOTE, MIN_QUOTE, check, verified
+from rlm_dspy.evidence.model import Evidence
+from rlm_dspy.evidence.numbers import unseen_numbers
+
+__all__ = ["MAX_QUOTE", "MIN_QUOTE", "Evidence", "check", "unseen_numbers", "verified"]

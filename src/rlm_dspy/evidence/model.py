@@ -1,0 +1,85 @@
+"""A piece of evidence, in whatever form a model writes it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_PLACE = re.compile(
+    r"(?P<path>.*?)(?:#L|:\s*(?:line\s*)?|\s+line\s+|^lines?\s+)(?P<line>\d+)(?:\s*[-\u2013:].*)?", re.DOTALL
+)
+_LABEL = re.compile(r"(?P<path>.+?)(?::|,\s*|\s+)(?P<place>(?:page|slide|row|cell|sheet)\b.*)", re.DOTALL)
+
+
+class Evidence(BaseModel):
+    """A quote of the context that backs an answer; the host fills in and checks all but the quote."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    quote: str = Field(description="words copied exactly from the context")
+    source: str | None = Field(default=None, description="the file's name, on a corpus")
+    start: int | None = None
+    end: int | None = None
+    line: int | None = None
+    place: str | None = Field(default=None, description="set by the host: page, sheet row, table row")
+    match: Literal["exact", "normalized", "fuzzy"] | None = Field(default=None, description="set by the host")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"quote": valid(value)}
+        if not isinstance(value, Mapping):
+            return value
+        given = {key: value.get(key) for key in ("quote", "source", "start", "end", "line", "match")}
+        if given["quote"] is None:
+            given["quote"] = next((value[key] for key in ("text", "passage", "snippet") if key in value), None)
+        if given["source"] is None:
+            given["source"] = next((value[key] for key in ("path", "file", "name") if key in value), None)
+        span = value.get("range")
+        if given["start"] is None and isinstance(span, (list, tuple)) and len(span) == 2:
+            given["start"], given["end"] = span
+        if isinstance(given["quote"], str):
+            given["quote"] = valid(given["quote"])
+        _split_place(given)
+        return given | {key: _whole(given[key]) for key in ("start", "end", "line")}
+
+    @property
+    def where(self) -> str:
+        """Where the quote stands: ``path:line``, ``path:page 3`` of a converted file, ``line N`` in a single text."""
+        if self.place is not None:
+            return self.place if self.source is None else f"{self.source}:{self.place}"
+        if self.line is None:
+            return self.source or ""
+        return f"line {self.line}" if self.source is None else f"{self.source}:{self.line}"
+
+
+# What models write
+
+
+def valid(text: str) -> str:
+    """Replace lone surrogates, which pydantic and every encoder refuse."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _whole(value: Any) -> int | None:
+    """A position that a model gave, or None if it is none: the host finds the true one anyway."""
+    digits = re.match(r"\s*(\d{1,12})", str(value)) if isinstance(value, (int, str)) else None
+    return int(digits[1]) if digits and not isinstance(value, bool) else None
+
+
+def _split_place(given: dict[str, Any]) -> None:
+    """Take the place out of a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
+    source = given["source"]
+    label = _LABEL.fullmatch(source.strip()) if isinstance(source, str) else None
+    if label:
+        given["source"] = source = label["path"].strip(" ,(")
+    place = _PLACE.fullmatch(source.strip()) if isinstance(source, str) else None
+    if place:
+        given["source"] = place["path"].strip(" ,") or None
+        given["line"] = place["line"] if given["line"] is None else given["line"]
+    elif source is not None:
+        given["source"] = valid(str(source)) or None
