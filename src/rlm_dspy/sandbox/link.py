@@ -68,9 +68,12 @@ class Process:
         watch.register(self.descriptor, select.POLLIN)
         return bool(watch.poll(0))
 
-    def kill(self) -> None:
-        """Kill the process and wait until it is gone."""
+    def kill(self, *, wait: bool = True) -> None:
+        """Kill the process and wait until it is gone, if that matters."""
         self.signal(signal.SIGKILL)
+        if self.descriptor >= 0 and not wait:
+            os.close(self.descriptor)
+            self.descriptor = -1
         if self.descriptor >= 0:
             watch = select.poll()
             watch.register(self.descriptor, select.POLLIN)
@@ -282,7 +285,7 @@ class Link:
 
     def _end_standby(self) -> None:
         if self.standby is not None:
-            self.standby.kill()
+            self.standby.kill(wait=False)  # its memory may take a while to be given back
             self.zygote.members.discard(self.standby.pid)
             self.standby = None
 
