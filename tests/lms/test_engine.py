@@ -185,3 +185,13 @@ def test_a_stream_arrives_in_order() -> None:
         events = list(made.engine.stream(request))
     text = "".join(event.delta.text for event in events if event.type == "delta")
     assert text == "one two"
+    assert events[-1].provider_data["cost"] == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning")
+async def test_an_async_stream_ends_with_its_cost() -> None:
+    with OllamaServer(reply="one two") as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)
+        request = dspy.lm15.Request(model=made.model, messages=(dspy.lm15.Message.user("hi"),))
+        events = [event async for event in made._async_engine_spec.stream(request)]
+    assert events[-1].provider_data["cost"] == 0.0

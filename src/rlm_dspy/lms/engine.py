@@ -67,6 +67,17 @@ class _Routed:
             return response
         return replace(response, provider_data={**(response.provider_data or {}), "waited_seconds": round(waited, 3)})
 
+    def _ended(self, request: Request, event: Any) -> Any:
+        """Treat the end of a stream as a finished reply."""
+        if event.type != "end":
+            return event
+        read = event.usage.input_tokens if event.usage else None
+        sent = shortfall(_chars(request), read)
+        if sent is not None and read is not None:
+            raise faults.cut_prompt(self.route, read, sent)
+        price = cost(self.route.model, event) if event.usage else None
+        return replace(event, provider_data={**(event.provider_data or {}), "cost": price})
+
     def _whole(self, raw: Any) -> Any:
         """Return LiteLLM's reply if it holds one."""
         if not getattr(raw, "choices", None):
@@ -142,7 +153,8 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
         request = self._prepared(request)
         time.sleep(self._wait())
         with self._slot(), self._translated():
-            yield from super().stream(request)
+            for event in super().stream(request):
+                yield self._ended(request, event)
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
@@ -191,7 +203,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         async with _held(self._slot()):
             with self._translated():
                 async for event in super().stream(request):
-                    yield event
+                    yield self._ended(request, event)
 
     def _warm(self) -> None:
         """Do off the loop what takes seconds: importing LiteLLM, asking Ollama for the window."""
@@ -222,7 +234,7 @@ class _held:
             self._slot.release()
 
 
-def cost(model: str, response: Response) -> float | None:
+def cost(model: str, response: Any) -> float | None:
     """Return what a reply cost in US dollars by LiteLLM's table; 0.0 on this machine, None if unknown."""
     if model.startswith(("ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")):
         return 0.0

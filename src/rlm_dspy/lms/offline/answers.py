@@ -297,6 +297,15 @@ def _token(pattern: str) -> Any:
     return extract
 
 
+_NAMED = _token(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+
+
+def _variable(question: Question, passage: Passage) -> str | None:
+    read = re.search(r"(?:environ|env)\w*(?:\.get)?\s*[\[(]\s*[\"'](\w+)[\"']", passage.text)
+    found: str | None = read[1] if read else _NAMED(question, passage)
+    return found
+
+
 def _file(question: Question, passage: Passage) -> str | None:
     return passage.source
 
@@ -308,7 +317,7 @@ _EXTRACT: dict[str, Any] = {
     "parameters": _first(r"(?:def\s+SUBJECT|class\s+SUBJECT\b.{0,400}?def\s+__init__)\s*(\((?:[^()]|\([^()]*\))*\))"),
     "returns": _first(r"def\s+SUBJECT\s*\((?:[^()]|\([^()]*\))*\)\s*->\s*([^\n]+?):\s*(?:\n|$)"),
     "defined": _defined,
-    "env": _token(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b"),
+    "env": _variable,
     "error": _token(r"\b\w+(?:Error|Exception|Warning)\b"),
     "file": _file,
 }
