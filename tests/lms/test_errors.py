@@ -102,7 +102,7 @@ def test_a_key_with_a_line_break_is_not_sent() -> None:
 
 def test_an_unknown_provider_is_told() -> None:
     with pytest.raises(dspy.LMUnsupportedModelError, match="no provider that is known"):
-        lm("frobnicate/x", api_key="k", cache=False)("hi")
+        lm("frobnicate/x", cache=False)("hi")
 
 
 def test_an_ollama_model_that_is_not_there_names_those_that_are() -> None:

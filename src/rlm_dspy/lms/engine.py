@@ -18,7 +18,7 @@ from dspy.lm15 import Request, Response
 from rlm_dspy.lms import faults, pace
 from rlm_dspy.lms.choosing import OFFLINE
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
-from rlm_dspy.lms.routes import Route
+from rlm_dspy.lms.routes import PROVIDERS, Route
 
 # A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
 _CHARS_PER_TOKEN = 10
@@ -41,7 +41,7 @@ class _Routed:
     def _prepared(self, request: Request) -> Request:
         """Check the key, and return the request."""
         key, provider = self.route.key, self.route.provider
-        if key is None and provider.key and not provider.local and not self.route.api_base:
+        if key is None and provider in PROVIDERS and provider.key and not self.route.api_base:
             raise faults.missing_key(self.route)
         if key and any(char.isspace() or ord(char) < 32 for char in key):
             raise faults.bad_key(self.route)
