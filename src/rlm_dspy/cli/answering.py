@@ -29,6 +29,7 @@ class Request:
     trace: Path | None
     dry_run: bool
     log_json: bool
+    program: Path | None = None
 
 
 def answer(request: Request, terminal: Terminal) -> int:
