@@ -1,0 +1,55 @@
+"""Compile an RLM with dspy.MIPROv2: instructions and demos are searched together.
+
+    python optimizers/run_mipro.py datasets/mixed -m groq/openai/gpt-oss-20b
+
+FOLDER holds train.jsonl, dev.jsonl and test.jsonl; the score is measured on test, which the optimizer never sees.
+"""
+
+import argparse
+from pathlib import Path
+
+import dspy
+
+import rlm_dspy
+from rlm_dspy import metrics
+from rlm_dspy.metering import Meter
+from rlm_dspy.tuning import Tunable, program, sides
+
+
+def main() -> None:
+    """Compile, measure before and after, save."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("folder", type=Path)
+    flags.add_argument("-m", "--model", default="offline")
+    flags.add_argument("--prompt-model", help="model that proposes instructions (default: the same)")
+    flags.add_argument("--limit", type=int, help="use only so many questions of each file")
+    flags.add_argument("--threads", type=int, default=4)
+    flags.add_argument("--out", type=Path, default=Path(__file__).parent / "compiled/mipro.json")
+    given = flags.parse_args()
+
+    meter = Meter()
+    dspy.configure(lm=rlm_dspy.lm(given.model), callbacks=[meter])
+    train, dev, test = (
+        rlm_dspy.data.load(given.folder / f"{part}.jsonl", limit=given.limit) for part in ("train", "dev", "test")
+    )
+    rlm = Tunable(sides.signature(), max_iters=10)
+    judge = dspy.Evaluate(devset=test, metric=metrics.graded, num_threads=given.threads)
+    before = judge(rlm).score
+
+    optimizer = dspy.MIPROv2(
+        metric=metrics.graded,
+        prompt_model=rlm_dspy.lm(given.prompt_model or given.model),
+        auto=None,
+        num_candidates=6,
+        max_bootstrapped_demos=2,
+        max_labeled_demos=2,
+        num_threads=given.threads,
+    )
+    compiled = optimizer.compile(rlm, trainset=train, valset=dev, num_trials=10, minibatch=False)
+    after = judge(compiled).score
+    program.save(compiled, given.out)
+    print(f"mipro on {given.model}: {before:.1f} -> {after:.1f}, {meter.usage.calls} calls, cost {meter.usage.cost}")
+
+
+if __name__ == "__main__":
+    main()
