@@ -39,7 +39,7 @@ Outputs, given once by SUBMIT({submit}):
 Functions in the REPL:
 {functions}"""
 
-TOOLKIT = """- `peek(start, end)` a slice of the main context; `grep(pattern, max_matches=20, context=0)` matches with line numbers and ranges; `search(query, k=10)` ranked passages; `chunk(mode="lines"|"chars"|"paragraphs", size=200, overlap=0)` ranges that cover it; `select(ranges)` their text."""
+TOOLKIT = """- `peek(start, end)` a slice of the main context; `grep(pattern, max_matches=20, context=0)` matches with line numbers and ranges; `search(query, k=10)` ranked passages; `chunk(mode="lines"|"chars"|"paragraphs"|"headings"|"definitions", size=200, overlap=0)` ranges that cover it; `select(ranges)` their text; `outline()` files with headings and definitions. On a corpus all take `source=` (a file or glob), and `context.rows(name)` gives a table's or JSON file's records."""
 
 LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (up to {room:,} characters); `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed one of a batch is an object with `.ok == False` and `.error`."""
 

@@ -146,7 +146,10 @@ def test_a_dry_run_asks_nothing(run: Callable, files: Path, speak: Callable) -> 
     script = speak(answered())
     result = run("ask", QUESTION, ".", "--dry-run")
     assert result.code == 0
-    assert re.fullmatch(r"2 files, about \d+ tokens; mode direct; model scripted/model\n", result.out)
+    first, second, third = result.out.splitlines()
+    assert re.fullmatch(r"2 files, about \d+ tokens; mode direct; model scripted/model", first)
+    assert re.fullmatch(r"\d+ skipped; kinds: .*", second)
+    assert re.fullmatch(r"estimated: 1 model calls, [\d,]+ prompt tokens, cost unknown", third)
     assert json.loads(run("ask", QUESTION, ".", "--dry-run", "--json").out)["files"] == 2
     assert script.requests == []
 

@@ -11,6 +11,7 @@ from rlm_dspy._version import __version__
 from rlm_dspy.cli import exits
 from rlm_dspy.cli.ask import ask
 from rlm_dspy.cli.batch import batch
+from rlm_dspy.cli.chat import chat
 from rlm_dspy.cli.config import config
 from rlm_dspy.cli.eval import evaluate
 from rlm_dspy.cli.interrupts import leave
@@ -38,7 +39,7 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, batch, ls, config, evaluate, runs, trace, make_questions, optimize):
+for _command in (ask, batch, chat, ls, config, evaluate, runs, trace, make_questions, optimize):
     app.add_command(_command)
 
 

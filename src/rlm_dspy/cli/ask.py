@@ -36,8 +36,14 @@ SETTINGS = ("model", "sub_model", "mode", "max_iters", "max_calls", "max_tokens"
 @click.option("--max-seconds", type=float, metavar="S", help="Seconds at most.")
 @choosing
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: answer, evidence, usage, …")
+@click.option(
+    "--program",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A program that optimize has compiled; it explores, whatever the size.",
+)
 @click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Save the run as JSON.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be read and which model asked; ask nothing.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be read, asked and spent; ask nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
 @click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")

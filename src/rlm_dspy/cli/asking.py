@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli import exits, inputs, models, outs, settings
+from rlm_dspy.cli import estimating, exits, inputs, models, outs, settings
 from rlm_dspy.cli.answering import Request
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
@@ -21,6 +21,7 @@ from rlm_dspy.module import RLM
 from rlm_dspy.record import Event, Run
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.shelf import Shelf
+from rlm_dspy.tuning import program
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,13 @@ class Asking:
         self.values = values
         self.corpus = corpus
         self.mode: str = values.mode
+        if request.program:
+            self.mode = "rlm"
         if self.mode == "auto":
             self.mode = "direct" if inputs.tokens(corpus.chars) <= values.direct_tokens else "rlm"
         self.signature = outs.signature(request.out)
+        self.interpreter_factory: Callable[[], Any] | None = None
+        self.result: Run | None = None
 
     def run(self) -> int:
         """Ask, print, and return the exit code."""
@@ -44,8 +49,12 @@ class Asking:
         if chosen.notice:
             self.terminal.note(chosen.notice)
         if self.request.dry_run:
-            self._preview(chosen.name)
+            self._preview(chosen)
             return exits.ANSWERED
+        return self.answer(chosen)
+
+    def answer(self, chosen: models.Chosen) -> int:
+        """Ask a chosen model, print, keep the run as ``result``, and return the exit code."""
         logger.info(
             "asking",
             extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
@@ -53,13 +62,14 @@ class Asking:
         with chosen.active(), self._keeping(), self._watching() as watch:
             prediction = self._ask(watch, chosen)
         run: Run = prediction.run
+        self.result = run
         self._file(run)
         values = {name: prediction.get(name) for name in self.signature.output_fields if name != outs.EVIDENCE}
         self._print(run, values)
         return exits.BUDGET if run.status == "extracted" else exits.ANSWERED
 
     def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
-        given = {"context": self.corpus, "question": self.request.question}
+        given = self.given()
         if self.mode == "direct":
             try:
                 return self._direct(watch)(**given)
@@ -69,6 +79,10 @@ class Asking:
                 self.mode = "rlm"
                 self.terminal.note("The text does not fit the model's window, so it is explored instead.")
         return self._explore(self._rlm(watch, chosen), given, watch)
+
+    def given(self) -> dict[str, Any]:
+        """Return the inputs of the question."""
+        return {"context": self.corpus, "question": self.request.question}
 
     def _explore(self, rlm: RLM, given: Mapping[str, Any], watch: Callable[[Event], None]) -> Any:
         """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
@@ -94,16 +108,20 @@ class Asking:
 
     def _rlm(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
         values = self.values
-        return RLM(
+        rlm = RLM(
             self.signature,
             max_iters=values.max_iters,
             max_llm_calls=values.max_calls,
             sub_lm=chosen.sub_lm,
+            interpreter_factory=self.interpreter_factory,
             max_tokens=values.max_tokens,
             max_cost=values.max_cost,
             max_seconds=values.max_seconds,
             on_event=watch,
         )
+        if self.request.program:
+            program.load(rlm, self.request.program)
+        return rlm
 
     @contextmanager
     def _watching(self) -> Iterator[Callable[[Event], None]]:
@@ -150,14 +168,13 @@ class Asking:
             return journal.save(run, self.request.trace, self.terminal.redactor)
         return Shelf(self.values.home / "runs").put(run, self.terminal.redactor)
 
-    def _preview(self, model: str) -> None:
-        count, size = len(self.corpus), inputs.tokens(self.corpus.chars)
-        facts = {"files": count, "tokens": size, "mode": self.mode, "model": model}
+    def _preview(self, chosen: models.Chosen) -> None:
+        limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}
+        facts = estimating.facts(self.corpus, self.mode, chosen.name, **limits)
         if self.request.as_json:
             self.terminal.answer(journal.dumps(facts, self.terminal.redactor))
         else:
-            files = render.counted(count, "file")
-            self.terminal.answer(f"{files}, about {size:,} tokens; mode {self.mode}; model {model}")
+            self.terminal.answer(estimating.told(facts))
 
     def _print(self, run: Run, values: Mapping[str, Any]) -> None:
         terminal = self.terminal

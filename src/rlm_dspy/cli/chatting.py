@@ -1,0 +1,212 @@
+"""A conversation about files: one corpus, one sandbox and the earlier answers, question after question."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+import dspy
+
+from rlm_dspy.cli import exits, inputs, logs, models, settings
+from rlm_dspy.cli.answering import Request
+from rlm_dspy.cli.asking import Asking
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import RLMError
+from rlm_dspy.record import Run, Usage
+from rlm_dspy.report import render, tree
+from rlm_dspy.sandbox import Sandbox
+
+REMEMBERED = 20  # earlier questions that a question knows
+
+HELP = """/add PATH…  read more files
+/files      list the files
+/cost       what was spent
+/trace      show the last run step by step
+/quit       end (or Ctrl-D)"""
+
+
+class KeptSandbox(Sandbox):
+    """A sandbox that outlives a run: ``shutdown`` only sets it free for the next one, ``end`` ends it."""
+
+    busy = False
+
+    def shutdown(self) -> None:
+        """Let the next run have it."""
+        self.busy = False
+
+    def end(self) -> None:
+        """End the session and every process of it."""
+        super().shutdown()
+
+
+class Lender:
+    """The interpreter factory of a conversation: lends the kept sandbox, and makes others while it is out."""
+
+    execution_instructions = Sandbox.execution_instructions
+
+    def __init__(self) -> None:
+        self._kept = KeptSandbox()
+
+    def __call__(self) -> Sandbox:
+        if self._kept.busy:
+            return Sandbox()
+        self._kept.busy = True
+        return self._kept
+
+    def end(self) -> None:
+        """End the kept sandbox."""
+        self._kept.end()
+
+
+class Turn(Asking):
+    """One question of a conversation."""
+
+    def __init__(
+        self,
+        request: Request,
+        terminal: Terminal,
+        values: settings.Settings,
+        corpus: Corpus,
+        earlier: Sequence[dict[str, str]],
+    ) -> None:
+        super().__init__(request, terminal, values, corpus)
+        self._earlier = list(earlier)
+        if earlier:
+            told = dspy.InputField(desc="earlier questions and answers, oldest first")
+            self.signature = self.signature.append("conversation", told, type_=list[dict[str, str]])
+
+    def given(self) -> dict[str, Any]:
+        """Return the inputs of the question, the conversation so far among them."""
+        return super().given() | ({"conversation": self._earlier} if self._earlier else {})
+
+
+class Chat:
+    """Reads lines and answers them until there are no more."""
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        paths: tuple[str, ...],
+        flags: Mapping[str, Any],
+        choice: Mapping[str, Any],
+        *,
+        as_json: bool,
+    ) -> None:
+        self._terminal = terminal
+        self._choice = choice
+        self._json = as_json
+        loaded = settings.load(flags)
+        terminal.redactor.learn(loaded.secrets())
+        logs.configure(terminal.verbose, False, terminal.redactor)
+        self._corpus = inputs.read(paths, choice)
+        terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+        self._values = loaded.settings
+        self._earlier: list[dict[str, str]] = []
+        self._spent = Usage()
+        self._last: Run | None = None
+        self._lender = Lender()
+
+    def run(self) -> int:
+        """Answer each line, and return 0 if the last question was answered, else its exit code."""
+        chosen = models.choose(self._values)
+        if chosen.notice:
+            self._terminal.note(chosen.notice)
+        self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
+        code = exits.ANSWERED
+        try:
+            for line in self._lines():
+                if line == "/quit":
+                    break
+                if line.startswith("/"):
+                    self._command(line)
+                else:
+                    code = self._ask(line, chosen)
+        finally:
+            self._lender.end()
+        return code
+
+    def _lines(self) -> Iterator[str]:
+        """Yield what is typed or piped in; Ctrl-C at the prompt drops the line."""
+        asked = sys.stdin is not None and sys.stdin.isatty()
+        while sys.stdin is not None:
+            try:
+                line = input("> ") if asked else sys.stdin.readline()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                self._terminal.note("")
+                continue
+            if not line and not asked:
+                return
+            if line.strip():
+                yield line.strip()
+
+    def _ask(self, question: str, chosen: models.Chosen) -> int:
+        request = Request(
+            question=question, paths=(), flags={}, choice=self._choice, out="answer: str", as_json=self._json,
+            trace=None, dry_run=False, log_json=False,
+        )  # fmt: skip
+        turn = Turn(request, self._terminal, self._values, self._corpus, self._earlier[-REMEMBERED:])
+        turn.interpreter_factory = self._lender
+        try:
+            code = turn.answer(chosen)
+        except KeyboardInterrupt as error:
+            self._count(getattr(error, "run", None))
+            self._terminal.error("interrupted; ask something else, or /quit.")
+            return exits.INTERRUPTED
+        except RLMError as error:
+            self._count(error.run)
+            self._terminal.crash(error)
+            self._terminal.error(str(error))
+            return exits.code(error)
+        self._count(turn.result)
+        if turn.result is not None:
+            self._earlier.append({"question": question, "answer": str(turn.result.outputs.get("answer", ""))})
+        return code
+
+    def _count(self, run: Run | None) -> None:
+        if run is not None:
+            self._last = run
+            self._spent += run.usage
+
+    def _command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        commands = {"/add": self._add, "/files": self._files, "/cost": self._cost, "/trace": self._trace}
+        if name in commands:
+            commands[name](rest)
+        elif name == "/help":
+            self._terminal.answer(HELP)
+        else:
+            self._terminal.error(f"there is no {name}; /help lists the commands.")
+
+    def _add(self, rest: str) -> None:
+        try:
+            paths = shlex.split(rest)
+            if not paths or "-" in paths:
+                raise click.UsageError("/add needs paths: /add report.pdf notes/")
+            more = inputs.read(paths, self._choice)
+        except (RLMError, click.UsageError, ValueError) as error:
+            self._terminal.error(str(error))
+            return
+        self._corpus = self._corpus.add(more)
+        self._terminal.answer(f"{render.counted(len(more), 'file')} added: {self._corpus!r}")
+
+    def _files(self, rest: str) -> None:
+        documents = self._corpus.documents
+        self._terminal.answer("\n".join(f"{document.name}  ({document.lines:,} lines)" for document in documents))
+
+    def _cost(self, rest: str) -> None:
+        used = self._spent
+        calls, tokens = render.counted(used.calls, "call"), render.counted(used.total_tokens, "token")
+        self._terminal.answer(f"{calls}, {tokens}, {render.money(used.cost)}")
+
+    def _trace(self, rest: str) -> None:
+        if self._last is None:
+            self._terminal.error("nothing was asked yet.")
+        else:
+            self._terminal.answer("\n".join(tree.lines(self._last)))

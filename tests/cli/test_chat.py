@@ -1,0 +1,124 @@
+"""chat: one corpus, one sandbox and the earlier answers, question after question, over pipes as in a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlm_dspy import lms
+from rlm_dspy.cli.chatting import Lender
+from scripted import action, scripted, texts
+
+
+@pytest.fixture
+def files(write: Callable) -> Path:
+    write("notes/a.md", "The default port is 8080.\n")
+    return write("more.md", "The retry limit is 7 attempts.\n").parent
+
+
+def say(*lines: str) -> bytes:
+    return "".join(line + "\n" for line in lines).encode()
+
+
+@pytest.fixture
+def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Let a scripted model answer."""
+
+    def script(*replies: Any) -> Any:
+        lm, seen = scripted(*replies)
+        monkeypatch.setattr(lms, "lm", lambda *args, **options: lm)
+        return seen
+
+    return script
+
+
+def test_questions_are_answered_one_after_the_other(run: Callable, files: Path) -> None:
+    talk = say("what is the default port?", "", "/add more.md", "what is the retry limit?", "/files", "/quit", "x")
+    result = run("chat", "notes", stdin=talk)
+    assert result.code == 0
+    assert 'a.md:1  "The default port is 8080."' in result.out
+    assert "1 file added: Corpus(2 files, 57 characters)" in result.out
+    assert 'more.md:1  "The retry limit is 7 attempts."' in result.out
+    assert "a.md  (1 lines)\nmore.md  (1 lines)" in result.out
+
+
+def test_the_sandbox_and_the_answers_are_kept(run: Callable, files: Path, speak: Callable) -> None:
+    seen = speak(
+        action("found = grep('port')[0]['text']\nSUBMIT(answer='8080', evidence=[])"),
+        action("print(found, conversation)\nprint(P is context)"),
+        action("SUBMIT(answer='again', evidence=[])"),
+    )
+    result = run("chat", "notes", "--mode", "rlm", stdin=say("which port?", "and again?"))
+    assert result.out.split("\n")[:2] == ["8080", "again"]
+    shown = texts(seen.requests[-1])[-1]
+    assert "The default port is 8080. [{'question': 'which port?', 'answer': '8080'}]" in shown
+    assert "True" in shown
+    assert '"which port?"' in texts(seen.requests[1])[-1]
+
+
+def test_what_was_added_is_what_the_sandbox_sees(run: Callable, files: Path, speak: Callable) -> None:
+    speak(
+        action("SUBMIT(answer=str(len(P)), evidence=[])"),
+        action("SUBMIT(answer=str([len(P), len(context), grep('retry')[0]['source']]), evidence=[])"),
+    )
+    result = run("chat", "notes", "--mode", "rlm", stdin=say("one?", "/add more.md", "two?"))
+    assert "[2, 2, 'more.md']" in result.out
+
+
+def test_costs_and_the_last_run_are_shown(run: Callable, files: Path) -> None:
+    result = run("chat", "notes", stdin=say("/trace", "what is the default port?", "/cost", "/trace", "/help"))
+    assert "nothing was asked yet" in result.err
+    assert "call" in result.out
+    assert "· submitted ·" in result.out
+    assert "/add PATH…" in result.out
+
+
+def test_each_answer_is_an_object_with_json(run: Callable, files: Path) -> None:
+    result = run("chat", "notes", "--json", stdin=say("what is the default port?", "which port is the default?"))
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert len(rows) == 2
+    assert rows[0]["evidence"][0]["path"] == "a.md"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [("/nope", "there is no /nope"), ("/add nowhere", "no such file"), ("/add", "needs"), ("/add 'x", "No closing")],
+)
+def test_a_wrong_command_is_told_and_the_talk_goes_on(run: Callable, files: Path, line: str, why: str) -> None:
+    result = run("chat", "notes", stdin=say(line, "what is the default port?"))
+    assert why in result.err
+    assert "8080" in result.out
+    assert result.code == 0
+
+
+def test_a_failed_question_ends_nothing(run: Callable, files: Path, speak: Callable) -> None:
+    speak(action("raise SystemError"), action("1"), action("1"), action("SUBMIT(answer='8080', evidence=[])"))
+    result = run("chat", "notes", "--mode", "rlm", "--max-iters", "1", stdin=say("first?", "second?", "third?"))
+    assert result.code in (0, 1, 3)
+    assert result.err
+
+
+@pytest.mark.parametrize("args", [["chat"], ["chat", "-"], ["chat", "notes", "-q", "-v"]])
+def test_wrong_usage_is_told_at_once(run: Callable, files: Path, args: list[str]) -> None:
+    assert run(*args).code == 2
+
+
+def test_chat_works_over_pipes(spawn: Callable, files: Path) -> None:
+    result = spawn("chat", "notes", stdin=b"what is the default port?\n")
+    assert result.code == 0
+    assert "8080" in result.out
+
+
+def test_a_child_gets_a_sandbox_of_its_own() -> None:
+    lender = Lender()
+    first, second = lender(), lender()
+    assert first is not second
+    first.shutdown()
+    assert lender() is first
+    assert first.run("print(1)").stdout == "1\n"
+    lender.end()
+    second.shutdown()
