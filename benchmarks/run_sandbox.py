@@ -19,13 +19,16 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+# Bytecode is written where it can be, as for any installed package.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
-import dspy
-from dspy.primitives.code_interpreter import CodeInterpreterError
-from dspy.primitives.local_interpreter import LocalInterpreter
+import dspy  # noqa: E402  (the environment is read when these are imported)
+from dspy.primitives.code_interpreter import CodeInterpreterError  # noqa: E402  (the environment is read when these are imported)
+from dspy.primitives.local_interpreter import LocalInterpreter  # noqa: E402  (the environment is read when these are imported)
 
-from rlm_dspy.sandbox import Sandbox, zygote
+from rlm_dspy.sandbox import Sandbox, zygote  # noqa: E402  (the environment is read when these are imported)
 
 WORDS = "The quick brown fox jumps over the lazy dog near the river bank. "
 WORK = """

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from attacks import ATTACKS, PRELUDE
 
 SECRET = "SECRET-" + os.urandom(8).hex()
-TIMEOUT = 0.4
+TIMEOUT = 0.3
 NOBODY = 65534
 
 
@@ -114,7 +114,7 @@ def attack(name, code, planted, **options):
 
 def hurry():
     """Wait less for what will not come; only the speed of refusals depends on these."""
-    cell.GRACE_SECONDS = 0.3
+    cell.GRACE_SECONDS = 0.2
     cell.COPY_SECONDS = cell.LATE_SECONDS = 1.0
 
 
@@ -136,7 +136,7 @@ def run_all(**options):
                         result.problems.append(f"{name}: {problem}")
 
         items = [(f"{group}/{name}", code) for group, cells in ATTACKS.items() for name, code in cells.items()]
-        with ThreadPoolExecutor(6) as executor:
+        with ThreadPoolExecutor(8) as executor:
             list(executor.map(one, items))
     return result
 

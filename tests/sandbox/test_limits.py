@@ -1,9 +1,11 @@
 """Every limit has its effect and its sentence."""
 
+import time
+
 import pytest
 
 from rlm_dspy.errors import ConfigurationError, SandboxError
-from rlm_dspy.sandbox import Sandbox, cell
+from rlm_dspy.sandbox import Sandbox, cell, zygote
 
 
 def test_a_cell_that_runs_too_long_is_told_so(sandbox):
@@ -15,8 +17,6 @@ def test_a_cell_that_runs_too_long_is_told_so(sandbox):
 
 
 def test_time_in_host_functions_is_not_charged():
-    import time
-
     with Sandbox(tools={"slow": lambda: time.sleep(0.4)}, timeout=0.25) as sandbox:
         done = sandbox.run("slow()\nslow()\nprint('end')")
     assert done.stdout == "end\n"
@@ -137,7 +137,17 @@ def test_what_cannot_work_is_told_in_words(sandbox, code, told):
     assert told in sandbox.run(code).exception.lower()
 
 
-def test_harmless_imports_work(sandbox):
+@pytest.fixture(params=["cold", "warm"])
+def zygote_age(request):
+    """A zygote just born, or one that had the time to import ahead."""
+    zygote.close_all()
+    if request.param == "warm":
+        with Sandbox():
+            time.sleep(1)
+    return request.param
+
+
+def test_harmless_imports_work(zygote_age, sandbox):
     from rlm_dspy.sandbox.worker import modules
 
     names = sorted(modules.ALLOWED - {"re2", "asyncio"})

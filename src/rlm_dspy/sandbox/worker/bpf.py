@@ -8,7 +8,7 @@ Does not hold: calls that are allowed may still reveal time and load (side chann
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import syscalls
 
@@ -30,8 +30,7 @@ PR_SET_NAME, PR_SET_SECCOMP = 15, 22
 Instruction = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Filter:
+class Filter(NamedTuple):
     """What one filter allows beyond the harmless calls.
 
     Attributes:

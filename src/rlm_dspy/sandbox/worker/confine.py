@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import resource
 import signal
 import struct
@@ -184,4 +183,4 @@ def last_filter(machine: str, rules: bpf.Filter) -> Callable[[], None]:
 
 def machine() -> str | None:
     """Return the name of this machine's system call table, None if there is none."""
-    return syscalls.canonical(platform.machine())
+    return syscalls.canonical(os.uname().machine)

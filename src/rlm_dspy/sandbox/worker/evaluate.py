@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import inspect
 import linecache
 import sys
 import traceback
 from typing import Any
 
-from . import miniloop, output
+from . import output
 
 CELL = "<cell"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 MAX_TRACEBACK = 8000
+CO_COROUTINE = 0x80  # as in inspect, whose import takes longer than this cell
 
 _TAME_CALLS = frozenset({"print", "len", "type", "peek", "grep", "search", "select", "isinstance", "dir"})
 _TAME_NODES = (
@@ -72,7 +71,7 @@ def run(tree: ast.Module, namespace: dict[str, Any], number: int, flags: int) ->
         codes.append(compile(tree, name, "exec", FLAGS | flags, dont_inherit=True))
     if isinstance(last, ast.Expr):
         codes.append(compile(ast.Expression(last.value), name, "eval", FLAGS | flags, dont_inherit=True))
-    if any(code.co_flags & inspect.CO_COROUTINE for code in codes):
+    if any(code.co_flags & CO_COROUTINE for code in codes):
         return _loop().run_until_complete(_awaited(codes, namespace))
     value = None
     for code in codes:
@@ -85,7 +84,7 @@ async def _awaited(codes: list[Any], namespace: dict[str, Any]) -> Any:
     value = None
     for code in codes:
         value = eval(code, namespace)
-        if code.co_flags & inspect.CO_COROUTINE:
+        if code.co_flags & CO_COROUTINE:
             value = await value
     return value
 
@@ -96,7 +95,9 @@ _loops: list[Any] = []
 def _loop() -> Any:
     """Return the session's event loop, made when the first cell awaits."""
     if not _loops or _loops[0].is_closed():
-        _loops[:] = [miniloop.MiniLoop()]
+        import asyncio  # most sessions never await, and this import takes longer than all others together
+
+        _loops[:] = [asyncio.new_event_loop()]
         asyncio.set_event_loop(_loops[0])
     return _loops[0]
 

@@ -21,20 +21,36 @@ _ALLOWED = """
 """
 ALLOWED = frozenset(_ALLOWED.split())
 
-# Loaded before the lock-down, because nothing can be loaded after it.
+# Loaded before the lock-down: what nearly every session uses, and C extensions, which cannot be loaded after it.
 _PRELOADED = """
-    re json math collections collections.abc itertools functools operator string textwrap datetime random re2
-    statistics dataclasses typing enum heapq bisect io traceback linecache copy time types contextlib threading
-    abc array ast asyncio base64 binascii bz2 calendar cmath colorsys concurrent.futures
-    concurrent.futures.thread configparser contextvars copyreg csv decimal difflib email.message email.parser
-    email.policy encodings.ascii encodings.idna encodings.latin_1 encodings.raw_unicode_escape
-    encodings.unicode_escape encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
-    encodings.utf_32_be encodings.utf_32_le encodings.utf_8_sig encodings.cp1252 encodings.punycode errno
-    fnmatch fractions gc graphlib gzip hashlib hmac html html.entities html.parser inspect keyword locale
-    logging lzma numbers pathlib pickle pprint queue quopri reprlib secrets shlex stringprep struct token
-    tokenize tomllib unicodedata urllib.parse uuid warnings weakref xml.etree.ElementTree zlib _strptime
+    re json math collections collections.abc itertools functools operator string textwrap datetime heapq bisect io
+    random time types contextlib threading enum copy array binascii cmath unicodedata zlib copyreg keyword errno
+    _contextvars _posixsubprocess _pickle _csv _bz2 _lzma pyexpat _statistics _queue _uuid _opcode _md5 _sha1 _sha2 _sha256 _sha512 _sha3 _blake2
+    encodings.ascii encodings.latin_1 encodings.raw_unicode_escape encodings.unicode_escape encodings.utf_16
+    encodings.utf_16_be encodings.utf_16_le encodings.utf_32 encodings.utf_32_be encodings.utf_32_le
+    encodings.utf_8_sig encodings.cp1252 encodings.charmap encodings.hex_codec encodings.rot_13
 """
 PRELOADED = tuple(_PRELOADED.split())
+
+# Kept as bytecode: single modules and whole packages with all they need among themselves.
+_SHELVED = """
+    abc ast asyncio base64 bz2 calendar codeop colorsys concurrent configparser contextvars csv dataclasses decimal
+    difflib dis email encodings.idna encodings.punycode fnmatch fractions getopt gettext glob graphlib gzip hashlib
+    heapq hmac html importlib inspect ipaddress json linecache locale logging lzma ntpath nturl2path numbers opcode
+    pathlib pickle pickletools platform posixpath pprint queue quopri random reprlib secrets selectors shlex signal sre_compile
+    sre_constants sre_parse ssl statistics stringprep struct subprocess symtable tempfile textwrap token tokenize
+    tomllib traceback tty typing urllib uu uuid weakref xml zipfile _bootlocale _compat_pickle _compression
+    _markupbase _opcode_metadata _colorize _py_abc _pydatetime _pydecimal _strptime _threading_local _weakrefset
+    __future__ annotationlib compression
+"""
+SHELVED = tuple(name for name in _SHELVED.split() if name not in ("ssl", "tempfile", "zipfile"))
+
+# What an idle zygote imports ahead, so that later sessions find it ready.
+_WARMED = """
+    typing dataclasses statistics traceback linecache inspect decimal fractions csv calendar hashlib difflib pprint
+    asyncio concurrent.futures.thread logging base64 uuid html urllib.parse _strptime
+"""
+WARMED = tuple(_WARMED.split())
 
 REFUSED = "is not allowed in this sandbox"
 ADVICE = {

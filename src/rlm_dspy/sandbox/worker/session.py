@@ -83,7 +83,7 @@ class Session:
             self.tools = {name: self._tool(name) for name in message["tools"]}
             self.namespace.update(self.tools)
         handed.take(message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit)
-        if any(parcel["name"] == self.main for parcel in message.get("vars", [])):
+        if self.main is not None and any(parcel["name"] == self.main for parcel in message.get("vars", [])):
             self.namespace["P"] = self.namespace[self.main]
         elif self.main in self.namespace:
             self.namespace.setdefault("P", self.namespace[self.main])

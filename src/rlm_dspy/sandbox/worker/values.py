@@ -7,7 +7,6 @@ ever looked up by a name that came over the wire. Does not hold: identity and cy
 from __future__ import annotations
 
 import base64
-import dataclasses
 import datetime
 import decimal
 import enum
@@ -186,8 +185,9 @@ def _fields_of(value: Any) -> dict[str, Any] | None:
     """Return the fields of a record, dataclass or pydantic model, else None."""
     if isinstance(value, Record):
         return value._fields()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    declared = getattr(type(value), "__dataclass_fields__", None)
+    if isinstance(declared, dict):
+        return {name: getattr(value, name) for name in declared if hasattr(value, name)}
     names = getattr(type(value), "model_fields", None)
     if isinstance(names, dict) and hasattr(value, "model_dump"):
         extra = getattr(value, "model_extra", None) or {}

@@ -23,9 +23,11 @@ import time
 import warnings
 from typing import Any, NoReturn
 
-from . import bpf, confine, miniloop, modules, session, zstr
+from . import bpf, confine, modules, session, shelf, zstr
 
 MESSAGE = 1 << 18
+IDLE_MS = 20
+WARMING = 16 << 20  # memory for what is imported after the measuring
 # The number a worker's socket always has, so that the filter can let descriptors in on it and nowhere else.
 CHANNEL = 40
 
@@ -57,17 +59,43 @@ def _since(started: float) -> float:
 
 def _preload(policy: dict[str, Any], report: dict[str, Any]) -> Any:
     missing = []
+    books = _shelve()
     sys.path += policy["path"]
     for name in [*modules.PRELOADED, *policy["modules"]]:
         try:
             __import__(name)
         except ImportError:
             missing.append(name)
-    report["missing"] = missing
-    miniloop.install()
+    report["missing"] = [name for name in missing if not name.startswith("_")]
     toolkit = _toolkit(policy["toolkit"])
     sys.path.clear()
+    sys.meta_path.append(books)
     return toolkit
+
+
+def _shelve() -> shelf.Shelf:
+    """Fetch the bytecode of what may be imported later; where there is none, import it now."""
+    books = shelf.Shelf()
+    library = os.path.dirname(os.__file__)
+    for name in books.fill(library, [name for name in modules.SHELVED if "." not in name]):
+        if name in modules.ALLOWED:
+            __import__(name)
+    for name in (name for name in modules.SHELVED if "." in name):
+        package, _, stem = name.partition(".")
+        books.fill(os.path.join(library, package), [stem])
+        if stem in books.books:
+            books.books[name] = books.books.pop(stem)
+    loop = f"{__package__}.miniloop"
+    books.fill(os.path.dirname(__file__), ["miniloop"])
+    if "miniloop" in books.books:
+        books.books[loop] = books.books.pop("miniloop")
+        books.after["asyncio"] = lambda: sys.modules[loop].install() if __import__(loop) else None
+    else:
+        __import__(loop)
+        sys.modules[loop].install()
+    # Neither is of use without a network, and both load large libraries.
+    sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]
+    return books
 
 
 def _toolkit(path: str | None) -> Any:
@@ -170,13 +198,27 @@ def _serve(
     channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
     if listener >= 0:
         os.close(listener)
+    ahead = list(modules.WARMED)
     while True:
+        _idle(channel, ahead)
         config, descriptors = _order(channel)
         if os.fork():
             for descriptor in descriptors:
                 os.close(descriptor)
             continue
         _become_worker(channel, config, descriptors, baseline, toolkit, share, last_filter)
+
+
+def _idle(channel: socket.socket, ahead: list[str]) -> None:
+    """Import ahead, one module at a time, until the host wants something."""
+    waiting = select.poll()
+    waiting.register(channel, select.POLLIN)
+    while ahead and not waiting.poll(IDLE_MS):
+        with contextlib.suppress(ImportError):
+            __import__(ahead.pop(0))
+        if not ahead:
+            modules.remember()
+            gc.freeze()
 
 
 def _order(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
@@ -220,6 +262,6 @@ def _data_size() -> int:
     """Return how much private memory this process starts with, to be added to every limit."""
     try:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+            return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE") + WARMING
     except OSError:
         return 64 << 20
