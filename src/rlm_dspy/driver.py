@@ -344,8 +344,9 @@ class Asking:
 
 
 def clean(text: str) -> str:
-    """Make ``text`` fit for a prompt: encodable, and without the marker that DSPy's adapters expand into media."""
-    return text.encode("utf-8", "replace").decode().replace("<<CUSTOM-TYPE-", "<< CUSTOM-TYPE-")
+    """Make ``text`` fit for a prompt: encodable, without markers that DSPy's adapters act on or write themselves."""
+    shown = text.encode("utf-8", "replace").decode()
+    return shown.replace("<<CUSTOM-TYPE-", "<< CUSTOM-TYPE-").replace("[[ ##", "[ [ ##")
 
 
 def is_context(value: Any) -> bool:
