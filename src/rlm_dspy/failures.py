@@ -29,6 +29,7 @@ def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
         (dspy.LMAuthError, errors.LMAuthError),
         (dspy.LMNotConfiguredError, errors.LMAuthError),
         (dspy.LMRateLimitError, errors.LMRateLimitError),
+        (dspy.LMBillingError, errors.LMRateLimitError),
         (dspy.LMTransportError, errors.LMUnavailableError),
         (dspy.LMTimeoutError, errors.LMUnavailableError),
         (dspy.LMServerError, errors.LMUnavailableError),
@@ -44,5 +45,7 @@ def both(ours: type[BaseException], error: BaseException) -> BaseException:
     kind = type(ours.__name__, (ours, type(error)), {"__module__": ours.__module__, "__init__": BaseException.__init__})
     twin: BaseException = kind(*error.args)
     twin.__dict__.update(error.__dict__)
+    if isinstance(twin, errors.LMRateLimitError):
+        twin.wait = getattr(error, "retry_after", None)
     return twin
 

@@ -225,7 +225,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
     ) -> dspy.Prediction:
         """Produce the signature's outputs as :meth:`forward` does, never blocking the event loop."""
         validate_inputs(self.signature, inputs)
-        session = Session(self, self.signature, inputs, self._children(interpreter_factory))
+        # Off the loop: a model may first be asked for its window, and a large input takes a moment to describe.
+        session = await asyncio.to_thread(Session, self, self.signature, inputs, self._children(interpreter_factory))
         # One thread for all of an interpreter's life: some of DSPy's are bound to the thread that started them.
         with (
             ThreadPoolExecutor(1, thread_name_prefix="rlm-repl") as thread,

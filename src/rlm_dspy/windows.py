@@ -28,10 +28,21 @@ def known(lm: Any) -> int | None:
     allocated = getattr(getattr(lm, "engine", None), "window", None) or getattr(lm, "kwargs", {}).get("num_ctx")
     if isinstance(allocated, int) and allocated > 0:
         return allocated
-    provider, _, name = str(getattr(lm, "model", "")).partition("/")
-    info = model_info(provider, name) if name else None
-    published = (info or {}).get("max_input_tokens")
+    published = metadata(str(getattr(lm, "model", ""))).get("max_input_tokens")
     return published if isinstance(published, int) and published > 0 else None
+
+
+def metadata(model: str) -> dict[str, Any]:
+    """Return what the packaged table says of a model string; empty if it has no entry."""
+    provider, slash, name = model.partition("/")
+    found: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
+    return found or {}
+
+
+def weights(model: str) -> float | None:
+    """Return the billions of weights that a model's name tells, such as 8.0 of ``qwen3:8b``."""
+    found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", re.sub(r"[-_:/]", " ", model))
+    return max(map(float, found)) if found else None
 
 
 def characters(lm: Any) -> int:
@@ -44,5 +55,5 @@ def is_small(lm: Any) -> bool:
     tokens = known(lm)
     if tokens is not None and tokens <= SMALL_WINDOW:
         return True
-    weights = re.search(r"(?:^|[^a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z])", str(getattr(lm, "model", "")).lower())
-    return weights is not None and float(weights[1]) <= SMALL_WEIGHTS
+    billions = weights(str(getattr(lm, "model", "")))
+    return billions is not None and billions <= SMALL_WEIGHTS

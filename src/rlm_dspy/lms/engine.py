@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +32,20 @@ def shortfall(sent_chars: int, reported_tokens: int | None) -> int | None:
     return sent_chars // 4 if reported_tokens * _CHARS_PER_TOKEN < sent_chars else None
 
 
+class _Translated:
+    """Whatever LiteLLM raises inside becomes the one line and the class that tell who must act."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        found = faults.translate(error, self._route) if isinstance(error, Exception) else error
+        if found is not None and found is not error:
+            raise found from error
+
+
 class _Routed:
     """What the sync and the async engine share."""
 
@@ -47,15 +60,10 @@ class _Routed:
             raise faults.bad_key(self.route)
         return request
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            found = faults.translate(error, self.route)
-            if found is error:
-                raise
-            raise found from error
+    @property
+    def window(self) -> int | None:
+        """The tokens that the server allocates for a prompt, where this engine asks for them."""
+        return self.route.window() if self.route.is_ollama else None
 
     def _finished(self, request: Request, response: Response, waited: float) -> Response:
         """Refuse a reply to half a prompt; add how long the call waited for its turn."""
@@ -144,7 +152,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
         request = self._prepared(request)
         waited = self._wait()
         time.sleep(waited)
-        with self._slot(), self._translated():
+        with self._slot(), _Translated(self.route):
             response = super().complete(request)
         return self._finished(request, response, waited)
 
@@ -152,7 +160,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
         """Perform one request as a stream of events."""
         request = self._prepared(request)
         time.sleep(self._wait())
-        with self._slot(), self._translated():
+        with self._slot(), _Translated(self.route):
             for event in super().stream(request):
                 yield self._ended(request, event)
 
@@ -191,7 +199,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         waited = self._wait()
         await asyncio.sleep(waited)
         async with _held(self._slot()):
-            with self._translated():
+            with _Translated(self.route):
                 response = await super().complete(request)
         return self._finished(request, response, waited)
 
@@ -201,7 +209,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         await asyncio.to_thread(self._warm)
         await asyncio.sleep(self._wait())
         async with _held(self._slot()):
-            with self._translated():
+            with _Translated(self.route):
                 async for event in super().stream(request):
                     yield self._ended(request, event)
 

@@ -12,7 +12,8 @@ import dspy
 from dspy.clients import model_metadata
 from dspy.utils.exceptions import LMError
 
-from rlm_dspy.lms import ollama, profiles
+from rlm_dspy import windows
+from rlm_dspy.lms import ollama
 from rlm_dspy.lms.choosing import Choice, choose
 from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.routes import PROVIDERS, Route
@@ -91,7 +92,7 @@ def probe_provider(model: str, **options: Any) -> tuple[Check, ...]:
 
 
 def _row(name: str, provider: str) -> ModelRow:
-    known = profiles.metadata(name)
+    known = windows.metadata(name)
     return ModelRow(
         name,
         provider,
