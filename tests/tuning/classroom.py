@@ -1,6 +1,6 @@
 """The student and the teacher behind a server of chat completions, so that the command can be tuned for real.
 
-    python classroom.py PORTFILE      # serves until it is killed; its address is written to PORTFILE
+python classroom.py PORTFILE      # serves until it is killed; its address is written to PORTFILE
 """
 
 from __future__ import annotations

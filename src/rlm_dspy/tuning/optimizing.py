@@ -19,7 +19,7 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.tuning import planning, program, sides
 from rlm_dspy.tuning.chronicle import Chronicle, Chronicled
 from rlm_dspy.tuning.evaluation import Evaluation, Row
@@ -137,10 +137,17 @@ class Optimization:
         """Evaluate, compile, evaluate again, save the program.
 
         A cap that is reached while compiling ends it with the best program that was put to all questions to choose by.
+
+        Raises:
+            RLMError: every question of the first evaluation failed, so that there is nothing to learn from.
         """
         with replaying(self.job.folder / "cache"), dspy.context(lm=self.lm):
             base = self._program()
             before, ended = self._evaluated("before", base)
+            if before and all(row.status == "failed" for row in before):
+                raise RLMError(
+                    f"every question failed, so there is nothing to learn from; the first: {before[0].error}"
+                )
             spent = sum(row.calls for row in before)
             self.purse.kept_back = min(round(spent * planning.SPARE), self.job.max_calls // 2)
             made: dspy.Module = base

@@ -101,7 +101,7 @@ def _least(optimizer: str, train: int, val: int) -> int:
         "gepa": val + 6,
         "mipro": 2 * min(train, 4) + 2 * val,
         "bootstrap": min(train, 8) + 2 * val,
-        "simba": 5 * min(4, train) + 2 * train,
+        "simba": 7 * min(8, train) + 2 * (train + val),
     }[optimizer]
 
 
@@ -124,10 +124,15 @@ def _bootstrap(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
 
 
 def _simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
-    batch, candidates = min(8, train), 3
+    # A step runs a batch under several programs, twice; the winners are put to all questions in the end.
+    batch, candidates, whole = min(8, train), 3, train + val
     step = batch * (2 * candidates + 1)
-    steps = max(1, min(8, (left - (candidates + 1) * train) // step))
-    return steps * step + (steps + 1) * train, {"bsize": batch, "num_candidates": candidates, "max_steps": steps}
+    steps = max(1, min(8, (left - (candidates + 1) * whole) // step))
+    return steps * step + (min(steps, candidates) + 1) * whole, {
+        "bsize": batch,
+        "num_candidates": candidates,
+        "max_steps": steps,
+    }
 
 
 _FIT = {"gepa": _gepa, "mipro": _mipro, "bootstrap": _bootstrap, "simba": _simba}

@@ -1,0 +1,175 @@
+"""An evaluation asks each question once, keeps every row, tells endings apart, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+import rlm_dspy
+from rlm_dspy import metrics
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.tuning import sides, statistics, summary
+from rlm_dspy.tuning.evaluation import Evaluation, Row
+from rlm_dspy.tuning.watching import Watch, common
+from scripted import action, fields, scripted
+
+
+def questions(count: int) -> list[dspy.Example]:
+    return [
+        dspy.Example(id=f"q{n}", task=f"t{n % 2}", context="the sky is blue", question=f"colour {n}?", answer="blue")
+        .with_inputs("context", "question")
+        for n in range(count)
+    ]  # fmt: skip
+
+
+class Program:
+    """Answers as it is told to, and counts."""
+
+    def __init__(self, *answers: Any, delay: float = 0.0) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+        self.delay = delay
+        self._lock = threading.Lock()
+
+    def __call__(self, context: str, question: str) -> Any:
+        with self._lock:
+            self.asked.append(question)
+        time.sleep(self.delay)
+        answer = self.answers[int(question.split()[1][:-1]) % len(self.answers)]
+        if isinstance(answer, BaseException):
+            raise answer
+        return dspy.Prediction(answer=answer)
+
+
+def test_rows_come_in_the_order_of_the_questions_with_scores_and_endings() -> None:
+    error = rlm_dspy.RLMError("gone")
+    error.run = rlm_dspy.Run(id="r", status="stopped")
+    extracted = dspy.Prediction(answer="blue", final_reasoning="Extract forced final output")
+    program = Program("blue", "red", error, ValueError("broken"))
+    rows = Evaluation(questions(4), metrics.exact, threads=3).run([sides.Side("x", program)])
+    assert [row.id for row in rows] == ["q0", "q1", "q2", "q3"]
+    assert [row.score for row in rows] == [1, 0, 0, 0]
+    assert [row.status for row in rows] == ["submitted", "submitted", "stopped", "failed"]
+    assert rows[3].error == "ValueError: broken"
+    only = Evaluation(questions(1), metrics.exact).run([sides.Side("x", lambda **_: extracted)])
+    assert only[0].status == "extracted"
+
+
+def test_slow_questions_are_asked_once() -> None:
+    program = Program("blue", delay=0.3)
+    Evaluation(questions(4), metrics.exact, threads=4).run([sides.Side("x", program)])
+    assert sorted(program.asked) == sorted(f"colour {n}?" for n in range(4))
+
+
+def test_a_journal_is_gone_on_with_and_only_failures_are_asked_again(tmp_path: Path) -> None:
+    journal = tmp_path / "deep/rows.jsonl"
+    first = Program("blue", ValueError("down"))
+    Evaluation(questions(4), metrics.exact, journal=journal).run([sides.Side("x", first)])
+    journal.write_text(journal.read_text() + '{"key": "cut off by a ki')
+    second = Program("blue")
+    again = Evaluation(questions(6), metrics.exact, journal=journal)
+    rows = again.run([sides.Side("x", second)])
+    assert sorted(second.asked) == ["colour 1?", "colour 3?", "colour 4?", "colour 5?"]
+    assert again.resumed == 2
+    assert [row.score for row in rows] == [1] * 6
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_another_model_program_or_metric_asks_again(tmp_path: Path) -> None:
+    journal = tmp_path / "rows.jsonl"
+    program = Program("blue")
+    for metric, identity in ((metrics.exact, "a"), (metrics.exact, "b"), (metrics.f1, "b"), (metrics.f1, "b")):
+        Evaluation(questions(1), metric, journal=journal, identity=identity).run([sides.Side("x", program)])
+    assert len(program.asked) == 3
+
+
+def test_a_metric_that_raises_is_told_and_loses_no_answer() -> None:
+    def broken(expected: Any, got: Any) -> float:
+        raise ZeroDivisionError("by nothing")
+
+    rows = Evaluation(questions(1), metrics.of(broken)).run([sides.Side("x", Program("blue"))])
+    assert rows[0].status == "failed"
+    assert rows[0].error == "the metric broken raised ZeroDivisionError: by nothing"
+    assert rows[0].answer == "blue"
+
+
+def test_an_empty_dataset_and_an_unknown_side_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the dataset is empty"):
+        Evaluation([], metrics.exact)
+    with pytest.raises(ConfigurationError, match="there is no side 'gpt'"):
+        sides.side("gpt", sides.Limits())
+
+
+def test_the_same_questions_go_to_all_three_sides_and_are_measured_alike() -> None:
+    def reply(message: str) -> str:
+        if "observation" in message or "repl_history" in message:
+            return action("SUBMIT(answer='blue', evidence=['the sky is blue'])")
+        return fields(answer="blue", evidence='[{"quote": "the sky is green"}]')
+
+    lm, script = scripted(reply)
+    with dspy.context(lm=lm):
+        asked = [sides.side(name, sides.Limits(max_iters=3)) for name in sides.NAMES]
+        rows = Evaluation(questions(2), metrics.exact, threads=1).run(asked)
+    made = summary.report(rows)
+    assert list(made) == ["rlm", "direct", "dspy.RLM"]
+    assert [found["score"] for found in made.values()] == [1, 1, 1]
+    assert [found["calls"] for found in made.values()] == [2, 2, 2]
+    assert made["rlm"]["evidence"] == 1
+    assert made["direct"]["evidence"] == 0
+    assert made["rlm"]["cost"] == pytest.approx(0.002)
+    assert all(found["tokens"] > 100 for found in made.values())
+    assert len(script.requests) == 6
+    assert made["direct"]["difference"]["to"] == "rlm"
+
+
+def row(side: str, score: float, **more: Any) -> Row:
+    return Row(**{"key": "k", "side": side, "id": "q", "score": score, "status": "submitted", "task": "t", **more})
+
+
+def test_the_table_the_page_and_the_figures_agree() -> None:
+    rows = [row("a", 1.0, id=f"q{n}", seconds=n, cost=0.01) for n in range(10)]
+    rows += [row("b", 0.0, id=f"q{n}", seconds=1, cost=None, status="failed", error="<down>") for n in range(10)]
+    made = summary.report(rows)
+    assert made["a"]["seconds_median"] == 4
+    assert made["a"]["seconds_p95"] == 9
+    assert made["b"]["cost"] is None
+    table = {line[0]: line[1:] for line in summary.cells(made)}
+    assert table["score"] == ["1.000", "0.000"]
+    assert table["failed"] == ["0", "10"]
+    assert table["cost"] == ["$0.1000", "unknown"]
+    assert summary.differences(made) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
+    page = summary.page("<title>", rows)
+    assert "<down>" not in page
+    assert page.count("<svg") == 2
+    assert "http" not in page
+    assert "q9" in page
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0, "····"), (1, "████"), (0.5, "██··"), (0.125, "▌···"), (2, "████")])
+def test_bars(share: float, shown: str) -> None:
+    assert summary.bar(share, 4) == shown
+
+
+def test_intervals_hold_the_mean_and_are_the_same_each_time() -> None:
+    values = [0.0, 1.0, 1.0, 0.0, 1.0]
+    low, high = statistics.interval(values)
+    assert low < statistics.mean(values) < high
+    assert statistics.interval(values) == (low, high)
+    assert statistics.interval([1.0, 1.0]) == (1.0, 1.0)
+    assert statistics.percentile([], 0.5) == 0
+
+
+def test_the_prefix_share_is_what_a_prompt_has_in_common_with_an_earlier_one() -> None:
+    watch = Watch()
+    assert watch.prefix_share is None
+    for prompt in ("a" * 100, "a" * 100 + "b" * 100, "c" * 100):
+        watch.on_lm_start("id", None, {"prompt": prompt})
+    assert watch.prefix_share == pytest.approx(100 / 300)
+    assert common("", "abc") == 0
+    assert common("abcd", "abxd") == 2

@@ -1,0 +1,256 @@
+"""An optimization keeps to its caps, loses nothing when it is killed, and pays for nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+
+from rlm_dspy import data, metrics
+from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.record import Usage
+from rlm_dspy.tuning import outcome, planning, program, sides, summary
+from rlm_dspy.tuning.evaluation import Row
+from rlm_dspy.tuning.optimizing import Job, Optimization, plan_for
+from rlm_dspy.tuning.purse import CapReached, Purse, pursed
+from tuning.student import Student, Teacher, examples, student, teacher
+
+HERE = Path(__file__).parent
+RATE = planning.Rate(calls=2)
+
+
+def named(count: int, seed: int) -> list[dspy.Example]:
+    made = data.handles(examples(count, seed))
+    for number, one in enumerate(made):
+        one["id"] = f"{seed}-{number}"
+    return made
+
+
+def job(folder: Path, optimizer: str = "gepa", calls: int = 160, **more: Any) -> tuple[Job, Student, Teacher]:
+    (lm, learner), (prompt_lm, adviser) = student(), teacher()
+    made = Job(
+        optimizer=optimizer,
+        train=named(6, 1),
+        val=named(6, 2),
+        test=named(8, 3),
+        metric=metrics.exact,
+        lm=lm,
+        folder=folder,
+        max_calls=calls,
+        prompt_lm=prompt_lm,
+        limits=sides.Limits(max_iters=4),
+        signature="context, question -> answer",
+        threads=2,
+        **more,
+    )
+    return made, learner, adviser
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("optimizer", planning.OPTIMIZERS)
+def test_an_optimization_finds_what_is_there_and_reports_it(optimizer: str, tmp_path: Path) -> None:
+    made, learner, adviser = job(tmp_path / "run", optimizer, 260 if optimizer in ("simba", "mipro") else 160)
+    found = Optimization(made, plan_for(made, RATE)).run()
+    assert found.ended == "finished"
+    assert summary.figures(found.before)["score"] < 0.6
+    assert summary.figures(found.after)["score"] == 1
+    assert found.calls == lines(tmp_path / "run/calls.jsonl") == learner.calls + adviser.calls <= made.max_calls
+    told = outcome.report(made, found)
+    text = outcome.text(told)
+    assert told["gain"]["interval"][0] > 0
+    assert f"# {optimizer} on scripted/student" in text
+    assert "**chosen**" in text
+    if optimizer == "gepa":
+        assert "+Answer by code: find the tag." in text
+        assert any(one["parent"] == 0 for one in told["candidates"])
+    loaded = program.load(dspy_program(), tmp_path / "run/program.json")
+    assert program.instructions(loaded) == program.instructions(found.program)
+
+
+def dspy_program() -> dspy.Module:
+    from rlm_dspy import RLM
+
+    return RLM("context, question -> answer")
+
+
+def test_the_cap_on_calls_holds_and_the_best_so_far_is_kept(tmp_path: Path) -> None:
+    made, learner, adviser = job(tmp_path / "run", calls=70)
+    plan = planning.Plan("gepa", 6, 6, 8, 70, RATE, 90, {"max_metric_calls": 90, "reflection_minibatch_size": 3})
+    found = Optimization(made, plan).run()
+    assert found.ended == "max-calls"
+    assert learner.calls + adviser.calls <= 70
+    assert len(found.after) == 8
+    assert (tmp_path / "run/program.json").exists()
+
+
+def test_the_cap_on_cost_holds_and_a_higher_one_goes_on(tmp_path: Path) -> None:
+    made, learner, adviser = job(tmp_path / "run", max_cost=0.04)
+    found = Optimization(made, plan_for(made, RATE)).run()
+    assert found.ended == "max-cost"
+    assert found.cost is not None
+    assert found.cost <= 0.04
+    paid = learner.calls + adviser.calls
+    more, learner, adviser = job(tmp_path / "run", max_cost=1.0)
+    again = Optimization(more, plan_for(more, RATE), resume=True).run()
+    assert again.ended == "finished"
+    assert summary.figures(again.after)["score"] == 1
+    assert again.calls == paid + learner.calls + adviser.calls
+
+
+def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -> None:
+    whole, learner, adviser = job(tmp_path / "whole")
+    Optimization(whole, plan_for(whole, RATE)).run()
+    needed = learner.calls + adviser.calls
+    folder = tmp_path / "killed"
+    worker = subprocess.Popen(
+        [sys.executable, str(HERE / "slow_job.py"), str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while lines(folder / "calls.jsonl") < needed // 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    paid = lines(folder / "calls.jsonl")
+    assert needed // 2 <= paid < needed
+    made, learner, adviser = job(folder)
+    found = Optimization(made, plan_for(made, RATE), resume=True).run()
+    assert learner.calls + adviser.calls <= needed - paid + 2 * made.threads  # what was in the air is asked again
+    assert (folder / "program.json").read_text() == (tmp_path / "whole/program.json").read_text()
+    assert summary.figures(found.after)["score"] == 1
+
+
+def test_a_folder_is_gone_on_with_only_when_that_is_said_and_is_meant(tmp_path: Path) -> None:
+    made, *_ = job(tmp_path / "run")
+    Optimization(made, plan_for(made, RATE))
+    with pytest.raises(ConfigurationError, match="--resume goes on with it"):
+        Optimization(made, plan_for(made, RATE))
+    other, *_ = job(tmp_path / "run", seed=7)
+    with pytest.raises(ConfigurationError, match="with another seed"):
+        Optimization(other, plan_for(other, RATE), resume=True)
+
+
+def test_a_resumed_plan_is_the_one_that_was_begun_with(tmp_path: Path) -> None:
+    made, *_ = job(tmp_path / "run")
+    begun = plan_for(made, RATE)
+    Optimization(made, begun)
+    assert plan_for(made, planning.Rate(calls=9.0, measured=4)) == begun
+
+
+def test_a_metric_that_always_raises_ends_it_before_anything_is_compiled(tmp_path: Path) -> None:
+    def broken(expected: Any, got: Any) -> float:
+        raise ZeroDivisionError("by nothing")
+
+    made, *_ = job(tmp_path / "run", "bootstrap")
+    made = Job(**{**vars(made), "metric": metrics.of(broken)})
+    with pytest.raises(RLMError, match=r"every question failed, so there is nothing to learn from; .* by nothing"):
+        Optimization(made, plan_for(made, RATE)).run()
+    rows = [Row.model_validate_json(line) for line in (tmp_path / "run/before.jsonl").read_text().splitlines()]
+    assert {row.status for row in rows} == {"failed"}
+    assert "by nothing" in (rows[0].error or "")
+
+
+# --- the purse -----------------------------------------------------------------------------------------------------
+
+
+def test_a_purse_remembers_what_was_paid_and_ignores_a_line_cut_off(tmp_path: Path) -> None:
+    log = tmp_path / "calls.jsonl"
+    purse = Purse(3, log=log)
+    for _ in range(2):
+        purse.settle(purse.admit(10), Usage(calls=1, prompt_tokens=5, cost=0.5))
+    log.write_text(log.read_text() + '{"calls": 1, "pro')
+    again = Purse(3, log=log)
+    assert again.calls == 2
+    assert again.cost == pytest.approx(1.0)
+    again.settle(again.admit(10), Usage(calls=1, cost=None))
+    assert again.unpriced
+    with pytest.raises(CapReached, match="max-calls is used up"):
+        again.admit(10)
+
+
+def test_calls_in_the_air_count_against_the_cap_on_cost() -> None:
+    purse = Purse(100, max_cost=1.0)
+    purse.settle(purse.admit(1), Usage(calls=1, cost=0.3))
+    purse.admit(1)
+    purse.admit(1)
+    with pytest.raises(CapReached, match="max-cost"):
+        purse.admit(1)
+
+
+def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
+    from rlm_dspy.tuning.optimizing import replaying
+
+    lm, learner = student()
+    purse = Purse(5)
+    capped = pursed(lm, purse)
+    with replaying(tmp_path / "cache"):
+        for _ in range(3):
+            capped("the same prompt")
+    assert (purse.calls, learner.calls) == (1, 1)
+
+
+def test_an_lm_without_an_engine_of_its_own_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the caps cannot hold for openai/some-model"):
+        pursed(dspy.LM("openai/some-model"), Purse(1))
+
+
+async def test_asynchronous_calls_are_paid_for_as_well() -> None:
+    from rlm_dspy.lms import offline_lm
+
+    purse = Purse(1)
+    capped = pursed(offline_lm(), purse).copy(cache=False)
+    await capped.acall("what is it?")
+    assert purse.calls == 1
+    with pytest.raises(CapReached):
+        await capped.acall("and this?")
+
+
+# --- the plan ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", planning.OPTIMIZERS)
+@pytest.mark.parametrize("calls", [600, 2_000, 20_000])
+def test_a_plan_stays_within_its_calls(optimizer: str, calls: int) -> None:
+    made = planning.plan(optimizer, calls, train=12, val=10, test=20, rate=planning.Rate(calls=4))
+    assert (made.rollouts + 20 * (1 + planning.SPARE)) * 4 <= calls * 1.05
+    assert all(value >= 0 for value in made.settings.values())
+
+
+def test_a_plan_that_cannot_be_paid_names_what_it_needs() -> None:
+    with pytest.raises(ConfigurationError, match="max-calls 50 is too little for gepa on 12 \\+ 10 \\+ 20 questions"):
+        planning.plan("gepa", 50, train=12, val=10, test=20, rate=planning.Rate())
+    with pytest.raises(ConfigurationError, match="there is no optimizer 'adam'"):
+        planning.plan("adam", 50, train=12, val=10, test=20, rate=planning.Rate())
+
+
+def test_a_plan_tells_rollouts_cost_and_time() -> None:
+    rate = planning.Rate(calls=5, cost=0.002, seconds=3.0, measured=8)
+    made = planning.plan("gepa", 1_000, train=12, val=10, test=20, rate=rate)
+    told = "\n".join(made.lines(2.0, 30, 4))
+    assert "× 5.0 calls (measured on 8 questions), at most 1,000 calls" in told
+    assert "cost: about $0.39, at most $2.00" in told
+    assert "at least 32 min at 30 calls a minute" in told
+
+
+def test_a_rate_is_measured_from_rows() -> None:
+    rows = [Row(key="k", side="rlm", id="q", status="submitted", calls=n, cost=0.01, seconds=n) for n in (2, 4, 6)]
+    assert planning.Rate.of(rows) == planning.Rate(calls=4, cost=pytest.approx(0.01), seconds=4, measured=3)
+    assert planning.Rate.of([]).measured == 0
+
+
+def test_the_log_keeps_what_dspy_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, *_ = job(tmp_path / "run", "bootstrap")
+    Optimization(made, plan_for(made, RATE)).run()
+    assert "Bootstrapped" in (tmp_path / "run/log.txt").read_text()
+    assert "Bootstrapped" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "run/state.json").read_text())["optimizer"] == "bootstrap"
