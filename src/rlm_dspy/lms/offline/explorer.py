@@ -92,7 +92,8 @@ def paragraph(text, start, end):
     """Return the range of the wrapped prose that a line belongs to, or of the line itself."""
 
     def prose(line):
-        code = re.search(r"[=(){};<>|]|^\s*(?:[-*+>#:@.]|\d+[.)])|:$|^\s*$", line)
+        # A line that opens with a number is an entry of a log or list, not wrapped prose.
+        code = re.search(r"[=(){};<>|]|^\s*(?:[-*+>#:@.]|\[?\d{2}|\d+[.)])|:$|^\s*$", line)
         return not code and len(line.split()) > 4
 
     first = last = text[start:end]
