@@ -183,7 +183,7 @@ SECRETS = {
     "mincore": "call(27, None, L(4096), ctypes.create_string_buffer(8))",
     "core dump": "import resource",
     "sysinfo": "call(99, ctypes.create_string_buffer(112))",
-    "uname": "print('DONE', os.uname())",
+    "uname": "call(63, ctypes.create_string_buffer(400))",
     "getcwd": "print('DONE', os.getcwd())",
     "syslog": "call(103, L(3), ctypes.create_string_buffer(4096), L(4096))",
     "shmget": "call(29, L(1234), L(4096), L(0o666))",

@@ -14,10 +14,10 @@ from typing import Any
 _ALLOWED = """
     __future__ abc array ast asyncio base64 binascii bisect builtins bz2 calendar cmath collections colorsys
     concurrent configparser contextlib contextvars copy copyreg csv dataclasses datetime decimal difflib email
-    encodings enum errno fnmatch fractions functools gc graphlib gzip hashlib heapq hmac html inspect io
-    itertools json keyword linecache locale logging lzma math numbers operator pathlib pickle posixpath pprint
-    queue quopri random re re2 reprlib secrets shlex statistics string stringprep struct sys textwrap threading
-    time token tokenize tomllib traceback types typing unicodedata urllib uuid warnings weakref xml zlib
+    encodings enum errno fnmatch fractions functools gc graphlib gzip hashlib heapq hmac html inspect io itertools
+    json keyword linecache locale logging lzma math numbers operator pathlib pickle posixpath pprint queue quopri
+    random re re2 reprlib secrets shlex statistics string stringprep struct sys textwrap threading time token
+    tokenize tomllib traceback types typing unicodedata urllib uuid warnings weakref xml zlib
 """
 ALLOWED = frozenset(_ALLOWED.split())
 
@@ -25,10 +25,11 @@ ALLOWED = frozenset(_ALLOWED.split())
 _PRELOADED = """
     re json math collections collections.abc itertools functools operator string textwrap datetime heapq bisect io
     random time types contextlib threading enum copy array binascii cmath unicodedata zlib copyreg keyword errno
-    _contextvars _posixsubprocess _pickle _csv _bz2 _lzma pyexpat _statistics _queue _uuid _opcode _md5 _sha1 _sha2 _sha256 _sha512 _sha3 _blake2
-    encodings.ascii encodings.latin_1 encodings.raw_unicode_escape encodings.unicode_escape encodings.utf_16
-    encodings.utf_16_be encodings.utf_16_le encodings.utf_32 encodings.utf_32_be encodings.utf_32_le
-    encodings.utf_8_sig encodings.cp1252 encodings.charmap encodings.hex_codec encodings.rot_13
+    _contextvars _posixsubprocess _pickle _csv _bz2 _lzma pyexpat _statistics _queue _uuid _opcode _md5 _sha1 _sha2
+    _sha256 _sha512 _sha3 _blake2 encodings.ascii encodings.latin_1 encodings.raw_unicode_escape
+    encodings.unicode_escape encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
+    encodings.utf_32_be encodings.utf_32_le encodings.utf_8_sig encodings.cp1252 encodings.charmap
+    encodings.hex_codec encodings.rot_13
 """
 PRELOADED = tuple(_PRELOADED.split())
 
@@ -37,9 +38,9 @@ _SHELVED = """
     abc ast asyncio base64 bz2 calendar codeop colorsys concurrent configparser contextvars csv dataclasses decimal
     difflib dis email encodings.idna encodings.punycode fnmatch fractions getopt gettext glob graphlib gzip hashlib
     heapq hmac html importlib inspect ipaddress json linecache locale logging lzma ntpath nturl2path numbers opcode
-    pathlib pickle pickletools platform posixpath pprint queue quopri random reprlib secrets selectors shlex signal sre_compile
-    sre_constants sre_parse ssl statistics stringprep struct subprocess symtable tempfile textwrap token tokenize
-    tomllib traceback tty typing urllib uu uuid weakref xml zipfile _bootlocale _compat_pickle _compression
+    pathlib pickle pickletools platform posixpath pprint queue quopri random reprlib secrets selectors shlex signal
+    sre_compile sre_constants sre_parse ssl statistics stringprep struct subprocess symtable tempfile textwrap token
+    tokenize tomllib traceback tty typing urllib uu uuid weakref xml zipfile _bootlocale _compat_pickle _compression
     _markupbase _opcode_metadata _colorize _py_abc _pydatetime _pydecimal _strptime _threading_local _weakrefset
     __future__ annotationlib compression
 """

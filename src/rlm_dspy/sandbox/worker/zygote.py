@@ -93,6 +93,9 @@ def _shelve() -> shelf.Shelf:
     else:
         __import__(loop)
         sys.modules[loop].install()
+    # Some modules ask for the system's name as they load; the call itself is refused, and the host's name nobody's.
+    system = os.uname_result(("Linux", "sandbox", "", "", os.uname().machine))
+    os.uname = lambda: system
     # Neither is of use without a network, and both load large libraries.
     sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]
     return books
