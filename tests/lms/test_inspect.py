@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rlm_dspy import windows
 from rlm_dspy.lms import lm
 from rlm_dspy.lms.inspect import list_models, probe_provider
-from rlm_dspy.lms.profiles import parameters, profile, window
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
 from servers.wire import Fault
@@ -100,19 +100,26 @@ def test_no_key_is_a_failure_before_any_request() -> None:
 
 
 def test_the_window_of_ollama_is_what_will_be_asked_for() -> None:
-    with OllamaServer(models={"qwen3:8b": {"window": 16000}}) as server:
+    with OllamaServer(models={"qwen3:8b": {"window": 16000}, "big:70b": {"window": 131072}}) as server:
         made = lm("ollama_chat/qwen3:8b", api_base=server.url)
-        assert window(made) == 16000
-        found = profile(made)
-    assert found.name == "small"
-    assert found.sub_prompt_chars == 36000
+        assert windows.known(made) == windows.window(made) == 16000
+        assert windows.known(lm("ollama_chat/big:70b", api_base=server.url)) == 32768
+        assert windows.known(lm("ollama_chat/big:70b", api_base=server.url, num_ctx=65536)) == 65536
+    assert windows.characters(made) == 38400
+    assert windows.is_small(made)
 
 
-def test_a_large_model_is_standard_unless_told_otherwise() -> None:
-    made = lm("groq/openai/gpt-oss-20b")
-    assert profile(made).name == "standard"
-    assert profile(made).window == 131072
-    assert profile(made, "small").max_llm_calls < profile(made).max_llm_calls
+def test_a_published_window_is_known_and_an_unknown_one_is_a_guess() -> None:
+    groq, mystery = lm("groq/openai/gpt-oss-20b"), lm("openai/mystery", api_base="http://127.0.0.1:9")
+    assert windows.known(groq) == 131072
+    assert windows.metadata("groq/openai/gpt-oss-20b")["input_cost_per_token"] > 0
+    assert (windows.known(mystery), windows.window(mystery)) == (None, windows.UNKNOWN)
+    assert not windows.is_small(groq)
+
+
+def test_a_model_is_small_by_its_name_where_its_window_is_not() -> None:
+    assert windows.is_small(lm("hosted_vllm/qwen3-8b", api_base="http://127.0.0.1:9"))
+    assert not windows.is_small(lm("hosted_vllm/qwen3-32b", api_base="http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_a_large_model_is_standard_unless_told_otherwise() -> None:
     ],
 )
 def test_the_size_that_a_name_tells(name: str, billions: float | None) -> None:
-    assert parameters(name) == billions
+    assert windows.weights(name) == billions
 
 
 def test_a_server_that_breaks_is_a_failure_not_a_crash() -> None:
