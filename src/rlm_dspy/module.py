@@ -33,7 +33,7 @@ from rlm_dspy.predictor import Predictor
 from rlm_dspy.record import Event, Run
 from rlm_dspy.recursion import Child
 from rlm_dspy.repl import Repl
-from rlm_dspy.sandbox import Sandbox
+from rlm_dspy.sandbox import Sandbox, toolkit
 from rlm_dspy.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
 
 HANDLE = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
@@ -277,6 +277,11 @@ class RLM(dspy.Module):  # type: ignore[misc]
         session.interpreter_rules = rules
         fields = [output_field(name, field) for name, field in session.signature.output_fields.items()]
         tools = {**session.subcalls.functions, **session.recursion.functions, **self._tools}
+        corpus: Any = session.values.get(session.main or "")
+        if isinstance(interpreter, Sandbox) and hasattr(corpus, "search_index") and corpus.index.ready():
+            tools[toolkit.INDEXED] = corpus.search_index
+        else:
+            interpreter.tools.pop(toolkit.INDEXED, None)
         repl = Repl(interpreter, session.values, tools, fields, session.main)
         try:
             yield repl

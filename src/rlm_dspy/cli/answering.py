@@ -30,6 +30,7 @@ class Request:
     dry_run: bool
     log_json: bool
     program: Path | None = None
+    index: bool = False
 
 
 def answer(request: Request, terminal: Terminal) -> int:

@@ -43,6 +43,7 @@ SETTINGS = ("model", "sub_model", "mode", "max_iters", "max_calls", "max_tokens"
     help="A program that optimize has compiled; it explores, whatever the size.",
 )
 @click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Save the run as JSON.")
+@click.option("--index", is_flag=True, help="Build or refresh the search index of the files first, and keep it.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be read, asked and spent; ask nothing.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")

@@ -55,6 +55,8 @@ class Asking:
 
     def answer(self, chosen: models.Chosen) -> int:
         """Ask a chosen model, print, keep the run as ``result``, and return the exit code."""
+        if self.request.index and not self.corpus.index.build():
+            self.terminal.note("The search index could not be built; -v tells why.")
         logger.info(
             "asking",
             extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},

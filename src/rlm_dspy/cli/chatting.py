@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from rlm_dspy.record import Run, Usage
 from rlm_dspy.report import render, tree
 from rlm_dspy.sandbox import Sandbox
 
+INDEXED = 20_000_000  # characters from which a conversation builds an index
 REMEMBERED = 20  # earlier questions that a question knows
 
 HELP = """/add PATH…  read more files
@@ -118,6 +120,7 @@ class Chat:
             self._terminal.note(chosen.notice)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
         code = exits.ANSWERED
+        self._index()
         try:
             for line in self._lines():
                 if line == "/quit":
@@ -129,6 +132,11 @@ class Chat:
         finally:
             self._lender.end()
         return code
+
+    def _index(self) -> None:
+        """Build the search index of a large corpus while the user thinks; runs use it once it is complete."""
+        if self._corpus.chars >= INDEXED:
+            threading.Thread(target=self._corpus.index.build, daemon=True, name="rlm-index").start()
 
     def _lines(self) -> Iterator[str]:
         """Yield what is typed or piped in; Ctrl-C at the prompt drops the line."""
@@ -194,6 +202,7 @@ class Chat:
             self._terminal.error(str(error))
             return
         self._corpus = self._corpus.add(more)
+        self._index()
         self._terminal.answer(f"{render.counted(len(more), 'file')} added: {self._corpus!r}")
 
     def _files(self, rest: str) -> None:

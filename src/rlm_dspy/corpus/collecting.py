@@ -48,11 +48,12 @@ class Collector:
         """Note what was not read and why."""
         self._skipped.append(Skipped(name, reason))
 
-    def finish(self) -> tuple[Corpus, bool]:
+    def finish(self, origin: str = "") -> tuple[Corpus, bool]:
         """Return the corpus, and whether there is nothing but white space in it."""
         self._cache.close()
         self._store.seal()
-        return Corpus(self._documents.values(), sorted(self._skipped, key=lambda one: one.name)), self._blank
+        skipped = sorted(self._skipped, key=lambda one: one.name)
+        return Corpus(self._documents.values(), skipped, origin=origin), self._blank
 
     def add(self, data: bytes, name: str, path: str = "", depth: int = 0) -> None:
         """Read the bytes of a file, or of one inside another."""

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from rlm_dspy.corpus.index import Index
 from rlm_dspy.corpus.store import Span, Store
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.sandbox.toolkit import label
@@ -96,9 +97,12 @@ class Corpus:
         (Corpus(2 files, 11 characters), ('a.md', 'b.md'), 'first')
     """
 
-    def __init__(self, documents: Iterable[Document], skipped: Iterable[Skipped] = ()) -> None:
+    def __init__(
+        self, documents: Iterable[Document], skipped: Iterable[Skipped] = (), *, origin: str = ""
+    ) -> None:
         self.documents = tuple(sorted(documents, key=lambda document: document.name))
         self.skipped = tuple(skipped)
+        self._origin = origin
         self._by_name = {document.name: document for document in self.documents}
         if len(self._by_name) < len(self.documents):
             raise CorpusError("two documents of a corpus have the same name: give each its own")
@@ -142,7 +146,22 @@ class Corpus:
         """
         documents = {document.name: document for document in (*self.documents, *more.documents)}
         skipped = [one for one in dict.fromkeys((*self.skipped, *more.skipped)) if one.name not in documents]
-        return Corpus(documents.values(), skipped)
+        origin = hashlib.sha256((self.origin + more.origin).encode()).hexdigest()
+        return Corpus(documents.values(), skipped, origin=origin)
+
+    @property
+    def origin(self) -> str:
+        """Where the documents are from, as a digest: a folder's stays when a file in it changes."""
+        return self._origin or self.digest
+
+    @cached_property
+    def index(self) -> Index:
+        """The search index on disk, which is used where it was built."""
+        return Index(self)
+
+    def search_index(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
+        """Rank passages by the index; None without one: the toolkit then searches by itself."""
+        return self.index.rank(query, k, names)
 
     def items(self) -> Iterator[tuple[str, str]]:
         """Yield the name and text of each document."""

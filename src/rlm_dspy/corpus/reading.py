@@ -19,6 +19,7 @@ from rlm_dspy.corpus import fetching
 from rlm_dspy.corpus.collecting import Collector, too_large
 from rlm_dspy.corpus.documents import Corpus, Skipped
 from rlm_dspy.corpus.gitignore import Rule, parse
+from rlm_dspy.corpus.index import origin_of
 from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import Choice, Found, printable, walk
 from rlm_dspy.errors import ConfigurationError, CorpusError
@@ -122,7 +123,7 @@ class _Reader:
         self._found.add(page.data, printable(page.name))
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
-        corpus, blank = self._found.finish()
+        corpus, blank = self._found.finish(origin_of([str(path) for path in typed]))
         if blank:
             skipped = [*corpus.skipped, *(Skipped(name, "only white space") for name in corpus.names)]
             raise CorpusError(_nothing(", ".join(map(_shown, typed))[:200], skipped))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from .corpus import Corpus, FileInfo, count_lines, label
 from .matching import Matches
-from .tools import Toolkit, bind
+from .tools import INDEXED, Toolkit, bind
 
-__all__ = ["Corpus", "FileInfo", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
+__all__ = ["INDEXED", "Corpus", "FileInfo", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
 
 _PARTS = ("corpus", "patterns", "matching", "cutting", "ranking", "tools")
 

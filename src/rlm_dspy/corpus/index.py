@@ -1,0 +1,227 @@
+"""A search index of a corpus on disk: SQLite's FTS5 tells which passages have a word, our own ranking orders them.
+
+Building takes as long as a dozen searches without an index, so it is done only when it is asked for; it is kept by
+content, and only files that changed are read again. Whatever goes wrong with it, search goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_dspy import folders
+from rlm_dspy.sandbox.toolkit import label
+from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, Term, bm25, edge, passage, stem, terms_of, words_of
+
+if TYPE_CHECKING:
+    from rlm_dspy.corpus.documents import Corpus, Document
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 4 << 30  # of all indexes together; the oldest make room
+
+_VERSION = 1
+_POSTINGS = 20_000  # passages that one search looks at before it ranks
+_ENOUGH = 200  # passages with rare words, beyond which common words are not looked at
+_RANKED = 600  # passages that one search reads in full
+_STALE = 0.3  # the share of passages of files that are gone from which an index is built anew
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # FTS5 takes such a text for one word
+_SCHEMA = """
+create table if not exists files (digest blob primary key, first integer, count integer);
+create virtual table if not exists passages using fts5(text, content='', detail=none, tokenize='unicode61');
+"""
+
+
+class Index:
+    """The index of one corpus."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the index."""
+        return folders.cache() / "indexes" / f"{self._corpus.origin[:32]}.v{_VERSION}.sqlite"
+
+    def ready(self) -> bool:
+        """Tell whether the index has all files of the corpus as they are."""
+        if not self._places and self.path.is_file():
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as db:
+                rows = db.execute("select digest, first, count from files")
+                self._places = {bytes(digest): (first, count) for digest, first, count in rows}
+        if not self._places:
+            return False
+        return {document.body.digest() for document in self._corpus.documents} <= self._places.keys()
+
+    def build(self) -> bool:
+        """Index what is not indexed yet, and tell whether the index can be used."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if self._outdated():
+                self.path.unlink()
+            with contextlib.closing(self._connect()) as db:
+                db.executescript(_SCHEMA)
+                db.execute("begin immediate")
+                self._update(db)
+                db.commit()
+            _make_room(self.path)
+        except (OSError, sqlite3.Error) as error:
+            logger.info("no search index: %s", error)
+        self._places = {}
+        return self.ready()
+
+    def rank(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
+        """Return the best passages as the toolkit's ``search`` does, or None if it has to do it itself."""
+        terms = terms_of(query)
+        if _UNSPACED.search(query) or not terms or not self.ready():
+            return None
+        try:
+            with contextlib.closing(self._connect()) as db:
+                found = [self._passages_with(db, term) for term in terms]
+        except sqlite3.Error as error:
+            logger.info("the search index failed: %s", error)
+            return None
+        total = sum(count for _, count in self._places.values())
+        weights = [
+            weight * math.log(1 + (total + 0.5) / (min(often, total) + 0.5))
+            for (_, _, weight), (often, _) in zip(terms, found, strict=True)
+        ]
+        rough = _rough([rows for _, rows in found], weights)
+        return self._ranked(rough, self._documents(names), terms, weights, k)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        db.execute("pragma synchronous = off")
+        db.execute("pragma cache_size = -64000")
+        return db
+
+    def _outdated(self) -> bool:
+        """Tell whether most of an older index is of no use any more, or it cannot be read."""
+        if not self.path.is_file():
+            return False
+        live = {document.body.digest() for document in self._corpus.documents}
+        try:
+            with contextlib.closing(self._connect()) as db:
+                rows = db.execute("select digest, count from files").fetchall()
+        except sqlite3.Error:
+            return True
+        total = sum(count for _, count in rows)
+        return bool(sum(count for digest, count in rows if bytes(digest) not in live) > _STALE * total)
+
+    def _update(self, db: sqlite3.Connection) -> None:
+        known = {bytes(digest) for (digest,) in db.execute("select digest from files")}
+        following = db.execute("select coalesce(max(first + count), 1) from files").fetchone()[0]
+        for document in self._corpus.documents:
+            digest = document.body.digest()
+            if digest in known:
+                continue
+            known.add(digest)
+            count = 0
+            for count, text in enumerate(_cut(document.text), 1):
+                db.execute("insert into passages (rowid, text) values (?, ?)", (following + count - 1, text))
+            db.execute("insert into files values (?, ?, ?)", (digest, following, count))
+            following += count
+
+    def _passages_with(self, db: sqlite3.Connection, term: Term) -> tuple[int, list[int]]:
+        """How many passages have all stems of a term, and their numbers, no more than one search can look at."""
+        match = " AND ".join(f'"{one}"*' for one in term[0])
+        found = db.execute("select rowid from passages where passages match ? limit ?", (match, _POSTINGS)).fetchall()
+        often = len(found)
+        if often == _POSTINGS:
+            often = db.execute("select count(*) from passages where passages match ?", (match,)).fetchone()[0]
+        return often, [row for (row,) in found]
+
+    def _documents(self, names: Sequence[str] | None) -> list[tuple[int, int, Document]]:
+        """The documents to be searched by their passages' numbers."""
+        wanted = None if names is None else set(names)
+        chosen = [document for document in self._corpus.documents if wanted is None or document.name in wanted]
+        placed = ((*self._places[document.body.digest()], document) for document in chosen)
+        return sorted(placed, key=lambda one: one[:2])
+
+    def _ranked(
+        self,
+        rough: dict[int, float],
+        documents: list[tuple[int, int, Document]],
+        terms: Sequence[Term],
+        weights: Sequence[float],
+        k: int,
+    ) -> list[dict[str, Any]]:
+        places = [
+            (-rough[row], document.name, row - first, document)
+            for first, count, document in documents
+            for row in _between(rough, first, count)
+        ]
+        best = sorted(places, key=lambda one: one[:3])[:_RANKED]
+        scored: list[tuple[float, str, int, Document]] = []
+        for document, spots in _by_document(best):
+            body, titles = document.text, frozenset(map(stem, words_of(document.name)))
+            for at in spots:
+                stems = list(map(stem, words_of(body[edge(body, at) : edge(body, at + 1)])))
+                score = bm25(stems, titles, terms, weights)
+                if score > 0:
+                    scored.append((-round(score, 4), document.name, at, document))
+        return [_shown(-score, at, document) for score, _, at, document in sorted(scored, key=lambda one: one[:3])[:k]]
+
+
+def _cut(body: str) -> Iterator[str]:
+    """Yield the passages of a text, names like ``maxIters`` split into their words."""
+    for at in range(len(body) // PASSAGE + 1):
+        text = body[edge(body, at) : edge(body, at + 1)]
+        yield _HUMP.sub(" ", text.encode("utf-8", "replace").decode())
+
+
+def _rough(found: Sequence[list[int]], weights: Sequence[float]) -> dict[int, float]:
+    """Add up what the rarest terms weigh in each passage."""
+    rough: dict[int, float] = {}
+    seen = 0
+    for rows, weight in sorted(zip(found, weights, strict=True), key=lambda one: len(one[0])):
+        seen += len(rows)
+        if len(rough) >= _ENOUGH and seen > _POSTINGS:
+            break
+        for row in rows:
+            rough[row] = rough.get(row, 0.0) + weight
+    return rough
+
+
+def _between(rough: dict[int, float], first: int, count: int) -> Iterator[int]:
+    if count < len(rough):
+        return (row for row in range(first, first + count) if row in rough)
+    return (row for row in rough if first <= row < first + count)
+
+
+def _by_document(best: Sequence[tuple[float, str, int, Document]]) -> Iterator[tuple[Document, list[int]]]:
+    spots: dict[str, tuple[Document, list[int]]] = {}
+    for _, name, at, document in best:
+        spots.setdefault(name, (document, []))[1].append(at)
+    return iter(spots.values())
+
+
+def _shown(score: float, at: int, document: Document) -> dict[str, Any]:
+    found = passage({document.name: document.text}, document.name, at, score)
+    place = label(document.marks, found["line"])
+    return found if place is None else {**found, "place": place}
+
+
+def _make_room(kept: Path) -> None:
+    files = sorted(kept.parent.glob("*.sqlite"), key=lambda path: path.stat().st_mtime, reverse=True)
+    size = 0
+    for path in files:
+        size += path.stat().st_size
+        if size > MOST_BYTES and path != kept:
+            path.unlink(missing_ok=True)
+
+
+def origin_of(paths: Sequence[str]) -> str:
+    """Return what an index is named after: the places that were read, so that a changed folder keeps its index."""
+    places = "\0".join(os.path.abspath(path) for path in paths)
+    return hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()
