@@ -11,6 +11,7 @@ ever holds their text.
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,7 @@ def context(given: Any, folder: Path) -> Any:
         names = (named,) if isinstance(named, str) else tuple(map(str, named))
         key = (str(folder), *names)
         if key not in _cached:
-            _cached[key] = corpus.read([folder / name for name in names])
+            _cached[key] = corpus.read([os.path.normpath(folder / name) for name in names])
         return _cached[key]
     raise CorpusError('context must be a text, {"files": [...]} or the recipe of a task, {"task": ...}')
 

@@ -32,16 +32,7 @@ _START = datetime.date(2024, 1, 1)
 def counting(draw: Draw) -> Item:
     """Count labelled lines: by label; by label and user or month; or with labels to be told from the text."""
     users = draw.names(12)
-    rows = []
-    length = 0
-    while length < draw.chars:
-        label, user = draw.rng.choices(list(LABELS), (4, 3, 2, 1))[0], draw.rng.choice(users)
-        day = _START + datetime.timedelta(days=draw.rng.randrange(366))
-        said = draw.rng.choice(LABELS[label])
-        line = f"Date: {day} || User: {user} || Text: {said}"
-        line += "" if draw.level == "hard" else f" || Label: {label}"
-        rows.append((day, user, label, line))
-        length += len(line) + 1
+    rows = _texts(draw, users)
     label, other = draw.rng.sample(list(LABELS), 2)
     user = draw.rng.choice(users)
     month = _START.replace(month=draw.rng.randrange(1, 13)).strftime("%Y-%m")
@@ -72,6 +63,20 @@ def counting(draw: Draw) -> Item:
         answer=answer,
         scorer="closeness" if isinstance(answer, int) else "exact",
     )
+
+
+def _texts(draw: Draw, users: list[str]) -> list[tuple[datetime.date, str, str, str]]:
+    """Return (day, user, label, line) of as many texts as fill the context."""
+    rows, length = [], 0
+    while length < draw.chars:
+        label, user = draw.rng.choices(list(LABELS), (4, 3, 2, 1))[0], draw.rng.choice(users)
+        day = _START + datetime.timedelta(days=draw.rng.randrange(366))
+        said = draw.rng.choice(LABELS[label])
+        line = f"Date: {day} || User: {user} || Text: {said}"
+        line += "" if draw.level == "hard" else f" || Label: {label}"
+        rows.append((day, user, label, line))
+        length += len(line) + 1
+    return rows
 
 
 def pairs(draw: Draw) -> Item:
@@ -110,20 +115,7 @@ def _post(draw: Draw, user: str, label: str) -> str:
 def logs(draw: Draw) -> Item:
     """Answer from a CSV log: a count, a sum over a filter, or the first, last or slowest line of a service."""
     services = [name.lower() for name in draw.names(6)]
-    rows = []
-    clock = datetime.datetime(2025, 3, 1)
-    length = 0
-    while length < draw.chars:
-        clock += datetime.timedelta(seconds=draw.rng.randrange(1, 40))
-        row = (
-            clock.isoformat(),
-            draw.rng.choice(services),
-            draw.rng.choices((200, 404, 500, 503), (80, 10, 6, 4))[0],
-            draw.rng.randrange(3, 2_000),
-            draw.rng.randrange(100, 99_999),
-        )
-        rows.append(row)
-        length += 45
+    rows = _requests(draw, services)
     faults = sorted({row[1:3] for row in rows if row[2] != 200}) or sorted({row[1:3] for row in rows})
     service, status = draw.rng.choice(faults)
     wanted = [row for row in rows if row[1:3] == (service, status)]
@@ -150,3 +142,22 @@ def logs(draw: Draw) -> Item:
         answer=answer,
         scorer="exact",
     )
+
+
+def _requests(draw: Draw, services: list[str]) -> list[tuple[str, str, int, int, int]]:
+    """Return (time, service, status, ms, bytes) of as many requests as fill the context."""
+    rows = []
+    clock = datetime.datetime(2025, 3, 1)
+    length = 0
+    while length < draw.chars:
+        clock += datetime.timedelta(seconds=draw.rng.randrange(1, 40))
+        row = (
+            clock.isoformat(),
+            draw.rng.choice(services),
+            draw.rng.choices((200, 404, 500, 503), (80, 10, 6, 4))[0],
+            draw.rng.randrange(3, 2_000),
+            draw.rng.randrange(100, 99_999),
+        )
+        rows.append(row)
+        length += 45
+    return rows

@@ -1,0 +1,170 @@
+"""eval, optimize and make-questions as their users have them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tuning.classroom import STUDENT, TEACHER, Classroom
+from tuning.make_class import write as write_class
+
+ROW = {"question": "Which colour has the sky?", "answer": "blue", "context": "The sky is blue.", "scorer": "f1"}
+
+
+def jsonl(path: Path, *rows: object) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Classroom]:
+    """A server with a model that can be taught and one that can teach."""
+    with Classroom() as served:
+        monkeypatch.setenv("OPENAI_API_KEY", served.key)
+        monkeypatch.setenv("OPENAI_API_BASE", f"{served.url}/v1")
+        yield served
+
+
+def test_eval_scores_all_sides_side_by_side_and_goes_on_where_it_was(run: Callable, home: Path) -> None:
+    path = jsonl(home / "d.jsonl", ROW, {**ROW, "id": "second"})
+    result = run("eval", path, "--compare", "direct,rlm", "--html", "page.html")
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[0].split() == ["direct", "rlm"]
+    assert "submitted" in result.out
+    assert "rlm − direct: " in result.out
+    assert "<svg" in (home / "page.html").read_text()
+    again = run("eval", path, "--compare", "direct,rlm", "--json", "-q")
+    told = json.loads(again.out)
+    assert [row["id"] for row in told["rows"]] == ["d-1", "second"] * 2
+    assert told["sides"]["rlm"]["questions"] == 2
+    assert "4 of 4 rows were in" in run("eval", path, "--compare", "direct,rlm").err
+    assert "were in" not in run("eval", path, "--compare", "direct,rlm", "--fresh").err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("gone.jsonl",), 6, "gone.jsonl cannot be read"),
+        (("bad.jsonl",), 6, "bad.jsonl:2: not valid JSON"),
+        (("d.jsonl", "--metric", "best"), 2, "there is no scorer 'best'; there are"),
+        (("d.jsonl", "--compare", "gpt"), 2, "there is no side 'gpt' to compare"),
+        (("d.jsonl", "--compare", ","), 2, "--compare names no side"),
+        (("d.jsonl", "--program", "gone.json"), 2, "the program gone.json cannot be read"),
+        (("d.jsonl", "--program", "d.jsonl"), 2, "is not a program of this kind"),
+    ],
+)
+def test_eval_tells_bad_input_in_one_line(
+    args: tuple[str, ...], code: int, message: str, run: Callable, home: Path
+) -> None:
+    jsonl(home / "d.jsonl", ROW)
+    jsonl(home / "bad.jsonl", ROW, "{")
+    result = run("eval", *args)
+    assert result.code == code
+    assert message in result.err
+    assert result.out == ""
+
+
+def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Classroom) -> None:
+    result = run("eval", jsonl(home / "d.jsonl", ROW), "-m", "openai/no-such-model")
+    assert result.code == 1
+    assert "1 of 1 questions failed; the first, d-1: " in result.err
+
+
+def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, home: Path, room: Classroom) -> None:
+    data = str(write_class(home / "tags.jsonl", 20, 7))
+    models = ("-m", f"openai/{STUDENT}", "--metric", "exact", "--threads", "2")
+    result = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400", "--yes")
+    assert result.code == 0, result.err
+    assert "questions: 8 to learn from, 6 to choose by, 6 to judge by (twice)" in result.err
+    assert "at most 400 calls" in result.err
+    assert "after  1.000" in result.out
+    folder = home / "tags-gepa"
+    assert {path.name for path in folder.iterdir()} >= {"program.json", "report.md", "report.json", "log.txt"}
+    report = json.loads((folder / "report.json").read_text())
+    assert report["after"]["score"] == 1 > report["before"]["score"]
+    assert report["calls"] == sum(engine.calls for engine in room.engines.values())
+    assert room.key not in "".join(path.read_text() for path in folder.glob("*.*") if path.is_file())
+    program = str(folder / "program.json")
+    tuned = run("eval", data, *models, "--limit", "4", "--program", program, "--json", "-q")
+    assert json.loads(tuned.out)["sides"]["rlm"]["score"] == 1
+    again = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400")
+    assert again.code == 2
+    assert "--resume goes on with it" in again.err
+
+
+def test_optimize_refuses_what_cannot_be_paid_and_makes_no_folder(run: Callable, home: Path) -> None:
+    data = str(write_class(home / "tags.jsonl", 20, 7))
+    result = run("optimize", data, "--max-calls", "20")
+    assert result.code == 2
+    assert "max-calls 20 is too little for gepa" in result.err
+    assert not (home / "tags-gepa").exists()
+    few = run("optimize", jsonl(home / "d.jsonl", ROW), "--max-calls", "20")
+    assert "too few for 3 parts" in few.err
+
+
+def test_optimize_refuses_a_question_in_two_parts(run: Callable, home: Path) -> None:
+    data = str(write_class(home / "tags.jsonl", 8, 7))
+    result = run("optimize", data, "--test", data, "--max-calls", "900")
+    assert result.code == 2
+    assert "and in test" in result.err
+
+
+def test_make_questions_makes_a_dataset_that_eval_takes(run: Callable, home: Path, write: Callable) -> None:
+    write("src/a.py", "LIMIT = 12\n\n\ndef first(path, depth=3):\n    return path\n\n\nclass Base:\n    pass\n")
+    write("src/b.py", "from a import Base\n\n\nclass Child(Base):\n    pass\n\n\nclass Other(Base):\n    pass\n")
+    write("notes/table.csv", "name,price\nchair,12\ntable,40\nlamp,9\n")
+    write("notes/guide.md", "# Guide\n\n## Start\n\n## Middle\n\n## The end\n")
+    result = run("make-questions", "src", "notes", "-n", "60", "--out", "made/q.jsonl")
+    assert result.code == 0, result.err
+    assert "only" in result.err
+    rows = [json.loads(line) for line in (home / "made/q.jsonl").read_text().splitlines()]
+    answers = {row["question"]: row["answer"] for row in rows}
+    assert answers["What value does src/a.py assign to LIMIT?"] == 12
+    assert answers["What is the default of the parameter depth of the function first?"] == 3
+    assert answers["Which file defines the class that Child inherits from?"] == "src/a.py"
+    assert answers["How many classes inherit directly from Base?"] == 2
+    assert answers["In notes/table.csv, what is the sum of the column price?"] == 61
+    assert answers["In notes/table.csv, what is the price of the row whose name is table?"] == "40"
+    assert answers["Which is the last heading of notes/guide.md?"] == "The end"
+    assert "not in the corpus" in answers.values()
+    assert rows[0]["context"] == {"files": ["../src", "../notes"]}
+    scored = run("eval", "made/q.jsonl", "--limit", "3", "-q")
+    assert scored.code == 0
+    refused = run("make-questions", "src", "--out", "made/q.jsonl")
+    assert refused.code == 2
+    assert "give --force" in refused.err
+    assert run("make-questions", "src", "--out", "made/q.jsonl", "--force", "-n", "2").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("gone",), 6, "gone"),
+        (("-",), 2, "stdin cannot be asked about later"),
+        (("empty.bin",), 6, "empty.bin"),
+    ],
+)
+def test_make_questions_tells_bad_input(
+    args: tuple[str, ...], code: int, message: str, run: Callable, home: Path
+) -> None:
+    (home / "empty.bin").write_bytes(b"\0\1\2")
+    result = run("make-questions", *args)
+    assert result.code == code
+    assert message in result.err
+
+
+@pytest.mark.parametrize("command", ["eval", "optimize", "make-questions"])
+def test_help_of_the_tuning_commands_imports_nothing_heavy(command: str) -> None:
+    program = (
+        "import sys; from rlm_dspy.cli import main; main(sys.argv[1:]); "
+        "print(sorted({'dspy', 'litellm', 'pydantic', 'rich'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, "--help"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == "[]\n"
