@@ -43,7 +43,7 @@ class Tape(Link):
             if end is not None:
                 end.close()
 
-    def adopt(self, pid):
+    def adopt(self, pid, serial):
         raise ProtocolError("a copy from nowhere")
 
 

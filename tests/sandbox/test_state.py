@@ -58,6 +58,14 @@ def test_a_long_row_of_crashes_loses_nothing(sandbox):
         assert sandbox.run("n").value == str(count)
 
 
+def test_a_copy_that_speaks_late_does_not_replace_a_later_one():
+    for _ in range(60):  # the copies made before and after a cell may speak in either order
+        with Sandbox() as sandbox:
+            sandbox.run("kept = 1")
+            sandbox.run(OS + "os._exit(0)")
+            assert sandbox.run("kept").value == "1"
+
+
 def test_inputs_and_tools_are_there_after_a_rollback_and_after_a_restart():
     for checkpoint in ("auto", "never"):
         with Sandbox(tools={"tool": lambda: "told"}, checkpoint=checkpoint, main="text") as sandbox:

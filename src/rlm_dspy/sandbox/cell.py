@@ -176,9 +176,9 @@ class Cell:
         """Act on one frame; return it if it is the result."""
         kind = message["t"]
         if kind == "standby" and message.get("n") == self.number:
-            self.link.adopt(pid)
-            self.saved = True
-            self.kept = message.get("after") is True
+            if self.link.adopt(pid, message.get("serial")):
+                self.saved = True
+                self.kept = message.get("after") is True
             return None
         assert self.link.active is not None
         if pid != self.link.active.pid:

@@ -105,7 +105,7 @@ class Link:
         self.generation = 0
         self.blocked = False  # whether answers pile up because the worker does not read
         self.grant = Grant()
-        self.standbys = 0
+        self.standbys = self.serial = 0  # copies that have spoken, and the latest of them
         self.standby: Process | None = None
         self.active: Process | None = None
         self._incoming: dict[int, bytearray] = {}
@@ -272,16 +272,21 @@ class Link:
         if self.active is not None:
             self.active.signal(signal.SIGINT)
 
-    def adopt(self, pid: int) -> None:
-        """Take the process that says so as the new sleeping copy."""
+    def adopt(self, pid: int, serial: object) -> bool:
+        """Take the process that says so as the new sleeping copy, unless a later one has spoken before it."""
         assert self.active is not None
         if pid == self.active.pid or (self.standby is not None and pid == self.standby.pid):
             raise ProtocolError("a second copy from the same process")
         fresh = Process(pid, self.zygote.group)
-        self.zygote.members.add(pid)
         self.standbys += 1
+        if not isinstance(serial, int) or serial <= self.serial:
+            fresh.kill(wait=False)
+            return False
+        self.zygote.members.add(pid)
+        self.serial = serial
         self._end_standby()
         self.standby = fresh
+        return True
 
     def _end_standby(self) -> None:
         if self.standby is not None:
@@ -299,7 +304,7 @@ class Link:
         self.active = standby
         try:
             self._drain()
-            self.grant, self.standbys = Grant(left=1), 0
+            self.grant, self.standbys, self.serial = Grant(left=1), 0, 0
             self.zygote.grant(standby.pid, self.grant)
             token = secrets.token_bytes(TOKEN)
             with self._writing:
@@ -319,7 +324,7 @@ class Link:
         while woken is None or self.copies_due(woken):
             speaker, message = self._next(deadline)
             if message["t"] == "standby" and speaker != pid:
-                self.adopt(speaker)
+                self.adopt(speaker, message.get("serial"))
             elif message["t"] == "resumed" and speaker == pid:
                 woken = message
             else:

@@ -319,8 +319,8 @@ class Session:
     def _wait_for_token(self, number: int) -> None:
         """Sleep until the token comes, then skip what the dead session never read."""
         self.wire.forget()
-        self.copies = 0
-        self.wire.send({"t": "standby", "n": number, "after": self.after})
+        serial, self.copies = self.copies + 1, 0
+        self.wire.send({"t": "standby", "n": number, "after": self.after, "serial": serial})
         token = os.read(self.control, TOKEN)
         if len(token) != TOKEN:
             os._exit(0)
