@@ -14,6 +14,8 @@ EXPECTED = {
     "typed_output": "1998 (line 1)",
     "composed": "14 days",
     "own_interpreter": "1931",
+    "many_questions": "Piet de Boer. (two.txt:3)\n100% answered",
+    "recursive_summary": "Bergen, Leith, Brest (3 children)",
 }
 
 

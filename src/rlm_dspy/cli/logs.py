@@ -34,7 +34,7 @@ class PlainFormatter(logging.Formatter):
         """Render the record with its extras, secrets masked."""
         line = super().format(record)
         if given := extras(record):
-            line += " " + " ".join(f"{name}={value!r}" for name, value in given.items())
+            line += " " + " ".join(f"{name}={value!r}" for name, value in self._redactor.named(given).items())
         return printable(self._redactor.text(line))
 
 
@@ -57,7 +57,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
         plain = json.loads(json.dumps(entry, default=str))
-        return json.dumps(self._redactor.value(plain))
+        return json.dumps(self._redactor.named(plain))
 
 
 def configure(verbose: int, as_json: bool, redactor: Redactor) -> None:

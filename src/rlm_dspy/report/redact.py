@@ -55,3 +55,17 @@ class Redactor:
         if isinstance(value, (list, tuple)):
             return [self.value(item) for item in value]
         return value
+
+    def named(self, value: Any) -> Any:
+        """Return a JSON-like value with everything masked that stands under the name of a secret, and each secret.
+
+        For what is logged, where a name tells more than a list of known values can; answers keep theirs.
+        """
+        if isinstance(value, Mapping):
+            return {
+                self.text(str(key)): MASK if item and is_secret_name(str(key)) else self.named(item)
+                for key, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.named(item) for item in value]
+        return self.value(value)

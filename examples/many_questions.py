@@ -1,0 +1,33 @@
+"""Many questions of one corpus: one LM, one budget, a file of answers that a kill does not hurt.
+
+    python examples/many_questions.py [MODEL]
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import rlm_dspy
+from rlm_dspy.batch import Answers, Batch, Program
+
+BOOK = {
+    "one.txt": "Chapter one.\n" + "It rained all day. " * 200 + "\nThe captain of the first ship was Anna Holm.\n",
+    "two.txt": "Chapter two.\n" + "The wind fell. " * 200 + "\nThe captain of the second ship was Piet de Boer.\n",
+}
+QUESTIONS = ["Who was the captain of the first ship?", "Who was the captain of the second ship?"]
+
+
+def main(model: str = "offline") -> str:
+    """Ask every question of the book, and tell each answer with its place."""
+    corpus = rlm_dspy.Corpus.from_texts(BOOK)
+    signature = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
+    with tempfile.TemporaryDirectory() as folder:
+        out = Answers(Path(folder) / "answers.jsonl")
+        program = Program(signature, corpus, rlm_dspy.lm(model), mode="rlm")
+        report = Batch(program, out=out, concurrency=2, max_cost=0.05).run(QUESTIONS)
+    lines = [f"{row['answer']} ({row['evidence'][0]['path']}:{row['evidence'][0]['line']})" for row in report.rows]
+    return "\n".join([*lines, f"{report.success_rate:.0%} answered"])
+
+
+if __name__ == "__main__":
+    print(main(*sys.argv[1:]))
