@@ -1,6 +1,7 @@
 """Accuracy on the generated datasets: tasks × sizes × {direct, dspy.RLM, rlm_dspy.RLM}, with any model.
 
     python benchmarks/run_accuracy.py                                # offline engine, 8K, 128K and 1M tokens
+    python benchmarks/run_accuracy.py -m solver                      # a script that knows how each task is solved
     python benchmarks/run_accuracy.py -m groq/openai/gpt-oss-20b --tokens 8000 32000 --count 6
 
 Questions of the test split, levels in turns, scored as each row says. Runs that ended without an answer are told
@@ -8,6 +9,7 @@ apart. The same command goes on where it was interrupted.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from rlm_dspy import metrics
 from rlm_dspy.report import render
 from rlm_dspy.tuning import data, sides, summary, tasks
 from rlm_dspy.tuning.evaluation import Evaluation, Row
+
+sys.path.insert(0, str(Path(__file__).parent))
+from solver import solver
 
 JOURNALS = Path.home() / ".cache/rlm-dspy/accuracy"
 
@@ -34,7 +39,7 @@ def main() -> None:
     flags.add_argument("--threads", type=int, default=2)
     flags.add_argument("--fresh", action="store_true", help="ask everything again")
     given = flags.parse_args()
-    lm = rlm_dspy.lm(given.model)
+    lm = solver() if given.model == "solver" else rlm_dspy.lm(given.model)
     journal = JOURNALS / f"{given.model.replace('/', '-')}.jsonl"
     if given.fresh:
         journal.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -168,3 +169,11 @@ def test_examples_of_ones_own_become_handles() -> None:
     assert isinstance(made[0].context, rlm_dspy.Context)
     assert made[0].question == "q"
     assert set(made[0].inputs().keys()) == {"context", "question"}
+
+
+def test_a_script_that_reads_only_the_context_comes_to_every_committed_answer() -> None:
+    solve = runpy.run_path(str(ROOT / "benchmarks/solver.py"))["solve"]
+    for path in sorted((ROOT / "datasets").glob("*/*.jsonl")):
+        for one in data.load(path):
+            found = solve(one.question, getattr(one.context, "text", one.context))
+            assert scoring.SCORERS[one.scorer](one.answer, str(found)) == 1, one.id
