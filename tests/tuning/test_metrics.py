@@ -179,10 +179,10 @@ def test_feedback_tells_what_went_wrong_in_few_words() -> None:
         "step 1 (grep(): SyntaxError",
         "step 4 (a = 1): timed out",
         "steps [3, 4] printed nothing",
-        "1 steps repeated code",
+        "1 step repeated code",
         "1 of them asked again",
         "1 of them failed (LMServerError: down)",
-        "1 were not: unverified evidence",
+        "not found 1: unverified evidence",
         "7 LM calls (3 by sub-calls), 900 tokens, unknown cost",
     ):
         assert part in text

@@ -71,10 +71,10 @@ def _ending(run: Run) -> str:
             return f"Ended: submitted at step {steps}{early}."
         case "extracted":
             return (
-                f"Ended: {run.stopped_by} stopped it after {steps} steps, and the answer was extracted: SUBMIT earlier."
+                f"Ended: {run.stopped_by} stopped it after {_count(steps, 'step')}, and the answer was extracted: SUBMIT earlier."
             )
         case _:
-            return f"Ended without an answer after {steps} steps: {line(run.error or run.stopped_by, 250)}"
+            return f"Ended without an answer after {_count(steps, 'step')}: {line(run.error or run.stopped_by, 250)}"
 
 
 def _printed(steps: Iterable[Step]) -> int:
@@ -98,7 +98,7 @@ def _habits(run: Run) -> str:
         told.append(f"steps {silent} printed nothing")
     codes = Counter(step.code.strip() for step in run.steps if step.code.strip())
     if repeated := sum(count - 1 for count in codes.values()):
-        told.append(f"{repeated} steps repeated code that had run before")
+        told.append(f"{_count(repeated, 'step')} repeated code that had run before")
     told += _sub_calls(run)
     return f"Habits: {'; '.join(told)}." if told else ""
 
@@ -108,7 +108,7 @@ def _sub_calls(run: Run) -> list[str]:
     if not calls:
         read = _printed(run.steps)
         return [f"no sub-call was made, {read:,} characters were printed and read instead"] if read > _READ else []
-    told = [f"{len(calls)} sub-calls"]
+    told = [_count(len(calls), "sub-call")]
     prompts = Counter(call.prompt for call in calls)
     if wasted := sum(count - 1 for count in prompts.values()):
         told.append(f"{wasted} of them asked again what was asked before")
@@ -121,14 +121,18 @@ def _evidence(run: Run) -> str:
     unverified = [warning for warning in run.warnings if warning.startswith("unverified evidence")]
     verified = sum(item.get("match") is not None for item in run.evidence)
     if unverified:
-        return f"Evidence: {verified} quotes were found, {len(unverified)} were not: {line(unverified[0], 250)}"
-    return f"Evidence: {verified} quotes, all found in the context." if run.evidence else ""
+        return f"Evidence: found {_count(verified, 'quote')}, not found {len(unverified)}: {line(unverified[0], 250)}"
+    return f"Evidence: {_count(verified, 'quote')}, all found in the context." if run.evidence else ""
 
 
 def _spent(run: Run) -> str:
     usage = run.usage
     cost = "unknown cost" if usage.cost is None else f"${usage.cost:.4f}"
     return (
-        f"Spent: {len(run.steps)} steps, {usage.calls} LM calls ({run.sub_calls} by sub-calls), "
+        f"Spent: {_count(len(run.steps), 'step')}, {_count(usage.calls, 'LM call')} ({run.sub_calls} by sub-calls), "
         f"{usage.total_tokens:,} tokens, {cost}, {run.seconds:.1f} s."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
