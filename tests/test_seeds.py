@@ -48,7 +48,7 @@ def test_no_row_is_open_and_only_rules_of_work_are_declined() -> None:
     for number, _, status, where in ROWS:
         assert status in {"done", "adapted", "declined"}, number
         assert status != "declined" or number in DECLINABLE
-        assert len(where) > 10, number
+        assert len(where) > 8, number
 
 
 def test_what_is_done_or_adapted_says_where_and_that_exists() -> None:
