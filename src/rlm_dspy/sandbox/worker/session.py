@@ -83,10 +83,9 @@ class Session:
             self.tools = {name: self._tool(name) for name in message["tools"]}
             self.namespace.update(self.tools)
         handed.take(message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit)
-        if self.main is not None and any(parcel["name"] == self.main for parcel in message.get("vars", [])):
+        renewed = "P" not in self.namespace or any(one["name"] == self.main for one in message.get("vars", []))
+        if self.main is not None and renewed and self.main in self.namespace:
             self.namespace["P"] = self.namespace[self.main]
-        elif self.main in self.namespace:
-            self.namespace.setdefault("P", self.namespace[self.main])
 
     def _tool(self, name: str) -> Callable[..., Any]:
         def tool(*arguments: Any, **keywords: Any) -> Any:
