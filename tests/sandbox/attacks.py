@@ -1,10 +1,11 @@
+# ruff: noqa: E501  (a payload is one line, whatever its length)
 """Hostile cells, in ten classes. They are only ever run inside the sandbox, never by the tests themselves.
 
 Each may use ``canary`` (a file's path), ``port`` (a listener), ``victim`` and ``host`` (process numbers), and the
 prelude below, which takes the C library out of the worker's own memory: no Python-level politeness is in the way.
 """
 
-PRELUDE = '''
+PRELUDE = """
 import sys, gc
 os = sys.modules["os"]
 ctypes = sys.modules["rlm_worker.confine"].ctypes
@@ -24,7 +25,7 @@ real_open = sys.modules["io"].open
 def slurp(path):
     f = os.open(path, 0)
     print(os.read(f, 4096))
-'''
+"""
 
 OBJECT_GRAPH = {
     "subclasses": "print([c for c in ().__class__.__base__.__subclasses__() if 'wrap_close' in c.__name__][0].__init__.__globals__['system']('cat '+canary))",

@@ -10,11 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from sandbox import corpus
-from sandbox.attacks import ATTACKS
 
 import rlm_dspy.sandbox
 from rlm_dspy.sandbox import cell
+from sandbox import corpus
+from sandbox.attacks import ATTACKS
 
 USERS = ["root", "nobody"] if os.geteuid() == 0 else ["myself"]
 LEFT_OUT = (

@@ -70,7 +70,7 @@ def test_program_of_thought_runs_on_the_sandbox():
         {"reasoning": "r", "generated_code": "```python\nx = 6 * 7\nSUBMIT({'answer': x})\n```"},
         {"reasoning": "r", "answer": "42"},
     )
-    with dspy.context(lm=lm), pytest.warns(DeprecationWarning):
+    with dspy.context(lm=lm), pytest.warns(DeprecationWarning, match="deprecated"):
         done = dspy.ProgramOfThought("question -> answer", interpreter_factory=Sandbox)(question="6*7?")
     assert done.answer == "42"
 
@@ -85,7 +85,7 @@ def test_code_act_runs_on_the_sandbox():
         {"generated_code": "```python\nprint(double(21))\n```", "finished": "True"},
         {"reasoning": "r", "answer": "42"},
     )
-    with dspy.context(lm=lm), pytest.warns(DeprecationWarning):
+    with dspy.context(lm=lm), pytest.warns(DeprecationWarning, match="deprecated"):
         done = dspy.CodeAct("question -> answer", tools=[double], interpreter_factory=Sandbox)(question="21*2?")
     assert done.answer == "42"
     assert "42" in str(done.trajectory)

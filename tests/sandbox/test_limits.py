@@ -76,7 +76,7 @@ def test_a_submitted_value_may_be_large_but_not_giant(sandbox):
 
 
 def test_threads_are_limited(sandbox):
-    code = "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
+    code = "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"  # noqa: E501
     assert "the limit is 64" in sandbox.run(code).exception
 
 
@@ -160,7 +160,7 @@ def test_harmless_imports_work(zygote_age, sandbox):
     )
     assert failed.value == "[]"
     used = sandbox.run(
-        "import asyncio, hashlib, csv, io, difflib, zlib, uuid, decimal, xml.etree.ElementTree as E, html, email.message\n"
+        "import asyncio, hashlib, csv, io, difflib, zlib, uuid, decimal, xml.etree.ElementTree as E, html, email.message\n"  # noqa: E501
         "import datetime, statistics, fractions, secrets, logging, urllib.parse, tomllib, lzma, bz2, gzip, pickle\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "assert hashlib.sha256(b'x').hexdigest()[:4] == '2d71'\n"

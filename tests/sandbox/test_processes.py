@@ -1,5 +1,6 @@
 """No process and no descriptor outlives its use, however the host or a worker ends."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -23,7 +24,7 @@ import psutil
 a, b = Sandbox(), Sandbox()
 a.run("x = 1")
 b.run("import threading\\ndef f():\\n while True: pass\\nthreading.Thread(target=f, daemon=True).start()")
-hanging = threading.Thread(target=lambda: b.run("while True:\\n try:\\n  while True: pass\\n except BaseException: pass"))
+hanging = threading.Thread(target=lambda: b.run("while True:\\n try:\\n  while True: pass\\n except BaseException: pass"))  # noqa: E501
 hanging.daemon = True
 hanging.start()
 time.sleep(0.2)
@@ -38,7 +39,7 @@ ENDS = {
     "by sys.exit": "sys.exit(1)",
     "by SIGTERM": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)",
     "by SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
-    "by SIGKILL while a child lives": "p = os.fork()\nif p == 0: time.sleep(3); os._exit(0)\nos.kill(os.getpid(), signal.SIGKILL)",
+    "by SIGKILL while a child lives": "p = os.fork()\nif p == 0: time.sleep(3); os._exit(0)\nos.kill(os.getpid(), signal.SIGKILL)",  # noqa: E501
 }
 
 
@@ -96,7 +97,7 @@ def test_descriptors_do_not_leak():
 
 def test_inside_only_the_private_channels_are_open(sandbox):
     seen = sandbox.run(
-        "import sys\nos = sys.modules['os']\nopen_ones = []\nfor n in range(256):\n try:\n  sys.modules['fcntl'].fcntl(n, 1); open_ones.append(n)\n"
+        "import sys\nos = sys.modules['os']\nopen_ones = []\nfor n in range(256):\n try:\n  sys.modules['fcntl'].fcntl(n, 1); open_ones.append(n)\n"  # noqa: E501
         " except OSError: pass\nopen_ones"
     )
     assert eval(seen.value)[:3] == [0, 1, 2]
@@ -139,7 +140,7 @@ def test_a_spawned_process_gets_sessions_of_its_own():
             "-c",
             "import multiprocessing as m\nfrom rlm_dspy.sandbox import Sandbox\n"
             "def f(q):\n    with Sandbox() as s: q.put(s.run('6 * 7').value)\n"
-            "if __name__ == '__main__':\n    c = m.get_context('fork'); q = c.Queue(); p = c.Process(target=f, args=(q,)); p.start()\n"
+            "if __name__ == '__main__':\n    c = m.get_context('fork'); q = c.Queue(); p = c.Process(target=f, args=(q,)); p.start()\n"  # noqa: E501
             "    print(q.get(timeout=30)); p.join()",
         ],
         capture_output=True,
@@ -237,10 +238,8 @@ def _kill(sandbox, what, delay, kills):
 
     def strike():
         time.sleep(delay)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     if delay == 0:
         strike()
