@@ -163,7 +163,8 @@ class P: x: int
 class E(enum.Enum): A = 1
 class S(str): pass
 N = collections.namedtuple('N', 'a b')
-SUBMIT(p=P(2), e=E.A, s=S('s'), n=N(1, 2), c=collections.Counter('aab'), d=collections.deque([1]), r=range(3), k={1: 2}.keys())  # noqa: E501
+SUBMIT(p=P(2), e=E.A, s=S('s'), n=N(1, 2), c=collections.Counter('aab'), d=collections.deque([1])
+    , r=range(3), k={1: 2}.keys())
 """
     final = sandbox.run(code).final
     assert final == {
