@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -93,7 +94,7 @@ class _Call:
         self.program = program
         self.values = values
         self.ledger = Ledger(program.budget)
-        self.meter = Meter()
+        self.meter = Meter(partial(self._emit, "wait"))
         self._evidence: list[dict[str, Any]] = []
         self._warnings: list[str] = []
 
@@ -159,9 +160,10 @@ class _Call:
             **facts,
         )
 
-    def _emit(self, kind: Any, text: str = "") -> None:
+    def _emit(self, kind: Any, text: str = "", seconds: float = 0.0) -> None:
         if self.program.on_event:
-            self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=self.meter.usage))
+            usage = self.meter.usage
+            self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=usage, seconds=seconds))
 
 
 def prompt_text(value: Any) -> Any:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -69,7 +70,9 @@ class Session:
         self._on_event: Callable[[Event], None] | None = watcher
         # A child's last call is reserved before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
-        self.subcalls: SubCalls = SubCalls(rlm.sub_lm or self.lm, self.ledger, self.patience, self._spent)
+        self.subcalls: SubCalls = SubCalls(
+            rlm.sub_lm or self.lm, self.ledger, self.patience, self._spent, partial(self.emit, "wait")
+        )
         self.recursion = Recursion(
             self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values)
         )
@@ -252,7 +255,7 @@ class Session:
             for model, usage in by_model.items():
                 self.by_model[model] = self.by_model.get(model, Usage()) + usage
 
-    def emit(self, kind: EventKind, text: str) -> None:
+    def emit(self, kind: EventKind, text: str, seconds: float = 0.0) -> None:
         """Tell whoever watches what just happened."""
         if self._on_event:
             self._on_event(
@@ -264,6 +267,7 @@ class Session:
                     text=text,
                     sub_calls=self.ledger.sub_calls,
                     usage=self.ledger.usage,
+                    seconds=seconds,
                 )
             )
 
@@ -319,7 +323,7 @@ class Asking:
 
     def __init__(self, session: Session, estimate: int, *, extract: bool) -> None:
         self.session = session
-        self.meter = Meter()
+        self.meter = Meter(partial(session.emit, "wait"))
         self.started = time.perf_counter()
         child = session.ledger.depth > 0
         self._extract = extract

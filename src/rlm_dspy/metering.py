@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import dspy
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy.record import Usage
 
 CHARS_PER_TOKEN = 4
+NOTICEABLE = 1.0  # seconds; shorter waits are counted, not announced
 
 
 def tokens(text: str) -> int:
@@ -18,9 +23,13 @@ def tokens(text: str) -> int:
 
 
 class Meter(BaseCallback):  # type: ignore[misc]
-    """Collects the usage of every LM call made in the context that has it among its callbacks."""
+    """Collects the usage of every LM call made in the context that has it among its callbacks.
 
-    def __init__(self) -> None:
+    ``on_wait`` is told of a provider and the seconds that a call is about to wait for it.
+    """
+
+    def __init__(self, on_wait: Callable[[str, float], None] | None = None) -> None:
+        self.on_wait = on_wait
         self.by_model: dict[str, Usage] = {}
         self._lms: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -41,9 +50,28 @@ class Meter(BaseCallback):  # type: ignore[misc]
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
         usage = _usage(entry) if entry and exception is None else Usage(calls=1, cost=0.0 if exception else None)
+        self.add(getattr(lm, "model", "unknown"), usage)
+
+    def add(self, model: str, usage: Usage) -> None:
+        """Add to what a model used."""
         with self._lock:
-            model = getattr(lm, "model", "unknown")
             self.by_model[model] = self.by_model.get(model, Usage()) + usage
+
+
+@contextmanager
+def waiting(model: str, provider: str, seconds: float, *, retry: bool) -> Iterator[None]:
+    """Tell every meter of the current context that a call waits now, and count how long it did."""
+    meters = [callback for callback in dspy.settings.callbacks if isinstance(callback, Meter)]
+    for meter in meters:
+        if meter.on_wait and seconds >= NOTICEABLE:
+            meter.on_wait(provider, seconds)
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        waited = round(time.monotonic() - started, 3)
+        for meter in meters:
+            meter.add(model, Usage(retries=int(retry), waited_seconds=waited))
 
 
 def _usage(entry: dict[str, Any]) -> Usage:

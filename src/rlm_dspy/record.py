@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 UNREAD = 1_000  # files not read that a record names
 
 Status = Literal["submitted", "extracted", "stopped"]
-EventKind = Literal["probe", "step", "code", "output", "sub_call", "final"]
+EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
 SubCallKind = Literal["plain", "typed", "recursive"]
 
 
@@ -22,13 +22,18 @@ class _Value(BaseModel):
 
 
 class Usage(_Value):
-    """Calls, tokens and US dollars; ``cost`` is None once any part of it is unknown (never 0 for unknown)."""
+    """Calls, tokens and US dollars; ``cost`` is None once any part of it is unknown (never 0 for unknown).
+
+    ``retries`` are attempts after the first; ``waited_seconds`` were spent waiting to be let in by a provider.
+    """
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     cost: float | None = 0.0
+    retries: int = 0
+    waited_seconds: float = 0.0
 
     @property
     def total_tokens(self) -> int:
@@ -43,6 +48,8 @@ class Usage(_Value):
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             cost=None if unknown else (self.cost or 0.0) + (other.cost or 0.0),
+            retries=self.retries + other.retries,
+            waited_seconds=self.waited_seconds + other.waited_seconds,
         )
 
 
@@ -78,7 +85,7 @@ class Event(_Value):
     """Something that just happened in a run, for whoever watches it.
 
     ``usage`` and ``sub_calls`` are the totals of the tree so far; ``text`` is what the kind is about: the code,
-    the output, a shortened sub-call prompt, the final status.
+    the output, a shortened sub-call prompt, the final status, the provider that a ``wait`` of ``seconds`` is for.
     """
 
     kind: EventKind
@@ -88,6 +95,7 @@ class Event(_Value):
     text: str = ""
     sub_calls: int = 0
     usage: Usage = Usage()
+    seconds: float = 0.0
 
 
 class Run(_Value):

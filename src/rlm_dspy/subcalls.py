@@ -55,6 +55,7 @@ class SubCalls:
         ledger: what calls are charged to.
         patience: how long a call that begins now may take.
         on_usage: told of each finished call.
+        on_wait: told of a provider and the seconds that a call is about to wait for it.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class SubCalls:
         ledger: Ledger,
         patience: Callable[[], waiting.Patience],
         on_usage: Callable[[Meter | None], None],
+        on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
         self._lm = lm
         self.ledger = ledger
         self._patience = patience
         self._on_usage = on_usage
+        self._on_wait = on_wait
         self._made: list[SubCall] = []
         self._notes: list[str] = []
         self._lock = threading.Lock()
@@ -184,7 +187,7 @@ class SubCalls:
         """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
         patience = self._patience()
         reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
-        meter, started = Meter(), time.perf_counter()
+        meter, started = Meter(self._on_wait), time.perf_counter()
         try:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "callbacks": [*dspy.settings.callbacks, meter]}

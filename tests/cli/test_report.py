@@ -144,7 +144,14 @@ def test_the_summary_has_the_documented_form() -> None:
         {"quote": "q", "path": "a.py", "line": 3, "verified": True},
         {"quote": "made up", "path": "a.py", "line": None, "verified": False},
     ]
-    assert summary["usage"] == {"calls": 2, "prompt_tokens": 10, "completion_tokens": 5, "cost": None}
+    assert summary["usage"] == {
+        "calls": 2,
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "cost": None,
+        "retries": 0,
+        "waited_seconds": 0.0,
+    }
     assert (summary["status"], summary["steps"], summary["seconds"], summary["run_id"]) == ("submitted", 0, 1.235, "r1")
 
 
@@ -188,3 +195,15 @@ def test_a_childs_steps_do_not_replace_those_of_the_run() -> None:
     assert line._event.step == 3
     assert line._event.sub_calls == 6
     assert line._event.usage.prompt_tokens == 5000
+
+
+def test_a_wait_counts_down_on_the_line_and_then_makes_room() -> None:
+    now = [0.0]
+    line = live.StatusLine(Console(file=io.StringIO()), clock=lambda: now[0])
+    line(EVENT)
+    line(Event(kind="wait", step=3, max_steps=20, text="Groq", seconds=12.0))
+    assert line.line().startswith("waiting 12 s for Groq · step 3/20")
+    now[0] = 7.0
+    assert line.line().startswith("waiting 5 s for Groq")
+    now[0] = 13.0
+    assert line.line().startswith("running code")

@@ -15,7 +15,7 @@ from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.offline import MODEL, offline_lm
 from rlm_dspy.lms.routes import Route
 
-_ROUTE = frozenset(Route.__dataclass_fields__) - {"model"}
+_ROUTE = frozenset(Route.__dataclass_fields__) - {"model", "retries"} | {"num_retries"}
 
 
 def lm(model: str, **options: Any) -> dspy.LM:
@@ -25,8 +25,8 @@ def lm(model: str, **options: Any) -> dspy.LM:
         model: a LiteLLM model string, such as ``ollama_chat/qwen3:8b`` or ``groq/openai/gpt-oss-20b``;
             ``offline`` is the embedded extractive engine.
         **options: of the connection (``api_base``, ``api_key``, ``headers``, ``timeout``, ``num_ctx``,
-            ``keep_alive``, ``think``, ``requests_per_minute``, ``concurrency``, ``fallback``); all others go to
-            ``dspy.LM`` (``temperature``, ``max_tokens``, ``cache``, ``num_retries``, …).
+            ``keep_alive``, ``think``, ``requests_per_minute``, ``concurrency``, ``fallback``, ``num_retries``); all
+            others go to ``dspy.LM`` (``temperature``, ``max_tokens``, ``cache``, …).
 
     Raises:
         ConfigurationError: the name or an option cannot be.
@@ -34,11 +34,14 @@ def lm(model: str, **options: Any) -> dspy.LM:
     Example:
         >>> dspy.configure(lm=lm("ollama_chat/qwen3:8b", num_ctx=16384))  # doctest: +SKIP
     """
-    if model in (OFFLINE, MODEL):
-        return offline_lm(**{name: value for name, value in options.items() if name not in _ROUTE})
-    route = Route(model, **{name: value for name, value in options.items() if name in _ROUTE})
+    ours = {name: value for name, value in options.items() if name in _ROUTE}
     rest = {name: value for name, value in options.items() if name not in _ROUTE}
-    return dspy.LM(route.model, engine=RoutedEngine(route), async_engine=AsyncRoutedEngine(route), **rest)
+    if model in (OFFLINE, MODEL):
+        return offline_lm(**rest)
+    retries = ours.pop("num_retries", Route.retries)
+    route = Route(model, retries=retries, **ours)
+    engines = {"engine": RoutedEngine(route), "async_engine": AsyncRoutedEngine(route)}
+    return dspy.LM(route.model, **engines, num_retries=0, **rest)
 
 
 __all__ = ["Choice", "choose", "lm", "offline_lm"]

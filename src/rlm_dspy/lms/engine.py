@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +15,21 @@ from dspy.clients._litellm import get_litellm
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngine
 from dspy.lm15 import Request, Response
 
+from rlm_dspy import windows
 from rlm_dspy.lms import faults, pace
 from rlm_dspy.lms.choosing import OFFLINE
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
+from rlm_dspy.lms.retries import Tries
 from rlm_dspy.lms.routes import PROVIDERS, Route
+from rlm_dspy.metering import waiting
 
 # A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
 _CHARS_PER_TOKEN = 10
+_TIER = 128_000  # tokens of a prompt from where some providers have other prices
 _SHORTEST = 8_000  # characters below which the count says too little
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
+
+_ANSWERED: set[str] = set()  # servers that this process has had an answer from
 
 
 def shortfall(sent_chars: int, reported_tokens: int | None) -> int | None:
@@ -65,18 +72,40 @@ class _Routed:
         """The tokens that the server allocates for a prompt, where this engine asks for them."""
         return self.route.window() if self.route.is_ollama else None
 
-    def _finished(self, request: Request, response: Response, waited: float) -> Response:
-        """Refuse a reply to half a prompt; add how long the call waited for its turn."""
+    def _finished(self, request: Request, response: Response) -> Response:
+        """Refuse a reply to half a prompt."""
+        self._answered()
         read = response.usage.input_tokens
         sent = shortfall(_chars(request), read)
         if sent is not None and read is not None:
             raise faults.cut_prompt(self.route, read, sent)
-        if waited <= 0:
-            return response
-        return replace(response, provider_data={**(response.provider_data or {}), "waited_seconds": round(waited, 3)})
+        return response
+
+    def _answered(self) -> None:
+        _ANSWERED.add(self.route.base or self.route.provider.name)
+
+    def _pause(self, tries: Tries, error: Exception) -> float | None:
+        """Return how long to wait before the next attempt; a server that was there may come back."""
+        if isinstance(error, lm15.TransportError) and (self.route.base or self.route.provider.name) in _ANSWERED:
+            error.final = False
+        return tries.pause(error)
+
+    def _waiting(self, seconds: float, *, retry: bool = False) -> Any:
+        """Return the context of a wait, which is counted and shown."""
+        if not seconds and not retry:
+            return nullcontext()
+        return waiting(self.route.model, self.route.provider.name, seconds, retry=retry)
+
+    def _other(self, request: Request) -> tuple[Route | None, Request]:
+        """Return the route of the fallback (None for the offline engine) and the request for it."""
+        if self.route.fallback == OFFLINE:
+            return None, replace(request, model=MODEL)
+        other = Route(str(self.route.fallback))
+        return other, replace(request, model=other.model)
 
     def _ended(self, request: Request, event: Any) -> Any:
         """Treat the end of a stream as a finished reply."""
+        self._answered()
         if event.type != "end":
             return event
         read = event.usage.input_tokens if event.usage else None
@@ -139,27 +168,57 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
     def complete(self, request: Request) -> Response:
         """Perform one request; where that fails for good reason, the fallback's."""
         try:
-            return self._complete(request)
+            return self._retried(request)
         except _FALL_BACK:
             if self.route.fallback is None:
                 raise
-            if self.route.fallback == OFFLINE:
-                return OfflineEngine().complete(replace(request, model=MODEL))
-            other = Route(self.route.fallback)
-            return RoutedEngine(other).complete(replace(request, model=other.model))
+        other, request = self._other(request)
+        engine = RoutedEngine(other) if other else OfflineEngine()
+        return engine.complete(request)
 
-    def _complete(self, request: Request) -> Response:
+    def _retried(self, request: Request) -> Response:
+        tries = Tries(self.route.retries)
+        while True:
+            try:
+                return self._once(request)
+            except lm15.LM15Error as error:
+                pause = self._pause(tries, error)
+                if pause is None:
+                    raise
+            with self._waiting(pause, retry=True):
+                time.sleep(pause)
+
+    def _once(self, request: Request) -> Response:
         request = self._prepared(request)
-        waited = self._wait()
-        time.sleep(waited)
+        pause = self._wait()
+        with self._waiting(pause):
+            time.sleep(pause)
         with self._slot(), _Translated(self.route):
             response = super().complete(request)
-        return self._finished(request, response, waited)
+        return self._finished(request, response)
 
     def stream(self, request: Request) -> Iterator[Any]:
-        """Perform one request as a stream of events."""
+        """Perform one request as a stream of events; once the first has arrived, it is not tried again."""
+        tries = Tries(self.route.retries)
+        while True:
+            begun = False
+            try:
+                for event in self._streamed(request):
+                    begun = True
+                    yield event
+                return
+            except lm15.LM15Error as error:
+                pause = None if begun else self._pause(tries, error)
+                if pause is None:
+                    raise
+            with self._waiting(pause, retry=True):
+                time.sleep(pause)
+
+    def _streamed(self, request: Request) -> Iterator[Any]:
         request = self._prepared(request)
-        time.sleep(self._wait())
+        pause = self._wait()
+        with self._waiting(pause):
+            time.sleep(pause)
         with self._slot(), _Translated(self.route):
             for event in super().stream(request):
                 yield self._ended(request, event)
@@ -173,7 +232,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
 
 
 class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
-    """The same for async callers; the event loop is never blocked."""
+    """The same for async callers; the event loop is never blocked, and cancelling ends any wait."""
 
     complete_legacy = None
 
@@ -184,30 +243,60 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def complete(self, request: Request) -> Response:
         """Perform one request; where that fails for good reason, the fallback's."""
         try:
-            return await self._complete(request)
+            return await self._retried(request)
         except _FALL_BACK:
             if self.route.fallback is None:
                 raise
-            if self.route.fallback == OFFLINE:
-                return await AsyncOfflineEngine().complete(replace(request, model=MODEL))
-            other = Route(self.route.fallback)
-            return await AsyncRoutedEngine(other).complete(replace(request, model=other.model))
+        other, request = self._other(request)
+        engine = AsyncRoutedEngine(other) if other else AsyncOfflineEngine()
+        return await engine.complete(request)
 
-    async def _complete(self, request: Request) -> Response:
+    async def _retried(self, request: Request) -> Response:
+        tries = Tries(self.route.retries)
+        while True:
+            try:
+                return await self._once(request)
+            except lm15.LM15Error as error:
+                pause = self._pause(tries, error)
+                if pause is None:
+                    raise
+            with self._waiting(pause, retry=True):
+                await asyncio.sleep(pause)
+
+    async def _once(self, request: Request) -> Response:
         request = self._prepared(request)
         await asyncio.to_thread(self._warm)
-        waited = self._wait()
-        await asyncio.sleep(waited)
+        pause = self._wait()
+        with self._waiting(pause):
+            await asyncio.sleep(pause)
         async with _held(self._slot()):
             with _Translated(self.route):
                 response = await super().complete(request)
-        return self._finished(request, response, waited)
+        return self._finished(request, response)
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Perform one request as a stream of events."""
+        """Perform one request as a stream of events; once the first has arrived, it is not tried again."""
+        tries = Tries(self.route.retries)
+        while True:
+            begun = False
+            try:
+                async for event in self._streamed(request):
+                    begun = True
+                    yield event
+                return
+            except lm15.LM15Error as error:
+                pause = None if begun else self._pause(tries, error)
+                if pause is None:
+                    raise
+            with self._waiting(pause, retry=True):
+                await asyncio.sleep(pause)
+
+    async def _streamed(self, request: Request) -> AsyncIterator[Any]:
         request = self._prepared(request)
         await asyncio.to_thread(self._warm)
-        await asyncio.sleep(self._wait())
+        pause = self._wait()
+        with self._waiting(pause):
+            await asyncio.sleep(pause)
         async with _held(self._slot()):
             with _Translated(self.route):
                 async for event in super().stream(request):
@@ -243,23 +332,19 @@ class _held:
 
 
 def cost(model: str, response: Any) -> float | None:
-    """Return what a reply cost in US dollars by LiteLLM's table; 0.0 on this machine, None if unknown."""
+    """Return what a reply cost in US dollars by the packaged table; 0.0 on this machine, None if unknown."""
     if model.startswith(("ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")):
         return 0.0
-    used = response.usage
-    if used.input_tokens is None or used.output_tokens is None:
+    used, rates = response.usage, windows.metadata(model)
+    price, written = rates.get("input_cost_per_token"), rates.get("output_cost_per_token")
+    if None in (price, written, used.input_tokens, used.output_tokens):
         return None
-    litellm = get_litellm(feature="rlm_dspy.lm")
-    try:
-        sums = litellm.cost_per_token(
-            model=model,
-            prompt_tokens=used.input_tokens,
-            completion_tokens=used.output_tokens,
-            cache_read_input_tokens=used.cache_read_tokens or 0,
-        )
-    except Exception:  # LiteLLM raises a bare Exception for a model that it has no price of
-        return None
-    return float(sum(sums)) or None
+    if used.input_tokens > _TIER and any("_above_" in name for name in rates):
+        return None  # long prompts have rates of their own
+    cached = min(used.cache_read_tokens or 0, used.input_tokens)
+    fresh = used.input_tokens - cached
+    total = fresh * price + cached * rates.get("cache_read_input_token_cost", price) + used.output_tokens * written
+    return float(total) or None
 
 
 def _chars(request: Request) -> int:

@@ -16,15 +16,14 @@ from dspy import lm15
 from dspy.clients._http import retry_after_seconds
 
 from rlm_dspy.lms import ollama
+from rlm_dspy.lms.retries import LONGEST_WAIT
 from rlm_dspy.lms.routes import PROVIDERS, Route
-
-LONGEST_WAIT = 60.0
-_SOON = 0.25  # a server that refuses connections seldom comes back within a run: ask again at once, then stop
 
 _CONTEXT = re.compile(
     r"context[ _](?:length|window|size)|maximum context|prompt is too long|input length exceeds|reduce the length", re.I
 )
 _TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day).*requested (\d+)", re.I | re.S)
+_MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
 _REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
 
 
@@ -40,11 +39,11 @@ def translate(error: Exception, route: Route) -> Exception:
     if reply is not None and "LocalProtocolError" not in names:
         return _answered(route, reply.status_code, _text(reply, error), _wait(reply.headers, error))
     if names & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}:
-        return _error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route), retry_after=_SOON)
+        return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
     if "Timeout" in names or any(isinstance(cause, TimeoutError) for cause in causes):
-        return _error(
-            lm15.TimeoutError, route, f"did not answer within {route.timeout:g} s", "Raise timeout= or try later."
-        )
+        late = f"did not answer within {route.timeout:g} s"
+        found = _error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
+        return final(found) if route.provider.local else found  # this machine is no faster the second time
     if names & {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}:
         return _error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
     if "LocalProtocolError" in names:
@@ -52,6 +51,12 @@ def translate(error: Exception, route: Route) -> Exception:
     if names & {"JSONDecodeError", "AttributeError", "KeyError", "ValidationError", "APIResponseValidationError"}:
         return invalid_reply(route, "is not a chat completion in JSON")
     return _said(route, error)
+
+
+def final(error: Exception) -> Exception:
+    """Mark an error whose class may pass by itself, but which will not."""
+    error.final = True  # type: ignore[attr-defined]
+    return error
 
 
 def missing_key(route: Route) -> Exception:
@@ -101,10 +106,17 @@ def _answered(route: Route, status: int, text: str, wait: float | None) -> Excep
         return _error(lm15.BillingError, route, f"wants payment ({shown})", "Check your plan.", status)
     if status == 429:
         return _limited(route, shown, wait)
+    if _MEMORY.search(text):
+        mend = "Use a smaller model or a smaller num_ctx=."
+        return _error(lm15.InvalidRequestError, route, f"lacks the memory for this model ({shown})", mend, status)
     if status in (408, 504):
-        return _error(lm15.TimeoutError, route, f"timed out ({shown})", "Try later.", status, wait)
+        return _passing(lm15.TimeoutError, route, f"timed out ({shown})", status, wait)
     if status >= 498:
-        return _error(lm15.ServerError, route, f"failed ({shown})", "Try later.", status, _bounded(wait))
+        return _passing(lm15.ServerError, route, f"failed ({shown})", status, wait)
+    return _invalid(route, status, text, shown)
+
+
+def _invalid(route: Route, status: int, text: str, shown: str) -> Exception:
     if _REFUSED.search(text):
         return _error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
     if "json_validate_failed" in text:
@@ -116,9 +128,14 @@ def _answered(route: Route, status: int, text: str, wait: float | None) -> Excep
     return _error(lm15.InvalidRequestError, route, f"refused the request ({shown})", "Check the options.", status)
 
 
+def _passing(kind: Callable[..., Any], route: Route, what: str, status: int, wait: float | None) -> Exception:
+    if wait is not None and wait > LONGEST_WAIT:
+        return final(_error(kind, route, what, f"Try again in {_duration(wait)}.", status, wait))
+    return _error(kind, route, what, "Try later.", status, wait)
+
+
 def _limited(route: Route, shown: str, wait: float | None) -> Exception:
     if wait is not None and wait > LONGEST_WAIT:
-        # DSPy would obey any wait, however long; a run should end and say so instead.
         return _error(
             lm15.BillingError, route, f"is out of quota for {_duration(wait)} ({shown})", "Try then.", 429, wait
         )
@@ -204,10 +221,6 @@ def _wait(headers: Any, error: Exception) -> float | None:
     value = headers.get("retry-after") or kept.get("retry-after")
     seconds: float | None = retry_after_seconds(value)
     return seconds
-
-
-def _bounded(wait: float | None) -> float | None:
-    return None if wait is None else min(wait, LONGEST_WAIT)
 
 
 def _at(route: Route) -> str:

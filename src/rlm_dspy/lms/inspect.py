@@ -78,7 +78,7 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
 
 def probe_provider(model: str, **options: Any) -> tuple[Check, ...]:
     """Diagnose a model: key, server, name, window (proved by a long prompt on Ollama), and a short round trip."""
-    route = Route(model, **options)
+    route = Route(model, retries=0, **options)
     checks = [*_key(route), *_server(route)]
     if any(check.status == "failure" for check in checks):
         return tuple(checks)

@@ -64,6 +64,7 @@ class Route:
     requests_per_minute: int | None = None
     concurrency: int | None = None
     fallback: str | None = None
+    retries: int = 3
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\S+", self.model):
@@ -74,6 +75,8 @@ class Route:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
                 raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise ConfigurationError(f"num_retries must be 0 or more, not {self.retries!r}.")
 
     @property
     def provider(self) -> Provider:

@@ -31,6 +31,8 @@ def summary(run: Run, outputs: Mapping[str, Any], *, mode: str) -> dict[str, Any
             "prompt_tokens": run.usage.prompt_tokens,
             "completion_tokens": run.usage.completion_tokens,
             "cost": run.usage.cost,
+            "retries": run.usage.retries,
+            "waited_seconds": round(run.usage.waited_seconds, 3),
         },
         "steps": len(run.steps),
         "sub_calls": run.sub_calls,

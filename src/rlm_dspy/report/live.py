@@ -25,11 +25,11 @@ _DOING = {
 }
 
 
-def status_line(event: Event | None, seconds: float) -> str:
-    """Return the line for the latest event (None before the first)."""
+def status_line(event: Event | None, seconds: float, waiting: str = "") -> str:
+    """Return the line for the latest event (None before the first), or for what is waited for meanwhile."""
     if event is None:
-        return f"starting · {seconds:.0f} s"
-    parts = [_DOING.get(event.kind, event.kind)]
+        return f"{waiting or 'starting'} · {seconds:.0f} s"
+    parts = [waiting or _DOING.get(event.kind, event.kind)]
     if event.max_steps > 1:
         parts.append(f"step {min(event.step, event.max_steps)}/{event.max_steps}")
     parts.append(counted(event.sub_calls, "sub-call"))
@@ -50,11 +50,15 @@ class StatusLine:
         self._clock = clock
         self._started = clock()
         self._event: Event | None = None
+        self._waiting = ("", 0.0)
         self._spinner = Spinner("dots")
         self._live: Live | None = None
 
     def __call__(self, event: Event) -> None:
         """Take note of an event; a child's own steps do not replace those of the run that was asked for."""
+        if event.kind == "wait":
+            self._waiting = (event.text, self._clock() + event.seconds)
+            return
         if event.depth and self._event is not None:
             event = self._event.model_copy(update={"usage": event.usage, "sub_calls": event.sub_calls})
         self._event = event
@@ -76,7 +80,14 @@ class StatusLine:
             self._live.stop()
             self._live = None
 
+    def line(self) -> str:
+        """Return the line as it is now; a wait counts down in it."""
+        now = self._clock()
+        provider, until = self._waiting
+        waiting = f"waiting {until - now:.0f} s for {provider}" if until > now else ""
+        return status_line(self._event, now - self._started, waiting)
+
     def _render(self) -> Spinner:
-        text = Text(status_line(self._event, self._clock() - self._started), no_wrap=True, overflow="ellipsis")
+        text = Text(self.line(), no_wrap=True, overflow="ellipsis")
         self._spinner.update(text=text)
         return self._spinner
