@@ -187,7 +187,7 @@ def test_ls_json_is_one_object(run: Callable, write: Callable) -> None:
     write("b.log", "three\n")
     listing = json.loads(run("ls", "--json", "--include", "*.txt").out)
     assert [row["path"] for row in listing["files"]] == ["a.txt"]
-    assert listing["files"][0] == {"path": "a.txt", "kind": "text", "size": 8, "lines": 2, "tokens": 2}
+    assert listing["files"][0] == {"path": "a.txt", "kind": "text", "size": 8, "lines": 2, "tokens": 2, "note": ""}
     assert listing["totals"]["files"] == 1
 
 

@@ -141,8 +141,8 @@ def test_the_summary_has_the_documented_form() -> None:
     summary = journal.summary(run_of(evidence=evidence, usage=usage, seconds=1.23456), {"answer": "A"}, mode="rlm")
     assert summary["answer"] == "A"
     assert summary["evidence"] == [
-        {"quote": "q", "path": "a.py", "line": 3, "verified": True},
-        {"quote": "made up", "path": "a.py", "line": None, "verified": False},
+        {"quote": "q", "path": "a.py", "line": 3, "place": None, "match": "exact", "verified": True},
+        {"quote": "made up", "path": "a.py", "line": None, "place": None, "match": None, "verified": False},
     ]
     assert summary["usage"] == {
         "calls": 2,
@@ -163,6 +163,7 @@ def test_the_answer_of_other_outputs_is_the_only_one_or_all_of_them() -> None:
 
 def test_a_place_is_told_as_far_as_it_is_known() -> None:
     assert journal.where({"path": "a.py", "line": 3}) == "a.py:3"
+    assert journal.where({"path": "a.pdf", "line": 3, "place": "page 2"}) == "a.pdf:page 2"
     assert journal.where({"path": "a.py", "line": None}) == "a.py"
     assert journal.where({"path": None, "line": 3}) == "line 3"
     assert journal.where({"path": None, "line": None}) == "somewhere in the text"

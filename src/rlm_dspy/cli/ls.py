@@ -42,7 +42,8 @@ def _listing(corpus: Corpus) -> dict[str, Any]:
             "kind": document.kind,
             "size": document.size,
             "lines": document.lines,
-            "tokens": tokens(len(document.text)),
+            "tokens": tokens(document.chars),
+            "note": document.note,
         }
         for document in corpus.documents
     ]
@@ -69,6 +70,9 @@ def _print(corpus: Corpus, terminal: Terminal) -> None:
         figures = [f"{row[name]:,}" for name in ("size", "lines", "tokens")]
         rows.append([row["kind"], *figures, row["path"]])
     terminal.answer("\n".join(render.table(rows, right=frozenset({1, 2, 3}))))
+    noted = [[f"noted: {row['path']}", row["note"]] for row in listing["files"] if row["note"]]
+    if noted:
+        terminal.answer("\n" + "\n".join(render.table(noted)))
     if listing["skipped"]:
         skipped = [[f"skipped: {item['path']}", item["reason"]] for item in listing["skipped"]]
         terminal.answer("\n" + "\n".join(render.table(skipped)))
