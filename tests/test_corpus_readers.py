@@ -255,3 +255,46 @@ def test_the_cache_folder_follows_the_platform(monkeypatch):
 
 def test_converted_values_are_plain():
     assert Converted("a").marks == ()
+
+
+# The program that converts, run here
+
+
+def test_each_office_kind_is_converted_by_the_program():
+    made = {kind: office.answer(kind, data) for kind, data in (
+        ("docx", documents.word()), ("pptx", documents.slides()), ("xlsx", documents.sheet()),
+    )}  # fmt: skip
+    assert made["docx"]["text"].startswith("# Terms\n")
+    assert made["pptx"]["marks"] == [(1, "slide 1", False), (2, "slide 2", False)]
+    assert made["xlsx"]["marks"] == [(2, "sheet Sales row", True)]
+    assert office.answer("xlsx", b"no archive")["error"].startswith("broken: BadZipFile")
+    assert office.answer("pdf", documents.pdf(["x"], password="p")) == {"error": "an encrypted PDF"}
+
+
+def test_the_program_answers_until_its_input_ends(monkeypatch):
+    import io
+
+    data = documents.pdf(["one page"])
+    request = json.dumps({"kind": "pdf", "size": len(data)}).encode() + b"\n" + data
+    asked, told = io.TextIOWrapper(io.BytesIO(request * 2)), io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stdin", asked)
+    monkeypatch.setattr(sys, "stdout", told)
+    monkeypatch.setattr("resource.setrlimit", lambda *limits: None)
+    office.main()
+    lines = told.buffer.getvalue().split(b"\n")
+    assert json.loads(lines[1][: int(lines[0])])["text"] == "one page\n"
+
+
+def test_html_that_is_very_long_keeps_its_markup(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlm_dspy.corpus.readers.markup._LONGEST", 10)
+    assert corpus_of(tmp_path, "a.html", "<p>text text text</p>")["a.html"] == "<p>text text text</p>"
+
+
+@pytest.mark.parametrize("ending", ["bz2", "xz"])
+def test_other_compressions_are_read_too(tmp_path, ending):
+    import bz2
+    import lzma
+
+    data = {"bz2": bz2, "xz": lzma}[ending].compress(b"inside\n")
+    assert corpus_of(tmp_path, f"a.txt.{ending}", data)[f"a.txt.{ending}/a.txt"] == "inside\n"
+    assert reason(corpus_of(tmp_path, f"b.txt.{ending}", data[:-9]), f"b.txt.{ending}").startswith("broken")
