@@ -19,6 +19,7 @@ from rlm_dspy import prompts
 
 KEPT = 2_000  # characters of a text that a trace, a demo or a saved program keeps, head and tail
 KEPT_OF_TURN = 800  # the same for each text of a past turn
+KEPT_OF_LABEL = 300  # longer fields of a labelled example are left out
 TURNS = 6  # past turns that are kept: the first and the newest
 SHAPE = ("observation", "reasoning", "code")
 WORKED = "(a worked example of another task: none of its variables exist here)\n"
@@ -52,7 +53,8 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         signature = inputs.get("signature") or self.signature
         demos: list[Any] = []
         labelled: list[str] = []
-        for demo in inputs["demos"] if "demos" in inputs else self.demos:
+        given: Any = inputs.get("demos", self.demos)
+        for demo in given:
             if set(signature.input_fields) & set(demo.keys()) and set(signature.output_fields) & set(demo.keys()):
                 demos.append(demo)
             elif line := label(demo, self.task_fields):
@@ -115,14 +117,17 @@ def worked(demo: Any) -> list[dict[str, Any]]:
 
 
 def label(demo: Any, fields: Iterable[str]) -> str:
-    """Return a labelled example as a line; inputs that are long or have no short form are left out."""
+    """Return a labelled example as a line; fields that are long or have no short form are left out."""
     shown = {name: demo[name] for name in fields if name in demo and _is_short(demo[name])}
-    parts = [f"{name}: {value if isinstance(value, str) else _json(value)}" for name, value in shown.items()]
+    parts = [
+        f"{name}: {' '.join(value.split()) if isinstance(value, str) else _json(value)}"
+        for name, value in shown.items()
+    ]
     return "- " + "; ".join(parts) if parts else ""
 
 
 def _is_short(value: Any) -> bool:
-    return not hasattr(value, "toDict") and not hasattr(value, "sandbox_index") and len(_json(value)) <= KEPT
+    return not hasattr(value, "toDict") and not hasattr(value, "sandbox_index") and len(_json(value)) <= KEPT_OF_LABEL
 
 
 def portable(demo: Any, fields: Iterable[str]) -> dict[str, Any]:

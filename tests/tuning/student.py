@@ -92,7 +92,7 @@ class Student(Engine):
         question = re.findall(r"Which tag does (\w+) have", users[own])[-1]
         if own == len(users) - 1:
             return act(f"hits = [hit['text'] for hit in grep(r'{question} has tag .*')]\nprint(hits)")
-        guess = random.Random(f"{question}/{len(system)}/{sample}")
+        guess = random.Random(f"{question}/{sample}")
         newest, alone = skill(system, turns[: 2 * own])
         newest = guess.random() < 0.5 if newest is None else newest
         alone = guess.random() < 0.5 if alone is None else alone

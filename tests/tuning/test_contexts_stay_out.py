@@ -156,6 +156,16 @@ def test_labelled_examples_are_shown_as_lines_without_their_contexts() -> None:
     assert MARK not in system
 
 
+def test_a_labelled_example_with_a_short_context_is_shown_without_it() -> None:
+    lm, script = scripted(action("SUBMIT(answer='x')"))
+    rlm = dspy.LabeledFewShot(k=2).compile(rlm_dspy.RLM(SIGNATURE), trainset=examples(3, 1))
+    with dspy.context(lm=lm):
+        rlm(context="abc", question="q")
+    lines = [line for line in texts(script.requests[0])[0].splitlines() if "; answer: QX" in line]
+    assert len(lines) == 2
+    assert all(line.strip().startswith("- question: Which tag") and len(line) < 100 for line in lines)
+
+
 def test_a_trace_keeps_a_long_run_short() -> None:
     turn = {"observation": "o" * 9_000, "reasoning": "r" * 9_000, "code": "c" * 9_000}
     kept = compact({"history": dspy.History(messages=[turn] * 20), "observation": "o" * 90_000, "n": 3})

@@ -70,9 +70,8 @@ def _ending(run: Run) -> str:
             early = " without looking at anything first" if steps == 1 and not _printed(run.steps) else ""
             return f"Ended: submitted at step {steps}{early}."
         case "extracted":
-            return (
-                f"Ended: {run.stopped_by} stopped it after {_count(steps, 'step')}, and the answer was extracted: SUBMIT earlier."
-            )
+            limit = f"{run.stopped_by} stopped it after {_count(steps, 'step')}"
+            return f"Ended: {limit}, and the answer was extracted: SUBMIT earlier."
         case _:
             return f"Ended without an answer after {_count(steps, 'step')}: {line(run.error or run.stopped_by, 250)}"
 
