@@ -15,6 +15,7 @@ from rlm_dspy.cli.terminal import Terminal
 @paths_argument
 @click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
 @click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
+@click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
 @click.option("--mode", type=click.Choice(["auto", "rlm", "direct"]), help="As for ask (default: auto).")
 @click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
 @click.option("--max-calls", type=int, metavar="N", help="Sub-model calls of a question at most (default: 50).")
@@ -45,7 +46,7 @@ def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:
     if "-" in paths:
         raise click.UsageError("PATH '-': questions are read from stdin, so files cannot be.")
     check_unicode(options["model"] or "", "--model")
-    flags = {name: options.pop(name) for name in SETTINGS}
+    flags = {name: options.pop(name, None) for name in SETTINGS}
     as_json = options.pop("as_json")
 
     from rlm_dspy.cli.chatting import Chat

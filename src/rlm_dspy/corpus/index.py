@@ -170,7 +170,7 @@ class Index:
                 score = bm25(stems, titles, terms, weights)
                 if score > 0:
                     scored.append((-round(score, 4), document.name, at, document))
-        return [_shown(-score, at, document) for score, _, at, document in sorted(scored, key=lambda one: one[:3])[:k]]
+        return _shown(sorted(scored, key=lambda one: one[:3])[:k])
 
 
 def _cut(body: str) -> Iterator[str]:
@@ -206,10 +206,17 @@ def _by_document(best: Sequence[tuple[float, str, int, Document]]) -> Iterator[t
     return iter(spots.values())
 
 
-def _shown(score: float, at: int, document: Document) -> dict[str, Any]:
-    found = passage({document.name: document.text}, document.name, at, score)
-    place = label(document.marks, found["line"])
-    return found if place is None else {**found, "place": place}
+def _shown(best: Sequence[tuple[float, str, int, Document]]) -> list[dict[str, Any]]:
+    """Render the best passages in their order, reading each document once."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    scores = {(name, at): -score for score, name, at, _ in best}
+    for document, spots in _by_document(best):
+        texts = {document.name: document.text}
+        for at in spots:
+            one = passage(texts, document.name, at, scores[document.name, at])
+            place = label(document.marks, one["line"])
+            found[document.name, at] = one if place is None else {**one, "place": place}
+    return [found[name, at] for _, name, at, _ in best]
 
 
 def _make_room(kept: Path) -> None:
