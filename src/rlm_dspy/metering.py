@@ -50,7 +50,9 @@ class Meter(BaseCallback):  # type: ignore[misc]
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
         usage = _usage(entry) if entry and exception is None else Usage(calls=1, cost=0.0 if exception else None)
-        self.add(getattr(lm, "model", "unknown"), usage)
+        data = getattr(entry["response"], "provider_data", None) if entry else None
+        answered_by = data.get("answered_by") if isinstance(data, dict) else None
+        self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
 
     def add(self, model: str, usage: Usage) -> None:
         """Add to what a model used."""

@@ -51,11 +51,29 @@ def test_a_good_ollama_is_ok_throughout() -> None:
     assert "allocated 32,768" in found[-1][1]
 
 
-def test_a_small_window_is_a_warning() -> None:
-    with OllamaServer(models={"tiny": {"window": 2048}}) as server:
+@pytest.mark.parametrize(("window", "status"), [(2048, "failure"), (4096, "warning")])
+def test_a_window_too_small_for_a_run_is_told(window: int, status: str) -> None:
+    with OllamaServer(models={"tiny": {"window": window}}) as server:
         found = statuses("ollama_chat/tiny", api_base=server.url)
-    assert found[-1][0] == "warning"
-    assert "only 2,048" in found[-1][1]
+    assert found[-1][0] == status
+    assert f"{window:,} tokens" in found[-1][1]
+    assert "RLM_DSPY_NUM_CTX" in found[-1][1]
+
+
+def test_a_server_that_cuts_although_it_is_told_not_to_is_found() -> None:
+    cut = {"model": "qwen3:8b", "message": {"role": "assistant", "content": "ok"}, "done": True, "eval_count": 1}
+    short, long = Fault(200, cut | {"prompt_eval_count": 6}), Fault(200, cut | {"prompt_eval_count": 2048})
+    with OllamaServer(Fault(200, {"model_info": {}}), short, long) as server:
+        found = statuses("ollama_chat/qwen3:8b", api_base=server.url, num_ctx=16384)
+    assert found[-1][0] == "failure"
+    assert "server" in found[-1][1]
+    assert "2,048" in found[-1][1]
+
+
+def test_the_slots_that_the_server_has_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_NUM_PARALLEL", "4")
+    with OllamaServer(parallel=4) as server:
+        assert any("4 parallel slots" in said for _, said in statuses("ollama_chat/qwen3:8b", api_base=server.url))
 
 
 def test_a_model_that_is_not_there_is_a_failure_with_the_mend() -> None:

@@ -13,10 +13,12 @@ from rlm_dspy.cli.ask import ask
 from rlm_dspy.cli.batch import batch
 from rlm_dspy.cli.chat import chat
 from rlm_dspy.cli.config import config
+from rlm_dspy.cli.doctor import doctor
 from rlm_dspy.cli.eval import evaluate
 from rlm_dspy.cli.interrupts import leave
 from rlm_dspy.cli.ls import ls
 from rlm_dspy.cli.make_questions import make_questions
+from rlm_dspy.cli.models_command import models
 from rlm_dspy.cli.optimize import optimize
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
@@ -39,7 +41,7 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, batch, chat, ls, config, evaluate, runs, trace, make_questions, optimize):
+for _command in (ask, batch, chat, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize):
     app.add_command(_command)
 
 

@@ -10,7 +10,8 @@ import click
 from rlm_dspy.cli.options import check_unicode, choosing, paths_argument
 from rlm_dspy.cli.terminal import Terminal
 
-SETTINGS = ("model", "sub_model", "mode", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
+LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
+SETTINGS = ("model", "sub_model", "fallback", "mode", *LIMITS)
 
 
 @click.command(short_help="Answer a question from files, with evidence.")
@@ -18,6 +19,7 @@ SETTINGS = ("model", "sub_model", "mode", "max_iters", "max_calls", "max_tokens"
 @paths_argument
 @click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
 @click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
+@click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
 @click.option(
     "--mode",
     type=click.Choice(["auto", "rlm", "direct"]),

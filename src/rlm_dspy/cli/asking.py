@@ -188,6 +188,8 @@ class Asking:
             if rows:
                 lines = [render.evidence_line(journal.where(row), row["quote"]) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))
+        if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
+            terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} did.")
         for warning in run.warnings:
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":

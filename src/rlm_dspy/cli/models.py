@@ -40,8 +40,10 @@ def choose(values: Settings) -> Chosen:
     """
     choice = lms.choose(values.model, os.environ)
     notice = f"No language model: {OFFLINE.format(reason=choice.reason)}" if choice.offline else ""
-    sub_lm = lms.lm(values.sub_model) if values.sub_model else None
-    return Chosen(lm=lms.lm(choice.model), sub_lm=sub_lm, notice=notice)
+    options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx}
+    options = {name: value for name, value in options.items() if value is not None}
+    sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
+    return Chosen(lm=lms.lm(choice.model, **options), sub_lm=sub_lm, notice=notice)
 
 
 OFFLINE = (

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
 
     model: str | None = Field(default=None, min_length=1)
     sub_model: str | None = Field(default=None, min_length=1)
+    fallback: str | None = Field(default=None, min_length=1)
     mode: Literal["auto", "rlm", "direct"] = "auto"
     max_iters: int = Field(default=20, ge=1)
     max_calls: int = Field(default=50, ge=0)
@@ -52,6 +53,7 @@ class Settings(BaseSettings):
     max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     direct_tokens: int = Field(default=16_000, ge=0)
+    num_ctx: int | None = Field(default=None, ge=1)
     home: Path = Field(default_factory=default_home)
     groq_api_key: SecretStr | None = _provider("groq_api_key")
     openai_api_key: SecretStr | None = _provider("openai_api_key")

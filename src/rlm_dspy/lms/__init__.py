@@ -38,6 +38,8 @@ def lm(model: str, **options: Any) -> dspy.LM:
     rest = {name: value for name, value in options.items() if name not in _ROUTE}
     if model in (OFFLINE, MODEL):
         return offline_lm(**rest)
+    if ours.get("fallback"):
+        rest.setdefault("cache", False)  # DSPy would keep the fallback's reply as this model's
     retries = ours.pop("num_retries", Route.retries)
     route = Route(model, retries=retries, **ours)
     engines = {"engine": RoutedEngine(route), "async_engine": AsyncRoutedEngine(route)}

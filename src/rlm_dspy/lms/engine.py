@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import nullcontext
@@ -61,7 +60,7 @@ class _Routed:
     def _prepared(self, request: Request) -> Request:
         """Check the key, and return the request."""
         key, provider = self.route.key, self.route.provider
-        if key is None and provider in PROVIDERS and provider.key and not self.route.api_base:
+        if key is None and provider in PROVIDERS and provider.key and not self.route.own_base:
             raise faults.missing_key(self.route)
         if key and any(char.isspace() or ord(char) < 32 for char in key):
             raise faults.bad_key(self.route)
@@ -140,8 +139,7 @@ class _Routed:
         return pace.shared(self.route.base or self.route.provider.name, per_minute).reserve() if per_minute else 0.0
 
     def _slot(self) -> Any:
-        most = self.route.concurrency or (_ollama_slots() if self.route.is_ollama else None)
-        return pace.slot(self.route.base or self.route.provider.name, most)
+        return pace.slot(self.route.base or self.route.provider.name, self.route.slots)
 
     def dump_state(self) -> dict[str, Any]:
         """Return the state that a saved program keeps: the route without its secrets."""
@@ -174,7 +172,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
                 raise
         other, request = self._other(request)
         engine = RoutedEngine(other) if other else OfflineEngine()
-        return engine.complete(request)
+        return _by(engine.complete(request), request.model)
 
     def _retried(self, request: Request) -> Response:
         tries = Tries(self.route.retries)
@@ -249,7 +247,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                 raise
         other, request = self._other(request)
         engine = AsyncRoutedEngine(other) if other else AsyncOfflineEngine()
-        return await engine.complete(request)
+        return _by(await engine.complete(request), request.model)
 
     async def _retried(self, request: Request) -> Response:
         tries = Tries(self.route.retries)
@@ -347,11 +345,11 @@ def cost(model: str, response: Any) -> float | None:
     return float(total) or None
 
 
+def _by(response: Response, model: str) -> Response:
+    """Return the fallback's response with its name, so that it is counted under it."""
+    return replace(response, provider_data={**(response.provider_data or {}), "answered_by": model})
+
+
 def _chars(request: Request) -> int:
     system = request.system if isinstance(request.system, str) else ""
     return len(system) + sum(len(message.text or "") for message in request.messages)
-
-
-def _ollama_slots() -> int:
-    given = os.environ.get("OLLAMA_NUM_PARALLEL", "")
-    return int(given) if given.isdecimal() and int(given) > 0 else 1

@@ -19,6 +19,7 @@ from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.routes import PROVIDERS, Route
 
 _CANARY = "The word to remember is heliotrope. "
+WANTED = 8_192  # tokens of a window in which a run has room for its instructions and a few steps
 _FILLER = "This line only takes up room in the prompt. "
 
 
@@ -144,7 +145,13 @@ def _server(route: Route) -> list[Check]:
         return [*checks, Check("failure", f"{name} is not among the server's models", mend)]
     known = ollama.window(base, name)
     said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not tell its window"
-    return [*checks, Check("ok" if known else "warning", f"{said}; {route.window():,} are asked for", "")]
+    slots = route.slots or 1
+    how = "the root's and sub-calls take turns" if slots == 1 else f"{slots} calls at once"
+    return [
+        *checks,
+        Check("ok" if known else "warning", f"{said}; {route.window():,} are asked for"),
+        Check("ok", f"{slots} parallel slot{'s' * (slots > 1)}: {how} (OLLAMA_NUM_PARALLEL tells of more)"),
+    ]
 
 
 def _round_trip(lm: dspy.LM) -> list[Check]:
@@ -169,8 +176,10 @@ def _allocated(lm: dspy.LM, route: Route) -> list[Check]:
     asked = route.window()
     checks: list[Check] = []
     if asked <= ollama.DEFAULT_WINDOW:
-        mend = "A run wants 8,192 or more: raise num_ctx, or take a model with a larger window."
-        checks.append(Check("warning", f"the window is only {asked:,} tokens", mend))
+        mend = f"A run wants {WANTED:,} or more: raise RLM_DSPY_NUM_CTX, or take a model with a larger window."
+        small = asked < ollama.DEFAULT_WINDOW
+        said = f"a window of {asked:,} tokens is too small" if small else f"the window is only {asked:,} tokens"
+        checks.append(Check("failure" if small else "warning", said, mend))
         return checks
     sent = min(asked - 1024, ollama.DEFAULT_WINDOW + 1500)
     prompt = _CANARY + _FILLER * (sent * 4 // len(_FILLER)) + "Which word is to be remembered?"

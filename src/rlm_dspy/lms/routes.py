@@ -10,6 +10,7 @@ from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import ollama
+from rlm_dspy.lms.choosing import OFFLINE
 
 NUM_CTX_LIMIT = 32_768  # a window costs memory on the server; users raise it by num_ctx=
 
@@ -77,6 +78,8 @@ class Route:
                 raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ConfigurationError(f"num_retries must be 0 or more, not {self.retries!r}.")
+        if self.fallback not in (None, OFFLINE):
+            Route(str(self.fallback))  # a wrong name is told now, not when it is needed
 
     @property
     def provider(self) -> Provider:
@@ -93,7 +96,14 @@ class Route:
     @property
     def base(self) -> str | None:
         """The server's address, where it is not the provider's public one."""
-        return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.api_base or self.provider.base
+        return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.own_base or self.provider.base
+
+    @property
+    def own_base(self) -> str | None:
+        """The address that the user gave: the option's, else that of a variable such as ``GROQ_API_BASE``."""
+        stem = self.provider.prefix.rstrip("/").upper()
+        given = self.api_base or os.environ.get(f"{stem}_API_BASE") or os.environ.get(f"{stem}_BASE_URL")
+        return (given or "").strip() or None
 
     @property
     def wire_model(self) -> str:
@@ -117,7 +127,7 @@ class Route:
             given["api_base"] = self.base
         if self.key:
             given["api_key"] = self.key
-        elif self.api_base and not self.is_ollama:
+        elif self.own_base and not self.is_ollama:
             given["api_key"] = "none"  # the OpenAI client insists on one; local servers ignore it
         if self.headers:
             given["extra_headers"] = dict(self.headers)
@@ -126,6 +136,11 @@ class Route:
             if self.think is not None:
                 given["think"] = self.think
         return given
+
+    @property
+    def slots(self) -> int | None:
+        """How many requests the server is given at once, if that is to be limited."""
+        return self.concurrency or (_ollama_slots() if self.is_ollama else None)
 
     def window(self) -> int:
         """Return the window to ask Ollama for: the model's own, up to a limit that ``num_ctx`` moves."""
@@ -149,3 +164,8 @@ def _window(base: str, model: str) -> int:
             return min(NUM_CTX_LIMIT, 8192)
         _windows[base, model] = min(NUM_CTX_LIMIT, found)
     return _windows[base, model]
+
+
+def _ollama_slots() -> int:
+    given = os.environ.get("OLLAMA_NUM_PARALLEL", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else 1

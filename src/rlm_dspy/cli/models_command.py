@@ -1,0 +1,65 @@
+"""``rlm-dspy models``: what can be reached now, and which model answers when none is named."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlm_dspy.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rlm_dspy.lms.inspect import Listing, ModelRow
+
+
+@click.command(short_help="List the models that can be reached, and the default.")
+@click.option("--all", "everything", is_flag=True, help="List LiteLLM's whole table of chat models too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_obj
+def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
+    """List the models that can be reached now, with their windows and prices, and the default.
+
+    These are Ollama's, and those of Groq if GROQ_API_KEY is set. Prices are US dollars per million tokens; a dash
+    means unknown.
+    """
+    from rlm_dspy.cli import settings
+    from rlm_dspy.report import journal
+
+    loaded = settings.load()
+    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    from rlm_dspy.lms.inspect import list_models
+
+    env = dict(os.environ)
+    if loaded.settings.model:  # a file may name it
+        env["RLM_DSPY_MODEL"] = loaded.settings.model
+    found = list_models(env, everything=everything)
+    if as_json:
+        terminal.answer(journal.dumps(_facts(found), terminal.redactor, indent=2))
+        return
+    _print(found, terminal)
+
+
+def _facts(found: Listing) -> dict[str, Any]:
+    rows = [{**asdict(row), "default": row.name == found.choice.model} for row in found.rows]
+    return {"default": asdict(found.choice), "models": rows, "notes": list(found.notes)}
+
+
+def _print(found: Listing, terminal: Terminal) -> None:
+    from rlm_dspy.report import render
+
+    if found.rows:
+        head = ["", "model", "window", "size", "in $/M", "out $/M"]
+        rows = [_cells(row, found.choice.model) for row in found.rows]
+        terminal.answer("\n".join(render.table([head, *rows], right=frozenset({2, 3, 4, 5}))))
+    for note in found.notes:
+        terminal.note(note)
+    terminal.answer(f"default: {found.choice.model} ({found.choice.reason})")
+
+
+def _cells(row: ModelRow, default: str) -> list[str]:
+    window = "-" if row.window is None else f"{row.window:,}"
+    size = "-" if row.bytes is None else f"{row.bytes / 1e9:.1f} GB"
+    prices = ["-" if price is None else f"{price:g}" for price in (row.input_price, row.output_price)]
+    return ["*" if row.name == default else "", row.name, window, size, *prices]
