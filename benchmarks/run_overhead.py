@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def prefix_share(module: Callable[..., Any], factory: Callable[[], Any]) -> floa
         module("context, question -> answer", interpreter_factory=factory)(context="c" * 5000, question="q")
     shares = []
     prompts = [texts(request) for request in script.requests]
-    for earlier, later in zip(prompts, prompts[1:], strict=False):
+    for earlier, later in pairwise(prompts):
         same = 0
         for left, right in zip(earlier, later, strict=False):
             if left != right:

@@ -9,10 +9,9 @@ import dspy
 
 import rlm_dspy
 
-LOG = "".join(
-    f"2026-03-{i % 28 + 1:02d} job {i} finished in {i % 7} s\n" if i != 4711 else "2026-03-08 job 4711 failed: disk full\n"
-    for i in range(20_000)
-)
+JOBS = [f"2026-03-{i % 28 + 1:02d} job {i} finished in {i % 7} s" for i in range(20_000)]
+JOBS[4711] = "2026-03-08 job 4711 failed: disk full"
+LOG = "\n".join(JOBS)
 
 
 def main(model: str = "offline") -> str:
