@@ -63,7 +63,8 @@ def test_a_window_too_small_for_a_run_is_told(window: int, status: str) -> None:
 def test_a_server_that_cuts_although_it_is_told_not_to_is_found() -> None:
     cut = {"model": "qwen3:8b", "message": {"role": "assistant", "content": "ok"}, "done": True, "eval_count": 1}
     short, long = Fault(200, cut | {"prompt_eval_count": 6}), Fault(200, cut | {"prompt_eval_count": 2048})
-    with OllamaServer(Fault(200, {"model_info": {}}), short, long) as server:
+    # LiteLLM asks for the model's facts once more, after its first call.
+    with OllamaServer(Fault(), short, Fault(), long) as server:
         found = statuses("ollama_chat/qwen3:8b", api_base=server.url, num_ctx=16384)
     assert found[-1][0] == "failure"
     assert "server" in found[-1][1]
