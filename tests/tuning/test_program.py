@@ -11,6 +11,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.tuning import program
+from scripted import action, fields, scripted
 
 SIGNATURE = "context, question -> answer"
 
@@ -73,3 +74,22 @@ def test_a_program_of_another_version_of_dspy_is_refused(tmp_path: Path) -> None
     path.write_text(json.dumps(state))
     with pytest.raises(ConfigurationError, match="another version of DSPy"):
         program.load(rlm_dspy.RLM(SIGNATURE), path)
+
+
+def test_typed_sub_calls_and_children_are_in_the_trace_that_optimizers_read() -> None:
+    code = "a = predict('doc -> label: str', doc='x')\nb = subcall('some text', 'summarise it')\nprint(a, b)"
+    lm, _ = scripted(
+        action(code), fields(label="good"), action("SUBMIT(output='short')"), action("SUBMIT(answer='done')")
+    )
+    rlm = rlm_dspy.RLM(SIGNATURE)
+    with dspy.context(lm=lm, trace=[]):
+        rlm(context="c", question="q")
+        trace = list(dspy.settings.trace)
+    names = {id(predictor): name for name, predictor in rlm.named_predictors()}
+    assert [names.get(id(call[0])) for call in trace] == [
+        "generate_action",
+        None,
+        "child.generate_action",
+        "generate_action",
+    ]
+    assert list(trace[1][0].signature.output_fields) == ["label"]
