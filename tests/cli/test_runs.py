@@ -13,7 +13,7 @@ import pytest
 from rlm_dspy.cli import models
 from rlm_dspy.errors import RLMError
 from rlm_dspy.record import Run, Step, SubCall, Usage
-from rlm_dspy.report import shelf, tree
+from rlm_dspy.report import page, shelf, tree
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.shelf import Shelf
 from scripted import action, scripted
@@ -90,6 +90,18 @@ def test_long_blocks_are_cut_unless_all_is_wanted() -> None:
     assert "x" * 500 in whole
 
 
+def test_the_page_has_the_whole_tree_and_runs_nothing() -> None:
+    hostile = RUN.model_copy(update={"outputs": {"answer": "<script>alert(1)</script>\x1b[31m"}})
+    shown = page.page(hostile)
+    assert "<script" not in shown
+    assert "&lt;script&gt;" in shown
+    assert "default-src 'none'" in shown
+    assert "\x1b" not in shown
+    assert shown.count("<details") == shown.count("</details>") == 6
+    for part in ("line_20", "x" * 500, "count these", "LMRateLimitError: later", "evidence, a.md:2", "mind the gap"):
+        assert part in shown, part
+
+
 def test_each_ask_is_listed_and_can_be_shown(
     run: Callable, write: Callable, home_runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +121,8 @@ def test_each_ask_is_listed_and_can_be_shown(
         assert shown.code == 0
         assert "plain sub-call" in shown.out
     assert Run.model_validate_json(run("trace", "--json").out).id == asked["run_id"]
+    assert run("trace", "--html").out.startswith("<!doctype html>")
+    assert run("trace", "--html", "--json").code == 2
     assert run("trace", "--full").out.count("SUBMIT(answer='two'") == 1
 
 

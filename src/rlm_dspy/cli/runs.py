@@ -40,18 +40,23 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
 @click.argument("name", metavar="[RUN]", default="last")
 @click.option("--full", is_flag=True, help="Cut nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
+@click.option("--html", "as_html", is_flag=True, help="Print the whole record as one HTML page.")
 @click.pass_obj
-def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool) -> None:
+def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool, as_html: bool) -> None:
     """Show a run as a tree: its steps, the sub-calls nested under the step that made them, what each used.
 
     RUN is an id from `rlm-dspy runs` or the beginning of one, a file that `ask --trace` wrote, or `last`.
     """
-    from rlm_dspy.report import journal, tree
+    from rlm_dspy.report import journal, page, tree
     from rlm_dspy.report.render import jsonable
 
+    if as_json and as_html:
+        raise click.UsageError("--json and --html exclude each other.")
     run = _shelf(terminal).find(name).run
     if as_json:
         terminal.answer(journal.dumps(jsonable(run.model_dump()), terminal.redactor, indent=2))
+    elif as_html:
+        terminal.answer(page.page(run))
     else:
         terminal.answer("\n".join(tree.lines(run, whole=full)))
 
