@@ -11,7 +11,6 @@ import dspy
 
 from rlm_dspy.tuning import program, statistics, summary
 from rlm_dspy.tuning.chronicle import Candidate
-from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.optimizing import Job, Outcome
 
 
@@ -125,26 +124,27 @@ def _demos(counts: dict[str, int]) -> str:
 
 
 def tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the candidates as a list, each under the one that it was made from where that is known."""
+    """Return the candidates that were put to questions to choose by, each under the one that it was made from.
+
+    Others ran only to make demos, or were dropped after a few questions to learn from: they are counted.
+    """
+    kept = [one for one in candidates if one["val_score"] is not None]
+    numbers = {one["number"] for one in kept}
     lines: list[str] = []
 
     def add(parent: int | None, depth: int) -> None:
-        for one in candidates:
-            if one["parent"] == parent:
+        for one in kept:
+            above = one["parent"] if one["parent"] in numbers else None
+            if above == parent:
                 lines.append("  " * depth + _about(one))
                 add(one["number"], depth + 1)
 
     add(None, 0)
+    if others := len(candidates) - len(kept):
+        lines += ["", f"{others} more ran on questions to learn from only."]
     return lines
 
 
 def _about(one: dict[str, Any]) -> str:
-    score = "not scored" if one["val_score"] is None else f"{one['val_score']:.3f} on {one['val_questions']}"
     chosen = " **chosen**" if one["chosen"] else ""
-    return f"- {one['number']}: {score}, {one['demos']} demos{chosen}"
-
-
-def endings(rows: Sequence[Row]) -> str:
-    """Return how runs ended, in words."""
-    counts = {ending: sum(row.status == ending for row in rows) for ending in summary.ENDINGS}
-    return ", ".join(f"{count} {ending}" for ending, count in counts.items() if count)
+    return f"- {one['number']}: {one['val_score']:.3f} on {one['val_questions']}, {one['demos']} demos{chosen}"
