@@ -83,7 +83,8 @@ def test_json_is_one_object_of_the_documented_form(run: Callable, files: Path, m
     assert {"path": "src/client.py", "line": 8, "verified": True}.items() <= answer["evidence"][0].items()
     assert answer["evidence"][0]["quote"] in CLIENT
     assert (answer["status"], answer["mode"]) == ("submitted", mode)
-    assert set(answer["usage"]) == {"calls", "prompt_tokens", "completion_tokens", "cost"}
+    figures = {"calls", "prompt_tokens", "completion_tokens", "cost", "retries", "waited_seconds"}
+    assert set(answer["usage"]) == figures
     assert answer["usage"]["calls"] >= 1
     assert isinstance(answer["steps"], int)
     assert answer["seconds"] >= 0
