@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import choose, lm, ollama
 from servers.ollama import OllamaServer
 
@@ -50,7 +51,6 @@ def test_an_ollama_without_chat_models_is_told() -> None:
         ("http://box:1234/v1", "http://box:1234"),
         ("http://box:1234/proxy/api", "http://box:1234/proxy"),
         ("[::1]:11434", "http://[::1]:11434"),
-        ("box:port", "http://box:11434"),
     ],
 )
 def test_the_forms_of_ollama_host(given: str, base: str) -> None:
@@ -59,3 +59,9 @@ def test_the_forms_of_ollama_host(given: str, base: str) -> None:
 
 def test_the_offline_engine_is_a_model_like_others() -> None:
     assert lm("offline", num_ctx=4096).model == "offline/extractive"
+
+
+@pytest.mark.parametrize("given", ["box:port", "127.0.0.1:99999", "ftp://box", "two words", "http://[::1"])
+def test_what_is_no_address_is_refused(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="no address of an Ollama server"):
+        ollama.base_url({"OLLAMA_HOST": given})

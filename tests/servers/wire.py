@@ -93,7 +93,8 @@ class Server:
     def _take(self, handler: BaseHTTPRequestHandler, body: Any) -> None:
         path = handler.path.partition("?")[0]
         with self._lock:
-            self.seen.append(Seen(handler.command, path, dict(handler.headers), body))
+            headers = {name.title(): value for name, value in handler.headers.items()}
+            self.seen.append(Seen(handler.command, path, headers, body))
             fault = self.faults.popleft() if handler.command == "POST" and self.faults else None
         if fault is None:
             self.answer(handler, path, body)

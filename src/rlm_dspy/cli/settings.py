@@ -128,7 +128,10 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
         if value is not None:
             found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
     for name, value in found.items():
-        environ.setdefault(name, str(value))
+        if "\0" in str(value):
+            raise ConfigurationError(f"{name} has a null character in it. Mend the file that sets it.")
+        if not environ.get(name):
+            environ[name] = str(value)
     return [value for name, value in found.items() if value and is_secret_name(name)]
 
 

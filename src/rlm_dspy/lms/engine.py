@@ -19,7 +19,7 @@ from rlm_dspy.lms import faults, pace
 from rlm_dspy.lms.choosing import OFFLINE
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
 from rlm_dspy.lms.retries import Tries
-from rlm_dspy.lms.routes import PROVIDERS, Route
+from rlm_dspy.lms.routes import Route
 from rlm_dspy.metering import waiting
 
 # A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
@@ -59,10 +59,10 @@ class _Routed:
 
     def _prepared(self, request: Request) -> Request:
         """Check the key, and return the request."""
-        key, provider = self.route.key, self.route.provider
-        if key is None and provider in PROVIDERS and provider.key and not self.route.own_base:
+        key = self.route.key
+        if key is None and not self.route.keyless:
             raise faults.missing_key(self.route)
-        if key and any(char.isspace() or ord(char) < 32 for char in key):
+        if key and (not key.isascii() or any(char.isspace() or ord(char) < 32 for char in key)):
             raise faults.bad_key(self.route)
         return request
 

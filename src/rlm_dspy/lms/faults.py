@@ -67,9 +67,8 @@ def missing_key(route: Route) -> Exception:
 def bad_key(route: Route) -> Exception:
     """The error for a key that cannot be sent."""
     where = route.provider.key or "api_key"
-    return _error(
-        lm15.AuthError, route, "was not asked", f"The key in {where} has a line break or a blank in it: mend it."
-    )
+    wrong = f"The key in {where} has a line break, a blank or a letter beyond ASCII in it: mend it."
+    return _error(lm15.AuthError, route, "was not asked", wrong)
 
 
 def invalid_reply(route: Route, what: str) -> Exception:
@@ -90,6 +89,9 @@ def _answered(route: Route, status: int, text: str, wait: float | None) -> Excep
     variable = route.provider.key or "api_key="
     if status in (401, 403):
         return _error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
+    if status == 407:
+        proxied = f"was not reached: a proxy on the way wants credentials ({shown})"
+        return final(_error(lm15.TransportError, route, proxied, "Check HTTP_PROXY and HTTPS_PROXY.", status))
     if status == 413 or (status == 429 and re.search(r"request too large", text, re.I)):
         return _error(
             lm15.InvalidRequestError,
@@ -224,7 +226,7 @@ def _wait(headers: Any, error: Exception) -> float | None:
 
 
 def _at(route: Route) -> str:
-    return f" at {route.base}" if route.base else ""
+    return f" at {re.sub('//[^/@]*@', '//', route.base)}" if route.base else ""
 
 
 def _start(route: Route) -> str:

@@ -126,7 +126,7 @@ def _key(route: Route) -> list[Check]:
         return []
     if route.key:
         return [Check("ok", f"{variable} is set")]
-    if route.api_base:
+    if route.keyless:
         return [Check("warning", f"{variable} is not set", "Set it if the server wants a key.")]
     return [Check("failure", f"{variable} is not set", f"Set {variable}.")]
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from rlm_dspy.errors import ConfigurationError
+
 DEFAULT_BASE = "http://127.0.0.1:11434"
 DEFAULT_WINDOW = 4096  # what a server allocates when it is not told
 
@@ -38,15 +40,20 @@ def base_url(env: Mapping[str, str], explicit: str | None = None) -> str:
     """Return the server's address from an option, ``OLLAMA_HOST`` or ``OLLAMA_API_BASE``, or the default.
 
     ``OLLAMA_HOST`` is what the server itself listens on, so that 0.0.0.0 means this machine.
+
+    Raises:
+        ConfigurationError: it is no address.
     """
     given = (explicit or env.get("OLLAMA_HOST") or env.get("OLLAMA_API_BASE") or DEFAULT_BASE).strip()
-    parts = urlsplit(given if "//" in given else f"//{given}", scheme="http")
+    try:
+        parts = urlsplit(given if "//" in given else f"//{given}", scheme="http")
+        port = parts.port or (443 if parts.scheme == "https" else 80 if "//" in given else 11434)
+    except ValueError as error:
+        raise ConfigurationError(f"{given!r} is no address of an Ollama server: {error}.") from error
     host = parts.hostname or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80 if "//" in given else 11434)
-    except ValueError:
-        port = 11434
+    if parts.scheme not in ("http", "https") or any(char.isspace() for char in host):
+        raise ConfigurationError(f"{given!r} is no address of an Ollama server. Write http://host:11434.")
     path = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/api")
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 

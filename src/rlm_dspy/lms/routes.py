@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import ollama
@@ -78,6 +79,11 @@ class Route:
                 raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ConfigurationError(f"num_retries must be 0 or more, not {self.retries!r}.")
+        if self.is_ollama:
+            ollama.base_url(os.environ, self.api_base)
+        elif self.own_base and not _is_address(self.own_base):
+            where = "api_base" if self.api_base else f"{self._stem}_API_BASE or {self._stem}_BASE_URL"
+            raise ConfigurationError(f"{where} is no address of a server. Write it like http://127.0.0.1:8000/v1.")
         if self.fallback not in (None, OFFLINE):
             Route(str(self.fallback))  # a wrong name is told now, not when it is needed
 
@@ -101,9 +107,20 @@ class Route:
     @property
     def own_base(self) -> str | None:
         """The address that the user gave: the option's, else that of a variable such as ``GROQ_API_BASE``."""
-        stem = self.provider.prefix.rstrip("/").upper()
-        given = self.api_base or os.environ.get(f"{stem}_API_BASE") or os.environ.get(f"{stem}_BASE_URL")
-        return (given or "").strip() or None
+        names = (f"{self._stem}_API_BASE", f"{self._stem}_BASE_URL")
+        given = self.api_base or next(filter(None, map(os.environ.get, names)), "")
+        return given.strip() or None
+
+    @property
+    def _stem(self) -> str:
+        return self.provider.prefix.rstrip("/").upper()
+
+    @property
+    def keyless(self) -> bool:
+        """Whether no key is needed: local servers, and whatever speaks OpenAI's wire at an address of the user's."""
+        row = self.provider
+        known = row in PROVIDERS
+        return row.key is None or not known or bool(self.api_base or (row.prefix == "openai/" and self.own_base))
 
     @property
     def wire_model(self) -> str:
@@ -150,6 +167,14 @@ class Route:
         """Return what a saved program keeps: everything but secrets."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in fields.items() if name not in ("api_key", "headers")}
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 _EXAMPLES = "ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b"

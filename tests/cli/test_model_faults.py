@@ -1,0 +1,157 @@
+"""What goes wrong between the command and a model: one clear line, the right exit code, nothing asked in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from servers.ollama import OllamaServer
+from servers.openai import OpenAIServer, error
+from servers.wire import Fault
+
+KEY = "gsk_right_key_000000"
+GROQ = "groq/openai/gpt-oss-20b"
+
+
+@pytest.fixture
+def ask(run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Ask a model something, with variables set."""
+    write("notes.txt", "the timeout is 42 s\n")
+
+    def asked(model: str, *flags: str, **env: str) -> Any:
+        for name, value in {"GROQ_API_KEY": KEY, **env}.items():
+            monkeypatch.setenv(name, value)
+        return run("ask", "-m", model, "--mode", "rlm", *flags, "what is the timeout?", "notes.txt")
+
+    return asked
+
+
+def told(result: Any, code: int, *says: str) -> None:
+    """One line on stderr that says all of it, nothing on stdout."""
+    assert (result.code, result.out) == (code, "")
+    assert result.err.count("\n") == 1, result.err
+    for words in says:
+        assert words in result.err
+
+
+def chats(server: Any) -> int:
+    return sum(seen.path in ("/api/chat", "/chat/completions") for seen in server.posts)
+
+
+@pytest.mark.parametrize(
+    ("model", "env"),
+    [
+        ("ollama_chat/x", {"OLLAMA_HOST": "http://127.0.0.1:9"}),
+        ("ollama_chat/x", {"OLLAMA_HOST": "http://no-such-host.invalid:11434"}),
+        (GROQ, {"GROQ_API_BASE": "http://127.0.0.1:9/v1"}),
+        (GROQ, {"GROQ_API_BASE": "http://no-such-host.invalid/v1"}),
+        ("hosted_vllm/x", {"HOSTED_VLLM_API_BASE": "http://127.0.0.1:9/v1"}),
+    ],
+)
+def test_an_address_where_nobody_is(ask: Callable, model: str, env: dict[str, str]) -> None:
+    told(ask(model, **env), 4, "cannot be reached at ")
+
+
+@pytest.mark.parametrize("address", ["not a url", "ftp://127.0.0.1/v1", "127.0.0.1:8000/v1", "http://"])
+def test_an_address_that_is_none(ask: Callable, address: str) -> None:
+    told(ask(GROQ, GROQ_API_BASE=address), 2, "GROQ_API_BASE", "http://")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "ftp://here", "two words"])
+def test_an_address_where_no_ollama_can_be(ask: Callable, address: str) -> None:
+    told(ask("ollama_chat/x", OLLAMA_HOST=address), 2, "no address of an Ollama server")
+
+
+def test_a_page_instead_of_json(ask: Callable) -> None:
+    page = Fault(200, "<html><body>Please log in to the hotel's network</body></html>")
+    with OpenAIServer(*[page] * 5) as server:
+        told(ask(GROQ, GROQ_API_BASE=server.url), 5, "not a chat completion", "Check the address")
+    assert chats(server) == 1
+    with OllamaServer(Fault(), *[page] * 5) as server:
+        told(ask("ollama_chat/qwen3:8b", OLLAMA_HOST=server.url), 5, "not a chat completion")
+    assert chats(server) == 1
+
+
+def test_a_proxys_error_page(ask: Callable) -> None:
+    page = Fault(407, "<html><h1>Proxy Authentication Required</h1></html>")
+    with OpenAIServer(page) as server:
+        told(ask(GROQ, GROQ_API_BASE=server.url), 4, "HTTP 407", "an HTML page", "proxy")
+    assert chats(server) == 1
+
+
+def test_a_gateway_that_is_down_is_tried_again_and_then_told(ask: Callable) -> None:
+    page = Fault(502, "<html>bad gateway</html>", {"retry-after": "0"})
+    with OpenAIServer(*[page] * 9) as server:
+        told(ask(GROQ, GROQ_API_BASE=server.url), 4, "HTTP 502", "an HTML page")
+    assert chats(server) == 4
+
+
+def test_a_name_with_a_typo_names_the_nearest(ask: Callable) -> None:
+    with OpenAIServer() as server:
+        told(ask("groq/openai/gpt-os-20b", GROQ_API_BASE=server.url), 4, f"Did you mean {GROQ}")
+    with OllamaServer() as server:
+        told(ask("ollama_chat/qwen3:8", OLLAMA_HOST=server.url), 4, "Did you mean ollama_chat/qwen3:8b?")
+    told(ask("grok/openai/gpt-oss-20b"), 4, "no provider")
+
+
+def test_an_embedding_model(ask: Callable) -> None:
+    with OllamaServer(models={"nomic-embed-text": {"family": "bert"}}) as server:
+        told(ask("ollama_chat/nomic-embed-text", OLLAMA_HOST=server.url), 4, "cannot chat")
+    assert chats(server) == 1
+
+
+@pytest.mark.parametrize("key", ["gsk_one\ngsk_two", "gsk one two", "gsk_näh_schlüssel"])
+def test_a_key_that_cannot_be_sent(ask: Callable, key: str) -> None:
+    with OpenAIServer() as server:
+        result = ask(GROQ, GROQ_API_BASE=server.url, GROQ_API_KEY=key)
+    told(result, 4, "GROQ_API_KEY")
+    assert key not in result.err
+    assert chats(server) == 0
+
+
+def test_a_key_in_a_file_that_no_variable_can_hold(ask: Callable, write: Callable) -> None:
+    write("rlm-dspy.toml", 'groq_api_key = "gsk_\\u0000zero"\n')
+    told(ask(GROQ, GROQ_API_KEY=""), 2, "GROQ_API_KEY has a null character")
+
+
+def test_a_window_of_nothing(ask: Callable) -> None:
+    told(ask("ollama_chat/x", RLM_DSPY_NUM_CTX="0"), 2, "num_ctx", "greater than or equal to 1")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_tells_a_window_of_zero(ask: Callable) -> None:
+    with OllamaServer(models={"x": {"window": 0}}, reply="SUBMIT(answer='42', evidence=[])") as server:
+        ask("ollama_chat/x", OLLAMA_HOST=server.url)
+    assert {seen.body["options"]["num_ctx"] for seen in server.posts if seen.path == "/api/chat"} == {8192}
+
+
+def test_a_server_that_dies_in_the_middle_of_its_reply(ask: Callable) -> None:
+    with OpenAIServer(*[Fault(cut=True)] * 9) as server:
+        told(ask(GROQ, GROQ_API_BASE=server.url), 4, "cut the connection")
+    assert chats(server) == 4
+
+
+def test_a_quota_that_is_gone_for_long(ask: Callable) -> None:
+    gone = Fault(429, error("Rate limit reached", "tokens", "rate_limit_exceeded"), {"retry-after": "1272"})
+    with OpenAIServer(gone) as server:
+        told(ask(GROQ, GROQ_API_BASE=server.url), 5, "out of quota for 21 min")
+    assert chats(server) == 1
+
+
+def test_a_prompt_too_large_for_the_quota(ask: Callable) -> None:
+    large = Fault(413, error("Request too large: Limit 8000, Requested 12000", "tokens", "rate_limit_exceeded"))
+    with OpenAIServer(large) as server:
+        told(ask(GROQ, GROQ_API_BASE=server.url), 5, "too large for your quota", "Waiting cannot help")
+    assert chats(server) == 1
+
+
+def test_no_key(ask: Callable) -> None:
+    told(ask(GROQ, GROQ_API_KEY=""), 4, "Set GROQ_API_KEY")
+
+
+def test_a_window_that_the_prompt_does_not_fit(ask: Callable) -> None:
+    with OllamaServer() as server:
+        told(ask("ollama_chat/qwen3:8b", OLLAMA_HOST=server.url, RLM_DSPY_NUM_CTX="100"), 5, "too small a window")
+    assert chats(server) == 1
