@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,5 +136,5 @@ def test_the_cache_folder_follows_the_platform(
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("LOCALAPPDATA", str(Path.home() / "local"))
-    monkeypatch.setattr(places.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     assert places.default_home() == Path.home() / place

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import click
+
+from rlm_dspy import folders
 
 
 def user_toml() -> Path:
@@ -15,11 +15,5 @@ def user_toml() -> Path:
 
 
 def default_home() -> Path:
-    """Return the folder for runs: ``rlm-dspy`` in the platform's cache folder."""
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "rlm-dspy"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "rlm-dspy" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "rlm-dspy"
-    return Path.home() / ".cache" / "rlm-dspy"
+    """Return the folder for runs: ``rlm-dspy`` in the platform's cache folder, which converted texts share."""
+    return folders.cache()
