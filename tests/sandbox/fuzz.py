@@ -9,7 +9,8 @@ import time
 from collections import Counter
 
 from rlm_dspy.sandbox.cell import Cell
-from rlm_dspy.sandbox.link import Link, ProtocolError, WorkerGoneError, _parse
+from rlm_dspy.sandbox.link import Link, _parse
+from rlm_dspy.sandbox.process import ProtocolError, WorkerGoneError
 
 PID = 4242
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rlm_dspy.sandbox import Sandbox, outcome
 from rlm_dspy.sandbox.cell import Ending, _arranged, without_paths
-from rlm_dspy.sandbox.link import ProtocolError, _parse
+from rlm_dspy.sandbox.link import _parse
+from rlm_dspy.sandbox.process import ProtocolError
 from sandbox.fuzz import Tape, frame, fuzz
 
 JSON = st.recursive(

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .crew import Crew
-from .link import Link, Message, ProtocolError, WorkerGoneError
+from .link import Link, Message
+from .process import ProtocolError, WorkerGoneError
 from .worker import values
 
 GRACE_SECONDS = 1.0
@@ -61,6 +62,7 @@ class Cell:
         self.kept = False
         self.calls = 0
         self.stop = threading.Event()
+        self.adopt = link.adopt  # what becomes of a copy: the session's standby, or one to be held
         self._context = contextvars.copy_context()
         self._waiting: set[int] = set()
         self._lock = threading.Lock()
@@ -72,7 +74,7 @@ class Cell:
         self._charged = time.monotonic()
         ending = Ending("gone")
         try:
-            self.link.wake(forks=2 if message["save"] else 0)
+            self.link.wake(forks=message["forks"])
             self.link.send(message, descriptors)
             ending = self._serve()
             if ending.how == "result":
@@ -176,7 +178,7 @@ class Cell:
         """Act on one frame; return it if it is the result."""
         kind = message["t"]
         if kind == "standby" and message.get("n") == self.number:
-            if self.link.adopt(pid, message.get("serial")):
+            if self.adopt(pid, message.get("serial")):
                 self.saved = True
                 self.kept = message.get("after") is True
             return None

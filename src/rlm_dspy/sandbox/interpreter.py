@@ -6,9 +6,6 @@ failures of the code are values.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import keyword
 import os
 import sys
 import threading
@@ -16,21 +13,21 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from dspy.primitives.code_interpreter import FinalOutput
-
-from rlm_dspy.errors import ConfigurationError
-
-from . import outcome, policy, pool
+from . import checks, outcome, policy, pool
 from . import zygote as zygotes
+from .background import in_thread
 from .cell import Cell, Ending
 from .crew import Crew
-from .errors import CodeExecutionError, HandoverError, InterpreterDiedError, InterpreterFailedError
+from .errors import HandoverError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
-from .handover import FORBIDDEN, Parcel, pack
+from .handover import Parcel, pack
 from .link import Link, Message
+from .process import Kept
+from .turn import Turn
 
 CPU_FACTOR = 4
-MAX_OUTPUT = 4_000_000
+MAX_CHECKPOINTS = 8
+KEEP_SECONDS = 10.0
 _UNSENT: Any = object()
 
 
@@ -78,28 +75,28 @@ class Sandbox:
         main: str | None = None,
         modules: Sequence[str] = (),
     ) -> None:
-        _check_limits(timeout, memory_mb, max_output_chars, isolation, checkpoint)
+        checks.check_limits(timeout, memory_mb, max_output_chars, isolation, checkpoint)
         self.tools: dict[str, Callable[..., Any]] = dict(tools or {})
-        _check_names(self.tools, "tool")
+        checks.check_names(self.tools, "tool")
         self.output_fields = output_fields
         self.main = main
         self.timeout = timeout
         self.memory_mb = memory_mb
         self.max_output_chars = max_output_chars
-        self.checkpoint = checkpoint
+        self.saving = checkpoint
         self._setting = zygotes.Setting(isolation, tuple(modules))
         self._link: Link | None = None
         self._owner = os.getpid()
         self._ended = False
         self._number = 0
-        self._turn = threading.Lock()
-        self._holder = 0
+        self.turn = threading.Lock()
         self._crew = Crew()
         self._cell: Cell | None = None
         self._given: dict[str, Any] = {}
         self._held: dict[str, Any] = {}
         self._safe: dict[str, Any] = {}
         self._sent: dict[str, Any] = {}
+        self._kept: dict[str, Kept] = {}
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
 
@@ -126,18 +123,11 @@ class Sandbox:
         done = self.run(code, variables)
         if done.kind == "died":
             self.shutdown()
-            raise InterpreterDiedError(done.note or "the session ended")
-        if done.kind == "syntax":
-            raise SyntaxError((done.exception or "SyntaxError").removeprefix("SyntaxError: "))
-        if done.exception is not None:
-            raise CodeExecutionError(done.text)
-        if done.has_final:
-            return FinalOutput(done.final)
-        return done.text or None
+        return outcome.for_dspy(done)
 
     async def aexecute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         """Do as ``execute`` does without blocking the event loop."""
-        return await self._in_thread(lambda: self.execute(code, variables))
+        return await in_thread(lambda: self.execute(code, variables), self.interrupt)
 
     def shutdown(self) -> None:
         """End the session and every process of it; safe to call twice."""
@@ -153,7 +143,7 @@ class Sandbox:
         if cell is not None:
             cell.stop.set()
             link.interrupt()
-        with self._turn:
+        with self.turn:
             if self._link is not None:
                 self._link.close()
                 self._link = None
@@ -195,7 +185,7 @@ class Sandbox:
         self, code: str, variables: dict[str, Any] | None = None, *, timeout: float | None = None
     ) -> Execution:
         """Do as ``run`` does without blocking the event loop; cancelling it interrupts the cell."""
-        done: Execution = await self._in_thread(lambda: self.run(code, variables, timeout=timeout))
+        done: Execution = await in_thread(lambda: self.run(code, variables, timeout=timeout), self.interrupt)
         return done
 
     def interrupt(self) -> None:
@@ -205,37 +195,51 @@ class Sandbox:
             cell.stop.set()
             link.interrupt()
 
+    def checkpoint(self, name: str | None = None) -> str:
+        """Keep the session's state as it is now and return the name to go back to it by.
+
+        The copy shares memory with the session until one of them changes it; at most ``MAX_CHECKPOINTS`` are
+        kept, a name used again stands for the newer one, and all end with the session.
+
+        Raises:
+            SandboxError: there are too many, or no copy can be made here.
+        """
+        with self._taken():
+            self._ready()
+            chosen = name if name is not None else f"checkpoint {self._number + 1}"
+            if chosen not in self._kept and len(self._kept) >= MAX_CHECKPOINTS:
+                raise InterpreterFailedError(f"at most {MAX_CHECKPOINTS} checkpoints can be kept; forget one first")
+            self._keep(chosen)
+            self._kept[chosen] = self._kept.pop(chosen)  # the latest is last
+            return chosen
+
+    def restore(self, name: str | None = None) -> None:
+        """Go back to a checkpoint, by default the latest; it stays, and may be gone back to again.
+
+        Raises:
+            SandboxError: there is no such checkpoint.
+            SandboxDiedError: the checkpoint could not be woken; the session is lost.
+        """
+        with self._taken():
+            self._ready()
+            chosen = name if name is not None else next(reversed(self._kept), None)
+            if chosen is None or chosen not in self._kept:
+                known = ", ".join(map(repr, self._kept)) or "none"
+                raise InterpreterFailedError(f"there is no checkpoint {chosen!r}; kept: {known}")
+            self._return_to(self._kept[chosen])
+            self._keep(chosen)
+
+    def forget(self, name: str) -> None:
+        """Drop a checkpoint and give its memory back; nothing happens if there is none of that name."""
+        with self._taken():
+            kept = self._kept.pop(name, None)
+            if kept is not None and self._link is not None:
+                self._link.drop(kept.process)
+
     # -- inside ----------------------------------------------------------------------------------------------
 
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def settle(set_it: Callable[[Any], None], value: Any) -> None:
-            if not future.done():
-                set_it(value)
-
-        def body() -> None:
-            try:
-                value = context.run(work)
-            except BaseException as error:
-                loop.call_soon_threadsafe(settle, future.set_exception, error)
-            else:
-                loop.call_soon_threadsafe(settle, future.set_result, value)
-
-        threading.Thread(target=body, name="rlm-dspy-cell", daemon=True).start()
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self.interrupt()
-            await asyncio.wait([future], timeout=10)
-            if future.done() and not future.cancelled():
-                future.exception()
-            raise
-
-    def _taken(self) -> _Turn:
-        return _Turn(self)
+    def _taken(self) -> Turn:
+        return Turn(self)
 
     def _ready(self) -> None:
         """Have a live worker, or say why not."""
@@ -251,10 +255,10 @@ class Sandbox:
 
     def _pack(self, variables: dict[str, Any]) -> list[Parcel]:
         """Pack what the worker does not hold yet; a name handed over with the same object is not sent again."""
-        fresh = {k: v for k, v in variables.items() if self._given.get(k, _UNSENT) is not v or k not in self._held}
+        fresh = {k: v for k, v in variables.items() if self._held.get(k, _UNSENT) is not v}
         if self._ended:
             raise InterpreterFailedError("this sandbox was shut down; make a new one")
-        _check_tools_against(self.tools, variables)
+        checks.check_tools_against(self.tools, variables)
         parcels: list[Parcel] = []
         try:
             for name, value in fresh.items():
@@ -269,12 +273,11 @@ class Sandbox:
     def _pack_again(self, parcels: list[Parcel]) -> list[Parcel]:
         """Pack the variables that were handed over before but are lost with an earlier worker."""
         coming = {parcel.message["name"] for parcel in parcels}
-        return [pack(k, v) for k, v in self._given.items() if k not in self._held and k not in coming]
+        return [pack(k, v) for k, v in self._given.items() if k not in coming and self._held.get(k, _UNSENT) is not v]
 
     def _run(self, code: str, parcels: list[Parcel], timeout: float) -> Execution:
         assert self._link is not None
         link = self._link
-        self._number += 1
         message = self._message(link, code, parcels, timeout)
         descriptors = [descriptor for parcel in parcels for descriptor in parcel.descriptors]
         cell = self._cell = Cell(link, self._crew, self.tools, self._number, timeout)
@@ -293,17 +296,20 @@ class Sandbox:
         return self._conclude(ending, {parcel.message["name"] for parcel in parcels}, timeout)
 
     def _message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
+        self._number += 1
+        save = self.saving != "never" and self._can_save()
         message: Message = {
             "t": "exec",
             "n": self._number,
             "code": code,
             "cpu": max(2.0, timeout * CPU_FACTOR),
-            "save": self.checkpoint != "never" and self._can_save(),
-            "always": self.checkpoint == "always",
+            "save": save,
+            "forks": 2 if save else 0,
+            "always": self.saving == "always",
             "renew": link.standby is None or link.standby.gone(),
             "vars": [parcel.message for parcel in parcels],
         }
-        _check_names(self.tools, "tool")
+        checks.check_names(self.tools, "tool")
         present = {
             "tools": list(self.tools),
             "fields": None if self.output_fields is None else [str(item["name"]) for item in self.output_fields],
@@ -319,7 +325,7 @@ class Sandbox:
 
     def _conclude(self, ending: Ending, handed: set[str], timeout: float) -> Execution:
         """Keep the books of what the worker holds, roll back if it must be, and tell."""
-        held_now = self._held | {name: True for name in handed}
+        held_now = self._held | {name: self._given[name] for name in handed if name in self._given}
         if ending.saved:
             self._safe = held_now
         if ending.how == "result":
@@ -337,6 +343,43 @@ class Sandbox:
         self._lose()
         return outcome.lost(ending, timeout)
 
+    def _keep(self, name: str) -> None:
+        """Have the worker fork a copy that is held under this name."""
+        assert self._link is not None
+        link = self._link
+        if not self._can_save():
+            raise InterpreterFailedError("no checkpoint can be made on this platform")
+        self._number += 1
+        cell = self._cell = Cell(link, self._crew, self.tools, self._number, KEEP_SECONDS)
+        cell.adopt = link.hold
+        try:
+            ending = cell.play({"t": "keep", "n": self._number, "forks": 1}, [])
+        except BaseException:
+            self._lose()
+            raise
+        finally:
+            self._cell = None
+        before = self._kept.pop(name, None) if not ending.saved else self._kept.get(name)
+        if before is not None and before.process in link.held:
+            link.drop(before.process)
+        if ending.saved:
+            self._kept[name] = Kept(link.held[-1], dict(self._held), dict(self._given))
+        if ending.how != "result":
+            ending.saved = False  # what was saved is held apart: the session goes back to its own copy
+            self._conclude(ending, set(), KEEP_SECONDS)
+        if name not in self._kept:
+            raise InterpreterFailedError("the session could not be copied")
+
+    def _return_to(self, kept: Kept) -> None:
+        assert self._link is not None
+        if not self._link.return_to(kept.process):
+            self._lose()
+            raise InterpreterDiedError("the checkpoint could not be woken, and the session ended")
+        self._held, self._safe, self._given = dict(kept.held), dict(kept.held), dict(kept.given)
+        self._sent = {}
+        if self.saving == "never":
+            self._link.end_standby()
+
     def _refuse_handover(self, result: Message, handed: set[str]) -> None:
         self._held = {k: v for k, v in self._held.items() if k not in handed}
         for name in handed:
@@ -346,50 +389,6 @@ class Sandbox:
 
     def _lose(self) -> None:
         link, self._link = self._link, None
-        self._held, self._safe, self._sent = {}, {}, {}
+        self._held, self._safe, self._sent, self._kept = {}, {}, {}, {}
         if link is not None:
             link.close()
-
-
-class _Turn:
-    """Lets one cell at a time into a sandbox, and tells a cell's own tool that it cannot come in."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-
-    def __enter__(self) -> None:
-        if self._sandbox in _inside.get():
-            raise InterpreterFailedError("a tool cannot run code in the sandbox that is calling it")
-        self._sandbox._turn.acquire()
-        self._token = _inside.set((*_inside.get(), self._sandbox))
-
-    def __exit__(self, *error: object) -> None:
-        _inside.reset(self._token)
-        self._sandbox._turn.release()
-
-
-_inside: contextvars.ContextVar[tuple[Sandbox, ...]] = contextvars.ContextVar("inside", default=())
-
-
-def _check_limits(timeout: float, memory_mb: int, max_output_chars: int, isolation: str, checkpoint: str) -> None:
-    if not timeout > 0:
-        raise ConfigurationError(f"timeout must be a positive number of seconds, not {timeout!r}")
-    if memory_mb < 16:
-        raise ConfigurationError(f"memory_mb must be at least 16, not {memory_mb!r}")
-    if not 0 < max_output_chars <= MAX_OUTPUT:
-        raise ConfigurationError(f"max_output_chars must lie between 1 and {MAX_OUTPUT:,}, not {max_output_chars!r}")
-    if isolation not in policy.ISOLATIONS:
-        raise ConfigurationError(f"isolation must be one of {', '.join(policy.ISOLATIONS)}, not {isolation!r}")
-    if checkpoint not in policy.CHECKPOINTS:
-        raise ConfigurationError(f"checkpoint must be one of {', '.join(policy.CHECKPOINTS)}, not {checkpoint!r}")
-
-
-def _check_names(tools: dict[str, Callable[..., Any]], what: str) -> None:
-    for name in tools:
-        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in FORBIDDEN:
-            raise ConfigurationError(f"{name!r} cannot be the name of a {what}")
-
-
-def _check_tools_against(tools: dict[str, Callable[..., Any]], variables: dict[str, Any]) -> None:
-    if both := sorted(tools.keys() & variables.keys()):
-        raise HandoverError(f"{both[0]!r} is the name of both a variable and a tool")

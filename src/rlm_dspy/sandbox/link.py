@@ -21,80 +21,18 @@ import time
 from collections import deque
 from typing import Any, NoReturn
 
+from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
 from .zygote import CREDENTIALS, SCM_CREDENTIALS, Grant, Zygote
 
 MAX_FRAME = 32 << 20
 CHUNK = 1 << 18
 SEND_SECONDS = 30.0
 SEND_PAUSE = 0.1
-KILL_SECONDS = 5.0
 TOKEN = 16
 _LENGTH = struct.Struct("<I")
 _LINUX = sys.platform == "linux"
 
 Message = dict[str, Any]
-
-
-class ProtocolError(Exception):
-    """The worker sent what no honest worker sends."""
-
-
-class WorkerGoneError(Exception):
-    """The worker ended."""
-
-
-class Process:
-    """A process of the session that can be signalled without hitting another that took its number."""
-
-    def __init__(self, pid: int, group: int) -> None:
-        self.pid = pid
-        self.descriptor = -1
-        if _LINUX:
-            self.descriptor = _opened(pid, group)
-
-    def signal(self, number: int) -> None:
-        """Send a signal; nothing happens if the process is gone."""
-        with contextlib.suppress(OSError):
-            if self.descriptor >= 0:
-                signal.pidfd_send_signal(self.descriptor, number)
-            elif not _LINUX:
-                os.kill(self.pid, number)
-
-    def gone(self) -> bool:
-        """Tell whether the process has ended."""
-        if self.descriptor < 0:
-            return False
-        watch = select.poll()
-        watch.register(self.descriptor, select.POLLIN)
-        return bool(watch.poll(0))
-
-    def kill(self, *, wait: bool = True) -> None:
-        """Kill the process and wait until it is gone, if that matters."""
-        self.signal(signal.SIGKILL)
-        if self.descriptor >= 0 and not wait:
-            os.close(self.descriptor)
-            self.descriptor = -1
-        if self.descriptor >= 0:
-            watch = select.poll()
-            watch.register(self.descriptor, select.POLLIN)
-            watch.poll(KILL_SECONDS * 1000)
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-
-def _opened(pid: int, group: int) -> int:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        raise ProtocolError("a process spoke and ended") from None
-    try:
-        known = os.getpgid(pid) == group  # checked after opening, so the number cannot have changed hands
-    except OSError:
-        known = False
-    if not known:
-        os.close(descriptor)
-        raise ProtocolError("a stranger spoke")
-    return descriptor
 
 
 class Link:
@@ -108,6 +46,7 @@ class Link:
         self.standbys = self.serial = 0  # copies that have spoken, and the latest of them
         self.standby: Process | None = None
         self.active: Process | None = None
+        self.held: list[Process] = []  # copies stopped where they are, until they are put in place or dropped
         self._incoming: dict[int, bytearray] = {}
         self._frames: deque[tuple[int, bytes]] = deque()
         self._writing = threading.Lock()
@@ -284,13 +223,41 @@ class Link:
             return False
         self.zygote.members.add(pid)
         self.serial = serial
-        self._end_standby()
+        self.end_standby()
         self.standby = fresh
         return True
 
-    def _end_standby(self) -> None:
+    def hold(self, pid: int, serial: object) -> bool:
+        """Take the process that says so as a copy to be held: stopped, so that no token can wake it."""
+        assert self.active is not None
+        if pid in (self.active.pid, *(process.pid for process in self.held)):
+            raise ProtocolError("a second copy from the same process")
+        fresh = Process(pid, self.zygote.group)
+        fresh.signal(signal.SIGSTOP)
+        self.standbys += 1
+        self.serial = max(self.serial, serial if isinstance(serial, int) else 0)
+        self.zygote.members.add(pid)
+        self.held.append(fresh)
+        return True
+
+    def drop(self, process: Process) -> None:
+        """End a copy that was held."""
+        self.held.remove(process)
+        self.zygote.members.discard(process.pid)
+        process.kill(wait=False)
+
+    def return_to(self, process: Process) -> bool:
+        """Put a held copy in place of the running process; return whether it runs."""
+        self.held.remove(process)
+        self.end_standby(wait=True)  # before the token is sent, which it might take
+        self.standby = process
+        process.signal(signal.SIGCONT)
+        return self.roll_back()
+
+    def end_standby(self, *, wait: bool = False) -> None:
+        """End the sleeping copy, if there is one."""
         if self.standby is not None:
-            self.standby.kill(wait=False)  # its memory may take a while to be given back
+            self.standby.kill(wait=wait)  # its memory may take a while to be given back
             self.zygote.members.discard(self.standby.pid)
             self.standby = None
 
@@ -365,14 +332,16 @@ class Link:
         """End every process of the session and close its sockets; safe to call twice."""
         self.generation += 1
         self._end_active()
-        self._end_standby()
+        self.end_standby()
+        while self.held:
+            self.drop(self.held[-1])
         self.let_go()
 
     def let_go(self) -> None:
         """Close the sockets only: the processes belong to another host process."""
         self._channel.close()
         self._control.close()
-        for process in (self.active, self.standby):
+        for process in (self.active, self.standby, *self.held):
             if process is not None and process.descriptor >= 0:
                 os.close(process.descriptor)
                 process.descriptor = -1

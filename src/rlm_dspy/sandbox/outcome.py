@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from dspy.primitives.code_interpreter import FinalOutput
+
 from .cell import Ending, as_dict
+from .errors import CodeExecutionError, InterpreterDiedError
 from .execution import Execution
 from .link import Message
 from .worker import values
@@ -77,6 +80,25 @@ def lost(ending: Ending, timeout: float) -> Execution:
         note=BEGUN_ANEW,
         kind="died",
     )
+
+
+def for_dspy(done: Execution) -> Any:
+    """Return or raise what DSPy's protocol wants of a cell.
+
+    Raises:
+        SyntaxError: the code is not Python.
+        CodeExecutionError: the code failed.
+        SandboxDiedError: the session is gone.
+    """
+    if done.kind == "died":
+        raise InterpreterDiedError(done.note or "the session ended")
+    if done.kind == "syntax":
+        raise SyntaxError((done.exception or "SyntaxError").removeprefix("SyntaxError: "))
+    if done.exception is not None:
+        raise CodeExecutionError(done.text)
+    if done.has_final:
+        return FinalOutput(done.final)
+    return done.text or None
 
 
 def _died(ending: Ending, timeout: float) -> str:

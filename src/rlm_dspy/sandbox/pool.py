@@ -7,7 +7,8 @@ from typing import Any
 
 from . import policy
 from . import zygote as zygotes
-from .link import Link, ProtocolError, WorkerGoneError
+from .link import Link
+from .process import ProtocolError, WorkerGoneError
 
 _Key = tuple[zygotes.Setting, int, int]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import linecache
 import sys
 import traceback
@@ -139,3 +140,15 @@ def summary(error: BaseException) -> str:
 def drop_frames() -> None:
     """Forget the last exception, whose frames keep the cell's temporaries alive."""
     sys.last_value = sys.last_traceback = None
+
+
+def error_class(name: str) -> type[Exception]:
+    """Return the exception class that a tool's failure is raised as: a builtin one, or one of that name."""
+    known = getattr(builtins, name, None)
+    if isinstance(known, type) and issubclass(known, Exception) and known not in (StopIteration, StopAsyncIteration):
+        if known in (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, BaseExceptionGroup, ExceptionGroup):
+            return ValueError
+        return known
+    if not name.isidentifier():
+        name = "ToolError"
+    return type(name, (RuntimeError,), {"__module__": "__main__"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import random
@@ -97,7 +96,7 @@ class Session:
             }
             answer = self.wire.ask(call)
             if "e" in answer:
-                raise _error_class(answer["e"]["name"])(answer["e"]["text"]) from None
+                raise evaluate.error_class(answer["e"]["name"])(answer["e"]["text"]) from None
             return values.decode(answer["v"], values.Record)
 
         tool.__name__ = tool.__qualname__ = name
@@ -191,7 +190,10 @@ class Session:
         while True:
             message = self.wire.command()
             try:
-                self.cell(message)
+                if message["t"] == "keep":
+                    self.keep(message["n"])
+                else:
+                    self.cell(message)
             except Interrupted:  # struck after the cell had ended
                 self._disarm()
 
@@ -307,6 +309,13 @@ class Session:
         self.copies += 1
         self.dirty = False
 
+    def keep(self, number: int) -> None:
+        """Fork a copy that the host will hold, beside the one it goes back to by itself."""
+        dirty = self.dirty
+        self._save(number)
+        self.dirty = dirty
+        self.wire.send({"t": "result", "n": number, "copies": self.copies})
+
     def _sleep(self, number: int) -> NoReturn:
         """Be the standby: nothing but the host's token may let this process go on."""
         try:
@@ -339,18 +348,6 @@ class Session:
 
 class Resumed(BaseException):
     """This process was the standby and is the session now."""
-
-
-def _error_class(name: str) -> type[Exception]:
-    """Return the exception class that a tool's failure is raised as: a builtin one, or one of that name."""
-    known = getattr(builtins, name, None)
-    if isinstance(known, type) and issubclass(known, Exception) and known not in (StopIteration, StopAsyncIteration):
-        if known in (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, BaseExceptionGroup, ExceptionGroup):
-            return ValueError
-        return known
-    if not name.isidentifier():
-        name = "ToolError"
-    return type(name, (RuntimeError,), {"__module__": "__main__"})
 
 
 def _thread_failed(told: Any) -> None:

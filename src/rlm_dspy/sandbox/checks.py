@@ -1,0 +1,42 @@
+"""What a sandbox refuses before it starts: settings and names that cannot work."""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable
+from typing import Any
+
+from rlm_dspy.errors import ConfigurationError
+
+from . import policy
+from .errors import HandoverError
+from .handover import FORBIDDEN
+
+MAX_OUTPUT = 4_000_000
+
+
+def check_limits(timeout: float, memory_mb: int, max_output_chars: int, isolation: str, checkpoint: str) -> None:
+    """Refuse settings that cannot work."""
+    if not timeout > 0:
+        raise ConfigurationError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    if memory_mb < 16:
+        raise ConfigurationError(f"memory_mb must be at least 16, not {memory_mb!r}")
+    if not 0 < max_output_chars <= MAX_OUTPUT:
+        raise ConfigurationError(f"max_output_chars must lie between 1 and {MAX_OUTPUT:,}, not {max_output_chars!r}")
+    if isolation not in policy.ISOLATIONS:
+        raise ConfigurationError(f"isolation must be one of {', '.join(policy.ISOLATIONS)}, not {isolation!r}")
+    if checkpoint not in policy.CHECKPOINTS:
+        raise ConfigurationError(f"checkpoint must be one of {', '.join(policy.CHECKPOINTS)}, not {checkpoint!r}")
+
+
+def check_names(tools: dict[str, Callable[..., Any]], what: str) -> None:
+    """Refuse names that code could not use."""
+    for name in tools:
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in FORBIDDEN:
+            raise ConfigurationError(f"{name!r} cannot be the name of a {what}")
+
+
+def check_tools_against(tools: dict[str, Callable[..., Any]], variables: dict[str, Any]) -> None:
+    """Refuse a name that stands for both a tool and a variable."""
+    if both := sorted(tools.keys() & variables.keys()):
+        raise HandoverError(f"{both[0]!r} is the name of both a variable and a tool")

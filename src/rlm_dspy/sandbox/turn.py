@@ -1,0 +1,35 @@
+"""One at a time into a sandbox."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import Protocol
+
+from .errors import InterpreterFailedError
+
+
+class Turned(Protocol):
+    """What can be entered by one caller at a time."""
+
+    turn: threading.Lock
+
+
+class Turn:
+    """Lets one cell at a time into a sandbox, and tells a cell's own tool that it cannot come in."""
+
+    def __init__(self, sandbox: Turned) -> None:
+        self._sandbox = sandbox
+
+    def __enter__(self) -> None:
+        if self._sandbox in _inside.get():
+            raise InterpreterFailedError("a tool cannot run code in the sandbox that is calling it")
+        self._sandbox.turn.acquire()
+        self._token = _inside.set((*_inside.get(), self._sandbox))
+
+    def __exit__(self, *error: object) -> None:
+        _inside.reset(self._token)
+        self._sandbox.turn.release()
+
+
+_inside: contextvars.ContextVar[tuple[Turned, ...]] = contextvars.ContextVar("inside", default=())
