@@ -48,8 +48,8 @@ class _Translated:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         found = faults.translate(error, self._route) if isinstance(error, Exception) else error
-        if found is not None and found is not error:
-            raise found from error
+        if error is not None and found is not None and found is not error:
+            raise found from faults.cause(error, self._route)
 
 
 class _Routed:

@@ -177,9 +177,15 @@ def _error(
 
 
 def _hidden(text: str, route: Route) -> str:
-    key = route.key
-    text = text.replace(key, "********") if key and len(key) >= 4 else text
+    for secret in route.secrets:
+        text = text.replace(secret, "********")
     return re.sub(r"(?i)\b(bearer\s+|(?:sk|gsk|xai)[-_])[\w.-]{6,}", r"\1********", text)
+
+
+def cause(error: BaseException, route: Route) -> BaseException | None:
+    """Return the error to name as a cause, unless a traceback would then show a secret that a server sent back."""
+    texts = [text for step in _causes(error) for text in (str(step), repr(step))]
+    return None if any(secret in text for secret in route.secrets for text in texts) else error
 
 
 def _causes(error: BaseException) -> list[Any]:

@@ -137,6 +137,12 @@ class Route:
         found = self.api_key or os.environ.get(self.provider.key or "", "")
         return found.strip() or None
 
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be shown of this route, the longest first: the key, and the values of headers."""
+        given = [self.key or "", *(self.headers or {}).values()]
+        return sorted((value for value in given if len(value) >= 4), key=len, reverse=True)
+
     def arguments(self) -> dict[str, Any]:
         """Return what LiteLLM is given besides the request."""
         given: dict[str, Any] = {"timeout": self.timeout, "max_retries": 0}
