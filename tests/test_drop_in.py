@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 from pathlib import Path
@@ -67,6 +68,16 @@ def test_tools_run_on_the_host_with_the_arguments_of_the_code() -> None:
     assert seen == [("ab", 2), ("c", 1)]
     assert result.answer == "c"
     assert "`lookup(word: string, times: integer)` Look a word up." in texts(script.requests[0])[0]
+
+
+def test_an_async_tool_is_awaited() -> None:
+    async def fetch(word: str) -> str:
+        """Fetch it."""
+        await asyncio.sleep(0)
+        return word.upper()
+
+    lm, _ = scripted(action("SUBMIT(answer=fetch('ab'))"))
+    assert ask(lm, rlm_dspy.RLM("context, question -> answer", tools=[fetch])).answer == "AB"
 
 
 def test_a_tool_may_take_the_name_of_a_toolkit_function() -> None:

@@ -370,8 +370,8 @@ def task_of(values: Mapping[str, Any]) -> str:
 
 
 def main_context(values: Mapping[str, Any]) -> str | None:
-    """Name the input that the toolkit works on: a corpus, else ``context``, else the longest text."""
-    texts = {name: value for name, value in values.items() if is_context(value)}
+    """Name the input that the toolkit works on: a corpus, else ``context``, else the longest text but the question."""
+    texts = quotable(values)
     if not texts:
         return None
     for name, value in texts.items():

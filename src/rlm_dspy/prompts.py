@@ -148,6 +148,7 @@ def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
+    shown = shown.replace('"""', "\'\'\'")  # the fence below is the only one: a text cannot end it and pose as another
     role = "; the main context, also `P`" if main else ""
     about = f" ({desc})" if desc else ""
     return f'`{name}`{about}: {kind}, {size}{role}, {state}:\n"""\n{shown}\n"""'

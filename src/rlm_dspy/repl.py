@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+import dspy
 from dspy.adapters.types.tool import Tool
 from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreter, FinalOutput
 from dspy.primitives.sandbox_serializable import SandboxSerializable
@@ -72,7 +73,7 @@ class Repl:
     def _open_foreign(self) -> Observation:
         """Install toolkit, aliases and inputs as code; an interpreter that cannot take the toolkit goes without."""
         taken = set(self._values) | set(self.interpreter.tools)
-        setup = f"{inspect.getsource(toolkit)}\nbind(globals(), {self._main!r})\n{PRELUDE}\n"
+        setup = f"{toolkit.source()}\nbind(globals(), {self._main!r})\n{PRELUDE}\n"
         corpora = {name: value for name, value in self._values.items() if hasattr(value, "sandbox_index")}
         plain: dict[str, Any] = {}
         for name, value in self._values.items():
@@ -139,7 +140,8 @@ def _positional(tool: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if len(args) > len(names):
             raise TypeError(f"{tool.name}() takes {len(names)} positional arguments but {len(args)} were given")
-        return tool(**dict(zip(names, args, strict=False)), **kwargs)
+        with dspy.context(allow_tool_async_sync_conversion=True):
+            return tool(**dict(zip(names, args, strict=False)), **kwargs)
 
     return call
 
