@@ -1,8 +1,4 @@
-"""Runs the attack corpus inside sandboxes beside four canaries and tells what was exposed or died.
-
-As a script it first becomes an ordinary user: ``python corpus.py FOLDER``, where FOLDER holds a Python and the
-worker's files that this user can read.
-"""
+"""Runs the attack corpus inside sandboxes beside four canaries and tells what was exposed or died."""
 
 import json
 import os
@@ -17,10 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlm_dspy.sandbox import Sandbox, cell
-
-sys.path.insert(0, str(Path(__file__).parent))
-from attacks import ATTACKS, PRELUDE
+from rlm_dspy.sandbox import Sandbox, cell, zygote
+from sandbox.attacks import ATTACKS, PRELUDE
 
 SECRET = "SECRET-" + os.urandom(8).hex()
 TIMEOUT = 0.3
@@ -95,8 +89,7 @@ def attack(name, code, planted, **options):
     """Run one payload in a sandbox of its own; return (what went wrong, how the cell ended)."""
     tools = {"tool": lambda *a, **k: 1, "slow": lambda: time.sleep(0.05)}
     with Sandbox(tools=tools, memory_mb=128, max_output_chars=20_000, timeout=5.0, **options) as sandbox:
-        sandbox.run("kept = 'kept'", planted.variables())
-        done = sandbox.run(PRELUDE + code, timeout=TIMEOUT)
+        done = sandbox.run(PRELUDE + code, planted.variables(), timeout=TIMEOUT)
         shown = f"{done.text}{done.final!r}"
         if SECRET in shown:
             return "the secret was shown", done.kind
@@ -104,11 +97,9 @@ def attack(name, code, planted, **options):
             return f"it succeeded: {done.stdout[:80]!r}", done.kind
         if len(shown) > 100_000:
             return "the output is too long", done.kind
-        after = sandbox.run("print(6 * 7)")
-        if after.stdout != "42\n" and done.exception is None and "globals" not in name:
-            after = sandbox.run("print(6 * 7)")
-        if "42" not in after.stdout and sandbox.run("6 * 7").value != "42" and sandbox.run("6 * 7").value != "42":
-            return f"the session did not go on: {after.text[:300]!r}", done.kind
+        after = next((told for told in (sandbox.run("print(42)") for _ in range(4)) if "42" in told.text), None)
+        if after is None:
+            return f"the session did not go on after {done.text[:300]!r}", done.kind
     return None, done.kind
 
 
@@ -135,27 +126,37 @@ def run_all(**options):
                     if problem:
                         result.problems.append(f"{name}: {problem}")
 
-        items = [(f"{group}/{name}", code) for group, cells in ATTACKS.items() for name, code in cells.items()]
+        groups = reversed(ATTACKS.items())  # those that wait for their time to run out come last there, and first here
+        items = [(f"{group}/{name}", code) for group, cells in groups for name, code in cells.items()]
         with ThreadPoolExecutor(8) as executor:
             list(executor.map(one, items))
     return result
 
 
-def become_nobody(folder):
-    """Drop to an ordinary user who can read only what was put into ``folder`` for it."""
-    from rlm_dspy.sandbox import zygote
+def as_nobody(folder):
+    """Run everything in a copy of this process that is an ordinary user, who can read only what is in ``folder``."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            become_nobody(folder)
+            os.write(writing, json.dumps(run_all().__dict__).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as told:
+        result = told.read()
+    os.waitpid(child, 0)
+    return json.loads(result)
 
+
+def become_nobody(folder):
+    """Drop to an ordinary user, with the Python and the worker's files that were put into ``folder`` for it."""
     zygote._compile_worker = lambda: None
     zygote.FOLDER = Path(folder, "sandbox")
     sys.executable = next(str(path) for path in Path(folder, "bin").iterdir())
-    os.environ["HOME"] = tempfile.gettempdir()
+    os.environ["HOME"] = tempfile.tempdir = "/tmp"
     os.chdir("/")
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-
-
-if __name__ == "__main__":
-    hurry()
-    become_nobody(sys.argv[1])
-    print(json.dumps(run_all().__dict__))

@@ -176,17 +176,31 @@ def test_shutdown_from_another_thread_ends_a_running_cell():
 
 
 def test_a_thread_that_outlives_its_cell_stands_still_between_cells(sandbox):
+    def ticks():
+        with open(f"/proc/{sandbox._link.active.pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return fields[0], int(fields[11]) + int(fields[12])
+
     sandbox.run(
         "import threading, time\nn = 0\ndef count():\n global n\n while True: n += 1\n"
-        "threading.Thread(target=count, daemon=True).start()\ntime.sleep(0.05)"
+        "threading.Thread(target=count, daemon=True).start()\nwhile n == 0: time.sleep(0.01)",
     )
+    while ticks()[0] != "T":  # a stop takes effect when every thread has seen it
+        time.sleep(0.01)
+    before = ticks()
+    time.sleep(0.2)
+    assert ticks() == before
     first = int(sandbox.run("n").value)
-    time.sleep(0.3)
-    start = time.perf_counter()
-    second = int(sandbox.run("n").value)
-    assert second > first > 0
-    assert sandbox._link is not None
-    assert time.perf_counter() - start < 5
+    assert int(sandbox.run("while n == " + str(first) + ": time.sleep(0.01)\nn").value) > first > 0
+
+
+def test_a_thread_that_calls_the_host_for_ever_does_not_disturb_later_cells():
+    with Sandbox(tools={"tool": lambda: 1}) as sandbox:
+        sandbox.run(
+            "import threading\ndef ask():\n while True: tool()\nthreading.Thread(target=ask, daemon=True).start()"
+        )
+        for number in range(40):
+            assert sandbox.run(f"x = {number}; tool(); x").value == str(number)
 
 
 def test_the_loop_of_the_session_keeps_its_tasks(sandbox):

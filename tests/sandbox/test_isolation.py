@@ -8,7 +8,7 @@ from functools import lru_cache
 import pytest
 
 from rlm_dspy.errors import SandboxUnavailableError
-from rlm_dspy.sandbox import macos, policy, report, selftest, zygote
+from rlm_dspy.sandbox import cell, macos, policy, report, selftest, zygote
 from rlm_dspy.sandbox.interpreter import Sandbox
 from rlm_dspy.sandbox.worker import bpf, syscalls
 
@@ -243,7 +243,8 @@ def test_the_seatbelt_profile_denies_first_and_quotes_paths(monkeypatch):
     assert macos.wrap(["python"])[:2] == ["/usr/bin/sandbox-exec", "-p"]
 
 
-def test_the_host_approves_only_the_forks_it_granted(sandbox):
+def test_the_host_approves_only_the_forks_it_granted(sandbox, monkeypatch):
+    monkeypatch.setattr(cell, "COPY_SECONDS", 0.5)
     sandbox.run("x = 1")
     before = sandbox._link.zygote.denied
     done = sandbox.run(

@@ -25,6 +25,7 @@ def test_time_in_host_functions_is_not_charged():
 
 def test_processor_time_is_limited_too(sandbox, monkeypatch):
     monkeypatch.setattr("rlm_dspy.sandbox.interpreter.CPU_FACTOR", 0)
+    monkeypatch.setattr("rlm_dspy.sandbox.interpreter.LEAST_CPU", 0.1)
     done = sandbox.run("while True: pass", timeout=20)
     assert done.timed_out
     assert "processor time" in done.text

@@ -12,57 +12,20 @@ import time
 import warnings
 
 import psutil
-import pytest
 
 from rlm_dspy.errors import SandboxDiedError
 from rlm_dspy.sandbox import Sandbox, prewarm, zygote
-
-HOST = """
-import os, signal, sys, threading, time
-from rlm_dspy.sandbox import Sandbox
-import psutil
-a, b = Sandbox(), Sandbox()
-a.run("x = 1")
-b.run("import threading\\ndef f():\\n while True: pass\\nthreading.Thread(target=f, daemon=True).start()")
-stubborn = "while 1:\\n try:\\n  while 1: pass\\n except BaseException: pass"
-hanging = threading.Thread(target=lambda: b.run(stubborn))
-hanging.daemon = True
-hanging.start()
-time.sleep(0.2)
-print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
-"""
-
-ENDS = {
-    "normally": "",
-    "after a shutdown": "a.shutdown()",
-    "by an exception": "raise RuntimeError('expected')",
-    "by os._exit": "os._exit(0)",
-    "by sys.exit": "sys.exit(1)",
-    "by SIGTERM": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)",
-    "by SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
-    "by SIGKILL while a child lives": "p = os.fork()\nif p == 0: time.sleep(3); os._exit(0)\nos.kill(os.getpid(), signal.SIGKILL)",  # noqa: E501
-}
+from sandbox import hosts
+from sandbox.hosts import wait_until_gone
 
 
-def wait_until_gone(pids, seconds=10.0):
-    """Return those of ``pids`` that still run after a while."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
-        if not left:
-            return []
-        time.sleep(0.02)
-    return left
-
-
-@pytest.mark.parametrize("end", ENDS)
-def test_nothing_is_left_when_the_host_ends(end):
-    done = subprocess.run(
-        [sys.executable, "-c", HOST + ENDS[end]], capture_output=True, text=True, timeout=60, check=False
-    )
-    pids = [int(pid) for pid in done.stdout.split()]
-    assert len(pids) >= 6, done.stderr
-    assert wait_until_gone(pids) == []
+def test_nothing_is_left_when_the_host_ends_in_whatever_way():
+    done = subprocess.run([sys.executable, hosts.__file__], capture_output=True, text=True, timeout=120, check=False)
+    told = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert sorted(told) == sorted(hosts.ENDS), done.stderr
+    for end, pids in told.items():
+        assert len(pids.split()) >= 6, end
+        assert wait_until_gone([int(pid) for pid in pids.split()]) == [], end
 
 
 def test_shutdown_leaves_only_the_zygote():
@@ -129,27 +92,14 @@ def test_a_forked_copy_of_the_host_gets_sessions_of_its_own(sandbox):
     assert sandbox.run("x").value == "1"
 
 
-def _spawned(queue):
-    with Sandbox() as own:
-        queue.put(own.run("6 * 7").value)
-
-
 def test_a_spawned_process_gets_sessions_of_its_own():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import multiprocessing as m\nfrom rlm_dspy.sandbox import Sandbox\n"
-            "def f(q):\n    with Sandbox() as s: q.put(s.run('6 * 7').value)\n"
-            "if __name__ == '__main__':\n    c = m.get_context('fork'); q = c.Queue(); p = c.Process(target=f, args=(q,)); p.start()\n"  # noqa: E501
-            "    print(q.get(timeout=30)); p.join()",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout == "42\n", done.stderr
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    child = context.Process(target=hosts.answer, args=(queue,))
+    child.start()
+    assert queue.get(timeout=60) == "42"
+    child.join(30)
+    assert child.exitcode == 0
 
 
 def test_sessions_outlive_their_zygote_and_the_next_gets_a_new_one(sandbox):

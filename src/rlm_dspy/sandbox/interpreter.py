@@ -25,7 +25,7 @@ from .link import Link, Message
 from .process import Kept
 from .turn import Turn
 
-CPU_FACTOR = 4
+CPU_FACTOR, LEAST_CPU = 4, 2.0
 MAX_CHECKPOINTS = 8
 KEEP_SECONDS = 10.0
 _UNSENT: Any = object()
@@ -302,7 +302,7 @@ class Sandbox:
             "t": "exec",
             "n": self._number,
             "code": code,
-            "cpu": max(2.0, timeout * CPU_FACTOR),
+            "cpu": max(LEAST_CPU, timeout * CPU_FACTOR),
             "save": save,
             "forks": 2 if save else 0,
             "always": self.saving == "always",

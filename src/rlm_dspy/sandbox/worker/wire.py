@@ -77,9 +77,7 @@ class Wire:
 
     def command(self) -> Message:
         """Wait for the host's next command, outside of any cell."""
-        while not self._commands:
-            self._take()
-        return self._commands.popleft()
+        return self._found(lambda: self._commands.popleft() if self._commands else None)
 
     def ask(self, message: Message) -> Message:
         """Send a call and wait for its answer; other threads may do the same meanwhile."""
@@ -88,18 +86,19 @@ class Wire:
         self._awaited.add(number)
         try:
             self.send(message)
-            return self._answer(number)
+            return self._found(lambda: self._answers.pop(number, None))
         finally:
             self._awaited.discard(number)
             self._answers.pop(number, None)
 
-    def _answer(self, number: int) -> Message:
+    def _found(self, look: Callable[[], Message | None]) -> Message:
+        """Wait until ``look`` finds something; one thread at a time reads, or frames would be torn apart."""
         while True:
             with self._turn:
-                while number not in self._answers and self._leading:
+                while (found := look()) is None and self._leading:
                     self._turn.wait()
-                if number in self._answers:
-                    return self._answers.pop(number)
+                if found is not None:
+                    return found
                 self._leading = True
             try:
                 self._take()
