@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -91,8 +90,6 @@ class _Routed:
 
     def _waiting(self, seconds: float, *, retry: bool = False) -> Any:
         """Return the context of a wait, which is counted and shown."""
-        if not seconds and not retry:
-            return nullcontext()
         return waiting(self.route.model, self.route.provider.name, seconds, retry=retry)
 
     def _other(self, request: Request) -> tuple[Route | None, Request]:
@@ -188,9 +185,9 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
 
     def _once(self, request: Request) -> Response:
         request = self._prepared(request)
-        pause = self._wait()
-        with self._waiting(pause):
-            time.sleep(pause)
+        if pause := self._wait():  # even an empty sleep gives the processor away
+            with self._waiting(pause):
+                time.sleep(pause)
         with self._slot(), _Translated(self.route):
             response = super().complete(request)
         return self._finished(request, response)
@@ -214,9 +211,9 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
 
     def _streamed(self, request: Request) -> Iterator[Any]:
         request = self._prepared(request)
-        pause = self._wait()
-        with self._waiting(pause):
-            time.sleep(pause)
+        if pause := self._wait():  # even an empty sleep gives the processor away
+            with self._waiting(pause):
+                time.sleep(pause)
         with self._slot(), _Translated(self.route):
             for event in super().stream(request):
                 yield self._ended(request, event)
@@ -264,9 +261,9 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def _once(self, request: Request) -> Response:
         request = self._prepared(request)
         await asyncio.to_thread(self._warm)
-        pause = self._wait()
-        with self._waiting(pause):
-            await asyncio.sleep(pause)
+        if pause := self._wait():
+            with self._waiting(pause):
+                await asyncio.sleep(pause)
         async with _held(self._slot()):
             with _Translated(self.route):
                 response = await super().complete(request)
@@ -292,9 +289,9 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def _streamed(self, request: Request) -> AsyncIterator[Any]:
         request = self._prepared(request)
         await asyncio.to_thread(self._warm)
-        pause = self._wait()
-        with self._waiting(pause):
-            await asyncio.sleep(pause)
+        if pause := self._wait():
+            with self._waiting(pause):
+                await asyncio.sleep(pause)
         async with _held(self._slot()):
             with _Translated(self.route):
                 async for event in super().stream(request):
