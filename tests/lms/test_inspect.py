@@ -55,9 +55,11 @@ def test_a_good_ollama_is_ok_throughout() -> None:
 def test_a_window_too_small_for_a_run_is_told(window: int, status: str) -> None:
     with OllamaServer(models={"tiny": {"window": window}}) as server:
         found = statuses("ollama_chat/tiny", api_base=server.url)
-    assert found[-1][0] == status
+        asked = statuses("ollama_chat/tiny", api_base=server.url, num_ctx=window)
+    assert found[-1][0] == asked[-1][0] == status
     assert f"{window:,} tokens" in found[-1][1]
-    assert "RLM_DSPY_NUM_CTX" in found[-1][1]
+    assert "take a model with a larger window" in found[-1][1]
+    assert "raise RLM_DSPY_NUM_CTX" in asked[-1][1]
 
 
 def test_a_server_that_cuts_although_it_is_told_not_to_is_found() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import dspy
 from dspy.clients import model_metadata
+from dspy.clients._litellm import get_litellm
 from dspy.utils.exceptions import LMError
 
 from rlm_dspy import windows
@@ -155,6 +156,7 @@ def _server(route: Route) -> list[Check]:
 
 
 def _round_trip(lm: dspy.LM) -> list[Check]:
+    get_litellm(feature="rlm_dspy.lm")  # its import is not the server's time
     began = time.perf_counter()
     try:
         lm("Reply with the word ok.", max_tokens=16)
@@ -176,7 +178,8 @@ def _allocated(lm: dspy.LM, route: Route) -> list[Check]:
     asked = route.window()
     checks: list[Check] = []
     if asked <= ollama.DEFAULT_WINDOW:
-        mend = f"A run wants {WANTED:,} or more: raise RLM_DSPY_NUM_CTX, or take a model with a larger window."
+        better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "take a model with a larger window"
+        mend = f"A run wants {WANTED:,} or more: {better}."
         small = asked < ollama.DEFAULT_WINDOW
         said = f"a window of {asked:,} tokens is too small" if small else f"the window is only {asked:,} tokens"
         checks.append(Check("failure" if small else "warning", said, mend))
