@@ -29,7 +29,7 @@ def rules(steps: list[Step], **changes: Any) -> Rules:
         "header": lambda step: f"[{step}]",
         "render": lambda texts: "|".join(texts),
         "refusal": lambda problem: f"refused: {problem}",
-        "reask": lambda problem: f"again: {problem}",
+        "reask": lambda problem, wrote: f"again: {problem}",
         "record": steps.append,
     }
     return Rules(**{**given, **changes})

@@ -174,3 +174,9 @@ def test_an_unreadable_reply_costs_one_call_and_not_a_second_one_in_json() -> No
     _, seen = run("no idea", action("SUBMIT(answer='a')"))
     assert len(seen) == 2
     assert "[reply not understood]" in seen[1]
+
+
+def test_the_form_that_was_missed_is_quoted_with_the_models_own_code() -> None:
+    _, seen = run("I would do:\nx = grep('y'\nand then look", action("SUBMIT(answer='a')"))
+    asked = seen[1].rsplit("[reply not understood]", 1)[1]
+    assert "[[ ## code ## ]]\n```python\nx = grep('y'\n```" in asked

@@ -115,7 +115,7 @@ class Session:
             render=lambda texts: clean(prompts.observation(texts, shown)),
             clip=lambda text: prompts.clip(text, shown),
             refusal=lambda problem: clean(prompts.refusal(problem)),
-            reask=lambda problem: prompts.reask(problem, submit),
+            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote)),
             record=self._record,
         )
 

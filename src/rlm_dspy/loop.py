@@ -98,7 +98,7 @@ class Rules:
     render: Callable[[list[str]], str]
     clip: Callable[[str], str]
     refusal: Callable[[str], str]
-    reask: Callable[[str], str]
+    reask: Callable[[str, str], str]
     record: Callable[[Step], None]
 
 
@@ -172,7 +172,7 @@ class _State:
             action = actions.read_reply(reply.text, self.rules.first_output)
         if action.problem:
             self.unreadable += 1
-            self._close(reply, self.rules.reask(action.problem), error=action.problem)
+            self._close(reply, self.rules.reask(action.problem, reply.text or reply.code), error=action.problem)
             return None
         self.unreadable = 0
         self.cells = action.cells

@@ -8,6 +8,7 @@ clock-dependent enters a text, so that each prompt begins with the whole previou
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from dspy.adapters.utils import translate_field_type
 
 WHOLE = 20_000  # inputs up to this many characters are shown whole
 FILES = 60  # of a corpus, this many files are listed
+QUOTED = 20  # lines of an unreadable reply that are quoted back
 LEAST = 400  # characters of a step that are worth showing
 PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
 
@@ -225,11 +227,14 @@ def refusal(problem: str) -> str:
     return f"[SUBMIT refused] {problem}"
 
 
-def reask(problem: str, submit: str) -> str:
-    """Render what a reply that could not be read should have looked like."""
+def reask(problem: str, submit: str, wrote: str) -> str:
+    """Render what a reply that could not be read should have looked like, with the code-like lines that it had."""
+    lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
+    code = clip("\n".join(lines[:QUOTED]), PREVIEW) or "print(...)"
     return (
-        f"[reply not understood] {problem} Reply with your `reasoning` and then `code`: Python in one block, such as\n"
-        f"```python\nprint(...)\n```\nand finish with SUBMIT({submit}) when you have the outputs."
+        f"[reply not understood] {problem} Reply in exactly this form:\n[[ ## reasoning ## ]]\nwhat you do next\n\n"
+        f"[[ ## code ## ]]\n```python\n{code}\n```\n\n[[ ## completed ## ]]\n"
+        f"and finish with SUBMIT({submit}) when you have the outputs."
     )
 
 

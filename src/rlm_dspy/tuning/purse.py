@@ -113,6 +113,11 @@ class PursedEngine:
         self.engine = engine
         self.purse = purse
 
+    @property
+    def window(self) -> int | None:
+        """The window that the engine allocates, if it tells."""
+        return getattr(self.engine, "window", None)
+
     def complete(self, request: Request) -> Response:
         """Answer one request, if the purse pays."""
         with _paying(self.purse, request) as paid:
