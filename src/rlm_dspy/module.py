@@ -33,7 +33,7 @@ from rlm_dspy.predictor import Predictor
 from rlm_dspy.record import Event, Run
 from rlm_dspy.recursion import Child
 from rlm_dspy.repl import Repl
-from rlm_dspy.sandbox import Sandbox, toolkit
+from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 from rlm_dspy.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
 
 HANDLE = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
@@ -299,8 +299,8 @@ def chosen_factory(
     chosen: Any = called or constructed
     if called is None and (chosen is None or chosen is dspy.PythonInterpreter):
         chosen = resolve_interpreter_factory(chosen)
-        # DSPy's default means "nothing was chosen", which for us is our own sandbox.
-        chosen = Sandbox if chosen is dspy.PythonInterpreter else chosen
+        # DSPy's default means "nothing was chosen", which for us is our own sandbox where there is one.
+        chosen = default_factory() if chosen is dspy.PythonInterpreter else chosen
     _validate_interpreter_factory(chosen)
     factory: Callable[[], CodeInterpreter] = chosen
     return factory

@@ -59,7 +59,7 @@ class Canaries:
         if self.file.stat().st_mode & 0o777 != 0o666:
             return "the file's mode was changed"
         try:
-            self.listener.accept()
+            self.listener.accept()[0].close()
         except BlockingIOError:
             return None
         return "the listener was reached"
@@ -85,9 +85,9 @@ def canaries():
             del os.environ["CANARY"]
 
 
-def attack(name, code, planted, **options):
+def attack(name, code, planted, tools=None, **options):
     """Run one payload in a sandbox of its own; return (what went wrong, how the cell ended)."""
-    tools = {"tool": lambda *a, **k: 1, "slow": lambda: time.sleep(0.05)}
+    tools = {"tool": lambda *a, **k: 1, "slow": lambda: time.sleep(0.05), **(tools or {})}
     with Sandbox(tools=tools, memory_mb=128, max_output_chars=20_000, timeout=5.0, **options) as sandbox:
         done = sandbox.run(PRELUDE + code, planted.variables(), timeout=TIMEOUT)
         shown = f"{done.text}{done.final!r}"
@@ -109,15 +109,15 @@ def hurry():
     cell.COPY_SECONDS = cell.LATE_SECONDS = 1.0
 
 
-def run_all(**options):
-    """Run every payload and return the result."""
+def run_all(attacks=ATTACKS, harms=lambda planted: {}, **options):
+    """Run every payload and return the result; ``harms`` gives tools by which a control exposes a canary itself."""
     result = Result(os.getuid())
     lock = threading.Lock()
     with canaries() as planted:
 
         def one(item):
             name, code = item
-            wrong, kind = attack(name, code, planted, **options)
+            wrong, kind = attack(name, code, planted, harms(planted), **options)
             with lock:
                 result.payloads += 1
                 result.kinds[kind] = result.kinds.get(kind, 0) + 1
@@ -126,7 +126,7 @@ def run_all(**options):
                     if problem:
                         result.problems.append(f"{name}: {problem}")
 
-        groups = reversed(ATTACKS.items())  # those that wait for their time to run out come last there, and first here
+        groups = reversed(attacks.items())  # those that wait for their time to run out come last there, and first here
         items = [(f"{group}/{name}", code) for group, cells in groups for name, code in cells.items()]
         with ThreadPoolExecutor(8) as executor:
             list(executor.map(one, items))

@@ -1,4 +1,4 @@
-"""Feeds the host's end of a session with hostile frames. As a script: ``python fuzz.py 1000000``."""
+"""Feeds either end of a session with hostile frames. As a script: ``python fuzz.py 1000000``."""
 
 import contextlib
 import json
@@ -69,9 +69,9 @@ SEEDS = [
 ]
 
 
-def hostile(chance):
+def hostile(chance, seeds=SEEDS):
     """Return bytes of a frame, or of what pretends to be one."""
-    body = bytearray(json.dumps(chance.choice(SEEDS)).encode())
+    body = bytearray(json.dumps(chance.choice(seeds)).encode())
     how = chance.random()
     if how < 0.5:
         for _ in range(chance.randint(1, 4)):
@@ -86,6 +86,40 @@ def hostile(chance):
     elif how < 0.85:
         return chance.choice([2**32 - 1, 2**25 + 1, 2**31]).to_bytes(4, "little") + bytes(body)
     return frame(bytes(body))
+
+
+COMMANDS = [
+    {"t": "exec", "n": 1, "code": "tool()", "cpu": 2.0, "save": False, "always": False, "renew": False, "vars": []},
+    {"t": "exec", "n": 2, "code": "x = 1", "cpu": 2.0, "save": True, "always": True, "renew": True, "vars": [],
+     "tools": ["tool"], "fields": ["answer"], "main": "text"},
+    {"t": "exec", "n": 3, "code": "text", "cpu": 2.0, "save": False, "always": False, "renew": False,
+     "vars": [{"name": "text", "kind": "text", "width": 1, "chars": 9, "ascii": True, "size": 10}]},
+    {"t": "ret", "id": 1, "v": {"$": "int", "v": "0xff"}},
+    {"t": "ret", "id": 1, "e": {"name": "ValueError", "text": "x"}},
+    {"t": "keep", "n": 4},
+]  # fmt: skip
+
+
+def torment(link, chance, count):
+    """Feed a worker with hostile commands and end its input; return (how many, whether it ended, frames it wrote)."""
+    link.wake(forks=0)
+    sent = 0
+    with contextlib.suppress(OSError):
+        while sent < count:
+            honest = chance.random() < 0.6  # a worker that has done something is in another state than a fresh one
+            whole = frame(json.dumps(chance.choice(COMMANDS)).encode())
+            link._channel.sendall(whole if honest else hostile(chance, COMMANDS))
+            sent += 1
+        link._channel.shutdown(socket.SHUT_WR)
+    written, ends, limit = [], 0, time.monotonic() + 20
+    while ends < 2 and time.monotonic() < limit:  # a first error may come before what was written earlier
+        try:
+            found = link.receive(time.monotonic() + 0.5)
+        except WorkerGoneError:
+            ends += 1
+        else:
+            written += [found[1]["t"]] if found is not None else []
+    return sent, ends > 0, written
 
 
 def drain(tape):

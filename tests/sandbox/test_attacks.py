@@ -1,7 +1,9 @@
 """No payload of the attack corpus reaches a file, the network, a process, a secret or the host."""
 
 import os
+import re
 import shutil
+import socket
 import sys
 import sysconfig
 import tempfile
@@ -32,6 +34,45 @@ LEFT_OUT = (
 def test_the_corpus_is_large_and_broad():
     assert len(ATTACKS) >= 10
     assert sum(map(len, ATTACKS.values())) >= 150
+
+
+def _kill(planted):
+    planted.victim.kill()
+    planted.victim.wait()
+
+
+# What a tool of the *host* does here is what a payload would have done had it escaped.
+CONTROLS = {
+    "the secret was shown": ("print(harm())", lambda planted: planted.file.read_text()),
+    "the secret was shown in a result": ("SUBMIT(harm())", lambda planted: os.environ["CANARY"]),
+    "the secret was shown in an error": ("raise ValueError(harm())", lambda planted: planted.file.read_text()),
+    "it succeeded": ("print('DONE')", None),
+    "the output is too long": ("SUBMIT('x' * 200_000)", None),
+    "the session did not go on": ("globals()['print'] = lambda *a: None", None),
+    "the victim died": ("harm()", _kill),
+    "the file was touched": ("harm()", lambda planted: planted.file.write_text("other") and None),
+    "the file was touched by a neighbour": ("harm()", lambda planted: Path(f"{planted.file}2").write_text("") and None),
+    "the file was touched by deletion": ("harm()", lambda planted: planted.file.unlink()),
+    "the file's mode was changed": ("harm()", lambda planted: planted.file.chmod(0o600)),
+    "the listener was reached": (
+        "harm()",
+        lambda planted: socket.create_connection(planted.listener.getsockname()).close(),
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", CONTROLS)
+def test_each_detector_fires_when_the_host_itself_exposes_a_canary(problem):
+    code, harm = CONTROLS[problem]
+    attacks = {"control": {"harmless": "print(tool())", "harmful": code}}
+
+    def harms(planted):
+        return {"harm": lambda: harm(planted)} if harm else {}
+
+    found = corpus.run_all(attacks, harms).problems
+    expected = re.sub(r" (by|in) an? .*| by deletion", "", problem)
+    assert any(expected in told for told in found)
+    assert corpus.run_all({"control": {"harmless": "print(tool())"}}).problems == []
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -2,13 +2,16 @@
 
 import platform
 import struct
+import subprocess
 import sys
 from functools import lru_cache
 
+import dspy
 import pytest
 
 from rlm_dspy.errors import SandboxUnavailableError
-from rlm_dspy.sandbox import cell, macos, policy, report, selftest, zygote
+from rlm_dspy.module import chosen_factory
+from rlm_dspy.sandbox import cell, default_factory, macos, policy, report, selftest, zygote
 from rlm_dspy.sandbox.interpreter import Sandbox
 from rlm_dspy.sandbox.worker import bpf, syscalls
 
@@ -170,6 +173,39 @@ def test_no_call_has_two_meanings():
 )
 def test_each_platform_has_its_backend(system, machine, isolation, backend):
     assert policy.choose(system, machine, isolation).backend == backend
+
+
+@pytest.mark.parametrize(("system", "machine"), [("linux", "x86_64"), ("linux", "riscv64"), ("darwin", "arm64")])
+def test_the_default_is_ours_where_there_is_native_isolation(system, machine, monkeypatch):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert default_factory() is Sandbox
+    assert chosen_factory(None, None) is Sandbox
+
+
+@pytest.mark.parametrize("system", ["win32", "freebsd14", "emscripten"])
+def test_the_default_is_dspys_with_a_warning_where_there_is_none(system, monkeypatch):
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.warns(RuntimeWarning, match="no native isolation is known for .*PythonInterpreter"):
+        assert default_factory() is dspy.PythonInterpreter
+    with pytest.warns(RuntimeWarning):
+        assert chosen_factory(None, None) is dspy.PythonInterpreter
+    assert chosen_factory(Sandbox, None) is Sandbox
+
+
+def test_a_sandbox_on_a_platform_without_isolation_points_to_dspys(monkeypatch):
+    monkeypatch.setattr(policy, "choose", lambda *a: policy.Choice("wasm", "no native isolation is known for win32"))
+    with pytest.raises(SandboxUnavailableError, match=r"interpreter_factory=dspy\.PythonInterpreter"):
+        zygote.Zygote(zygote.Setting("strong", ("never", "shared")))
+
+
+def test_the_package_can_be_imported_where_unix_modules_are_missing():
+    code = (
+        "import sys\nfor name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'): sys.modules[name] = None\n"
+        "import rlm_dspy.sandbox\nprint(rlm_dspy.sandbox.policy.choose('win32', 'AMD64', 'strong').backend)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "wasm\n", done.stderr
 
 
 FULL = {"seccomp": True, "no_new_privs": True, "landlock": True, "namespaces": True}

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,7 @@ from rlm_dspy.sandbox import Sandbox, outcome
 from rlm_dspy.sandbox.cell import Ending, _arranged, without_paths
 from rlm_dspy.sandbox.link import _parse
 from rlm_dspy.sandbox.process import ProtocolError
-from sandbox.fuzz import Tape, frame, fuzz
+from sandbox.fuzz import Tape, frame, fuzz, torment
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -26,6 +28,26 @@ def test_hostile_frames_end_the_worker_never_the_host():
     ends = fuzz(20_000, seed=int(os.environ.get("FUZZ_SEED", "1")))
     assert ends["ProtocolError"] > 1000
     assert ends["call"] > 100
+
+
+def test_hostile_commands_end_a_worker_or_are_ignored():
+    chance = random.Random(int(os.environ.get("FUZZ_SEED", "1")))
+    frames, kinds = 0, Counter()
+    for _ in range(150):
+        with Sandbox(tools={"tool": lambda: 1}, memory_mb=64) as sandbox:
+            sandbox.run("tool()")
+            before = sandbox._link.zygote.denied
+            forks = sandbox._link.grant.used
+            sent, ended, written = torment(sandbox._link, chance, chance.randint(1, 4))
+            assert ended, "the worker hangs"
+            assert sandbox._link.grant.used == forks
+            frames += sent
+            kinds.update(written)
+            kinds["denied"] += sandbox._link.zygote.denied - before
+    assert set(kinds) <= {"result", "call", "denied"}
+    assert frames > 300
+    assert kinds["result"] > 10
+    assert kinds["call"] > 3
 
 
 @given(st.binary(max_size=300))

@@ -1,9 +1,10 @@
 """A native CPython that untrusted code cannot leave, ready in milliseconds, with state that survives."""
 
+from .default import default_factory
 from .execution import Execution
 from .handover import Mapped
 from .interpreter import Sandbox
 from .pool import prewarm
 from .selftest import Check, report, selftest
 
-__all__ = ["Check", "Execution", "Mapped", "Sandbox", "prewarm", "report", "selftest"]
+__all__ = ["Check", "Execution", "Mapped", "Sandbox", "default_factory", "prewarm", "report", "selftest"]

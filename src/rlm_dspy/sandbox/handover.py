@@ -6,7 +6,6 @@ maps it, and so do its copies. What cannot cross is refused here, by name, befor
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
@@ -17,6 +16,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from .errors import HandoverError
 from .worker import values
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing here is ever packed
+    fcntl = None  # type: ignore[assignment]
 
 LARGE = 1 << 16
 PIECE = 8 << 20

@@ -10,7 +10,6 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
-import fcntl
 import importlib.util
 import json
 import logging
@@ -30,6 +29,11 @@ from typing import Any
 
 from . import macos, policy
 from .errors import InterpreterUnavailableError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where no zygote is ever started
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("rlm_dspy.sandbox")
 

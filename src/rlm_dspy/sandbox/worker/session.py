@@ -192,8 +192,10 @@ class Session:
             try:
                 if message["t"] == "keep":
                     self.keep(message["n"])
-                else:
+                elif message["t"] == "exec":
                     self.cell(message)
+                else:
+                    os._exit(1)
             except Interrupted:  # struck after the cell had ended
                 self._disarm()
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_FRAME = 32 << 20
+MAX_COMMAND = 1 << 30  # the host is trusted, but a length that is none must not be waited for
 CHUNK = 1 << 16
 MAX_DESCRIPTORS = 16
 
@@ -125,6 +126,8 @@ class Wire:
         self._incoming += data
         while len(self._incoming) >= 4:
             (length,) = _LENGTH.unpack_from(self._incoming)
+            if length > MAX_COMMAND:
+                os._exit(1)
             if len(self._incoming) < 4 + length:
                 break
             body = bytes(self._incoming[4 : 4 + length])

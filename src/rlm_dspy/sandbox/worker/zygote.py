@@ -195,7 +195,6 @@ def _serve(
     for name in [name for name in sys.modules if name == "__main__" or name.startswith("ctypes")]:
         del sys.modules[name]
     modules.remember()
-    gc.collect()
     gc.freeze()
     attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))] if listener >= 0 else []
     channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
@@ -246,6 +245,7 @@ def _become_worker(
     last_filter: Any,
 ) -> NoReturn:
     try:
+        gc.enable()
         channel.close()
         session.limit(config, baseline)
         if last_filter is not None:
