@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,6 +142,8 @@ def as_nobody(folder):
         try:
             become_nobody(folder)
             os.write(writing, json.dumps(run_all().__dict__).encode())
+        except BaseException:
+            os.write(writing, json.dumps({"problems": [traceback.format_exc()]}).encode())
         finally:
             os._exit(0)
     os.close(writing)
@@ -154,7 +157,7 @@ def become_nobody(folder):
     """Drop to an ordinary user, with the Python and the worker's files that were put into ``folder`` for it."""
     zygote._compile_worker = lambda: None
     zygote.FOLDER = Path(folder, "sandbox")
-    sys.executable = next(str(path) for path in Path(folder, "bin").iterdir())
+    sys.executable = str(Path(folder, "start"))
     os.environ["HOME"] = tempfile.tempdir = "/tmp"
     os.chdir("/")
     os.setgroups([])

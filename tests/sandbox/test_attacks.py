@@ -104,4 +104,8 @@ def _copy_python(folder):
     library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
     shutil.copytree(library, folder / "lib" / library.name, ignore=shutil.ignore_patterns(*LEFT_OUT))
     (folder / "bin").mkdir()
-    shutil.copy(Path(sys.executable).resolve(), folder / "bin")
+    program = shutil.copy(Path(sys.executable).resolve(), folder / "bin")
+    for shared in library.parent.glob("libpython*.so*"):  # a Python that was built so finds it by a path of root's
+        shutil.copy(shared, folder / "lib")
+    start = folder / "start"
+    start.write_text(f'#!/bin/sh\nLD_LIBRARY_PATH="{folder}/lib" exec "{program}" "$@"\n')

@@ -304,6 +304,8 @@ class Zygote:
 @lru_cache(maxsize=1)
 def _compile_worker() -> None:
     """Write the worker's bytecode once, so that the zygote (which writes nothing) need not compile."""
+    if sys.dont_write_bytecode:
+        return
     for path in sorted([*(FOLDER / "worker").glob("*.py"), *(FOLDER / "toolkit").glob("*.py")]):
         spec = importlib.util.spec_from_file_location(f"rlm_worker.{path.stem}", path)
         if spec is not None and spec.loader is not None:
