@@ -117,6 +117,8 @@ def torment(link, chance, count):
             found = link.receive(time.monotonic() + 0.5)
         except WorkerGoneError:
             ends += 1
+        except ProtocolError:  # it may say back what it was told, NaN for a number too
+            written.append("refused")
         else:
             written += [found[1]["t"]] if found is not None else []
     return sent, ends > 0, written
