@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +21,16 @@ def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, str(folder / name.lower()))
     for name in ("RLM_DSPY_MODEL", "GROQ_API_KEY", "OLLAMA_HOST", "OLLAMA_API_BASE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _loop_that_litellm_asks_for(request: pytest.FixtureRequest) -> Iterator[None]:
+    # LiteLLM's sync calls ask for the current event loop, which makes one that nobody closes.
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        yield
+        return
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()

@@ -119,10 +119,10 @@ def test_a_model_that_only_recurses_ends_at_the_depth_limit() -> None:
             return "flat"
         name = "text" if "`instruction`" in message else "context"
         answer = "output" if name == "text" else "answer"
-        return action(f"SUBMIT({answer}=subcall({name}[1:], 'Look at depth ' + str(len({name}))))")
+        return action(f"SUBMIT({answer}=subcall({name}[30:-30], 'Look at depth ' + str(len({name}))))")
 
     lm, _ = scripted(reply)
-    result = ask(lm, max_depth=3)
+    result = ask(lm, max_depth=3, context="blue " * 100)
     assert result.answer == "flat"
     depths = []
     run = result.run
