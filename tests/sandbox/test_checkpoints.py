@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -148,8 +149,9 @@ def test_a_tool_cannot_keep_or_restore_the_session_that_calls_it(sandbox):
     assert "cannot run code in the sandbox" in sandbox.run("keep()").exception
 
 
-def test_a_thread_that_outlives_its_cell_does_not_hinder_a_checkpoint():
-    with Sandbox(tools={"tool": lambda: 1}) as sandbox:
+@pytest.mark.parametrize("pause", [0, 0.003])
+def test_a_thread_that_waits_for_the_host_does_not_hinder_a_checkpoint(pause):
+    with Sandbox(tools={"tool": lambda: time.sleep(pause)}) as sandbox:
         sandbox.run(
             "import threading\ndef ask():\n while True: tool()\n"
             "threading.Thread(target=ask, daemon=True).start()\nx = 1"
@@ -157,4 +159,6 @@ def test_a_thread_that_outlives_its_cell_does_not_hinder_a_checkpoint():
         sandbox.checkpoint()
         sandbox.run("x = 2")
         sandbox.restore()
+        assert sandbox.run("x").value == "1"
+        assert "put back" in sandbox.run(EXIT).note
         assert sandbox.run("x").value == "1"

@@ -37,12 +37,12 @@ class Wire:
         self.descriptors: deque[int] = deque()
         self.guarded = False
         self.deferred: Callable[[], None] = lambda: None
-        self._poll = select.poll()
-        self._poll.register(channel.fileno(), select.POLLIN)
         self.forget()
 
     def forget(self) -> None:
         """Begin anew after a fork: drop what was half read, and the locks of threads that are gone."""
+        self._poll = select.poll()  # the old one counts as in use if a thread waited on it as the fork was made
+        self._poll.register(self.channel.fileno(), select.POLLIN)
         self._incoming = bytearray()
         self._writing = threading.Lock()
         self._turn = threading.Condition()
