@@ -64,9 +64,8 @@ def test_a_window_too_small_for_a_run_is_told(window: int, status: str) -> None:
 
 def test_a_server_that_cuts_although_it_is_told_not_to_is_found() -> None:
     cut = {"model": "cutter:8b", "message": {"role": "assistant", "content": "ok"}, "done": True, "eval_count": 1}
-    short, long = Fault(200, cut | {"prompt_eval_count": 6}), Fault(200, cut | {"prompt_eval_count": 2048})
-    # LiteLLM asks for a model's facts once more, after its first call; it remembers them, so no other test has this name.
-    with OllamaServer(Fault(), short, Fault(), long, models={"cutter:8b": {"window": 40960}}) as server:
+    short, long = (Fault(200, cut | {"prompt_eval_count": count}, path="/api/chat") for count in (6, 2048))
+    with OllamaServer(short, long, models={"cutter:8b": {"window": 40960}}) as server:
         found = statuses("ollama_chat/cutter:8b", api_base=server.url, num_ctx=16384)
     assert found[-1][0] == "failure"
     assert "server" in found[-1][1]

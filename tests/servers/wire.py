@@ -29,6 +29,7 @@ class Fault:
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    path: str = ""  # only requests below it
     delay: float = 0.0
     cut: bool = False
 
@@ -95,7 +96,8 @@ class Server:
         with self._lock:
             headers = {name.title(): value for name, value in handler.headers.items()}
             self.seen.append(Seen(handler.command, path, headers, body))
-            fault = self.faults.popleft() if handler.command == "POST" and self.faults else None
+            due = handler.command == "POST" and self.faults and handler.path.startswith(self.faults[0].path)
+            fault = self.faults.popleft() if due else None
         if fault is None:
             self.answer(handler, path, body)
             return
