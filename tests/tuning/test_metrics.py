@@ -82,6 +82,8 @@ def test_closeness_is_that_of_oolong(got: Any, score: float) -> None:
         (42, "It is not stated.", 0),
         (42, "42", 1),
         (scoring.ABSENT, None, 1),
+        (scoring.ABSENT, "Nothing in the files tells it.", 1),
+        (scoring.ABSENT, "It is defined in utils.py, not in the tests", 0),
     ],
 )
 def test_abstention(expected: Any, got: Any, score: float) -> None:
@@ -208,6 +210,16 @@ def test_a_run_that_failed_scores_with_feedback_instead_of_raising() -> None:
     explained = metrics.exact.explained(gold("Paris"), prediction)
     assert explained.score == 0
     assert "Ended without an answer after 3 steps: ActionError" in explained.feedback
+
+
+def test_a_run_that_failed_is_no_right_answer_to_a_question_without_one() -> None:
+    lm, _ = scripted("no code at all")
+    with dspy.context(lm=lm):
+        prediction = Tunable("context, question -> answer")(context="c", question="q?")
+    for metric in (metrics.abstention, metrics.evidence_precision, metrics.set_f1, metrics.graded):
+        assert metric(gold([], scorer="abstention"), prediction) == 0
+    of_another_field = metrics.Metric(lambda example, pred: len(pred.title) / 10, "length")
+    assert of_another_field(gold("x"), dspy.Prediction(title="hello")) == 0.5
 
 
 async def test_a_run_that_failed_asynchronously_scores_too() -> None:

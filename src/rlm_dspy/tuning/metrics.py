@@ -41,8 +41,10 @@ class Metric:
         self.field = field
 
     def score(self, example: Any, prediction: Any) -> float:
-        """Return the score of a prediction; of none at all, 0."""
-        return float(self._score(example, prediction)) if prediction is not None else 0.0
+        """Return the score of a prediction; of none at all, or of a run that failed to give one, 0."""
+        if prediction is None or prediction.get(self.field, "") is None:
+            return 0.0
+        return float(self._score(example, prediction))
 
     def feedback(self, example: Any, prediction: Any) -> str:
         """Explain the score from the run, in at most 2,000 characters."""

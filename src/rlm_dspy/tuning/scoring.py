@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
-_ABSENT = re.compile(
-    r"\b(?:not (?:in|found|mentioned|stated|given|present|contained|available|specified|listed)|no (?:such|mention|"
-    r"information|answer|record)|nothing (?:in|about|was found)|does not (?:say|state|mention|contain|appear)|"
-    r"cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
+_WHOLE = r"in (?:any of )?(?:the |this |these |any )?(?:given |provided )?(?:corpus|context|texts?|files|documents?)"
+_ABSENT = re.compile(  # "not in" alone may contrast: in a.py, not in the tests
+    rf"\b(?:not (?:{_WHOLE}|found|mentioned|stated|given|present|contained|available|specified|listed)|no (?:such|"
+    rf"mention|information|answer|record)|nothing (?:{_WHOLE}|about|was found)|does not (?:say|state|mention|contain|"
+    r"appear)|cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
     re.I,
 )
 _PATH = re.compile(r"[\w./-]+\.\w{1,5}")
