@@ -174,24 +174,3 @@ def test_an_impossible_option_is_refused(options: dict[str, object]) -> None:
 def test_a_name_that_cannot_be_a_model_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="no model name"):
         lm(name)
-
-
-# LiteLLM's own types make pydantic warn when a stream is put together.
-@pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning")
-def test_a_stream_arrives_in_order() -> None:
-    with OllamaServer(reply="one two") as server:
-        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)
-        request = dspy.lm15.Request(model=made.model, messages=(dspy.lm15.Message.user("hi"),))
-        events = list(made.engine.stream(request))
-    text = "".join(event.delta.text for event in events if event.type == "delta")
-    assert text == "one two"
-    assert events[-1].provider_data["cost"] == 0.0
-
-
-@pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning")
-async def test_an_async_stream_ends_with_its_cost() -> None:
-    with OllamaServer(reply="one two") as server:
-        made = lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False)
-        request = dspy.lm15.Request(model=made.model, messages=(dspy.lm15.Message.user("hi"),))
-        events = [event async for event in made._async_engine_spec.stream(request)]
-    assert events[-1].provider_data["cost"] == 0.0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from servers.wire import Fault, Server, send, tokens
+from servers.wire import Fault, Server, send, send_stream, tokens
 
 DEFAULT_NUM_CTX = 4096
 
@@ -73,7 +76,7 @@ class OllamaServer(Server):
             return
         final = {
             "model": body["model"],
-            "created_at": "2026-11-21T00:00:00Z",
+            "created_at": _now(),
             "message": {"role": "assistant", "content": self.reply},
             "done": True,
             "done_reason": "stop",
@@ -85,21 +88,16 @@ class OllamaServer(Server):
             "eval_duration": 500_000,
         }
         if body.get("stream", True):
-            self._stream(handler, final)
+            send_stream(handler, "application/x-ndjson", self._lines(final))
         else:
             send(handler, 200, final)
 
-    def _stream(self, handler: BaseHTTPRequestHandler, final: dict[str, Any]) -> None:
-        words = [{**final, "message": {"role": "assistant", "content": part}, "done": False} for part in self.reply]
-        for row in words:
-            del row["done_reason"]
-        rows = [*words, {**final, "message": {"role": "assistant", "content": ""}}]
-        data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-        handler.send_response(200)
-        handler.send_header("Content-Type", "application/x-ndjson")
-        handler.send_header("Content-Length", str(len(data)))
-        handler.end_headers()
-        handler.wfile.write(data)
+    def _lines(self, final: dict[str, Any]) -> Iterator[bytes]:
+        words = re.findall(r"\s*\S+", self.reply)
+        for word in words:
+            row = {"model": final["model"], "created_at": _now(), "done": False}
+            yield _line(row | {"message": {"role": "assistant", "content": word}})
+        yield _line(final | {"created_at": _now(), "message": {"role": "assistant", "content": ""}})
 
     def _show(self, handler: BaseHTTPRequestHandler, body: Any) -> None:
         model = self.models.get(body.get("model") or body.get("name"))
@@ -142,3 +140,11 @@ class OllamaServer(Server):
         return {"version": "0.13.0"}
 
     _lists = {"/api/tags": _tags, "/api/ps": _ps, "/api/version": _version}  # noqa: RUF012  read only
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"

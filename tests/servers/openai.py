@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from servers.wire import Fault, Server, send, tokens
+from servers.wire import Fault, Server, send, send_stream, tokens
 
 LIMITS = {
     "x-ratelimit-limit-requests": "1000",
@@ -47,8 +50,23 @@ class OpenAIServer(Server):
         elif body["model"] not in self.models:
             said = f"The model `{body['model']}` does not exist or you do not have access to it."
             send(handler, 404, error(said, "invalid_request_error", "model_not_found"))
+        elif body.get("stream"):
+            send_stream(handler, "text/event-stream", self._events(body), self.headers)
         else:
             send(handler, 200, self._completion(body), self.headers)
+
+    def _events(self, body: Any) -> Iterator[bytes]:
+        whole = self._completion(body)
+        usage = whole.pop("usage")
+        whole["object"] = "chat.completion.chunk"
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": word} for word in re.findall(r"\s*\S+", self.reply)]
+        for delta in deltas:
+            yield _event({**whole, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+        yield _event({**whole, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            yield _event({**whole, "choices": [], "usage": usage})
+        yield b"data: [DONE]\n\n"
 
     def _completion(self, body: Any) -> dict[str, Any]:
         sent, wrote = tokens(body["messages"]), max(1, len(self.reply) // 4)
@@ -70,6 +88,10 @@ class OpenAIServer(Server):
             "x_groq": {"id": "req_1"},
         }
         return reply | ({"service_tier": "on_demand"} if self.tier else {})
+
+
+def _event(data: Any) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
 def error(message: str, kind: str, code: str | None = None) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +27,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Fault:
-    """One reply that goes wrong: a status with a body, a delay, or a connection that is cut."""
+    """One reply that goes wrong: a status with a body, a delay, or a connection that is cut.
+
+    With ``after``, a streamed reply goes wrong after so many chunks: it is cut, or ``body`` is its last line, or it
+    ends as if it were whole; ``delay`` is waited before that.
+    """
 
     status: int = 200
     body: Any = None
@@ -32,6 +39,7 @@ class Fault:
     path: str = ""  # only requests below it
     delay: float = 0.0
     cut: bool = False
+    after: int | None = None
 
 
 class Server:
@@ -45,6 +53,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            fault: Fault | None = None
             wbufsize = -1  # head and body in one packet: else the client's delayed ACK costs 40 ms a call
 
             def do_GET(self) -> None:
@@ -91,14 +100,15 @@ class Server:
         self._server.server_close()
         self._thread.join()
 
-    def _take(self, handler: BaseHTTPRequestHandler, body: Any) -> None:
+    def _take(self, handler: Any, body: Any) -> None:
         path = handler.path.partition("?")[0]
         with self._lock:
             headers = {name.title(): value for name, value in handler.headers.items()}
             self.seen.append(Seen(handler.command, path, headers, body))
             due = handler.command == "POST" and self.faults and handler.path.startswith(self.faults[0].path)
             fault = self.faults.popleft() if due else None
-        if fault is None:
+        handler.fault = fault
+        if fault is None or (fault.after is not None and body.get("stream", True)):
             self.answer(handler, path, body)
             return
         time.sleep(fault.delay)
@@ -119,6 +129,32 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[
         handler.send_header(name, value)
     handler.end_headers()
     handler.wfile.write(data)
+
+
+def send_stream(handler: Any, kind: str, chunks: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
+    """Send chunks as they come, each in one of HTTP's own, as the real servers do."""
+    fault: Fault = handler.fault or Fault()
+    handler.send_response(200)
+    for name, value in {"Content-Type": kind, "Transfer-Encoding": "chunked", **(headers or {})}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.flush()
+    for chunk in islice(chunks, fault.after):
+        _send_chunk(handler, chunk)
+    if fault.after is not None:
+        time.sleep(fault.delay)
+        if fault.cut:
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if fault.body is not None:
+            _send_chunk(handler, fault.body.encode())
+    _send_chunk(handler, b"")
+
+
+def _send_chunk(handler: Any, data: bytes) -> None:
+    handler.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+    handler.wfile.flush()
 
 
 def send_cut(handler: BaseHTTPRequestHandler) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from dspy import lm15
 from dspy.clients._litellm import get_litellm
-from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngine
+from dspy.clients.engines.lifecycle import aclosing_stream, closing_stream
+from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngine, _ChatStream
 from dspy.lm15 import Request, Response
 
 from rlm_dspy import windows
@@ -56,14 +58,12 @@ class _Routed:
 
     route: Route
 
-    def _prepared(self, request: Request) -> Request:
-        """Check the key, and return the request."""
+    def _check_key(self) -> None:
         key = self.route.key
         if key is None and not self.route.keyless:
             raise faults.missing_key(self.route)
         if key and (not key.isascii() or any(char.isspace() or ord(char) < 32 for char in key)):
             raise faults.bad_key(self.route)
-        return request
 
     @property
     def window(self) -> int | None:
@@ -92,24 +92,26 @@ class _Routed:
         """Return the context of a wait, which is counted and shown."""
         return waiting(self.route.model, self.route.provider.name, seconds, retry=retry)
 
-    def _other(self, request: Request) -> tuple[Route | None, Request]:
-        """Return the route of the fallback (None for the offline engine) and the request for it."""
-        if self.route.fallback == OFFLINE:
-            return None, replace(request, model=MODEL)
-        other = Route(str(self.route.fallback))
-        return other, replace(request, model=other.model)
+    def _gives_way(self, error: Exception) -> bool:
+        """Whether the fallback is to answer instead."""
+        return self.route.fallback is not None and isinstance(error, _FALL_BACK)
 
-    def _ended(self, request: Request, event: Any) -> Any:
-        """Treat the end of a stream as a finished reply."""
+    def _other(self) -> Route | None:
+        """Return the route of the fallback; None is the offline engine."""
+        return None if self.route.fallback == OFFLINE else Route(str(self.route.fallback))
+
+    def _ended(self, request: Request, event: Any, source: Any) -> Any:
+        """Treat the end of a stream as a finished reply; LiteLLM makes one up where the server left off."""
+        reasons = ("received_finish_reason", "intermittent_finish_reason")
+        if not any(getattr(source, name, "unknown") for name in reasons):
+            raise faults.cut_reply(self.route)
         self._answered()
-        if event.type != "end":
-            return event
         read = event.usage.input_tokens if event.usage else None
         sent = shortfall(_chars(request), read)
         if sent is not None and read is not None:
             raise faults.cut_prompt(self.route, read, sent)
         price = cost(self.route.model, event) if event.usage else None
-        return replace(event, provider_data={**(event.provider_data or {}), "cost": price})
+        return replace(event, provider_data={**(event.provider_data or {}), "cost": price, **self._limits(source)})
 
     def _whole(self, raw: Any) -> Any:
         """Return LiteLLM's reply if it holds one."""
@@ -118,11 +120,15 @@ class _Routed:
         return raw
 
     def _told(self, response: Response, raw: Any) -> Response:
-        """Return the response with its cost and the provider's limits, as its headers tell them."""
-        headers = getattr(raw, "_response_headers", None) or {}
-        limits = {name.lower(): value for name, value in dict(headers).items() if "ratelimit" in name.lower()}
-        data = {**(response.provider_data or {}), "cost": self._cost(response, raw)}
-        return replace(response, provider_data=data | {"limits": limits} if limits else data)
+        """Return the response with its cost and the provider's limits."""
+        data = {**(response.provider_data or {}), "cost": self._cost(response, raw), **self._limits(raw)}
+        return replace(response, provider_data=data)
+
+    def _limits(self, raw: Any) -> dict[str, Any]:
+        """Return the provider's limits as its headers tell them."""
+        headers = dict(getattr(raw, "_response_headers", None) or {})
+        limits = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
+        return {"limits": limits} if limits else {}
 
     def _cost(self, response: Response, raw: Any) -> float | None:
         if self.route.wire_model != self.route.model or self.route.provider.local:
@@ -162,61 +168,62 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
 
     def complete(self, request: Request) -> Response:
         """Perform one request; where that fails for good reason, the fallback's."""
-        try:
-            return self._retried(request)
-        except _FALL_BACK:
-            if self.route.fallback is None:
-                raise
-        other, request = self._other(request)
-        engine = RoutedEngine(other) if other else OfflineEngine()
-        return _by(engine.complete(request), request.model)
-
-    def _retried(self, request: Request) -> Response:
-        tries = Tries(self.route.retries)
-        while True:
-            try:
-                return self._once(request)
-            except lm15.LM15Error as error:
-                pause = self._pause(tries, error)
-                if pause is None:
-                    raise
-            with self._waiting(pause, retry=True):
-                time.sleep(pause)
-
-    def _once(self, request: Request) -> Response:
-        request = self._prepared(request)
-        if pause := self._wait():  # even an empty sleep gives the processor away
-            with self._waiting(pause):
-                time.sleep(pause)
-        with self._slot(), _Translated(self.route):
-            response = super().complete(request)
-        return self._finished(request, response)
+        (response,) = self._performed(request, self._once)
+        return response
 
     def stream(self, request: Request) -> Iterator[Any]:
-        """Perform one request as a stream of events; once the first has arrived, it is not tried again."""
+        """Perform one request as a stream of events; once text has arrived, a failure is final."""
+        return self._performed(request, self._streamed)
+
+    def _performed(self, request: Request, attempt: Callable[[Request], Iterator[Any]]) -> Iterator[Any]:
+        """Yield what an attempt yields, or the next, or the fallback."""
         tries = Tries(self.route.retries)
         while True:
             begun = False
             try:
-                for event in self._streamed(request):
+                for item in attempt(request):
                     begun = True
-                    yield event
+                    yield item
                 return
             except lm15.LM15Error as error:
                 pause = None if begun else self._pause(tries, error)
-                if pause is None:
+                if pause is None and (begun or not self._gives_way(error)):
                     raise
+            if pause is None:
+                break
             with self._waiting(pause, retry=True):
                 time.sleep(pause)
+        other = self._other()
+        engine: Any = RoutedEngine(other) if other else OfflineEngine()
+        request = replace(request, model=other.model if other else MODEL)
+        for item in engine.stream(request) if attempt == self._streamed else [engine.complete(request)]:
+            yield _by(item, request.model)
 
-    def _streamed(self, request: Request) -> Iterator[Any]:
-        request = self._prepared(request)
+    def _begin(self, request: Request) -> None:
+        self._check_key()
         if pause := self._wait():  # even an empty sleep gives the processor away
             with self._waiting(pause):
                 time.sleep(pause)
+
+    def _once(self, request: Request) -> Iterator[Response]:
+        self._begin(request)
         with self._slot(), _Translated(self.route):
-            for event in super().stream(request):
-                yield self._ended(request, event)
+            response = super().complete(request)
+        yield self._finished(request, response)
+
+    def _streamed(self, request: Request) -> Iterator[Any]:
+        self._begin(request)
+        codec, held = _ChatStream(request), []
+        with self._slot(), _Translated(self.route):
+            litellm = get_litellm(feature="rlm_dspy.lm")
+            source = litellm.completion(**self._arguments(request, streaming=True))
+            with closing_stream(source):
+                for chunk in source:
+                    held += codec.feed(chunk)
+                    if held and held[-1].type != "start":  # which shows nothing yet
+                        yield from held
+                        held = []
+                yield from [*held, self._ended(request, codec.finish(litellm), source)]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
@@ -237,65 +244,74 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
     async def complete(self, request: Request) -> Response:
         """Perform one request; where that fails for good reason, the fallback's."""
-        try:
-            return await self._retried(request)
-        except _FALL_BACK:
-            if self.route.fallback is None:
-                raise
-        other, request = self._other(request)
-        engine = AsyncRoutedEngine(other) if other else AsyncOfflineEngine()
-        return _by(await engine.complete(request), request.model)
+        (response,) = [item async for item in self._performed(request, self._once)]
+        return response
 
-    async def _retried(self, request: Request) -> Response:
-        tries = Tries(self.route.retries)
-        while True:
-            try:
-                return await self._once(request)
-            except lm15.LM15Error as error:
-                pause = self._pause(tries, error)
-                if pause is None:
-                    raise
-            with self._waiting(pause, retry=True):
-                await asyncio.sleep(pause)
+    def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Perform one request as a stream of events; once text has arrived, a failure is final."""
+        return self._performed(request, self._streamed)
 
-    async def _once(self, request: Request) -> Response:
-        request = self._prepared(request)
-        await asyncio.to_thread(self._warm)
-        if pause := self._wait():
-            with self._waiting(pause):
-                await asyncio.sleep(pause)
-        async with _held(self._slot()):
-            with _Translated(self.route):
-                response = await super().complete(request)
-        return self._finished(request, response)
-
-    async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Perform one request as a stream of events; once the first has arrived, it is not tried again."""
+    async def _performed(
+        self, request: Request, attempt: Callable[[Request], AsyncGenerator[Any]]
+    ) -> AsyncGenerator[Any]:
+        """Yield what an attempt yields, or the next, or the fallback."""
         tries = Tries(self.route.retries)
         while True:
             begun = False
             try:
-                async for event in self._streamed(request):
-                    begun = True
-                    yield event
+                async with aclosing(attempt(request)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item
                 return
             except lm15.LM15Error as error:
                 pause = None if begun else self._pause(tries, error)
-                if pause is None:
+                if pause is None and (begun or not self._gives_way(error)):
                     raise
+            if pause is None:
+                break
             with self._waiting(pause, retry=True):
                 await asyncio.sleep(pause)
+        other = self._other()
+        engine: Any = AsyncRoutedEngine(other) if other else AsyncOfflineEngine()
+        request = replace(request, model=other.model if other else MODEL)
+        if attempt != self._streamed:
+            yield _by(await engine.complete(request), request.model)
+            return
+        async with aclosing(engine.stream(request)) as items:
+            async for item in items:
+                yield _by(item, request.model)
 
-    async def _streamed(self, request: Request) -> AsyncIterator[Any]:
-        request = self._prepared(request)
+    async def _begin(self, request: Request) -> None:
+        self._check_key()
         await asyncio.to_thread(self._warm)
         if pause := self._wait():
             with self._waiting(pause):
                 await asyncio.sleep(pause)
+
+    async def _once(self, request: Request) -> AsyncGenerator[Response]:
+        await self._begin(request)
         async with _held(self._slot()):
             with _Translated(self.route):
-                async for event in super().stream(request):
-                    yield self._ended(request, event)
+                response = await super().complete(request)
+        yield self._finished(request, response)
+
+    async def _streamed(self, request: Request) -> AsyncGenerator[Any]:
+        await self._begin(request)
+        codec, held = _ChatStream(request), []
+        async with _held(self._slot()):
+            with _Translated(self.route):
+                litellm = get_litellm(feature="rlm_dspy.lm")
+                source = await litellm.acompletion(**self._arguments(request, streaming=True))
+                async with aclosing_stream(source):
+                    async for chunk in source:
+                        held += codec.feed(chunk)
+                        if held and held[-1].type != "start":  # which shows nothing yet
+                            for event in held:
+                                yield event
+                            held = []
+                    for event in [*held, self._ended(request, codec.finish(litellm), source)]:
+                        yield event
 
     def _warm(self) -> None:
         """Do off the loop what takes seconds: importing LiteLLM, asking Ollama for the window."""
@@ -342,9 +358,11 @@ def cost(model: str, response: Any) -> float | None:
     return float(total) or None
 
 
-def _by(response: Response, model: str) -> Response:
-    """Return the fallback's response with its name, so that it is counted under it."""
-    return replace(response, provider_data={**(response.provider_data or {}), "answered_by": model})
+def _by(item: Any, model: str) -> Any:
+    """Return the fallback's response, or the end of its stream, with its name, so that it is counted under it."""
+    if getattr(item, "type", "end") != "end":
+        return item
+    return replace(item, provider_data={**(item.provider_data or {}), "answered_by": model})
 
 
 def _chars(request: Request) -> int:

@@ -6,6 +6,7 @@ error) and drops headers, but keeps the HTTP error among the causes: that is wha
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import re
@@ -41,13 +42,15 @@ def translate(error: Exception, route: Route) -> Exception:
     if names & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}:
         return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
     if "Timeout" in names or any(isinstance(cause, TimeoutError) for cause in causes):
-        late = f"did not answer within {route.timeout:g} s"
-        found = _error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
-        return final(found) if route.provider.local else found  # this machine is no faster the second time
+        return _late(route)
     if names & {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}:
-        return _error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
+        return cut_reply(route)
     if "LocalProtocolError" in names:
         return bad_key(route)
+    if broken := next(filter(None, map(_broken, causes)), None):
+        found = _answered(route, 500, broken, None, begun=True)
+        found.status = None  # type: ignore[attr-defined]  # it was 200
+        return found
     if names & {"JSONDecodeError", "AttributeError", "KeyError", "ValidationError", "APIResponseValidationError"}:
         return invalid_reply(route, "is not a chat completion in JSON")
     return _said(route, error)
@@ -84,8 +87,19 @@ def cut_prompt(route: Route, read: int, sent: int) -> Exception:
     return _error(lm15.ContextLengthError, route, said, "Raise num_ctx= or the server's window.")
 
 
-def _answered(route: Route, status: int, text: str, wait: float | None) -> Exception:
-    shown = f"HTTP {status}: {text}"
+def _late(route: Route) -> Exception:
+    late = f"did not answer within {route.timeout:g} s"
+    found = _error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
+    return final(found) if route.provider.local else found  # this machine is no faster the second time
+
+
+def cut_reply(route: Route) -> Exception:
+    """The error for a reply that ends before its end."""
+    return _error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
+
+
+def _answered(route: Route, status: int, text: str, wait: float | None, begun: bool = False) -> Exception:
+    shown = f"{'in the middle of its reply' if begun else f'HTTP {status}'}: {text}"
     variable = route.provider.key or "api_key="
     if status in (401, 403):
         return _error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
@@ -203,6 +217,14 @@ def _is_reply(cause: Any) -> bool:
     return not made_up and type(cause).__name__.endswith("StatusError") and hasattr(cause, "response")
 
 
+def _broken(cause: Any) -> str | None:
+    """Return the error that a server wrote into a stream, from what OpenAI's client or LiteLLM's Ollama made of it."""
+    body = getattr(cause, "body", None) if type(cause).__name__ == "APIError" else None
+    if type(cause).__name__ == "OllamaError" and (found := re.search(r"from Ollama: (\{'error': .*\})$", str(cause))):
+        body = ast.literal_eval(found[1])
+    return _detail(body) if isinstance(body, dict) else None
+
+
 def _text(reply: Any, error: Exception) -> str:
     try:
         text = reply.text
@@ -212,6 +234,10 @@ def _text(reply: Any, error: Exception) -> str:
         body = json.loads(text)
     except ValueError:
         return "an HTML page" if "<html" in text[:500].lower() else _short(text)
+    return _detail(body)
+
+
+def _detail(body: Any) -> str:
     detail = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(detail, dict):
         code = detail.get("code")
