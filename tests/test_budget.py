@@ -68,6 +68,17 @@ def test_an_unknown_price_warns_once_and_stays_unknown(caplog: pytest.LogCapture
     assert ledger.usage.cost is None
 
 
+def test_a_call_of_unknown_price_does_not_lift_the_cap_on_the_others() -> None:
+    root = Ledger(Budget(max_cost=1.0))
+    child = Ledger(Budget(), root)
+    child.charge(Usage(calls=1, cost=None))
+    child.charge(Usage(calls=1, cost=1.5))
+    assert root.usage.cost is None
+    assert child.exhausted() == "max_cost"
+    with pytest.raises(BudgetExceededError, match="max_cost"):
+        child.reserve(1, sub_call=True)
+
+
 def test_the_nearest_clock_of_the_chain_counts() -> None:
     now = [0.0]
     root = Ledger(Budget(max_seconds=10), clock=lambda: now[0])

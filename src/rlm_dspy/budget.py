@@ -81,6 +81,7 @@ class Ledger:
         self.parent = parent
         self.depth: int = parent.depth + 1 if parent else 0
         self.usage = Usage()
+        self.known_cost = 0.0  # US dollars of the calls whose price is known, where usage.cost may be None
         self.sub_calls = 0
         self._reserved_tokens = 0
         self._clock = clock
@@ -141,7 +142,7 @@ class Ledger:
             return "max_seconds"
         if budget.max_tokens is not None and used + tokens >= budget.max_tokens:
             return "max_tokens"
-        if budget.max_cost is not None and (self.usage.cost or 0.0) + cost >= budget.max_cost:
+        if budget.max_cost is not None and self.known_cost + cost >= budget.max_cost:
             return "max_cost"
         return None
 
@@ -180,6 +181,7 @@ class Ledger:
                 node._reserved_tokens -= tokens
                 node.sub_calls -= sub_calls
                 node.usage = node.usage + usage
+                node.known_cost += usage.cost or 0.0
             root = self.root
             if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
                 root._warned_cost = True

@@ -70,8 +70,9 @@ def run(request: Request, terminal: Terminal) -> int:
     plan = optimizing.plan_for(job, rate_of(request, values, chosen))
     for line in plan.lines(request.max_cost, per_minute(chosen.lm), request.threads):
         terminal.note(line)
-    if request.max_cost is not None and unpriced(chosen.lm):
-        terminal.note(f"the price of {chosen.name} is unknown, so --max-cost cannot hold; --max-calls does.")
+    for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
+        if request.max_cost is not None and unpriced(lm):
+            terminal.note(f"the price of {lm.model} is unknown, so --max-cost cannot hold for it; --max-calls does.")
     if not agreed(request, terminal):
         terminal.note("nothing was spent.")
         return exits.FAILED
