@@ -114,7 +114,7 @@ def test_a_run_is_saved_whole_without_secrets_and_read_back(tmp_path: Path) -> N
     path = journal.save(run, tmp_path / "deep" / "run.json", Redactor({"X_API_KEY": KEY}))
     text = path.read_text(encoding="utf-8")
     assert KEY not in text
-    assert Run.model_validate(json.loads(text)).outputs == {"answer": f"the key is {MASK}"}
+    assert Run.model_validate_json(text).outputs == {"answer": f"the key is {MASK}"}
     assert [item.name for item in path.parent.iterdir()] == ["run.json"]
 
 

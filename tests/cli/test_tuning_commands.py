@@ -69,6 +69,17 @@ def test_eval_tells_bad_input_in_one_line(
     assert result.out == ""
 
 
+@pytest.mark.parametrize("more", [(), ("--fresh",)])
+def test_eval_refuses_a_journal_that_is_none_and_leaves_it_alone(
+    more: tuple[str, ...], run: Callable, home: Path
+) -> None:
+    (home / "precious.txt").write_text("my only notes")
+    result = run("eval", jsonl(home / "d.jsonl", ROW), "--journal", "precious.txt", *more)
+    assert result.code == 2
+    assert "precious.txt:1 is not a row of this journal" in result.err
+    assert (home / "precious.txt").read_text() == "my only notes"
+
+
 def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Classroom) -> None:
     result = run("eval", jsonl(home / "d.jsonl", ROW), "-m", "openai/no-such-model")
     assert result.code == 1
@@ -95,6 +106,15 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     again = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400")
     assert again.code == 2
     assert "--resume goes on with it" in again.err
+
+
+def test_optimize_names_each_model_whose_price_is_unknown(run: Callable, home: Path, room: Classroom) -> None:
+    data = str(write_class(home / "tags.jsonl", 8, 7))
+    models = ("--prompt-model", f"openai/{TEACHER}", "--sub-model", "openai/gpt-4o-mini", "--max-iters", "1")
+    result = run("optimize", data, *models, "--max-cost", "1", "--max-calls", "200", "--optimizer", "bootstrap")
+    assert f"the price of openai/{TEACHER} is unknown, so --max-cost cannot hold for it" in result.err
+    assert "the price of openai/gpt-4o-mini" not in result.err
+    assert "the price of offline" not in result.err
 
 
 def test_optimize_refuses_what_cannot_be_paid_and_makes_no_folder(run: Callable, home: Path) -> None:

@@ -81,6 +81,38 @@ def test_a_journal_is_gone_on_with_and_only_failures_are_asked_again(tmp_path: P
     assert all(json.loads(line) for line in journal.read_text().splitlines())
 
 
+@pytest.mark.parametrize("text", ["my notes\n", "my notes, without an end", '{"id": 1}\n', "\ufeff\n", '{"id": 1}'])
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(text: str, tmp_path: Path) -> None:
+    journal = tmp_path / "precious.txt"
+    journal.write_text(text)
+    program = Program("blue")
+    with pytest.raises(ConfigurationError, match=r"precious\.txt:1 is not a row"):
+        Evaluation(questions(1), metrics.exact, journal=journal).run([sides.Side("x", program)])
+    assert journal.read_text() == text
+    assert program.asked == []
+
+
+def test_a_row_with_a_line_separator_of_unicode_is_one_row(tmp_path: Path) -> None:
+    journal = tmp_path / "rows.jsonl"
+    for resumed in (0, 1):
+        evaluation = Evaluation(questions(1), metrics.exact, journal=journal)
+        evaluation.run([sides.Side("x", Program(ValueError("a\u2028b\x85c")))])
+        evaluation.run([sides.Side("x\u2028y", Program("blue"))])
+        assert evaluation.resumed == resumed
+
+
+def test_a_lone_surrogate_ends_no_evaluation(tmp_path: Path) -> None:
+    journal = tmp_path / "rows.jsonl"
+    program = Program("blue \udc80")
+    asked = dspy.Example(id="\ud800", context="c", question="colour 0?", answer="\udfff")
+    for _ in range(2):
+        evaluation = Evaluation([asked.with_inputs("context", "question")], metrics.exact, journal=journal)
+        (made,) = evaluation.run([sides.Side("x", program)])
+        assert "blue" in (made.answer or "")
+        assert json.loads(made.model_dump_json())["status"] == "submitted"
+    assert len(program.asked) == 1
+
+
 def test_another_model_program_or_metric_asks_again(tmp_path: Path) -> None:
     journal = tmp_path / "rows.jsonl"
     program = Program("blue")

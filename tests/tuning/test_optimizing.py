@@ -173,9 +173,46 @@ def test_a_purse_remembers_what_was_paid_and_ignores_a_line_cut_off(tmp_path: Pa
     assert again.calls == 2
     assert again.cost == pytest.approx(1.0)
     again.settle(again.admit(10), Usage(calls=1, cost=None))
-    assert again.unpriced
+    assert again.cost is None
     with pytest.raises(CapReached, match="max-calls is used up"):
         again.admit(10)
+
+
+def test_a_purse_is_opened_again_as_often_as_its_log_was_cut(tmp_path: Path) -> None:
+    log = tmp_path / "calls.jsonl"
+    for number in range(3):
+        purse = Purse(10, log=log)
+        assert purse.calls == number
+        purse.settle(purse.admit(10), Usage(calls=1))
+        with log.open("a") as file:
+            file.write('{"calls": 1, "pro')
+
+
+def test_a_purse_that_was_overdrawn_is_opened_again_and_pays_no_more(tmp_path: Path) -> None:
+    log = tmp_path / "calls.jsonl"
+    purse = Purse(10, max_cost=1.0, log=log)
+    for reservation in [purse.admit(1), purse.admit(1)]:
+        purse.settle(reservation, Usage(calls=1, cost=1.5))
+    again = Purse(10, max_cost=1.0, log=log)
+    assert (again.calls, again.cost) == (2, 3.0)
+    with pytest.raises(CapReached, match="max-cost"):
+        again.admit(1)
+
+
+def test_one_call_of_unknown_price_leaves_the_cap_on_cost_in_force() -> None:
+    purse = Purse(100, max_cost=1.0)
+    purse.settle(purse.admit(1), Usage(calls=1, cost=None))
+    purse.settle(purse.admit(1), Usage(calls=1, cost=1.5))
+    with pytest.raises(CapReached, match="max-cost"):
+        purse.admit(1)
+
+
+def test_a_log_that_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    log = tmp_path / "calls.jsonl"
+    log.write_text("my calls\n")
+    with pytest.raises(ConfigurationError, match=r"calls\.jsonl:1 "):
+        Purse(10, log=log)
+    assert log.read_text() == "my calls\n"
 
 
 def test_calls_in_the_air_count_against_the_cap_on_cost() -> None:
@@ -246,6 +283,14 @@ def test_a_rate_is_measured_from_rows() -> None:
     rows = [Row(key="k", side="rlm", id="q", status="submitted", calls=n, cost=0.01, seconds=n) for n in (2, 4, 6)]
     assert planning.Rate.of(rows) == planning.Rate(calls=4, cost=pytest.approx(0.01), seconds=4, measured=3)
     assert planning.Rate.of([]).measured == 0
+
+
+def test_a_measurement_of_which_a_kill_cut_the_last_row_is_read(tmp_path: Path) -> None:
+    journal = tmp_path / "rows.jsonl"
+    row = Row(key="k", side="rlm", model="m", id="q", status="submitted", calls=3, answer="a\u2028b")
+    journal.write_text(row.model_dump_json() + "\n" + row.model_dump_json()[:40], encoding="utf-8")
+    assert planning.known(journal, "m").measured == 1
+    assert planning.known(tmp_path / "gone.jsonl", "m").measured == 0
 
 
 def test_the_log_keeps_what_dspy_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,8 +88,8 @@ def run(request: Request, terminal: Terminal) -> int:
             terminal.note(f"{side.note}.")
     identity = _identity(request, values, chosen)
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
-    if request.fresh:
-        place.unlink(missing_ok=True)
+    if request.fresh and journal.rows(place, Row.model_validate_json):  # what is no journal of ours is not deleted
+        place.unlink()
     progress = Progress(terminal, len(examples) * len(asked))
     evaluation = Evaluation(
         examples, chosen_metric, journal=place, threads=request.threads, on_row=progress, identity=identity

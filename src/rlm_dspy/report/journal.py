@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.record import Run
 from rlm_dspy.report.redact import Redactor
-from rlm_dspy.report.render import jsonable
+from rlm_dspy.report.render import CONTROL, jsonable
+
+Row = TypeVar("Row")
 
 
 def summary(run: Run, outputs: Mapping[str, Any], *, mode: str) -> dict[str, Any]:
@@ -67,13 +70,48 @@ def where(row: Mapping[str, Any]) -> str:
 
 
 def dumps(value: Any, redactor: Redactor, *, indent: int | None = None) -> str:
-    """Return JSON text with secrets masked; what UTF-8 cannot hold is escaped rather than lost."""
+    """Return JSON text with secrets masked and control characters escaped; a lone surrogate becomes ``?``."""
     text = json.dumps(redactor.value(value), ensure_ascii=False, indent=indent, default=str)
+    text = CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return text.encode("utf-8", "replace").decode()
+
+
+def rows(path: Path, read: Callable[[bytes], Row], *, mend: bool = False) -> list[Row]:
+    """Return the rows of a journal, one a line; one that a kill cut off at the end is none.
+
+    Args:
+        path: the journal; one that is not there has no rows.
+        read: makes a row of a line, or raises a ``ValueError``.
+        mend: take what a kill left off the file, for whoever is about to append to it.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a line is no row; it is left as it is.
+    """
+    if not path.exists():
+        return []
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(redactor.value(value), indent=indent, default=str)
-    return text
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
+    # What a kill leaves of a row is no JSON value. A rest that is one has to be a row too, or the file is none of ours.
+    torn = b'{"'.startswith(rest[:2]) and not _is_json(rest)
+    found = []
+    for number, line in enumerate(lines if torn else [*lines, rest], 1):
+        try:
+            found.append(read(line))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}:{number} is not a row of this journal; name another file") from error
+    if rest and mend:
+        os.truncate(path, path.stat().st_size - len(rest))
+    return found[: len(lines)]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def save(run: Run, path: Path, redactor: Redactor) -> Path:

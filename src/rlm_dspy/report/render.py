@@ -13,12 +13,12 @@ from pydantic_core import to_jsonable_python
 QUOTE_LIMIT = 300
 
 # Everything that can move a terminal's cursor or recolour it: C0 but tab and newline, DEL, C1, bidirectional marks.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
     """Return the text with control characters as escapes, so that no file can write to the terminal."""
-    return _CONTROL.sub(lambda match: repr(match.group())[1:-1], text.replace("\r\n", "\n"))
+    return CONTROL.sub(lambda match: repr(match.group())[1:-1], text.replace("\r\n", "\n"))
 
 
 def jsonable(value: Any) -> Any:

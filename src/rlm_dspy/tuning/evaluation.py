@@ -23,7 +23,10 @@ from rlm_dspy.context import Context
 from rlm_dspy.driver import quotable
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
+from rlm_dspy.evidence.model import valid
 from rlm_dspy.record import Run
+from rlm_dspy.report import journal as journals
+from rlm_dspy.report.redact import Redactor
 from rlm_dspy.tuning import feedback
 from rlm_dspy.tuning.metrics import Metric
 from rlm_dspy.tuning.sides import Side
@@ -67,6 +70,7 @@ class Evaluation:
         threads: questions asked at once.
         on_row: told of each new row.
         identity: what besides side and example a row depends on: model, limits, program.
+        redactor: takes secrets out of what the journal keeps; by default those of the environment.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Evaluation:
         threads: int = 4,
         on_row: Callable[[Row], None] | None = None,
         identity: str = "",
+        redactor: Redactor | None = None,
     ) -> None:
         if not examples:
             raise ConfigurationError("there is nothing to evaluate: the dataset is empty")
@@ -87,6 +92,7 @@ class Evaluation:
         self.threads = threads
         self.on_row = on_row
         self.identity = identity
+        self.redactor = redactor or Redactor()
         self.resumed = 0
         self._lock = threading.Lock()
 
@@ -135,7 +141,7 @@ class Evaluation:
             key=key,
             side=side.name,
             model=str(getattr(dspy.settings.lm, "model", "")),
-            id=str(example.get("id") or key),
+            id=valid(str(example.get("id") or key)),
             task=str(example.get("task") or ""),
             expected=feedback.line(example.get(self.metric.field), 200),
             seconds=seconds,
@@ -175,12 +181,7 @@ class Evaluation:
 
     def _kept(self) -> list[Row]:
         """Return the rows of the journal that need not be asked again; one cut off by a kill is dropped."""
-        if self.journal is None or not self.journal.exists():
-            return []
-        lines = self.journal.read_text(encoding="utf-8").splitlines(keepends=True)
-        rows = [Row.model_validate_json(line) for line in lines if line.endswith("\n")]
-        if len(rows) < len(lines):
-            self.journal.write_text("".join(line for line in lines if line.endswith("\n")), encoding="utf-8")
+        rows = journals.rows(self.journal, Row.model_validate_json, mend=True) if self.journal else []
         return [row for row in rows if row.status != "failed"]
 
     def _keep(self, row: Row) -> None:
@@ -189,7 +190,7 @@ class Evaluation:
         with self._lock:
             self.journal.parent.mkdir(parents=True, exist_ok=True)
             with self.journal.open("a", encoding="utf-8") as file:
-                file.write(row.model_dump_json() + "\n")
+                file.write(journals.dumps(row.model_dump(), self.redactor) + "\n")
 
 
 def attempted(call: Callable[[], Any]) -> Future[Any]:

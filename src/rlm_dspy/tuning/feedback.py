@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlm_dspy.driver import QUESTIONS
+from rlm_dspy.evidence.model import valid
 from rlm_dspy.record import Run, Step
 
 LIMIT = 2_000
@@ -46,7 +47,7 @@ def write(
 
 def line(value: Any, limit: int) -> str:
     """Return a value as one line of at most ``limit`` characters, head and tail."""
-    text = " ".join(str(value).split())
+    text = " ".join(valid(str(value)).split())
     half = (limit - 3) // 2
     return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
 

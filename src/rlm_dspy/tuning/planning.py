@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import journal
 from rlm_dspy.tuning import statistics
 from rlm_dspy.tuning.evaluation import Row
 
@@ -138,9 +139,7 @@ def _simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
 _FIT = {"gepa": _gepa, "mipro": _mipro, "bootstrap": _bootstrap, "simba": _simba}
 
 
-def known(journal: Path, model: str) -> Rate:
+def known(place: Path, model: str) -> Rate:
     """Return what earlier evaluations of a model measured, if their journal is there."""
-    if not journal.exists():
-        return Rate()
-    rows = [Row.model_validate_json(line) for line in journal.read_text(encoding="utf-8").splitlines() if line]
+    rows = journal.rows(place, Row.model_validate_json)
     return Rate.of([row for row in rows if row.side == "rlm" and row.model == model])

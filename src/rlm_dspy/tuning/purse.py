@@ -7,7 +7,6 @@ cache answers never get here and cost nothing; that is what makes a second attem
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.metering import tokens
 from rlm_dspy.record import Usage
+from rlm_dspy.report import journal
 
 
 class CapReached(BaseException):
@@ -44,13 +44,13 @@ class Purse:
         self.max_calls = max_calls
         self.ledger = Ledger(Budget(max_llm_calls=max_calls, max_cost=max_cost))
         self.kept_back = 0
-        self.unpriced = False
         self._log = log
         self._flying = 0
         self._dearest = 0.0
         self._lock = threading.Lock()
-        for usage in _paid(log):
-            self.ledger.reserve(0, sub_call=False).settle(usage)
+        # A line that a kill cut off was not paid for by more than one call.
+        for usage in journal.rows(log, Usage.model_validate_json, mend=True) if log else ():
+            self.ledger.charge(usage)
             self.ledger.sub_calls += 1
             self._remember(usage)
 
@@ -66,7 +66,6 @@ class Purse:
 
     def _remember(self, usage: Usage) -> None:
         self._dearest = max(self._dearest, usage.cost or 0.0)
-        self.unpriced = self.unpriced or usage.cost is None
 
     def admit(self, size: int) -> Reservation:
         """Let a call through.
@@ -96,14 +95,6 @@ class Purse:
             if self._log is not None:
                 with self._log.open("a", encoding="utf-8") as file:
                     file.write(usage.model_dump_json() + "\n")
-
-
-def _paid(log: Path | None) -> Iterator[Usage]:
-    if log is None or not log.exists():
-        return
-    for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):  # a line that a kill cut off was not paid for by more than one call
-            yield Usage.model_validate(json.loads(line))
 
 
 class PursedEngine:
