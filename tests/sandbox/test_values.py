@@ -212,3 +212,52 @@ def test_numbers_keep_their_exact_value(sandbox):
     given = {"a": 2**64 + 1, "b": decimal.Decimal("1.10"), "c": fractions.Fraction(1, 3), "d": -0.0, "e": 1e308 * 10}
     final = sandbox.run("SUBMIT(a=a, b=b, c=c, d=d, e=e)", given).final
     assert {k: repr(v) for k, v in final.items()} == {k: repr(v) for k, v in given.items()}
+
+
+LONG = 10 * values.MAX_NUMBER
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        {"$": "int", "v": "0x" + "f" * LONG},
+        {"$": "decimal", "v": "9" * LONG},
+        {"$": "fraction", "v": f"0x{'f' * LONG}/0x{'e' * LONG}"},
+        {"$": "complex", "v": [{"$": "int", "v": "0x" + "f" * LONG}, 0]},
+    ],
+)
+def test_an_absurdly_long_number_is_refused_before_it_is_made(encoded):
+    with pytest.raises(ValueError, match="too long"):
+        values.decode(encoded, as_dict)
+
+
+@pytest.mark.parametrize("number", ["10**100_000", "Fraction(1, 7**50_000)", "Decimal('0.' + '1' * 20_000)"])
+def test_a_number_too_long_to_cross_is_told_to_the_model(number):
+    with Sandbox(tools={"tool": lambda x: x}) as sandbox:
+        sandbox.run("from fractions import Fraction\nfrom decimal import Decimal\nkept = 1")
+        for call in ("SUBMIT", "tool"):
+            done = sandbox.run(f"{call}({number})")
+            assert done.kind == "error"
+            assert f"TypeError: {call}(): a number of" in done.exception
+        assert sandbox.run("SUBMIT(10**5000)").final == {"output": 10**5000}
+        assert sandbox.run("kept").value == "1"
+
+
+ODD_KEYS = ["{P(1)}", "frozenset([P(1)])", "{P(1): 2}", "{range(3): 2}", "{(1, range(3))}", "{Kind.ONE}"]
+
+
+@pytest.mark.parametrize("value", ODD_KEYS)
+def test_a_key_that_would_lose_its_hash_is_told_to_the_model(value):
+    with Sandbox(tools={"tool": lambda x: x}) as sandbox:
+        sandbox.run(
+            "from dataclasses import dataclass\nfrom enum import Enum\nclass Kind(Enum): ONE = [1]\n"
+            "@dataclass(frozen=True)\nclass P: x: int"
+        )
+        for call in ("SUBMIT", "tool"):
+            done = sandbox.run(f"{call}({value})")
+            assert done.kind == "error"
+            assert f"TypeError: {call}(): a " in done.exception
+            assert "as a key" in done.exception
+        assert sandbox.run("SUBMIT([P(1), {(1, 'a'): {2}, b'x': {frozenset({1})}}])").final == {
+            "output": [{"x": 1}, {(1, "a"): {2}, b"x": {frozenset({1})}}]
+        }

@@ -21,6 +21,7 @@ TAG = "$"
 SAFE_INT = 2**53
 MAX_DEPTH = 100
 MAX_COLLISIONS = 100
+MAX_NUMBER = 10_000  # characters of one number; work on much longer ones takes seconds that nobody can interrupt
 
 _LISTLIKE: Any = (
     deque,
@@ -87,7 +88,7 @@ def encode(value: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep (or refers to itself)")
     if kind is int:
-        return value if -SAFE_INT < value < SAFE_INT else {TAG: "int", "v": hex(value)}
+        return value if -SAFE_INT < value < SAFE_INT else {TAG: "int", "v": _short(hex(value))}
     if kind is float:
         return value if math.isfinite(value) else {TAG: "float", "v": repr(value)}
     if kind is list:
@@ -103,7 +104,33 @@ def encode(value: Any, depth: int = 0) -> Any:
 def _encode_dict(value: dict[Any, Any], depth: int) -> Any:
     if all(type(key) is str for key in value) and TAG not in value:
         return {key: encode(item, depth + 1) for key, item in value.items()}
-    return {TAG: "dict", "v": [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in value.items()]}
+    return {TAG: "dict", "v": [[_encode_key(k, depth), encode(v, depth + 1)] for k, v in value.items()]}
+
+
+def _encode_key(value: Any, depth: int) -> Any:
+    """Encode what must be hashable when it is decoded again."""
+    encoded = encode(value, depth + 1)
+    if not _hashable(encoded):
+        raise TypeError(f"a {type(value).__name__} in a set or as a key cannot cross the border: use a tuple or a str")
+    return encoded
+
+
+def _hashable(encoded: Any) -> bool:
+    if isinstance(encoded, dict):
+        tag = encoded.get(TAG)
+        return all(map(_hashable, encoded["v"])) if tag == "tuple" else tag not in (None, "dict", "set", "record")
+    return not isinstance(encoded, list)
+
+
+def _short(text: str) -> str:
+    """Return the text of a number.
+
+    Raises:
+        ValueError: it is absurdly long.
+    """
+    if len(text) > MAX_NUMBER:
+        raise ValueError(f"a number of {len(text):,} characters is too long: the limit is {MAX_NUMBER:,}")
+    return text
 
 
 def _encode_many(tag: str) -> Callable[[Iterable[Any], int], Any]:
@@ -112,7 +139,7 @@ def _encode_many(tag: str) -> Callable[[Iterable[Any], int], Any]:
 
 def _encode_set(tag: str) -> Callable[[Iterable[Any], int], Any]:
     # Sorted, because the order of a set of strings differs from process to process.
-    return lambda value, depth: {TAG: tag, "v": sorted((encode(i, depth + 1) for i in value), key=repr)}
+    return lambda value, depth: {TAG: tag, "v": sorted((_encode_key(i, depth) for i in value), key=repr)}
 
 
 def _encode_text(tag: str, render: Callable[[Any], str]) -> Callable[[Any, int], Any]:
@@ -142,8 +169,8 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
     datetime.datetime: _encode_time,
     datetime.time: _encode_time,
     datetime.timedelta: _encode_delta,
-    decimal.Decimal: _encode_text("decimal", str),
-    fractions.Fraction: _encode_text("fraction", lambda v: f"{hex(v.numerator)}/{hex(v.denominator)}"),
+    decimal.Decimal: _encode_text("decimal", lambda v: _short(str(v))),
+    fractions.Fraction: _encode_text("fraction", lambda v: _short(f"{hex(v.numerator)}/{hex(v.denominator)}")),
 }
 
 
@@ -257,8 +284,12 @@ def _decode_complex(value: dict[str, Any]) -> complex:
 
 
 def _decode_fraction(value: dict[str, Any]) -> fractions.Fraction:
-    over, under = _a(str, value["v"]).split("/")
+    over, under = _number(value).split("/")
     return fractions.Fraction(int(over, 16), int(under, 16))
+
+
+def _number(value: dict[str, Any]) -> str:
+    return _short(_a(str, value["v"]))
 
 
 def _decode_float(value: dict[str, Any]) -> float:
@@ -266,7 +297,7 @@ def _decode_float(value: dict[str, Any]) -> float:
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "int": lambda v: int(_a(str, v["v"]), 16),
+    "int": lambda v: int(_number(v), 16),
     "float": _decode_float,
     "bytes": lambda v: base64.b64decode(_a(str, v["v"]).encode("ascii"), validate=True),
     "complex": _decode_complex,
@@ -274,6 +305,6 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "datetime": lambda v: datetime.datetime.fromisoformat(v["v"]).replace(fold=v["fold"]),
     "time": lambda v: datetime.time.fromisoformat(v["v"]).replace(fold=v["fold"]),
     "timedelta": lambda v: datetime.timedelta(*v["v"]),
-    "decimal": lambda v: decimal.Decimal(_a(str, v["v"])),
+    "decimal": lambda v: decimal.Decimal(_number(v)),
     "fraction": _decode_fraction,
 }
