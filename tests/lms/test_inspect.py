@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from rlm_dspy import windows
-from rlm_dspy.lms import lm
+from rlm_dspy.lms import lm, ollama
 from rlm_dspy.lms.inspect import list_models, probe_provider
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
@@ -65,17 +67,52 @@ def test_a_window_too_small_for_a_run_is_told(window: int, status: str) -> None:
 def test_a_server_that_cuts_although_it_is_told_not_to_is_found() -> None:
     cut = {"model": "cutter:8b", "message": {"role": "assistant", "content": "ok"}, "done": True, "eval_count": 1}
     short, long = (Fault(200, cut | {"prompt_eval_count": count}, path="/api/chat") for count in (6, 2048))
-    with OllamaServer(short, long, models={"cutter:8b": {"window": 40960}}) as server:
+    slots = [Fault(path="/api/chat")] * 2
+    with OllamaServer(short, *slots, long, models={"cutter:8b": {"window": 40960}}) as server:
         found = statuses("ollama_chat/cutter:8b", api_base=server.url, num_ctx=16384)
     assert found[-1][0] == "failure"
     assert "server" in found[-1][1]
     assert "2,048" in found[-1][1]
 
 
-def test_the_slots_that_the_server_has_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_NUM_PARALLEL", "4")
-    with OllamaServer(parallel=4) as server:
-        assert any("4 parallel slots" in said for _, said in statuses("ollama_chat/qwen3:8b", api_base=server.url))
+@pytest.mark.parametrize(("slots", "rounds"), [(1, (2,)), (2, (2, 4)), (4, (2, 4, 8))])
+def test_the_servers_slots_are_measured(slots: int, rounds: tuple[int, ...]) -> None:
+    options = {"options": {"num_ctx": 8192, "num_predict": 24}}
+    with OllamaServer(parallel=slots, rounds=rounds) as server:
+        assert ollama.parallel(server.url, "qwen3:8b", options) == slots
+        assert len(server.posts) == sum(rounds)
+
+
+def test_only_what_the_server_served_at_once_overlaps() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    first, then, last = (start + timedelta(seconds=number) for number in range(3))
+    assert ollama.at_once([(first, then), (then, last)]) == 1
+    assert ollama.at_once([(first, last), (then, last), (first, then)]) == 2
+    assert ollama.at_once([(then, then)] * 3) == 1
+    assert ollama.at_once([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("used", "status", "said"),
+    [
+        ("", "ok", "2 parallel slots, of which 1 is used Set OLLAMA_NUM_PARALLEL=2 here as well."),
+        ("2", "ok", "2 parallel slots, as many as are used"),
+        ("3", "warning", "2 parallel slots, but 3 requests are sent at once"),
+    ],
+)
+def test_the_slots_are_told_beside_those_that_are_used(
+    used: str, status: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_NUM_PARALLEL", used)
+    with OllamaServer(parallel=2, rounds=(2, 4)) as server:
+        found = statuses("ollama_chat/qwen3:8b", api_base=server.url)
+    assert (status, True) in [(kind, line.startswith(said)) for kind, line in found]
+
+
+def test_slots_that_cannot_be_measured_are_said_to_be_so() -> None:
+    busy = Fault(503, {"error": "server busy"}, path="/api/chat")
+    with OllamaServer(busy, busy) as server:
+        assert ollama.parallel(server.url, "qwen3:8b", {}) is None
 
 
 def test_a_model_that_is_not_there_is_a_failure_with_the_mend() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
+from itertools import accumulate
 from typing import Any
 
 from servers.wire import Fault, Server, send, send_stream, tokens
@@ -16,7 +17,11 @@ DEFAULT_NUM_CTX = 4096
 
 
 class OllamaServer(Server):
-    """Serves ``models`` (name -> {"window", "size", "modified_at", "family"}) and replies with ``reply``."""
+    """Serves ``models`` (name -> {"window", "size", "modified_at", "family"}) and replies with ``reply``.
+
+    ``rounds`` are numbers of streams that come together: none of a round ends before all that have a slot have begun,
+    so that what overlaps is known whatever the machine is doing.
+    """
 
     def __init__(
         self,
@@ -25,12 +30,17 @@ class OllamaServer(Server):
         reply: str = "hello",
         parallel: int = 1,
         queue: int = 512,
+        rounds: tuple[int, ...] = (),
     ) -> None:
         super().__init__(*faults)
         self.models = models or {"qwen3:8b": {}}
         self.reply = reply
         self.busiest = 0
         self._slots = threading.Semaphore(parallel)
+        ends = zip(rounds, accumulate(rounds), strict=True)
+        self._together = [end - size + min(size, parallel) for size, end in ends for _ in range(size)]
+        self._begun = 0
+        self._beginning = threading.Condition()
         self._queue = queue
         self._waiting = 0
         self._counting = threading.Lock()
@@ -97,7 +107,15 @@ class OllamaServer(Server):
         for word in words:
             row = {"model": final["model"], "created_at": _now(), "done": False}
             yield _line(row | {"message": {"role": "assistant", "content": word}})
+        self._meet()
         yield _line(final | {"created_at": _now(), "message": {"role": "assistant", "content": ""}})
+
+    def _meet(self) -> None:
+        with self._beginning:
+            number, self._begun = self._begun, self._begun + 1
+            self._beginning.notify_all()
+            if number < len(self._together):
+                self._beginning.wait_for(lambda: self._begun >= self._together[number], timeout=30)
 
     def _show(self, handler: BaseHTTPRequestHandler, body: Any) -> None:
         model = self.models.get(body.get("model") or body.get("name"))

@@ -14,7 +14,8 @@ from rlm_dspy.cli.terminal import Terminal
 def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
     """Check versions, sandbox, cache, providers and the model, and say how to mend what does not work.
 
-    The model is asked a word or two, and on Ollama one longer prompt that proves its window.
+    The model is asked a word or two; on Ollama also a few short prompts at once, which show how many it serves in
+    parallel, and one longer prompt that proves its window.
 
     \b
     Exit codes: 0 the model would work (the offline engine counts), 4 it would

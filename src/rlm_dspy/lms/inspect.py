@@ -89,7 +89,7 @@ def probe_provider(model: str, **options: Any) -> tuple[Check, ...]:
     )
     checks += _round_trip(lm)
     if route.is_ollama and checks[-1].status == "ok":
-        checks += _allocated(lm, route)
+        checks += [_slots(route), *_allocated(lm, route)]
     return tuple(checks)
 
 
@@ -146,13 +146,7 @@ def _server(route: Route) -> list[Check]:
         return [*checks, Check("failure", f"{name} is not among the server's models", mend)]
     known = ollama.window(base, name)
     said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not tell its window"
-    slots = route.slots or 1
-    how = "the root's and sub-calls take turns" if slots == 1 else f"{slots} calls at once"
-    return [
-        *checks,
-        Check("ok" if known else "warning", f"{said}; {route.window():,} are asked for"),
-        Check("ok", f"{slots} parallel slot{'s' * (slots > 1)}: {how} (OLLAMA_NUM_PARALLEL tells of more)"),
-    ]
+    return [*checks, Check("ok" if known else "warning", f"{said}; {route.window():,} are asked for")]
 
 
 def _round_trip(lm: dspy.LM) -> list[Check]:
@@ -197,3 +191,24 @@ def _allocated(lm: dspy.LM, route: Route) -> list[Check]:
     allocated = ollama.running(route.base or "").get(route.model.partition("/")[2], 0)
     shown = f" (the server allocated {allocated:,})" if allocated else ""
     return [Check("ok", f"a prompt of {read:,} tokens was read whole{shown}")]
+
+
+def _slots(route: Route) -> Check:
+    """Compare how many requests the server serves at once with how many it is sent."""
+    given = route.arguments()
+    options = {"keep_alive": given["keep_alive"], "options": {"num_ctx": given["num_ctx"], "num_predict": 24}}
+    found = ollama.parallel(route.base or "", route.model.partition("/")[2], options)
+    sent = route.slots or 1
+    if found is None:
+        return Check("warning", "how many requests the server serves at once could not be measured", "Try later.")
+    served = f"{found} parallel slot{'s' * (found > 1)}" + (" or more" if found >= ollama.MOST_PARALLEL else "")
+    if found == sent:
+        return Check("ok", f"{served}, as many as are used")
+    if found > sent:
+        return Check(
+            "ok",
+            f"{served}, of which {sent} {'is' if sent == 1 else 'are'} used",
+            f"Set OLLAMA_NUM_PARALLEL={found} here as well.",
+        )
+    mend = f"Set OLLAMA_NUM_PARALLEL={found} here, or start the server with OLLAMA_NUM_PARALLEL={sent}."
+    return Check("warning", f"{served}, but {sent} requests are sent at once and wait for each other", mend)

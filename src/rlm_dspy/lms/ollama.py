@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from rlm_dspy.errors import ConfigurationError
 
 DEFAULT_BASE = "http://127.0.0.1:11434"
 DEFAULT_WINDOW = 4096  # what a server allocates when it is not told
+MOST_PARALLEL = 16  # requests at once, beyond which nobody looks
 
 
 class OllamaUnreachableError(Exception):
@@ -99,6 +102,33 @@ def running(base: str, timeout: float = 2.0) -> dict[str, int]:
     return {str(row["name"]): int(row.get("context_length") or 0) for row in rows}
 
 
+def parallel(base: str, model: str, options: dict[str, Any], timeout: float = 120.0) -> int | None:
+    """Measure how many requests the server serves at once; None if it answers none of them.
+
+    No end point tells it. So twice as many requests are sent together until not all are served at once, which shows in
+    the times that the server itself writes on their first and last tokens: neither this machine's load nor the way
+    between can make two requests overlap that did not.
+    """
+    body = {"model": model, "messages": [{"role": "user", "content": "Count from 1 to 40."}], **options}
+    sent = 2
+    while True:
+        with ThreadPoolExecutor(sent) as threads:
+            spans = [span for span in threads.map(lambda _: _span(base, body, timeout), range(sent)) if span]
+        found = at_once(spans)
+        if found < sent or sent >= MOST_PARALLEL:
+            return found or None  # nothing was answered
+        sent *= 2
+
+
+def at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
+    """Return the most spans of time that have a moment in common; one may begin where another ends."""
+    found, running = min(1, len(spans)), 0
+    for _, step in sorted((moment, step) for span in spans for moment, step in zip(span, (1, -1), strict=True)):
+        running += step
+        found = max(found, running)
+    return found
+
+
 def version(base: str, timeout: float = 0.5) -> str:
     """Return the server's version.
 
@@ -108,7 +138,26 @@ def version(base: str, timeout: float = 0.5) -> str:
     return str(_ask(f"{base}/api/version", None, timeout).get("version", "unknown"))
 
 
+def _span(base: str, body: dict[str, Any], timeout: float) -> tuple[datetime, datetime] | None:
+    try:
+        lines = _send(f"{base}/api/chat", {**body, "stream": True}, timeout).splitlines()
+        times = [datetime.fromisoformat(json.loads(line)["created_at"]) for line in lines]
+    except (OllamaUnreachableError, ValueError, KeyError, TypeError):
+        return None
+    return (times[0], times[-1]) if times else None
+
+
 def _ask(url: str, body: Any, timeout: float) -> dict[str, Any]:
+    try:
+        answer = json.loads(_send(url, body, timeout))
+    except ValueError as error:
+        raise OllamaUnreachableError(f"{url} does not answer as an Ollama server does ({error})") from error
+    if not isinstance(answer, dict):
+        raise OllamaUnreachableError(f"{url} does not answer as an Ollama server does")
+    return answer
+
+
+def _send(url: str, body: Any, timeout: float) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
@@ -116,13 +165,10 @@ def _ask(url: str, body: Any, timeout: float) -> dict[str, Any]:
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
     try:
         with opener.open(request, timeout=timeout) as reply:
-            answer = json.loads(reply.read(20_000_000))
+            return bytes(reply.read(20_000_000))
     except urllib.error.HTTPError as error:
         with error:
             raise OllamaUnreachableError(f"{url} answered with HTTP {error.code}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise OllamaUnreachableError(f"{url} does not answer as an Ollama server does ({reason})") from error
-    if not isinstance(answer, dict):
-        raise OllamaUnreachableError(f"{url} does not answer as an Ollama server does")
-    return answer
