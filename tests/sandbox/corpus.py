@@ -155,7 +155,6 @@ def as_nobody(folder):
 
 def become_nobody(folder):
     """Drop to an ordinary user, with the Python and the worker's files that were put into ``folder`` for it."""
-    zygote._compile_worker = lambda: None
     zygote.FOLDER = Path(folder, "sandbox")
     sys.executable = str(Path(folder, "start"))
     os.environ["HOME"] = tempfile.tempdir = "/tmp"

@@ -72,7 +72,7 @@ def _pack(name: str, value: Any) -> Parcel:
     if type(value) is str and len(value) >= LARGE:
         return _pack_text(name, value)
     if type(value) in (bytes, bytearray) and len(value) >= LARGE:
-        return _apart({"name": name, "kind": "bytes"}, _pieces(value))
+        return apart({"name": name, "kind": "bytes"}, _pieces(value))
     if isinstance(value, Mapped) and not isinstance(value, type):
         return _pack_corpus(name, value)
     if hasattr(value, "sandbox_assignment") and hasattr(value, "to_sandbox"):
@@ -80,7 +80,7 @@ def _pack(name: str, value: Any) -> Parcel:
     encoded = values.encode(value)
     text = json.dumps(encoded, separators=(",", ":"))
     if len(text) >= LARGE:
-        return _apart({"name": name, "kind": "json"}, _pieces(text.encode("ascii")))
+        return apart({"name": name, "kind": "json"}, _pieces(text.encode("ascii")))
     return Parcel({"name": name, "kind": "value", "v": encoded})
 
 
@@ -92,19 +92,19 @@ def _pack_corpus(name: str, value: Mapped) -> Parcel:
     if file is not None and file[1] > 0:
         parcel = Parcel(message | {"size": file[1]}, [os.dup(file[0])])
     else:
-        parcel = _apart(message, value.sandbox_chunks())
+        parcel = apart(message, value.sandbox_chunks())
     index = value.sandbox_index()
     text = json.dumps(index, separators=(",", ":")).encode("ascii")
     if len(text) < LARGE:
         parcel.message["index"] = index
         return parcel
     try:
-        apart = _apart({}, _pieces(text))
+        rest = apart({}, _pieces(text))
     except BaseException:
         parcel.close()
         raise
-    parcel.message["index_size"] = apart.message["size"]
-    parcel.descriptors += apart.descriptors
+    parcel.message["index_size"] = rest.message["size"]
+    parcel.descriptors += rest.descriptors
     return parcel
 
 
@@ -129,7 +129,7 @@ def _pack_text(name: str, text: str) -> Parcel:
     codec = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
     errors = "surrogatepass" if width > 1 else "strict"
     pieces = (text[at : at + PIECE].encode(codec, errors) for at in range(0, len(text), PIECE))
-    return _apart(message, pieces, pad=width)
+    return apart(message, pieces, pad=width)
 
 
 def _width(text: str) -> int:
@@ -154,7 +154,8 @@ def _pieces(data: bytes | bytearray) -> Iterator[memoryview]:
         yield view[at : at + PIECE]
 
 
-def _apart(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
+def apart(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
+    """Write the chunks into an anonymous file that nobody can change any more."""
     descriptor = _anonymous_file()
     parcel = Parcel(message, [descriptor])
     try:

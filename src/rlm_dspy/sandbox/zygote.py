@@ -21,13 +21,12 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import macos, policy
+from . import bytecode, handover, macos, policy
 from .errors import InterpreterUnavailableError
 
 try:
@@ -132,7 +131,7 @@ class Zygote:
         if sys.platform == "linux":
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.settimeout(START_SECONDS)
-        ours.send(json.dumps(self._instructions(choice)).encode())
+        self._instruct(ours, choice)
         self._greet(ours, choice)
         ours.settimeout(None)
         self.alive = True
@@ -142,7 +141,6 @@ class Zygote:
         command = [sys.executable, *flags, str(FOLDER / "worker" / "__main__.py"), str(control), str(life)]
         if choice.backend == "macos":
             command = macos.wrap(command)
-        _compile_worker()
         self._process = subprocess.Popen(
             command,
             env={"PYTHONHASHSEED": "0"},
@@ -155,15 +153,25 @@ class Zygote:
             start_new_session=True,
         )
 
-    def _instructions(self, choice: policy.Choice) -> dict[str, Any]:
+    def _instruct(self, channel: socket.socket, choice: policy.Choice) -> None:
+        """Tell the zygote what to be, and hand over the bytecode of all that it may import."""
         everything = ("root", "namespaces", "privileges", "landlock", "seccomp", "fork_control")
-        toolkit = FOLDER / "toolkit" / "__init__.py"
-        return {
+        instructions = {
             "without": list(everything if choice.backend == "plain" else self.setting.without),
             "modules": list(self.setting.modules),
             "path": _search_path(self.setting.modules),
-            "toolkit": str(toolkit) if toolkit.exists() else None,
         }
+        self._hand(channel, json.dumps(instructions).encode(), bytecode.early(FOLDER))
+        self._hand(channel, b"{}", bytecode.late())
+
+    @staticmethod
+    def _hand(channel: socket.socket, message: bytes, file: Iterable[bytes]) -> None:
+        parcel = handover.apart({}, file)
+        try:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", parcel.descriptors))]
+            channel.sendmsg([message], rights)
+        finally:
+            parcel.close()
 
     def _greet(self, channel: socket.socket, choice: policy.Choice) -> None:
         """Take the zygote's report and decide whether it is enough."""
@@ -299,18 +307,6 @@ class Zygote:
         self._close_descriptors()
         if self._process is not None:
             self._process.returncode = 0  # not our child: never wait for it
-
-
-@lru_cache(maxsize=1)
-def _compile_worker() -> None:
-    """Write the worker's bytecode once, so that the zygote (which writes nothing) need not compile."""
-    if sys.dont_write_bytecode:
-        return
-    for path in sorted([*(FOLDER / "worker").glob("*.py"), *(FOLDER / "toolkit").glob("*.py")]):
-        spec = importlib.util.spec_from_file_location(f"rlm_worker.{path.stem}", path)
-        if spec is not None and spec.loader is not None:
-            with contextlib.suppress(OSError):
-                spec.loader.get_code(f"rlm_worker.{path.stem}")  # type: ignore[attr-defined]
 
 
 def _search_path(modules: tuple[str, ...]) -> list[str]:

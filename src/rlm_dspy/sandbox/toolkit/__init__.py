@@ -10,7 +10,7 @@ All ranges are character offsets, end exclusive. On a corpus they count within o
 """
 
 import ast
-from pathlib import Path
+import os
 
 from .corpus import Corpus, FileInfo, count_lines, label
 from .matching import Matches
@@ -23,12 +23,16 @@ _PARTS = ("corpus", "patterns", "matching", "cutting", "ranking", "tools")
 
 def source() -> str:
     """Return the toolkit as a program that defines ``Corpus`` and ``bind``."""
-    files = (Path(__file__).with_name(f"{part}.py") for part in _PARTS)
-    program = "\n".join(_without_own_imports(file.read_text("utf-8")) for file in files)
+    program = "\n".join(_without_own_imports(_read(part)) for part in _PARTS)
     return (
         f"_toolkit = {{'__name__': 'toolkit'}}\nexec({program!r}, _toolkit)\n"
         "Corpus, bind = _toolkit['Corpus'], _toolkit['bind']\n"
     )
+
+
+def _read(part: str) -> str:
+    with open(os.path.join(os.path.dirname(__file__), f"{part}.py"), encoding="utf-8") as file:
+        return file.read()
 
 
 def _without_own_imports(text: str) -> str:

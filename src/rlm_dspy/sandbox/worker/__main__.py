@@ -1,17 +1,42 @@
 """Entry of the zygote: ``python -s -P -S -B worker/__main__.py CONTROL_FD LIFE_FD``.
 
-The folder is imported as a package of its own, so that neither ``rlm_dspy`` nor its dependencies are loaded.
+The host sends its instructions, and with them a file of bytecode from which everything is imported, this folder's
+modules as a package of its own: neither ``rlm_dspy`` nor its dependencies are loaded.
 """
 
+import _socket
 import gc
+import marshal
+import mmap
 import os
 import sys
-import types
-from importlib import import_module
+
+MESSAGE = 1 << 18
+
+
+def receive(channel: _socket.socket) -> tuple[bytes, dict[str, tuple[int, int, bool]], memoryview]:
+    """Return a message of the host, and the index and the code objects of the file that came with it."""
+    message, rights, _, _ = channel.recvmsg(MESSAGE, _socket.CMSG_SPACE(4))
+    descriptor = int.from_bytes(rights[0][2][:4], sys.byteorder)
+    kept = os.dup(descriptor)
+    os.close(kept)  # the number that the mapping takes for itself, and needs no more once it is made
+    view = memoryview(mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE, mmap.PROT_READ))
+    os.close(kept)
+    os.close(descriptor)
+    start = 8 + int.from_bytes(view[:8], "little")
+    return message, marshal.loads(view[8:start]), view[start:]
+
 
 if __name__ == "__main__":
     gc.disable()  # nothing made before the first session is garbage
-    package = types.ModuleType("rlm_worker")
-    package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
-    sys.modules["rlm_worker"] = package
-    import_module("rlm_worker.zygote").main(int(sys.argv[1]), int(sys.argv[2]))
+    kind = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
+    channel = _socket.socket(_socket.AF_UNIX, kind, 0, int(sys.argv[1]))
+    instructions, index, codes = receive(channel)
+    first, last, _ = index["rlm_worker.shelf"]
+    space: dict[str, object] = {"__name__": "rlm_worker.shelf"}
+    exec(marshal.loads(codes[first:last]), space)
+    books = space["Shelf"]()  # type: ignore[operator]
+    books.add(index, codes)
+    sys.meta_path.insert(2, books)  # before the finder that searches folders
+    main = __import__("rlm_worker.zygote", fromlist=["main"]).main
+    main(channel, int(sys.argv[2]), instructions, books, receive)

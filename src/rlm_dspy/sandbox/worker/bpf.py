@@ -8,7 +8,6 @@ Does not hold: calls that are allowed may still reveal time and load (side chann
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
 
 from . import syscalls
 
@@ -30,7 +29,7 @@ PR_SET_NAME, PR_SET_SECCOMP = 15, 22
 Instruction = tuple[int, int, int, int]
 
 
-class Filter(NamedTuple):
+class Filter:
     """What one filter allows beyond the harmless calls.
 
     Attributes:
@@ -41,11 +40,20 @@ class Filter(NamedTuple):
         stack: whether one more filter may be added later (only without a supervisor).
     """
 
-    machine: str
-    receive_on: tuple[int, ...] = ()
-    send_on: tuple[int, ...] = ()
-    fork: str = "ask"
-    stack: bool = False
+    def __init__(
+        self,
+        machine: str,
+        receive_on: tuple[int, ...] = (),
+        send_on: tuple[int, ...] = (),
+        *,
+        fork: str = "ask",
+        stack: bool = False,
+    ) -> None:
+        self.machine = machine
+        self.receive_on = receive_on
+        self.send_on = send_on
+        self.fork = fork
+        self.stack = stack
 
 
 def refuse(number: int = EPERM) -> int:

@@ -33,18 +33,21 @@ _PRELOADED = """
 """
 PRELOADED = tuple(_PRELOADED.split())
 
-# Kept as bytecode: single modules and whole packages with all they need among themselves.
-_SHELVED = """
-    abc ast asyncio base64 bz2 calendar codeop colorsys concurrent configparser contextvars csv dataclasses decimal
-    difflib dis email encodings.idna encodings.punycode fnmatch fractions getopt gettext glob graphlib gzip hashlib
-    heapq hmac html importlib inspect ipaddress json linecache locale logging lzma ntpath nturl2path numbers opcode
-    pathlib pickle pickletools platform posixpath pprint queue quopri random reprlib secrets selectors shlex signal
-    sre_compile sre_constants sre_parse ssl statistics stringprep struct subprocess symtable tempfile textwrap token
-    tokenize tomllib traceback tty typing urllib uu uuid weakref xml zipfile _bootlocale _compat_pickle _compression
-    _markupbase _opcode_metadata _colorize _py_abc _pydatetime _pydecimal _strptime _threading_local _weakrefset
-    __future__ annotationlib compression
+# Handed over as bytecode: first what the zygote itself needs, then single modules and whole packages for the sessions.
+_EARLY = """
+    __future__ _weakrefset ast base64 ctypes csv decimal difflib fnmatch fractions linecache numbers reprlib selectors
+    signal socket struct token tokenize traceback typing warnings weakref
 """
-SHELVED = tuple(name for name in _SHELVED.split() if name not in ("ssl", "tempfile", "zipfile"))
+EARLY = (*_EARLY.split(), *PRELOADED)
+_SHELVED = """
+    abc asyncio bz2 calendar codeop colorsys concurrent configparser contextvars dataclasses dis email encodings.idna
+    encodings.punycode getopt gettext glob graphlib gzip hashlib hmac html importlib inspect ipaddress locale logging
+    lzma ntpath nturl2path opcode pathlib pickle pickletools platform posixpath pprint queue quopri secrets shlex
+    sre_compile sre_constants sre_parse statistics stringprep subprocess symtable tomllib tty urllib uu uuid xml
+    _bootlocale _compat_pickle _compression _markupbase _opcode_metadata _colorize _py_abc _strptime _threading_local
+    annotationlib compression
+"""
+SHELVED = tuple(_SHELVED.split())
 
 # What an idle zygote imports ahead, so that later sessions find it ready.
 _WARMED = """

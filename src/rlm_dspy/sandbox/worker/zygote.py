@@ -12,7 +12,6 @@ import array
 import contextlib
 import fcntl
 import gc
-import importlib.util
 import json
 import os
 import select
@@ -21,6 +20,7 @@ import socket
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from . import bpf, confine, modules, session, shelf, zstr
@@ -32,23 +32,27 @@ WARMING = 16 << 20  # memory for what is imported after the measuring
 CHANNEL = 40
 
 
-def main(control: int, life: int) -> NoReturn:
+def main(
+    channel: socket.socket, life: int, instructions: bytes, books: shelf.Shelf, receive: Callable[..., Any]
+) -> NoReturn:
     """Run as the keeper until the host goes away; the zygote goes on in a descendant."""
     warnings.simplefilter("ignore")
     os.environ.clear()
-    kind = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-    channel = socket.socket(socket.AF_UNIX, kind, 0, fileno=control)
-    policy = json.loads(channel.recv(MESSAGE))
+    policy = json.loads(instructions)
     report: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
     started = time.perf_counter()
-    toolkit = _preload(policy, report)
+    toolkit = _preload(policy, books)
+    _, index, codes = receive(channel)
+    books.add(index, codes)
+    report["missing"] = _import([*_unshelved(books), *policy["modules"]])
+    sys.path.clear()
     share = zstr.maker()
     report["shared_text"] = share is not None
     report["import_ms"] = _since(started)
     started = time.perf_counter()
     _descend(channel, life, policy, report)
     baseline = _data_size()
-    listener = _lock(policy, report, control)
+    listener = _lock(policy, report, channel.fileno())
     report["lock_ms"] = _since(started)
     _serve(channel, listener, report, toolkit, share, baseline)
 
@@ -57,61 +61,37 @@ def _since(started: float) -> float:
     return round(1000 * (time.perf_counter() - started), 2)
 
 
-def _preload(policy: dict[str, Any], report: dict[str, Any]) -> Any:
-    missing = []
-    books = _shelve()
-    sys.path += policy["path"]
-    for name in [*modules.PRELOADED, *policy["modules"]]:
-        try:
-            __import__(name)
-        except ImportError:
-            missing.append(name)
-    report["missing"] = [name for name in missing if not name.startswith("_")]
-    toolkit = _toolkit(policy["toolkit"])
-    sys.path.clear()
-    sys.meta_path.append(books)
-    return toolkit
-
-
-def _shelve() -> shelf.Shelf:
-    """Fetch the bytecode of what may be imported later; where there is none, import it now."""
-    books = shelf.Shelf()
-    library = os.path.dirname(os.__file__)
-    for name in books.fill(library, [name for name in modules.SHELVED if "." not in name]):
-        if name in modules.ALLOWED:
-            __import__(name)
-    for name in (name for name in modules.SHELVED if "." in name):
-        package, _, stem = name.partition(".")
-        books.fill(os.path.join(library, package), [stem])
-        if stem in books.books:
-            books.books[name] = books.books.pop(stem)
-    loop = f"{__package__}.miniloop"
-    books.fill(os.path.dirname(__file__), ["miniloop"])
-    if "miniloop" in books.books:
-        books.books[loop] = books.books.pop("miniloop")
-        books.after["asyncio"] = lambda: sys.modules[loop].install() if __import__(loop) else None
-    else:
-        __import__(loop)
-        sys.modules[loop].install()
+def _preload(policy: dict[str, Any], books: shelf.Shelf) -> Any:
+    """Import what every session needs and what could not be imported later; return the toolkit."""
+    books.after["asyncio"] = _shrink_asyncio
     # Some modules ask for the system's name as they load; the call itself is refused, and the host's name nobody's.
     system = os.uname_result(("Linux", "sandbox", "", "", os.uname().machine))
     os.uname = lambda: system
     # Neither is of use without a network, and both load large libraries.
     sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]
-    return books
+    sys.path += policy["path"]
+    _import(modules.PRELOADED)
+    return __import__("toolkit")
 
 
-def _toolkit(path: str | None) -> Any:
-    """Load the toolkit from its file: it stands alone, beside this folder."""
-    if path is None:
-        return None
-    spec = importlib.util.spec_from_file_location("toolkit", path, submodule_search_locations=[os.path.dirname(path)])
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toolkit"] = module
-    spec.loader.exec_module(module)
-    return module
+def _import(names: Iterable[str]) -> list[str]:
+    """Import these modules; return those that are not there."""
+    missing = []
+    for name in names:
+        try:
+            __import__(name)
+        except ImportError:
+            missing.append(name)
+    return missing
+
+
+def _unshelved(books: shelf.Shelf) -> list[str]:
+    """Return what the host had no bytecode of and nothing could read later."""
+    return [name for name in modules.SHELVED if name in modules.ALLOWED and name not in books.books]
+
+
+def _shrink_asyncio() -> None:
+    __import__("rlm_worker.miniloop", fromlist=["install"]).install()
 
 
 def _descend(channel: socket.socket, life: int, policy: dict[str, Any], report: dict[str, Any]) -> None:

@@ -1,0 +1,93 @@
+"""What a zygote may import, read by the host as bytecode while the zygote's own interpreter is still starting.
+
+It crosses in two sealed files, that nobody has to wait for the second: the length of the index (8 bytes,
+little-endian), the index (``marshal``: module name to start, stop and whether it is a package), then the code objects.
+The zygote maps the files and searches no folder.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib.machinery import SourceFileLoader
+from importlib.util import MAGIC_NUMBER
+from pathlib import Path
+
+from .worker import modules
+
+HEADER = 16
+
+Books = dict[str, tuple[bytes, bool]]
+
+
+def early(folder: Path) -> Iterator[bytes]:
+    """Yield the file of what the zygote starts with; ``folder`` holds the worker and the toolkit."""
+    return _file(_ours(folder) | _library(modules.EARLY))
+
+
+def late() -> Iterator[bytes]:
+    """Yield the file of what sessions may ask for."""
+    return _file(_library(modules.SHELVED))
+
+
+def _file(books: Books) -> Iterator[bytes]:
+    index, at = {}, 0
+    for name, (code, package) in books.items():
+        index[name] = (at, at + len(code), package)
+        at += len(code)
+    head = marshal.dumps(index)
+    yield len(head).to_bytes(8, "little") + head
+    yield from (code for code, _ in books.values())
+
+
+@lru_cache(maxsize=1)
+def _ours(folder: Path) -> Books:
+    """Return the worker's own modules, compiled anew if their sources changed."""
+    books = {}
+    for root, name in (("worker", "rlm_worker"), ("toolkit", "toolkit")):
+        for path in (folder / root).glob("*.py"):
+            package = path.stem == "__init__"
+            code = SourceFileLoader(path.stem, str(path)).get_code(path.stem)
+            books[name if package else f"{name}.{path.stem}"] = (marshal.dumps(code), package)
+    return books
+
+
+def _library(names: Iterable[str]) -> Books:
+    """Return what the standard library's folder has as bytecode already; the zygote imports the rest from there."""
+    books: Books = {}
+    library = os.path.dirname(os.__file__)
+    for name in names:
+        path = os.path.join(library, *name.split("."))
+        if os.path.isdir(path):
+            _add_package(books, path, name)
+        else:
+            _add(books, path, name)
+    return books
+
+
+def _add_package(books: Books, folder: str, name: str) -> None:
+    if not _add(books, os.path.join(folder, "__init__"), name, package=True):
+        return
+    for entry in sorted(os.listdir(folder)):
+        stem, extension = os.path.splitext(entry)
+        inner = os.path.join(folder, stem)
+        if extension == ".py" and stem not in ("__init__", "__main__"):
+            _add(books, inner, f"{name}.{stem}")
+        elif not extension and entry != "test" and os.path.isfile(os.path.join(inner, "__init__.py")):
+            _add_package(books, inner, f"{name}.{entry}")
+
+
+def _add(books: Books, path: str, name: str, *, package: bool = False) -> bool:
+    folder, stem = os.path.split(path)
+    try:
+        with open(os.path.join(folder, "__pycache__", f"{stem}.{sys.implementation.cache_tag}.pyc"), "rb") as file:
+            data = file.read()
+    except OSError:
+        return False
+    if data[:4] != MAGIC_NUMBER:
+        return False
+    books[name] = (data[HEADER:], package)
+    return True
