@@ -2,6 +2,8 @@
 
 DSPy renders the whole history again for every call, which makes a step dearer the longer a run is; and it answers an
 unreadable reply by a second call in JSON that no budget sees. Here the reply comes back and becomes a step.
+
+The texts of typed sub-calls come from the sandbox, types and class names included; they stay texts.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import dspy
 
 _TURN = dspy.Signature("observation -> reasoning, code")
 _PLAIN = dspy.ChatAdapter(use_json_adapter_fallback=False)
+MARK = "<<CUSTOM-TYPE-"  # begins the markers between which DSPy reads content parts, such as images to be fetched
 
 
 class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
@@ -56,3 +59,22 @@ def adapter() -> Any:
         chosen = copy.copy(chosen)
         chosen.use_json_adapter_fallback = False
     return chosen
+
+
+def plain_adapter() -> Any:
+    """Return the adapter of a typed sub-call: as :func:`adapter`, asking once, with no text made a content part."""
+    chosen = copy.copy(adapter())
+    if hasattr(chosen, "use_json_adapter_fallback"):
+        chosen.use_json_adapter_fallback = False
+    render = chosen.format_user_message_content
+
+    def as_text(*args: Any, **kwargs: Any) -> str:
+        return unmarked(render(*args, **kwargs))
+
+    chosen.format_user_message_content = as_text
+    return chosen
+
+
+def unmarked(text: str) -> str:
+    """Return ``text`` without the markers of DSPy's content parts."""
+    return text.replace(MARK, MARK[:2] + " " + MARK[2:])

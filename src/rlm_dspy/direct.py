@@ -19,11 +19,12 @@ from rlm_dspy import waiting
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.driver import clean, holds_evidence, is_context, jsonable, quotable, rendering
-from rlm_dspy.errors import ActionError, BudgetExceededError
+from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import Evidence, unseen_numbers, verified
 from rlm_dspy.failures import translated
 from rlm_dspy.metering import Meter, tokens
 from rlm_dspy.record import Event, Run, unread
+from rlm_dspy.shapes import TAKEN
 from rlm_dspy.signatures import limits, read_signature, validate_inputs
 
 
@@ -47,6 +48,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.signature = read_signature(signature)
+        if taken := sorted(TAKEN & set(self.signature.input_fields)):
+            raise ConfigurationError(f"Input fields have names that dspy.Predict takes for itself: {taken}; rename them")
         self.budget = limits(max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_seconds=max_seconds)
         self.on_event = on_event
         self.stop: threading.Event | None = None  # set it to end the wait
@@ -167,9 +170,13 @@ class _Call:
 
 
 def prompt_text(value: Any) -> Any:
-    """Return a corpus as text, each file introduced by a line with its name; other values as they are."""
+    """Return a value with its texts fit for a prompt; a corpus as text, each file introduced by a line with its name."""
     if isinstance(value, str):
         return clean(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(prompt_text, value))
+    if type(value) is dict:
+        return {prompt_text(key): prompt_text(item) for key, item in value.items()}
     if not hasattr(value, "sandbox_index"):
         return value
     parts = (f"=== {name} ({_lines(text)} lines) ===\n{text}" for name, text in value.items())

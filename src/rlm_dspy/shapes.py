@@ -31,6 +31,8 @@ SAFE_TYPES: dict[str, Any] = {
     "Set": set,
 }
 MAX_SHAPES = 50
+# ``dspy.Predict`` takes these out of its keywords, where they choose the server, the model and how often it is asked.
+TAKEN = frozenset({"config", "demos", "lm", "new_signature", "prediction", "signature", "self", "instance"})
 
 
 def untrusted(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
@@ -60,6 +62,8 @@ def _read(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
         for name, annotation in _fields(side):
             if name in fields or not re.fullmatch(r"[A-Za-z]\w*", name) or keyword.iskeyword(name):
                 raise ConfigurationError(f"the field name {name!r} cannot be used, or is used twice")
+            if name in TAKEN:
+                raise ConfigurationError(f"the field name {name!r} is taken; choose another, such as '{name}_text'")
             fields[name] = (_kind(annotation, kinds) if annotation is not None else str, make())
     built: type[dspy.Signature] = dspy.Signature(fields)
     if not built.input_fields or not built.output_fields:

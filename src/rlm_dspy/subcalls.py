@@ -16,6 +16,7 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import waiting, windows
 from rlm_dspy.budget import Ledger
+from rlm_dspy.chat import plain_adapter
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.record import SubCall, SubCallKind
@@ -190,7 +191,7 @@ class SubCalls:
         meter, started = Meter(self._on_wait), time.perf_counter()
         try:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
-            settings = {"send_stream": None, "callbacks": [*dspy.settings.callbacks, meter]}
+            settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
             with self.ledger.slots, dspy.context(**settings):
                 result: Any = waiting.call(patience, self.lm, direct, awaitable)
         except (DSPyLMError, AdapterParseError) as error:
