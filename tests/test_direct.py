@@ -83,6 +83,7 @@ def test_inputs_are_checked_before_anything_is_asked() -> None:
         Direct(SIGNATURE, max_tokens=0)
 
 
+@pytest.mark.filterwarnings("ignore:Field name:UserWarning")
 @pytest.mark.parametrize("name", ["config", "signature", "demos", "lm", "prediction"])
 def test_inputs_with_names_that_dspy_takes_for_itself_are_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=name):

@@ -49,7 +49,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         super().__init__()
         self.signature = read_signature(signature)
         if taken := sorted(TAKEN & set(self.signature.input_fields)):
-            raise ConfigurationError(f"Input fields have names that dspy.Predict takes for itself: {taken}; rename them")
+            raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
         self.budget = limits(max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_seconds=max_seconds)
         self.on_event = on_event
         self.stop: threading.Event | None = None  # set it to end the wait
@@ -170,7 +170,7 @@ class _Call:
 
 
 def prompt_text(value: Any) -> Any:
-    """Return a value with its texts fit for a prompt; a corpus as text, each file introduced by a line with its name."""
+    """Return a value with its texts fit for a prompt; a corpus as text, each file under a line with its name."""
     if isinstance(value, str):
         return clean(value)
     if type(value) in (list, tuple):
