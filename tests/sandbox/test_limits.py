@@ -138,6 +138,18 @@ def test_what_cannot_work_is_told_in_words(sandbox, code, told):
     assert told in sandbox.run(code).exception.lower()
 
 
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("def open(name): return name\nx = open('own')\nx", "'own'"),
+        ("import sys, types\nsys.modules['mine'] = types.ModuleType('mine')\nimport mine\nmine.__name__", "'mine'"),
+    ],
+)
+def test_a_cell_may_use_what_it_makes_itself(sandbox, code, value):
+    seen = sandbox.run(code)
+    assert (seen.exception, seen.value) == (None, value)
+
+
 @pytest.fixture(params=["cold", "warm"])
 def zygote_age(request):
     """A zygote just born, or one that had the time to import ahead."""

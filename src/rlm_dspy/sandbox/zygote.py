@@ -125,9 +125,11 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, CONTROL)
         watched, self._life = os.pipe()
         self._channel = ours
-        with theirs:
-            self._launch(choice, theirs.fileno(), watched)
-        os.close(watched)
+        try:
+            with theirs:
+                self._launch(choice, theirs.fileno(), watched)
+        finally:
+            os.close(watched)
         if sys.platform == "linux":
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.settimeout(START_SECONDS)

@@ -134,16 +134,31 @@ def _leave(code: Any = None) -> None:
 
 def hopeless(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] = frozenset()) -> str | None:
     """Return why this cell cannot work: an unconditional statement asks for what does not exist here."""
+    own = set(namespace)
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             for root in _roots(statement):
-                if not _may_import(root, extra):
+                if not _may_import(root, extra) and "sys" not in own:  # who has sys may add modules
                     return f"ImportError: {refusal(root)}"
         elif isinstance(statement, ast.Expr | ast.Assign) and isinstance(statement.value, ast.Call):
             function = statement.value.func
-            if isinstance(function, ast.Name) and function.id in _HOPELESS and function.id not in namespace:
+            if isinstance(function, ast.Name) and function.id in _HOPELESS and function.id not in own:
                 return f"PermissionError: {_HOPELESS[function.id]}"
+        own |= _bound(statement)
     return None
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement may bind."""
+    found = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name.partition(".")[0])
+    return found
 
 
 def _roots(statement: ast.Import | ast.ImportFrom) -> list[str]:
