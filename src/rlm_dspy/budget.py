@@ -150,8 +150,8 @@ class Ledger:
         """Charge a call that no limit may refuse: the final extract."""
         self._settle(0, usage)
 
-    def reserve(self, tokens: int, *, sub_call: bool, calls: int = 1) -> Reservation:
-        """Let ``calls`` calls through, estimated at ``tokens`` in total, or refuse them all.
+    def reserve(self, tokens: int, *, sub_call: bool) -> Reservation:
+        """Let a call through, estimated at ``tokens``, or refuse it.
 
         Raises:
             BudgetExceededError: a limit of this ledger or of an ancestor would be passed.
@@ -159,9 +159,9 @@ class Ledger:
         with self._lock:
             chain = self._chain()
             for node in chain:
-                if sub_call and node.sub_calls + calls > node.budget.max_llm_calls:
+                if sub_call and node.sub_calls >= node.budget.max_llm_calls:
                     raise BudgetExceededError(
-                        f"LLM call limit exceeded: {node.sub_calls} + {calls} > {node.budget.max_llm_calls}. "
+                        f"LLM call limit exceeded: {node.sub_calls} + 1 > {node.budget.max_llm_calls}. "
                         "Use Python code for aggregation, or SUBMIT what you have.",
                         limit="max_llm_calls",
                     )
@@ -171,8 +171,7 @@ class Ledger:
                     )
             for node in chain:
                 node._reserved_tokens += tokens
-                if sub_call:
-                    node.sub_calls += calls
+                node.sub_calls += int(sub_call)
         return Reservation(self, tokens)
 
     def _settle(self, tokens: int, usage: Usage, sub_calls: int = 0) -> None:
@@ -190,8 +189,5 @@ class Ledger:
                 )
 
     def counters(self) -> str:
-        """What is used of the call, token and cost limits, for a prompt (no clock: prompts must be repeatable)."""
-        parts = [f"sub-calls {self.sub_calls}/{self.budget.max_llm_calls}"]
-        if self.budget.max_tokens is not None:
-            parts.append(f"tokens {self.usage.total_tokens:,}/{self.budget.max_tokens:,}")
-        return " · ".join(parts)
+        """What is used of the call limit, for a prompt: no clock, and no tokens, which a rerun from the cache saves."""
+        return f"sub-calls {self.sub_calls}/{self.budget.max_llm_calls}"

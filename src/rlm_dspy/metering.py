@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,17 +10,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import dspy
+from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy.record import Usage
 
 CHARS_PER_TOKEN = 4
+# Published windows and prices are read from the packaged table; without this, DSPy and LiteLLM first ask the network.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 NOTICEABLE = 1.0  # seconds; shorter waits are counted, not announced
 
 
 def tokens(text: str) -> int:
     """Estimate the tokens of ``text``, at four characters each."""
     return len(text) // CHARS_PER_TOKEN + 1
+
+
+def metadata(model: str) -> dict[str, Any]:
+    """Return what the packaged table says of a model string; empty if it has no entry."""
+    provider, slash, name = model.partition("/")
+    found: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
+    return found or {}
 
 
 class Meter(BaseCallback):  # type: ignore[misc]
@@ -31,7 +42,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def __init__(self, on_wait: Callable[[str, float], None] | None = None) -> None:
         self.on_wait = on_wait
         self.by_model: dict[str, Usage] = {}
-        self._lms: dict[str, Any] = {}
+        self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -41,15 +52,20 @@ class Meter(BaseCallback):  # type: ignore[misc]
             return sum(self.by_model.values(), Usage())
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remember which LM a call belongs to."""
-        self._lms[call_id] = instance
+        """Remember which LM a call belongs to and what it is sent."""
+        self._calls[call_id] = (instance, inputs)
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Add the usage of a finished call; a failed one counts as a call."""
-        lm = self._lms.pop(call_id, None)
+        lm, sent = self._calls.pop(call_id, (None, {}))
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
-        usage = _usage(entry) if entry and exception is None else Usage(calls=1, cost=0.0 if exception else None)
+        if exception is not None:
+            usage = Usage(calls=1)
+        elif entry is not None:
+            usage = _usage(entry)
+        else:  # DSPy's history may be switched off
+            usage = _estimate({**sent, "outputs": outputs}, getattr(lm, "model", ""))
         data = getattr(entry["response"], "provider_data", None) if entry else None
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
@@ -79,7 +95,9 @@ def waiting(model: str, provider: str, seconds: float, *, retry: bool) -> Iterat
 def _usage(entry: dict[str, Any]) -> Usage:
     reported = entry["usage"] or {}
     if not reported:
-        return _estimate(entry)
+        given = getattr(getattr(entry["response"], "usage", None), "input_tokens", None)
+        # A response from DSPy's cache has its usage, its entry has none: nothing was spent.
+        return Usage(calls=1) if given is not None else _estimate(entry, str(entry.get("model") or ""))
     cost = entry.get("cost")
     data = getattr(entry["response"], "provider_data", None)
     if cost is None and isinstance(data, dict):
@@ -94,12 +112,13 @@ def _usage(entry: dict[str, Any]) -> Usage:
     )
 
 
-def _estimate(entry: dict[str, Any]) -> Usage:
-    """Return nothing spent for a call that DSPy's cache served, and an estimate where the engine reports no usage."""
-    given = getattr(getattr(entry["response"], "usage", None), "input_tokens", None)
-    if given is not None:  # the cached response has its usage, the entry has none
-        return Usage(calls=1)
-    sent = sum(len(str(message.get("content") or "")) for message in entry["messages"] or ())
-    sent = sent or len(str(entry["prompt"] or ""))
-    got = sum(len(str(output)) for output in entry["outputs"])
-    return Usage(calls=1, prompt_tokens=sent // CHARS_PER_TOKEN, completion_tokens=got // CHARS_PER_TOKEN, cost=None)
+def _estimate(call: dict[str, Any], model: str) -> Usage:
+    """Estimate what a call used of which nothing is reported, at the published price of its model if there is one."""
+    messages = call.get("messages") or [call.get("prompt")]
+    texts = (message.get("content") if isinstance(message, dict) else message for message in messages)
+    sent = sum(len(str(text or "")) for text in texts) // CHARS_PER_TOKEN
+    got = sum(len(str(output)) for output in call["outputs"] or ()) // CHARS_PER_TOKEN
+    prices = metadata(model)
+    each = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
+    cost = None if None in each else sent * each[0] + got * each[1]
+    return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost)

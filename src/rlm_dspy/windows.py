@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
-from dspy.clients.model_metadata import model_info
-
 from rlm_dspy.metering import CHARS_PER_TOKEN
+from rlm_dspy.metering import metadata as metadata
 
-# Published windows and prices are read from the packaged table; without this, DSPy and LiteLLM first ask the network.
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 UNKNOWN = 32_768  # tokens, where nobody says: between small local models and hosted ones
 SMALL_WINDOW = 16_384  # tokens
 SMALL_WEIGHTS = 14  # billions
@@ -30,13 +26,6 @@ def known(lm: Any) -> int | None:
         return allocated
     published = metadata(str(getattr(lm, "model", ""))).get("max_input_tokens")
     return published if isinstance(published, int) and published > 0 else None
-
-
-def metadata(model: str) -> dict[str, Any]:
-    """Return what the packaged table says of a model string; empty if it has no entry."""
-    provider, slash, name = model.partition("/")
-    found: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
-    return found or {}
 
 
 def weights(model: str) -> float | None:

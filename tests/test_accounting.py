@@ -1,0 +1,45 @@
+"""What a run says it used: every call is counted, whatever DSPy records, and a rerun from the cache spends nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+import pytest
+
+import rlm_dspy
+from rlm_dspy.metering import Meter
+from scripted import action, fields, scripted
+
+
+def ask(lm: dspy.LM, **options: Any) -> dspy.Prediction:
+    with dspy.context(lm=lm):
+        return rlm_dspy.RLM("context, question -> answer", **options)(context="the sky", question="which colour?")
+
+
+def test_a_rerun_within_a_limit_of_tokens_replays_from_the_cache() -> None:
+    replies = [action("print(1)"), action("print(2)"), action("SUBMIT(answer='x')")]
+    lm, script = scripted(*replies, cache=True, model="scripted/limited")
+    for _ in range(2):
+        assert ask(lm, max_tokens=100_000).answer == "x"
+    assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize("switched_off", [{"disable_history": True}, {"max_history_size": 0}])
+def test_tokens_end_a_run_when_dspys_history_is_off(switched_off: dict[str, Any]) -> None:
+    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print('y' * 4000)"))
+    with dspy.context(**switched_off):
+        run = ask(lm, max_tokens=20_000).run
+    assert run.stopped_by == "max_tokens"
+    assert 2 < len(script.requests) < 20
+    assert run.usage.cost is None  # nobody publishes this model's price
+
+
+def test_a_call_without_a_record_is_estimated_at_its_models_published_price() -> None:
+    lm, _ = scripted("four" * 100, model="openai/gpt-4o-mini")
+    meter = Meter()
+    with dspy.context(disable_history=True, callbacks=[meter]):
+        lm("word" * 1_000)
+    usage = meter.usage
+    assert (usage.calls, usage.prompt_tokens, usage.completion_tokens) == (1, 1_000, 100)
+    assert usage.cost == pytest.approx(1_000 * 1.5e-7 + 100 * 6e-7)
