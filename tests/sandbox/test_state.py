@@ -115,3 +115,74 @@ def test_the_hash_seed_and_random_numbers_are_the_same_in_every_session():
             return sandbox.run("import random\nhash('a'), random.random(), {'b', 'c', 'd'}, object()").value
 
     assert look() == look()
+
+
+def test_random_numbers_go_on_as_they_would_have_after_going_back():
+    def numbers(back):
+        with Sandbox() as sandbox:
+            sandbox.run("import random\nrandom.random()")
+            sandbox.checkpoint()
+            back(sandbox)
+            return [sandbox.run("random.random()").value for _ in range(2)]
+
+    straight = numbers(lambda sandbox: None)
+    assert numbers(lambda sandbox: sandbox.run(OS + "os._exit(1)")) == straight
+    assert numbers(lambda sandbox: sandbox.restore()) == straight
+
+
+STATE = "buf.getvalue(), seen, dict(groups), dict(nested['a']), left(), [o.n for o in objects]"
+CHANGES = [
+    "print('hello', file=buf)",
+    "print('hello', **{'file': buf})",
+    "search('x')",
+    "groups['new']",
+    "print(len(groups['new']), 1)",
+    "nested['a']['new']",
+    "'a' in lines",
+    "select(spans)",
+    "'a' in objects[0]",
+]
+
+
+@pytest.mark.parametrize("code", CHANGES)
+def test_what_a_cell_that_seems_to_look_has_changed_is_kept(code):
+    with Sandbox(main="text") as sandbox:
+        sandbox.run(
+            "import io, copy\nfrom collections import defaultdict\nbuf = io.StringIO()\nseen = []\n"
+            "def search(q): seen.append(q); return len(seen)\n"
+            "groups = defaultdict(list)\nnested = {'a': defaultdict(list)}\nlines, spans = iter('ab'), iter([(0, 1)])\n"
+            "def left(): return list(copy.copy(lines)), list(copy.copy(spans))\n"
+            "class O:\n n = 0\n def __contains__(self, x): self.n += 1; return True\nobjects = [O()]\n",
+            {"text": "some text"},
+        )
+        before = sandbox.run(STATE).value
+        assert sandbox.run(code).exception is None
+        sandbox.run(OS + "os._exit(1)")
+        assert sandbox.run(STATE).value != before
+
+
+LOOKS = [
+    "x", "print(x[:2], len(x))", "hits[0]['text'][:4]", "d['k'][-1]", "d['k'][n]", "P[:3]", "text[n:]", "d[1, 2]",
+    "print(f'{n:>3}', d, sep='-')", "n in x", "hits[:1]", "type(x)", "isinstance(x, list) and not x == [1]",
+    "grep('text', max_matches=1)", "peek(0, 3) + 'x'", "counts['none']",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", LOOKS)
+def test_a_cell_that_only_looks_needs_no_copy(code):
+    with Sandbox(main="text") as sandbox:
+        sandbox.run(
+            "from collections import Counter\nx = [1, 2, 3]\nn = 1\nd = {'k': [1, 2], (1, 2): 3}\n"
+            "counts = Counter('aab')\nhits = grep('text')",
+            {"text": "some text"},
+        )
+        first = sandbox._link.standby.pid
+        assert sandbox.run(code).exception is None
+        assert sandbox._link.standby.pid == first
+
+
+def test_an_exception_with_a_number_for_a_file_name_costs_only_its_cell(sandbox):
+    sandbox.run("kept = 1")
+    done = sandbox.run("raise SyntaxError('x', (5, 1, 1, 't'))")
+    assert (done.kind, done.note) == ("error", None)
+    assert sandbox.run("kept").value == "1"

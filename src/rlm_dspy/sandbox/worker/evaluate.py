@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import linecache
+import re
 import sys
 import traceback
+from collections import Counter
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
 from . import output
@@ -15,8 +19,13 @@ CELL = "<cell"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 MAX_TRACEBACK = 8000
 CO_COROUTINE = 0x80  # as in inspect, whose import takes longer than this cell
+CANCELS, CANCEL_SECONDS = 3, 0.1
 
-_TAME_CALLS = frozenset({"print", "len", "type", "peek", "grep", "search", "select", "isinstance", "dir"})
+_TAME_CALLS = {name: getattr(builtins, name) for name in ("print", "len", "type", "isinstance", "dir")}
+_PLAIN = frozenset(
+    {str, bytes, int, float, bool, complex, list, tuple, dict, Counter, set, frozenset, range, re.Pattern, re.Match}
+    | {NoneType, type, FunctionType, BuiltinFunctionType, MethodType, ModuleType}
+)
 _TAME_NODES = (
     ast.Module,
     ast.Expr,
@@ -53,27 +62,73 @@ def parse(source: str, number: int) -> ast.Module:
     return tree
 
 
-def tame(tree: ast.Module) -> bool:
-    """Tell whether the cell only looks at names, so that the state it leaves is the state it found."""
-    for node in ast.walk(tree):
-        if not isinstance(node, _TAME_NODES):
+class Looks:
+    """Tells whether a cell only looks at names, so that the state it leaves is the state it found.
+
+    Names must stand for values of plain types or for the functions meant here, and subscripts must be of plain
+    containers; a ``__repr__`` or ``__eq__`` of things inside them that changes something goes unnoticed.
+    """
+
+    def __init__(self, namespace: dict[str, Any], toolkit: Any) -> None:
+        tools = () if toolkit is None else ("peek", "grep", "search", "select")
+        texts = () if toolkit is None else (toolkit.Corpus, toolkit.Matches)
+        self.namespace = namespace
+        self.calls = _TAME_CALLS | {name: namespace[name] for name in tools}
+        self.plain = _PLAIN.union(texts)
+        self.texts = (str, bytes, *texts[:1])
+
+    def tame(self, tree: ast.Module) -> bool:
+        """Tell it of one cell."""
+        try:
+            return all(map(self._harmless, ast.walk(tree)))
+        except (LookupError, TypeError, AttributeError):
             return False
-        if isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id in _TAME_CALLS):
-            return False
-    return True
+
+    def _harmless(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.Call):
+            known = isinstance(node.func, ast.Name) and self._value(node.func) is self.calls.get(node.func.id)
+            return known and not any(keyword.arg in (None, "file") for keyword in node.keywords)
+        if isinstance(node, ast.Name | ast.Subscript):
+            self._value(node)
+        return isinstance(node, _TAME_NODES)
+
+    def _value(self, node: ast.AST) -> Any:
+        """Return a value of the kind that an expression has; raise ``LookupError`` if only running it would tell."""
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -self._value(node.operand)
+        if isinstance(node, ast.Tuple):
+            return tuple(map(self._value, node.elts))
+        if isinstance(node, ast.Name):
+            value = self.namespace[node.id] if node.id in self.namespace else self.namespace["__builtins__"][node.id]
+        elif isinstance(node, ast.Subscript):
+            value = self._part(self._value(node.value), node.slice)
+        else:
+            raise LookupError
+        if type(value) not in self.plain:
+            raise LookupError
+        return value
+
+    def _part(self, whole: Any, index: ast.AST) -> Any:
+        if type(whole) in self.texts:
+            return ""
+        if not isinstance(whole, list | tuple | dict):
+            raise LookupError
+        return type(whole)() if isinstance(index, ast.Slice) else whole[self._value(index)]
 
 
-def run(tree: ast.Module, namespace: dict[str, Any], number: int, flags: int) -> Any:
+def run(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
     """Run a parsed cell and return the value of its last expression, None if it ends in a statement."""
     name = f"{CELL} {number}>"
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     codes = []
     if tree.body:
-        codes.append(compile(tree, name, "exec", FLAGS | flags, dont_inherit=True))
+        codes.append(compile(tree, name, "exec", FLAGS, dont_inherit=True))
     if isinstance(last, ast.Expr):
-        codes.append(compile(ast.Expression(last.value), name, "eval", FLAGS | flags, dont_inherit=True))
+        codes.append(compile(ast.Expression(last.value), name, "eval", FLAGS, dont_inherit=True))
     if any(code.co_flags & CO_COROUTINE for code in codes):
-        return _loop().run_until_complete(_awaited(codes, namespace))
+        return _complete(_awaited(codes, namespace))
     value = None
     for code in codes:
         value = eval(code, namespace)
@@ -91,16 +146,54 @@ async def _awaited(codes: list[Any], namespace: dict[str, Any]) -> Any:
 
 
 _loops: list[Any] = []
+_begun: list[Any] = []  # the task of the last cell that awaited; of a cell that was stopped, all that it began
 
 
-def _loop() -> Any:
-    """Return the session's event loop, made when the first cell awaits."""
+def _complete(coroutine: Any) -> Any:
+    """Run a cell on the session's loop; if it is stopped, so are the tasks that it began, else they may go on."""
+    import asyncio  # most sessions never await, and this import takes longer than all others together
+
+    loop = _loop(asyncio)
+    earlier = asyncio.all_tasks(loop)
+    main = loop.create_task(coroutine)
+    _begun[:] = [main]
+    try:
+        return loop.run_until_complete(main)
+    except BaseException as error:
+        if not main.done() or isinstance(error, KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt):  # the host strikes until the cell has ended
+                _cancel(asyncio, loop, earlier)
+            if main.done() and not main.cancelled():
+                return main.result()
+        raise
+
+
+def _cancel(asyncio: Any, loop: Any, earlier: set[Any]) -> None:
+    """End the tasks that were not there ``earlier``, a few times if they resist."""
+    for _ in range(CANCELS):
+        _begun[:] = asyncio.all_tasks(loop) - earlier
+        if not _begun:
+            return
+        for task in _begun:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(_begun, timeout=CANCEL_SECONDS))
+
+
+def _loop(asyncio: Any) -> Any:
+    """Return the session's event loop: a new one if there is none, or what a stopped cell began resists on it."""
+    if _loops and (_loops[0].is_running() or not all(task.done() for task in _begun)):
+        asyncio._set_running_loop(None)  # it was struck at a bad moment
+        _loops.clear()
     if not _loops or _loops[0].is_closed():
-        import asyncio  # most sessions never await, and this import takes longer than all others together
-
         _loops[:] = [asyncio.new_event_loop()]
         asyncio.set_event_loop(_loops[0])
     return _loops[0]
+
+
+def renew_threads() -> None:
+    """Give the loop threads of its own after a fork, which took none along."""
+    for loop in _loops:
+        loop.renew()
 
 
 def echo(value: Any, cap: int) -> str:
@@ -137,9 +230,10 @@ def summary(error: BaseException) -> str:
         return type(error).__name__
 
 
-def drop_frames() -> None:
-    """Forget the last exception, whose frames keep the cell's temporaries alive."""
-    sys.last_value = sys.last_traceback = None
+def thread_failed(told: Any) -> None:
+    """Tell of an exception that ended a thread."""
+    if told.exc_value is not None and told.exc_type is not SystemExit:
+        sys.stderr.write(f"in thread {getattr(told.thread, 'name', '?')}: {explain(told.exc_value)}\n")
 
 
 def error_class(name: str) -> type[Exception]:

@@ -20,8 +20,12 @@ class MiniLoop(base_events.BaseEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._wake = threading.Event()
         self._selector = self
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with no threads: those of before a fork are gone, and may have held locks."""
+        self._wake = threading.Event()
         # The usual default follows the number of processors; here threads mostly wait for the host.
         self.set_default_executor(ThreadPoolExecutor(THREADS))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import resource
 import signal
 import socket
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from random import getstate, seed, setstate
 from typing import Any, NoReturn
 
 from . import evaluate, handed, modules, output, values
@@ -66,14 +66,13 @@ class Session:
         self.namespace.update(SUBMIT=self._submit, FINAL=self._finish, FINAL_VAR=self._finish_with)
         if self.toolkit is not None:
             self.toolkit.bind(self.namespace, self.main)
-        self.reserved = set(self.namespace)
+        self.looks = evaluate.Looks(self.namespace, self.toolkit)
 
     def configure(self, message: Message) -> None:
         """Take over the host's present tools, output fields and main variable."""
         if "main" in message and message["main"] != self.main:
             self.main = message["main"]
-            if self.toolkit is not None:
-                self.toolkit.bind(self.namespace, self.main)
+            self._bind()
         if "fields" in message:
             self.fields = message["fields"]
         if "tools" in message:
@@ -231,7 +230,7 @@ class Session:
         try:
             try:
                 tree = evaluate.parse(message["code"], number)
-                changed = message["always"] or not evaluate.tame(tree)
+                changed = message["always"] or not self.looks.tame(tree)
                 why_not = modules.hopeless(tree, self.namespace, self.extra)
                 if why_not:
                     result.update(kind="refused", exc=why_not)
@@ -240,7 +239,7 @@ class Session:
                     self._save(number)
                 self._limit_cpu(message["cpu"])
                 self.armed = True
-                value = evaluate.run(tree, self.namespace, number, 0)
+                value = evaluate.run(tree, self.namespace, number)
                 if value is not None:
                     result["value"] = evaluate.echo(value, self.out.cap)
             finally:
@@ -258,8 +257,8 @@ class Session:
         return changed
 
     def _told(self, error: BaseException) -> Message:
-        if isinstance(error, SyntaxError) and (error.filename or "").startswith(evaluate.CELL):
-            return {"kind": "syntax", "exc": evaluate.summary(error), "msg": str(error.msg), "line": error.lineno or 0}
+        if isinstance(error, SyntaxError) and str(error.filename).startswith(evaluate.CELL):
+            return {"kind": "syntax", "exc": evaluate.summary(error)}
         if isinstance(error, SystemExit):
             return {"kind": "exit", "exc": "SystemExit: exit() ends only the cell; the session goes on."}
         if isinstance(error, MemoryError):
@@ -302,11 +301,13 @@ class Session:
 
     def _save(self, number: int) -> None:
         """Fork a copy of this session that sleeps until the host needs it."""
+        chance = getstate()  # a fork reseeds it from the system
         try:
             child = os.fork()
         except OSError:
             return
         if child == 0:
+            setstate(chance)
             self._sleep(number)
         self.copies += 1
         self.dirty = False
@@ -344,17 +345,13 @@ class Session:
     def carry_on(self) -> None:
         """Take over from the dead session: first make a new standby, then say so."""
         self.after = False
+        evaluate.renew_threads()
         self._save(0)
         self.wire.send({"t": "resumed", "copies": self.copies})
 
 
 class Resumed(BaseException):
     """This process was the standby and is the session now."""
-
-
-def _thread_failed(told: Any) -> None:
-    if told.exc_value is not None and told.exc_type is not SystemExit:
-        sys.stderr.write(f"in thread {getattr(told.thread, 'name', '?')}: {evaluate.explain(told.exc_value)}\n")
 
 
 def _limit_threads() -> None:
@@ -380,10 +377,10 @@ def main(channel: int, control: int, config: dict[str, Any], toolkit: Any, zstr:
     """Become a worker that serves one session."""
     wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel))
     threading.stack_size(THREAD_STACK)
-    threading.excepthook = _thread_failed
+    threading.excepthook = evaluate.thread_failed
     sys.unraisablehook = lambda told: None
     _limit_threads()
-    random.seed(0)  # so that a rerun prints the same and the model's replies come from the cache
+    seed(0)  # so that a rerun prints the same and the model's replies come from the cache
     session = Session(wire, control, config, toolkit, zstr)
     for number in (signal.SIGINT, signal.SIGXCPU):
         signal.signal(number, session.on_interrupt)
