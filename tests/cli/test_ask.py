@@ -92,6 +92,16 @@ def test_json_is_one_object_of_the_documented_form(run: Callable, files: Path, m
     assert "offline" in answer["model"]
 
 
+def test_control_characters_and_lone_surrogates_leave_json_and_record_readable(
+    run: Callable, files: Path, speak: Callable
+) -> None:
+    speak(action("SUBMIT(answer='\\x7f\\x9b2J\\ud800 30', evidence=[])"))
+    result = run("ask", QUESTION, ".", "--json", "--mode", "rlm")
+    assert json.loads(result.out)["answer"] == "\x7f\x9b2J? 30"
+    assert not re.search("[\x7f-\x9f]", result.out)
+    assert json.loads(run("trace", "last", "--json").out)["outputs"]["answer"] == "\x7f\x9b2J? 30"
+
+
 def test_where_nothing_matches_it_says_so_and_exits_0(run: Callable, files: Path) -> None:
     for mode in ("direct", "rlm"):
         result = run("ask", "Who won the zeppelin regatta?", ".", "--mode", mode)

@@ -52,6 +52,13 @@ def test_nothing_printable_can_steer_a_terminal(text: str) -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", render.printable(text))
 
 
+@given(st.text(), st.sampled_from([None, 2]))
+def test_json_is_the_same_after_printing(text: str, indent: int | None) -> None:
+    said = render.printable(journal.dumps({text: [text]}, Redactor({}), indent=indent))
+    whole = text.encode("utf-8", "replace").decode()
+    assert json.loads(said) == {whole: [whole]}
+
+
 def test_printing_keeps_ordinary_text_and_shows_escapes() -> None:
     assert render.printable("naïve\ttab\r\nline") == "naïve\ttab\nline"
     assert render.printable("\x1b[31mred\r") == "\\x1b[31mred\\r"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,9 +18,10 @@ import pytest
 from rlm_dspy import data, metrics
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.record import Usage
+from rlm_dspy.report.redact import Redactor
 from rlm_dspy.tuning import outcome, planning, program, sides, summary
 from rlm_dspy.tuning.evaluation import Row
-from rlm_dspy.tuning.optimizing import Job, Optimization, plan_for
+from rlm_dspy.tuning.optimizing import Job, Optimization, logged, plan_for
 from rlm_dspy.tuning.purse import CapReached, Purse, pursed
 from tuning.student import Student, Teacher, examples, student, teacher
 
@@ -291,6 +293,30 @@ def test_a_measurement_of_which_a_kill_cut_the_last_row_is_read(tmp_path: Path) 
     journal.write_text(row.model_dump_json() + "\n" + row.model_dump_json()[:40], encoding="utf-8")
     assert planning.known(journal, "m").measured == 1
     assert planning.known(tmp_path / "gone.jsonl", "m").measured == 0
+
+
+def test_nothing_that_is_kept_of_an_optimization_has_a_secret(tmp_path: Path) -> None:
+    key = "sk-canary-0123456789"
+
+    def told(expected: Any, got: Any) -> float:
+        logging.getLogger("dspy").info("asked with %s", key)
+        return 1.0
+
+    made, *_ = job(tmp_path / "run", "bootstrap", redactor=Redactor({"SOME_API_KEY": key}))
+    keyed = [one.copy(answer=f"{key} {number}") for number, one in enumerate(made.train)]
+    made = Job(**{**vars(made), "metric": metrics.of(told), "train": keyed, "test": keyed})
+    Optimization(made, plan_for(made, RATE)).run()
+    kept = {path.name: path.read_text() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert "asked with ********" in kept["log.txt"]
+    for name in ("log.txt", "before.jsonl", "after.jsonl", "program.json"):
+        assert key not in kept[name], name
+        assert "********" in kept[name] or name == "program.json"
+
+
+def test_the_log_takes_any_text(tmp_path: Path) -> None:
+    with logged(tmp_path / "log.txt", Redactor({"SOME_API_KEY": "sk-canary-0123456789"})):
+        print("sk-canary-0123456789 \ud800 said")
+    assert (tmp_path / "log.txt").read_text() == "******** ? said\n"
 
 
 def test_the_log_keeps_what_dspy_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

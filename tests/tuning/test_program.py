@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dspy
 import pytest
@@ -34,6 +35,20 @@ def test_instructions_and_demos_come_back(tmp_path: Path) -> None:
     program.load(loaded, program.save(rlm, tmp_path / "p.json"))
     assert program.instructions(loaded) == program.instructions(rlm)
     assert program.demos(loaded) == program.demos(rlm)
+
+
+def test_a_saved_program_has_no_secret_in_its_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sk-very-secret-key")
+    rlm = rlm_dspy.RLM(SIGNATURE)
+    rlm.extract.demos = [dspy.Example(question="q", answer="it is sk-very-secret-key")]
+    assert "secret" not in program.save(rlm, tmp_path / "p.json").read_text()
+
+
+def test_a_program_with_a_lone_surrogate_is_saved_and_loaded(tmp_path: Path) -> None:
+    rlm, loaded = rlm_dspy.RLM(SIGNATURE), rlm_dspy.RLM(SIGNATURE)
+    rlm.extract.demos = [dspy.Example(question="q", answer="\ud800 blue")]
+    program.load(loaded, program.save(rlm, tmp_path / "p.json"))
+    assert loaded.extract.demos[0]["answer"] == "? blue"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +89,55 @@ def test_a_program_of_another_version_of_dspy_is_refused(tmp_path: Path) -> None
     path.write_text(json.dumps(state))
     with pytest.raises(ConfigurationError, match="another version of DSPy"):
         program.load(rlm_dspy.RLM(SIGNATURE), path)
+
+
+def test_a_program_file_never_chooses_the_model(tmp_path: Path) -> None:
+    rlm, loaded = rlm_dspy.RLM(SIGNATURE), rlm_dspy.RLM(SIGNATURE)
+    rlm.set_lm(dspy.LM("openai/somebody-elses"))
+    rlm.save(tmp_path / "p.json")
+    state = json.loads((tmp_path / "p.json").read_text())
+    assert state["generate_action"]["lm"]["model"] == "openai/somebody-elses"
+    del state["extract"]["lm"]
+    (tmp_path / "p.json").write_text(json.dumps(state))
+    program.load(loaded, tmp_path / "p.json")
+    assert [predictor.lm for _, predictor in loaded.named_predictors()] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metadata": ["a"]}, "its metadata are no object"),
+        ({"extract": {"demos": [1, 2]}}, "extract has demos that are no objects"),
+        ({"extract": {"demos": {"a": 1}}}, "extract has demos that are no objects"),
+        ({"extract": {"signature": {"fields": [1, 2, 3]}}}, "extract has no signature or demos"),
+    ],
+)
+def test_a_program_that_somebody_broke_is_refused_in_one_line(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = program.save(rlm_dspy.RLM(SIGNATURE), tmp_path / "p.json")
+    state = json.loads(path.read_text())
+    for name, broken in change.items():
+        state[name] = {**state[name], **broken} if isinstance(broken, dict) else broken
+    path.write_text(json.dumps(state))
+    with pytest.raises(ConfigurationError, match=message):
+        program.load(rlm_dspy.RLM(SIGNATURE), path)
+
+
+def test_a_program_that_is_running_keeps_its_models_while_its_state_is_told() -> None:
+    rlm = rlm_dspy.RLM(SIGNATURE)
+    rlm.set_lm(dspy.LM("openai/some-model"))
+    seen: list[object] = []
+
+    class Demos(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:  # DSPy reads the demos while it dumps the state
+            seen.append(rlm.generate_action.lm)
+            return super().__iter__()
+
+    rlm.generate_action.demos = Demos()
+    assert program.state_of(rlm)["generate_action"]["lm"] is None
+    assert seen
+    assert None not in seen
 
 
 def test_typed_sub_calls_and_children_are_in_the_trace_that_optimizers_read() -> None:

@@ -92,7 +92,13 @@ def run(request: Request, terminal: Terminal) -> int:
         place.unlink()
     progress = Progress(terminal, len(examples) * len(asked))
     evaluation = Evaluation(
-        examples, chosen_metric, journal=place, threads=request.threads, on_row=progress, identity=identity
+        examples,
+        chosen_metric,
+        journal=place,
+        threads=request.threads,
+        on_row=progress,
+        identity=identity,
+        redactor=terminal.redactor,
     )
     with chosen.active():
         rows = evaluation.run(asked)

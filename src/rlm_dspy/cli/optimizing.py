@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +65,7 @@ def run(request: Request, terminal: Terminal) -> int:
         limits=evaluating.limits(values),
         threads=request.threads,
         seed=request.seed,
+        redactor=terminal.redactor,
     )
     plan = optimizing.plan_for(job, rate_of(request, values, chosen))
     for line in plan.lines(request.max_cost, per_minute(chosen.lm), request.threads):
@@ -140,7 +140,7 @@ def tell(request: Request, terminal: Terminal, job: optimizing.Job, found: optim
     (job.folder / "report.json").write_text(journal.dumps(made, clean, indent=2) + "\n", encoding="utf-8")
     (job.folder / "report.md").write_text(clean.text(outcome.text(made)), encoding="utf-8")
     if request.as_json:
-        terminal.answer(json.dumps({**made, "folder": str(job.folder)}, ensure_ascii=False, indent=2))
+        terminal.answer(journal.dumps({**made, "folder": str(job.folder)}, clean, indent=2))
     else:
         for line in result(made):
             terminal.answer(line)

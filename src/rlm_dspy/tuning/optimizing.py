@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import random
@@ -20,6 +21,7 @@ from typing import Any
 import dspy
 
 from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.report.redact import Redactor
 from rlm_dspy.tuning import planning, program, sides
 from rlm_dspy.tuning.chronicle import Chronicle, Chronicled
 from rlm_dspy.tuning.evaluation import Evaluation, Row
@@ -48,6 +50,7 @@ class Job:
     signature: Any = None
     threads: int = 4
     seed: int = 0
+    redactor: Redactor = field(default_factory=Redactor)
 
     def identity(self) -> dict[str, Any]:
         """Tell what must be the same for a second attempt to go on with the first."""
@@ -155,7 +158,7 @@ class Optimization:
             if not ended:
                 made, parents, ended = self._compiled(base)
             self.purse.kept_back = 0
-            program.save(made, self.job.folder / "program.json")
+            program.save(made, self.job.folder / "program.json", self.job.redactor)
             after, cut = self._evaluated("after", made)
         return Outcome(
             program=made,
@@ -178,7 +181,12 @@ class Optimization:
         journal = self.job.folder / f"{name}.jsonl"
         identity = json.dumps(program.state_of(made), sort_keys=True, default=repr)
         evaluation = Evaluation(
-            self.job.test, self.job.metric, journal=journal, threads=self.job.threads, identity=identity
+            self.job.test,
+            self.job.metric,
+            journal=journal,
+            threads=self.job.threads,
+            identity=identity,
+            redactor=self.job.redactor,
         )
         self.say(f"{name}: {len(self.job.test)} questions")
         try:
@@ -193,7 +201,7 @@ class Optimization:
             f"compile: {plan.optimizer}, {self.purse.max_calls - self.purse.calls - self.purse.kept_back:,} calls left"
         )
         metric = self.chronicle.metric(self.job.metric)
-        with logged(self.job.folder / "log.txt"):
+        with logged(self.job.folder / "log.txt", self.job.redactor):
             try:
                 made, parents = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
             except CapReached as reached:
@@ -277,11 +285,22 @@ def replaying(folder: Path) -> Iterator[None]:
             close()
 
 
+class _Log(io.TextIOWrapper):
+    """A file of text without secrets, as far as each is written in one piece."""
+
+    def __init__(self, path: Path, redactor: Redactor) -> None:
+        super().__init__(path.open("ab"), encoding="utf-8", errors="replace")
+        self._redactor = redactor
+
+    def write(self, text: str) -> int:
+        return super().write(self._redactor.text(text))
+
+
 @contextlib.contextmanager
-def logged(path: Path) -> Iterator[None]:
-    """Write what DSPy prints, draws and logs to a file instead of the terminal."""
+def logged(path: Path, redactor: Redactor) -> Iterator[None]:
+    """Write what DSPy prints, draws and logs to a file instead of the terminal, secrets masked."""
     logger = logging.getLogger("dspy")
-    with path.open("a", encoding="utf-8") as file:
+    with _Log(path, redactor) as file:
         handler = logging.StreamHandler(file)
         handlers, level, propagates = logger.handlers, logger.level, logger.propagate
         logger.handlers, logger.propagate = [handler], False

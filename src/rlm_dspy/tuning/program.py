@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ import dspy
 
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.module import RLM
+from rlm_dspy.report import journal
+from rlm_dspy.report.redact import Redactor
 
 
 class Tunable(RLM):
@@ -67,8 +70,14 @@ def ran(
     return [chosen]
 
 
-def save(program: dspy.Module, path: str | Path) -> Path:
-    """Save a program's state as JSON, with the model named but without its key, address or engine."""
+def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = None) -> Path:
+    """Save a program's state as JSON, with the model named but without its key, address or engine.
+
+    Args:
+        program: what to save.
+        path: where to; the folder is made.
+        redactor: takes secrets out of instructions and demos; by default those of the environment.
+    """
     model = _models(program)
     state = state_of(program)
     signature = getattr(program, "signature", None)
@@ -80,29 +89,21 @@ def save(program: dspy.Module, path: str | Path) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(state, indent=2, ensure_ascii=False, default=repr) + "\n", encoding="utf-8")
+    part.write_text(journal.dumps(state, redactor or Redactor(), indent=2) + "\n", encoding="utf-8")
     part.replace(path)
     return path
 
 
 def state_of(program: dspy.Module) -> dict[str, Any]:
     """Return what is tuned of a program: instructions and demos, but no LM, which is chosen where it is loaded."""
-    with thawed(program), without_lms(program):
-        state: dict[str, Any] = program.dump_state()
+    with thawed(program):
+        parts = program.named_parameters()
+    state: dict[str, Any] = {}
+    for name, part in parts:
+        bare = copy.copy(part)  # the part itself may be running in another thread, and needs its LM
+        bare.lm = None
+        state[name] = bare.dump_state()
     return state
-
-
-@contextmanager
-def without_lms(program: dspy.Module) -> Iterator[None]:
-    """Take the LMs off the predictors for as long as the context lasts."""
-    held = [(predictor, predictor.lm) for _, predictor in program.named_predictors()]
-    for predictor, _ in held:
-        predictor.lm = None
-    try:
-        yield
-    finally:
-        for predictor, lm in held:
-            predictor.lm = lm
 
 
 def _models(program: dspy.Module) -> str:
@@ -133,7 +134,7 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
     with thawed(program):
         for name, predictor in program.named_predictors():
             _check_fields(path, name, predictor, state[name])
-        program.load_state({name: state[name] for name in names})
+        program.load_state({name: {**state[name], "lm": None} for name in names})
     return program
 
 
@@ -151,7 +152,10 @@ def thawed(program: dspy.Module) -> Iterator[None]:
 
 
 def _check_signature(path: Path, program: dspy.Module, state: Mapping[str, Any]) -> None:
-    saved = str((state.get("metadata") or {}).get("signature") or "")
+    metadata = state.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise ConfigurationError(f"{path} is not a saved program: its metadata are no object")
+    saved = str(metadata.get("signature") or "")
     here = str(getattr(getattr(program, "signature", None), "signature", ""))
     if saved and here and saved != here:
         raise ConfigurationError(
@@ -163,16 +167,23 @@ def _check_signature(path: Path, program: dspy.Module, state: Mapping[str, Any])
 def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any]) -> None:
     """Refuse a state whose fields are not those of the predictor: DSPy would zip them and lose some silently."""
     saved = state.get("signature")
-    if not isinstance(saved, Mapping) or not isinstance(saved.get("fields"), list) or "demos" not in state:
+    fields = saved.get("fields") if isinstance(saved, Mapping) and "instructions" in saved else None
+    if fields is None or not _objects(fields) or "demos" not in state:
         raise ConfigurationError(f"{path}: {name} has no signature or demos; was it saved by another version of DSPy?")
-    there, here = len(saved["fields"]), len(predictor.signature.fields)
-    prefixes = [str(field.get("prefix")) for field in saved["fields"]]
+    if not _objects(state["demos"]):
+        raise ConfigurationError(f"{path}: {name} has demos that are no objects")
+    there, here = len(fields), len(predictor.signature.fields)
+    prefixes = [str(field.get("prefix")) for field in fields]
     ours = [str((field.json_schema_extra or {}).get("prefix")) for field in predictor.signature.fields.values()]
     if there != here or prefixes[:-1] != ours[:-1]:  # COPRO rewrites the last one
         raise ConfigurationError(
             f"{path} was saved for another signature: {name} has the fields {_names(prefixes)}, "
             f"here they are {_names(ours)}. Load it with the signature that it was compiled for."
         )
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
 
 
 def _names(prefixes: list[str]) -> str:
