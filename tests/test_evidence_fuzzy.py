@@ -70,7 +70,8 @@ def test_a_place_that_a_model_names_is_understood(source):
 
 
 def test_what_cannot_be_verified_is_kept_and_flagged():
-    given_ones = [Evidence(quote="nowhere at all", match="exact"), Evidence(quote="Intro")]
+    claimed = Evidence(quote="nowhere at all").model_copy(update={"match": "exact"})
+    given_ones = [claimed, Evidence(quote="Intro")]
     checked, problems = verified(given_ones, {"c": TEXT})
     assert [item.match for item in checked] == [None, "exact"]
     assert len(problems) == 1
@@ -103,6 +104,13 @@ def test_a_corpus_is_read_file_by_file():
         ("version 3.11.7", "3.11.7 is out"),
         ("1 000 000", "1.000.000"),
         ("id4711", "no number of its own"),
+        ("It took 1234.567 seconds", "1234.567 s"),
+        ("It took 1,234.567 seconds", "1,234.567 s"),
+        ("It took 1,234.567 seconds", "1234.567 s"),
+        ("1.250 Euro", "1250"),
+        ("1.250 ms", "1.25"),
+        ("0.125", "0,125"),
+        ("in 2024 125 people", "125 people came in 2024"),
     ],
 )
 def test_numbers_that_were_seen_are_no_matter(answer, seen):
@@ -115,6 +123,21 @@ def test_numbers_that_nobody_saw_are_flagged():
     assert warnings == [
         "unseen numbers in answer: 4711, 42.5 (in no output and no input of the run)",
         "unseen numbers in total: 99 (in no output and no input of the run)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "seen"),
+    [("0.125", "nothing but 125 apples"), ("1234.567", "1234567"), ("5.000 Euro", "5 Euro"), ("1.250.000", "1.25")],
+)
+def test_a_decimal_point_is_no_thousands_separator(answer, seen):
+    assert len(unseen_numbers({"answer": answer}, [], {"context": seen})) == 1
+    assert len(unseen_numbers({"answer": answer}, [seen], {})) == 1
+
+
+def test_a_number_of_very_many_digits_is_no_matter():
+    assert unseen_numbers({"answer": "7" * 5_000 + ", not 4711"}, ["9" * 5_000], {"c": "47"}) == [
+        "unseen numbers in answer: 4711 (in no output and no input of the run)"
     ]
 
 

@@ -126,9 +126,9 @@ def test_graded_uses_the_scorer_that_the_example_names() -> None:
 
 
 def test_evidence_counts_only_what_was_found_and_proves_the_answer() -> None:
-    found = rlm_dspy.Evidence(quote="the code of Oslo is 4711 now", match="exact")
-    beside = rlm_dspy.Evidence(quote="nothing of the kind", match="exact")
-    lost = rlm_dspy.Evidence(quote="the code of Oslo is 4711", match=None)
+    lost = rlm_dspy.Evidence(quote="the code of Oslo is 4711")
+    found = lost.model_copy(update={"quote": "the code of Oslo is 4711 now", "match": "exact"})
+    beside = lost.model_copy(update={"quote": "nothing of the kind", "match": "exact"})
     example = gold(4711, support=["The code of Oslo is 4711"])
     assert metrics.evidence_precision(example, pred("4711", evidence=[found])) == 1
     assert metrics.evidence_precision(example, pred("4711", evidence=[found, beside])) == 0.5

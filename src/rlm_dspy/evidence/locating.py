@@ -25,7 +25,10 @@ _TRIED = 5_000  # places where a changed quote is tried
 _QUOTES = "\"'`\u00b4\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a"
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _SPACE = r"[\s\u00a0\u200b\ufeff]+"
-_PIECES = re.compile(rf"(?P<space>{_SPACE})|(?P<dots>…|\.\.\.)|(?P<word>\w+)|(?P<other>.)", re.DOTALL)
+_MARKS = tuple(f"[{re.escape(group)}]" for group in (_QUOTES, _DASHES))
+_PIECES = re.compile(
+    rf"(?P<space>{_SPACE})|(?P<dots>…|\.\.\.)|(?P<word>\w+)|{'|'.join(f'{marks}+' for marks in _MARKS)}|.", re.DOTALL
+)
 _OUTER = " \t\r\n\u00a0\u200b\ufeff\u2026" + _QUOTES
 
 
@@ -135,8 +138,9 @@ def _pattern(quote: str) -> re.Pattern[str]:
         elif piece["dots"]:
             parts.append(r"(?:…|\.\.\.)")
         else:
-            alike = next((group for group in (_QUOTES, _DASHES) if piece[0] in group), None)
-            parts.append(f"[{re.escape(alike)}]+" if alike else re.escape(piece[0]))
+            # A run is taken as a whole, from its first mark on, or looking for a long one would never end.
+            alike = next((marks for marks in _MARKS if re.match(marks, piece[0])), None)
+            parts.append(f"(?<!{alike}){alike}++" if alike else re.escape(piece[0]))
     return re.compile("".join(parts))
 
 

@@ -11,7 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _PLACE = re.compile(
     r"(?P<path>.*?)(?:#L|:\s*(?:line\s*)?|\s+line\s+|^lines?\s+)(?P<line>\d+)(?:\s*[-\u2013:].*)?", re.DOTALL
 )
-_LABEL = re.compile(r"(?P<path>.+?)(?::|,\s*|\s+)(?P<place>(?:page|slide|row|cell|sheet)\b.*)", re.DOTALL)
+_LABEL = re.compile(
+    r"(?P<path>.+?)(?::\s*(?:page|slide|row|cell|sheet)\b"
+    r"|(?:,\s*|\s+)(?:page|slide|row|cell|sheet(?:\b.*?\brow)?)\s*\d+(?!\w|\.\w)).*",
+    re.DOTALL,
+)
+_SOURCE = 1_000  # characters of a source that are looked at
 
 
 class Evidence(BaseModel):
@@ -34,7 +39,7 @@ class Evidence(BaseModel):
             return {"quote": valid(value)}
         if not isinstance(value, Mapping):
             return value
-        given = {key: value.get(key) for key in ("quote", "source", "start", "end", "line", "match")}
+        given = {key: value.get(key) for key in ("quote", "source", "start", "end", "line")}
         if given["quote"] is None:
             given["quote"] = next((value[key] for key in ("text", "passage", "snippet") if key in value), None)
         if given["source"] is None:
@@ -73,13 +78,12 @@ def _whole(value: Any) -> int | None:
 
 def _split_place(given: dict[str, Any]) -> None:
     """Take the place out of a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
-    source = given["source"]
-    label = _LABEL.fullmatch(source.strip()) if isinstance(source, str) else None
-    if label:
-        given["source"] = source = label["path"].strip(" ,(")
-    place = _PLACE.fullmatch(source.strip()) if isinstance(source, str) else None
-    if place:
-        given["source"] = place["path"].strip(" ,") or None
+    if given["source"] is None:
+        return
+    source = valid(str(given["source"]))[:_SOURCE].strip()
+    if label := _LABEL.fullmatch(source):
+        source = label["path"].strip(" ,(")
+    if place := _PLACE.fullmatch(source):
+        source = place["path"].strip(" ,")
         given["line"] = place["line"] if given["line"] is None else given["line"]
-    elif source is not None:
-        given["source"] = valid(str(source)) or None
+    given["source"] = source or None

@@ -9,8 +9,12 @@ from typing import Any
 from rlm_dspy.evidence.texts import SupportsItems, texts_of
 
 _SMALL = 12  # whole numbers up to this one are counted by heart
+_LONGEST = 100  # characters of a number; a longer one is a key or a dump
 _READ = 300_000_000  # characters of input in which numbers are looked for
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,\u00a0\u202f' ]\d{3})*(?:[.,]\d+)?(?!\w)")
+_NUMBER = re.compile(
+    r"(?<![\w.])(?:(?P<grouped>[1-9]\d{0,2}(?P<mark>[.,\u00a0\u202f' ])\d{3}(?:(?P=mark)\d{3})*)|(?P<whole>\d+))"
+    r"(?:[.,](?P<part>\d+))?(?!\w)"
+)
 
 
 def unseen_numbers(
@@ -18,18 +22,19 @@ def unseen_numbers(
 ) -> list[str]:
     """Return a warning for each output with numbers that are in nothing shown and in no context."""
     asked = {name: _numbers(_plain(value)) for name, value in outputs.items()}
-    open_ones = {number for numbers in asked.values() for number in numbers.values()}
-    open_ones -= {form for text in shown for form in _numbers(text).values()} if open_ones else set()
+    open_ones = {forms for numbers in asked.values() for forms in numbers.values()}
+    known = {form for text in shown for forms in _numbers(text).values() for form in forms} if open_ones else set()
+    open_ones = {forms for forms in open_ones if not forms & known}
     left = _READ
     for text in texts_of(contexts) if open_ones else ():
         left -= text.size
         if left < 0:
             return []  # not all was looked at, so nothing can be said
         body = text.text
-        open_ones -= {number for number in open_ones if _holds(body, number)}
+        open_ones = {forms for forms in open_ones if not any(_holds(body, number) for number in forms)}
     warnings = []
     for name, numbers in asked.items():
-        if missing := [written for written, number in numbers.items() if number in open_ones]:
+        if missing := [written for written, forms in numbers.items() if forms in open_ones]:
             told = ", ".join(missing[:8])
             warnings.append(f"unseen numbers in {name}: {told} (in no output and no input of the run)")
     return warnings
@@ -56,14 +61,22 @@ def _plain(value: Any) -> str:
     return "\n".join(_plain(item) for item in value.values()) if isinstance(value, dict) else ""
 
 
-def _numbers(text: str) -> dict[str, str]:
-    """Return the numbers of a text as written, each with a form in which 1,200.0 is 1200."""
+def _numbers(text: str) -> dict[str, frozenset[str]]:
+    """Return the numbers of a text as written, each with what it may mean: "1.200" is 1200 and 1.2, "0.125" 0.125."""
     found = {}
-    for written in _NUMBER.findall(text):
-        digits = re.sub(r"[,\u00a0\u202f' .](?=\d{3}(?:\D|$))", "", written).replace(",", ".")
-        whole, _, part = digits.partition(".")
-        number = whole.lstrip("0") or "0"
-        part = part.rstrip("0")
-        if part or int(number) > _SMALL:
-            found[written] = f"{number}.{part}" if part else number
+    for match in _NUMBER.finditer(text):
+        if len(match[0]) > _LONGEST:
+            continue
+        whole, part = match["grouped"] or match["whole"], match["part"] or ""
+        forms = {_form(re.sub(r"\D", "", whole), part)}
+        if not part and len(halves := re.split("[.,]", whole)) == 2:
+            forms.add(_form(*halves))
+        if meant := frozenset(form for form in forms if "." in form or int(form) > _SMALL):
+            found[match[0]] = meant
     return found
+
+
+def _form(whole: str, part: str) -> str:
+    """Write a number in one way, in which 1200.0 is 1200."""
+    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
+    return f"{whole}.{part}" if part else whole
