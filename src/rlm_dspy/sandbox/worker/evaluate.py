@@ -26,31 +26,10 @@ _PLAIN = frozenset(
     {str, bytes, int, float, bool, complex, list, tuple, dict, Counter, set, frozenset, range, re.Pattern, re.Match}
     | {NoneType, type, FunctionType, BuiltinFunctionType, MethodType, ModuleType}
 )
-_TAME_NODES = (
-    ast.Module,
-    ast.Expr,
-    ast.Constant,
-    ast.Name,
-    ast.Load,
-    ast.Subscript,
-    ast.Slice,
-    ast.UnaryOp,
-    ast.USub,
-    ast.Not,
-    ast.Tuple,
-    ast.List,
-    ast.Dict,
-    ast.keyword,
-    ast.JoinedStr,
-    ast.FormattedValue,
-    ast.Compare,
-    ast.cmpop,
-    ast.BoolOp,
-    ast.boolop,
-    ast.Call,
-    ast.BinOp,
-    ast.Add,
-    ast.Sub,
+_TAME_NODES = frozenset(
+    {ast.Module, ast.Expr, ast.Constant, ast.Name, ast.Load, ast.Subscript, ast.Slice, ast.UnaryOp, ast.USub, ast.Not}
+    | {ast.Tuple, ast.List, ast.Dict, ast.keyword, ast.JoinedStr, ast.FormattedValue, ast.Call, ast.BinOp, ast.Add}
+    | {ast.Sub, ast.Compare, *ast.cmpop.__subclasses__(), ast.BoolOp, *ast.boolop.__subclasses__()}
 )
 
 
@@ -85,25 +64,26 @@ class Looks:
             return False
 
     def _harmless(self, node: ast.AST) -> bool:
-        if isinstance(node, ast.Call):
+        kind = type(node)
+        if kind is ast.Name or kind is ast.Subscript:
+            self._value(node)
+        elif isinstance(node, ast.Call):
             known = isinstance(node.func, ast.Name) and self._value(node.func) is self.calls.get(node.func.id)
             return known and not any(keyword.arg in (None, "file") for keyword in node.keywords)
-        if isinstance(node, ast.Name | ast.Subscript):
-            self._value(node)
-        return isinstance(node, _TAME_NODES)
+        return kind in _TAME_NODES
 
     def _value(self, node: ast.AST) -> Any:
         """Return a value of the kind that an expression has; raise ``LookupError`` if only running it would tell."""
-        if isinstance(node, ast.Constant):
-            return node.value
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -self._value(node.operand)
-        if isinstance(node, ast.Tuple):
-            return tuple(map(self._value, node.elts))
         if isinstance(node, ast.Name):
             value = self.namespace[node.id] if node.id in self.namespace else self.namespace["__builtins__"][node.id]
         elif isinstance(node, ast.Subscript):
             value = self._part(self._value(node.value), node.slice)
+        elif isinstance(node, ast.Constant):
+            return node.value
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            return -self._value(node.operand)
+        elif isinstance(node, ast.Tuple):
+            return tuple(map(self._value, node.elts))
         else:
             raise LookupError
         if type(value) not in self.plain:

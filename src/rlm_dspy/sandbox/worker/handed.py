@@ -27,25 +27,39 @@ class HandoverError(Exception):
 def take(
     parcels: list[dict[str, Any]], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
 ) -> None:
-    """Put each parcel's value into the namespace."""
-    for parcel in parcels:
-        name = parcel["name"]
-        descriptor = descriptors.popleft() if parcel.get("size") is not None else -1
-        index = descriptors.popleft() if "index_size" in parcel else -1
-        try:
-            if index >= 0:
-                parcel["index"] = json.loads(bytes(_map(index, parcel["index_size"])))
-            namespace[name] = _open(parcel, descriptor, zstr, toolkit)
-            for source in parcel.get("run", ()):
-                exec(compile(source, f"<setup of {name}>", "exec"), namespace)
-        except MemoryError:
-            raise HandoverError(name, "it does not fit into the sandbox's memory limit") from None
-        except Exception as error:
-            raise HandoverError(name, f"{type(error).__name__}: {error}") from None
-        finally:
-            for used in (descriptor, index):
-                if used >= 0:
-                    os.close(used)
+    """Put each parcel's value into the namespace; all descriptors of the message are used up, come what may."""
+    wanted = sum((parcel.get("size") is not None) + ("index_size" in parcel) for parcel in parcels)
+    mine = deque(descriptors.popleft() for _ in range(min(wanted, len(descriptors))))
+    try:
+        if len(mine) < wanted:
+            raise HandoverError(parcels[0]["name"], f"{wanted} large parts at once are too many; hand over fewer")
+        for parcel in parcels:
+            _take(parcel, mine, namespace, zstr, toolkit)
+    finally:
+        for unused in mine:
+            os.close(unused)
+
+
+def _take(
+    parcel: dict[str, Any], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
+) -> None:
+    name = parcel["name"]
+    descriptor = descriptors.popleft() if parcel.get("size") is not None else -1
+    index = descriptors.popleft() if "index_size" in parcel else -1
+    try:
+        if index >= 0:
+            parcel["index"] = json.loads(bytes(_map(index, parcel["index_size"])))
+        namespace[name] = _open(parcel, descriptor, zstr, toolkit)
+        for source in parcel.get("run", ()):
+            exec(compile(source, f"<setup of {name}>", "exec"), namespace)
+    except MemoryError:
+        raise HandoverError(name, "it does not fit into the sandbox's memory limit") from None
+    except Exception as error:
+        raise HandoverError(name, f"{type(error).__name__}: {error}") from None
+    finally:
+        for used in (descriptor, index):
+            if used >= 0:
+                os.close(used)
 
 
 def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: Any) -> Any:

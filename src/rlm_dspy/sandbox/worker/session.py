@@ -21,7 +21,7 @@ MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
 MAX_THREADS = 64
 THREAD_STACK = 1 << 20
-MAX_FILES = 64
+MAX_FILES = 320  # room for the large variables of one cell
 CPU_LIMIT = 24 * 3600
 TOKEN = 16
 
@@ -70,7 +70,7 @@ class Session:
 
     def configure(self, message: Message) -> None:
         """Take over the host's present tools, output fields and main variable."""
-        if "main" in message and message["main"] != self.main:
+        if "main" in message and (message["main"] != self.main or message.get("anew")):
             self.main = message["main"]
             self._bind()
         if "fields" in message:

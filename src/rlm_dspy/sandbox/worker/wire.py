@@ -22,7 +22,7 @@ from typing import Any
 MAX_FRAME = 32 << 20
 MAX_COMMAND = 1 << 30  # the host is trusted, but a length that is none must not be waited for
 CHUNK = 1 << 16
-MAX_DESCRIPTORS = 16
+MAX_DESCRIPTORS = 253  # as many as the kernel lets one message carry
 
 _LENGTH = struct.Struct("<I")
 
