@@ -86,6 +86,21 @@ def test_an_index_mostly_of_files_that_are_gone_is_built_anew(tmp_path):
     db.close()
 
 
+def test_a_corpus_follows_an_index_that_another_one_built_anew(tmp_path):
+    for number in range(10):
+        (tmp_path / f"f{number}.md").write_text(f"zebra{number} words\n" + "filler of it\n" * number)
+    first = read([tmp_path])
+    assert first.index.build()
+    assert [one["source"] for one in first.search_index("zebra9", 3)] == ["f9.md"]
+    for number in range(9):
+        (tmp_path / f"f{number}.md").write_text(f"lion{number} words\n" * 200)
+    second = read([tmp_path])
+    assert second.index.build()
+    assert [one["source"] for one in second.search_index("zebra9", 3)] == ["f9.md"]
+    assert first.search_index("zebra9", 3) is None  # not all of its files are there any more
+    assert not first.index.ready()
+
+
 def test_a_glob_narrows_the_search():
     corpus = Corpus.from_texts(TEXTS)
     corpus.index.build()

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sqlite3
 import sys
 import textwrap
 from pathlib import Path
@@ -240,6 +241,17 @@ def test_a_damaged_cache_is_no_harm(tmp_path, monkeypatch):
         if file.is_file():
             file.write_bytes(b"damaged")
     assert corpus_of(tmp_path, "a.pdf", data)["a.pdf"] == "kept\n"
+
+
+def test_nothing_in_the_cache_is_unpickled(tmp_path):
+    data = documents.pdf(["kept"])
+    corpus_of(tmp_path, "a.pdf", data)
+    trap = f"cos\nmkdir\n(V{tmp_path / 'trapped'}\ntR.".encode()
+    with sqlite3.connect(folders.cache() / "documents" / "cache.db") as db:
+        assert db.execute("update Cache set mode = 4, filename = null, value = ?", (trap,)).rowcount == 1
+    db.close()
+    assert corpus_of(tmp_path, "a.pdf", data)["a.pdf"] == "kept\n"
+    assert not (tmp_path / "trapped").exists()
 
 
 def test_the_cache_folder_follows_the_platform(monkeypatch):

@@ -8,7 +8,7 @@ import dspy
 import pydantic
 import pytest
 
-from rlm_dspy.corpus import Corpus, Document
+from rlm_dspy.corpus import Corpus, Document, read
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.sandbox import toolkit
 
@@ -70,6 +70,16 @@ def test_a_corpus_is_pickled_whole_and_copied_by_reference(corpus):
     assert pickle.loads(pickle.dumps(corpus)) == corpus
     assert copy.deepcopy(corpus) is corpus
     assert copy.copy(corpus) is corpus
+
+
+def test_a_corpus_that_was_used_is_still_pickled(tmp_path):
+    (tmp_path / "a.md").write_text("text")
+    corpus = read([tmp_path])
+    corpus.sandbox_index()
+    corpus.index.ready()
+    again = pickle.loads(pickle.dumps(corpus))
+    assert (again, again.origin, again.skipped) == (corpus, corpus.origin, corpus.skipped)
+    assert again.sandbox_index() == corpus.sandbox_index()
 
 
 def test_the_sandbox_sees_the_same_texts():

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import diskcache
 
@@ -19,6 +20,15 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 1 << 30
 
 _FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
+
+
+class _PlainDisk(diskcache.JSONDisk):  # type: ignore[misc]  # diskcache has no types
+    """JSON in and out: nothing that lies in the folder is ever unpickled."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode == diskcache.core.MODE_PICKLE:
+            raise ValueError("a pickle, which is never kept here")
+        return super().fetch(mode, filename, value, read)
 
 
 class ConversionCache:
@@ -66,9 +76,8 @@ class ConversionCache:
             try:
                 folder = folders.cache() / "documents"
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                # JSON in and out: nothing that lies in the folder is ever unpickled.
                 self._cache = diskcache.Cache(
-                    str(folder), disk=diskcache.JSONDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
+                    str(folder), disk=_PlainDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
                 )
             except _FAILURES as error:
                 logger.debug("no cache of converted texts: %s", error)

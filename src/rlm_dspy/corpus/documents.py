@@ -233,6 +233,9 @@ class Corpus:
         plural = "" if len(self) == 1 else "s"
         return f"Corpus({len(self):,} file{plural}, {self.chars:,} characters)"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("index", "_store")}
+
     def __copy__(self) -> Corpus:
         return self
 

@@ -40,13 +40,14 @@ create table if not exists files (digest blob primary key, first integer, count 
 create virtual table if not exists passages using fts5(text, content='', detail=none, tokenize='unicode61');
 """
 
+_Places = dict[bytes, tuple[int, int]]
+
 
 class Index:
     """The index of one corpus."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
-        self._places: dict[bytes, tuple[int, int]] = {}
 
     @property
     def path(self) -> Path:
@@ -55,13 +56,10 @@ class Index:
 
     def ready(self) -> bool:
         """Tell whether the index has all files of the corpus as they are."""
-        if not self._places and self.path.is_file():
+        if self.path.is_file():
             with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as db:
-                rows = db.execute("select digest, first, count from files")
-                self._places = {bytes(digest): (first, count) for digest, first, count in rows}
-        if not self._places:
-            return False
-        return {document.body.digest() for document in self._corpus.documents} <= self._places.keys()
+                return self._places(db) is not None
+        return False
 
     def build(self) -> bool:
         """Index what is not indexed yet, and tell whether the index can be used."""
@@ -77,27 +75,30 @@ class Index:
             _make_room(self.path)
         except (OSError, sqlite3.Error) as error:
             logger.info("no search index: %s", error)
-        self._places = {}
         return self.ready()
 
     def rank(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
         """Return the best passages as the toolkit's ``search`` does, or None if it has to do it itself."""
         terms = terms_of(query)
-        if _UNSPACED.search(query) or not terms or not self.ready():
+        if _UNSPACED.search(query) or not terms or not self.path.is_file():
             return None
         try:
             with contextlib.closing(self._connect()) as db:
+                db.execute("begin")  # places and passages of one state: another corpus may build it anew meanwhile
+                places = self._places(db)
+                if places is None:
+                    return None
                 found = [self._passages_with(db, term) for term in terms]
         except sqlite3.Error as error:
             logger.info("the search index failed: %s", error)
             return None
-        total = sum(count for _, count in self._places.values())
+        total = sum(count for _, count in places.values())
         weights = [
             weight * math.log(1 + (total + 0.5) / (min(often, total) + 0.5))
             for (_, _, weight), (often, _) in zip(terms, found, strict=True)
         ]
         rough = _rough([rows for _, rows in found], weights)
-        return self._ranked(rough, self._documents(names), terms, weights, k)
+        return self._ranked(rough, self._documents(names, places), terms, weights, k)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -141,11 +142,18 @@ class Index:
             often = db.execute("select count(*) from passages where passages match ?", (match,)).fetchone()[0]
         return often, [row for (row,) in found]
 
-    def _documents(self, names: Sequence[str] | None) -> list[tuple[int, int, Document]]:
+    def _places(self, db: sqlite3.Connection) -> _Places | None:
+        """The first passage of each file and how many it has, or None if a file of the corpus is not there."""
+        rows = db.execute("select digest, first, count from files")
+        places = {bytes(digest): (first, count) for digest, first, count in rows}
+        live = {document.body.digest() for document in self._corpus.documents}
+        return places if places and live <= places.keys() else None
+
+    def _documents(self, names: Sequence[str] | None, places: _Places) -> list[tuple[int, int, Document]]:
         """The documents to be searched by their passages' numbers."""
         wanted = None if names is None else set(names)
         chosen = [document for document in self._corpus.documents if wanted is None or document.name in wanted]
-        placed = ((*self._places[document.body.digest()], document) for document in chosen)
+        placed = ((*places[document.body.digest()], document) for document in chosen)
         return sorted(placed, key=lambda one: one[:2])
 
     def _ranked(
