@@ -14,7 +14,7 @@ from rlm_dspy.sandbox.toolkit.matching import find
 PATTERNS = [
     "a", "a+", "a*", r"\w+", r"\d{2,}", r"^\s*b", r"b$", ".*b", r"[^\W\d]", r"[\w-]+", r"(?:a|b)c?", r"\bab\b", "é",
     r"\S+$", "(?i)A", r"(a)(b)?", r"x{,2}", r"[a[]", r"[]a]", r"a(?=b)", r"(a)\1", r"\x61", r"[^a]", r"\D\d",
-    r"(?s)a.b",
+    r"(?s)a.b", "^", "$", "^$", r"\b", r"^\s*$", "b*$", "^a?", "(?:^|b)", "a??", "$|b", r"\b|a", "(|a)+",
 ]  # fmt: skip
 
 
@@ -63,6 +63,15 @@ def test_what_the_fast_engine_lacks_goes_to_re(pattern: str):
 def test_without_the_fast_engine_re_finds_the_same(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(patterns, "re2", None)
     assert [one["line"] for one in tools("a\nb\na")["grep"]("a")] == [1, 3]
+
+
+@pytest.mark.parametrize("pattern", ["^", "$", "^$", r"\b"])
+def test_an_empty_match_is_counted_once(pattern: str):
+    text = "a\n\n\nb\n"
+    expected = [match.span() for match in re.finditer(pattern, text, re.M)]
+    found = tools(text)["grep"](pattern, max_matches=None)
+    assert [one["range"] for one in found] == expected
+    assert tools(text)["grep"](pattern, max_matches=1).total == found.total == len(expected)
 
 
 def test_counts_per_file_and_what_was_cut_are_told():
@@ -160,3 +169,17 @@ def test_rows_are_typed_by_the_files_kind():
     assert corpus.rows("d.json") == [1, 2]
     with pytest.raises(ValueError, match="has no rows"):
         Corpus.from_texts({"a.md": "x"}).rows("a.md")
+
+
+def test_rows_may_hold_any_separator_of_lines_and_long_cells():
+    corpus = Corpus.from_texts(
+        {"a.jsonl": '{"a": "one\u2028two\x85"}\r\n{"a": 2}\n', "b.csv": "a,b\n1," + "x" * 200_000}
+    )
+    assert corpus.rows("a.jsonl") == [{"a": "one\u2028two\x85"}, {"a": 2}]
+    assert corpus.rows("b.csv") == [{"a": "1", "b": "x" * 200_000}]
+
+
+@pytest.mark.parametrize("nothing", [{}, [], Corpus.from_texts({})])
+def test_there_is_nothing_to_find_in_no_files(nothing: Any):
+    assert tools(nothing)["search"]("foo") == tools(nothing)["grep"]("foo") == tools(nothing)["chunk"]() == []
+    assert tools(nothing)["outline"]() == "(no files)"

@@ -72,9 +72,10 @@ class Corpus:
         ending = name.rpartition(".")[2].lower()
         if kind in _SEPARATORS or ending in _SEPARATORS:
             separator = _SEPARATORS[kind if kind in _SEPARATORS else ending]
+            csv.field_size_limit(max(csv.field_size_limit(), len(text)))
             return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
         if "jsonl" in (kind, ending) or ending == "ndjson":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         if "json" in (kind, ending):
             value = json.loads(text)
             return value if isinstance(value, list) else [value]

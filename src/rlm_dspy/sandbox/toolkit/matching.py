@@ -91,11 +91,12 @@ def _search_text(
 def _search_bytes(
     regex: Any, view: Any, ascii_only: bool, data: Any, name: Any, found: Matches, limit: float, around: int
 ) -> None:
-    place, chars, line, many = 0, 0, 1, 0
+    place, chars, line, many, last = 0, 0, 1, 0, (-1, -1)
     for match in regex.finditer(view):
         start, end = match.span()
-        if start < len(view) and view[start] & 0xC0 == 0x80:
-            continue  # an empty match inside a character
+        if (start, end) == last or (start < len(view) and view[start] & 0xC0 == 0x80):
+            continue  # RE2 finds an empty match twice, and some inside a character
+        last = start, end
         many += 1
         if len(found) < limit:
             line += _newlines(view, place, start)

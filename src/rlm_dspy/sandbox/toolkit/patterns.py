@@ -49,7 +49,7 @@ def fast(expression: "re.Pattern[str]", ascii_only: bool) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _translated(pattern: str, flags: int, ascii_only: bool) -> Any:
-    if flags & ~_KNOWN_FLAGS or (not flags & re.M and "$" in pattern):
+    if flags & ~_KNOWN_FLAGS or (not flags & re.M and "$" in pattern) or _prefers_nothing(pattern, flags):
         return None
     translated = _rewritten(pattern, _ASCII if ascii_only else _UNICODE)
     if translated is None:
@@ -62,6 +62,13 @@ def _translated(pattern: str, flags: int, ascii_only: bool) -> Any:
         return re2.compile(f"(?{letters}){translated}" if letters else translated, options)
     except (re2.error, UnicodeEncodeError):
         return None
+
+
+def _prefers_nothing(pattern: str, flags: int) -> bool:
+    """Tell whether an empty match may hide a longer one at the same place, which ``re`` finds next."""
+    if not re.search(r"\||[?*}]\?", pattern):
+        return False
+    return any(match.start() == match.end() for match in re.compile(pattern, flags).finditer("ab c\n"))
 
 
 def _rewritten(pattern: str, classes: dict[str, str]) -> str | None:

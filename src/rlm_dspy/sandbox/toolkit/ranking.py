@@ -77,6 +77,8 @@ def rank(data: Any, names: Sequence[Any], terms: Sequence[Term], limit: int) -> 
         low = _lower(read(data, name))
         passages += len(low) // PASSAGE + 1
         counts.append([sum(low.count(needle) for needle in needles) for _, needles, _ in terms])
+    if not counts:
+        return []
     totals = [sum(column) for column in zip(*counts, strict=True)]
     weights = [
         weight * math.log(1 + (passages + 0.5) / (min(total, passages) + 0.5))
