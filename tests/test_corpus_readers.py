@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import signal
 import sqlite3
 import sys
 import textwrap
@@ -180,6 +182,51 @@ def test_a_reader_that_hangs_or_dies_costs_one_document(tmp_path, program, why):
     one._program = converter.PROGRAM
     assert "page" in one.convert("pdf", documents.pdf(["a page"])).text
     one.close()
+
+
+def test_after_an_interrupt_the_next_document_gets_its_own_text(tmp_path, monkeypatch):
+    script = tmp_path / "interrupting.py"
+    script.write_text(
+        textwrap.dedent("""
+            import json, os, signal, sys, time
+            for line in sys.stdin.buffer:
+                text = sys.stdin.buffer.read(json.loads(line)["size"]).decode()
+                body = json.dumps({"text": text, "marks": [], "note": ""}).encode()
+                if text == "first":
+                    os.kill(os.getppid(), signal.SIGINT)
+                    time.sleep(5)
+                sys.stdout.buffer.write(b"%d\\n" % len(body) + body)
+                sys.stdout.buffer.flush()
+        """)
+    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    one = converter.Converter(script)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            one.convert("pdf", b"first")
+        assert one.convert("pdf", b"second").text == "second"
+    finally:
+        signal.signal(signal.SIGINT, before)
+        one.close()
+
+
+def test_many_open_files_are_no_matter():
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2_000:
+        pytest.skip("no more than 1,024 files may be open here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2_000, hard))
+    held: list[int] = []
+    one = converter.Converter()
+    try:
+        while not held or held[-1] < 1_024:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        assert one.convert("pdf", documents.pdf(["a page"])).text == "a page\n"
+    finally:
+        one.close()
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 # Third parties

@@ -1,6 +1,7 @@
 """Fetching pages, over the loopback: off unless asked, with caps on size, redirects and where they lead."""
 
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
@@ -18,8 +19,19 @@ class Pages(BaseHTTPRequestHandler):
     }
     moves: ClassVar = {"/moved": "/a", "/loop": "/loop", "/file": "file:///etc/passwd", "/gopher": "gopher://x/"}
 
+    raw: ClassVar = {
+        "/mute": b"HTTP/1.1 500\r\nContent-Length: 0\r\n\r\n",
+        "/garbage": b"no such\nprotocol " + b"x" * 500 + b"\r\n\r\n",
+    }
+
     def do_GET(self) -> None:
-        if self.path in self.moves:
+        if self.path in self.raw:
+            self.wfile.write(self.raw[self.path])
+        elif self.path == "/dripping":
+            for letter in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":
+                time.sleep(0.05)
+                self.wfile.write(bytes([letter]))
+        elif self.path in self.moves:
             self.send_response(302)
             self.send_header("Location", self.moves[self.path])
             self.end_headers()
@@ -72,12 +84,21 @@ def test_a_redirect_is_followed(site):
         ("/file", "cannot be fetched"),
         ("/gopher", "cannot be fetched"),
         ("/none", "404"),
+        ("/mute", "cannot be fetched: 500$"),
+        ("/garbage", "cannot be fetched: no such"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(site, page, why):
     with pytest.raises(CorpusError, match=why) as caught:
         read([site + page], urls=True)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_the_seconds_hold_for_the_headers_too(site, monkeypatch):
+    monkeypatch.setattr(fetching, "SECONDS", 0.5)
+    with pytest.raises(CorpusError, match=r"cannot be fetched: it took more than 0\.5 s"):
+        read([f"{site}/dripping"], urls=True)
 
 
 def test_a_page_beyond_the_limit_is_not_loaded(site):

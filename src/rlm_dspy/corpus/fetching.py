@@ -4,19 +4,23 @@ that the user did not name."""
 from __future__ import annotations
 
 import ipaddress
+import queue
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from rlm_dspy.errors import CorpusError
 
 SECONDS = 30.0
 REDIRECTS = 5
+
+_LATE = "it took more than {:,.3g} s"
 
 _ENDINGS = {
     "text/html": "html", "application/xhtml+xml": "html", "application/pdf": "pdf", "application/json": "json",
@@ -46,19 +50,33 @@ def fetch(url: str, most: int) -> Page:
     parts = urlsplit(url)
     if not parts.hostname:
         raise CorpusError(f"{url[:200]} is no address: it names no host")
-    opener = urllib.request.build_opener(_Redirects(_is_private(parts.hostname)))
-    request = urllib.request.Request(url, headers={"User-Agent": "rlm-dspy", "Accept-Encoding": "identity"})
     shown = f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
+    done: queue.SimpleQueue[Page | str] = queue.SimpleQueue()
+    # On a thread of its own, for looking a name up and headers that drip in know no limit in all.
+    threading.Thread(target=lambda: done.put(_fetched(url, parts, most)), daemon=True).start()
+    try:
+        page = done.get(timeout=SECONDS)
+    except queue.Empty:
+        page = _LATE.format(SECONDS)
+    if isinstance(page, str):
+        raise CorpusError(f"{shown} cannot be fetched: {' '.join(page.split())[:200]}")
+    return page
+
+
+def _fetched(url: str, parts: SplitResult, most: int) -> Page | str:
+    """Fetch a page, or say why not."""
+    host = parts.hostname or ""
+    opener = urllib.request.build_opener(_Redirects(_is_private(host)))
+    request = urllib.request.Request(url, headers={"User-Agent": "rlm-dspy", "Accept-Encoding": "identity"})
     try:
         with opener.open(request, timeout=SECONDS) as answer:
             data = _within(answer, most)
-            kind = answer.headers.get_content_type()
+            return Page(_name(host, parts.path, answer.headers.get_content_type()), data)
     except urllib.error.HTTPError as error:
         error.close()
-        raise CorpusError(f"{shown} cannot be fetched: {error.code} {str(error.reason).splitlines()[0]}") from None
+        return f"{error.code} {error.reason}".partition("\n")[0]
     except (urllib.error.URLError, OSError, HTTPException, ValueError) as error:
-        raise CorpusError(f"{shown} cannot be fetched: {getattr(error, 'reason', error)}") from None
-    return Page(_name(parts.hostname, parts.path, kind), data)
+        return str(getattr(error, "reason", error))
 
 
 def _within(answer: Any, most: int) -> bytes:
@@ -70,7 +88,7 @@ def _within(answer: Any, most: int) -> bytes:
         if size > most:
             raise ValueError(f"it is larger than {most / 1e6:,.6g} MB")
         if time.monotonic() > deadline:
-            raise TimeoutError(f"it took more than {SECONDS:,.0f} s")
+            raise TimeoutError(_LATE.format(SECONDS))
     return b"".join(pieces)
 
 

@@ -48,6 +48,9 @@ class Converter:
             except (OSError, ValueError) as error:
                 self.close()
                 raise UnreadableError(f"{_NAMES[kind]} whose reader gave up: {error}") from None
+            except BaseException:
+                self.close()  # its answer would be taken for that to the next request
+                raise
         if "missing" in answer:
             raise UnreadableError(f"{_NAMES[kind]}: install dspy-recursive[docs] to read it")
         if "error" in answer:
@@ -104,19 +107,21 @@ class Converter:
         assert process.stdin is not None
         view = memoryview(data)
         while view:
-            _, ready, _ = select.select([], [process.stdin], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError(f"it took more than {self._seconds:,.0f} s")
+            self._wait(process.stdin.fileno(), select.POLLOUT, deadline)
             view = view[os.write(process.stdin.fileno(), view[: 1 << 16]) :]
 
     def _receive(self, descriptor: int, deadline: float) -> bytes:
-        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError(f"it took more than {self._seconds:,.0f} s")
+        self._wait(descriptor, select.POLLIN, deadline)
         data = os.read(descriptor, 1 << 20)
         if not data:
             raise ValueError("it crashed or used too much memory")
         return data
+
+    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
+        ready = select.poll()
+        ready.register(descriptor, event)
+        if not ready.poll(max(0.0, 1_000 * (deadline - time.monotonic()))):
+            raise TimeoutError(f"it took more than {self._seconds:,.0f} s")
 
 
 @functools.cache
