@@ -210,9 +210,10 @@ def test_unreadable_files_and_folders_are_told(make, monkeypatch):
 
 def test_large_files_are_left_out_with_the_limit(make):
     corpus = read([make({"a.py": "1", "big.txt": "x" * 2000})], max_file_bytes=1000)
-    assert reasons(corpus) == {"big.txt": "larger than the limit of 0.001 MB"}
-    with pytest.raises(ConfigurationError, match="max_file_bytes"):
-        read(["."], max_file_bytes=0)
+    assert reasons(corpus) == {"big.txt": "larger than the limit of 0.001 MB (max_file_bytes raises it)"}
+    for name in ("max_file_bytes", "max_files", "max_bytes"):
+        with pytest.raises(ConfigurationError, match=name):
+            read(["."], **{name: 0})
 
 
 # Encodings

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlm_dspy import RLM
-from rlm_dspy.corpus import Corpus, collecting, read
+from rlm_dspy.corpus import Corpus, collecting, memory, read
 from rlm_dspy.direct import Direct
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.sandbox import Sandbox
@@ -32,7 +32,7 @@ def test_a_file_of_five_gigabytes_is_not_loaded(tmp_path):
         file.truncate(5_000_000_000)
     (tmp_path / "a.txt").write_text("a")
     before = psutil.Process().memory_info().rss
-    assert reasons(read([tmp_path])) == {"huge.log": "larger than the limit of 200 MB"}
+    assert reasons(read([tmp_path])) == {"huge.log": "larger than the limit of 200 MB (max_file_bytes raises it)"}
     assert psutil.Process().memory_info().rss - before < 100_000_000
 
 
@@ -67,11 +67,46 @@ def test_devices_are_not_opened_as_text(tmp_path):
     assert "symbolic link" in reasons(read([tmp_path]))["zero.txt"]
 
 
-def test_more_files_than_the_limit_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(collecting, "MOST_FILES", 3)
-    for number in range(5):
-        (tmp_path / f"{number}.txt").write_text("x")
-    assert reasons(read([tmp_path])) == dict.fromkeys(("3.txt", "4.txt"), "beyond the limit of 3 files")
+def test_what_is_beyond_the_limit_of_files_is_told_once_and_the_first_ones_are_read(tmp_path):
+    for folder in "abc":
+        (tmp_path / folder).mkdir()
+        for number in range(2):
+            (tmp_path / folder / f"{number}.txt").write_text("x")
+    corpus = read([tmp_path], max_files=3)
+    assert corpus.names == ("a/0.txt", "a/1.txt", "b/0.txt")
+    (told,) = corpus.skipped
+    assert told.name == "b/1.txt"
+    assert told.reason.startswith("beyond the limit of 3 files (max_files raises it), as is what follows it in ")
+    assert len(read([tmp_path], max_files=6)) == 6
+
+
+def test_what_is_beyond_the_limit_of_bytes_is_told(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("x" * 10)
+    (told,) = read([tmp_path], max_bytes=20).skipped
+    assert (told.name, told.reason.partition(" (")[0]) == ("2.txt", "beyond the limit of 2e-08 GB in all")
+
+
+def test_reading_stops_before_the_memory_is_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(collecting, "available", lambda: 1_000_000)
+    monkeypatch.setattr(collecting, "_WEIGHED", 10)
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text("x" * 10)
+    (told,) = read([tmp_path]).skipped
+    assert (told.name, told.reason.partition(", as")[0]) == ("1.txt", "beyond the memory that is free (1 MB)")
+
+
+@pytest.mark.parametrize(("limits", "free"), [("max\n", 5_000_000), ("7000000\n", 3_500_000)])
+def test_the_memory_of_a_container_counts(tmp_path, monkeypatch, limits, free):
+    (tmp_path / "meminfo").write_text(f"MemTotal: 9000 kB\nMemAvailable: {5_000_000 // 1024} kB\n")
+    for name, text in (("max", limits), ("current", "4000000\n"), ("stat", "anon 1\ninactive_file 500000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    monkeypatch.setattr(memory, "_SYSTEM", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    assert memory.available() == pytest.approx(free, abs=1024)
+    monkeypatch.setattr(memory, "_SYSTEM", tmp_path / "none")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path / "none")
+    assert memory.available() is None
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,7 +142,7 @@ def test_a_corpus_crosses_without_being_copied():
 
 
 def _stored(body):
-    collector = collecting.Collector(1 << 30, secrets=False)
+    collector = collecting.Collector(collecting.Limits(), secrets=False)
     collector.add(body.encode(), "a.log")
     return collector.finish()[0]
 

@@ -196,3 +196,30 @@ def test_a_name_that_would_steer_the_terminal_is_shown_escaped(run: Callable, wr
     result = run("ls", ".")
     assert result.code == 0
     assert "\x1b" not in result.out
+
+
+# --- limits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("short", "enough", "told"),
+    [
+        (["--max-file-mb", "0.001"], ["--max-file-mb", "0.1"], "larger than the limit of 0.001 MB (--max-file-mb"),
+        (["--max-files", "1"], ["--max-files", "2"], "beyond the limit of 1 files (--max-files raises it), as is"),
+        (["--max-gb", "1e-9"], ["--max-gb", "1"], "beyond the limit of 1e-09 GB in all (--max-gb raises it), as is"),
+    ],
+)
+def test_what_a_limit_leaves_out_is_told_with_the_flag_that_raises_it(
+    run: Callable, write: Callable, short: list[str], enough: list[str], told: str
+) -> None:
+    write("files/a.txt", "the pear is green\n")
+    write("files/b.txt", "the plum is blue\n" * 100)
+    question = ["ask", "which colour is the plum?", "files", "-m", "offline"]
+    assert f"warning: b.txt is {told}" in run(*question, *short).err
+    assert "blue" in run(*question, *enough).out
+    assert "skipped: b.txt" in run("ls", "files", *short).out
+
+
+@pytest.mark.parametrize("flag", ["--max-file-mb", "--max-files", "--max-gb"])
+def test_a_limit_of_nothing_is_refused(run: Callable, flag: str) -> None:
+    assert run("ls", ".", flag, "0").code == 2

@@ -15,6 +15,8 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.report import render
 
+_TOLD = 3  # files beyond a limit that are named
+
 
 @dataclass(frozen=True)
 class Request:
@@ -60,8 +62,15 @@ def _check_trace(path: Path | None) -> None:
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
-    if count := len(corpus.skipped):
-        terminal.note(
-            f"{render.counted(len(corpus), 'file')} read, {count:,} skipped (`rlm-dspy ls` with the same "
-            "paths and options tells why)."
-        )
+    if not corpus.skipped:
+        return
+    terminal.note(
+        f"{render.counted(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped (`rlm-dspy ls` with the same "
+        "paths and options tells why)."
+    )
+    # Whoever named a large file or folder expects it to be read; the rest is left out as always.
+    limited = [one for one in corpus.skipped if one.limited]
+    for one in limited[:_TOLD]:
+        terminal.note(f"warning: {one.name} is {inputs.by_flags(one.reason)}.")
+    if len(limited) > _TOLD:
+        terminal.note(f"warning: {len(limited) - _TOLD:,} more are beyond a limit.")

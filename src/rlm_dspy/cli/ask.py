@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rlm_dspy.cli.options import check_unicode, choosing, paths_argument
+from rlm_dspy.cli.options import CHOOSING, check_unicode, choosing, paths_argument
 from rlm_dspy.cli.terminal import Terminal
 
 LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
@@ -78,6 +78,5 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
 
 def _split(options: dict[str, Any]) -> dict[str, Any]:
     """Gather the options of ``choosing`` under one name."""
-    names = ("include", "exclude", "hidden", "no_ignore", "url", "include_secrets")
-    choice = {name: options.pop(name) for name in names}
+    choice = {name: options.pop(name) for name in CHOOSING}
     return {**options, "choice": choice}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +13,10 @@ from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from rlm_dspy.corpus import Corpus
+
+
+_Row = list[str]
+_AT_ONCE = 5000  # rows: a million in one string would take more memory than the files
 
 
 @click.command(short_help="List what would be read, and what would not.")
@@ -34,10 +40,14 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
 
 def _listing(corpus: Corpus) -> dict[str, Any]:
+    return {"files": list(_files(corpus)), "skipped": list(_skipped(corpus)), "totals": _totals(corpus)}
+
+
+def _files(corpus: Corpus) -> Iterator[dict[str, Any]]:
     from rlm_dspy.cli.inputs import tokens
 
-    files = [
-        {
+    for document in corpus.documents:
+        yield {
             "path": document.name,
             "kind": document.kind,
             "size": document.size,
@@ -45,40 +55,60 @@ def _listing(corpus: Corpus) -> dict[str, Any]:
             "tokens": tokens(document.chars),
             "note": document.note,
         }
-        for document in corpus.documents
-    ]
+
+
+def _skipped(corpus: Corpus) -> Iterator[dict[str, str]]:
+    from rlm_dspy.cli.inputs import by_flags
+
+    return ({"path": item.name, "reason": by_flags(item.reason)} for item in corpus.skipped)
+
+
+def _totals(corpus: Corpus) -> dict[str, int]:
+    from rlm_dspy.cli.inputs import tokens
+
     return {
-        "files": files,
-        "skipped": [{"path": item.name, "reason": item.reason} for item in corpus.skipped],
-        "totals": {
-            "files": len(files),
-            "size": sum(document.size for document in corpus.documents),
-            "lines": sum(document.lines for document in corpus.documents),
-            "characters": corpus.chars,
-            "tokens": tokens(corpus.chars),
-            "skipped": len(corpus.skipped),
-        },
+        "files": len(corpus),
+        "size": sum(document.size for document in corpus.documents),
+        "lines": corpus.lines,
+        "characters": corpus.chars,
+        "tokens": tokens(corpus.chars),
+        "skipped": len(corpus.skipped),
     }
 
 
 def _print(corpus: Corpus, terminal: Terminal) -> None:
-    from rlm_dspy.report import render
+    from rlm_dspy.report.render import counted
 
-    listing = _listing(corpus)
-    rows = [["kind", "bytes", "lines", "~tokens", "path"]]
-    for row in listing["files"]:
-        figures = [f"{row[name]:,}" for name in ("size", "lines", "tokens")]
-        rows.append([row["kind"], *figures, row["path"]])
-    terminal.answer("\n".join(render.table(rows, right=frozenset({1, 2, 3}))))
-    noted = [[f"noted: {row['path']}", row["note"]] for row in listing["files"] if row["note"]]
-    if noted:
-        terminal.answer("\n" + "\n".join(render.table(noted)))
-    if listing["skipped"]:
-        skipped = [[f"skipped: {item['path']}", item["reason"]] for item in listing["skipped"]]
-        terminal.answer("\n" + "\n".join(render.table(skipped)))
-    totals = listing["totals"]
+    def files() -> Iterator[_Row]:
+        yield ["kind", "bytes", "lines", "~tokens", "path"]
+        for row in _files(corpus):
+            yield [row["kind"], *(f"{row[name]:,}" for name in ("size", "lines", "tokens")), row["path"]]
+
+    def noted() -> Iterator[_Row]:
+        return ([f"noted: {document.name}", document.note] for document in corpus.documents if document.note)
+
+    def skipped() -> Iterator[_Row]:
+        return ([f"skipped: {item['path']}", item["reason"]] for item in _skipped(corpus))
+
+    for rows, right in ((files, frozenset({1, 2, 3})), (noted, frozenset[int]()), (skipped, frozenset[int]())):
+        _show(rows, right, terminal)
+    totals = _totals(corpus)
     terminal.answer(
-        f"\n{render.counted(totals['files'], 'file')}, {totals['size']:,} bytes, "
-        f"{render.counted(totals['lines'], 'line')}, about {totals['tokens']:,} tokens; "
+        f"{counted(totals['files'], 'file')}, {totals['size']:,} bytes, "
+        f"{counted(totals['lines'], 'line')}, about {totals['tokens']:,} tokens; "
         f"{totals['skipped']:,} skipped"
     )
+
+
+def _show(rows: Callable[[], Iterable[_Row]], right: frozenset[int], terminal: Terminal) -> None:
+    """Print rows as a table with an empty line below it, or nothing if there are none."""
+    from rlm_dspy.report.render import table
+
+    widths: list[int] = []
+    for row in rows():
+        widths = [max(pair) for pair in zip(widths or [0] * len(row), map(len, row), strict=True)]
+    widest, left = ["x" * width for width in widths], iter(rows())
+    while some := list(islice(left, _AT_ONCE)):
+        terminal.answer("\n".join(table([widest, *some], right)[1:]))
+    if widths:
+        terminal.answer("")

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import PurePath
 
 from rlm_dspy.corpus.caching import ConversionCache
 from rlm_dspy.corpus.decoding import decode, why_binary
-from rlm_dspy.corpus.documents import Corpus, Document, Skipped
+from rlm_dspy.corpus.documents import NO_MEMORY, Corpus, Document, Mark, Skipped
+from rlm_dspy.corpus.loading import PART, File
+from rlm_dspy.corpus.memory import available
 from rlm_dspy.corpus.readers import UnreadableError, find, kind_of
 from rlm_dspy.corpus.readers.shapes import Converted, Left, Member, Outcome, Reader
 from rlm_dspy.corpus.screening import has_private_key, is_secret
 from rlm_dspy.corpus.store import Store
 from rlm_dspy.corpus.walking import printable
 
-MOST_FILES = 500_000
-MOST_BYTES = 8_000_000_000
+WHOLE = 200_000_000  # bytes of a text that is one value; a larger one becomes parts
+SPARE = 500_000_000  # bytes of memory that reading leaves to the rest of the machine
+_WEIGHED = 200_000_000  # bytes that are stored between two looks at the memory
 _DEPTH = 3  # archives in archives
 
 # What a reader of a third party may raise without ending the whole reading.
@@ -25,12 +29,22 @@ _FAILURES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much is read: of one file, how many files, and of all together; beyond them it is told, not read."""
+
+    file_bytes: int = WHOLE
+    files: int = 500_000
+    bytes: int = 8_000_000_000
+
+
 class Collector:
     """Collects the documents of one corpus."""
 
-    def __init__(self, max_file_bytes: int, *, secrets: bool) -> None:
-        self._limit = max_file_bytes
+    def __init__(self, limits: Limits, *, secrets: bool) -> None:
+        self.limits = limits
         self._secrets = secrets
+        self._weighed = 0
         self._store = Store()
         self._cache = ConversionCache()
         self._documents: dict[str, Document] = {}
@@ -40,9 +54,18 @@ class Collector:
     @property
     def full(self) -> str | None:
         """Why nothing more can be taken, if so."""
-        if len(self._documents) >= MOST_FILES:
-            return f"beyond the limit of {MOST_FILES:,} files"
-        return f"beyond the limit of {MOST_BYTES / 1e9:,.0f} GB" if self._store.size >= MOST_BYTES else None
+        limits = self.limits
+        if len(self._documents) >= limits.files:
+            return f"beyond the limit of {limits.files:,} files (max_files raises it)"
+        if self._store.size >= limits.bytes:
+            return f"beyond the limit of {limits.bytes / 1e9:,.6g} GB in all (max_bytes raises it)"
+        if self._store.size < self._weighed + _WEIGHED:
+            return None
+        free = available()
+        if free is not None and free < SPARE:
+            return f"{NO_MEMORY} ({free / 1e6:,.0f} MB)"
+        self._weighed = self._store.size
+        return None
 
     def skip(self, name: str, reason: str) -> None:
         """Note what was not read and why."""
@@ -55,10 +78,20 @@ class Collector:
         skipped = sorted(self._skipped, key=lambda one: one.name)
         return Corpus(self._documents.values(), skipped, origin=origin), self._blank
 
+    def take(self, file: File, name: str, path: str) -> None:
+        """Read an open file: whole, or in parts if it is a text too large to be one value."""
+        if file.size > self.limits.file_bytes:
+            self.skip(name, too_large(self.limits.file_bytes))
+        elif file.size > WHOLE and _is_text(head := file.head(), name):
+            foreign = why_binary(head)
+            self.skip(name, foreign) if foreign else self._add_parts(file, name, path)
+        else:
+            self.add(file.read(self.limits.file_bytes + 1), name, path)
+
     def add(self, data: bytes, name: str, path: str = "", depth: int = 0) -> None:
         """Read the bytes of a file, or of one inside another."""
-        if len(data) > self._limit:
-            self.skip(name, too_large(self._limit))
+        if len(data) > self.limits.file_bytes:
+            self.skip(name, too_large(self.limits.file_bytes))
         elif has_private_key(data[:200]) and not self._secrets:
             self.skip(name, "has a private key")
         elif not data:
@@ -73,6 +106,20 @@ class Collector:
             except UnreadableError as error:
                 self.skip(name, str(error))
 
+    def _add_parts(self, file: File, name: str, path: str) -> None:
+        """Add a text as ``name/part-001`` and so on; the places in them are the lines of the file."""
+        kind = kind_of(name) if kind_of(name) not in ("csv", "tsv") else "text"  # only the first part has the header
+        digits, before = len(str(file.size // PART + 1)), 0
+        for number, data in enumerate(file.parts(), 1):
+            part = f"{name}/part-{number:0{digits}}"
+            if self.full:
+                self.skip(part, f"{self.full}, as is what follows line {before:,} of {name}")
+                return
+            text, note = (data, "") if data.isascii() else decode(data)
+            marks = ((1 - before, "line", True),)
+            kept = self._keep(part, path, text, kind=kind, size=len(data), note=note, marks=marks)
+            before += kept.lines if kept else 0
+
     def _add_text(self, data: bytes, name: str, path: str) -> None:
         if reason := why_binary(data):
             self.skip(name, reason)
@@ -86,13 +133,13 @@ class Collector:
         kind = kind_of(name) if kind_of(name) != "text" else reader.name if reader.version else "text"
         if reader.version:
             made = self._cache.converted(reader, data, lambda: _single(_read(reader, data, name)))
-            self._keep(name, path, made.text, kind=kind, size=len(data), note=made.note, converted=made)
+            self._keep(name, path, made.text, kind=kind, size=len(data), note=made.note, marks=made.marks)
             return
         if depth >= _DEPTH:
             raise UnreadableError("an archive in an archive in an archive")
         for part in _guarded(_iterate(_read(reader, data, name))):
             if isinstance(part, Converted):
-                self._keep(name, path, part.text, kind=kind, size=len(data), note=part.note, converted=part)
+                self._keep(name, path, part.text, kind=kind, size=len(data), note=part.note, marks=part.marks)
             else:
                 self._add_member(part, name, path, depth)
 
@@ -116,17 +163,16 @@ class Collector:
         kind: str,
         size: int,
         note: str,
-        converted: Converted | None = None,
-    ) -> None:
+        marks: tuple[Mark, ...] = (),
+    ) -> Document | None:
         if not text:
             self.skip(name, "empty")
-            return
+            return None
         self._blank = self._blank and not text.strip()
         name = self._unique(name, path)
-        marks = converted.marks if converted is not None else ()
-        self._documents[name] = Document.of(
-            name, text, kind=kind, size=size, note=note, marks=marks, store=self._store
-        )
+        document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store)
+        self._documents[name] = document
+        return document
 
     def _unique(self, name: str, path: str) -> str:
         """Lengthen a name that is taken by the folders above it, or number it if that does not help."""
@@ -144,7 +190,11 @@ class Collector:
 
 def too_large(limit: int) -> str:
     """Say that a file is larger than may be read."""
-    return f"larger than the limit of {limit / 1e6:,.6g} MB"
+    return f"larger than the limit of {limit / 1e6:,.6g} MB (max_file_bytes raises it)"
+
+
+def _is_text(head: bytes, name: str) -> bool:
+    return not head.startswith(b"PK\x03\x04") and find(name, head) is None and not has_private_key(head[:200])
 
 
 def _read(reader: Reader, data: bytes, name: str) -> Outcome:

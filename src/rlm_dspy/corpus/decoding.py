@@ -28,6 +28,9 @@ _MAGIC = (
     (b"\x7fELF", "a program"),
 )
 
+_MARKED = tuple(bom for bom, _ in _BOMS)
+_FOREIGN = tuple(magic for magic, _ in _MAGIC)
+
 _LEGACY = ("cp1252", "cp932", "gb18030", "big5", "euc_kr", "euc_jp", "cp1251", "koi8_r", "cp1253")
 _HIGH = bytes(range(0x80, 0x100))
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r\f\x08\x1b"))
@@ -35,11 +38,10 @@ _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r\f\x08\x1b"))
 
 def why_binary(head: bytes) -> str | None:
     """Say why a file that begins with these bytes is no text, or None."""
-    if any(head.startswith(bom) for bom, _ in _BOMS):
+    if head.startswith(_MARKED):
         return None
-    for magic, what in _MAGIC:
-        if head.startswith(magic):
-            return what
+    if head.startswith(_FOREIGN):
+        return next(what for magic, what in _MAGIC if head.startswith(magic))
     head = head[:_SNIFFED]
     # NUL is in nearly every binary format and in no text that is not UTF-16 or UTF-32.
     if b"\0" in head or len(head) - len(head.translate(None, _CONTROLS)) > len(head) // 10:
@@ -61,6 +63,14 @@ def decode(data: bytes) -> tuple[str, str]:
     encoding = _guess(data[:_GUESSED])
     text, note = _replace(data, encoding)
     return text, note or f"read as {encoding}"
+
+
+def wide(head: bytes) -> tuple[bytes, bytes]:
+    """Return the BOM of a text of UTF-16 or UTF-32 (else nothing), and how it ends its lines."""
+    for bom, encoding in _BOMS[1:]:
+        if head.startswith(bom):
+            return bom, "\n".encode(encoding)
+    return b"", b"\n"
 
 
 def _replace(data: bytes, encoding: str) -> tuple[str, str]:

@@ -23,12 +23,14 @@ from rlm_dspy.corpus.store import Span, Store
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.sandbox.toolkit import label
 
+NO_MEMORY = "beyond the memory that is free"
+
 _PIECE = 8 << 20
 
 Mark = tuple[int, str, bool]  # a line, what begins there ("page 3"), and whether the lines from there on are counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text of a corpus: ``name`` is a POSIX path, ``size`` its stored bytes, ``note`` what was mended."""
 
@@ -80,12 +82,17 @@ class Document:
             return f"row {line}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Something that was met and not read, and why."""
 
     name: str
     reason: str
+
+    @property
+    def limited(self) -> bool:
+        """Whether it was left out for its size, which a larger limit would change."""
+        return " limit of " in self.reason or self.reason.startswith(NO_MEMORY)
 
 
 class Corpus:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,21 +15,16 @@ from typing import BinaryIO
 from pathspec import GitIgnoreSpec
 
 from rlm_dspy.corpus import fetching
-from rlm_dspy.corpus.collecting import Collector, too_large
+from rlm_dspy.corpus.collecting import Collector, Limits
 from rlm_dspy.corpus.documents import Corpus, Skipped
 from rlm_dspy.corpus.gitignore import Rule, parse
 from rlm_dspy.corpus.index import origin_of
+from rlm_dspy.corpus.loading import File, NotReadError
 from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import Choice, Found, printable, walk
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
-MAX_FILE_BYTES = 200_000_000
-
 _Path = str | os.PathLike[str]
-
-
-class _NotReadError(Exception):
-    """A file was left out for the reason that is the message."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,9 @@ def read(
     hidden: bool = False,
     ignore: bool = True,
     secrets: bool = False,
-    max_file_bytes: int = MAX_FILE_BYTES,
+    max_file_bytes: int = Limits.file_bytes,
+    max_files: int = Limits.files,
+    max_bytes: int = Limits.bytes,
     urls: bool = False,
     stdin: BinaryIO | None = None,
 ) -> Corpus:
@@ -63,7 +59,9 @@ def read(
         hidden: Read hidden files and folders too.
         ignore: Honour ``.gitignore``.
         secrets: Read files that look like secrets (``.env``, private keys) too.
-        max_file_bytes: Leave out larger files.
+        max_file_bytes: Leave out larger files. A text of more than 200 MB is read as ``name/part-001`` and so on.
+        max_files: Read no more files than this.
+        max_bytes: Read no more text than this, in bytes.
         urls: Fetch what begins with ``https://`` or ``http://``.
         stdin: Where ``-`` reads from, by default standard input.
 
@@ -76,10 +74,11 @@ def read(
     typed = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not typed:
         raise CorpusError("no paths were given: name files, folders, globs, or - for standard input")
-    if max_file_bytes < 1:
-        raise ConfigurationError(f"max_file_bytes must be at least 1, not {max_file_bytes}")
-    choice = Choice(_spec(include), _rules(exclude), hidden, ignore, secrets, max_file_bytes)
-    reader = _Reader(choice, many=len(typed) > 1)
+    for name, value in (("max_file_bytes", max_file_bytes), ("max_files", max_files), ("max_bytes", max_bytes)):
+        if value < 1:
+            raise ConfigurationError(f"{name} must be at least 1, not {value}")
+    choice = Choice(_spec(include), _rules(exclude), hidden, ignore, secrets)
+    reader = _Reader(choice, Limits(max_file_bytes, max_files, max_bytes), many=len(typed) > 1)
     for path in dict.fromkeys(map(_as_text, typed)):
         if path == "-":
             reader.take_stdin(stdin)
@@ -93,10 +92,10 @@ def read(
 class _Reader:
     """Reads what is named, and what lies below it."""
 
-    def __init__(self, choice: Choice, *, many: bool) -> None:
+    def __init__(self, choice: Choice, limits: Limits, *, many: bool) -> None:
         self._choice = choice
         self._many = many
-        self._found = Collector(choice.max_file_bytes, secrets=choice.secrets)
+        self._found = Collector(limits, secrets=choice.secrets)
         self._read: set[str] = set()
 
     def take(self, root: _Root) -> None:
@@ -107,6 +106,9 @@ class _Reader:
         for found in walk(root.path, self._choice, root.only):
             if isinstance(found, Skipped):
                 self._found.skip(prefix + found.name, found.reason)
+            elif full := self._found.full:
+                self._found.skip(prefix + found.name, f"{full}, as is what follows it in {_shown(root.typed)}")
+                return
             else:
                 self._add(Found(found.path, prefix + found.name), follow=False)
 
@@ -114,12 +116,12 @@ class _Reader:
         stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)
         if stream is None:
             raise CorpusError("standard input is closed: nothing can be read from -")
-        self._found.add(stream.read(self._choice.max_file_bytes + 1), "stdin")
+        self._found.add(stream.read(self._found.limits.file_bytes + 1), "stdin")
 
     def take_url(self, url: str, allowed: bool) -> None:
         if not allowed:
             raise CorpusError(f"{_shown(url)} is fetched only if URLs are allowed (urls=True)")
-        page = fetching.fetch(url, self._choice.max_file_bytes)
+        page = fetching.fetch(url, self._found.limits.file_bytes)
         self._found.add(page.data, printable(page.name))
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
@@ -134,23 +136,24 @@ class _Reader:
             raise CorpusError(
                 f"{_shown(root.typed)} looks like a secret: it is read only if secrets are allowed (secrets=True)"
             )
-        self._add(Found(root.path, _prefix(root.typed).rstrip("/") or root.path), follow=True)
+        name = _prefix(root.typed).rstrip("/") or root.path
+        if full := self._found.full:
+            self._found.skip(name, full)
+            return
+        self._add(Found(root.path, name), follow=True)
 
     def _add(self, found: Found, *, follow: bool) -> None:
-        if found.path in self._read:
-            return
-        self._read.add(found.path)
-        if full := self._found.full:
-            self._found.skip(found.name, full)
-            return
+        if self._many:
+            if found.path in self._read:
+                return
+            self._read.add(found.path)
         try:
-            data = _load(found.path, self._choice.max_file_bytes, follow)
+            with File(found.path, follow=follow) as file:
+                self._found.take(file, found.name, found.path)
         except OSError as error:
             self._found.skip(found.name, f"unreadable: {error.strerror}")
-        except _NotReadError as error:
+        except NotReadError as error:
             self._found.skip(found.name, str(error))
-        else:
-            self._found.add(data, found.name, found.path)
 
 
 def _as_text(path: _Path) -> str:
@@ -198,20 +201,6 @@ def _prefix(typed: str) -> str:
 
 def _secret_path(path: str) -> bool:
     return is_secret(os.path.basename(path), os.path.basename(os.path.dirname(path)))
-
-
-def _load(path: str, limit: int, follow: bool) -> bytes:
-    """Read a regular file, or raise what says why not; opening never waits, as a pipe would make it."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-    if not follow:
-        flags |= getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise _NotReadError("not a regular file")
-        if status.st_size > limit:
-            raise _NotReadError(too_large(limit))
-        return file.read(limit + 1)
 
 
 def _spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,10 +23,9 @@ class Choice:
     hidden: bool
     ignore: bool
     secrets: bool
-    max_file_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A file to read: its path for the host, its name for everybody else."""
 
@@ -66,12 +64,14 @@ def walk(root: str, choice: Choice, only: GitIgnoreSpec | None = None) -> Iterat
             yield Skipped(printable(folder.prefix), reason)
             continue
         layers = folder.layers + (layer_in(folder.path) if choice.ignore else ())
+        below: list[_Folder] = []
         for entry in entries:
             found = _consider(entry, folder.prefix, layers, choice, only)
             if isinstance(found, _Folder):
-                pending.append(found)
+                below.append(found)
             elif found is not None:
                 yield found
+        pending.extend(reversed(below))
 
 
 def _consider(
@@ -82,36 +82,37 @@ def _consider(
     only: GitIgnoreSpec | None,
 ) -> Found | Skipped | _Folder | None:
     name = prefix + entry.name
-    try:
-        mode = entry.stat(follow_symlinks=False).st_mode
+    try:  # what the folder itself tells of its entries, without a call for each
+        is_folder = entry.is_dir(follow_symlinks=False)
+        kind = "folder" if is_folder else "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:
         return Skipped(printable(name), f"unreadable: {error.strerror}")
-    is_folder = stat.S_ISDIR(mode)
     if not is_folder and not _wanted(name, choice, only):
         return None
-    reason = _why_not(entry, name, mode, layers, choice)
+    reason = _why_not(entry, name, kind, layers, choice)
     if reason:
         return Skipped(printable(name + "/" if is_folder else name), reason)
     return _Folder(entry.path, name + "/", layers) if is_folder else Found(entry.path, printable(name))
 
 
 def _wanted(name: str, choice: Choice, only: GitIgnoreSpec | None) -> bool:
+    if choice.include is None and only is None:
+        return True
     return all(spec.match_file(name) for spec in (choice.include, only) if spec is not None)
 
 
-def _why_not(entry: os.DirEntry[str], name: str, mode: int, layers: tuple[Layer, ...], choice: Choice) -> str | None:
-    is_folder = stat.S_ISDIR(mode)
-    if stat.S_ISLNK(mode):
-        return "a symbolic link: name it to read what it points to"
-    if not is_folder and not stat.S_ISREG(mode):
-        return "not a regular file"
-    secret = not is_folder and is_secret(entry.name, os.path.basename(os.path.dirname(entry.path)))
+def _why_not(entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer, ...], choice: Choice) -> str | None:
+    is_folder = kind == "folder"
+    if kind == "other":
+        link = entry.is_symlink()
+        return "a symbolic link: name it to read what it points to" if link else "not a regular file"
+    secret = not is_folder and is_secret(entry.name, entry.path.rpartition(os.sep)[0].rpartition(os.sep)[2])
     if secret and not choice.secrets:
         return "looks like a secret"
     if entry.name == ".git" or (entry.name.startswith(".") and not choice.hidden and not secret):
         return "hidden"
     if ignored(layers, entry.path, is_folder):
         return "ignored by .gitignore"
-    if verdict(choice.exclude, name.split("/"), is_folder):
+    if choice.exclude and verdict(choice.exclude, name.split("/"), is_folder):
         return "excluded"
     return noise(entry.name) if choice.include is None and not is_folder else None

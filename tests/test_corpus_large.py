@@ -1,0 +1,94 @@
+"""Texts too large to be one value come as parts, and the lines of the file stay the places in them."""
+
+import random
+
+import pytest
+
+from rlm_dspy.corpus import collecting, loading, read
+from rlm_dspy.evidence import Evidence, check
+from rlm_dspy.sandbox import Sandbox
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("RLM_DSPY_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setattr(collecting, "WHOLE", 1000)
+    monkeypatch.setattr(loading, "PART", 400)
+
+
+def lines(many, word="line"):
+    return "".join(f"{word} {number}\n" for number in range(1, many + 1))
+
+
+def test_a_large_text_is_read_in_parts_that_end_with_a_line(tmp_path):
+    (tmp_path / "a.log").write_text(lines(300))
+    (tmp_path / "b.log").write_text("small")
+    corpus = read([tmp_path])
+    parts = [name for name in corpus.names if name.startswith("a.log/part-")]
+    assert parts[0] == "a.log/part-1"
+    assert {name for name in corpus.names if name not in parts} == {"b.log"}
+    assert "".join(corpus[name] for name in sorted(parts, key=lambda n: int(n.rpartition("-")[2]))) == lines(300)
+    assert all(corpus[name].endswith("\n") and len(corpus[name]) <= 410 for name in parts)
+
+
+def test_the_places_in_a_part_are_the_lines_of_the_file(tmp_path):
+    (tmp_path / "a.log").write_text(lines(300))
+    corpus = read([tmp_path])
+    with Sandbox(main="context") as sandbox:
+        code = "print([(m['text'], m['place']) for m in grep(r'line 2.7$', source='a.log')][3])"
+        assert sandbox.run(code, {"context": corpus}).stdout == "('line 237', 'line 237')\n"
+    (found,), _ = check([Evidence(quote="line 237")], {"context": corpus})
+    assert found.where.startswith("a.log/part-")
+    assert found.where.endswith(":line 237")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("broken", [True, False], ids=["lines", "one line"])
+def test_no_character_is_cut_in_two(tmp_path, encoding, broken):
+    chance = random.Random(1)
+    text = "".join(chance.choice("aé€😀ਊ" + "\n" * broken) for _ in range(3000))
+    bom = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "a.txt").write_bytes((bom + text).encode(encoding))
+    corpus = read([tmp_path])
+    assert len(corpus) > 3
+    assert not any(document.note for document in corpus.documents)
+    parts = sorted(corpus.names, key=lambda name: int(name.rpartition("-")[2]))
+    assert "".join(corpus[name] for name in parts) == text
+
+
+def test_each_part_is_decoded_as_it_needs(tmp_path):
+    (tmp_path / "a.txt").write_bytes(lines(60, "Größe").encode() + lines(100, "Größe").encode("cp1252"))
+    texts = dict(read([tmp_path]).items())
+    assert "Größe 60\n" in "".join(texts.values())
+    assert "Größe 100\n" in "".join(texts.values())
+
+
+def test_what_is_no_text_is_not_cut(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"\0" * 2000)
+    (tmp_path / "b.html").write_text("<p>" + "word " * 400 + "</p>")
+    (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n" + "x" * 2000)
+    corpus = read([tmp_path])
+    assert corpus.names == ("b.html",)
+    assert {one.name: one.reason for one in corpus.skipped} == {"a.bin": "binary", "id": "has a private key"}
+
+
+def test_the_rest_of_a_large_text_is_told_when_a_limit_is_reached(tmp_path):
+    (tmp_path / "a.log").write_text(lines(300))
+    corpus = read([tmp_path], max_files=2)
+    (told,) = corpus.skipped
+    before = sum(document.lines for document in corpus.documents)
+    assert len(corpus) == 2
+    assert told.reason.endswith(f"of 2 files (max_files raises it), as is what follows line {before} of a.log")
+
+
+def test_a_file_that_grows_while_it_is_read_ends_where_it_ended(tmp_path, monkeypatch):
+    (tmp_path / "a.log").write_text(lines(300))
+    plain = loading.File.read
+
+    def grow(self, most):
+        with open(tmp_path / "a.log", "a") as file:
+            file.write(lines(100, "new"))
+        return plain(self, most)
+
+    monkeypatch.setattr(loading.File, "read", grow)
+    assert read([tmp_path]).chars == len(lines(300))
