@@ -19,7 +19,7 @@ from rich.console import Console
 from rlm_dspy.batch import Progress
 from rlm_dspy.cli import models
 from rlm_dspy.report.bar import Bar
-from scripted import fields, scripted
+from scripted import fields, scripted, texts
 
 ARGS = ("batch", "q.jsonl", "texts", "--out", "a.jsonl")
 
@@ -68,6 +68,32 @@ def test_a_second_batch_needs_resume_and_asks_nothing_again(run: Callable, files
     assert resumed.code == 0
     assert "2 from before" in resumed.err
     assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "paths", [("texts",), ("texts", "q.jsonl"), ("texts/*",), ("texts/gates.md", "texts/a [1].jsonl")]
+)
+def test_answers_below_the_paths_are_not_read(
+    paths: tuple[str, ...], run: Callable, files: Path, speak: Callable
+) -> None:
+    script = speak(fields(answer="zebra", evidence="[]"))
+    out = files / "texts" / "a [1].jsonl"
+    if len(paths) > 1:
+        out.touch()
+    args = ("batch", "q.jsonl", *paths, "--out", str(out))
+    assert run(*args).code == 0
+    out.with_name(out.name + ".bak").write_text("zebra")
+    for _ in range(2):
+        resumed = run(*args, "--resume")
+        assert "2 from before" in resumed.err, resumed.err
+    assert len(script.requests) == 2
+    assert "zebra" not in "".join(texts(script.requests[1]))
+
+
+def test_questions_below_the_paths_are_not_read(run: Callable, files: Path, speak: Callable) -> None:
+    script = speak(fields(answer="x", evidence="[]"))
+    assert run("batch", "q.jsonl", ".", "--out", "a.jsonl").code == 0
+    assert '"id": "u"' not in "".join(texts(script.requests[0]))
 
 
 def test_failures_are_told_row_by_row_with_the_rate(run: Callable, files: Path, speak: Callable) -> None:

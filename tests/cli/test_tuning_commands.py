@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_dspy import corpus, data
 from tuning.classroom import STUDENT, TEACHER, Classroom
 from tuning.make_class import write as write_class
 
@@ -159,6 +160,18 @@ def test_make_questions_makes_a_dataset_that_eval_takes(run: Callable, home: Pat
     assert refused.code == 2
     assert "give --force" in refused.err
     assert run("make-questions", "src", "--out", "made/q.jsonl", "--force", "-n", "2").code == 0
+
+
+def test_made_questions_do_not_change_what_they_ask_about(run: Callable, home: Path, write: Callable) -> None:
+    write("a.csv", "name,price\nchair,12\ntable,40\nlamp,9\n")
+    before = corpus.read([home])
+    assert run("make-questions", ".", "-n", "8").code == 0
+    row = json.loads((home / "questions.jsonl").read_text().splitlines()[0])
+    write("questions-gepa/report.md", "# What became of them\n")
+    assert data.context(row["context"], home).digest == before.digest
+    refused = run("make-questions", "a.csv", "questions.jsonl", "--force")
+    assert refused.code == 2
+    assert "cannot be asked about" in refused.err
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,10 @@ def test_a_context_is_a_text_files_or_a_recipe(tmp_path: Path) -> None:
         ({**ROW, "question": " "}, "d.jsonl:2: question must be a text"),
         ({**ROW, "scorer": "best"}, "d.jsonl:2: there is no scorer 'best'"),
         ({**ROW, "context": {"files": ["gone.txt"]}}, "d.jsonl:2: .*gone.txt"),
+        ({**ROW, "context": {"files": 5}}, "d.jsonl:2: files of a context must be"),
+        ({**ROW, "context": {"files": [5]}}, "d.jsonl:2: files of a context must be"),
+        ({**ROW, "context": {"files": ["x"], "exclude": 5}}, "d.jsonl:2: exclude of a context must be"),
+        ({**ROW, "id": "d-1"}, "d.jsonl:2: the id 'd-1' is that of an earlier question"),
         ({**ROW, "context": 7}, "d.jsonl:2: context must be"),
         ({**ROW, "context": {"task": "chess"}}, "d.jsonl:2: there is no task 'chess'"),
         ({**ROW, "context": {"task": "needle", "size": 9}}, "d.jsonl:2: a recipe has no size"),
@@ -67,6 +71,11 @@ def test_a_context_is_a_text_files_or_a_recipe(tmp_path: Path) -> None:
 def test_a_bad_line_is_told_with_its_number(row: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=message):
         data.load(jsonl(tmp_path / "d.jsonl", ROW, row))
+
+
+def test_an_id_of_nought_is_an_id(tmp_path: Path) -> None:
+    made = data.load(jsonl(tmp_path / "d.jsonl", {**ROW, "id": 0}, {**ROW, "id": ""}, {**ROW, "id": None}))
+    assert [one.id for one in made] == ["0", "", "d-3"]
 
 
 def test_files_that_hold_nothing_or_are_not_there_are_told(tmp_path: Path) -> None:

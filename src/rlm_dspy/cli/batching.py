@@ -48,11 +48,21 @@ def answer_all(request: Request, terminal: Terminal) -> int:
     if not request.paths:
         raise click.UsageError("Missing PATH: name the files or folders that the questions are put to.")
     questions = list(read_questions(request.questions))
-    corpus = inputs.read(request.paths, request.choice)
+    corpus = _read(request)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     report = _ask(request, terminal, loaded.settings, corpus, questions)
     logs.configure(terminal.verbose, request.log_json, terminal.redactor)
     return _tell(report, request, terminal)
+
+
+def _read(request: Request) -> Corpus:
+    """Read the paths without the answers, which would make another corpus of them, and the questions."""
+    answers = request.answers.resolve()
+    named = [path for path in request.paths if not str(Path(path).resolve()).startswith(str(answers))]
+    leave = [f"{pattern}*" for pattern in inputs.leaving_out(answers, named)]  # copies of earlier answers too
+    if request.questions != "-":
+        leave += inputs.leaving_out(Path(request.questions), named)
+    return inputs.read(named, {**request.choice, "exclude": (*request.choice["exclude"], *leave)})
 
 
 def read_questions(place: str) -> Iterator[dict[str, Any]]:

@@ -32,14 +32,20 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     """
     if out.exists() and not force:
         raise click.UsageError(f"{out} is there already. Name another --out, or give --force.")
+    if out.resolve() in [Path(path).resolve() for path in paths]:
+        raise click.UsageError(f"{out} cannot be asked about: the questions are written there. Name another --out.")
     if "-" in paths:
         raise click.UsageError("questions are about files that stay where they are: stdin cannot be asked about later.")
 
+    from rlm_dspy.cli.inputs import leaving_out
     from rlm_dspy.report import render
     from rlm_dspy.tuning import data, questions
 
     folder = out.resolve().parent
     context = {"files": [os.path.relpath(Path(path).resolve(), folder) for path in paths]}
+    # The questions, and what optimize makes of them by default, are not among the files that they are about.
+    if leave := [*leaving_out(out, paths), *(f"{made}-*/" for made in leaving_out(out.with_suffix(""), paths))]:
+        context["exclude"] = leave
     made = questions.make(data.context(context, folder), count, seed=seed)
     rows = [question.row(number, context) for number, question in enumerate(made)]
     data.write(out, rows)

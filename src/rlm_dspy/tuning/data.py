@@ -1,7 +1,7 @@
 """Datasets as JSONL: one question a line, its context inline, in files, or as the recipe of a generated task.
 
     {"question": "…", "answer": "…", "context": "the text itself"}
-    {"question": "…", "answer": 12, "context": {"files": ["docs", "src/a.py"]}}
+    {"question": "…", "answer": 12, "context": {"files": ["docs", "src/a.py"], "exclude": ["*.log"]}}
     {"question": "…", "answer": ["a", "b"], "scorer": "set_f1", "context": {"task": "pairs", "index": 3}}
 
 Files are looked for beside the JSONL. Contexts become handles, so that no demo, proposer prompt, log or saved program
@@ -27,7 +27,7 @@ from rlm_dspy.tuning import scoring, tasks
 HANDLE = 2_000  # texts longer than this become handles
 DIGEST = 16  # hexadecimal digits that a recipe keeps of its context
 _RECIPE = frozenset({"task", "split", "index", "seed", "tokens", "level", "sha256"})
-_cached: dict[tuple[str, ...], Any] = {}
+_cached: dict[tuple[Any, ...], Any] = {}
 
 
 def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
@@ -38,22 +38,26 @@ def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
         limit: no more than so many examples.
 
     Raises:
-        CorpusError: a line is malformed, lacks a field, or names a context that cannot be had; the line is told.
+        CorpusError: a line is malformed, lacks a field, has the id of an earlier one, or names a context that cannot
+            be had; the line is told.
     """
     path = Path(path)
-    examples: list[dspy.Example] = []
+    examples: dict[str, dspy.Example] = {}
     _cached.clear()
     for number, row in rows(path):
         if limit is not None and len(examples) >= limit:
             break
         try:
-            examples.append(example(row, path.parent, f"{path.stem}-{number}"))
+            made = example(row, path.parent, f"{path.stem}-{number}")
+            if made.id in examples:
+                raise CorpusError(f"the id {made.id!r} is that of an earlier question: give each its own")
+            examples[made.id] = made
         except (CorpusError, ConfigurationError) as error:
             raise CorpusError(f"{path}:{number}: {error}") from error
     _cached.clear()
     if not examples:
         raise CorpusError(f"{path} holds no examples: write one JSON object with question, answer and context a line")
-    return examples
+    return list(examples.values())
 
 
 def rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -87,7 +91,9 @@ def example(row: Mapping[str, Any], folder: Path, number: str) -> dspy.Example:
     if (scorer := row.get("scorer")) is not None and scorer not in scoring.SCORERS:
         raise CorpusError(f"there is no scorer {scorer!r}; there are {', '.join(sorted(scoring.SCORERS))}")
     values = {"context": context(row["context"], folder), "question": row["question"]}
-    values |= {name: value for name, value in row.items() if name not in values} | {"id": str(row.get("id") or number)}
+    values |= {name: value for name, value in row.items() if name not in values} | {"id": number}
+    if row.get("id") is not None:
+        values["id"] = str(row["id"])
     return dspy.Example(**values).with_inputs("context", "question")
 
 
@@ -98,12 +104,19 @@ def context(given: Any, folder: Path) -> Any:
     if isinstance(given, dict) and "task" in given:
         return _generated(given)
     if isinstance(given, dict) and (named := given.get("files", given.get("file"))):
-        names = (named,) if isinstance(named, str) else tuple(map(str, named))
-        key = (str(folder), *names)
+        names, leave = _texts("files", named), _texts("exclude", given.get("exclude", ()))
+        key = (str(folder), names, leave)
         if key not in _cached:
-            _cached[key] = corpus.read([os.path.normpath(folder / name) for name in names])
+            _cached[key] = corpus.read([os.path.normpath(folder / name) for name in names], exclude=leave)
         return _cached[key]
     raise CorpusError('context must be a text, {"files": [...]} or the recipe of a task, {"task": ...}')
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise CorpusError(f"{name} of a context must be a text or a list of texts, not {given!r}")
+    return tuple(texts)
 
 
 def _generated(recipe: Mapping[str, Any]) -> Any:

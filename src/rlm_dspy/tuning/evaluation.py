@@ -141,7 +141,7 @@ class Evaluation:
             key=key,
             side=side.name,
             model=str(getattr(dspy.settings.lm, "model", "")),
-            id=valid(str(example.get("id") or key)),
+            id=valid(str(key if example.get("id") is None else example["id"])),
             task=str(example.get("task") or ""),
             expected=feedback.line(example.get(self.metric.field), 200),
             seconds=seconds,
