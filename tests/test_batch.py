@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -305,6 +306,25 @@ def test_a_job_runs_on_threads(job: Job) -> None:
 def test_a_job_runs_on_processes_that_rebuild_it(job: Job) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         check(Batch(job, executor=pool).run(QUESTIONS))
+
+
+class Mortal(Fake):
+    """Ends its process at one question."""
+
+    def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
+        if question == "die":
+            os._exit(1)
+        return super().answer(question, max_cost)
+
+
+def test_a_worker_that_dies_ends_the_batch_and_loses_nothing_before_it(tmp_path: Path) -> None:
+    out, asked = tmp_path / "a.jsonl", ["a", "die", "b", "c"]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        report = Batch(Mortal(), out=Answers(out), executor=pool, concurrency=1).run(asked)
+    assert report.stopped_by == "BrokenProcessPool"
+    assert [row["ok"] for row in rows(out)] == [True, False, False, False]
+    assert [row["error"]["type"] for row in report.failed] == ["BrokenProcessPool", "NotAsked", "NotAsked"]
+    assert Batch(Fake(), out=Answers(out, resume=True)).run(asked).reused == 1
 
 
 def test_a_job_is_small_and_made_once_in_a_process(job: Job) -> None:

@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -60,7 +60,8 @@ class Progress:
 class Report:
     """One row per question, in their order; a row that is not ``ok`` has an ``error`` instead of an answer.
 
-    ``stopped_by`` is ``max_cost``, ``stop``, the class of a hopeless error, or None if every question was asked.
+    ``stopped_by`` is ``max_cost``, ``stop``, the class of a hopeless error or of that of an executor whose worker died,
+    or None if every question was asked.
     """
 
     rows: tuple[Row, ...]
@@ -204,9 +205,14 @@ class _Flight:
                 if not self._flying:
                     self.stopped_by = "max_cost"
                 return
-            name = next(iter(self._waiting))
-            question = self._waiting.pop(name)
-            self._flying[self._submit(pool, question, share)] = (name, share)
+            name, question = next(iter(self._waiting.items()))
+            try:
+                future = self._submit(pool, question, share)
+            except BrokenExecutor as error:  # a worker died, and its executor takes nothing more
+                self.stopped_by = type(error).__name__
+                return
+            del self._waiting[name]
+            self._flying[future] = (name, share)
 
     def _submit(self, pool: Executor, question: str, share: float | None) -> Future[Row]:
         if isinstance(pool, ThreadPoolExecutor):  # the caller's dspy.context holds for its threads
@@ -216,7 +222,7 @@ class _Flight:
     def _land(self, future: Future[Row]) -> None:
         name, share = self._flying.pop(future)
         error = future.exception()
-        # An RLMError arrives as a row; anything else is a defect, or a worker that died, and costs this row alone.
+        # An RLMError arrives as a row; anything else is a defect, or a worker that died, and costs what was in flight.
         row = future.result() if error is None else failure(error)
         knew = self.purse.unknown
         self.purse.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
