@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (a payload is one line, whatever its length)
-"""Hostile cells, in ten classes. They are only ever run inside the sandbox, never by the tests themselves.
+"""Hostile cells, in eleven classes. They are only ever run inside the sandbox, never by the tests themselves.
 
 Each may use ``canary`` (a file's path), ``port`` (a listener), ``victim`` and ``host`` (process numbers), and the
 prelude below, which takes the C library out of the worker's own memory: no Python-level politeness is in the way.
@@ -22,6 +22,10 @@ session = next(o for o in gc.get_objects() if type(o).__name__ == "Session")
 wire = session.wire
 fd = 40
 real_open = sys.modules["io"].open
+real_import = __builtins__["__import__"].__closure__[1].cell_contents
+folder = os.__file__.rpartition("/")[0]
+sys.path += [folder, folder + "/lib-dynload"]
+loaders = sys.modules["_frozen_importlib_external"]
 def slurp(path):
     f = os.open(path, 0)
     print(os.read(f, 4096))
@@ -29,22 +33,22 @@ def slurp(path):
 
 OBJECT_GRAPH = {
     "subclasses": "print([c for c in ().__class__.__base__.__subclasses__() if 'wrap_close' in c.__name__][0].__init__.__globals__['system']('cat '+canary))",
-    "builtins import": "print(__builtins__['__import__'].__closure__[1].cell_contents('os').open(canary,0))",
+    "builtins import": "print(real_import('os').open(canary, 0))",
     "enum sys modules": "import re\nm = re.enum.sys.modules['os']\nprint(m.listdir('/'))",
     "json codecs": "import json\nprint(json.codecs.open(canary).read())",
-    "loader of io": "import io\nprint(io.__loader__.load_module('posix').open(canary, 0))",
+    "loader of sys": "print(sys.__loader__.load_module('posix').open(canary, 0))",
     "frame globals": "try:\n 1/0\nexcept Exception as e:\n f = e.__traceback__.tb_frame\n while f.f_back: f = f.f_back\n print(f.f_globals['os'].open(canary, 0))",
     "generator frame": "g = (g.gi_frame.f_back.f_back for _ in [1])\nf = next(g)\nprint(f.f_globals.get('os', os).stat(canary))",
-    "format string": "class A: pass\nprint('{0.__class__.__init__.__globals__}'.format(A()))\nslurp(canary)",
+    "format string": "class A:\n def __init__(self): pass\nprint('{0.__init__.__globals__[os].environ}'.format(A()))\nslurp(canary)",
     "code replace": "def f(): pass\nf.__code__ = (lambda: real_open(canary).read()).__code__\nprint(f())",
     "type call": "T = type('T', (object,), {'__del__': lambda s: print(os.open(canary, 0))})\nT()\ngc.collect()",
-    "gc objects": "print([o for o in gc.get_objects() if isinstance(o, dict) and 'environ' in o and 'open' in o][0]['open'](canary, 0))",
-    "importlib": "import importlib\nprint(importlib.import_module('subprocess').check_output(['cat', canary]))",
-    "meta path": "sys.meta_path[:] = []\nimport http.client",
-    "spec from file": "u = sys.modules['importlib.util']\ns = u.spec_from_file_location('x', canary)\nm = u.module_from_spec(s)\ns.loader.exec_module(m)",
+    "gc objects": "seen, found, todo = set(), None, [session]\nwhile todo and found is None:\n o = todo.pop(0)\n if isinstance(o, dict) and 'environ' in o and 'open' in o: found = o\n if id(o) not in seen: seen.add(id(o)); todo += gc.get_referents(o)\nprint(found['open'](canary, 0))",
+    "importlib": "print(real_import('importlib').import_module('subprocess').check_output(['cat', canary]))",
+    "meta path": "sys.meta_path[:] = [loaders.SourceFileLoader('x', canary)]\nprint(sys.meta_path[0].get_data(canary))",
+    "spec from file": "s = loaders.spec_from_file_location('x', canary, loader=loaders.SourceFileLoader('x', canary))\nprint(s.loader.get_data(s.origin))",
     "restore builtins": "import builtins\n__builtins__ = builtins\nprint(open(canary).read())",
-    "pickle reduce": "import pickle\nclass E:\n def __reduce__(self): return (os.system, ('cat ' + canary,))\nprint(pickle.loads(pickle.dumps(E())))",
-    "inspect stack": "import inspect\nfor f in inspect.stack(): print(f.frame.f_globals.get('__name__'))\nslurp(canary)",
+    "pickle reduce": "import pickle\nprint(pickle.loads(b'c_io\\nopen\\n(V' + canary.encode() + b'\\ntR.').read())",
+    "inspect stack": "import inspect\nf = inspect.currentframe()\nwhile f: print(f.f_globals.get('__name__')); f = f.f_back\nslurp(canary)",
     "warnings open": "import linecache\nprint(linecache.getlines(canary))",
 }
 
@@ -54,14 +58,14 @@ IMPORTS = {
     "subprocess": "import subprocess\nprint(subprocess.run(['id'], capture_output=True))",
     "socket": "import socket\nsocket.create_connection(('127.0.0.1', port))",
     "ctypes": "import ctypes\nctypes.CDLL('libc.so.6').system(b'id')",
-    "posix": "sys.modules.pop('posix', None)\nimport posix\nprint(posix.open(canary, 0))",
+    "posix": "sys.modules.pop('posix', None)\nprint(real_import('posix').open(canary, 0))",
     "_posixsubprocess": "import _posixsubprocess\nprint(_posixsubprocess)",
-    "importlib reload": "import importlib\nimportlib.reload(sys.modules['os'])\nslurp(canary)",
-    "sys path": "sys.path.append('/usr/lib/python3/dist-packages')\nimport apt",
-    "zipimport": "import zipimport\nzipimport.zipimporter(canary)",
-    "runpy": "__builtins__['__import__'].__closure__[1].cell_contents('runpy').run_path(canary)",
-    "site": "__builtins__['__import__'].__closure__[1].cell_contents('site').main()",
-    "extension": "import _ctypes_test",
+    "importlib reload": "real_import('importlib').reload(sys.modules['os'])\nslurp(canary)",
+    "sys path": "sys.path.append('/usr/lib/python3/dist-packages')\nreal_import('apt')\nprint('DONE')",
+    "zipimport": "print(real_import('zipimport')._io.open_code(canary).read())",
+    "runpy": "p = sys.modules['pkgutil'] = type(sys)('pkgutil')\np.read_code = p.get_importer = lambda *a: None\ntry: real_import('runpy').run_path(canary)\nexcept (NameError, SyntaxError): print('DONE')",
+    "site": "real_import('site').main()",
+    "extension": "real_import('_ctypes_test')\nprint('DONE')",
     "dlopen": "ctypes.CDLL('/usr/lib/x86_64-linux-gnu/libnss_files.so.2').x",
     "import from string": "exec('imp' + 'ort os\\nprint(os.popen(\"id\").read())')",
     "import the host's package": "import rlm_dspy",
@@ -94,9 +98,9 @@ FILES = {
     "name to handle": "call(303, L(-100), canary.encode(), ctypes.create_string_buffer(136), ctypes.create_string_buffer(8), L(0))",
     "inotify": "call(294, L(0))",
     "fanotify": "call(300, L(0), L(0))",
-    "mmap a file": "import mmap\nmmap.mmap(os.open(canary, 0), 0)",
-    "sqlite": "__builtins__['__import__'].__closure__[1].cell_contents('sqlite3').connect(canary).execute('create table t(x)')",
-    "tmpfile": "import tempfile",
+    "mmap a file": "sys.modules['mmap'].mmap(os.open(canary, 0), 0)",
+    "sqlite": "real_import('sqlite3').connect(canary).execute('create table t(x)')",
+    "tmpfile": "libc.tmpfile.restype = ctypes.c_void_p\nprint('DONE' if libc.tmpfile() else ctypes.get_errno())",
     "path": "import pathlib\nprint(pathlib.Path(canary).read_text())",
     "glob": "import pathlib\nprint('DONE', list(pathlib.Path('/').iterdir()))",
     "logging to a file": "import logging\nlogging.FileHandler(canary).emit(logging.makeLogRecord({'msg': 'x'}))",
@@ -118,9 +122,8 @@ NETWORK = {
     "sendto": "call(44, L(fd), b'x', L(1), L(0), bytes([2, 0]) + port.to_bytes(2, 'big') + bytes([127, 0, 0, 1]) + bytes(8), L(16))",
     "getaddrinfo": "print(socket.getaddrinfo('localhost', port))",
     "dns": "print(socket.gethostbyname('localhost'))",
-    "urllib": "__builtins__['__import__'].__closure__[1].cell_contents('urllib.request').urlopen(f'http://127.0.0.1:{port}/')",
     "asyncio": "import asyncio\nawait asyncio.open_connection('127.0.0.1', port)",
-    "asyncio subprocess": "import asyncio\nawait asyncio.create_subprocess_shell('cat ' + canary)",
+    "asyncio with a selector": "import asyncio\nasyncio.selector_events.BaseSelectorEventLoop(sys.modules['selectors'].SelectSelector())\nprint('DONE')",
     "vsock": "call(41, L(40), L(1), L(0))",
     "io_uring": "call(425, L(8), ctypes.create_string_buffer(120))",
     "sendmsg descriptors": "import array\ns = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)\ns.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [fd]))])",
@@ -182,7 +185,7 @@ SECRETS = {
     "scan the stack": "import array\na = array.array('Q', bytes(64)); base = a.buffer_info()[0]\nprint(b'SECRET-' in ctypes.string_at(base & ~0xfff, 4096))",
     "argv": "print(sys.argv, sys.orig_argv, sys.executable)",
     "mincore": "call(27, None, L(4096), ctypes.create_string_buffer(8))",
-    "core dump": "import resource",
+    "core dump": "r = sys.modules['resource']\nr.setrlimit(r.RLIMIT_CORE, (1 << 20, 1 << 20))\nprint('DONE')",
     "sysinfo": "call(99, ctypes.create_string_buffer(112))",
     "uname": "call(63, ctypes.create_string_buffer(400))",
     "getcwd": "print('DONE', os.getcwd())",
@@ -194,7 +197,7 @@ SECRETS = {
     "userfaultfd": "call(323, L(0))",
     "perf": "call(298, ctypes.create_string_buffer(128), L(0), L(-1), L(-1), L(0))",
     "bpf": "call(321, L(0), ctypes.create_string_buffer(128), L(128))",
-    "getpwuid": "import pwd",
+    "getpwall": "print('DONE' if real_import('pwd').getpwall() else 'nobody')",
 }
 
 PROTOCOL = {
@@ -217,8 +220,9 @@ PROTOCOL = {
     "call storm": "for i in range(3000): wire.send({'t': 'call', 'id': i + 1, 'name': 'tool', 'a': [], 'k': {}})",
     "arguments not a list": "wire.send({'t': 'call', 'id': 1, 'name': 'tool', 'a': {}, 'k': []})",
     "foreign tag": "wire.send({'t': 'call', 'id': 1, 'name': 'tool', 'a': [{'$': 'object', 'v': 1}], 'k': {}})",
-    "hash collisions": "wire.send({'t': 'call', 'id': 1, 'name': 'tool', 'a': [{'$': 'set', 'v': [{'$': 'int', 'v': hex(i * (2**61 - 1))} for i in range(200000)]}], 'k': {}})",
+    "hash collisions": "wire.send({'t': 'call', 'id': 1, 'name': 'tool', 'a': [{'$': 'set', 'v': [{'$': 'int', 'v': hex(i * (2**61 - 1))} for i in range(20000)]}], 'k': {}})",
     "zero fraction": "wire.send({'t': 'call', 'id': 1, 'name': 'tool', 'a': [{'$': 'fraction', 'v': '0x1/0x0'}], 'k': {}})",
+    "giant fraction": "wire.send({'t': 'call', 'id': 1, 'name': 'tool', 'a': [{'$': 'fraction', 'v': '0x' + 'f' * 10**6 + '/0x' + 'e' * 10**6}], 'k': {}})",
     "false standby": "wire.send({'t': 'standby', 'n': session.__dict__.get('n', 1)})",
     "false hello": "wire.send({'t': 'hello'})",
     "false resumed": "wire.send({'t': 'resumed'})",
@@ -265,7 +269,7 @@ MEMORY = {
     "dict": "x = {}\nfor i in range(10**9): x[i] = str(i) * 100",
     "bytes": "x = bytearray(10**10)",
     "shift": "1 << (10**11)",
-    "anonymous map": "import mmap\nmmap.mmap(-1, 10**10)",
+    "anonymous map": "sys.modules['mmap'].mmap(-1, 10**10)",
     "shared map": "call(9, None, L(10**9), L(3), L(0x21), L(-1), L(0))",
     "private map": "p = call(9, None, L(10**9), L(3), L(0x22), L(-1), L(0))",
     "growing stack map": "call(9, None, L(10**9), L(3), L(0x122), L(-1), L(0))",
@@ -273,7 +277,7 @@ MEMORY = {
     "malloc": "libc.malloc.restype = ctypes.c_void_p\nprint([libc.malloc(ctypes.c_size_t(10**7)) for _ in range(100)][-1])",
     "threads": "import threading, time\nts = [threading.Thread(target=time.sleep, args=(100,), daemon=True) for _ in range(10000)]\nfor t in ts: t.start()",
     "raw threads": "import _thread, time\nfor _ in range(10000): _thread.start_new_thread(time.sleep, (100,))",
-    "raise the limit": "import resource\nresource.setrlimit(resource.RLIMIT_DATA, (1 << 40, 1 << 40))",
+    "raise the limit": "r = sys.modules['resource']\nr.setrlimit(r.RLIMIT_DATA, (1 << 40, 1 << 40))\nprint('DONE')",
     "raise the limit (libc)": "call(302, L(0), L(2), (ctypes.c_uint64 * 2)(1 << 40, 1 << 40), None)",
     "decompression bomb": "import zlib\nb = zlib.compress(bytes(10**7)); x = [zlib.decompress(b) for _ in range(1000)]",
     "submit a giant": "SUBMIT('x' * (17 << 20))",
@@ -328,7 +332,7 @@ OUTPUT = {
     "huge exception": "raise ValueError('x' * 10**7)",
     "deep chain": "def f(n):\n try: f(n - 1) if n else 1/0\n except Exception as e: raise ValueError(n) from e\nf(100)",
     "many names": "for i in range(5000): globals()['x' * 1000 + str(i)] = i",
-    "bytes to stdout": "sys.stdout.buffer.write(b'x')",
+    "bytes to stdout": "os.write(sys.stdout.fileno(), b'x')",
     "replaced stdout": "class O:\n def write(self, t): raise SystemError\nsys.stdout = O()\nprint('x')",
     "print in a thread": "import threading\nt = threading.Thread(target=lambda: [print('x' * 10**5) for _ in range(10**3)]); t.start(); t.join()",
 }

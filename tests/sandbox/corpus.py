@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sandbox.attacks import ATTACKS, PRELUDE
 SECRET = "SECRET-" + os.urandom(8).hex()
 TIMEOUT = 0.3
 NOBODY = 65534
+BLUNDER = re.compile("(Attribute|Name|Key|Index|UnboundLocal|NotImplemented)Error")
 
 
 @dataclass
@@ -96,12 +98,21 @@ def attack(name, code, planted, tools=None, **options):
             return "the secret was shown", done.kind
         if "DONE" in done.stdout:
             return f"it succeeded: {done.stdout[:80]!r}", done.kind
+        blunder = mistake(done.exception or "", honest=name.startswith("imports/"))
+        if blunder:
+            return f"it failed by its own mistake: {blunder}", done.kind
         if len(shown) > 100_000:
             return "the output is too long", done.kind
         after = next((told for told in (sandbox.run("print(42)") for _ in range(4)) if "42" in told.text), None)
         if after is None:
             return f"the session did not go on after {done.text[:300]!r}", done.kind
     return None, done.kind
+
+
+def mistake(told, honest):
+    """Return the error of a payload that got no further than itself; only an ``honest`` one asks for an import."""
+    last = told.rstrip().rpartition("\n")[2][:200]
+    return last if BLUNDER.match(last) or (not honest and "is not allowed in this sandbox" in last) else None
 
 
 def hurry():

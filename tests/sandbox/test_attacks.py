@@ -47,6 +47,8 @@ CONTROLS = {
     "the secret was shown in a result": ("SUBMIT(harm())", lambda planted: os.environ["CANARY"]),
     "the secret was shown in an error": ("raise ValueError(harm())", lambda planted: planted.file.read_text()),
     "it succeeded": ("print('DONE')", None),
+    "it failed by its own mistake": ("None.loader", None),
+    "it failed by its own mistake at an import": ("import mmap", None),
     "the output is too long": ("SUBMIT('x' * 200_000)", None),
     "the session did not go on": ("globals()['print'] = lambda *a: None", None),
     "the victim died": ("harm()", _kill),
@@ -70,7 +72,7 @@ def test_each_detector_fires_when_the_host_itself_exposes_a_canary(problem):
         return {"harm": lambda: harm(planted)} if harm else {}
 
     found = corpus.run_all(attacks, harms).problems
-    expected = re.sub(r" (by|in) an? .*| by deletion", "", problem)
+    expected = re.sub(r" (by|in) an? .*| by deletion| at an import", "", problem)
     assert any(expected in told for told in found)
     assert corpus.run_all({"control": {"harmless": "print(tool())"}}).problems == []
 
