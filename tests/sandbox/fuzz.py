@@ -19,14 +19,14 @@ class Tape(Link):
     """A link whose worker is a socket that we write to."""
 
     def __init__(self):
-        self.generation, self.blocked, self.standbys = 0, False, 0
+        self.generation, self.blocked, self.standbys, self.taken = 0, False, 0, 0
         self._incoming, self._channel, self._far = {}, None, None
         self.renew()
 
     def renew(self):
         """Begin with a new worker, as the host does after a breach."""
         from collections import deque
-        from threading import Lock
+        from threading import Event, Lock
         from types import SimpleNamespace
 
         self.let_go()
@@ -34,6 +34,8 @@ class Tape(Link):
         self._far.setblocking(False)
         self._channel.setblocking(False)
         self._incoming, self._frames, self._writing = {}, deque(), Lock()
+        self._awake = Event()
+        self._awake.set()
         self.active = SimpleNamespace(pid=PID, descriptor=-1, signal=lambda number: None)
         self.zygote = SimpleNamespace(pid=PID, group=-1)
         self.standby = None
@@ -52,7 +54,11 @@ class Now:
     """A crew that serves at once."""
 
     @staticmethod
-    def submit(task):
+    def takes(weight):
+        return True
+
+    @staticmethod
+    def submit(task, weight=0):
         task()
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from rlm_dspy.errors import BudgetExceededError, SandboxError
-from rlm_dspy.sandbox import Sandbox
+from rlm_dspy.sandbox import Sandbox, cell, crew, link
 
 THREADS = """
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +121,55 @@ async def test_cancelling_interrupts_the_cell_and_the_session_goes_on(sandbox):
     assert (await sandbox.arun("x")).value == "1"
 
 
+async def test_cancelling_a_waiting_cell_leaves_the_running_one_alone():
+    begun, go = threading.Event(), threading.Event()
+
+    def wait():
+        begun.set()
+        go.wait(20)
+
+    with Sandbox(tools={"wait": wait}, timeout=60) as sandbox:
+        first = asyncio.create_task(sandbox.arun("wait()\n'first'"))
+        await asyncio.to_thread(begun.wait, 20)
+        second = asyncio.create_task(sandbox.arun("second = 1"))
+        await asyncio.sleep(0.1)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert not first.done()  # it was not waited for either
+        go.set()
+        done = await first
+        assert (done.kind, done.value) == ("ok", "'first'")
+        assert (await sandbox.arun("'second' in globals()")).value == "False"
+
+
+async def test_a_cell_cancelled_before_its_turn_never_runs():
+    with Sandbox(timeout=60) as sandbox:
+        sandbox.run("x = 0")
+        sandbox.turn.acquire()
+        task = asyncio.create_task(sandbox.arun("x = 1\nwhile True: pass"))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        sandbox.turn.release()
+        assert (await sandbox.arun("x")).value == "0"
+
+
+def test_an_interrupt_that_strikes_before_the_code_runs_is_not_lost(monkeypatch):
+    serve = cell.Cell._serve
+
+    def late(self):
+        threading.Timer(0.3, self.stop.set).start()  # as if the signal had met a worker not yet armed
+        return serve(self)
+
+    with Sandbox(timeout=60) as sandbox:
+        monkeypatch.setattr(cell.Cell, "_serve", late)
+        done = sandbox.run("while True: pass")
+        assert done.kind == "interrupted"
+        assert done.seconds < 30
+
+
 @pytest.mark.parametrize(
     "code", ["while True: pass", "import time\ntime.sleep(100)", "wait()", "import asyncio\nawait asyncio.sleep(100)"]
 )
@@ -201,6 +250,97 @@ def test_a_thread_that_calls_the_host_for_ever_does_not_disturb_later_cells():
         )
         for number in range(40):
             assert sandbox.run(f"x = {number}; tool(); x").value == str(number)
+
+
+def test_a_large_answer_to_a_thread_that_outlives_its_cell_waits_for_the_next(monkeypatch):
+    monkeypatch.setattr(link, "SEND_SECONDS", 0.2)
+    go = threading.Event()
+
+    def big():
+        go.wait(20)
+        return "z" * 5_000_000
+
+    with Sandbox(tools={"big": big}, timeout=20) as sandbox:
+        sandbox.run("import threading\ngot = []\nthread = threading.Thread(target=lambda: got.append(big()))")
+        sandbox.run("thread.start()")
+        go.set()
+        time.sleep(1)  # the model thinks for longer than a running worker would be waited for
+        monkeypatch.undo()
+        assert sandbox.run("print('second')").stdout == "second\n"
+        assert sandbox.run("thread.join(); len(got[0])").value == "5000000"
+
+
+def test_a_worker_that_stops_reading_in_mid_frame_costs_only_its_cell(monkeypatch):
+    monkeypatch.setattr(link, "SEND_SECONDS", 0.2)
+    deaf = (
+        "import threading, time\nreader = sys.modules['rlm_worker.wire'].Wire\n"
+        "reader._receive = lambda self: time.sleep(99)\nbig()"
+    )
+    with Sandbox(tools={"big": lambda: "z" * 5_000_000}, timeout=60) as sandbox:
+        sandbox.run("import sys\nx = 1")
+        assert "crashed or was killed" in sandbox.run(deaf).exception
+        assert sandbox.run("x").value == "1"
+
+
+class Odd(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_a_tools_error_that_cannot_be_shown_is_an_error_all_the_same():
+    def tool():
+        raise Odd
+
+    with Sandbox(tools={"tool": tool}, timeout=5) as sandbox:
+        for _ in range(2):
+            assert "Odd: (its text cannot be shown: RuntimeError)" in sandbox.run("tool()").exception
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tasks_that_fail_cost_their_crew_no_thread_and_no_room():
+    team, done = crew.Crew(), threading.Event()
+
+    def fail():
+        raise ValueError
+
+    for _ in range(crew.MAX_THREADS + 1):
+        team.submit(fail, weight=10)
+    team.submit(done.set)
+    assert done.wait(20)
+    for _ in range(1000):
+        if team.takes(crew.MAX_LOAD):
+            break
+        time.sleep(0.01)
+    assert team.takes(crew.MAX_LOAD)
+    assert team._size <= crew.MAX_THREADS
+    team.close()
+
+
+def test_calls_that_wait_hold_a_bounded_amount_of_memory(monkeypatch):
+    monkeypatch.setattr(crew, "MAX_LOAD", 1 << 20)
+    gate, served, refused = threading.Event(), [], []
+
+    def slow(text):
+        served.append(len(text))
+        gate.wait(20)
+
+    def told():
+        refused.append(1)
+        if len(refused) == 5:
+            gate.set()
+
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "def ask(_):\n try: slow('x' * 300_000)\n except RuntimeError as error: told(); return str(error)\n"
+        "with ThreadPoolExecutor(8) as pool: all = list(pool.map(ask, range(8)))\n"
+        "print(all.count(None), all.count('too many host calls at once'))"
+    )
+    with Sandbox(tools={"slow": slow, "told": told}, timeout=20) as sandbox:
+        assert sandbox.run(code).stdout == "3 5\n"
+        assert len(served) == 3
+        gate.clear()
+        threading.Timer(0.1, gate.set).start()
+        assert sandbox.run("slow('x' * 900_000)").kind == "ok"
 
 
 def test_the_loop_of_the_session_keeps_its_tasks(sandbox):

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rlm_dspy.errors import ConfigurationError, SandboxError
-from rlm_dspy.sandbox import Sandbox, cell, zygote
+from rlm_dspy.sandbox import Sandbox, cell, checks, zygote
 
 
 def test_a_cell_that_runs_too_long_is_told_so(sandbox):
@@ -96,6 +96,10 @@ def test_recursion_ends_in_an_error_the_model_can_read(sandbox):
     [
         {"timeout": 0},
         {"timeout": -1},
+        {"timeout": float("inf")},
+        {"timeout": float("nan")},
+        {"timeout": 3e6},
+        {"max_output_chars": 4_000_000},
         {"memory_mb": 1},
         {"max_output_chars": 0},
         {"isolation": "weak"},
@@ -107,6 +111,22 @@ def test_recursion_ends_in_an_error_the_model_can_read(sandbox):
 def test_senseless_settings_are_refused_at_once(options):
     with pytest.raises(ConfigurationError):
         Sandbox(**options)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("inf"), 3e6])
+def test_a_senseless_time_for_one_cell_is_refused(sandbox, timeout):
+    with pytest.raises(ConfigurationError, match="timeout"):
+        sandbox.run("1", timeout=timeout)
+
+
+def test_the_longest_output_of_the_widest_characters_fits_beside_the_largest_submit():
+    most = checks.MAX_OUTPUT
+    with Sandbox(max_output_chars=most, timeout=60) as sandbox:
+        done = sandbox.run(
+            f"import sys\nprint(chr(0x1f600) * {most - 1})\nprint(chr(0x1f600) * {most - 1}, file=sys.stderr)\n"
+            "SUBMIT('x' * (15 << 20))"
+        )
+        assert (done.kind, done.has_final, len(done.stdout), len(done.stderr)) == ("ok", True, most, most)
 
 
 def test_a_tool_and_a_variable_cannot_share_a_name():

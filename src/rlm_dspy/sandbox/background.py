@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
@@ -11,8 +12,13 @@ from typing import Any
 GIVE_UP_SECONDS = 10.0
 
 
-async def in_thread(work: Callable[[], Any], interrupt: Callable[[], None]) -> Any:
-    """Do ``work`` on a thread of its own; a cancelled caller interrupts it and waits a moment for its end."""
+async def in_thread(work: Callable[[], Any], cancel: Callable[[], bool]) -> Any:
+    """Do ``work`` on a thread of its own; a cancelled caller cancels it, and waits a moment for the end of what began.
+
+    Args:
+        work: what is to be done.
+        cancel: ends the work, or sees that it never begins; returns whether it has begun.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
@@ -25,16 +31,17 @@ async def in_thread(work: Callable[[], Any], interrupt: Callable[[], None]) -> A
         try:
             value = context.run(work)
         except BaseException as error:
-            loop.call_soon_threadsafe(settle, future.set_exception, error)
+            outcome = future.set_exception, error
         else:
-            loop.call_soon_threadsafe(settle, future.set_result, value)
+            outcome = future.set_result, value
+        with contextlib.suppress(RuntimeError):  # nobody waited, and the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
 
     threading.Thread(target=body, name="rlm-dspy-cell", daemon=True).start()
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        interrupt()
-        await asyncio.wait([future], timeout=GIVE_UP_SECONDS)
-        if future.done() and not future.cancelled():
-            future.exception()
+        future.add_done_callback(asyncio.Future.exception)  # which nobody else will look at
+        if cancel():
+            await asyncio.wait([future], timeout=GIVE_UP_SECONDS)
         raise

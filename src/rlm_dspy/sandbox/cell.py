@@ -25,6 +25,7 @@ GRACE_SECONDS = 1.0
 COPY_SECONDS = 5.0
 LATE_SECONDS = 2.0
 NUDGE_SECONDS = 0.02
+LOOK_SECONDS = 0.5  # an interrupt that struck before the cell had begun is seen after this at most
 MAX_CALLS = 100_000
 MAX_WAITING = 1_000
 MAX_ERROR = 4_000
@@ -142,7 +143,7 @@ class Cell:
             if left <= 0:
                 return self._end_early(timed_out=True)
             with self._lock:
-                pause = 0.05 if self._waiting else left
+                pause = 0.05 if self._waiting else LOOK_SECONDS
             found = self.link.receive(time.monotonic() + min(pause, left))
             if found is not None:
                 result = self._handle(*found)
@@ -193,24 +194,25 @@ class Cell:
         raise ProtocolError(f"unexpected {kind[:20]!r}")
 
     def _call(self, message: Message) -> None:
-        number, name, arguments, keywords = _checked(message)
+        number, name = _addressed(message)
         self.calls += 1
         with self._lock:
             if number in self._waiting:
                 raise ProtocolError("a call number twice")
             crowded = len(self._waiting) >= MAX_WAITING
-        generation = self.link.generation
+        generation, weight = self.link.generation, self.link.taken
         tool = self.tools.get(name)
-        refusal = self._refusal(name, tool, crowded)
+        refusal = self._refusal(name, tool, crowded or not self.crew.takes(weight))
         if refusal is not None or tool is None:
             body = {"e": {"name": "RuntimeError", "text": refusal}}
             self.crew.submit(lambda: self._answer(generation, number, body))
             return
+        arguments, keywords = _arguments(message)
         self._charge()
         with self._lock:
             self._waiting.add(number)
-        context = self._context.copy()
-        self.crew.submit(lambda: self._answer(generation, number, context.run(_served, tool, arguments, keywords)))
+        run = self._context.copy().run
+        self.crew.submit(lambda: self._answer(generation, number, run(_served, tool, arguments, keywords)), weight)
 
     def _refusal(self, name: str, tool: Any, crowded: bool) -> str | None:
         if tool is None:
@@ -229,11 +231,15 @@ class Cell:
             return
 
 
-def _checked(message: Message) -> tuple[int, str, list[Any], dict[str, Any]]:
+def _addressed(message: Message) -> tuple[int, str]:
     number, name = message.get("id"), message.get("name")
-    arguments, keywords = message.get("a"), message.get("k")
     if type(number) is not int or not 0 < number < 2**53 or not isinstance(name, str):
         raise ProtocolError("malformed call")
+    return number, name
+
+
+def _arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
+    arguments, keywords = message.get("a"), message.get("k")
     if not isinstance(arguments, list) or not isinstance(keywords, dict):
         raise ProtocolError("malformed arguments")
     try:
@@ -241,7 +247,7 @@ def _checked(message: Message) -> tuple[int, str, list[Any], dict[str, Any]]:
         named = {key: values.decode(item, as_dict) for key, item in keywords.items()}
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"malformed arguments: {error}") from None
-    return number, name, plain, named
+    return plain, named
 
 
 def as_dict(name: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -258,7 +264,14 @@ def _served(tool: Callable[..., Any], arguments: list[Any], keywords: dict[str, 
             value = asyncio.run(_awaited(value))
         return {"v": values.encode(value)}
     except BaseException as error:
-        return {"e": {"name": type(error).__name__, "text": without_paths(str(error))[:MAX_ERROR]}}
+        return {"e": {"name": type(error).__name__, "text": without_paths(_text(error))[:MAX_ERROR]}}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException as worse:  # a user's own __str__
+        return f"(its text cannot be shown: {type(worse).__name__})"
 
 
 def _arranged(

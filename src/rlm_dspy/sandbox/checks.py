@@ -12,13 +12,18 @@ from . import policy
 from .errors import HandoverError
 from .handover import FORBIDDEN
 
-MAX_OUTPUT = 4_000_000
+MAX_SECONDS = 86_400
+MAX_OUTPUT = 350_000  # of this, output, errors and echo fit one frame beside the largest SUBMIT, all of it emoji
 
 
-def check_limits(timeout: float, memory_mb: int, max_output_chars: int, isolation: str, checkpoint: str) -> None:
+def check_timeout(timeout: float) -> None:
+    """Refuse a time that no clock here can keep."""
+    if not 0 < timeout <= MAX_SECONDS:
+        raise ConfigurationError(f"timeout must be a number of seconds up to {MAX_SECONDS:,}, not {timeout!r}")
+
+
+def check_limits(memory_mb: int, max_output_chars: int, isolation: str, checkpoint: str) -> None:
     """Refuse settings that cannot work."""
-    if not timeout > 0:
-        raise ConfigurationError(f"timeout must be a positive number of seconds, not {timeout!r}")
     if memory_mb < 16:
         raise ConfigurationError(f"memory_mb must be at least 16, not {memory_mb!r}")
     if not 0 < max_output_chars <= MAX_OUTPUT:

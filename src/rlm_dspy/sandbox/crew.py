@@ -9,6 +9,8 @@ from collections.abc import Callable
 IDLE_SECONDS = 5.0
 MAX_THREADS = 64
 
+MAX_LOAD = 64 << 20  # bytes of calls that may wait or be served at once
+
 Task = Callable[[], None]
 
 
@@ -16,20 +18,26 @@ class Crew:
     """Runs tasks on threads that never keep the process alive."""
 
     def __init__(self) -> None:
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[tuple[Task, int] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
         self._size = 0
+        self._load = 0
 
-    def submit(self, task: Task) -> None:
+    def takes(self, weight: int) -> bool:
+        """Tell whether a call of so many bytes may wait here beside those that do."""
+        return self._load + weight <= MAX_LOAD
+
+    def submit(self, task: Task, weight: int = 0) -> None:
         """Run ``task`` on an idle thread or on a new one; beyond the limit it waits its turn."""
         with self._lock:
+            self._load += weight
             if self._idle > 0:
                 self._idle -= 1
             elif self._size < MAX_THREADS:
                 self._size += 1
                 threading.Thread(target=self._work, name="rlm-dspy-tool", daemon=True).start()
-            self._tasks.put(task)
+            self._tasks.put((task, weight))
 
     def close(self) -> None:
         """Send idle threads home; busy ones go when their task is done."""
@@ -40,7 +48,7 @@ class Crew:
     def _work(self) -> None:
         while True:
             try:
-                task = self._tasks.get(timeout=IDLE_SECONDS)
+                given = self._tasks.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._tasks.empty():
@@ -48,11 +56,18 @@ class Crew:
                         self._idle = max(0, self._idle - 1)
                         return
                 continue
-            if task is None:
+            if given is None:
                 with self._lock:
                     self._size -= 1
                     self._idle = max(0, self._idle - 1)
                 return
-            task()
+            task, weight = given
+            given = None  # an idle thread holds no arguments
+            try:
+                task()
+            except BaseException as error:  # told as any thread's; the next task has a thread all the same
+                threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
+            del task
             with self._lock:
+                self._load -= weight
                 self._idle += 1

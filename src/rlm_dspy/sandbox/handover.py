@@ -86,6 +86,8 @@ def _pack(name: str, value: Any) -> Parcel:
 
 def _pack_corpus(name: str, value: Mapped) -> Parcel:
     """Pack a corpus: as the sealed file that it is already, if it is one; a long index travels apart as well."""
+    index = value.sandbox_index()
+    text = json.dumps(index, separators=(",", ":")).encode("ascii")
     sealed: Callable[[], tuple[int, int] | None] = getattr(value, "sandbox_file", lambda: None)
     message: dict[str, Any] = {"name": name, "kind": "corpus"}
     file = sealed()
@@ -93,8 +95,6 @@ def _pack_corpus(name: str, value: Mapped) -> Parcel:
         parcel = Parcel(message | {"size": file[1]}, [os.dup(file[0])])
     else:
         parcel = apart(message, value.sandbox_chunks())
-    index = value.sandbox_index()
-    text = json.dumps(index, separators=(",", ":")).encode("ascii")
     if len(text) < LARGE:
         parcel.message["index"] = index
         return parcel
@@ -117,6 +117,7 @@ def _pack_serializable(name: str, value: Any) -> Parcel:
     except UnicodeDecodeError:
         payload = data
     parcel = _pack(raw, payload)
+    parcel.message |= {"name": name, "raw": raw}
     assignment = value.sandbox_assignment(name, raw)
     parcel.message["run"] = [code for code in (value.sandbox_setup(), assignment, f"del {raw}") if code.strip()]
     return parcel

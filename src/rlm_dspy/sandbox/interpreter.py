@@ -10,19 +10,20 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from . import checks, outcome, policy, pool
 from . import zygote as zygotes
 from .background import in_thread
 from .cell import Cell, Ending
 from .crew import Crew
-from .errors import HandoverError, InterpreterDiedError, InterpreterFailedError
+from .errors import InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
-from .handover import Parcel, pack
+from .given import Given, Kept
+from .handover import Parcel
 from .link import Link, Message
-from .process import Kept
 from .turn import Turn
 
 CPU_FACTOR, LEAST_CPU = 4, 2.0
@@ -75,7 +76,8 @@ class Sandbox:
         main: str | None = None,
         modules: Sequence[str] = (),
     ) -> None:
-        checks.check_limits(timeout, memory_mb, max_output_chars, isolation, checkpoint)
+        checks.check_timeout(timeout)
+        checks.check_limits(memory_mb, max_output_chars, isolation, checkpoint)
         self.tools: dict[str, Callable[..., Any]] = dict(tools or {})
         checks.check_names(self.tools, "tool")
         self.output_fields = output_fields
@@ -87,15 +89,13 @@ class Sandbox:
         self._setting = zygotes.Setting(isolation, tuple(modules))
         self._link: Link | None = None
         self._owner = os.getpid()
-        self._ended = False
-        self._number = 0
+        self._ended, self._number = False, 0
         self.turn = threading.Lock()
         self._crew = Crew()
         self._cell: Cell | None = None
-        self._given: dict[str, Any] = {}
-        self._held: dict[str, Any] = {}
-        self._safe: dict[str, Any] = {}
+        self._given = Given()
         self._sent: dict[str, Any] = {}
+        self._anew = False
         self._kept: dict[str, Kept] = {}
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
@@ -120,30 +120,28 @@ class Sandbox:
             CodeExecutionError: the code failed; the text holds all it printed and its traceback.
             SandboxDiedError: the session is gone with its state.
         """
-        done = self.run(code, variables)
-        if done.kind == "died":
-            self.shutdown()
-        return outcome.for_dspy(done)
+        return self._told(self.run(code, variables))
 
     async def aexecute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         """Do as ``execute`` does without blocking the event loop."""
-        return await in_thread(lambda: self.execute(code, variables), self.interrupt)
+        stop = threading.Event()
+        play = partial(self._played, code, variables, self.timeout, stop)
+        return await in_thread(lambda: self._told(play()), partial(self._cancel, stop))
 
     def shutdown(self) -> None:
         """End the session and every process of it; safe to call twice."""
         self._ended = True
         self._crew.close()
         cell, link = self._cell, self._link
-        if link is None:
-            return
         if self._owner != os.getpid():
-            link.let_go()
-            self._link = None
+            if link is not None:
+                link.let_go()
+                self._link = None
             return
-        if cell is not None:
+        if cell is not None and link is not None:
             cell.stop.set()
             link.interrupt()
-        with self.turn:
+        with self.turn:  # whoever starts it now has ended then
             if self._link is not None:
                 self._link.close()
                 self._link = None
@@ -171,22 +169,15 @@ class Sandbox:
             ConfigurationError: a variable or tool cannot cross; nothing was run.
             SandboxError: the sandbox was shut down or cannot be had.
         """
-        with self._taken():
-            parcels = self._pack(variables or {})
-            try:
-                self._ready()
-                parcels += self._pack_again(parcels)
-                return self._run(code, parcels, timeout if timeout is not None else self.timeout)
-            finally:
-                for parcel in parcels:
-                    parcel.close()
+        return self._played(code, variables, self.timeout if timeout is None else timeout, threading.Event())
 
     async def arun(
         self, code: str, variables: dict[str, Any] | None = None, *, timeout: float | None = None
     ) -> Execution:
         """Do as ``run`` does without blocking the event loop; cancelling it interrupts the cell."""
-        done: Execution = await in_thread(lambda: self.run(code, variables, timeout=timeout), self.interrupt)
-        return done
+        stop, limit = threading.Event(), self.timeout if timeout is None else timeout
+        play = partial(self._played, code, variables, limit, stop)
+        return cast(Execution, await in_thread(play, partial(self._cancel, stop)))
 
     def interrupt(self) -> None:
         """End the running cell, if there is one, as Ctrl-C would; may be called from any thread."""
@@ -194,6 +185,17 @@ class Sandbox:
         if cell is not None and link is not None:
             cell.stop.set()
             link.interrupt()
+
+    def renew(self) -> None:
+        """Forget inputs and tools: the next cell finds those that it is given, and the functions, as in a new session.
+
+        Other names stay as they are.
+        """
+        with self._taken():
+            self.tools.clear()
+            self._given = Given()
+            self._sent = {}
+            self._anew = True
 
     def checkpoint(self, name: str | None = None) -> str:
         """Keep the session's state as it is now and return the name to go back to it by.
@@ -238,6 +240,20 @@ class Sandbox:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
+    def _told(self, done: Execution) -> Any:
+        if done.kind == "died":
+            self.shutdown()
+        return outcome.for_dspy(done)
+
+    def _cancel(self, stop: threading.Event) -> bool:
+        """Stop the cell that ``stop`` was made for; tell whether it has begun."""
+        stop.set()
+        cell, link = self._cell, self._link
+        begun = cell is not None and cell.stop is stop
+        if begun and link is not None:
+            link.interrupt()
+        return begun
+
     def _taken(self) -> Turn:
         return Turn(self)
 
@@ -251,53 +267,50 @@ class Sandbox:
             return
         config = pool.configuration(self._setting, self.memory_mb, self.max_output_chars)
         self._link = pool.connect(self._setting, config)
-        self._held, self._safe, self._sent = {}, {}, {}
+        self._given.lose()
+        self._sent = {}
 
-    def _pack(self, variables: dict[str, Any]) -> list[Parcel]:
-        """Pack what the worker does not hold yet; a name handed over with the same object is not sent again."""
-        fresh = {k: v for k, v in variables.items() if self._held.get(k, _UNSENT) is not v}
-        if self._ended:
-            raise InterpreterFailedError("this sandbox was shut down; make a new one")
-        checks.check_tools_against(self.tools, variables)
-        parcels: list[Parcel] = []
-        try:
-            for name, value in fresh.items():
-                parcels.append(pack(name, value))
-        except BaseException:
-            for parcel in parcels:
-                parcel.close()
-            raise
-        self._given.update(fresh)
-        return parcels
+    def _played(self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event) -> Execution:
+        """Take a turn: hand over what is new or lost, and run the cell, unless it is stopped before it begins."""
+        checks.check_timeout(timeout)
+        with self._taken():
+            if stop.is_set():
+                raise InterpreterFailedError("the cell was cancelled before it began")
+            checks.check_tools_against(self.tools, variables or {})
+            parcels = self._given.pack(variables or {})
+            try:
+                self._ready()
+                parcels += self._given.pack_lost(parcels)
+                return self._run(code, parcels, timeout, stop)
+            finally:
+                for parcel in parcels:
+                    parcel.close()
 
-    def _pack_again(self, parcels: list[Parcel]) -> list[Parcel]:
-        """Pack the variables that were handed over before but are lost with an earlier worker."""
-        coming = {parcel.message["name"] for parcel in parcels}
-        return [pack(k, v) for k, v in self._given.items() if k not in coming and self._held.get(k, _UNSENT) is not v]
-
-    def _run(self, code: str, parcels: list[Parcel], timeout: float) -> Execution:
+    def _run(self, code: str, parcels: list[Parcel], timeout: float, stop: threading.Event) -> Execution:
         assert self._link is not None
         link = self._link
         message = self._message(link, code, parcels, timeout)
         descriptors = [descriptor for parcel in parcels for descriptor in parcel.descriptors]
-        cell = self._cell = Cell(link, self._crew, self.tools, self._number, timeout)
+        handed = {parcel.message["name"] for parcel in parcels}
+        cell = Cell(link, self._crew, self.tools, self._number, timeout)
+        cell.stop, self._cell = stop, cell
         if self._ended:
-            cell.stop.set()
+            stop.set()
         try:
             ending = cell.play(message, descriptors)
         except KeyboardInterrupt:
-            self._conclude(cell.abandon(), {parcel.message["name"] for parcel in parcels}, timeout)
+            self._conclude(cell.abandon(), handed, timeout)
             raise
         except BaseException:
             self._lose()
             raise
         finally:
             self._cell = None
-        return self._conclude(ending, {parcel.message["name"] for parcel in parcels}, timeout)
+        return self._conclude(ending, handed, timeout)
 
     def _message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
         self._number += 1
-        save = self.saving != "never" and self._can_save()
+        save = self.saving != "never" and link.can_save()
         message: Message = {
             "t": "exec",
             "n": self._number,
@@ -316,29 +329,29 @@ class Sandbox:
             "main": self.main,
         }
         message.update({key: value for key, value in present.items() if self._sent.get(key, _UNSENT) != value})
+        if self._anew:
+            message["anew"] = True
         self._sent = present
         return message
 
-    def _can_save(self) -> bool:
-        assert self._link is not None
-        return self._link.zygote.controls_forks or self._link.zygote.report.get("backend") == "plain"
-
     def _conclude(self, ending: Ending, handed: set[str], timeout: float) -> Execution:
         """Keep the books of what the worker holds, roll back if it must be, and tell."""
-        held_now = self._held | {name: self._given[name] for name in handed if name in self._given}
+        held_now = self._given.with_those(handed)
         if ending.saved:
-            self._safe = held_now
+            self._given.safe = held_now
         if ending.how == "result":
-            if ending.result.get("kind") == "handover":
-                self._refuse_handover(ending.result, handed)
-            self._held = held_now
+            if ending.result.get("kind") == "handover" and ending.result.get("name") in handed:
+                raise self._given.refused(ending.result, handed)
+            self._given.held = held_now
             try:
-                return outcome.from_result(ending, timeout, self.memory_mb, self.max_output_chars)
+                done = outcome.from_result(ending, timeout, self.memory_mb, self.max_output_chars)
+                self._anew = False
+                return done
             except outcome.MalformedError as error:
-                ending = Ending("protocol", detail=str(error), seconds=ending.seconds)
+                ending = Ending("protocol", detail=str(error), seconds=ending.seconds, kept=ending.kept)
         assert self._link is not None
         if not self._ended and self._link.roll_back():
-            self._held, self._sent = dict(self._safe), {}
+            self._given.held, self._sent = self._given.safe, {}
             return outcome.rolled_back(ending, timeout)
         self._lose()
         return outcome.lost(ending, timeout)
@@ -347,7 +360,7 @@ class Sandbox:
         """Have the worker fork a copy that is held under this name."""
         assert self._link is not None
         link = self._link
-        if not self._can_save():
+        if not link.can_save():
             raise InterpreterFailedError("no checkpoint can be made on this platform")
         self._number += 1
         cell = self._cell = Cell(link, self._crew, self.tools, self._number, KEEP_SECONDS)
@@ -363,7 +376,7 @@ class Sandbox:
         if before is not None and before.process in link.held:
             link.drop(before.process)
         if ending.saved:
-            self._kept[name] = Kept(link.held[-1], dict(self._held), dict(self._given))
+            self._kept[name] = Kept(link.held[-1], self._given.copy())
         if ending.how != "result":
             ending.saved = False  # what was saved is held apart: the session goes back to its own copy
             self._conclude(ending, set(), KEEP_SECONDS)
@@ -375,20 +388,13 @@ class Sandbox:
         if not self._link.return_to(kept.process):
             self._lose()
             raise InterpreterDiedError("the checkpoint could not be woken, and the session ended")
-        self._held, self._safe, self._given = dict(kept.held), dict(kept.held), dict(kept.given)
-        self._sent = {}
+        self._given, self._sent = kept.given.copy(), {}
         if self.saving == "never":
             self._link.end_standby()
 
-    def _refuse_handover(self, result: Message, handed: set[str]) -> None:
-        self._held = {k: v for k, v in self._held.items() if k not in handed}
-        for name in handed:
-            self._given.pop(name, None)
-        name, why = str(result.get("name"))[:100], str(result.get("exc"))[:500]
-        raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {why}")
-
     def _lose(self) -> None:
         link, self._link = self._link, None
-        self._held, self._safe, self._sent, self._kept = {}, {}, {}, {}
+        self._given.lose()
+        self._sent, self._kept = {}, {}
         if link is not None:
             link.close()

@@ -47,9 +47,12 @@ class Link:
         self.standby: Process | None = None
         self.active: Process | None = None
         self.held: list[Process] = []  # copies stopped where they are, until they are put in place or dropped
+        self.taken = 0  # bytes of the frame received last
         self._incoming: dict[int, bytearray] = {}
         self._frames: deque[tuple[int, bytes]] = deque()
         self._writing = threading.Lock()
+        self._awake = threading.Event()  # whether the worker runs, so that it can be expected to read
+        self._awake.set()
         self._channel, theirs = socket.socketpair()
         self._control, theirs_too = socket.socketpair()
         if _LINUX:
@@ -85,7 +88,8 @@ class Link:
     def send(self, message: Message, descriptors: list[int] | None = None, generation: int | None = None) -> None:
         """Write one frame, with descriptors attached to its beginning.
 
-        A frame meant for a process that was replaced meanwhile (its ``generation``) is not sent any more.
+        A frame meant for a process that was replaced meanwhile (its ``generation``) is not sent any more. While the
+        worker rests the rest of a frame waits with it; a running one that stops reading in mid-frame is killed.
 
         Raises:
             WorkerGoneError: nobody takes the frame.
@@ -93,22 +97,31 @@ class Link:
         body = json.dumps(message, separators=(",", ":")).encode("ascii")
         view = memoryview(_LENGTH.pack(len(body)) + body)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        deadline = time.monotonic() + SEND_SECONDS
         generation = self.generation if generation is None else generation
         with self._writing:
             try:
-                while view:
-                    if generation != self.generation:
-                        raise WorkerGoneError("the worker was replaced")
-                    sent = self._push(view, rights)
-                    if sent:
-                        view, rights = view[sent:], []
-                    elif not self._writable() and time.monotonic() > deadline:
-                        raise WorkerGoneError("the worker does not read")
+                self._write(view, rights, generation)
             except OSError as error:
                 raise WorkerGoneError(str(error)) from None
             finally:
                 self.blocked = False
+
+    def _write(self, view: memoryview, rights: list[Any], generation: int) -> None:
+        whole, active = len(view), self.active
+        deadline = time.monotonic() + SEND_SECONDS
+        while view:
+            if generation != self.generation:
+                raise WorkerGoneError("the worker was replaced")
+            sent = self._push(view, rights)
+            if sent:
+                view, rights = view[sent:], []
+            elif not self._awake.is_set():
+                self._awake.wait()
+                deadline = time.monotonic() + SEND_SECONDS
+            elif not self._writable() and time.monotonic() > deadline:
+                if len(view) < whole and active is not None:
+                    active.signal(signal.SIGKILL)  # it would take the next frame for the rest of this one
+                raise WorkerGoneError("the worker does not read")
 
     def _push(self, view: memoryview, rights: list[Any]) -> int:
         try:
@@ -134,6 +147,7 @@ class Link:
                 return None
             self._read()
         pid, body = self._frames.popleft()
+        self.taken = len(body)
         return pid, _parse(body)
 
     def _next(self, deadline: float) -> tuple[int, Message]:
@@ -189,12 +203,18 @@ class Link:
         assert self.active is not None
         self._allow_forks(forks)
         self.active.signal(signal.SIGCONT)
+        self._awake.set()
 
     def rest(self) -> None:
         """Stop the worker, and every thread in it, until the next cell."""
         assert self.active is not None
         self._allow_forks(0)
+        self._awake.clear()
         self.active.signal(signal.SIGSTOP)
+
+    def can_save(self) -> bool:
+        """Tell whether the worker may be forked here."""
+        return self.zygote.controls_forks or self.zygote.report.get("backend") == "plain"
 
     def copies_due(self, result: Message) -> bool:
         """Tell whether a fork has happened whose process has not spoken yet."""
@@ -263,7 +283,7 @@ class Link:
 
     def roll_back(self) -> bool:
         """Wake the sleeping copy in place of the running process; return whether there was one."""
-        self.generation += 1
+        self._outdate()
         self._end_active()
         standby, self.standby = self.standby, None
         if standby is None:
@@ -283,6 +303,11 @@ class Link:
             return self._resumed(standby.pid)
         except (OSError, WorkerGoneError, ProtocolError):
             return False
+
+    def _outdate(self) -> None:
+        """Let no frame of the running process's go on, be it one that waits for it to wake."""
+        self.generation += 1
+        self._awake.set()
 
     def _resumed(self, pid: int) -> bool:
         """Hear that the copy has woken and made a copy in its turn."""
@@ -330,7 +355,7 @@ class Link:
 
     def close(self) -> None:
         """End every process of the session and close its sockets; safe to call twice."""
-        self.generation += 1
+        self._outdate()
         self._end_active()
         self.end_standby()
         while self.held:

@@ -49,7 +49,7 @@ def _take(
     try:
         if index >= 0:
             parcel["index"] = json.loads(bytes(_map(index, parcel["index_size"])))
-        namespace[name] = _open(parcel, descriptor, zstr, toolkit)
+        namespace[parcel.get("raw", name)] = _open(parcel, descriptor, zstr, toolkit)
         for source in parcel.get("run", ()):
             exec(compile(source, f"<setup of {name}>", "exec"), namespace)
     except MemoryError:
