@@ -102,6 +102,16 @@ def test_control_characters_and_lone_surrogates_leave_json_and_record_readable(
     assert json.loads(run("trace", "last", "--json").out)["outputs"]["answer"] == "\x7f\x9b2J? 30"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("mode", ["direct", "rlm"])
+def test_a_trace_that_cannot_be_written_costs_no_answer(run: Callable, files: Path, mode: str) -> None:
+    result = run("ask", QUESTION, ".", "--mode", mode, "--trace", "/dev/full")
+    assert result.code == 1
+    assert "30" in result.out
+    assert "the run could not be saved in /dev/full: No space left on device" in result.err
+    assert "unexpected" not in result.err
+
+
 def test_where_nothing_matches_it_says_so_and_exits_0(run: Callable, files: Path) -> None:
     for mode in ("direct", "rlm"):
         result = run("ask", "Who won the zeppelin regatta?", ".", "--mode", mode)

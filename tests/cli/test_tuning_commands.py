@@ -56,6 +56,8 @@ def test_eval_scores_all_sides_side_by_side_and_goes_on_where_it_was(run: Callab
         (("d.jsonl", "--compare", "gpt"), 2, "there is no side 'gpt' to compare"),
         (("d.jsonl", "--compare", ","), 2, "--compare names no side"),
         (("d.jsonl", "--program", "gone.json"), 2, "the program gone.json cannot be read"),
+        (("d.jsonl", "--compare", "direct", "--program", "gone.json"), 2, "--program is for the side rlm"),
+        (("d.jsonl", "--html", "no/such/x.html"), 2, "--html no/such/x.html cannot be written"),
         (("d.jsonl", "--program", "d.jsonl"), 2, "is not a program of this kind"),
     ],
 )
@@ -79,6 +81,14 @@ def test_eval_refuses_a_journal_that_is_none_and_leaves_it_alone(
     assert result.code == 2
     assert "precious.txt:1 is not a row of this journal" in result.err
     assert (home / "precious.txt").read_text() == "my only notes"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_eval_prints_its_figures_though_the_page_cannot_be_written(run: Callable, home: Path) -> None:
+    result = run("eval", jsonl(home / "d.jsonl", ROW), "--html", "/dev/full")
+    assert result.code == 1
+    assert "submitted" in result.out
+    assert "/dev/full cannot be written: No space left on device" in result.err
 
 
 def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Classroom) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from rlm_dspy.cli import inputs, logs, outs, settings
+from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.report import render
@@ -41,7 +40,7 @@ def answer(request: Request, terminal: Terminal) -> int:
     terminal.redactor.learn(loaded.secrets())
     logs.configure(terminal.verbose, request.log_json, terminal.redactor)
     outs.names(request.out)
-    _check_trace(request.trace)
+    check_writable(request.trace, "--trace")
     # Everything that can be wrong with the command and its files is told before a model library is imported.
     corpus = inputs.read(inputs.paths_or_stdin(request.paths), request.choice)
     _tell_skipped(corpus, terminal)
@@ -50,15 +49,6 @@ def answer(request: Request, terminal: Terminal) -> int:
 
     logs.configure(terminal.verbose, request.log_json, terminal.redactor)  # DSPy set up its own on import
     return Asking(request, terminal, loaded.settings, corpus).run()
-
-
-def _check_trace(path: Path | None) -> None:
-    """Refuse a ``--trace`` that could not be written, before anything is spent."""
-    if path is None:
-        return
-    folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise click.UsageError(f"--trace {path} cannot be written: {folder} is not a folder that you may write to.")
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:

@@ -65,9 +65,11 @@ class Asking:
             prediction = self._ask(watch, chosen)
         run: Run = prediction.run
         self.result = run
-        self._file(run)
+        filed = self._filed(run)
         values = {name: prediction.get(name) for name in self.signature.output_fields if name != outs.EVIDENCE}
         self._print(run, values)
+        if not filed:
+            return exits.FAILED
         return exits.BUDGET if run.status == "extracted" else exits.ANSWERED
 
     def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
@@ -155,15 +157,16 @@ class Asking:
         if not self.request.trace or not self.terminal.quiet:
             self.terminal.error(f"the partial run is in {place}")
 
-    def _file(self, run: Run) -> None:
-        """Save a finished run; a shelf that cannot be written costs nobody the answer."""
-        if self.request.trace:
-            self._save(run)
-            return
+    def _filed(self, run: Run) -> bool:
+        """Save a finished run, and tell whether that was done where it was asked for; the shelf may fail unseen."""
         try:
             self._save(run)
         except OSError as error:
             logger.info("the run could not be kept", extra={"error": str(error)})
+            if self.request.trace:
+                self.terminal.error(f"the run could not be saved in {self.request.trace}: {error.strerror}")
+                return False
+        return True
 
     def _save(self, run: Run) -> Path:
         if self.request.trace:

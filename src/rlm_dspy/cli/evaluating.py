@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from rlm_dspy.cli import exits, logs, models, settings
+from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.report import journal, render
@@ -79,9 +80,12 @@ def run(request: Request, terminal: Terminal) -> int:
     chosen_metric = metric(request.metric)
     examples = data.load(request.data, limit=request.limit)
     values, chosen = prepare(request.flags, terminal)
+    check_writable(request.html, "--html")
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
         raise click.UsageError(f"--compare names no side; there are {', '.join(sides.NAMES)}.")
+    if request.program and "rlm" not in names:
+        raise click.UsageError("--program is for the side rlm, which --compare does not name.")
     asked = [_side(name, request, values, chosen) for name in names]
     for side in asked:
         if side.note:
@@ -144,9 +148,6 @@ class Progress:
 
 def _report(request: Request, terminal: Terminal, rows: list[Row], model: str) -> int:
     made = summary.report(rows)
-    if request.html:
-        title = f"{request.data.name} · {model} · {request.metric}"
-        request.html.write_text(terminal.redactor.text(summary.page(title, rows)), encoding="utf-8")
     if request.as_json:
         whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": made}
         whole["rows"] = [row.model_dump() for row in rows]
@@ -160,4 +161,11 @@ def _report(request: Request, terminal: Terminal, rows: list[Row], model: str) -
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         terminal.error(f"{len(failed)} of {len(rows)} questions failed; the first, {failed[0].id}: {failed[0].error}")
+    if request.html:
+        page = summary.page(f"{request.data.name} · {model} · {request.metric}", rows)
+        try:
+            request.html.write_text(terminal.redactor.text(page), encoding="utf-8")
+        except OSError as error:
+            terminal.error(f"{request.html} cannot be written: {error.strerror}")
+            return exits.FAILED
     return exits.FAILED if len(failed) == len(rows) else exits.ANSWERED

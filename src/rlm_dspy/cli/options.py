@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -37,6 +39,19 @@ def choosing(command: Command) -> Command:
 def paths_argument(command: Command) -> Command:
     """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin."""
     return click.argument("paths", nargs=-1, metavar="[PATH]...")(command)
+
+
+def check_writable(path: Path | None, name: str) -> None:
+    """Refuse an output file that could not be written, before anything is spent.
+
+    Raises:
+        click.UsageError: the path is a folder, or its folder is missing or may not be written.
+    """
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise click.UsageError(f"{name} {path} cannot be written: {folder} is not a folder that you may write to.")
 
 
 def check_unicode(value: str, name: str) -> None:
