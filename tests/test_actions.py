@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -121,3 +123,11 @@ def test_a_final_answer_in_words_is_submitted_exactly(value: str) -> None:
 def test_a_reply_of_fences_alone_is_read_in_bounded_work() -> None:
     action = read_reply("```\n(\n" * 100_000, "answer")
     assert len(action.cells) <= 64
+
+
+@pytest.mark.parametrize("text", ["hello" + " " * 200_000 + "x", "FINAL(x\n" * 40_000])
+@pytest.mark.parametrize("read", [read_code, read_reply])
+def test_long_runs_of_blanks_and_of_finals_are_read_in_one_pass(text: str, read: Any) -> None:
+    started = time.monotonic()
+    read(text, "answer")
+    assert time.monotonic() - started < 10  # it takes milliseconds; looking again from each blank takes a minute

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import dspy
@@ -51,6 +54,19 @@ def test_every_provider_error_is_also_ours(raised: Exception, kind: type[errors.
         ask(lm)
     assert isinstance(caught.value, dspy.LMError)
     assert caught.value.run is not None
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_errors_cross_processes_whole(copied: Callable[[Any], Any]) -> None:
+    lm, _ = scripted(dspy.lm15.RateLimitError("slow down"))
+    with pytest.raises(errors.LMRateLimitError) as caught:
+        ask(lm)
+    error = copied(caught.value)
+    assert isinstance(error, errors.LMRateLimitError)
+    assert isinstance(error, dspy.LMRateLimitError)
+    assert (str(error), error.run) == (str(caught.value), caught.value.run)
+    deep = copied(errors.DepthExceededError(3, 2))
+    assert (deep.depth, deep.max_depth, deep.limit, str(deep)) == (3, 2, "max_depth", "Depth 3 exceeds max 2")
 
 
 def test_without_a_model_the_error_says_what_to_do() -> None:

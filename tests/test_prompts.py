@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -180,3 +183,22 @@ def test_the_form_that_was_missed_is_quoted_with_the_models_own_code() -> None:
     _, seen = run("I would do:\nx = grep('y'\nand then look", action("SUBMIT(answer='a')"))
     asked = seen[1].rsplit("[reply not understood]", 1)[1]
     assert "[[ ## code ## ]]\n```python\nx = grep('y'\n```" in asked
+
+
+PROBE = """
+from rlm_dspy import prompts
+class Thing: pass
+for value in ({"beta", "alpha", "gamma", "delta"}, [{"x": {"one", "two", "three"}}, Thing()], {(1, 2): Thing()}):
+    print(prompts.variable("value", value, "", main=False))
+"""
+
+
+def test_a_set_and_an_object_are_shown_the_same_way_in_every_process() -> None:
+    seen = set()
+    for seed in "12":
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", PROBE], env=env, capture_output=True, text=True, check=True)
+        seen.add(done.stdout)
+    (text,) = seen
+    assert '["alpha", "beta", "delta", "gamma"]' in text
+    assert "0x" not in text

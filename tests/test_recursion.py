@@ -229,12 +229,19 @@ def test_classes_of_the_repl_may_type_an_answer(declared: str) -> None:
 
 
 HOSTILE = ["doc -> x: os.system", "doc -> x: antigravity", "doc", "-> x", "doc -> x: list[", 5]
+MEANINGLESS = ["Literal", "Optional", "Union", "list[5]", "list[Literal]", "Literal[()]", "tuple[..., str]"]
 
 
-@pytest.mark.parametrize("signature", HOSTILE)
+@pytest.mark.parametrize("signature", [*HOSTILE, *(f"doc -> x: {kind}" for kind in MEANINGLESS)])
 def test_a_signature_of_the_model_cannot_name_what_the_host_has(signature: Any) -> None:
     with pytest.raises(ConfigurationError):
         untrusted(signature, {})
+
+
+@pytest.mark.parametrize("shape", [{"values": []}, {"fields": {"a": "5"}}, {"fields": {"a": "Literal"}}])
+def test_a_class_of_the_model_that_means_nothing_is_refused(shape: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        untrusted("doc -> x: A", {"A": shape})
 
 
 SHAPES = st.dictionaries(st.text(max_size=8), st.recursive(st.text(max_size=8), st.lists, max_leaves=3))

@@ -21,10 +21,10 @@ LABELS = frozenset({"", "python", "py", "python3", "py3", "repl", "tool_code"})
 FOREIGN = frozenset({"json", "yaml", "toml", "xml", "html", "text", "txt", "markdown", "md", "bash", "sh", "console"})
 
 _OPEN = re.compile(r"^[ \t]*`{3,}[ \t]*([A-Za-z_][\w+-]*)?(.*)$")
-_MARKER = re.compile(r"[ \t]*\[\[ ## completed ## \]\]\s*$", re.MULTILINE)
-_FINAL = re.compile(
-    r"^[ \t>*]*FINAL(?P<var>_VAR)?\**[ \t]*(?::[ \t*]*(?P<text>.*)|\((?P<call>.*)\)[ \t]*$)", re.M | re.S
-)
+# Neither may start inside a run of blanks, nor look for its end at every line: replies are long, and hostile.
+_MARKER = re.compile(r"(?<![ \t])[ \t]*\[\[ ## completed ## \]\]\s*$", re.MULTILINE)
+_FINAL = re.compile(r"^[ \t>*]*FINAL(?P<var>_VAR)?\**[ \t]*(?P<opens>[:(])", re.MULTILINE)
+_CLOSES = re.compile(r"\)(?=[ \t]*$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,12 @@ def _parseable(code: str) -> str:
 
 def _final_cell(text: str, first_output: str) -> str | None:
     """Return the SUBMIT cell that a ``FINAL: …``, ``FINAL_VAR: …`` or ``FINAL(…)`` in words means."""
-    match = _FINAL.search(text)
+    last = max((match.start() for match in _CLOSES.finditer(text)), default=-1)
+    match = next((m for m in _FINAL.finditer(text) if m["opens"] == ":" or m.end() <= last), None)
     if not match:
         return None
-    value = (match["text"] if match["text"] is not None else match["call"]).strip().strip("`").strip()
+    value = text[match.end() :].lstrip(" \t*") if match["opens"] == ":" else text[match.end() : last]
+    value = value.strip().strip("`").strip()
     if not value:
         return None
     if match["var"]:

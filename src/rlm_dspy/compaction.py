@@ -40,13 +40,15 @@ def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int) -> list[Tu
         steps: the steps of the whole run.
         limit: characters that the conversation may have.
     """
+    if not turns:
+        return []
     goal = int(limit * TARGET)
     shorter = list(turns)
     if size(shorter) > goal:
         shorter = [*_elide(shorter[:-KEPT]), *shorter[-KEPT:]]
     if size(shorter) > goal:
         shorter = [*_fold(shorter[:-KEPT], steps), *shorter[-KEPT:]]
-    return shorter if size(shorter) <= goal else _summarise(shorter, goal)
+    return shorter if size(shorter) <= goal else min(shorter, _summarise(shorter, goal), key=size)
 
 
 def past(steps: Sequence[Step]) -> list[dict[str, str]]:
@@ -72,10 +74,8 @@ def _fold(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
     """Cut the code of steps that failed and were mended by a later one."""
     mended = max((step.index for step in steps if not step.error), default=0)
     failed = {step.index for step in steps if step.error and step.index < mended}
-    return [
-        replace(turn, code=f"# step {turn.number} failed and was mended later") if turn.number in failed else turn
-        for turn in turns
-    ]
+    told = {turn.number: f"# step {turn.number} failed and was mended later" for turn in turns if turn.number in failed}
+    return [replace(turn, code=min(turn.code, told.get(turn.number, turn.code), key=len)) for turn in turns]
 
 
 def _summarise(turns: list[Turn], goal: int) -> list[Turn]:

@@ -13,15 +13,14 @@
     │   ├── LMRateLimitError                   quota, with the wait
     │   ├── LMContextWindowError               the prompt does not fit
     │   └── LMUnavailableError                 no server, no such model, a timeout
-    ├── CorpusError                            inputs are unreadable or empty
-    └── EvidenceError                          evidence could not be verified
+    └── CorpusError                            inputs are unreadable or empty
 
 Messages name what happened and what to do. An error that ends a run has the partial run as ``.run``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_dspy.record import Run
@@ -52,6 +51,9 @@ class DepthExceededError(BudgetExceededError):
         super().__init__(f"Depth {depth} exceeds max {max_depth}", limit="max_depth")
         self.depth = depth
         self.max_depth = max_depth
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DepthExceededError, (self.depth, self.max_depth), self.__dict__
 
 
 class SandboxError(RLMError):
@@ -96,7 +98,3 @@ class LMUnavailableError(LMError):
 
 class CorpusError(RLMError):
     """The inputs are missing, unreadable or empty."""
-
-
-class EvidenceError(RLMError):
-    """Evidence could not be verified against the context."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
 
 import dspy
 from dspy.primitives.code_interpreter import CodeInterpreterError
@@ -42,10 +44,21 @@ def both(ours: type[BaseException], error: BaseException) -> BaseException:
     """Make ``error`` also one of ours, so that a program that catches DSPy's own class still does."""
     if isinstance(error, ours):
         return error
-    kind = type(ours.__name__, (ours, type(error)), {"__module__": ours.__module__, "__init__": BaseException.__init__})
-    twin: BaseException = kind(*error.args)
-    twin.__dict__.update(error.__dict__)
+    twin = _twin(ours, type(error), error.args, error.__dict__)
     if isinstance(twin, errors.LMRateLimitError):
         twin.wait = getattr(error, "retry_after", None)
+    return twin
+
+
+def _twin(ours: type[BaseException], theirs: type[BaseException], args: Any, state: dict[str, Any]) -> BaseException:
+    """Make an error of both classes, which can be copied and pickled as any other."""
+
+    def reduce(self: BaseException) -> Any:
+        plain = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self.__dict__.items()}
+        return _twin, (ours, theirs, self.args, plain)
+
+    made = {"__module__": ours.__module__, "__init__": BaseException.__init__, "__reduce__": reduce}
+    twin: BaseException = type(ours.__name__, (ours, theirs), made)(*args)
+    twin.__dict__.update(state)
     return twin
 

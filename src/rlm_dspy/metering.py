@@ -119,6 +119,6 @@ def _estimate(call: dict[str, Any], model: str) -> Usage:
     sent = sum(len(str(text or "")) for text in texts) // CHARS_PER_TOKEN
     got = sum(len(str(output)) for output in call["outputs"] or ()) // CHARS_PER_TOKEN
     prices = metadata(model)
-    each = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
-    cost = None if None in each else sent * each[0] + got * each[1]
+    in_price, out_price = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
+    cost = None if in_price is None or out_price is None else sent * in_price + got * out_price
     return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost)

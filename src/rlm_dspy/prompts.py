@@ -188,9 +188,16 @@ def _text(value: Any) -> str:
     if hasattr(value, "model_dump_json"):
         return str(value.model_dump_json())
     try:
-        return json.dumps(value, ensure_ascii=False, default=repr)
+        return json.dumps(value, ensure_ascii=False, default=_stable)
     except (TypeError, ValueError, RecursionError):
-        return repr(value)
+        return str(_stable(value))
+
+
+def _stable(value: Any) -> Any:
+    """Render a value the same way in every process: sets in order, objects without their address."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
 def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = WHOLE) -> str:

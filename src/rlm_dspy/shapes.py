@@ -45,7 +45,9 @@ def untrusted(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
         return _read(text, shapes)
     except ConfigurationError:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, NameError, SyntaxError, RecursionError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, NameError, SyntaxError, RecursionError) as error:
+        raise ConfigurationError(f"the signature {str(text)[:200]!r} cannot be read: {error}") from None
+    except (pydantic.PydanticUserError, AssertionError) as error:  # a type that means nothing: ``Literal``, ``list[5]``
         raise ConfigurationError(f"the signature {str(text)[:200]!r} cannot be read: {error}") from None
 
 
