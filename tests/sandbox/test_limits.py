@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rlm_dspy.errors import ConfigurationError, SandboxError
-from rlm_dspy.sandbox import Sandbox, cell, checks, zygote
+from rlm_dspy.sandbox import Sandbox, cell, checks, pool, report, zygote
 
 
 def test_a_cell_that_runs_too_long_is_told_so(sandbox):
@@ -79,6 +79,25 @@ def test_a_submitted_value_may_be_large_but_not_giant(sandbox):
 def test_threads_are_limited(sandbox):
     code = "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"  # noqa: E501
     assert "the limit is 64" in sandbox.run(code).exception
+
+
+RAW_THREADS = """
+import sys, _thread, time
+limits = sys.modules["resource"]
+print(limits.getrlimit(limits.RLIMIT_NPROC)[1])
+limits.setrlimit(limits.RLIMIT_NPROC, (200, 200))
+_thread.stack_size(1 << 16)
+for _ in range(1000): _thread.start_new_thread(time.sleep, (60,))
+"""
+
+
+def test_threads_made_past_all_politeness_are_counted_by_the_kernel():
+    if report().get("namespaces") is not True:
+        pytest.skip("only a user namespace has a count of its own")
+    with Sandbox(checkpoint="never") as sandbox:
+        done = sandbox.run(RAW_THREADS)
+    assert 0 < int(done.stdout) <= pool.MAX_TASKS
+    assert "can't start new thread" in done.exception
 
 
 def test_too_many_names_are_remarked_on(sandbox):

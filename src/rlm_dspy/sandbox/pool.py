@@ -10,6 +10,8 @@ from . import zygote as zygotes
 from .link import Link
 from .process import ProtocolError, WorkerGoneError
 
+MAX_TASKS = 8192  # threads and processes of all sessions of a zygote, where the kernel counts them apart
+
 _Key = tuple[zygotes.Setting, int, int]
 
 _lock = threading.Lock()
@@ -57,6 +59,8 @@ def connect(setting: zygotes.Setting, config: dict[str, Any]) -> Link:
 
 
 def _made(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link:
+    # Without a user namespace the limit would count all that this user runs anywhere.
+    config = config | {"tasks": MAX_TASKS if zygote.report.get("namespaces") is True else 0}
     try:
         return Link(zygote, config)
     except (OSError, WorkerGoneError, ProtocolError):  # the zygote died: its successor will do

@@ -371,6 +371,9 @@ def limit(config: dict[str, Any], baseline: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
+    tasks = config.get("tasks", 0)
+    if tasks and not 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[1] <= tasks:
+        resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
 
 
 def main(channel: int, control: int, config: dict[str, Any], toolkit: Any, zstr: Any) -> NoReturn:
