@@ -245,6 +245,16 @@ def test_a_question_that_spends_its_share_ends_there() -> None:
     assert report.cost == pytest.approx(0.004, abs=0.0015)
 
 
+@pytest.mark.parametrize(("total", "answered"), [(0.002, 0), (0.0075, 5), (1.0, 6)])
+def test_direct_questions_are_begun_only_while_there_is_money_for_their_prompt(total: float, answered: int) -> None:
+    lm, script = scripted(fields(answer="x", evidence="[]"), model="openai/gpt-4o-mini")
+    made = Program(SIGNATURE, Corpus.from_texts({"a": "x" * 80_000}), lm, mode="direct")  # a prompt of $0.003
+    report = Batch(made, concurrency=4, max_cost=total).run([f"q{number}" for number in range(6)])
+    assert (report.answered, len(script.requests)) == (answered, answered)
+    assert {row["error"]["type"] for row in report.failed} <= {"NotAsked"}
+    assert report.stopped_by == (None if answered == 6 else "max_cost")
+
+
 def test_the_callers_dspy_context_holds_for_its_threads() -> None:
     lm, _ = scripted(fields(answer="yes", evidence="[]"))
     corpus = Corpus.from_texts({"gates.txt": TEXT})

@@ -10,7 +10,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.direct import Direct, prompt_text
-from rlm_dspy.errors import ActionError, ConfigurationError
+from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.record import Event
 from scripted import fields, scripted, texts
 
@@ -38,6 +38,25 @@ def test_one_call_has_the_whole_text_and_its_evidence_is_located() -> None:
     assert (run.status, run.usage.calls, run.model, run.usage.cost) == ("submitted", 1, "scripted/model", 0.001)
     assert run.outputs["answer"] == "1932"
     assert run.evidence[0]["line"] == 2
+
+
+def test_a_prompt_that_alone_costs_more_than_max_cost_is_not_sent() -> None:
+    lm, script = scripted(reply("one"), model="openai/gpt-4o-mini")  # $0.15 for a million tokens
+    with dspy.context(lm=lm):
+        told_as = r"the prompt alone costs about \$0\.0150, max_cost is \$0\.0100"
+        with pytest.raises(BudgetExceededError, match=told_as) as told:
+            Direct(SIGNATURE, max_cost=0.01)(context="x" * 400_000, question="q")
+        assert script.requests == []
+        assert told.value.limit == "max_cost"
+        run = Direct(SIGNATURE, max_cost=0.02)(context="x" * 400_000, question="q").run
+    assert not [warning for warning in run.warnings if "max_cost" in warning]
+
+
+def test_a_price_that_is_unknown_is_told_where_max_cost_cannot_hold() -> None:
+    lm, _ = scripted(fields(answer="x", evidence="[]"))
+    with dspy.context(lm=lm):
+        run = Direct(SIGNATURE, max_cost=0.01)(context=TEXT, question="q").run
+    assert run.warnings == ("the price of scripted/model is unknown, so max_cost could not hold",)
 
 
 def test_each_file_of_a_corpus_is_introduced_by_its_name() -> None:

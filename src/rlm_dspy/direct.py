@@ -15,7 +15,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy import waiting
+from rlm_dspy import waiting, windows
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.driver import clean, holds_evidence, is_context, jsonable, quotable, rendering
@@ -34,6 +34,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
     Args:
         signature: as for an RLM; a corpus is written into the prompt file by file.
         max_tokens: tokens of the call; a longer prompt is refused before it is sent.
+        max_cost: US dollars of the call; a prompt that alone costs more is refused, as far as its price is known.
         max_seconds: how long to wait for the reply.
         on_event: told what happens, for a status line.
     """
@@ -43,6 +44,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         signature: Any,
         *,
         max_tokens: int | None = None,
+        max_cost: float | None = None,
         max_seconds: float | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
@@ -50,7 +52,9 @@ class Direct(dspy.Module):  # type: ignore[misc]
         self.signature = read_signature(signature)
         if taken := sorted(TAKEN & set(self.signature.input_fields)):
             raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
-        self.budget = limits(max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_seconds=max_seconds)
+        self.budget = limits(
+            max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_cost=max_cost, max_seconds=max_seconds
+        )
         self.on_event = on_event
         self.stop: threading.Event | None = None  # set it to end the wait
         flat = self.signature
@@ -63,7 +67,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         """Make the call, locate its evidence, and return the prediction with its ``run``.
 
         Raises:
-            BudgetExceededError: the prompt alone is longer than ``max_tokens``, or ``max_seconds`` went by.
+            BudgetExceededError: the prompt alone passes ``max_tokens`` or ``max_cost``, or ``max_seconds`` went by.
             ActionError: the model's reply does not hold the outputs.
         """
         validate_inputs(self.signature, inputs)
@@ -110,7 +114,22 @@ class _Call:
                 "Raise it, name fewer files, or use the rlm mode.",
                 limit="max_tokens",
             )
+        self._afford(estimate)
         self._emit("step")
+
+    def _afford(self, estimate: int) -> None:
+        limit, lm = self.program.budget.max_cost, self.program.predict.lm or dspy.settings.lm
+        if limit is None:
+            return
+        price = prompt_price(lm, estimate)
+        if price is None:
+            self._warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost could not hold")
+        elif price >= limit:
+            raise BudgetExceededError(
+                f"the prompt alone costs about ${price:.4f}, max_cost is ${limit:.4f}. "
+                "Raise it, name fewer files, or use the rlm mode.",
+                limit="max_cost",
+            )
 
     def finish(self, outputs: dict[str, Any]) -> Run:
         """Locate the evidence in place and close the record."""
@@ -167,6 +186,15 @@ class _Call:
         if self.program.on_event:
             usage = self.meter.usage
             self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=usage, seconds=seconds))
+
+
+def prompt_price(lm: Any, tokens: int) -> float | None:
+    """Return what a prompt of so many tokens costs in US dollars, None where the price is not known."""
+    model = str(getattr(lm, "model", ""))
+    if model.startswith(("offline", "ollama", "hosted_vllm/", "lm_studio/", "llamafile/")):
+        return 0.0
+    rate = windows.metadata(model).get("input_cost_per_token")
+    return None if rate is None else float(rate) * tokens
 
 
 def prompt_text(value: Any) -> Any:

@@ -14,7 +14,7 @@ import dspy
 
 from rlm_dspy import lms
 from rlm_dspy.corpus import Corpus, read
-from rlm_dspy.direct import Direct
+from rlm_dspy.direct import Direct, prompt_price
 from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.metering import CHARS_PER_TOKEN
@@ -72,6 +72,13 @@ class Program:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
+    def price(self) -> float:
+        """What a question costs in US dollars at least: a direct call its prompt, where the price is known; else 0."""
+        if self._mode != "direct":
+            return 0.0
+        return prompt_price(self.lm or dspy.settings.lm, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
+
+    @property
     def _mode(self) -> str:
         if self.mode != "auto":
             return self.mode
@@ -87,7 +94,7 @@ class Program:
         with dspy.context(lm=self.lm or dspy.settings.lm):
             given = {"context": self.corpus, "question": question}
             try:
-                prediction = (self._direct() if mode == "direct" else self._rlm(max_cost))(**given)
+                prediction = (self._direct(max_cost) if mode == "direct" else self._rlm(max_cost))(**given)
             except LMContextWindowError:
                 if self.mode != "auto" or mode != "direct":
                     raise
@@ -97,13 +104,15 @@ class Program:
         values = {name: prediction.get(name) for name in self.signature.output_fields if name not in evidence}
         return journal.summary(prediction.run, values, mode=mode)
 
-    def _direct(self) -> Direct:
+    def _direct(self, max_cost: float | None) -> Direct:
         limits = {name: value for name, value in self.limits.items() if name in ("max_tokens", "max_seconds")}
-        return Direct(self.signature, **limits)
+        return Direct(self.signature, max_cost=self._least(max_cost), **limits)
+
+    def _least(self, max_cost: float | None) -> float | None:
+        return min((cost for cost in (max_cost, self.limits.get("max_cost")) if cost is not None), default=None)
 
     def _rlm(self, max_cost: float | None) -> RLM:
-        costs = [cost for cost in (max_cost, self.limits.get("max_cost")) if cost is not None]
-        limits = {**self.limits, "max_cost": min(costs) if costs else None}
+        limits = {**self.limits, "max_cost": self._least(max_cost)}
         rlm = RLM(self.signature, sub_lm=self.sub_lm, **limits)
         if self.state is not None:
             try:
@@ -160,6 +169,11 @@ class Job:
     def digest(self) -> str:
         """What identifies the program."""
         return self.program().digest
+
+    @property
+    def price(self) -> float:
+        """What a question costs in US dollars at least."""
+        return self.program().price
 
     def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
         """Answer one question, in whichever process this is."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 
 class Purse:
-    """Divides ``total`` US dollars (None: without end) among the questions in flight."""
+    """Divides ``total`` US dollars (None: without end) among questions of which none costs less than ``least``."""
 
-    def __init__(self, total: float | None) -> None:
+    def __init__(self, total: float | None, least: float = 0.0) -> None:
         self._left = total  # neither spent nor handed out
+        self._least = least
         self._asked = 0
         self.spent = 0.0
         self.unknown = False  # whether the price of any answer is unknown
@@ -24,7 +25,7 @@ class Purse:
         """
         if self._left is None:
             return None
-        usual = self.spent / self._asked if self._asked else 0.0
+        usual = max(self._least, self.spent / self._asked if self._asked else 0.0)
         if self._left <= 0 or self._left < usual:
             return 0.0
         # An even share, but no less than twice the usual price while there is as much: many small shares answer less.

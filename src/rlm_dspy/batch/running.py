@@ -26,7 +26,10 @@ _POLL = 0.2  # seconds between looks at the stop flag
 
 
 class Answering(Protocol):
-    """What answers questions. On an executor of processes it is pickled with every question: keep it small."""
+    """What answers questions. On an executor of processes it is pickled with every question: keep it small.
+
+    It may also have a ``price``: US dollars that each question costs at least.
+    """
 
     @property
     def corpus_digest(self) -> str:
@@ -175,7 +178,7 @@ class _Flight:
 
     def __init__(self, batch: Batch, waiting: dict[str, str], progress: Progress, keys: list[str]) -> None:
         self.batch = batch
-        self.purse = Purse(batch._max_cost)
+        self.purse = Purse(batch._max_cost, getattr(batch.program, "price", 0.0))
         self.rows: dict[str, Row] = {}
         self.stopped_by: str | None = None
         self._waiting = waiting

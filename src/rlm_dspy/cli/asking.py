@@ -108,7 +108,13 @@ class Asking:
 
     def _direct(self, watch: Callable[[Event], None]) -> Direct:
         values = self.values
-        return Direct(self.signature, max_tokens=values.max_tokens, max_seconds=values.max_seconds, on_event=watch)
+        return Direct(
+            self.signature,
+            max_tokens=values.max_tokens,
+            max_cost=values.max_cost,
+            max_seconds=values.max_seconds,
+            on_event=watch,
+        )
 
     def _rlm(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
         values = self.values

@@ -58,6 +58,7 @@ class Lender:
         if self._kept.busy:
             return Sandbox()
         self._kept.busy = True
+        self._kept.renew()  # an earlier question's code may have bound the context and the functions to something else
         return self._kept
 
     def end(self) -> None:

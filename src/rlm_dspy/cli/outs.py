@@ -24,6 +24,7 @@ TAKEN = frozenset(
         "FINAL_VAR",
         "print",
         "P",
+        "past_steps",
         "peek",
         "grep",
         "chunk",

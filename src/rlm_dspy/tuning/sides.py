@@ -62,6 +62,11 @@ class Limits:
         }
 
 
+    def of_direct(self) -> dict[str, Any]:
+        """Return those that a direct call has."""
+        return {"max_tokens": self.max_tokens, "max_cost": self.max_cost, "max_seconds": self.max_seconds}
+
+
 @dataclass
 class Side:
     """A program under its name; ``note`` tells what of it is not as its authors ship it."""
@@ -106,7 +111,7 @@ def side(
         rlm = (program.Tunable if tunable else RLM)(asked, sub_lm=sub_lm, **limits.of_rlm())
         return Side(name, program.load(rlm, path) if path else rlm)
     if name == "direct":
-        return Side(name, Direct(asked, max_tokens=limits.max_tokens, max_seconds=limits.max_seconds))
+        return Side(name, Direct(asked, **limits.of_direct()))
     if name == "dspy.RLM":
         stock = dspy.RLM(
             asked.with_updated_fields("context", type_=str) if "context" in asked.input_fields else asked,
