@@ -126,7 +126,7 @@ async def _awaited(codes: list[Any], namespace: dict[str, Any]) -> Any:
 
 
 _loops: list[Any] = []
-_begun: list[Any] = []  # the task of the last cell that awaited; of a cell that was stopped, all that it began
+_begun: list[Any] = []  # of the last cell that awaited: its task, or all that it began and that resisted its end
 
 
 def _complete(coroutine: Any) -> Any:
@@ -146,6 +146,8 @@ def _complete(coroutine: Any) -> Any:
             if main.done() and not main.cancelled():
                 return main.result()
         raise
+    finally:
+        _begun[:] = [task for task in _begun if not task.done()]  # what is done would keep its result alive
 
 
 def _cancel(asyncio: Any, loop: Any, earlier: set[Any]) -> None:
