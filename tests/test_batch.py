@@ -163,6 +163,46 @@ def test_a_file_that_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) -
         Answers(tmp_path / "missing" / "a.jsonl")
 
 
+def test_a_line_without_an_end_is_not_cut_off_unless_it_is_a_row(tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("my only line")
+    with pytest.raises(ConfigurationError, match=r"notes\.txt:1"):
+        Answers(other, resume=True)
+    assert other.read_text() == "my only line"
+
+
+def test_each_resumption_sets_aside_what_it_replaces(tmp_path: Path) -> None:
+    out, kept = tmp_path / "a.jsonl", []
+    for digest in "pqr":
+        other = Fake()
+        other.digest = digest
+        answers = Answers(out, resume=True)
+        Batch(other, out=answers).run(["a"])
+        kept.append(out.read_bytes())
+    assert (tmp_path / "a.jsonl.bak").read_bytes() == kept[0]
+    assert (tmp_path / "a.jsonl.bak2").read_bytes() == kept[1]
+    assert answers.backup == tmp_path / "a.jsonl.bak2"
+
+
+def test_a_link_to_answers_stays_one_and_everything_happens_beside_its_target(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "links").mkdir()
+    out = tmp_path / "links" / "a.jsonl"
+    out.symlink_to(tmp_path / "real" / "a.jsonl")
+    answers = Answers(out)
+    assert answers.path.parent == tmp_path / "real"  # the link may lie on another device
+    Batch(Fake(), out=answers).run(["a"])
+    assert out.is_symlink()
+    assert rows(out)[0]["answer"] == "A"
+
+
+def test_answers_go_to_regular_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path(os.devnull), tmp_path):
+        with pytest.raises(ConfigurationError, match="is not a regular file"):
+            Answers(place)
+
+
 def test_two_batches_do_not_write_one_file(tmp_path: Path) -> None:
     first = Answers(tmp_path / "a.jsonl")
     with pytest.raises(ConfigurationError, match="another batch"):

@@ -8,6 +8,7 @@ texts, put to the same program. A line that a kill cut short is not a row.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -37,14 +38,17 @@ class Answers:
     """Rows on disk, of one batch; ``resume`` takes over the answers that the file already has.
 
     Raises:
-        ConfigurationError: the file exists and is not to be resumed, cannot be written, or another batch writes it.
+        ConfigurationError: the file exists and is not to be resumed, is no regular file or none of ours, cannot be
+            written, or another batch writes it.
     """
 
     def __init__(self, path: Path, *, resume: bool = False, redactor: Redactor | None = None) -> None:
-        self.path = path
+        self.path = path = path.resolve()  # what a link points to is written, and the link stays
         self._redactor = redactor or Redactor()
         self._found: dict[str, Row] = {}
         self.backup: Path | None = None  # where rows went that belong to other questions, texts or programs
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{path} is not a regular file; name another")
         if path.exists() and path.stat().st_size and not resume:
             raise ConfigurationError(f"{path} already holds answers: resume it (--resume) or name another file")
         try:
@@ -53,29 +57,17 @@ class Answers:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
         try:
             _lock(self._file, path)
-            self._read()
+            self._found = {row["key"]: row for row in journal.rows(path, _row, mend=True)}
         except ConfigurationError:
             self._file.close()
             raise
-
-    def _read(self) -> None:
-        """Take over the whole lines, and cut off what a kill left of the last one."""
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                row = json.loads(line)
-                self._found[row["key"]] = row
-            except (ValueError, TypeError, KeyError) as error:
-                raise ConfigurationError(f"{self.path}:{number} is not a row of answers; name another file") from error
-        if whole < len(data):
-            os.truncate(self.path, whole)
 
     def take(self, keys: Iterable[str]) -> dict[str, Row]:
         """Return the good answers among ``keys``; rows of other keys are copied aside before they are replaced."""
         wanted = set(keys)
         if not self._found.keys() <= wanted:
-            self.backup = self.path.with_name(self.path.name + ".bak")
+            names = (f"{self.path.name}.bak{number if number > 1 else ''}" for number in itertools.count(1))
+            self.backup = next(place for name in names if not (place := self.path.with_name(name)).exists())
             shutil.copyfile(self.path, self.backup)
         return {name: row for name, row in self._found.items() if name in wanted and row.get("ok")}
 
@@ -95,7 +87,7 @@ class Answers:
                 file.flush()
                 os.fsync(file.fileno())
             part.chmod(self.path.stat().st_mode & 0o777)
-            part.replace(self.path.resolve())
+            part.replace(self.path)
         finally:
             part.unlink(missing_ok=True)
 
@@ -105,6 +97,13 @@ class Answers:
 
     def _line(self, row: Mapping[str, Any]) -> bytes:
         return journal.dumps(jsonable(row), self._redactor).encode() + b"\n"
+
+
+def _row(line: bytes) -> Row:
+    row = json.loads(line)
+    if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+        raise ValueError("it has no key")
+    return row
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
