@@ -1,21 +1,28 @@
 """Documents to text: each kind with its pages, what is broken or hostile with a reason, kept by content."""
 
 import gzip
+import io
+import itertools
 import json
 import os
+import re
 import signal
 import sqlite3
 import sys
 import textwrap
+import time
+import zipfile
+from email.message import EmailMessage
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import documents
 from rlm_dspy import folders
-from rlm_dspy.corpus import Corpus, read
+from rlm_dspy.corpus import Corpus, caching, read
 from rlm_dspy.corpus.readers import archives, choosing, converter, office
-from rlm_dspy.corpus.readers.shapes import Converted, UnreadableError
+from rlm_dspy.corpus.readers.shapes import Converted, Reader, UnreadableError
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +52,14 @@ def test_a_pdf_keeps_its_pages(tmp_path):
 
 
 def test_a_word_document_keeps_headings_and_tables(tmp_path):
-    assert corpus_of(tmp_path, "a.docx", documents.word())["a.docx"].split("\n")[:3] == [
-        "# Terms", "The notice period is ninety days.", "Deposit\t1200 EUR",
+    assert corpus_of(tmp_path, "a.docx", documents.word())["a.docx"].splitlines() == [
+        "# Terms", "The notice period is ninety days.", "Deposit\t1200 EUR", "Rent\tmonthly 800 EUR",
     ]  # fmt: skip
 
 
 def test_a_presentation_keeps_slides_and_notes(tmp_path):
     corpus = corpus_of(tmp_path, "a.pptx", documents.slides())
-    assert corpus["a.pptx"] == "Opening\nRevenue grew by 14 percent\nNotes: Mention Denmark.\n"
+    assert corpus["a.pptx"] == "Opening\nRevenue grew by 14 percent\nGrouped\nNotes: Mention Denmark.\n"
     assert corpus.place("a.pptx", 3) == "slide 2"
 
 
@@ -62,12 +69,65 @@ def test_a_workbook_keeps_sheets_and_rows(tmp_path):
     assert corpus.place("a.xlsx", 4) == "sheet Sales row 3"
 
 
+def test_a_workbook_that_understates_its_size_is_read_whole(tmp_path):
+    with zipfile.ZipFile(io.BytesIO(documents.sheet())) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    small = re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', files["xl/worksheets/sheet1.xml"])
+    assert small != files["xl/worksheets/sheet1.xml"]
+    data = documents.packed(files | {"xl/worksheets/sheet1.xml": small})
+    assert corpus_of(tmp_path, "a.xlsx", data)["a.xlsx"] == "=== Sales ===\nregion\tsum\nnorth\t10\nsouth\t20\n"
+
+
 def test_html_is_what_is_seen_of_it(tmp_path):
     page = """<html><head><title>Shop &amp; Co</title><style>p {color: red}</style></head><body>
     <script>alert("x")</script><h2>Prices</h2><p>Tea   costs
     3&nbsp;euros.</p><ul><li>one<li>two</ul><!-- hidden --><noscript>no</noscript><svg><title>t</title></svg></body>"""
     text = corpus_of(tmp_path, "a.html", page)["a.html"]
     assert text == "Shop & Co\n\n## Prices\n\nTea costs 3 euros.\n\n- one\n- two\n"
+
+
+@pytest.mark.parametrize(
+    ("page", "seen"),
+    [
+        ("<html><head><title>T</title><meta charset=utf-8><body><p>one", "T\n\none\n"),
+        ("<head><link rel=x><p>one</p><p>two", "one\n\ntwo\n"),
+        ("<head><script>x()</script>one <b>two</b>", "one two\n"),
+        ("<head><noscript><p>no</p></noscript><title>T</title></head>one", "T\none\n"),
+        ("<p>a</p><p hidden>b</p><p>c</p>", "a\n\nc\n"),
+        ("<div>a<span style='color: red; Display : none'>b<i>c</i></span>d</div>", "ad\n"),
+        ("<div><div hidden><div>a</div><li>b<br>c</div>d</div>", "d\n"),
+        ("<ul><li>a<li hidden>b<li>c</ul><p hidden>d<p>e", "- a\n- c\n\ne\n"),
+        ("<table><tr><td>a<td hidden>b<td>c<tr hidden><td>d<tr><td>e</table>", "\ta \tc\n\te\n"),
+        ("<input hidden>a<br hidden>b<img style='display:none'>c", "a\nbc\n"),
+        ("<body style='display:none'>a<div><object>b</div>c</b>", "a\n\nc\n"),
+        ("<pre>a  b</pre>c  d", "a  b\nc d\n"),
+    ],
+)
+def test_html_that_is_sloppy_or_hides_something(page, seen):
+    assert office.answer("html", page.encode())["text"] == seen
+
+
+@pytest.mark.parametrize("page", ["<a b='" * 20_000, "<!--" * 100_000, "<object>" * 20_000 + "</b>" * 20_000])
+def test_a_page_that_was_made_to_be_slow_costs_this_process_nothing(tmp_path, monkeypatch, page):
+    one = converter.Converter(seconds=1)
+    monkeypatch.setattr(converter, "shared", lambda: one)
+    before = time.thread_time()
+    corpus = corpus_of(tmp_path, "a.html", "<p>seen</p>" + page)
+    assert time.thread_time() - before < 4
+    assert "a.html" in corpus.names or "a page whose reader gave up" in reason(corpus, "a.html")
+    one.close()
+
+
+def test_a_page_of_many_tags_is_read_in_a_moment():
+    before = time.thread_time()
+    assert office.answer("html", b"<object>" * 50_000 + b"</b>" * 50_000)["error"] == "no text in it"
+    assert time.thread_time() - before < 10
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "raw-unicode-escape", "undefined", "utf-16", "idna", "utf-7"])
+def test_an_encoding_that_the_page_cannot_have_is_not_believed(tmp_path, charset):
+    page = f"<meta charset={charset}><p>caf\u00e9 +AGE- \\ud800 xn--4ca.x"
+    assert corpus_of(tmp_path, "a.html", page)["a.html"] == "caf\u00e9 +AGE- \\ud800 xn--4ca.x\n"
 
 
 def test_html_in_its_declared_encoding(tmp_path):
@@ -83,6 +143,47 @@ def test_a_notebook_is_its_cells_and_their_output(tmp_path):
     corpus = corpus_of(tmp_path, "a.ipynb", json.dumps({"cells": cells}))
     assert corpus["a.ipynb"] == "# Title\ntext\n\n```python\n1 + 1\n```\nOutput:\n2\n\n"
     assert corpus.place("a.ipynb", 5) == "cell 2"
+
+
+def test_a_notebook_names_its_language_and_has_no_lone_surrogates(tmp_path):
+    cells = [{"cell_type": "code", "source": "x <- '\ud800'", "outputs": [{"text": "\udfff"}]}]
+    for metadata in ({"kernelspec": {"language": "R"}}, {"language_info": {"name": "R"}}):
+        notebook = json.dumps({"cells": cells, "metadata": metadata})
+        assert corpus_of(tmp_path, "a.ipynb", notebook)["a.ipynb"] == "```r\nx <- '?'\n```\nOutput:\n?\n\n"
+    for metadata in (None, {"language_info": None, "kernelspec": {"language": "a b"}}, {"language_info": {"name": 3}}):
+        notebook = json.dumps({"cells": cells, "metadata": metadata})
+        assert corpus_of(tmp_path, "a.ipynb", notebook)["a.ipynb"].startswith("```python\n")
+
+
+def test_an_email_in_html_is_read_in_its_own_encoding(tmp_path):
+    mail = EmailMessage()
+    mail.set_content("<meta charset=iso-8859-1><p>Gr\u00fc\u00dfe", subtype="html", charset="iso-8859-1")
+    assert corpus_of(tmp_path, "a.eml", mail.as_bytes())["a.eml"].strip() == "Gr\u00fc\u00dfe"
+
+
+def test_an_email_of_which_the_page_cannot_be_read_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(converter, "PROGRAM", tmp_path / "none.py")
+    one = converter.Converter(tmp_path / "none.py")
+    monkeypatch.setattr(converter, "shared", lambda: one)
+    mail = EmailMessage()
+    mail["Subject"] = "Hello"
+    mail.set_content("<p>text", subtype="html")
+    corpus = corpus_of(tmp_path, "a.eml", mail.as_bytes())
+    assert corpus["a.eml"].startswith("Subject: Hello")
+    assert "crashed" in reason(corpus, "a.eml/body.html")
+
+
+def test_forwarded_messages_and_nested_attachments_are_read(tmp_path):
+    corpus = corpus_of(tmp_path, "a.eml", documents.forwarded())
+    assert set(corpus.names) == {"other.txt", "a.eml", "a.eml/sums.csv", "a.eml/message.eml"}
+    assert corpus["a.eml"] == "From: ann@example.org\nSubject: Fwd: Offer\n\nSee below.\n"
+    assert "Subject: Offer\n\nThe offer is 4711 euros." in corpus["a.eml/message.eml"]
+
+
+def test_an_email_that_is_nothing_but_a_document_is_read(tmp_path):
+    mail = EmailMessage()
+    mail.set_content(documents.pdf(["The scan."]), maintype="application", subtype="pdf")
+    assert corpus_of(tmp_path, "a.eml", mail.as_bytes())["a.eml/attachment-1"] == "The scan.\n"
 
 
 def test_an_email_is_read_with_its_attachments(tmp_path):
@@ -164,6 +265,20 @@ def test_a_long_document_is_cut_and_says_so(monkeypatch):
     assert office.answer("pptx", documents.slides())["note"] == "cut after slide 1: it is too long"
 
 
+def test_a_sheet_that_takes_too_long_is_cut_and_not_kept(tmp_path, monkeypatch):
+    ticking = SimpleNamespace(monotonic=itertools.count().__next__)
+    monkeypatch.setattr(office, "time", ticking)
+    monkeypatch.setattr(office, "SECONDS", 1)
+    made = office.answer("xlsx", documents.sheet())
+    assert made["text"] == "=== Sales ===\nregion\tsum\n"
+    assert (made["note"], made["late"]) == ("cut after sheet Sales row: it took too long", True)
+    kept = caching.ConversionCache()
+    texts = iter((Converted("cut", late=True), Converted("whole"), Converted("never asked for")))
+    asked = [kept.converted(Reader("x", str, "1"), b"x", lambda: next(texts)).text for _ in range(3)]
+    assert asked == ["cut", "whole", "whole"]
+    kept.close()
+
+
 def test_a_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     assert office.answer("pdf", b"") == {"missing": "pypdfium2"}
@@ -191,7 +306,7 @@ def test_after_an_interrupt_the_next_document_gets_its_own_text(tmp_path, monkey
             import json, os, signal, sys, time
             for line in sys.stdin.buffer:
                 text = sys.stdin.buffer.read(json.loads(line)["size"]).decode()
-                body = json.dumps({"text": text, "marks": [], "note": ""}).encode()
+                body = json.dumps({"text": text, "marks": [], "note": "", "late": False}).encode()
                 if text == "first":
                     os.kill(os.getppid(), signal.SIGINT)
                     time.sleep(5)
@@ -331,8 +446,6 @@ def test_each_office_kind_is_converted_by_the_program():
 
 
 def test_the_program_answers_until_its_input_ends(monkeypatch):
-    import io
-
     data = documents.pdf(["one page"])
     request = json.dumps({"kind": "pdf", "size": len(data)}).encode() + b"\n" + data
     asked, told = io.TextIOWrapper(io.BytesIO(request * 2)), io.TextIOWrapper(io.BytesIO())

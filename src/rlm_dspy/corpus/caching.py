@@ -48,6 +48,8 @@ class ConversionCache:
         if found is not None:
             return found
         made = make()
+        if made.late:
+            return made
         try:
             cache.set(key, [made.text, made.marks, made.note], retry=False)
         except _FAILURES as error:

@@ -19,7 +19,7 @@ _KINDS = {
 }  # fmt: skip
 
 _MARKUP = {
-    "html": Reader("html", markup.read_html, "1"),
+    "html": Reader("html", markup.read_html, converter.VERSION),
     "notebook": Reader("notebook", markup.read_notebook),
     "e-mail": Reader("e-mail", markup.read_email),
 }

@@ -1,4 +1,4 @@
-"""The host's side of the process that reads PDF and office files: started when needed, killed when it hangs."""
+"""The host's side of the process that reads pages, PDF and office files: started when needed, killed when it hangs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from rlm_dspy.corpus.readers.shapes import Converted, Reader, UnreadableError
 PROGRAM = Path(__file__).with_name("office.py")
 SECONDS = 60.0
 
-_VERSION = "1"
-_NAMES = {"pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet"}
+VERSION = "2"  # of what the program makes of a document
+
+_NAMES = {
+    "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",
+}  # fmt: skip
 
 
 class Converter:
@@ -56,7 +59,7 @@ class Converter:
         if "error" in answer:
             raise UnreadableError(str(answer["error"]))
         marks = tuple((int(line), str(text), bool(counted)) for line, text, counted in answer["marks"])
-        return Converted(str(answer["text"]), marks, str(answer["note"]))
+        return Converted(str(answer["text"]), marks, str(answer["note"]), bool(answer["late"]))
 
     def close(self) -> None:
         """End the child."""
@@ -133,4 +136,4 @@ def shared() -> Converter:
 @functools.cache
 def reader(kind: str) -> Reader:
     """Return the reader of a kind of office document."""
-    return Reader(kind, lambda data, name: shared().convert(kind, data), _VERSION)
+    return Reader(kind, lambda data, name: shared().convert(kind, data), VERSION)

@@ -14,11 +14,15 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Converted:
-    """A text made of a file; ``marks`` tell at which lines its pages, sheets or cells begin."""
+    """A text made of a file; ``marks`` tell at which lines its pages, sheets or cells begin.
+
+    ``late`` is set where it was cut because time ran out: such a text is not kept for the next time.
+    """
 
     text: str
     marks: tuple[Mark, ...] = ()
     note: str = ""
+    late: bool = False
 
 
 @dataclass(frozen=True)
