@@ -98,7 +98,7 @@ def attack(name, code, planted, tools=None, **options):
             return "the secret was shown", done.kind
         if "DONE" in done.stdout:
             return f"it succeeded: {done.stdout[:80]!r}", done.kind
-        blunder = mistake(done.exception or "", honest=name.startswith("imports/"))
+        blunder = mistake(name.partition("/")[0], done.exception or "")
         if blunder:
             return f"it failed by its own mistake: {blunder}", done.kind
         if len(shown) > 100_000:
@@ -109,10 +109,11 @@ def attack(name, code, planted, tools=None, **options):
     return None, done.kind
 
 
-def mistake(told, honest):
-    """Return the error of a payload that got no further than itself; only an ``honest`` one asks for an import."""
+def mistake(group, told):
+    """Return the error of a payload that got no further than itself: what breaks the interpreter may end in any."""
     last = told.rstrip().rpartition("\n")[2][:200]
-    return last if BLUNDER.match(last) or (not honest and "is not allowed in this sandbox" in last) else None
+    refused = group != "imports" and "is not allowed in this sandbox" in last
+    return last if group != "crashes" and (refused or BLUNDER.match(last)) else None
 
 
 def hurry():
