@@ -9,7 +9,7 @@ from functools import lru_cache
 import dspy
 import pytest
 
-from rlm_dspy.errors import SandboxUnavailableError
+from rlm_dspy.errors import ConfigurationError, SandboxUnavailableError
 from rlm_dspy.module import chosen_factory
 from rlm_dspy.sandbox import cell, default_factory, macos, policy, report, selftest, zygote
 from rlm_dspy.sandbox.interpreter import Sandbox
@@ -230,6 +230,12 @@ def test_every_forbidden_operation_is_refused():
     checks = selftest()
     assert [check for check in checks if not check.refused] == []
     assert len(checks) >= 30
+
+
+def test_the_self_test_never_runs_without_isolation(monkeypatch):
+    monkeypatch.setattr(sys.modules["rlm_dspy.sandbox.selftest"], "Sandbox", None)  # nothing is to be tried
+    with pytest.raises(ConfigurationError, match="isolation='none'"):
+        selftest("none")
 
 
 @pytest.mark.parametrize("without", [("landlock",), ("namespaces",), ("fork_control",), ("fork_control", "landlock")])

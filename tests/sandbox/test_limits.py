@@ -5,7 +5,7 @@ import time
 import pytest
 
 from rlm_dspy.errors import ConfigurationError, SandboxError
-from rlm_dspy.sandbox import Sandbox, cell, checks, pool, report, zygote
+from rlm_dspy.sandbox import Sandbox, checks, pool, report, zygote
 
 
 def test_a_cell_that_runs_too_long_is_told_so(sandbox):
@@ -237,5 +237,8 @@ def test_a_host_path_in_a_tools_error_does_not_reach_the_model():
     assert "secret" not in done.text
 
 
-def test_the_grace_is_short():
-    assert cell.GRACE_SECONDS <= 1
+def test_a_cell_deaf_to_interrupts_is_killed_after_a_short_grace(sandbox):
+    before = time.monotonic()
+    done = sandbox.run("sum(range(10**12))", timeout=0.2)
+    assert "did not stop when interrupted, and was killed" in done.exception
+    assert time.monotonic() - before < 20

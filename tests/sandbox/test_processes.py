@@ -14,7 +14,7 @@ import warnings
 import psutil
 
 from rlm_dspy.errors import SandboxDiedError
-from rlm_dspy.sandbox import Sandbox, prewarm, zygote
+from rlm_dspy.sandbox import Sandbox, pool, prewarm, zygote
 from sandbox import hosts
 from sandbox.hosts import wait_until_gone
 
@@ -126,10 +126,39 @@ def test_a_killed_keeper_ends_the_sessions_and_the_host_goes_on(sandbox):
 
 
 def test_pooled_sessions_are_used_and_do_not_outlive_the_pool():
-    prewarm(2, memory_mb=77)
-    with Sandbox(memory_mb=77) as one, Sandbox(memory_mb=77) as two, Sandbox(memory_mb=77) as three:
-        assert len({s._link.active.pid for s in (one, two, three)}) == 3
-        assert three.run("6 * 7").value == "42"
+    prewarm(3, memory_mb=77)
+    (pooled,) = (links for (_, memory, _), links in pool._ready.items() if memory == 77 << 20)
+    made = {link.active.pid for link in pooled}
+    assert len(made) == 3
+    with Sandbox(memory_mb=77) as one, Sandbox(memory_mb=77) as two:
+        used = {one._link.active.pid, two._link.active.pid}
+        assert used < made
+        assert two.run("6 * 7").value == "42"
+    assert wait_until_gone(used) == []
+    pool.forget()
+    assert wait_until_gone(made) == []
+    with Sandbox(memory_mb=77) as another:
+        assert another._link.active.pid not in made
+
+
+def test_a_shutdown_during_the_start_ends_what_is_being_started(monkeypatch):
+    begun, links, connect = threading.Event(), [], pool.connect
+
+    def slow(*arguments):
+        begun.set()
+        time.sleep(0.3)
+        links.append(connect(*arguments))
+        return links[0]
+
+    monkeypatch.setattr(pool, "connect", slow)
+    sandbox = Sandbox()
+    starting = threading.Thread(target=sandbox.start)
+    starting.start()
+    begun.wait(20)
+    sandbox.shutdown()
+    starting.join()
+    assert sandbox._link is None
+    assert links[0].active is None
 
 
 def test_threads_may_start_sandboxes_at_once():

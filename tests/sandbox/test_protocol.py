@@ -104,5 +104,19 @@ def test_arguments_by_position_become_arguments_by_name():
         return a, b, c
 
     assert _arranged(tool, [1, 5], {"c": 7}) == ([], {"a": 1, "b": 5, "c": 7})
-    with pytest.raises(TypeError, match="missing"):
-        _arranged(tool, [], {}) and tool(**_arranged(tool, [], {})[1])
+    with pytest.raises(TypeError, match="too many"):
+        _arranged(tool, [1, 2, 3], {})
+    with pytest.raises(TypeError, match="multiple values"):
+        _arranged(tool, [1], {"a": 2})
+    assert _arranged(print, [1], {}) == ([1], {})
+
+
+def test_a_malformed_result_tells_what_is_lost_with_it(sandbox):
+    forge = (
+        "import gc, time\nsession = [o for o in gc.get_objects() if type(o).__name__ == 'Session'][0]\n"
+        "session._report = lambda result: session.wire.send({**result, 'names': 5})\nx = 1"
+    )
+    done = sandbox.run(forge)
+    assert "broke the sandbox's protocol" in done.exception
+    assert "all names are kept" in done.note
+    assert sandbox.run("x").exception is not None  # the copy was made after the cell, and is as hostile

@@ -54,8 +54,8 @@ def _choose_linux(machine: str, isolation: Isolation) -> Choice:
 def shortfall(report: Mapping[str, Any]) -> str | None:
     """Return what "strong" isolation lacks in a zygote's own report, None if it holds.
 
-    Strong means: the system call filter, no way to new privileges, forks under the host's control (or
-    given up by each worker), and one more independent layer, Landlock or namespaces.
+    Strong means: the system call filter, no way to new privileges, and one more independent layer, Landlock or
+    namespaces. Forks need no look: with the filter the host controls them, or each worker gives them up.
     """
     missing = []
     if report.get("seccomp") is not True:

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlm_dspy.errors import ConfigurationError
+
 from . import policy
 from . import zygote as zygotes
 from .interpreter import Sandbox
@@ -86,8 +88,11 @@ def selftest(isolation: policy.Isolation = "best-effort") -> list[Check]:
     """Try every forbidden operation from inside a sandbox and return how each ended.
 
     Raises:
+        ConfigurationError: without isolation, where each of them would happen.
         SandboxUnavailableError: no sandbox can be made here at all.
     """
+    if isolation == "none":
+        raise ConfigurationError("selftest tries what must be refused; with isolation='none' it would be done")
     column = 0 if syscalls.canonical(platform.machine()) == syscalls.X86_64 else 1
     with _targets() as (setup, intact), Sandbox(isolation=isolation, timeout=5.0, checkpoint="never") as sandbox:
         setup = _PRELUDE + setup
