@@ -173,6 +173,12 @@ def test_outputs_are_shown_with_type_and_description() -> None:
         ("context -> answer", [dspy.Tool(print, name="not a name")], "Invalid tool name"),
         ("context -> answer", [dspy.Tool(print, name="class")], "Invalid tool name"),
         ("context -> answer", [dspy.Tool(print, name="SUBMIT")], "built-in sandbox function"),
+        ("context, predict -> answer", [], "built-in sandbox function"),
+        ("context, P -> answer", [], "built-in sandbox function"),
+        ("context, past_steps -> answer", [], "built-in sandbox function"),
+        ("context -> answer", [dspy.Tool(print, name="subcall")], "built-in sandbox function"),
+        ("context -> answer", [dspy.Tool(print, name="_predict")], "built-in sandbox function"),
+        ("context -> answer", [dspy.Tool(print, name="_shapes")], "built-in sandbox function"),
         ("context -> answer", [dspy.Tool(print, name="a"), dspy.Tool(len, name="a")], "Duplicate tool name"),
     ],
 )

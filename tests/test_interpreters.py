@@ -98,6 +98,15 @@ def test_sub_calls_and_tools_reach_the_host(factory: Callable[[], Any]) -> None:
     assert result.answer == "yes42"
 
 
+def test_the_main_context_is_p_and_a_users_tool_stands_before_one_of_ours(factory: Callable[[], Any]) -> None:
+    def grep(pattern: str) -> str:
+        """Look it up."""
+        return f"mine: {pattern}"
+
+    result = ask(factory, action("SUBMIT(answer=f\"{P == context} {grep(pattern='x')}\")"), tools=[grep])
+    assert result.answer == "True mine: x"
+
+
 def test_typed_calls_work(factory: Callable[[], Any]) -> None:
     result = ask(
         factory, action("r = predict('doc -> n: int', doc=context)\nSUBMIT(answer=str(r.n + 1))"), fields(n="41")

@@ -83,6 +83,46 @@ def test_a_large_piece_of_the_context_travels_as_its_place() -> None:
     assert ask(lm, context=text).answer == f"1999000 {text[1000:1004]!r}"
 
 
+def test_a_piece_of_what_the_code_made_of_the_context_travels_as_it_is() -> None:
+    lm, script = scripted(
+        action("P = P.upper()\nSUBMIT(answer=subcall(P[:150_000], 'Which case are these letters?'))"), "upper"
+    )
+    assert ask(lm, context="alpha " * 50_000, max_depth=0).answer == "upper"
+    assert "ALPHA ALPHA" in texts(script.requests[1])[1]
+
+
+def test_sub_calls_are_there_again_after_the_session_was_lost() -> None:
+    lm, _ = scripted(
+        action("import sys\nsys.modules['os']._exit(1)"),
+        action("SUBMIT(answer=predict('doc -> n: int', doc=P).n)"),
+        fields(n="41"),
+    )
+    factory = lambda: rlm_dspy.Sandbox(checkpoint="never")  # noqa: E731
+    result = ask(lm, interpreter_factory=factory)
+    assert result.answer == "41"
+
+
+def test_a_remark_about_a_cell_is_no_error() -> None:
+    lm, _ = scripted(action("for i in range(11_000): globals()[f'n{i}'] = i"), action("SUBMIT(answer='x')"))
+    first = ask(lm).run.steps[0]
+    assert "names" in first.output
+    assert first.error is None
+
+
+def test_an_output_called_ok_may_be_false() -> None:
+    lm, _ = scripted(action("SUBMIT(answer=str(predict('doc -> ok: bool', doc=context).ok))"), fields(ok="False"))
+    assert ask(lm).answer == "False"
+
+
+def test_a_class_with_a_field_called_ok_may_be_a_childs_answer() -> None:
+    code = (
+        "from dataclasses import dataclass\n@dataclass\nclass Verdict:\n    ok: bool\n"
+        "SUBMIT(answer=str(subcall('a text', 'Is it well?', output='verdict: Verdict')))"
+    )
+    lm, _ = scripted(action(code), action("SUBMIT(verdict={'ok': False})"))
+    assert ask(lm).answer == "Verdict(ok=False)"
+
+
 def test_at_the_depth_limit_a_plain_call_answers() -> None:
     lm, script = scripted(action("SUBMIT(answer=subcall('some text', 'Shout'))"), "SOME TEXT")
     result = ask(lm, max_depth=0)
@@ -215,6 +255,28 @@ class Person:
     age: int = 0
     pets: list[Pet] = field(default_factory=list)
 """
+
+
+FIELDS = """
+from pydantic import BaseModel, Field
+class Pet(BaseModel):
+    name: str = Field(description='what it is called')
+    tags: list[str] = Field(default_factory=lambda: ['tame'])
+    legs: int = Field(4, ge=0)
+"""
+
+
+def test_fields_are_required_unless_they_have_a_default() -> None:
+    code = (
+        f"{FIELDS}\nr, bad = predict_batched('doc -> pet: Pet', [{{'doc': 'a'}}, {{'doc': 'b'}}])\nrex = r.pet\n"
+        "Pet(name='Tom').tags.append('x')\ntry: Pet()\nexcept TypeError as error:\n"
+        "    SUBMIT(answer=f'{rex} {bad.kind} {Pet(name=1).tags} {error} {rex.model_dump()}')"
+    )
+    typed = lambda text: fields(pet='{"name": "Rex"}' if "\na\n" in text else '{"tags": ["x"]}')  # noqa: E731
+    lm, _ = scripted(by_role(root=action(code), typed=typed))
+    rex = "{'name': 'Rex', 'tags': ['tame'], 'legs': 4}"
+    told = "Pet(name='Rex', tags=['tame'], legs=4) AdapterParseError ['tame'] Pet misses ['name']"
+    assert ask(lm).answer == f"{told} {rex}"
 
 
 @pytest.mark.parametrize("declared", [MODELS, DATACLASSES])

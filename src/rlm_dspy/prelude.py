@@ -4,10 +4,14 @@ It finds the classes that a signature names among the REPL's own, sends their sh
 back into instances of them. The host's half is ``_predict`` and ``_subcall``.
 """
 
+import copy as _copy
 import inspect as _inspect
 import re as _re
 import sys as _sys
 import types as _types_module
+from functools import partial as _partial
+
+_whole = globals().get("P")  # the main context as it was handed over
 
 
 class _Outputs:
@@ -47,10 +51,23 @@ def _shapes(text):
             hints.update({k: v for k, v in _inspect.get_annotations(base).items() if k[:1] != "_"})
         if hints:
             fields = {key: _written(hint) for key, hint in hints.items()}
-            optional = [key for key in fields if hasattr(kind, key)]
+            optional = [key for key in fields if _optional(kind, key)]
             shapes[name] = {"fields": fields, "optional": optional, "doc": (kind.__doc__ or "")[:500]}
             pending += [word for hint in fields.values() for word in _re.findall(r"[A-Za-z_]\w*", hint)]
     return shapes
+
+
+def _optional(kind, key):
+    """Tell whether a field of a class may be left out."""
+    models, records = getattr(kind, "model_fields", None), getattr(kind, "__dataclass_fields__", None)
+    if models is not None and key in models:
+        return not models[key].is_required()
+    if records is not None and key in records:
+        return records[key].default is not records[key].default_factory  # they are one: MISSING
+    for names in ("__optional_keys__", "_field_defaults"):
+        if hasattr(kind, names):
+            return key in getattr(kind, names)
+    return hasattr(kind, key)
 
 
 def _written(hint):
@@ -69,7 +86,9 @@ def _made(value, shapes):
         return {key: _made(item, shapes) for key, item in value.items()}
     name = getattr(value, "_name", None)
     if name in shapes and name in globals():
-        return globals()[name](**{key: _made(item, shapes) for key, item in value.items()})
+        optional = shapes[name].get("optional", ())
+        given = {key: item for key, item in value.items() if item is not None or key not in optional}
+        return globals()[name](**{key: _made(item, shapes) for key, item in given.items()})
     return value
 
 
@@ -82,7 +101,7 @@ def _answer(result, shapes):
 
 
 def _checked(result):
-    if getattr(result, "ok", True) is False:
+    if not isinstance(result, _Outputs):
         raise RuntimeError(f"{result.kind}: {result.error}")
     return result
 
@@ -101,46 +120,66 @@ def predict_batched(signature, items):
 
 def subcall(text, instruction, output=None):
     """Let a child explore ``text`` in a REPL of its own; ``output`` types its answer, e.g. "items: list[str]" """
-    return _checked(subcall_batched([(text, instruction)], output=output)[0])
+    return _single(_checked(_children([(text, instruction)], None, output)[0]))
 
 
 def subcall_batched(items, instruction=None, output=None):
     """Run many children at once: items are (text, instruction) pairs, or texts that share ``instruction``"""
+    return [_single(answer) for answer in _children(items, instruction, output)]
+
+
+def _children(items, instruction, output):
     shapes = _shapes(output or "")
     pairs = [item if isinstance(item, (tuple, list)) else (item, instruction) for item in items]
     sent = [{"text": _cut(text), "instruction": told} for text, told in pairs]
     results = _subcall(items=sent, output=output, types=shapes)  # noqa: F821
-    answers = [_answer(result, shapes) for result in results]
-    return [_single(answer, output) for answer in answers]
+    return [_answer(result, shapes) for result in results]
 
 
-def _single(answer, output):
+def _single(answer):
     values = answer.__dict__ if isinstance(answer, _Outputs) else None
     return next(iter(values.values())) if values and len(values) == 1 else answer
 
 
 def _cut(text):
     """Send a large piece of the main context as its place there: the host has it already."""
-    main = globals().get("P")
-    if isinstance(text, str) and isinstance(main, str) and len(text) > 100_000:
-        start = main.find(text)
+    if isinstance(text, str) and isinstance(_whole, str) and len(text) > 100_000:
+        start = _whole.find(text)
         if start >= 0:
             return {"start": start, "end": start + len(text)}
     return text
 
 
-if "pydantic" not in _sys.modules:
-    # A stand-in that is enough to declare the shape of an answer.
+def _stand_in():
+    """Return a module that is enough of pydantic to declare the shape of an answer."""
+
+    class Field:
+        """What is said of a field: its default, or what makes one; without either it is required."""
+
+        def __init__(self, default=..., *, default_factory=None, **facts):
+            self.required = default is ... and default_factory is None
+            self.make = default_factory or (lambda: _copy.deepcopy(default))
+
     class BaseModel:
         """Declares typed fields; instances take them as keywords."""
 
+        def __init_subclass__(cls, **options):
+            super().__init_subclass__()
+            for name, value in list(vars(cls).items()):
+                if isinstance(value, Field) and value.required:
+                    delattr(cls, name)
+
         def __init__(self, **values):
-            names = {name for base in type(self).__mro__ for name in _inspect.get_annotations(base)}
-            if unknown := set(values) - names:
-                raise TypeError(f"{type(self).__name__} has no fields {sorted(unknown)}")
-            if missing := [name for name in sorted(names - set(values)) if not hasattr(type(self), name)]:
-                raise TypeError(f"{type(self).__name__} misses {missing}")
-            self.__dict__.update(values)
+            kind = type(self)
+            names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in _inspect.get_annotations(base))
+            if unknown := sorted(values.keys() - names):
+                raise TypeError(f"{kind.__name__} has no fields {unknown}")
+            if missing := [name for name in names if name not in values and not hasattr(kind, name)]:
+                raise TypeError(f"{kind.__name__} misses {missing}")
+            for name in names:
+                default = getattr(kind, name, None)
+                make = default.make if isinstance(default, Field) else _partial(_copy.deepcopy, default)
+                self.__dict__[name] = values[name] if name in values else make()
 
         def model_dump(self):
             """Return the fields as a dict."""
@@ -152,10 +191,10 @@ if "pydantic" not in _sys.modules:
         def __eq__(self, other):
             return type(self) is type(other) and vars(self) == vars(other)
 
-    def _field(default=..., **facts):
-        return None if default is ... else default
+    module = _types_module.ModuleType("pydantic")
+    module.BaseModel, module.Field = BaseModel, Field
+    return module
 
-    _sys.modules["pydantic"] = _types_module.ModuleType("pydantic")
-    _sys.modules["pydantic"].BaseModel = BaseModel
-    _sys.modules["pydantic"].Field = _field
-    del BaseModel, _field
+
+if "pydantic" not in _sys.modules:
+    _sys.modules["pydantic"] = _stand_in()

@@ -20,6 +20,13 @@ from rlm_dspy.sandbox import Sandbox, toolkit
 
 PRELUDE = inspect.getsource(prelude)
 # What an interpreter that is not ours lacks; its own SUBMIT takes keywords.
+_SETUP = """
+{toolkit}
+_tools = {{name: globals()[name] for name in {names!r} if name in globals()}}
+bind(globals(), {main!r})
+globals().update(_tools)
+{prelude}
+"""
 _ALIASES = """
 def FINAL(value):
     SUBMIT({first}=value)
@@ -43,6 +50,7 @@ class Repl:
         self._values = dict(values)
         self._main = main
         self._fields = output_fields
+        self._bare = False  # whether the session lacks the prelude
         ours = isinstance(interpreter, Sandbox)
         fit = _positional if ours else _plain
         interpreter.tools.update({name: fit(tool) for name, tool in tools.items()})
@@ -72,8 +80,8 @@ class Repl:
 
     def _open_foreign(self) -> Observation:
         """Install toolkit, aliases and inputs as code; an interpreter that cannot take the toolkit goes without."""
-        taken = set(self._values) | set(self.interpreter.tools)
-        setup = f"{toolkit.source()}\nbind(globals(), {self._main!r})\n{PRELUDE}\n"
+        names = sorted(self.interpreter.tools)  # a user's tool stands before one of the toolkit's
+        setup = _SETUP.format(toolkit=toolkit.source(), main=self._main, names=names, prelude=PRELUDE)
         corpora = {name: value for name, value in self._values.items() if hasattr(value, "sandbox_index")}
         plain: dict[str, Any] = {}
         for name, value in self._values.items():
@@ -83,8 +91,9 @@ class Repl:
                 plain[name] = dict(value.items()) if name in corpora else value
         self.run(setup + _ALIASES.format(first=self._fields[0]["name"]))
         wrap = "".join(f"{name} = Corpus.from_texts({name})\n" for name in corpora)
-        shadowed = "".join(f"{name} = {name}\n" for name in sorted(taken & set(plain)))
-        return self.run(f"{wrap}{shadowed}print('ready')", variables=plain)
+        kept = "".join(f"{name} = {name}\n" for name in sorted(plain))  # some bind variables for one cell only
+        whole = f"P = _whole = {self._main}\n" if self._main else ""
+        return self.run(f"{wrap}{kept}{whole}print('ready')", variables=plain)
 
     def _assign(self, name: str, value: SandboxSerializable) -> None:
         """Hand over one of DSPy's own serialisable types by its own code."""
@@ -99,12 +108,15 @@ class Repl:
     def run(self, code: str, *, variables: Mapping[str, Any] | None = None) -> Observation:
         """Run one cell; what the code did wrong is part of the observation, never raised."""
         if isinstance(self.interpreter, Sandbox):
+            if self._bare:
+                self._bare = self.interpreter.run(PRELUDE).kind == "died"
             done = self.interpreter.run(code, dict(variables or {}))
+            self._bare = self._bare or done.kind == "died"  # the inputs come back by themselves
             return Observation(
                 text=done.text,
                 submitted=done.final,
                 has_submitted=done.has_final,
-                error=done.exception or done.note,
+                error=done.exception,
                 timed_out=done.timed_out,
                 seconds=done.seconds,
             )

@@ -10,11 +10,17 @@ import dspy
 import pydantic
 from dspy.adapters.utils import annotation_allows_none
 
+from rlm_dspy import compaction, prelude
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence import Evidence
+from rlm_dspy.sandbox import toolkit
 
-RESERVED = frozenset({"llm_query", "llm_query_batched", "SUBMIT", "print", "FINAL", "FINAL_VAR"})
+RESERVED = frozenset(
+    {"llm_query", "llm_query_batched", "predict", "predict_batched", "subcall", "subcall_batched"}
+    | {"SUBMIT", "FINAL", "FINAL_VAR", "print", "P", compaction.VARIABLE}
+)
+HIDDEN = frozenset({"_predict", "_subcall", toolkit.INDEXED, *vars(prelude)})  # what carries those
 RESULTS = frozenset({"trajectory", "final_reasoning", "run"})
 
 
@@ -87,12 +93,12 @@ def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool])
     for name in tools:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ConfigurationError(f"Invalid tool name '{name}': must be a valid Python identifier and not a keyword")
-        if name in RESERVED:
+        if name in RESERVED | HIDDEN:
             raise ConfigurationError(f"Tool name '{name}' conflicts with built-in sandbox function")
     inputs = set(signature.input_fields)
     if "interpreter_factory" in inputs:
         raise ConfigurationError("'interpreter_factory' is reserved for RLM runtime configuration; rename the input.")
-    if taken := sorted(inputs & RESERVED):
+    if taken := sorted(inputs & (RESERVED | HIDDEN)):
         raise ConfigurationError(f"Input fields conflict with built-in sandbox functions: {taken}")
     if taken := sorted(inputs & tools.keys()):
         raise ConfigurationError(f"Input fields conflict with user tools: {taken}")

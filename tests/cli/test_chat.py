@@ -60,6 +60,18 @@ def test_the_sandbox_and_the_answers_are_kept(run: Callable, files: Path, speak:
     assert '"which port?"' in texts(seen.requests[1])[-1]
 
 
+def test_a_question_finds_inputs_and_functions_as_if_it_were_the_first(
+    run: Callable, files: Path, speak: Callable
+) -> None:
+    seen = speak(
+        action("mine = 7\ncontext = P = 'poison'\ngrep = lambda *a, **k: ['fake']\nSUBMIT(answer='8080', evidence=[])"),
+        action("print(mine, P is context, len(P), grep('port')[0]['source'])"),
+        action("SUBMIT(answer='again', evidence=[])"),
+    )
+    run("chat", "notes", "--mode", "rlm", stdin=say("which port?", "and again?"))
+    assert "7 True 1 a.md" in texts(seen.requests[-1])[-1]
+
+
 def test_what_was_added_is_what_the_sandbox_sees(run: Callable, files: Path, speak: Callable) -> None:
     speak(
         action("SUBMIT(answer=str(len(P)), evidence=[])"),

@@ -142,6 +142,8 @@ class Chat:
     def _lines(self) -> Iterator[str]:
         """Yield what is typed or piped in; Ctrl-C at the prompt drops the line."""
         asked = sys.stdin is not None and sys.stdin.isatty()
+        if reconfigure := getattr(sys.stdin, "reconfigure", None):
+            reconfigure(errors="surrogateescape")  # so that what is no text costs its line alone
         while sys.stdin is not None:
             try:
                 line = input("> ") if asked else sys.stdin.readline()
@@ -152,6 +154,11 @@ class Chat:
                 continue
             if not line and not asked:
                 return
+            try:
+                line.encode()
+            except UnicodeEncodeError:
+                self._terminal.error("that line is not valid UTF-8; type it again.")
+                continue
             if line.strip():
                 yield line.strip()
 

@@ -33,6 +33,8 @@ TAKEN = frozenset(
         "trajectory",
         "final_reasoning",
         "run",
+        "self",
+        "base",
     }
 )
 FORM = "Write it like --out 'answer: str, items: list[str]'."
