@@ -13,8 +13,10 @@ from typing import Any
 import dspy
 import pytest
 
+from rlm_dspy import RLM
 from rlm_dspy.cli import models
 from rlm_dspy.record import Run
+from rlm_dspy.tuning import program, sides
 from scripted import action, fields, scripted
 
 CLIENT = '''"""A client."""
@@ -110,6 +112,16 @@ def test_a_trace_that_cannot_be_written_costs_no_answer(run: Callable, files: Pa
     assert "30" in result.out
     assert "the run could not be saved in /dev/full: No space left on device" in result.err
     assert "unexpected" not in result.err
+
+
+def test_a_compiled_program_is_loaded_without_a_word(
+    run: Callable, files: Path, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program.save(RLM(sides.signature()), home / "p.json")
+    result = run("ask", QUESTION, ".", "--program", "p.json")
+    assert result.code == 0
+    assert "30" in result.out
+    assert "deep copy" not in caplog.text
 
 
 def test_where_nothing_matches_it_says_so_and_exits_0(run: Callable, files: Path) -> None:

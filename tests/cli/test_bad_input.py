@@ -63,6 +63,8 @@ def test_a_wrong_command_is_one_line_and_exit_2(run: Callable, write: Callable, 
         "llm_query: str",
         "grep: str",
         "SUBMIT: str",
+        "self: str",
+        "base: str",
         "trajectory: str",
         "_hidden: str",
         "answer: str\x00",
@@ -81,6 +83,16 @@ def test_outs_know_every_name_that_the_rlm_reserves() -> None:
     from rlm_dspy.signatures import RESERVED, RESULTS
 
     assert RESERVED | RESULTS <= outs.TAKEN
+
+
+def test_a_line_of_a_conversation_that_is_not_utf_8_is_told_and_the_next_one_answered(
+    run: Callable, write: Callable
+) -> None:
+    write("notes.txt", "The gate opens at 6 hours.\n")
+    result = run("chat", "notes.txt", stdin=b"When \xff?\nWhen does the gate open?\n")
+    assert result.code == 0
+    assert "that line is not valid UTF-8" in result.err
+    assert "6" in result.out
 
 
 def test_arguments_that_are_not_utf_8_are_refused(spawn: Callable, write: Callable) -> None:

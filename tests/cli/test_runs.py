@@ -137,7 +137,7 @@ def test_a_shelf_that_cannot_be_written_costs_nobody_the_answer(
     assert "could not be kept" in run("ask", "When does the gate open?", "notes.md", "-v").err
 
 
-@pytest.mark.parametrize("name", ["nothing", "missing.json"])
+@pytest.mark.parametrize("name", ["nothing", "missing.json", "x" * 300, "x" * 300 + ".json"])
 def test_a_run_that_is_not_there_is_one_line(run: Callable, name: str) -> None:
     result = run("trace", name)
     assert (result.code, result.out) == (1, "")
@@ -152,6 +152,13 @@ def test_what_is_no_run_is_told_and_passed_by(run: Callable, home_runs: Path) ->
     assert result.code == 1
     assert "holds no run" in result.err
     assert "No run is kept" in run("runs").err
+
+
+def test_a_run_that_went_away_is_passed_by(tmp_path: Path) -> None:
+    (tmp_path / "0123456789ab.json").symlink_to(tmp_path / "gone")
+    kept = Shelf(tmp_path)
+    kept.put(RUN, Redactor({}))
+    assert [item.run for item in kept.runs()] == [RUN]
 
 
 def test_the_oldest_make_room_and_other_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

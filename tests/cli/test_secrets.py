@@ -53,6 +53,17 @@ def leaks(result: object, folder: Path) -> Iterator[str]:
         yield from (f"{canary} in {place}" for canary in CANARIES if canary in text)
 
 
+@pytest.mark.parametrize("password", ["hunter2secret", "pw"])
+def test_the_password_of_an_address_is_not_shown(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", f"http://bob:{password}@gpu.example:11434")
+    for flags in ((), ("--json",)):
+        shown = run("config", *flags)
+        assert f"{password}@" not in shown.out
+        assert "gpu.example:11434" in shown.out
+
+
 @pytest.mark.parametrize("flags", OUTPUTS, ids=" ".join)
 def test_no_output_of_an_answered_question_holds_a_key(
     run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]

@@ -127,10 +127,10 @@ class Asking:
             max_tokens=values.max_tokens,
             max_cost=values.max_cost,
             max_seconds=values.max_seconds,
-            on_event=watch,
         )
         if self.request.program:
             program.load(rlm, self.request.program)
+        rlm.on_event = watch  # loading copies the program, and a watcher cannot be copied
         return rlm
 
     @contextmanager

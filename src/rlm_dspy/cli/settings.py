@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from rlm_dspy.report.redact import MASK, is_secret_name
 PREFIX = "RLM_DSPY_"
 PROJECT_TOML = Path("rlm-dspy.toml")
 DOTENV = Path(".env")
+_PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # of a user in an address
 
 
 def _provider(name: str) -> Any:
@@ -93,13 +95,16 @@ class Loaded:
                 value = MASK
             elif isinstance(value, Path):
                 value = str(value)
+            elif name == "ollama_host" and value:
+                value = _PASSWORD.sub(MASK, value)
             rows[name] = {"value": value, "source": self.origins[name]}
         return rows
 
     def secrets(self) -> list[str]:
         """Return the secret values, for the redactor."""
         values = (getattr(self.settings, name) for name in Settings.model_fields)
-        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        keys = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        return [*keys, *_PASSWORD.findall(self.settings.ollama_host or "")]
 
 
 def load(flags: Mapping[str, Any] | None = None) -> Loaded:

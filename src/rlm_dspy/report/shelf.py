@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +58,7 @@ class Shelf:
             RLMError: there is no such run, or more than one.
         """
         path = Path(name)
-        if path.suffix == ".json" or path.is_file():
+        if path.suffix == ".json" or os.path.isfile(path):  # also false for a name that no file can have
             return load(path)
         paths = self._paths()
         found = paths[:1] if name == "last" else [path for path in paths if path.name.startswith(name)]
@@ -70,7 +72,11 @@ class Shelf:
         """The files of runs, newest first."""
         if not self.folder.is_dir():
             return []
-        found = [(path.stat().st_mtime, path) for path in self.folder.iterdir() if _OURS.fullmatch(path.name)]
+        found = []
+        for path in self.folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # another process tidies, too
+                    found.append((path.stat().st_mtime, path))
         return [path for _, path in sorted(found, reverse=True)]
 
 
