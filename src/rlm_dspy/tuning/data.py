@@ -176,7 +176,7 @@ def write(path: str | Path, made: Iterable[Mapping[str, Any]]) -> int:
     """Write rows as JSONL and return how many there were."""
     lines = [json.dumps(row, ensure_ascii=False) for row in made]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace")
     return len(lines)
 
 

@@ -25,6 +25,9 @@ from rlm_dspy.tuning.scoring import ABSENT
 
 SHORT = 60  # characters of a value that is worth asking for
 COMMON = 400  # rare words are looked for among so many
+_FENCED = re.compile(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)|<!--.*?-->")
+_HEADING = re.compile(r"(?m)^ {0,3}(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$")
+_UNDERLINED = re.compile(r"(?m)\S[^\n]*\n {0,3}(?:=+|-+)[ \t]*$")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class _Code:
     constants: dict[str, list[tuple[str, Any, str]]] = field(default_factory=dict)
     by_file: dict[str, list[str]] = field(default_factory=dict)
     imported: dict[tuple[str, str], str] = field(default_factory=dict)
+    renamed: set[str] = field(default_factory=set)
 
 
 def make(corpus: Corpus, count: int, *, seed: int = 0) -> list[Question]:
@@ -87,7 +91,7 @@ def _read_code(corpus: Corpus) -> _Code:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of escapes in somebody's strings
                 tree = ast.parse(text)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of very deep expressions
             continue
         _read_module(code, name, tree, text)
     return code
@@ -102,13 +106,33 @@ def _read_module(code: _Code, name: str, tree: ast.Module, text: str) -> None:
         elif isinstance(node, ast.ImportFrom):
             module = (node.module or "").rpartition(".")[2]
             code.imported |= {(name, alias.asname or alias.name): module for alias in node.names}
+            code.renamed |= {alias.name for alias in node.names if alias.asname not in (None, alias.name)}
     code.by_file[name] = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    bound = Counter(itertools.chain.from_iterable(map(_bound, ast.walk(tree))))
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            value = node.value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str | int | float) and value.value != "":
+            value, target = node.value, node.targets[0].id
+            plain = isinstance(value, ast.Constant) and isinstance(value.value, str | int | float) and value.value != ""
+            if isinstance(value, ast.Constant) and plain and bound[target] == 1:
                 said = ast.get_source_segment(text, node) or ""
-                code.constants.setdefault(node.targets[0].id, []).append((name, value.value, said.split("\n")[0]))
+                code.constants.setdefault(target, []).append((name, value.value, said.split("\n")[0]))
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a node gives a value or takes it from, in whatever scope, but for parameters."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            yield name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            yield name
+        case ast.MatchMapping(rest=str(name)):
+            yield name
+        case ast.Import(names=found) | ast.ImportFrom(names=found):
+            yield from ((alias.asname or alias.name).partition(".")[0] for alias in found)
+        case ast.Global(names=names):
+            yield from names
 
 
 def _single(found: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
@@ -145,18 +169,28 @@ def _definitions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Qu
 def _joins(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     """Ask through two definitions: a class, its base, and where or how often that is found."""
     once = dict(_single(code.classes))
-    children: Counter[str] = Counter()
+    everyone = [node for places in code.classes.values() for _, node in places]
+    children = Counter(name for node in everyone for name in set(map(_base, node.bases)))
     for name, (file, node) in once.items():
-        for base in node.bases:
+        for base in node.bases if len(node.bases) == 1 else ():
             if isinstance(base, ast.Name):
-                children[base.id] += 1
                 home = once[base.id][0] if base.id in once else file
                 if home != file and code.imported.get((file, base.id)) == PurePosixPath(home).stem:
                     asked = f"Which file defines the class that {name} inherits from?"
                     yield Question("join", asked, home, support=(f"class {name}({base.id}",))
     for base_name, number in children.items():
-        if base_name in once and number > 1:
+        if base_name in once and base_name not in code.renamed and number > 1:
             yield Question("count", f"How many classes inherit directly from {base_name}?", number, "closeness")
+
+
+def _base(node: ast.expr) -> str:
+    """Return the name of a base: the last one of ``zoo.Animal``, the first one of ``Animal[int]``."""
+    match node:
+        case ast.Subscript(value=value):
+            return _base(value)
+        case ast.Attribute(attr=name) | ast.Name(id=name):
+            return name
+    return ""
 
 
 def _orders(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
@@ -172,13 +206,16 @@ def _orders(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Questio
 
 def _headings(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     for name, text in corpus.items():
-        if PurePosixPath(name).suffix.lower() not in (".md", ".markdown", ".rst"):
+        body = _FENCED.sub("", text)
+        if PurePosixPath(name).suffix.lower() not in (".md", ".markdown") or _UNDERLINED.search(body):
             continue
-        body = re.sub(r"(?ms)^```.*?^```", "", text)
-        found = [line.strip("# `") for line in re.findall(r"(?m)^#{2,6} .+", body)]
-        if len(found) > 2:
-            yield Question("last", f"Which is the last heading of {name}?", found[-1], support=(found[-1],))
-            yield Question("count", f"How many headings below the title does {name} have?", len(found), "closeness")
+        found = _HEADING.findall(body)
+        below = [marks for marks, _ in found if len(marks) > 1]
+        if len(below) > 2:
+            last = found[-1][1]
+            yield Question("last", f"Which is the last heading of {name}?", last, support=(last,))
+        if len(below) > 2 and len(below) + 1 >= len(found):
+            yield Question("count", f"How many headings below the title does {name} have?", len(below), "closeness")
 
 
 def _words(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
@@ -198,7 +235,7 @@ def _words(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question
     for name, text in corpus.items():
         found = Counter(re.findall(r"\b[a-zA-Z][a-z]{5,}\b", text))
         if word := next((word for word, number in sorted(found.items()) if number > 4), None):
-            lines = sum(bool(re.search(rf"\b{word}\b", line)) for line in text.splitlines())
+            lines = sum(bool(re.search(rf"\b{word}\b", line)) for line in text.split("\n"))
             asked = f"How many lines of {name} have the word '{word}' (as a whole word, in this spelling)?"
             yield Question("count", asked, lines, "closeness")
 
@@ -207,8 +244,13 @@ def _tables(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Questio
     for name, text in corpus.items():
         if not name.endswith((".csv", ".tsv")):
             continue
-        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if name.endswith(".tsv") else ","))
-        if len(rows) < 3 or any(None in row or None in row.values() for row in rows):
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if name.endswith(".tsv") else ",")
+        try:
+            rows = list(table)
+        except csv.Error:
+            continue
+        heads = table.fieldnames or ()
+        if len(rows) < 3 or len(set(heads)) < len(heads) or any(None in row or None in row.values() for row in rows):
             continue
         yield Question("count", f"How many rows does {name} have, without its head?", len(rows), "closeness")
         keys = [key for key in rows[0] if len({row[key] for row in rows}) == len(rows)]
