@@ -27,6 +27,12 @@ def test_a_recipe_is_short_and_uses_the_optimizer_of_dspy(path: Path) -> None:
     assert re.search(r"dspy\.(GEPA|MIPROv2|SIMBA|BootstrapFewShotWithRandomSearch)\(", text)
 
 
+def test_the_snippet_that_loads_a_program_runs_as_it_is() -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "optimizers/README.md").read_text(), re.S)
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
 def test_each_recipe_has_what_it_compiled() -> None:
     assert [path.stem.removeprefix("run_") for path in RECIPES] == [path.stem for path in COMPILED]
 

@@ -58,7 +58,7 @@ def ran(
 ) -> list[str]:
     """Choose GEPA's next component among the predictors that ran, so that no turn goes to one that never did.
 
-    Pass it as ``dspy.GEPA(component_selector=rlm_dspy.tuning.program.ran)``.
+    Pass it as ``dspy.GEPA(component_selector=ran)``.
     """
     used = {call[0].signature.instructions for item in trajectories or [] for call in item["trace"]}
     names = state.list_of_named_predictors
