@@ -53,4 +53,17 @@ def test_all_of_it_as_json(run: Callable) -> None:
 @pytest.mark.usefixtures("nobody")
 def test_a_model_that_a_file_names_is_the_default(run: Callable, write: Callable) -> None:
     write("rlm-dspy.toml", "model = 'hosted_vllm/mine'\n")
-    assert "default: hosted_vllm/mine" in run("models").out
+    assert "default: hosted_vllm/mine (named by rlm-dspy.toml)" in run("models").out
+
+
+@pytest.mark.usefixtures("nobody")
+def test_whoever_names_the_model_is_told(run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.txt", "The gate opens at 6 hours.\n")
+    write("rlm-dspy.toml", "model = 'offline'\n")
+    assert "keywords (named by rlm-dspy.toml)" in run("ask", "When?", "a.txt").err
+    assert "keywords (named by rlm-dspy.toml)" in run("doctor").out
+    monkeypatch.setenv("RLM_DSPY_MODEL", "offline")
+    assert "keywords (named by RLM_DSPY_MODEL)" in run("ask", "When?", "a.txt").err
+    assert "keywords (named by RLM_DSPY_MODEL)" in run("doctor").out
+    assert run("models").out.endswith("default: offline (named by RLM_DSPY_MODEL)\n")
+    assert "keywords (named by --model)" in run("ask", "When?", "a.txt", "-m", "offline").err

@@ -32,7 +32,7 @@ def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
     loaded = settings.load({"model": model})
     values = loaded.settings
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
-    choice = lms.choose(values.model, os.environ)
+    choice = lms.choose(values.model, os.environ, values.named_by)
     around = [*_versions(), *_sandbox(), *_cache(values.home), *_providers(choice)]
     asked = [*_model(choice, values), *_others(values)]
     checks = [*around, *asked]

@@ -38,7 +38,7 @@ def choose(values: Settings) -> Chosen:
         ConfigurationError: a name cannot be a model's.
         LMAuthError: the provider's key is not set.
     """
-    choice = lms.choose(values.model, os.environ)
+    choice = lms.choose(values.model, os.environ, values.named_by)
     notice = f"No language model: {OFFLINE.format(reason=choice.reason)}" if choice.offline else ""
     options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx}
     options = {name: value for name, value in options.items() if value is not None}

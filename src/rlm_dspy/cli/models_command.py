@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,6 +35,8 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     if loaded.settings.model:  # a file may name it
         env["RLM_DSPY_MODEL"] = loaded.settings.model
     found = list_models(env, everything=everything)
+    if loaded.settings.model:
+        found = replace(found, choice=replace(found.choice, reason=f"named by {loaded.settings.named_by}"))
     if as_json:
         terminal.answer(journal.dumps(_facts(found), terminal.redactor, indent=2))
         return

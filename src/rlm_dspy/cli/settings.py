@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = _provider("openai_api_key")
     anthropic_api_key: SecretStr | None = _provider("anthropic_api_key")
     ollama_host: str | None = _provider("ollama_host")
+    _named_by: str = PrivateAttr("the caller")
+
+    @property
+    def named_by(self) -> str:
+        """Who named the model: ``--model``, ``RLM_DSPY_MODEL``, a file."""
+        return self._named_by
 
     @field_validator("home")
     @classmethod
@@ -119,6 +125,7 @@ def load(flags: Mapping[str, Any] | None = None) -> Loaded:
         settings = Settings(**given)
     except ValidationError as error:
         raise ConfigurationError(_complaint(error, origins)) from None
+    settings._named_by = origins["model"].removeprefix("flag ").removeprefix("environment ")
     return Loaded(settings, origins)
 
 

@@ -24,10 +24,16 @@ class Choice:
         return self.model == OFFLINE
 
 
-def choose(explicit: str | None, env: Mapping[str, str]) -> Choice:
-    """Choose a model: the one named, ``RLM_DSPY_MODEL``, Groq with a key, Ollama's newest, else the offline engine."""
+def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller") -> Choice:
+    """Choose a model: the one named, ``RLM_DSPY_MODEL``, Groq with a key, Ollama's newest, else the offline engine.
+
+    Args:
+        explicit: a model's name, if there is one.
+        env: the variables.
+        by: who gave that name, for the reason.
+    """
     if explicit and explicit.strip():
-        return Choice(explicit.strip(), "named on the command line or by the caller")
+        return Choice(explicit.strip(), f"named by {by}")
     if named := env.get("RLM_DSPY_MODEL", "").strip():
         return Choice(named, "named by RLM_DSPY_MODEL")
     if env.get("GROQ_API_KEY", "").strip():
