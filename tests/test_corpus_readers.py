@@ -124,6 +124,15 @@ def test_a_page_of_many_tags_is_read_in_a_moment():
     assert time.thread_time() - before < 10
 
 
+def test_a_page_that_takes_too_long_is_cut_and_says_so(monkeypatch):
+    monkeypatch.setattr(office, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    monkeypatch.setattr(office, "SECONDS", 1)
+    monkeypatch.setattr(office, "_FED", 10)
+    made = office.answer("html", b"<p>one</p><p>two</p><p>three</p>")
+    assert (made["text"], made["late"]) == ("one\n\ntwo\n", True)
+    assert made["note"] == "cut after its first part: it took too long"
+
+
 @pytest.mark.parametrize("charset", ["unicode_escape", "raw-unicode-escape", "undefined", "utf-16", "idna", "utf-7"])
 def test_an_encoding_that_the_page_cannot_have_is_not_believed(tmp_path, charset):
     page = f"<meta charset={charset}><p>caf\u00e9 +AGE- \\ud800 xn--4ca.x"

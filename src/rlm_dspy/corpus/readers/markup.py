@@ -30,7 +30,8 @@ def read_html(data: bytes, name: str) -> Converted:
     text, note = _decoded(data)
     if len(data) > _LONGEST:
         return Converted(text, note="too long to be parsed, so its markup is kept")
-    return replace(_seen(text), note=note)
+    made = _seen(text)
+    return replace(made, note="; ".join(filter(None, (note, made.note))))
 
 
 def _seen(page: str) -> Converted:

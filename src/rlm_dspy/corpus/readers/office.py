@@ -26,6 +26,8 @@ MOST_CHARS = 50_000_000
 MOST_UNPACKED = 400_000_000
 SECONDS = 45.0
 
+_FED = 1 << 20  # characters of a page between two looks at the clock
+
 Piece = tuple[str, str, bool]  # a text, what it is ("page 3"), and whether its lines are counted
 
 
@@ -39,8 +41,11 @@ class CutError(Exception):
 
 def html(data: bytes, until: float) -> Iterator[Piece]:
     """Yield what is seen of a page, given as UTF-8; headings become Markdown's."""
-    page = _Page()
-    page.feed(data.decode("utf-8", "replace"))
+    page, text = _Page(), data.decode("utf-8", "replace")
+    for at in range(0, len(text), _FED):
+        page.feed(text[at : at + _FED])
+        if time.monotonic() > until:
+            break
     page.close()
     yield page.result(), "", False
 
@@ -232,7 +237,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._make_room(tag)
-        self._title = tag == "title" and not self._count["svg"]
+        self._title = tag == "title" and not self._count.get("svg")
         if tag not in _VOID:
             self._open.append(tag)
             self._count[tag] += 1
@@ -248,7 +253,7 @@ class _Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._title = False
-        if self._count[tag]:
+        if self._count.get(tag):
             self._end(tag)
         if tag in _BLOCKS and not self._hidden:
             self._parts.append("\n")
@@ -257,10 +262,10 @@ class _Page(HTMLParser):
         if self._title:
             self._parts.append(f"\n{data.strip()}\n")
             return
-        if self._open[-1:] == ["head"] and data.strip():
+        if self._hidden and self._open[-1] == "head" and data.strip():
             self._end("head")
         if not self._hidden:
-            self._parts.append(data if self._count["pre"] else re.sub(r"\s+", " ", data))
+            self._parts.append(data if self._count.get("pre") else re.sub(r"\s+", " ", data))
 
     def result(self) -> str:
         lines = (line.strip(" ") for line in "".join(self._parts).split("\n"))
@@ -268,9 +273,9 @@ class _Page(HTMLParser):
 
     def _make_room(self, tag: str) -> None:
         """End what a tag ends without saying so."""
-        if self._open[-1:] == ["title"]:
+        if self._count.get("title") and self._open[-1] == "title":
             self._end("title")
-        if self._count["head"] and (tag == "body" or (self._open[-1] == "head" and tag not in _IN_HEAD)):
+        if self._count.get("head") and (tag == "body" or (self._open[-1] == "head" and tag not in _IN_HEAD)):
             self._end("head")
         while self._open and self._open[-1] in _ENDS.get(tag, ()):
             self._end(self._open[-1])
