@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import rlm_dspy
 from rlm_dspy import RLM, Evidence
 from rlm_dspy.lms import offline_lm
-from rlm_dspy.lms.offline import OfflineEngine, prompt, question
+from rlm_dspy.lms.offline import OfflineEngine, explorer, prompt, question
+from rlm_dspy.sandbox import toolkit
 from rlm_dspy.sandbox.toolkit import Corpus
 
 APP = '''"""An engine."""
@@ -252,6 +253,25 @@ def test_the_same_question_gets_the_same_prompts_twice(folder) -> None:
         return [step.code + step.output for step in found.run.steps]
 
     assert codes() == codes()
+
+
+@pytest.mark.parametrize("often", [1, 500], ids=["rare words", "no rare word"])
+def test_a_corpus_too_large_for_all_patterns_is_swept_for_a_few_words(often) -> None:
+    texts = {f"{number}.log": "the needle is here\n" * often + "a line\n" for number in range(3)}
+    texts["1.log"] += "the needle in the haystack is called kumquat\n" + "one haystack\n" * often
+    namespace: dict = {"context": toolkit.Corpus.from_texts(texts)}
+    toolkit.bind(namespace, "context")
+    patterns = []
+
+    def grep(pattern, **more):
+        patterns.append(pattern)
+        return namespace["grep"](pattern, **more)
+
+    plan = question.read("how is the needle in the haystack called?").plan() | {"reach": 1}
+    _, found = explorer.explore(plan, namespace["context"], grep, None)
+    assert "haystack is called kumquat" in found[0]["text"]
+    assert len(patterns) <= 4
+    assert not any("\\" in pattern for pattern in patterns)
 
 
 @given(st.text(max_size=200))

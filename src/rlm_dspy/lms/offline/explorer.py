@@ -21,7 +21,7 @@ def explore(plan, context, grep, search):
             return context
         return context[int(source)] if isinstance(context, list | tuple) else context[source]
 
-    terms, missing, places = look(plan, grep, search)
+    terms, missing, places = look(plan, plan["reach"] // max(1, getattr(context, "chars", 1)), grep, search)
     signs = [(re.compile(pattern), weight) for pattern, weight in plan["signs"]]
     found: dict = {}
     for (source, start, stop), base in places.items():
@@ -46,22 +46,30 @@ def explore(plan, context, grep, search):
     return missing, passages[: plan["keep"]]
 
 
-def look(plan, grep, search):
-    """Return (the terms weighed by rarity, the patterns found nowhere, the places to read with their weights)."""
+def look(plan, most, grep, search):
+    """Return (the terms weighed by rarity, the patterns found nowhere, the places to read with their weights).
+
+    Where no more than ``most`` patterns can be looked for in time, the first terms are, as plain words if they are few.
+    """
     places: dict = {}
-    terms, missing = [], []
-    for pattern, weight, strong in plan["terms"]:
-        hits = grep(pattern, max_matches=1000, ignore_case=True)
+    terms, missing, rarest = [], [], []
+    for place, (pattern, weight, strong) in enumerate(plan["terms"]):
+        if place >= max(4, most):
+            terms.append((re.compile(pattern, re.I), weight))
+            continue
+        plain = pattern.replace(r"(?:\b|_)", "").replace(r"\b", "").replace(r"\w*", "") if most < 4 else pattern
+        hits = grep(plain, max_matches=1000, ignore_case=True)
         terms.append((re.compile(pattern, re.I), weight / (1 + math.log10(max(1, len(hits))))))
         if not hits:
             missing.append(pattern)
+        rarest = hits if hits and len(hits) <= (len(rarest) or 1000) else rarest
         for hit in hits if strong or len(hits) < 60 else ():
             places.setdefault((hit.get("source"), hit["end"] - 1, hit["end"]), 0.0)
-    for pattern, weight in plan["shapes"]:
+    for pattern, weight in plan["shapes"][: max(0, most - len(terms))]:
         for hit in grep(pattern, max_matches=1000, ignore_case=plan["fold"]):
             key = (hit.get("source"), hit["end"] - 1, hit["end"])
             places[key] = max(places.get(key, 0.0), weight)
-    for rank, hit in enumerate(search(plan["query"], k=30)):
+    for rank, hit in enumerate(search(plan["query"], k=30) if most >= 4 else () if places else rarest):
         places.setdefault((hit.get("source"), hit["start"], hit["end"]), 1.8 / (2 + rank))
     return terms, missing, places
 

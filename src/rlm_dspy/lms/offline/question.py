@@ -105,6 +105,7 @@ class Question:
             "shapes": [list(shape) for shape in shapes],
             "signs": [list(sign) for sign in (*SIGNS.get(self.kind, ()), *_units(self.text), *_DULL)],
             "fold": not any(term.strong for term in self.terms),
+            "reach": 1_000_000_000 if lean else 8_000_000_000,  # characters that are grepped, all patterns together
             "keep": 24,
             "after": 500,
         }
