@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, get_args
 
 import dspy
@@ -66,6 +65,7 @@ class Session:
         budget = rlm.budget.model_copy(update={"max_llm_calls": self.calls})
         self.ledger: Ledger = Ledger(budget, parent.ledger if parent else None)
         self.stop: threading.Event | None = parent.stop if parent else rlm.stop
+        self._over: threading.Event = parent._over if parent else threading.Event()
         watcher = parent._on_event if parent else rlm.on_event or WATCHER.get()
         self._on_event: Callable[[Event], None] | None = watcher
         # A child's last call is reserved before its first, so that it can always answer.
@@ -170,9 +170,9 @@ class Session:
         """Return how long a step may wait; the extract may use what steps must leave."""
         left = self.ledger.seconds_left
         if isinstance(need, Extract):
-            return waiting.Patience(left, None)
+            return waiting.Patience(left, None, self._over)
         reserved = (1 - STEPPING) * (self.ledger.root.budget.max_seconds or 0.0)
-        return waiting.Patience(None if left is None else max(0.0, left - reserved), self.stop)
+        return waiting.Patience(None if left is None else max(0.0, left - reserved), self.stop, self._over)
 
     # --- asking a predictor ------------------------------------------------------------------------------------
 
@@ -311,9 +311,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not self.ledger.depth:
+            self._over.set()
         if error is not None and getattr(error, "run", None) is None:
             error.run = self.finish(None, error)  # type: ignore[attr-defined]
 

@@ -46,14 +46,17 @@ def execute(session: Session, repl: Repl, need: Execute) -> Observation:
 def ask(session: Session, need: Ask | Extract) -> Reply | str:
     """Call a predictor; the name of a limit comes back if one refuses or ends the call."""
     predictor, inputs = session.request(need)
-    # A streamed reply must be sent from this very thread.
-    patience = waiting.Patience(None, None) if dspy.settings.send_stream else session.patience(need)
+    here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
     session.emit("step", "")
     try:
         with session.asking(need) as asking:
             lm = session.lm or dspy.settings.lm
             predicted = waiting.call(
-                patience, lm, lambda: attempt(predictor, inputs), lambda: aattempt(predictor, inputs)
+                session.patience(need),
+                lm,
+                lambda: attempt(predictor, inputs),
+                lambda: aattempt(predictor, inputs),
+                here=here,
             )
     except waiting.Interrupted as over:
         return limit_reached(need, over.limit)

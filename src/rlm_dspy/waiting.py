@@ -10,8 +10,9 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 POLL = 0.05  # seconds between looks at the clock and the stop flag
@@ -26,23 +27,82 @@ class Interrupted(Exception):
 
 
 class Patience:
-    """Until when to wait: a deadline in seconds from now, a flag, both or neither."""
+    """Until when to wait: a deadline in seconds from now, a flag, both or neither.
 
-    def __init__(self, seconds: float | None, stop: threading.Event | None) -> None:
+    ``over`` is set when the run is: it ends only pauses, of threads whose reply nobody will read.
+    """
+
+    def __init__(
+        self, seconds: float | None, stop: threading.Event | None, over: threading.Event | None = None
+    ) -> None:
         self._until = None if seconds is None else time.monotonic() + seconds
         self._stop = stop
+        self._over = over
 
     @property
     def endless(self) -> bool:
-        """Whether nothing can end the wait."""
+        """Whether nothing but the end of the run can end the wait."""
         return self._until is None and self._stop is None
 
     def check(self) -> None:
         """Raise :class:`Interrupted` once the wait is over."""
-        if self._stop is not None and self._stop.is_set():
+        if any(flag is not None and flag.is_set() for flag in (self._stop, self._over)):
             raise Interrupted("stop")
         if self._until is not None and time.monotonic() >= self._until:
             raise Interrupted("max_seconds")
+
+
+_patience: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("patience", default=None)
+
+
+def sleep(seconds: float) -> None:
+    """Pause, but no longer than the call may take in which this is called.
+
+    Raises:
+        Interrupted: the pause was cut short.
+    """
+    patience, until = _patience.get(), time.monotonic() + seconds
+    if patience is None:
+        time.sleep(seconds)
+        return
+    while (left := until - time.monotonic()) > 0:
+        patience.check()
+        time.sleep(min(left, POLL))
+
+
+@contextmanager
+def held(slot: threading.Semaphore | None) -> Iterator[None]:
+    """Hold a slot, and wait for it no longer than the call may take in which this is entered.
+
+    Raises:
+        Interrupted: the wait was over first.
+    """
+    patience = _patience.get()
+    if slot is None:
+        yield
+        return
+    while not slot.acquire(timeout=None if patience is None else POLL):
+        if patience is not None:
+            patience.check()
+    try:
+        yield
+    finally:
+        slot.release()
+
+
+class _patient:
+    """Makes a call whose pauses are as short as its patience; what it then raises is told as its interruption."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+
+    def __enter__(self) -> None:
+        self._before = _patience.set(self._patience)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        _patience.reset(self._before)
+        if isinstance(error, Exception):
+            self._patience.check()
 
 
 def can_await(lm: Any) -> bool:
@@ -52,16 +112,26 @@ def can_await(lm: Any) -> bool:
 
 
 def call(
-    patience: Patience, lm: Any, direct: Callable[[], Any], awaitable: Callable[[], Awaitable[Any]]
+    patience: Patience,
+    lm: Any,
+    direct: Callable[[], Any],
+    awaitable: Callable[[], Awaitable[Any]],
+    *,
+    here: bool = False,
 ) -> Any:
-    """Return what the call returns.
+    """Return what the call returns; one that must be made in this very thread (``here``) ends only where it pauses.
 
     Raises:
         Interrupted: the wait was over first.
     """
-    if patience.endless:
-        return direct()
+
+    def patiently() -> Any:
+        with _patient(patience):
+            return direct()
+
     patience.check()
+    if patience.endless or here:
+        return patiently()
     if can_await(lm):
 
         def work() -> Any:
@@ -70,7 +140,7 @@ def call(
         if not _in_loop():
             return work()
     else:
-        work = direct
+        work = patiently
     future: Future[Any] = Future()
     context = contextvars.copy_context()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -19,15 +19,18 @@ from rlm_dspy import windows
 from rlm_dspy.lms import faults, pace
 from rlm_dspy.lms.choosing import OFFLINE
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
-from rlm_dspy.lms.retries import Tries
+from rlm_dspy.lms.retries import LONGEST_WAIT, Tries
 from rlm_dspy.lms.routes import Route
-from rlm_dspy.metering import waiting
+from rlm_dspy.metering import CHARS_PER_TOKEN, waiting
+from rlm_dspy.waiting import held, sleep
 
 # A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
-_CHARS_PER_TOKEN = 10
+_MOST_CHARS = 10
 _TIER = 128_000  # tokens of a prompt from where some providers have other prices
 _SHORTEST = 8_000  # characters below which the count says too little
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
+
+_REPLY = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer are allowed
 
 _ANSWERED: set[str] = set()  # servers that this process has had an answer from
 
@@ -36,7 +39,7 @@ def shortfall(sent_chars: int, reported_tokens: int | None) -> int | None:
     """Return about how many tokens were sent if far fewer were read, else None."""
     if reported_tokens is None or sent_chars < _SHORTEST:
         return None
-    return sent_chars // 4 if reported_tokens * _CHARS_PER_TOKEN < sent_chars else None
+    return sent_chars // CHARS_PER_TOKEN if reported_tokens * _MOST_CHARS < sent_chars else None
 
 
 class _Translated:
@@ -128,7 +131,10 @@ class _Routed:
         """Return the provider's limits as its headers tell them."""
         headers = dict(getattr(raw, "_response_headers", None) or {})
         limits = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
-        return {"limits": limits} if limits else {}
+        if not limits:
+            return {}
+        self._pace.told(limits, stretch=self.route.requests_per_minute is None)
+        return {"limits": limits}
 
     def _cost(self, response: Response, raw: Any) -> float | None:
         if self.route.wire_model != self.route.model or self.route.provider.local:
@@ -136,12 +142,22 @@ class _Routed:
         reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
         return reckoned or None
 
-    def _wait(self) -> float:
-        """Reserve a start within the limit per minute; return the seconds until then."""
+    @property
+    def _pace(self) -> pace.Pace:
         per_minute = self.route.requests_per_minute or self.route.provider.per_minute
-        return pace.shared(self.route.base or self.route.provider.name, per_minute).reserve() if per_minute else 0.0
+        return pace.shared(self.route.base or self.route.provider.name, self.route.model, per_minute)
 
-    def _slot(self) -> Any:
+    def _waits(self, request: Request) -> Iterator[float]:
+        """Yield the seconds to wait, one after the other, until a request may start within the provider's limits."""
+        size = _chars(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
+        while wait := self._pace.short(size):
+            if wait > LONGEST_WAIT:
+                raise faults.no_tokens_left(self.route, wait)
+            yield wait
+        if wait := self._pace.reserve():  # even an empty sleep gives the processor away
+            yield wait
+
+    def _slot(self) -> threading.Semaphore | None:
         return pace.slot(self.route.base or self.route.provider.name, self.route.slots)
 
     def dump_state(self) -> dict[str, Any]:
@@ -192,7 +208,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
             if pause is None:
                 break
             with self._waiting(pause, retry=True):
-                time.sleep(pause)
+                sleep(pause)
         other = self._other()
         engine: Any = RoutedEngine(other) if other else OfflineEngine()
         request = replace(request, model=other.model if other else MODEL)
@@ -201,29 +217,29 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
 
     def _begin(self, request: Request) -> None:
         self._check_key()
-        if pause := self._wait():  # even an empty sleep gives the processor away
-            with self._waiting(pause):
-                time.sleep(pause)
+        for wait in self._waits(request):
+            with self._waiting(wait):
+                sleep(wait)
 
     def _once(self, request: Request) -> Iterator[Response]:
         self._begin(request)
-        with self._slot(), _Translated(self.route):
+        with held(self._slot()), _Translated(self.route):
             response = super().complete(request)
         yield self._finished(request, response)
 
     def _streamed(self, request: Request) -> Iterator[Any]:
         self._begin(request)
-        codec, held = _ChatStream(request), []
-        with self._slot(), _Translated(self.route):
+        codec, ready = _ChatStream(request), []
+        with held(self._slot()), _Translated(self.route):
             litellm = get_litellm(feature="rlm_dspy.lm")
             source = litellm.completion(**self._arguments(request, streaming=True))
             with closing_stream(source):
                 for chunk in source:
-                    held += codec.feed(chunk)
-                    if held and held[-1].type != "start":  # which shows nothing yet
-                        yield from held
-                        held = []
-                yield from [*held, self._ended(request, codec.finish(litellm), source)]
+                    ready += codec.feed(chunk)
+                    if ready and ready[-1].type != "start":  # which shows nothing yet
+                        yield from ready
+                        ready = []
+                yield from [*ready, self._ended(request, codec.finish(litellm), source)]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
@@ -285,32 +301,32 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def _begin(self, request: Request) -> None:
         self._check_key()
         await asyncio.to_thread(self._warm)
-        if pause := self._wait():
-            with self._waiting(pause):
-                await asyncio.sleep(pause)
+        for wait in self._waits(request):
+            with self._waiting(wait):
+                await asyncio.sleep(wait)
 
     async def _once(self, request: Request) -> AsyncGenerator[Response]:
         await self._begin(request)
-        async with _held(self._slot()):
+        async with _Held(self._slot()):
             with _Translated(self.route):
                 response = await super().complete(request)
         yield self._finished(request, response)
 
     async def _streamed(self, request: Request) -> AsyncGenerator[Any]:
         await self._begin(request)
-        codec, held = _ChatStream(request), []
-        async with _held(self._slot()):
+        codec, ready = _ChatStream(request), []
+        async with _Held(self._slot()):
             with _Translated(self.route):
                 litellm = get_litellm(feature="rlm_dspy.lm")
                 source = await litellm.acompletion(**self._arguments(request, streaming=True))
                 async with aclosing_stream(source):
                     async for chunk in source:
-                        held += codec.feed(chunk)
-                        if held and held[-1].type != "start":  # which shows nothing yet
-                            for event in held:
+                        ready += codec.feed(chunk)
+                        if ready and ready[-1].type != "start":  # which shows nothing yet
+                            for event in ready:
                                 yield event
-                            held = []
-                    for event in [*held, self._ended(request, codec.finish(litellm), source)]:
+                            ready = []
+                    for event in [*ready, self._ended(request, codec.finish(litellm), source)]:
                         yield event
 
     def _warm(self) -> None:
@@ -326,19 +342,18 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         return self._told(super()._response(self._whole(raw), request), raw)
 
 
-class _held:
+class _Held:
     """Holds a slot without blocking the event loop while it is waited for."""
 
-    def __init__(self, slot: Any) -> None:
+    def __init__(self, slot: threading.Semaphore | None) -> None:
         self._slot = slot
 
     async def __aenter__(self) -> None:
-        acquire = getattr(self._slot, "acquire", None)
-        while acquire is not None and not acquire(blocking=False):
+        while self._slot is not None and not self._slot.acquire(blocking=False):
             await asyncio.sleep(0.02)
 
     async def __aexit__(self, *_: object) -> None:
-        if hasattr(self._slot, "release"):
+        if self._slot is not None:
             self._slot.release()
 
 

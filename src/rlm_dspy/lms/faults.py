@@ -81,6 +81,12 @@ def invalid_reply(route: Route, what: str) -> Exception:
     )
 
 
+def no_tokens_left(route: Route, wait: float) -> Exception:
+    """The error for a request that would have to wait too long for tokens, as the provider's headers have it."""
+    said = f"has no tokens left in your quota for {_duration(wait)}"
+    return _error(lm15.BillingError, route, said, "Try then.", None, wait)
+
+
 def cut_prompt(route: Route, read: int, sent: int) -> Exception:
     """The error for a prompt whose beginning the server dropped without a word."""
     said = f"read only {read:,} of about {sent:,} tokens: the prompt was cut without a word"

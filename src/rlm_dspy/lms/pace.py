@@ -2,49 +2,101 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 
 MINUTE = 60.0
+_MINUTES = 24 * 60  # of a day
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": 60 * MINUTE, "d": _MINUTES * MINUTE}
 
 
 class Pace:
-    """Hands out start times of which no window of a minute holds more than ``per_minute``."""
+    """Hands out start times of which no window of a minute holds more than ``per_minute``, None being no limit.
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.per_minute = per_minute
+    What a server's headers tell goes beyond it: tokens of a minute that are left, and a limit per day that
+    ``per_minute`` would never let anyone reach.
+    """
+
+    def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._starts: deque[float] = deque(maxlen=per_minute)
         self._lock = threading.Lock()
+        self._most: int | None = None  # tokens of a minute; what follows holds where it is known
+        self._left = 0
+        self._full = 0.0  # when all of them are there again
+
+    @property
+    def per_minute(self) -> int | None:
+        """The requests that a minute may have."""
+        return self._starts.maxlen
 
     def reserve(self) -> float:
         """Reserve the next start and return how many seconds it is away."""
         with self._lock:
-            now = self._clock()
-            start = now
+            start = now = self._clock()
             if len(self._starts) == self.per_minute:
                 start = max(now, self._starts[0] + MINUTE)
-            self._starts.append(start)
+            if self.per_minute:
+                self._starts.append(start)
             return start - now
 
+    def short(self, tokens: int) -> float:
+        """Take the tokens of a request, or return the seconds after which to try again.
 
-_paces: dict[tuple[str, int], Pace] = {}
+        A request that is larger than the limit is let through: the server says best what is wrong with it.
+        """
+        with self._lock:
+            if self._most is None or tokens > self._most:
+                return 0.0
+            now = self._clock()
+            if now >= self._full:
+                self._left, self._full = self._most, now + MINUTE
+            if tokens > self._left:
+                return self._full - now
+            self._left -= tokens
+            return 0.0
+
+    def told(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
+        """Learn from a reply's headers; ``stretch`` if their limit of requests is one of a day, as Groq's is."""
+        most, left = (_count(limits.get(f"x-ratelimit-{name}-tokens")) for name in ("limit", "remaining"))
+        reset = seconds(limits.get("x-ratelimit-reset-tokens", ""))
+        daily = _count(limits.get("x-ratelimit-limit-requests")) or 0
+        with self._lock:
+            if most is not None and left is not None and reset is not None:
+                self._most, self._left, self._full = most, left, self._clock() + reset
+            if stretch and self.per_minute and daily // _MINUTES > self.per_minute:
+                self._starts = deque(self._starts, maxlen=daily // _MINUTES)
+
+
+def seconds(text: str) -> float | None:
+    """Read a duration as headers have it: ``7.66s``, ``1m26.4s``, ``120ms``, or seconds without a unit."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+    if parts and "".join(map("".join, parts)) == text:
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
+
+
+_paces: dict[tuple[str, str, int | None], Pace] = {}
 _slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _lock = threading.Lock()
 
 
-def shared(place: str, per_minute: int) -> Pace:
-    """Return the one pace of this process for a server."""
+def shared(place: str, model: str, per_minute: int | None) -> Pace:
+    """Return the one pace of this process for a server's model; providers limit each model by itself."""
     with _lock:
-        return _paces.setdefault((place, per_minute), Pace(per_minute))
+        return _paces.setdefault((place, model, per_minute), Pace(per_minute))
 
 
-def slot(place: str, most: int | None) -> AbstractContextManager[object]:
-    """Return a context in which one of a server's parallel slots is held."""
+def slot(place: str, most: int | None) -> threading.BoundedSemaphore | None:
+    """Return what one of a server's parallel slots is held by, None if it need not be."""
     if most is None:
-        return nullcontext()
+        return None
     with _lock:
         return _slots.setdefault((place, most), threading.BoundedSemaphore(most))
