@@ -15,6 +15,8 @@ from typing import Any
 import dspy
 from dspy.adapters.utils import translate_field_type
 
+from rlm_dspy.sandbox import preview as preview_of
+
 WHOLE = 20_000  # inputs up to this many characters are shown whole
 FILES = 60  # of a corpus, this many files are listed
 QUOTED = 20  # lines of an unreadable reply that are quoted back
@@ -150,6 +152,8 @@ def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
+    if preview_of.shaped(value):
+        state = "its head"
     shown = shown.replace('"""', "\'\'\'")  # the fence below is the only one: a text cannot end it and pose as another
     role = "; the main context, also `P`" if main else ""
     about = f" ({desc})" if desc else ""
@@ -159,6 +163,8 @@ def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE
 def _size(value: Any, text: str) -> str:
     if hasattr(value, "sandbox_index"):
         return f"{len(value):,} files, {value.chars:,} characters"
+    if preview_of.shaped(value):
+        return preview_of.size(value)
     if isinstance(value, str):
         return f"{len(text):,} characters, {text.count(chr(10)) + 1:,} lines"
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
@@ -183,6 +189,8 @@ def _text(value: Any) -> str:
         return repr(value[:WHOLE])
     if hasattr(value, "sandbox_index"):
         return listing(value)
+    if preview_of.shaped(value):
+        return preview_of.head(value)
     if hasattr(value, "rlm_preview"):
         return str(value.rlm_preview())
     if hasattr(value, "model_dump_json"):

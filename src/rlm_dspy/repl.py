@@ -17,6 +17,7 @@ from rlm_dspy import prelude
 from rlm_dspy.errors import SandboxError
 from rlm_dspy.loop import Observation
 from rlm_dspy.sandbox import Sandbox, toolkit
+from rlm_dspy.sandbox.worker import tables
 
 PRELUDE = inspect.getsource(prelude)
 # What an interpreter that is not ours lacks; its own SUBMIT takes keywords.
@@ -88,7 +89,8 @@ class Repl:
             if isinstance(value, SandboxSerializable):
                 self._assign(name, value)
             else:
-                plain[name] = dict(value.items()) if name in corpora else value
+                table = tables.plain(value)
+                plain[name] = dict(value.items()) if name in corpora else value if table is tables.OTHER else table
         self.run(setup + _ALIASES.format(first=self._fields[0]["name"]))
         wrap = "".join(f"{name} = Corpus.from_texts({name})\n" for name in corpora)
         kept = "".join(f"{name} = {name}\n" for name in sorted(plain))  # some bind variables for one cell only

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
@@ -13,6 +13,10 @@ from .errors import HandoverError
 from .handover import FORBIDDEN
 
 MAX_SECONDS = 86_400
+_NUMPY = ("numpy.random", "numpy.fft", "numpy.polynomial")
+_PANDAS = ("pandas.io.formats.string", "pandas.io.formats.csvs", "pandas.io.formats.html")
+# What these load when it is first used, which is too late after the lock-down.
+PARTS = {"numpy": _NUMPY, "pandas": ("numpy", *_NUMPY, *_PANDAS)}
 MAX_OUTPUT = 350_000  # of this, output, errors and echo fit one frame beside the largest SUBMIT, all of it emoji
 
 
@@ -32,6 +36,11 @@ def check_limits(memory_mb: int, max_output_chars: int, isolation: str, checkpoi
         raise ConfigurationError(f"isolation must be one of {', '.join(policy.ISOLATIONS)}, not {isolation!r}")
     if checkpoint not in policy.CHECKPOINTS:
         raise ConfigurationError(f"checkpoint must be one of {', '.join(policy.CHECKPOINTS)}, not {checkpoint!r}")
+
+
+def with_parts(modules: Sequence[str]) -> tuple[str, ...]:
+    """Return the modules and the parts of them that have to be loaded beforehand."""
+    return tuple(dict.fromkeys(part for name in modules for part in (name, *PARTS.get(name, ()))))
 
 
 def check_names(tools: dict[str, Callable[..., Any]], what: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from .errors import HandoverError
-from .worker import values
+from .worker import tables, values
 
 try:
     import fcntl
@@ -24,6 +24,7 @@ except ImportError:  # Windows, where nothing here is ever packed
 
 LARGE = 1 << 16
 PIECE = 8 << 20
+NUMBERS = frozenset("?bBhHiIlLqQfd")  # the types of arrays that memory views know as well
 F_ADD_SEALS, ALL_SEALS = 1033, 0x0F
 FORBIDDEN = frozenset({"SUBMIT", "FINAL", "FINAL_VAR", "__builtins__", "__name__"})
 
@@ -77,6 +78,24 @@ def _pack(name: str, value: Any) -> Parcel:
         return _pack_corpus(name, value)
     if hasattr(value, "sandbox_assignment") and hasattr(value, "to_sandbox"):
         return _pack_serializable(name, value)
+    like = tables.likeness(value)
+    if like is not None:
+        return _pack_table(name, value, like)
+    return _pack_plain(name, value)
+
+
+def _pack_table(name: str, value: Any, like: dict[str, Any]) -> Parcel:
+    """Pack an array or table as plain data, with what it takes to make one again where its library is loaded."""
+    if "dtype" in like and value.nbytes >= LARGE and value.dtype.isnative and value.dtype.char in NUMBERS:
+        message = {"name": name, "kind": "numbers", "format": value.dtype.char, "shape": value.shape}
+        parcel = apart(message, _pieces(value.tobytes()))
+    else:
+        parcel = _pack_plain(name, value)
+    parcel.message["like"] = like
+    return parcel
+
+
+def _pack_plain(name: str, value: Any) -> Parcel:
     encoded = values.encode(value)
     text = json.dumps(encoded, separators=(",", ":"))
     if len(text) >= LARGE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from . import policy
+from . import checks, policy
 from . import zygote as zygotes
 from .link import Link
 from .process import ProtocolError, WorkerGoneError
@@ -41,7 +41,7 @@ def prewarm(
     Raises:
         SandboxUnavailableError: the isolation asked for cannot be had here.
     """
-    setting = zygotes.Setting(isolation, tuple(modules))
+    setting = zygotes.Setting(isolation, checks.with_parts(modules))
     config = configuration(setting, memory_mb, max_output_chars)
     fresh = [_made(zygotes.running(setting), config) for _ in range(count)]
     with _lock:

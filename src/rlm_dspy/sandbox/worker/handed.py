@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from . import values
+from . import tables, values
 
 WIDE = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
@@ -50,6 +51,8 @@ def _take(
         if index >= 0:
             parcel["index"] = json.loads(bytes(_map(index, parcel["index_size"])))
         namespace[parcel.get("raw", name)] = _open(parcel, descriptor, zstr, toolkit)
+        if "like" in parcel:
+            namespace[name] = tables.revived(namespace[name], parcel["like"])
         for source in parcel.get("run", ()):
             exec(compile(source, f"<setup of {name}>", "exec"), namespace)
     except MemoryError:
@@ -71,6 +74,9 @@ def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: A
     view = _map(descriptor, parcel["size"])
     if kind == "json":
         return values.decode(json.loads(bytes(view)), values.Record)
+    if kind == "numbers":
+        numbers = view.cast(parcel["format"], parcel["shape"])
+        return numbers if "numpy" in sys.modules else numbers.tolist()
     if kind == "bytes":
         return bytes(view)
     if kind == "corpus":

@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, KeysView, ValuesView
 from typing import Any
 
+from . import tables
+
 TAG = "$"
 SAFE_INT = 2**53
 MAX_DEPTH = 100
@@ -177,6 +179,9 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
 def _encode_other(value: Any, depth: int) -> Any:
     if isinstance(value, enum.Enum):
         return encode(value.value, depth + 1)
+    table = tables.plain(value)
+    if table is not tables.OTHER:
+        return encode(table, depth + 1)
     for base, plain in _SUBCLASSES:
         if isinstance(value, base):
             return encode(plain(value), depth + 1)

@@ -1,0 +1,35 @@
+"""What a model is told of an array or a table before it looks: shape, columns, the first rows, and what it is here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .worker import tables
+
+ROWS, COLUMNS, VALUES = 5, 50, 20
+
+
+def shaped(value: Any) -> bool:
+    """Tell whether ``value`` is an array or a table of numpy or pandas."""
+    return bool(tables.plain_kind(value) and getattr(value, "shape", ()))
+
+
+def size(value: Any) -> str:
+    """Return the extent of an array or table, and what it is in a REPL."""
+    if tables.plain_kind(value) == "DataFrame":
+        rows, columns = value.shape
+        here = "here a list of dicts, one a row, unless pandas can be imported"
+        return f"{rows:,} rows, {columns:,} columns; {here}"
+    here = "here a list" if value.ndim == 1 else "here nested lists"
+    unless = ", unless numpy can be imported" if tables.plain_kind(value) == "ndarray" else ""
+    return f"shape {tuple(value.shape)}, {value.dtype}; {here}{unless}"
+
+
+def head(value: Any) -> str:
+    """Return the first rows of a table below the types of its columns, or the first values of an array."""
+    if tables.plain_kind(value) != "DataFrame":
+        return "\n".join(map(repr, tables.plain(value[:VALUES])))
+    kinds = [f"{name}: {kind}" for name, kind in zip(value.columns, value.dtypes, strict=True)]
+    more = [f"… {len(kinds) - COLUMNS:,} more columns"] if len(kinds) > COLUMNS else []
+    rows = tables.plain(value.iloc[:ROWS, :COLUMNS])
+    return "\n".join([", ".join(kinds[:COLUMNS] + more), *map(repr, rows)])
