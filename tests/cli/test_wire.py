@@ -123,3 +123,21 @@ def test_a_fallback_that_cannot_be_a_model_is_told_before_anything_is_asked(run:
     result = run("ask", "-m", "groq/x", "--fallback", "two words", "q", "notes.txt")
     assert (result.code, result.out) == (2, "")
     assert "no model name" in result.err
+
+
+def test_a_score_says_which_questions_the_fallback_answered(
+    run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Fault(429, error("slow", "x"), {"retry-after": "9999"})
+    rows = [{"question": f"what is the timeout? {n}", "answer": "42 s", "context": NOTES} for n in range(2)]
+    data = write("d.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("RLM_DSPY_FALLBACK", "ollama_chat/x")
+    with OpenAIServer(gone, reply=DIRECT) as server, OllamaServer(reply=DIRECT, models={"x": {}}) as other:
+        monkeypatch.setenv("GROQ_API_BASE", server.url)
+        monkeypatch.setenv("OLLAMA_HOST", other.url)
+        groq = "groq/openai/gpt-oss-20b"
+        result = run("eval", str(data), "-m", groq, "--compare", "direct", "--threads", "1", "--json")
+    assert result.code == 0
+    assert [row["models"] for row in json.loads(result.out)["rows"]] == [["ollama_chat/x"], [groq]]
+    said = f"1 of 2 questions were answered by ollama_chat/x: the score is not that of {groq}."
+    assert said in result.err

@@ -52,16 +52,19 @@ def metric(name: str) -> metrics.Metric:
         raise click.UsageError(f"--metric: {error}, and graded.") from error
 
 
-def prepare(flags: Mapping[str, Any], terminal: Terminal) -> tuple[settings.Settings, models.Chosen]:
-    """Gather settings, credentials and model, as every command that asks a model does."""
+def prepare(
+    flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
+) -> tuple[settings.Settings, models.Chosen]:
+    """Gather settings, credentials and model, with its fallback or without, as every command that asks a model does."""
     loaded = settings.load(flags)
     terminal.redactor.learn(loaded.secrets())
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     logs.configure(terminal.verbose, False, terminal.redactor)
-    chosen = models.choose(loaded.settings)
+    values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
+    chosen = models.choose(values)
     if chosen.notice:
         terminal.note(chosen.notice)
-    return loaded.settings, chosen
+    return values, chosen
 
 
 def limits(values: settings.Settings) -> sides.Limits:
@@ -109,6 +112,8 @@ def run(request: Request, terminal: Terminal) -> int:
     progress.close()
     if evaluation.resumed:
         terminal.note(f"{evaluation.resumed} of {len(rows)} rows were in {place} already (--fresh asks them again).")
+    if strangers := _strangers(rows, chosen):
+        terminal.note(strangers)
     return _report(request, terminal, rows, chosen.name)
 
 
@@ -144,6 +149,16 @@ class Progress:
         """Clear the line."""
         if self.live and self.done:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _strangers(rows: list[Row], chosen: models.Chosen) -> str:
+    """Say how many questions a fallback answered, all or in part; nothing if none."""
+    asked = {chosen.name, *([chosen.sub_lm.model] if chosen.sub_lm else [])}
+    mixed = [set(row.models) - asked for row in rows if set(row.models) - asked]
+    if not mixed:
+        return ""
+    names = " and ".join(sorted(set().union(*mixed)))
+    return f"{len(mixed)} of {len(rows)} questions were answered by {names}: the score is not that of {chosen.name}."
 
 
 def _report(request: Request, terminal: Terminal, rows: list[Row], model: str) -> int:

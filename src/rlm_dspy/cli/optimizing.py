@@ -49,7 +49,8 @@ def run(request: Request, terminal: Terminal) -> int:
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be more than 0.")
     train, val, test = parts(request)
-    values, chosen = evaluating.prepare(request.flags, terminal)
+    # What a fallback says would be kept in the cache, and scored, as the model's.
+    values, chosen = evaluating.prepare(request.flags, terminal, fallback=False)
     job = optimizing.Job(
         optimizer=request.optimizer,
         train=train,

@@ -43,6 +43,7 @@ class Row(BaseModel):
     key: str
     side: str
     model: str = ""
+    models: tuple[str, ...] = ()  # that answered; a fallback is another than the one asked
     id: str
     task: str = ""
     score: float = 0.0
@@ -141,6 +142,7 @@ class Evaluation:
             key=key,
             side=side.name,
             model=str(getattr(dspy.settings.lm, "model", "")),
+            models=tuple(sorted(watch.by_model)),
             id=valid(str(key if example.get("id") is None else example["id"])),
             task=str(example.get("task") or ""),
             expected=feedback.line(example.get(self.metric.field), 200),
