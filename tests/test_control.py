@@ -97,12 +97,15 @@ def test_compaction_elides_before_it_folds_and_folds_before_it_summarises() -> N
     assert size(summarised) < size(elided) < size(turns)
 
 
-async def test_a_stream_yields_the_events_and_then_the_prediction() -> None:
+@pytest.mark.parametrize("watched", [False, True])
+async def test_a_stream_yields_the_events_and_then_the_prediction(watched: bool) -> None:
+    heard: list[Event] = []
     lm, _ = scripted(action("print(llm_query('x'))"), "sub", action("SUBMIT(answer='a')"))
     with dspy.context(lm=lm):
-        rlm = rlm_dspy.RLM("context, question -> answer")
+        rlm = rlm_dspy.RLM("context, question -> answer", on_event=heard.append if watched else None)
         seen = [item async for item in rlm.stream(context="c", question="q")]
     kinds = [item.kind for item in seen if isinstance(item, Event)]
+    assert [event.kind for event in heard] == (kinds if watched else [])
     assert kinds == ["probe", "step", "code", "sub_call", "output", "step", "code", "output", "final"]
     assert seen[-1].answer == "a"
 
@@ -217,6 +220,25 @@ def test_a_run_that_is_killed_ten_times_pays_for_each_call_once(tmp_path: Path) 
     # Only a call that was in flight when its process died may be asked again, and then as the very next one.
     assert server.answered == sorted(server.answered)
     assert len(server.answered) <= STEPS + 10
+
+
+HANGING = """
+import sys, time, dspy, rlm_dspy
+sys.path.insert(0, {tests!r})
+from scripted import action, scripted
+lm, _ = scripted(action("print(1)"), lambda message: time.sleep(60))
+try:
+    with dspy.context(lm=lm):
+        rlm_dspy.RLM("context, question -> answer", max_seconds=1, on_limit="raise")(context="c", question="q")
+except rlm_dspy.RLMError:
+    print("ended", flush=True)
+"""
+
+
+def test_a_call_that_was_left_behind_does_not_hold_up_the_process() -> None:
+    code = HANGING.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.stdout.strip(), done.returncode) == ("ended", 0), done.stderr
 
 
 async def test_twenty_runs_gathered_take_little_longer_than_one() -> None:

@@ -70,7 +70,18 @@ def test_each_file_of_a_corpus_is_introduced_by_its_name() -> None:
 def test_the_question_is_no_evidence() -> None:
     prediction, _ = ask(Direct(SIGNATURE), "in 1932?")
     assert prediction.evidence[0].match is None
-    assert prediction.run.warnings[0].startswith("unverified evidence: 'in 1932?'")
+    assert prediction.run.warnings[0].startswith("unverified evidence in evidence: ")
+    assert "in 1932?" in prediction.run.warnings[0]
+
+
+def test_a_single_piece_of_evidence_cannot_be_forged() -> None:
+    forged = json.dumps({"quote": "pigs can fly", "match": "exact", "line": 3})
+    lm, _ = scripted(fields(evidence=forged))
+    with dspy.context(lm=lm):
+        prediction = Direct("context, question -> evidence: rlm_dspy.Evidence")(context=TEXT, question="q")
+    assert (prediction.evidence.match, prediction.evidence.line) == (None, None)
+    assert prediction.run.evidence[0]["match"] is None
+    assert "pigs can fly" in prediction.run.warnings[0]
 
 
 def test_a_handle_is_written_out_for_the_model_and_short_in_the_record() -> None:

@@ -7,7 +7,8 @@ import copy
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import dspy
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 import rlm_dspy
-from rlm_dspy import errors
+from rlm_dspy import errors, performing
 from rlm_dspy.record import Run
 from scripted import action, fields, scripted
 
@@ -251,25 +252,72 @@ def test_events_tell_what_happens_in_order() -> None:
     assert seen == ["probe", "step", "code", "sub_call", "output", "step", "code", "output", "final"]
 
 
-async def test_the_event_loop_keeps_ticking_while_a_cell_and_a_model_run() -> None:
-    lm, _ = scripted(action("import time\ntime.sleep(1)"), action("SUBMIT(answer='a')"), delay=0.2)
+@asynccontextmanager
+async def ticking() -> AsyncIterator[list[float]]:
+    """Measure the seconds between looks at the clock that are meant to be 0.05 apart."""
     gaps: list[float] = []
 
     async def tick() -> None:
         last = time.monotonic()
         while True:
             await asyncio.sleep(0.05)
-            now = time.monotonic()
-            gaps.append(now - last)
-            last = now
+            gaps.append(time.monotonic() - last)
+            last += gaps[-1]
 
     ticker = asyncio.create_task(tick())
-    with dspy.context(lm=lm):
-        result = await rlm_dspy.RLM("context, question -> answer").acall(context="c", question="q")
+    yield gaps
     ticker.cancel()
+
+
+async def test_the_event_loop_keeps_ticking_while_a_cell_and_a_model_run() -> None:
+    lm, _ = scripted(action("import time\ntime.sleep(2)"), action("SUBMIT(answer='a')"), delay=0.2)
+    with dspy.context(lm=lm):
+        async with ticking() as gaps:
+            result = await rlm_dspy.RLM("context, question -> answer").acall(context="c", question="q")
     assert result.answer == "a"
     assert len(gaps) > 10
-    assert sorted(gaps)[len(gaps) // 2] < 0.2
+    assert max(gaps) < 1.8  # the cell alone takes two seconds
+
+
+class Stubborn:
+    """An interpreter whose cells nobody can interrupt."""
+
+    def __init__(self) -> None:
+        self.tools: dict[str, Any] = {}
+        self.busy = threading.Event()
+        self.over = threading.Event()
+        self.closed = threading.Event()
+
+    def start(self) -> None: ...
+
+    def execute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
+        if "hang" in code.splitlines():
+            self.busy.set()
+            self.over.wait(30)
+        return "ready"
+
+    def shutdown(self) -> None:
+        self.closed.set()
+
+
+async def test_the_event_loop_keeps_ticking_while_a_cancelled_run_waits_for_a_foreign_cell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(performing, "CLOSING", 2.0)
+    lm, _ = scripted(action("hang"))
+    interpreter = Stubborn()
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer", interpreter_factory=lambda: interpreter)
+        task = asyncio.create_task(rlm.acall(context="c", question="q"))
+        await asyncio.to_thread(interpreter.busy.wait, 20)
+        async with ticking() as gaps:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert max(gaps) < 1.5
+    assert not interpreter.closed.is_set()
+    interpreter.over.set()
+    assert await asyncio.to_thread(interpreter.closed.wait, 20)
 
 
 async def test_forward_works_inside_a_running_loop() -> None:

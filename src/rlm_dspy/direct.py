@@ -16,13 +16,15 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import waiting, windows
+from rlm_dspy.answers import holds_evidence, jsonable, located, rendering
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
-from rlm_dspy.driver import clean, holds_evidence, is_context, jsonable, quotable, rendering
+from rlm_dspy.driver import is_context, quotable
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
-from rlm_dspy.evidence import Evidence, unseen_numbers, verified
+from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.failures import translated
 from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.prompts import clean
 from rlm_dspy.record import Event, Run, unread
 from rlm_dspy.shapes import TAKEN
 from rlm_dspy.signatures import limits, read_signature, validate_inputs
@@ -79,6 +81,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
                 prediction = self._predict(shown)
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
             prediction.run = call.finish(outputs)
+            for name, value in outputs.items():
+                prediction[name] = value
         return prediction
 
     def _predict(self, shown: dict[str, Any]) -> Any:
@@ -135,9 +139,10 @@ class _Call:
         """Locate the evidence in place and close the record."""
         contexts = quotable(self.values)
         fields = self.program.signature.output_fields
-        for name, field in fields.items():
-            if holds_evidence(field.annotation) and isinstance(outputs[name], list):
-                outputs[name][:] = [self._locate(item, contexts) for item in outputs[name]]
+        for name in fields:
+            outputs[name], found, problems = located(outputs[name], contexts)
+            self._evidence += [item.model_dump() for item in found]
+            self._warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
         plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
         self._warnings += unseen_numbers(plain, (), {k: v for k, v in self.values.items() if is_context(v)})
         return self._close("submitted", outputs=jsonable(outputs))
@@ -154,13 +159,6 @@ class _Call:
                 error=f"{type(error).__name__}: {error}",
                 stopped_by=getattr(error, "limit", None) or type(error).__name__,
             )
-
-    def _locate(self, item: Evidence, contexts: Mapping[str, Any]) -> Evidence:
-        (found,), _ = verified([item], contexts)
-        if found.match is None:
-            self._warnings.append(f"unverified evidence: {item.quote[:200]!r} is not in the inputs")
-        self._evidence.append(found.model_dump())
-        return found
 
     def _close(self, status: Any, **facts: Any) -> Run:
         program = self.program

@@ -9,21 +9,22 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import dspy
-import pydantic
-from dspy.adapters.utils import parse_value
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import prompts, waiting, windows
+from rlm_dspy.answers import holds_evidence, jsonable, located, parsed, rendering
 from rlm_dspy.budget import Ledger
 from rlm_dspy.chat import adapter
 from rlm_dspy.context import Context
-from rlm_dspy.evidence import Evidence, unseen_numbers, verified
+from rlm_dspy.evidence import Evidence, unseen_numbers
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
-from rlm_dspy.record import Event, EventKind, Run, Step, Usage, unread
+from rlm_dspy.prompts import clean
+from rlm_dspy.record import Event, EventKind, Run, Step, SubCall, Usage, encodable, unread
 from rlm_dspy.recursion import Child, Recursion
 from rlm_dspy.subcalls import SubCalls, short
 
@@ -66,12 +67,12 @@ class Session:
         self.ledger: Ledger = Ledger(budget, parent.ledger if parent else None)
         self.stop: threading.Event | None = parent.stop if parent else rlm.stop
         self._over: threading.Event = parent._over if parent else threading.Event()
-        watcher = parent._on_event if parent else rlm.on_event or WATCHER.get()
-        self._on_event: Callable[[Event], None] | None = watcher
+        told = parent._watchers if parent else (rlm.on_event, WATCHER.get())
+        self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
         # A child's last call is reserved before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
         self.subcalls: SubCalls = SubCalls(
-            rlm.sub_lm or self.lm, self.ledger, self.patience, self._spent, partial(self.emit, "wait")
+            rlm.sub_lm or self.lm, self.ledger, self.patience, self._called, partial(self.emit, "wait")
         )
         self.recursion = Recursion(
             self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values)
@@ -130,38 +131,17 @@ class Session:
         return self.ledger.exhausted(tokens=step + extract, cost=last.usage.cost or 0.0, share=STEPPING)
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
-        """Parse and check what SUBMIT was given; the problem, if any, is advice for the model."""
-        fields = self.signature.output_fields
-        names = list(fields)
-        if not isinstance(value, Mapping):
-            return {}, f"SUBMIT got a {type(value).__name__}; call SUBMIT({', '.join(f'{n}=...' for n in names)})."
-        value = {**{n: f.default for n, f in fields.items() if not f.is_required()}, **value}
-        if missing := [name for name in names if name not in value]:
-            return {}, f"Missing outputs: {missing}. Use SUBMIT({', '.join(f'{n}=...' for n in names)})."
-        outputs, errors = {}, []
-        for name in names:
-            try:
-                outputs[name] = parse_value(value[name], fields[name].annotation)
-            except (ValueError, TypeError, pydantic.ValidationError) as error:
-                wanted = prompts.type_name(fields[name])
-                errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {error}")
-        if errors:
-            return {}, "[Type Error] " + "; ".join(errors)
-        return self._verify(outputs, strict)
-
-    def _verify(self, outputs: dict[str, Any], strict: bool) -> tuple[dict[str, Any], str | None]:
-        """Locate evidence outputs in the context; what is not there is refused while ``strict``, then flagged."""
+        """Parse and check what was submitted; evidence that is not in the context is refused while ``strict``."""
+        outputs, problem = parsed(self.signature, value)
+        if problem:
+            return {}, problem
         contexts = quotable(self.values)
         found: list[Evidence] = []
-        for name, field in self.signature.output_fields.items():
-            if not holds_evidence(field.annotation) or not outputs[name]:
-                continue
-            single = isinstance(outputs[name], Evidence)
-            checked, problems = verified([outputs[name]] if single else outputs[name], contexts)
+        for name in outputs:
+            outputs[name], checked, problems = located(outputs[name], contexts)
             if problems and strict:
                 return {}, " ".join(problems)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
-            outputs[name] = checked[0] if single else checked
             found += checked
         self._evidence = found
         return outputs, None
@@ -182,11 +162,11 @@ class Session:
             left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
             shown = clean(prompts.trajectory(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
             extract = self.rlm.extract
-            inputs: dict[str, Any] = {"task": self.probe, "trajectory": shown}
+            inputs: dict[str, Any] = {prompts.task_field(self.signature): self.probe, "trajectory": shown}
             if self.signature is not self.rlm.signature:
                 made = prompts.extract_signature(self.signature)
                 inputs["signature"] = made.with_instructions(extract.signature.instructions)
-            return extract, self._with_lm(inputs)
+            return extract, self._with_lm(inputs, extract.lm)
         turns = [
             {"observation": turn.observation, "reasoning": clean(turn.reasoning), "code": clean(turn.code)}
             for turn in need.history
@@ -197,8 +177,9 @@ class Session:
             inputs["config"] = {"max_tokens": SMALL_REPLY}
         return self.rlm.generate_action, self._with_lm(inputs)
 
-    def _with_lm(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return inputs if self.lm is None else {**inputs, "lm": self.lm}
+    def _with_lm(self, inputs: dict[str, Any], own: Any = None) -> dict[str, Any]:
+        lm = self.lm if own is None or self.ledger.depth else own
+        return inputs if lm is None else {**inputs, "lm": lm}
 
     def _action_signature(self) -> Any:
         """Append the protocol to whatever the predictor's instructions are now."""
@@ -228,12 +209,13 @@ class Session:
         """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
         if isinstance(predicted, AdapterParseError):
-            return Reply(text=str(predicted.lm_response or ""), **facts)
+            return Reply(text=encodable(str(predicted.lm_response or "")), **facts)
         if isinstance(need, Extract):
             names = self.signature.output_fields
             return Reply(outputs={name: predicted.get(name) for name in names}, **facts)
-        self.emit("code", predicted.code or "")
-        return Reply(reasoning=predicted.reasoning or "", code=predicted.code or "", **facts)
+        reply = Reply(reasoning=encodable(predicted.reasoning or ""), code=encodable(predicted.code or ""), **facts)
+        self.emit("code", reply.code)
+        return reply
 
     # --- record ------------------------------------------------------------------------------------------------
 
@@ -245,9 +227,9 @@ class Session:
             logger.info("step %d\n%s\n%s\n%s", step.index, step.reasoning, step.code, shown, extra=facts)
         self.emit("output", step.output)
 
-    def _spent(self, meter: Meter | None) -> None:
+    def _called(self, call: SubCall, meter: Meter | None) -> None:
         self.add(meter.by_model if meter else {})
-        self.emit("sub_call", "")
+        self.emit("sub_call", call.prompt)
 
     def add(self, by_model: Mapping[str, Usage]) -> None:
         """Add the usage of calls, by model, to the record."""
@@ -257,25 +239,29 @@ class Session:
 
     def emit(self, kind: EventKind, text: str, seconds: float = 0.0) -> None:
         """Tell whoever watches what just happened."""
-        if self._on_event:
-            self._on_event(
-                Event(
-                    kind=kind,
-                    step=len(self.steps) + (kind in {"step", "code", "sub_call"}),
-                    max_steps=self.rlm.budget.max_iters,
-                    depth=self.ledger.depth,
-                    text=text,
-                    sub_calls=self.ledger.sub_calls,
-                    usage=self.ledger.usage,
-                    seconds=seconds,
-                )
-            )
+        if not self._watchers:
+            return
+        event = Event(
+            kind=kind,
+            step=len(self.steps) + (kind in {"step", "code", "sub_call"}),
+            max_steps=self.rlm.budget.max_iters,
+            depth=self.ledger.depth,
+            text=text,
+            sub_calls=self.ledger.sub_calls,
+            usage=self.ledger.usage,
+            seconds=seconds,
+        )
+        for watcher in self._watchers:
+            watcher(event)
 
     def finish(self, ending: Ending | None, error: BaseException | None = None) -> Run:
         """Close the record."""
         lm = self.lm or dspy.settings.lm
         if self._last_call:
             self._last_call.cancel()
+        if self.steps and (late := self.subcalls.taken()):  # calls that ended after the cell that made them
+            last = self.steps[-1]
+            self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
         stopped_by = ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__
         self.run = Run(
             id=self._id,
@@ -311,7 +297,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self.ledger.depth:
             self._over.set()
         if error is not None and getattr(error, "run", None) is None:
@@ -347,12 +333,6 @@ class Asking:
         session.add(self.meter.by_model)
 
 
-def clean(text: str) -> str:
-    """Make ``text`` fit for a prompt: encodable, without markers that DSPy's adapters act on or write themselves."""
-    shown = text.encode("utf-8", "replace").decode()
-    return shown.replace("<<CUSTOM-TYPE-", "<< CUSTOM-TYPE-").replace("[[ ##", "[ [ ##")
-
-
 def is_context(value: Any) -> bool:
     """Tell whether evidence may quote ``value``: a text or a corpus."""
     return isinstance(value, str) or hasattr(value, "sandbox_index")
@@ -378,23 +358,3 @@ def main_context(values: Mapping[str, Any]) -> str | None:
         if not isinstance(value, str):
             return name
     return "context" if "context" in texts else max(texts, key=lambda name: len(texts[name]))
-
-
-def holds_evidence(annotation: Any) -> bool:
-    """Tell whether a type is, or contains, :class:`Evidence`."""
-    return annotation is Evidence or any(holds_evidence(arg) for arg in get_args(annotation))
-
-
-def rendering(value: Any) -> str:
-    """Render an input for the record in a line."""
-    if isinstance(value, str):
-        return short(value) if len(value) <= prompts.PREVIEW else f"str, {len(value):,} characters: {value[:200]}…"
-    return short(repr(value))
-
-
-def jsonable(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return outputs as plain JSON values; what has no JSON form is rendered."""
-    dumped: dict[str, Any] = pydantic.TypeAdapter(dict[str, Any]).dump_python(
-        dict(outputs), mode="json", fallback=repr, serialize_as_any=True
-    )
-    return dumped

@@ -16,6 +16,7 @@ from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.record import Status, Step, SubCall, Usage
 
 REASKS = 2  # replies in a row that may be unreadable before the run ends
+LOST = "[the run ended in this cell]"
 REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
 
 
@@ -179,7 +180,11 @@ class _State:
         texts: list[str] = []
         observed: list[Observation] = []
         for cell in action.cells:
-            seen: Observation = yield Execute(cell)
+            try:
+                seen: Observation = yield Execute(cell)
+            except GeneratorExit:  # the driver gave up: the interpreter died, or the run was cancelled
+                self._close(reply, self.rules.render([*texts, LOST]), error=LOST)
+                raise
             self.ran = True
             observed.append(seen)
             texts.append(seen.text)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from typing import Any, Literal
 
 import dspy
@@ -28,7 +27,7 @@ from rlm_dspy.driver import WATCHER, Session
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.failures import translated
 from rlm_dspy.loop import Execute
-from rlm_dspy.performing import aask, ask, execute, in_thread
+from rlm_dspy.performing import aask, ask, execute, threaded
 from rlm_dspy.predictor import Predictor
 from rlm_dspy.record import Event, Run
 from rlm_dspy.recursion import Child
@@ -94,12 +93,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
         super().__init__()
         if interpreter_factory is not None:
             _validate_interpreter_factory(interpreter_factory)
-        if on_limit not in ("extract", "raise"):
-            raise ConfigurationError(f"on_limit must be 'extract' or 'raise', not {on_limit!r}")
-        if profile not in ("auto", "small", "standard"):
-            raise ConfigurationError(f"profile must be 'auto', 'small' or 'standard', not {profile!r}")
-        if depth_policy not in ("plain", "raise"):
-            raise ConfigurationError(f"depth_policy must be 'plain' or 'raise', not {depth_policy!r}")
+        _one_of("on_limit", on_limit, "extract", "raise")
+        _one_of("depth_policy", depth_policy, "plain", "raise")
+        _one_of("profile", profile, "auto", "small", "standard")
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
         self.signature = read_signature(signature)
@@ -128,9 +124,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
         self.child: RLM | None = None
         if max_depth > 0:
             # One child program for every depth, so that optimizers see its predictors once.
-            self.child = RLM(
-                "text, instruction -> output", max_iters, max_llm_calls, max_output_chars, verbose, max_depth=0
-            )
+            kept: dict[str, Any] = dict(depth_policy=depth_policy, max_concurrency=max_concurrency, profile=profile)
+            sizes = max_iters, max_llm_calls, max_output_chars, verbose
+            self.child = RLM("text, instruction -> output", *sizes, max_depth=0, **kept)
 
     @property
     def tools(self) -> dict[str, dspy.Tool]:
@@ -203,22 +199,22 @@ class RLM(dspy.Module):  # type: ignore[misc]
             RLMError: with the partial record as ``run``; a provider's failure is also DSPy's own exception class.
         """
         validate_inputs(self.signature, inputs)
-        session = Session(self, self.signature, inputs, self._children(interpreter_factory))
-        return self._drive(session, interpreter_factory)
+        factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        return self._drive(Session(self, self.signature, inputs, self._children(factory)), factory)
 
-    def _drive(self, session: Session, factory: Callable[[], CodeInterpreter] | None) -> dspy.Prediction:
+    def _drive(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
         """Perform what the loop asks for until it ends."""
-        with session, self._repl(session, factory) as repl, translated():
+        with session, closing(self._repl(session, factory)) as repl, translated():
             repl.open()
             session.emit("probe", session.probe)
-            flow = loop.steps(session.rules())
             answer: Any = None
-            while True:
-                try:
-                    need = flow.send(answer)
-                except StopIteration as stop:
-                    return prediction(session, stop.value)
-                answer = execute(session, repl, need) if isinstance(need, Execute) else ask(session, need)
+            with closing(loop.steps(session.rules())) as flow:
+                while True:
+                    try:
+                        need = flow.send(answer)
+                    except StopIteration as stop:
+                        return prediction(session, stop.value)
+                    answer = execute(session, repl, need) if isinstance(need, Execute) else ask(session, need)
 
     async def aforward(
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
@@ -226,52 +222,34 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Produce the signature's outputs as :meth:`forward` does, never blocking the event loop."""
         validate_inputs(self.signature, inputs)
         # Off the loop: a model may first be asked for its window, and a large input takes a moment to describe.
-        session = await asyncio.to_thread(Session, self, self.signature, inputs, self._children(interpreter_factory))
-        # One thread for all of an interpreter's life: some of DSPy's are bound to the thread that started them.
-        with (
-            ThreadPoolExecutor(1, thread_name_prefix="rlm-repl") as thread,
-            session,
-            self._repl(session, interpreter_factory, thread) as repl,
-            translated(),
-        ):
-            await in_thread(thread, repl, repl.open)
-            session.emit("probe", session.probe)
-            flow = loop.steps(session.rules())
-            answer: Any = None
-            while True:
-                try:
-                    need = flow.send(answer)
-                except StopIteration as stop:
-                    return prediction(session, stop.value)
-                if isinstance(need, Execute):
-                    answer = await in_thread(thread, repl, execute, session, repl, need)
-                else:
-                    answer = await aask(session, need)
+        factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        session = await asyncio.to_thread(Session, self, self.signature, inputs, self._children(factory))
+        with session, translated():
+            async with threaded(self._repl(session, factory)) as (repl, run):
+                return await _aperform(session, repl, run)
 
-    def _children(self, factory: Callable[[], CodeInterpreter] | None) -> Callable[[Session], Child]:
+    def _children(self, factory: Callable[[], CodeInterpreter]) -> Callable[[Session], Child]:
         """Return what makes the children of a session: the child program, on the same kind of interpreter."""
         program = self.child if self.child is not None else self
 
         def bound(parent: Session) -> Child:
             def child(signature: type[dspy.Signature], inputs: dict[str, Any]) -> tuple[dict[str, Any], Run]:
                 session = Session(program, signature, inputs, program._children(factory), parent)
-                predicted = program._drive(session, factory or self._interpreter_factory)
-                parent.add(predicted.run.usage_by_model)
+                try:
+                    predicted = program._drive(session, factory)
+                finally:
+                    parent.add(session.by_model)
                 return {name: predicted[name] for name in signature.output_fields}, predicted.run
 
             return child
 
         return bound
 
-    @contextmanager
-    def _repl(
-        self, session: Session, factory: Callable[[], CodeInterpreter] | None, thread: ThreadPoolExecutor | None = None
-    ) -> Iterator[Repl]:
-        """Make the interpreter of one call, with its tools, and shut it down whatever happens."""
-        chosen = chosen_factory(factory, self._interpreter_factory)
-        interpreter = chosen()
+    def _repl(self, session: Session, factory: Callable[[], CodeInterpreter]) -> Repl:
+        """Make the interpreter of one call, with its tools."""
+        interpreter = factory()
         _validate_interpreter(interpreter)
-        rules = getattr(chosen, "execution_instructions", "")
+        rules = getattr(factory, "execution_instructions", "")
         if not isinstance(rules, str):
             raise TypeError("interpreter_factory.execution_instructions must be a string")
         session.interpreter_rules = rules
@@ -282,14 +260,21 @@ class RLM(dspy.Module):  # type: ignore[misc]
             tools[toolkit.INDEXED] = corpus.search_index
         else:
             interpreter.tools.pop(toolkit.INDEXED, None)
-        repl = Repl(interpreter, session.values, tools, fields, session.main)
-        try:
-            yield repl
-        finally:
-            if thread is None:
-                repl.close()
-            else:
-                thread.submit(repl.close).result()
+        return Repl(interpreter, session.values, tools, fields, session.main)
+
+
+async def _aperform(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
+    """Perform what the loop asks for until it ends; ``run`` calls what it is given in the interpreter's thread."""
+    await run(repl.open)
+    session.emit("probe", session.probe)
+    answer: Any = None
+    with closing(loop.steps(session.rules())) as flow:
+        while True:
+            try:
+                need = flow.send(answer)
+            except StopIteration as stop:
+                return prediction(session, stop.value)
+            answer = await run(execute, session, repl, need) if isinstance(need, Execute) else await aask(session, need)
 
 
 def chosen_factory(
@@ -306,12 +291,16 @@ def chosen_factory(
     return factory
 
 
+def _one_of(name: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise ConfigurationError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+
+
 def prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
     """Close the record and return it with the outputs."""
     run = session.finish(ending)
-    return dspy.Prediction(
-        **ending.outputs, trajectory=run.trajectory, final_reasoning=ending.reasoning, run=run
-    )
+    about = {"trajectory": run.trajectory, "final_reasoning": ending.reasoning, "run": run}
+    return dspy.Prediction({**ending.outputs, **about})
 
 
 def handles(inputs: dict[str, Any]) -> dict[str, Any]:

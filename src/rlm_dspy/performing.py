@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import dspy
@@ -17,6 +18,8 @@ from rlm_dspy.driver import Session
 from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
 from rlm_dspy.repl import Repl
+
+CLOSING = 5.0  # seconds
 
 
 def execute(session: Session, repl: Repl, need: Execute) -> Observation:
@@ -50,7 +53,7 @@ def ask(session: Session, need: Ask | Extract) -> Reply | str:
     session.emit("step", "")
     try:
         with session.asking(need) as asking:
-            lm = session.lm or dspy.settings.lm
+            lm = inputs.get("lm") or dspy.settings.lm
             predicted = waiting.call(
                 session.patience(need),
                 lm,
@@ -102,11 +105,28 @@ async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
         return error
 
 
-async def in_thread(thread: ThreadPoolExecutor, repl: Repl, call: Callable[..., Any], *args: Any) -> Any:
-    """Run ``call`` in the interpreter's thread; a cancelled wait interrupts the cell."""
-    context = contextvars.copy_context()
+@asynccontextmanager
+async def threaded(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
+    """Give an interpreter a thread for all of its life, since some are bound to the thread that started them.
+
+    What runs a call there comes with it; a cancelled wait interrupts the cell. In the end the interpreter is closed,
+    and that is awaited for ``CLOSING`` seconds: a cell that cannot be interrupted is left to end by itself.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="rlm-repl")
+
+    async def run(call: Callable[..., Any], *args: Any) -> Any:
+        context = contextvars.copy_context()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, context.run, call, *args)
+        except asyncio.CancelledError:
+            repl.interrupt()
+            raise
+
     try:
-        return await asyncio.get_running_loop().run_in_executor(thread, context.run, call, *args)
-    except asyncio.CancelledError:
-        repl.interrupt()
-        raise
+        yield repl, run
+    finally:
+        closed = asyncio.wrap_future(thread.submit(repl.close))
+        thread.shutdown(wait=False)
+        await asyncio.wait({closed}, timeout=CLOSING)
+        if closed.done():
+            closed.result()

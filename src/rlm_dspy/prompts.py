@@ -15,6 +15,8 @@ from typing import Any
 import dspy
 from dspy.adapters.utils import translate_field_type
 
+from rlm_dspy.chat import unmarked
+from rlm_dspy.record import encodable
 from rlm_dspy.sandbox import preview as preview_of
 
 WHOLE = 20_000  # inputs up to this many characters are shown whole
@@ -237,6 +239,11 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:head]}\n[… {len(text) - limit:,} of {len(text):,} characters left out …]\n{text[-tail:]}"
 
 
+def clean(text: str) -> str:
+    """Make ``text`` fit for a prompt: encodable, without markers that DSPy's adapters act on or write themselves."""
+    return unmarked(encodable(text)).replace("[[ ##", "[ [ ##")
+
+
 def refusal(problem: str) -> str:
     """Render why a SUBMIT was not accepted."""
     return f"[SUBMIT refused] {problem}"
@@ -281,12 +288,17 @@ def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     return built
 
 
+def task_field(signature: type[dspy.Signature]) -> str:
+    """Name the extract predictor's input that holds the task, whatever the outputs are called."""
+    return next(name for name in ("task", "task_given", "task_and_variables") if name not in signature.output_fields)
+
+
 def extract_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that answers from the trajectory when a limit ended the run."""
     instructions = "\n\n".join(part for part in (signature.instructions, EXTRACT_STRATEGY) if part)
     built: type[dspy.Signature] = (
         dspy.Signature(dict(signature.output_fields), instructions)
         .prepend("trajectory", dspy.InputField(desc="The code that ran and what it showed"), type_=str)
-        .prepend("task", dspy.InputField(desc="The variables as the REPL showed them"), type_=str)
+        .prepend(task_field(signature), dspy.InputField(desc="The variables as the REPL showed them"), type_=str)
     )
     return built

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 UNREAD = 1_000  # files not read that a record names
 
@@ -17,8 +17,22 @@ EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "fina
 SubCallKind = Literal["plain", "typed", "recursive"]
 
 
+def encodable(value: Any) -> Any:
+    """Return a value whose texts have a UTF-8 form: a lone surrogate, which models do write, becomes a `?`."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if type(value) in (list, tuple):
+        return type(value)(map(encodable, value))
+    return {encodable(k): encodable(v) for k, v in value.items()} if type(value) is dict else value
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encode(cls, given: Any) -> Any:
+        return encodable(given)
 
 
 class Usage(_Value):

@@ -18,7 +18,8 @@ from rlm_dspy import windows
 from rlm_dspy.errors import BudgetExceededError, DepthExceededError, RLMError
 from rlm_dspy.record import Run, SubCall
 from rlm_dspy.shapes import untrusted
-from rlm_dspy.subcalls import CallError, Outputs, SubCalls, readable, short
+from rlm_dspy.signatures import validate_names
+from rlm_dspy.subcalls import CallError, Outputs, SubCalls, failed_call, readable, short
 
 OWN = 0.9  # a text this near to the whole of one's own context ...
 SAME = 0.85  # ... with an instruction this near to one's own is no division of the work
@@ -56,11 +57,13 @@ class Recursion:
         """Run a child for each item ``{"text", "instruction"}``; answers keep the order.
 
         Raises:
+            ConfigurationError: ``output`` cannot be read, or names what a prediction has anyway.
             DepthExceededError: too deep, and the policy is to raise.
             BudgetExceededError: not enough calls are left.
             ValueError: an item hands over what the run itself was given.
         """
         signature = untrusted(f"text, instruction -> {output or 'output: str'}", types)
+        validate_names(signature, {})
         given = [self._read(item) for item in items]
         ledger = self._calls.ledger
         depth, most = ledger.depth + 1, ledger.root.budget.max_depth
@@ -96,7 +99,7 @@ class Recursion:
             run = getattr(error, "run", None)
             if isinstance(error, BudgetExceededError) and run is None:
                 raise
-            result = CallError(error=short(str(error)), kind=type(error).__name__)
+            result = failed_call(error)
         failed = isinstance(result, CallError)
         self._calls.note(
             SubCall(
@@ -120,6 +123,12 @@ class Recursion:
         pieces = cut(text, max(1_000, room))
         if len(pieces) == 1:
             return self._one(signature, item["instruction"], text, typed)
+        if len(pieces) + 1 > (left := self._calls.ledger.calls_left):
+            raise BudgetExceededError(
+                f"LLM call limit exceeded: the text needs {len(pieces)} + 1 calls to read and combine, {left} left. "
+                "Give a shorter text.",
+                limit="max_llm_calls",
+            )
         self._calls.tell(
             f"[subcall: at the depth limit, so plain calls answered over {len(pieces)} pieces of "
             f"{len(pieces[0]):,} characters each, and one combined them]"
@@ -128,9 +137,17 @@ class Recursion:
         for result in partial:
             if isinstance(result, CallError):
                 return result
-        found = "\n\n".join(f"From piece {n}: {part.values}" for n, part in enumerate(partial, 1))  # type: ignore[union-attr]
         told = f"{item['instruction']}\n(The text was read in pieces; below is what each gave. Combine it.)"
-        return self._one(signature, told, found[: max(1_000, room)], typed)
+        return self._one(signature, told, self._joined(partial, max(1_000, room)), typed)
+
+    def _joined(self, partial: Sequence[Any], room: int) -> str:
+        """Return what all pieces gave, each cut to its share if ``room`` characters do not hold them."""
+        found = [f"From piece {n}: {part.values}" for n, part in enumerate(partial, 1)]
+        share = room // len(found) - 40  # what a cut adds
+        if sum(map(len, found)) + 2 * len(found) > room:
+            self._calls.tell(f"[subcall: the answers over the pieces were cut to {share:,} characters each]")
+            found = [short(text, share) for text in found]
+        return "\n\n".join(found)
 
     def _one(self, signature: type[dspy.Signature], instruction: str, text: str, typed: bool) -> Outputs | CallError:
         if typed:

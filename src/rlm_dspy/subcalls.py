@@ -19,7 +19,7 @@ from rlm_dspy.budget import Ledger
 from rlm_dspy.chat import plain_adapter
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
-from rlm_dspy.record import SubCall, SubCallKind
+from rlm_dspy.record import SubCall, SubCallKind, encodable
 from rlm_dspy.shapes import untrusted
 
 RENDERED = 500
@@ -55,7 +55,7 @@ class SubCalls:
         lm: the sub-model; None means ``dspy.settings.lm`` at the time of the call.
         ledger: what calls are charged to.
         patience: how long a call that begins now may take.
-        on_usage: told of each finished call.
+        on_call: told of each finished call.
         on_wait: told of a provider and the seconds that a call is about to wait for it.
     """
 
@@ -64,13 +64,13 @@ class SubCalls:
         lm: Any,
         ledger: Ledger,
         patience: Callable[[], waiting.Patience],
-        on_usage: Callable[[Meter | None], None],
+        on_call: Callable[[SubCall, Meter | None], None],
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
         self._lm = lm
         self.ledger = ledger
         self._patience = patience
-        self._on_usage = on_usage
+        self._on_call = on_call
         self._on_wait = on_wait
         self._made: list[SubCall] = []
         self._notes: list[str] = []
@@ -119,7 +119,7 @@ class SubCalls:
         """Ask many prompts at once; answers keep the order, and a failed one is an object with ``.ok == False``."""
         if isinstance(prompts, str) or not isinstance(prompts, (list, tuple)):
             raise TypeError("llm_query_batched takes a list of prompts")
-        return self.batch(self.plain, [readable(prompt) for prompt in prompts])
+        return self.batch(lambda prompt: caught(lambda text: self.plain(readable(text)), prompt), prompts)
 
     def predict(self, signature: str, types: dict[str, Any], items: list[dict[str, Any]]) -> list[Outputs | CallError]:
         """Make typed calls, one for each item of inputs; answers keep the order."""
@@ -129,8 +129,11 @@ class SubCalls:
                 raise ConfigurationError(f"`{signature}` takes {list(read.input_fields)}, not {list(item)}")
         return self.batch(lambda item: self.typed(read, item), items)
 
-    def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
-        """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order."""
+    def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
+        """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order.
+
+        What is refused of several becomes a :class:`CallError` in its slot, so that no answer of the others is lost.
+        """
         left = self.ledger.calls_left
         if len(items) > left:
             raise BudgetExceededError(
@@ -142,7 +145,7 @@ class SubCalls:
             return [one(item) for item in items]
         workers = min(len(items), self.ledger.budget.max_concurrency)
         with ThreadPoolExecutor(workers, thread_name_prefix="rlm-subcall") as pool:
-            futures = [pool.submit(contextvars.copy_context().run, one, item) for item in items]
+            futures = [pool.submit(contextvars.copy_context().run, caught, one, item) for item in items]
             return [future.result() for future in futures]
 
     def plain(self, prompt: str) -> str | CallError:
@@ -189,37 +192,42 @@ class SubCalls:
         patience = self._patience()
         reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
         meter, started = Meter(self._on_wait), time.perf_counter()
+        result: Any = CallError(error="the call did not end", kind="Interrupted")
         try:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
             with self.ledger.slots, dspy.context(**settings):
-                result: Any = waiting.call(patience, self.lm, direct, awaitable)
-        except (DSPyLMError, AdapterParseError) as error:
-            result = CallError(error=short(str(error)), kind=type(error).__name__)
+                result = waiting.call(patience, self.lm, direct, awaitable)
+        except (DSPyLMError, AdapterParseError) as failure:
+            result = failed_call(failure)
         except waiting.Interrupted as over:
             raise BudgetExceededError(f"The run's {over.limit} ended this call.", limit=over.limit) from None
         finally:
             reservation.settle(meter.usage)
-        failed = isinstance(result, CallError)
-        self.note(
-            SubCall(
-                kind=kind,
-                prompt=short(prompt),
-                output="" if failed else short(shown(result)),
-                error=result.error if failed else None,
-                model=self.lm.model,
-                usage=meter.usage,
-                seconds=time.perf_counter() - started,
-            ),
-            meter,
-        )
+            failed = isinstance(result, CallError)
+            output, error = ("", result.error) if failed else (short(shown(result)), None)
+            facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
+            self.note(SubCall(kind=kind, prompt=short(prompt), output=output, error=error, **facts), meter)
         return result
 
     def note(self, call: SubCall, meter: Meter | None) -> None:
         """Record a finished sub-call."""
         with self._lock:
             self._made.append(call)
-        self._on_usage(meter)
+        self._on_call(call, meter)
+
+
+def failed_call(error: BaseException) -> CallError:
+    """Return what stands for a call that failed."""
+    return CallError(error=short(str(error)), kind=type(error).__name__)
+
+
+def caught(one: Callable[[Any], T], item: Any) -> T | CallError:
+    """Call ``one``; a call that is refused is a :class:`CallError`."""
+    try:
+        return one(item)
+    except (RLMError, TypeError, ValueError) as error:
+        return failed_call(error)
 
 
 async def _awaited(awaitable: Any, read: Callable[[Any], T]) -> T:
@@ -239,7 +247,7 @@ def readable(prompt: Any) -> str:
         raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
     if not prompt.strip():
         raise ValueError("prompt cannot be empty")
-    return prompt.encode("utf-8", "replace").decode()
+    return str(encodable(prompt))
 
 
 def text_of(outputs: Any) -> str:

@@ -171,9 +171,26 @@ async def acall(patience: Patience, awaitable: Callable[[], Awaitable[Any]]) -> 
             await asyncio.wait({task}, timeout=1.0)
 
 
+class _Threads(ThreadPoolExecutor):
+    """Makes each call in a daemon thread of its own: one that is left behind does not hold up the process's end."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # carried to the caller, who raises it
+                future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True, name=self._thread_name_prefix).start()
+        return future
+
+
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run to the end as ``asyncio.run`` does, but never wait for threads that the work left behind."""
-    threads = ThreadPoolExecutor(thread_name_prefix="rlm-wait")
+    threads = _Threads(thread_name_prefix="rlm-wait")
     loop = asyncio.new_event_loop()
     loop.set_default_executor(threads)
     try:
@@ -181,7 +198,6 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
     finally:
         loop.run_until_complete(_drain())
         loop.run_until_complete(loop.shutdown_asyncgens())
-        threads.shutdown(wait=False, cancel_futures=True)
         loop.close()
 
 

@@ -1,0 +1,95 @@
+"""What a model answers with: read as its signature's types, its evidence located, and written for the record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import dspy
+import pydantic
+from dspy.adapters.utils import parse_value
+
+from rlm_dspy import prompts
+from rlm_dspy.evidence import Evidence, verified
+from rlm_dspy.subcalls import short
+
+Parsed = tuple[dict[str, Any], str | None]
+
+
+def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
+    """Read what SUBMIT was given as the outputs of a signature; the problem, if any, is advice for the model."""
+    fields = signature.output_fields
+    call = f"SUBMIT({', '.join(f'{name}=...' for name in fields)})."
+    if not isinstance(value, Mapping):
+        return {}, f"SUBMIT got a {type(value).__name__}; call {call}"
+    defaults = {n: f.get_default(call_default_factory=True) for n, f in fields.items() if not f.is_required()}
+    value = {**defaults, **value}
+    if missing := [name for name in fields if name not in value]:
+        return {}, f"Missing outputs: {missing}. Use {call}"
+    outputs, errors = {}, []
+    for name, field in fields.items():
+        try:
+            outputs[name] = parse_value(value[name], field.annotation)
+            json.dumps(jsonable({name: outputs[name]}))
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
+            wanted = prompts.type_name(field)
+            errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {short(str(error), 1_000)}")
+    return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+
+
+def located(value: Any, contexts: Mapping[str, Any]) -> tuple[Any, list[Evidence], list[str]]:
+    """Locate all evidence that a value holds; return the value with it, the evidence in order, and what was wrong."""
+    checked: list[Evidence] = []
+    problems: list[str] = []
+
+    def locate(item: Evidence) -> Evidence:
+        found, wrong = verified([item], contexts)
+        checked.extend(found)
+        problems.extend(wrong)
+        return found[0]
+
+    return _mapped(value, locate), checked, problems
+
+
+def _mapped(value: Any, change: Callable[[Evidence], Evidence]) -> Any:
+    """Return a value with each piece of evidence in it changed."""
+    if isinstance(value, Evidence):
+        return change(value)
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)([_mapped(item, change) for item in value])
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, pydantic.BaseModel) and holds_evidence(type(value)):
+        fields = type(value).model_fields
+        return value.model_copy(update={name: _mapped(getattr(value, name), change) for name in fields})
+    return value
+
+
+def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
+    """Tell whether a type is, or contains, :class:`Evidence`."""
+    if annotation is Evidence:
+        return True
+    parts = list(get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel) and annotation not in above:
+        parts += [field.annotation for field in annotation.model_fields.values()]
+    return any(holds_evidence(part, (*above, annotation)) for part in parts)
+
+
+def rendering(value: Any) -> str:
+    """Render an input for the record in a line."""
+    if isinstance(value, str):
+        return short(value) if len(value) <= prompts.PREVIEW else f"str, {len(value):,} characters: {value[:200]}…"
+    return short(repr(value))
+
+
+def jsonable(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return outputs as plain JSON values; what has no JSON form, as bytes that are no text, is rendered."""
+    kind = pydantic.TypeAdapter(dict[str, Any])
+    dumped: dict[str, Any] = {}
+    for name, value in outputs.items():
+        try:
+            dumped |= kind.dump_python({name: value}, mode="json", fallback=repr, serialize_as_any=True)
+        except (UnicodeDecodeError, pydantic.PydanticUserError, TypeError):
+            dumped[name] = repr(value)
+    return dumped

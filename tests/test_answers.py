@@ -1,0 +1,123 @@
+"""What a model submits ends a run with a valid answer or is refused with advice; it never breaks the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+import pydantic
+import pytest
+
+import rlm_dspy
+from rlm_dspy import Evidence, Run
+from rlm_dspy.answers import parsed
+from scripted import action, fields, scripted, texts
+
+SKY = "the sky is blue"
+
+
+def ask(signature: Any, *replies: Any, question: str = "which colour?", **options: Any) -> dspy.Prediction:
+    lm, _ = scripted(*replies)
+    with dspy.context(lm=lm):
+        return rlm_dspy.RLM(signature, **options)(context=SKY, question=question)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("list[str]", "'[' * 3000"),
+        ("dict[str, str]", "'{\"a\":' * 3000"),
+        ("list[int]", "'-' * 5000 + '1'"),
+        ("int", "10 ** 5000"),
+    ],
+)
+def test_a_value_that_breaks_a_parser_is_refused(kind: str, code: str) -> None:
+    right = {"list[str]": "['a']", "dict[str, str]": "{'a': 'b'}", "list[int]": "[1]", "int": "1"}[kind]
+    replies = action(f"SUBMIT(answer={code})"), action(f"SUBMIT(answer={right})")
+    result = ask(f"context, question -> answer: {kind}", *replies)
+    assert "[Type Error] answer: expected" in result.trajectory[0]["output"]
+    assert result.run.status == "submitted"
+
+
+def test_bytes_that_are_no_text_are_rendered_in_the_record() -> None:
+    result = ask("context, question -> answer: Any", action("SUBMIT(answer=b'\\xff')"))
+    assert result.answer == b"\xff"
+    assert result.run.outputs == {"answer": "b'\\xff'"}
+
+
+def test_a_number_of_thousands_of_digits_breaks_no_check() -> None:
+    assert ask("context, question -> answer", action("SUBMIT(answer='9' * 5000)")).answer == "9" * 5000
+
+
+def test_an_output_with_a_default_factory_may_be_left_out() -> None:
+    note = dspy.OutputField(default_factory=lambda: "none")
+    signature = dspy.Signature("context, question -> answer").append("note", note, type_=str)
+    assert parsed(signature, {"answer": "a"}) == ({"answer": "a", "note": "none"}, None)
+
+
+def test_names_that_a_prediction_takes_for_itself_may_be_outputs() -> None:
+    assert ask("context, question -> base", action("SUBMIT(base='a')"))["base"] == "a"
+
+
+class Claim(pydantic.BaseModel):
+    text: str
+    quotes: list[Evidence]
+
+
+QUOTE = "{'quote': 'sky is blue'}"
+FORGED = "{'quote': 'pigs can fly', 'match': 'exact', 'line': 3}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        (Evidence, "{}"),
+        (Evidence | None, "{}"),
+        (list[Evidence], "[{}]"),
+        (tuple[Evidence, ...], "[{}]"),
+        (list[Evidence | int], "[{}, 3]"),
+        (list[list[Evidence]], "[[{}]]"),
+        (dict[str, Evidence], "{{'a': {}}}"),
+        (dict[str, list[Evidence]], "{{'a': [{}]}}"),
+        (Claim, "{{'text': 't', 'quotes': [{}]}}"),
+    ],
+)
+def test_evidence_is_located_wherever_an_output_holds_it(kind: Any, shape: str) -> None:
+    signature = dspy.Signature("context, question -> answer").append("found", dspy.OutputField(), type_=kind)
+    wrong, right = (action(f"SUBMIT(answer='a', found={shape.format(quote)})") for quote in (FORGED, QUOTE))
+    result = ask(signature, wrong, right)
+    assert "pigs can fly" in result.trajectory[0]["output"]
+    assert [(item["match"], item["line"]) for item in result.run.evidence] == [("exact", 1)]
+    assert "'exact'" in repr(result.found)
+
+
+def test_lone_surrogates_never_break_the_record() -> None:
+    code = "print('\ud800', llm_query('sub \ud801'))\nSUBMIT(answer='a\\ud802b')"
+    result = ask("context, question -> answer", action(code, "why \ud803"), "reply \udc80", question="q \ud804")
+    run = result.run
+    assert Run.model_validate_json(run.model_dump_json()) == run
+    assert run.outputs == {"answer": "a?b"}
+    assert run.inputs["question"] == "q ?"
+    assert (run.steps[0].reasoning, run.steps[0].sub_calls[0].output) == ("why ?", "reply ?")
+
+
+def test_an_output_called_task_leaves_the_task_in_the_extract() -> None:
+    seen = []
+
+    def reply(message: str) -> str:
+        if "[[ ## trajectory ## ]]" in message:
+            seen.append(message)
+            return fields(task="paint it")
+        return action("print(1)")
+
+    assert ask("context, question -> task", reply, max_iters=1).task == "paint it"
+    assert SKY in seen[0]
+
+
+def test_the_extract_has_a_model_of_its_own() -> None:
+    steps, _ = scripted(action("print(1)"), fields(answer="from the steps"))
+    end, script = scripted(fields(answer="from the extract"), model="scripted/end")
+    rlm = rlm_dspy.RLM("context, question -> answer", max_iters=1)
+    rlm.generate_action.lm, rlm.extract.lm = steps, end
+    assert rlm(context=SKY, question="q").answer == "from the extract"
+    assert "[[ ## trajectory ## ]]" in texts(script.requests[0])[-1]

@@ -1,0 +1,172 @@
+"""Sub-calls that fail cost only their own slot, are counted whatever becomes of them, and stay within the limits."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import dspy
+import pytest
+
+import rlm_dspy
+from rlm_dspy.errors import SandboxDiedError
+from scripted import action, fields, scripted
+
+
+def by_role(root: str, *, child: Any = None, plain: Any = "ok") -> Any:
+    """Reply to the root, a child and plain calls by what the prompt shows."""
+
+    def reply(message: str) -> Any:
+        found = plain
+        if "[[ ## observation ## ]]" in message:
+            found = child if "`instruction`" in message else root
+        return found(message) if callable(found) else found
+
+    return reply
+
+
+def ask(reply: Any, *, window: int | None = None, **options: Any) -> tuple[dspy.Prediction, Any]:
+    lm, script = scripted(reply)
+    script.window = window
+    with dspy.context(lm=lm):
+        return rlm_dspy.RLM("context, question -> answer", **options)(context="the sky", question="q"), script
+
+
+TRY = "try:\n    r = {}\nexcept Exception as error:\n    r = error\nSUBMIT(answer=repr(r))"
+
+
+@pytest.mark.parametrize("bad", ["'c' * 500_000", "''", "7"])
+def test_one_bad_prompt_of_a_batch_costs_no_other_answer(bad: str) -> None:
+    code = f"r = llm_query_batched(['a', {bad}, 'b'])\nSUBMIT(answer=f'{{r[0]}} {{r[1].ok}} {{r[2]}}')"
+    result, script = ask(by_role(action(code)), window=32_768)
+    assert result.answer == "ok False ok"
+    assert len(script.requests) == 3
+
+
+def test_answers_of_a_batch_that_a_limit_ends_are_kept() -> None:
+    code = "r = llm_query_batched(['a ' * 400] * 10)\nSUBMIT(answer=' '.join(getattr(x, 'kind', 'fine') for x in r))"
+    result, _ = ask(by_role(action(code), plain="ok " * 300), max_tokens=4_000, max_concurrency=1)
+    kinds = result.answer.split()
+    assert (kinds[0], kinds[-1], len(kinds)) == ("fine", "BudgetExceededError", 10)
+
+
+def test_an_unreadable_typed_reply_is_asked_for_once() -> None:
+    result, script = ask(by_role(action(TRY.format("predict('doc -> n: int', doc='x')")), plain="garbage"))
+    assert "AdapterParseError" in result.answer
+    assert len(script.requests) == 2
+
+
+def test_a_call_that_is_interrupted_is_recorded() -> None:
+    over = threading.Event()
+
+    def hang(message: str) -> str:
+        over.wait(20)
+        return "late"
+
+    def reply(message: str) -> Any:
+        if "[[ ## trajectory ## ]]" in message:
+            return fields(answer="best")
+        return action("llm_query('slow')") if "[[ ## " in message else hang(message)
+
+    result, _ = ask(reply, max_seconds=3)
+    over.set()
+    calls = [call for step in result.run.steps for call in step.sub_calls]
+    assert [(call.prompt, bool(call.error)) for call in calls] == [("slow", True)]
+
+
+def test_a_child_that_fails_is_in_the_usage_of_its_model() -> None:
+    result, script = ask(by_role(action(TRY.format("subcall('t', 'Go')")), child=dspy.lm15.ServerError("down")))
+    assert "LMUnavailableError" in result.answer
+    assert result.run.usage_by_model["scripted/model"] == result.run.usage
+    assert result.run.usage.calls == len(script.requests) == 2
+
+
+class Dying(rlm_dspy.Sandbox):
+    def run(self, code: str, *args: Any, **kwargs: Any) -> Any:
+        if "DIE" in code:
+            super().run("print('before')\nllm_query('paid')")
+            raise SandboxDiedError("gone")
+        return super().run(code, *args, **kwargs)
+
+
+async def test_the_step_whose_cell_ends_the_run_is_recorded() -> None:
+    async def at_once(rlm: rlm_dspy.RLM) -> Any:
+        return rlm(context="c", question="q")
+
+    for run in (at_once, lambda rlm: rlm.acall(context="c", question="q")):
+        lm, _ = scripted(by_role(action("DIE = 1", "last words")))
+        rlm = rlm_dspy.RLM("context, question -> answer", interpreter_factory=Dying)
+        with dspy.context(lm=lm), pytest.raises(SandboxDiedError) as caught:
+            await run(rlm)
+        (step,) = caught.value.run.steps
+        assert (step.code, step.reasoning, step.usage.calls) == ("DIE = 1", "last words", 1)
+        assert [call.prompt for call in step.sub_calls] == ["paid"]
+
+
+def test_an_event_of_a_sub_call_has_its_prompt() -> None:
+    seen = []
+    ask(by_role(action("llm_query('hello')\nSUBMIT(answer='a')")), on_event=seen.append)
+    assert [event.text for event in seen if event.kind == "sub_call"] == ["hello"]
+
+
+@pytest.mark.parametrize("name", ["trajectory", "run", "final_reasoning"])
+def test_an_output_that_a_child_cannot_have_is_refused_before_anything_is_paid(name: str) -> None:
+    result, script = ask(by_role(action(TRY.format(f"subcall('t', 'Go', output='{name}: str')"))))
+    assert "ConfigurationError" in result.answer
+    assert len(script.requests) == 1
+
+
+def test_a_text_whose_pieces_and_their_combining_pass_the_limit_is_refused_before_it_is_read() -> None:
+    root = action(TRY.format("subcall('word ' * 8_000, 'Shout')"))
+    result, script = ask(by_role(root), window=8_192, max_depth=0, max_llm_calls=3)
+    assert "3 + 1 calls" in result.answer
+    assert len(script.requests) == 1
+
+
+def test_of_many_pieces_the_last_is_combined_too_and_a_cut_is_told() -> None:
+    seen: list[str] = []
+
+    def plain(message: str) -> str:
+        seen.append(message)
+        return "combined" if "From piece 1" in message else f"part {len(seen)} " + "x" * 9_000
+
+    root = action("x = subcall('word ' * 8_000, 'Shout')\nprint(x)")
+    lm, script = scripted(lambda m: fields(answer="a") if "[[ ## trajectory" in m else by_role(root, plain=plain)(m))
+    script.window = 8_192
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer", max_depth=0, max_iters=1)
+        result = rlm(context="the sky", question="q")
+    assert all(f"From piece {n}" in seen[-1] for n in (1, 2, 3))
+    assert "were cut to" in result.trajectory[0]["output"]
+    assert "combined" in result.trajectory[0]["output"]
+
+
+def test_at_any_depth_the_call_is_refused_by_policy() -> None:
+    child = action("try:\n    SUBMIT(output=subcall('deep', 'Go'))\nexcept Exception as e:\n    SUBMIT(output=repr(e))")
+    result, _ = ask(by_role(action("SUBMIT(answer=subcall('text', 'Do'))"), child=child), depth_policy="raise")
+    assert "Depth 2 exceeds max 1" in result.answer
+
+
+def test_a_child_has_the_options_of_its_parent() -> None:
+    child = rlm_dspy.RLM("a -> b", profile="small", max_concurrency=3, depth_policy="raise").child
+    assert child is not None
+    assert (child.profile, child.budget.max_concurrency, child.depth_policy) == ("small", 3, "raise")
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_every_depth_has_the_same_interpreter(chosen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Counted(rlm_dspy.Sandbox):
+        def __init__(self) -> None:
+            made.append(1)
+            super().__init__()
+
+    # DSPy's default means that nothing was chosen.
+    factory = Counted if chosen else dspy.PythonInterpreter
+    monkeypatch.setattr("rlm_dspy.module.default_factory", lambda: rlm_dspy.Sandbox if chosen else Counted)
+    child = action("SUBMIT(output=subcall('deep', 'Go ' + text))")
+    reply = by_role(action("SUBMIT(answer=subcall('t', 'Do'))"), child=child)
+    result, _ = ask(reply, max_depth=2, interpreter_factory=factory)
+    assert result.answer == "ok"
+    assert len(made) == 3
