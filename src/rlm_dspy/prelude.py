@@ -9,7 +9,6 @@ import inspect as _inspect
 import re as _re
 import sys as _sys
 import types as _types_module
-from functools import partial as _partial
 
 _whole = globals().get("P")  # the main context as it was handed over
 
@@ -177,9 +176,8 @@ def _stand_in():
             if missing := [name for name in names if name not in values and not hasattr(kind, name)]:
                 raise TypeError(f"{kind.__name__} misses {missing}")
             for name in names:
-                default = getattr(kind, name, None)
-                make = default.make if isinstance(default, Field) else _partial(_copy.deepcopy, default)
-                self.__dict__[name] = values[name] if name in values else make()
+                value = values[name] if name in values else _copy.deepcopy(getattr(kind, name))
+                self.__dict__[name] = value.make() if isinstance(value, Field) else value
 
         def model_dump(self):
             """Return the fields as a dict."""
