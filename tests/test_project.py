@@ -57,15 +57,49 @@ def test_files_and_functions_stay_short(path: Path) -> None:
             assert length <= 40, f"{node.name} has {length} lines"
 
 
+# Outer edges: each hands what it caught to somebody who raises, shows or sends it.
+EDGES = {
+    "corpus/readers/office.py": 1,  # the edge of a converter's process
+    "sandbox/background.py": 1,
+    "sandbox/cell.py": 2,  # host functions that code called, and their own errors that cannot be shown
+    "sandbox/crew.py": 1,
+    "waiting.py": 2,  # threads whose caller raises it
+}
+
+
+def is_broad(kind: ast.expr | None) -> bool:
+    """Tell whether a handler of this kind catches what nobody thought of."""
+    if isinstance(kind, ast.Tuple):
+        return any(map(is_broad, kind.elts))
+    return kind is None or (isinstance(kind, ast.Name) and kind.id in {"Exception", "BaseException"})
+
+
+def swallowing(code: str) -> list[int]:
+    """Return the lines of broad handlers that do not end by raising."""
+    handlers = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ExceptHandler)]
+    return [node.lineno for node in handlers if is_broad(node.type) and not isinstance(node.body[-1], ast.Raise)]
+
+
 @pytest.mark.parametrize("path", [p for p in SOURCES if "worker" not in p.parts], ids=lambda path: path.stem)
 def test_nothing_is_swallowed_outside_the_worker(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id == "Exception")
-            assert not broad, f"{path.name}:{node.lineno}"
+    allowed = EDGES.get(str(path.relative_to(ROOT / "src" / "rlm_dspy")), 0)
+    assert len(found := swallowing(path.read_text())) <= allowed, found
 
 
-def test_the_ci_runs_the_readmes_test_command() -> None:
+@pytest.mark.parametrize("kind", ["", " Exception", " BaseException", " (OSError, Exception)"])
+def test_every_form_of_a_broad_handler_is_seen(kind: str) -> None:
+    assert swallowing(f"try:\n    pass\nexcept{kind}:\n    pass") == [3]
+    assert not swallowing(f"try:\n    pass\nexcept{kind}:\n    raise")
+
+
+def test_the_ci_runs_the_readmes_test_command(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     assert readme.count("<!-- run -->") == readme.count("<!-- test -->") == 1
-    assert "pytest" in readme.split("<!-- test -->")[1].split("```")[1]
+    (command,) = readme.split("<!-- test -->")[1].split("```")[1].removeprefix("sh\n").splitlines()
+    assert "pytest" in command
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / ".ci" / "run").write_bytes((ROOT / ".ci" / "run").read_bytes())
+    (tmp_path / "README.md").write_text(readme.replace(command, "pwd > proof; false; true"))
+    done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (tmp_path / "proof").read_text().strip() == str(tmp_path.resolve())
+    assert done.returncode != 0  # what the command says is what the CI says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
 import dspy
 import pytest
@@ -57,12 +58,25 @@ def test_every_keyword_that_this_dspy_takes_is_known() -> None:
 
 
 @pytest.mark.parametrize(
+    ("signature", "shapes"),
+    [
+        (f"doc -> n: Literal[{IMAGE!r}]", {}),
+        ("doc -> n: Literal['<<CUSTOM' '-TYPE-START-IDENTIFIER>>']", {}),
+        ("doc -> n: A", {"A": {"values": [IMAGE]}}),
+        ("doc -> n: A", {"A": {"fields": {"x": "str"}, "doc": IMAGE}}),
+    ],
+)
+def test_a_type_of_the_code_cannot_hold_an_image(signature: str, shapes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="content parts"):
+        untrusted(signature, shapes)
+
+
+@pytest.mark.parametrize(
     "call",
     [
         f"predict('doc -> n: int', doc={IMAGE!r})",
         f"predict('docs: list[str] -> n: int', docs=[{IMAGE!r}])",
         f"predict('doc: dict -> n: int', doc={{{IMAGE!r}: 1}})",
-        f"predict({f'doc -> n: Literal[{IMAGE!r}, 1]'!r}, doc='x')",
     ],
 )
 def test_text_of_the_code_cannot_become_an_image_that_the_provider_fetches(call: str) -> None:

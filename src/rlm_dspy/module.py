@@ -50,8 +50,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
         verbose: log each step at INFO.
         tools: functions or ``dspy.Tool`` objects that REPL code may call; they run on the host.
         sub_lm: the LM of sub-calls; by default the LM of ``generate_action``, else ``dspy.settings.lm``.
-        interpreter_factory: makes the interpreter of each call; by default ``dspy.settings.interpreter_factory``,
-            else :class:`rlm_dspy.Sandbox`.
+        interpreter_factory: makes the interpreter of each call and of its children; by default
+            ``dspy.settings.interpreter_factory``, else :class:`rlm_dspy.Sandbox`. As in DSPy, whose default it is,
+            ``dspy.PythonInterpreter`` means the default here; given to a call, it is what it says.
         max_depth: levels of recursive sub-calls.
         max_tokens, max_cost, max_seconds: limits of the whole tree in tokens, US dollars, seconds.
         on_limit: ``"extract"`` answers from the trajectory when a limit ends the run, ``"raise"`` raises.

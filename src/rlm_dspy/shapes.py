@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import json
 import keyword
 import re
 import typing
@@ -70,6 +71,8 @@ def _read(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
     built: type[dspy.Signature] = dspy.Signature(fields)
     if not built.input_fields or not built.output_fields:
         raise ConfigurationError(f"a signature needs inputs and outputs: 'doc -> label: str', not {text[:200]!r}")
+    if "CUSTOM-TYPE-" in json.dumps(built.model_json_schema(), ensure_ascii=False):
+        raise ConfigurationError("a signature cannot hold the markers of DSPy's content parts")
     return built
 
 
