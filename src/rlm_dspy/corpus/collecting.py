@@ -147,7 +147,7 @@ class Collector:
         inside = f"{name}/{printable(part.name.replace(chr(92), '/').lstrip('/'))}"
         if isinstance(part, Left):
             self.skip(inside, part.reason)
-        elif is_secret(PurePath(inside).name) and not self._secrets:
+        elif not self._secrets and is_secret(PurePath(inside).name, inside[len(name) :].rpartition("/")[0]):
             self.skip(inside, "looks like a secret")
         elif self.full:
             self.skip(inside, self.full)

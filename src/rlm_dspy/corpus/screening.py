@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 _PUBLIC_ENV = re.compile(r"\.env(\.\w+)*\.(example|sample|template|dist|defaults)|.*\.(example|sample|template)")
@@ -37,8 +38,8 @@ _NOISE_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__"})
 
 
 def is_secret(name: str, folder: str = "") -> bool:
-    """Tell whether a file of this name, in a folder of that name, usually holds credentials."""
-    if folder in _SECRET_FOLDERS and not name.endswith(".pub"):
+    """Tell whether a file of this name, in a folder of that path, usually holds credentials."""
+    if not name.endswith(".pub") and not _SECRET_FOLDERS.isdisjoint(folder.replace(os.sep, "/").split("/")):
         return True
     return bool(_SECRET.fullmatch(name)) and not _PUBLIC_ENV.fullmatch(name)
 

@@ -106,7 +106,7 @@ def _why_not(entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer,
     if kind == "other":
         link = entry.is_symlink()
         return "a symbolic link: name it to read what it points to" if link else "not a regular file"
-    secret = not is_folder and is_secret(entry.name, entry.path.rpartition(os.sep)[0].rpartition(os.sep)[2])
+    secret = not is_folder and is_secret(entry.name, entry.path.rpartition(os.sep)[0])
     if secret and not choice.secrets:
         return "looks like a secret"
     if entry.name == ".git" or (entry.name.startswith(".") and not choice.hidden and not secret):
