@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,7 +88,7 @@ class Route:
         if self.fallback not in (None, OFFLINE):
             Route(str(self.fallback))  # a wrong name is told now, not when it is needed
 
-    @property
+    @cached_property
     def provider(self) -> Provider:
         """The provider's row; of an unknown one, only its name is known."""
         known = next((row for row in PROVIDERS if self.model.startswith(row.prefix)), None)
@@ -111,7 +112,7 @@ class Route:
         given = self.api_base or next(filter(None, map(os.environ.get, names)), "")
         return given.strip() or None
 
-    @property
+    @cached_property
     def _stem(self) -> str:
         return self.provider.prefix.rstrip("/").upper()
 
