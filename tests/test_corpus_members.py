@@ -1,10 +1,17 @@
 """Files inside files, and readers of third parties: their names, their limits, and what they may raise."""
 
+import gzip
+import json
+import textwrap
+from email.message import EmailMessage
+
 import pytest
 
 import documents
 from rlm_dspy.corpus import read
 from rlm_dspy.corpus.collecting import Collector, Limits
+from rlm_dspy.corpus.readers import archives, choosing
+from rlm_dspy.corpus.readers.shapes import Reader
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +49,230 @@ def test_any_folder_above_tells_a_secret(tmp_path):
     assert corpus.names == ("a.md",)
     assert reasons(corpus) == {".aws/sso/cache/t.json": "looks like a secret"}
     assert len(read([tmp_path], hidden=True, secrets=True)) == 2
+
+
+# Names
+
+
+def test_members_of_archives_with_one_name_are_told_apart_by_the_folders_above(tmp_path):
+    for folder in "pq":
+        docs = tmp_path / "z" / folder / "docs"
+        docs.mkdir(parents=True)
+        (docs / "f.zip").write_bytes(documents.packed({"in.html": b"<p>" + folder.encode(), "in2.md": b"x"}))
+    assert read([tmp_path / "z" / folder / "docs" for folder in "pq"]).names == (
+        "docs/f.zip/in.html", "docs/f.zip/in2.md", "q/docs/f.zip/in.html", "q/docs/f.zip/in2.md",
+    )  # fmt: skip
+
+
+# Limits
+
+
+def test_what_is_nested_in_a_file_shares_its_limit():
+    bomb = documents.packed({f"{n}.zip": documents.packed({"zeros.txt": bytes(8_000_000)}) for n in range(6)})
+    corpus = collected({"bomb.zip": bomb, "after.zip": documents.packed({"a.md": b"a"})})
+    assert "after.zip/a.md" in corpus.names
+    read_of_it = [name for name in (*corpus.names, *reasons(corpus)) if name.endswith("zeros.txt")]
+    assert len(read_of_it) == 3
+    assert "bomb.zip/2.zip/zeros.txt" in reasons(corpus)
+    assert reasons(corpus)["bomb.zip/…"].startswith("3 more files in the archive: ")
+
+
+def test_members_that_are_refused_count_too(monkeypatch):
+    opened = []
+    within = archives._within
+    monkeypatch.setattr(archives, "_within", lambda *given: opened.append(1) or within(*given))
+    corpus = collected({"b.zip": documents.packed({f"{n}.txt": bytes(25_000_000) for n in range(3)})})
+    assert len(opened) == 1
+    assert "zip bomb" in reasons(corpus)["b.zip/0.txt"]
+    assert reasons(corpus)["b.zip/…"].startswith("2 more files in the archive: ")
+
+
+def test_what_is_nested_in_a_file_shares_the_number_of_files(monkeypatch):
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 5)
+    inner = documents.packed({f"{n}.txt": b"x" for n in range(3)})
+    corpus = collected({"a.zip": documents.packed({"1.zip": inner, "2.zip": inner, "3.zip": inner})})
+    assert corpus.names == ("a.zip/1.zip/0.txt", "a.zip/1.zip/1.txt", "a.zip/1.zip/2.txt")
+    assert reasons(corpus)["a.zip/2.zip/…"].startswith("3 more files")
+    assert reasons(corpus)["a.zip/…"].startswith("1 more files")
+
+
+def test_an_archive_without_files_is_explained():
+    assert reasons(collected({"a.zip": documents.packed({"folder/": b""})})) == {"a.zip": "empty"}
+
+
+# Depth
+
+
+def nested(name, data, depth):
+    for _ in range(depth):
+        name, data = "in.zip", documents.packed({name: data})
+    return data
+
+
+def test_what_is_no_archive_is_read_however_deep_it_lies():
+    notebook = json.dumps({"cells": [{"cell_type": "markdown", "source": "deep"}]}).encode()
+    corpus = collected({"a.zip": nested("a.ipynb", notebook, 3), "b.zip": nested("a.eml", documents.message(), 3)})
+    assert corpus.names == ("a.zip/in.zip/in.zip/a.ipynb", "b.zip/in.zip/in.zip/a.eml")
+    assert reasons(corpus) == {"b.zip/in.zip/in.zip/a.eml/lease.pdf": "more than 3 files around it"}
+
+
+def test_archives_in_archives_end_somewhere():
+    corpus = collected({"a.zip": nested("a.zip", gzip.compress(b"x"), 3)})
+    assert reasons(corpus) == {"a.zip/in.zip/in.zip/a.zip": "an archive in an archive in an archive"}
+
+
+def test_messages_in_messages_end_somewhere():
+    mail = EmailMessage()
+    mail.set_content("deepest")
+    for _ in range(6):
+        outer = EmailMessage()
+        outer.set_content("outer")
+        outer.add_attachment(mail)
+        mail = outer
+    corpus = collected({"a.eml": mail.as_bytes()})
+    assert len(corpus) == 4
+    assert list(reasons(corpus).values()) == ["more than 3 files around it"]
+
+
+# Third parties
+
+THEIRS = """
+    import struct
+    from rlm_dspy.corpus.readers import Converted, Member, UnreadableError
+
+    class PdfReadError(Exception):
+        pass
+
+    calls = []
+
+    def members(data, name):
+        yield Member("ch1.md", b"chapter one")
+        yield Member("ch2.html", b"<p>chapter two")
+
+    def named(data, name):
+        calls.append(name)
+        return name
+
+    def own(data, name):
+        raise PdfReadError("no xref")
+
+    def packed(data, name):
+        struct.unpack("<I", b"")
+
+    def halfway(data, name):
+        yield Member("ch1.md", b"chapter one")
+        raise PdfReadError("no more")
+
+    def stopped(data, name):
+        raise StopIteration
+
+    def refused(data, name):
+        raise UnreadableError("locked")
+
+    def texts(data, name):
+        return iter(["one", "two"])
+
+    def nothing(data, name):
+        return None
+
+    def none_inside(data, name):
+        return [None]
+
+    def nobody(data, name):
+        return iter(())
+
+    def text_as_bytes(data, name):
+        return Converted(b"text")
+
+    def member_as_text(data, name):
+        return [Member("a.md", "text")]
+
+    def bad_marks(data, name):
+        return Converted("text", marks=[("page 1",)])
+
+    def odd_marks(data, name):
+        return Converted("text", marks=[(1, object(), False)])
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path, monkeypatch):
+    """Install a distribution with the readers above, each for files that end with its name."""
+    site = tmp_path / "site"
+    info = site / "theirs-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: theirs\nVersion: 1.0\n")
+    body = textwrap.dedent(THEIRS)
+    names = [line[4 : line.index("(")] for line in body.splitlines() if line.startswith("def ")]
+    points = [*(f"{name} = theirs_of_members:{name}" for name in names), "broken = theirs_broken:read"]
+    (info / "entry_points.txt").write_text("[rlm_dspy.readers]\n" + "\n".join(points))
+    (site / "theirs_of_members.py").write_text(body)
+    (site / "theirs_broken.py").write_text("raise RuntimeError('no display')")
+    monkeypatch.syspath_prepend(site)
+    choosing._installed.cache_clear()
+    yield
+    choosing._installed.cache_clear()
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_third_partys_reader_may_yield_files():
+    for _ in range(2):
+        corpus = collected({"a.members": b"x"})
+        assert dict(corpus.items()) == {"a.members/ch1.md": "chapter one", "a.members/ch2.html": "chapter two\n"}
+        assert corpus.skipped == ()
+
+
+@pytest.mark.usefixtures("theirs")
+def test_what_a_third_party_makes_of_a_file_is_kept_by_the_name_it_was_given():
+    assert collected({"a.named": b"x", "b.named": b"x"})["b.named"] == "b.named"
+    again = collected({"b.named": b"x"})
+    assert again["b.named"] == "b.named"
+    assert [document.kind for document in again.documents] == ["named"]
+    import theirs_of_members
+
+    assert theirs_of_members.calls == ["a.named", "b.named"]
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize(
+    ("ending", "why"),
+    [
+        ("own", "its reader failed: PdfReadError: no xref"),
+        ("packed", "its reader failed: error: unpack requires"),
+        ("halfway", "its reader failed: PdfReadError: no more"),
+        ("stopped", "its reader failed: StopIteration"),
+        ("refused", "locked"),
+        ("texts", "its reader returned str where a file was expected"),
+        ("nothing", "its reader failed: TypeError"),
+        ("none_inside", "its reader returned NoneType where"),
+        ("nobody", "empty"),
+        ("text_as_bytes", "its reader returned Converted without"),
+        ("member_as_text", "its reader returned Member without"),
+        ("bad_marks", "its reader returned Converted without"),
+        ("odd_marks", "its reader returned Converted without"),
+        ("broken", "its reader theirs_broken:read cannot be loaded: RuntimeError: no display"),
+    ],
+)
+def test_whatever_a_third_party_does_costs_that_file_only(ending, why):
+    corpus = collected({f"a.{ending}": b"x", "z.txt": b"text"})
+    assert corpus["z.txt"] == "text"
+    assert reasons(corpus)[f"a.{ending}"].startswith(why)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_reader_of_no_distribution_is_held_to_the_same(monkeypatch):
+    import theirs_of_members
+
+    for ending in ("texts", "own", "nothing"):
+        reader = Reader(ending, getattr(theirs_of_members, ending))
+        monkeypatch.setattr("rlm_dspy.corpus.collecting.find", lambda name, data, reader=reader: reader)
+        assert reasons(collected({"a.x": b"x"}))["a.x"].startswith("its reader ")
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_reader_that_cannot_be_loaded_is_told_of_a_huge_file_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlm_dspy.corpus.collecting.WHOLE", 10)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.broken").write_text("x" * 20)
+    (tmp_path / "in" / "b.txt").write_text("b")
+    assert "cannot be loaded" in reasons(read([tmp_path / "in"]))["a.broken"]

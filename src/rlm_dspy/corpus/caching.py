@@ -13,7 +13,7 @@ from typing import Any
 import diskcache
 
 from rlm_dspy import folders
-from rlm_dspy.corpus.readers.shapes import Converted, Reader
+from rlm_dspy.corpus.readers.shapes import Converted, Outcome, Reader
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ class ConversionCache:
         self._cache: diskcache.Cache | None = None
         self._off = bool(os.environ.get("RLM_DSPY_NO_CACHE"))
 
-    def converted(self, reader: Reader, data: bytes, make: Callable[[], Converted]) -> Converted:
-        """Return what the reader made of these bytes before, or make it now."""
+    def converted(self, reader: Reader, data: bytes, make: Callable[[], Outcome]) -> Outcome:
+        """Return what the reader made of these bytes before, or make it now; only one whole text is kept."""
         cache = self._opened() if reader.version else None
         if cache is None:
             return make()
@@ -48,7 +48,7 @@ class ConversionCache:
         if found is not None:
             return found
         made = make()
-        if made.late:
+        if not isinstance(made, Converted) or made.late:
             return made
         try:
             cache.set(key, [made.text, made.marks, made.note], retry=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 from rlm_dspy.corpus.caching import ConversionCache
 from rlm_dspy.corpus.decoding import decode, why_binary
@@ -12,7 +13,9 @@ from rlm_dspy.corpus.documents import NO_MEMORY, Corpus, Document, Mark, Skipped
 from rlm_dspy.corpus.loading import PART, File
 from rlm_dspy.corpus.memory import available
 from rlm_dspy.corpus.readers import UnreadableError, find, kind_of
-from rlm_dspy.corpus.readers.shapes import Converted, Left, Member, Outcome, Reader
+from rlm_dspy.corpus.readers.archives import room_for
+from rlm_dspy.corpus.readers.choosing import guarded
+from rlm_dspy.corpus.readers.shapes import Converted, Left, Member, Outcome, Reader, Room, Unpacker
 from rlm_dspy.corpus.screening import has_private_key, is_secret
 from rlm_dspy.corpus.store import Store
 from rlm_dspy.corpus.walking import printable
@@ -20,13 +23,7 @@ from rlm_dspy.corpus.walking import printable
 WHOLE = 200_000_000  # bytes of a text that is one value; a larger one becomes parts
 SPARE = 500_000_000  # bytes of memory that reading leaves to the rest of the machine
 _WEIGHED = 200_000_000  # bytes that are stored between two looks at the memory
-_DEPTH = 3  # archives in archives
-
-# What a reader of a third party may raise without ending the whole reading.
-_FAILURES = (
-    ValueError, OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError, EOFError,
-    AssertionError, MemoryError,
-)  # fmt: skip
+_DEPTH = 3  # files around a file
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,15 @@ class Limits:
     file_bytes: int = WHOLE
     files: int = 500_000
     bytes: int = 8_000_000_000
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The file that others were found in: its name, where it is, and what it may still unpack to."""
+
+    name: str
+    path: str
+    room: Room
 
 
 class Collector:
@@ -84,12 +90,15 @@ class Collector:
             self.skip(name, too_large(self.limits.file_bytes))
         elif file.size > WHOLE and _is_text(head := file.head(), name):
             foreign = why_binary(head)
-            self.skip(name, foreign) if foreign else self._add_parts(file, name, path)
+            self.skip(name, foreign) if foreign else self._add_parts(file, _Source(name, path, room_for(0)))
         else:
             self.add(file.read(self.limits.file_bytes + 1), name, path)
 
-    def add(self, data: bytes, name: str, path: str = "", depth: int = 0) -> None:
-        """Read the bytes of a file, or of one inside another."""
+    def add(self, data: bytes, name: str, path: str = "") -> None:
+        """Read the bytes of a file, and of what is inside it."""
+        self._add(data, name, _Source(name, path, room_for(len(data))), 0)
+
+    def _add(self, data: bytes, name: str, source: _Source, depth: int) -> None:
         if len(data) > self.limits.file_bytes:
             self.skip(name, too_large(self.limits.file_bytes))
         elif has_private_key(data[:200]) and not self._secrets:
@@ -100,14 +109,15 @@ class Collector:
             try:
                 reader = find(name, data)
                 if reader is None:
-                    self._add_text(data, name, path)
+                    self._add_text(data, name, source)
                 else:
-                    self._convert(reader, data, name, path, depth)
+                    self._convert(reader, data, name, source, depth)
             except UnreadableError as error:
                 self.skip(name, str(error))
 
-    def _add_parts(self, file: File, name: str, path: str) -> None:
+    def _add_parts(self, file: File, source: _Source) -> None:
         """Add a text as ``name/part-001`` and so on; the places in them are the lines of the file."""
+        name = source.name
         kind = kind_of(name) if kind_of(name) not in ("csv", "tsv") else "text"  # only the first part has the header
         digits, before = len(str(file.size // PART + 1)), 0
         for number, data in enumerate(file.parts(), 1):
@@ -117,47 +127,53 @@ class Collector:
                 return
             text, note = (data, "") if data.isascii() else decode(data)
             marks = ((1 - before, "line", True),)
-            kept = self._keep(part, path, text, kind=kind, size=len(data), note=note, marks=marks)
+            kept = self._keep(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
             before += kept.lines if kept else 0
 
-    def _add_text(self, data: bytes, name: str, path: str) -> None:
+    def _add_text(self, data: bytes, name: str, source: _Source) -> None:
         if reason := why_binary(data):
             self.skip(name, reason)
             return
         # A text of ASCII needs no decoding to be stored, and most of what is large is such a text.
         plain = data.isascii()
         text, note = (data, "") if plain else decode(data)
-        self._keep(name, path, text, kind=kind_of(name), size=len(data), note=note)
+        self._keep(name, source, text, kind=kind_of(name), size=len(data), note=note)
 
-    def _convert(self, reader: Reader, data: bytes, name: str, path: str, depth: int) -> None:
-        kind = kind_of(name) if kind_of(name) != "text" else reader.name if reader.version else "text"
-        if reader.version:
-            made = self._cache.converted(reader, data, lambda: _single(_read(reader, data, name)))
-            self._keep(name, path, made.text, kind=kind, size=len(data), note=made.note, marks=made.marks)
-            return
-        if depth >= _DEPTH:
+    def _convert(self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int) -> None:
+        kind = kind_of(name) if kind_of(name) != "text" else reader.name
+        if isinstance(reader, Reader):
+            outcome = self._cache.converted(reader, data, lambda: _read(reader, data, name))
+        elif depth < _DEPTH:
+            outcome = reader.read(data, name, source.room)
+        else:
             raise UnreadableError("an archive in an archive in an archive")
-        for part in _guarded(_iterate(_read(reader, data, name))):
+        empty = True
+        for part in _parts(outcome):
+            empty = False
             if isinstance(part, Converted):
-                self._keep(name, path, part.text, kind=kind, size=len(data), note=part.note, marks=part.marks)
+                self._keep(name, source, part.text, kind=kind, size=len(data), note=part.note, marks=part.marks)
             else:
-                self._add_member(part, name, path, depth)
+                self._add_member(part, name, source, depth)
+        if empty:
+            raise UnreadableError("empty")
 
-    def _add_member(self, part: Member | Left, name: str, path: str, depth: int) -> None:
+    def _add_member(self, part: Member | Left, name: str, source: _Source, depth: int) -> None:
         inside = f"{name}/{printable(part.name.replace(chr(92), '/').lstrip('/'))}"
         if isinstance(part, Left):
             self.skip(inside, part.reason)
         elif not self._secrets and is_secret(PurePath(inside).name, inside[len(name) :].rpartition("/")[0]):
             self.skip(inside, "looks like a secret")
+        elif depth >= _DEPTH:
+            self.skip(inside, f"more than {_DEPTH} files around it")
         elif self.full:
             self.skip(inside, self.full)
         else:
-            self.add(part.data, inside, path, depth + 1)
+            self._add(part.data, inside, source, depth + 1)
 
     def _keep(
         self,
         name: str,
-        path: str,
+        source: _Source,
         text: str | bytes,
         *,
         kind: str,
@@ -169,17 +185,18 @@ class Collector:
             self.skip(name, "empty")
             return None
         self._blank = self._blank and not text.strip()
-        name = self._unique(name, path)
+        name = self._unique(name, source)
         document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store)
         self._documents[name] = document
         return document
 
-    def _unique(self, name: str, path: str) -> str:
-        """Lengthen a name that is taken by the folders above it, or number it if that does not help."""
+    def _unique(self, name: str, source: _Source) -> str:
+        """Lengthen a name that is taken by the folders above its file, or number it if that does not help."""
         wanted = name
         if name in self._documents:
-            above = [printable(part) for part in PurePath(path).parts[1:]]
-            tails = ("/".join(above[-depth:]) for depth in range(name.count("/") + 2, len(above) + 1))
+            above = [printable(part) for part in PurePath(source.path).parts[1:]]
+            depths, inside = range(source.name.count("/") + 2, len(above) + 1), name[len(source.name) :]
+            tails = ("/".join(above[-depth:]) + inside for depth in depths)
             wanted = next((tail for tail in tails if tail not in self._documents), name)
         number = 2
         while wanted in self._documents:
@@ -198,41 +215,42 @@ def _is_text(head: bytes, name: str) -> bool:
 
 
 def _read(reader: Reader, data: bytes, name: str) -> Outcome:
-    try:
-        return reader.read(data, name)
-    except UnreadableError:
-        raise
-    except _FAILURES as error:
-        raise UnreadableError(f"its reader failed: {type(error).__name__}: {str(error)[:200]}") from None
+    with guarded("its reader failed"):
+        outcome = reader.read(data, name)
+    made = Converted(outcome) if isinstance(outcome, str) else outcome
+    if isinstance(made, Converted):
+        _check(made)
+    return made
 
 
-def _iterate(outcome: Outcome) -> Iterable[Converted | Member | Left]:
-    if isinstance(outcome, str):
-        yield Converted(outcome)
-    elif isinstance(outcome, Converted):
-        yield outcome
-    else:
-        yield from outcome
-
-
-def _guarded(parts: Iterable[Converted | Member | Left]) -> Iterable[Converted | Member | Left]:
-    """Yield what a reader yields until it fails."""
-    iterator = iter(parts)
+def _parts(outcome: Outcome) -> Iterator[Converted | Member | Left]:
+    """Yield what a reader made until it fails."""
+    with guarded("its reader failed"):
+        parts: Iterator[Any] = iter((outcome,) if isinstance(outcome, Converted) else outcome)
     while True:
-        try:
-            part = next(iterator)
-        except StopIteration:
-            return
-        except UnreadableError:
-            raise
-        except _FAILURES as error:
-            raise UnreadableError(f"its reader failed: {type(error).__name__}: {str(error)[:200]}") from None
+        with guarded("its reader failed"):
+            try:
+                part = next(parts)
+            except StopIteration:
+                return
+        _check(part)
         yield part
 
 
-def _single(outcome: Outcome) -> Converted:
-    """Make one text of what a reader returned, for the cache."""
-    parts = [part for part in _guarded(_iterate(outcome)) if isinstance(part, Converted)]
-    if len(parts) == 1:
-        return parts[0]
-    return Converted("\n".join(part.text for part in parts))
+def _check(part: object) -> None:
+    """Refuse what a reader made if it is not what it should be."""
+    match part:
+        case Converted(text=str(), marks=tuple() | list(), note=str()) if all(map(_is_mark, part.marks)):
+            return
+        case Member(name=str(), data=bytes()) | Left(name=str(), reason=str()):
+            return
+        case Converted() | Member() | Left():
+            raise UnreadableError(f"its reader returned {type(part).__name__} without what belongs in it")
+    raise UnreadableError(f"its reader returned {type(part).__name__} where a file was expected")
+
+
+def _is_mark(mark: object) -> bool:
+    match mark:
+        case (int(), str(), bool()):
+            return True
+    return False

@@ -11,72 +11,81 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import IO, Any
 
-from rlm_dspy.corpus.readers.shapes import Left, Member, UnreadableError
+from rlm_dspy.corpus.readers.shapes import Left, Member, Room, UnreadableError
 
-MOST_BYTES = 200_000_000  # of all that one archive holds
+MOST_BYTES = 200_000_000  # of all that one file holds, archives in archives included
 MOST_MEMBERS = 10_000
 _RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
 _HARMLESS = 20_000_000
+_FULL = f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_RATIO} times its size or {MOST_MEMBERS:,} files"
 
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, NotImplementedError)
 
 
-def read_gzip(data: bytes, name: str) -> Iterator[Member]:
+def room_for(size: int) -> Room:
+    """Return what a file of this size in bytes may unpack to, with all that is nested in it."""
+    return Room(min(MOST_BYTES, max(_HARMLESS, size * _RATIO)), MOST_MEMBERS)
+
+
+def read_gzip(data: bytes, name: str, room: Room) -> Iterator[Member]:
     """Yield the one file of a gzip file."""
-    yield _single(gzip.open, data, name, "gz")
+    yield _single(gzip.open, data, name, "gz", room)
 
 
-def read_bzip2(data: bytes, name: str) -> Iterator[Member]:
+def read_bzip2(data: bytes, name: str, room: Room) -> Iterator[Member]:
     """Yield the one file of a bzip2 file."""
-    yield _single(bz2.open, data, name, "bz2")
+    yield _single(bz2.open, data, name, "bz2", room)
 
 
-def read_xz(data: bytes, name: str) -> Iterator[Member]:
+def read_xz(data: bytes, name: str, room: Room) -> Iterator[Member]:
     """Yield the one file of an xz file."""
-    yield _single(lzma.open, data, name, "xz")
+    yield _single(lzma.open, data, name, "xz", room)
 
 
-def read_zip(data: bytes, name: str) -> Iterator[Member | Left]:
+def read_zip(data: bytes, name: str, room: Room) -> Iterator[Member | Left]:
     """Yield the files of a ZIP archive, and what could not be read of it."""
-    left = MOST_BYTES
     with zipfile.ZipFile(BytesIO(data)) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
-        for info in infos[:MOST_MEMBERS]:
+        for position, info in enumerate(infos):
+            if room.bytes <= 0 or room.files <= 0:
+                yield Left("…", f"{len(infos) - position:,} more files in the archive: {_FULL}")
+                return
+            room.files -= 1
             if info.flag_bits & 1:
                 yield Left(info.filename, "encrypted")
                 continue
             try:
                 with archive.open(info) as file:
-                    content = _within(file, info.compress_size, left)
+                    content = _within(file, info.compress_size, room)
             except UnreadableError as error:
                 yield Left(info.filename, str(error))
             except (*_BROKEN, RuntimeError) as error:
                 yield Left(info.filename, f"broken: {error}")
             else:
-                left -= len(content)
                 yield Member(info.filename, content)
-        if len(infos) > MOST_MEMBERS:
-            yield Left("…", f"{len(infos) - MOST_MEMBERS:,} more files in the archive, the limit is {MOST_MEMBERS:,}")
 
 
-def _single(opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: str) -> Member:
+def _single(opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: str, room: Room) -> Member:
+    if room.bytes <= 0:
+        raise UnreadableError(_FULL)
     try:
         with opened(BytesIO(data)) as file:
-            content = _within(file, len(data), MOST_BYTES)
+            content = _within(file, len(data), room)
     except _BROKEN as error:
         raise UnreadableError(f"broken: {error}") from None
     plain = name.rpartition("/")[2]
     return Member(plain[: -len(ending) - 1] if plain.lower().endswith("." + ending) else plain, content)
 
 
-def _within(file: IO[bytes], packed: int, most: int) -> bytes:
-    """Decompress piece by piece, and stop at what cannot be honest."""
+def _within(file: IO[bytes], packed: int, room: Room) -> bytes:
+    """Decompress piece by piece, and stop at what cannot be honest; what was unpacked in vain counts too."""
     pieces, size = [], 0
     while piece := file.read(1 << 20):
         pieces.append(piece)
         size += len(piece)
-        if size > most:
-            raise UnreadableError(f"unpacks to more than {most / 1e6:,.0f} MB")
+        room.bytes -= len(piece)
         if size > max(_HARMLESS, packed * _RATIO):
             raise UnreadableError(f"unpacks to more than {_RATIO} times its size, as a zip bomb does")
+        if room.bytes < 0:
+            raise UnreadableError(_FULL)
     return b"".join(pieces)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
 
 from rlm_dspy.corpus.readers import archives, converter, markup
-from rlm_dspy.corpus.readers.shapes import Read, Reader, UnreadableError
+from rlm_dspy.corpus.readers.shapes import Read, Reader, Unpacker, UnreadableError
 
 GROUP = "rlm_dspy.readers"
 
@@ -24,9 +26,9 @@ _MARKUP = {
     "e-mail": Reader("e-mail", markup.read_email),
 }
 _PACKED = {
-    b"\x1f\x8b": Reader("gzip", archives.read_gzip),
-    b"BZh": Reader("bzip2", archives.read_bzip2),
-    b"\xfd7zXZ\0": Reader("xz", archives.read_xz),
+    b"\x1f\x8b": Unpacker("gzip", archives.read_gzip),
+    b"BZh": Unpacker("bzip2", archives.read_bzip2),
+    b"\xfd7zXZ\0": Unpacker("xz", archives.read_xz),
 }
 _OFFICE = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
 
@@ -36,14 +38,14 @@ def kind_of(name: str) -> str:
     return _KINDS.get(_ending(name), "text")
 
 
-def find(name: str, data: bytes) -> Reader | None:
+def find(name: str, data: bytes) -> Reader | Unpacker | None:
     """Return the reader of a file, or None for plain text and for what nobody can read.
 
     A third party's entry point in the group ``rlm_dspy.readers``, named after the end of file names without the dot,
     goes before ours.
     """
     if (theirs := _installed().get(_ending(name))) is not None:
-        return Reader(f"{theirs.value}", _load(theirs), _version(theirs))
+        return Reader(_ending(name), lambda data, name: _load(theirs)(data, name), _version(theirs, name))
     if data.startswith(b"%PDF-") or (b"%PDF-" in data[:1024] and _ending(name) == "pdf"):
         return converter.reader("pdf")
     if data.startswith(b"PK\x03\x04"):
@@ -52,7 +54,7 @@ def find(name: str, data: bytes) -> Reader | None:
     return packed or _MARKUP.get(kind_of(name))
 
 
-def _zipped(data: bytes) -> Reader:
+def _zipped(data: bytes) -> Reader | Unpacker:
     """Tell an office document from any other archive."""
     try:
         names = zipfile.ZipFile(BytesIO(data)).namelist()
@@ -62,7 +64,7 @@ def _zipped(data: bytes) -> Reader:
         office = next((kind for start, kind in _OFFICE.items() if any(name.startswith(start) for name in names)), None)
         if office:
             return converter.reader(office)
-    return Reader("zip", archives.read_zip)
+    return Unpacker("zip", archives.read_zip)
 
 
 def _ending(name: str) -> str:
@@ -74,14 +76,24 @@ def _installed() -> dict[str, EntryPoint]:
     return {point.name.lower().lstrip("."): point for point in entry_points(group=GROUP)}
 
 
-def _version(point: EntryPoint) -> str:
-    return point.dist.version if point.dist is not None else ""
+def _version(point: EntryPoint, name: str) -> str:
+    """Tell one work of a third party from another; the name counts too, for its reader is given it."""
+    return f"{point.value}/{point.dist.version}/{name}" if point.dist is not None else ""
 
 
 @functools.cache
 def _load(point: EntryPoint) -> Read:
-    try:
+    with guarded(f"its reader {point.value} cannot be loaded"):
         found: Read = point.load()
-    except (ImportError, AttributeError) as error:
-        raise UnreadableError(f"its reader {point.value} cannot be loaded: {error}") from None
     return found
+
+
+@contextlib.contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Make whatever a reader raises the reason why its file is not read."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except Exception as error:  # a third party's code may raise anything
+        raise UnreadableError(f"{what}: {type(error).__name__}: {str(error)[:200]}") from None

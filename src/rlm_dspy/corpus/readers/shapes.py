@@ -41,6 +41,14 @@ class Left:
     reason: str
 
 
+@dataclass
+class Room:
+    """What a file may still unpack to, with all that is nested in it: less with each byte and each file."""
+
+    bytes: int
+    files: int
+
+
 Outcome = str | Converted | Iterable[Converted | Member | Left]
 Read = Callable[[bytes, str], Outcome]  # called with a file's bytes and its name
 
@@ -52,3 +60,11 @@ class Reader:
     name: str
     read: Read
     version: str = ""
+
+
+@dataclass(frozen=True)
+class Unpacker:
+    """A reader of archives, with its name: what it unpacks it takes from the room there is."""
+
+    name: str
+    read: Callable[[bytes, str, Room], Iterable[Member | Left]]
