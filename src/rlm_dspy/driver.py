@@ -259,7 +259,7 @@ class Session:
         lm = self.lm or dspy.settings.lm
         if self._last_call:
             self._last_call.cancel()
-        if self.steps and (late := self.subcalls.taken()):  # calls that ended after the cell that made them
+        if self.steps and (late := self.subcalls.left()):  # calls that outlived the cell that made them
             last = self.steps[-1]
             self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
         stopped_by = ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__

@@ -73,6 +73,7 @@ class SubCalls:
         self._on_call = on_call
         self._on_wait = on_wait
         self._made: list[SubCall] = []
+        self._open: dict[Meter | None, SubCall] = {}  # calls that have not ended, by their meter
         self._notes: list[str] = []
         self._lock = threading.Lock()
 
@@ -98,6 +99,11 @@ class SubCalls:
         with self._lock:
             made, self._made = tuple(self._made), []
         return made
+
+    def left(self) -> tuple[SubCall, ...]:
+        """Return the sub-calls made since the last time and those that have not ended, when the run has."""
+        with self._lock:
+            return (*self._made, *self._open.values())
 
     def tell(self, note: str) -> None:
         """Keep a note that the model is shown with its step's output."""
@@ -193,6 +199,8 @@ class SubCalls:
         reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
         meter, started = Meter(self._on_wait), time.perf_counter()
         result: Any = CallError(error="the call did not end", kind="Interrupted")
+        with self._lock:
+            self._open[meter] = SubCall(kind=kind, prompt=short(prompt), error=result.error, model=self.lm.model)
         try:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
@@ -213,6 +221,7 @@ class SubCalls:
     def note(self, call: SubCall, meter: Meter | None) -> None:
         """Record a finished sub-call."""
         with self._lock:
+            self._open.pop(meter, None)
             self._made.append(call)
         self._on_call(call, meter)
 
