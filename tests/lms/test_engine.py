@@ -115,6 +115,16 @@ def test_a_fallback_answers_when_the_quota_is_gone(monkeypatch: pytest.MonkeyPat
     assert made.history[-1]["response_model"].endswith("qwen3:8b")
 
 
+def test_a_fallback_has_the_window_and_the_patience_that_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Fault(429, error("slow", "x"), {"retry-after": "9999"})
+    with OpenAIServer(gone) as server, OllamaServer() as other:
+        monkeypatch.setenv("OLLAMA_HOST", other.url)
+        given = {"api_base": server.url, "api_key": KEY, "num_ctx": 12_000, "keep_alive": 5}
+        lm("groq/openai/gpt-oss-20b", fallback="ollama_chat/qwen3:8b", **given)("hi")
+        (body,) = (seen.body for seen in other.posts if seen.path == "/api/chat")
+    assert (body["options"]["num_ctx"], body["keep_alive"]) == (12_000, 5)
+
+
 async def test_the_offline_engine_can_be_the_fallback() -> None:
     asked = "Who started it?\n\nAda started it in May."
     made = lm("ollama_chat/x", api_base="http://127.0.0.1:9", cache=False, fallback="offline")
@@ -152,9 +162,17 @@ def test_a_program_is_saved_and_loaded_with_its_engine() -> None:
     assert "secret-key" not in str(state)
 
 
-@pytest.mark.parametrize("options", [{"num_ctx": 0}, {"timeout": -1}, {"concurrency": True}])
-def test_an_impossible_option_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match="must be a number above 0"):
+@pytest.mark.parametrize("options", [{"timeout": -1}, {"timeout": float("nan")}, {"timeout": float("inf")}])
+def test_an_impossible_timeout_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="timeout must be a number above 0"):
+        lm("ollama_chat/x", **options)
+
+
+@pytest.mark.parametrize("name", ["num_ctx", "concurrency", "requests_per_minute"])
+@pytest.mark.parametrize("value", [0, -1, True, 0.5, 2.5, "4"])
+def test_an_impossible_count_is_refused(name: str, value: object) -> None:
+    options = {name: value}
+    with pytest.raises(ConfigurationError, match=f"{name} must be a whole number above 0"):
         lm("ollama_chat/x", **options)
 
 

@@ -134,3 +134,13 @@ async def test_the_async_engine_tells_the_same() -> None:
         with pytest.raises(dspy.LMAuthError, match="GROQ_API_KEY"):
             await groq(server).acall("hi")
         assert await groq(server).acall("hi") == ["hello"]
+
+
+def test_the_password_of_an_address_is_in_no_error_repr_or_saved_state() -> None:
+    with OpenAIServer(Fault(400, error(f"no {CANARY}", "x"))) as server:
+        address = server.url.replace("//", f"//someone:{CANARY}@")
+        made = lm("openai/x", api_base=address, cache=False)
+        with pytest.raises(dspy.LMError) as caught:
+            made("hi")
+    texts = [str(caught.value), repr(caught.value), repr(made.engine.route), str(made.dump_state())]
+    assert not [text for text in texts if CANARY in text]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from rlm_dspy.lms import lm, ollama
 from rlm_dspy.lms.inspect import list_models, probe_provider
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
-from servers.wire import Fault
+from servers.wire import Fault, send
 
 KEY = "gsk_right_key_000000"
 
@@ -197,3 +198,24 @@ def test_a_server_that_breaks_is_a_failure_not_a_crash() -> None:
         found = statuses("ollama_chat/qwen3:8b", api_base=server.url, num_ctx=4000)
     assert found[-1][0] == "failure"
     assert "crashed" in found[-1][1]
+
+
+@pytest.mark.parametrize("answer", [None, {"models": 3}, {"models": [{"size": "big"}, "x"]}])
+def test_what_a_server_does_not_tell_well_ends_no_diagnosis(answer: object) -> None:
+    class Odd(OllamaServer):
+        def answer(self, handler: Any, path: str, body: Any) -> None:
+            if path == "/api/ps":
+                send(handler, 404 if answer is None else 200, answer or "not found")
+            else:
+                super().answer(handler, path, body)
+
+    with Odd() as server:
+        found = statuses("ollama_chat/qwen3:8b", api_base=server.url)
+    assert {status for status, _ in found} == {"ok"}
+    assert "read whole" in found[-1][1]
+
+
+@pytest.mark.parametrize("body", [{"model_info": ["x"]}, {"model_info": {"a.context_length": "many"}}, {}])
+def test_a_window_that_is_not_told_well_is_unknown(body: object) -> None:
+    with OllamaServer(Fault(200, body)) as server:
+        assert ollama.window(server.url, "qwen3:8b") is None

@@ -206,3 +206,12 @@ async def test_a_call_that_is_cut_is_tried_again_and_a_second_cut_is_one_clear_e
 
 
 PATHS = {"ollama": "/api/chat", "groq": ""}
+
+
+@WAYS
+@pytest.mark.parametrize("page", ["<html>proxy</html>", "{not json", {"choices": []}], ids=["html", "broken", "empty"])
+async def test_a_page_in_place_of_a_stream_is_told_once(way: str, page: Any) -> None:
+    with served("groq", *[Fault(200, page)] * 3) as server:
+        with pytest.raises(dspy.lm15.ProviderError, match="not a chat completion"):
+            await events(made("groq", server), way)
+        assert len(server.posts) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -101,13 +102,20 @@ class _Routed:
 
     def _other(self) -> Route | None:
         """Return the route of the fallback; None is the offline engine."""
-        return None if self.route.fallback == OFFLINE else Route(str(self.route.fallback))
+        return None if self.route.fallback == OFFLINE else self.route.other()
+
+    def _check_end(self, source: Any) -> None:
+        """Refuse a stream that did not come to its end: LiteLLM makes one up where the server left off."""
+        reasons = ("received_finish_reason", "intermittent_finish_reason")
+        if any(getattr(source, name, "unknown") for name in reasons):
+            return
+        kind = str(dict(getattr(source, "_response_headers", None) or {}).get("content-type", ""))
+        if kind and not re.search("event-?stream|ndjson", kind):
+            raise faults.invalid_reply(self.route, "is not a chat completion in JSON")
+        raise faults.cut_reply(self.route)
 
     def _ended(self, request: Request, event: Any, source: Any) -> Any:
-        """Treat the end of a stream as a finished reply; LiteLLM makes one up where the server left off."""
-        reasons = ("received_finish_reason", "intermittent_finish_reason")
-        if not any(getattr(source, name, "unknown") for name in reasons):
-            raise faults.cut_reply(self.route)
+        """Treat the end of a stream as a finished reply."""
         self._answered()
         read = event.usage.input_tokens if event.usage else None
         sent = shortfall(_chars(request), read)
@@ -239,6 +247,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
                     if ready and ready[-1].type != "start":  # which shows nothing yet
                         yield from ready
                         ready = []
+                self._check_end(source)
                 yield from [*ready, self._ended(request, codec.finish(litellm), source)]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
@@ -326,6 +335,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                             for event in ready:
                                 yield event
                             ready = []
+                    self._check_end(source)
                     for event in [*ready, self._ended(request, codec.finish(litellm), source)]:
                         yield event
 

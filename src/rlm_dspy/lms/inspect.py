@@ -67,10 +67,10 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
     except ollama.OllamaUnreachableError:
         notes.append(f"no Ollama answers at {base}")
     for provider in PROVIDERS:
-        if provider.key and env.get(provider.key):
+        if provider.key and env.get(provider.key, "").strip():
             rows += [_row(name, provider.name) for name in provider.models]
             notes += [] if provider.models else [f"{provider.key} is set: {provider.prefix}… models can be used"]
-    if env.get("GROQ_API_KEY") is None:
+    if not env.get("GROQ_API_KEY", "").strip():
         notes.append("GROQ_API_KEY is not set")
     if everything:
         known = {row.name for row in rows}
@@ -188,7 +188,10 @@ def _allocated(lm: dspy.LM, route: Route) -> list[Check]:
     if read <= ollama.DEFAULT_WINDOW * 0.9:
         mend = f"Of about {len(prompt) // 4:,} tokens the server read {read:,}: raise OLLAMA_CONTEXT_LENGTH."
         return [Check("failure", "the server cuts long prompts without a word", mend)]
-    allocated = ollama.running(route.base or "").get(route.model.partition("/")[2], 0)
+    try:
+        allocated = ollama.running(route.base or "").get(route.model.partition("/")[2], 0)
+    except ollama.OllamaUnreachableError:
+        allocated = 0  # a proxy may let only chats through
     shown = f" (the server allocated {allocated:,})" if allocated else ""
     return [Check("ok", f"a prompt of {read:,} tokens was read whole{shown}")]
 

@@ -67,17 +67,15 @@ def models(base: str, timeout: float = 0.5) -> list[OllamaModel]:
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
     """
-    rows = _ask(f"{base}/api/tags", None, timeout).get("models") or []
     found = [
         OllamaModel(
-            name=str(row.get("name")),
-            size=int(row.get("size") or 0),
+            name=str(row["name"]),
+            size=_count(row.get("size")),
             modified=str(row.get("modified_at") or ""),
-            family=str((row.get("details") or {}).get("family") or ""),
-            parameters=str((row.get("details") or {}).get("parameter_size") or ""),
+            family=_detail(row, "family"),
+            parameters=_detail(row, "parameter_size"),
         )
-        for row in rows
-        if isinstance(row, dict) and row.get("name")
+        for row in _rows(_ask(f"{base}/api/tags", None, timeout))
     ]
     return sorted(found, key=lambda model: model.modified, reverse=True)
 
@@ -85,11 +83,13 @@ def models(base: str, timeout: float = 0.5) -> list[OllamaModel]:
 def window(base: str, model: str, timeout: float = 2.0) -> int | None:
     """Return the window that a model was trained for, or None if the server does not say."""
     try:
-        info = _ask(f"{base}/api/show", {"model": model}, timeout).get("model_info") or {}
+        info = _ask(f"{base}/api/show", {"model": model}, timeout).get("model_info")
     except OllamaUnreachableError:
         return None
-    sizes = [value for key, value in info.items() if key.endswith(".context_length") and isinstance(value, int)]
-    return next((size for size in sizes if size > 0), None)
+    if not isinstance(info, dict):
+        return None
+    sizes = [_count(value) for key, value in info.items() if key.endswith(".context_length")]
+    return next(filter(None, sizes), None)
 
 
 def running(base: str, timeout: float = 2.0) -> dict[str, int]:
@@ -98,8 +98,8 @@ def running(base: str, timeout: float = 2.0) -> dict[str, int]:
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
     """
-    rows = _ask(f"{base}/api/ps", None, timeout).get("models") or []
-    return {str(row["name"]): int(row.get("context_length") or 0) for row in rows}
+    rows = _rows(_ask(f"{base}/api/ps", None, timeout))
+    return {str(row["name"]): _count(row.get("context_length")) for row in rows}
 
 
 def parallel(base: str, model: str, options: dict[str, Any], timeout: float = 120.0) -> int | None:
@@ -136,6 +136,20 @@ def version(base: str, timeout: float = 0.5) -> str:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
     """
     return str(_ask(f"{base}/api/version", None, timeout).get("version", "unknown"))
+
+
+def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = answer.get("models")
+    return [row for row in rows if isinstance(row, dict) and row.get("name")] if isinstance(rows, list) else []
+
+
+def _detail(row: dict[str, Any], name: str) -> str:
+    details = row.get("details")
+    return str(details.get(name) or "") if isinstance(details, dict) else ""
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _span(base: str, body: dict[str, Any], timeout: float) -> tuple[datetime, datetime] | None:

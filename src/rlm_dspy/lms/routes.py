@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ class Route:
     """How to reach one model; ``api_key`` and ``headers`` are never shown nor saved."""
 
     model: str
-    api_base: str | None = None
+    api_base: str | None = field(default=None, repr=False)  # it may hold a password
     api_key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
     timeout: float = 600.0
@@ -74,11 +75,13 @@ class Route:
             raise ConfigurationError(f"{self.model!r} is no model name. Write provider/model, such as {_EXAMPLES}.")
         if self.model.startswith("ollama/"):
             object.__setattr__(self, "model", "ollama_chat/" + self.model.removeprefix("ollama/"))
-        for name in ("timeout", "num_ctx", "requests_per_minute", "concurrency"):
+        if type(self.timeout) not in (int, float) or not 0 < self.timeout < math.inf:
+            raise ConfigurationError(f"timeout must be a number above 0, not {self.timeout!r}.")
+        for name in ("num_ctx", "requests_per_minute", "concurrency"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
-                raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            if value is not None and (type(value) is not int or value <= 0):
+                raise ConfigurationError(f"{name} must be a whole number above 0, not {value!r}.")
+        if type(self.retries) is not int or self.retries < 0:
             raise ConfigurationError(f"num_retries must be 0 or more, not {self.retries!r}.")
         if self.is_ollama:
             ollama.base_url(os.environ, self.api_base)
@@ -140,8 +143,9 @@ class Route:
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be shown of this route, the longest first: the key, and the values of headers."""
-        given = [self.key or "", *(self.headers or {}).values()]
+        """What must not be shown of this route, the longest first: key, password and the values of headers."""
+        password = None if self.is_ollama else urlsplit(self.own_base or "").password
+        given = [self.key or "", password or "", *(self.headers or {}).values()]
         return sorted((value for value in given if len(value) >= 4), key=len, reverse=True)
 
     def arguments(self) -> dict[str, Any]:
@@ -166,6 +170,11 @@ class Route:
         """How many requests the server is given at once, if that is to be limited."""
         return self.concurrency or (_ollama_slots() if self.is_ollama else None)
 
+    def other(self) -> Route:
+        """Return the route of the fallback, with what the user set for whatever model answers."""
+        kept = {name: getattr(self, name) for name in ("timeout", "num_ctx", "keep_alive", "retries")}
+        return Route(str(self.fallback), **kept)
+
     def window(self) -> int:
         """Return the window to ask Ollama for: the model's own, up to a limit that ``num_ctx`` moves."""
         return self.num_ctx or _window(self.base or "", self.model.partition("/")[2])
@@ -173,6 +182,7 @@ class Route:
     def state(self) -> dict[str, Any]:
         """Return what a saved program keeps: everything but secrets."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields["api_base"] = self.api_base and re.sub("//[^/@]*@", "//", self.api_base)
         return {name: value for name, value in fields.items() if name not in ("api_key", "headers")}
 
 
