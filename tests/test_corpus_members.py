@@ -116,7 +116,7 @@ def test_what_is_no_archive_is_read_however_deep_it_lies():
     assert reasons(corpus) == {"b.zip/in.zip/in.zip/a.eml/lease.pdf": "more than 3 files around it"}
 
 
-def test_archives_in_archives_end_somewhere():
+def test_an_archive_in_three_others_is_refused():
     corpus = collected({"a.zip": nested("a.zip", gzip.compress(b"x"), 3)})
     assert reasons(corpus) == {"a.zip/in.zip/in.zip/a.zip": "an archive in an archive in an archive"}
 
