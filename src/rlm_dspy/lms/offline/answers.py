@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rlm_dspy.lms.offline import tables
 from rlm_dspy.lms.offline.question import Question, Term
 
 NOTHING = "Nothing was found in the context that answers this (offline look-up by keywords, no language model)."
@@ -39,6 +40,7 @@ class Passage:
     names: tuple[str, ...] = ()
     after: str = ""
     has: frozenset[int] = frozenset()
+    head: str = ""
 
     @property
     def where(self) -> str:
@@ -68,6 +70,7 @@ def passages(rows: Iterable[dict[str, Any]]) -> list[Passage]:
             names=tuple(row.get("in", ())),
             after=str(row.get("after", "")),
             has=frozenset(row.get("has", ())),
+            head=str(row.get("head", "")),
         )
         for row in rows
         if "text" in row
@@ -83,6 +86,8 @@ def find(question: Question, given: list[Passage]) -> Finding:
     (score, value), best = judged[0]
     if value and _MANY.search(question.text):
         return _several(question, judged)
+    if value is not None and best.head:
+        return _of_rows([(mark, passage) for mark, passage in judged if passage.head and mark[0] > score - 0.01])
     if value is not None:
         return Finding(value, (best,), names=(value,))
     close = [passage for (mark, _), passage in judged[1:3] if mark > 0.85 * score]
@@ -94,6 +99,8 @@ _BY_NAME = ("defined", "file", "what", "raises", "subclasses", "bases", "paramet
 
 def covers(question: Question, passage: Passage) -> bool:
     """Tell whether a passage, with its surroundings, has enough of the question in it."""
+    if passage.head:
+        return tables.cell(question, passage.text, passage.head)[0] >= 0.45
     terms = [(place in passage.has, term) for place, term in enumerate(question.terms)]
     names = [there for there, term in terms if term.weight >= 2.5]
     if names and not any(names):
@@ -117,6 +124,10 @@ def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
     """Score a passage again by whether it holds an answer of the right kind, and give that answer."""
     bonus = 0.0
     value: str | None = None
+    if passage.head:
+        bonus, value = tables.cell(question, passage.text, passage.head)
+        if value is not None:
+            return passage.score + 8.0 * bonus, value
     if question.kind in ("default", "value"):
         bonus, value = _value(question, passage)
     elif extract := _EXTRACT.get(question.kind):
@@ -138,6 +149,15 @@ def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
     if passage.source and re.search(r"(?:^|/)(?:tests?|examples?|CHANGELOG)", passage.source):
         bonus -= 1.0
     return passage.score + bonus, value
+
+
+def _of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
+    """Answer with the cell of each row that fits as well as the best."""
+    found: dict[str, Passage] = {}
+    for (_, value), passage in judged[:5]:
+        if value is not None:
+            found.setdefault(value, passage)
+    return Finding("; ".join(found), tuple(found.values()), names=tuple(found))
 
 
 def _several(question: Question, judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:

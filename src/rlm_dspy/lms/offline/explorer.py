@@ -27,7 +27,11 @@ def explore(plan, context, grep, search):
     for (source, start, stop), base in places.items():
         text = read(source)
         for low, high in pieces(text, start, stop):
-            score = base + closeness(terms, text, low, high) + closeness(signs, text, low, high)
+            head = header(text, low)
+            if head == text[low:high].strip():
+                continue  # the names of columns are told with each row
+            near = head or text[max(0, low - 250) : high + 250]
+            score = base + closeness(terms, text[low:high], near) + closeness(signs, text[low:high], near)
             if score > found.get((source, low), (0.0,))[0]:
                 found[source, low] = (score, high, base)
     passages: list = []
@@ -80,9 +84,10 @@ def pieces(text, start, stop):
     while at < stop:
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
-        low, high = paragraph(text, at, end) if end - at < 400 else (at, end)
+        row = header(text, at)
+        low, high = paragraph(text, at, end) if end - at < 400 and not row else (at, end)
         cuts = [low, high]
-        if high - low > 240 or (low, high) != (at, end):
+        if not row and (high - low > 240 or (low, high) != (at, end)):
             low = max(low, start - 4000)
             inner = re.finditer(r"(?:(?<=[.!?])[*_)\"]*|\s·)\s+(?=[^a-z\s])", text[low : min(high, stop + 4000)])
             cuts = [low, *(low + cut.end() for cut in inner), high]
@@ -91,8 +96,9 @@ def pieces(text, start, stop):
             if high > start and low < stop and len(re.findall(r"\w", piece[:500])) > 2:
                 first = low + len(piece) - len(piece.lstrip())
                 # A window of a very long line stays around the place that was found.
-                first = max(first, min(start - 200, high - 500)) if high - first > 500 else first
-                yield first, min(first + len(text[first:high].rstrip()), first + 500)
+                most = 1900 if row else 500
+                first = max(first, min(start - 200, high - most)) if high - first > most else first
+                yield first, min(first + len(text[first:high].rstrip()), first + most)
         at = max(end, cuts[-1]) + 1
 
 
@@ -124,9 +130,8 @@ def paragraph(text, start, end):
     return start, end
 
 
-def closeness(patterns, text, low, high):
-    """Weigh the patterns that are in text[low:high], and by a third the welcome ones that are near it."""
-    piece, near = text[low:high], text[max(0, low - 250) : high + 250]
+def closeness(patterns, piece, near):
+    """Weigh the patterns that are in a piece, and by a third the welcome ones that are near it."""
     found = 0.0
     for pattern, weight in patterns:
         if pattern.search(piece):
@@ -136,12 +141,32 @@ def closeness(patterns, text, low, high):
     return found
 
 
+def header(text, at):
+    """Return the line that names the columns of the table row at a position, or nothing if it is no such row."""
+    start = text.rfind("\n", 0, at) + 1
+    row = text[start : start + 4000].partition("\n")[0]
+    between = max(("\t", "|", ";", ","), key=row.count)
+    columns = re.sub('"[^"]*"', "", row).count(between)
+    code = r"\s|[\"']?$|(?:from|import|def|class|return|if|for)\b|.*[={}\[\]]|.*[,:]$|.*, .*\.$"
+    if columns < (1 if between == "\t" else 2) or (between in ",;" and re.match(code, row)):
+        return ""
+    breaks = [text.rfind(mark, max(0, start - 200000), start) + len(mark) for mark in ("\n\n", "===\n")]
+    first = max((place for place in breaks if place > 3), default=0)
+    for line in text[first : first + 8000].split("\n")[:4]:
+        names = [name.strip(" \"'*`") for name in line.strip(" |").split(between)]
+        named = len(names) > 1 and all(re.fullmatch(r"[\w#%€$][^,;|\t={}\[\]]{0,39}|", name) for name in names)
+        if named and re.sub('"[^"]*"', "", line).count(between) == columns and not re.match(code, line):
+            return line.strip()
+    return ""
+
+
 def describe(terms, text, source, place, score, after):
     """Describe a passage with its place, the definitions or headings around it and the terms that it has."""
     low, high = place
     names = enclosing(text, low)
     around = " ".join([*names, str(source or "")])
-    near = text[max(0, low - 250) : high + 250]
+    head = header(text, low)
+    near = f"{text[low:high]}\n{head}" if head else text[max(0, low - 250) : high + 250]
     has = [number for number, (term, _) in enumerate(terms) if term.search(around) or term.search(near)]
     score += sum(
         0.7 * terms[p][1] for p in has if terms[p][0].search(around) and not terms[p][0].search(text, low, high)
@@ -152,6 +177,8 @@ def describe(terms, text, source, place, score, after):
         passage["source"] = source
     if names:
         passage["in"] = names[:3]
+    if head:
+        passage["head"] = head
     passage["after"] = text[high : high + after]
     return passage
 

@@ -194,7 +194,7 @@ def _terms(text: str) -> tuple[Term, ...]:
 
 def _add_word(found: dict[str, Term], word: str, *, first: bool, dotted: bool) -> None:
     lower = word.lower()
-    if lower in _STOP or (len(word) < 2 and not word.isdigit()):
+    if (lower in _STOP and (first or word != "May")) or (len(word) < 2 and not word.isdigit()):
         return
     if dotted or word.startswith("--") or re.search(r"_|[a-z][A-Z]|[A-Z]{2}|[A-Za-z]\d|\d[A-Za-z]", word):
         _add(found, word, 4.0, True)
