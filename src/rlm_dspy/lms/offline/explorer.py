@@ -56,7 +56,8 @@ def look(plan, most, grep, search):
     Where no more than ``most`` patterns can be looked for in time, the first terms are, as plain words if they are few.
     """
     places: dict = {}
-    terms, missing, rarest = [], [], []
+    rarest: list = []
+    terms, missing = [], []
     for place, (pattern, weight, strong) in enumerate(plan["terms"]):
         if place >= max(4, most):
             terms.append((re.compile(pattern, re.I), weight))
