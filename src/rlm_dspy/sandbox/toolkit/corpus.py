@@ -3,7 +3,6 @@
 import bisect
 import collections
 import csv
-import difflib
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -160,5 +159,7 @@ def label(marks: Any, line: int) -> str | None:
 
 def closest(name: str, names: Iterable[str]) -> str:
     """Return a hint that names what was probably meant, or nothing."""
+    import difflib  # only where something is misspelt
+
     near = difflib.get_close_matches(name, list(names)[:5000], n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""

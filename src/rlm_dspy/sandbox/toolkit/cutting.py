@@ -14,16 +14,14 @@ _LISTED = 200  # files that an outline names
 _PARTS = 12  # headings or definitions of one file among many
 _ALONE = 400  # headings or definitions of a file that stands alone
 
-_HEADING = re.compile(r"^(?P<marks>#{1,6})[ \t]+(?P<title>\S.*)$", re.M)
-_FENCE = re.compile(r"^ {0,3}(```|~~~)", re.M)
-_DEFINITION = re.compile(
-    r"""^(?:@\w.*\n)*(?P<line>
+# Compiled when they are first used.
+_HEADING = r"^(?P<marks>#{1,6})[ \t]+(?P<title>\S.*)$"
+_FENCE = r"^ {0,3}(```|~~~)"
+_DEFINITION = r"""^(?:@\w.*\n)*(?P<line>
         (?:export\s+|default\s+|pub(?:\([a-z]+\))?\s+|public\s+|private\s+|protected\s+|internal\s+|static\s+|final\s+
            |abstract\s+|async\s+|unsafe\s+|inline\s+|extern\s+)*
         (?:def|class|function|func|fn|interface|struct|enum|trait|impl|module|object|sub|namespace|record|union)
-        \b[ \t(<]*[\w.$:<]+.*)$""",
-    re.M | re.X,
-)
+        \b[ \t(<]*[\w.$:<]+.*)$"""
 
 
 def cut_lines(body: str, size: int, shared: int) -> list[Range]:
@@ -112,17 +110,17 @@ def cut_by(function: Callable[[str], Iterable[Any]], body: str) -> list[Range]:
 
 def headings(body: str) -> list[tuple[int, str]]:
     """Return (offset, heading as written) of the Markdown headings that are not in a code block."""
-    found = [(match.start(), match[0].strip()) for match in _HEADING.finditer(body)]
+    found = [(match.start(), match[0].strip()) for match in re.finditer(_HEADING, body, re.M)]
     if not found:
         return []
-    fences = [match.start() for match in _FENCE.finditer(body)]
+    fences = [match.start() for match in re.finditer(_FENCE, body, re.M)]
     blocks = list(zip(fences[::2], [*fences[1::2], len(body)], strict=False))
     return [one for one in found if not any(low < one[0] < high for low, high in blocks)]
 
 
 def definitions(body: str) -> list[tuple[int, str]]:
     """Return (offset, first line) of the top-level definitions of a program in one of the usual languages."""
-    return [(match.start(), match["line"].strip()) for match in _DEFINITION.finditer(body)]
+    return [(match.start(), match["line"].strip()) for match in re.finditer(_DEFINITION, body, re.M | re.X)]
 
 
 def outlined(data: Any, names: Sequence[Any]) -> str:

@@ -22,9 +22,10 @@ _STOP = frozenset(
     my of on or should that the their there this to was we were what when where which who why will with would
     you your""".split()  # noqa: SIM905 - a list of fifty quoted words is harder to read
 )
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_WORD = re.compile(r"[^\W_]+")
-_DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts that put no space between words
+# Compiled when they are first used: that takes longer than all imports here.
+_HUMP = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+_WORD = r"[^\W_]+"
+_DENSE = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts that put no space between words
 _SUFFIXES = ("ing", "ed", "es", "s")
 
 Term = tuple[tuple[str, ...], tuple[str, ...], float]  # stems in a row, substrings to look for, weight
@@ -44,12 +45,12 @@ def stem(word: str) -> str:
 
 def words_of(text: str) -> list[str]:
     """Lower-case words, identifiers split into their parts, unspaced scripts into pairs of characters."""
-    words = _WORD.findall(_HUMP.sub(" ", text).lower())
-    if not _DENSE.search(text):
+    words = re.findall(_WORD, re.sub(_HUMP, " ", text).lower())
+    if text.isascii() or not re.search(_DENSE, text):
         return words
     split: list[str] = []
     for word in words:
-        pairs = [word[at : at + 2] for at in range(len(word) - 1)] if _DENSE.search(word) else []
+        pairs = [word[at : at + 2] for at in range(len(word) - 1)] if re.search(_DENSE, word) else []
         split.extend(pairs or [word])
     return split
 
@@ -64,7 +65,7 @@ def terms_of(query: str) -> list[Term]:
         terms[(root,)] = ((root,), (root,), 1.0)
     for name in re.findall(r"\w+(?:[.:/-]\w+)*", query[:2000]):
         parts = words_of(name)
-        if len(parts) > 1 and not _DENSE.search(name):
+        if len(parts) > 1 and not re.search(_DENSE, name):
             needles = (_lower(name), "_".join(parts), "".join(parts))
             stems = tuple(map(stem, parts))
             terms[stems] = (stems, tuple(dict.fromkeys(needles)), 1.5)

@@ -9,11 +9,11 @@ before writing ``uid_map``, give capabilities up after the namespaces, and filte
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
 import ctypes
 import errno
 import os
 import resource
-import signal
 import struct
 from collections.abc import Callable
 from typing import Any

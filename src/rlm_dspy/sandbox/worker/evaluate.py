@@ -5,10 +5,8 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
-import linecache
 import re
 import sys
-import traceback
 from collections import Counter
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
@@ -33,10 +31,20 @@ _TAME_NODES = frozenset(
 )
 
 
+_lines: dict[str, tuple[int, None, list[str], str]] = {}  # of the cells, as linecache keeps them
+
+
+def remember_lines() -> None:
+    """Give ``linecache``, which was just imported, the lines of all cells."""
+    sys.modules["linecache"].cache.update(_lines)
+
+
 def parse(source: str, number: int) -> ast.Module:
     """Parse a cell and remember its lines for tracebacks."""
     name = f"{CELL} {number}>"
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    _lines[name] = (len(source), None, source.splitlines(keepends=True), name)
+    if "linecache" in sys.modules:
+        sys.modules["linecache"].cache[name] = _lines[name]
     tree: ast.Module = compile(source, name, "exec", FLAGS | ast.PyCF_ONLY_AST)
     return tree
 
@@ -188,6 +196,8 @@ def echo(value: Any, cap: int) -> str:
 
 def explain(error: BaseException) -> str:
     """Return the traceback of the model's own lines; never fails, whatever the exception does."""
+    import traceback  # takes longer than most cells, and most never need it
+
     try:
         told = traceback.TracebackException.from_exception(error, compact=True)
         _own_lines(told)
@@ -206,6 +216,8 @@ def _own_lines(told: Any, depth: int = 0) -> None:
 
 def summary(error: BaseException) -> str:
     """Return ``TypeName: message`` of an exception, however odd."""
+    import traceback
+
     try:
         return output.clip("".join(traceback.format_exception_only(type(error), error)).strip(), MAX_TRACEBACK)[0]
     except BaseException:

@@ -23,36 +23,35 @@ ALLOWED = frozenset(_ALLOWED.split())
 
 # Loaded before the lock-down: what nearly every session uses, and C extensions, which cannot be loaded after it.
 _PRELOADED = """
-    re json math collections collections.abc itertools functools operator string textwrap datetime heapq bisect io
-    random time types contextlib threading enum copy array binascii cmath unicodedata zlib copyreg keyword errno
-    _contextvars _posixsubprocess _pickle _csv _bz2 _lzma pyexpat _statistics _queue _uuid _opcode _md5 _sha1 _sha2
-    _sha256 _sha512 _sha3 _blake2 encodings.ascii encodings.latin_1 encodings.raw_unicode_escape
-    encodings.unicode_escape encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32
-    encodings.utf_32_be encodings.utf_32_le encodings.utf_8_sig encodings.cp1252 encodings.charmap
-    encodings.hex_codec encodings.rot_13
+    re json math collections collections.abc itertools functools operator datetime heapq bisect io random time types
+    contextlib threading enum copy array binascii cmath unicodedata zlib copyreg keyword errno _decimal _contextvars
+    _posixsubprocess _pickle _csv _bz2 _lzma pyexpat _statistics _queue _uuid _opcode _md5 _sha1 _sha2 _sha256 _sha512
+    _sha3 _blake2 encodings.ascii encodings.latin_1 encodings.raw_unicode_escape encodings.unicode_escape
+    encodings.utf_16 encodings.utf_16_be encodings.utf_16_le encodings.utf_32 encodings.utf_32_be encodings.utf_32_le
+    encodings.utf_8_sig encodings.cp1252 encodings.charmap encodings.hex_codec encodings.rot_13
 """
 PRELOADED = tuple(_PRELOADED.split())
 
 # Handed over as bytecode: first what the zygote itself needs, then single modules and whole packages for the sessions.
 _EARLY = """
-    __future__ _weakrefset ast base64 ctypes csv decimal difflib fnmatch fractions linecache numbers reprlib selectors
-    signal socket struct token tokenize traceback typing warnings weakref
+    __future__ _weakrefset ast ctypes csv decimal difflib fnmatch linecache numbers reprlib struct textwrap token
+    tokenize traceback typing warnings weakref
 """
 EARLY = (*_EARLY.split(), *PRELOADED)
 _SHELVED = """
-    abc asyncio bz2 calendar codeop colorsys concurrent configparser contextvars dataclasses dis email encodings.idna
-    encodings.punycode getopt gettext glob graphlib gzip hashlib hmac html importlib inspect ipaddress locale logging
-    lzma ntpath nturl2path opcode pathlib pickle pickletools platform posixpath pprint queue quopri secrets shlex
-    sre_compile sre_constants sre_parse statistics stringprep subprocess symtable tomllib tty urllib uu uuid xml
-    _bootlocale _compat_pickle _compression _markupbase _opcode_metadata _colorize _py_abc _strptime _threading_local
-    annotationlib compression
+    abc asyncio base64 bz2 calendar codeop colorsys concurrent configparser contextvars dataclasses dis email
+    encodings.idna encodings.punycode fractions getopt gettext glob graphlib gzip hashlib hmac html importlib inspect
+    ipaddress locale logging lzma ntpath nturl2path opcode pathlib pickle pickletools platform posixpath pprint queue
+    quopri secrets selectors shlex signal socket sre_compile sre_constants sre_parse statistics string stringprep
+    subprocess symtable tomllib tty urllib uu uuid xml _bootlocale _compat_pickle _compression _markupbase
+    _opcode_metadata _colorize _py_abc _strptime _threading_local annotationlib compression
 """
 SHELVED = tuple(_SHELVED.split())
 
 # What an idle zygote imports ahead, so that later sessions find it ready.
 _WARMED = """
-    typing dataclasses statistics traceback linecache inspect decimal fractions csv calendar hashlib difflib pprint
-    asyncio concurrent.futures.thread logging base64 uuid html urllib.parse _strptime
+    typing traceback linecache textwrap string dataclasses statistics inspect decimal fractions csv calendar hashlib
+    difflib pprint asyncio concurrent.futures.thread logging base64 uuid html urllib.parse _strptime
 """
 WARMED = tuple(_WARMED.split())
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
+import _socket as socket
 import json
 import os
 import resource
-import signal
-import socket
 import sys
 import threading
 import time

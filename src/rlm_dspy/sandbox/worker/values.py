@@ -6,13 +6,13 @@ ever looked up by a name that came over the wire. Does not hold: identity and cy
 
 from __future__ import annotations
 
-import base64
+import binascii
 import datetime
 import decimal
 import enum
-import fractions
 import itertools
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, KeysView, ValuesView
 from typing import Any
@@ -148,6 +148,10 @@ def _encode_text(tag: str, render: Callable[[Any], str]) -> Callable[[Any, int],
     return lambda value, depth: {TAG: tag, "v": render(value)}
 
 
+def _base64(value: bytes | bytearray) -> str:
+    return binascii.b2a_base64(value, newline=False).decode("ascii")
+
+
 def _encode_delta(value: datetime.timedelta, depth: int) -> Any:
     return {TAG: "timedelta", "v": [value.days, value.seconds, value.microseconds]}
 
@@ -164,15 +168,14 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
     tuple: _encode_many("tuple"),
     set: _encode_set("set"),
     frozenset: _encode_set("frozenset"),
-    bytes: _encode_text("bytes", lambda v: base64.b64encode(v).decode("ascii")),
-    bytearray: _encode_text("bytes", lambda v: base64.b64encode(v).decode("ascii")),
+    bytes: _encode_text("bytes", _base64),
+    bytearray: _encode_text("bytes", _base64),
     complex: _encode_complex,
     datetime.date: _encode_text("date", datetime.date.isoformat),
     datetime.datetime: _encode_time,
     datetime.time: _encode_time,
     datetime.timedelta: _encode_delta,
     decimal.Decimal: _encode_text("decimal", lambda v: _short(str(v))),
-    fractions.Fraction: _encode_text("fraction", lambda v: _short(f"{hex(v.numerator)}/{hex(v.denominator)}")),
 }
 
 
@@ -185,6 +188,9 @@ def _encode_other(value: Any, depth: int) -> Any:
     for base, plain in _SUBCLASSES:
         if isinstance(value, base):
             return encode(plain(value), depth + 1)
+    fraction = sys.modules.get("fractions")  # not imported for this alone: it takes longer than most cells
+    if fraction is not None and isinstance(value, fraction.Fraction):
+        return {TAG: "fraction", "v": _short(f"{hex(value.numerator)}/{hex(value.denominator)}")}
     fields = _fields_of(value)
     if fields is not None:
         return {
@@ -288,9 +294,11 @@ def _decode_complex(value: dict[str, Any]) -> complex:
     return complex(real, imag)
 
 
-def _decode_fraction(value: dict[str, Any]) -> fractions.Fraction:
+def _decode_fraction(value: dict[str, Any]) -> Any:
+    from fractions import Fraction
+
     over, under = _number(value).split("/")
-    return fractions.Fraction(int(over, 16), int(under, 16))
+    return Fraction(int(over, 16), int(under, 16))
 
 
 def _number(value: dict[str, Any]) -> str:
@@ -304,7 +312,7 @@ def _decode_float(value: dict[str, Any]) -> float:
 _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "int": lambda v: int(_number(v), 16),
     "float": _decode_float,
-    "bytes": lambda v: base64.b64decode(_a(str, v["v"]).encode("ascii"), validate=True),
+    "bytes": lambda v: binascii.a2b_base64(_a(str, v["v"]).encode("ascii"), strict_mode=True),
     "complex": _decode_complex,
     "date": lambda v: datetime.date.fromisoformat(v["v"]),
     "datetime": lambda v: datetime.datetime.fromisoformat(v["v"]).replace(fold=v["fold"]),

@@ -7,12 +7,12 @@ on the object, and the two places where they are in flight are guarded.
 
 from __future__ import annotations
 
+import _socket as socket
 import array
 import itertools
 import json
 import os
 import select
-import socket
 import struct
 import threading
 from collections import deque

@@ -8,6 +8,8 @@ If the zygote dies, sessions live on; if the host dies, nothing does.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
+import _socket as socket
 import array
 import contextlib
 import fcntl
@@ -15,15 +17,13 @@ import gc
 import json
 import os
 import select
-import signal
-import socket
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from . import bpf, confine, modules, session, shelf, zstr
+from . import bpf, confine, evaluate, modules, session, shelf, zstr
 
 MESSAGE = 1 << 18
 IDLE_MS = 20
@@ -64,6 +64,7 @@ def _since(started: float) -> float:
 def _preload(policy: dict[str, Any], books: shelf.Shelf) -> Any:
     """Import what every session needs and what could not be imported later; return the toolkit."""
     books.after["asyncio"] = _shrink_asyncio
+    books.after["linecache"] = evaluate.remember_lines
     # Some modules ask for the system's name as they load; the call itself is refused, and the host's name nobody's.
     system = os.uname_result(("Linux", "sandbox", "", "", os.uname().machine))
     os.uname = lambda: system
