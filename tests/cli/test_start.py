@@ -27,6 +27,19 @@ def test_help_imports_nothing_heavy(args: list[str]) -> None:
     assert "rlm-dspy" in done.stdout
 
 
+def test_reading_files_imports_no_model_library(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    program = (
+        "import sys; from rlm_dspy.cli import main; code = main(sys.argv[1:]); "
+        "print(code, {'dspy', 'litellm'} & set(sys.modules), file=sys.stderr)"
+    )
+    for path, code in ((tmp_path, 0), (tmp_path / "gone", 6)):
+        done = subprocess.run(
+            [sys.executable, "-c", program, "ls", str(path)], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert done.stderr.splitlines()[-1] == f"{code} set()"
+
+
 def test_no_arguments_print_the_help(run: Callable) -> None:
     result = run()
     assert result.code == 0

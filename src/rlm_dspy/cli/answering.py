@@ -10,6 +10,7 @@ from typing import Any
 
 from rlm_dspy.cli import inputs, logs, outs, settings
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.starting import importing, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.report import render
@@ -45,10 +46,21 @@ def answer(request: Request, terminal: Terminal) -> int:
     corpus = inputs.read(inputs.paths_or_stdin(request.paths), request.choice)
     _tell_skipped(corpus, terminal)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
-    from rlm_dspy.cli.asking import Asking
+    with importing():
+        if not request.dry_run and mode(request, loaded.settings, corpus) == "rlm":
+            warm_sandbox()
+        from rlm_dspy.cli.asking import Asking
 
     logs.configure(terminal.verbose, request.log_json, terminal.redactor)  # DSPy set up its own on import
     return Asking(request, terminal, loaded.settings, corpus).run()
+
+
+def mode(request: Request, values: settings.Settings, corpus: Corpus) -> str:
+    """Return how the question will be put: to a model that explores, or with the whole text in one call."""
+    if request.program or values.mode == "rlm":
+        return "rlm"
+    fits = inputs.tokens(corpus.chars) <= values.direct_tokens
+    return "direct" if values.mode == "direct" or fits else "rlm"
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:

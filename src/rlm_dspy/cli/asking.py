@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli import estimating, exits, inputs, models, outs, settings
-from rlm_dspy.cli.answering import Request
+from rlm_dspy.cli import estimating, exits, models, outs, settings
+from rlm_dspy.cli.answering import Request, mode
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
@@ -34,11 +34,7 @@ class Asking:
         self.terminal = terminal
         self.values = values
         self.corpus = corpus
-        self.mode: str = values.mode
-        if request.program:
-            self.mode = "rlm"
-        if self.mode == "auto":
-            self.mode = "direct" if inputs.tokens(corpus.chars) <= values.direct_tokens else "rlm"
+        self.mode = mode(request, values, corpus)
         self.signature = outs.signature(request.out)
         self.interpreter_factory: Callable[[], Any] | None = None
         self.result: Run | None = None

@@ -13,15 +13,16 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from rlm_dspy.corpus.index import Index
 from rlm_dspy.corpus.store import Span, Store
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.sandbox.toolkit import label
+
+if TYPE_CHECKING:
+    from rlm_dspy.corpus.index import Index
 
 NO_MEMORY = "beyond the memory that is free"
 
@@ -69,6 +70,8 @@ class Document:
 
     def place(self, line: int) -> str | None:
         """Return the page, sheet row, cell or table row that a line belongs to, such as "page 3"."""
+        from rlm_dspy.sandbox.toolkit import label  # with it comes DSPy, which reading does without
+
         return self._row(line) if self.kind in ("csv", "tsv") else label(self.marks, line)
 
     def _row(self, line: int) -> str:
@@ -164,6 +167,8 @@ class Corpus:
     @cached_property
     def index(self) -> Index:
         """The search index on disk, which is used where it was built."""
+        from rlm_dspy.corpus.index import Index
+
         return Index(self)
 
     def search_index(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:

@@ -7,10 +7,8 @@ content, and only files that changed are read again. Whatever goes wrong with it
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
-import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -234,9 +232,3 @@ def _make_room(kept: Path) -> None:
         size += path.stat().st_size
         if size > MOST_BYTES and path != kept:
             path.unlink(missing_ok=True)
-
-
-def origin_of(paths: Sequence[str]) -> str:
-    """Return what an index is named after: the places that were read, so that a changed folder keeps its index."""
-    places = "\0".join(os.path.abspath(path) for path in paths)
-    return hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()

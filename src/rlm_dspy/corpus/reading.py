@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import sys
@@ -18,7 +19,6 @@ from rlm_dspy.corpus import fetching
 from rlm_dspy.corpus.collecting import Collector, Limits
 from rlm_dspy.corpus.documents import Corpus, Skipped
 from rlm_dspy.corpus.gitignore import Rule, parse
-from rlm_dspy.corpus.index import origin_of
 from rlm_dspy.corpus.loading import File, NotReadError
 from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import Choice, Found, printable, walk
@@ -125,7 +125,7 @@ class _Reader:
         self._found.add(page.data, printable(page.name))
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
-        corpus, blank = self._found.finish(origin_of([str(path) for path in typed]))
+        corpus, blank = self._found.finish(_origin([str(path) for path in typed]))
         if blank:
             skipped = [*corpus.skipped, *(Skipped(name, "only white space") for name in corpus.names)]
             raise CorpusError(_nothing(", ".join(map(_shown, typed))[:200], skipped))
@@ -229,3 +229,9 @@ def _nothing(typed: str, skipped: Sequence[Skipped]) -> str:
     reasons = Counter(one.reason for one in skipped).most_common(4)
     told = "; ".join(reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons)
     return f"nothing to read in {typed}: {told}"
+
+
+def _origin(paths: Sequence[str]) -> str:
+    """Return what an index is named after: the places that were read, so that a changed folder keeps its index."""
+    places = "\0".join(os.path.abspath(path) for path in paths)
+    return hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()
