@@ -5,6 +5,7 @@ into words; so the cost is that of a few scans, whatever the size.
 """
 
 import collections
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def _lower(text: str) -> str:
     return text.replace("\u0130", "i").lower()
 
 
+@functools.lru_cache(50_000)
 def stem(word: str) -> str:
     if len(word) <= 3 or word.endswith("ss"):
         return word
