@@ -57,21 +57,28 @@ def look(plan, most, grep, search):
     """
     places: dict = {}
     rarest: list = []
+    few: dict = {}
     terms, missing = [], []
-    for place, (pattern, weight, strong) in enumerate(plan["terms"]):
+    for place, (pattern, weight, strong, plain) in enumerate(plan["terms"]):
         if place >= max(4, most):
             terms.append((re.compile(pattern, re.I), weight))
             continue
-        plain = pattern.replace(r"(?:\b|_)", "").replace(r"\b", "").replace(r"\w*", "") if most < 4 else pattern
         hits = grep(plain, max_matches=1000, ignore_case=True)
+        if len(hits) < 1000:
+            few[plain] = hits
+            hits = [hit for hit in hits if re.search(pattern, hit["text"], re.I)]
+        elif most >= 4:
+            hits = grep(pattern, max_matches=1000, ignore_case=True)
         terms.append((re.compile(pattern, re.I), weight / (1 + math.log10(max(1, len(hits))))))
         if not hits:
             missing.append(pattern)
         rarest = hits if hits and len(hits) <= (len(rarest) or 1000) else rarest
         for hit in hits if strong or len(hits) < 60 else ():
             places.setdefault((hit.get("source"), hit["end"] - 1, hit["end"]), 0.0)
-    for pattern, weight in plan["shapes"][: max(0, most - len(terms))]:
-        for hit in grep(pattern, max_matches=1000, ignore_case=plan["fold"]):
+    for pattern, weight, plain in plan["shapes"][: max(0, most - len(terms))]:
+        shape = re.compile(pattern, re.M | (re.I if plan["fold"] else 0))
+        hits = [hit for hit in few[plain] if shape.search(hit["text"])] if plain in few else None
+        for hit in grep(pattern, max_matches=1000, ignore_case=plan["fold"]) if hits is None else hits:
             key = (hit.get("source"), hit["end"] - 1, hit["end"])
             places[key] = max(places.get(key, 0.0), weight)
     for rank, hit in enumerate(search(plan["query"], k=30) if most >= 4 else () if places else rarest):
