@@ -383,6 +383,10 @@ def test_a_job_is_small_and_made_once_in_a_process(job: Job) -> None:
     assert copies[0].program() is copies[1].program()
 
 
+def test_the_process_of_a_batch_reads_its_job_once(job: Job) -> None:
+    assert job.pinned().program() is job.program()
+
+
 def test_a_worker_whose_files_differ_answers_nothing(job: Job, tmp_path: Path) -> None:
     pinned = job.pinned()
     other = tmp_path / "texts" / "other.txt"

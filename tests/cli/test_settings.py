@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from rlm_dspy.cli import places, settings
+from rlm_dspy import folders
+from rlm_dspy.cli import settings
 from rlm_dspy.cli.ask import SETTINGS, ask
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
@@ -137,4 +138,4 @@ def test_the_cache_folder_follows_the_platform(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("LOCALAPPDATA", str(Path.home() / "local"))
     monkeypatch.setattr(sys, "platform", platform)
-    assert places.default_home() == Path.home() / place
+    assert folders.cache() == Path.home() / place

@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Literal
 
 import dspy
@@ -154,11 +154,32 @@ class Job:
             CorpusError: the files are missing here, or not those that the batch began with.
         """
         with _LOCK:
-            return _built(_Keyed(self))
+            if self._key not in _MADE:
+                _keep(self._key, self._made())
+            return _MADE[self._key]
 
     def pinned(self) -> Job:
-        """Return the job with the digest of the texts as they are now."""
-        return replace(self, expects=self.program().corpus_digest)
+        """Return the job with the digest of the texts as they are now; this process does not read them again for it."""
+        program = self.program()
+        job = replace(self, expects=program.corpus_digest)
+        with _LOCK:
+            _keep(job._key, program)
+        return job
+
+    @property
+    def _key(self) -> str:
+        return json.dumps([str(value) for value in vars(self).values()])
+
+    def _made(self) -> Program:
+        corpus = read(self.paths, **self.reading)
+        if self.expects is not None and corpus.digest != self.expects:
+            raise CorpusError(
+                f"{', '.join(self.paths)}: the files here are not those that the batch began with; "
+                "give every worker the same files, and leave them alone while the batch runs"
+            )
+        lm = lms.lm(self.model, **self.connection)
+        sub_lm = lms.lm(self.sub_model, **self.connection) if self.sub_model else None
+        return Program(self.signature, corpus, lm, sub_lm, self.mode, limits=self.limits, state=self.state)
 
     @property
     def corpus_digest(self) -> str:
@@ -180,35 +201,14 @@ class Job:
         return self.program().answer(question, max_cost)
 
 
-class _Keyed:
-    """A job that can be looked up: equal if its plain data are."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.key = json.dumps([str(value) for value in vars(job).values()])
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Keyed) and self.key == other.key
-
-
 _LOCK = threading.Lock()
+_MADE: dict[str, Program] = {}  # this process's newest programs, by the plain data of their jobs
 
 
-@lru_cache(maxsize=4)
-def _built(keyed: _Keyed) -> Program:
-    job = keyed.job
-    corpus = read(job.paths, **job.reading)
-    if job.expects is not None and corpus.digest != job.expects:
-        raise CorpusError(
-            f"{', '.join(job.paths)}: the files here are not those that the batch began with; "
-            "give every worker the same files, and leave them alone while the batch runs"
-        )
-    lm = lms.lm(job.model, **job.connection)
-    sub_lm = lms.lm(job.sub_model, **job.connection) if job.sub_model else None
-    return Program(job.signature, corpus, lm, sub_lm, job.mode, limits=job.limits, state=job.state)
+def _keep(key: str, program: Program) -> None:
+    while len(_MADE) > 3:
+        del _MADE[next(iter(_MADE))]
+    _MADE[key] = program
 
 
 def _named(lm: Any) -> list[Any] | None:

@@ -42,6 +42,11 @@ class Request:
     yes: bool
     as_json: bool
 
+    @property
+    def folder(self) -> Path:
+        """Where everything goes."""
+        return self.out or Path(f"{self.data.stem}-{self.optimizer}")
+
 
 def run(request: Request, terminal: Terminal) -> int:
     """Plan, ask, optimize, report, and return the exit code."""
@@ -58,7 +63,7 @@ def run(request: Request, terminal: Terminal) -> int:
         test=test,
         metric=metric,
         lm=chosen.lm,
-        folder=request.out or Path(f"{request.data.stem}-{request.optimizer}"),
+        folder=request.folder,
         max_calls=request.max_calls,
         max_cost=request.max_cost,
         prompt_lm=lms.lm(request.prompt_model) if request.prompt_model else None,
@@ -104,8 +109,7 @@ def parts(request: Request) -> list[list[dspy.Example]]:
 
 def rate_of(request: Request, values: settings.Settings, chosen: models.Chosen) -> planning.Rate:
     """Return what a question takes: as this optimization or an evaluation of the same data measured it."""
-    folder = request.out or Path(f"{request.data.stem}-{request.optimizer}")
-    for place in (folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
+    for place in (request.folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
         rate = planning.known(place, chosen.name)
         if rate.measured:
             return rate

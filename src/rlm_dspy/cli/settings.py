@@ -23,7 +23,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from rlm_dspy.cli.places import default_home, user_toml
+from rlm_dspy import folders
+from rlm_dspy.cli.places import user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.report.redact import MASK, is_secret_name
 
@@ -56,7 +57,7 @@ class Settings(BaseSettings):
     max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     direct_tokens: int = Field(default=16_000, ge=0)
     num_ctx: int | None = Field(default=None, ge=1)
-    home: Path = Field(default_factory=default_home)
+    home: Path = Field(default_factory=folders.cache)
     groq_api_key: SecretStr | None = _provider("groq_api_key")
     openai_api_key: SecretStr | None = _provider("openai_api_key")
     anthropic_api_key: SecretStr | None = _provider("anthropic_api_key")

@@ -27,11 +27,10 @@ def is_secret_name(name: str) -> bool:
 class Redactor:
     """Replaces every known secret in texts and JSON values by a mask."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         self._values: set[str] = set()
         self.learn(value for name, value in environ.items() if is_secret_name(name))
-        self.learn(extra)
 
     def learn(self, values: Iterable[str]) -> None:
         """Add values that must never be shown, with the surrounding blanks that keys often carry."""

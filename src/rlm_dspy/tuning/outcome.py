@@ -40,8 +40,7 @@ def report(job: Job, outcome: Outcome) -> dict[str, Any]:
 
 
 def _candidate(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
-    text = json.dumps(one.instructions, sort_keys=True)
-    above = outcome.parents.get(text)
+    above = outcome.parents.get(_text(one))
     parent = (
         next((c.number for c in outcome.chronicle.candidates.values() if _text(c) == above), None) if above else None
     )

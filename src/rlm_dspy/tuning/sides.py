@@ -90,31 +90,27 @@ def _plain(value: Any) -> Any:
     return prompt_text(value) if isinstance(value, Corpus) else value
 
 
-def side(
-    name: str, limits: Limits, *, asked: Any = None, sub_lm: Any = None, path: Path | None = None, tunable: bool = False
-) -> Side:
+def side(name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = None) -> Side:
     """Make a side by name.
 
     Args:
         name: one of ``NAMES``.
         limits: of each question.
-        asked: the signature; by default that of datasets.
         sub_lm: the LM of sub-calls.
         path: a saved program for the side ``rlm``.
-        tunable: let failed runs be predictions.
 
     Raises:
         ConfigurationError: there is no such side, or the saved program does not fit.
     """
-    asked = asked or signature()
+    asked = signature()
     if name == "rlm":
-        rlm = (program.Tunable if tunable else RLM)(asked, sub_lm=sub_lm, **limits.of_rlm())
+        rlm = RLM(asked, sub_lm=sub_lm, **limits.of_rlm())
         return Side(name, program.load(rlm, path) if path else rlm)
     if name == "direct":
         return Side(name, Direct(asked, **limits.of_direct()))
     if name == "dspy.RLM":
         stock = dspy.RLM(
-            asked.with_updated_fields("context", type_=str) if "context" in asked.input_fields else asked,
+            asked.with_updated_fields("context", type_=str),
             max_iters=limits.max_iters,
             max_llm_calls=limits.max_calls,
             sub_lm=sub_lm,

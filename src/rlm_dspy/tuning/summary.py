@@ -136,11 +136,11 @@ _STYLE = (
 )
 
 
-def page(title: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> str:
+def page(title: str, rows: Sequence[Row]) -> str:
     """Return a page with the tables, plots of score and seconds, and every question; it loads nothing."""
     made = report(rows)
-    body = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(note)}</p>" for note in notes)]
-    body += [_table(cells(made, bars=False)), _score_plot(made), _time_plot(sides(rows))]
+    body = [f"<h1>{html.escape(title)}</h1>", _table(cells(made, bars=False))]
+    body += [_score_plot(made), _time_plot(sides(rows))]
     body += [f"<p>{html.escape(line)}</p>" for line in differences(made)]
     if by := task_cells(made):
         body.append(_table(by))
