@@ -208,6 +208,20 @@ def test_unreadable_files_and_folders_are_told(make, monkeypatch):
     assert reasons(corpus) == {"b.py": "unreadable: Permission denied", "sub/": "unreadable: Permission denied"}
 
 
+def test_a_folder_that_may_not_be_entered_is_one_clear_line(make, monkeypatch):
+    root = make({"a.py": "1"})
+    plain_stat, plain_scan = os.stat, os.scandir
+
+    def refuse(path):
+        if str(path).startswith(f"{root}"):
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", lambda p, **more: (str(p) != str(root) and refuse(p)) or plain_stat(p, **more))
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path) or plain_scan(path))
+    with pytest.raises(CorpusError, match="unreadable: Permission denied"):
+        read([root])
+
+
 def test_large_files_are_left_out_with_the_limit(make):
     corpus = read([make({"a.py": "1", "big.txt": "x" * 2000})], max_file_bytes=1000)
     assert reasons(corpus) == {"big.txt": "larger than the limit of 0.001 MB (max_file_bytes raises it)"}

@@ -63,7 +63,8 @@ def _layer(file: Path, folder: str) -> tuple[Layer, ...]:
 
 
 def _repository(root: Path) -> Path | None:
-    return next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), None)
+    # Where a folder may not be entered this says no; Path.exists would raise.
+    return next((folder for folder in (root, *root.parents) if os.path.exists(folder / ".git")), None)
 
 
 def _exclude_file(top: Path) -> Path:
