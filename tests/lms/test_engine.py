@@ -65,6 +65,15 @@ def test_a_short_count_of_a_short_prompt_proves_nothing() -> None:
     assert shortfall(100_000, 4_096) == 25_000
 
 
+def test_a_table_of_blanks_and_rules_is_not_taken_for_a_prompt_that_was_cut() -> None:
+    table = "".join(f"{name:30}{number:<30}\n{'=' * 60}\n" for number, name in enumerate(["ada", "bob"] * 250))
+    usage = {"prompt_tokens": 3_500, "completion_tokens": 1, "total_tokens": 3_501}
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "read"}}
+    whole = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    with OpenAIServer(Fault(200, whole)) as server:
+        assert lm("openai/local", api_base=server.url, cache=False)(table) == ["read"]
+
+
 def test_groq_is_priced_with_its_cached_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROQ_API_KEY", KEY + "\n")
     with OpenAIServer() as server:

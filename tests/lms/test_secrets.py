@@ -51,6 +51,21 @@ def test_no_exception_shows_what_the_server_sent_back(fault: Fault) -> None:
     assert clean("".join(traceback.format_exception(caught.value)))
 
 
+@pytest.mark.parametrize("before", range(270, 300, 4))
+def test_no_half_of_a_key_is_left_where_a_long_message_is_cut(before: int) -> None:
+    fault = Fault(400, error("x" * before + KEY, "x"))
+    with OpenAIServer(fault, key=KEY) as server, pytest.raises(dspy.LMError) as caught:
+        made(server)("hi")
+    assert KEY[:8] not in str(caught.value)
+
+
+def test_a_server_that_sends_only_the_token_of_a_header_back_is_masked_too() -> None:
+    fault = Fault(401, error(f"incorrect: {HEADER}", "x"))
+    with OpenAIServer(fault, key=KEY) as server, pytest.raises(dspy.LMError) as caught:
+        lm("openai/m", api_base=server.url, api_key=KEY, headers={"X-T": f"Token {HEADER}"}, cache=False)("hi")
+    assert HEADER not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=["400", "401", "404", "429", "no completion", "no json"])
 async def test_no_async_exception_does_either(fault: Fault) -> None:
     with OpenAIServer(fault, key=KEY) as server, pytest.raises(dspy.LMError) as caught:

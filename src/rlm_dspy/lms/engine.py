@@ -28,6 +28,7 @@ from rlm_dspy.waiting import held, sleep
 # A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
 _MOST_CHARS = 10
 _TIER = 128_000  # tokens of a prompt from where some providers have other prices
+_RUN = re.compile(r"(.)\1{4,}", re.DOTALL)
 _SHORTEST = 8_000  # characters below which the count says too little
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
 
@@ -78,7 +79,7 @@ class _Routed:
         """Refuse a reply to half a prompt."""
         self._answered()
         read = response.usage.input_tokens
-        sent = shortfall(_chars(request), read)
+        sent = shortfall(_shown(request), read)
         if sent is not None and read is not None:
             raise faults.cut_prompt(self.route, read, sent)
         return response
@@ -118,7 +119,7 @@ class _Routed:
         """Treat the end of a stream as a finished reply."""
         self._answered()
         read = event.usage.input_tokens if event.usage else None
-        sent = shortfall(_chars(request), read)
+        sent = shortfall(_shown(request), read)
         if sent is not None and read is not None:
             raise faults.cut_prompt(self.route, read, sent)
         price = cost(self.route.model, event) if event.usage else None
@@ -390,6 +391,14 @@ def _by(item: Any, model: str) -> Any:
     return replace(item, provider_data={**(item.provider_data or {}), "answered_by": model})
 
 
+def _texts(request: Request) -> list[str]:
+    return [request.system if isinstance(request.system, str) else "", *(m.text or "" for m in request.messages)]
+
+
 def _chars(request: Request) -> int:
-    system = request.system if isinstance(request.system, str) else ""
-    return len(system) + sum(len(message.text or "") for message in request.messages)
+    return sum(map(len, _texts(request)))
+
+
+def _shown(request: Request) -> int:
+    """Count the characters, those of a long run of one (blanks of a table, rules) as the few tokens that they are."""
+    return sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _texts(request))

@@ -38,7 +38,7 @@ def translate(error: Exception, route: Route) -> Exception:
     names = {type(cause).__name__ for cause in causes}
     reply = next((cause.response for cause in reversed(causes) if _is_reply(cause)), None)
     if reply is not None and "LocalProtocolError" not in names:
-        return _answered(route, reply.status_code, _text(reply, error), _wait(reply.headers, error))
+        return _answered(route, reply.status_code, _text(reply, error, route), _wait(reply.headers, error))
     if names & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}:
         return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
     if "Timeout" in names or any(isinstance(cause, TimeoutError) for cause in causes):
@@ -47,7 +47,7 @@ def translate(error: Exception, route: Route) -> Exception:
         return cut_reply(route)
     if "LocalProtocolError" in names:
         return bad_key(route)
-    if broken := next(filter(None, map(_broken, causes)), None):
+    if broken := next(filter(None, (_broken(cause, route) for cause in causes)), None):
         found = _answered(route, 500, broken, None, begun=True)
         found.status = None  # type: ignore[attr-defined]  # it was 200
         return found
@@ -165,7 +165,7 @@ def _limited(route: Route, shown: str, wait: float | None) -> Exception:
 
 
 def _said(route: Route, error: Exception) -> Exception:
-    text = _short(str(getattr(error, "message", "") or error))
+    text = _short(str(getattr(error, "message", "") or error), route)
     if "LLM Provider NOT provided" in text:
         prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
         return _error(
@@ -223,15 +223,15 @@ def _is_reply(cause: Any) -> bool:
     return not made_up and type(cause).__name__.endswith("StatusError") and hasattr(cause, "response")
 
 
-def _broken(cause: Any) -> str | None:
+def _broken(cause: Any, route: Route) -> str | None:
     """Return the error that a server wrote into a stream, from what OpenAI's client or LiteLLM's Ollama made of it."""
     body = getattr(cause, "body", None) if type(cause).__name__ == "APIError" else None
     if type(cause).__name__ == "OllamaError" and (found := re.search(r"from Ollama: (\{'error': .*\})$", str(cause))):
         body = ast.literal_eval(found[1])
-    return _detail(body) if isinstance(body, dict) else None
+    return _detail(body, route) if isinstance(body, dict) else None
 
 
-def _text(reply: Any, error: Exception) -> str:
+def _text(reply: Any, error: Exception, route: Route) -> str:
     try:
         text = reply.text
     except (RuntimeError, UnicodeError):  # a streamed body that nobody read
@@ -239,20 +239,20 @@ def _text(reply: Any, error: Exception) -> str:
     try:
         body = json.loads(text)
     except ValueError:
-        return "an HTML page" if "<html" in text[:500].lower() else _short(text)
-    return _detail(body)
+        return "an HTML page" if "<html" in text[:500].lower() else _short(text, route)
+    return _detail(body, route)
 
 
-def _detail(body: Any) -> str:
+def _detail(body: Any, route: Route) -> str:
     detail = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(detail, dict):
         code = detail.get("code")
-        return _short(f"{detail.get('message') or detail}" + (f" [{code}]" if code else ""))
-    return _short(str(detail))
+        return _short(f"{detail.get('message') or detail}" + (f" [{code}]" if code else ""), route)
+    return _short(str(detail), route)
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
+def _short(text: str, route: Route) -> str:
+    text = _hidden(" ".join(text.split()), route)  # before a cut could leave half of a secret
     return text if len(text) <= 300 else text[:300] + "…"
 
 

@@ -143,9 +143,10 @@ class Route:
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be shown of this route, the longest first: key, password and the values of headers."""
+        """What must not be shown of this route, the longest first: key, password, headers and their last words."""
         password = None if self.is_ollama else urlsplit(self.own_base or "").password
-        given = [self.key or "", password or "", *(self.headers or {}).values()]
+        headers = (self.headers or {}).values()
+        given = [self.key or "", password or "", *headers, *(value.split()[-1] for value in headers if value.strip())]
         return sorted((value for value in given if len(value) >= 4), key=len, reverse=True)
 
     def arguments(self) -> dict[str, Any]:
