@@ -12,6 +12,7 @@ from rlm_dspy.corpus import read
 from rlm_dspy.corpus.collecting import Collector, Limits
 from rlm_dspy.corpus.readers import archives, choosing
 from rlm_dspy.corpus.readers.shapes import Reader
+from rlm_dspy.errors import CorpusError
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,8 @@ def test_any_folder_above_tells_a_secret(tmp_path):
     assert corpus.names == ("a.md",)
     assert reasons(corpus) == {".aws/sso/cache/t.json": "looks like a secret"}
     assert len(read([tmp_path], hidden=True, secrets=True)) == 2
+    with pytest.raises(CorpusError, match="looks like a secret"):
+        read([tmp_path / ".aws" / "sso" / "cache" / "t.json"])
 
 
 # Names

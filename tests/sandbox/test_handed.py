@@ -31,6 +31,12 @@ def test_many_large_variables_arrive_at_once(sandbox, count):
         assert done.final["output"] == [text[:5] for text in given(mark).values()]
 
 
+def test_more_large_variables_than_the_kernel_passes_on_are_refused_in_words(sandbox):
+    with pytest.raises(ConfigurationError, match="more than 253 large variables at once"):
+        sandbox.run("1", {f"v{number}": "x" * LARGE for number in range(254)})
+    assert sandbox.run("1").value == "1"
+
+
 @pytest.mark.parametrize("first", [{"bad": Bad()}, {"bad": bytes(64 << 20)}])
 def test_a_refused_variable_leaves_nothing_for_the_next_one(first):
     with Sandbox(memory_mb=16) as sandbox:

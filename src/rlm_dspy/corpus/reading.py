@@ -200,7 +200,7 @@ def _prefix(typed: str) -> str:
 
 
 def _secret_path(path: str) -> bool:
-    return is_secret(os.path.basename(path), os.path.basename(os.path.dirname(path)))
+    return is_secret(os.path.basename(path), os.path.dirname(path))
 
 
 def _spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:

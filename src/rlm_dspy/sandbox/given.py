@@ -9,6 +9,7 @@ from typing import Any
 from .errors import HandoverError
 from .handover import LARGE, Mapped, Parcel, pack
 from .process import Process
+from .worker.wire import MAX_DESCRIPTORS
 
 
 @dataclass(eq=False, frozen=True)
@@ -93,6 +94,11 @@ def _packed(handings: Handings) -> list[Parcel]:
     try:
         for name, handing in handings.items():
             parcels.append(pack(name, handing.value))
+            if sum(len(parcel.descriptors) for parcel in parcels) > MAX_DESCRIPTORS:
+                raise HandoverError(
+                    f"more than {MAX_DESCRIPTORS} large variables at once cannot be handed to the sandbox: put them "
+                    "into one list or dict"
+                )
     except BaseException:
         for parcel in parcels:
             parcel.close()
