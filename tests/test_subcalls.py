@@ -9,7 +9,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.errors import SandboxDiedError
+from rlm_dspy.errors import BudgetExceededError, SandboxDiedError
 from scripted import action, fields, scripted
 
 
@@ -68,9 +68,13 @@ def test_a_call_that_is_interrupted_is_recorded() -> None:
             return fields(answer="best")
         return action("llm_query('slow')") if "[[ ## " in message else hang(message)
 
-    result, _ = ask(reply, max_seconds=3)
-    over.set()
-    calls = [call for step in result.run.steps for call in step.sub_calls]
+    try:
+        run = ask(reply, max_seconds=3)[0].run
+    except BudgetExceededError as stopped:  # a busy machine has no time left for the extract
+        run = stopped.run
+    finally:
+        over.set()
+    calls = [call for step in run.steps for call in step.sub_calls]
     assert [(call.prompt, bool(call.error)) for call in calls] == [("slow", True)]
 
 

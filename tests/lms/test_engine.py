@@ -7,10 +7,12 @@ import threading
 
 import dspy
 import pytest
+from dspy.lm15 import Message, Request
 
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import lm
-from rlm_dspy.lms.engine import RoutedEngine, shortfall
+from rlm_dspy.lms.engine import RoutedEngine
+from rlm_dspy.lms.truncation import shortfall
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -59,10 +61,13 @@ def test_a_prompt_that_was_cut_in_silence_is_found() -> None:
 
 
 def test_a_short_count_of_a_short_prompt_proves_nothing() -> None:
-    assert shortfall(1_000, 1) is None
-    assert shortfall(100_000, None) is None
-    assert shortfall(100_000, 12_000) is None
-    assert shortfall(100_000, 4_096) == 25_000
+    def found(chars: int, reported: int | None) -> int | None:
+        return shortfall(Request(model="m", messages=[Message.user("word " * (chars // 5))]), reported)
+
+    assert found(1_000, 1) is None
+    assert found(100_000, None) is None
+    assert found(100_000, 12_000) is None
+    assert found(100_000, 4_096) == 25_000
 
 
 def test_a_table_of_blanks_and_rules_is_not_taken_for_a_prompt_that_was_cut() -> None:

@@ -17,7 +17,7 @@ from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngin
 from dspy.lm15 import Request, Response
 
 from rlm_dspy import windows
-from rlm_dspy.lms import faults, pace
+from rlm_dspy.lms import faults, pace, truncation
 from rlm_dspy.lms.choosing import OFFLINE
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
 from rlm_dspy.lms.retries import LONGEST_WAIT, Tries
@@ -25,23 +25,12 @@ from rlm_dspy.lms.routes import Route
 from rlm_dspy.metering import CHARS_PER_TOKEN, waiting
 from rlm_dspy.waiting import held, sleep
 
-# A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
-_MOST_CHARS = 10
 _TIER = 128_000  # tokens of a prompt from where some providers have other prices
-_RUN = re.compile(r"(.)\1{4,}", re.DOTALL)
-_SHORTEST = 8_000  # characters below which the count says too little
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
 
 _REPLY = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer are allowed
 
 _ANSWERED: set[str] = set()  # servers that this process has had an answer from
-
-
-def shortfall(sent_chars: int, reported_tokens: int | None) -> int | None:
-    """Return about how many tokens were sent if far fewer were read, else None."""
-    if reported_tokens is None or sent_chars < _SHORTEST:
-        return None
-    return sent_chars // CHARS_PER_TOKEN if reported_tokens * _MOST_CHARS < sent_chars else None
 
 
 class _Translated:
@@ -79,7 +68,7 @@ class _Routed:
         """Refuse a reply to half a prompt."""
         self._answered()
         read = response.usage.input_tokens
-        sent = shortfall(_shown(request), read)
+        sent = truncation.shortfall(request, read)
         if sent is not None and read is not None:
             raise faults.cut_prompt(self.route, read, sent)
         return response
@@ -119,7 +108,7 @@ class _Routed:
         """Treat the end of a stream as a finished reply."""
         self._answered()
         read = event.usage.input_tokens if event.usage else None
-        sent = shortfall(_shown(request), read)
+        sent = truncation.shortfall(request, read)
         if sent is not None and read is not None:
             raise faults.cut_prompt(self.route, read, sent)
         price = cost(self.route.model, event) if event.usage else None
@@ -158,7 +147,7 @@ class _Routed:
 
     def _waits(self, request: Request) -> Iterator[float]:
         """Yield the seconds to wait, one after the other, until a request may start within the provider's limits."""
-        size = _chars(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
+        size = truncation.size(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
         while wait := self._pace.short(size):
             if wait > LONGEST_WAIT:
                 raise faults.no_tokens_left(self.route, wait)
@@ -389,16 +378,3 @@ def _by(item: Any, model: str) -> Any:
     if getattr(item, "type", "end") != "end":
         return item
     return replace(item, provider_data={**(item.provider_data or {}), "answered_by": model})
-
-
-def _texts(request: Request) -> list[str]:
-    return [request.system if isinstance(request.system, str) else "", *(m.text or "" for m in request.messages)]
-
-
-def _chars(request: Request) -> int:
-    return sum(map(len, _texts(request)))
-
-
-def _shown(request: Request) -> int:
-    """Count the characters, those of a long run of one (blanks of a table, rules) as the few tokens that they are."""
-    return sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _texts(request))
