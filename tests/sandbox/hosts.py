@@ -26,11 +26,19 @@ ENDS = {
 }
 
 
+def runs(pid):
+    """Tell whether this process is there and has not ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_until_gone(pids, seconds=10.0):
     """Return those of ``pids`` that still run after a while."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+        left = [pid for pid in pids if runs(pid)]
         if not left:
             return []
         time.sleep(0.02)

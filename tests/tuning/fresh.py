@@ -1,4 +1,7 @@
-"""Score a saved program in a process that has never seen the one that compiled it: fresh.py KIND PATH COUNT."""
+"""Score saved programs in a process that has never seen one compiled.
+
+Each line of stdin is a kind, a count and a path; each line of stdout is the score.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +45,15 @@ def score(made: dspy.Module) -> float:
         return dspy.Evaluate(devset=TEST, metric=metrics.exact, num_threads=2)(made).score / 100
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Load and score what is named, until nothing more is."""
     logging.disable(logging.INFO)
-    kind, path, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    made = build(kind, count)
-    inner = made.module if kind in ("best", "refine") else made
-    program.load(inner, path)
-    print(json.dumps(score(made)))
+    for line in sys.stdin:
+        kind, count, path = line.rstrip("\n").split(" ", 2)
+        made = build(kind, int(count))
+        program.load(made.module if kind in ("best", "refine") else made, path)
+        print(json.dumps(score(made)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
