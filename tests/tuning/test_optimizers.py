@@ -147,7 +147,11 @@ class Elsewhere:
         self._errors = errors
         with errors.open("w") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, fresh.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+                [sys.executable, fresh.__file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
             )
 
     def score(self, kind: str, count: int, path: Path) -> float:

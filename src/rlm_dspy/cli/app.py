@@ -25,7 +25,7 @@ from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
 from rlm_dspy.errors import RLMError
 
-# What DSPy and LiteLLM make as they load stays; to look through it for garbage again and again takes a sixth of the time.
+# What DSPy and LiteLLM make as they load stays; looking through it for garbage takes a sixth of the time.
 COLLECT = (20_000, 50, 100)
 
 
