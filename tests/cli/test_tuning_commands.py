@@ -58,6 +58,7 @@ def test_eval_scores_all_sides_side_by_side_and_goes_on_where_it_was(run: Callab
         (("d.jsonl", "--program", "gone.json"), 2, "the program gone.json cannot be read"),
         (("d.jsonl", "--compare", "direct", "--program", "gone.json"), 2, "--program is for the side rlm"),
         (("d.jsonl", "--html", "no/such/x.html"), 2, "--html no/such/x.html cannot be written"),
+        (("d.jsonl", "--journal", "d.jsonl/x"), 2, "--journal d.jsonl/x cannot be written"),
         (("d.jsonl", "--program", "d.jsonl"), 2, "is not a program of this kind"),
     ],
 )
@@ -136,6 +137,13 @@ def test_optimize_refuses_what_cannot_be_paid_and_makes_no_folder(run: Callable,
     assert not (home / "tags-gepa").exists()
     few = run("optimize", jsonl(home / "d.jsonl", ROW), "--max-calls", "20")
     assert "too few for 3 parts" in few.err
+
+
+def test_optimize_refuses_a_folder_that_cannot_be_made(run: Callable, home: Path) -> None:
+    data = str(write_class(home / "tags.jsonl", 20, 7))
+    result = run("optimize", data, "--max-calls", "400", "--out", f"{data}/run", "--yes")
+    assert result.code == 2
+    assert f"{data}/run cannot be written: Not a directory; name another folder" in result.err
 
 
 def test_optimize_refuses_a_question_in_two_parts(run: Callable, home: Path) -> None:

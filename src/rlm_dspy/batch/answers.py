@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,17 +78,7 @@ class Answers:
 
     def settle(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the file by these rows, whole or not at all."""
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name[:80]}.", suffix=".part")
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.writelines(map(self._line, rows))
-                file.flush()
-                os.fsync(file.fileno())
-            part.chmod(self.path.stat().st_mode & 0o777)
-            part.replace(self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        journal.replace(self.path, map(self._line, rows))
 
     def close(self) -> None:
         """Close the file, and let others have it."""

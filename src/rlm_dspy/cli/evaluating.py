@@ -84,6 +84,7 @@ def run(request: Request, terminal: Terminal) -> int:
     examples = data.load(request.data, limit=request.limit)
     values, chosen = prepare(request.flags, terminal)
     check_writable(request.html, "--html")
+    check_writable(request.journal, "--journal")
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
         raise click.UsageError(f"--compare names no side; there are {', '.join(sides.NAMES)}.")

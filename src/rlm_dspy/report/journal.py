@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,12 +125,24 @@ def save(run: Run, path: Path, redactor: Redactor) -> Path:
         return path
     path = path.resolve()  # a link's target is written, the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
-    part = Path(name)
+    replace(path, [text.encode()], mode=0o600)
+    return path
+
+
+def replace(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
+    """Have ``path`` hold these parts, whole or not at all; ``mode`` (less the umask) is that of a new file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            part.chmod(path.stat().st_mode & 0o777)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return path

@@ -21,6 +21,7 @@ from typing import Any
 import dspy
 
 from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.report import journal
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.tuning import planning, program, sides
 from rlm_dspy.tuning.chronicle import Chronicle, Chronicled
@@ -105,7 +106,8 @@ class Optimization:
     """One job with its purse; ``resume`` goes on with what its folder holds.
 
     Raises:
-        ConfigurationError: the folder holds something else, or a first attempt and ``resume`` is not said.
+        ConfigurationError: the folder holds something else, or a first attempt and ``resume`` is not said, or cannot
+            be written.
     """
 
     def __init__(self, job: Job, plan: planning.Plan, *, resume: bool = False, say: Say = lambda text: None) -> None:
@@ -132,9 +134,14 @@ class Optimization:
                     f"{self.job.folder} holds an optimization with another {', '.join(different)}: "
                     "resume it as it was begun, or name another folder"
                 )
-        self.job.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**wanted, "plan": dataclasses.asdict(self.plan)}, indent=2)
-        path.write_text(text + "\n", encoding="utf-8")
+        try:
+            self.job.folder.mkdir(parents=True, exist_ok=True)
+            journal.replace(path, [text.encode() + b"\n"])
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.job.folder} cannot be written: {error.strerror}; name another folder"
+            ) from error
 
     def run(self) -> Outcome:
         """Evaluate, compile, evaluate again, save the program.

@@ -88,9 +88,7 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(journal.dumps(state, redactor or Redactor(), indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    journal.replace(path, [journal.dumps(state, redactor or Redactor(), indent=2).encode() + b"\n"])
     return path
 
 
