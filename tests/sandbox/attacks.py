@@ -18,7 +18,7 @@ def call(n, *a):
     return r
 socket = sys.modules["socket"]
 signal = sys.modules["signal"]
-session = next(o for o in gc.get_objects() if type(o).__name__ == "Session")
+session = SUBMIT.__self__
 wire = session.wire
 fd = 40
 real_open = sys.modules["io"].open

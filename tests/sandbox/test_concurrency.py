@@ -243,6 +243,19 @@ def test_a_thread_that_outlives_its_cell_stands_still_between_cells(sandbox):
     assert int(sandbox.run("while n == " + str(first) + ": time.sleep(0.01)\nn").value) > first > 0
 
 
+@pytest.mark.parametrize("end", ["SUBMIT(1)", "FINAL(1)"])
+def test_a_thread_that_outlives_its_cell_cannot_end_the_run(sandbox, end):
+    code = (
+        "import threading, time\ntold = []\n"
+        f"def late():\n time.sleep(.05)\n try: {end}\n except RuntimeError as error: told.append(str(error))\n"
+        "threading.Thread(target=late).start()"
+    )
+    assert sandbox.run(code).final is None
+    done = sandbox.run("time.sleep(.2)\ntold")
+    assert done.final is None
+    assert "let the cell wait for its result" in done.value
+
+
 def test_a_thread_that_calls_the_host_for_ever_does_not_disturb_later_cells():
     with Sandbox(tools={"tool": lambda: 1}) as sandbox:
         sandbox.run(

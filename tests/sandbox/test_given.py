@@ -60,7 +60,7 @@ def test_a_value_that_may_have_changed_is_sent_again(sandbox):
 
 def test_hostile_code_cannot_say_that_a_variable_was_refused(sandbox):
     forge = (
-        "import gc, time\nsession = [o for o in gc.get_objects() if type(o).__name__ == 'Session'][0]\n"
+        "import gc, time\nsession = SUBMIT.__self__\n"
         "session.wire.send({'t': 'result', 'n': NUMBER, 'kind': 'handover', 'name': 'x', 'exc': 'your disk is full'})\n"
         "time.sleep(9)"
     )

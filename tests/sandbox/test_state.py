@@ -1,5 +1,7 @@
 """The session's names survive whatever a cell does."""
 
+import random
+
 import pytest
 
 from rlm_dspy.errors import SandboxDiedError
@@ -186,3 +188,18 @@ def test_an_exception_with_a_number_for_a_file_name_costs_only_its_cell(sandbox)
     done = sandbox.run("raise SyntaxError('x', (5, 1, 1, 't'))")
     assert (done.kind, done.note) == ("error", None)
     assert sandbox.run("kept").value == "1"
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_what_a_fork_renews_is_renewed_where_there_were_threads(sandbox, threads):
+    sandbox.run(
+        "import logging, random, threading, time\nrandom.seed(7)\n"
+        "def log():\n while True: logging.getLogger('busy').debug('x'); time.sleep(.001)\n"
+        f"for _ in range({threads}): threading.Thread(target=log, daemon=True).start()"
+    )
+    expected = random.Random(7).random()
+    assert "all earlier names are kept" in sandbox.run(OS + "os._exit(1)").note
+    assert sandbox.run("threading.active_count()").value == "1"
+    assert sandbox.run("random.random()").value == repr(expected)
+    again = "done = []\nt = threading.Thread(target=lambda: done.append(logging.getLogger('again').isEnabledFor(50)))"
+    assert sandbox.run(f"{again}\nt.start(); t.join(); done").value == "[True]"

@@ -23,7 +23,6 @@ def configuration(setting: zygotes.Setting, memory_mb: int, max_output_chars: in
     return {
         "output": max_output_chars,
         "memory": memory_mb << 20,
-        "modules": setting.modules,
         "debug": setting.debug,
     }
 

@@ -38,5 +38,6 @@ if __name__ == "__main__":
     books = space["Shelf"]()  # type: ignore[operator]
     books.add(index, codes)
     sys.meta_path.insert(2, books)  # before the finder that searches folders
+    __import__("rlm_worker.forks", fromlist=["watch"]).watch()  # before the first module that registers anything
     main = __import__("rlm_worker.zygote", fromlist=["main"]).main
     main(channel, int(sys.argv[2]), instructions, books, receive)

@@ -104,13 +104,21 @@ def guarded_builtins(extra: frozenset[str] = frozenset()) -> dict[str, Any]:
     return names
 
 
-_ours = frozenset(name.partition(".")[0] for name in sys.modules)
+_ours: frozenset[str] = frozenset()
+_loaded: dict[str, Any] = {}
 
 
 def remember() -> None:
     """Note what is loaded before any cell runs; what a cell itself puts into ``sys.modules`` it may import."""
     global _ours
     _ours = frozenset(name.partition(".")[0] for name in sys.modules)
+    _loaded.update(sys.modules)
+
+
+def mend() -> None:
+    """Put back the modules that a cell took away."""
+    if len(sys.modules) < len(_loaded):
+        sys.modules.update(_loaded)
 
 
 def _may_import(root: str, extra: frozenset[str]) -> bool:

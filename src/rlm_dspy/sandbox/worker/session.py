@@ -6,23 +6,17 @@ import _signal as signal  # type: ignore[import-not-found]  # the C module, whic
 import _socket as socket
 import json
 import os
-import resource
 import sys
 import threading
-import time
 from collections.abc import Callable
-from random import getstate, seed, setstate
+from random import seed
 from typing import Any, NoReturn
 
-from . import evaluate, handed, modules, output, values
-from .wire import Message, Wire
+from . import evaluate, forks, handed, limits, modules, output, values
+from .wire import Message, Wire, frame
 
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
-MAX_THREADS = 64
-THREAD_STACK = 1 << 20
-MAX_FILES = 320  # room for the large variables of one cell
-CPU_LIMIT = 24 * 3600
 TOKEN = 16
 
 
@@ -35,16 +29,19 @@ class Submitted(BaseException):
 
 
 class Session:
-    """Serves one host-side Sandbox until its socket closes."""
+    """Serves one host-side Sandbox until its socket closes.
 
-    def __init__(self, wire: Wire, control: int, config: dict[str, Any], toolkit: Any, zstr: Any) -> None:
-        self.wire = wire
-        self.control = control
+    It is made before the fork, and ``join`` gives it what makes it one session: every page that is written to after
+    the fork is a page of its own, and takes its time.
+    """
+
+    wire: Wire
+    control: int
+
+    def __init__(self, extra: frozenset[str], toolkit: Any, zstr: Any) -> None:
         self.toolkit = toolkit
         self.zstr = zstr
-        self.extra = frozenset(config.get("modules", ()))
-        self.out = output.Output(config["output"])
-        self.err = output.Output(config["output"])
+        self.extra = extra
         self.namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": modules.guarded_builtins(self.extra)}
         self.fields: list[str] | None = None
         self.tools: dict[str, Any] = {}
@@ -56,11 +53,18 @@ class Session:
         self.dirty = True
         self.copies = 0
         self.after = False
-        self.modules = dict(sys.modules)
-        wire.deferred = self._strike
         self._bind()
+        seed(0)  # so that a rerun prints the same and the model's replies come from the cache
 
     # -- setting up ------------------------------------------------------------------------------------------
+
+    def join(self, wire: Wire, control: int, cap: int) -> None:
+        """Take the two sockets of the host's session, and how much a cell may print."""
+        self.wire = wire
+        self.control = control
+        self.out = output.Output(cap)
+        self.err = output.Output(cap)
+        wire.deferred = self._strike
 
     def _bind(self) -> None:
         self.namespace.update(SUBMIT=self._submit, FINAL=self._finish, FINAL_VAR=self._finish_with)
@@ -112,6 +116,8 @@ class Session:
 
     def _submit(self, *arguments: Any, **keywords: Any) -> NoReturn:
         """End the run with these outputs."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("SUBMIT() ends the cell that calls it; a thread cannot: let the cell wait for its result")
         chosen = self._named(arguments, keywords)
         try:
             encoded = values.encode(chosen)
@@ -237,7 +243,7 @@ class Session:
                     return False
                 if changed and self.dirty and message["save"]:
                     self._save(number)
-                self._limit_cpu(message["cpu"])
+                limits.cpu(message["cpu"])
                 self.armed = True
                 value = evaluate.run(tree, self.namespace, number)
                 if value is not None:
@@ -267,15 +273,9 @@ class Session:
 
     def _mend(self) -> None:
         """Put back what earlier cells may have taken away."""
-        if len(sys.modules) < len(self.modules):
-            sys.modules.update(self.modules)
+        modules.mend()
         sys.stdout = sys.__stdout__ = self.out  # type: ignore[misc,assignment]
         sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
-
-    def _limit_cpu(self, seconds: float) -> None:
-        if seconds:
-            soft = int(time.process_time() + seconds) + 1
-            resource.setrlimit(resource.RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))
 
     def _new_names(self, before: dict[str, Any]) -> list[str]:
         missing = object()
@@ -301,14 +301,13 @@ class Session:
 
     def _save(self, number: int) -> None:
         """Fork a copy of this session that sleeps until the host needs it."""
-        chance = getstate()  # a fork reseeds it from the system
+        notice = frame({"t": "standby", "n": number, "after": self.after, "serial": self.copies + 1})
         try:
-            child = os.fork()
+            child = forks.fork()
         except OSError:
             return
         if child == 0:
-            setstate(chance)
-            self._sleep(number)
+            self._sleep(notice)
         self.copies += 1
         self.dirty = False
 
@@ -319,22 +318,22 @@ class Session:
         self.dirty = dirty
         self.wire.send({"t": "result", "n": number, "copies": self.copies})
 
-    def _sleep(self, number: int) -> NoReturn:
+    def _sleep(self, notice: bytes) -> NoReturn:
         """Be the standby: nothing but the host's token may let this process go on."""
         try:
-            self._wait_for_token(number)
+            self._wait_for_token(notice)
         except BaseException:  # whatever user code broke, a copy must never run on by itself
             os._exit(1)
         raise Resumed
 
-    def _wait_for_token(self, number: int) -> None:
+    def _wait_for_token(self, notice: bytes) -> None:
         """Sleep until the token comes, then skip what the dead session never read."""
-        self.wire.forget()
-        serial, self.copies = self.copies + 1, 0
-        self.wire.send({"t": "standby", "n": number, "after": self.after, "serial": serial})
+        self.wire.write(memoryview(notice))
         token = os.read(self.control, TOKEN)
         if len(token) != TOKEN:
             os._exit(0)
+        self.wire.forget()
+        self.copies = 0
         tail = b""
         while token not in tail:
             data = os.read(self.wire.channel.fileno(), 1 << 16)
@@ -354,37 +353,18 @@ class Resumed(BaseException):
     """This process was the standby and is the session now."""
 
 
-def _limit_threads() -> None:
-    start = threading.Thread.start
-
-    def limited(self: threading.Thread) -> None:
-        if threading.active_count() > MAX_THREADS:
-            raise RuntimeError(f"can't start new thread: the limit is {MAX_THREADS}")
-        start(self)
-
-    threading.Thread.start = limited  # type: ignore[method-assign]
-
-
-def limit(config: dict[str, Any], baseline: int) -> None:
-    """Set the kernel's limits for this process and all it may fork."""
-    memory = baseline + config["memory"]
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
-    tasks = config.get("tasks", 0)
-    if tasks and not 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[1] <= tasks:
-        resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
-
-
-def main(channel: int, control: int, config: dict[str, Any], toolkit: Any, zstr: Any) -> NoReturn:
-    """Become a worker that serves one session."""
-    wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel))
-    threading.stack_size(THREAD_STACK)
+def prepare(extra: frozenset[str], toolkit: Any, zstr: Any) -> Session:
+    """Return a session for a worker to serve, in a process that is to be forked."""
+    limits.threads()
     threading.excepthook = evaluate.thread_failed
     sys.unraisablehook = lambda told: None
-    _limit_threads()
-    seed(0)  # so that a rerun prints the same and the model's replies come from the cache
-    session = Session(wire, control, config, toolkit, zstr)
+    return Session(extra, toolkit, zstr)
+
+
+def main(channel: int, control: int, cap: int, session: Session) -> NoReturn:
+    """Become a worker that serves this session; ``cap`` is how much a cell may print."""
+    wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel))
+    session.join(wire, control, cap)
     for number in (signal.SIGINT, signal.SIGXCPU):
         signal.signal(number, session.on_interrupt)
     wire.send({"t": "hello"})

@@ -29,6 +29,18 @@ _LENGTH = struct.Struct("<I")
 Message = dict[str, Any]
 
 
+def frame(message: Message) -> bytes:
+    """Return the message as it is written.
+
+    Raises:
+        ValueError: it is too long.
+    """
+    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    if len(body) > MAX_FRAME:
+        raise ValueError(f"message of {len(body):,} bytes; the limit is {MAX_FRAME:,}")
+    return _LENGTH.pack(len(body)) + body
+
+
 class Wire:
     """One end of the session's socket; ``guarded`` is true while an interrupt would lose bytes."""
 
@@ -54,13 +66,12 @@ class Wire:
 
     def send(self, message: Message) -> None:
         """Write one frame."""
-        body = json.dumps(message, separators=(",", ":")).encode("ascii")
-        if len(body) > MAX_FRAME:
-            raise ValueError(f"message of {len(body):,} bytes; the limit is {MAX_FRAME:,}")
+        written = frame(message)
         with self._writing:
-            self._guard(self._write, memoryview(_LENGTH.pack(len(body)) + body))
+            self._guard(self.write, memoryview(written))
 
-    def _write(self, view: memoryview) -> None:
+    def write(self, view: memoryview) -> None:
+        """Write these bytes, whatever other threads do."""
         while view:
             view = view[os.write(self.channel.fileno(), view) :]
 

@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from . import bpf, confine, evaluate, modules, session, shelf, zstr
+from . import bpf, confine, evaluate, limits, modules, session, shelf, zstr
 
 MESSAGE = 1 << 18
 IDLE_MS = 20
@@ -54,7 +54,7 @@ def main(
     baseline = _data_size()
     listener = _lock(policy, report, channel.fileno())
     report["lock_ms"] = _since(started)
-    _serve(channel, listener, report, toolkit, share, baseline)
+    _serve(channel, listener, report, session.prepare(frozenset(policy["modules"]), toolkit, share), baseline)
 
 
 def _since(started: float) -> float:
@@ -168,7 +168,7 @@ def _lock(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
 
 
 def _serve(
-    channel: socket.socket, listener: int, report: dict[str, Any], toolkit: Any, share: Any, baseline: int
+    channel: socket.socket, listener: int, report: dict[str, Any], ready: session.Session, baseline: int
 ) -> NoReturn:
     rules = report.pop("last_filter", None)
     last_filter = confine.last_filter(rules.machine, rules) if rules and report.get("seccomp") is True else None
@@ -189,7 +189,7 @@ def _serve(
             for descriptor in descriptors:
                 os.close(descriptor)
             continue
-        _become_worker(channel, config, descriptors, baseline, toolkit, share, last_filter)
+        _become_worker(channel, config, descriptors, baseline, ready, last_filter)
 
 
 def _idle(channel: socket.socket, ahead: list[str]) -> None:
@@ -221,19 +221,18 @@ def _become_worker(
     config: dict[str, Any],
     descriptors: list[int],
     baseline: int,
-    toolkit: Any,
-    share: Any,
+    ready: session.Session,
     last_filter: Any,
 ) -> NoReturn:
     try:
         gc.enable()
         channel.close()
-        session.limit(config, baseline)
+        limits.process(config, baseline)
         if last_filter is not None:
             last_filter()
         wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL)
         os.close(descriptors[0])
-        session.main(wire, descriptors[1], config, toolkit, share)
+        session.main(wire, descriptors[1], config["output"], ready)
     except BaseException:  # nobody is left to tell: the host sees the worker end
         if config.get("debug"):
             import traceback

@@ -1,0 +1,58 @@
+"""Forks that leave out what only threads make necessary.
+
+The standard library has functions run around each fork, which renew locks that another thread may have held. A process
+of one thread has none of those, and each function makes the copy write to dozens of pages that it would go on sharing.
+"""
+
+import _thread
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Action = Callable[[], object]
+
+_BEFORE: "list[Action]" = []
+_IN_PARENT: "list[Action]" = []
+_IN_CHILD: "list[Action]" = []
+
+
+def watch() -> None:
+    """Keep what is registered from now on for ``fork``, instead of having it run around every fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork = _register
+
+
+def _register(
+    *,
+    before: "Action | None" = None,
+    after_in_parent: "Action | None" = None,
+    after_in_child: "Action | None" = None,
+) -> None:
+    if before is not None:
+        _BEFORE.insert(0, before)  # the last to be registered is the first to run
+    if after_in_parent is not None:
+        _IN_PARENT.append(after_in_parent)
+    # A copy goes on with the chance that the session had: `random` is not to seed itself anew.
+    if after_in_child is not None and getattr(after_in_child, "__name__", "") != "seed":
+        _IN_CHILD.append(after_in_child)
+
+
+def fork() -> int:
+    """Fork; return 0 in the copy, and its process id in the original.
+
+    Raises:
+        OSError: no process could be made.
+    """
+    if not _thread._count():
+        return os.fork()
+    for action in _BEFORE:
+        action()
+    child = -1
+    try:
+        child = os.fork()
+    finally:
+        for action in _IN_PARENT if child else _IN_CHILD:
+            action()
+    return child
