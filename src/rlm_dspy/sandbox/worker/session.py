@@ -117,7 +117,7 @@ class Session:
     def _submit(self, *arguments: Any, **keywords: Any) -> NoReturn:
         """End the run with these outputs."""
         if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("SUBMIT() ends the cell that calls it; a thread cannot: let the cell wait for its result")
+            raise RuntimeError("SUBMIT() is for the cell itself, not for a thread: let the cell wait for its result")
         chosen = self._named(arguments, keywords)
         try:
             encoded = values.encode(chosen)
