@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import signal
@@ -13,6 +14,8 @@ import pytest
 
 # Read when LiteLLM is first imported: without it, that import waits for a network that tests must not use.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+# What a test starts finds the package compiled, as an installed one is.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A shell starts what runs in its background deaf to Ctrl-C, and the tests of Ctrl-C with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -39,3 +42,9 @@ def _loop_that_litellm_asks_for(request: pytest.FixtureRequest) -> Iterator[None
     yield
     asyncio.set_event_loop(None)
     loop.close()
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what is loaded for good: it would be looked through again and again."""
+    gc.collect()
+    gc.freeze()
