@@ -17,6 +17,9 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 # What a test starts finds the package compiled, as an installed one is.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Most of what is made here stays, above all the libraries: to look through it for garbage again and again takes long.
+gc.set_threshold(50_000, 50, 100)
+
 # A shell starts what runs in its background deaf to Ctrl-C, and the tests of Ctrl-C with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,9 +45,3 @@ def _loop_that_litellm_asks_for(request: pytest.FixtureRequest) -> Iterator[None
     yield
     asyncio.set_event_loop(None)
     loop.close()
-
-
-def pytest_collection_finish() -> None:
-    """Spare the collector what is loaded for good: it would be looked through again and again."""
-    gc.collect()
-    gc.freeze()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import rlm_dspy
-from rlm_dspy import errors, performing
+from rlm_dspy import driver, errors, performing
 from rlm_dspy.record import Run
 from scripted import action, fields, scripted
 
@@ -175,15 +175,17 @@ def test_cost_ends_a_run() -> None:
 
 
 @pytest.mark.parametrize("code", ["import time\ntime.sleep(60)", "while True: pass"])
-def test_seconds_end_a_run_whose_cell_hangs(code: str) -> None:
+def test_seconds_end_a_run_whose_cell_hangs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "STEPPING", 0.2)  # a busy machine has time for the extract
     lm, _ = scripted(action("print(1)"), action(code), fields(answer="x"))
     started = time.monotonic()
-    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=2))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=6))
     assert result.run.stopped_by == "max_seconds"
     assert time.monotonic() - started < 10
 
 
-def test_seconds_end_a_run_whose_model_hangs() -> None:
+def test_seconds_end_a_run_whose_model_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "STEPPING", 0.2)
     over = threading.Event()
 
     def hang(message: str) -> str:
@@ -192,7 +194,7 @@ def test_seconds_end_a_run_whose_model_hangs() -> None:
 
     lm, _ = scripted(action("print(1)"), hang, fields(answer="x"))
     started = time.monotonic()
-    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=1))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=5))
     over.set()
     assert result.run.stopped_by == "max_seconds"
     assert time.monotonic() - started < 10

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import dspy
@@ -26,6 +27,7 @@ def tokens(text: str) -> int:
     return len(text) // CHARS_PER_TOKEN + 1
 
 
+@lru_cache(maxsize=256)
 def metadata(model: str) -> dict[str, Any]:
     """Return what the packaged table says of a model string; empty if it has no entry."""
     provider, slash, name = model.partition("/")

@@ -278,13 +278,13 @@ def trajectory(steps: Sequence[Any], limit: int) -> str:
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that writes the next piece of code; its instructions are only task and strategy."""
     instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
-    built: type[dspy.Signature] = (
-        dspy.Signature({}, instructions)
-        .append("history", dspy.InputField(), type_=dspy.History)
-        .append("observation", dspy.InputField(desc="What the REPL shows: the variables, then each output"), type_=str)
-        .append("reasoning", dspy.OutputField(desc="What you know, what is missing, what to do next; brief"), type_=str)
-        .append("code", dspy.OutputField(desc="Python for the REPL, in a ```python block"), type_=str)
-    )
+    fields = {
+        "history": (dspy.History, dspy.InputField()),
+        "observation": (str, dspy.InputField(desc="What the REPL shows: the variables, then each output")),
+        "reasoning": (str, dspy.OutputField(desc="What you know, what is missing, what to do next; brief")),
+        "code": (str, dspy.OutputField(desc="Python for the REPL, in a ```python block")),
+    }
+    built: type[dspy.Signature] = dspy.Signature(fields, instructions)
     return built
 
 
@@ -296,9 +296,10 @@ def task_field(signature: type[dspy.Signature]) -> str:
 def extract_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that answers from the trajectory when a limit ended the run."""
     instructions = "\n\n".join(part for part in (signature.instructions, EXTRACT_STRATEGY) if part)
-    built: type[dspy.Signature] = (
-        dspy.Signature(dict(signature.output_fields), instructions)
-        .prepend("trajectory", dspy.InputField(desc="The code that ran and what it showed"), type_=str)
-        .prepend(task_field(signature), dspy.InputField(desc="The variables as the REPL showed them"), type_=str)
-    )
+    fields = {
+        task_field(signature): (str, dspy.InputField(desc="The variables as the REPL showed them")),
+        "trajectory": (str, dspy.InputField(desc="The code that ran and what it showed")),
+        **signature.output_fields,
+    }
+    built: type[dspy.Signature] = dspy.Signature(fields, instructions)
     return built

@@ -203,3 +203,13 @@ def test_what_a_fork_renews_is_renewed_where_there_were_threads(sandbox, threads
     assert sandbox.run("random.random()").value == repr(expected)
     again = "done = []\nt = threading.Thread(target=lambda: done.append(logging.getLogger('again').isEnabledFor(50)))"
     assert sandbox.run(f"{again}\nt.start(); t.join(); done").value == "[True]"
+
+
+def test_compiled_code_of_the_host_runs_as_a_cell(sandbox):
+    done = sandbox.run(compile("a = given + 1\nprint(a)\n1/0", "<own>", "exec"), {"given": 1})
+    assert (done.stdout, done.kind, done.names) == ("2\n", "error", ("a",))
+    assert "ZeroDivisionError" in done.exception
+    sandbox.run(OS + "os._exit(1)")
+    assert sandbox.run("a").value == "2"
+    assert sandbox.run(compile("while True: pass", "<own>", "exec"), timeout=0.2).timed_out
+    assert sandbox.run("a").value == "2"

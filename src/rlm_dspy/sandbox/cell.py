@@ -7,13 +7,16 @@ again for a moment, then killed. Whatever arrives out of turn ends the session's
 from __future__ import annotations
 
 import asyncio
+import binascii
 import contextvars
 import inspect
+import marshal
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any
 
 from .crew import Crew
@@ -30,6 +33,7 @@ MAX_CALLS = 100_000
 MAX_WAITING = 1_000
 MAX_ERROR = 4_000
 
+Code = str | CodeType
 Tools = Mapping[str, Callable[..., Any]]
 
 _PATH = re.compile(r"(?<![\w.:/…])(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/([\w.+@-]+)")
@@ -47,6 +51,13 @@ class Ending:
     seconds: float = 0.0
     saved: bool = False
     kept: bool = False
+
+
+def written(code: Code) -> Message:
+    """Return the part of a command that holds the code."""
+    if isinstance(code, str):
+        return {"code": code}
+    return {"compiled": binascii.b2a_base64(marshal.dumps(code), newline=False).decode("ascii")}
 
 
 class Cell:

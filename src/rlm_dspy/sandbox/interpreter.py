@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self, cast
 from . import checks, outcome, policy, pool
 from . import zygote as zygotes
 from .background import in_thread
-from .cell import Cell, Ending
+from .cell import Cell, Code, Ending, written
 from .crew import Crew
 from .errors import InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
@@ -29,7 +29,6 @@ from .turn import Turn
 CPU_FACTOR, LEAST_CPU = 4, 2.0
 MAX_CHECKPOINTS = 8
 KEEP_SECONDS = 10.0
-_UNSENT: Any = object()
 
 
 class Sandbox:
@@ -162,8 +161,10 @@ class Sandbox:
 
     # -- our own protocol ------------------------------------------------------------------------------------
 
-    def run(self, code: str, variables: dict[str, Any] | None = None, *, timeout: float | None = None) -> Execution:
+    def run(self, code: Code, variables: dict[str, Any] | None = None, *, timeout: float | None = None) -> Execution:
         """Run a cell and return what came of it; failures of the code are part of the result.
+
+        The host's own code may come compiled: then no copy of the session is made before it.
 
         Raises:
             ConfigurationError: a variable or tool cannot cross; nothing was run.
@@ -270,7 +271,7 @@ class Sandbox:
         self._given.lose()
         self._sent = {}
 
-    def _played(self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event) -> Execution:
+    def _played(self, code: Code, variables: dict[str, Any] | None, timeout: float, stop: threading.Event) -> Execution:
         """Take a turn: hand over what is new or lost, and run the cell, unless it is stopped before it begins."""
         checks.check_timeout(timeout)
         with self._taken():
@@ -286,7 +287,7 @@ class Sandbox:
                 for parcel in parcels:
                     parcel.close()
 
-    def _run(self, code: str, parcels: list[Parcel], timeout: float, stop: threading.Event) -> Execution:
+    def _run(self, code: Code, parcels: list[Parcel], timeout: float, stop: threading.Event) -> Execution:
         assert self._link is not None
         link = self._link
         message = self._message(link, code, parcels, timeout)
@@ -308,19 +309,20 @@ class Sandbox:
             self._cell = None
         return self._conclude(ending, handed, timeout)
 
-    def _message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
+    def _message(self, link: Link, code: Code, parcels: list[Parcel], timeout: float) -> Message:
         self._number += 1
         save = self.saving != "never" and link.can_save()
         message: Message = {
             "t": "exec",
             "n": self._number,
-            "code": code,
+            **written(code),
             "cpu": max(LEAST_CPU, timeout * CPU_FACTOR),
             "save": save,
             "forks": 2 if save else 0,
             "always": self.saving == "always",
             "renew": link.standby is None or link.standby.gone(),
             "vars": [parcel.message for parcel in parcels],
+            "anew": self._anew,
         }
         checks.check_names(self.tools, "tool")
         present = {
@@ -328,9 +330,7 @@ class Sandbox:
             "fields": None if self.output_fields is None else [str(item["name"]) for item in self.output_fields],
             "main": self.main,
         }
-        message.update({key: value for key, value in present.items() if self._sent.get(key, _UNSENT) != value})
-        if self._anew:
-            message["anew"] = True
+        message.update({key: value for key, value in present.items() if self._sent.get(key, ...) != value})
         self._sent = present
         return message
 
