@@ -45,3 +45,15 @@ def _loop_that_litellm_asks_for(request: pytest.FixtureRequest) -> Iterator[None
     yield
     asyncio.set_event_loop(None)
     loop.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each process begin with its share of the slow tests, so that no other waits for one at the end."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    items[:] = [item for part in range(workers) for half in (slow, rest) for item in _share(half, part, workers)]
+
+
+def _share(items: list[pytest.Item], part: int, parts: int) -> list[pytest.Item]:
+    return items[part * len(items) // parts : (part + 1) * len(items) // parts]

@@ -210,6 +210,7 @@ print(result.answer, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_ten_times_pays_for_each_call_once(tmp_path: Path) -> None:
     moments = random.Random(7)
     with Server() as server:

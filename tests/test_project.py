@@ -24,6 +24,7 @@ def test_ruff_finds_nothing() -> None:
     tool("-m", "ruff", "check", "--no-cache", ".")
 
 
+@pytest.mark.slow
 def test_mypy_strict_finds_nothing() -> None:
     tool("-m", "mypy")
 

@@ -6,7 +6,6 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
-from types import CodeType
 from typing import Any
 
 import dspy
@@ -18,11 +17,11 @@ from rlm_dspy import prelude
 from rlm_dspy.errors import SandboxError
 from rlm_dspy.loop import Observation
 from rlm_dspy.sandbox import Sandbox, toolkit
+from rlm_dspy.sandbox.cell import Compiled
 from rlm_dspy.sandbox.worker import tables
 
 PRELUDE = inspect.getsource(prelude)
-# Every session of every run begins with it.
-COMPILED = compile(f"{PRELUDE}\nprint('ready')", "<prelude>", "exec", dont_inherit=True)
+OPENING = Compiled(f"{PRELUDE}\nprint('ready')")  # every session of every run begins with it
 # What an interpreter that is not ours lacks; its own SUBMIT takes keywords.
 _SETUP = """
 {toolkit}
@@ -73,7 +72,7 @@ class Repl:
         """
         self.interpreter.start()
         if isinstance(self.interpreter, Sandbox):
-            seen = self.run(COMPILED, variables=self._values)
+            seen = self.run(OPENING, variables=self._values)
         else:
             seen = self._open_foreign()
         if "ready" not in seen.text:
@@ -110,11 +109,11 @@ class Repl:
         if seen.error:
             raise SandboxError(f"input `{name}` cannot cross into the interpreter: {seen.error}")
 
-    def run(self, code: str | CodeType, *, variables: Mapping[str, Any] | None = None) -> Observation:
+    def run(self, code: str, *, variables: Mapping[str, Any] | None = None) -> Observation:
         """Run one cell; what the code did wrong is part of the observation, never raised."""
         if isinstance(self.interpreter, Sandbox):
             if self._bare:
-                self._bare = self.interpreter.run(COMPILED).kind == "died"
+                self._bare = self.interpreter.run(OPENING).kind == "died"
             done = self.interpreter.run(code, dict(variables or {}))
             self._bare = self._bare or done.kind == "died"  # the inputs come back by themselves
             return Observation(

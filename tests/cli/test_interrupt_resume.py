@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from scripted import action
 from servers.openai import OpenAIServer
 
@@ -44,6 +46,7 @@ def environment(url: str) -> dict[str, str]:
     return {**os.environ, "OPENAI_API_KEY": KEY, "OPENAI_API_BASE": url, "RLM_DSPY_MODEL": "openai/x"}
 
 
+@pytest.mark.slow
 def test_a_killed_ask_replays_what_was_paid_for(home: Path, write: Callable) -> None:
     write("notes.md", "One and one is two.\n")
     command = [sys.executable, "-m", "rlm_dspy", "ask", "what?", ".", "--mode", "rlm"]

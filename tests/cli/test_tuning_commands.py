@@ -98,6 +98,7 @@ def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Cla
     assert "1 of 1 questions failed; the first, d-1: " in result.err
 
 
+@pytest.mark.slow
 def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, home: Path, room: Classroom) -> None:
     data = str(write_class(home / "tags.jsonl", 20, 7))
     models = ("-m", f"openai/{STUDENT}", "--metric", "exact", "--threads", "2")

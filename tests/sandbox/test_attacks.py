@@ -77,6 +77,7 @@ def test_each_detector_fires_when_the_host_itself_exposes_a_canary(problem):
     assert corpus.run_all({"control": {"harmless": "print(tool())"}}).problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", USERS)
 def test_nothing_escapes(user, monkeypatch):
     for name in ("GRACE_SECONDS", "COPY_SECONDS", "LATE_SECONDS"):

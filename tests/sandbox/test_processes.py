@@ -12,6 +12,7 @@ import time
 import warnings
 
 import psutil
+import pytest
 
 from rlm_dspy.errors import SandboxDiedError
 from rlm_dspy.sandbox import Sandbox, pool, prewarm, zygote
@@ -19,6 +20,7 @@ from sandbox import hosts
 from sandbox.hosts import wait_until_gone
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_the_host_ends_in_whatever_way():
     done = subprocess.run([sys.executable, hosts.__file__], capture_output=True, text=True, timeout=120, check=False)
     told = dict(line.split(": ") for line in done.stdout.splitlines())
@@ -177,6 +179,7 @@ def test_threads_may_start_sandboxes_at_once():
     assert sorted(map(int, results)) == [number * 2 for number in range(12)]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_but_the_killed_cell_in_a_thousand_cells():
     """Kill the worker, its copy or the zygote at random moments; keep a model of what must be there."""
     chance = random.Random(7)

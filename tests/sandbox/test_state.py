@@ -206,10 +206,10 @@ def test_what_a_fork_renews_is_renewed_where_there_were_threads(sandbox, threads
 
 
 def test_compiled_code_of_the_host_runs_as_a_cell(sandbox):
-    done = sandbox.run(compile("a = given + 1\nprint(a)\n1/0", "<own>", "exec"), {"given": 1})
+    done = sandbox.run(cell.Compiled("a = given + 1\nprint(a)\n1/0"), {"given": 1})
     assert (done.stdout, done.kind, done.names) == ("2\n", "error", ("a",))
     assert "ZeroDivisionError" in done.exception
     sandbox.run(OS + "os._exit(1)")
     assert sandbox.run("a").value == "2"
-    assert sandbox.run(compile("while True: pass", "<own>", "exec"), timeout=0.2).timed_out
+    assert sandbox.run(cell.Compiled("while True: pass"), timeout=0.2).timed_out
     assert sandbox.run("a").value == "2"

@@ -180,6 +180,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compile_", "kind", "count", "least"), CASES, ids=lambda v: getattr(v, "__name__", None))
 def test_what_an_optimizer_found_holds_in_a_fresh_process(
     compile_: Callable[[Bench], dspy.Module],

@@ -60,6 +60,7 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", planning.OPTIMIZERS)
 def test_an_optimization_finds_what_is_there_and_reports_it(optimizer: str, tmp_path: Path) -> None:
     made, learner, adviser = job(tmp_path / "run", optimizer, 260 if optimizer in ("simba", "mipro") else 160)
@@ -96,6 +97,7 @@ def test_the_cap_on_calls_holds_and_the_best_so_far_is_kept(tmp_path: Path) -> N
     assert (tmp_path / "run/program.json").exists()
 
 
+@pytest.mark.slow
 def test_the_cap_on_cost_holds_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     made, learner, adviser = job(tmp_path / "run", max_cost=0.04)
     found = Optimization(made, plan_for(made, RATE)).run()
@@ -110,6 +112,7 @@ def test_the_cap_on_cost_holds_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     assert again.calls == paid + learner.calls + adviser.calls
 
 
+@pytest.mark.slow
 def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -> None:
     whole, learner, adviser = job(tmp_path / "whole")
     Optimization(whole, plan_for(whole, RATE)).run()
@@ -295,6 +298,7 @@ def test_a_measurement_of_which_a_kill_cut_the_last_row_is_read(tmp_path: Path) 
     assert planning.known(tmp_path / "gone.jsonl", "m").measured == 0
 
 
+@pytest.mark.slow
 def test_nothing_that_is_kept_of_an_optimization_has_a_secret(tmp_path: Path) -> None:
     key = "sk-canary-0123456789"
 
@@ -319,6 +323,7 @@ def test_the_log_takes_any_text(tmp_path: Path) -> None:
     assert (tmp_path / "log.txt").read_text() == "******** ? said\n"
 
 
+@pytest.mark.slow
 def test_the_log_keeps_what_dspy_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, *_ = job(tmp_path / "run", "bootstrap")
     Optimization(made, plan_for(made, RATE)).run()

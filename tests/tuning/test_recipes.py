@@ -46,6 +46,7 @@ def test_what_was_compiled_loads_and_is_not_what_it_was(path: Path) -> None:
     assert "127.0.0.1" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_as_it_is(tmp_path: Path) -> None:
     for seed, part in enumerate(("train", "dev", "test")):
         write(tmp_path / f"{part}.jsonl", 8, seed + 20)

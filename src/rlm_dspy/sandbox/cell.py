@@ -16,8 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import CodeType
-from typing import Any
+from typing import Any, Self
 
 from .crew import Crew
 from .link import Link, Message
@@ -33,7 +32,6 @@ MAX_CALLS = 100_000
 MAX_WAITING = 1_000
 MAX_ERROR = 4_000
 
-Code = str | CodeType
 Tools = Mapping[str, Callable[..., Any]]
 
 _PATH = re.compile(r"(?<![\w.:/…])(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/([\w.+@-]+)")
@@ -53,11 +51,21 @@ class Ending:
     kept: bool = False
 
 
-def written(code: Code) -> Message:
+class Compiled(str):
+    """A cell of the host's own, compiled ahead; no copy of the session is made before it."""
+
+    compiled: str
+
+    def __new__(cls, source: str) -> Self:
+        self = super().__new__(cls, source)
+        code = marshal.dumps(compile(source, "<host>", "exec", dont_inherit=True))
+        self.compiled = binascii.b2a_base64(code, newline=False).decode("ascii")
+        return self
+
+
+def written(code: str) -> Message:
     """Return the part of a command that holds the code."""
-    if isinstance(code, str):
-        return {"code": code}
-    return {"compiled": binascii.b2a_base64(marshal.dumps(code), newline=False).decode("ascii")}
+    return {"compiled": code.compiled} if isinstance(code, Compiled) else {"code": code}
 
 
 class Cell:

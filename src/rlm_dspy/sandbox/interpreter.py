@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self, cast
 from . import checks, outcome, policy, pool
 from . import zygote as zygotes
 from .background import in_thread
-from .cell import Cell, Code, Ending, written
+from .cell import Cell, Ending, written
 from .crew import Crew
 from .errors import InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
@@ -161,10 +161,8 @@ class Sandbox:
 
     # -- our own protocol ------------------------------------------------------------------------------------
 
-    def run(self, code: Code, variables: dict[str, Any] | None = None, *, timeout: float | None = None) -> Execution:
+    def run(self, code: str, variables: dict[str, Any] | None = None, *, timeout: float | None = None) -> Execution:
         """Run a cell and return what came of it; failures of the code are part of the result.
-
-        The host's own code may come compiled: then no copy of the session is made before it.
 
         Raises:
             ConfigurationError: a variable or tool cannot cross; nothing was run.
@@ -271,7 +269,7 @@ class Sandbox:
         self._given.lose()
         self._sent = {}
 
-    def _played(self, code: Code, variables: dict[str, Any] | None, timeout: float, stop: threading.Event) -> Execution:
+    def _played(self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event) -> Execution:
         """Take a turn: hand over what is new or lost, and run the cell, unless it is stopped before it begins."""
         checks.check_timeout(timeout)
         with self._taken():
@@ -287,7 +285,7 @@ class Sandbox:
                 for parcel in parcels:
                     parcel.close()
 
-    def _run(self, code: Code, parcels: list[Parcel], timeout: float, stop: threading.Event) -> Execution:
+    def _run(self, code: str, parcels: list[Parcel], timeout: float, stop: threading.Event) -> Execution:
         assert self._link is not None
         link = self._link
         message = self._message(link, code, parcels, timeout)
@@ -309,7 +307,7 @@ class Sandbox:
             self._cell = None
         return self._conclude(ending, handed, timeout)
 
-    def _message(self, link: Link, code: Code, parcels: list[Parcel], timeout: float) -> Message:
+    def _message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
         self._number += 1
         save = self.saving != "never" and link.can_save()
         message: Message = {
