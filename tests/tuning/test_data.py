@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
@@ -153,11 +154,15 @@ def test_a_large_context_is_of_its_size() -> None:
     assert 0.95 < len(whole(item)) / 4_000_000 < 1.05
 
 
-def test_the_committed_datasets_load_and_follow_their_recipes() -> None:
-    paths = sorted((ROOT / "datasets").glob("*/*.jsonl"))
-    assert len(paths) == 3 * (len(tasks.TASKS) + 1)
-    for path in paths:
-        made = data.load(path)
+@pytest.fixture(scope="module")
+def committed() -> list[list[dspy.Example]]:
+    """What each file of ``datasets/`` holds."""
+    return [data.load(path) for path in sorted((ROOT / "datasets").glob("*/*.jsonl"))]
+
+
+def test_the_committed_datasets_load_and_follow_their_recipes(committed: list[list[dspy.Example]]) -> None:
+    assert len(committed) == 3 * (len(tasks.TASKS) + 1)
+    for made in committed:
         assert len({one.id for one in made}) == len(made)
         assert len(made) >= 12
     assert all((ROOT / "datasets" / task / "README.md").exists() for task in [*tasks.TASKS, "mixed"])
@@ -180,9 +185,10 @@ def test_examples_of_ones_own_become_handles() -> None:
     assert set(made[0].inputs().keys()) == {"context", "question"}
 
 
-def test_a_script_that_reads_only_the_context_comes_to_every_committed_answer() -> None:
+def test_a_script_that_reads_only_the_context_comes_to_every_committed_answer(
+    committed: list[list[dspy.Example]],
+) -> None:
     solve = runpy.run_path(str(ROOT / "benchmarks/solver.py"))["solve"]
-    for path in sorted((ROOT / "datasets").glob("*/*.jsonl")):
-        for one in data.load(path):
-            found = solve(one.question, getattr(one.context, "text", one.context))
-            assert scoring.SCORERS[one.scorer](one.answer, str(found)) == 1, one.id
+    for one in itertools.chain.from_iterable(committed):
+        found = solve(one.question, getattr(one.context, "text", one.context))
+        assert scoring.SCORERS[one.scorer](one.answer, str(found)) == 1, one.id

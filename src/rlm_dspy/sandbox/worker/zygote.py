@@ -48,13 +48,14 @@ def main(
     sys.path.clear()
     share = zstr.maker()
     report["shared_text"] = share is not None
+    ready = session.prepare(frozenset(policy["modules"]), toolkit, share)
     report["import_ms"] = _since(started)
     started = time.perf_counter()
     _descend(channel, life, policy, report)
     baseline = _data_size()
     listener = _lock(policy, report, channel.fileno())
     report["lock_ms"] = _since(started)
-    _serve(channel, listener, report, session.prepare(frozenset(policy["modules"]), toolkit, share), baseline)
+    _serve(channel, listener, report, ready, baseline)
 
 
 def _since(started: float) -> float:
@@ -70,6 +71,8 @@ def _preload(policy: dict[str, Any], books: shelf.Shelf) -> Any:
     os.uname = lambda: system
     # Neither is of use without a network, and both load large libraries.
     sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]
+    # Looked for by `copy`, in every folder, for the sake of Jython.
+    sys.modules["org"] = None  # type: ignore[assignment]
     sys.path += policy["path"]
     _import(modules.PRELOADED)
     return __import__("toolkit")
