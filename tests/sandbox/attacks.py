@@ -16,6 +16,7 @@ def call(n, *a):
     r = libc.syscall(L(n), *a)
     print("DONE" if r >= 0 else ctypes.get_errno(), r)
     return r
+import asyncio  # which loads what follows, if nothing has yet
 socket = sys.modules["socket"]
 signal = sys.modules["signal"]
 session = SUBMIT.__self__
