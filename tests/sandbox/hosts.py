@@ -3,6 +3,7 @@
 They are forked from one parent, which has imported what takes seconds, and which ends normally itself.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,12 @@ ENDS = {
     "by SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
     "by SIGKILL while a child lives": "if os.fork() == 0: time.sleep(3); os._exit(0)\nos.kill(os.getpid(), signal.SIGKILL)",  # noqa: E501
 }
+
+
+def descriptors():
+    """Return how many descriptors this process has open, without those of other tests' garbage."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
 
 
 def runs(pid):

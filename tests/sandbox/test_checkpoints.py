@@ -8,6 +8,7 @@ import pytest
 
 from rlm_dspy.errors import SandboxDiedError, SandboxError
 from rlm_dspy.sandbox import Sandbox, interpreter
+from sandbox import hosts
 from sandbox.hosts import wait_until_gone
 
 EXIT = "import sys; sys.modules['os']._exit(1)"
@@ -114,10 +115,10 @@ def test_shutdown_and_the_end_of_the_session_free_every_copy():
         sandbox.run("x = 1")
         for _ in range(3):
             sandbox.checkpoint()
-        before = len(os.listdir("/proc/self/fd"))
+        before = hosts.descriptors()
         pids = processes(sandbox)
         sandbox.forget(next(iter(sandbox._kept)))
-        assert len(os.listdir("/proc/self/fd")) == before - 1
+        assert hosts.descriptors() == before - 1
     assert len(pids) == 5
     assert wait_until_gone(pids) == []
     with pytest.raises(SandboxError):

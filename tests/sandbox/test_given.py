@@ -1,11 +1,11 @@
 """What a session is given it has: once, unchanged, and again after a loss."""
 
-import os
 
 import pytest
 
 from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.sandbox.errors import HandoverError
+from sandbox import hosts
 
 CRASH = "import sys; sys.modules['os']._exit(1)"
 
@@ -80,11 +80,11 @@ def test_a_corpus_that_cannot_be_listed_leaves_no_descriptor(sandbox):
             yield b"x"
 
     sandbox.run("1")
-    before = len(os.listdir("/proc/self/fd"))
+    before = hosts.descriptors()
     for _ in range(3):
         with pytest.raises(OSError, match="no index"):
             sandbox.run("1", {"first": "x" * 100_000, "c": Broken()})
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert hosts.descriptors() == before
 
 
 def test_after_a_renewal_inputs_tools_and_functions_are_bound_anew_and_other_names_stay():
