@@ -196,6 +196,17 @@ def test_ctrl_c_in_the_host_ends_the_cell_and_keeps_the_session(sandbox):
     assert sandbox.run("x").value == "1"
 
 
+def test_an_interrupt_while_a_copy_is_made_costs_no_state(sandbox):
+    sandbox.run("state = [str(i) for i in range(200_000)]\nx = -1")  # so that a fork takes its time
+    for number in range(60):
+        timer = threading.Timer(0.0002 * number, sandbox.interrupt)
+        timer.start()
+        done = sandbox.run(f"x = {number}")
+        timer.join()
+        assert done.kind in ("ok", "interrupted"), (number, done)
+        assert done.note is None or "put back" not in done.note, (number, done)
+
+
 def test_an_interrupt_between_cells_harms_nothing(sandbox):
     sandbox.run("x = 1")
     sandbox.interrupt()

@@ -4,6 +4,7 @@ The standard library has functions run around each fork, which renew locks that 
 of one thread has none of those, and each function makes the copy write to dozens of pages that it would go on sharing.
 """
 
+import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
 import _thread
 import os
 
@@ -46,13 +47,22 @@ def fork() -> int:
         OSError: no process could be made.
     """
     if not _thread._count():
-        return os.fork()
+        return _fork()
     for action in _BEFORE:
         action()
     child = -1
     try:
-        child = os.fork()
+        child = _fork()
     finally:
         for action in _IN_PARENT if child else _IN_CHILD:
             action()
     return child
+
+
+def _fork() -> int:
+    """Fork while no interrupt strikes: the kernel would begin the call anew, and ask the host for a second fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGXCPU))
+    try:
+        return os.fork()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
