@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import signal
@@ -15,6 +16,9 @@ import pytest
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 # What a test starts finds the package compiled, as an installed one is.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Most of what is made here stays, above all the libraries: to look through it for garbage again and again takes long.
+gc.set_threshold(20_000, 50, 100)
 
 # A shell starts what runs in its background deaf to Ctrl-C, and the tests of Ctrl-C with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
