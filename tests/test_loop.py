@@ -67,12 +67,51 @@ def test_a_submitted_answer_ends_the_run() -> None:
     assert steps[0].submitted
 
 
-def test_all_blocks_of_a_reply_run_until_one_fails() -> None:
-    code = "```python\na\n```\n```python\nb\n```\n```python\nc\n```"
-    asked, _ = drive(loop.steps(rules([])), Reply(code=code), Observation("A"), Observation("B", error="boom"))
+BLOCKS = "```python\na\n```\n```python\nb\n```\n```python\nSUBMIT(answer=c)\n```"
+
+
+@pytest.mark.parametrize("second", [Observation("B"), Observation("B", error="boom")], ids=["prints", "fails"])
+def test_the_blocks_of_a_reply_run_until_one_prints_or_fails(second: Observation) -> None:
+    steps: list[Step] = []
+    asked, _ = drive(loop.steps(rules(steps)), Reply(code=BLOCKS), Observation(), second)
     assert asked[1:3] == [Execute("a"), Execute("b")]
     assert isinstance(asked[3], Ask)
-    assert asked[3].observation == "[2]\nA|B"
+    assert "the block after it was not run, nor was its SUBMIT(answer=c)" in asked[3].observation
+    assert steps[0].code == "a\n\nb"
+
+
+def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_counts_as_unreadable() -> None:
+    steps: list[Step] = []
+    flow = loop.steps(rules(steps, max_iters=20))
+    again = [item for _ in range(5) for item in (Reply(code="1"), Observation("x"))]
+    asked, ending = drive(flow, *again, Reply(outputs={"answer": "x"}))
+    assert ["same code" in step.output for step in steps] == [False, True, True, True, True]
+    assert isinstance(asked[-1], Extract)
+    assert ending is not None
+    assert ending.stopped_by == "unreadable"
+
+
+def test_a_cell_with_another_output_is_no_repeat() -> None:
+    steps: list[Step] = []
+    drive(loop.steps(rules(steps)), Reply(code="1"), Observation("x"), Reply(code="1"), Observation("y"))
+    assert [step.output for step in steps] == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("finish", "why"), [("length", "limit of output tokens"), ("content_filter", "filter withheld")]
+)
+def test_why_a_reply_ended_early_is_said_to_the_model_and_to_the_user(finish: str, why: str) -> None:
+    steps: list[Step] = []
+    with pytest.raises(ActionError, match=why):
+        drive(loop.steps(rules(steps, max_iters=20)), *[Reply(text="", finish=finish)] * 3)
+    assert all(why in step.output for step in steps)
+
+
+def test_code_that_was_cut_off_is_not_run() -> None:
+    steps: list[Step] = []
+    asked, _ = drive(loop.steps(rules(steps)), Reply(code="for x in [1,", finish="length"))
+    assert isinstance(asked[-1], Ask)
+    assert "cut off" in steps[0].output
 
 
 def test_a_refused_submit_is_shown_to_the_model_and_the_run_goes_on() -> None:

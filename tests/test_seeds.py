@@ -15,9 +15,9 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.actions import read_reply
 from rlm_dspy.cli.logs import JsonFormatter
 from rlm_dspy.lms import retries
+from rlm_dspy.replies import parse_reply
 from rlm_dspy.report.redact import MASK, Redactor
 from rlm_dspy.sandbox.toolkit import bind
 from scripted import action, fields, scripted
@@ -186,7 +186,7 @@ def test_a_chunks_result_may_carry_a_confidence() -> None:
     ],
 )
 def test_replies_are_read_as_the_document_says(reply: str, cells: tuple[str, ...]) -> None:
-    assert tuple(read_reply(reply, "answer").cells) == cells
+    assert tuple(parse_reply(reply, "answer").cells) == cells
 
 
 def test_the_limit_of_steps_returns_an_answer() -> None:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import dspy
 import pydantic
-from dspy.adapters.utils import parse_value
+from dspy.adapters.utils import annotation_allows_none, parse_value
 
 from rlm_dspy import prompts
 from rlm_dspy.evidence import Evidence, verified
@@ -23,6 +23,7 @@ def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
     call = f"SUBMIT({', '.join(f'{name}=...' for name in fields)})."
     if not isinstance(value, Mapping):
         return {}, f"SUBMIT got a {type(value).__name__}; call {call}"
+    value = _unpacked(value, fields)
     defaults = {n: f.get_default(call_default_factory=True) for n, f in fields.items() if not f.is_required()}
     value = {**defaults, **value}
     if missing := [name for name in fields if name not in value]:
@@ -30,12 +31,35 @@ def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
     outputs, errors = {}, []
     for name, field in fields.items():
         try:
+            if value[name] is None and not annotation_allows_none(field.annotation):
+                raise ValueError("None is not a value of it; find the value, or say in words that there is none")
             outputs[name] = parse_value(value[name], field.annotation)
             json.dumps(jsonable({name: outputs[name]}))
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             wanted = prompts.type_name(field)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {short(str(error), 1_000)}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+
+
+def _unpacked(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the outputs that were submitted as one dict, as in ``SUBMIT({"answer": 5})``."""
+    given = [name for name in fields if value.get(name) is not None]
+    inner = value[given[0]] if len(given) == 1 else None
+    if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or given[0] not in inner:
+        return value
+    required = {name for name, field in fields.items() if field.is_required()}
+    if not required <= set(inner) or _takes_mapping(fields[given[0]].annotation, inner):
+        return value
+    return inner
+
+
+def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
+    """Return whether an output's own type holds such a dict."""
+    try:
+        pydantic.TypeAdapter(annotation).validate_python(dict(value))
+    except (pydantic.ValidationError, pydantic.PydanticUserError):
+        return False
+    return True
 
 
 def located(value: Any, contexts: Mapping[str, Any]) -> tuple[Any, list[Evidence], list[str]]:

@@ -13,6 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from rlm_dspy.replies import visible_text
 
 _TURN = dspy.Signature("observation -> reasoning, code")
 _PLAIN = dspy.ChatAdapter(use_json_adapter_fallback=False)
@@ -47,9 +50,6 @@ def _rendered(observation: str, reasoning: str, code: str) -> list[dict[str, Any
     return messages
 
 
-_OURS = TurnAdapter()
-
-
 def adapter() -> Any:
     """Return the adapter of an action call: ours in place of DSPy's default, else the caller's own choice."""
     chosen = dspy.settings.adapter
@@ -58,7 +58,12 @@ def adapter() -> Any:
     if type(chosen) is dspy.ChatAdapter and chosen.use_json_adapter_fallback:
         chosen = copy.copy(chosen)
         chosen.use_json_adapter_fallback = False
-    return chosen
+    return ignoring_thinking(chosen)
+
+
+def answer_adapter() -> Any:
+    """Return the adapter of a call that gives a signature's outputs: the caller's own, without thinking."""
+    return ignoring_thinking(dspy.settings.adapter or _DEFAULT)
 
 
 def plain_adapter() -> Any:
@@ -75,6 +80,42 @@ def plain_adapter() -> Any:
     return chosen
 
 
+def ignoring_thinking(chosen: Any) -> Any:
+    """Return a copy of an adapter that parses a reply without its thinking.
+
+    The copy, and the one that it may fall back to, raise ``AdapterParseError`` with the whole reply.
+    """
+    quiet = copy.copy(chosen)
+    parse = quiet.parse
+    make_fallback = getattr(quiet, "_make_json_adapter_fallback", None)
+
+    def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        # In an XML adapter's replies a field's own tag, such as <reasoning>, is no thinking.
+        fields = frozenset(signature.output_fields) if isinstance(chosen, dspy.XMLAdapter) else frozenset()
+        visible = visible_text(completion, fields)
+        if visible is None:
+            raise _unreadable(chosen, signature, completion, "The reply ended inside its thinking.")
+        try:
+            fields_read: dict[str, Any] = parse(signature, visible)
+        except AdapterParseError as error:
+            error.lm_response = completion
+            raise
+        return fields_read
+
+    quiet.parse = parse_visible
+    if make_fallback is not None:
+        quiet._make_json_adapter_fallback = lambda: ignoring_thinking(make_fallback())
+    return quiet
+
+
+def _unreadable(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:
+    return AdapterParseError(type(chosen).__name__, signature, reply, message)
+
+
 def unmarked(text: str) -> str:
     """Return ``text`` without the markers of DSPy's content parts."""
     return text.replace(MARK, MARK[:2] + " " + MARK[2:])
+
+
+_OURS = ignoring_thinking(TurnAdapter())
+_DEFAULT = dspy.ChatAdapter()

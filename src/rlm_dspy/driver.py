@@ -18,7 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 from rlm_dspy import prompts, waiting, windows
 from rlm_dspy.answers import holds_evidence, jsonable, located, parsed, rendering
 from rlm_dspy.budget import Ledger
-from rlm_dspy.chat import adapter
+from rlm_dspy.chat import adapter, answer_adapter
 from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, unseen_numbers
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
@@ -208,8 +208,9 @@ class Session:
     def reply(self, need: Ask | Extract, predicted: Any, asking: Asking) -> Reply:
         """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
+        facts["finish"] = getattr(asking.meter.response, "finish_reason", None) or "stop"
         if isinstance(predicted, AdapterParseError):
-            return Reply(text=encodable(str(predicted.lm_response or "")), **facts)
+            return Reply(text=encodable(_reply_text(predicted, asking.meter.response)), **facts)
         if isinstance(need, Extract):
             names = self.signature.output_fields
             return Reply(outputs={name: predicted.get(name) for name in names}, **facts)
@@ -315,8 +316,7 @@ class Asking:
         self._extract = extract
         self._reservation = session._last_call if extract else session.ledger.reserve(estimate, sub_call=child)
         settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
-        if not extract:
-            settings["adapter"] = adapter()
+        settings["adapter"] = answer_adapter() if extract else adapter()
         self._context = dspy.context(**settings)
 
     def __enter__(self) -> Asking:
@@ -331,6 +331,13 @@ class Asking:
         else:
             session.ledger.charge(self.meter.usage)
         session.add(self.meter.by_model)
+
+
+def _reply_text(error: AdapterParseError, response: Any) -> str:
+    """Return the reply that no adapter could parse; DSPy puts a description of it in the place of an empty one."""
+    if response is not None and not response.text and not getattr(response, "tool_calls", None):
+        return ""
+    return str(error.lm_response or "")
 
 
 def is_context(value: Any) -> bool:

@@ -7,16 +7,20 @@ async driver in ``module.py`` perform that. What is recorded of a step is what t
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rlm_dspy import actions, compaction
+from rlm_dspy import compaction
 from rlm_dspy.compaction import Turn
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.record import Status, Step, SubCall, Usage
+from rlm_dspy.replies import ParsedReply, explain_cut, parse_code, parse_reply
+from rlm_dspy.reply_python import is_python
 
 REASKS = 2  # replies in a row that may be unreadable before the run ends
+REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
 LOST = "[the run ended in this cell]"
+NAMED_SUBMIT = 80  # characters of a held-back SUBMIT that are shown
 REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
 
 
@@ -45,11 +49,15 @@ class Execute:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a predictor gave; ``text`` is the raw reply when no adapter could parse it."""
+    """What a predictor gave; ``text`` is the raw reply when no adapter could parse it.
+
+    ``finish`` is why the model stopped, as its server says: "stop", "length", "content_filter".
+    """
 
     reasoning: str = ""
     code: str = ""
     text: str | None = None
+    finish: str = "stop"
     outputs: dict[str, Any] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
@@ -57,9 +65,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Observation:
-    """What executing one cell brought back; ``submitted`` holds the raw SUBMIT value if there was one."""
+    """What executing one cell brought back; ``submitted`` holds the raw SUBMIT value if there was one.
+
+    ``restored`` says which inputs the cell had bound to something else and are the inputs again.
+    """
 
     text: str = ""
+    restored: str = ""
     submitted: Any = None
     has_submitted: bool = False
     error: str | None = None
@@ -121,8 +133,8 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
     if not state.ran:
         if limit == "unreadable":
             raise ActionError(
-                f"the model's last {REASKS + 1} replies had no code that could be run, and no cell ever ran; "
-                "try another model or a shorter task"
+                f"the model's last {REASKS + 1} replies had no code that could be run, and no cell ever ran "
+                f"(the last one: {state.steps[-1].error}); try another model or a shorter task"
             )
         raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
     if rules.on_limit == "raise":
@@ -147,6 +159,7 @@ class _State:
         self.refused = 0
         self.cells: tuple[str, ...] = ()
         self.stopped_by: str | None = None
+        self.ran_before: dict[tuple[str, str], list[int]] = {}  # steps by their code and output
 
     def limit(self) -> str | None:
         """Name what forbids another step, or None."""
@@ -167,19 +180,17 @@ class _State:
         if isinstance(reply, str):  # the name of the limit that refused or ended the call
             self.stopped_by = reply
             return None
-        if reply.text is None:
-            action = actions.read_code(reply.code, self.rules.first_output)
-        else:
-            action = actions.read_reply(reply.text, self.rules.first_output)
-        if action.problem:
+        parsed = _parsed(reply, self.rules.first_output)
+        if reply.text is not None:
+            reply = replace(reply, reasoning=parsed.reasoning)
+        if parsed.problem:
             self.unreadable += 1
-            self._close(reply, self.rules.reask(action.problem, reply.text or reply.code), error=action.problem)
+            self._close(reply, self.rules.reask(parsed.problem, reply.text or reply.code), error=parsed.problem)
             return None
-        self.unreadable = 0
-        self.cells = action.cells
         texts: list[str] = []
         observed: list[Observation] = []
-        for cell in action.cells:
+        for cell in parsed.cells:
+            self.cells = (*self.cells, cell)
             try:
                 seen: Observation = yield Execute(cell)
             except GeneratorExit:  # the driver gave up: the interpreter died, or the run was cancelled
@@ -188,13 +199,16 @@ class _State:
             self.ran = True
             observed.append(seen)
             texts.append(seen.text)
-            if seen.error or seen.has_submitted:
+            if seen.error or seen.has_submitted or seen.text.strip():
                 break
-        return self._judge(reply, observed, texts)
+        return self._judge(reply, parsed, observed, texts)
 
-    def _judge(self, reply: Reply, observed: list[Observation], texts: list[str]) -> Ending | None:
+    def _judge(
+        self, reply: Reply, parsed: ParsedReply, observed: list[Observation], texts: list[str]
+    ) -> Ending | None:
         last = observed[-1]
         texts += self.rules.notes()
+        texts += [seen.restored for seen in observed if seen.restored]
         outputs: dict[str, Any] = {}
         problem: str | None = None
         if last.has_submitted:
@@ -203,15 +217,41 @@ class _State:
                 self.refused += 1
                 texts.append(self.rules.refusal(problem))
         accepted = last.has_submitted and problem is None
+        shown = self.rules.render(texts)
+        if accepted:
+            shown = shown if any(texts) else f"SUBMIT accepted: {', '.join(outputs)}"
+        else:
+            shown = self._with_remarks(shown, parsed, observed)
         self._close(
             reply,
-            self.rules.render(texts) if not accepted or any(texts) else f"SUBMIT accepted: {', '.join(outputs)}",
+            shown,
             error=last.error or problem,
             timed_out=last.timed_out,
             submitted=accepted,
             seconds=sum(item.seconds for item in observed),
         )
         return Ending("submitted", outputs, reply.reasoning) if accepted else None
+
+    def _with_remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> str:
+        """Add what the model should know besides the output: blocks that did not run, and a cell that ran before."""
+        remarks: list[str] = []
+        held_back = parsed.cells[len(observed) :]
+        if held_back:
+            remarks.append(_held_back(held_back))
+        if parsed.ignored:
+            remarks.append(
+                "[An unlabelled block after the code was not run: the output above is the real one. "
+                "Write code in ```python blocks.]"
+            )
+        earlier = self.ran_before.setdefault(("\n\n".join(self.cells), shown), [])
+        self.unreadable = self.unreadable + 1 if len(earlier) >= REPEATS else 0
+        if earlier:
+            remarks.append(
+                f"[You ran this same code in step {earlier[-1]}, with the same output. Running it again changes "
+                "nothing: search for other words, print another part, or SUBMIT what you have seen.]"
+            )
+        earlier.append(len(self.steps) + 1)
+        return "\n".join([shown, *remarks])
 
     def _close(self, reply: Reply, output: str, *, seconds: float = 0.0, **facts: Any) -> None:
         """Record the step and turn it into the history of the next prompt."""
@@ -231,3 +271,28 @@ class _State:
         self.observation = f"{self.rules.header(step.index + 1)}\n{output}"
         self.steps.append(step)
         self.rules.record(step)
+
+
+def _parsed(reply: Reply, first_output: str) -> ParsedReply:
+    """Read the cells of a reply; one that its server cut short before its code was whole has none."""
+    if reply.text is None:
+        parsed = parse_code(reply.code, first_output)
+    else:
+        parsed = parse_reply(reply.text, first_output)
+    cut = explain_cut(reply.finish)
+    if cut and parsed.problem:
+        return replace(parsed, problem=f"{parsed.problem} {cut}")
+    if cut and not is_python(parsed.cells[-1]):
+        return replace(parsed, cells=(), problem=cut)
+    return parsed
+
+
+def _held_back(cells: tuple[str, ...]) -> str:
+    """Say which blocks of a reply did not run because one before them printed something."""
+    blocks = "block after it was" if len(cells) == 1 else f"{len(cells)} blocks after it were"
+    submits = [line.strip() for cell in cells for line in cell.splitlines() if "SUBMIT(" in line]
+    named = ""
+    if submits:
+        call = submits[0][submits[0].index("SUBMIT(") :]
+        named = f", nor was its {call[:NAMED_SUBMIT]}{'…' if len(call) > NAMED_SUBMIT else ''}"
+    return f"[This is the output of your first code that printed something; the {blocks} not run{named}.]"

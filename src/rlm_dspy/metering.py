@@ -44,6 +44,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def __init__(self, on_wait: Callable[[str, float], None] | None = None) -> None:
         self.on_wait = on_wait
         self.by_model: dict[str, Usage] = {}
+        self.response: Any = None  # the last one, an lm15 Response; None if DSPy's history is switched off
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
@@ -68,7 +69,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
             usage = _usage(entry)
         else:  # DSPy's history may be switched off
             usage = _estimate({**sent, "outputs": outputs}, getattr(lm, "model", ""))
-        data = getattr(entry["response"], "provider_data", None) if entry else None
+        self.response = entry["response"] if entry else None
+        data = getattr(self.response, "provider_data", None)
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
 
@@ -96,31 +98,31 @@ def waiting(model: str, provider: str, seconds: float, *, retry: bool) -> Iterat
 
 def _usage(entry: dict[str, Any]) -> Usage:
     reported = entry["usage"] or {}
-    if not reported:
-        given = getattr(getattr(entry["response"], "usage", None), "input_tokens", None)
-        # A response from DSPy's cache has its usage, its entry has none: nothing was spent.
-        return Usage(calls=1) if given is not None else _estimate(entry, str(entry.get("model") or ""))
+    if not reported and getattr(getattr(entry["response"], "usage", None), "input_tokens", None) is not None:
+        return Usage(calls=1)  # it came from DSPy's cache, where only the response has its usage: nothing was spent
+    estimated = _estimate(entry, str(entry.get("model") or ""))
+    sent, got = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
+    # Some servers report nothing, some zeros; a prompt and a reply always have tokens.
+    if sent <= 0 or got < 0 or (got == 0 and estimated.completion_tokens > 0):
+        return estimated
     cost = entry.get("cost")
     data = getattr(entry["response"], "provider_data", None)
     if cost is None and isinstance(data, dict):
         cost = data.get("cost")
     details = reported.get("prompt_tokens_details") or {}
-    return Usage(
-        calls=1,
-        prompt_tokens=reported.get("prompt_tokens") or 0,
-        completion_tokens=reported.get("completion_tokens") or 0,
-        cached_tokens=(details.get("cached_tokens") if isinstance(details, dict) else 0) or 0,
-        cost=cost,
-    )
+    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cached_tokens=max(0, cached or 0), cost=cost)
 
 
 def _estimate(call: dict[str, Any], model: str) -> Usage:
     """Estimate what a call used of which nothing is reported, at the published price of its model if there is one."""
     messages = call.get("messages") or [call.get("prompt")]
-    texts = (message.get("content") if isinstance(message, dict) else message for message in messages)
-    sent = sum(len(str(text or "")) for text in texts) // CHARS_PER_TOKEN
-    got = sum(len(str(output)) for output in call["outputs"] or ()) // CHARS_PER_TOKEN
+    sent = got = 0
+    for message in messages:
+        sent += len(str((message.get("content") if isinstance(message, dict) else message) or "")) // CHARS_PER_TOKEN
+    for output in call["outputs"] or ():
+        got += len(str((output.get("text") if isinstance(output, dict) else output) or "")) // CHARS_PER_TOKEN
     prices = metadata(model)
     in_price, out_price = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
     cost = None if in_price is None or out_price is None else sent * in_price + got * out_price
-    return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost)
+    return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost, estimated_calls=1)

@@ -150,7 +150,7 @@ def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE
     """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
     kind, text = type(value).__name__, _text(value)
     shown, complete = preview(text, whole, min(PREVIEW, whole))
-    size = _size(value, text)
+    size = size_of(value, text)
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
@@ -162,7 +162,9 @@ def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE
     return f'`{name}`{about}: {kind}, {size}{role}, {state}:\n"""\n{shown}\n"""'
 
 
-def _size(value: Any, text: str) -> str:
+def size_of(value: Any, text: str | None = None) -> str:
+    """Say how large an input is, whose rendering is ``text``."""
+    text = _text(value) if text is None else text
     if hasattr(value, "sandbox_index"):
         return f"{len(value):,} files, {value.chars:,} characters"
     if preview_of.shaped(value):

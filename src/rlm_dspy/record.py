@@ -38,7 +38,8 @@ class _Value(BaseModel):
 class Usage(_Value):
     """Calls, tokens and US dollars; ``cost`` is None once any part of it is unknown (never 0 for unknown).
 
-    ``retries`` are attempts after the first; ``waited_seconds`` were spent waiting to be let in by a provider.
+    ``retries`` are attempts after the first; ``waited_seconds`` were spent waiting to be let in by a provider;
+    ``estimated_calls`` are calls of which the server reported no usage, so that their tokens are estimates.
     """
 
     calls: int = 0
@@ -48,6 +49,7 @@ class Usage(_Value):
     cost: float | None = 0.0
     retries: int = 0
     waited_seconds: float = 0.0
+    estimated_calls: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -64,6 +66,7 @@ class Usage(_Value):
             cost=None if unknown else (self.cost or 0.0) + (other.cost or 0.0),
             retries=self.retries + other.retries,
             waited_seconds=self.waited_seconds + other.waited_seconds,
+            estimated_calls=self.estimated_calls + other.estimated_calls,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from dspy.adapters.types.tool import Tool
 from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreter, FinalOutput
 from dspy.primitives.sandbox_serializable import SandboxSerializable
 
-from rlm_dspy import prelude
+from rlm_dspy import prelude, prompts
 from rlm_dspy.errors import SandboxError
 from rlm_dspy.loop import Observation
 from rlm_dspy.sandbox import Sandbox, toolkit
@@ -63,6 +63,7 @@ class Repl:
             interpreter._tools_registered = False
         if isinstance(interpreter, Sandbox):
             interpreter.main = main
+            interpreter.protected = tuple(values)
 
     def open(self) -> None:
         """Start the interpreter, hand over the inputs, and see that it answers.
@@ -118,6 +119,7 @@ class Repl:
             self._bare = self._bare or done.kind == "died"  # the inputs come back by themselves
             return Observation(
                 text=done.text,
+                restored=self._restored(done.restored),
                 submitted=done.final,
                 has_submitted=done.has_final,
                 error=done.exception,
@@ -136,6 +138,11 @@ class Repl:
         lines = result if isinstance(result, list) and all(isinstance(line, str) for line in result) else None
         text = "" if result is None else "\n".join(lines) if lines else str(result)
         return Observation(text=text, seconds=seconds)
+
+    def _restored(self, names: Sequence[str]) -> str:
+        """Say which inputs a cell had bound to something else."""
+        sizes = (f"`{name}` is again the input ({prompts.size_of(self._values[name])})" for name in names)
+        return f"[{'; '.join(sizes)}; use another name.]" if names else ""
 
     def interrupt(self) -> None:
         """Interrupt the running cell, where the interpreter can."""

@@ -31,7 +31,8 @@ class Stepping(OpenAIServer):
 
     def answer(self, handler: BaseHTTPRequestHandler, path: str, body: Any) -> None:
         step = int(body["messages"][-1]["content"].rsplit("[step ", 1)[1].split("/")[0])
-        self.reply = action(f"print({step})" if step < STEPS else "SUBMIT(answer='end', evidence=[])")
+        code = f"print({step})" if step < STEPS else "SUBMIT(answer='end', evidence=[])"
+        self.turns = [(action(code), "stop")]
         super().answer(handler, path, body)
         with self._more:
             self.answered.append(step)

@@ -34,7 +34,7 @@ class OllamaServer(Server):
     ) -> None:
         super().__init__(*faults)
         self.models = models or {"qwen3:8b": {}}
-        self.reply = reply
+        self.turns = [(reply, "stop")]
         self.busiest = 0
         self._slots = threading.Semaphore(parallel)
         ends = zip(rounds, accumulate(rounds), strict=True)
@@ -84,17 +84,18 @@ class OllamaServer(Server):
         if sent > window and body.get("truncate") is False:
             send(handler, 400, {"error": "the input length exceeds the context length"})
             return
+        text, finish = self.next_turn()
         final = {
             "model": body["model"],
             "created_at": _now(),
-            "message": {"role": "assistant", "content": self.reply},
+            "message": {"role": "assistant", "content": text},
             "done": True,
-            "done_reason": "stop",
+            "done_reason": finish,
             "total_duration": 2_000_000,
             "load_duration": 1_000_000,
             "prompt_eval_count": min(sent, window),  # the start of the prompt was dropped without a word
             "prompt_eval_duration": 500_000,
-            "eval_count": max(1, len(self.reply) // 4),
+            "eval_count": max(1, len(text) // 4),
             "eval_duration": 500_000,
         }
         if body.get("stream", True):
@@ -103,7 +104,7 @@ class OllamaServer(Server):
             send(handler, 200, final)
 
     def _lines(self, final: dict[str, Any]) -> Iterator[bytes]:
-        words = re.findall(r"\s*\S+", self.reply)
+        words = re.findall(r"\s*\S+|\s+$", final["message"]["content"])
         for word in words:
             row = {"model": final["model"], "created_at": _now(), "done": False}
             yield _line(row | {"message": {"role": "assistant", "content": word}})

@@ -35,7 +35,7 @@ class OpenAIServer(Server):
         super().__init__(*faults)
         self.key = key
         self.models = models
-        self.reply = reply
+        self.turns = [(reply, "stop")]
         self.tier = tier
         self.headers = LIMITS if headers is None else headers
 
@@ -58,31 +58,33 @@ class OpenAIServer(Server):
     def _events(self, body: Any) -> Iterator[bytes]:
         whole = self._completion(body)
         usage = whole.pop("usage")
+        choice = whole["choices"][0]
         whole["object"] = "chat.completion.chunk"
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-        deltas += [{"content": word} for word in re.findall(r"\s*\S+", self.reply)]
+        deltas += [{"content": word} for word in re.findall(r"\s*\S+|\s+$", choice["message"]["content"])]
         for delta in deltas:
             yield _event({**whole, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-        yield _event({**whole, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        yield _event({**whole, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
         if (body.get("stream_options") or {}).get("include_usage"):
             yield _event({**whole, "choices": [], "usage": usage})
         yield b"data: [DONE]\n\n"
 
     def _completion(self, body: Any) -> dict[str, Any]:
-        sent, wrote = tokens(body["messages"]), max(1, len(self.reply) // 4)
+        text, finish = self.next_turn()
+        sent, wrote = tokens(body["messages"]), max(1, len(text) // 4)
         usage = {
             "prompt_tokens": sent,
             "completion_tokens": wrote,
             "total_tokens": sent + wrote,
             "prompt_tokens_details": {"cached_tokens": sent // 2},
         }
-        message = {"role": "assistant", "content": self.reply}
+        message = {"role": "assistant", "content": text}
         reply: dict[str, Any] = {
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": 1_700_000_000,
             "model": body["model"],
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
             "usage": usage,
             "system_fingerprint": "fp_1",
             "x_groq": {"id": "req_1"},

@@ -43,9 +43,13 @@ class Fault:
 
 
 class Server:
-    """An HTTP server on a loopback port; ``faults`` are served first, in order, to POST requests."""
+    """An HTTP server on a loopback port; ``faults`` are served first, in order, to POST requests.
+
+    ``turns`` are (text, reason for its end) of chat replies in order; the last one repeats.
+    """
 
     def __init__(self, *faults: Fault) -> None:
+        self.turns: list[tuple[str, str]] = []
         self.faults: deque[Fault] = deque(faults)
         self.seen: list[Seen] = []
         self._lock = threading.Lock()
@@ -84,6 +88,11 @@ class Server:
     def posts(self) -> list[Seen]:
         """The POST requests it has had."""
         return [seen for seen in self.seen if seen.method == "POST"]
+
+    def next_turn(self) -> tuple[str, str]:
+        """Return the next reply and why it ends."""
+        with self._lock:
+            return self.turns.pop(0) if len(self.turns) > 1 else self.turns[0]
 
     def answer(self, handler: BaseHTTPRequestHandler, path: str, body: Any) -> None:
         """Serve one request; each kind of server has its own."""

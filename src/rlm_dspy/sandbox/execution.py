@@ -21,6 +21,7 @@ class Execution:
         truncated: whether something was left out of stdout or stderr.
         seconds: time the code took, time in host calls excluded.
         names: names created or bound anew.
+        restored: protected inputs that the cell had bound to something else, and that are the inputs again.
         note: what else happened, and what was lost.
         kind: "ok", "error", "syntax", "refused", "exit", "memory", "timeout", "interrupted" or "died".
     """
@@ -35,6 +36,7 @@ class Execution:
     truncated: bool = False
     seconds: float = 0.0
     names: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
     note: str | None = None
     kind: str = "ok"
 

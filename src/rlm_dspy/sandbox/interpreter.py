@@ -81,6 +81,7 @@ class Sandbox:
         checks.check_names(self.tools, "tool")
         self.output_fields = output_fields
         self.main = main
+        self.protected: tuple[str, ...] = ()  # variables that are set back when a cell has bound them to another value
         self.timeout = timeout
         self.memory_mb = memory_mb
         self.max_output_chars = max_output_chars
@@ -327,6 +328,7 @@ class Sandbox:
             "tools": list(self.tools),
             "fields": None if self.output_fields is None else [str(item["name"]) for item in self.output_fields],
             "main": self.main,
+            "protected": list(self.protected),
         }
         message.update({key: value for key, value in present.items() if self._sent.get(key, ...) != value})
         self._sent = present

@@ -53,7 +53,8 @@ def from_result(ending: Ending, timeout: float, memory_mb: int, cap: int) -> Exe
         timed_out=kind == "timeout",
         truncated=message.get("cut") is True,
         seconds=round(ending.seconds, 6),
-        names=_names(message),
+        names=_names(message, "names"),
+        restored=_names(message, "restored"),
         note=note,
         kind=kind or "ok",
     )
@@ -156,8 +157,8 @@ def _final(message: Message) -> Any:
     return final
 
 
-def _names(message: Message) -> tuple[str, ...]:
-    names = message.get("names", [])
+def _names(message: Message, key: str) -> tuple[str, ...]:
+    names = message.get(key, [])
     if not isinstance(names, list) or len(names) > 1000 or not all(isinstance(n, str) and len(n) <= 200 for n in names):
-        raise MalformedError("bad field 'names'")
+        raise MalformedError(f"bad field {key!r}")
     return tuple(names)

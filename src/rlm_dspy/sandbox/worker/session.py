@@ -48,6 +48,8 @@ class Session:
         self.fields: list[str] | None = None
         self.tools: dict[str, Any] = {}
         self.main: str | None = None
+        self.protected: list[str] = []
+        self.inputs: dict[str, Any] = {}  # the protected variables as they were handed over
         self.final: Any = None
         self.armed = False
         self.pending = False
@@ -86,7 +88,13 @@ class Session:
                 self.namespace.pop(name, None)
             self.tools = {name: self._tool(name) for name in message["tools"]}
             self.namespace.update(self.tools)
+        self.protected = message.get("protected", self.protected)
+        if message.get("anew"):
+            self.inputs.clear()
         handed.take(message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit)
+        for parcel in message.get("vars", []):
+            if parcel["name"] in self.protected and parcel["name"] in self.namespace:
+                self.inputs[parcel["name"]] = self.namespace[parcel["name"]]
         renewed = "P" not in self.namespace or any(one["name"] == self.main for one in message.get("vars", []))
         if self.main is not None and renewed and self.main in self.namespace:
             self.namespace["P"] = self.namespace[self.main]
@@ -228,6 +236,7 @@ class Session:
             if message["save"]:
                 self._save(number)
         result["names"] = self._new_names(before)
+        result["restored"] = self._restore_inputs()
         self._report(result)
 
     def _attempt(self, message: Message, result: Message) -> bool:
@@ -282,6 +291,15 @@ class Session:
         modules.mend()
         sys.stdout = sys.__stdout__ = self.out  # type: ignore[misc,assignment]
         sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
+
+    def _restore_inputs(self) -> list[str]:
+        """Bind the inputs again that the cell bound to something else, and name them."""
+        lost: list[str] = []
+        for name, value in self.inputs.items():
+            if name in self.protected and self.namespace.get(name, self) is not value:
+                self.namespace[name] = value
+                lost.append(name)
+        return lost
 
     def _new_names(self, before: dict[str, Any]) -> list[str]:
         missing = object()

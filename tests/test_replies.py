@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_dspy.actions import is_python, read_code, read_reply
+from rlm_dspy.replies import parse_code, parse_reply
+from rlm_dspy.reply_python import is_python
 
 FENCED_STRING = 'x = """\n```json\n{}\n```\n"""\nprint(x)'
 
@@ -53,12 +54,12 @@ FENCED_STRING = 'x = """\n```json\n{}\n```\n"""\nprint(x)'
     ],
 )
 def test_code_becomes_the_cells_that_were_meant(text: str, cells: list[str]) -> None:
-    assert list(read_code(text, "answer").cells) == cells
+    assert list(parse_code(text, "answer").cells) == cells
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "```json\n{}\n```", "```python\n```"])
 def test_code_without_python_says_what_is_missing(text: str) -> None:
-    action = read_code(text, "answer")
+    action = parse_code(text, "answer")
     assert not action.cells
     assert action.problem
 
@@ -75,7 +76,7 @@ def test_code_without_python_says_what_is_missing(text: str) -> None:
     ],
 )
 def test_a_reply_that_no_adapter_could_parse_is_read_all_the_same(text: str, cells: list[str]) -> None:
-    assert list(read_reply(text, "answer").cells) == cells
+    assert list(parse_reply(text, "answer").cells) == cells
 
 
 SNIPPETS = st.sampled_from(
@@ -89,31 +90,31 @@ PROSE = st.text(alphabet="abc .,\n", max_size=30)
 @given(code=CODE, label=LABEL, before=PROSE, after=PROSE)
 def test_one_fenced_block_comes_out_as_it_went_in(code: str, label: str, before: str, after: str) -> None:
     reply = f"{before} :\n```{label}\n{code}\n```\n{after} ."
-    assert read_code(reply, "answer").cells == (code,)
+    assert parse_code(reply, "answer").cells == (code,)
 
 
 @given(code=CODE)
 def test_bare_python_is_never_cut_at_a_fence(code: str) -> None:
-    assert read_code(code, "answer").cells == (code,)
+    assert parse_code(code, "answer").cells == (code,)
 
 
-@given(codes=st.lists(CODE, min_size=1, max_size=4), label=LABEL)
+@given(codes=st.lists(CODE, min_size=1, max_size=4), label=LABEL.filter(bool))
 def test_all_blocks_come_out_in_order(codes: list[str], label: str) -> None:
     reply = "Plan :\n" + "\nthen :\n".join(f"```{label}\n{code}\n```" for code in codes)
-    cells = read_code(reply, "answer").cells
+    cells = parse_code(reply, "answer").cells
     assert "\n".join(cells).replace("\n", "") == "".join(codes).replace("\n", "")
 
 
 @given(st.text())
 def test_any_text_gives_cells_or_a_problem(text: str) -> None:
-    for read in (read_code, read_reply):
+    for read in (parse_code, parse_reply):
         action = read(text, "answer")
         assert bool(action.cells) != bool(action.problem)
 
 
 @given(st.text(min_size=1).filter(str.strip))
 def test_a_final_answer_in_words_is_submitted_exactly(value: str) -> None:
-    action = read_reply(f"So:\nFINAL: {value}", "answer")
+    action = parse_reply(f"So:\nFINAL: {value}", "answer")
     if action.cells:
         tree = ast.parse(action.cells[-1])
         assert is_python(action.cells[-1])
@@ -121,12 +122,12 @@ def test_a_final_answer_in_words_is_submitted_exactly(value: str) -> None:
 
 
 def test_a_reply_of_fences_alone_is_read_in_bounded_work() -> None:
-    action = read_reply("```\n(\n" * 100_000, "answer")
+    action = parse_reply("```\n(\n" * 100_000, "answer")
     assert len(action.cells) <= 64
 
 
 @pytest.mark.parametrize("text", ["hello" + " " * 200_000 + "x", "FINAL(x\n" * 40_000])
-@pytest.mark.parametrize("read", [read_code, read_reply])
+@pytest.mark.parametrize("read", [parse_code, parse_reply])
 def test_long_runs_of_blanks_and_of_finals_are_read_in_one_pass(text: str, read: Any) -> None:
     started = time.monotonic()
     read(text, "answer")

@@ -1,0 +1,110 @@
+"""Python as models write it: recognised, and repaired where only its frame is wrong, never its text."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+
+_PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {0xA0: " ", 0x202F: " ", 0x3000: " "}
+
+
+def is_python(code: str) -> bool:
+    """Return whether ``code`` parses as a cell, top-level ``await`` included."""
+    return _parse(code) is not None
+
+
+def looks_like_code(code: str) -> bool:
+    """Return whether text does something when it is run: words and numbers parse as Python too."""
+    tree = _parse(code)
+    if tree is None:
+        return False
+    quiet = (ast.Name, ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.Dict, ast.List, ast.AnnAssign, ast.Compare)
+    return not all(
+        isinstance(getattr(node, "value", None) if isinstance(node, ast.Expr) else node, quiet) for node in tree.body
+    )
+
+
+def repair_code(text: str) -> str | None:
+    """Return the Python that ``text`` holds, None if it is not Python however it is framed.
+
+    Blank lines around it go, an indentation of the whole is removed outside of string literals, and a
+    ``from __future__`` import moves to the top. Code that needs none of this comes back byte for byte.
+    """
+    for code in _framings(text.strip("\n").rstrip()):
+        tree = _parse(code)
+        if tree is not None:
+            return _with_future_first(code, tree)
+    return None
+
+
+def _framings(text: str) -> Iterator[str]:
+    """Yield the text as it is, then with other frames that models put around code."""
+    yield text
+    first, newline, rest = text.partition("\n")
+    yield first.lstrip(" \t") + newline + rest
+    yield from _dedented(text)
+    margin = re.match(r"[ \t]*", rest.lstrip("\n"))
+    if margin and margin[0]:
+        yield from _dedented(margin[0] + text)  # the first line lost the indentation that the others have
+    if _PROMPT.match(text):
+        lines = [line for line in text.split("\n") if _PROMPT.match(line)]
+        yield "\n".join(_PROMPT.sub("", line) for line in lines)
+    cleaned = text.translate(_INVISIBLE)
+    if cleaned != text:
+        yield cleaned
+
+
+def _dedented(text: str) -> Iterator[str]:
+    """Yield indented code without its indentation; lines inside a string literal keep theirs."""
+    margin = re.match(r"[ \t]*", text)
+    tree = _parse(f"if 1:\n{text}") if margin and margin[0] else None
+    if margin is None or tree is None:
+        return
+    literal: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Constant, ast.JoinedStr)) and node.end_lineno and node.end_lineno > node.lineno:
+            literal.update(range(node.lineno, node.end_lineno))
+    lines = text.split("\n")
+    for index, line in enumerate(lines):
+        if index + 1 not in literal:  # the tree has one line more, and a literal's first line is code
+            lines[index] = line.removeprefix(margin[0])
+    yield "\n".join(lines)
+
+
+def _with_future_first(code: str, tree: ast.Module) -> str:
+    """Return the code with its ``from __future__`` imports before everything else, where Python wants them."""
+    if "__future__" not in code:
+        return code
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    if not imports or _compiles(code):
+        return code
+    lines = code.encode().split(b"\n")
+    for node in sorted(imports, key=lambda item: (item.lineno, item.col_offset), reverse=True):
+        end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or 0
+        after = lines[end_line - 1][end_column:]
+        lines[node.lineno - 1 : end_line] = [lines[node.lineno - 1][: node.col_offset] + b"pass" + after]
+    names = sorted({alias.name for node in imports for alias in node.names})
+    return f"from __future__ import {', '.join(names)}\n" + b"\n".join(lines).decode()
+
+
+def _parse(code: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree: ast.Module = compile(code, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree
+
+
+def _compiles(code: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(code, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
