@@ -62,7 +62,7 @@ EDGES = {
     "sandbox/background.py": 1,
     "sandbox/cell.py": 2,  # host functions that code called, and their own errors that cannot be shown
     "sandbox/crew.py": 1,
-    "waiting.py": 2,  # threads whose caller raises it
+    "waiting.py": 1,  # threads whose caller raises it
 }
 
 

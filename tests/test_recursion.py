@@ -325,19 +325,20 @@ def test_pieces_cover_a_text_exactly(text: str, room: int) -> None:
     assert all(len(piece) <= room for piece in pieces)
 
 
-def test_typed_and_child_calls_are_in_dspys_trace_once_each() -> None:
+@pytest.mark.parametrize("tuned", [False, True])
+def test_typed_calls_are_in_dspys_trace_once_each_and_those_of_tuned_children_too(tuned: bool) -> None:
     lm, _ = scripted(
         action("predict('doc -> n: int', doc='x')\nSUBMIT(answer=subcall('t', 'Go'))"),
         fields(n="1"),
         action("SUBMIT(output='done')"),
     )
-    rlm = rlm_dspy.RLM("context, question -> answer")
+    rlm = rlm_dspy.RLM("context, question -> answer", tune_children=tuned)
     with dspy.context(lm=lm, trace=[]):
         rlm(context="c", question="q")
         called = [predictor for predictor, _, _ in dspy.settings.trace]
     assert rlm.generate_action in called
-    assert rlm.child.generate_action in called
-    assert len(called) == 3
+    assert len(called) == 2 + tuned
+    assert not tuned or rlm.child.generate_action in called
 
 
 def test_sub_calls_are_concurrent_up_to_the_cap() -> None:

@@ -190,7 +190,7 @@ def test_replies_are_read_as_the_document_says(reply: str, cells: tuple[str, ...
 
 
 def test_the_limit_of_steps_returns_an_answer() -> None:
-    lm, _ = scripted(*[action("print(1)")] * 5, fields(answer="so far"))
+    lm, _ = scripted(*[action(f"print({step})") for step in range(5)], fields(answer="so far"))
     with dspy.context(lm=lm):
         result = rlm_dspy.RLM("context, question -> answer", max_iters=5)(context="c", question="q")
     assert (len(result.run.steps), result.run.stopped_by, result.answer) == (5, "max_iters", "so far")

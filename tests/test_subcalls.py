@@ -44,7 +44,7 @@ def test_one_bad_prompt_of_a_batch_costs_no_other_answer(bad: str) -> None:
 
 
 def test_answers_of_a_batch_that_a_limit_ends_are_kept() -> None:
-    code = "r = llm_query_batched(['a ' * 400] * 10)\nSUBMIT(answer=' '.join(getattr(x, 'kind', 'fine') for x in r))"
+    code = "r = llm_query_batched(['a ' * 400] * 10)\nSUBMIT(answer=' '.join(x.kind or 'fine' for x in r))"
     result, _ = ask(by_role(action(code), plain="ok " * 300), max_tokens=4_000, max_concurrency=1)
     kinds = result.answer.split()
     assert (kinds[0], kinds[-1], len(kinds)) == ("fine", "BudgetExceededError", 10)
@@ -113,7 +113,7 @@ def test_an_event_of_a_sub_call_has_its_prompt() -> None:
     assert [event.text for event in seen if event.kind == "sub_call"] == ["hello"]
 
 
-@pytest.mark.parametrize("name", ["trajectory", "run", "final_reasoning"])
+@pytest.mark.parametrize("name", ["trajectory", "final_reasoning"])
 def test_an_output_that_a_child_cannot_have_is_refused_before_anything_is_paid(name: str) -> None:
     result, script = ask(by_role(action(TRY.format(f"subcall('t', 'Go', output='{name}: str')"))))
     assert "ConfigurationError" in result.answer
@@ -152,7 +152,7 @@ def test_at_any_depth_the_call_is_refused_by_policy() -> None:
 
 
 def test_a_child_has_the_options_of_its_parent() -> None:
-    child = rlm_dspy.RLM("a -> b", profile="small", max_concurrency=3, depth_policy="raise").child
+    child = rlm_dspy.RLM("a -> b", profile="small", max_concurrency=3, depth_policy="raise", tune_children=True).child
     assert child is not None
     assert (child.profile, child.budget.max_concurrency, child.depth_policy) == ("small", 3, "raise")
 

@@ -18,6 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 from rlm_dspy import waiting, windows
 from rlm_dspy.answers import holds_evidence, jsonable, located, rendering
 from rlm_dspy.budget import Ledger
+from rlm_dspy.chat import answer_adapter
 from rlm_dspy.context import Context
 from rlm_dspy.driver import is_context, quotable
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
@@ -26,6 +27,7 @@ from rlm_dspy.failures import translated
 from rlm_dspy.metering import Meter, tokens
 from rlm_dspy.prompts import clean
 from rlm_dspy.record import Event, Run, unread
+from rlm_dspy.replies import explain_cut, visible_text
 from rlm_dspy.shapes import TAKEN
 from rlm_dspy.signatures import limits, read_signature, validate_inputs
 
@@ -77,15 +79,18 @@ class Direct(dspy.Module):  # type: ignore[misc]
         shown = {name: prompt_text(value) for name, value in values.items()}
         with _Call(self, values) as call:
             call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
-            with translated(), dspy.context(callbacks=[*dspy.settings.callbacks, call.meter]):
-                prediction = self._predict(shown)
+            callbacks = [*dspy.settings.callbacks, call.meter]
+            with translated(), dspy.context(callbacks=callbacks, adapter=answer_adapter()):
+                prediction = self._predict(shown, call.meter)
+            if cut := explain_cut(call.meter.finish):
+                call.warnings.append(f"the answer may not be whole. {cut}")
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
             prediction.run = call.finish(outputs)
             for name, value in outputs.items():
                 prediction[name] = value
         return prediction
 
-    def _predict(self, shown: dict[str, Any]) -> Any:
+    def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:
         patience = waiting.Patience(self.budget.max_seconds, self.stop)
         lm = self.predict.lm or dspy.settings.lm
         try:
@@ -95,7 +100,11 @@ class Direct(dspy.Module):  # type: ignore[misc]
                 f"{over.limit} ended the call before the model replied.", limit=over.limit
             ) from None
         except AdapterParseError as error:
-            raise ActionError(f"the model's reply does not hold the outputs asked for: {_brief(error)}") from error
+            why = explain_cut(meter.finish) or ""
+            if not why and visible_text(error.lm_response or "") is None:
+                why = "The reply ended inside its thinking."
+            message = f"the model's reply does not hold the outputs asked for: {_brief(error)} {why}".rstrip()
+            raise ActionError(message) from error
 
 
 class _Call:
@@ -107,7 +116,7 @@ class _Call:
         self.ledger = Ledger(program.budget)
         self.meter = Meter(partial(self._emit, "wait"))
         self._evidence: list[dict[str, Any]] = []
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
 
     def admit(self, estimate: int) -> None:
         """Refuse a prompt that the budget cannot pay for, and tell watchers that the call begins."""
@@ -127,7 +136,7 @@ class _Call:
             return
         price = prompt_price(lm, estimate)
         if price is None:
-            self._warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost could not hold")
+            self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost could not hold")
         elif price >= limit:
             raise BudgetExceededError(
                 f"the prompt alone costs about ${price:.4f}, max_cost is ${limit:.4f}. "
@@ -142,9 +151,9 @@ class _Call:
         for name in fields:
             outputs[name], found, problems = located(outputs[name], contexts)
             self._evidence += [item.model_dump() for item in found]
-            self._warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
+            self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
         plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
-        self._warnings += unseen_numbers(plain, (), {k: v for k, v in self.values.items() if is_context(v)})
+        self.warnings += unseen_numbers(plain, (), {k: v for k, v in self.values.items() if is_context(v)})
         return self._close("submitted", outputs=jsonable(outputs))
 
     def __enter__(self) -> _Call:
@@ -175,7 +184,7 @@ class _Call:
             usage_by_model=self.meter.by_model,
             seconds=self.ledger.seconds,
             evidence=tuple(self._evidence),
-            warnings=tuple(self._warnings),
+            warnings=tuple(self.warnings),
             unread=unread(self.values),
             **facts,
         )

@@ -15,20 +15,23 @@ from typing import TYPE_CHECKING, Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy import prompts, waiting, windows
+from rlm_dspy import dspy_states, prompts, waiting, windows
 from rlm_dspy.answers import holds_evidence, jsonable, located, parsed, rendering
 from rlm_dspy.budget import Ledger
+from rlm_dspy.callable_lm import as_lm
 from rlm_dspy.chat import adapter, answer_adapter
 from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, unseen_numbers
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
+from rlm_dspy.predictor import Predictor
 from rlm_dspy.prompts import clean
 from rlm_dspy.record import Event, EventKind, Run, Step, SubCall, Usage, encodable, unread
 from rlm_dspy.recursion import Child, Recursion
 from rlm_dspy.subcalls import SubCalls, short
 
-logger = logging.getLogger(__name__)
+# Below DSPy's own logger, which shows INFO in a plain script: that is what ``verbose=True`` does in DSPy.
+verbose_logger = logging.getLogger("dspy.rlm_dspy")
 
 if TYPE_CHECKING:
     from rlm_dspy.module import RLM
@@ -53,19 +56,20 @@ class Session:
         inputs: Mapping[str, Any],
         child: Callable[[Session], Child],
         parent: Session | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.rlm: RLM = rlm
         self.signature = signature
         self.values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
         self.main = main_context(self.values)
         # A child answers for the sub-model.
-        self.lm = (parent.subcalls.lm if parent else None) or rlm.generate_action.lm
+        self.lm = (parent.subcalls.lm if parent else None) or getattr(rlm.generate_action, "lm", None)
         chosen = self.lm or dspy.settings.lm
         self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
         self.calls = min(rlm.budget.max_llm_calls, SMALL_CALLS) if self.small else rlm.budget.max_llm_calls
         budget = rlm.budget.model_copy(update={"max_llm_calls": self.calls})
         self.ledger: Ledger = Ledger(budget, parent.ledger if parent else None)
-        self.stop: threading.Event | None = parent.stop if parent else rlm.stop
+        self.stop: threading.Event | None = parent.stop if parent else stop
         self._over: threading.Event = parent._over if parent else threading.Event()
         told = parent._watchers if parent else (rlm.on_event, WATCHER.get())
         self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
@@ -88,12 +92,25 @@ class Session:
         self._started = time.perf_counter()
         self._signature: Any = None
         self.interpreter_rules = ""
+        self.has_toolkit = True
         whole = min(prompts.WHOLE, self.room // 3)
         self.probe = clean(prompts.probe(self.values, signature.input_fields, self.main, whole))
 
     def _own_text(self) -> str | None:
         value = self.values.get(self.main or "")
         return value if isinstance(value, str) else None
+
+    def opened(self, has_toolkit: bool) -> None:
+        """Note that the interpreter is ready, and whether it has the toolkit."""
+        self.has_toolkit = has_toolkit
+        if not has_toolkit:
+            self.warnings.append("the interpreter cannot take the toolkit, so code has only the plain sub-calls")
+        self.emit("probe", self.probe)
+
+    def record(self) -> Run:
+        """Return the record of the run, which has ended."""
+        assert self.run is not None
+        return self.run
 
     # --- what the loop may ask ---------------------------------------------------------------------------------
 
@@ -162,11 +179,20 @@ class Session:
             left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
             shown = clean(prompts.trajectory(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
             extract = self.rlm.extract
+            if not isinstance(extract, Predictor):
+                given = dspy_states.inputs_for(self.probe, need.steps, None, self.rlm.max_output_chars)
+                return extract, dspy_states.accepted(extract, given)
             inputs: dict[str, Any] = {prompts.task_field(self.signature): self.probe, "trajectory": shown}
             if self.signature is not self.rlm.signature:
                 made = prompts.extract_signature(self.signature)
                 inputs["signature"] = made.with_instructions(extract.signature.instructions)
             return extract, self._with_lm(inputs, extract.lm)
+        action = self.rlm.generate_action
+        if not isinstance(action, Predictor):
+            steps, most = self.steps, self.rlm.budget.max_iters
+            given = dspy_states.inputs_for(self.probe, steps, most, self.rlm.max_output_chars)
+            given["signature"] = dspy_states.action_signature(self._action_signature())
+            return action, dspy_states.accepted(action, given)
         turns = [
             {"observation": turn.observation, "reasoning": clean(turn.reasoning), "code": clean(turn.code)}
             for turn in need.history
@@ -175,7 +201,7 @@ class Session:
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
         if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
             inputs["config"] = {"max_tokens": SMALL_REPLY}
-        return self.rlm.generate_action, self._with_lm(inputs)
+        return action, self._with_lm(inputs)
 
     def _with_lm(self, inputs: dict[str, Any], own: Any = None) -> dict[str, Any]:
         lm = self.lm if own is None or self.ledger.depth else own
@@ -185,7 +211,8 @@ class Session:
         """Append the protocol to whatever the predictor's instructions are now."""
         if self._signature is None:
             rlm = self.rlm
-            current = rlm.generate_action.signature
+            own = prompts.action_signature(rlm.signature)
+            current = rlm.generate_action.signature if isinstance(rlm.generate_action, Predictor) else own
             text = prompts.protocol(
                 self.signature,
                 calls=self.calls,
@@ -193,7 +220,7 @@ class Session:
                 small=self.small,
                 recursion=self.ledger.depth < self.ledger.root.budget.max_depth,
                 tools=rlm.tools,
-                toolkit=self.main is not None,
+                toolkit=self.main is not None and self.has_toolkit,
                 evidence=any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
                 interpreter=self.interpreter_rules,
             )
@@ -208,13 +235,14 @@ class Session:
     def reply(self, need: Ask | Extract, predicted: Any, asking: Asking) -> Reply:
         """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
-        facts["finish"] = getattr(asking.meter.response, "finish_reason", None) or "stop"
+        facts["finish"] = asking.meter.finish
         if isinstance(predicted, AdapterParseError):
             return Reply(text=encodable(_reply_text(predicted, asking.meter.response)), **facts)
         if isinstance(need, Extract):
             names = self.signature.output_fields
-            return Reply(outputs={name: predicted.get(name) for name in names}, **facts)
-        reply = Reply(reasoning=encodable(predicted.reasoning or ""), code=encodable(predicted.code or ""), **facts)
+            return Reply(outputs={name: value_of(predicted, name) for name in names}, **facts)
+        reasoning, code = value_of(predicted, "reasoning") or "", value_of(predicted, "code") or ""
+        reply = Reply(reasoning=encodable(str(reasoning)), code=encodable(str(code)), **facts)
         self.emit("code", reply.code)
         return reply
 
@@ -225,7 +253,7 @@ class Session:
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
             shown = short(step.output, prompts.PREVIEW)
-            logger.info("step %d\n%s\n%s\n%s", step.index, step.reasoning, step.code, shown, extra=facts)
+            verbose_logger.info("step %d\n%s\n%s\n%s", step.index, step.reasoning, step.code, shown, extra=facts)
         self.emit("output", step.output)
 
     def _called(self, call: SubCall, meter: Meter | None) -> None:
@@ -271,7 +299,7 @@ class Session:
             error=None if error is None else f"{type(error).__name__}: {error}",
             signature=self.signature.signature,
             model=getattr(lm, "model", ""),
-            sub_model=getattr(self.rlm.sub_lm or lm, "model", ""),
+            sub_model=getattr(as_lm(self.rlm.sub_lm) or lm, "model", ""),
             depth=self.ledger.depth,
             inputs={name: rendering(value) for name, value in self.values.items()},
             outputs=jsonable(ending.outputs) if ending else {},
@@ -338,6 +366,11 @@ def _reply_text(error: AdapterParseError, response: Any) -> str:
     if response is not None and not response.text and not getattr(response, "tool_calls", None):
         return ""
     return str(error.lm_response or "")
+
+
+def value_of(predicted: Any, name: str) -> Any:
+    """Return a field of what a predictor gave, which may be a prediction, a dict or any object."""
+    return predicted.get(name) if hasattr(predicted, "get") else getattr(predicted, name, None)
 
 
 def is_context(value: Any) -> bool:

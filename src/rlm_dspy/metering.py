@@ -54,6 +54,11 @@ class Meter(BaseCallback):  # type: ignore[misc]
         with self._lock:
             return sum(self.by_model.values(), Usage())
 
+    @property
+    def finish(self) -> str:
+        """Why the last reply ended, as its server says: "stop", "length", "content_filter"."""
+        return getattr(self.response, "finish_reason", None) or "stop"
+
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Remember which LM a call belongs to and what it is sent."""
         self._calls[call_id] = (instance, inputs)

@@ -8,9 +8,10 @@ the REPL, ``trajectory`` and ``final_reasoning`` on the prediction. The idea is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any, Literal
 
 import dspy
@@ -20,6 +21,7 @@ from dspy.primitives.code_interpreter import (
     _validate_interpreter_factory,
     resolve_interpreter_factory,
 )
+from dspy.utils.callback import with_callbacks
 
 from rlm_dspy import loop, prompts
 from rlm_dspy.context import Context
@@ -28,12 +30,15 @@ from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.failures import translated
 from rlm_dspy.loop import Execute
 from rlm_dspy.performing import aask, ask, execute, threaded
+from rlm_dspy.prediction import RLMPrediction
 from rlm_dspy.predictor import Predictor
 from rlm_dspy.record import Event, Run
 from rlm_dspy.recursion import Child
 from rlm_dspy.repl import Repl
 from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 from rlm_dspy.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
+
+logger = logging.getLogger(__name__)
 
 HANDLE = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
 
@@ -60,6 +65,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         max_concurrency: sub-calls in flight at once, over the whole tree.
         profile: ``"small"`` for models of at most 14B weights or 16K tokens of window (a shorter protocol with an
             example, fewer sub-calls, capped replies), ``"standard"``, or ``"auto"`` to go by the model.
+        tune_children: show the predictors of children, which answer recursive sub-calls, to optimizers and in saved
+            states, as ``child.generate_action`` and ``child.extract``.
         on_event: called with each :class:`rlm_dspy.record.Event` of the run.
 
     Raises:
@@ -89,6 +96,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         depth_policy: Literal["plain", "raise"] = "plain",
         max_concurrency: int = 8,
         profile: Literal["auto", "small", "standard"] = "auto",
+        tune_children: bool = False,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         super().__init__()
@@ -122,12 +130,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         validate_names(self.signature, self._tools)
         self.generate_action = Predictor(prompts.action_signature(self.signature), self.signature)
         self.extract = Predictor(prompts.extract_signature(self.signature), self.signature)
-        self.child: RLM | None = None
-        if max_depth > 0:
-            # One child program for every depth, so that optimizers see its predictors once.
-            kept: dict[str, Any] = dict(depth_policy=depth_policy, max_concurrency=max_concurrency, profile=profile)
-            sizes = max_iters, max_llm_calls, max_output_chars, verbose
-            self.child = RLM("text, instruction -> output", *sizes, max_depth=0, **kept)
+        # One child program for every depth, so that optimizers see its predictors once.
+        self.child: RLM | None = self._make_child() if tune_children and max_depth > 0 else None
 
     @property
     def tools(self) -> dict[str, dspy.Tool]:
@@ -139,10 +143,37 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """The steps before the answer is extracted."""
         return self.budget.max_iters
 
+    @max_iters.setter
+    def max_iters(self, value: int) -> None:
+        self.budget = limits(**{**self.budget.model_dump(), "max_iters": value})
+
     @property
     def max_llm_calls(self) -> int:
         """The sub-LM calls of the whole tree."""
         return self.budget.max_llm_calls
+
+    @max_llm_calls.setter
+    def max_llm_calls(self, value: int) -> None:
+        self.budget = limits(**{**self.budget.model_dump(), "max_llm_calls": value})
+
+    def __repr__(self) -> str:
+        budget = self.budget
+        set_limits = {name: value for name, value in budget.model_dump(exclude_defaults=True).items()}
+        shown = "".join(f", {name}={value!r}" for name, value in set_limits.items())
+        return f"RLM({self.signature.signature!r}{shown})"
+
+    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
+        """Load a saved state, ours or that of a ``dspy.RLM``."""
+        super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        if self.child is None and any(name.startswith("child.") for name in state):
+            logger.warning("the state of the tuned children was not loaded: make the RLM with tune_children=True")
+
+    def _make_child(self) -> RLM:
+        """Return the program that answers recursive sub-calls."""
+        budget = self.budget
+        sizes = budget.max_iters, budget.max_llm_calls, self.max_output_chars, self.verbose
+        kept: dict[str, Any] = {"max_concurrency": budget.max_concurrency, "depth_policy": self.depth_policy}
+        return RLM("text, instruction -> output", *sizes, max_depth=0, profile=self.profile, **kept)
 
     def __call__(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
         """Run the RLM; long texts enter as handles, so that callbacks and logs never hold them."""
@@ -191,6 +222,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
         Args:
             interpreter_factory: makes the interpreter of this call, instead of the constructor's or configured one.
+            stop: a ``threading.Event``; set it to end this run with the best answer so far (unless the signature has
+                an input of that name).
             inputs: the signature's input fields.
 
         Returns:
@@ -199,15 +232,20 @@ class RLM(dspy.Module):  # type: ignore[misc]
         Raises:
             RLMError: with the partial record as ``run``; a provider's failure is also DSPy's own exception class.
         """
+        stop = self._taken_stop(inputs)
         validate_inputs(self.signature, inputs)
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
-        return self._drive(Session(self, self.signature, inputs, self._children(factory)), factory)
+        return self._drive(Session(self, self.signature, inputs, self._children(factory), stop=stop), factory)
+
+    def _taken_stop(self, inputs: dict[str, Any]) -> threading.Event | None:
+        """Take this call's stop flag out of its inputs; the program's own is the default."""
+        return self.stop if "stop" in self.signature.input_fields else inputs.pop("stop", None) or self.stop
 
     def _drive(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
         """Perform what the loop asks for until it ends."""
         with session, closing(self._repl(session, factory)) as repl, translated():
             repl.open()
-            session.emit("probe", session.probe)
+            session.opened(repl.has_toolkit)
             answer: Any = None
             with closing(loop.steps(session.rules())) as flow:
                 while True:
@@ -221,26 +259,32 @@ class RLM(dspy.Module):  # type: ignore[misc]
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
     ) -> dspy.Prediction:
         """Produce the signature's outputs as :meth:`forward` does, never blocking the event loop."""
+        stop = self._taken_stop(inputs)
         validate_inputs(self.signature, inputs)
         # Off the loop: a model may first be asked for its window, and a large input takes a moment to describe.
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
-        session = await asyncio.to_thread(Session, self, self.signature, inputs, self._children(factory))
+        session = await asyncio.to_thread(
+            Session, self, self.signature, inputs, self._children(factory), stop=stop
+        )
         with session, translated():
             async with threaded(self._repl(session, factory)) as (repl, run):
                 return await _aperform(session, repl, run)
 
     def _children(self, factory: Callable[[], CodeInterpreter]) -> Callable[[Session], Child]:
         """Return what makes the children of a session: the child program, on the same kind of interpreter."""
-        program = self.child if self.child is not None else self
+        tuned = self.child
 
         def bound(parent: Session) -> Child:
             def child(signature: type[dspy.Signature], inputs: dict[str, Any]) -> tuple[dict[str, Any], Run]:
+                program = tuned or parent.rlm._make_child()
                 session = Session(program, signature, inputs, program._children(factory), parent)
                 try:
-                    predicted = program._drive(session, factory)
+                    # Children that nobody tunes leave nothing in the trace, which optimizers match to predictors.
+                    with nullcontext() if tuned else dspy.context(trace=[]):
+                        predicted = _called(program, session, factory, handles(inputs))
                 finally:
                     parent.add(session.by_model)
-                return {name: predicted[name] for name in signature.output_fields}, predicted.run
+                return {name: predicted[name] for name in signature.output_fields}, session.record()
 
             return child
 
@@ -267,7 +311,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
 async def _aperform(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
     """Perform what the loop asks for until it ends; ``run`` calls what it is given in the interpreter's thread."""
     await run(repl.open)
-    session.emit("probe", session.probe)
+    session.opened(repl.has_toolkit)
     answer: Any = None
     with closing(loop.steps(session.rules())) as flow:
         while True:
@@ -300,8 +344,20 @@ def _one_of(name: str, value: str, *known: str) -> None:
 def prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
     """Close the record and return it with the outputs."""
     run = session.finish(ending)
-    about = {"trajectory": run.trajectory, "final_reasoning": ending.reasoning, "run": run}
-    return dspy.Prediction({**ending.outputs, **about})
+    name = "rlm_run" if "run" in ending.outputs else "run"  # the user's own output comes first
+    # The outputs come last: ``dspy.majority`` votes on the last of a prediction's fields.
+    about = {"trajectory": run.trajectory, "final_reasoning": ending.reasoning, name: run}
+    return RLMPrediction({**about, **ending.outputs})
+
+
+def _called(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:
+    """Run a child as DSPy calls a module, so that callbacks see it with its steps under it."""
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def __call__(instance: RLM, **given: Any) -> dspy.Prediction:
+        return instance._drive(session, factory)
+
+    return __call__(program, **inputs)
 
 
 def handles(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +101,10 @@ def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
 async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
     """Call a predictor as :func:`attempt` does, without blocking."""
     try:
-        return await predictor.acall(**inputs)
+        if waiting.can_await(inputs.get("lm") or dspy.settings.lm) and hasattr(predictor, "acall"):
+            return await predictor.acall(**inputs)
+        result = await waiting.in_thread(lambda: predictor(**inputs))
+        return await result if inspect.isawaitable(result) else result
     except AdapterParseError as error:
         return error
 

@@ -15,7 +15,7 @@ from typing import Any
 import dspy
 import pydantic
 
-from rlm_dspy import prompts
+from rlm_dspy import dspy_states, prompts
 
 KEPT = 2_000  # characters of a text that a trace, a demo or a saved program keeps, head and tail
 KEPT_OF_TURN = 800  # the same for each text of a past turn
@@ -42,9 +42,22 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         return await super().aforward(**self._prepared(inputs))
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        """Return the state with demos that are short, hold no context and have a JSON form."""
+        """Return the state with demos that are short, hold no context and have a JSON form.
+
+        The fields are written as ``dspy.RLM`` has them, so that each loads what the other saved.
+        """
         state: dict[str, Any] = super().dump_state(json_mode)
-        return {**state, "demos": [portable(demo, self._known()) for demo in self.demos]}
+        outputs = state["signature"]["fields"][len(self.signature.input_fields) :]
+        fields = [*dspy_states.input_fields(self.signature), *outputs]
+        signature = {**state["signature"], "fields": fields}
+        return {**state, "signature": signature, "demos": [portable(demo, self._known()) for demo in self.demos]}
+
+    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Predictor:
+        """Load a state saved by an RLM of ours or of DSPy's."""
+        own = self.signature.dump_state()["fields"][: len(self.signature.input_fields)]
+        read = dspy_states.as_ours(state, self.signature, own)
+        super().load_state(read, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        return self
 
     def _known(self) -> tuple[str, ...]:
         return (*self.signature.fields, *self.task_fields, "augmented")

@@ -1,7 +1,8 @@
-"""The REPL's half of typed and recursive sub-calls: standard library only, run there as source.
+"""The REPL's half of sub-calls: standard library only, run there as source, in a namespace of its own.
 
-It finds the classes that a signature names among the REPL's own, sends their shape with the call, and turns what comes
-back into instances of them. The host's half is ``_predict`` and ``_subcall``.
+Its caller gives it ``repl``, the namespace of the cells; ``taken``, the names there that belong to the user; and
+``main``, the name of the main context. It finds the classes that a signature names among the REPL's own, sends their
+shape with the call, and turns what comes back into instances of them. The host's half is :mod:`rlm_dspy.subcalls`.
 """
 
 import copy as _copy
@@ -10,7 +11,15 @@ import re as _re
 import sys as _sys
 import types as _types_module
 
-_whole = globals().get("P")  # the main context as it was handed over
+_whole = repl.get(main)  # the main context as it was handed over
+
+
+class _Reply(str):
+    """A sub-model's reply; one that failed reads "[ERROR] …" and has ``ok`` False and ``error``."""
+
+    ok = True
+    error = None
+    kind = None
 
 
 class _Outputs:
@@ -38,7 +47,7 @@ def _shapes(text):
     pending = _re.findall(r"[A-Za-z_]\w*", text)
     while pending:
         name = pending.pop()
-        kind = globals().get(name)
+        kind = repl.get(name)
         if name in shapes or not isinstance(kind, type) or kind.__module__ == "builtins":
             continue
         members = getattr(kind, "__members__", None)
@@ -84,10 +93,10 @@ def _made(value, shapes):
     if isinstance(value, dict):
         return {key: _made(item, shapes) for key, item in value.items()}
     name = getattr(value, "_name", None)
-    if name in shapes and name in globals():
+    if name in shapes and name in repl:
         optional = shapes[name].get("optional", ())
         given = {key: item for key, item in value.items() if item is not None or key not in optional}
-        return globals()[name](**{key: _made(item, shapes) for key, item in given.items()})
+        return repl[name](**{key: _made(item, shapes) for key, item in given.items()})
     return value
 
 
@@ -105,15 +114,49 @@ def _checked(result):
     return result
 
 
-def predict(signature, **inputs):
-    """Ask the sub-model with typed outputs: predict("doc -> label: Literal['a', 'b']", doc=text).label"""
-    return _checked(predict_batched(signature, [inputs])[0])
+def _replies(results):
+    """Return the replies of a batch as texts that know whether they failed."""
+    replies = []
+    for result in results:
+        failure = result if isinstance(result, dict) or hasattr(result, "kind") else None
+        if failure is None:
+            replies.append(_Reply(result))
+            continue
+        reply = _Reply(f"[ERROR] {failure['kind']}: {failure['error']}")
+        reply.ok, reply.error, reply.kind = False, failure["error"], failure["kind"]
+        replies.append(reply)
+    return replies
 
 
-def predict_batched(signature, items):
+def llm_query_batched(prompts):
+    """Ask the sub-model many prompts at once; replies keep the order; a failed one has .ok False and .error"""
+    return _replies(repl["__rlm_llm_query__"](prompts=prompts))
+
+
+def _input_names(signature):
+    """Return the names before the arrow of a signature."""
+    side = _re.sub(r"\[[^\[\]]*\]", "", signature.partition("->")[0])
+    return [part.partition(":")[0].strip() for part in side.split(",")]
+
+
+def predict(signature, *values, **inputs):
+    """Ask the sub-model with typed outputs: predict("doc -> label: Literal['a', 'b']", doc=text).label
+
+    An ``instruction=`` that is no input of the signature says what to do.
+    """
+    names = _input_names(signature)
+    if len(values) > len(names):
+        raise TypeError(f"predict() got {len(values)} values for the inputs {names}")
+    inputs = {**dict(zip(names, values, strict=False)), **inputs}
+    instruction = inputs.pop("instruction", None) if "instruction" not in names else None
+    return _checked(predict_batched(signature, [inputs], instruction)[0])
+
+
+def predict_batched(signature, items, instruction=None):
     """Ask many at once; each item is a dict of inputs; a failed one is an object with .ok False and .error"""
     shapes = _shapes(signature)
-    results = _predict(signature=signature, types=shapes, items=[dict(item) for item in items])  # noqa: F821
+    sent = [dict(item) for item in items]
+    results = repl["__rlm_predict__"](signature=signature, types=shapes, items=sent, instruction=instruction)
     return [_answer(result, shapes) for result in results]
 
 
@@ -131,7 +174,7 @@ def _children(items, instruction, output):
     shapes = _shapes(output or "")
     pairs = [item if isinstance(item, (tuple, list)) else (item, instruction) for item in items]
     sent = [{"text": _cut(text), "instruction": told} for text, told in pairs]
-    results = _subcall(items=sent, output=output, types=shapes)  # noqa: F821
+    results = repl["__rlm_subcall__"](items=sent, output=output, types=shapes)
     return [_answer(result, shapes) for result in results]
 
 
@@ -194,5 +237,63 @@ def _stand_in():
     return module
 
 
+class _Agent:
+    """A sub-agent as DSPy's RLM has them in its REPL, made of the functions here."""
+
+    def __init__(self, signature, **options):
+        if not isinstance(signature, str):
+            raise TypeError("give the signature as a string, such as 'question -> answer'")
+        if options.pop("tools", None):
+            raise TypeError("a sub-agent here takes no tools; call them from your own code")
+        if options:
+            print(f"[dspy.{type(self).__name__} ignores {', '.join(options)} here]")
+        self.signature = signature
+
+
+class _Predict(_Agent):
+    """Answers a signature with one call."""
+
+    def __call__(self, **inputs):
+        return predict(self.signature, **inputs)
+
+
+class _ChainOfThought(_Agent):
+    """Answers a signature with one call that reasons first."""
+
+    def __call__(self, **inputs):
+        given, _, outputs = self.signature.partition("->")
+        return predict(f"{given}-> reasoning, {outputs}", **inputs)
+
+
+class _RLM(_Agent):
+    """Lets a child explore its longest input; the other inputs say what is asked."""
+
+    def __call__(self, **inputs):
+        outputs = self.signature.partition("->")[2].strip()
+        texts = {name: value if isinstance(value, str) else repr(value) for name, value in inputs.items()}
+        longest = max(texts, key=lambda name: len(texts[name]))
+        asked = [f"{name}: {value}" for name, value in texts.items() if name != longest]
+        instruction = "\n".join(asked) or f"Find {outputs}."
+        return _checked(_children([(texts[longest], instruction)], None, outputs)[0])
+
+
+def _dspy_module():
+    """Return a module that is enough of DSPy for sub-agents."""
+    module = _types_module.ModuleType("dspy")
+    for agent in (_Predict, _ChainOfThought, _RLM):
+        agent.__name__ = agent.__qualname__ = agent.__name__.removeprefix("_")
+        setattr(module, agent.__name__, agent)
+
+    def missing(name):
+        raise AttributeError(f"dspy here has Predict, ChainOfThought and RLM only, not {name}")
+
+    module.__getattr__ = missing
+    return module
+
+
+_FUNCTIONS = (llm_query_batched, predict, predict_batched, subcall, subcall_batched)
+repl.update({function.__name__: function for function in _FUNCTIONS if function.__name__ not in taken})
 if "pydantic" not in _sys.modules:
     _sys.modules["pydantic"] = _stand_in()
+if "dspy" not in _sys.modules:
+    _sys.modules["dspy"] = _dspy_module()

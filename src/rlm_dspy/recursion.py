@@ -49,7 +49,7 @@ class Recursion:
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
         """The function to install in the REPL; ``prelude`` wraps it."""
-        return {"_subcall": self.subcall}
+        return {"__rlm_subcall__": self.subcall}
 
     def subcall(
         self, items: list[dict[str, Any]], output: str | None, types: dict[str, Any]

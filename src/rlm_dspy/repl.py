@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import dspy
 from dspy.adapters.types.tool import Tool
 from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreter, FinalOutput
+from dspy.primitives.facade import HOST_TOKEN_VAR
 from dspy.primitives.sandbox_serializable import SandboxSerializable
 
-from rlm_dspy import prelude, prompts
+from rlm_dspy import prompts
 from rlm_dspy.errors import SandboxError
 from rlm_dspy.loop import Observation
 from rlm_dspy.sandbox import Sandbox, toolkit
 from rlm_dspy.sandbox.cell import Compiled
 from rlm_dspy.sandbox.worker import tables
 
-PRELUDE = inspect.getsource(prelude)
+logger = logging.getLogger(__name__)
+
+PRELUDE = Path(__file__).with_name("prelude.py").read_text(encoding="utf-8")
 OPENING = Compiled(f"{PRELUDE}\nprint('ready')")  # every session of every run begins with it
-# What an interpreter that is not ours lacks; its own SUBMIT takes keywords.
+LOADABLE = frozenset({"numpy", "pandas"})  # the sandbox loads these by itself where an input needs them
+# What an interpreter that is not ours lacks, in the one cell that DSPy's own RLM spends on its facade; its SUBMIT takes
+# keywords.
 _SETUP = """
 {toolkit}
-_tools = {{name: globals()[name] for name in {names!r} if name in globals()}}
+_own = {{name: globals()[name] for name in {names!r} if name in globals()}}
 bind(globals(), {main!r})
-globals().update(_tools)
-{prelude}
-"""
-_ALIASES = """
 def FINAL(value):
     SUBMIT({first}=value)
 def FINAL_VAR(name):
     SUBMIT({first}=globals()[name])
+{corpora}
+{main_alias}
+globals().update(_own)
+exec({prelude!r}, {{"__name__": "rlm", "repl": globals(), "taken": frozenset({names!r}), "main": {main!r}}})
 """
 
 
@@ -53,10 +62,13 @@ class Repl:
         self._values = dict(values)
         self._main = main
         self._fields = output_fields
+        self._plain: dict[str, Any] = {}  # what an interpreter that is not ours is given with each cell, as DSPy does
         self._bare = False  # whether the session lacks the prelude
+        self.has_toolkit = True
         ours = isinstance(interpreter, Sandbox)
         fit = _positional if ours else _plain
-        interpreter.tools.update({name: fit(tool) for name, tool in tools.items()})
+        own = {"llm_query_batched"} if ours else set()  # in our sandbox the prelude makes it of another
+        interpreter.tools.update({name: fit(tool) for name, tool in tools.items() if name not in own})
         if hasattr(interpreter, "output_fields"):
             interpreter.output_fields = output_fields
         if hasattr(interpreter, "_tools_registered"):
@@ -68,44 +80,57 @@ class Repl:
     def open(self) -> None:
         """Start the interpreter, hand over the inputs, and see that it answers.
 
+        One that is not ours is spent a single cell on, as DSPy does: for the toolkit and the functions. If it cannot
+        take them it goes without, and ``has_toolkit`` says so.
+
         Raises:
             SandboxError: it does not execute even a trivial cell.
         """
+        if not isinstance(self.interpreter, Sandbox):
+            self.interpreter.start()
+            self._open_foreign()
+            return
+        self.interpreter.load_modules(needed_modules(self._values))
         self.interpreter.start()
-        if isinstance(self.interpreter, Sandbox):
-            seen = self.run(OPENING, variables=self._values)
-        else:
-            seen = self._open_foreign()
+        seen = self.run(OPENING, variables=self._values)
         if "ready" not in seen.text:
-            raise SandboxError(
-                f"the interpreter {type(self.interpreter).__name__} does not execute code: "
-                f"{seen.error or seen.text or 'a trivial cell printed nothing'}"
-            )
+            raise SandboxError(f"the sandbox does not execute code: {seen.error or seen.text or 'it printed nothing'}")
 
-    def _open_foreign(self) -> Observation:
-        """Install toolkit, aliases and inputs as code; an interpreter that cannot take the toolkit goes without."""
-        names = sorted(self.interpreter.tools)  # a user's tool stands before one of the toolkit's
-        setup = _SETUP.format(toolkit=toolkit.source(), main=self._main, names=names, prelude=PRELUDE)
-        corpora = {name: value for name, value in self._values.items() if hasattr(value, "sandbox_index")}
-        plain: dict[str, Any] = {}
+    def _open_foreign(self) -> None:
+        corpora = {}
+        for name, value in self._values.items():
+            if isinstance(value, SandboxSerializable):
+                continue
+            table = tables.plain(value)
+            if hasattr(value, "sandbox_index"):
+                corpora[f"_raw_{name}"] = dict(value.items())
+            else:
+                self._plain[name] = value if table is tables.OTHER else table
+        lines = [f"{raw.removeprefix('_raw_')} = Corpus.from_texts({raw})" for raw in corpora]
+        setup = _SETUP.format(
+            toolkit=toolkit.source(),
+            names=sorted({*self.interpreter.tools, *self._plain}),  # a user's name stands before one of the toolkit's
+            main=self._main,
+            first=self._fields[0]["name"],
+            prelude=PRELUDE,
+            corpora="\n".join(lines),
+            main_alias=f"P = {self._main}" if self._main and self._main != "P" else "",
+        )
+        try:
+            self.interpreter.execute(setup, variables={HOST_TOKEN_VAR: "", **self._plain, **corpora})
+        except (CodeExecutionError, SyntaxError) as error:
+            self.has_toolkit = False
+            logger.warning("%s cannot take the toolkit: %s", type(self.interpreter).__name__, error)
         for name, value in self._values.items():
             if isinstance(value, SandboxSerializable):
                 self._assign(name, value)
-            else:
-                table = tables.plain(value)
-                plain[name] = dict(value.items()) if name in corpora else value if table is tables.OTHER else table
-        self.run(setup + _ALIASES.format(first=self._fields[0]["name"]))
-        wrap = "".join(f"{name} = Corpus.from_texts({name})\n" for name in corpora)
-        kept = "".join(f"{name} = {name}\n" for name in sorted(plain))  # some bind variables for one cell only
-        whole = f"P = _whole = {self._main}\n" if self._main else ""
-        return self.run(f"{wrap}{kept}{whole}print('ready')", variables=plain)
 
     def _assign(self, name: str, value: SandboxSerializable) -> None:
         """Hand over one of DSPy's own serialisable types by its own code."""
         payload = value.to_sandbox()
         raw = f"_raw_{name}"
         text = payload.decode() if isinstance(payload, bytes) else payload
-        code = f"{value.sandbox_setup()}\n{value.sandbox_assignment(name, raw)}\nprint('ready')"
+        code = f"{value.sandbox_setup()}\n{value.sandbox_assignment(name, raw)}"
         seen = self.run(code, variables={raw: text})
         if seen.error:
             raise SandboxError(f"input `{name}` cannot cross into the interpreter: {seen.error}")
@@ -128,7 +153,7 @@ class Repl:
             )
         started = time.perf_counter()
         try:
-            result = self.interpreter.execute(code, variables=dict(variables or {}))
+            result = self.interpreter.execute(code, variables={**self._plain, **(variables or {})})
         except (CodeExecutionError, SyntaxError) as error:
             text = f"[Error] {error}"
             return Observation(text=text, error=text, seconds=time.perf_counter() - started)
@@ -152,6 +177,20 @@ class Repl:
     def close(self) -> None:
         """Shut the interpreter down."""
         self.interpreter.shutdown()
+
+
+def needed_modules(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the third-party modules that inputs need in the sandbox: those of their types and of their set-up code."""
+    found: set[str] = set()
+    for value in values.values():
+        found.add(type(value).__module__.partition(".")[0])
+        if isinstance(value, SandboxSerializable):
+            for node in ast.walk(ast.parse(value.sandbox_setup())):
+                if isinstance(node, ast.Import):
+                    found.update(alias.name.partition(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    found.add(node.module.partition(".")[0])
+    return tuple(sorted(name for name in found & LOADABLE if find_spec(name)))
 
 
 def _positional(tool: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,20 +8,14 @@ from typing import Any
 
 import dspy
 import pydantic
-from dspy.adapters.utils import annotation_allows_none
+from dspy.primitives.facade import is_reserved_sandbox_name
 
-from rlm_dspy import compaction, prelude
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence import Evidence
-from rlm_dspy.sandbox import toolkit
 
-RESERVED = frozenset(
-    {"llm_query", "llm_query_batched", "predict", "predict_batched", "subcall", "subcall_batched"}
-    | {"SUBMIT", "FINAL", "FINAL_VAR", "print", "P", compaction.VARIABLE}
-)
-HIDDEN = frozenset({"_predict", "_subcall", toolkit.INDEXED, *vars(prelude)})  # what carries those
-RESULTS = frozenset({"trajectory", "final_reasoning", "run"})
+RESERVED = frozenset({"llm_query", "llm_query_batched", "SUBMIT", "print"})  # as DSPy reserves them
+RESULTS = frozenset({"trajectory", "final_reasoning"})
 
 
 def output_field(name: str, field: Any) -> dict[str, Any]:
@@ -84,6 +78,11 @@ def named_tools(tools: list[Callable[..., Any]] | None) -> dict[str, dspy.Tool]:
     return named
 
 
+def is_reserved(name: str) -> bool:
+    """Return whether the REPL needs a name for itself; the user's own stands before every other name there."""
+    return name in RESERVED or name.startswith("__rlm_") or is_reserved_sandbox_name(name)
+
+
 def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool]) -> None:
     """Refuse names that the REPL or the prediction needs for itself.
 
@@ -93,12 +92,12 @@ def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool])
     for name in tools:
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ConfigurationError(f"Invalid tool name '{name}': must be a valid Python identifier and not a keyword")
-        if name in RESERVED | HIDDEN:
+        if is_reserved(name):
             raise ConfigurationError(f"Tool name '{name}' conflicts with built-in sandbox function")
     inputs = set(signature.input_fields)
     if "interpreter_factory" in inputs:
         raise ConfigurationError("'interpreter_factory' is reserved for RLM runtime configuration; rename the input.")
-    if taken := sorted(inputs & (RESERVED | HIDDEN)):
+    if taken := sorted(filter(is_reserved, inputs)):
         raise ConfigurationError(f"Input fields conflict with built-in sandbox functions: {taken}")
     if taken := sorted(inputs & tools.keys()):
         raise ConfigurationError(f"Input fields conflict with user tools: {taken}")
@@ -110,13 +109,11 @@ def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> 
     """Refuse inputs that the signature does not have, or lacks.
 
     Raises:
-        ConfigurationError: some are missing, unexpected or None.
+        ConfigurationError: some are missing or unexpected.
     """
     names = set(signature.input_fields)
     if unexpected := set(inputs) - names:
         raise ConfigurationError(f"Unexpected inputs not declared in the signature: {sorted(unexpected)}")
     if missing := names - set(inputs):
         raise ConfigurationError(f"Missing required inputs: {sorted(missing)}")
-    for name, field in signature.input_fields.items():
-        if inputs[name] is None and not annotation_allows_none(field.annotation):
-            raise ConfigurationError(f"input `{name}` is None; pass its value, or type it as optional")
+

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import waiting, windows
 from rlm_dspy.budget import Ledger
-from rlm_dspy.chat import plain_adapter
+from rlm_dspy.callable_lm import as_lm
+from rlm_dspy.chat import plain_adapter, unmarked
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.record import SubCall, SubCallKind, encodable
+from rlm_dspy.replies import explain_cut, visible_text
 from rlm_dspy.shapes import untrusted
 
 RENDERED = 500
@@ -67,7 +70,7 @@ class SubCalls:
         on_call: Callable[[SubCall, Meter | None], None],
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
-        self._lm = lm
+        self._lm = as_lm(lm)
         self.ledger = ledger
         self._patience = patience
         self._on_call = on_call
@@ -75,6 +78,7 @@ class SubCalls:
         self._made: list[SubCall] = []
         self._open: dict[Meter | None, SubCall] = {}  # calls that have not ended, by their meter
         self._notes: list[str] = []
+        self._cut: Counter[str] = Counter()  # replies of the step that are not whole, by why
         self._lock = threading.Lock()
 
     @property
@@ -83,7 +87,8 @@ class SubCalls:
         return {
             "llm_query": self.llm_query,
             "llm_query_batched": self.llm_query_batched,
-            "_predict": self.predict,
+            "__rlm_llm_query__": self.answer_each,
+            "__rlm_predict__": self.predict,
         }
 
     @property
@@ -114,6 +119,13 @@ class SubCalls:
         """Return the notes since the last time, and forget them."""
         with self._lock:
             notes, self._notes = self._notes, []
+            cut, self._cut = self._cut, Counter()
+        if cut["length"]:
+            notes.append(
+                f"[{cut['length']} of the sub-model's replies were cut off at its limit of output tokens: ask for less]"
+            )
+        if cut["content_filter"]:
+            notes.append(f"[the provider's content filter cut {cut['content_filter']} of the sub-model's replies]")
         return notes
 
     def llm_query(self, prompt: str) -> str:
@@ -121,15 +133,23 @@ class SubCalls:
         answer: str = raised(self.plain(readable(prompt)))
         return answer
 
-    def llm_query_batched(self, prompts: list[str]) -> list[str | CallError]:
-        """Ask many prompts at once; answers keep the order, and a failed one is an object with ``.ok == False``."""
+    def llm_query_batched(self, prompts: list[str]) -> list[str]:
+        """Ask many prompts at once; answers keep the order, and a failed one begins with "[ERROR]"."""
+        return [f"[ERROR] {a.kind}: {a.error}" if isinstance(a, CallError) else a for a in self.answer_each(prompts)]
+
+    def answer_each(self, prompts: list[str]) -> list[str | CallError]:
+        """Ask many prompts at once; answers keep the order."""
         if isinstance(prompts, str) or not isinstance(prompts, (list, tuple)):
             raise TypeError("llm_query_batched takes a list of prompts")
         return self.batch(lambda prompt: caught(lambda text: self.plain(readable(text)), prompt), prompts)
 
-    def predict(self, signature: str, types: dict[str, Any], items: list[dict[str, Any]]) -> list[Outputs | CallError]:
+    def predict(
+        self, signature: str, types: dict[str, Any], items: list[dict[str, Any]], instruction: str | None = None
+    ) -> list[Outputs | CallError]:
         """Make typed calls, one for each item of inputs; answers keep the order."""
         read = untrusted(signature, types)
+        if instruction is not None:
+            read = read.with_instructions(unmarked(readable(instruction)))
         for item in items:
             if set(item) != set(read.input_fields):
                 raise ConfigurationError(f"`{signature}` takes {list(read.input_fields)}, not {list(item)}")
@@ -205,7 +225,7 @@ class SubCalls:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
             with self.ledger.slots, dspy.context(**settings):
-                result = waiting.call(patience, self.lm, direct, awaitable)
+                result = self._whole(waiting.call(patience, self.lm, direct, awaitable), meter)
         except (DSPyLMError, AdapterParseError) as failure:
             result = failed_call(failure)
         except waiting.Interrupted as over:
@@ -217,6 +237,18 @@ class SubCalls:
             facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
             self.note(SubCall(kind=kind, prompt=short(prompt), output=output, error=error, **facts), meter)
         return result
+
+    def _whole(self, result: Any, meter: Meter) -> Any:
+        """Return a reply without its thinking; what is left of one that was cut is noted, and nothing is an error."""
+        finish = meter.finish
+        text = visible_text(result) if isinstance(result, str) else result
+        if isinstance(result, str) and not (text and text.strip()):
+            why = explain_cut(finish) or ("it ended inside its thinking" if text is None else "it is empty")
+            return CallError(error=f"the sub-model's reply holds no answer: {why}", kind="EmptyReply")
+        if explain_cut(finish):
+            with self._lock:
+                self._cut[finish] += 1
+        return text.strip() if isinstance(text, str) and text != result else text
 
     def note(self, call: SubCall, meter: Meter | None) -> None:
         """Record a finished sub-call."""
@@ -266,6 +298,4 @@ def text_of(outputs: Any) -> str:
         text = first.get("text") if isinstance(first, dict) else first
     else:
         text = getattr(outputs, "text", None)
-    if not isinstance(text, str):
-        raise TypeError(f"the sub-model's reply has no text ({type(outputs).__name__})")
-    return text
+    return text if isinstance(text, str) else ""

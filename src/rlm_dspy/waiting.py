@@ -141,19 +141,30 @@ def call(
             return work()
     else:
         work = patiently
+    future = daemon_future(contextvars.copy_context().run, work)
+    while not wait([future], POLL).done:
+        patience.check()
+    return future.result()
+
+
+def daemon_future(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+    """Make a call in a daemon thread of its own: one that is left behind does not hold up the process's end."""
     future: Future[Any] = Future()
-    context = contextvars.copy_context()
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            future.set_result(context.run(work))
+            future.set_result(call(*args, **kwargs))
         except BaseException as error:  # carried to the caller, who raises it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="rlm-wait").start()
-    while not wait([future], POLL).done:
-        patience.check()
-    return future.result()
+    return future
+
+
+async def in_thread(call: Callable[[], Any]) -> Any:
+    """Await a call that blocks, in a daemon thread that has the caller's context."""
+    return await asyncio.wrap_future(daemon_future(contextvars.copy_context().run, call))
 
 
 async def acall(patience: Patience, awaitable: Callable[[], Awaitable[Any]]) -> Any:
@@ -172,20 +183,10 @@ async def acall(patience: Patience, awaitable: Callable[[], Awaitable[Any]]) -> 
 
 
 class _Threads(ThreadPoolExecutor):
-    """Makes each call in a daemon thread of its own: one that is left behind does not hold up the process's end."""
+    """Makes each call in a daemon thread of its own."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()
-
-        def run() -> None:
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # carried to the caller, who raises it
-                future.set_exception(error)
-
-        threading.Thread(target=run, daemon=True, name=self._thread_name_prefix).start()
-        return future
+        return daemon_future(fn, *args, **kwargs)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast
@@ -108,6 +109,13 @@ class Sandbox:
         """
         with self._taken():
             self._ready()
+
+    def load_modules(self, names: Sequence[str]) -> None:
+        """Have third-party modules loaded for the code, besides those of the constructor; before the session starts."""
+        loaded = self._setting.modules
+        more = tuple(name for name in checks.with_parts(names) if name not in loaded)
+        if more and self._link is None:
+            self._setting = replace(self._setting, modules=(*loaded, *more))
 
     def execute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         """Run a cell the way DSPy expects it.

@@ -56,6 +56,7 @@ _WARMED = """
 WARMED = tuple(_WARMED.split())
 
 REFUSED = "is not allowed in this sandbox"
+LOADABLE = frozenset({"numpy", "pandas", "scipy", "sklearn", "polars", "pyarrow"})  # what the caller may have loaded
 ADVICE = {
     "os": "There are no files, processes or environment here; the inputs are variables.",
     "subprocess": "No process can be started here.",
@@ -82,6 +83,8 @@ def refusal(module: str) -> str:
     """Return what the model is told about a module it cannot have."""
     root = module.partition(".")[0]
     advice = ADVICE.get(root) or f"Available: {', '.join(sorted(ALLOWED - {'builtins', 'copyreg', 'token'}))}."
+    if root in LOADABLE:
+        advice = f"The caller can have it loaded: Sandbox(modules=({root!r},)). {advice}"
     return f"import of {root!r} {REFUSED}. {advice}"
 
 

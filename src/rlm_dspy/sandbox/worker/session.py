@@ -95,6 +95,8 @@ class Session:
         for parcel in message.get("vars", []):
             if parcel["name"] in self.protected and parcel["name"] in self.namespace:
                 self.inputs[parcel["name"]] = self.namespace[parcel["name"]]
+        if "P" in self.protected or "P" in self.tools:
+            return
         renewed = "P" not in self.namespace or any(one["name"] == self.main for one in message.get("vars", []))
         if self.main is not None and renewed and self.main in self.namespace:
             self.namespace["P"] = self.namespace[self.main]
@@ -248,7 +250,7 @@ class Session:
             try:
                 if "compiled" in message:  # code of the host's own
                     changed = self.armed = True
-                    exec(marshal.loads(a2b_base64(message["compiled"])), self.namespace)
+                    exec(marshal.loads(a2b_base64(message["compiled"])), self._own_names())
                     return True
                 tree = evaluate.parse(message["code"], number)
                 changed = message["always"] or not self.looks.tame(tree)
@@ -276,6 +278,12 @@ class Session:
             self._disarm()
             result.update(self._told(error))
         return changed
+
+    def _own_names(self) -> dict[str, Any]:
+        """Return a namespace for the host's own code, which reaches that of the cells as ``repl``."""
+        taken = frozenset(name for name in (*self.tools, *self.protected) if not name.startswith("__"))
+        builtins = self.namespace["__builtins__"]
+        return {"__name__": "rlm", "__builtins__": builtins, "repl": self.namespace, "taken": taken, "main": self.main}
 
     def _told(self, error: BaseException) -> Message:
         if isinstance(error, SyntaxError) and str(error.filename).startswith(evaluate.CELL):

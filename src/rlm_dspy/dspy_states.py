@@ -1,0 +1,94 @@
+"""Between our predictors and those of ``dspy.RLM``: saved states, and what a predictor in their place is given.
+
+DSPy's RLM has the inputs ``variables_info`` and ``repl_history``, and its action ``iteration`` too; the outputs are
+the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dspy
+from dspy.primitives.repl_types import REPLHistory
+
+from rlm_dspy.record import Step
+
+VARIABLES, HISTORY, ITERATION = "variables_info", "repl_history", "iteration"
+DESCRIPTIONS = {
+    VARIABLES: "Metadata about the variables available in the REPL",
+    HISTORY: "Previous REPL code executions and their outputs",
+    ITERATION: "Current iteration number (1-indexed) out of max_iters",
+}
+
+
+def is_action(signature: type[dspy.Signature]) -> bool:
+    """Return whether a signature is that of the action predictor."""
+    return "code" in signature.output_fields and "observation" in signature.input_fields
+
+
+def input_fields(signature: type[dspy.Signature]) -> list[dict[str, str]]:
+    """Return the input fields of a saved state as ``dspy.RLM`` has them."""
+    names = [VARIABLES, HISTORY, ITERATION] if is_action(signature) else [VARIABLES, HISTORY]
+    return [{"prefix": f"{name.replace('_', ' ').title()}:", "description": DESCRIPTIONS[name]} for name in names]
+
+
+def as_ours(
+    state: Mapping[str, Any], signature: type[dspy.Signature], inputs: Sequence[Mapping[str, str]]
+) -> dict[str, Any]:
+    """Return a saved state with our input fields, whoever saved it, and its demos as ours are."""
+    fields = state["signature"]["fields"]
+    outputs = list(fields[len(fields) - len(signature.output_fields) :])
+    saved = {**state["signature"], "fields": [*inputs, *outputs]}
+    return {**state, "signature": saved, "demos": [_our_demo(demo, signature) for demo in state.get("demos", ())]}
+
+
+def _our_demo(demo: Any, signature: type[dspy.Signature]) -> Any:
+    fields = dict(demo.items())
+    if VARIABLES not in fields and HISTORY not in fields:
+        return demo
+    variables, history = fields.pop(VARIABLES, ""), fields.pop(HISTORY, "")
+    fields.pop(ITERATION, None)
+    if is_action(signature):
+        fields["observation"] = f"{_text(variables)}\n{_text(history)}".strip()
+    else:
+        task, trajectory = list(signature.input_fields)
+        fields |= {task: _text(variables), trajectory: _text(history)}
+    return fields
+
+
+def _text(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """Return our action signature with the inputs that ``dspy.RLM`` gives."""
+    fields: dict[str, Any] = {
+        VARIABLES: (str, dspy.InputField(desc=DESCRIPTIONS[VARIABLES])),
+        HISTORY: (REPLHistory, dspy.InputField(desc=DESCRIPTIONS[HISTORY])),
+        ITERATION: (str, dspy.InputField(desc=DESCRIPTIONS[ITERATION])),
+    }
+    for name, field in signature.output_fields.items():
+        fields[name] = (field.annotation, field)
+    built: type[dspy.Signature] = dspy.Signature(fields, signature.instructions)
+    return built
+
+
+def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: int) -> dict[str, Any]:
+    """Return what ``dspy.RLM`` gives a predictor: of an action with ``max_iters``, else of an extract."""
+    history = REPLHistory(max_output_chars=limit)
+    for step in steps:
+        history = history.append(reasoning=step.reasoning, code=step.code, output=step.output)
+    inputs: dict[str, Any] = {VARIABLES: [probe], HISTORY: history}
+    return inputs if max_iters is None else {**inputs, ITERATION: f"{len(steps) + 1}/{max_iters}"}
+
+
+def accepted(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the inputs that a function takes by name; a module takes all."""
+    if isinstance(function, dspy.Module):
+        return dict(inputs)
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(inputs)
+    return {name: value for name, value in inputs.items() if name in parameters}
