@@ -147,6 +147,6 @@ def test_wrapped_tools_that_take_keywords_only_may_be_called_by_position():
 
     invoke.__signature__ = __import__("inspect").signature(double)
     with Sandbox(tools={"double": invoke}) as sandbox:
-        assert sandbox.execute("double(4)") == "8"
+        assert sandbox.execute("double(4)") == 8
         with pytest.raises(dspy.primitives.code_interpreter.CodeExecutionError, match="TypeError"):
             sandbox.execute("double(4, 5)")

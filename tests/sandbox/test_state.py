@@ -206,7 +206,7 @@ def test_what_a_fork_renews_is_renewed_where_there_were_threads(sandbox, threads
 
 
 def test_compiled_code_of_the_host_runs_as_a_cell(sandbox):
-    done = sandbox.run(cell.Compiled("a = given + 1\nprint(a)\n1/0"), {"given": 1})
+    done = sandbox.run(cell.Compiled("repl['a'] = repl['given'] + 1\nprint(repl['a'])\n1/0"), {"given": 1})
     assert (done.stdout, done.kind, done.names) == ("2\n", "error", ("a",))
     assert "ZeroDivisionError" in done.exception
     sandbox.run(OS + "os._exit(1)")

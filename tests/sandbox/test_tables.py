@@ -138,9 +138,10 @@ def test_where_pandas_is_loaded_a_table_is_one():
 
 def test_an_rlm_is_told_what_a_table_is():
     pd = pytest.importorskip("pandas")
-    answer, shown = ask("SUBMIT(answer=str(table[1]['a']))", table=pd.concat([frame(pd)] * 500, ignore_index=True))
+    code = "import pandas as pd\nSUBMIT(answer=str(table.a[1] if isinstance(table, pd.DataFrame) else None))"
+    answer, shown = ask(code, table=pd.concat([frame(pd)] * 500, ignore_index=True))
     assert answer == "2"
-    told = "`table`: DataFrame, 1,000 rows, 6 columns; here a list of dicts, one a row, unless pandas can be imported"
+    told = "1,000 rows, 6 columns; a DataFrame where pandas can be imported, else a list of dicts, one a row"
     assert told in shown[1]
     assert "a: int64, b: " in shown[1]
     assert len(shown[1]) < 5_000

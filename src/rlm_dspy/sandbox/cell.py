@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 from .crew import Crew
@@ -32,6 +33,7 @@ MAX_CALLS = 100_000
 MAX_WAITING = 1_000
 MAX_ERROR = 4_000
 
+Invoke = Callable[[str, list[Any], dict[str, Any]], Any]
 Tools = Mapping[str, Callable[..., Any]]
 
 _PATH = re.compile(r"(?<![\w.:/…])(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/([\w.+@-]+)")
@@ -52,7 +54,7 @@ class Ending:
 
 
 class Compiled(str):
-    """A cell of the host's own, compiled ahead; no copy of the session is made before it."""
+    """Code of the host's own, compiled ahead: the cells' namespace is its ``repl``; no copy is made before it."""
 
     compiled: str
 
@@ -71,10 +73,13 @@ def written(code: str) -> Message:
 class Cell:
     """Plays one cell to its end."""
 
-    def __init__(self, link: Link, crew: Crew, tools: Tools, number: int, timeout: float) -> None:
+    def __init__(
+        self, link: Link, crew: Crew, tools: Tools, number: int, timeout: float, invoke: Invoke | None = None
+    ) -> None:
         self.link = link
         self.crew = crew
         self.tools = tools
+        self.invoke = invoke  # calls a tool for the code, where somebody watches
         self.number = number
         self.timeout = timeout
         self.spent = 0.0
@@ -230,8 +235,23 @@ class Cell:
         self._charge()
         with self._lock:
             self._waiting.add(number)
-        run = self._context.copy().run
-        self.crew.submit(lambda: self._answer(generation, number, run(_served, tool, arguments, keywords)), weight)
+        context = self._context.copy()
+        serve = partial(self._served, name, tool, arguments, keywords)
+        self.crew.submit(lambda: self._answer(generation, number, context.run(serve)), weight)
+
+    def _served(self, name: str, tool: Any, arguments: list[Any], keywords: dict[str, Any]) -> Message:
+        """Call a host function and return the answer; its failure is an answer too."""
+        try:
+            arguments, keywords = _arranged(tool, arguments, keywords)
+            if self.invoke is None:
+                value = tool(*arguments, **keywords)
+            else:
+                value = self.invoke(name, arguments, keywords)
+            if inspect.isawaitable(value):
+                value = asyncio.run(_awaited(value))
+            return {"v": values.encode(value)}
+        except BaseException as error:
+            return {"e": {"name": type(error).__name__, "text": without_paths(_text(error))[:MAX_ERROR]}}
 
     def _refusal(self, name: str, tool: Any, crowded: bool) -> str | None:
         if tool is None:
@@ -272,18 +292,6 @@ def _arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
 def as_dict(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Show a dataclass of the sandbox as a plain dict on the host."""
     return fields
-
-
-def _served(tool: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]) -> Message:
-    """Call a host function and return the answer; its failure is an answer too."""
-    try:
-        arguments, keywords = _arranged(tool, arguments, keywords)
-        value = tool(*arguments, **keywords)
-        if inspect.isawaitable(value):
-            value = asyncio.run(_awaited(value))
-        return {"v": values.encode(value)}
-    except BaseException as error:
-        return {"e": {"name": type(error).__name__, "text": without_paths(_text(error))[:MAX_ERROR]}}
 
 
 def _text(error: BaseException) -> str:

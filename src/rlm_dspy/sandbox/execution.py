@@ -17,6 +17,7 @@ class Execution:
         final: the values given to SUBMIT, by output name.
         has_final: whether SUBMIT was called.
         value: repr of the last expression, None if there was none.
+        result: its value, where it can cross the border.
         timed_out: whether a time limit ended it.
         truncated: whether something was left out of stdout or stderr.
         seconds: time the code took, time in host calls excluded.
@@ -32,6 +33,7 @@ class Execution:
     final: Any | None = None
     has_final: bool = False
     value: str | None = None
+    result: Any = None
     timed_out: bool = False
     truncated: bool = False
     seconds: float = 0.0

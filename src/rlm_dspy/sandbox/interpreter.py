@@ -15,12 +15,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast
 
-from . import checks, outcome, policy, pool
+from dspy.utils.callback import BaseCallback, with_callbacks
+
+from . import checks, events, outcome, policy, pool
 from . import zygote as zygotes
 from .background import in_thread
 from .cell import Cell, Ending, written
 from .crew import Crew
-from .errors import InterpreterDiedError, InterpreterFailedError
+from .errors import CodeExecutionError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
 from .given import Given, Kept
 from .handover import Parcel
@@ -47,11 +49,12 @@ class Sandbox:
             "always" after every cell, "never" none.
         main: the name of the variable that ``P`` and the text functions stand for.
         modules: third-party modules to load for the code, such as ``("numpy",)``.
+        callbacks: DSPy callbacks for this sandbox alone, besides ``dspy.settings.callbacks``.
 
     Example:
         >>> with Sandbox() as sandbox:
-        ...     sandbox.execute("print(6 * 7)")
-        '42\\n'
+        ...     sandbox.execute("6 * 7")
+        42
     """
 
     execution_instructions: ClassVar[str] = (
@@ -75,12 +78,14 @@ class Sandbox:
         checkpoint: policy.Checkpoint = "auto",
         main: str | None = None,
         modules: Sequence[str] = (),
+        callbacks: Sequence[BaseCallback] = (),
     ) -> None:
         checks.check_timeout(timeout)
         checks.check_limits(memory_mb, max_output_chars, isolation, checkpoint)
         self.tools: dict[str, Callable[..., Any]] = dict(tools or {})
         checks.check_names(self.tools, "tool")
         self.output_fields = output_fields
+        self.callbacks: list[BaseCallback] = list(callbacks)
         self.main = main
         self.protected: tuple[str, ...] = ()  # variables that are set back when a cell has bound them to another value
         self.timeout = timeout
@@ -101,6 +106,7 @@ class Sandbox:
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     def start(self) -> None:
         """Make the session ready; the first cell does so by itself.
 
@@ -121,21 +127,31 @@ class Sandbox:
         """Run a cell the way DSPy expects it.
 
         Returns:
-            ``FinalOutput`` if SUBMIT was called, else the text shown, else None.
+            ``FinalOutput`` if SUBMIT was called, else the text printed, with the last expression's value after it;
+            without any, the value itself, None if there is none.
 
         Raises:
             SyntaxError: the code is not Python.
             CodeExecutionError: the code failed; the text holds all it printed and its traceback.
             SandboxDiedError: the session is gone with its state.
         """
-        return self._told(self.run(code, variables))
+        return self._told(self._watched_run(code, variables, self.timeout, threading.Event()))
+
+    def __call__(self, code: str, variables: dict[str, Any] | None = None) -> Any:
+        """Run a cell as :meth:`execute` does."""
+        return self.execute(code, variables)
+
+    def invoke_tool(self, tool_name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call one of the host functions for the code."""
+        return events.report_tool_call(self, tool_name, args, kwargs, lambda: self.tools[tool_name](*args, **kwargs))
 
     async def aexecute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         """Do as ``execute`` does without blocking the event loop."""
         stop = threading.Event()
-        play = partial(self._played, code, variables, self.timeout, stop)
+        play = partial(self._watched_run, code, variables, self.timeout, stop)
         return await in_thread(lambda: self._told(play()), partial(self._cancel, stop))
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     def shutdown(self) -> None:
         """End the session and every process of it; safe to call twice."""
         self._ended = True
@@ -177,14 +193,14 @@ class Sandbox:
             ConfigurationError: a variable or tool cannot cross; nothing was run.
             SandboxError: the sandbox was shut down or cannot be had.
         """
-        return self._played(code, variables, self.timeout if timeout is None else timeout, threading.Event())
+        return self._watched_run(code, variables, self.timeout if timeout is None else timeout, threading.Event())
 
     async def arun(
         self, code: str, variables: dict[str, Any] | None = None, *, timeout: float | None = None
     ) -> Execution:
         """Do as ``run`` does without blocking the event loop; cancelling it interrupts the cell."""
         stop, limit = threading.Event(), self.timeout if timeout is None else timeout
-        play = partial(self._played, code, variables, limit, stop)
+        play = partial(self._watched_run, code, variables, limit, stop)
         return cast(Execution, await in_thread(play, partial(self._cancel, stop)))
 
     def interrupt(self) -> None:
@@ -278,6 +294,26 @@ class Sandbox:
         self._given.lose()
         self._sent = {}
 
+    def _watched_run(
+        self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event
+    ) -> Execution:
+        """Run a cell; DSPy's callbacks see what ``execute`` returns or raises."""
+        play = partial(self._played, code, variables, timeout, stop)
+        if not events.is_watched(self):
+            return play()
+        ran: list[Execution] = []
+
+        def run() -> Any:
+            ran.append(play())
+            return outcome.for_dspy(ran[0])
+
+        try:
+            events.report_execute(self, code, variables or {}, run)
+        except (CodeExecutionError, InterpreterDiedError, SyntaxError):
+            if not ran:
+                raise
+        return ran[0]
+
     def _played(self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event) -> Execution:
         """Take a turn: hand over what is new or lost, and run the cell, unless it is stopped before it begins."""
         checks.check_timeout(timeout)
@@ -300,7 +336,8 @@ class Sandbox:
         message = self._message(link, code, parcels, timeout)
         descriptors = [descriptor for parcel in parcels for descriptor in parcel.descriptors]
         handed = {parcel.message["name"] for parcel in parcels}
-        cell = Cell(link, self._crew, self.tools, self._number, timeout)
+        invoke = self.invoke_tool if events.is_watched(self) else None
+        cell = Cell(link, self._crew, self.tools, self._number, timeout, invoke)
         cell.stop, self._cell = stop, cell
         if self._ended:
             stop.set()

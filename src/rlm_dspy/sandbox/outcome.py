@@ -50,6 +50,7 @@ def from_result(ending: Ending, timeout: float, memory_mb: int, cap: int) -> Exe
         final=_final(message),
         has_final="final" in message,
         value=_text(message, "value", cap + SLACK),
+        result=_decoded(message, "data"),
         timed_out=kind == "timeout",
         truncated=message.get("cut") is True,
         seconds=round(ending.seconds, 6),
@@ -99,6 +100,8 @@ def for_dspy(done: Execution) -> Any:
         raise CodeExecutionError(done.text)
     if done.has_final:
         return FinalOutput(done.final)
+    if done.result is not None and not done.stdout and not done.stderr:
+        return done.result
     return done.text or None
 
 
@@ -145,13 +148,17 @@ def _text(message: Message, key: str, limit: int) -> str | None:
     return text
 
 
+def _decoded(message: Message, key: str) -> Any:
+    try:
+        return values.decode(message.get(key), as_dict)
+    except (ValueError, RecursionError):
+        raise MalformedError(f"bad field {key!r}") from None
+
+
 def _final(message: Message) -> Any:
     if "final" not in message:
         return None
-    try:
-        final = values.decode(message["final"], as_dict)
-    except (ValueError, RecursionError):
-        raise MalformedError("bad field 'final'") from None
+    final = _decoded(message, "final")
     if not isinstance(final, dict) or not all(isinstance(key, str) for key in final):
         raise MalformedError("bad field 'final'")
     return final

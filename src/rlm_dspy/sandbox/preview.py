@@ -18,7 +18,7 @@ def size(value: Any) -> str:
     """Return the extent of an array or table, and what it is in a REPL."""
     if tables.plain_kind(value) == "DataFrame":
         rows, columns = value.shape
-        here = "here a list of dicts, one a row, unless pandas can be imported"
+        here = "a DataFrame where pandas can be imported, else a list of dicts, one a row"
         return f"{rows:,} rows, {columns:,} columns; {here}"
     here = "here a list" if value.ndim == 1 else "here nested lists"
     unless = ", unless numpy can be imported" if tables.plain_kind(value) == "ndarray" else ""

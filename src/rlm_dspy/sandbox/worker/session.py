@@ -19,6 +19,7 @@ from .wire import Message, Wire, frame
 
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
+MAX_VALUE = 10_000  # characters of the repr of a last expression whose value crosses too
 TOKEN = 16
 
 
@@ -265,6 +266,8 @@ class Session:
                 value = evaluate.run(tree, self.namespace, number)
                 if value is not None:
                     result["value"] = evaluate.echo(value, self.out.cap)
+                    if len(result["value"]) <= MAX_VALUE:
+                        result["data"] = self._data(value)
             finally:
                 self._disarm()
         except Resumed:
@@ -278,6 +281,14 @@ class Session:
             self._disarm()
             result.update(self._told(error))
         return changed
+
+    @staticmethod
+    def _data(value: Any) -> Any:
+        """Return the last expression's value for the host, None if it cannot cross the border."""
+        try:
+            return values.encode(value)
+        except (TypeError, ValueError, RecursionError):
+            return None
 
     def _own_names(self) -> dict[str, Any]:
         """Return a namespace for the host's own code, which reaches that of the cells as ``repl``."""

@@ -1,0 +1,64 @@
+"""DSPy's callbacks for what a sandbox does: startup, execute, tool call, shutdown.
+
+What a cell is handed or hands on may be a context of many megabytes: callbacks get a handle of it, never its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dspy
+from dspy.utils.callback import with_callbacks
+
+MAX_SHOWN_CHARS = 20_000
+
+
+class Handle:
+    """A large value as callbacks see it: its ``value``, and a short repr."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        size = f" of {len(self.value):,} items" if hasattr(self.value, "__len__") else ""
+        if isinstance(self.value, str):
+            size = f" of {len(self.value):,} characters"
+        return f"<{type(self.value).__name__}{size}>"
+
+
+def handled(value: Any) -> Any:
+    """Return a value that callbacks may render: small ones as they are, others as a handle."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str) and len(value) <= MAX_SHOWN_CHARS:
+        return value
+    return Handle(value)
+
+
+def is_watched(sandbox: Any) -> bool:
+    """Return whether any callback wants to know."""
+    return bool(dspy.settings.get("callbacks", []) or sandbox.callbacks)
+
+
+def report_execute(sandbox: Any, code: str, variables: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+    """Run a cell and report it."""
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def execute(instance: Any, code: str, variables: Mapping[str, Any]) -> Any:
+        return run()
+
+    return execute(sandbox, code, {name: handled(value) for name, value in variables.items()})
+
+
+def report_tool_call(
+    sandbox: Any, name: str, arguments: list[Any], keywords: Mapping[str, Any], call: Callable[[], Any]
+) -> Any:
+    """Call a host function for the code and report it."""
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def invoke_tool(instance: Any, tool_name: str, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
+        return call()
+
+    named = {key: handled(value) for key, value in keywords.items()}
+    return invoke_tool(sandbox, name, [handled(value) for value in arguments], named)
