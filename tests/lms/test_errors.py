@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+
 import dspy
 import pytest
 
-from rlm_dspy.lms import lm
+from rlm_dspy.lms import faults, lm
+from rlm_dspy.lms.routes import Route
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -35,6 +39,9 @@ ROWS = [
     ("malformed", Fault(200, "{not json"), dspy.LMProviderError, "not a chat completion", 1),
     ("html", Fault(200, "<html>proxy</html>"), dspy.LMProviderError, "not a chat completion", 1),
     ("empty choices", Fault(200, NO_CHOICES), dspy.LMProviderError, "no choices", 1),
+    ("other JSON", Fault(200, {"foo": 1}), dspy.LMProviderError, "not a chat completion", 1),
+    ("choices no list", Fault(200, {"choices": "none"}), dspy.LMProviderError, "not a chat completion", 1),
+    ("error in a 200", Fault(200, error("slow down", "x", 402)), dspy.LMBillingError, "in its reply: slow down", 1),
 ]
 
 
@@ -65,13 +72,25 @@ def test_a_failure_that_cannot_pass_is_told_once(fault: Fault, kind: type[Except
         Fault(503, "busy", {"retry-after": "0"}),
         Fault(498, error("capacity", "x"), {"retry-after": "0"}),
         Fault(502, "<html>bad gateway</html>", {"retry-after": "0"}),
+        Fault(200, error("upstream is gone", "x", "upstream_error")),
     ],
-    ids=["429", "500", "503", "498", "502 page"],
+    ids=["429", "500", "503", "498", "502 page", "error in a 200"],
 )
 def test_a_failure_that_may_pass_is_retried_after_the_wait_it_asks_for(fault: Fault) -> None:
     with OpenAIServer(fault) as server:
         assert groq(server)("hi") == ["hello"]
         assert len(server.posts) == 2
+
+
+@pytest.mark.parametrize("page", [{"choices": []}, {"foo": 1}, {"error": "gone"}, "<html>proxy</html>", "{not json"])
+async def test_an_ollama_reply_that_is_none_is_told_in_one_line(page: object) -> None:
+    with OllamaServer(*[Fault(200, page, path="/api/chat")] * 2) as server:
+        made = lm("ollama_chat/qwen3:8b", api_base=server.url, num_ctx=8192, cache=False, num_retries=0)
+        with pytest.raises(dspy.LMProviderError, match="not a chat completion") as caught:
+            made("hi")
+        with pytest.raises(dspy.LMProviderError, match="not a chat completion"):
+            await made.acall("hi")
+    assert "Traceback" not in str(caught.value)
 
 
 def test_a_cut_connection_is_a_transport_error() -> None:
@@ -144,3 +163,60 @@ def test_the_password_of_an_address_is_in_no_error_repr_or_saved_state() -> None
             made("hi")
     texts = [str(caught.value), repr(caught.value), repr(made.engine.route), str(made.dump_state())]
     assert not [text for text in texts if CANARY in text]
+
+
+def raised(error: Exception, *below: Exception) -> Exception:
+    """Return an error as if it had been raised while those below were handled."""
+    step = error
+    for cause in below:
+        step.__context__ = cause
+        step = cause
+    return error
+
+
+def told_by_class(name: str, **given: object) -> Exception:
+    """Make one of LiteLLM's exceptions, with a sentence that it does not write today."""
+    kind = getattr(importlib.import_module("litellm.exceptions"), name)
+    return kind(**{"message": "some other words", "model": "x", "llm_provider": "openai", **given})
+
+
+def broken_off(below: str = "APIConnectionError") -> Exception:
+    """Make the exception of a stream that ended early."""
+    return told_by_class("MidStreamFallbackError", original_exception=told_by_class(below))
+
+
+def written_into_it() -> Exception:
+    """Make what OpenAI's client raises for an error inside a stream."""
+    return importlib.import_module("openai").APIError("some words", None, body={"message": "it is gone"})
+
+
+def unreadable() -> Exception:
+    """Make what LiteLLM raises for a reply that is not a chat completion."""
+    kind = importlib.import_module("litellm.llms.openai.common_utils").OpenAIError
+    return kind(status_code=500, message="some other words")
+
+
+@pytest.mark.parametrize(
+    ("made_up", "kind", "says"),
+    [
+        (lambda: raised(broken_off(), StopIteration()), dspy.lm15.TransportError, "in the middle of its reply"),
+        (lambda: broken_off(), dspy.lm15.TransportError, "in the middle of its reply"),
+        (lambda: raised(broken_off(), written_into_it()), dspy.lm15.ServerError, "it is gone"),
+        (lambda: broken_off("ServiceUnavailableError"), dspy.lm15.ServerError, "HTTP 503"),
+        (
+            lambda: raised(told_by_class("InternalServerError"), unreadable()),
+            dspy.lm15.ProviderError,
+            "not a chat completion",
+        ),
+        (lambda: told_by_class("BadRequestError", llm_provider=""), dspy.lm15.UnsupportedModelError, "no provider"),
+        (lambda: told_by_class("ContextWindowExceededError"), dspy.lm15.ContextLengthError, "too small a window"),
+        (lambda: told_by_class("ContentPolicyViolationError"), dspy.lm15.InvalidRequestError, "refused the content"),
+    ],
+    ids=["ended early", "no cause", "said so", "busy", "unreadable", "unknown", "window", "content"],
+)
+def test_what_litellm_makes_up_is_told_by_its_class_whatever_its_words(
+    made_up: Callable[[], Exception], kind: type[Exception], says: str
+) -> None:
+    found = faults.translate(made_up(), Route("groq/openai/gpt-oss-20b"))
+    assert type(found) is kind
+    assert says in str(found)

@@ -96,6 +96,6 @@ def _event(data: Any) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"
 
 
-def error(message: str, kind: str, code: str | None = None) -> dict[str, Any]:
+def error(message: str, kind: str, code: str | int | None = None) -> dict[str, Any]:
     """An error body as Groq and OpenAI write it."""
     return {"error": {"message": message, "type": kind, **({"code": code} if code else {})}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -17,7 +16,7 @@ from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngin
 from dspy.lm15 import Request, Response
 
 from rlm_dspy import windows
-from rlm_dspy.lms import faults, pace, truncation
+from rlm_dspy.lms import faults, pace, streams, truncation
 from rlm_dspy.lms.choosing import OFFLINE
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
 from rlm_dspy.lms.retries import LONGEST_WAIT, Tries
@@ -93,16 +92,6 @@ class _Routed:
     def _other(self) -> Route | None:
         """Return the route of the fallback; None is the offline engine."""
         return None if self.route.fallback == OFFLINE else self.route.other()
-
-    def _check_end(self, source: Any) -> None:
-        """Refuse a stream that did not come to its end: LiteLLM makes one up where the server left off."""
-        reasons = ("received_finish_reason", "intermittent_finish_reason")
-        if any(getattr(source, name, "unknown") for name in reasons):
-            return
-        kind = str(dict(getattr(source, "_response_headers", None) or {}).get("content-type", ""))
-        if kind and not re.search("event-?stream|ndjson", kind):
-            raise faults.invalid_reply(self.route, "is not a chat completion in JSON")
-        raise faults.cut_reply(self.route)
 
     def _ended(self, request: Request, event: Any, source: Any) -> Any:
         """Treat the end of a stream as a finished reply."""
@@ -231,13 +220,14 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
         with held(self._slot()), _Translated(self.route):
             litellm = get_litellm(feature="rlm_dspy.lm")
             source = litellm.completion(**self._arguments(request, streaming=True))
+            streams.watch_lines(source, self.route)
             with closing_stream(source):
                 for chunk in source:
                     ready += codec.feed(chunk)
                     if ready and ready[-1].type != "start":  # which shows nothing yet
                         yield from ready
                         ready = []
-                self._check_end(source)
+                streams.check_end(source, self.route)
                 yield from [*ready, self._ended(request, codec.finish(litellm), source)]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
@@ -318,6 +308,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
             with _Translated(self.route):
                 litellm = get_litellm(feature="rlm_dspy.lm")
                 source = await litellm.acompletion(**self._arguments(request, streaming=True))
+                streams.watch_lines(source, self.route)
                 async with aclosing_stream(source):
                     async for chunk in source:
                         ready += codec.feed(chunk)
@@ -325,7 +316,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                             for event in ready:
                                 yield event
                             ready = []
-                    self._check_end(source)
+                    streams.check_end(source, self.route)
                     for event in [*ready, self._ended(request, codec.finish(litellm), source)]:
                         yield event
 

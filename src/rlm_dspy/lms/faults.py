@@ -1,12 +1,13 @@
 """Reads LiteLLM's failures for who must act, whatever the provider.
 
 LiteLLM blurs statuses (401 arrives as a bad request, 413 as a rate limit, an unreachable server as an internal
-error) and drops headers, but keeps the HTTP error among the causes: that is what is read here.
+error, a stream that ends early as HTTP 500) and drops headers, but keeps the HTTP error among the causes: that is
+what is read here. Where no server answered, the classes of the exceptions tell what happened. Only what a server said
+is searched for words; LiteLLM's own sentences change from version to version.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import json
 import re
@@ -27,6 +28,22 @@ _TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
 _REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
 
+# What a library raises when it reads a reply that is not what it should be.
+_UNREADABLE = {
+    "JSONDecodeError", "AttributeError", "IndexError", "KeyError", "TypeError", "ValidationError",
+    "APIResponseValidationError",
+}  # fmt: skip
+_CUT = {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}
+_UNREACHED = {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}
+
+
+class StreamError(Exception):
+    """A server wrote an error into its stream: ``body`` is that line."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("error")))
+        self.body = body
+
 
 def translate(error: Exception, route: Route) -> Exception:
     """Return the lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
@@ -39,21 +56,19 @@ def translate(error: Exception, route: Route) -> Exception:
     reply = next((cause.response for cause in reversed(causes) if _is_reply(cause)), None)
     if reply is not None and "LocalProtocolError" not in names:
         return _answered(route, reply.status_code, _text(reply, error, route), _wait(reply.headers, error))
-    if names & {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}:
+    if names & _UNREACHED:
         return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
     if "Timeout" in names or any(isinstance(cause, TimeoutError) for cause in causes):
         return _late(route)
-    if names & {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}:
+    if names & _CUT:
         return cut_reply(route)
     if "LocalProtocolError" in names:
         return bad_key(route)
-    if broken := next(filter(None, (_broken(cause, route) for cause in causes)), None):
-        found = _answered(route, 500, broken, None, begun=True)
-        found.status = None  # type: ignore[attr-defined]  # it was 200
-        return found
-    if names & {"JSONDecodeError", "AttributeError", "KeyError", "ValidationError", "APIResponseValidationError"}:
+    if told := next(filter(None, (_told_inside(cause, route) for cause in causes)), None):
+        return told
+    if names & _UNREADABLE or any(map(_is_no_completion, causes)):
         return invalid_reply(route, "is not a chat completion in JSON")
-    return _said(route, error)
+    return _made_up(route, error)
 
 
 def final(error: Exception) -> Exception:
@@ -104,8 +119,8 @@ def cut_reply(route: Route) -> Exception:
     return _error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
 
 
-def _answered(route: Route, status: int, text: str, wait: float | None, begun: bool = False) -> Exception:
-    shown = f"{'in the middle of its reply' if begun else f'HTTP {status}'}: {text}"
+def _answered(route: Route, status: int, text: str, wait: float | None, where: str = "") -> Exception:
+    shown = f"{where or f'HTTP {status}'}: {text}"
     variable = route.provider.key or "api_key="
     if status in (401, 403):
         return _error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
@@ -121,7 +136,7 @@ def _answered(route: Route, status: int, text: str, wait: float | None, begun: b
             413,
         )
     if _CONTEXT.search(text) and status in (400, 422, 500):
-        return _error(lm15.ContextLengthError, route, f"has too small a window ({shown})", _larger(route), status)
+        return _too_long(route, shown, status)
     if status == 404:
         return _error(lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _nearest(route), status)
     if status == 402 or "insufficient_quota" in text:
@@ -140,7 +155,7 @@ def _answered(route: Route, status: int, text: str, wait: float | None, begun: b
 
 def _invalid(route: Route, status: int, text: str, shown: str) -> Exception:
     if _REFUSED.search(text):
-        return _error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
+        return _refused(route, shown, status)
     if "json_validate_failed" in text:
         return _error(lm15.ProviderError, route, f"wrote no valid JSON ({shown})", "Use text markers.", status)
     if "does not support chat" in text:
@@ -164,19 +179,34 @@ def _limited(route: Route, shown: str, wait: float | None) -> Exception:
     return _error(lm15.RateLimitError, route, f"limits your rate ({shown})", "Try later.", 429, wait)
 
 
-def _said(route: Route, error: Exception) -> Exception:
-    text = _short(str(getattr(error, "message", "") or error), route)
-    if "LLM Provider NOT provided" in text:
+def _too_long(route: Route, shown: str, status: int) -> Exception:
+    return _error(lm15.ContextLengthError, route, f"has too small a window ({shown})", _larger(route), status)
+
+
+def _refused(route: Route, shown: str, status: int) -> Exception:
+    return _error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
+
+
+def _made_up(route: Route, error: Exception) -> Exception:
+    """Read an exception behind which there is no reply of a server: its class tells, its words and status may not."""
+    below = getattr(error, "original_exception", None)
+    name, error = type(error).__name__, below if isinstance(below, Exception) else error
+    if name == "MidStreamFallbackError" and type(error).__name__ == "APIConnectionError":
+        return cut_reply(route)  # and nothing else is known of how the stream ended
+    name, text = type(error).__name__, _short(str(getattr(error, "message", "") or error), route)
+    if name == "BadRequestError" and getattr(error, "llm_provider", None) == "":
         prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
         return _error(
             lm15.UnsupportedModelError, route, "is no provider that is known", f"Model names begin with {prefixes}…"
         )
-    if "invalid response from LLM endpoint" in text:
-        return invalid_reply(route, "is not a chat completion in JSON")
     status = getattr(error, "status_code", None)
-    if isinstance(status, int) and type(error).__module__.startswith(("litellm", "openai")):
-        return _answered(route, status, text, None)
-    return error
+    if not isinstance(status, int) or not type(error).__module__.startswith(("litellm", "openai")):
+        return error
+    if name == "ContextWindowExceededError":
+        return _too_long(route, f"HTTP {status}: {text}", status)
+    if name == "ContentPolicyViolationError":
+        return _refused(route, f"HTTP {status}: {text}", status)
+    return _answered(route, status, text, None)
 
 
 def _error(
@@ -223,12 +253,24 @@ def _is_reply(cause: Any) -> bool:
     return not made_up and type(cause).__name__.endswith("StatusError") and hasattr(cause, "response")
 
 
-def _broken(cause: Any, route: Route) -> str | None:
-    """Return the error that a server wrote into a stream, from what OpenAI's client or LiteLLM's Ollama made of it."""
-    body = getattr(cause, "body", None) if type(cause).__name__ == "APIError" else None
-    if type(cause).__name__ == "OllamaError" and (found := re.search(r"from Ollama: (\{'error': .*\})$", str(cause))):
-        body = ast.literal_eval(found[1])
-    return _detail(body, route) if isinstance(body, dict) else None
+def _is_no_completion(cause: Any) -> bool:
+    """Whether LiteLLM found, with a status of its own, that what OpenAI's client had read is no chat completion."""
+    return type(cause).__name__ == "OpenAIError" and type(cause).__module__.startswith("litellm.llms.openai")
+
+
+def _told_inside(cause: Any, route: Route) -> Exception | None:
+    """Return the error that a server wrote into a reply which had begun as a good one, with the status 200."""
+    name, body = type(cause).__name__, getattr(cause, "body", None)
+    if isinstance(body, dict) and (name == "APIError" or isinstance(cause, StreamError)):
+        code, text, where = body.get("code"), _detail(body, route), "in the middle of its reply"
+    elif type(cause) is Exception and hasattr(cause, "status_code"):  # so LiteLLM raises what it finds in a reply
+        code, text, where = cause.status_code, _short(str(getattr(cause, "message", "")), route), "in its reply"
+    else:
+        return None
+    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+    found = _answered(route, status, text, None, where)
+    found.status = None  # type: ignore[attr-defined]  # it was 200
+    return found
 
 
 def _text(reply: Any, error: Exception, route: Route) -> str:
