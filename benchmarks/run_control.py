@@ -19,11 +19,10 @@ from typing import Any
 import dspy
 
 import rlm_dspy
+from rlm_dspy.testing import action, fields, scripted, texts
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "tests")]
-from sides import SIDES  # noqa: E402
-
-from scripted import action, fields, scripted, texts  # noqa: E402  the scripted engine of the tests
+sys.path.insert(0, str(Path(__file__).parent))
+from sides import SIDES
 
 ASK = "context, question -> answer"
 Side = Callable[..., Any]

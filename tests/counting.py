@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
-from scripted import AsyncScript, action
+from rlm_dspy.testing import AsyncScript, action
 
 STEPS = 10
 

@@ -9,7 +9,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.metering import Meter
-from scripted import action, fields, scripted
+from rlm_dspy.testing import action, fields, scripted
 
 
 def ask(lm: dspy.LM, **options: Any) -> dspy.Prediction:

@@ -22,7 +22,7 @@ from rlm_dspy.batch.purse import Purse
 from rlm_dspy.batch.running import perform
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, CorpusError, LMAuthError, LMUnavailableError
-from scripted import action, fields, scripted, texts
+from rlm_dspy.testing import action, fields, scripted, texts
 
 SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
 TEXT = "\n".join(f"The gate of {name} opens at {hour} hours." for hour, name in enumerate(("Ulm", "Bonn", "Trier"), 6))

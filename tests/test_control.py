@@ -25,7 +25,7 @@ from counting import STEPS, Server
 from rlm_dspy import compaction, driver
 from rlm_dspy.compaction import Turn, compact, size
 from rlm_dspy.record import Event, Step
-from scripted import action, fields, scripted, texts
+from rlm_dspy.testing import action, fields, scripted, texts
 
 
 def common(left: str, right: str) -> int:
@@ -231,9 +231,8 @@ def test_a_run_that_is_killed_ten_times_pays_for_each_call_once(tmp_path: Path) 
 
 
 HANGING = """
-import sys, time, dspy, rlm_dspy
-sys.path.insert(0, {tests!r})
-from scripted import action, scripted
+import time, dspy, rlm_dspy
+from rlm_dspy.testing import action, scripted
 lm, _ = scripted(action("print(1)"), lambda message: time.sleep(60))
 try:
     with dspy.context(lm=lm):
@@ -244,8 +243,7 @@ except rlm_dspy.RLMError:
 
 
 def test_a_call_that_was_left_behind_does_not_hold_up_the_process() -> None:
-    code = HANGING.format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
     assert (done.stdout.strip(), done.returncode) == ("ended", 0), done.stderr
 
 

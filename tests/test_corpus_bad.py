@@ -15,7 +15,7 @@ from rlm_dspy.corpus import Corpus, collecting, memory, read
 from rlm_dspy.direct import Direct
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.sandbox import Sandbox
-from scripted import action, fields, scripted, texts
+from rlm_dspy.testing import action, fields, scripted, texts
 
 
 @pytest.fixture(autouse=True)

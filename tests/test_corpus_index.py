@@ -11,7 +11,7 @@ from rlm_dspy import RLM
 from rlm_dspy.corpus import Corpus, index, read
 from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.sandbox.toolkit.ranking import rank, terms_of
-from scripted import action, scripted
+from rlm_dspy.testing import action, scripted
 
 
 @pytest.fixture(autouse=True)

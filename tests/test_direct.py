@@ -12,7 +12,7 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.direct import Direct, prompt_text
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.record import Event
-from scripted import fields, scripted, texts
+from rlm_dspy.testing import fields, scripted, texts
 
 SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
 TEXT = "one\nthe bridge was opened in 1932\nthree\n"

@@ -14,7 +14,7 @@ from dspy.utils.callback import BaseCallback
 
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
-from scripted import action, fields, scripted, texts
+from rlm_dspy.testing import action, fields, scripted, texts
 
 
 def ask(lm: dspy.LM, rlm: rlm_dspy.RLM | None = None, **inputs: Any) -> dspy.Prediction:

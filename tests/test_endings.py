@@ -18,7 +18,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy import driver, errors, performing
 from rlm_dspy.record import Run
-from scripted import action, fields, scripted
+from rlm_dspy.testing import action, fields, scripted
 
 
 def ask(lm: dspy.LM, rlm: rlm_dspy.RLM | None = None, **inputs: Any) -> dspy.Prediction:

@@ -16,6 +16,7 @@ EXPECTED = {
     "own_interpreter": "1931",
     "many_questions": "Piet de Boer. (two.txt:3)\n100% answered",
     "recursive_summary": "Bergen, Leith, Brest (3 children)",
+    "testing_a_program": "both hold",
 }
 
 

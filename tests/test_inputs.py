@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 import rlm_dspy
-from scripted import action, scripted
+from rlm_dspy.testing import action, scripted
 
 
 class Person(pydantic.BaseModel):

@@ -12,7 +12,7 @@ import pytest
 from dspy.primitives.code_interpreter import CodeExecutionError, FinalOutput
 
 import rlm_dspy
-from scripted import action, fields, scripted
+from rlm_dspy.testing import action, fields, scripted
 
 
 class Submitted(Exception):

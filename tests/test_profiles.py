@@ -9,7 +9,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import windows
-from scripted import action, scripted, texts
+from rlm_dspy.testing import action, scripted, texts
 
 
 def named(model: str, *replies: Any, window: int | None = None) -> Any:

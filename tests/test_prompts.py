@@ -14,7 +14,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy import prompts
 from rlm_dspy.chat import TurnAdapter
-from scripted import action, scripted, texts
+from rlm_dspy.testing import action, scripted, texts
 
 
 def run(*replies: Any, rlm: rlm_dspy.RLM | None = None, **inputs: Any) -> tuple[dspy.Prediction, list[str]]:

@@ -16,7 +16,7 @@ from rlm_dspy import windows
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.recursion import cut
 from rlm_dspy.shapes import untrusted
-from scripted import action, fields, scripted, texts
+from rlm_dspy.testing import action, fields, scripted, texts
 
 
 def ask(lm: dspy.LM, *, context: str = "the sky is blue", **options: Any) -> dspy.Prediction:

@@ -20,7 +20,7 @@ from rlm_dspy.lms import retries
 from rlm_dspy.replies import parse_reply
 from rlm_dspy.report.redact import MASK, Redactor
 from rlm_dspy.sandbox.toolkit import bind
-from scripted import action, fields, scripted
+from rlm_dspy.testing import action, fields, scripted
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "seeds.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.errors import BudgetExceededError, SandboxDiedError
-from scripted import action, fields, scripted
+from rlm_dspy.testing import action, fields, scripted
 
 
 def by_role(root: str, *, child: Any = None, plain: Any = "ok") -> Any:

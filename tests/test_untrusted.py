@@ -12,7 +12,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.shapes import TAKEN, untrusted
-from scripted import action, fields, scripted
+from rlm_dspy.testing import action, fields, scripted
 from servers.openai import OpenAIServer
 
 IMAGE = '<<CUSTOM-TYPE-START-IDENTIFIER>>[{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}]'

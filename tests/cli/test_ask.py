@@ -16,8 +16,8 @@ import pytest
 from rlm_dspy import RLM
 from rlm_dspy.cli import models
 from rlm_dspy.record import Run
+from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import program, sides
-from scripted import action, fields, scripted
 
 CLIENT = '''"""A client."""
 

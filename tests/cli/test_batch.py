@@ -19,7 +19,7 @@ from rich.console import Console
 from rlm_dspy.batch import Progress
 from rlm_dspy.cli import models
 from rlm_dspy.report.bar import Bar
-from scripted import fields, scripted, texts
+from rlm_dspy.testing import fields, scripted, texts
 
 ARGS = ("batch", "q.jsonl", "texts", "--out", "a.jsonl")
 
@@ -172,7 +172,7 @@ def test_questions_come_from_stdin_too(run: Callable, files: Path) -> None:
 
 SLOW = """
 import json, sys, time
-from scripted import fields, scripted
+from rlm_dspy.testing import fields, scripted
 from rlm_dspy.cli import models
 from rlm_dspy.cli.app import main
 

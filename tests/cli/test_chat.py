@@ -11,7 +11,7 @@ import pytest
 
 from rlm_dspy import lms
 from rlm_dspy.cli.chatting import Lender
-from scripted import action, scripted, texts
+from rlm_dspy.testing import action, scripted, texts
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from rlm_dspy.record import Run
 
 PROGRAM = """
 import os, sys, time
-from scripted import action, fields, scripted
+from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.cli import models
 from rlm_dspy.cli.app import main
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from scripted import action
+from rlm_dspy.testing import action
 from servers.openai import OpenAIServer
 
 STEPS = 8

@@ -16,7 +16,7 @@ from rlm_dspy.record import Run, Step, SubCall, Usage
 from rlm_dspy.report import page, shelf, tree
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.shelf import Shelf
-from scripted import action, scripted
+from rlm_dspy.testing import action, scripted
 
 USED = Usage(calls=1, prompt_tokens=90, completion_tokens=10, cost=0.01)
 CHILD = Run(

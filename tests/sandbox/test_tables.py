@@ -9,7 +9,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.sandbox.errors import HandoverError
-from scripted import action, scripted, texts
+from rlm_dspy.testing import action, scripted, texts
 
 np = pytest.importorskip("numpy")
 

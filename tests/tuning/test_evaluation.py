@@ -14,10 +14,10 @@ import pytest
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import sides, statistics, summary
 from rlm_dspy.tuning.evaluation import Evaluation, Row
 from rlm_dspy.tuning.watching import Watch, common
-from scripted import action, fields, scripted
 
 
 def questions(count: int) -> list[dspy.Example]:

@@ -14,8 +14,8 @@ import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.record import Run, Step, SubCall, Usage
+from rlm_dspy.testing import action, scripted
 from rlm_dspy.tuning import Tunable, feedback, ran, scoring
-from scripted import action, scripted
 
 JSON = st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.lists(st.text()), st.none(), st.booleans())
 

@@ -11,8 +11,8 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import program
-from scripted import action, fields, scripted
 
 SIGNATURE = "context, question -> answer"
 
