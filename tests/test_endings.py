@@ -76,25 +76,35 @@ def test_without_a_model_the_error_says_what_to_do() -> None:
 
 
 class Dead:
-    """An interpreter that starts and then never prints anything."""
+    """An interpreter whose process is gone, or one that never shows anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         self.tools: dict[str, Any] = {}
+        self.error = error
 
     def start(self) -> None: ...
 
-    def execute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
-        return None
+    def execute(self, code: str, variables: dict[str, Any] | None = None) -> None:
+        if self.error:
+            raise self.error
 
     def shutdown(self) -> None: ...
 
 
 def test_a_dead_interpreter_is_a_typed_error_before_any_call() -> None:
     lm, script = scripted(action("SUBMIT('x')"))
-    with pytest.raises(errors.SandboxError, match="does not execute code") as caught:
-        ask(lm, interpreter_factory=Dead)
+    with pytest.raises(errors.SandboxError, match="gone") as caught:
+        ask(lm, interpreter_factory=lambda: Dead(dspy.CodeInterpreterError("gone")))
     assert not script.requests
     assert caught.value.run is not None
+
+
+def test_an_interpreter_that_shows_nothing_of_its_set_up_is_reported() -> None:
+    lm, _ = scripted(action("print(1)"), fields(answer="x"))
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer", max_iters=1, interpreter_factory=Dead)
+        result = rlm(context="c", question="q")
+    assert any("Dead showed nothing" in warning for warning in result.run.warnings)
 
 
 def test_a_model_that_writes_no_code_is_asked_again_and_then_reported() -> None:

@@ -43,6 +43,9 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
         return [*messages, {"role": "user", "content": now}]
 
 
+TurnAdapter.parse = dspy.ChatAdapter.parse  # DSPy wraps a subclass's once more, and its callbacks would fire twice
+
+
 @lru_cache(maxsize=512)
 def _rendered(observation: str, reasoning: str, code: str) -> list[dict[str, Any]]:
     turn = dspy.History(messages=[{"observation": observation, "reasoning": reasoning, "code": code}])

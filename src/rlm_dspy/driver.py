@@ -100,11 +100,10 @@ class Session:
         value = self.values.get(self.main or "")
         return value if isinstance(value, str) else None
 
-    def opened(self, has_toolkit: bool) -> None:
+    def opened(self, has_toolkit: bool, warnings: list[str]) -> None:
         """Note that the interpreter is ready, and whether it has the toolkit."""
         self.has_toolkit = has_toolkit
-        if not has_toolkit:
-            self.warnings.append("the interpreter cannot take the toolkit, so code has only the plain sub-calls")
+        self.warnings += warnings
         self.emit("probe", self.probe)
 
     def record(self) -> Run:
@@ -188,6 +187,8 @@ class Session:
                 inputs["signature"] = made.with_instructions(extract.signature.instructions)
             return extract, self._with_lm(inputs, extract.lm)
         action = self.rlm.generate_action
+        if isinstance(action, Predictor) and self.lm is None and dspy.settings.lm is None:
+            raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or rlm.set_lm(...).")
         if not isinstance(action, Predictor):
             steps, most = self.steps, self.rlm.budget.max_iters
             given = dspy_states.inputs_for(self.probe, steps, most, self.rlm.max_output_chars)
@@ -216,7 +217,7 @@ class Session:
             text = prompts.protocol(
                 self.signature,
                 calls=self.calls,
-                room=windows.characters(self.subcalls.lm),
+                room=windows.characters(self.subcalls.known_lm),
                 small=self.small,
                 recursion=self.ledger.depth < self.ledger.root.budget.max_depth,
                 tools=rlm.tools,
@@ -243,6 +244,9 @@ class Session:
             return Reply(outputs={name: value_of(predicted, name) for name in names}, **facts)
         reasoning, code = value_of(predicted, "reasoning") or "", value_of(predicted, "code") or ""
         reply = Reply(reasoning=encodable(str(reasoning)), code=encodable(str(code)), **facts)
+        if self.rlm.verbose:
+            number = f"{len(self.steps) + 1}/{self.rlm.budget.max_iters}"
+            verbose_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
         self.emit("code", reply.code)
         return reply
 
@@ -252,8 +256,8 @@ class Session:
         self.steps.append(step)
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
-            shown = short(step.output, prompts.PREVIEW)
-            verbose_logger.info("step %d\n%s\n%s\n%s", step.index, step.reasoning, step.code, shown, extra=facts)
+            size = f"{len(step.output):,} chars"
+            verbose_logger.info("Output (%s):\n%s", size, short(step.output, prompts.PREVIEW), extra=facts)
         self.emit("output", step.output)
 
     def _called(self, call: SubCall, meter: Meter | None) -> None:

@@ -15,6 +15,7 @@ from dspy.primitives.repl_types import REPLHistory
 
 from rlm_dspy.record import Step
 
+PROTOCOL_MARK = "\n\n--- What follows is for dspy.RLM; rlm_dspy replaces it by its own ---\n"
 VARIABLES, HISTORY, ITERATION = "variables_info", "repl_history", "iteration"
 DESCRIPTIONS = {
     VARIABLES: "Metadata about the variables available in the REPL",
@@ -34,17 +35,28 @@ def input_fields(signature: type[dspy.Signature]) -> list[dict[str, str]]:
     return [{"prefix": f"{name.replace('_', ' ').title()}:", "description": DESCRIPTIONS[name]} for name in names]
 
 
+def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature]) -> str:
+    """Return a predictor's instructions for a saved state: with the protocol, which ``dspy.RLM`` takes from there."""
+    if not is_action(signature):
+        return str(signature.instructions)
+    theirs = dspy.RLM(task).generate_action.signature.instructions
+    own = f"{task.instructions}\n\n" if task.instructions else ""
+    return f"{signature.instructions}{PROTOCOL_MARK}{theirs.removeprefix(own)}"
+
+
 def as_ours(
     state: Mapping[str, Any], signature: type[dspy.Signature], inputs: Sequence[Mapping[str, str]]
 ) -> dict[str, Any]:
     """Return a saved state with our input fields, whoever saved it, and its demos as ours are."""
     fields = state["signature"]["fields"]
     outputs = list(fields[len(fields) - len(signature.output_fields) :])
-    saved = {**state["signature"], "fields": [*inputs, *outputs]}
-    return {**state, "signature": saved, "demos": [_our_demo(demo, signature) for demo in state.get("demos", ())]}
+    instructions = state["signature"]["instructions"].partition(PROTOCOL_MARK)[0]
+    saved = {**state["signature"], "fields": [*inputs, *outputs], "instructions": instructions}
+    return {**state, "signature": saved, "demos": [as_our_demo(demo, signature) for demo in state.get("demos", ())]}
 
 
-def _our_demo(demo: Any, signature: type[dspy.Signature]) -> Any:
+def as_our_demo(demo: Any, signature: type[dspy.Signature]) -> Any:
+    """Return a demo with our inputs, whichever of the two it was made for."""
     fields = dict(demo.items())
     if VARIABLES not in fields and HISTORY not in fields:
         return demo

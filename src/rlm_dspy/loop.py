@@ -198,7 +198,7 @@ class _State:
                 raise
             self.ran = True
             observed.append(seen)
-            texts.append(seen.text)
+            texts.append(_marked(seen))
             if seen.error or seen.has_submitted or seen.text.strip():
                 break
         return self._judge(reply, parsed, observed, texts)
@@ -217,10 +217,10 @@ class _State:
                 self.refused += 1
                 texts.append(self.rules.refusal(problem))
         accepted = last.has_submitted and problem is None
-        shown = self.rules.render(texts)
         if accepted:
-            shown = shown if any(texts) else f"SUBMIT accepted: {', '.join(outputs)}"
-        else:
+            texts.append(f"FINAL: {outputs}")
+        shown = self.rules.render(texts)
+        if not accepted:
             shown = self._with_remarks(shown, parsed, observed)
         self._close(
             reply,
@@ -285,6 +285,11 @@ def _parsed(reply: Reply, first_output: str) -> ParsedReply:
     if cut and not is_python(parsed.cells[-1]):
         return replace(parsed, cells=(), problem=cut)
     return parsed
+
+
+def _marked(seen: Observation) -> str:
+    """Return what a cell showed; where it failed it begins with "[Error]", as in DSPy."""
+    return f"[Error] {seen.text}" if seen.error and not seen.text.startswith("[Error]") else seen.text
 
 
 def _held_back(cells: tuple[str, ...]) -> str:

@@ -177,11 +177,16 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     def __call__(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
         """Run the RLM; long texts enter as handles, so that callbacks and logs never hold them."""
-        return super().__call__(*args, **handles(kwargs))
+        return super().__call__(*args, **self._entering(kwargs))
 
     async def acall(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
         """Run the RLM without blocking the event loop."""
-        return await super().acall(*args, **handles(kwargs))
+        return await super().acall(*args, **self._entering(kwargs))
+
+    def _entering(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs of a call as its callbacks see them; a ``forward`` of a subclass works on the texts."""
+        own = type(self).forward is RLM.forward and type(self).aforward is RLM.aforward
+        return handles(inputs) if own else inputs
 
     async def stream(self, **inputs: Any) -> AsyncIterator[Event | dspy.Prediction]:
         """Yield the events of a run as they happen, and last the prediction.
@@ -245,7 +250,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Perform what the loop asks for until it ends."""
         with session, closing(self._repl(session, factory)) as repl, translated():
             repl.open()
-            session.opened(repl.has_toolkit)
+            session.opened(repl.has_toolkit, repl.warnings)
             answer: Any = None
             with closing(loop.steps(session.rules())) as flow:
                 while True:
@@ -311,7 +316,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
 async def _aperform(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
     """Perform what the loop asks for until it ends; ``run`` calls what it is given in the interpreter's thread."""
     await run(repl.open)
-    session.opened(repl.has_toolkit)
+    session.opened(repl.has_toolkit, repl.warnings)
     answer: Any = None
     with closing(loop.steps(session.rules())) as flow:
         while True:

@@ -31,6 +31,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
 
     def __init__(self, signature: type[dspy.Signature], task: type[dspy.Signature]) -> None:
         super().__init__(signature)
+        self.task = task
         self.task_fields = tuple(task.fields)
 
     def forward(self, **inputs: Any) -> Any:
@@ -49,7 +50,8 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         state: dict[str, Any] = super().dump_state(json_mode)
         outputs = state["signature"]["fields"][len(self.signature.input_fields) :]
         fields = [*dspy_states.input_fields(self.signature), *outputs]
-        signature = {**state["signature"], "fields": fields}
+        instructions = dspy_states.with_protocol(self.signature, self.task)
+        signature = {**state["signature"], "fields": fields, "instructions": instructions}
         return {**state, "signature": signature, "demos": [portable(demo, self._known()) for demo in self.demos]}
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Predictor:
@@ -59,6 +61,9 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         super().load_state(read, allow_unsafe_lm_state=allow_unsafe_lm_state)
         return self
 
+    def _own_demo(self, demo: Any) -> Any:
+        return dspy_states.as_our_demo(demo, self.signature)
+
     def _known(self) -> tuple[str, ...]:
         return (*self.signature.fields, *self.task_fields, "augmented")
 
@@ -67,7 +72,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         demos: list[Any] = []
         labelled: list[str] = []
         given: Any = inputs.get("demos", self.demos)
-        for demo in given:
+        for demo in map(self._own_demo, given):
             if set(signature.input_fields) & set(demo.keys()) and set(signature.output_fields) & set(demo.keys()):
                 demos.append(demo)
             elif line := label(demo, self.task_fields):

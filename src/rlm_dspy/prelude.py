@@ -237,24 +237,33 @@ def _stand_in():
     return module
 
 
+class _Signature:
+    """A signature with instructions, as ``dspy.Signature(text, instructions)`` makes one."""
+
+    def __init__(self, signature, instructions=None):
+        self.signature, self.instructions = signature, instructions
+
+
 class _Agent:
     """A sub-agent as DSPy's RLM has them in its REPL, made of the functions here."""
 
     def __init__(self, signature, **options):
-        if not isinstance(signature, str):
+        if isinstance(signature, str):
+            signature = _Signature(signature)
+        if not isinstance(signature, _Signature):
             raise TypeError("give the signature as a string, such as 'question -> answer'")
         if options.pop("tools", None):
             raise TypeError("a sub-agent here takes no tools; call them from your own code")
         if options:
             print(f"[dspy.{type(self).__name__} ignores {', '.join(options)} here]")
-        self.signature = signature
+        self.signature, self.instructions = signature.signature, signature.instructions
 
 
 class _Predict(_Agent):
     """Answers a signature with one call."""
 
     def __call__(self, **inputs):
-        return predict(self.signature, **inputs)
+        return _checked(predict_batched(self.signature, [inputs], self.instructions)[0])
 
 
 class _ChainOfThought(_Agent):
@@ -262,7 +271,7 @@ class _ChainOfThought(_Agent):
 
     def __call__(self, **inputs):
         given, _, outputs = self.signature.partition("->")
-        return predict(f"{given}-> reasoning, {outputs}", **inputs)
+        return _checked(predict_batched(f"{given}-> reasoning, {outputs}", [inputs], self.instructions)[0])
 
 
 class _RLM(_Agent):
@@ -273,19 +282,19 @@ class _RLM(_Agent):
         texts = {name: value if isinstance(value, str) else repr(value) for name, value in inputs.items()}
         longest = max(texts, key=lambda name: len(texts[name]))
         asked = [f"{name}: {value}" for name, value in texts.items() if name != longest]
-        instruction = "\n".join(asked) or f"Find {outputs}."
+        instruction = "\n".join([*filter(None, [self.instructions]), *asked]) or f"Find {outputs}."
         return _checked(_children([(texts[longest], instruction)], None, outputs)[0])
 
 
 def _dspy_module():
     """Return a module that is enough of DSPy for sub-agents."""
     module = _types_module.ModuleType("dspy")
-    for agent in (_Predict, _ChainOfThought, _RLM):
-        agent.__name__ = agent.__qualname__ = agent.__name__.removeprefix("_")
-        setattr(module, agent.__name__, agent)
+    for kind in (_Signature, _Predict, _ChainOfThought, _RLM):
+        kind.__name__ = kind.__qualname__ = kind.__name__.removeprefix("_")
+        setattr(module, kind.__name__, kind)
 
     def missing(name):
-        raise AttributeError(f"dspy here has Predict, ChainOfThought and RLM only, not {name}")
+        raise AttributeError(f"dspy here has Predict, ChainOfThought, RLM and Signature only, not {name}")
 
     module.__getattr__ = missing
     return module
@@ -297,3 +306,5 @@ if "pydantic" not in _sys.modules:
     _sys.modules["pydantic"] = _stand_in()
 if "dspy" not in _sys.modules:
     _sys.modules["dspy"] = _dspy_module()
+if "dspy" not in repl:
+    repl["dspy"] = _sys.modules["dspy"]

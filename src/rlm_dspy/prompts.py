@@ -229,7 +229,7 @@ def counters(step: int, max_iters: int, ledger: str) -> str:
 def observation(outputs: Sequence[str], limit: int) -> str:
     """Join what the cells of a step printed, its middle cut out beyond ``limit`` characters."""
     text = "\n".join(part for part in outputs if part)
-    return clip(text, limit) if text else "(no output: print what you want to see)"
+    return clip(text, limit) if text else "(no output - did you forget to print?)"
 
 
 def clip(text: str, limit: int) -> str:

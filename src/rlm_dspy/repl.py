@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -24,8 +24,7 @@ from rlm_dspy.loop import Observation
 from rlm_dspy.sandbox import Sandbox, toolkit
 from rlm_dspy.sandbox.cell import Compiled
 from rlm_dspy.sandbox.worker import tables
-
-logger = logging.getLogger(__name__)
+from rlm_dspy.subcalls import short
 
 PRELUDE = Path(__file__).with_name("prelude.py").read_text(encoding="utf-8")
 OPENING = Compiled(f"{PRELUDE}\nprint('ready')")  # every session of every run begins with it
@@ -44,6 +43,7 @@ def FINAL_VAR(name):
 {main_alias}
 globals().update(_own)
 exec({prelude!r}, {{"__name__": "rlm", "repl": globals(), "taken": frozenset({names!r}), "main": {main!r}}})
+print("ready")
 """
 
 
@@ -65,8 +65,9 @@ class Repl:
         self._plain: dict[str, Any] = {}  # what an interpreter that is not ours is given with each cell, as DSPy does
         self._bare = False  # whether the session lacks the prelude
         self.has_toolkit = True
+        self.warnings: list[str] = []
         ours = isinstance(interpreter, Sandbox)
-        fit = _positional if ours else _plain
+        fit = _fit_ours if ours else _fit_foreign
         own = {"llm_query_batched"} if ours else set()  # in our sandbox the prelude makes it of another
         interpreter.tools.update({name: fit(tool) for name, tool in tools.items() if name not in own})
         if hasattr(interpreter, "output_fields"):
@@ -117,10 +118,13 @@ class Repl:
             main_alias=f"P = {self._main}" if self._main and self._main != "P" else "",
         )
         try:
-            self.interpreter.execute(setup, variables={HOST_TOKEN_VAR: "", **self._plain, **corpora})
+            shown = self.interpreter.execute(setup, variables={HOST_TOKEN_VAR: "", **self._plain, **corpora})
         except (CodeExecutionError, SyntaxError) as error:
             self.has_toolkit = False
-            logger.warning("%s cannot take the toolkit: %s", type(self.interpreter).__name__, error)
+            self.warnings.append(f"{name_of(self.interpreter)} cannot take the toolkit: {short(str(error))}")
+            shown = "ready"
+        if "ready" not in str(shown):
+            self.warnings.append(f"{name_of(self.interpreter)} showed nothing of a cell that prints: is it a real one?")
         for name, value in self._values.items():
             if isinstance(value, SandboxSerializable):
                 self._assign(name, value)
@@ -179,6 +183,11 @@ class Repl:
         self.interpreter.shutdown()
 
 
+def name_of(interpreter: Any) -> str:
+    """Return the name of an interpreter's class."""
+    return type(interpreter).__name__
+
+
 def needed_modules(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the third-party modules that inputs need in the sandbox: those of their types and of their set-up code."""
     found: set[str] = set()
@@ -193,7 +202,7 @@ def needed_modules(values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(name for name in found & LOADABLE if find_spec(name)))
 
 
-def _positional(tool: Callable[..., Any]) -> Callable[..., Any]:
+def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:
     """Let a ``dspy.Tool``, which takes keywords only, be called as the function it wraps."""
     if not isinstance(tool, Tool):
         return tool
@@ -203,22 +212,32 @@ def _positional(tool: Callable[..., Any]) -> Callable[..., Any]:
         if len(args) > len(names):
             raise TypeError(f"{tool.name}() takes {len(names)} positional arguments but {len(args)} were given")
         with dspy.context(allow_tool_async_sync_conversion=True):
-            return tool(**dict(zip(names, args, strict=False)), **kwargs)
+            return _as_data(tool(**dict(zip(names, args, strict=False)), **kwargs))
 
     return call
 
 
-def _plain(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a tool return JSON only, which is all that other interpreters carry."""
+def _fit_foreign(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a tool return plain data, which is all that other interpreters carry; it keeps its name and its signature."""
+    function: Any = tool.func if isinstance(tool, Tool) else tool
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        result = tool(*args, **kwargs)
-        if isinstance(result, list):
-            return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in result]
-        return result
+        return _as_data(tool(*args, **kwargs))
 
-    call.__name__ = getattr(tool, "__name__", "tool")
-    call.__doc__ = tool.__doc__
-    if not hasattr(tool, "name"):  # a dspy.Tool keeps its own schema
-        call.__signature__ = inspect.signature(tool)  # type: ignore[attr-defined]
-    return call
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        return _as_data(await (tool.acall if isinstance(tool, Tool) else tool)(*args, **kwargs))
+
+    fitted: Any = acall if inspect.iscoroutinefunction(function) else call
+    functools.update_wrapper(fitted, function)
+    fitted.__signature__ = inspect.signature(function)
+    fit: Callable[..., Any] = fitted
+    return fit
+
+
+def _as_data(result: Any) -> Any:
+    """Return a tool's result with DSPy's predictions and our own records as dicts."""
+    if isinstance(result, dspy.Example):
+        return dict(result.items())
+    if isinstance(result, list):
+        return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in result]
+    return result

@@ -44,7 +44,7 @@ def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature
     if isinstance(signature, str):
         text = signature.replace("rlm_dspy.Evidence", "Evidence")
         try:
-            read = dspy.Signature(text, custom_types={"Evidence": Evidence})
+            read = _signature_of(text)
         except (ValueError, SyntaxError, TypeError) as error:
             raise ConfigurationError(f"the signature {text!r} cannot be read: {error}") from error
     elif not (isinstance(signature, type) and issubclass(signature, dspy.Signature)):
@@ -53,6 +53,16 @@ def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature
         raise ConfigurationError("the signature has no outputs; write it as 'context, question -> answer'")
     checked: type[dspy.Signature] = read
     return checked
+
+
+def _signature_of(text: str) -> Any:
+    """Return the signature that a text means; a class of the caller's own stands before ours of the same name."""
+    if "Evidence" not in text:
+        return dspy.Signature(text)
+    try:
+        return dspy.Signature(text)
+    except (ValueError, SyntaxError, TypeError):
+        return dspy.Signature(text, custom_types={"Evidence": Evidence})
 
 
 def named_tools(tools: list[Callable[..., Any]] | None) -> dict[str, dspy.Tool]:

@@ -92,9 +92,18 @@ class SubCalls:
         }
 
     @property
+    def known_lm(self) -> Any:
+        """The model that answers sub-calls now, None if there is none."""
+        return self._lm or dspy.settings.lm
+
+    @property
     def lm(self) -> Any:
-        """The model that answers sub-calls now."""
-        lm = self._lm or dspy.settings.lm
+        """The model that answers sub-calls now.
+
+        Raises:
+            LMNotConfiguredError: there is none.
+        """
+        lm = self.known_lm
         if lm is None:
             raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or pass sub_lm to RLM.")
         return lm

@@ -55,7 +55,6 @@ def test_a_tools_failure_is_an_exception_of_the_same_name_inside():
             "value": ValueError("bad value"),
             "budget": BudgetExceededError("no more calls"),
             "key": KeyError("k"),
-            "exit": SystemExit(3),
         }[kind]
 
     with Sandbox(tools={"tool": tool}) as sandbox:
@@ -63,7 +62,18 @@ def test_a_tools_failure_is_an_exception_of_the_same_name_inside():
         assert sandbox.run(code.format("value", "ValueError")).stdout == "ValueError bad value\n"
         assert sandbox.run(code.format("budget", "RuntimeError")).stdout == "BudgetExceededError no more calls\n"
         assert sandbox.run(code.format("key", "KeyError")).stdout.startswith("KeyError")
-        assert "SystemExit" in sandbox.run(code.format("exit", "RuntimeError")).text
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_what_ends_the_program_is_not_for_the_code_of_a_cell(error):
+    def tool():
+        raise error
+
+    with Sandbox(tools={"tool": tool}) as sandbox:
+        sandbox.run("x = 1")
+        with pytest.raises(type(error)):
+            sandbox.run("try:\n tool()\nexcept BaseException:\n pass\nwhile True: pass")
+        assert sandbox.run("x").value == "1"
 
 
 def test_what_a_tool_returns_must_be_data():

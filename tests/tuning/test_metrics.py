@@ -160,8 +160,8 @@ def test_feedback_tells_what_went_wrong_in_few_words() -> None:
     steps = (
         Step(index=1, code="grep(", output="SyntaxError", error="SyntaxError: '(' was never closed"),
         Step(index=2, code="llm_query(x)", output="x", sub_calls=(query, query, failed)),
-        Step(index=3, code="a = 1", output="(no output: print what you want to see)"),
-        Step(index=4, code="a = 1", output="(no output: print what you want to see)", timed_out=True),
+        Step(index=3, code="a = 1", output="(no output - did you forget to print?)"),
+        Step(index=4, code="a = 1", output="(no output - did you forget to print?)", timed_out=True),
     )
     record = run(
         status="extracted",

@@ -78,7 +78,7 @@ def test_a_program_of_another_signature_is_refused_and_changes_nothing(tmp_path:
 
 def test_a_program_that_dspy_saved_is_checked_by_its_fields(tmp_path: Path) -> None:
     rlm_dspy.RLM("context, question -> answer, score: int").save(tmp_path / "p.json")
-    with pytest.raises(ConfigurationError, match="extract has the fields task, trajectory, answer, score"):
+    with pytest.raises(ConfigurationError, match="extract has the fields variables info, repl history, answer, score"):
         program.load(rlm_dspy.RLM(SIGNATURE), tmp_path / "p.json")
 
 
@@ -100,7 +100,7 @@ def test_a_program_file_never_chooses_the_model(tmp_path: Path) -> None:
     del state["extract"]["lm"]
     (tmp_path / "p.json").write_text(json.dumps(state))
     program.load(loaded, tmp_path / "p.json")
-    assert [predictor.lm for _, predictor in loaded.named_predictors()] == [None] * 4
+    assert [predictor.lm for _, predictor in loaded.named_predictors()] == [None] * 2
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_typed_sub_calls_and_children_are_in_the_trace_that_optimizers_read() ->
     lm, _ = scripted(
         action(code), fields(label="good"), action("SUBMIT(output='short')"), action("SUBMIT(answer='done')")
     )
-    rlm = rlm_dspy.RLM(SIGNATURE)
+    rlm = rlm_dspy.RLM(SIGNATURE, tune_children=True)
     with dspy.context(lm=lm, trace=[]):
         rlm(context="c", question="q")
         trace = list(dspy.settings.trace)

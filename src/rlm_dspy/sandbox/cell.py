@@ -79,6 +79,7 @@ class Cell:
         self.link = link
         self.crew = crew
         self.tools = tools
+        self.fatal: BaseException | None = None
         self.invoke = invoke  # calls a tool for the code, where somebody watches
         self.number = number
         self.timeout = timeout
@@ -158,7 +159,7 @@ class Cell:
 
     def _serve(self) -> Ending:
         while True:
-            if self.stop.is_set():
+            if self.stop.is_set() or self.fatal is not None:
                 return self._end_early(timed_out=False)
             self._charge()
             if self.calls > MAX_CALLS:
@@ -251,6 +252,8 @@ class Cell:
                 value = asyncio.run(_awaited(value))
             return {"v": values.encode(value)}
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                self.fatal = error  # it is not for the code, but for whoever runs the cell
             return {"e": {"name": type(error).__name__, "text": without_paths(_text(error))[:MAX_ERROR]}}
 
     def _refusal(self, name: str, tool: Any, crowded: bool) -> str | None:

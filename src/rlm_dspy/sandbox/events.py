@@ -41,6 +41,18 @@ def is_watched(sandbox: Any) -> bool:
     return bool(dspy.settings.get("callbacks", []) or sandbox.callbacks)
 
 
+def report_start(sandbox: Any, connect: Callable[[], Any]) -> Any:
+    """Begin a session and report it."""
+    begun: list[Any] = []
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def start(instance: Any) -> None:
+        begun.append(connect())
+
+    start(sandbox)
+    return begun[0]
+
+
 def report_execute(sandbox: Any, code: str, variables: Mapping[str, Any], run: Callable[[], Any]) -> Any:
     """Run a cell and report it."""
 

@@ -106,7 +106,6 @@ class Sandbox:
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
 
-    @with_callbacks  # type: ignore[untyped-decorator]
     def start(self) -> None:
         """Make the session ready; the first cell does so by itself.
 
@@ -290,7 +289,7 @@ class Sandbox:
         if self._link is not None:
             return
         config = pool.configuration(self._setting, self.memory_mb, self.max_output_chars)
-        self._link = pool.connect(self._setting, config)
+        self._link = events.report_start(self, partial(pool.connect, self._setting, config))
         self._given.lose()
         self._sent = {}
 
@@ -351,7 +350,10 @@ class Sandbox:
             raise
         finally:
             self._cell = None
-        return self._conclude(ending, handed, timeout)
+        done = self._conclude(ending, handed, timeout)
+        if cell.fatal is not None:
+            raise cell.fatal
+        return done
 
     def _message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
         self._number += 1

@@ -11,8 +11,10 @@ from typing import Any
 
 import dspy
 
+from rlm_dspy import dspy_states
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.module import RLM
+from rlm_dspy.predictor import Predictor
 from rlm_dspy.report import journal
 from rlm_dspy.report.redact import Redactor
 
@@ -170,10 +172,15 @@ def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any
         raise ConfigurationError(f"{path}: {name} has no signature or demos; was it saved by another version of DSPy?")
     if not _objects(state["demos"]):
         raise ConfigurationError(f"{path}: {name} has demos that are no objects")
-    there, here = len(fields), len(predictor.signature.fields)
     prefixes = [str(field.get("prefix")) for field in fields]
     ours = [str((field.json_schema_extra or {}).get("prefix")) for field in predictor.signature.fields.values()]
-    if there != here or prefixes[:-1] != ours[:-1]:  # COPRO rewrites the last one
+    if isinstance(predictor, Predictor):
+        # The inputs of an RLM's predictors are its own, or those of dspy.RLM.
+        inputs = len(predictor.signature.input_fields)
+        theirs = len(prefixes) - len(predictor.signature.output_fields)
+        if theirs in (inputs, len(dspy_states.input_fields(predictor.signature))):
+            prefixes, ours = prefixes[theirs:], ours[inputs:]
+    if len(prefixes) != len(ours) or prefixes[:-1] != ours[:-1]:  # COPRO rewrites the last one
         raise ConfigurationError(
             f"{path} was saved for another signature: {name} has the fields {_names(prefixes)}, "
             f"here they are {_names(ours)}. Load it with the signature that it was compiled for."

@@ -12,6 +12,7 @@ import threading
 from binascii import a2b_base64
 from collections.abc import Callable
 from random import seed
+from types import ModuleType
 from typing import Any, NoReturn
 
 from . import evaluate, forks, handed, limits, modules, output, values
@@ -45,7 +46,9 @@ class Session:
         self.toolkit = toolkit
         self.zstr = zstr
         self.extra = extra
-        self.namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": modules.guarded_builtins(self.extra)}
+        self.module = ModuleType("__main__")  # dataclasses and get_type_hints look their module up
+        self.namespace: dict[str, Any] = self.module.__dict__
+        self.namespace["__builtins__"] = modules.guarded_builtins(self.extra)
         self.fields: list[str] | None = None
         self.tools: dict[str, Any] = {}
         self.main: str | None = None
@@ -67,6 +70,7 @@ class Session:
         """Take the two sockets of the host's session, and how much a cell may print."""
         self.wire = wire
         self.control = control
+        sys.modules["__main__"] = self.module
         self.out = output.Output(cap)
         self.err = output.Output(cap)
         wire.deferred = self._strike
