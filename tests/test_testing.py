@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -130,3 +131,10 @@ def test_the_package_is_imported_without_it() -> None:
     code = "import sys, rlm_dspy; print('rlm_dspy.testing' in sys.modules, 'dspy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+def test_the_example_of_the_page_holds() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

