@@ -15,7 +15,7 @@ from typing import Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy.replies import visible_text
+from rlm_dspy.replies import read_sections, visible_text
 
 _TURN = dspy.Signature("observation -> reasoning, code")
 _PLAIN = dspy.ChatAdapter(use_json_adapter_fallback=False)
@@ -27,6 +27,16 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(use_json_adapter_fallback=False, **options)
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """Return the fields of an action byte for byte; DSPy cuts them at form feeds, also inside literals."""
+        if set(signature.output_fields) != {"reasoning", "code"}:
+            fields: dict[str, Any] = super().parse(signature, completion)
+            return fields
+        sections = read_sections(completion)
+        if not sections.get("code", "").strip() or "reasoning" not in sections:
+            raise _unreadable(self, signature, completion, "The reply has no code.")
+        return {"reasoning": sections["reasoning"].strip(), "code": sections["code"]}
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -41,9 +51,6 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
             messages += _rendered(turn["observation"], turn.get("reasoning") or "", turn.get("code") or "")
         now = _PLAIN.format_user_message_content(_TURN, {"observation": inputs["observation"]}, main_request=True)
         return [*messages, {"role": "user", "content": now}]
-
-
-TurnAdapter.parse = dspy.ChatAdapter.parse  # DSPy wraps a subclass's once more, and its callbacks would fire twice
 
 
 @lru_cache(maxsize=512)

@@ -15,7 +15,6 @@ from rlm_dspy.compaction import Turn
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.record import Status, Step, SubCall, Usage
 from rlm_dspy.replies import ParsedReply, explain_cut, parse_code, parse_reply
-from rlm_dspy.reply_python import is_python
 
 REASKS = 2  # replies in a row that may be unreadable before the run ends
 REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
@@ -180,7 +179,7 @@ class _State:
         if isinstance(reply, str):  # the name of the limit that refused or ended the call
             self.stopped_by = reply
             return None
-        parsed = _parsed(reply, self.rules.first_output)
+        parsed = read_cells(reply, self.rules.first_output)
         if reply.text is not None:
             reply = replace(reply, reasoning=parsed.reasoning)
         if parsed.problem:
@@ -235,7 +234,7 @@ class _State:
     def _with_remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> str:
         """Add what the model should know besides the output: blocks that did not run, and a cell that ran before."""
         remarks: list[str] = []
-        held_back = parsed.cells[len(observed) :]
+        held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
         if held_back:
             remarks.append(_held_back(held_back))
         if parsed.ignored:
@@ -273,7 +272,7 @@ class _State:
         self.rules.record(step)
 
 
-def _parsed(reply: Reply, first_output: str) -> ParsedReply:
+def read_cells(reply: Reply, first_output: str) -> ParsedReply:
     """Read the cells of a reply; one that its server cut short before its code was whole has none."""
     if reply.text is None:
         parsed = parse_code(reply.code, first_output)
@@ -282,7 +281,7 @@ def _parsed(reply: Reply, first_output: str) -> ParsedReply:
     cut = explain_cut(reply.finish)
     if cut and parsed.problem:
         return replace(parsed, problem=f"{parsed.problem} {cut}")
-    if cut and not is_python(parsed.cells[-1]):
+    if cut and not parsed.is_closed:
         return replace(parsed, cells=(), problem=cut)
     return parsed
 

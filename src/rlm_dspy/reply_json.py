@@ -11,6 +11,8 @@ from typing import Any
 
 import json_repair
 
+from rlm_dspy.reply_python import looks_like_code
+
 CODE_KEYS = ("code", "python", "python_code", "script", "cell", "source")
 CALL_KEYS = ("arguments", "parameters", "args", "input", "tool_input", "action_input", "function", "tool_calls")
 REASONING_KEYS = ("reasoning", "thought", "thoughts", "explanation")
@@ -22,44 +24,55 @@ _START = re.compile(r"(?:^|(?<=[\s>\]]))[{\[]")
 
 @dataclass(frozen=True)
 class JsonReply:
-    """What JSON in a reply holds: pieces of code, in order, and what it says besides."""
+    """What JSON in a reply holds: pieces of code, in order, what it says besides, and whether it had to be repaired."""
 
     codes: tuple[str, ...] = ()
     reasoning: str = ""
+    is_repaired: bool = False
 
 
 def read_json(text: str) -> JsonReply | None:
     """Read a text that is JSON as a whole; None if it is not."""
-    text = text.strip()
+    text = text.strip().removeprefix("[TOOL_CALLS]").strip()
     if not text.startswith(("{", "[")):
         return None
-    value = _load(text)
-    return JsonReply(tuple(_codes(value)), _reasoning(value)) if isinstance(value, (dict, list)) else None
+    value, repaired = _load(text)
+    return JsonReply(tuple(_codes(value)), _reasoning(value), repaired) if isinstance(value, (dict, list)) else None
 
 
 def find_json(text: str) -> JsonReply | None:
-    """Read the first JSON in a text that holds code; None if there is none."""
+    """Read the code of each JSON in a text; None if there is none."""
     decoder = json.JSONDecoder(strict=False)
+    codes: list[str] = []
+    first = after = 0
+    repaired = False
     for start in islice(_START.finditer(text), MAX_STARTS):
+        if start.start() < after or repaired:
+            continue
         try:
-            value, _ = decoder.raw_decode(text, start.start())
+            value, after = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             value = _load_broken(text[start.start() :])
-        if codes := tuple(_codes(value)):
-            return JsonReply(codes, text[: start.start()].strip())
-    return None
+            repaired = value is not None
+        if found := _codes(value):
+            first = first if codes else start.start()
+            codes += found
+    return JsonReply(tuple(codes), text[:first].strip(), repaired) if codes else None
 
 
-def _load(text: str) -> Any:
-    """Return the value of a text that is JSON, or a dict as Python writes it, else None."""
+def _load(text: str) -> tuple[Any, bool]:
+    """Return the value of a text that is JSON, or a dict as Python writes it, and whether it had to be repaired."""
     try:
-        return json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        pass
+        return json.loads(text, strict=False), False
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None, False
+    except RecursionError:
+        return None, False
     try:
-        return ast.literal_eval(text) if text.startswith("{") else None
+        return (ast.literal_eval(text) if text.startswith("{") else None), False
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-        return _load_broken(text)
+        return _load_broken(text), True
 
 
 def _load_broken(text: str) -> Any:
@@ -85,6 +98,7 @@ def _codes(value: Any, depth: int = 0) -> list[str]:
         return found
     if not isinstance(value, dict):
         return []
+    value = {str(key).lower(): item for key, item in value.items()}
     for key in CODE_KEYS:
         code = value.get(key)
         if isinstance(code, list) and code and all(isinstance(line, str) for line in code):
@@ -108,14 +122,14 @@ def _codes_of_call(arguments: Any, depth: int, *, plain: bool) -> list[str]:
     if not isinstance(arguments, str) or not arguments.strip():
         return []
     if arguments.strip().startswith(("{", "[")):
-        return _codes_of_call(_load(arguments.strip()), depth + 1, plain=False)
-    return [arguments] if plain else []
+        return _codes_of_call(_load(arguments.strip())[0], depth + 1, plain=False)
+    return [arguments] if plain or looks_like_code(arguments) else []
 
 
 def _submit_call(value: dict[str, Any]) -> str | None:
     arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):
-        arguments = _load(arguments)
+        arguments = _load(arguments)[0]
     if not isinstance(arguments, dict) or not all(str(name).isidentifier() for name in arguments):
         return None
     return f"SUBMIT({', '.join(f'{name}={item!r}' for name, item in arguments.items())})"

@@ -9,6 +9,11 @@ from collections.abc import Iterator
 
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {0xA0: " ", 0x202F: " ", 0x3000: " "}
+# What changes and shows nothing.
+_QUIET = (
+    *(ast.Name, ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare),
+    *(ast.AnnAssign, ast.Attribute, ast.Subscript),
+)
 
 
 def is_python(code: str) -> bool:
@@ -19,12 +24,11 @@ def is_python(code: str) -> bool:
 def looks_like_code(code: str) -> bool:
     """Return whether text does something when it is run: words and numbers parse as Python too."""
     tree = _parse(code)
-    if tree is None:
-        return False
-    quiet = (ast.Name, ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.Dict, ast.List, ast.AnnAssign, ast.Compare)
-    return not all(
-        isinstance(getattr(node, "value", None) if isinstance(node, ast.Expr) else node, quiet) for node in tree.body
-    )
+    return tree is not None and not all(map(_is_quiet, tree.body))
+
+
+def _is_quiet(statement: ast.stmt) -> bool:
+    return isinstance(statement.value if isinstance(statement, ast.Expr) else statement, _QUIET)
 
 
 def repair_code(text: str) -> str | None:
@@ -40,6 +44,31 @@ def repair_code(text: str) -> str | None:
     return None
 
 
+def unquoted_code(code: str) -> str:
+    """Return the code that a cell is a mere string of, else the cell."""
+    value = string_value(code)
+    return value.strip("\n") if value != code and looks_like_code(value) else code
+
+
+def string_value(text: str) -> str:
+    """Return the value of a text that is one string literal, else the text."""
+    try:
+        value = ast.literal_eval(text.strip()) if text.strip()[-1:] in "'\"" else text
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def submits_always(code: str) -> bool:
+    """Return whether a cell calls SUBMIT whatever happens before."""
+    tree = _parse(code) if "SUBMIT" in code else None
+    for node in tree.body if tree else ():
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "SUBMIT":
+            return True
+    return False
+
+
 def _framings(text: str) -> Iterator[str]:
     """Yield the text as it is, then with other frames that models put around code."""
     yield text
@@ -52,6 +81,10 @@ def _framings(text: str) -> Iterator[str]:
     if _PROMPT.match(text):
         lines = [line for line in text.split("\n") if _PROMPT.match(line)]
         yield "\n".join(_PROMPT.sub("", line) for line in lines)
+    if text[:1] == text[-1:] == "`" and "\n" not in text:
+        yield text.strip("`")
+    if "\\n" in text and "\n" not in text:
+        yield text.replace("\\n", "\n").replace('\\"', '"')  # escaped twice
     cleaned = text.translate(_INVISIBLE)
     if cleaned != text:
         yield cleaned

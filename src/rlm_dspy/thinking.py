@@ -11,15 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _NAMES = (
-    r"(?:seed:|ant(?:ml)?:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad"
+    r"(?:seed:|ant(?:ml)?:|ant_?)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad"
     r"|(?:inner_|internal_)?monologue)"
 )
 _TAG = re.compile(
-    rf"(?P<open><[ \t]*{_NAMES}(?:[ \t][^<>\n]{{0,200}})?>|\[(?:THINK|THINKING|REASONING)\]|◁think▷"
-    r"|<\|(?:begin_of_thought|START_THINKING|think(?:ing)?)\|>|<\|channel>[ \t]*thought\b)"
-    rf"|(?P<close><[ \t]*/[ \t]*{_NAMES}[ \t]*>|\[/(?:THINK|THINKING|REASONING)\]|◁/think▷"
-    r"|<\|(?:end_of_thought|END_THINKING|/think(?:ing)?)\|>|<channel\|>)",
-    re.IGNORECASE,
+    rf"(?P<open>(?:<|&lt;)[ \t]*{_NAMES}(?:[ \t][^<>&\n]{{0,200}})?(?:>|&gt;)|\[(?:THINK|THINKING|REASONING)\]|◁think▷"
+    r"|<\|(?:begin_of_thought|START_THINKING|think(?:ing)?)\|>|<\|channel>[ \t]*thought\b"
+    r"|<details[ \t][^<>\n]{0,100}\breasoning\b[^<>\n]{0,100}>|^Here is my thought process:)"
+    rf"|(?P<close>(?:<|&lt;)[ \t]*/[ \t]*{_NAMES}[ \t]*(?:>|&gt;)|\[/(?:THINK|THINKING|REASONING)\]|◁/think▷"
+    r"|<\|(?:end_of_thought|END_THINKING|/think(?:ing)?)\|>|<channel\|>|</details>|^Here is my response:"
+    r"|\[BEGIN FINAL RESPONSE\])",
+    re.IGNORECASE | re.MULTILINE,
 )
 _EMPTY = re.compile(rf"<[ \t]*{_NAMES}[ \t]*/[ \t]*>", re.IGNORECASE)
 
@@ -30,6 +32,7 @@ _MESSAGE = re.compile(
     r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|(?=<\|channel\|>)|\Z)",
     re.DOTALL,
 )
+_BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z])|analysis.*assistantfinal", re.DOTALL)
 _BARE_FINAL = "assistantfinal"  # what is left of harmony where a server drops the special tokens
 
 
@@ -61,8 +64,9 @@ def split_thinking(
     code = find_code(text)
     if any(not _inside(match.start(), code) for match in re.finditer(re.escape(_CHANNEL), text)):
         return _split_channels(text)
-    if text.startswith("analysis") and _BARE_FINAL in text:
-        return SplitReply(text.rpartition(_BARE_FINAL)[2], thought=True)
+    if _BARE_ANALYSIS.match(text):
+        _, final, answer = text.rpartition(_BARE_FINAL)
+        return SplitReply(answer if final else "", thought=True, unfinished=not final)
     return _split_tags(text, code, fields)
 
 
@@ -79,6 +83,8 @@ def _split_tags(text: str, code: list[tuple[int, int]], fields: frozenset[str]) 
                 visible.append(text[start : tag.start()])
             opened = True
             continue
+        if not opened and tag[0].lower() == "</details>":
+            continue  # of which there are others
         if not opened:
             visible.clear()  # nothing opened it: the chat template did, so all before it was thought
         opened = False
@@ -96,6 +102,8 @@ def _split_channels(text: str) -> SplitReply:
     for message in _MESSAGE.finditer(text):
         channel = message["head"].strip().lower()
         unfinished = False
+        if spoken and channel.startswith("final"):
+            break  # a second answer belongs to a turn that the model imagined
         if channel.startswith("final") or "to=" in channel:
             spoken.append(message["text"])
         elif channel.startswith("analysis"):
