@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import dspy
@@ -11,7 +11,7 @@ import pydantic
 from dspy.adapters.utils import annotation_allows_none, parse_value
 
 from rlm_dspy import prompts
-from rlm_dspy.evidence import Evidence, verified
+from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
 from rlm_dspy.subcalls import short
 
 Parsed = tuple[dict[str, Any], str | None]
@@ -62,18 +62,33 @@ def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
     return True
 
 
-def located(value: Any, contexts: Mapping[str, Any]) -> tuple[Any, list[Evidence], list[str]]:
-    """Locate all evidence that a value holds; return the value with it, the evidence in order, and what was wrong."""
+def located(
+    value: Any, contexts: Mapping[str, Any], answers: Sequence[str] = ()
+) -> tuple[Any, list[Evidence], list[str]]:
+    """Locate all evidence that a value holds; return the value with it, the evidence in order, and what was wrong.
+
+    Evidence for none of the short ``answers`` that says little by itself is marked ``weak``.
+    """
     checked: list[Evidence] = []
     problems: list[str] = []
 
     def locate(item: Evidence) -> Evidence:
         found, wrong = verified([item], contexts)
-        checked.extend(found)
+        place = found[0]
+        if place.match is not None and is_weak(place.quote, answers):
+            place = place.model_copy(update={"weak": True})
+        checked.append(place)
         problems.extend(wrong)
-        return found[0]
+        return place
 
     return _mapped(value, locate), checked, problems
+
+
+def answers_beside(signature: type[dspy.Signature], outputs: Mapping[str, Any]) -> list[str]:
+    """Return the short answers among the outputs that are not evidence."""
+    fields = signature.output_fields
+    plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
+    return short_answers(plain)
 
 
 def _mapped(value: Any, change: Callable[[Evidence], Evidence]) -> Any:

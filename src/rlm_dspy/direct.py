@@ -16,7 +16,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import waiting, windows
-from rlm_dspy.answers import holds_evidence, jsonable, located, rendering
+from rlm_dspy.answers import answers_beside, holds_evidence, jsonable, located, rendering
 from rlm_dspy.budget import Ledger
 from rlm_dspy.chat import answer_adapter
 from rlm_dspy.context import Context
@@ -146,10 +146,10 @@ class _Call:
 
     def finish(self, outputs: dict[str, Any]) -> Run:
         """Locate the evidence in place and close the record."""
-        contexts = quotable(self.values)
+        contexts, answers = quotable(self.values), answers_beside(self.program.signature, outputs)
         fields = self.program.signature.output_fields
         for name in fields:
-            outputs[name], found, problems = located(outputs[name], contexts)
+            outputs[name], found, problems = located(outputs[name], contexts, answers)
             self._evidence += [item.model_dump() for item in found]
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
         plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}

@@ -16,18 +16,19 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import dspy_states, prompts, waiting, windows
-from rlm_dspy.answers import holds_evidence, jsonable, located, parsed, rendering
+from rlm_dspy.answers import answers_beside, holds_evidence, jsonable, located, parsed, rendering
 from rlm_dspy.budget import Ledger
 from rlm_dspy.callable_lm import as_lm
 from rlm_dspy.chat import adapter, answer_adapter
 from rlm_dspy.context import Context
-from rlm_dspy.evidence import Evidence, unseen_numbers
+from rlm_dspy.evidence import Evidence, unseen_numbers, weak_advice
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.predictor import Predictor
 from rlm_dspy.prompts import clean
 from rlm_dspy.record import Event, EventKind, Run, Step, SubCall, Usage, encodable, unread
 from rlm_dspy.recursion import Child, Recursion
+from rlm_dspy.sandbox.worker import tables
 from rlm_dspy.subcalls import SubCalls, short
 
 # Below DSPy's own logger, which shows INFO in a plain script: that is what ``verbose=True`` does in DSPy.
@@ -88,6 +89,7 @@ class Session:
         self.by_model: dict[str, Usage] = {}
         self.run: Run | None = None
         self._evidence: list[Evidence] = []
+        self._asked_for_stronger = False
         self._id = uuid.uuid4().hex[:12]
         self._started = time.perf_counter()
         self._signature: Any = None
@@ -151,14 +153,18 @@ class Session:
         outputs, problem = parsed(self.signature, value)
         if problem:
             return {}, problem
-        contexts = quotable(self.values)
+        contexts, answers = quotable(self.values), answers_beside(self.signature, outputs)
         found: list[Evidence] = []
         for name in outputs:
-            outputs[name], checked, problems = located(outputs[name], contexts)
+            outputs[name], checked, problems = located(outputs[name], contexts, answers)
             if problems and strict:
                 return {}, " ".join(problems)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
             found += checked
+        weak = [item for item in found if item.weak]
+        if weak and len(weak) == len(found) and strict and not self._asked_for_stronger:
+            self._asked_for_stronger = True
+            return {}, weak_advice(weak)
         self._evidence = found
         return outputs, None
 
@@ -383,9 +389,14 @@ def is_context(value: Any) -> bool:
 
 
 def quotable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that evidence may quote: contexts, but not the question that is put to them."""
-    contexts = {name: value for name, value in values.items() if is_context(value)}
-    return {name: value for name, value in contexts.items() if name not in QUESTIONS} or contexts
+    """Return the inputs that evidence may quote, plain or structured, but not the question that is put to them."""
+    quoted: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in QUESTIONS and isinstance(value, str):
+            continue
+        table = tables.plain(value)
+        quoted[name] = value if table is tables.OTHER else table
+    return quoted
 
 
 def task_of(values: Mapping[str, Any]) -> str:
@@ -395,7 +406,8 @@ def task_of(values: Mapping[str, Any]) -> str:
 
 def main_context(values: Mapping[str, Any]) -> str | None:
     """Name the input that the toolkit works on: a corpus, else ``context``, else the longest text but the question."""
-    texts = quotable(values)
+    texts = {name: value for name, value in values.items() if is_context(value)}
+    texts = {name: value for name, value in texts.items() if name not in QUESTIONS} or texts
     if not texts:
         return None
     for name, value in texts.items():

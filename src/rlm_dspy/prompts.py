@@ -68,7 +68,7 @@ PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text).l
 
 SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a long text in a REPL of its own and returns its answer; `subcall_batched([(text, instruction), …])` runs many at once. A child costs several calls: use it only for a piece that is itself too long for `llm_query`."""
 
-EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the context, and `source`, its file name if it has one. Quotes are checked: one that is not in the context is refused."""
+EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the context, and `source`, its file name if it has one. Quotes are checked: one that is not in the inputs is refused, and so is one that does not show the answer. For an answer that was computed, or that is not there, give an empty list."""
 
 
 def outputs(signature: type[dspy.Signature]) -> str:

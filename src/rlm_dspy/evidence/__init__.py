@@ -3,5 +3,16 @@
 from rlm_dspy.evidence.locating import MAX_QUOTE, MIN_QUOTE, check, verified
 from rlm_dspy.evidence.model import Evidence
 from rlm_dspy.evidence.numbers import unseen_numbers
+from rlm_dspy.evidence.strength import is_weak, short_answers, weak_advice
 
-__all__ = ["MAX_QUOTE", "MIN_QUOTE", "Evidence", "check", "unseen_numbers", "verified"]
+__all__ = [
+    "MAX_QUOTE",
+    "MIN_QUOTE",
+    "Evidence",
+    "check",
+    "is_weak",
+    "short_answers",
+    "unseen_numbers",
+    "verified",
+    "weak_advice",
+]

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from rlm_dspy.evidence.model import Evidence
 from rlm_dspy.evidence.nearest import advice, fuzzy
+from rlm_dspy.evidence.parts import agrees, quoted_record, records_of
 from rlm_dspy.evidence.texts import Hit, SupportsItems, Text, places, texts_of, words_of
 
 MIN_QUOTE = 3
@@ -44,11 +45,13 @@ def check(
     Returns:
         The evidence that was found, with its true place, and one line of advice for each piece that was not.
     """
+    if evidence and not contexts:
+        return [], ["the quote is not in any context, of which there is none here: give an empty list of evidence."]
     texts = texts_of(contexts)
     located, problems = [], []
     for number, item in enumerate(evidence, 1):
         problem = _unfit(item.quote)
-        found = None if problem else _locate(item, texts)
+        found = None if problem else (_locate(item, texts) or _locate_record(item, contexts, texts))
         if found is not None:
             located.append(found)
         else:
@@ -92,11 +95,47 @@ def _locate(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
     return item.model_copy(update={"quote": quote, "match": match, **place})
 
 
+def _locate_record(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
+    """Find the record, or the line of a table, that a quote such as ``str(row)`` stands for."""
+    quoted = quoted_record(item.quote)
+    if quoted is None:
+        return None
+    for variable, value in contexts.items():
+        if isinstance(value, str) or hasattr(value, "sandbox_index"):
+            continue
+        for path, record in records_of(value, variable):
+            if agrees(record, quoted):
+                return item.model_copy(update={**_UNPLACED, "match": "exact", "source": path})
+    values = [str(part).strip() for part in quoted.values() if str(part).strip()]
+    for text in sorted(texts, key=lambda text: _distance(item.source, text)):
+        line = _line_with(text.text, values)
+        if line is not None:
+            found = _locate(item.model_copy(update={"quote": line[0], "start": line[1]}), [text])
+            return found and found.model_copy(update={"match": "normalized"})
+    return None
+
+
+def _line_with(body: str, values: Sequence[str]) -> tuple[str, int] | None:
+    """Return the first line that holds all values, and where it begins."""
+    longest = max(values, key=len, default="")
+    if not longest:
+        return None
+    for place in places(body, longest, _TRIED):
+        start = body.rfind("\n", 0, place) + 1
+        end = body.find("\n", place)
+        line = body[start : end if end >= 0 else len(body)]
+        if all(value in line for value in values):
+            return line.rstrip("\r"), start
+    return None
+
+
 def _distance(source: str | None, text: Text) -> int:
     """How badly a text fits the source that the model named."""
     if not source or source == text.source:
         return 0
     name = text.source or text.variable
+    if name.startswith((f"{source}[", f"{source}.")):
+        return 1
     if source == text.variable or name.endswith("/" + source) or source.endswith("/" + name):
         return 1
     return 2 if name.rpartition("/")[2] == source.rpartition("/")[2] else 3

@@ -31,6 +31,7 @@ class Evidence(BaseModel):
     line: int | None = None
     place: str | None = Field(default=None, description="set by the host: page, sheet row, table row")
     match: Literal["exact", "normalized", "fuzzy"] | None = Field(default=None, description="set by the host")
+    weak: bool = Field(default=False, description="set by the host: it neither holds the answer nor says much")
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rlm_dspy.evidence.parts import strings_of
+
 
 class SupportsItems(Protocol):
     """Several texts by name, such as a corpus."""
@@ -58,9 +60,10 @@ class Hit:
         return self.text.text.count("\n", 0, self.start) + 1
 
 
-def texts_of(contexts: Mapping[str, str | SupportsItems]) -> list[Text]:
-    """Return all texts, files first, then single ones, longest first: a question is the last place to quote from."""
+def texts_of(contexts: Mapping[str, Any]) -> list[Text]:
+    """Return all texts, files first, then parts of structured values, then single ones, longest first."""
     files: list[Text] = []
+    parts: list[Text] = []
     single: list[tuple[str, str]] = []
     for variable, value in contexts.items():
         if isinstance(value, str):
@@ -68,10 +71,11 @@ def texts_of(contexts: Mapping[str, str | SupportsItems]) -> list[Text]:
         elif hasattr(value, "sandbox_index"):
             files += _of_corpus(variable, value)
         else:
-            pairs = ((str(name), text) for name, text in value.items() if isinstance(text, str))
-            files.extend(Text(variable, name, _constant(text), len(text)) for name, text in pairs)
+            for path, text in strings_of(value, variable):
+                parts.append(Text(variable, path, _constant(text), len(text)))
     single.sort(key=lambda pair: -len(pair[1]))
-    named = bool(files)
+    named = bool(files or parts)
+    files += parts
     for variable, text in single:
         files.append(Text(variable, variable if named else None, _constant(text), len(text)))
         named = True
