@@ -1,7 +1,8 @@
-"""DSPy's provider and interpreter errors, made ours as well so that they carry the run."""
+"""DSPy's provider and interpreter errors: made ours as well so that they carry the run, and read for bad samples."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -12,6 +13,10 @@ from dspy.primitives.code_interpreter import CodeInterpreterError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import errors
+
+# The codes with which Groq refuses, as a bad request, what its own model wrote: a call of a tool that there is not, a
+# reply not in the model's own format, JSON that is none.
+BAD_SAMPLES = frozenset({"tool_use_failed", "output_parse_failed", "json_validate_failed"})
 
 
 @contextmanager
@@ -62,3 +67,55 @@ def _twin(ours: type[BaseException], theirs: type[BaseException], args: Any, sta
     twin.__dict__.update(state)
     return twin
 
+
+
+def failed_generation(error: BaseException) -> str | None:
+    """Return what a model wrote where its provider refused to hand that on; ``""`` if its text was not kept.
+
+    It is a bad sample, which the next attempt may mend, and no bad request. None if ``error`` is anything else.
+
+    Args:
+        error: what a call of an LM raised, by this package's engine or any of DSPy's.
+    """
+    sample = bad_sample(error)
+    return None if sample is None else sample[1]
+
+
+def bad_sample(error: BaseException) -> tuple[str, str] | None:
+    """Return the provider's code for a bad sample and what the model wrote, as far as its causes tell; else None."""
+    code, text = "", ""
+    for cause in causes(error):
+        found, wrote = _refusal(cause)
+        code, text = code or found, text or wrote
+    return (code, text) if code else None
+
+
+def causes(error: BaseException) -> list[Any]:
+    """Return an error and what led to it, the first cause last."""
+    found: list[Any] = []
+    step: BaseException | None = error
+    while step is not None and step not in found and len(found) < 12:
+        found.append(step)
+        step = step.__cause__ or step.__context__
+    return found
+
+
+def _refusal(cause: Any) -> tuple[str, str]:
+    """Return the code of a bad sample and its text as one exception has them; empty where it has not."""
+    body = _body(cause)
+    codes = [body.get("code"), *(getattr(cause, name, None) for name in ("provider_code", "code", "status_code"))]
+    code = next((code for code in codes if isinstance(code, str) and code in BAD_SAMPLES), "")
+    kept = getattr(cause, "failed_generation", None) or body.get("failed_generation")
+    return code, kept if code and isinstance(kept, str) else ""
+
+
+def _body(cause: Any) -> dict[str, Any]:
+    """Return the error that a server described, from an SDK's exception or the reply that it holds."""
+    body = getattr(cause, "body", None)
+    if body is None:
+        try:
+            body = json.loads(cause.response.text)
+        except (AttributeError, RuntimeError, ValueError):  # no reply, one that nobody read, or no JSON
+            return {}
+    detail = body.get("error", body) if isinstance(body, dict) else None
+    return detail if isinstance(detail, dict) else {}

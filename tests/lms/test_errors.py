@@ -8,7 +8,7 @@ from collections.abc import Callable
 import dspy
 import pytest
 
-from rlm_dspy.lms import faults, lm
+from rlm_dspy.lms import engine, faults, lm
 from rlm_dspy.lms.routes import Route
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
@@ -33,7 +33,7 @@ ROWS = [
         "too small a window",
         1,
     ),
-    ("json", Fault(400, error("Failed", "x", "json_validate_failed")), dspy.LMProviderError, "valid JSON", 1),
+    ("json", Fault(400, error("Failed", "x", "json_validate_failed")), dspy.LMProviderError, "could not read", 1),
     ("content", Fault(400, error("blocked by content policy", "x")), dspy.LMInvalidRequestError, "content", 1),
     ("400", Fault(400, error("bad option", "x")), dspy.LMInvalidRequestError, "bad option", 1),
     ("malformed", Fault(200, "{not json"), dspy.LMProviderError, "not a chat completion", 1),
@@ -48,6 +48,7 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    monkeypatch.setattr(engine, "_ANSWERED", set())  # a port may be taken twice
 
 
 def groq(server: OpenAIServer, **options: object) -> dspy.LM:

@@ -77,9 +77,10 @@ class _Routed:
 
     def _pause(self, tries: Tries, error: Exception) -> float | None:
         """Return how long to wait before the next attempt; a server that was there may come back."""
-        if isinstance(error, lm15.TransportError) and (self.route.base or self.route.provider.name) in _ANSWERED:
+        was_there = (self.route.base or self.route.provider.name) in _ANSWERED
+        if isinstance(error, lm15.TransportError) and was_there:
             error.final = False
-        return tries.pause(error)
+        return tries.pause(error, garbled=was_there and getattr(error, "garbled", False))
 
     def _waiting(self, seconds: float, *, retry: bool = False) -> Any:
         """Return the context of a wait, which is counted and shown."""

@@ -17,6 +17,7 @@ from typing import Any
 from dspy import lm15
 from dspy.clients._http import retry_after_seconds
 
+from rlm_dspy.failures import bad_sample, causes
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.retries import LONGEST_WAIT
 from rlm_dspy.lms.routes import PROVIDERS, Route
@@ -51,22 +52,24 @@ def translate(error: Exception, route: Route) -> Exception:
         error = error.__cause__  # DSPy's own reading; the HTTP error is below it
     if isinstance(error, (lm15.LM15Error, Warning, ImportError)):
         return error
-    causes = _causes(error)
-    names = {type(cause).__name__ for cause in causes}
-    reply = next((cause.response for cause in reversed(causes) if _is_reply(cause)), None)
+    chain = causes(error)
+    names = {type(step).__name__ for step in chain}
+    reply = next((step.response for step in reversed(chain) if _is_reply(step)), None)
+    if sample := bad_sample(error):
+        return _unread(route, *sample, None if reply is None else reply.status_code)
     if reply is not None and "LocalProtocolError" not in names:
         return _answered(route, reply.status_code, _text(reply, error, route), _wait(reply.headers, error))
     if names & _UNREACHED:
         return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
-    if "Timeout" in names or any(isinstance(cause, TimeoutError) for cause in causes):
+    if "Timeout" in names or any(isinstance(step, TimeoutError) for step in chain):
         return _late(route)
     if names & _CUT:
         return cut_reply(route)
     if "LocalProtocolError" in names:
         return bad_key(route)
-    if told := next(filter(None, (_told_inside(cause, route) for cause in causes)), None):
+    if told := next(filter(None, (_told_inside(step, route) for step in chain)), None):
         return told
-    if names & _UNREADABLE or any(map(_is_no_completion, causes)):
+    if names & _UNREADABLE or any(map(_is_no_completion, chain)):
         return invalid_reply(route, "is not a chat completion in JSON")
     return _made_up(route, error)
 
@@ -91,9 +94,11 @@ def bad_key(route: Route) -> Exception:
 
 def invalid_reply(route: Route, what: str) -> Exception:
     """The error for a reply that no one can use."""
-    return _error(
+    found = _error(
         lm15.ProviderError, route, f"answered, but the reply {what}", f"Check the address{_at(route)} and the model."
     )
+    found.garbled = True  # type: ignore[attr-defined]
+    return found
 
 
 def no_tokens_left(route: Route, wait: float) -> Exception:
@@ -106,6 +111,15 @@ def cut_prompt(route: Route, read: int, sent: int) -> Exception:
     """The error for a prompt whose beginning the server dropped without a word."""
     said = f"read only {read:,} of about {sent:,} tokens: the prompt was cut without a word"
     return _error(lm15.ContextLengthError, route, said, "Raise num_ctx= or the server's window.")
+
+
+def _unread(route: Route, code: str, wrote: str, status: int | None) -> Exception:
+    """The error for a bad sample: the model wrote it, and its provider could not read it; it keeps what was written."""
+    said = f"wrote a reply that its provider could not read ({code})"
+    found = _error(lm15.ProviderError, route, said, "Ask again, or use another model.", status)
+    found.provider_code = code  # type: ignore[attr-defined]
+    found.failed_generation = _without_secrets(wrote, route)  # type: ignore[attr-defined]
+    return found
 
 
 def _late(route: Route) -> Exception:
@@ -156,8 +170,6 @@ def _answered(route: Route, status: int, text: str, wait: float | None, where: s
 def _invalid(route: Route, status: int, text: str, shown: str) -> Exception:
     if _REFUSED.search(text):
         return _refused(route, shown, status)
-    if "json_validate_failed" in text:
-        return _error(lm15.ProviderError, route, f"wrote no valid JSON ({shown})", "Use text markers.", status)
     if "does not support chat" in text:
         return _error(
             lm15.UnsupportedModelError, route, f"cannot chat with this model ({shown})", _nearest(route), status
@@ -226,25 +238,21 @@ def _error(
     return found
 
 
-def _hidden(text: str, route: Route) -> str:
+def _without_secrets(text: str, route: Route) -> str:
     for secret in route.secrets:
         text = text.replace(secret, "********")
+    return text
+
+
+def _hidden(text: str, route: Route) -> str:
+    text = _without_secrets(text, route)
     return re.sub(r"(?i)\b(bearer\s+|(?:sk|gsk|xai)[-_])[\w.-]{6,}", r"\1********", text)
 
 
 def cause(error: BaseException, route: Route) -> BaseException | None:
     """Return the error to name as a cause, unless a traceback would then show a secret that a server sent back."""
-    texts = [text for step in _causes(error) for text in (str(step), repr(step))]
+    texts = [text for step in causes(error) for text in (str(step), repr(step))]
     return None if any(secret in text for secret in route.secrets for text in texts) else error
-
-
-def _causes(error: BaseException) -> list[Any]:
-    found: list[Any] = []
-    step: BaseException | None = error
-    while step is not None and step not in found and len(found) < 12:
-        found.append(step)
-        step = step.__cause__ or step.__context__
-    return found
 
 
 def _is_reply(cause: Any) -> bool:

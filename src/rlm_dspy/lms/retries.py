@@ -21,14 +21,23 @@ class Tries:
     def __init__(self, retries: int) -> None:
         self._left = retries
         self._made = 0
+        self._garbled = False
 
-    def pause(self, error: Exception) -> float | None:
-        """Return the seconds to wait before the next attempt, or None if there is to be none."""
-        if self._left == 0 or not isinstance(error, _PASSING) or getattr(error, "final", False):
+    def pause(self, error: Exception, *, garbled: bool = False) -> float | None:
+        """Return the seconds to wait before the next attempt, or None if there is to be none.
+
+        Args:
+            error: what ended this attempt.
+            garbled: whether it was a reply that cannot be read of a server that is known to work, which may pass once.
+        """
+        passes = isinstance(error, _PASSING) and not getattr(error, "final", False)
+        if garbled:
+            passes, self._garbled = not self._garbled, True
+        if self._left == 0 or not passes:
             return None
         self._left -= 1
         self._made += 1
-        return delay(self._made, error.retry_after)
+        return delay(self._made, getattr(error, "retry_after", None))
 
 
 def delay(attempt: int, asked: float | None) -> float:
