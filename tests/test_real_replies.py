@@ -10,10 +10,15 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.lm15 import Usage
 
 import rlm_dspy
+from rlm_dspy.direct import Direct
+from rlm_dspy.errors import ActionError, BudgetExceededError
+from rlm_dspy.testing import Reply, action, fields, scripted
 from servers.ollama import OllamaServer
-from servers.openai import OpenAIServer
+from servers.openai import OpenAIServer, error
+from servers.wire import Fault
 
 CASES = [json.loads(line) for line in Path(__file__).with_name("replies.jsonl").read_text().splitlines()]
 KEY = "gsk_right_key_000000"
@@ -47,3 +52,130 @@ def test_a_reply_leads_to_what_the_model_meant(case: dict[str, Any], kind: str) 
     assert len(result.run.steps) == len(case["replies"])
     assert not any("DRAFT" in step.code for step in result.run.steps)
     assert any(case.get("shown", "") in step.output for step in result.run.steps)
+
+
+def refused(code: str, wrote: str) -> Fault:
+    """Groq's answer to a sample of its own model that it could not read."""
+    body = error("Failed to call a function.", "invalid_request_error", code)
+    body["error"]["failed_generation"] = wrote
+    return Fault(400, body)
+
+
+@pytest.mark.parametrize("code", ["tool_use_failed", "output_parse_failed", "json_validate_failed"])
+@pytest.mark.parametrize("engine", ["ours", "dspy"])
+async def test_a_bad_sample_is_read_for_code_or_asked_for_again(code: str, engine: str) -> None:
+    call = json.dumps({"name": "python", "arguments": {"code": "print(len(context))"}})
+    server = OpenAIServer(refused(code, call), refused(code, "Hm."), reply=action("SUBMIT(answer='GOOD')"))
+    with server:
+        if engine == "ours":
+            options: dict[str, Any] = {"requests_per_minute": 100_000, "api_base": server.url}
+            lm = rlm_dspy.lm("groq/openai/gpt-oss-20b", api_key=KEY, cache=False, **options)
+        else:
+            base = f"{server.url}/openai/v1"
+            lm = dspy.LM("groq/openai/gpt-oss-20b", api_base=base, api_key=KEY, cache=False, num_retries=0)
+        with dspy.context(lm=lm):
+            result = await rlm_dspy.RLM("context, question -> answer").acall(context="abc", question="?")
+    assert result.answer == "GOOD"
+    first, second = (step.output for step in result.run.steps[:2])
+    # DSPy's own client keeps nothing of what the model wrote.
+    assert first == "3\n" if engine == "ours" else "The provider could not read the reply" in first
+    assert "The provider could not read the reply" in second
+
+
+def test_a_direct_call_asks_once_more_after_a_bad_sample() -> None:
+    server = OpenAIServer(refused("output_parse_failed", "Hm."), reply=fields(answer="blue"))
+    with server:
+        options: dict[str, Any] = {"requests_per_minute": 100_000, "api_base": server.url}
+        lm = rlm_dspy.lm("groq/openai/gpt-oss-20b", api_key=KEY, cache=False, **options)
+        with dspy.context(lm=lm):
+            assert Direct("context, question -> answer")(context="the sky is blue", question="?").answer == "blue"
+
+
+DIRECT = {
+    "think": ("<think>\n[[ ## answer ## ]]\nDRAFT\n</think>\n" + fields(answer="GOOD"), "stop", "GOOD"),
+    "only closed": ("[[ ## answer ## ]]\nDRAFT\n</think>\n" + fields(answer="GOOD"), "stop", "GOOD"),
+    "json": ('{"answer": "GOOD"}', "stop", "GOOD"),
+}
+
+
+@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy"])
+@pytest.mark.parametrize("form", DIRECT)
+def test_a_direct_answer_is_what_the_model_said_and_not_what_it_thought(form: str, kind: str) -> None:
+    reply, finish, answer = DIRECT[form]
+    with served(kind, {"replies": [reply], "finish": finish}) as lm, dspy.context(lm=lm):
+        assert Direct("context, question -> answer")(context="c", question="q").answer == answer
+
+
+@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy"])
+def test_a_direct_answer_that_was_cut_off_is_reported(kind: str) -> None:
+    reply = "[[ ## answer ## ]]\nThe gate opens at"
+    with served(kind, {"replies": [reply], "finish": "length"}) as lm, dspy.context(lm=lm):
+        run = Direct("context, question -> answer")(context="c", question="q").run
+    assert any("limit of output tokens" in warning for warning in run.warnings)
+
+
+@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy"])
+def test_a_direct_reply_that_ended_in_its_thinking_is_an_error_that_says_so(kind: str) -> None:
+    case = {"replies": ["<think>\n[[ ## answer ## ]]\nDRAFT\n"] * 3, "finish": "length"}
+    with served(kind, case) as lm, dspy.context(lm=lm), pytest.raises(ActionError, match=r"thinking|tokens"):
+        Direct("context, question -> answer")(context="c", question="q")
+
+
+@pytest.mark.parametrize(
+    ("reply", "finish", "answer", "note"),
+    [
+        ("<think>DRAFT</think>GOOD", "stop", "GOOD", ""),
+        ("GO", "length", "GO", "1 of the sub-model's replies were cut"),
+        ("GOO", "content_filter", "GOO", "filter cut 1"),
+    ],
+)
+def test_a_sub_calls_reply_has_no_thinking_and_its_cut_is_reported(
+    reply: str, finish: Any, answer: str, note: str
+) -> None:
+    sub, _ = scripted(Reply(reply, finish_reason=finish))
+    lm, _ = scripted(action("r = llm_query('q')"), action("SUBMIT(answer=r)"))
+    with dspy.context(lm=lm):
+        result = rlm_dspy.RLM("context, question -> answer", sub_lm=sub)(context="c", question="q")
+    assert result.answer == answer
+    assert note in result.run.steps[0].output
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (Reply("", finish_reason="length", reasoning="hm"), "limit of output tokens"),
+        (Reply("", finish_reason="content_filter"), "filter"),
+        (Reply("<think>hm"), "inside its thinking"),
+        (Reply(""), "empty"),
+    ],
+)
+def test_a_sub_call_without_an_answer_is_an_error_that_says_why(reply: Reply, why: str) -> None:
+    sub, _ = scripted(reply)
+    lm, _ = scripted(action("print(llm_query_batched(['a', 'b']))"), action("SUBMIT(answer=str(llm_query('q')))"), "x")
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer", sub_lm=sub, max_iters=2, on_limit="raise")
+        with pytest.raises(BudgetExceededError) as caught:
+            rlm(context="c", question="q")
+    assert caught.value.run is not None
+    batch, single = caught.value.run.steps
+    assert why in batch.output
+    assert why in single.output
+
+
+def test_a_server_that_reports_no_usage_is_estimated_and_held_to_the_limits() -> None:
+    forever = [action(f"print({number}, 'x' * 2000)") for number in range(40)]
+    lm, script = scripted(*(Reply(text, usage=None) for text in forever), model="openai/gpt-4o-mini")
+    with dspy.context(lm=lm), pytest.raises(BudgetExceededError) as caught:
+        rlm_dspy.RLM("context, question -> answer", 40, max_tokens=6_000, on_limit="raise")(context="c", question="q")
+    run = caught.value.run
+    assert run is not None
+    assert run.usage.estimated_calls == run.usage.calls == len(script.requests) > 0
+    assert 0 < run.usage.total_tokens <= 6_000
+    assert caught.value.limit == "max_tokens"
+
+
+def test_a_server_that_reports_zeros_is_estimated() -> None:
+    lm, _ = scripted(Reply(action("SUBMIT(answer='x')"), usage=Usage(input_tokens=0, output_tokens=0, total_tokens=0)))
+    with dspy.context(lm=lm):
+        run = rlm_dspy.RLM("context, question -> answer")(context="c", question="q").run
+    assert (run.usage.estimated_calls, run.usage.prompt_tokens > 100) == (1, True)

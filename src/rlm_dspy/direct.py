@@ -14,6 +14,7 @@ from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import waiting, windows
 from rlm_dspy.answers import answers_beside, holds_evidence, jsonable, located, rendering
@@ -23,7 +24,7 @@ from rlm_dspy.context import Context
 from rlm_dspy.driver import is_context, quotable
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
-from rlm_dspy.failures import translated
+from rlm_dspy.failures import failed_generation, translated
 from rlm_dspy.metering import Meter, tokens
 from rlm_dspy.prompts import clean
 from rlm_dspy.record import Event, Run, unread
@@ -94,6 +95,12 @@ class Direct(dspy.Module):  # type: ignore[misc]
         patience = waiting.Patience(self.budget.max_seconds, self.stop)
         lm = self.predict.lm or dspy.settings.lm
         try:
+            try:
+                return waiting.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+            except DSPyLMError as error:
+                if failed_generation(error) is None:
+                    raise
+            # The provider could not read the model's own reply: a bad sample, which another try may mend.
             return waiting.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
         except waiting.Interrupted as over:
             raise BudgetExceededError(

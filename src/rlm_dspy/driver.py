@@ -22,6 +22,7 @@ from rlm_dspy.callable_lm import as_lm
 from rlm_dspy.chat import adapter, answer_adapter
 from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, unseen_numbers, weak_advice
+from rlm_dspy.failures import BadSampleError
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.predictor import Predictor
@@ -242,7 +243,7 @@ class Session:
     def reply(self, need: Ask | Extract, predicted: Any, asking: Asking) -> Reply:
         """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
-        facts["finish"] = asking.meter.finish
+        facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
         if isinstance(predicted, AdapterParseError):
             return Reply(text=encodable(_reply_text(predicted, asking.meter.response)), **facts)
         if isinstance(need, Extract):
@@ -373,6 +374,8 @@ class Asking:
 
 def _reply_text(error: AdapterParseError, response: Any) -> str:
     """Return the reply that no adapter could parse; DSPy puts a description of it in the place of an empty one."""
+    if isinstance(error, BadSampleError):
+        return str(error.lm_response)
     if response is not None and not response.text and not getattr(response, "tool_calls", None):
         return ""
     return str(error.lm_response or "")

@@ -10,6 +10,7 @@ from typing import Any
 
 import dspy
 from dspy.primitives.code_interpreter import CodeInterpreterError
+from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import errors
@@ -67,6 +68,10 @@ def _twin(ours: type[BaseException], theirs: type[BaseException], args: Any, sta
     twin.__dict__.update(state)
     return twin
 
+
+
+class BadSampleError(AdapterParseError):  # type: ignore[misc]
+    """A reply that the provider itself could not read; ``lm_response`` is its text, as far as it was kept."""
 
 
 def failed_generation(error: BaseException) -> str | None:

@@ -281,7 +281,7 @@ def read_cells(reply: Reply, first_output: str) -> ParsedReply:
     cut = explain_cut(reply.finish)
     if cut and parsed.problem:
         return replace(parsed, problem=f"{parsed.problem} {cut}")
-    if cut and not parsed.is_closed:
+    if cut and not parsed.is_closed and reply.finish != "bad_sample":
         return replace(parsed, cells=(), problem=cut)
     return parsed
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import waiting
 from rlm_dspy.driver import Session
 from rlm_dspy.errors import BudgetExceededError
+from rlm_dspy.failures import BadSampleError, failed_generation
 from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
 from rlm_dspy.repl import Repl
 
@@ -96,6 +98,8 @@ def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
         return predictor(**inputs)
     except AdapterParseError as error:
         return error
+    except DSPyLMError as error:
+        return bad_sample_of(error, inputs)
 
 
 async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
@@ -107,6 +111,16 @@ async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
         return await result if inspect.isawaitable(result) else result
     except AdapterParseError as error:
         return error
+    except DSPyLMError as error:
+        return bad_sample_of(error, inputs)
+
+
+def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
+    """Return the reply that a provider could not read itself, which is asked for again; raise any other error."""
+    text = failed_generation(error)
+    if text is None:
+        raise error
+    return BadSampleError("none", inputs.get("signature"), text, "The provider could not read the model's reply.")
 
 
 @asynccontextmanager

@@ -74,6 +74,7 @@ NOT_PYTHON = "The code block is not Python: write Python in a ```python block."
 TWO_SUBMITS = "The reply has several SUBMITs that differ: decide, and send one."
 CUTS = {
     "length": "The reply was cut off at the model's limit of output tokens: think less and write shorter code.",
+    "bad_sample": "The provider could not read the reply: write plain text with a ```python block, and call no tool.",
     "content_filter": "The provider's content filter withheld the reply or the end of it: put it differently.",
 }
 

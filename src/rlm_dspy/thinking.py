@@ -28,7 +28,7 @@ _EMPTY = re.compile(rf"<[ \t]*{_NAMES}[ \t]*/[ \t]*>", re.IGNORECASE)
 # OpenAI's harmony format: `<|start|>assistant<|channel|>NAME to=RECIPIENT<|message|>TEXT<|end|>`.
 _CHANNEL = "<|channel|>"
 _MESSAGE = re.compile(
-    r"<\|channel\|>(?P<head>[^<]{0,200})(?:<\|constrain\|>[^<]{0,50})?<\|message\|>"
+    r"<\|channel\|>(?P<head>[^<\n]{0,200})(?:<\|constrain\|>[^<]{0,50})?(?:<\|message\|>|\n)"
     r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|(?=<\|channel\|>)|\Z)",
     re.DOTALL,
 )

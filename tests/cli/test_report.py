@@ -65,7 +65,9 @@ def test_printing_keeps_ordinary_text_and_shows_escapes() -> None:
 
 
 def test_quotes_stay_on_one_line_and_are_shortened() -> None:
-    assert render.evidence_line("a.py:3", "one\n   two") == 'a.py:3  "one two"'
+    row = {"quote": "one\n   two", "weak": False}
+    assert render.evidence_line("a.py:3", row) == 'a.py:3  "one two"'
+    assert render.evidence_line("a.py:3", {**row, "weak": True}).endswith("(weak: does not show the answer)")
     assert len(render.quoted("x" * 1000)) == render.QUOTE_LIMIT + 2
 
 
@@ -148,8 +150,8 @@ def test_the_summary_has_the_documented_form() -> None:
     summary = journal.summary(run_of(evidence=evidence, usage=usage, seconds=1.23456), {"answer": "A"}, mode="rlm")
     assert summary["answer"] == "A"
     assert summary["evidence"] == [
-        {"quote": "q", "path": "a.py", "line": 3, "place": None, "match": "exact", "verified": True},
-        {"quote": "made up", "path": "a.py", "line": None, "place": None, "match": None, "verified": False},
+        {"quote": "q", "path": "a.py", "line": 3, "place": None, "match": "exact", "weak": False, "verified": True},
+        {"quote": "made up", "path": "a.py", "line": None, "place": None, "match": None, "weak": False, "verified": False},
     ]
     assert summary["usage"] == {
         "calls": 2,

@@ -191,7 +191,7 @@ class Asking:
             terminal.answer(render.outputs(values))
             rows = [row for row in map(journal.evidence_row, run.evidence) if row["verified"]]
             if rows:
-                lines = [render.evidence_line(journal.where(row), row["quote"]) for row in rows]
+                lines = [render.evidence_line(journal.where(row), row) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} did.")

@@ -57,6 +57,7 @@ def evidence_row(item: Mapping[str, Any]) -> dict[str, Any]:
         "line": item.get("line"),
         "place": item.get("place"),
         "match": item.get("match"),
+        "weak": item.get("weak", False),
         "verified": item.get("match") is not None,
     }
 

@@ -39,7 +39,7 @@ def _run(run: Run) -> Iterator[str]:
         if name != "evidence":
             yield from _block(name, render.outputs({name: value}))
     for row in map(journal.evidence_row, run.evidence):
-        yield from _block(f"evidence, {journal.where(row)}", row["quote"])
+        yield from _block(f"evidence, {journal.where(row)}{', weak' if row['weak'] else ''}", row["quote"])
     for text in (*run.warnings, *([run.error] if run.error else [])):
         yield f'<p class="failed">{escape(text)}</p>'
 

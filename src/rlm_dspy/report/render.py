@@ -74,9 +74,10 @@ def quoted(quote: str, limit: int = QUOTE_LIMIT) -> str:
     return f'"{flat}"' if len(flat) <= limit else f'"{flat[: limit - 1].rstrip()}…"'
 
 
-def evidence_line(where: str, quote: str) -> str:
-    """Return one line of evidence: where it stands and what it says."""
-    return f"{where}  {quoted(quote)}"
+def evidence_line(where: str, row: Mapping[str, Any]) -> str:
+    """Return one line of evidence: where it stands, what it says, and whether it is weak."""
+    mark = "  (weak: does not show the answer)" if row["weak"] else ""
+    return f"{where}  {quoted(row['quote'])}{mark}"
 
 
 def counted(number: int, noun: str) -> str:

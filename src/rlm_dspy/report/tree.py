@@ -26,7 +26,7 @@ def lines(run: Run, *, whole: bool = False) -> Iterator[str]:
         if name != "evidence":
             yield from _block(f"{name}:", render.outputs({name: value}), whole)
     for row in map(journal.evidence_row, run.evidence):
-        yield f"evidence: {render.evidence_line(journal.where(row), row['quote'])}"
+        yield f"evidence: {render.evidence_line(journal.where(row), row)}"
     for warning in run.warnings:
         yield f"warning: {_line(warning, whole)}"
     if len(run.usage_by_model) > 1:
