@@ -78,7 +78,8 @@ async def test_a_bad_sample_is_read_for_code_or_asked_for_again(code: str, engin
     assert result.answer == "GOOD"
     first, second = (step.output for step in result.run.steps[:2])
     # DSPy's own client keeps nothing of what the model wrote.
-    assert first == "3\n" if engine == "ours" else "The provider could not read the reply" in first
+    shown = "3" if engine == "ours" else "The provider could not read the reply"
+    assert shown in first
     assert "The provider could not read the reply" in second
 
 

@@ -26,6 +26,7 @@ from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.failures import failed_generation, translated
 from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.prediction import RLMPrediction
 from rlm_dspy.prompts import clean
 from rlm_dspy.record import Event, Run, unread
 from rlm_dspy.replies import explain_cut, visible_text
@@ -86,10 +87,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
             if cut := explain_cut(call.meter.finish):
                 call.warnings.append(f"the answer may not be whole. {cut}")
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
-            prediction.run = call.finish(outputs)
-            for name, value in outputs.items():
-                prediction[name] = value
-        return prediction
+            run = call.finish(outputs)
+        return RLMPrediction.of(outputs, run)
 
     def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:
         patience = waiting.Patience(self.budget.max_seconds, self.stop)

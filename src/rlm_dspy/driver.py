@@ -22,7 +22,7 @@ from rlm_dspy.callable_lm import as_lm
 from rlm_dspy.chat import adapter, answer_adapter
 from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, unseen_numbers, weak_advice
-from rlm_dspy.failures import BadSampleError
+from rlm_dspy.failures import BadSampleError, NoModelError
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.predictor import Predictor
@@ -94,6 +94,7 @@ class Session:
         self._id = uuid.uuid4().hex[:12]
         self._started = time.perf_counter()
         self._signature: Any = None
+        self._protocol_text: str | None = None
         self.interpreter_rules = ""
         self.has_toolkit = True
         whole = min(prompts.WHOLE, self.room // 3)
@@ -195,11 +196,11 @@ class Session:
             return extract, self._with_lm(inputs, extract.lm)
         action = self.rlm.generate_action
         if isinstance(action, Predictor) and self.lm is None and dspy.settings.lm is None:
-            raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or rlm.set_lm(...).")
+            raise NoModelError("No LM configured. Use dspy.configure(lm=...) or rlm.set_lm(...).")
         if not isinstance(action, Predictor):
             steps, most = self.steps, self.rlm.budget.max_iters
             given = dspy_states.inputs_for(self.probe, steps, most, self.rlm.max_output_chars)
-            given["signature"] = dspy_states.action_signature(self._action_signature())
+            given["signature"] = dspy_states.signature_for(action, self._action_signature(), self._protocol())
             return action, dspy_states.accepted(action, given)
         turns = [
             {"observation": turn.observation, "reasoning": clean(turn.reasoning), "code": clean(turn.code)}
@@ -221,7 +222,14 @@ class Session:
             rlm = self.rlm
             own = prompts.action_signature(rlm.signature)
             current = rlm.generate_action.signature if isinstance(rlm.generate_action, Predictor) else own
-            text = prompts.protocol(
+            self._signature = current.with_instructions(f"{current.instructions}\n\n{self._protocol()}")
+        return self._signature
+
+    def _protocol(self) -> str:
+        """Return the fixed part of the action's instructions."""
+        if self._protocol_text is None:
+            rlm = self.rlm
+            self._protocol_text = prompts.protocol(
                 self.signature,
                 calls=self.calls,
                 room=windows.characters(self.subcalls.known_lm),
@@ -232,8 +240,7 @@ class Session:
                 evidence=any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
                 interpreter=self.interpreter_rules,
             )
-            self._signature = current.with_instructions(f"{current.instructions}\n\n{text}")
-        return self._signature
+        return self._protocol_text
 
     def asking(self, need: Ask | Extract) -> Asking:
         """Return the context in which the predictor is called for ``need``."""

@@ -35,22 +35,43 @@ def input_fields(signature: type[dspy.Signature]) -> list[dict[str, str]]:
     return [{"prefix": f"{name.replace('_', ' ').title()}:", "description": DESCRIPTIONS[name]} for name in names]
 
 
-def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature]) -> str:
-    """Return a predictor's instructions for a saved state: with the protocol, which ``dspy.RLM`` takes from there."""
+def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], ours: str) -> str:
+    """Return a predictor's instructions for a saved state: with the protocol, which ``dspy.RLM`` takes from there.
+
+    Args:
+        signature: the predictor's.
+        task: that of the RLM.
+        ours: the instructions that nobody tuned.
+    """
     if not is_action(signature):
         return str(signature.instructions)
-    theirs = dspy.RLM(task).generate_action.signature.instructions
+    theirs = _untuned(task)
+    if signature.instructions == ours:
+        return theirs
     own = f"{task.instructions}\n\n" if task.instructions else ""
     return f"{signature.instructions}{PROTOCOL_MARK}{theirs.removeprefix(own)}"
 
 
+def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -> str:
+    """Return the instructions of a saved state as ours: what nobody tuned is ours, whoever saved it."""
+    tuned, _, _ = instructions.partition(PROTOCOL_MARK)
+    theirs = _untuned(task)
+    return f"{ours}{tuned.removeprefix(theirs)}" if tuned.startswith(theirs) else tuned
+
+
+def _untuned(task: type[dspy.Signature]) -> str:
+    return str(dspy.RLM(task).generate_action.signature.instructions)
+
+
 def as_ours(
-    state: Mapping[str, Any], signature: type[dspy.Signature], inputs: Sequence[Mapping[str, str]]
+    state: Mapping[str, Any],
+    signature: type[dspy.Signature],
+    inputs: Sequence[Mapping[str, str]],
+    instructions: str,
 ) -> dict[str, Any]:
     """Return a saved state with our input fields, whoever saved it, and its demos as ours are."""
     fields = state["signature"]["fields"]
     outputs = list(fields[len(fields) - len(signature.output_fields) :])
-    instructions = state["signature"]["instructions"].partition(PROTOCOL_MARK)[0]
     saved = {**state["signature"], "fields": [*inputs, *outputs], "instructions": instructions}
     return {**state, "signature": saved, "demos": [as_our_demo(demo, signature) for demo in state.get("demos", ())]}
 
@@ -85,6 +106,17 @@ def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
         fields[name] = (field.annotation, field)
     built: type[dspy.Signature] = dspy.Signature(fields, signature.instructions)
     return built
+
+
+def signature_for(
+    predictor: Any, action: type[dspy.Signature], protocol: str
+) -> type[dspy.Signature]:
+    """Return the signature that a predictor in the place of ours is given: its own if it takes DSPy's inputs."""
+    own = getattr(predictor, "signature", None)
+    if own is not None and VARIABLES in getattr(own, "input_fields", {}):
+        kept: type[dspy.Signature] = own.with_instructions(f"{own.instructions}\n\n{protocol}")
+        return kept
+    return action_signature(action)
 
 
 def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: int) -> dict[str, Any]:

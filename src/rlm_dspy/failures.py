@@ -70,6 +70,10 @@ def _twin(ours: type[BaseException], theirs: type[BaseException], args: Any, sta
 
 
 
+class NoModelError(dspy.LMNotConfiguredError, ValueError):  # type: ignore[misc]
+    """No LM is configured; DSPy's own predictors raise a ``ValueError`` then."""
+
+
 class BadSampleError(AdapterParseError):  # type: ignore[misc]
     """A reply that the provider itself could not read; ``lm_response`` is its text, as far as it was kept."""
 

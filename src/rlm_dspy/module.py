@@ -349,10 +349,7 @@ def _one_of(name: str, value: str, *known: str) -> None:
 def prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
     """Close the record and return it with the outputs."""
     run = session.finish(ending)
-    name = "rlm_run" if "run" in ending.outputs else "run"  # the user's own output comes first
-    # The outputs come last: ``dspy.majority`` votes on the last of a prediction's fields.
-    about = {"trajectory": run.trajectory, "final_reasoning": ending.reasoning, name: run}
-    return RLMPrediction({**about, **ending.outputs})
+    return RLMPrediction.of(ending.outputs, run, trajectory=run.trajectory, final_reasoning=ending.reasoning)
 
 
 def _called(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:

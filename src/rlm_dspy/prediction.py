@@ -1,4 +1,4 @@
-"""What a call of an RLM returns: a ``dspy.Prediction`` that shows itself in a few lines."""
+"""What a call returns: a ``dspy.Prediction`` with the record of its run, which shows itself in a few lines."""
 
 from __future__ import annotations
 
@@ -7,17 +7,39 @@ from typing import Any
 
 import dspy
 
-SHOWN = 200  # characters of a value that are shown
+from rlm_dspy.record import Run
+
+SHOWN_CHARS = 200  # of each value
 
 
 class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
-    """The outputs, ``trajectory``, ``final_reasoning`` and ``run``, the full record."""
+    """The outputs, then what DSPy's RLM adds to them; the record is beside them, as ``run``.
+
+    An output of the caller's own that is called ``run`` stands before the record, which is ``rlm_run`` then as always.
+    """
+
+    _run: Run | None = None
+
+    @classmethod
+    def of(cls, outputs: dict[str, Any], run: Run, **about: Any) -> RLMPrediction:
+        """Return a prediction of these outputs."""
+        made = cls({**outputs, **about})
+        made._run = run
+        return made
+
+    @property
+    def rlm_run(self) -> Run | None:
+        """The full record of the call."""
+        return self._run
+
+    @property
+    def run(self) -> Any:
+        """The full record of the call, or the caller's own output of this name."""
+        return self._store.get("run", self._run)
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}={shortened(value)}" for name, value in self._outputs().items())
-        run = self.get("rlm_run", self.get("run"))
-        state = f"{run.status} after {len(run.steps)} steps, {run.usage.calls} calls" if run is not None else "no run"
-        return f"Prediction({outputs})\n# {state}"
+        return f"Prediction({outputs})\n# {self._run!r}"
 
     __str__ = __repr__
 
@@ -26,16 +48,23 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
         return f"<table>{''.join(rows)}</table>"
 
     def _outputs(self) -> dict[str, Any]:
-        hidden = {"trajectory", "final_reasoning", "rlm_run"}
-        run = self.get("rlm_run", self.get("run"))
-        return {name: value for name, value in self.items() if name not in hidden and value is not run}
+        return {name: value for name, value in self.items() if name not in ("trajectory", "final_reasoning")}
+
+
+def run_of(prediction: Any) -> Run | None:
+    """Return the record of the run that a prediction comes from, None if it has none."""
+    for name in ("rlm_run", "run"):
+        run = getattr(prediction, name, None)
+        if isinstance(run, Run):
+            return run
+    return None
 
 
 def shortened(value: Any) -> str:
-    """Return a value's repr, cut to ``SHOWN`` characters."""
+    """Return a value's repr, cut to ``SHOWN_CHARS``."""
     text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def _cell(value: Any) -> str:
-    return html.escape(value if isinstance(value, str) and len(value) <= SHOWN else shortened(value))
+    return html.escape(value if isinstance(value, str) and len(value) <= SHOWN_CHARS else shortened(value))

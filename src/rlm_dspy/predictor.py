@@ -32,6 +32,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
     def __init__(self, signature: type[dspy.Signature], task: type[dspy.Signature]) -> None:
         super().__init__(signature)
         self.task = task
+        self.untuned = str(self.signature.instructions)
         self.task_fields = tuple(task.fields)
 
     def forward(self, **inputs: Any) -> Any:
@@ -50,14 +51,17 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         state: dict[str, Any] = super().dump_state(json_mode)
         outputs = state["signature"]["fields"][len(self.signature.input_fields) :]
         fields = [*dspy_states.input_fields(self.signature), *outputs]
-        instructions = dspy_states.with_protocol(self.signature, self.task)
+        instructions = dspy_states.with_protocol(self.signature, self.task, self.untuned)
         signature = {**state["signature"], "fields": fields, "instructions": instructions}
         return {**state, "signature": signature, "demos": [portable(demo, self._known()) for demo in self.demos]}
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Predictor:
         """Load a state saved by an RLM of ours or of DSPy's."""
         own = self.signature.dump_state()["fields"][: len(self.signature.input_fields)]
-        read = dspy_states.as_ours(state, self.signature, own)
+        instructions = state["signature"]["instructions"]
+        if dspy_states.is_action(self.signature):
+            instructions = dspy_states.without_protocol(instructions, self.task, self.untuned)
+        read = dspy_states.as_ours(state, self.signature, own, instructions)
         super().load_state(read, allow_unsafe_lm_state=allow_unsafe_lm_state)
         return self
 

@@ -192,48 +192,55 @@ def _cut(text):
     return text
 
 
+class _Field:
+    """What is said of a field: its default, or what makes one; without either it is required."""
+
+    def __init__(self, default=..., *, default_factory=None, **facts):
+        self.required = default is ... and default_factory is None
+        self.make = default_factory or (lambda: _copy.deepcopy(default))
+
+
+class _BaseModel:
+    """Declares typed fields; instances take them as keywords."""
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__()
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, _Field) and value.required:
+                delattr(cls, name)
+
+    def __init__(self, **values):
+        kind = type(self)
+        names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in _inspect.get_annotations(base))
+        if unknown := sorted(values.keys() - names):
+            raise TypeError(f"{kind.__name__} has no fields {unknown}")
+        if missing := [name for name in names if name not in values and not hasattr(kind, name)]:
+            raise TypeError(f"{kind.__name__} misses {missing}")
+        for name in names:
+            value = values[name] if name in values else _copy.deepcopy(getattr(kind, name))
+            self.__dict__[name] = value.make() if isinstance(value, _Field) else value
+
+    @classmethod
+    def model_validate(cls, values):
+        """Return an instance of these fields."""
+        return values if isinstance(values, cls) else cls(**values)
+
+    def model_dump(self):
+        """Return the fields as a dict."""
+        return {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
+
+    def __repr__(self):
+        return type(self).__name__ + "(" + ", ".join(f"{k}={v!r}" for k, v in vars(self).items()) + ")"
+
+    def __eq__(self, other):
+        return type(self) is type(other) and vars(self) == vars(other)
+
+
 def _stand_in():
     """Return a module that is enough of pydantic to declare the shape of an answer."""
-
-    class Field:
-        """What is said of a field: its default, or what makes one; without either it is required."""
-
-        def __init__(self, default=..., *, default_factory=None, **facts):
-            self.required = default is ... and default_factory is None
-            self.make = default_factory or (lambda: _copy.deepcopy(default))
-
-    class BaseModel:
-        """Declares typed fields; instances take them as keywords."""
-
-        def __init_subclass__(cls, **options):
-            super().__init_subclass__()
-            for name, value in list(vars(cls).items()):
-                if isinstance(value, Field) and value.required:
-                    delattr(cls, name)
-
-        def __init__(self, **values):
-            kind = type(self)
-            names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in _inspect.get_annotations(base))
-            if unknown := sorted(values.keys() - names):
-                raise TypeError(f"{kind.__name__} has no fields {unknown}")
-            if missing := [name for name in names if name not in values and not hasattr(kind, name)]:
-                raise TypeError(f"{kind.__name__} misses {missing}")
-            for name in names:
-                value = values[name] if name in values else _copy.deepcopy(getattr(kind, name))
-                self.__dict__[name] = value.make() if isinstance(value, Field) else value
-
-        def model_dump(self):
-            """Return the fields as a dict."""
-            return {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
-
-        def __repr__(self):
-            return type(self).__name__ + "(" + ", ".join(f"{k}={v!r}" for k, v in vars(self).items()) + ")"
-
-        def __eq__(self, other):
-            return type(self) is type(other) and vars(self) == vars(other)
-
     module = _types_module.ModuleType("pydantic")
-    module.BaseModel, module.Field = BaseModel, Field
+    _BaseModel.__name__ = _BaseModel.__qualname__ = "BaseModel"
+    module.BaseModel, module.Field = _BaseModel, _Field
     return module
 
 
@@ -275,15 +282,14 @@ class _ChainOfThought(_Agent):
 
 
 class _RLM(_Agent):
-    """Lets a child explore its longest input; the other inputs say what is asked."""
+    """Lets a child with a REPL of its own answer a signature; its inputs are variables there."""
 
     def __call__(self, **inputs):
-        outputs = self.signature.partition("->")[2].strip()
-        texts = {name: value if isinstance(value, str) else repr(value) for name, value in inputs.items()}
-        longest = max(texts, key=lambda name: len(texts[name]))
-        asked = [f"{name}: {value}" for name, value in texts.items() if name != longest]
-        instruction = "\n".join([*filter(None, [self.instructions]), *asked]) or f"Find {outputs}."
-        return _checked(_children([(texts[longest], instruction)], None, outputs)[0])
+        shapes = _shapes(self.signature)
+        sent = {name: _cut(value) for name, value in inputs.items()}
+        call = repl["__rlm_program__"]
+        result = call(signature=self.signature, types=shapes, inputs=sent, instruction=self.instructions)
+        return _checked(_answer(result, shapes))
 
 
 def _dspy_module():

@@ -15,7 +15,8 @@ import dspy
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import windows
-from rlm_dspy.errors import BudgetExceededError, DepthExceededError, RLMError
+from rlm_dspy.chat import unmarked
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError, DepthExceededError, RLMError
 from rlm_dspy.record import Run, SubCall
 from rlm_dspy.shapes import untrusted
 from rlm_dspy.signatures import validate_names
@@ -49,7 +50,28 @@ class Recursion:
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
         """The function to install in the REPL; ``prelude`` wraps it."""
-        return {"__rlm_subcall__": self.subcall}
+        return {"__rlm_subcall__": self.subcall, "__rlm_program__": self.run_program}
+
+    def run_program(
+        self, signature: str, types: dict[str, Any], inputs: dict[str, Any], instruction: str | None = None
+    ) -> Outputs | CallError:
+        """Run a child on a signature of its own, as ``dspy.RLM(signature)(**inputs)`` in a cell asks for it."""
+        read = untrusted(signature, types)
+        validate_names(read, {})
+        if instruction is not None:
+            read = read.with_instructions(unmarked(readable(instruction)))
+        if set(inputs) != set(read.input_fields):
+            raise ConfigurationError(f"`{signature}` takes {list(read.input_fields)}, not {list(inputs)}")
+        given = {name: self._resolved(value) for name, value in inputs.items()}
+        ledger = self._calls.ledger
+        depth, most = ledger.depth + 1, ledger.root.budget.max_depth
+        if depth <= most:
+            (result,) = self._calls.batch(lambda item: self._recurse(read, item, with_steps=True), [given])
+        elif self._policy == "raise":
+            raise DepthExceededError(depth, most)
+        else:
+            (result,) = self._calls.batch(lambda item: self._calls.typed(read, item), [given])
+        return result
 
     def subcall(
         self, items: list[dict[str, Any]], output: str | None, types: dict[str, Any]
@@ -75,9 +97,7 @@ class Recursion:
 
     def _read(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Resolve a text that was sent as a place in the main context, and refuse one that is the whole of it."""
-        text, instruction = item["text"], readable(item["instruction"])
-        if isinstance(text, dict) and set(text) == {"start", "end"} and self._text is not None:
-            text = self._text[int(text["start"]) : int(text["end"])]
+        text, instruction = self._resolved(item["text"]), readable(item["instruction"])
         if isinstance(text, str):
             text = readable(text)
             same = SequenceMatcher(None, instruction[:COMPARED], self._task[:COMPARED]).ratio() >= SAME
@@ -88,13 +108,23 @@ class Recursion:
                 )
         return {"text": text, "instruction": instruction}
 
-    def _recurse(self, signature: type[dspy.Signature], item: dict[str, Any]) -> Outputs | CallError:
+    def _resolved(self, value: Any) -> Any:
+        """Return the text that was sent as a place in the main context, or the value itself."""
+        if isinstance(value, dict) and set(value) == {"start", "end"} and self._text is not None:
+            return self._text[int(value["start"]) : int(value["end"])]
+        return value
+
+    def _recurse(
+        self, signature: type[dspy.Signature], item: dict[str, Any], *, with_steps: bool = False
+    ) -> Outputs | CallError:
         started = time.perf_counter()
         run: Run | None = None
         result: Outputs | CallError
         try:
             values, run = self._child(signature, item)
-            result = Outputs(values)
+            reasoning = run.steps[-1].reasoning if run.steps else ""
+            about = {"trajectory": run.trajectory, "final_reasoning": reasoning} if with_steps else {}
+            result = Outputs({**values, **about})
         except (RLMError, DSPyLMError) as error:
             run = getattr(error, "run", None)
             if isinstance(error, BudgetExceededError) and run is None:
@@ -104,7 +134,7 @@ class Recursion:
         self._calls.note(
             SubCall(
                 kind="recursive",
-                prompt=short(f"{item['instruction']}\n{item['text']}"),
+                prompt=short("\n".join(str(value) for value in reversed(item.values()))),
                 output="" if isinstance(result, CallError) else short(str(result.values)),
                 error=result.error if failed and isinstance(result, CallError) else None,
                 model=run.model if run else "",

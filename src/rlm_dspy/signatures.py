@@ -12,7 +12,7 @@ from dspy.primitives.facade import is_reserved_sandbox_name
 
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.evidence import Evidence
+from rlm_dspy.evidence import Evidence as OwnEvidence  # DSPy looks for a user's `Evidence` in our frames too
 
 RESERVED = frozenset({"llm_query", "llm_query_batched", "SUBMIT", "print"})  # as DSPy reserves them
 RESULTS = frozenset({"trajectory", "final_reasoning"})
@@ -62,7 +62,7 @@ def _signature_of(text: str) -> Any:
     try:
         return dspy.Signature(text)
     except (ValueError, SyntaxError, TypeError):
-        return dspy.Signature(text, custom_types={"Evidence": Evidence})
+        return dspy.Signature(text, custom_types={"Evidence": OwnEvidence})
 
 
 def named_tools(tools: list[Callable[..., Any]] | None) -> dict[str, dspy.Tool]:

@@ -149,9 +149,10 @@ def test_the_summary_has_the_documented_form() -> None:
     usage = Usage(calls=2, prompt_tokens=10, completion_tokens=5, cost=None)
     summary = journal.summary(run_of(evidence=evidence, usage=usage, seconds=1.23456), {"answer": "A"}, mode="rlm")
     assert summary["answer"] == "A"
+    nowhere = {"line": None, "place": None, "match": None}
     assert summary["evidence"] == [
         {"quote": "q", "path": "a.py", "line": 3, "place": None, "match": "exact", "weak": False, "verified": True},
-        {"quote": "made up", "path": "a.py", "line": None, "place": None, "match": None, "weak": False, "verified": False},
+        {"quote": "made up", "path": "a.py", **nowhere, "weak": False, "verified": False},
     ]
     assert summary["usage"] == {
         "calls": 2,

@@ -26,7 +26,7 @@ LARGE = 1 << 16
 PIECE = 8 << 20
 NUMBERS = frozenset("?bBhHiIlLqQfd")  # the types of arrays that memory views know as well
 F_ADD_SEALS, ALL_SEALS = 1033, 0x0F
-FORBIDDEN = frozenset({"SUBMIT", "FINAL", "FINAL_VAR", "__builtins__", "__name__"})
+FORBIDDEN = frozenset({"SUBMIT", "__builtins__", "__name__"})
 
 
 @runtime_checkable

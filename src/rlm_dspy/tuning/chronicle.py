@@ -15,6 +15,7 @@ from typing import Any
 
 import dspy
 
+from rlm_dspy.prediction import run_of
 from rlm_dspy.record import Run
 from rlm_dspy.tuning import statistics
 from rlm_dspy.tuning.metrics import Metric
@@ -61,7 +62,7 @@ class Chronicle:
 
     def scored(self, example: Any, prediction: Any, score: float) -> None:
         """Note what a candidate's run scored."""
-        run = prediction.get("run") if prediction is not None else None
+        run = run_of(prediction)
         with self._lock:
             if isinstance(run, Run) and (digest := self._runs.get(run.id)):
                 self.candidates[digest].scores[str(example.get("id"))] = score
@@ -92,6 +93,6 @@ class Chronicled(Tunable):
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Answer, and note which candidate did."""
         prediction = super().forward(**inputs)
-        if isinstance(run := prediction.get("run"), Run):
+        if isinstance(run := run_of(prediction), Run):
             self.chronicle.tried(self, run)
         return prediction

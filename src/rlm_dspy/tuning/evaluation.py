@@ -24,6 +24,7 @@ from rlm_dspy.driver import quotable
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.evidence.model import valid
+from rlm_dspy.prediction import run_of
 from rlm_dspy.record import Run
 from rlm_dspy.report import journal as journals
 from rlm_dspy.report.redact import Redactor
@@ -137,7 +138,7 @@ class Evaluation:
         if error is not None and not isinstance(error, Exception):
             raise error  # an interruption, or a cap that ends everything
         prediction = None if error else attempt.result()
-        run = getattr(error, "run", None) if prediction is None else prediction.get("run")
+        run = getattr(error, "run", None) if prediction is None else run_of(prediction)
         row = Row(
             key=key,
             side=side.name,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import dspy
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.prediction import run_of
 from rlm_dspy.record import Run
 from rlm_dspy.tuning import feedback, scoring
 
@@ -48,7 +49,7 @@ class Metric:
 
     def feedback(self, example: Any, prediction: Any) -> str:
         """Explain the score from the run, in at most 2,000 characters."""
-        run = prediction.get("run") if prediction is not None else None
+        run = run_of(prediction)
         return feedback.write(
             asked=_asked(example),
             expected=example.get(self.field),
@@ -124,7 +125,7 @@ def _asked(example: Any) -> dict[str, Any]:
 
 def spent(prediction: Any, what: Spending) -> float:
     """Return what a prediction's run used of tokens, US dollars, calls or seconds; an unknown cost counts as none."""
-    run = prediction.get("run")
+    run = run_of(prediction)
     if not isinstance(run, Run):
         return 0.0
     used = {"tokens": run.usage.total_tokens, "cost": run.usage.cost, "calls": run.usage.calls, "seconds": run.seconds}
