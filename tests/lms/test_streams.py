@@ -216,3 +216,29 @@ async def test_a_page_in_place_of_a_stream_is_told_once(way: str, page: Any) -> 
         with pytest.raises(dspy.lm15.ProviderError, match="not a chat completion"):
             await events(made("groq", server), way)
         assert len(server.posts) == 1
+
+
+THOUGHTS = [
+    'print("<think>x</think>")',
+    "<think>plan: x = 1</think>\nprint(1)",
+    "plan</think>\nprint(1)",
+    "<think>never closed print(1)",
+    "one </think> two <think> three",
+]
+
+
+@WIRES
+@WAYS
+@pytest.mark.parametrize("wrote", THOUGHTS)
+async def test_marks_of_thinking_are_streamed_as_the_model_wrote_them(kind: str, way: str, wrote: str) -> None:
+    with served(kind, reply=wrote) as server:
+        seen = await events(made(kind, server), way)
+    assert text(seen) == wrote
+
+
+@WAYS
+async def test_thinking_that_ollama_keeps_apart_stays_apart_in_a_stream(way: str) -> None:
+    with OllamaServer(reply="print(1)", thinking="a plan") as server:
+        seen = await events(made("ollama", server), way)
+    shown = [(event.delta.type, event.delta.text) for event in seen if event.type == "delta"]
+    assert shown == [("thinking", "a plan"), ("text", "print(1)")]

@@ -28,6 +28,7 @@ class OllamaServer(Server):
         *faults: Fault,
         models: dict[str, dict[str, Any]] | None = None,
         reply: str = "hello",
+        thinking: str = "",
         parallel: int = 1,
         queue: int = 512,
         rounds: tuple[int, ...] = (),
@@ -35,6 +36,7 @@ class OllamaServer(Server):
         super().__init__(*faults)
         self.models = models or {"qwen3:8b": {}}
         self.turns = [(reply, "stop")]
+        self.thinking = thinking
         self.busiest = 0
         self._slots = threading.Semaphore(parallel)
         ends = zip(rounds, accumulate(rounds), strict=True)
@@ -88,7 +90,7 @@ class OllamaServer(Server):
         final = {
             "model": body["model"],
             "created_at": _now(),
-            "message": {"role": "assistant", "content": text},
+            "message": {"role": "assistant", "content": text, **({"thinking": self.thinking} if self.thinking else {})},
             "done": True,
             "done_reason": finish,
             "total_duration": 2_000_000,
@@ -105,9 +107,10 @@ class OllamaServer(Server):
 
     def _lines(self, final: dict[str, Any]) -> Iterator[bytes]:
         words = re.findall(r"\s*\S+|\s+$", final["message"]["content"])
-        for word in words:
+        said = [{"content": "", "thinking": self.thinking}] if self.thinking else []
+        for part in [*said, *({"content": word} for word in words)]:
             row = {"model": final["model"], "created_at": _now(), "done": False}
-            yield _line(row | {"message": {"role": "assistant", "content": word}})
+            yield _line(row | {"message": {"role": "assistant", **part}})
         self._meet()
         yield _line(final | {"created_at": _now(), "message": {"role": "assistant", "content": ""}})
 

@@ -1,4 +1,4 @@
-"""The two ends of a stream that LiteLLM does not tell: an error that the server wrote into it, and none at all."""
+"""What LiteLLM hides of a stream: an error that the server wrote into it, no end at all, the text as it was written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlm_dspy.lms.routes import Route
 
 
 def watch_lines(source: Any, route: Route) -> None:
-    """Let an error that Ollama writes into its stream come here whole: LiteLLM keeps it in a sentence only."""
+    """Have Ollama's lines read by us first: LiteLLM keeps an error in a sentence only, and alters text."""
     lines = getattr(source, "completion_stream", None)
     parse = getattr(lines, "chunk_parser", None)
     if route.is_ollama and lines is not None and parse is not None:
@@ -31,6 +31,12 @@ def check_end(source: Any, route: Route) -> None:
 
 
 def _parse_line(parse: Callable[..., Any], chunk: Any) -> Any:
+    """Parse a line of Ollama's: an error of the server is raised, and text stays as the model wrote it."""
     if isinstance(chunk, dict) and chunk.get("error"):
         raise faults.StreamError(chunk)
-    return parse(chunk)
+    parsed = parse(chunk)
+    delta, said = parsed.choices[0].delta, chunk["message"]
+    # LiteLLM takes marks of thinking out of the text, even those in a string of the code that the model wrote.
+    delta.content = said.get("content") or None
+    delta.reasoning_content = said.get("thinking") or None
+    return parsed
