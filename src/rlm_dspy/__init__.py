@@ -1,6 +1,20 @@
 """Recursive Language Models for DSPy: answer from contexts far larger than a window, by code in a confined REPL."""
 
+from typing import TYPE_CHECKING
+
 from rlm_dspy._version import __version__
+
+if TYPE_CHECKING:  # what is imported on first use below, for type checkers and editors
+    from rlm_dspy.budget import Budget
+    from rlm_dspy.context import Context
+    from rlm_dspy.corpus import Corpus, read
+    from rlm_dspy.errors import RLMError
+    from rlm_dspy.evidence import Evidence
+    from rlm_dspy.lms import lm
+    from rlm_dspy.module import RLM
+    from rlm_dspy.record import Run
+    from rlm_dspy.sandbox import Sandbox
+    from rlm_dspy.tuning import data, metrics
 
 __all__ = [
     "RLM",
@@ -34,13 +48,15 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that the command line starts without DSPy."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a name that is none would be an object to type checkers, not an error
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used, so that the command line starts without DSPy."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
