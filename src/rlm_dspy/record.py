@@ -5,12 +5,14 @@ What is recorded of a step is what the model was shown; contexts appear only as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 UNREAD = 1_000  # files not read that a record names
+SHOWN = 200  # characters of a value that a shown run has
 
 Status = Literal["submitted", "extracted", "stopped"]
 EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
@@ -148,6 +150,48 @@ class Run(_Value):
         return [
             {"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in self.steps
         ]
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Yield what is shown of a run, in one line: how it ended and what it took."""
+        yield "status", self.status
+        if self.stopped_by is not None:
+            yield "stopped_by", self.stopped_by
+        if self.error is not None:
+            yield "error", _shortened(self.error)
+        yield from self._figures()
+        if self.warnings:
+            yield "warnings", len(self.warnings)
+        yield "model", self.model
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        """Return the small table that a notebook shows: how the run ended, what it took, and its outputs."""
+        figures = {name: f"{value:,}" for name, value in self._figures() if value is not None}
+        rows = [(name, figures.get(name, value)) for name, value in self.__repr_args__() if name != "warnings"]
+        rows += [("warning", text) for text in self.warnings[:3]]
+        rows += self.outputs.items()
+        lines = (f"<tr><th>{_cell(name)}</th><td>{_cell(value)}</td></tr>" for name, value in rows)
+        return f"<table>{''.join(lines)}</table>"
+
+    def _figures(self) -> Iterator[tuple[str, int | float | None]]:
+        yield "steps", len(self.steps)
+        yield "sub_calls", self.sub_calls
+        yield "calls", self.usage.calls
+        yield "tokens", self.usage.total_tokens
+        yield "cost", self.usage.cost
+        yield "seconds", round(self.seconds, 1)
+
+
+def _shortened(value: Any) -> str:
+    """Return a value as one line, cut where it is long."""
+    text = " ".join(str(value)[: 10 * SHOWN].split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _cell(value: Any) -> str:
+    return html.escape(_shortened(value))
 
 
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
