@@ -399,7 +399,7 @@ def test_a_worker_whose_files_differ_answers_nothing(job: Job, tmp_path: Path) -
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    distributed = pytest.importorskip("distributed", reason="Dask is the extra [dask]: pip install distributed")
+    distributed = pytest.importorskip("distributed", reason="pip install distributed")
     with (
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None, silence_logs=50

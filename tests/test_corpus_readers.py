@@ -288,9 +288,26 @@ def test_a_sheet_that_takes_too_long_is_cut_and_not_kept(tmp_path, monkeypatch):
     kept.close()
 
 
-def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+def test_a_missing_library_is_known(monkeypatch):
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     assert office.answer("pdf", b"") == {"missing": "pypdfium2"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("pdf", "a PDF: to read it, pip install pypdfium2"),
+        ("docx", "a Word document: to read it, pip install python-docx"),
+        ("pptx", "a presentation: to read it, pip install python-pptx"),
+        ("xlsx", "a spreadsheet: to read it, pip install openpyxl"),
+    ],
+)
+def test_a_missing_library_is_named_as_it_is_installed(monkeypatch, kind, says):
+    reader = converter.Converter()
+    monkeypatch.setattr(reader, "_asked", lambda kind, data: {"missing": "some.module"})
+    with pytest.raises(UnreadableError) as caught:
+        reader.convert(kind, b"")
+    assert str(caught.value) == says
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,18 @@ def test_the_ci_runs_the_readmes_test_command(tmp_path: Path) -> None:
     done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (tmp_path / "proof").read_text().strip() == str(tmp_path.resolve())
     assert done.returncode != 0  # what the command says is what the CI says
+
+
+KNOWN = {"pypdfium2", "python-docx", "python-pptx", "openpyxl", "google-re2", "optuna", "numpy", "distributed"}
+
+
+def test_what_is_to_be_installed_can_be() -> None:
+    for path in [*SOURCES, *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py"), ROOT / "README.md"]:
+        text = path.read_text().replace("`pip install rlm-dspy` from an index is somebody else's package", "")
+        assert not re.search(r"(?:rlm-dspy|dspy-recursive)\[", text), path
+        for named in re.findall(r"(?<!/)(?<!uv )pip install((?: [\w.-]+)+)", text):
+            assert set(named.rstrip(".").split()) <= KNOWN, (path, named)
+
+
+def test_the_readme_warns_of_the_package_of_that_name() -> None:
+    assert "`pip install rlm-dspy` from an index is somebody else's package" in (ROOT / "README.md").read_text()

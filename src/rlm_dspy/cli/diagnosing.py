@@ -24,7 +24,8 @@ from rlm_dspy.sandbox import report, selftest
 
 DISTRIBUTION = "dspy-recursive"
 SHOWN = ("dspy", "litellm")  # versions that a report of a defect should name
-READERS = ("pypdfium2", "docx", "pptx", "openpyxl")
+# Modules that read documents, and the packages that they come in.
+READERS = {"pypdfium2": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx", "openpyxl": "openpyxl"}
 
 
 def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
@@ -64,7 +65,7 @@ def _versions() -> Iterator[Check]:
     try:
         wanted = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
-        mend = f"Install it: pip install {DISTRIBUTION}."
+        mend = "Install it from its checkout: pip install ."
         yield Check("warning", "the package is not installed, so its requirements are not known", mend)
         return
     wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
@@ -74,8 +75,8 @@ def _versions() -> Iterator[Check]:
     if not wrong:
         shown = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
         yield Check("ok", f"{shown} and {len(wanted) - len(SHOWN)} more are as required")
-    if not all(map(util.find_spec, READERS)):
-        mend = f"pip install '{DISTRIBUTION}[docs]' if you need it."
+    if missing := [package for module, package in READERS.items() if util.find_spec(module) is None]:
+        mend = f"If you need them: pip install {' '.join(missing)}"
         yield Check("ok", "PDF, Word, PowerPoint or Excel files are not read", mend)
 
 

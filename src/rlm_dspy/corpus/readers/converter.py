@@ -25,6 +25,7 @@ VERSION = "2"  # of what the program makes of a document
 _NAMES = {
     "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",
 }  # fmt: skip
+_PACKAGES = {"pdf": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx", "xlsx": "openpyxl"}
 
 
 class Converter:
@@ -55,7 +56,7 @@ class Converter:
                 self.close()  # its answer would be taken for that to the next request
                 raise
         if "missing" in answer:
-            raise UnreadableError(f"{_NAMES[kind]}: install dspy-recursive[docs] to read it")
+            raise UnreadableError(f"{_NAMES[kind]}: to read it, pip install {_PACKAGES.get(kind, answer['missing'])}")
         if "error" in answer:
             raise UnreadableError(str(answer["error"]))
         marks = tuple((int(line), str(text), bool(counted)) for line, text, counted in answer["marks"])
