@@ -36,6 +36,7 @@ from rlm_dspy.record import Event, Run
 from rlm_dspy.recursion import Child
 from rlm_dspy.repl import Repl
 from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
+from rlm_dspy.showing import ConstructorSignature
 from rlm_dspy.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         >>> rlm = rlm_dspy.RLM("context, question -> answer")
         >>> rlm(context=open("book.txt").read(), question="Who is Ishmael?").answer
     """
+
+    __signature__ = ConstructorSignature()
 
     def __init__(
         self,

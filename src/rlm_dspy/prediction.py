@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import dspy
 
 from rlm_dspy.record import Run
-
-SHOWN_CHARS = 200  # of each value
+from rlm_dspy.showing import html_table, one_line
 
 
 class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
@@ -38,14 +36,13 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
         return self._store.get("run", self._run)
 
     def __repr__(self) -> str:
-        outputs = ", ".join(f"{name}={shortened(value)}" for name, value in self._outputs().items())
+        outputs = ", ".join(f"{name}={one_line(repr(value))}" for name, value in self._outputs().items())
         return f"Prediction({outputs})\n# {self._run!r}"
 
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        rows = (f"<tr><th>{_cell(name)}</th><td>{_cell(value)}</td></tr>" for name, value in self._outputs().items())
-        return f"<table>{''.join(rows)}</table>"
+        return html_table(self._outputs().items())
 
     def _outputs(self) -> dict[str, Any]:
         return {name: value for name, value in self.items() if name not in ("trajectory", "final_reasoning")}
@@ -60,11 +57,3 @@ def run_of(prediction: Any) -> Run | None:
     return None
 
 
-def shortened(value: Any) -> str:
-    """Return a value's repr, cut to ``SHOWN_CHARS``."""
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
-
-
-def _cell(value: Any) -> str:
-    return html.escape(value if isinstance(value, str) and len(value) <= SHOWN_CHARS else shortened(value))

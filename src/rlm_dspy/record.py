@@ -5,14 +5,14 @@ What is recorded of a step is what the model was shown; contexts appear only as 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlm_dspy.showing import html_table, one_line
+
 UNREAD = 1_000  # files not read that a record names
-SHOWN = 200  # characters of a value that a shown run has
 
 Status = Literal["submitted", "extracted", "stopped"]
 EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
@@ -157,7 +157,7 @@ class Run(_Value):
         if self.stopped_by is not None:
             yield "stopped_by", self.stopped_by
         if self.error is not None:
-            yield "error", _shortened(self.error)
+            yield "error", one_line(self.error)
         yield from self._figures()
         if self.warnings:
             yield "warnings", len(self.warnings)
@@ -172,8 +172,7 @@ class Run(_Value):
         rows = [(name, figures.get(name, value)) for name, value in self.__repr_args__() if name != "warnings"]
         rows += [("warning", text) for text in self.warnings[:3]]
         rows += self.outputs.items()
-        lines = (f"<tr><th>{_cell(name)}</th><td>{_cell(value)}</td></tr>" for name, value in rows)
-        return f"<table>{''.join(lines)}</table>"
+        return html_table(rows)
 
     def _figures(self) -> Iterator[tuple[str, int | float | None]]:
         yield "steps", len(self.steps)
@@ -183,15 +182,6 @@ class Run(_Value):
         yield "cost", self.usage.cost
         yield "seconds", round(self.seconds, 1)
 
-
-def _shortened(value: Any) -> str:
-    """Return a value as one line, cut where it is long."""
-    text = " ".join(str(value)[: 10 * SHOWN].split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-
-
-def _cell(value: Any) -> str:
-    return html.escape(_shortened(value))
 
 
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
