@@ -32,23 +32,24 @@ def size(turns: Sequence[Turn]) -> int:
     return sum(len(turn.observation) + len(turn.reasoning) + len(turn.code) for turn in turns)
 
 
-def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int) -> list[Turn]:
+def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: str = VARIABLE) -> list[Turn]:
     """Return the turns cut down to half of ``limit`` characters, as far as that is possible.
 
     Args:
         turns: the conversation so far; the first holds the probe and stays.
         steps: the steps of the whole run.
         limit: characters that the conversation may have.
+        variable: the name in the REPL under which the steps are kept.
     """
     if not turns:
         return []
     goal = int(limit * TARGET)
     shorter = list(turns)
     if size(shorter) > goal:
-        shorter = [*_elide(shorter[:-KEPT]), *shorter[-KEPT:]]
+        shorter = [*_elide(shorter[:-KEPT], variable), *shorter[-KEPT:]]
     if size(shorter) > goal:
         shorter = [*_fold(shorter[:-KEPT], steps), *shorter[-KEPT:]]
-    return shorter if size(shorter) <= goal else min(shorter, _summarise(shorter, goal), key=size)
+    return shorter if size(shorter) <= goal else min(shorter, _summarise(shorter, goal, variable), key=size)
 
 
 def past(steps: Sequence[Step]) -> list[dict[str, str]]:
@@ -56,17 +57,17 @@ def past(steps: Sequence[Step]) -> list[dict[str, str]]:
     return [{"code": step.code, "output": step.output} for step in steps]
 
 
-def _elide(turns: list[Turn]) -> list[Turn]:
+def _elide(turns: list[Turn], variable: str) -> list[Turn]:
     """Replace long outputs by a reference; the first observation is the probe and stays."""
-    return [turn if place == 0 else replace(turn, observation=_reference(turn)) for place, turn in enumerate(turns)]
+    return [turns[0], *(replace(turn, observation=_reference(turn, variable)) for turn in turns[1:])] if turns else []
 
 
-def _reference(turn: Turn) -> str:
+def _reference(turn: Turn, variable: str) -> str:
     header, _, body = turn.observation.partition("\n")
     if len(body) <= LONG:
         return turn.observation
     number = turn.number - 1
-    again = f"print({VARIABLE}[{number - 1}]['output'])"
+    again = f"print({variable}[{number - 1}]['output'])"
     return f"{header}\n{body[: LONG // 4]} [… output of step {number}, {len(body):,} characters, left out; {again} …]"
 
 
@@ -78,7 +79,7 @@ def _fold(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
     return [replace(turn, code=min(turn.code, told.get(turn.number, turn.code), key=len)) for turn in turns]
 
 
-def _summarise(turns: list[Turn], goal: int) -> list[Turn]:
+def _summarise(turns: list[Turn], goal: int, variable: str) -> list[Turn]:
     """Merge the oldest turns after the probe into a digest, until the rest fits."""
     first, rest = turns[0], turns[1:]
     digest = [_line(first)]
@@ -86,7 +87,7 @@ def _summarise(turns: list[Turn], goal: int) -> list[Turn]:
         digest.append(_line(rest.pop(0)))
     kept = "\n".join(digest[-40:])
     told = f"The steps before step {rest[0].number if rest else first.number + 1}, in short:\n{kept}"
-    return [replace(first, reasoning=told, code=f"# their code and outputs are in {VARIABLE}"), *rest]
+    return [replace(first, reasoning=told, code=f"# their code and outputs are in {variable}"), *rest]
 
 
 def _line(turn: Turn) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy import dspy_states, prompts, waiting, windows
+from rlm_dspy import compaction, dspy_states, prompts, waiting, windows
 from rlm_dspy.answers import answers_beside, holds_evidence, jsonable, located, parsed, rendering
 from rlm_dspy.budget import Ledger
 from rlm_dspy.callable_lm import as_lm
@@ -138,7 +138,15 @@ class Session:
             refusal=lambda problem: clean(prompts.refusal(problem)),
             reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote)),
             record=self._record,
+            past_variable=self._free_name(compaction.VARIABLE),
         )
+
+    def _free_name(self, name: str) -> str:
+        """Return a name for the REPL that is neither an input's nor a tool's: the user's own stand before ours."""
+        taken = {*self.values, *self.rlm.tools}
+        while name in taken:
+            name += "_"
+        return name
 
     def _exhausted(self, steps: tuple[Step, ...]) -> str | None:
         """Stop stepping while another step (the last prompt and its output) and the extract still fit."""

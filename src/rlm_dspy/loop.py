@@ -94,7 +94,8 @@ class Rules:
 
     ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
     step; ``sub_calls()`` takes the sub-calls made since the last step, ``notes()`` what the model should be told of
-    them; ``room`` is the characters that the turns of a prompt may have.
+    them; ``room`` is the characters that the turns of a prompt may have; ``past_variable`` is the name in the REPL under
+    which steps stay that no longer fit.
     """
 
     first_output: str
@@ -112,6 +113,7 @@ class Rules:
     refusal: Callable[[str], str]
     reask: Callable[[str, str], str]
     record: Callable[[Step], None]
+    past_variable: str = compaction.VARIABLE
 
 
 Needs = Ask | Extract | Execute
@@ -173,8 +175,9 @@ class _State:
     def step(self) -> Generator[Needs, Any, Ending | None]:
         """Ask, run what was written, record it; return the ending if it was submitted."""
         if compaction.size(self.turns) + len(self.observation) > self.rules.room:
-            self.turns = compaction.compact(self.turns, self.steps, self.rules.room - len(self.observation))
-            yield Execute("pass", {compaction.VARIABLE: compaction.past(self.steps)})
+            room, variable = self.rules.room - len(self.observation), self.rules.past_variable
+            self.turns = compaction.compact(self.turns, self.steps, room, variable)
+            yield Execute("pass", {variable: compaction.past(self.steps)})
         reply: Reply | str = yield Ask(tuple(self.turns), self.observation)
         if isinstance(reply, str):  # the name of the limit that refused or ended the call
             self.stopped_by = reply
