@@ -14,10 +14,11 @@ from rlm_dspy import compaction
 from rlm_dspy.compaction import Turn
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.record import Status, Step, SubCall, Usage
-from rlm_dspy.replies import ParsedReply, explain_cut, parse_code, parse_reply
+from rlm_dspy.replies import ParsedReply, explain_cut, parse_code, parse_reply, visible_text
 
 REASKS = 2  # replies in a row that may be unreadable before the run ends
 REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
+NOTHING_SAID = "(no reply besides thinking)"  # in the next prompt, which never repeats a model's thinking
 LOST = "[the run ended in this cell]"
 NAMED_SUBMIT = 80  # characters of a held-back SUBMIT that are shown
 REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
@@ -94,8 +95,8 @@ class Rules:
 
     ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
     step; ``sub_calls()`` takes the sub-calls made since the last step, ``notes()`` what the model should be told of
-    them; ``room`` is the characters that the turns of a prompt may have; ``past_variable`` is the name in the REPL under
-    which steps stay that no longer fit.
+    them; ``room`` is the characters that the turns of a prompt may have; ``past_variable`` is the name in the REPL
+    under which steps stay that no longer fit.
     """
 
     first_output: str
@@ -183,8 +184,8 @@ class _State:
             self.stopped_by = reply
             return None
         parsed = read_cells(reply, self.rules.first_output)
-        if reply.text is not None:
-            reply = replace(reply, reasoning=parsed.reasoning)
+        if reply.text is not None and parsed.cells:
+            reply = replace(reply, text=None, reasoning=parsed.reasoning, code="\n\n".join(parsed.cells))
         if parsed.problem:
             self.unreadable += 1
             self._close(reply, self.rules.reask(parsed.problem, reply.text or reply.code), error=parsed.problem)
@@ -269,6 +270,8 @@ class _State:
             sub_calls=self.rules.sub_calls(),
             **facts,
         )
+        if reply.text is not None:
+            reasoning = visible_text(reply.text) or NOTHING_SAID
         self.turns.append(Turn(step.index, self.observation, self.rules.clip(reasoning), self.rules.clip(code)))
         self.observation = f"{self.rules.header(step.index + 1)}\n{output}"
         self.steps.append(step)

@@ -47,7 +47,7 @@ Functions in the REPL:
 
 TOOLKIT = """- `peek(start, end)` a slice of the main context; `grep(pattern, max_matches=20, context=0)` matches with line numbers and ranges; `search(query, k=10)` ranked passages; `chunk(mode="lines"|"chars"|"paragraphs"|"headings"|"definitions", size=200, overlap=0)` ranges that cover it; `select(ranges)` their text; `outline()` files with headings and definitions. On a corpus all take `source=` (a file or glob), and `context.rows(name)` gives a table's or JSON file's records."""
 
-LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (up to {room:,} characters); `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed one of a batch is an object with `.ok == False` and `.error`."""
+LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (up to {room:,} characters); `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed reply of a batch begins with "[ERROR]"."""
 
 SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` matches with line numbers; `peek(start, end)` a slice.
 - `llm_query(text_with_question) -> str` asks a helper about a piece of at most {room:,} characters; at most {calls} times."""
@@ -253,6 +253,8 @@ def refusal(problem: str) -> str:
 
 def reask(problem: str, submit: str, wrote: str) -> str:
     """Render what a reply that could not be read should have looked like, with the code-like lines that it had."""
+    if wrote.lstrip().startswith(("{", "[")):
+        wrote = ""  # JSON is not shown again as a form to follow
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
     code = clip("\n".join(lines[:QUOTED]), PREVIEW) or "print(...)"
     return (
