@@ -57,7 +57,11 @@ class Meter(BaseCallback):  # type: ignore[misc]
     @property
     def finish(self) -> str:
         """Why the last reply ended, as its server says: "stop", "length", "content_filter"."""
-        return getattr(self.response, "finish_reason", None) or "stop"
+        reason = getattr(self.response, "finish_reason", None)
+        choices = getattr(self.response, "choices", None)  # of LiteLLM's own response, which DSPy's engine for it keeps
+        if reason is None and choices:
+            reason = getattr(choices[0], "finish_reason", None)
+        return str(reason or "stop")
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Remember which LM a call belongs to and what it is sent."""

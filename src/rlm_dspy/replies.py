@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 
 from rlm_dspy.reply_json import JsonReply, find_json, read_json
@@ -159,7 +160,8 @@ def parse_code(text: str, first_output: str) -> ParsedReply:
     field = _strip_markers(_own_turn(split.visible))
     if not field.strip():
         return ParsedReply(problem=THOUGHT_ONLY if split.thought else "The reply has no code.")
-    code = repair_code(field)
+    fenced = field.lstrip().startswith(("```", "~~~"))
+    code = None if fenced else repair_code(field)
     if code and not field.lstrip().startswith(("{", "[")) and not _BARE_FINAL.search(code):
         return ParsedReply((unquoted_code(code),))
     if parsed := _parse_text(field, first_output):
@@ -235,7 +237,7 @@ def _cells_of_json(text: str, first_output: str) -> ParsedReply | None:
 
 def _json_in_blocks(text: str) -> JsonReply | None:
     """Return the JSON with code that a block or the prose of a reply holds, unless a block is Python by itself."""
-    blocks = list(islice(_fenced(text), MAX_BLOCKS))
+    blocks = list(_blocks_in(text))
     found = [read_json(block.code) for block in blocks]
     for block, value in zip(blocks, found, strict=True):
         if value is None and block.label in PYTHON_LABELS and looks_like_code(block.code):
@@ -297,7 +299,7 @@ def _parse_blocks(text: str) -> ParsedReply | None:
     nobody knows, if they are Python. Unlabelled blocks after a cell are outputs that the model imagined, and the cells
     after an imagined output are held back.
     """
-    blocks = [block for block in islice(_fenced(text), MAX_BLOCKS) if block.code]
+    blocks = [block for block in _blocks_in(text) if block.code]
     chosen = [block for block in blocks if block.label in PYTHON_LABELS]
     plain = [block for block in blocks if not block.label]
     if not chosen and plain:
@@ -338,6 +340,12 @@ def _parse_elements(text: str) -> ParsedReply | None:
     before, fence, _ = text.partition("\n```")
     code = repair_code(before) if fence else None
     return ParsedReply((code,), is_closed=True) if code and looks_like_code(code) else None
+
+
+@lru_cache(maxsize=32)
+def _blocks_in(text: str) -> tuple[Block, ...]:
+    """Return the fenced blocks of a text, which is asked for several times in a row."""
+    return tuple(islice(_fenced(text), MAX_BLOCKS))
 
 
 def _fenced(text: str) -> Iterator[Block]:
@@ -410,7 +418,7 @@ def _possible_ends(lines: list[str], start: int, fence: str) -> Iterator[tuple[s
 
 def _python_blocks(text: str) -> list[tuple[int, int]]:
     """Return the character ranges of a reply's fenced blocks that are Python."""
-    return [(block.start, block.end) for block in islice(_fenced(text), MAX_BLOCKS) if is_python(block.code)]
+    return [(block.start, block.end) for block in _blocks_in(text) if is_python(block.code)]
 
 
 def _code_ranges(text: str) -> list[tuple[int, int]]:

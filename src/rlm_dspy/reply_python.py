@@ -6,7 +6,9 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 
+CACHED_CHARS = 20_000  # of code whose syntax tree is kept for a moment
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {0xA0: " ", 0x202F: " ", 0x3000: " "}
 # What changes and shows nothing.
@@ -124,6 +126,10 @@ def _with_future_first(code: str, tree: ast.Module) -> str:
 
 
 def _parse(code: str) -> ast.Module | None:
+    return _parse_short(code) if len(code) <= CACHED_CHARS else _parse_any(code)
+
+
+def _parse_any(code: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -131,6 +137,9 @@ def _parse(code: str) -> ast.Module | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     return tree
+
+
+_parse_short = lru_cache(maxsize=256)(_parse_any)  # one reply is looked at in several ways; trees are never changed
 
 
 def _compiles(code: str) -> bool:
