@@ -43,6 +43,7 @@ INPUTS: dict[str, tuple[Any, str, str | None, int | None]] = {
     "a record as str": ([{"name": "Ann", "age": 31}], "{'name': 'Ann', 'age': 31}", "docs[0]", None),
     "a record as JSON": ([{"name": "Ann", "age": 31}], '{"name": "Ann", "age": 31}', "docs[0]", None),
     "a part of a record": ([{"name": "Ann", "age": 31, "x": 1}], "{'name': 'Ann', 'age': 31}", "docs[0]", None),
+    "a quote with the preview's bars": (BODY, "| at seven.\n| The south gate stays shut", None, 1),
     "a row of a table in a text": ("name,age\nBob,7\nAnn,31\n", "{'name': 'Ann', 'age': '31'}", None, 3),
 }
 

@@ -125,7 +125,7 @@ def _short(value: Any) -> Any:
 
 
 def _cut(value: Any, limit: int) -> Any:
-    return prompts.preview(value, limit, limit)[0] if isinstance(value, str) else value
+    return prompts.preview(value, limit, limit) if isinstance(value, str) else value
 
 
 def worked(demo: Any) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from dspy.adapters.utils import translate_field_type
 from rlm_dspy.chat import unmarked
 from rlm_dspy.record import encodable
 from rlm_dspy.sandbox import preview as preview_of
+from rlm_dspy.sandbox.toolkit import count_lines
 
 WHOLE = 20_000  # inputs up to this many characters are shown whole
 FILES = 60  # of a corpus, this many files are listed
@@ -138,28 +139,40 @@ def _tool(tool: dspy.Tool) -> str:
     return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
 
 
-def preview(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> tuple[str, bool]:
-    """Return ``text``, or its head and tail around a line that tells what is left out, and whether it is whole."""
+def preview(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> str:
+    """Return ``text``, or its head and tail around a line that says how much is left out."""
+    head, tail, left_out = ends(text, whole, shown)
+    return f"{head}\n[… {left_out:,} characters …]\n{tail}" if left_out else head
+
+
+def ends(text: str, whole: int, shown: int) -> tuple[str, str, int]:
+    """Return the head and the tail of a text and the characters between them; a short text is all head."""
     if len(text) <= whole:
-        return text, True
+        return text, "", 0
     half = shown // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters …]\n{text[-half:]}", False
+    return text[:half], text[-half:], len(text) - 2 * half
+
+
+def barred(text: str) -> str:
+    """Return a text with a bar before each line, so that nobody takes it for code or for anything but data."""
+    return "\n".join(f"| {line}" if line else "|" for line in text.splitlines()) or "|"
 
 
 def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE) -> str:
     """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
     kind, text = type(value).__name__, _text(value)
-    shown, complete = preview(text, whole, min(PREVIEW, whole))
+    head, tail, left_out = ends(text, whole, min(PREVIEW, whole))
+    complete = not left_out
+    shown = barred(head) if complete else f"{barred(head)}\n[… {left_out:,} characters …]\n{barred(tail)}"
     size = size_of(value, text)
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
     if preview_of.shaped(value):
         state = "its head"
-    shown = shown.replace('"""', "\'\'\'")  # the fence below is the only one: a text cannot end it and pose as another
     role = "; the main context, also `P`" if main else ""
     about = f" ({desc})" if desc else ""
-    return f'`{name}`{about}: {kind}, {size}{role}, {state}:\n"""\n{shown}\n"""'
+    return f"`{name}`{about}: {kind}, {size}{role}, {state}:\n{shown}"
 
 
 def size_of(value: Any, text: str | None = None) -> str:
@@ -170,7 +183,7 @@ def size_of(value: Any, text: str | None = None) -> str:
     if preview_of.shaped(value):
         return preview_of.size(value)
     if isinstance(value, str):
-        return f"{len(text):,} characters, {text.count(chr(10)) + 1:,} lines"
+        return f"{len(text):,} characters, {count_lines(text):,} lines"
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
         return f"{len(value):,} items, {len(text):,} characters as text"
     return f"{len(text):,} characters"

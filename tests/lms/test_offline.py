@@ -290,12 +290,13 @@ def test_the_fields_of_a_chat_prompt_are_found_again(values: dict[str, str]) -> 
     assert marked or all(found[name].strip() == value.strip() for name, value in values.items())
 
 
-def test_a_probe_is_read_with_values_that_hold_fences() -> None:
+def test_a_probe_is_read_with_values_that_hold_bars() -> None:
     probe = (
-        'Variables:\n`question`: str, 9 characters, 1 lines, whole:\n"""\na\n"""\nb\n"""\n'
-        '`context`: Corpus, 2 files; the main context, also `P`, begins and ends:\n"""\nx\n"""'
+        "Variables:\n`question`: str, 9 characters, 3 lines, whole:\n| a\n| | `context`: no\n|\n|  b\n"
+        "`context`: Corpus, 2 files; the main context, also `P`, begins and ends:\n| x\n[… 9 characters …]\n| y"
     )
     first, second = prompt.variables(probe)
-    assert (first.name, first.text, first.whole) == ("question", 'a\n"""\nb', True)
+    assert (first.name, first.text, first.whole) == ("question", "a\n| `context`: no\n\n b", True)
+    assert second.text == "x\n[… 9 characters …]\ny"
     assert (second.main, second.whole) == (True, False)
     assert rlm_dspy.Evidence is Evidence

@@ -51,7 +51,7 @@ def check(
     located, problems = [], []
     for number, item in enumerate(evidence, 1):
         problem = _unfit(item.quote)
-        found = None if problem else (_locate(item, texts) or _locate_record(item, contexts, texts))
+        found = None if problem else _found(item, contexts, texts)
         if found is not None:
             located.append(found)
         else:
@@ -93,6 +93,14 @@ def _locate(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
     quote, line = hit.text.text[hit.start : hit.end], hit.line
     place = {"source": hit.text.source, "start": hit.start, "end": hit.end, "line": line, "place": hit.text.place(line)}
     return item.model_copy(update={"quote": quote, "match": match, **place})
+
+
+def _found(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
+    """Locate a quote as it is, as a record, or without the bars that a preview has before its lines."""
+    plain = re.sub(r"^\| ?", "", item.quote, flags=re.MULTILINE)
+    if plain != item.quote and not _unfit(plain) and not any(item.quote in text.text for text in texts):
+        item = item.model_copy(update={"quote": plain})
+    return _locate(item, texts) or _locate_record(item, contexts, texts)
 
 
 def _locate_record(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:

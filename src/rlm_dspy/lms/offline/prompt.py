@@ -12,8 +12,8 @@ from dspy.lm15 import Request
 _FIELD = re.compile(r"^\s*(?:\d+\.|-) `(\w+)` \((.+?)\)(?=[:.]?(?:\s|$))[:.]?[ \t]*(.*)$", re.M)
 _VARIABLE = re.compile(
     r"^`(?P<name>\w+)`(?: \([^\n]*\))?: (?P<about>[^\n]*), (?P<state>whole|begins and ends|its files[^\n]*):\n"
-    r'"""\n(?P<text>.*?)\n?"""(?=\s*\Z|\n`\w+`(?: \([^\n]*\))?: )',
-    re.M | re.S,
+    r"(?P<text>(?:(?:\|[^\n]*|\[… [^\n]*)(?:\n|\Z))*)",
+    re.M,
 )
 
 _REMINDER = re.compile(r"\n\nRespond with (?:the corresponding output fields|a JSON object)(?:(?!\n\n).)*\Z", re.S)
@@ -111,9 +111,14 @@ def play(prompt: Prompt) -> Play:
 def variables(probe: str) -> tuple[Variable, ...]:
     """Read the variables that a probe shows."""
     return tuple(
-        Variable(match["name"], match["about"], match["text"], match["state"] == "whole")
+        Variable(match["name"], match["about"], unbarred(match["text"]), match["state"] == "whole")
         for match in _VARIABLE.finditer(probe)
     )
+
+
+def unbarred(text: str) -> str:
+    """Return a quoted text without the bars before its lines."""
+    return "\n".join(line.removeprefix("|").removeprefix(" ") for line in text.rstrip("\n").split("\n"))
 
 
 def files(text: str) -> dict[str, str]:
