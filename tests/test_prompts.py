@@ -87,7 +87,8 @@ def test_prints_before_an_exception_and_the_line_that_failed_are_shown() -> None
     code = "y = 1\nprint('before')\n1 / 0"
     result, _ = run(action(code), action("print(y)"), action("SUBMIT(answer='a')"))
     output = result.trajectory[0]["output"]
-    assert output.index("before") < output.index("ZeroDivisionError")
+    assert output.startswith("[Error] ZeroDivisionError: ")
+    assert output.index("before") < output.index("Traceback")
     assert "line 3" in output
     assert result.trajectory[1]["output"].strip() == "1"
 

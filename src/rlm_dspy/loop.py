@@ -293,8 +293,10 @@ def read_cells(reply: Reply, first_output: str) -> ParsedReply:
 
 
 def _marked(seen: Observation) -> str:
-    """Return what a cell showed; where it failed it begins with "[Error]", as in DSPy."""
-    return f"[Error] {seen.text}" if seen.error and not seen.text.startswith("[Error]") else seen.text
+    """Return what a cell showed; where it failed it begins with "[Error]" and the exception, as in DSPy."""
+    if not seen.error or seen.text.startswith("[Error]"):
+        return seen.text
+    return f"[Error] {seen.error.strip().splitlines()[-1]}\n{seen.text}"
 
 
 def _held_back(cells: tuple[str, ...]) -> str:

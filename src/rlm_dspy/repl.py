@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import functools
 import inspect
 import time
@@ -88,7 +89,6 @@ class Repl:
             SandboxError: it does not execute even a trivial cell.
         """
         if not isinstance(self.interpreter, Sandbox):
-            self.interpreter.start()
             self._open_foreign()
             return
         self.interpreter.load_modules(needed_modules(self._values))
@@ -125,6 +125,7 @@ class Repl:
             shown = "ready"
         if "ready" not in str(shown):
             self.warnings.append(f"{name_of(self.interpreter)} showed nothing of a cell that prints: is it a real one?")
+        self.interpreter.start()  # after the set-up cell, as DSPy does it
         for name, value in self._values.items():
             if isinstance(value, SandboxSerializable):
                 self._assign(name, value)
@@ -133,9 +134,14 @@ class Repl:
         """Hand over one of DSPy's own serialisable types by its own code."""
         payload = value.to_sandbox()
         raw = f"_raw_{name}"
-        text = payload.decode() if isinstance(payload, bytes) else payload
         code = f"{value.sandbox_setup()}\n{value.sandbox_assignment(name, raw)}"
-        seen = self.run(code, variables={raw: text})
+        try:
+            handed = {raw: payload.decode() if isinstance(payload, bytes) else payload}
+        except UnicodeDecodeError:
+            encoded = base64.b64encode(payload if isinstance(payload, bytes) else payload.encode()).decode()
+            handed = {f"{raw}_base64": encoded}
+            code = f"import base64\n{raw} = base64.b64decode({raw}_base64)\n{code}"
+        seen = self.run(code, variables=handed)
         if seen.error:
             raise SandboxError(f"input `{name}` cannot cross into the interpreter: {seen.error}")
 

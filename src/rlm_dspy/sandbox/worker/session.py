@@ -156,6 +156,9 @@ class Session:
         expected = f"SUBMIT({', '.join(name + '=…' for name in self.fields)})"
         if len(arguments) > len(self.fields):
             raise TypeError(f"SUBMIT() got {len(arguments)} values for {len(self.fields)} outputs; call {expected}")
+        only = arguments[0] if len(arguments) == 1 and len(self.fields) > 1 and not keywords else None
+        if isinstance(only, dict):
+            return self._named((), only)  # all outputs in one dict
         chosen = dict(zip(self.fields, arguments, strict=False))
         if twice := chosen.keys() & keywords.keys():
             raise TypeError(f"SUBMIT() got {sorted(twice)[0]!r} twice; call {expected}")

@@ -36,7 +36,8 @@ def main(
     channel: socket.socket, life: int, instructions: bytes, books: shelf.Shelf, receive: Callable[..., Any]
 ) -> NoReturn:
     """Run as the keeper until the host goes away; the zygote goes on in a descendant."""
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore", SyntaxWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
     os.environ.clear()
     policy = json.loads(instructions)
     report: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
