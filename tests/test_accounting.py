@@ -27,7 +27,7 @@ def test_a_rerun_within_a_limit_of_tokens_replays_from_the_cache() -> None:
 
 @pytest.mark.parametrize("switched_off", [{"disable_history": True}, {"max_history_size": 0}])
 def test_tokens_end_a_run_when_dspys_history_is_off(switched_off: dict[str, Any]) -> None:
-    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print('y' * 4000)"))
+    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code=f"print('y' * 4000, {message[:9]!r})"))
     with dspy.context(**switched_off):
         run = ask(lm, max_tokens=20_000).run
     assert run.stopped_by == "max_tokens"

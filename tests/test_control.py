@@ -150,7 +150,7 @@ def test_a_sub_call_that_hangs_ends_with_the_run(early: float) -> None:
     over = threading.Event()
 
     def reply(message: str) -> Any:
-        if "[[ ## " not in message:
+        if not message.startswith(("[step ", "[[ ## ")):
             over.wait(20)
             return "late"
         return fields(answer="best", reasoning="r", code="print(llm_query('x'))")
@@ -182,7 +182,7 @@ def test_every_bad_model_ends_by_a_limit_with_a_useful_run(kind: str) -> None:
     def reply(message: str) -> str:
         if "[[ ## trajectory ## ]]" in message:
             return fields(answer="0")
-        return "ok" if "[[ ## " not in message else BAD_MODELS[kind]
+        return "ok" if not message.startswith("[step ") else BAD_MODELS[kind]
 
     lm, _ = scripted(reply)
     factory = lambda: rlm_dspy.Sandbox(timeout=0.3, memory_mb=256)  # noqa: E731
@@ -283,7 +283,7 @@ def test_a_run_that_is_over_in_time_leaves_no_process_and_no_thread(where: str, 
     def reply(message: str) -> str:
         if "[[ ## trajectory ## ]]" in message:
             return fields(answer="best")
-        if (where == "step" and "step 2/" in message) or "[[ ## " not in message:
+        if (where == "step" and "step 2/" in message) or not message.startswith("[step "):
             return "hang"
         return action("print(1)" if where == "step" else "llm_query_batched(['a', 'b'])")
 

@@ -212,7 +212,7 @@ def test_document_text_reaches_the_model_only_as_quoted_data():
     holding = [turn for turn in turns if "IGNORE" in turn]
     assert holding == [turns[-1]]
     head, _, body = holding[0].partition("IGNORE")
-    assert head.startswith("user: [[ ## observation ## ]]\n[step 2/20")
+    assert head.startswith("user: [step 2/20")
     assert "[[ ## code ## ]]" not in body.partition("Respond")[0]
     assert "<<CUSTOM-TYPE-START" not in body
 

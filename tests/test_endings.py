@@ -153,7 +153,7 @@ def test_a_limit_raises_with_the_run_when_asked_to() -> None:
 
 
 def test_tokens_end_a_run_in_time_for_the_extract() -> None:
-    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print('y' * 4000)"))
+    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code=f"print('y' * 4000, {message[:9]!r})"))
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_tokens=20_000))
     assert result.run.stopped_by == "max_tokens"
     assert result.run.usage.total_tokens <= 20_000
@@ -161,7 +161,7 @@ def test_tokens_end_a_run_in_time_for_the_extract() -> None:
 
 
 def test_tokens_end_a_run_whose_engine_does_not_report_them() -> None:
-    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print('y' * 4000)"))
+    lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code=f"print('y' * 4000, {message[:9]!r})"))
     script.reports = False
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_tokens=20_000))
     assert result.run.stopped_by == "max_tokens"

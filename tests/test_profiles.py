@@ -54,12 +54,12 @@ def test_a_small_model_gets_a_shorter_protocol_with_an_example_and_fewer_calls()
     run(small)
     run(large)
     prompt, large_prompt = texts(seen.requests[0])[0], texts(seen_large.requests[0])[0]
-    assert "Example of a reply:" in prompt
+    assert "Example of code:" in prompt
     assert "at most 16 times" in prompt
     assert "subcall" not in prompt
     assert seen.requests[0].config.max_tokens == 2048
     assert seen_large.requests[0].config.max_tokens is None
-    assert "Example of a reply:" not in large_prompt
+    assert "Example of code:" not in large_prompt
 
 
 def test_the_profile_can_be_chosen() -> None:

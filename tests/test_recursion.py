@@ -29,7 +29,7 @@ def by_role(**replies: Any) -> Any:
 
     def reply(message: str) -> Any:
         role = "plain"
-        if "[[ ## observation ## ]]" in message:
+        if message.startswith("[step "):
             role = "child" if "`instruction`" in message else "root"
         elif "[[ ## " in message or "starting with the field" in message:
             role = "typed"
@@ -155,7 +155,7 @@ def test_at_the_depth_limit_the_call_is_refused_by_policy() -> None:
 
 def test_a_model_that_only_recurses_ends_at_the_depth_limit() -> None:
     def reply(message: str) -> str:
-        if "[[ ## observation ## ]]" not in message:
+        if not message.startswith("[step "):
             return "flat"
         name = "text" if "`instruction`" in message else "context"
         answer = "output" if name == "text" else "answer"

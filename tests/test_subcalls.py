@@ -18,7 +18,7 @@ def by_role(root: str, *, child: Any = None, plain: Any = "ok") -> Any:
 
     def reply(message: str) -> Any:
         found = plain
-        if "[[ ## observation ## ]]" in message:
+        if message.startswith("[step "):
             found = child if "`instruction`" in message else root
         return found(message) if callable(found) else found
 
@@ -66,7 +66,7 @@ def test_a_call_that_is_interrupted_is_recorded() -> None:
     def reply(message: str) -> Any:
         if "[[ ## trajectory ## ]]" in message:
             return fields(answer="best")
-        return action("llm_query('slow')") if "[[ ## " in message else hang(message)
+        return action("llm_query('slow')") if message.startswith("[step ") else hang(message)
 
     try:
         run = ask(reply, max_seconds=3)[0].run

@@ -1,7 +1,9 @@
-"""The adapter of the action calls: DSPy's ChatAdapter, but each past turn is rendered once, and nothing is asked twice.
+"""The adapter of the action calls: plain turns, as models are trained on, in place of DSPy's field markers.
 
-DSPy renders the whole history again for every call, which makes a step dearer the longer a run is; and it answers an
-unreadable reply by a second call in JSON that no budget sees. Here the reply comes back and becomes a step.
+The system text is the instructions alone; then what the REPL shows and what the model replies take turns, each reply a
+sentence or two and one ```python block. Markers, field lists and a closing sentence in every turn were a fifth of the
+prompt. DSPy also answers an unreadable reply by a second call in JSON that no budget sees; here the reply comes back
+and becomes a step. Any other call, and any adapter that the caller configured, is DSPy's.
 
 The texts of typed sub-calls come from the sandbox, types and class names included; they stay texts.
 """
@@ -9,55 +11,68 @@ The texts of typed sub-calls come from the sandbox, types and class names includ
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import Any
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy.replies import read_sections, visible_text
+from rlm_dspy.replies import read_plain, read_sections, visible_text
 
-_TURN = dspy.Signature("observation -> reasoning, code")
-_PLAIN = dspy.ChatAdapter(use_json_adapter_fallback=False)
 MARK = "<<CUSTOM-TYPE-"  # begins the markers between which DSPy reads content parts, such as images to be fetched
 
 
+FORM = "Each reply: a sentence on what you do next, then one ```python block with the code, and nothing after it."
+
+
 class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
-    """Writes the same messages as ``dspy.ChatAdapter``, with past turns from a cache."""
+    """Writes an action call as plain turns, and reads a reply in that form or with DSPy's markers."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(use_json_adapter_fallback=False, **options)
-
-    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """Return the fields of an action byte for byte; DSPy cuts them at form feeds, also inside literals."""
-        if set(signature.output_fields) != {"reasoning", "code"}:
-            fields: dict[str, Any] = super().parse(signature, completion)
-            return fields
-        sections = read_sections(completion)
-        if not sections.get("code", "").strip() or "reasoning" not in sections:
-            raise _unreadable(self, signature, completion, "The reply has no code.")
-        return {"reasoning": sections["reasoning"].strip(), "code": sections["code"]}
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the messages of an action call; any other call is DSPy's."""
         turns = getattr(inputs.get("history"), "messages", None)
-        if demos or turns is None or set(inputs) != {"history", "observation"}:
+        if demos or turns is None or set(inputs) != {"history", "observation"} or not _is_action(signature):
             messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
             return messages
-        messages = [{"role": "system", "content": self.format_system_message(signature)}]
+        messages = [{"role": "system", "content": f"{signature.instructions}\n{FORM}"}]
         for turn in turns:
-            messages += _rendered(turn["observation"], turn.get("reasoning") or "", turn.get("code") or "")
-        now = _PLAIN.format_user_message_content(_TURN, {"observation": inputs["observation"]}, main_request=True)
-        return [*messages, {"role": "user", "content": now}]
+            messages.append({"role": "user", "content": turn["observation"]})
+            reply = written(turn.get("reasoning") or "", turn.get("code") or "")
+            messages.append({"role": "assistant", "content": reply})
+        return [*messages, {"role": "user", "content": inputs["observation"]}]
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """Return the fields of an action byte for byte; DSPy cuts them at form feeds, also inside literals."""
+        if not _is_action(signature):
+            fields: dict[str, Any] = super().parse(signature, completion)
+            return fields
+        sections = read_sections(completion)
+        if sections.get("code", "").strip() and "reasoning" in sections:
+            return {"reasoning": sections["reasoning"].strip(), "code": sections["code"]}
+        if not sections and (found := read_plain(completion)):
+            return {"reasoning": found[0], "code": found[1]}
+        raise _unreadable(self, signature, completion, "The reply has no code.")
 
 
-@lru_cache(maxsize=512)
-def _rendered(observation: str, reasoning: str, code: str) -> list[dict[str, Any]]:
-    turn = dspy.History(messages=[{"observation": observation, "reasoning": reasoning, "code": code}])
-    messages: list[dict[str, Any]] = _PLAIN.format_conversation_history(_TURN, "history", {"history": turn})
-    return messages
+def _is_action(signature: type[dspy.Signature]) -> bool:
+    return set(signature.output_fields) == {"reasoning", "code"}
+
+
+def written(reasoning: str, code: str) -> str:
+    """Return a past reply as the model is shown it: as it should have written it."""
+    if not code:
+        return reasoning
+    block = code if code.lstrip().startswith("```") else f"```python\n{code}\n```"
+    return f"{reasoning}\n{block}" if reasoning else block
+
+
+def is_plain() -> bool:
+    """Return whether action calls are plain turns: the caller configured no adapter."""
+    return dspy.settings.adapter is None
 
 
 def adapter() -> Any:

@@ -19,7 +19,7 @@ from rlm_dspy import compaction, dspy_states, prompts, waiting, windows
 from rlm_dspy.answers import answers_beside, holds_evidence, jsonable, located, parsed, rendering
 from rlm_dspy.budget import Ledger
 from rlm_dspy.callable_lm import as_lm
-from rlm_dspy.chat import adapter, answer_adapter
+from rlm_dspy.chat import adapter, answer_adapter, is_plain
 from rlm_dspy.context import Context
 from rlm_dspy.evidence import Evidence, unseen_numbers, weak_advice
 from rlm_dspy.failures import BadSampleError, NoModelError
@@ -122,6 +122,7 @@ class Session:
         budget = self.rlm.budget
         submit = ", ".join(f"{name}=..." for name in self.signature.output_fields)
         shown = min(self.rlm.max_output_chars, self.room // 4)
+        plain = is_plain()
         return Rules(
             first_output=next(iter(self.signature.output_fields)),
             max_iters=budget.max_iters,
@@ -136,7 +137,7 @@ class Session:
             render=lambda texts: clean(prompts.observation(texts, shown)),
             clip=lambda text: prompts.clip(text, shown),
             refusal=lambda problem: clean(prompts.refusal(problem)),
-            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote)),
+            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), plain=plain),
             record=self._record,
             past_variable=self._free_name(compaction.VARIABLE),
         )

@@ -54,15 +54,11 @@ SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` m
 - `llm_query(text_with_question) -> str` asks a helper about a piece of at most {room:,} characters; at most {calls} times."""
 
 # One worked turn, for models that copy a form better than they follow a description.
-SMALL_EXAMPLE = """Example of a reply:
-[[ ## reasoning ## ]]
-Find where the text speaks of it, then read that place.
-[[ ## code ## ]]
+SMALL_EXAMPLE = """Example of code:
 ```python
 for hit in search("words of the question", k=3):
     print(hit["line"], hit["text"])
 ```
-[[ ## completed ## ]]
 Use `search` and `grep` before anything else. When you have seen the answer, the whole reply's code is one SUBMIT."""
 
 PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text).label` asks with typed outputs; `predict_batched(signature, [dict, …])` asks many at once."""
@@ -264,12 +260,17 @@ def refusal(problem: str) -> str:
     return f"[SUBMIT refused] {problem}"
 
 
-def reask(problem: str, submit: str, wrote: str) -> str:
+def reask(problem: str, submit: str, wrote: str, *, plain: bool) -> str:
     """Render what a reply that could not be read should have looked like, with the code-like lines that it had."""
     if wrote.lstrip().startswith(("{", "[")):
         wrote = ""  # JSON is not shown again as a form to follow
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
     code = clip("\n".join(lines[:QUOTED]), PREVIEW) or "print(...)"
+    if plain:
+        return (
+            f"[reply not understood] {problem} Reply in exactly this form:\nwhat you do next\n```python\n{code}\n```\n"
+            f"and finish with SUBMIT({submit}) when you have the outputs."
+        )
     return (
         f"[reply not understood] {problem} Reply in exactly this form:\n[[ ## reasoning ## ]]\nwhat you do next\n\n"
         f"[[ ## code ## ]]\n```python\n{code}\n```\n\n[[ ## completed ## ]]\n"

@@ -134,6 +134,18 @@ def read_sections(reply: str) -> dict[str, str]:
     return sections
 
 
+def read_plain(reply: str) -> tuple[str, str] | None:
+    """Split a reply without markers into what it says and its code, None unless it has one ```python block at its end.
+
+    The code is that of the block, byte for byte.
+    """
+    blocks = _blocks_in(_unix_lines(reply))
+    if len(blocks) != 1 or blocks[0].label not in PYTHON_LABELS or not blocks[0].is_closed:
+        return None
+    text = _unix_lines(reply)
+    return (text[: blocks[0].start].strip(), blocks[0].code) if not text[blocks[0].end :].strip() else None
+
+
 def parse_reply(reply: str, first_output: str) -> ParsedReply:
     """Read a whole reply: the code after its marker, JSON, fenced blocks, a final answer in words, or bare Python."""
     split = split_thinking(_unix_lines(reply), _code_ranges)

@@ -119,6 +119,8 @@ def act(code: str) -> str:
 
 def outputs(system: str) -> list[str]:
     """The output fields that a prompt asks for."""
+    if "Your output fields are:" not in system and "Functions in the REPL" in system:
+        return ["reasoning", "code"]  # a run in plain turns
     listed = system.partition("Your output fields are:")[2].partition("All interactions")[0]
     return re.findall(r"\d+\. `(\w+)`", listed)
 

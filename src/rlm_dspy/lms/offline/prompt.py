@@ -28,6 +28,10 @@ class Field:
     desc: str = ""
 
 
+_RLM = "Functions in the REPL"  # in the system text of a run in plain turns
+ACTION = (Field("reasoning", "str"), Field("code", "str"))
+
+
 @dataclass(frozen=True)
 class Variable:
     """A REPL variable as the probe shows it."""
@@ -77,6 +81,8 @@ def read(request: Request) -> Prompt:
     turns = tuple((message.role, message.text or "") for message in request.messages)
     last = next((text for role, text in reversed(turns) if role == "user"), "")
     head, found, rest = system.partition("Your output fields are:")
+    if not found and _RLM in system:
+        return Prompt("chat", system, ACTION, {"observation": last}, turns)
     if not found:
         return Prompt("plain", system, (), {"prompt": last}, turns)
     listed = rest.partition("All interactions will be structured")[0]
@@ -101,7 +107,8 @@ def sections(text: str, names: list[str]) -> dict[str, str]:
 
 def play(prompt: Prompt) -> Play:
     """Read the state of a run out of its turns."""
-    seen = [sections(text, ["observation"]).get("observation", "") for role, text in prompt.turns if role == "user"]
+    users = [text for role, text in prompt.turns if role == "user"]
+    seen = [sections(text, ["observation"]).get("observation", text) for text in users]
     start = max((place for place, text in enumerate(seen) if text.startswith("[step 1/")), default=0)
     given = prompt.system.partition("Outputs, given once by SUBMIT(")[2]
     listed = given.partition("\n")[2].partition("Functions in the REPL")[0]
