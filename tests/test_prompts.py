@@ -162,13 +162,34 @@ def test_the_trajectory_stays_near_its_limit_whatever_the_model_wrote(limit: int
     assert len(prompts.trajectory(steps, limit)) < limit + 2000
 
 
-@pytest.mark.parametrize("turns", [0, 1, 3])
-def test_our_adapter_writes_what_dspys_would(turns: int) -> None:
+def test_an_action_call_is_plain_turns_and_past_replies_have_the_form_that_is_asked_for() -> None:
     signature = prompts.action_signature(dspy.Signature("context, question -> answer"))
-    past = [{"observation": f" o{n}\n", "reasoning": "", "code": f"c{n}"} for n in range(turns)]
+    past = [
+        {"observation": "o1", "reasoning": "Look.", "code": "print(1)"},
+        {"observation": "o2", "reasoning": "no code here", "code": ""},
+        {"observation": "o3", "reasoning": "", "code": "```python\na = 1\n```\n```python\nb = 2\n```"},
+    ]
     inputs = {"history": dspy.History(messages=past), "observation": "now"}
-    ours, theirs = TurnAdapter(), dspy.ChatAdapter(use_json_adapter_fallback=False)
-    assert ours.format(signature, [], dict(inputs)) == theirs.format(signature, [], dict(inputs))
+    system, *turns = TurnAdapter().format(signature, [], inputs)
+    assert system["content"].startswith(signature.instructions)
+    assert "[[ ##" not in str(turns)
+    assert [(turn["role"], turn["content"]) for turn in turns] == [
+        ("user", "o1"),
+        ("assistant", "Look.\n```python\nprint(1)\n```"),
+        ("user", "o2"),
+        ("assistant", "no code here"),
+        ("user", "o3"),
+        ("assistant", "```python\na = 1\n```\n```python\nb = 2\n```"),
+        ("user", "now"),
+    ]
+
+
+@pytest.mark.parametrize("past", [1, 3])
+def test_an_adapter_of_the_callers_own_keeps_its_form(past: int) -> None:
+    lm, script = scripted(*[action(f"print({n})") for n in range(past)], action("SUBMIT(answer='a')"))
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+        rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
+    assert "[[ ## observation ## ]]" in texts(script.requests[-1])[-1]
 
 
 @pytest.mark.parametrize("adapter", [dspy.JSONAdapter(), dspy.XMLAdapter(), dspy.ChatAdapter()])
@@ -193,7 +214,7 @@ def test_an_unreadable_reply_costs_one_call_and_not_a_second_one_in_json() -> No
 def test_the_form_that_was_missed_is_quoted_with_the_models_own_code() -> None:
     _, seen = run("I would do:\nx = grep('y'\nand then look", action("SUBMIT(answer='a')"))
     asked = seen[1].rsplit("[reply not understood]", 1)[1]
-    assert "[[ ## code ## ]]\n```python\nx = grep('y'\n```" in asked
+    assert "what you do next\n```python\nx = grep('y'\n```" in asked
 
 
 PROBE = """

@@ -243,13 +243,21 @@ class Session:
                 calls=self.calls,
                 room=windows.characters(self.subcalls.known_lm),
                 small=self.small,
-                recursion=self.ledger.depth < self.ledger.root.budget.max_depth,
+                recursion=self._may_recurse(),
                 tools=rlm.tools,
                 toolkit=self.main is not None and self.has_toolkit,
+                corpus=any(hasattr(value, "sandbox_index") for value in self.values.values()),
                 evidence=any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
                 interpreter=self.interpreter_rules,
             )
         return self._protocol_text
+
+    def _may_recurse(self) -> bool:
+        """Return whether a child may be of use: an input is larger than what one sub-call takes."""
+        if self.ledger.depth >= self.ledger.root.budget.max_depth:
+            return False
+        room = windows.characters(self.subcalls.known_lm)
+        return any(prompts.chars_of(value) > room for value in self.values.values())
 
     def asking(self, need: Ask | Extract) -> Asking:
         """Return the context in which the predictor is called for ``need``."""

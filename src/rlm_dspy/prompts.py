@@ -26,29 +26,28 @@ QUOTED = 20  # lines of an unreadable reply that are quoted back
 LEAST = 400  # characters of a step that are worth showing
 PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
 
-ACTION_STRATEGY = """Answer from data that lives in the variables of a Python REPL, not in this prompt.
-
-Work in small steps: look, search, read, then decide. Each reply is one short piece of code; you see what it prints, then you write the next. Names you assign stay.
-1. Look first: print a little of the data and learn its structure before you process it.
-2. Search in code (slicing, regular expressions, `grep`, `search`) to find where things are; use `llm_query` on the pieces you found to learn what they mean, and `llm_query_batched` for many pieces at once.
-3. Compute and combine in Python. Carry long or exact values in variables; do not retype them.
+ACTION_STRATEGY = """Answer from data that lives in variables of a Python REPL, not in this prompt. You write short code, see what it prints, and write the next.
+1. Find: search for the words that matter and print what you find; learn the structure before you process it.
+2. Compute and combine in Python. Keep long or exact values in variables; do not retype them.
+3. Ask `llm_query` what a piece of text means; `llm_query_batched` for many pieces at once.
 4. Doubt a result that is empty, zero or surprising, and look again.
-5. Submit only after you have seen, printed, what you submit."""
+5. Submit what you have seen printed."""
 
 EXTRACT_STRATEGY = """The work on the task below was ended by a limit. Give its final outputs now, from what the trajectory shows: prefer values that were printed, and say so plainly where the trajectory does not hold the answer."""
 
 PROTOCOL = """How this works (fixed):
-- `code` is Python for a persistent REPL. Its printed output comes back as the next `observation`; long output keeps its head and tail. Print what you want to see.
-- Inputs are variables there: {inputs}.
-- `SUBMIT({submit})` ends the run with the outputs. Call it from code, once, when you have them.
-Outputs, given once by SUBMIT({submit}):
+- The code runs in a persistent REPL: names stay, also after an error. What it prints comes back; of a long output you see head and tail.
+- Inputs are variables: {inputs}. Do not assign to them.
+Outputs, given once by SUBMIT({submit}), which ends the run:
 {outputs}
 Functions in the REPL:
 {functions}"""
 
-TOOLKIT = """- `peek(start, end)` a slice of the main context; `grep(pattern, max_matches=20, context=0)` matches with line numbers and ranges; `search(query, k=10)` ranked passages; `chunk(mode="lines"|"chars"|"paragraphs"|"headings"|"definitions", size=200, overlap=0)` ranges that cover it; `select(ranges)` their text; `outline()` files with headings and definitions. On a corpus all take `source=` (a file or glob), and `context.rows(name)` gives a table's or JSON file's records."""
+TOOLKIT = """- `search("words", k=10)` best passages; `grep(pattern, context=0)` matches; both give hits with `.line .text .source .start .end`. `peek(start, end)` a slice; `chunk("lines"|"chars"|"paragraphs"|"headings"|"definitions", size=200)` ranges; `select(ranges)` their text; `outline()` headings and definitions."""
 
-LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (up to {room:,} characters); `llm_query_batched([prompt, …]) -> list` asks many at once. At most {calls} sub-calls in all. A failed reply of a batch begins with "[ERROR]"."""
+CORPUS = """- On a corpus all take `source=` (a file or glob); `context["name"]` is a file's text, `context.rows("name")` a table's or JSON file's records."""
+
+LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (at most {room:,} characters); `llm_query_batched([prompt, …])` many at once, a failed reply begins with "[ERROR]". At most {calls} sub-calls in all."""
 
 SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` matches with line numbers; `peek(start, end)` a slice.
 - `llm_query(text_with_question) -> str` asks a helper about a piece of at most {room:,} characters; at most {calls} times."""
@@ -61,11 +60,11 @@ for hit in search("words of the question", k=3):
 ```
 Use `search` and `grep` before anything else. When you have seen the answer, the whole reply's code is one SUBMIT."""
 
-PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text).label` asks with typed outputs; `predict_batched(signature, [dict, …])` asks many at once."""
+PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text, instruction="…").label` asks with typed outputs; `predict_batched(signature, [dict, …])` many at once."""
 
-SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a long text in a REPL of its own and returns its answer; `subcall_batched([(text, instruction), …])` runs many at once. A child costs several calls: use it only for a piece that is itself too long for `llm_query`."""
+SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a text in a REPL of its own; `subcall_batched([(text, instruction), …])` many at once. It costs several calls: only for a piece too long for `llm_query`."""
 
-EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the context, and `source`, its file name if it has one. Quotes are checked: one that is not in the inputs is refused, and so is one that does not show the answer. For an answer that was computed, or that is not there, give an empty list."""
+EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the inputs, and `source`, its file name if it has one. A quote that is not there, or does not show the answer, is refused. For an answer that was computed, or is not there, give an empty list."""
 
 
 def outputs(signature: type[dspy.Signature]) -> str:
@@ -87,7 +86,7 @@ def type_name(field: Any) -> str:
     annotation = field.annotation
     plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
     name = annotation.__name__ if plain else str(annotation)
-    for prefix in ("typing.", "rlm_dspy.evidence.", "datetime."):
+    for prefix in ("typing.", "rlm_dspy.evidence.model.", "rlm_dspy.evidence.", "datetime."):
         name = name.replace(prefix, "")
     return name
 
@@ -101,6 +100,7 @@ def protocol(
     recursion: bool,
     tools: Mapping[str, dspy.Tool],
     toolkit: bool,
+    corpus: bool,
     evidence: bool,
     interpreter: str,
 ) -> str:
@@ -115,6 +115,7 @@ def protocol(
         functions = [SMALL_FUNCTIONS.format(calls=calls, room=room)]
     else:
         functions = [TOOLKIT] if toolkit else []
+        functions += [CORPUS] if corpus else []
         functions += [LLM_QUERY.format(calls=calls, room=room), PREDICT, *([SUBCALL] if recursion else [])]
     functions += [_tool(tool) for tool in tools.values()]
     text = PROTOCOL.format(
@@ -183,6 +184,13 @@ def size_of(value: Any, text: str | None = None) -> str:
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
         return f"{len(value):,} items, {len(text):,} characters as text"
     return f"{len(text):,} characters"
+
+
+def chars_of(value: Any) -> int:
+    """Return the characters of an input."""
+    if hasattr(value, "sandbox_index"):
+        return int(value.chars)
+    return len(value) if isinstance(value, (str, bytes)) else len(_text(value))
 
 
 def listing(corpus: Any) -> str:

@@ -85,7 +85,7 @@ class Student(Engine):
     """Plays an RLM in two steps; ``skill`` tells what its prompt has taught it."""
 
     def reply(self, system: str, turns: list[tuple[str, str]], sample: int) -> str:
-        if "`code`" not in system:  # the extract, or advice that dspy.Refine asks for
+        if "Functions in the REPL" not in system:  # the extract, or advice that dspy.Refine asks for
             return fill(system, dict.fromkeys(outputs(system), "I do not know") | {"advice": {}})
         users = [text for role, text in turns if role == "user"]
         own = max(place for place, text in enumerate(users) if "[step 1/" in text)

@@ -140,7 +140,7 @@ def test_an_empty_dataset_and_an_unknown_side_are_refused() -> None:
 
 def test_the_same_questions_go_to_all_three_sides_and_are_measured_alike() -> None:
     def reply(message: str) -> str:
-        if "observation" in message or "repl_history" in message:
+        if message.startswith("[step ") or "repl_history" in message:
             return action("SUBMIT(answer='blue', evidence=['the sky is blue'])")
         return fields(answer="blue", evidence='[{"quote": "the sky is green"}]')
 

@@ -58,12 +58,10 @@ class Sandbox:
     """
 
     execution_instructions: ClassVar[str] = (
-        "Code runs in a persistent CPython session: names, functions and imports stay from cell to cell, also "
-        "after an error. The pure standard library for text and data work is there (re, json, math, collections, "
-        "itertools, datetime, statistics, csv, …), threads and top-level await too; files, processes and the "
-        "network are not. Each cell has a time limit (time in host functions is not counted) and the session a "
-        "memory limit; a cell that breaks one is stopped and you are told what was lost. Long output keeps its "
-        "head and tail: print what you need. SUBMIT(...) ends the run."
+        f"Python {sys.version_info.major}.{sys.version_info.minor}: names, functions and imports stay from cell to "
+        "cell. The pure standard library for text and data is there (re, json, csv, collections, datetime, …), threads "
+        "and top-level await too; files, processes and the network are not. A cell that breaks its time or memory "
+        "limit is stopped."
     )
 
     def __init__(
