@@ -32,8 +32,8 @@ from rlm_dspy.recursion import Child, Recursion
 from rlm_dspy.sandbox.worker import tables
 from rlm_dspy.subcalls import SubCalls, short
 
-# Below DSPy's own logger, which shows INFO in a plain script: that is what ``verbose=True`` does in DSPy.
-verbose_logger = logging.getLogger("dspy.rlm_dspy")
+# Below DSPy's own logger, which shows INFO in a plain script: ``verbose=True`` is seen there, as in DSPy.
+dspy_logger = logging.getLogger("dspy.rlm_dspy")
 
 if TYPE_CHECKING:
     from rlm_dspy.module import RLM
@@ -192,6 +192,7 @@ class Session:
     def request(self, need: Ask | Extract) -> tuple[Any, dict[str, Any]]:
         """Return the predictor and the inputs that ``need`` means."""
         if isinstance(need, Extract):
+            dspy_logger.warning("RLM reached a limit, using extract to get final output")
             left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
             shown = clean(prompts.trajectory(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
             extract = self.rlm.extract
@@ -277,7 +278,7 @@ class Session:
         reply = Reply(reasoning=encodable(str(reasoning)), code=encodable(str(code)), **facts)
         if self.rlm.verbose:
             number = f"{len(self.steps) + 1}/{self.rlm.budget.max_iters}"
-            verbose_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
+            dspy_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
         self.emit("code", reply.code)
         return reply
 
@@ -288,7 +289,7 @@ class Session:
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
             size = f"{len(step.output):,} chars"
-            verbose_logger.info("Output (%s):\n%s", size, short(step.output, prompts.PREVIEW), extra=facts)
+            dspy_logger.info("Output (%s):\n%s", size, short(step.output, prompts.PREVIEW), extra=facts)
         self.emit("output", step.output)
 
     def _called(self, call: SubCall, meter: Meter | None) -> None:
@@ -333,8 +334,8 @@ class Session:
             stopped_by=stopped_by,
             error=None if error is None else f"{type(error).__name__}: {error}",
             signature=self.signature.signature,
-            model=getattr(lm, "model", ""),
-            sub_model=getattr(as_lm(self.rlm.sub_lm) or lm, "model", ""),
+            model=model_name(lm),
+            sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),
             depth=self.ledger.depth,
             inputs={name: rendering(value) for name, value in self.values.items()},
             outputs=jsonable(ending.outputs) if ending else {},
@@ -403,6 +404,12 @@ def _reply_text(error: AdapterParseError, response: Any) -> str:
     if response is not None and not response.text and not getattr(response, "tool_calls", None):
         return ""
     return str(error.lm_response or "")
+
+
+def model_name(lm: Any) -> str:
+    """Return the name of an LM, "" if it has none."""
+    name = getattr(lm, "model", "")
+    return name if isinstance(name, str) else ""
 
 
 def value_of(predicted: Any, name: str) -> Any:

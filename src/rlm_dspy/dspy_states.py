@@ -7,16 +7,25 @@ the same.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dspy
+from dspy.predict.rlm import ACTION_INSTRUCTIONS_TEMPLATE
 from dspy.primitives.repl_types import REPLHistory
 
 from rlm_dspy.record import Step
 
 PROTOCOL_MARK = "\n\n--- What follows is for dspy.RLM; rlm_dspy replaces it by its own ---\n"
 VARIABLES, HISTORY, ITERATION = "variables_info", "repl_history", "iteration"
+MAX_TEMPLATE_CHARS = 50_000  # of a state's instructions in which DSPy's own text is looked for
+# DSPy's action instructions as nobody tuned them, whatever their inputs, outputs, limits, interpreter and tools.
+_UNTUNED = re.compile(
+    re.sub(r"\\{\w+\\}", ".*?", re.escape(ACTION_INSTRUCTIONS_TEMPLATE))
+    + r"(?:\nAdditional tools available[^\n]*(?:\n- `[^\n]*)*)?",
+    re.DOTALL,
+)
 DESCRIPTIONS = {
     VARIABLES: "Metadata about the variables available in the REPL",
     HISTORY: "Previous REPL code executions and their outputs",
@@ -43,9 +52,7 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
         task: that of the RLM.
         ours: the instructions that nobody tuned.
     """
-    if not is_action(signature):
-        return str(signature.instructions)
-    theirs = _untuned(task)
+    theirs = str(_action_of_dspy(task).instructions)
     if signature.instructions == ours:
         return theirs
     own = f"{task.instructions}\n\n" if task.instructions else ""
@@ -55,12 +62,29 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
 def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -> str:
     """Return the instructions of a saved state as ours: what nobody tuned is ours, whoever saved it."""
     tuned, _, _ = instructions.partition(PROTOCOL_MARK)
-    theirs = _untuned(task)
-    return f"{ours}{tuned.removeprefix(theirs)}" if tuned.startswith(theirs) else tuned
+    own = f"{task.instructions}\n\n" if task.instructions else ""
+    untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS]) if tuned.startswith(own) else None
+    return f"{ours}{tuned[len(own) + untuned.end() :]}" if untuned else tuned
 
 
-def _untuned(task: type[dspy.Signature]) -> str:
-    return str(dspy.RLM(task).generate_action.signature.instructions)
+def output_fields(
+    fields: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]
+) -> list[Mapping[str, str]]:
+    """Return saved output fields in which the untuned ones of one class are those of the other."""
+    chosen: list[Mapping[str, str]] = []
+    for field, untuned, other in zip(fields, before, after, strict=True):
+        chosen.append(other if field == untuned else field)
+    return chosen
+
+
+def outputs_of_dspy(task: type[dspy.Signature]) -> list[Mapping[str, str]]:
+    """Return the output fields of ``dspy.RLM``'s untuned action."""
+    fields: list[Mapping[str, str]] = _action_of_dspy(task).dump_state()["fields"]
+    return fields[-2:]
+
+
+def _action_of_dspy(task: type[dspy.Signature]) -> Any:
+    return dspy.RLM(task).generate_action.signature
 
 
 def as_ours(

@@ -22,9 +22,11 @@ BAD_SAMPLES = frozenset({"tool_use_failed", "output_parse_failed", "json_validat
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Give DSPy's provider and interpreter errors our classes as well, so that they carry the run."""
+    """Give DSPy's errors our classes as well, so that they carry the run, and ours the one that DSPy has."""
     try:
         yield
+    except errors.ActionError as error:
+        raise UnreadableReplyError(*error.args) from error
     except DSPyLMError as error:
         raise both(_provider_error(error), error) from error
     except CodeInterpreterError as error:
@@ -72,6 +74,17 @@ def _twin(ours: type[BaseException], theirs: type[BaseException], args: Any, sta
 
 class NoModelError(dspy.LMNotConfiguredError, ValueError):  # type: ignore[misc]
     """No LM is configured; DSPy's own predictors raise a ``ValueError`` then."""
+
+
+class UnreadableReplyError(errors.ActionError, AdapterParseError):  # type: ignore[misc]
+    """No reply of the model could be used; a program that catches DSPy's class for that catches this one."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+        self.adapter_name, self.signature, self.lm_response, self.parsed_result = "", None, "", None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnreadableReplyError, self.args, self.__dict__
 
 
 class BadSampleError(AdapterParseError):  # type: ignore[misc]

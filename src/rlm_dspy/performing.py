@@ -105,7 +105,8 @@ def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
 async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
     """Call a predictor as :func:`attempt` does, without blocking."""
     try:
-        if waiting.can_await(inputs.get("lm") or dspy.settings.lm) and hasattr(predictor, "acall"):
+        awaitable = hasattr(predictor, "acall") and waiting.can_await(inputs.get("lm") or dspy.settings.lm)
+        if awaitable or not callable(predictor):
             return await predictor.acall(**inputs)
         result = await waiting.in_thread(lambda: predictor(**inputs))
         return await result if inspect.isawaitable(result) else result

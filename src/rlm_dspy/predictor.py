@@ -33,6 +33,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         super().__init__(signature)
         self.task = task
         self.untuned = str(self.signature.instructions)
+        self.untuned_outputs = self.signature.dump_state()["fields"][len(self.signature.input_fields) :]
         self.task_fields = tuple(task.fields)
 
     def forward(self, **inputs: Any) -> Any:
@@ -50,6 +51,8 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         """
         state: dict[str, Any] = super().dump_state(json_mode)
         outputs = state["signature"]["fields"][len(self.signature.input_fields) :]
+        if dspy_states.is_action(self.signature) and len(outputs) == len(self.untuned_outputs):
+            outputs = dspy_states.output_fields(outputs, self.untuned_outputs, dspy_states.outputs_of_dspy(self.task))
         fields = [*dspy_states.input_fields(self.signature), *outputs]
         instructions = dspy_states.with_protocol(self.signature, self.task, self.untuned)
         signature = {**state["signature"], "fields": fields, "instructions": instructions}
@@ -61,9 +64,20 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         instructions = state["signature"]["instructions"]
         if dspy_states.is_action(self.signature):
             instructions = dspy_states.without_protocol(instructions, self.task, self.untuned)
+            state = self._with_own_outputs(state)
         read = dspy_states.as_ours(state, self.signature, own, instructions)
         super().load_state(read, allow_unsafe_lm_state=allow_unsafe_lm_state)
         return self
+
+    def _with_own_outputs(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state of an action in which outputs that nobody tuned are described as ours are."""
+        fields = state["signature"]["fields"]
+        outputs = fields[-len(self.untuned_outputs) :]
+        theirs = dspy_states.outputs_of_dspy(self.task)
+        if len(outputs) == len(theirs) == len(self.untuned_outputs):
+            kept = fields[: len(fields) - len(outputs)]
+            fields = [*kept, *dspy_states.output_fields(outputs, theirs, self.untuned_outputs)]
+        return {**state, "signature": {**state["signature"], "fields": fields}}
 
     def _own_demo(self, demo: Any) -> Any:
         return dspy_states.as_our_demo(demo, self.signature)
