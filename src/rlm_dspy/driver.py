@@ -192,7 +192,8 @@ class Session:
     def request(self, need: Ask | Extract) -> tuple[Any, dict[str, Any]]:
         """Return the predictor and the inputs that ``need`` means."""
         if isinstance(need, Extract):
-            dspy_logger.warning("RLM reached a limit, using extract to get final output")
+            reached = "max iterations" if need.limit == "max_iters" else need.limit
+            dspy_logger.warning("RLM reached %s, using extract to get final output", reached)
             left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
             shown = clean(prompts.trajectory(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
             extract = self.rlm.extract

@@ -154,7 +154,7 @@ def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: 
 
 def accepted(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the inputs that a function takes by name; a module takes all."""
-    if isinstance(function, dspy.Module):
+    if isinstance(function, dspy.Module) or not callable(function):  # such as an object that has only ``acall``
         return dict(inputs)
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

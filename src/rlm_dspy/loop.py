@@ -34,9 +34,10 @@ class Ask:
 
 @dataclass(frozen=True)
 class Extract:
-    """Ask the extract predictor for the outputs."""
+    """Ask the extract predictor for the outputs, because ``limit`` ended the run."""
 
     steps: tuple[Step, ...]
+    limit: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
         raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
     if rules.on_limit == "raise":
         raise BudgetExceededError(f"{limit} was reached before the model submitted", limit=limit)
-    reply = yield Extract(tuple(state.steps))
+    reply = yield Extract(tuple(state.steps), limit)
     outputs, problem = rules.validate(reply.outputs, False)
     if problem:
         raise ActionError(f"{limit} was reached, and the extracted outputs are not valid: {problem}")
