@@ -48,7 +48,7 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # a name that is none would be an object to type checkers, not an error
+if not TYPE_CHECKING:  # else type checkers would take any unknown name for an object
 
     def __getattr__(name: str) -> object:
         """Import a public name when it is first used, so that the command line starts without DSPy."""

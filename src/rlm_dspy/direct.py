@@ -99,7 +99,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
             except DSPyLMError as error:
                 if failed_generation(error) is None:
                     raise
-            # The provider could not read the model's own reply: a bad sample, which another try may mend.
+            # The provider could not read the model's own reply: a bad sample, and the next may be a good one.
             return waiting.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
         except waiting.Interrupted as over:
             raise BudgetExceededError(

@@ -60,7 +60,7 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
 
 
 def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -> str:
-    """Return the instructions of a saved state as ours: what nobody tuned is ours, whoever saved it."""
+    """Return the instructions of a saved state as ours: untuned ones become ours, whichever class saved them."""
     tuned, _, _ = instructions.partition(PROTOCOL_MARK)
     own = f"{task.instructions}\n\n" if task.instructions else ""
     untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS]) if tuned.startswith(own) else None
@@ -93,7 +93,7 @@ def as_ours(
     inputs: Sequence[Mapping[str, str]],
     instructions: str,
 ) -> dict[str, Any]:
-    """Return a saved state with our input fields, whoever saved it, and its demos as ours are."""
+    """Return a saved state with our input fields and demos, whichever class saved it."""
     fields = state["signature"]["fields"]
     outputs = list(fields[len(fields) - len(signature.output_fields) :])
     saved = {**state["signature"], "fields": [*inputs, *outputs], "instructions": instructions}

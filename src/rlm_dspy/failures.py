@@ -16,7 +16,7 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 from rlm_dspy import errors
 
 # The codes with which Groq refuses, as a bad request, what its own model wrote: a call of a tool that there is not, a
-# reply not in the model's own format, JSON that is none.
+# reply not in the model's own format, text that is not JSON.
 BAD_SAMPLES = frozenset({"tool_use_failed", "output_parse_failed", "json_validate_failed"})
 
 
@@ -94,7 +94,7 @@ class BadSampleError(AdapterParseError):  # type: ignore[misc]
 def failed_generation(error: BaseException) -> str | None:
     """Return what a model wrote where its provider refused to hand that on; ``""`` if its text was not kept.
 
-    It is a bad sample, which the next attempt may mend, and no bad request. None if ``error`` is anything else.
+    It is a bad sample and not a bad request: the next attempt may succeed. None if ``error`` is anything else.
 
     Args:
         error: what a call of an LM raised, by this package's engine or any of DSPy's.

@@ -253,7 +253,7 @@ class Cell:
             return {"v": values.encode(value)}
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                self.fatal = error  # it is not for the code, but for whoever runs the cell
+                self.fatal = error  # it is for the caller of the cell, not for its code
             return {"e": {"name": type(error).__name__, "text": without_paths(_text(error))[:MAX_ERROR]}}
 
     def _refusal(self, name: str, tool: Any, crowded: bool) -> str | None:
