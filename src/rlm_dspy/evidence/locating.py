@@ -46,7 +46,7 @@ def check(
         The evidence that was found, with its true place, and one line of advice for each piece that was not.
     """
     if evidence and not contexts:
-        return [], ["the quote is not in any context, because there is no context here: give an empty list of evidence."]
+        return [], ["the quote is not in any context, for there is none here: give an empty list of evidence."]
     texts = texts_of(contexts)
     located, problems = [], []
     for number, item in enumerate(evidence, 1):
