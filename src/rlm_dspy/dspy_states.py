@@ -52,6 +52,8 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
         task: that of the RLM.
         ours: the instructions that nobody tuned.
     """
+    if not is_action(signature):
+        return str(signature.instructions)
     theirs = str(_action_of_dspy(task).instructions)
     if signature.instructions == ours:
         return theirs

@@ -84,7 +84,15 @@ class UnreadableReplyError(errors.ActionError, AdapterParseError):  # type: igno
         self.adapter_name, self.signature, self.lm_response, self.parsed_result = "", None, "", None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return UnreadableReplyError, self.args, self.__dict__
+        return _unreadable, self.args, self.__dict__
+
+
+def _unreadable(message: str) -> UnreadableReplyError:
+    return UnreadableReplyError(message)
+
+
+# Shown, logged and recorded under the name that errors.py documents.
+UnreadableReplyError.__name__ = UnreadableReplyError.__qualname__ = "ActionError"
 
 
 class BadSampleError(AdapterParseError):  # type: ignore[misc]
