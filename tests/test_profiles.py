@@ -8,7 +8,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy import windows
+from rlm_dspy import prompts, windows
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -54,12 +54,34 @@ def test_a_small_model_gets_a_shorter_protocol_with_an_example_and_fewer_calls()
     run(small)
     run(large)
     prompt, large_prompt = texts(seen.requests[0])[0], texts(seen_large.requests[0])[0]
-    assert "Example of code:" in prompt
+    assert "Examples." in prompt
     assert "at most 16 times" in prompt
     assert "subcall" not in prompt
+    assert "in context.splitlines()" in prompt
+    assert "SUBMIT(answer=str(n))" in prompt
+    assert prompts.SMALL_STRATEGY in prompt
     assert seen.requests[0].config.max_tokens == 2048
     assert seen_large.requests[0].config.max_tokens is None
-    assert "Example of code:" not in large_prompt
+    assert "Examples." not in large_prompt
+
+
+def test_a_small_model_is_reminded_of_its_question_under_each_output() -> None:
+    lm, script = named("ollama_chat/qwen3:8b", action("print(7)"), action("SUBMIT(answer='x')"))
+    run(lm)
+    assert texts(script.requests[1])[-1].endswith(prompts.reminder("q"))
+    assert "Question again: q" in prompts.reminder("q")
+    assert prompts.reminder("q" * 1_000) == ""
+
+
+def test_a_tuned_strategy_is_given_to_a_small_model_as_it_is() -> None:
+    lm, script = named("ollama_chat/qwen3:8b", action("SUBMIT(answer='x')"))
+    rlm = rlm_dspy.RLM("context, question -> answer")
+    rlm.generate_action.signature = rlm.generate_action.signature.with_instructions("Be brilliant.")
+    with dspy.context(lm=lm):
+        rlm(context="c", question="q")
+    system = texts(script.requests[0])[0]
+    assert system.startswith("Be brilliant.")
+    assert prompts.SMALL_STRATEGY not in system
 
 
 def test_the_profile_can_be_chosen() -> None:

@@ -140,6 +140,7 @@ class Session:
             reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), plain=plain),
             record=self._record,
             past_variable=self._free_name(compaction.VARIABLE),
+            reminder=clean(prompts.reminder(task_of(self.values))) if self.small else "",
         )
 
     def _free_name(self, name: str) -> str:
@@ -233,7 +234,10 @@ class Session:
             rlm = self.rlm
             own = prompts.action_signature(rlm.signature)
             current = rlm.generate_action.signature if isinstance(rlm.generate_action, Predictor) else own
-            self._signature = current.with_instructions(f"{current.instructions}\n\n{self._protocol()}")
+            strategy = current.instructions
+            if self.small:  # what nobody tuned is shorter for a small model
+                strategy = strategy.replace(prompts.ACTION_STRATEGY, prompts.SMALL_STRATEGY)
+            self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol()}")
         return self._signature
 
     def _protocol(self) -> str:
@@ -251,6 +255,7 @@ class Session:
                 corpus=any(hasattr(value, "sandbox_index") for value in self.values.values()),
                 evidence=any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
                 interpreter=self.interpreter_rules,
+                main=self.main,
             )
         return self._protocol_text
 

@@ -97,7 +97,7 @@ class Rules:
     ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
     step; ``sub_calls()`` takes the sub-calls made since the last step, ``notes()`` what the model should be told of
     them; ``room`` is the characters that the turns of a prompt may have; ``past_variable`` is the name in the REPL
-    under which steps stay that no longer fit.
+    under which steps stay that no longer fit; ``reminder`` stands under each observation.
     """
 
     first_output: str
@@ -116,6 +116,7 @@ class Rules:
     reask: Callable[[str, str], str]
     record: Callable[[Step], None]
     past_variable: str = compaction.VARIABLE
+    reminder: str = ""
 
 
 Needs = Ask | Extract | Execute
@@ -274,7 +275,7 @@ class _State:
         if reply.text is not None:
             reasoning = visible_text(reply.text) or NOTHING_SAID
         self.turns.append(Turn(step.index, self.observation, self.rules.clip(reasoning), self.rules.clip(code)))
-        self.observation = f"{self.rules.header(step.index + 1)}\n{output}"
+        self.observation = "\n".join(filter(None, [self.rules.header(step.index + 1), output, self.rules.reminder]))
         self.steps.append(step)
         self.rules.record(step)
 

@@ -49,16 +49,37 @@ CORPUS = """- On a corpus all take `source=` (a file or glob); `context["name"]`
 
 LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (at most {room:,} characters); `llm_query_batched([prompt, …])` many at once, a failed reply begins with "[ERROR]". At most {calls} sub-calls in all."""
 
-SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` matches with line numbers; `peek(start, end)` a slice.
-- `llm_query(text_with_question) -> str` asks a helper about a piece of at most {room:,} characters; at most {calls} times."""
+SMALL_STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
 
-# One worked turn, for models that copy a form better than they follow a description.
-SMALL_EXAMPLE = """Example of code:
+SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` lines that match; `peek(start, end)` a slice.
+- `llm_query(text + question) -> str` asks a helper, which sees only that text (at most {room:,} characters); at most {calls} times."""
+
+# Worked turns of three kinds, for models that copy a form better than they follow a description.
+SMALL_EXAMPLES = """Examples.
+Who wrote the report? ->
 ```python
-for hit in search("words of the question", k=3):
+for hit in search("who wrote the report", k=5):
     print(hit["line"], hit["text"])
 ```
-Use `search` and `grep` before anything else. When you have seen the answer, the whole reply's code is one SUBMIT."""
+How many lines mention apples? ->
+```python
+n = sum("apples" in line for line in {main}.splitlines())
+print(n)
+SUBMIT({first}=str(n))
+```
+What is the total price of the rows of Rome in a CSV? ->
+```python
+import csv, io
+rows = list(csv.DictReader(io.StringIO({main})))
+total = sum(float(row["price"]) for row in rows if row["city"] == "Rome")
+print(total)
+SUBMIT({first}=str(total))
+```
+When the answer stands in what was printed: SUBMIT({first}="...") alone."""
+
+REMINDER = """Question again: {task}
+If the answer is above, SUBMIT it; else look in another way."""
+MAX_REMINDER_CHARS = 400  # of a question that is repeated under each output
 
 PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text, instruction="…").label` asks with typed outputs; `predict_batched(signature, [dict, …])` many at once."""
 
@@ -103,13 +124,15 @@ def protocol(
     corpus: bool,
     evidence: bool,
     interpreter: str,
+    main: str | None = None,
 ) -> str:
     """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules.
 
     Args:
         calls: sub-calls of the whole run.
         room: characters that a prompt to the sub-model may have.
-        small: the model is a small one, for which the text is shorter and has a worked example.
+        small: the model is a small one, for which the text is shorter and has worked examples.
+        main: the name of the main context, which the examples use.
     """
     if small:
         functions = [SMALL_FUNCTIONS.format(calls=calls, room=room)]
@@ -126,8 +149,8 @@ def protocol(
     )
     if evidence:
         text += "\n" + EVIDENCE
-    if small:
-        return f"{text}\n{SMALL_EXAMPLE}"
+    if small and main is not None:
+        return f"{text}\n{SMALL_EXAMPLES.format(main=main, first=next(iter(signature.output_fields)))}"
     return f"{text}\n{interpreter.strip()}" if interpreter.strip() else text
 
 
@@ -236,6 +259,11 @@ def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None
         desc = (fields[name].json_schema_extra or {}).get("desc") or ""
         shown.append(variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main, whole=whole))
     return "Variables:\n" + "\n".join(shown)
+
+
+def reminder(task: str) -> str:
+    """Render the question once more, for models that lose it out of sight; a long one is not repeated."""
+    return REMINDER.format(task=task) if task and len(task) <= MAX_REMINDER_CHARS else ""
 
 
 def counters(step: int, max_iters: int, ledger: str) -> str:
