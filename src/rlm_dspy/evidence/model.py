@@ -36,6 +36,8 @@ class Evidence(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _accept(cls, value: Any) -> Any:
+        if isinstance(value, str) and hasattr(value, "record"):  # a hit of the toolkit
+            value = value.record()
         if isinstance(value, str):
             return {"quote": valid(value)}
         if not isinstance(value, Mapping):

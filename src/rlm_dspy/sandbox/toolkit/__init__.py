@@ -13,12 +13,12 @@ import ast
 import os
 
 from .corpus import Corpus, FileInfo, count_lines, label
-from .matching import Matches
+from .hits import Hit, Matches
 from .tools import INDEXED, Toolkit, bind
 
-__all__ = ["INDEXED", "Corpus", "FileInfo", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
+__all__ = ["INDEXED", "Corpus", "FileInfo", "Hit", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
 
-_PARTS = ("corpus", "patterns", "matching", "cutting", "ranking", "tools")
+_PARTS = ("corpus", "patterns", "hits", "matching", "cutting", "ranking", "tools")
 
 
 def source() -> str:

@@ -12,6 +12,7 @@ FileInfo = collections.namedtuple("FileInfo", "name kind size lines")  # size co
 
 _CACHED = 64_000_000  # bytes of decoded files that a corpus keeps
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
+_QUOTED = 80  # characters of an argument that an error quotes
 
 
 class Corpus:
@@ -108,7 +109,7 @@ class Corpus:
             start, end, _ = name.indices(self.chars)
             return "".join(part for _, part in self.slice(start, end))
         if not isinstance(name, str):
-            raise KeyError(f"a corpus is indexed by file name, such as {self._some_name()!r}, not {name!r}")
+            raise KeyError(f"a corpus is indexed by file name, such as {quoted(self._some_name())}, not {quoted(name)}")
         if name in self._cache:
             self._cache.move_to_end(name)
             return self._cache[name]
@@ -129,7 +130,7 @@ class Corpus:
 
     def _known(self, name: str) -> str:
         if name not in self._spans:
-            raise KeyError(f"no file {name!r} in the corpus{closest(name, self._spans)}")
+            raise KeyError(f"no file {quoted(name)} in the corpus{closest(name, self._spans)}")
         return name
 
     def _some_name(self) -> str:
@@ -157,9 +158,20 @@ def label(marks: Any, line: int) -> str | None:
     return f"{text} {line - first + 1}" if counted else str(text)
 
 
+def quoted(value: Any) -> str:
+    """Return the repr of an argument for an error, 80 characters of it at most."""
+    if isinstance(value, (str, bytes)):
+        shown = repr(value[: _QUOTED + 1])
+    elif isinstance(value, (list, tuple, dict, set)) and len(value) > 8:
+        return f"a {type(value).__name__} of {len(value):,}"
+    else:
+        shown = repr(value)
+    return shown if len(shown) <= _QUOTED else shown[: _QUOTED - 1] + "…"
+
+
 def closest(name: str, names: Iterable[str]) -> str:
     """Return a hint that names what was probably meant, or nothing."""
     import difflib  # only where something is misspelt
 
-    near = difflib.get_close_matches(name, list(names)[:5000], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name[:1000], list(names)[:5000], n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""

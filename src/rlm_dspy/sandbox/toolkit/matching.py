@@ -1,66 +1,138 @@
-"""Finding a pattern in many files: places as characters and lines, what was found where, and what was cut."""
+"""Finding a pattern in many files: places as characters and lines, what was found where, and what was cut.
 
+Only the ranges are kept of what is found. A hit's line, its number and its text are made when somebody looks at it,
+from the text that was searched, whatever its variable is bound to by then.
+"""
+
+import bisect
 import re
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .corpus import Corpus
+from .hits import Hit, Matches
 from .patterns import fast, slow
 
-LINE = 400  # characters of one line that a match shows
+LINE = 1000  # characters of one line that a hit has
+MOST = 1_000_000  # matches that one grep finds: 32 MB of numbers when all are looked at
 
-_COUNTED = 20_000  # matches that are counted after enough are shown
+_COUNTED = 20_000  # matches that are counted after enough are found
 _SCANNED = 256_000_000  # bytes that are searched for counting alone
 _PIECE = 1 << 20
 
 
-class Matches(list[dict[str, Any]]):
-    """The matches of a grep; ``counts`` tells how many each file has, ``complete`` whether all were counted."""
+class Places:
+    """What was found in all files: where it is, how often by file, and whether that is everything."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.counts: dict[str, int] = {}
         self.complete = True
+        self.full = False  # whether the most that one grep finds was reached
+        self._parts: list[Part] = []
+        self._stops: list[int] = []
+
+    def __len__(self) -> int:
+        return self._stops[-1] if self._stops else 0
+
+    def add(self, part: "Part") -> None:
+        """Add the places of one file."""
+        if len(part.starts):
+            self._stops.append(len(self) + len(part.starts))
+            self._parts.append(part)
+
+    def made(self, number: int) -> Hit:
+        """Make the hit of this number."""
+        at = bisect.bisect_right(self._stops, number)
+        part = self._parts[at]
+        return part.made(number - self._stops[at] + len(part.starts))
+
+
+class Part:
+    """The places found in one file as characters; what is asked of them is counted from the last one asked for."""
+
+    def __init__(self, data: Any, name: Any, expression: "re.Pattern[str] | None", around: int) -> None:
+        self.data, self.name, self.expression, self.around = data, name, expression, around
+        self.starts, self.ends = array("q"), array("q")
+        self._body: str | None = None if isinstance(data, Corpus) else read(data, name)
+        self._lines = array("q")
 
     @property
-    def total(self) -> int:
-        """All matches that were counted, shown or not."""
-        return sum(self.counts.values())
+    def body(self) -> str:
+        """The text of the file."""
+        return read(self.data, self.name) if self._body is None else self._body
 
-    @property
-    def cut(self) -> str:
-        """What is not among the matches, in words, or nothing."""
-        if self.total <= len(self):
-            return "" if self.complete else f"{len(self):,} matches shown; raise max_matches to see if there are more"
-        least = "" if self.complete else "at least "
-        told = f"{len(self):,} of {least}{self.total:,} matches shown"
-        named = sorted(((name, count) for name, count in self.counts.items() if name), key=lambda one: -one[1])
-        if named:
-            rest = f", {len(named) - 8:,} more files" if len(named) > 8 else ""
-            told += f"; by file: {', '.join(f'{name} {count:,}' for name, count in named[:8])}{rest}"
-        return f"{told}; raise max_matches or narrow by source="
+    def made(self, at: int) -> Hit:
+        """Make a hit of one of the places."""
+        start, end, line = self._counted(at)
+        text, inside = self._shown(at)
+        return Hit(text, facts(self.data, self.name, line, start, end), self, inside)
 
-    def __repr__(self) -> str:
-        return f"{super().__repr__()}\n[{self.cut}]" if self.cut else super().__repr__()
+    def matched(self, start: int) -> "re.Match[str] | None":
+        """Match again at a place, for its groups."""
+        return None if self.expression is None else self.expression.match(self.body, start)
+
+    def _counted(self, at: int) -> tuple[int, int, int]:
+        for number in range(len(self._lines), at + 1):
+            place = self.starts[number - 1] if number else 0
+            line = self._lines[number - 1] if number else 1
+            self._lines.append(line + self.body.count("\n", place, self.starts[number]))
+        return self.starts[at], self.ends[at], self._lines[at]
+
+    def _shown(self, at: int) -> tuple[str, int]:
+        return show(self.body, self.starts[at], self.ends[at], self.around)
+
+
+class BytesPart(Part):
+    """The places found in one file of a corpus, as bytes of it."""
+
+    def __init__(
+        self, data: Any, name: Any, expression: "re.Pattern[str]", around: int, view: Any, ascii_only: bool
+    ) -> None:
+        super().__init__(data, name, expression, around)
+        self._view, self._ascii = view, ascii_only
+        self._chars = array("q")
+
+    def _counted(self, at: int) -> tuple[int, int, int]:
+        for number in range(len(self._lines), at + 1):
+            place = self.starts[number - 1] if number else 0
+            line = self._lines[number - 1] if number else 1
+            chars = self._chars[number - 1] if number else 0
+            start = self.starts[number]
+            self._lines.append(line + _newlines(self._view, place, start))
+            self._chars.append(chars + self._length(place, start))
+        first = self._chars[at]
+        return first, first + self._length(self.starts[at], self.ends[at]), self._lines[at]
+
+    def _length(self, start: int, end: int) -> int:
+        return end - start if self._ascii else _length(self._view, start, end)
+
+    def _shown(self, at: int) -> tuple[str, int]:
+        return _shown(self._view, self.starts[at], self.ends[at], self.around, 1 if self._ascii else 4)
 
 
 def find(expression: "re.Pattern[str]", data: Any, names: Iterable[Any], limit: float, around: int) -> Matches:
-    """Search the named files (None: the single text that ``data`` is) and show at most ``limit`` matches."""
-    found = Matches()
+    """Find a pattern in the named files (None: the single text that ``data`` is), ``limit`` matches at most."""
+    found = Places()
+    most = int(min(limit, MOST))
     left = _SCANNED
     for name in names:
-        full = len(found) >= limit
+        full = len(found) >= most
         view, ascii_only = _bytes(data, name)
         regex = fast(expression, ascii_only)
-        if full and (regex is None or left < len(view) or found.total >= len(found) + _COUNTED):
+        counted = sum(found.counts.values()) - len(found)
+        if full and (most == MOST or regex is None or left < len(view) or counted >= _COUNTED):
             found.complete = False
             break
         left -= len(view) if full else 0
         if regex is None:
-            _search_text(slow(expression), data, name, found, limit, around)
+            _search_text(slow(expression), expression, data, name, found, most, around)
         else:
-            _search_bytes(regex, view, ascii_only, data, name, found, limit, around)
-    return found
+            part = BytesPart(data, name, expression, around, view, ascii_only)
+            _search_bytes(regex, view, part, found, most)
+            found.add(part if isinstance(data, Corpus) else _as_characters(part, view, ascii_only))
+    found.full = len(found) >= MOST and not found.complete
+    return Matches(store=found, order=range(len(found)))
 
 
 def _bytes(data: Any, name: Any) -> tuple[Any, bool]:
@@ -73,46 +145,67 @@ def _bytes(data: Any, name: Any) -> tuple[Any, bool]:
 
 
 def _search_text(
-    expression: "re.Pattern[str]", data: Any, name: Any, found: Matches, limit: float, around: int
+    expression: "re.Pattern[str]",
+    written: "re.Pattern[str]",
+    data: Any,
+    name: Any,
+    found: Places,
+    most: int,
+    around: int,
 ) -> None:
-    body = read(data, name)
-    place, line = 0, 1
-    for match in expression.finditer(body):
-        start, end = match.span()
-        line += body.count("\n", place, start)
-        place = start
-        found.counts[name or ""] = found.counts.get(name or "", 0) + 1
-        found.append(entry(data, name, line, show(body, start, end, around), start, end))
-        if len(found) >= limit:
+    part = Part(data, name, written, around)
+    left = most - len(found)
+    for match in expression.finditer(part.body):
+        part.starts.append(match.start())
+        part.ends.append(match.end())
+        if len(part.starts) >= left:
             found.complete = False
-            return
+            break
+    found.add(part)
+    if part.starts:
+        found.counts[name or ""] = len(part.starts)
 
 
-def _search_bytes(
-    regex: Any, view: Any, ascii_only: bool, data: Any, name: Any, found: Matches, limit: float, around: int
-) -> None:
-    place, chars, line, many, last = 0, 0, 1, 0, (-1, -1)
+def _search_bytes(regex: Any, view: Any, part: Part, found: Places, most: int) -> None:
+    left = most - len(found)
+    beyond = 1 if most == MOST else _COUNTED
+    starts, ends = part.starts, part.ends
+    many, empty = 0, -1
     for match in regex.finditer(view):
         start, end = match.span()
-        if (start, end) == last or (start < len(view) and view[start] & 0xC0 == 0x80):
-            continue  # RE2 finds an empty match twice, and some inside a character
-        last = start, end
+        if start == end:
+            if start == empty or (start < len(view) and view[start] & 0xC0 == 0x80):
+                continue  # RE2 finds an empty match twice, and some inside a character
+            empty = start
         many += 1
-        if len(found) < limit:
-            line += _newlines(view, place, start)
-            chars += start - place if ascii_only else _length(view, place, start)
-            place = start
-            stop = chars + (end - start if ascii_only else _length(view, start, end))
-            shown = _shown(view, start, end, around)
-            found.append(entry(data, name, line, shown, chars, stop))
-        elif many > len(found) + _COUNTED:
+        if many <= left:
+            starts.append(start)
+            ends.append(end)
+        elif many >= left + beyond:
             found.complete = False
             break
     if many:
-        found.counts[name or ""] = many
+        found.counts[part.name or ""] = many
+
+
+def _as_characters(part: Part, view: Any, ascii_only: bool) -> Part:
+    """Return the places of a text that is no file of a corpus: its bytes are not kept."""
+    made = Part(part.data, part.name, part.expression, part.around)
+    if ascii_only:
+        made.starts, made.ends = part.starts, part.ends
+        return made
+    place = chars = 0
+    for start, end in zip(part.starts, part.ends, strict=True):
+        chars += _length(view, place, start)
+        place = start
+        made.starts.append(chars)
+        made.ends.append(chars + _length(view, start, end))
+    return made
 
 
 def _newlines(view: Any, start: int, end: int) -> int:
+    if end - start <= _PIECE:
+        return bytes(view[start:end]).count(b"\n")
     return sum(bytes(view[at : min(at + _PIECE, end)]).count(b"\n") for at in range(start, end, _PIECE))
 
 
@@ -120,12 +213,12 @@ def _length(view: Any, start: int, end: int) -> int:
     return len(str(view[start:end], "utf-8", "surrogatepass"))
 
 
-def _shown(view: Any, start: int, end: int, around: int) -> str:
+def _shown(view: Any, start: int, end: int, around: int, width: int) -> tuple[str, int]:
     """Show a match from no more bytes around it than are needed."""
-    end = min(end, start + 4 * LINE)
+    end = min(end, start + width * LINE)
     while end < len(view) and view[end] & 0xC0 == 0x80:
         end -= 1
-    reach = 4 * LINE * (2 * around + 2)
+    reach = width * LINE * (2 * around + 1) + width
     low, high = max(0, start - reach), min(len(view), end + reach)
     while low > 0 and view[low] & 0xC0 == 0x80:
         low -= 1
@@ -146,32 +239,37 @@ def read(data: Any, name: Any) -> str:
     return body if isinstance(body, str) else str(body)
 
 
-def entry(data: Any, name: Any, line: int, shown: str, start: int, end: int) -> dict[str, Any]:
-    """Return a match as a dict; of a converted file it also has the page, row or cell."""
-    found: dict[str, Any] = {} if name is None else {"source": name}
-    found |= {"line": line, "text": shown, "start": start, "end": end, "range": (start, end)}
+def facts(data: Any, name: Any, line: int, start: int, end: int) -> dict[str, Any]:
+    """Return the fields of a hit but its text; of a converted file it also has the page, row or cell."""
+    known: dict[str, Any] = {} if name is None else {"source": name}
+    known |= {"line": line, "start": start, "end": end, "range": (start, end)}
     place = data.place(name, line) if isinstance(data, Corpus) else None
-    return found if place is None else {**found, "place": place}
+    return known if place is None else {**known, "place": place}
 
 
-def show(body: str, start: int, end: int, around: int) -> str:
-    """Return the line or lines of a match, cut around it if they are long, with whole lines before and after."""
-    end = min(end, start + LINE)
-    spare = (LINE - (end - start)) // 2
-    low, high = body.rfind("\n", 0, start) + 1 if around else 0, len(body)
-    left = body.rfind("\n", max(0, start - spare), start)
-    left = left + 1 if left >= 0 else max(0, start - spare)
-    right = body.find("\n", end, end + spare)
-    right = right if right >= 0 else min(high, end + spare)
-    shown = body[left:right].removesuffix("\r")
-    if left > 0 and body[left - 1] != "\n":
-        shown = "…" + shown
-    if right < high and body[right] != "\n":
-        shown += "…"
+def show(body: str, start: int, end: int, around: int) -> tuple[str, int]:
+    """Return the line of a match, and where in it the match begins; with whole lines before and after, if asked.
+
+    A line of more than 1,000 characters is cut around the match.
+    """
+    inside = body[start : min(end, start + LINE)]
+    head, tail = body[max(0, start - LINE) : start], body[start + len(inside) : start + len(inside) + LINE + 1]
+    head = head[head.rfind("\n") + 1 :]
+    tail = tail.partition("\n")[0]
+    room = LINE - len(inside)
+    if len(head) + len(tail) > room:
+        kept = min(len(head), max(room // 2, room - len(tail)))
+        head, tail = head[len(head) - kept :], tail[: room - kept]
+    low, high = start - len(head), start + len(inside) + len(tail)
+    before = "" if low == 0 or body[low - 1] == "\n" else "…"
+    after = "" if high == len(body) or body[high] == "\n" else "…"
+    shown = before + (head + inside + tail).removesuffix("\r") + after
+    at = len(before) + len(head)
     if not around:
-        return shown
-    before, after = _lines_before(body, low, around), _lines_after(body, body.find("\n", end), around)
-    return "\n".join([*before, shown, *after])
+        return shown, at
+    first, last = body.rfind("\n", 0, start) + 1, body.find("\n", max(start, end))
+    above = "".join(f"{line}\n" for line in _lines_before(body, first, around))
+    return "\n".join([above + shown, *_lines_after(body, last, around)]), len(above) + at
 
 
 def _lines_before(body: str, place: int, many: int) -> Iterator[str]:

@@ -8,12 +8,16 @@ import functools
 import re
 from typing import Any
 
+from .corpus import quoted
+
 try:
     import re2
 except ImportError:  # an extra; without it all patterns go to re
     re2 = None
 
 _KNOWN_FLAGS = re.M | re.I | re.S | re.U
+
+_LATE_FLAGS = re.compile(r"\(\?[aimsx]+\)")
 
 # What may make a pattern that begins with ".*" match elsewhere than from a line's start, or over its end.
 _ACROSS_LINES = re.compile(r"^\.\*[?+{]|\||\(\?|\[\^|\n|\\[\dnsWDxuUN]")
@@ -23,16 +27,29 @@ _ASCII = {"d": "0-9", "w": "0-9A-Za-z_", "s": r"\t-\r\x1c-\x1f "}
 _UNICODE = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": r"\t-\r\x1c-\x1f \x{85}\p{Z}"}
 
 
-def compiled(pattern: Any, ignore_case: bool) -> "re.Pattern[str]":
-    """Compile a pattern, in which ^ and $ mean lines, or say what is wrong with it."""
+def compiled(pattern: Any, flags: int = 0) -> "re.Pattern[str]":
+    """Compile a pattern, in which ^ and $ mean lines, or say what is wrong with it; a compiled one keeps its flags."""
     if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
-        return pattern
+        return re.compile(pattern.pattern, pattern.flags | flags) if flags else pattern
     if not isinstance(pattern, str) or not pattern:
-        raise ValueError(f"pattern must be a non-empty string or a compiled regular expression, not {pattern!r}")
+        raise ValueError(f"pattern must be a non-empty string or a compiled regular expression, not {quoted(pattern)}")
+    text = str.__str__(pattern)
     try:
-        return re.compile(pattern, re.M | (re.I if ignore_case else 0))
+        return _with_flags_first(text, re.M | flags)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"bad regular expression {pattern[:200]!r}: {error}; use re.escape() for plain text") from None
+        told = f"bad regular expression {quoted(pattern)}: {str(error)[:100]}"
+        raise ValueError(f"{told}; use re.escape() for plain text") from None
+
+
+def _with_flags_first(text: str, flags: int) -> "re.Pattern[str]":
+    """Compile a pattern; one in which ``(?i)`` does not stand first means the same to a model."""
+    try:
+        return re.compile(text, flags)
+    except re.error as error:
+        late = _LATE_FLAGS.search(text) if "global flags" in str(error) else None
+        if late is None:
+            raise
+        return re.compile(late[0] + text.replace(late[0], ""), flags)
 
 
 def slow(expression: "re.Pattern[str]") -> "re.Pattern[str]":

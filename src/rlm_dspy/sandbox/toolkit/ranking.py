@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .matching import entry, read
+from .matching import facts, read
 
 PASSAGE = 600  # a ranked passage has between half and one and a half of this many characters
 
@@ -181,11 +181,11 @@ def _runs(stems: list[str], row: tuple[str, ...]) -> int:
 
 
 def passage(data: Any, name: Any, at: int, score: float) -> dict[str, Any]:
-    """Return a passage as a match that has a score."""
+    """Return a passage as the record of a hit that has a score."""
     body = read(data, name)
     start, end = edge(body, at), edge(body, at + 1)
     shown = body[start:end]
     start += len(shown) - len(shown.lstrip("\r\n"))
     end -= len(shown) - len(shown.rstrip())
     line = body.count("\n", 0, start) + 1
-    return {"score": score, **entry(data, name, line, body[start:end], start, end)}
+    return {"score": score, **facts(data, name, line, start, end), "text": body[start:end]}

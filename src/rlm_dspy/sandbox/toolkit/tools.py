@@ -2,17 +2,20 @@
 
 import fnmatch
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .corpus import Corpus, closest
+from .corpus import Corpus, closest, quoted
 from .cutting import CUTTERS, cut_by, outlined
-from .matching import Matches, find, read
+from .hits import Hit, Matches
+from .matching import Part, find, read
 from .patterns import compiled
 from .ranking import rank, terms_of
 
 INDEXED = "_search_index"  # the host's own search over the main context, where there is one
 
+_LONG = 300  # characters above which a string is a text, not a name or a query
 _PEEK = 2000  # characters that peek shows when no end is given
 
 
@@ -26,8 +29,10 @@ class Toolkit:
     def __repr__(self) -> str:
         return f"Toolkit(main={self._main!r})"
 
-    def peek(self, start: int = 0, end: int | None = None, source: str | None = None, text: Any = None) -> str:
+    def peek(self, start: Any = 0, end: Any = None, source: Any = None, text: Any = None) -> str:
         """Return the text from start to end (default 2,000 characters); source="path" for one file."""
+        if not isinstance(start, int):
+            start, end, source, text = self._peeked(start, end, source, text)
         data = self._data(text)
         if source is not None:
             data = read(data, _names(data, source, single=True)[0])
@@ -40,33 +45,59 @@ class Toolkit:
             return "".join(part for _, part in parts)
         return "\n".join(f"=== {name} ===\n{part}" for name, part in parts)
 
+    def _peeked(self, first: Any, start: Any, end: Any, text: Any) -> tuple[Any, Any, Any, Any]:
+        """Read ``peek(text, start, end)``, ``peek(source, …)``, ``peek(hit)`` and ``peek((start, end))``."""
+        if isinstance(first, Hit):
+            return first.start, start, first.source, text
+        if isinstance(first, tuple) and len(first) in (2, 3) and isinstance(first[-1], int):
+            return first[-2], first[-1], first[0] if len(first) == 3 else None, text
+        if not _is_text(first):
+            raise ValueError(f"start must be a whole number, not {quoted(first)}")
+        source, given = self._file_or_text(first)
+        return 0 if start is None else start, end, source, text if given is None else given
+
     def grep(
         self,
         pattern: Any,
-        max_matches: int | None = 20,
-        context: int = 0,
+        max_matches: Any = None,
+        context: Any = 0,
         text: Any = None,
         source: str | None = None,
         ignore_case: bool = False,
+        flags: int = 0,
     ) -> Matches:
-        """Find a regular expression: dicts of line, text, start, end, range, source (a glob limits it)."""
-        expression = compiled(pattern, ignore_case)
-        limit = math.inf if max_matches is None else _count("max_matches", max_matches, 1)
-        around = _count("context", context, 0)
+        """Find a regular expression: all hits, with .line .text .source .start .end; printing shows the first 20."""
+        if (_is_text(pattern) and not isinstance(pattern, str)) or (self._is_long(pattern) and _is_text(max_matches)):
+            pattern, max_matches = max_matches, pattern
+        numbers: list[Any] = []
+        for value in (max_matches, context):
+            numbers.append(None)
+            if isinstance(value, re.RegexFlag):
+                flags |= value
+            elif _is_text(value):
+                named, whole = self._file_or_text(value)
+                source, text = named or source, text if whole is None else whole
+            else:
+                numbers[-1] = value
+        expression = compiled(pattern, flags | (re.I if ignore_case else 0))
+        limit = math.inf if numbers[0] is None else _count("max_matches", numbers[0], 1)
+        around = _count("context", numbers[1] or 0, 0)
         data = self._data(text)
         return find(expression, data, _listed(data, source), limit, around)
 
     def chunk(
         self,
-        mode: "str | Callable[[str], Iterable[Any]]" = "lines",
-        size: int = 200,
-        overlap: int = 0,
+        mode: "str | Callable[[str], Iterable[Any]] | Any" = "lines",
+        size: Any = 200,
+        overlap: Any = 0,
         text: Any = None,
         source: str | None = None,
     ) -> list[tuple[Any, ...]]:
         """Cut into ranges for select(): by lines, chars, paragraphs, headings, definitions, or a function(text)."""
+        if self._is_long(mode):
+            mode, size, overlap, text = _chunked(mode, size, overlap)
         if not callable(mode) and mode not in CUTTERS:
-            raise ValueError(f"mode must be one of {', '.join(CUTTERS)} or a function, not {mode!r}")
+            raise ValueError(f"mode must be one of {', '.join(CUTTERS)} or a function, not {quoted(mode)}")
         length, shared = _count("size", size, 1), _count("overlap", overlap, 0)
         if shared >= length:
             shared = length // 2  # a chunk must advance; half is the usual most
@@ -78,28 +109,55 @@ class Toolkit:
 
     def select(self, ranges: Any, text: Any = None) -> str:
         """Return the joined text of ranges: (start, end), (source, start, end), or what grep/search found."""
+        if isinstance(ranges, int) and isinstance(text, int):
+            ranges, text = (ranges, text), None
+        if _is_text(ranges) and not isinstance(ranges, Hit) and "range" not in ranges:
+            ranges, text = text, ranges
         data = self._data(text)
-        one = isinstance(ranges, dict) or (isinstance(ranges, tuple) and bool(ranges) and isinstance(ranges[-1], int))
+        one = isinstance(ranges, (dict, Hit)) or (isinstance(ranges, tuple) and ranges and isinstance(ranges[-1], int))
+        if not one and not isinstance(ranges, Iterable):
+            raise ValueError(f"ranges come from chunk, grep or search, or are (start, end) pairs, not {quoted(ranges)}")
         return "".join(_cut(data, item) for item in ([ranges] if one else ranges))
 
-    def search(self, query: str, k: int = 10, text: Any = None, source: str | None = None) -> list[dict[str, Any]]:
-        """Rank passages by the words of a query: the k best as dicts of score, line, text, range, source."""
+    def search(self, query: Any, k: Any = 10, text: Any = None, source: str | None = None) -> Matches:
+        """Rank passages by the words of a query: the k best hits, with .score .line .text .range .source."""
+        if (_is_text(query) and not isinstance(query, str)) or (self._is_long(query) and _is_text(k)):
+            query, k = k, query
+        if _is_text(k):
+            named, whole = self._file_or_text(k)
+            source, text, k = named or source, text if whole is None else whole, 10
         limit = _count("k", k, 1)
         if not isinstance(query, str):
             raise ValueError(f"query must be a string, not {type(query).__name__}")
         data = self._data(text)
         names = _listed(data, source)
         indexed = self._namespace.get(INDEXED)
+        found = None
         if indexed is not None and isinstance(data, Corpus) and data is self._namespace.get(str(self._main)):
             found = indexed(query=query, k=limit, names=None if source is None else names)
-            if found is not None:
-                return [{**one, "range": (one["start"], one["end"])} for one in found]
-        return rank(data, names, terms_of(query), limit)
+        if found is None:
+            found = rank(data, names, terms_of(query), limit)
+        return Matches([Hit.of(one, Part(data, one.get("source"), None, 0)) for one in found])
 
     def outline(self, text: Any = None, source: str | None = None) -> str:
         """Return the tree of files with sizes, headings and top-level definitions, each with its line."""
+        if isinstance(text, str) and source is None:
+            source, text = self._file_or_text(text)
         data = self._data(text)
         return outlined(data, _listed(data, source))
+
+    def _is_long(self, value: Any) -> bool:
+        """Tell whether an argument is a text to work on, and no name, pattern or query."""
+        if not isinstance(value, str):
+            return _is_text(value)
+        return len(value) > _LONG or "\n" in value or value is self._namespace.get(str(self._main))
+
+    def _file_or_text(self, value: Any) -> tuple[Any, Any]:
+        """Take an argument as (a file's name, None) or as (None, a text)."""
+        data = self._namespace.get(str(self._main))
+        if isinstance(value, str) and not isinstance(data, (str, list, type(None))) and not self._is_long(value):
+            return value, None
+        return None, value
 
     def _data(self, text: Any) -> Any:
         """The given text, or else the main context as it is bound now: a string or a mapping of strings."""
@@ -126,16 +184,30 @@ def bind(namespace: dict[str, Any], main: str | None) -> None:
 # Arguments
 
 
+def _is_text(value: Any) -> bool:
+    """Tell whether an argument is a text, a corpus, or several texts."""
+    if isinstance(value, (str, Corpus, dict)):
+        return True
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str) and not isinstance(value[0], Hit)
+
+
+def _chunked(text: Any, first: Any, second: Any) -> tuple[Any, Any, Any, Any]:
+    """Read ``chunk(text)``, ``chunk(text, "lines", 200)`` and ``chunk(text, 2000)``, which means characters."""
+    if isinstance(first, str) or callable(first):
+        return first, second or 200, 0, text
+    return "lines" if first == 200 and not second else "chars", first, second, text
+
+
 def _count(name: str, value: Any, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {quoted(value)}")
     return value
 
 
 def _window(start: Any, end: Any, total: int) -> tuple[int, int]:
     for name, value in (("start", start), ("end", 0 if end is None else end)):
         if not isinstance(value, int):
-            raise ValueError(f"{name} must be a whole number, not {value!r}")
+            raise ValueError(f"{name} must be a whole number, not {quoted(value)}")
     low = slice(start, None).indices(total)[0]
     return low, low + _PEEK if end is None else slice(0, end).indices(total)[1]
 
@@ -161,27 +233,27 @@ def _flat(data: Any) -> str:
 def _names(data: Any, source: Any, *, single: bool = False) -> list[str]:
     """The names that ``source`` means: a name, a glob, the end of a path, or a folder."""
     if isinstance(data, str) or not isinstance(source, str):
-        raise ValueError(f"source must be a file name or a glob of a corpus, not {source!r}")
+        raise ValueError(f"source must be a file name or a glob of a corpus, not {quoted(source)}")
     names = [name for name in data if isinstance(name, str)]
     found = [source] if source in names else fnmatch.filter(names, source)
     found = found or [name for name in names if name.endswith("/" + source)]
     found = found or [name for name in names if name.startswith(source.rstrip("/") + "/")]
     if not found:
-        raise ValueError(f"no file matches {source!r}{closest(source, names)}")
+        raise ValueError(f"no file matches {quoted(source)}{closest(source, names)}")
     if single and len(found) > 1:
-        raise ValueError(f"{source!r} means {len(found)} files ({', '.join(found[:5])}): name one")
+        raise ValueError(f"{quoted(source)} means {len(found)} files ({', '.join(found[:5])}): name one")
     return found
 
 
 def _cut(data: Any, item: Any) -> str:
     """The text of one range."""
-    if isinstance(item, dict):
-        item = (item.get("source"), *item["range"]) if "range" in item else ()
+    if isinstance(item, (dict, Hit)):
+        item = (item.get("source"), *item["range"]) if item.get("range") else ()
     if not isinstance(item, (list, tuple)) or len(item) not in (2, 3):
-        raise ValueError(f"a range is (start, end) or (source, start, end), not {item!r}")
+        raise ValueError(f"a range is (start, end) or (source, start, end), not {quoted(item)}")
     source, (start, end) = (item[0] if len(item) == 3 else None), item[-2:]
     if not isinstance(start, int) or not isinstance(end, int):
-        raise ValueError(f"a range has whole numbers, not {item!r}")
+        raise ValueError(f"a range has whole numbers, not {quoted(item)}")
     if source is not None:
         data = read(data, _names(data, source, single=True)[0])
     return str((data if isinstance(data, Corpus) else _flat(data))[start:end])

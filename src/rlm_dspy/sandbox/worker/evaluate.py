@@ -58,11 +58,11 @@ class Looks:
 
     def __init__(self, namespace: dict[str, Any], toolkit: Any) -> None:
         tools = () if toolkit is None else ("peek", "grep", "search", "select")
-        texts = () if toolkit is None else (toolkit.Corpus, toolkit.Matches)
+        texts = () if toolkit is None else (toolkit.Corpus, toolkit.Hit, toolkit.Matches)
         self.namespace = namespace
         self.calls = _TAME_CALLS | {name: namespace[name] for name in tools}
         self.plain = _PLAIN.union(texts)
-        self.texts = (str, bytes, *texts[:1])
+        self.texts = (str, bytes, *texts[:2])
 
     def tame(self, tree: ast.Module) -> bool:
         """Tell it of one cell."""

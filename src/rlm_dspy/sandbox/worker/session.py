@@ -21,6 +21,8 @@ from .wire import Message, Wire, frame
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
 MAX_VALUE = 10_000  # characters of the repr of a last expression whose value crosses too
+MAX_HITS = 100  # of a last expression whose value crosses too
+QUOTED = 80  # characters of an argument that an error quotes
 TOKEN = 16
 
 
@@ -161,10 +163,10 @@ class Session:
             return self._named((), only)  # all outputs in one dict
         chosen = dict(zip(self.fields, arguments, strict=False))
         if twice := chosen.keys() & keywords.keys():
-            raise TypeError(f"SUBMIT() got {sorted(twice)[0]!r} twice; call {expected}")
+            raise TypeError(f"SUBMIT() got {sorted(twice)[0][:QUOTED]!r} twice; call {expected}")
         chosen.update(keywords)
         if unknown := [name for name in chosen if name not in self.fields]:
-            raise TypeError(f"SUBMIT() got an unknown output {unknown[0]!r}; call {expected}")
+            raise TypeError(f"SUBMIT() got an unknown output {unknown[0][:QUOTED]!r}; call {expected}")
         if missing := [name for name in self.fields if name not in chosen]:
             raise TypeError(f"SUBMIT() misses {', '.join(map(repr, missing))}; call {expected}")
         return chosen
@@ -180,7 +182,7 @@ class Session:
             self._finish(name)
         key = name.strip().strip("\"'")
         if key not in self.namespace:
-            raise NameError(f"FINAL_VAR: there is no variable {key!r}")
+            raise NameError(f"FINAL_VAR: there is no variable {key[:QUOTED]!r}; FINAL(value) takes a value")
         self._finish(self.namespace[key])
 
     # -- interrupts ------------------------------------------------------------------------------------------
@@ -289,9 +291,10 @@ class Session:
             result.update(self._told(error))
         return changed
 
-    @staticmethod
-    def _data(value: Any) -> Any:
-        """Return the last expression's value for the host, None if it cannot cross the border."""
+    def _data(self, value: Any) -> Any:
+        """Return the last expression's value for the host, None if it cannot cross the border or is far too much."""
+        if self.toolkit is not None and isinstance(value, self.toolkit.Matches) and len(value) > MAX_HITS:
+            return None
         try:
             return values.encode(value)
         except (TypeError, ValueError, RecursionError):

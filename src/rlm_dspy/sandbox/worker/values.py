@@ -185,6 +185,8 @@ def _encode_other(value: Any, depth: int) -> Any:
     table = tables.plain(value)
     if table is not tables.OTHER:
         return encode(table, depth + 1)
+    if isinstance(value, str) and hasattr(type(value), "record"):  # a hit of the toolkit
+        return encode(value.record(), depth + 1)  # type: ignore[attr-defined]
     for base, plain in _SUBCLASSES:
         if isinstance(value, base):
             return encode(plain(value), depth + 1)

@@ -1,0 +1,281 @@
+"""What was found: a hit, which reads like its line, and the list of all hits, each made when it is looked at.
+
+A model treats a hit as a string, as a dict, as a pair of line and text, or as a match of ``re``: each of them works.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from .corpus import quoted
+
+SHOWN = 20  # hits that a printed list shows
+
+_FIELDS = ("source", "line", "text", "start", "end", "range", "place", "score")
+_PRINTED = 400  # characters of a hit's line in a printed list
+_FILES = 8  # files whose counts are told
+
+
+class _Offset(int):
+    """A number that may be called, because ``re`` has ``match.start()``."""
+
+    def __call__(self) -> int:
+        return int(self)
+
+
+class Hit(str):
+    """A place that was found: its line as a str, its fields as attributes and items, printed with where it is."""
+
+    __slots__ = ("_at", "_facts", "_origin")
+
+    _facts: dict[str, Any]
+    _origin: Any
+    _at: int
+
+    def __new__(cls, text: str, facts: dict[str, Any], origin: Any = None, at: int = 0) -> "Hit":
+        """Make a hit of its text and its other fields; ``at`` is where in the text the match begins."""
+        hit = super().__new__(cls, text)
+        hit._facts, hit._origin, hit._at = facts, origin, at
+        return hit
+
+    @classmethod
+    def of(cls, record: dict[str, Any], origin: Any = None) -> "Hit":
+        """Make a hit of a record that has its text among its fields."""
+        facts = {name: value for name, value in record.items() if name != "text"}
+        facts["range"] = (record["start"], record["end"])
+        return cls(record["text"], facts, origin)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("start", "end"):
+            return _Offset(self._facts[name])
+        if name in _FIELDS:
+            return self[name]
+        raise AttributeError(f"a hit has no {quoted(name)}; it has {', '.join(self.keys())}, scope and group()")
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return a field by its name, the line or the text by 0 or 1, or a piece of the text by a slice."""
+        if isinstance(key, slice):
+            return self._text()[key]
+        if isinstance(key, str):
+            if key == "text":
+                return self._text()
+            if key in self._facts or key in _FIELDS:
+                return self._facts.get(key)
+            raise KeyError(f"a hit has {', '.join(self.keys())}, not {quoted(key)}")
+        return (self._facts["line"], self._text())[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self._facts["line"], self._text()))
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a field, or ``default`` where the hit has none of that name."""
+        return self.record().get(key, default)
+
+    def keys(self) -> list[str]:
+        """Return the names of the fields."""
+        return [name for name in _FIELDS if name == "text" or name in self._facts]
+
+    def values(self) -> list[Any]:
+        """Return the fields."""
+        return [self[name] for name in self.keys()]
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Return (name, value) of each field."""
+        return [(name, self[name]) for name in self.keys()]
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields as a plain dict, which is how a hit leaves the interpreter."""
+        return dict(self.items())
+
+    def group(self, *which: Any) -> Any:
+        """Return what the pattern matched, or some of its groups."""
+        match = self._matched()
+        if match is None:
+            return self._text()
+        return match.group(*which)
+
+    def groups(self, default: Any = None) -> tuple[Any, ...]:
+        """Return the groups of the pattern."""
+        match = self._matched()
+        return () if match is None else match.groups(default)
+
+    def groupdict(self) -> dict[str, Any]:
+        """Return the named groups of the pattern."""
+        match = self._matched()
+        return {} if match is None else match.groupdict()
+
+    def span(self) -> tuple[int, int]:
+        """Return the range."""
+        return self._facts["start"], self._facts["end"]
+
+    def _matched(self) -> "re.Match[str] | None":
+        found: re.Match[str] | None = None if self._origin is None else self._origin.matched(self._facts["start"])
+        return found
+
+    def _text(self) -> str:
+        return str.__str__(self)
+
+    def __str__(self) -> str:
+        return self.printed(len(self) + 2)
+
+    def printed(self, most: int) -> str:
+        """Return ``source:line: text`` with about ``most`` characters of the text, those around the match."""
+        text = self._text()
+        if len(text) > most:
+            low = max(0, min(self._at - most // 2, len(text) - most))
+            text = ("…" if low else "") + text[low : low + most] + ("…" if low + most < len(text) else "")
+        source, line, place = (self._facts.get(name) for name in ("source", "line", "place"))
+        where = str(line) if source is None else f"{source}:{line}"
+        return f"{where}: {text}" if place is None else f"{where} ({place}): {text}"
+
+    def __repr__(self) -> str:
+        return repr(str(self))
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __reduce__(self) -> Any:
+        return Hit, (self._text(), self._facts, None, self._at)
+
+
+class Matches(list[Hit]):
+    """All hits of a search as a list; printing shows the first 20. ``counts`` tells how many each file has.
+
+    The hits are made when they are read, from ``store`` and the numbers in ``order``; a change makes all of them.
+    """
+
+    def __init__(self, hits: Iterable[Hit] = (), store: Any = None, order: range = range(0)) -> None:
+        super().__init__(hits)
+        self._store = store
+        self._order = order
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many matches each file has, those beyond ``max_matches`` too."""
+        if self._store is not None and len(self._order) == len(self._store):
+            known: dict[str, int] = self._store.counts
+            return known
+        counted: dict[str, int] = {}
+        for hit in self:
+            counted[hit.source or ""] = counted.get(hit.source or "", 0) + 1
+        return counted
+
+    @property
+    def complete(self) -> bool:
+        """Whether all matches were counted."""
+        return self._store is None or len(self._order) < len(self._store) or bool(self._store.complete)
+
+    @property
+    def total(self) -> int:
+        """All matches that were counted, in this list or not."""
+        return sum(self.counts.values())
+
+    @property
+    def cut(self) -> str:
+        """What is not among the matches, in words, or nothing."""
+        whole = self.complete and self.total <= len(self)
+        return "" if whole else self._told(len(self), "raise max_matches or narrow by source=")
+
+    def _told(self, shown: int, advice: str) -> str:
+        if self._store is not None and self._store.full:
+            end = f"the list ends at {len(self._store):,}, the most that one grep finds"
+            advice = f"{end}: narrow the pattern or source="
+        elif not self.complete and self.total <= len(self):
+            return f"{shown:,} matches shown; raise max_matches to see if there are more"
+        told = f"{shown:,} of {'' if self.complete else 'at least '}{self.total:,} matches shown"
+        named = sorted(((name, count) for name, count in self.counts.items() if name), key=lambda one: -one[1])
+        if named:
+            rest = f", {len(named) - _FILES:,} more files" if len(named) > _FILES else ""
+            told += f"; by file: {', '.join(f'{name} {count:,}' for name, count in named[:_FILES])}{rest}"
+        return f"{told}; {advice}"
+
+    def __repr__(self) -> str:
+        if not self:
+            return "[]"
+        hits = self[:SHOWN]
+        lines = [hit.printed(len(hit) if "\n" in hit[:] else _PRINTED) for hit in hits]
+        apart = "\n--\n" if any("\n" in line for line in lines) else "\n"
+        told = ""
+        if self.cut or len(self) > SHOWN:
+            advice = "raise max_matches" if self.cut else "all are in the list: loop over it,"
+            told = f"\n[{self._told(len(hits), f'{advice} or narrow by source=')}]"
+        return apart.join(_counted(lines)) + told
+
+    # Reading, which makes only what is read
+
+    def __len__(self) -> int:
+        return super().__len__() if self._store is None else len(self._order)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return super().__iter__() if self._store is None else map(self._store.made, self._order)
+
+    def __reversed__(self) -> Iterator[Hit]:
+        return super().__reversed__() if self._store is None else map(self._store.made, reversed(self._order))
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._store is None:
+            part = super().__getitem__(key)
+            return Matches(part) if isinstance(key, slice) else part
+        if isinstance(key, slice):
+            return Matches(store=self._store, order=self._order[key])
+        try:
+            return self._store.made(self._order[key])
+        except IndexError:
+            raise IndexError(f"there is no hit {key}: {len(self):,} were found") from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, list) or len(self) != len(other):
+            return False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None
+
+    def __contains__(self, one: object) -> bool:
+        return any(one == hit for hit in self)
+
+    def __add__(self, other: Any) -> Any:
+        return Matches([*self, *other])
+
+    def __radd__(self, other: Any) -> Any:
+        return Matches([*other, *self])
+
+    def copy(self) -> "Matches":
+        """Return a list of the same hits."""
+        hits: Matches = self[:]
+        return hits
+
+    def __reduce__(self) -> Any:
+        return Matches, (list(self),)
+
+
+def _counted(lines: list[str]) -> Iterator[str]:
+    """Say a line that is there several times once."""
+    for line, same in itertools.groupby(lines):
+        often = len(list(same))
+        yield line if often == 1 else f"{line} (×{often})"
+
+
+def _changing(name: str) -> Callable[..., Any]:
+    """Return a method of ``list`` that makes all hits first."""
+    method = getattr(list, name)
+
+    def changed(self: Matches, *arguments: Any, **keywords: Any) -> Any:
+        if self._store is not None:
+            hits = list(self)
+            self._store = None
+            list.extend(self, hits)
+        return method(self, *arguments, **keywords)
+
+    changed.__name__ = name
+    return changed
+
+
+for _name in ("append", "clear", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"):
+    setattr(Matches, _name, _changing(_name))
+for _name in ("__delitem__", "__iadd__", "__imul__", "__mul__", "__rmul__", "__setitem__"):
+    setattr(Matches, _name, _changing(_name))
+
