@@ -146,7 +146,7 @@ def predict(signature, *values, **inputs):
     """
     names = _input_names(signature)
     if len(values) > len(names):
-        raise TypeError(f"predict() got {len(values)} values for the inputs {names}")
+        raise TypeError(f"predict() got {len(values)} values for {len(names)} inputs: {', '.join(names)[:80]}")
     inputs = {**dict(zip(names, values, strict=False)), **inputs}
     instruction = inputs.pop("instruction", None) if "instruction" not in names else None
     return _checked(predict_batched(signature, [inputs], instruction)[0])

@@ -20,7 +20,7 @@ from rlm_dspy.errors import BudgetExceededError, ConfigurationError, DepthExceed
 from rlm_dspy.record import Run, SubCall
 from rlm_dspy.shapes import untrusted
 from rlm_dspy.signatures import validate_names
-from rlm_dspy.subcalls import CallError, Outputs, SubCalls, failed_call, readable, short
+from rlm_dspy.subcalls import CallError, Outputs, SubCalls, failed_call, misfit, readable, short
 
 OWN = 0.9  # a text this near to the whole of one's own context ...
 SAME = 0.85  # ... with an instruction this near to one's own is no division of the work
@@ -61,7 +61,7 @@ class Recursion:
         if instruction is not None:
             read = read.with_instructions(unmarked(readable(instruction)))
         if set(inputs) != set(read.input_fields):
-            raise ConfigurationError(f"`{signature}` takes {list(read.input_fields)}, not {list(inputs)}")
+            raise ConfigurationError(misfit(signature, read, inputs))
         given = {name: self._resolved(value) for name, value in inputs.items()}
         ledger = self._calls.ledger
         depth, most = ledger.depth + 1, ledger.root.budget.max_depth

@@ -47,30 +47,30 @@ def untrusted(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
     except ConfigurationError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, NameError, SyntaxError, RecursionError) as error:
-        raise ConfigurationError(f"the signature {str(text)[:200]!r} cannot be read: {error}") from None
+        raise ConfigurationError(f"the signature {str(text)[:80]!r} cannot be read: {error}") from None
     except (pydantic.PydanticUserError, AssertionError) as error:  # a type that means nothing: ``Literal``, ``list[5]``
-        raise ConfigurationError(f"the signature {str(text)[:200]!r} cannot be read: {error}") from None
+        raise ConfigurationError(f"the signature {str(text)[:80]!r} cannot be read: {error}") from None
 
 
 def _read(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
     kinds = dict(SAFE_TYPES)
     for name in shapes:
         if len(shapes) > MAX_SHAPES or not str(name).isidentifier() or name in SAFE_TYPES:
-            raise ConfigurationError(f"the class {name!r} cannot be used as a type here; rename it")
+            raise ConfigurationError(f"the class {str(name)[:80]!r} cannot be used as a type here; rename it")
         _declare(str(name), shapes, kinds, ())
     if not isinstance(text, str) or text.count("->") != 1:
-        raise ConfigurationError(f"a signature reads 'doc, question -> label: str', not {str(text)[:200]!r}")
+        raise ConfigurationError(f"a signature reads 'doc, question -> label: str', not {str(text)[:80]!r}")
     fields: dict[str, Any] = {}
     for side, make in zip(text.split("->"), (dspy.InputField, dspy.OutputField), strict=True):
         for name, annotation in _fields(side):
             if name in fields or not re.fullmatch(r"[A-Za-z]\w*", name) or keyword.iskeyword(name):
-                raise ConfigurationError(f"the field name {name!r} cannot be used, or is used twice")
+                raise ConfigurationError(f"the field name {name[:80]!r} cannot be used, or is used twice")
             if name in TAKEN:
                 raise ConfigurationError(f"the field name {name!r} is taken; choose another, such as '{name}_text'")
             fields[name] = (_kind(annotation, kinds) if annotation is not None else str, make())
     built: type[dspy.Signature] = dspy.Signature(fields)
     if not built.input_fields or not built.output_fields:
-        raise ConfigurationError(f"a signature needs inputs and outputs: 'doc -> label: str', not {text[:200]!r}")
+        raise ConfigurationError(f"a signature needs inputs and outputs: 'doc -> label: str', not {text[:80]!r}")
     if "CUSTOM-TYPE-" in json.dumps(built.model_json_schema(), ensure_ascii=False):
         raise ConfigurationError("a signature cannot hold the markers of DSPy's content parts")
     return built
@@ -80,9 +80,9 @@ def _fields(side: str) -> list[tuple[str, ast.expr | None]]:
     try:
         function = ast.parse(f"def f({side}): pass").body[0]
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ConfigurationError(f"the fields {side.strip()[:200]!r} cannot be read: {error}") from None
+        raise ConfigurationError(f"the fields {side.strip()[:80]!r} cannot be read: {error}") from None
     if not isinstance(function, ast.FunctionDef):
-        raise ConfigurationError(f"the fields {side.strip()[:200]!r} cannot be read")
+        raise ConfigurationError(f"the fields {side.strip()[:80]!r} cannot be read")
     return [(argument.arg, argument.annotation) for argument in function.args.args]
 
 
@@ -92,14 +92,14 @@ def _declare(name: str, shapes: Mapping[str, Any], kinds: dict[str, Any], above:
         return kinds[name]
     shape = shapes[name]
     if name in above:
-        raise ConfigurationError(f"the class {name!r} contains itself; use a flat shape")
+        raise ConfigurationError(f"the class {name[:80]!r} contains itself; use a flat shape")
     if "values" in shape:
         kinds[name] = typing.Literal[tuple(shape["values"])]
         return kinds[name]
     fields: dict[str, Any] = {}
     for field, hint in shape["fields"].items():
         if not re.fullmatch(r"[A-Za-z]\w*", field):
-            raise ConfigurationError(f"the field name {field!r} of {name!r} cannot be used")
+            raise ConfigurationError(f"the field name {field[:80]!r} of {name[:80]!r} cannot be used")
         tree = ast.parse(str(hint), mode="eval").body
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and node.id in shapes:
@@ -127,6 +127,6 @@ def _kind(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
             return typing.Literal[tuple(item.value for item in items if isinstance(item, ast.Constant))]
         return kinds[node.value.id][tuple(_kind(item, kinds) for item in items)]
     raise ConfigurationError(
-        f"the type {ast.unparse(node)[:100]!r} is not known here: use {', '.join(SAFE_TYPES)}, or a class with typed "
+        f"the type {ast.unparse(node)[:80]!r} is not known here: use {', '.join(SAFE_TYPES)}, or a class with typed "
         "fields that your code declares"
     )

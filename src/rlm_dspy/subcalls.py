@@ -6,7 +6,7 @@ import contextvars
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from rlm_dspy.replies import explain_cut, visible_text
 from rlm_dspy.shapes import untrusted
 
 RENDERED = 500
+QUOTED = 80  # characters of an argument that an error quotes
 
 T = TypeVar("T")
 
@@ -161,7 +162,7 @@ class SubCalls:
             read = read.with_instructions(unmarked(readable(instruction)))
         for item in items:
             if set(item) != set(read.input_fields):
-                raise ConfigurationError(f"`{signature}` takes {list(read.input_fields)}, not {list(item)}")
+                raise ConfigurationError(misfit(signature, read, item))
         return self.batch(lambda item: self.typed(read, item), items)
 
     def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
@@ -265,6 +266,11 @@ class SubCalls:
             self._open.pop(meter, None)
             self._made.append(call)
         self._on_call(call, meter)
+
+
+def misfit(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
+    """Say that the inputs given are not those of a signature, in few words whatever they are."""
+    return f"`{signature[:QUOTED]}` takes {list(read.input_fields)}, not {str(list(given))[:QUOTED]}"
 
 
 def failed_call(error: BaseException) -> CallError:
