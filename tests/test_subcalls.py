@@ -50,10 +50,39 @@ def test_answers_of_a_batch_that_a_limit_ends_are_kept() -> None:
     assert (kinds[0], kinds[-1], len(kinds)) == ("fine", "BudgetExceededError", 10)
 
 
-def test_an_unreadable_typed_reply_is_asked_for_once() -> None:
+def test_an_unreadable_typed_reply_is_asked_for_once_more_and_told_in_a_line() -> None:
     result, script = ask(by_role(action(TRY.format("predict('doc -> n: int', doc='x')")), plain="garbage"))
-    assert "AdapterParseError" in result.answer
+    assert result.answer == "RuntimeError(\"AdapterParseError: The reply has no n; it reads 'garbage'\")"
+    assert len(script.requests) == 3
+    assert "An earlier reply could not be read. The reply has no n; it reads 'garbage'" in str(script.requests[2])
+    assert result.run.usage.calls == 3
+    assert len(result.run.steps[0].sub_calls) == 2
+
+
+def test_a_typed_reply_that_is_read_the_second_time_is_the_answer() -> None:
+    replies = iter(["garbage", fields(n="seven"), fields(n="7"), fields(n="8")])
+    code = "r = predict_batched('doc -> n: int', [{'doc': 'a'}, {'doc': 'b'}])\nSUBMIT(answer=f'{r[0].n} {r[1].n}')"
+    result, script = ask(by_role(action(code), plain=lambda message: next(replies)), max_concurrency=1)
+    assert result.answer == "7 8"
+    assert "output `n` cannot be 'seven': Input should be a valid integer" in str(script.requests[4])
+
+
+def test_an_unreadable_typed_reply_is_not_asked_for_beyond_the_limit() -> None:
+    code = action(TRY.format("predict('doc -> n: int', doc='x')"))
+    result, script = ask(by_role(code, plain="garbage"), max_llm_calls=1)
+    assert "The reply has no n" in result.answer
     assert len(script.requests) == 2
+
+
+def test_a_typed_call_takes_its_inputs_in_order_and_an_instruction() -> None:
+    call = "predict('docs: dict[str, list[int]], q -> n: int', {'a': [1]}, 'how many?', instruction='Count them.')"
+    result, script = ask(by_role(action(f"SUBMIT(answer=str({call}.n))"), plain=fields(n="3")))
+    assert result.answer == "3"
+    told = str(script.requests[1])
+    assert "Count them." in told
+    assert "how many?" in told
+    result, _ = ask(by_role(action(TRY.format("predict('doc -> n: int', 'a', 'b')"))))
+    assert "got 2 values for 1 inputs: doc" in result.answer
 
 
 def test_a_call_that_is_interrupted_is_recorded() -> None:

@@ -135,7 +135,9 @@ def llm_query_batched(prompts):
 
 def _input_names(signature):
     """Return the names before the arrow of a signature."""
-    side = _re.sub(r"\[[^\[\]]*\]", "", signature.partition("->")[0])
+    side, bare = "", signature.partition("->")[0]
+    while side != bare:
+        side, bare = bare, _re.sub(r"\[[^\[\]]*\]", "", bare)
     return [part.partition(":")[0].strip() for part in side.split(",")]
 
 

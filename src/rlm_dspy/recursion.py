@@ -70,7 +70,7 @@ class Recursion:
         elif self._policy == "raise":
             raise DepthExceededError(depth, most)
         else:
-            (result,) = self._calls.batch(lambda item: self._calls.typed(read, item), [given])
+            (result,) = self._calls.typed_each(read, [given])
         return result
 
     def subcall(

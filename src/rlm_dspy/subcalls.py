@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import dspy
 from dspy.utils.exceptions import AdapterParseError
@@ -24,6 +24,7 @@ from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.record import SubCall, SubCallKind, encodable
 from rlm_dspy.replies import explain_cut, visible_text
 from rlm_dspy.shapes import untrusted
+from rlm_dspy.unread import explain_unread
 
 RENDERED = 500
 QUOTED = 80  # characters of an argument that an error quotes
@@ -163,7 +164,22 @@ class SubCalls:
         for item in items:
             if set(item) != set(read.input_fields):
                 raise ConfigurationError(misfit(signature, read, item))
-        return self.batch(lambda item: self.typed(read, item), items)
+        return self.typed_each(read, items)
+
+    def typed_each(self, signature: type[dspy.Signature], items: Sequence[dict[str, Any]]) -> list[Outputs | CallError]:
+        """Make typed calls; those whose reply cannot be read are asked once more and told why, if calls are left."""
+        answers = self.batch(lambda item: self.typed(signature, item), items)
+        unread = {at: answer.error for at, answer in enumerate(answers) if _is_unread(answer)}
+        again = list(unread)[: max(0, self.ledger.calls_left)]
+
+        def asked_again(at: int) -> Outputs | CallError:
+            told = f"{signature.instructions}\n\nAn earlier reply could not be read. {unread[at]}"
+            return caught(lambda item: self.typed(signature.with_instructions(unmarked(told)), item), items[at])
+
+        for at, answer in zip(again, self.batch(asked_again, again), strict=True):
+            if not isinstance(answer, CallError) or _is_unread(answer):
+                answers[at] = answer
+        return answers
 
     def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
         """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order.
@@ -273,8 +289,14 @@ def misfit(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> 
     return f"`{signature[:QUOTED]}` takes {list(read.input_fields)}, not {str(list(given))[:QUOTED]}"
 
 
+def _is_unread(answer: Any) -> TypeGuard[CallError]:
+    return isinstance(answer, CallError) and answer.kind == AdapterParseError.__name__
+
+
 def failed_call(error: BaseException) -> CallError:
     """Return what stands for a call that failed."""
+    if isinstance(error, AdapterParseError):
+        return CallError(error=explain_unread(error), kind=AdapterParseError.__name__)
     return CallError(error=short(str(error)), kind=type(error).__name__)
 
 

@@ -278,4 +278,3 @@ for _name in ("append", "clear", "count", "extend", "index", "insert", "pop", "r
     setattr(Matches, _name, _changing(_name))
 for _name in ("__delitem__", "__iadd__", "__imul__", "__mul__", "__rmul__", "__setitem__"):
     setattr(Matches, _name, _changing(_name))
-
