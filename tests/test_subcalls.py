@@ -203,3 +203,32 @@ def test_every_depth_has_the_same_interpreter(chosen: bool, monkeypatch: pytest.
     result, _ = ask(reply, max_depth=2, interpreter_factory=factory)
     assert result.answer == "ok"
     assert len(made) == 3
+
+
+ASKED = {
+    "gather": "r = await asyncio.gather(*[llm_query(p) for p in ps])",
+    "gather of a function's": "def one(p): return llm_query(p)\nr = await asyncio.gather(*[one(p) for p in ps])",
+    "one": "r = [await llm_query(p) for p in ps]",
+    "plain": "r = [llm_query(p) for p in ps]",
+    "a coroutine": "async def one(p): return await llm_query(p)\nr = await asyncio.gather(*map(one, ps))",
+    "run": "async def main(): return await asyncio.gather(*[llm_query(p) for p in ps])\nr = asyncio.run(main())",
+    "predict": "r = [x.n for x in await asyncio.gather(*[predict('doc -> n', doc=p) for p in ps])]",
+    "subcall": "r = await asyncio.gather(*[subcall(p, 'Go') for p in ps])",
+}
+
+
+@pytest.mark.parametrize("how", ASKED)
+def test_sub_calls_may_be_awaited(how: str) -> None:
+    root = action(f"import asyncio\nps = ['a', 'b']\n{ASKED[how]}\nSUBMIT(answer='-'.join(r))")
+    plain = fields(n="ok") if how == "predict" else "ok"
+    result, _ = ask(by_role(root, child=action("SUBMIT(output='ok')"), plain=plain))
+    assert result.answer == "ok-ok"
+    assert len(result.run.steps[0].sub_calls) == 2
+
+
+def test_a_hit_is_a_prompt_as_it_is_printed() -> None:
+    code = "h = grep('sky')\nllm_query(h[0]), llm_query_batched(h), predict('doc, all -> n', h[0], h)\nSUBMIT('a')"
+    reply = lambda message: fields(n="1") if "[[ ## doc ## ]]" in message else "ok"  # noqa: E731
+    result, _ = ask(by_role(action(code), plain=reply))
+    prompts = [call.prompt for call in result.run.steps[0].sub_calls]
+    assert prompts == ["1: the sky", "1: the sky", "doc: 1: the sky\nall: ['1: the sky']"]

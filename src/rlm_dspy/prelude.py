@@ -21,6 +21,11 @@ class _Reply(str):
     error = None
     kind = None
 
+    def __await__(self):
+        """It is there already; in a cell of the sandbox, calls that are awaited begin at once and side by side."""
+        return self
+        yield
+
 
 class _Outputs:
     """The outputs of a typed call, as attributes and as items; ``ok`` is true."""
@@ -128,9 +133,21 @@ def _replies(results):
     return replies
 
 
+def _plain(value):
+    """Return a hit of the toolkit as it is printed, in a list too: that is what a model reads best."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value) if type(value) in (list, tuple) else [*map(_plain, value)]
+    return str(value) if isinstance(value, str) and hasattr(type(value), "record") else value
+
+
+def llm_query(prompt):
+    """Ask the sub-model one prompt, of which it sees nothing else"""
+    return _Reply(repl["__rlm_ask__"](prompt=_plain(prompt)))
+
+
 def llm_query_batched(prompts):
     """Ask the sub-model many prompts at once; replies keep the order; a failed one has .ok False and .error"""
-    return _replies(repl["__rlm_llm_query__"](prompts=prompts))
+    return _replies(repl["__rlm_llm_query__"](prompts=_plain(prompts)))
 
 
 def _input_names(signature):
@@ -157,7 +174,7 @@ def predict(signature, *values, **inputs):
 def predict_batched(signature, items, instruction=None):
     """Ask many at once; each item is a dict of inputs; a failed one is an object with .ok False and .error"""
     shapes = _shapes(signature)
-    sent = [dict(item) for item in items]
+    sent = [{name: _plain(value) for name, value in dict(item).items()} for item in items]
     results = repl["__rlm_predict__"](signature=signature, types=shapes, items=sent, instruction=instruction)
     return [_answer(result, shapes) for result in results]
 
@@ -187,6 +204,7 @@ def _single(answer):
 
 def _cut(text):
     """Send a large piece of the main context as its place there: the host has it already."""
+    text = _plain(text)
     if isinstance(text, str) and isinstance(_whole, str) and len(text) > 100_000:
         start = _whole.find(text)
         if start >= 0:
@@ -308,7 +326,9 @@ def _dspy_module():
     return module
 
 
-_FUNCTIONS = (llm_query_batched, predict, predict_batched, subcall, subcall_batched)
+_FUNCTIONS = (llm_query, llm_query_batched, predict, predict_batched, subcall, subcall_batched)
+for function in _FUNCTIONS:
+    function.host_call = True  # so that a cell may await it
 repl.update({function.__name__: function for function in _FUNCTIONS if function.__name__ not in taken})
 if "pydantic" not in _sys.modules:
     _sys.modules["pydantic"] = _stand_in()

@@ -69,7 +69,7 @@ class Repl:
         self.warnings: list[str] = []
         ours = isinstance(interpreter, Sandbox)
         fit = _fit_ours if ours else _fit_foreign
-        own = {"llm_query_batched"} if ours else set()  # in our sandbox the prelude makes it of another
+        own = {"llm_query", "llm_query_batched"} if ours else set()  # in our sandbox the prelude makes them of others
         interpreter.tools.update({name: fit(tool) for name, tool in tools.items() if name not in own})
         if hasattr(interpreter, "output_fields"):
             interpreter.output_fields = output_fields

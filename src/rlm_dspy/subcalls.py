@@ -89,6 +89,7 @@ class SubCalls:
         return {
             "llm_query": self.llm_query,
             "llm_query_batched": self.llm_query_batched,
+            "__rlm_ask__": self.llm_query,
             "__rlm_llm_query__": self.answer_each,
             "__rlm_predict__": self.predict,
         }

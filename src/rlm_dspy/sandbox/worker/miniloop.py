@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from asyncio import base_events, events, runners
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 THREADS = 32
@@ -27,7 +28,12 @@ class MiniLoop(base_events.BaseEventLoop):
         """Begin with no threads: those of before a fork are gone, and may have held locks."""
         self._wake = threading.Event()
         # The usual default follows the number of processors; here threads mostly wait for the host.
-        self.set_default_executor(ThreadPoolExecutor(THREADS))
+        self._threads = ThreadPoolExecutor(THREADS)
+        self.set_default_executor(self._threads)
+
+    def begin(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Future[Any]:
+        """Call a function in a thread."""
+        return self._threads.submit(function, *arguments, **keywords)
 
     def select(self, timeout: float | None = None) -> list[Any]:
         self._wake.wait(timeout)

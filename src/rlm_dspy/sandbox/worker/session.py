@@ -15,7 +15,7 @@ from random import seed
 from types import ModuleType
 from typing import Any, NoReturn
 
-from . import evaluate, forks, handed, limits, modules, output, values
+from . import awaiting, evaluate, forks, handed, limits, modules, output, values
 from .wire import Message, Wire, frame
 
 MAX_RESULT = 16 << 20
@@ -122,6 +122,7 @@ class Session:
             return values.decode(answer["v"], values.Record)
 
         tool.__name__ = tool.__qualname__ = name
+        tool.host_call = True  # type: ignore[attr-defined]  # so that a cell may await it
         return tool
 
     @staticmethod
@@ -272,6 +273,8 @@ class Session:
                     self._save(number)
                 limits.cpu(message["cpu"])
                 self.armed = True
+                if "await" in message["code"] or "async" in message["code"]:
+                    awaiting.begin_calls(tree, self.namespace)
                 value = evaluate.run(tree, self.namespace, number)
                 if value is not None:
                     result["value"] = evaluate.echo(value, self.out.cap)

@@ -1,0 +1,187 @@
+"""Lets a cell await host calls: ``await llm_query(p)`` and ``asyncio.gather(*[llm_query(p) for p in prompts])``.
+
+The functions return their result at once, which nobody could gather. So in a cell that awaits, each call whose result
+is awaited begins in a thread instead: one that stands under ``await`` or in ``gather`` and its kin, or is put into a
+name that does. A call that is a value of its own in an ``async def`` is awaited there, so that other tasks go on.
+All other calls, and all cells that do not await, stay as they were written.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+_BEGIN, _FINISH = "__rlm_begin__", "__rlm_finish__"
+_TAKERS = frozenset({"gather", "wait", "wait_for", "as_completed", "create_task", "ensure_future", "shield"})
+_COPIES = frozenset({"list", "tuple", "set", "reversed", "values", "copy"})
+_PUTTERS = frozenset({"append", "add", "insert", "extend", "setdefault"})
+_ASYNC = (ast.Await, ast.AsyncFor, ast.AsyncWith, ast.AsyncFunctionDef)
+_SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+class Begun:
+    """A host call that goes on in a thread: await it for its result; used as a value it waits for it."""
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+        self._steps: Any = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        import asyncio  # it is there: somebody awaits
+
+        steps: Generator[Any, Any, Any] = asyncio.wrap_future(self._future).__await__()
+        return steps
+
+    # ``create_task`` takes coroutines only, so it is one.
+
+    def send(self, value: Any) -> Any:
+        """Go on as a coroutine."""
+        self._steps = self._steps or self.__await__()
+        return self._steps.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error where the coroutine waits."""
+        self._steps = self._steps or self.__await__()
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        """End the coroutine; the call goes on."""
+        if self._steps is not None:
+            self._steps.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("_", "cr_", "gi_")):
+            raise AttributeError(name)
+        return getattr(self._future.result(), name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._future.result()[key]
+
+    def __str__(self) -> str:
+        return str(self._future.result())
+
+    def __repr__(self) -> str:
+        return repr(self._future.result()) if self._future.done() else "<a call that has begun: await it>"
+
+
+def begin(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Begin a host call in a thread of the running loop; call anything else, or without a loop, at once."""
+    import asyncio
+
+    loop = asyncio._get_running_loop()
+    start = getattr(loop, "begin", None)
+    if start is None or not getattr(function, "host_call", False):
+        return function(*arguments, **keywords)
+    return Begun(start(function, *arguments, **keywords))
+
+
+async def finish(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Make a host call and let other tasks go on meanwhile."""
+    begun = begin(function, *arguments, **keywords)
+    return await begun if isinstance(begun, Begun) else begun
+
+
+def begin_calls(tree: ast.Module, namespace: dict[str, Any]) -> None:
+    """Let the host calls of a cell begin where their results are awaited."""
+    nodes = list(ast.walk(tree))
+    if not any(isinstance(node, _ASYNC) for node in nodes):
+        return
+    calls = {name for name, value in namespace.items() if getattr(value, "host_call", False) is True}
+    names = _awaited_names(nodes)
+    for value in _places(nodes, names):
+        for node in _held(value):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in calls:
+                _rewrite(node, _BEGIN)
+    for node in nodes:
+        if isinstance(node, ast.AsyncFunctionDef):
+            finisher = _Finisher(calls)
+            node.body = [finisher.visit(statement) for statement in node.body]
+    namespace.update({_BEGIN: begin, _FINISH: finish})
+
+
+def _rewrite(call: ast.Call, name: str) -> None:
+    """Turn ``f(x)`` into ``name(f, x)``."""
+    call.args = [call.func, *call.args]
+    call.func = ast.copy_location(ast.Name(name, ast.Load()), call.func)
+
+
+class _Finisher(ast.NodeTransformer):
+    """Awaits the host calls in the body of an ``async def``, in no scope within it."""
+
+    def __init__(self, calls: set[str]) -> None:
+        self._calls = calls
+
+    def visit(self, node: ast.AST) -> Any:
+        """Return what stands in the place of a node."""
+        if isinstance(node, (*_SCOPES, ast.AsyncFunctionDef)):
+            return node
+        self.generic_visit(node)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self._calls:
+            _rewrite(node, _FINISH)
+            return ast.copy_location(ast.Await(node), node)
+        return node
+
+
+def _called(node: ast.Call) -> str:
+    return str(getattr(node.func, "attr", None) or getattr(node.func, "id", ""))
+
+
+def _held(node: ast.AST | None) -> Iterator[ast.AST]:
+    """Yield the names and calls whose values an expression holds, itself or as items."""
+    parts: list[Any] = []
+    if isinstance(node, (ast.Starred, ast.NamedExpr, ast.DictComp, ast.Subscript)):
+        parts = [node.value]
+    elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+        parts = list(node.elts)
+    elif isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp)):
+        parts = [node.elt]
+    elif isinstance(node, ast.Dict):
+        parts = list(node.values)
+    elif isinstance(node, ast.IfExp):
+        parts = [node.body, node.orelse]
+    elif isinstance(node, ast.BinOp):
+        parts = [node.left, node.right]
+    elif isinstance(node, ast.Call) and _called(node) in _TAKERS | _COPIES:
+        parts = list(node.args)
+        if isinstance(node.func, ast.Attribute) and _called(node) in _COPIES:
+            parts.append(node.func.value)
+    elif node is not None:
+        yield node
+    for part in parts:
+        yield from _held(part)
+
+
+def _awaited_names(nodes: list[ast.AST]) -> set[str]:
+    """Return the names whose values, or whose items, are awaited or given to ``gather`` and its kin."""
+    names: set[str] = set()
+    for node in nodes:
+        taken = isinstance(node, ast.Await) or (isinstance(node, ast.Call) and _called(node) in _TAKERS)
+        if taken:
+            names.update(_names_in(node.value if isinstance(node, ast.Await) else node))
+    size = -1
+    while size < len(names):  # for task in tasks: await task
+        size = len(names)
+        for node in nodes:
+            if isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)) and names & set(_names_in(node.target)):
+                names.update(_names_in(node.iter))
+    return names
+
+
+def _names_in(node: ast.AST) -> Iterator[str]:
+    return (held.id for held in _held(node) if isinstance(held, ast.Name))
+
+
+def _places(nodes: list[ast.AST], names: set[str]) -> Iterator[ast.AST | None]:
+    """Yield the expressions whose values are awaited, at once or by one of these names."""
+    for node in nodes:
+        if isinstance(node, ast.Await):
+            yield node.value
+        elif isinstance(node, ast.Call):
+            put = isinstance(node.func, ast.Attribute) and node.func.attr in _PUTTERS
+            if _called(node) in _TAKERS or (put and names & set(_names_in(node.func.value))):  # type: ignore[attr-defined]
+                yield from node.args
+        elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(names & set(_names_in(target)) for target in targets):
+                yield node.value
