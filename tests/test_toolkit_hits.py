@@ -290,3 +290,88 @@ def test_an_error_of_submit_quotes_little_too(call: str):
     with Sandbox(output_fields=[{"name": "answer"}]) as sandbox:
         told = sandbox.run(f"big = 'word ' * 2_000\n{call}").exception
     assert len(told or "") < 400
+
+
+# Code
+
+SHOP = """import os
+
+class Shop:
+    rate = 2
+
+    @property
+    def price(self):
+        return self.rate
+
+    async def sell(
+        self,
+        many: int,
+    ) -> int:
+        def twice(n):
+            return n * 2
+
+        if many:
+            return twice(many)
+
+
+def main():
+    print(Shop().price)
+"""
+CART = """export class Cart extends Base {
+  constructor(items) {
+    super();
+    this.items = items;
+  }
+
+  async total() {
+    if (this.items) {
+      return sum(this.items);
+    }
+  }
+}
+
+function main() {
+  run(new Cart());
+}
+"""
+WHERE = [
+    ("shop.py", SHOP, "return self.rate", "class Shop > def price"),
+    ("shop.py", SHOP, "rate = 2", "class Shop"),
+    ("shop.py", SHOP, r"return n \* 2", "class Shop > def sell > def twice"),
+    ("shop.py", SHOP, r"return twice", "class Shop > def sell"),
+    ("shop.py", SHOP, "print", "def main"),
+    ("shop.py", SHOP, "import os", ""),
+    ("cart.js", CART, "this.items = items", "class Cart > constructor()"),
+    ("cart.js", CART, "return sum", "class Cart > total()"),
+    ("cart.js", CART, "run", "function main"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "pattern", "scope"), WHERE)
+def test_a_hit_in_code_knows_its_class_and_function(name: str, text: str, pattern: str, scope: str):
+    hit = tools(Corpus.from_texts({name: text}))["grep"](pattern)[0]
+    assert hit.scope == tools(text)["grep"](pattern)[0].scope == scope
+    assert str(hit) == f"{name}:{hit.line}{f' ({scope})' if scope else ''}: {hit.text}"
+    assert str(tools(text)["grep"](pattern)[0]) == f"{hit.line}: {hit.text}"
+
+
+def test_a_scope_is_not_looked_for_in_a_long_program_when_it_is_printed():
+    hit = tools(Corpus.from_texts({"a.py": f"def f():\n    x = 1\n    y = '{'z' * 1_000_000}'\n"}))["grep"]("x = 1")[0]
+    assert (str(hit), hit.scope) == ("a.py:2:     x = 1", "def f")
+
+
+def test_the_outline_shows_methods_under_their_class():
+    outline = tools(Corpus.from_texts({"shop.py": SHOP, "cart.js": CART}))["outline"]()
+    assert outline == (
+        "shop.py: 22 lines, 299 characters\n    3: class Shop:\n    7:   def price(self):\n    10:   async def sell(\n"
+        "    21: def main():\n"
+        "cart.js: 16 lines, 220 characters\n    1: export class Cart extends Base {\n    2:   constructor(items) {\n"
+        "    7:   async total() {\n    14: function main() {"
+    )
+
+
+def test_the_outline_of_a_long_program_among_others_leaves_methods_out():
+    long = "class A:\n" + "".join(f"    def f{n}(self): ...\n" for n in range(30)) + "def g(): ...\n"
+    outline = tools(Corpus.from_texts({"a.py": long, "b.py": "x = 1"}))["outline"]
+    assert "    1: class A:\n    32: def g(): ...\n    … 30 more; outline(source='a.py') shows them" in outline()
+    assert "    31:   def f29(self): ..." in outline(source="a.py")

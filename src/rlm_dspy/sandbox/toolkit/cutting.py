@@ -7,6 +7,7 @@ from typing import Any
 
 from .corpus import Corpus, count_lines
 from .matching import read
+from .scopes import has_methods, methods
 
 Range = tuple[int, int]
 
@@ -136,9 +137,12 @@ def outlined(data: Any, names: Sequence[Any]) -> str:
                 folder = above
             lines.append(f"{'  ' if above else ''}{last}: {_sizes(data, name)}")
         parts = _parts(str(name or ""), read(data, name))
-        lines += [f"    {line:,}: {title[:120]}" for line, title in parts[:most]]
+        shown = parts
         if len(parts) > most:
-            lines.append(f"    … {len(parts) - most:,} more; outline(source={str(name)!r}) shows them")
+            shown = [part for part in parts if part[1][0] != " "][:most]
+        lines += [f"    {line:,}: {title[:120]}" for line, title in shown]
+        if len(parts) > len(shown):
+            lines.append(f"    … {len(parts) - len(shown):,} more; outline(source={str(name)!r}) shows them")
     if len(names) > _LISTED:
         lines.append(f"… {len(names) - _LISTED:,} more files; narrow by source=")
     return "\n".join(lines) or "(no files)"
@@ -150,11 +154,23 @@ def _sizes(data: Any, name: Any) -> str:
     return f"{lines:,} lines, {chars:,} characters"
 
 
+def _with_methods(body: str, found: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Put the methods of each class after it, indented."""
+    both: list[tuple[int, str]] = []
+    stops = [*(start for start, _ in found), len(body)][1:]
+    for (start, title), stop in zip(found, stops, strict=False):
+        both.append((start, title))
+        if has_methods(title):
+            first = body.find("\n", body.find(title, start)) + 1 or stop
+            both += [(offset, f"  {line}") for offset, line in methods(body, first, stop)]
+    return both
+
+
 def _parts(name: str, body: str) -> list[tuple[int, str]]:
-    """The headings of prose, else the definitions of a program, each with its line."""
+    """The headings of prose, else the definitions of a program and the methods of its classes, each with its line."""
     program = name.lower().endswith((".py", ".pyi", ".sh", ".rb", ".pl", ".r", ".yaml", ".yml", ".toml"))
     found = [] if program else headings(body)
-    found = found or definitions(body)
+    found = found or _with_methods(body, definitions(body))
     line, place, parts = 1, 0, []
     for start, title in found:
         line += body.count("\n", place, start)

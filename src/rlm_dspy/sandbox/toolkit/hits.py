@@ -68,6 +68,11 @@ class Hit(str):
     def __iter__(self) -> Iterator[Any]:
         return iter((self._facts["line"], self._text()))
 
+    @property
+    def scope(self) -> str:
+        """The class and function that the place is in, of a program: "class Shop > def price"."""
+        return "" if self._origin is None else str(self._origin.scope(self._facts["start"]))
+
     def get(self, key: str, default: Any = None) -> Any:
         """Return a field, or ``default`` where the hit has none of that name."""
         return self.record().get(key, default)
@@ -126,8 +131,10 @@ class Hit(str):
             low = max(0, min(self._at - most // 2, len(text) - most))
             text = ("…" if low else "") + text[low : low + most] + ("…" if low + most < len(text) else "")
         source, line, place = (self._facts.get(name) for name in ("source", "line", "place"))
+        if place is None and self._origin is not None:
+            place = self._origin.scope(self._facts["start"], printed=True)
         where = str(line) if source is None else f"{source}:{line}"
-        return f"{where}: {text}" if place is None else f"{where} ({place}): {text}"
+        return f"{where} ({place}): {text}" if place else f"{where}: {text}"
 
     def __repr__(self) -> str:
         return repr(str(self))

@@ -13,6 +13,7 @@ from typing import Any
 from .corpus import Corpus
 from .hits import Hit, Matches
 from .patterns import fast, slow
+from .scopes import CODE, scope_of
 
 LINE = 1000  # characters of one line that a hit has
 MOST = 1_000_000  # matches that one grep finds: 32 MB of numbers when all are looked at
@@ -20,6 +21,7 @@ MOST = 1_000_000  # matches that one grep finds: 32 MB of numbers when all are l
 _COUNTED = 20_000  # matches that are counted after enough are found
 _SCANNED = 256_000_000  # bytes that are searched for counting alone
 _PIECE = 1 << 20
+_SCOPED = 1_000_000  # characters of a program up to which a printed hit tells its class and function
 
 
 class Places:
@@ -71,6 +73,15 @@ class Part:
     def matched(self, start: int) -> "re.Match[str] | None":
         """Match again at a place, for its groups."""
         return None if self.expression is None else self.expression.match(self.body, start)
+
+    def scope(self, start: int, *, printed: bool = False) -> str:
+        """Return the class and function around a place; ``printed`` where that is known to be code, and cheap."""
+        if printed and not (str(self.name or "").endswith(CODE) and self._size() <= _SCOPED):
+            return ""
+        return scope_of(self.body, start)
+
+    def _size(self) -> int:
+        return int(self.data.info(self.name).size) if self._body is None else len(self._body)
 
     def _counted(self, at: int) -> tuple[int, int, int]:
         for number in range(len(self._lines), at + 1):
