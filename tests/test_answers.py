@@ -39,6 +39,11 @@ def test_a_value_that_breaks_a_parser_is_refused(kind: str, code: str) -> None:
     assert result.run.status == "submitted"
 
 
+def test_a_hit_is_submitted_as_the_text_it_reads_like() -> None:
+    assert ask("context, question -> answer", action("SUBMIT(answer=grep('blue')[0])")).answer == SKY
+    assert ask("context, question -> answer: list[str]", action("SUBMIT(answer=grep('s'))")).answer == [SKY, SKY]
+
+
 def test_bytes_that_are_no_text_are_rendered_in_the_record() -> None:
     result = ask("context, question -> answer: Any", action("SUBMIT(answer=b'\\xff')"))
     assert result.answer == b"\xff"

@@ -33,12 +33,20 @@ def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
         try:
             if value[name] is None and not annotation_allows_none(field.annotation):
                 raise ValueError("None is not a value of it; find the value, or say in words that there is none")
-            outputs[name] = parse_value(value[name], field.annotation)
+            outputs[name] = parse_value(_hits_as_texts(value[name], field.annotation), field.annotation)
             json.dumps(jsonable({name: outputs[name]}))
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             wanted = prompts.type_name(field)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {short(str(error), 1_000)}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+
+
+def _hits_as_texts(value: Any, annotation: Any) -> Any:
+    """Return the text of a hit that was submitted where a str is wanted: in the REPL it reads like one."""
+    if annotation == list[str] and isinstance(value, list):
+        return [_hits_as_texts(item, str) for item in value]
+    is_hit = isinstance(value, Mapping) and {"line", "text", "range"} <= set(value)
+    return value["text"] if is_hit and annotation is str else value
 
 
 def _unpacked(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
