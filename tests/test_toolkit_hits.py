@@ -7,6 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import rlm_dspy
 from rlm_dspy.sandbox import Sandbox
@@ -169,6 +171,15 @@ def test_the_text_is_the_whole_line_up_to_1000_characters():
     assert len(repr(tools(line)["grep"]("needle"))) < 420
 
 
+@given(st.lists(st.integers(0, 1_500), max_size=5), st.sampled_from(["", "é", "\r"]), st.integers(0, 2))
+def test_a_file_of_a_corpus_gives_the_hits_of_its_text(lengths: list[int], letter: str, around: int):
+    text = "\n".join("y" * (length // 3) + "x" + letter + "y" * length for length in lengths) + letter
+    single, many = (tools(one)["grep"]("x.", context=around) for one in (text, Corpus.from_texts({"a": text})))
+    assert [(hit.text, hit.line, hit.range, hit.group()) for hit in many] == [
+        (hit.text, hit.line, hit.range, hit.group()) for hit in single
+    ]
+
+
 def test_a_hit_leaves_as_a_record():
     hit = hit_of()
     assert values.encode(hit)["line"] == 2
@@ -221,16 +232,16 @@ def test_grep_takes_flags_and_texts_where_models_write_them(arguments: Any, keyw
 def test_the_text_may_stand_first():
     text = "one two\nthree four\n" * 50
     namespace = tools(text)
-    for given in (text, namespace["context"]):
-        assert namespace["peek"](given, 4, 7) == namespace["peek"](4, 7) == "two"
-        assert namespace["peek"](given) == text[:2000]
-        assert namespace["chunk"](given, "lines", 50) == namespace["chunk"]("lines", 50)
-        assert namespace["chunk"](given, 500) == namespace["chunk"]("chars", 500)
-        assert namespace["chunk"](given, 500, 50) == namespace["chunk"]("chars", 500, 50)
-        assert namespace["chunk"](given) == namespace["chunk"]()
-        assert namespace["search"](given, "four") == namespace["search"]("four") == namespace["search"]("four", given)
-        assert namespace["select"](given, [(0, 3)]) == namespace["select"]([(0, 3)], given) == "one"
-        assert namespace["grep"](given, "four") == namespace["grep"]("four")
+    for whole in (text, namespace["context"]):
+        assert namespace["peek"](whole, 4, 7) == namespace["peek"](4, 7) == "two"
+        assert namespace["peek"](whole) == text[:2000]
+        assert namespace["chunk"](whole, "lines", 50) == namespace["chunk"]("lines", 50)
+        assert namespace["chunk"](whole, 500) == namespace["chunk"]("chars", 500)
+        assert namespace["chunk"](whole, 500, 50) == namespace["chunk"]("chars", 500, 50)
+        assert namespace["chunk"](whole) == namespace["chunk"]()
+        assert namespace["search"](whole, "four") == namespace["search"]("four") == namespace["search"]("four", whole)
+        assert namespace["select"](whole, [(0, 3)]) == namespace["select"]([(0, 3)], whole) == "one"
+        assert namespace["grep"](whole, "four") == namespace["grep"]("four")
     assert namespace["search"]("some other text with a word", text="some other text")
 
 

@@ -21,6 +21,7 @@ MOST = 1_000_000  # matches that one grep finds: 32 MB of numbers when all are l
 _COUNTED = 20_000  # matches that are counted after enough are found
 _SCANNED = 256_000_000  # bytes that are searched for counting alone
 _PIECE = 1 << 20
+_NEAR = 300  # bytes around a match in which most lines end
 _SCOPED = 1_000_000  # characters of a program up to which a printed hit tells its class and function
 
 
@@ -226,6 +227,12 @@ def _length(view: Any, start: int, end: int) -> int:
 
 def _shown(view: Any, start: int, end: int, around: int, width: int) -> tuple[str, int]:
     """Show a match from no more bytes around it than are needed."""
+    if not around and end - start < _NEAR:  # most lines are short
+        near, rest = bytes(view[max(0, start - _NEAR) : start]), bytes(view[start : end + _NEAR])
+        first, last = near.rfind(b"\n"), rest.find(b"\n", end - start)
+        if first >= 0 and last >= 0:
+            head = str(near[first + 1 :], "utf-8", "surrogatepass")
+            return (head + str(rest[:last], "utf-8", "surrogatepass")).removesuffix("\r"), len(head)
     end = min(end, start + width * LINE)
     while end < len(view) and view[end] & 0xC0 == 0x80:
         end -= 1
