@@ -13,7 +13,7 @@ from rlm_dspy.record import Step
 
 VARIABLE = "past_steps"  # in the REPL: the code and output of every step so far
 KEPT = 2  # newest turns that are never touched
-TARGET = 0.5  # of the limit that is left after a move
+TARGET = 0.45  # of the limit that is left after a move
 LONG = 240  # characters of an output that are worth a reference
 
 
@@ -33,7 +33,7 @@ def size(turns: Sequence[Turn]) -> int:
 
 
 def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: str = VARIABLE) -> list[Turn]:
-    """Return the turns cut down to half of ``limit`` characters, as far as that is possible.
+    """Return the turns cut down to ``TARGET`` of ``limit`` characters, as far as that is possible.
 
     Args:
         turns: the conversation so far; the first holds the probe and stays.

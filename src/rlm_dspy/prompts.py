@@ -43,7 +43,7 @@ Outputs, given once by SUBMIT({submit}), which ends the run:
 Functions in the REPL:
 {functions}"""
 
-TOOLKIT = """- `search("words", k=10)` best passages; `grep(pattern, context=0)` matches; both give hits with `.line .text .source .start .end`. `peek(start, end)` a slice; `chunk("lines"|"chars"|"paragraphs"|"headings"|"definitions", size=200)` ranges; `select(ranges)` their text; `outline()` headings and definitions."""
+TOOLKIT = """- `search("words", k=10)` best passages; `grep(pattern, context=0, ignore_case=False)` all matches (printing shows 20); a hit prints as `source:line: text` and has `.line .text .source .range`. `peek(start, end)` a slice; `chunk("lines"|"chars"|"paragraphs"|"headings"|"definitions", size=200)` ranges; `select(ranges)` their text; `outline()` headings, definitions and methods."""
 
 CORPUS = """- On a corpus all take `source=` (a file or glob); `context["name"]` is a file's text, `context.rows("name")` a table's or JSON file's records."""
 
@@ -58,8 +58,7 @@ SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` l
 SMALL_EXAMPLES = """Examples.
 Who wrote the report? ->
 ```python
-for hit in search("who wrote the report", k=5):
-    print(hit["line"], hit["text"])
+print(search("who wrote the report", k=5))
 ```
 How many lines mention apples? ->
 ```python
@@ -85,7 +84,7 @@ PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text, i
 
 SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a text in a REPL of its own; `subcall_batched([(text, instruction), …])` many at once. It costs several calls: only for a piece too long for `llm_query`."""
 
-EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the inputs, and `source`, its file name if it has one. A quote that is not there, or does not show the answer, is refused. For an answer that was computed, or is not there, give an empty list."""
+EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the inputs, and `source`, its file name if it has one. A quote that is not there, or does not show the answer, is refused; a hit may stand for it. For an answer that was computed, or is not there, give an empty list."""
 
 
 def outputs(signature: type[dspy.Signature]) -> str:
