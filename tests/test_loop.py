@@ -114,6 +114,15 @@ def test_code_that_was_cut_off_is_not_run() -> None:
     assert "cut off" in steps[0].output
 
 
+def test_whole_blocks_before_one_that_was_cut_off_run_and_the_cut_is_said() -> None:
+    steps: list[Step] = []
+    cut = Reply(text="```python\nlook()\n```\nnow\n```python\nfor x in [1,", finish="length")
+    asked, _ = drive(loop.steps(rules(steps)), cut, Observation("seen"))
+    assert [step.code for step in asked if isinstance(step, Execute)] == ["look()"]
+    assert "seen" in steps[0].output
+    assert "cut off" in steps[0].output
+
+
 def test_a_refused_submit_is_shown_to_the_model_and_the_run_goes_on() -> None:
     bad = Observation(text="printed", submitted=3, has_submitted=True)
     asked, ending = drive(loop.steps(rules([])), Reply(code="s"), bad, Reply(code="t"), SUBMITTED)

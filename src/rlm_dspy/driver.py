@@ -123,6 +123,8 @@ class Session:
         submit = ", ".join(f"{name}=..." for name in self.signature.output_fields)
         shown = min(self.rlm.max_output_chars, self.room // 4)
         plain = is_plain()
+        # A small model repeats the form that it is shown, which should then show it something.
+        look = f"print({self.main}[:500])" if isinstance(self.values.get(self.main or ""), str) else "print(...)"
         return Rules(
             first_output=next(iter(self.signature.output_fields)),
             max_iters=budget.max_iters,
@@ -137,7 +139,7 @@ class Session:
             render=lambda texts: clean(prompts.observation(texts, shown)),
             clip=lambda text: prompts.clip(text, shown),
             refusal=lambda problem: clean(prompts.refusal(problem)),
-            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), plain=plain),
+            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), plain=plain, look=look),
             record=self._record,
             past_variable=self._free_name(compaction.VARIABLE),
             reminder=clean(prompts.reminder(task_of(self.values))) if self.small else "",

@@ -243,6 +243,8 @@ class _State:
         held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
         if held_back:
             remarks.append(_held_back(held_back))
+        if parsed.cut:
+            remarks.append(f"[{parsed.cut} Its last block was not whole and did not run.]")
         if parsed.ignored:
             remarks.append(
                 "[An unlabelled block after the code was not run: the output above is the real one. "
@@ -281,7 +283,7 @@ class _State:
 
 
 def read_cells(reply: Reply, first_output: str) -> ParsedReply:
-    """Read the cells of a reply; one that its server cut short before its code was whole has none."""
+    """Read the cells of a reply; of one that its server cut short, those that are whole."""
     if reply.text is None:
         parsed = parse_code(reply.code, first_output)
     else:
@@ -290,7 +292,8 @@ def read_cells(reply: Reply, first_output: str) -> ParsedReply:
     if cut and parsed.problem:
         return replace(parsed, problem=f"{parsed.problem} {cut}")
     if cut and not parsed.is_closed and reply.finish != "bad_sample":
-        return replace(parsed, cells=(), problem=cut)
+        whole = parsed.cells[:-1]
+        return replace(parsed, cells=whole, problem=None if whole else cut, cut=cut)
     return parsed
 
 

@@ -58,7 +58,8 @@ SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` l
 SMALL_EXAMPLES = """Examples.
 Who wrote the report? ->
 ```python
-print(search("who wrote the report", k=5))
+for hit in search("who wrote the report", k=5):
+    print(hit)
 ```
 How many lines mention apples? ->
 ```python
@@ -295,12 +296,12 @@ def refusal(problem: str) -> str:
     return f"[SUBMIT refused] {problem}"
 
 
-def reask(problem: str, submit: str, wrote: str, *, plain: bool) -> str:
-    """Render what a reply that could not be read should have looked like, with the code-like lines that it had."""
+def reask(problem: str, submit: str, wrote: str, *, plain: bool, look: str = "print(...)") -> str:
+    """Render what a reply that could not be read should have looked like, with the code-like lines that it had, else ``look``."""
     if wrote.lstrip().startswith(("{", "[")):
         wrote = ""  # JSON is not shown again as a form to follow
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
-    code = clip("\n".join(lines[:QUOTED]), PREVIEW) or "print(...)"
+    code = clip("\n".join(lines[:QUOTED]), PREVIEW) or look
     if plain:
         return (
             f"[reply not understood] {problem} Reply in exactly this form:\nwhat you do next\n```python\n{code}\n```\n"

@@ -89,6 +89,7 @@ class ParsedReply:
         held_back: cells after an output that the model imagined; they never run.
         ignored: how many blocks without a label follow the code: outputs that the model imagined.
         is_closed: whether the code ends by itself, as by a closing fence, and not where the reply ends.
+        cut: what cut the reply off inside a last block, which is not among the cells.
     """
 
     cells: tuple[str, ...] = ()
@@ -97,6 +98,7 @@ class ParsedReply:
     held_back: tuple[str, ...] = ()
     ignored: int = 0
     is_closed: bool = False
+    cut: str | None = None
 
 
 def visible_text(reply: str, fields: frozenset[str] = frozenset()) -> str | None:
