@@ -105,8 +105,14 @@ class Silent:
 
 
 def report(path: Path, show: bool) -> None:
-    """Print how many replies of one recording are read as they were meant."""
+    """Print how many replies of one recording are read as they were meant, by the frame that they answered."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for frame in sorted({row["frame"] for row in rows}):
+        report_frame(f"{path.stem}, {frame}", [row for row in rows if row["frame"] == frame], show)
+
+
+def report_frame(title: str, rows: list[dict[str, Any]], show: bool) -> None:
+    """Print one line; dspy's reading of our frame says nothing about dspy, which never asks in it."""
     count: Counter[str] = Counter()
     for row in rows:
         meant = meaning(row["reply"])
@@ -123,7 +129,7 @@ def report(path: Path, show: bool) -> None:
             print(f"--- meant ---\n{meant}\n--- read ---\n{ours}\n--- reply ---\n{row['reply']}\n")
     total = count["Python"] or 1
     print(
-        f"{path.stem}: {len(rows)} replies, {count['no Python']} without Python; of {total}: "
+        f"{title}: {len(rows)} replies, {count['no Python']} without Python; of {total}: "
         f"ours {count['ours'] / total:.1%}, dspy {count['dspy'] / total:.1%}"
     )
 
