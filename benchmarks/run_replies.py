@@ -191,9 +191,9 @@ def forms(show: bool) -> None:
     for row in rows:
         ours, theirs = our_reading(row["reply"], row["finish"]), dspy_reading(row["reply"])
         wanted = set(readings(row["right"]))
-        count["ours"] += ours in wanted or (ours is not None and None not in wanted and same(ours, wanted))
-        count["dspy"] += theirs in wanted or (theirs is not None and None not in wanted and same(theirs, wanted))
-        if show and ours not in wanted and not (ours and same(ours, wanted)):
+        count["ours"] += same(ours, wanted)
+        count["dspy"] += same(theirs, wanted)
+        if show and not same(ours, wanted):
             print(row["id"], wanted, ours)
     total = len(rows)
     print(f"written forms: {total}; ours {count['ours'] / total:.1%}, dspy {count['dspy'] / total:.1%}")
@@ -210,10 +210,18 @@ def readings(right: list[dict[str, Any]]) -> Iterator[str | None]:
         yield "\n\n".join(kept) if kept else None
 
 
-def same(code: str, wanted: set[str | None]) -> bool:
-    """Return whether code has the syntax tree of one that is wanted."""
-    trees = {ast.dump(ast.parse(text)) for text in wanted if text and parses(text) and "await " not in text}
-    return parses(code) and "await " not in code and ast.dump(ast.parse(code.replace("\npass\n", "\n"))) in trees
+def same(code: str | None, wanted: set[str | None]) -> bool:
+    """Return whether code is one of those that are wanted, or has the syntax tree of one."""
+    return code in wanted or bool(code and tree(code) and tree(code) in {tree(text) for text in wanted if text})
+
+
+def tree(code: str) -> str:
+    """Return the syntax tree, without the `pass` that may stand where an import that was moved up stood."""
+    if not parses(code):
+        return ""
+    parsed = compile(code, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    parsed.body = [node for node in parsed.body if not isinstance(node, ast.Pass)] or parsed.body
+    return ast.dump(parsed)
 
 
 if __name__ == "__main__":
