@@ -123,6 +123,14 @@ def test_whole_blocks_before_one_that_was_cut_off_run_and_the_cut_is_said() -> N
     assert "cut off" in steps[0].output
 
 
+def test_a_cut_is_kept_in_the_record_where_a_whole_block_before_it_submits() -> None:
+    steps: list[Step] = []
+    cut = Reply(text="```python\nSUBMIT(1)\n```\nor\n```python\nfor x in [1,", finish="length")
+    drive(loop.steps(rules(steps)), cut, SUBMITTED)
+    assert steps[0].submitted
+    assert "cut off" in steps[0].output
+
+
 def test_a_refused_submit_is_shown_to_the_model_and_the_run_goes_on() -> None:
     bad = Observation(text="printed", submitted=3, has_submitted=True)
     asked, ending = drive(loop.steps(rules([])), Reply(code="s"), bad, Reply(code="t"), SUBMITTED)

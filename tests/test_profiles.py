@@ -65,6 +65,28 @@ def test_a_small_model_gets_a_shorter_protocol_with_an_example_and_fewer_calls()
     assert "Examples." not in large_prompt
 
 
+def protocol(**facts: Any) -> str:
+    signature = dspy.Signature("context, question -> answer")
+    given = {"toolkit": True, "main": "context", "interpreter": "No files.", **facts}
+    return prompts.protocol(
+        signature, calls=9, room=9, small=True, recursion=False, tools={}, corpus=False, evidence=False, **given
+    )
+
+
+def test_a_small_model_is_told_of_no_function_that_is_not_there() -> None:
+    assert "search(" in protocol()
+    assert "search(" not in protocol(toolkit=False)
+    assert "splitlines" not in protocol(main=None)
+    assert "No files." in protocol()
+
+
+def test_a_small_models_examples_fit_the_kind_of_its_context() -> None:
+    small, seen = named("ollama_chat/qwen3:8b", action("SUBMIT(answer='x')"))
+    with dspy.context(lm=small):
+        rlm_dspy.RLM("context, question -> answer")(context=["a", "b"], question="q")
+    assert "splitlines" not in texts(seen.requests[0])[0]
+
+
 def test_a_small_model_is_reminded_of_its_question_under_each_output() -> None:
     lm, script = named("ollama_chat/qwen3:8b", action("print(7)"), action("SUBMIT(answer='x')"))
     run(lm)

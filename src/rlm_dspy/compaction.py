@@ -1,7 +1,7 @@
 """Making a long conversation fit again, in few large moves, so that a prefix cache survives between them.
 
 First long outputs become a reference that tells their length and how to print them again; then steps that failed and
-were mended are folded; only then are the oldest steps summarised. The record and the REPL keep everything.
+were fixed are folded; only then are the oldest steps summarised. The record and the REPL keep everything.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def _reference(turn: Turn, variable: str) -> str:
 
 
 def _fold(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
-    """Cut the code of steps that failed and were mended by a later one."""
-    mended = max((step.index for step in steps if not step.error), default=0)
-    failed = {step.index for step in steps if step.error and step.index < mended}
-    told = {turn.number: f"# step {turn.number} failed and was mended later" for turn in turns if turn.number in failed}
+    """Cut the code of steps that failed and were fixed by a later one."""
+    fixed = max((step.index for step in steps if not step.error), default=0)
+    failed = {step.index for step in steps if step.error and step.index < fixed}
+    told = {turn.number: f"# step {turn.number} failed and was fixed later" for turn in turns if turn.number in failed}
     return [replace(turn, code=min(turn.code, told.get(turn.number, turn.code), key=len)) for turn in turns]
 
 

@@ -100,6 +100,10 @@ class Session:
         whole = min(prompts.WHOLE, self.room // 3)
         self.probe = clean(prompts.probe(self.values, signature.input_fields, self.main, whole))
 
+    def _main_text_name(self) -> str | None:
+        """Name the main context if it is a text and not the question itself."""
+        return self.main if self._own_text() is not None and self.main not in QUESTIONS else None
+
     def _own_text(self) -> str | None:
         value = self.values.get(self.main or "")
         return value if isinstance(value, str) else None
@@ -124,7 +128,8 @@ class Session:
         shown = min(self.rlm.max_output_chars, self.room // 4)
         plain = is_plain()
         # A small model repeats the form that it is shown, which should then show it something.
-        look = f"print({self.main}[:500])" if isinstance(self.values.get(self.main or ""), str) else "print(...)"
+        name = self._main_text_name()
+        look = f"print({name}[:500])" if name else "print(...)"
         return Rules(
             first_output=next(iter(self.signature.output_fields)),
             max_iters=budget.max_iters,
@@ -257,7 +262,7 @@ class Session:
                 corpus=any(hasattr(value, "sandbox_index") for value in self.values.values()),
                 evidence=any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
                 interpreter=self.interpreter_rules,
-                main=self.main,
+                main=self._main_text_name(),
             )
         return self._protocol_text
 

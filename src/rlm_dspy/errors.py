@@ -1,7 +1,7 @@
 """Every exception this package raises on purpose.
 
     RLMError
-    ├── ConfigurationError (also ValueError)   the caller can mend it: a bad signature, limit, name or setting
+    ├── ConfigurationError (also ValueError)   the caller can fix it: a bad signature, limit, name or setting
     ├── BudgetExceededError                    a limit of the run was reached
     │   └── DepthExceededError                 a recursive sub-call went deeper than allowed
     ├── SandboxError (also DSPy's CodeInterpreterError, mixed in by rlm_dspy.sandbox)

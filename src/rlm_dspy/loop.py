@@ -223,6 +223,7 @@ class _State:
                 texts.append(self.rules.refusal(problem))
         accepted = last.has_submitted and problem is None
         if accepted:
+            texts += [f"[{parsed.cut} Its last block did not run.]"] if parsed.cut else []
             texts.append(f"FINAL: {outputs}")
         shown = self.rules.render(texts)
         if not accepted:

@@ -51,8 +51,9 @@ LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only th
 
 SMALL_STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
 
-SMALL_FUNCTIONS = """- `search("words", k=5)` best passages; `grep("pattern")` lines that match; `peek(start, end)` a slice.
-- `llm_query(text + question) -> str` asks a helper, which sees only that text (at most {room:,} characters); at most {calls} times."""
+SMALL_TOOLKIT = """- `search("words", k=5)` best passages; `grep("pattern")` lines that match; `peek(start, end)` a slice."""
+
+SMALL_LLM_QUERY = """- `llm_query(text + question) -> str` asks a helper, which sees only that text (at most {room:,} characters); at most {calls} times."""
 
 # Worked turns of three kinds, for models that copy a form better than they follow a description.
 SMALL_EXAMPLES = """Examples.
@@ -132,10 +133,11 @@ def protocol(
         calls: sub-calls of the whole run.
         room: characters that a prompt to the sub-model may have.
         small: the model is a small one, for which the text is shorter and has worked examples.
-        main: the name of the main context, which the examples use.
+        main: the name of the main context, if it is a text, which the examples use.
     """
     if small:
-        functions = [SMALL_FUNCTIONS.format(calls=calls, room=room)]
+        functions = [SMALL_TOOLKIT] if toolkit else []
+        functions += [SMALL_LLM_QUERY.format(calls=calls, room=room)]
     else:
         functions = [TOOLKIT] if toolkit else []
         functions += [CORPUS] if corpus else []
@@ -149,9 +151,11 @@ def protocol(
     )
     if evidence:
         text += "\n" + EVIDENCE
-    if small and main is not None:
-        return f"{text}\n{SMALL_EXAMPLES.format(main=main, first=next(iter(signature.output_fields)))}"
-    return f"{text}\n{interpreter.strip()}" if interpreter.strip() else text
+    if interpreter.strip():
+        text += "\n" + interpreter.strip()
+    if small and toolkit and main is not None:
+        text += "\n" + SMALL_EXAMPLES.format(main=main, first=next(iter(signature.output_fields)))
+    return text
 
 
 def _tool(tool: dspy.Tool) -> str:

@@ -164,4 +164,4 @@ def _probed(model: str, values: settings.Settings) -> Iterator[Check]:
     try:
         yield from probe_provider(model, num_ctx=values.num_ctx)
     except ConfigurationError as error:
-        yield Check("failure", str(error), "Mend the model's name.")
+        yield Check("failure", str(error), "Fix the model's name.")

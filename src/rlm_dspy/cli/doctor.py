@@ -7,12 +7,12 @@ import click
 from rlm_dspy.cli.terminal import Terminal
 
 
-@click.command(short_help="Check that everything works, and say how to mend what does not.")
+@click.command(short_help="Check that everything works, and say how to fix what does not.")
 @click.option("-m", "--model", metavar="MODEL", help="Model to check (default: the one that ask would use).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
 def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
-    """Check versions, sandbox, cache, providers and the model, and say how to mend what does not work.
+    """Check versions, sandbox, cache, providers and the model, and say how to fix what does not work.
 
     The model is asked a word or two; on Ollama also a few short prompts at once, which show how many it serves in
     parallel, and one longer prompt that proves its window.

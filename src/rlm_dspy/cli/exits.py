@@ -2,7 +2,7 @@
 
 0  answered                      4    no or invalid credentials, or no server or model
 1  failed                        5    the provider refused
-2  usage: mend the command       6    the inputs are unreadable or empty
+2  usage: fix the command        6    the inputs are unreadable or empty
 3  stopped by a budget, with     130  interrupted (the partial run is kept)
    the best answer printed
 """
@@ -38,7 +38,7 @@ _BY_ERROR: tuple[tuple[type[RLMError], int], ...] = (
 
 
 def code(error: RLMError) -> int:
-    """Return the exit code that tells a script who can mend this error."""
+    """Return the exit code that tells a script who can fix this error."""
     return _code(type(error))
 
 

@@ -142,7 +142,7 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
             found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
     for name, value in found.items():
         if "\0" in str(value):
-            raise ConfigurationError(f"{name} has a null character in it. Mend the file that sets it.")
+            raise ConfigurationError(f"{name} has a null character in it. Fix the file that sets it.")
         if not environ.get(name):
             environ[name] = str(value)
     return [value for name, value in found.items() if value and is_secret_name(name)]
@@ -166,7 +166,7 @@ def _dotenv(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
     try:
         return DotEnvSettingsSource(settings_cls, dotenv_filtering="only_existing")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Mend or remove the file.") from error
+        raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Fix or remove the file.") from error
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -175,9 +175,9 @@ def _toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}. Mend or remove the file.") from error
+        raise ConfigurationError(f"{path} cannot be read: {error}. Fix or remove the file.") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}. Mend the file.") from error
+        raise ConfigurationError(f"{path} is not valid TOML: {error}. Fix the file.") from error
     for name in values:
         if name not in Settings.model_fields:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)

@@ -88,7 +88,7 @@ def missing_key(route: Route) -> Exception:
 def bad_key(route: Route) -> Exception:
     """The error for a key that cannot be sent."""
     where = route.provider.key or "api_key"
-    wrong = f"The key in {where} has a line break, a blank or a letter beyond ASCII in it: mend it."
+    wrong = f"The key in {where} has a line break, a blank or a letter beyond ASCII in it: fix it."
     return _error(lm15.AuthError, route, "was not asked", wrong)
 
 
