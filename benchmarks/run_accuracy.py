@@ -1,11 +1,13 @@
-"""Accuracy on the generated datasets: tasks × sizes × {direct, dspy.RLM, rlm_dspy.RLM}, with any model.
+"""Accuracy on the generated datasets: tasks × sizes × {direct, retrieve, dspy.RLM, rlm}, with any model.
 
     python benchmarks/run_accuracy.py                                # offline engine, 8K, 128K and 1M tokens
     python benchmarks/run_accuracy.py -m solver                      # a script that knows how each task is solved
     python benchmarks/run_accuracy.py -m groq/openai/gpt-oss-20b --tokens 8000 32000 --count 6
+    python benchmarks/run_accuracy.py -m openai/qwen2.5-coder-1.5b --api-base http://127.0.0.1:8401/v1 \\
+        --split dev --tokens 8000 32000 128000 --count 2 --max-iters 4 --short --temperature 0 --max-reply 400
 
-Questions of the test split, levels in turns, scored as each row says. Runs that ended without an answer are told
-apart. The same command goes on where it was interrupted.
+Questions of one split, levels in turns, scored as each row says; a question counts as solved from 0.5 on. Runs that
+ended without an answer are told apart. The same command goes on where it was interrupted.
 """
 
 import argparse
@@ -25,44 +27,79 @@ sys.path.insert(0, str(Path(__file__).parent))
 from solver import solver
 
 JOURNALS = Path.home() / ".cache/rlm-dspy/accuracy"
+SOLVED = 0.5
 
 
 def main() -> None:
-    """Ask, and print one table of scores, and one of figures, for each size."""
+    """Ask, and print one table of scores, and one of figures, for each size and for all."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("-m", "--model", default="offline")
+    flags.add_argument("--api-base", help="address of an OpenAI-compatible server")
+    flags.add_argument("--temperature", type=float)
+    flags.add_argument("--max-reply", type=int, help="tokens of a reply")
+    flags.add_argument("--split", choices=["train", "dev", "test"], default="test")
     flags.add_argument("--tokens", type=int, nargs="+", default=[8_000, 128_000, 1_000_000])
     flags.add_argument("--tasks", nargs="+", choices=list(tasks.TASKS), default=list(tasks.TASKS))
-    flags.add_argument("--sides", nargs="+", choices=sides.NAMES, default=["direct", "dspy.RLM", "rlm"])
+    flags.add_argument("--sides", nargs="+", choices=sides.ALL_NAMES, default=["direct", "dspy.RLM", "rlm"])
     flags.add_argument("--count", type=int, default=3, help="questions of each task and size")
+    flags.add_argument("--first", type=int, default=0, help="number of the first question")
+    flags.add_argument("--short", action="store_true", help="ask for the answer alone, without evidence")
     flags.add_argument("--max-iters", type=int, default=10)
     flags.add_argument("--threads", type=int, default=2)
+    flags.add_argument("--label", default="", help="asks again under this name, to compare versions of the code")
     flags.add_argument("--fresh", action="store_true", help="ask everything again")
     given = flags.parse_args()
-    lm = solver() if given.model == "solver" else rlm_dspy.lm(given.model)
+    lm = model(given)
     journal = JOURNALS / f"{given.model.replace('/', '-')}.jsonl"
     if given.fresh:
         journal.unlink(missing_ok=True)
-    asked = [sides.side(name, sides.Limits(max_iters=given.max_iters)) for name in given.sides]
+    limits = sides.Limits(max_iters=given.max_iters)
+    asked = [sides.side(name, limits, evidence=not given.short) for name in given.sides]
     print(f"model {lm.model}, dspy {dspy.__version__}, {given.count} questions of each task and size")
     for side in asked:
         if side.note:
             print(side.note)
+    everything: list[Row] = []
     for tokens in given.tokens:
         started = time.perf_counter()
         with dspy.context(lm=lm):
             rows = [row for task in given.tasks for row in one(task, tokens, given, asked, journal)]
         print(f"\n{tokens:,} tokens ({time.perf_counter() - started:.0f} s)\n")
         show(rows)
+        everything += rows
+    if len(given.tokens) > 1:
+        print("\nall sizes\n")
+        show(everything)
+
+
+def model(given: argparse.Namespace) -> dspy.LM:
+    """Return the model to ask."""
+    if given.model == "solver":
+        return solver()
+    options = {"temperature": given.temperature, "max_tokens": given.max_reply}
+    options = {name: value for name, value in options.items() if value is not None}
+    if given.api_base:
+        return dspy.LM(given.model, api_base=given.api_base, api_key="none", cache=False, **options)
+    return rlm_dspy.lm(given.model, **options)
 
 
 def one(task: str, tokens: int, given: argparse.Namespace, asked: list[sides.Side], journal: Path) -> list[Row]:
     """Ask the questions of one task and size; its contexts are let go afterwards."""
-    rows = data.generated(task, "test", range(given.count), tokens=tokens)
+    indices = range(given.first, given.first + given.count)
+    rows = data.generated(task, given.split, indices, tokens=tokens)
     examples = [data.example(row, Path(), row["id"]) for row in rows]
-    identity = f"{given.model} {given.max_iters}"
-    evaluation = Evaluation(examples, metrics.graded, journal=journal, threads=given.threads, identity=identity)
+    identity = f"{given.model} {given.max_iters} {given.short} {given.max_reply} {given.label}".strip()
+    evaluation = Evaluation(
+        examples, metrics.graded, journal=journal, threads=given.threads, identity=identity, on_row=tell
+    )
     return evaluation.run(asked)
+
+
+def tell(row: Row) -> None:
+    """Print a row as soon as it is there."""
+    solved = "solved" if row.score >= SOLVED else "lost"
+    told = f"{row.side} {row.id}: {solved}, {row.status}, {row.steps} steps, {row.tokens:,} tokens, {row.seconds:.0f} s"
+    print(f"{told}: {row.answer!r} for {row.expected!r} {row.error or ''}", file=sys.stderr, flush=True)
 
 
 def show(rows: list[Row]) -> None:
@@ -71,9 +108,18 @@ def show(rows: list[Row]) -> None:
     right = frozenset(range(1, len(made) + 1))
     print("\n".join(render.table(summary.task_cells(made), right=right)))
     print()
-    print("\n".join(render.table(summary.cells(made, bars=False), right=right)))
+    print("\n".join(render.table([*summary.cells(made, bars=False), *counted(rows)], right=right)))
     for line in summary.differences(made):
         print(line)
+
+
+def counted(rows: list[Row]) -> list[list[str]]:
+    """Return what each side solved, and the sums of its steps, tokens and seconds, as rows of a table."""
+    grouped = summary.sides(rows).values()
+    lines = [["solved", *(f"{sum(row.score >= SOLVED for row in own)} of {len(own)}" for own in grouped)]]
+    for name in ("steps", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):
+        lines.append([name.replace("_", " "), *(f"{sum(getattr(row, name) for row in own):,.0f}" for own in grouped)])
+    return lines
 
 
 if __name__ == "__main__":

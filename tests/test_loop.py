@@ -191,3 +191,32 @@ def test_an_invalid_extract_is_an_error_and_never_an_empty_answer() -> None:
             Observation("seen"),
             Reply(outputs={}),
         )
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("answer = 7", "`answer` set, not submitted: SUBMIT(answer=answer)"),
+        ("answer == 7", None),
+        ("found = 7", None),
+    ],
+)
+def test_an_output_that_was_set_and_not_submitted_is_pointed_out(code: str, told: str | None) -> None:
+    steps: list[Step] = []
+    drive(loop.steps(rules(steps, outputs=("answer",))), Reply(code=code), Observation("7"))
+    assert (told or "7") in steps[0].output
+    assert ("not submitted" in steps[0].output) == (told is not None)
+
+
+def test_a_match_that_is_none_is_explained() -> None:
+    steps: list[Step] = []
+    error = "AttributeError: 'NoneType' object has no attribute 'group'"
+    drive(loop.steps(rules(steps)), Reply(code="m.group(1)"), Observation(error, error=error))
+    assert 'search("…") or grep("…")' in steps[0].output
+
+
+def test_a_repeated_cell_that_fails_is_pointed_out_too() -> None:
+    steps: list[Step] = []
+    failed = [Observation(f'File "<cell {n}>", line 1\nBoom', error="Boom") for n in (2, 3)]
+    drive(loop.steps(rules(steps)), Reply(code="m"), failed[0], Reply(code="m"), failed[1])
+    assert "You ran this same code in step 1" in steps[1].output

@@ -8,7 +8,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy import prompts, windows
+from rlm_dspy import small_prompts, windows
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -59,7 +59,7 @@ def test_a_small_model_gets_a_shorter_protocol_with_an_example_and_fewer_calls()
     assert "subcall" not in prompt
     assert "in context.splitlines()" in prompt
     assert "SUBMIT(answer=str(n))" in prompt
-    assert prompts.SMALL_STRATEGY in prompt
+    assert small_prompts.STRATEGY in prompt
     assert seen.requests[0].config.max_tokens == 2048
     assert seen_large.requests[0].config.max_tokens is None
     assert "Examples." not in large_prompt
@@ -67,10 +67,8 @@ def test_a_small_model_gets_a_shorter_protocol_with_an_example_and_fewer_calls()
 
 def protocol(**facts: Any) -> str:
     signature = dspy.Signature("context, question -> answer")
-    given = {"toolkit": True, "main": "context", "interpreter": "No files.", **facts}
-    return prompts.protocol(
-        signature, calls=9, room=9, small=True, recursion=False, tools={}, corpus=False, evidence=False, **given
-    )
+    given = {"toolkit": True, "main": "context", "interpreter": "No files.", "delimiter": None, "task": "", **facts}
+    return small_prompts.protocol(signature, calls=9, room=9, tools={}, evidence=False, **given)
 
 
 def test_a_small_model_is_told_of_no_function_that_is_not_there() -> None:
@@ -78,6 +76,66 @@ def test_a_small_model_is_told_of_no_function_that_is_not_there() -> None:
     assert "search(" not in protocol(toolkit=False)
     assert "splitlines" not in protocol(main=None)
     assert "No files." in protocol()
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        ("id,city,price\n1,Rome,3\n2,Ulm,4\n3,Ulm,5\n", ","),
+        ("name;age;team\nann;20;red\nbob;21;red\ncid;22;blue\n", ";"),
+        ("a\tb\n1\t2\n3\t4\n5\t6\n", "\t"),
+        ("Anna met Ben, in Ulm.\nThey opened, a shop.\nIt closed, later.\nThe end, then.\n", None),
+        ("2026-01-01,INFO\n2026-01-02,INFO\n2026-01-03,INFO\n2026-01-04,INFO\n", None),
+        ("", None),
+    ],
+)
+def test_the_examples_are_those_of_a_table_where_the_context_is_one(text: str, delimiter: str | None) -> None:
+    assert small_prompts.delimiter_of(text) == delimiter
+    shown = protocol(delimiter=delimiter)
+    assert ("DictReader" in shown) == (delimiter is not None)
+    assert ("most_common" in shown) == (delimiter is None)
+
+
+def test_the_hosts_own_search_stands_in_the_first_observation_of_a_small_model() -> None:
+    lm, script = named("ollama_chat/qwen3:8b", action("SUBMIT(answer='48213')"))
+    context = "\n".join(f"line {n} about stones" for n in range(500)) + "\nThe gate code is 48213.\n"
+    with dspy.context(lm=lm):
+        run = rlm_dspy.RLM("context, question -> answer")(context=context, question="What is the gate code?").run
+    assert "| 501: The gate code is 48213." in run.probe
+    assert run.probe in texts(script.requests[0])[-1]
+
+
+def asked(model: str, *replies: Any, context: str = "Anna met Ben in Ulm.") -> Any:
+    lm, _ = named(model, *replies)
+    with dspy.context(lm=lm):
+        return rlm_dspy.RLM("context, question -> answer", max_iters=5)(context=context, question="Where?").run
+
+
+def test_an_answer_that_nothing_shows_is_asked_back_once_from_a_tiny_model() -> None:
+    made_up = action("SUBMIT(answer='Paris')")
+    run = asked("openai/qwen2.5-coder-1.5b", made_up, made_up)
+    assert "`Paris` is in no output and no input" in run.steps[0].output
+    assert (run.outputs["answer"], len(run.steps)) == ("Paris", 2)
+    number = asked("openai/qwen2.5-coder-1.5b", action("SUBMIT(answer='1421')"), action("SUBMIT(answer='Ulm')"))
+    assert (number.outputs["answer"], len(number.steps)) == ("Ulm", 2)
+
+
+@pytest.mark.parametrize("code", ["SUBMIT(answer='Ulm')", "SUBMIT(answer='no')", "n = 7 * 200\nSUBMIT(answer=str(n))"])
+def test_what_was_seen_or_computed_is_taken_at_once(code: str) -> None:
+    assert len(asked("openai/qwen2.5-coder-1.5b", action(code)).steps) == 1
+
+
+def test_a_larger_model_is_not_asked_back() -> None:
+    assert len(asked("ollama_chat/qwen3:8b", action("SUBMIT(answer='Paris')")).steps) == 1
+
+
+def test_a_tiny_model_that_repeats_itself_is_ended_and_its_answer_extracted() -> None:
+    again = action("print(len(context))")
+    answer = "[[ ## answer ## ]]\nUlm\n\n[[ ## completed ## ]]"
+    run = asked("openai/qwen2.5-coder-1.5b", again, again, answer)
+    assert (run.status, run.stopped_by, run.outputs["answer"]) == ("extracted", "repeats", "Ulm")
+    words = asked("openai/qwen2.5-coder-1.5b", "not there", "not there", answer)
+    assert (words.status, words.stopped_by, len(words.steps)) == ("extracted", "repeats", 2)
 
 
 def test_a_small_models_examples_fit_the_kind_of_its_context() -> None:
@@ -90,9 +148,9 @@ def test_a_small_models_examples_fit_the_kind_of_its_context() -> None:
 def test_a_small_model_is_reminded_of_its_question_under_each_output() -> None:
     lm, script = named("ollama_chat/qwen3:8b", action("print(7)"), action("SUBMIT(answer='x')"))
     run(lm)
-    assert texts(script.requests[1])[-1].endswith(prompts.reminder("q"))
-    assert "Question again: q" in prompts.reminder("q")
-    assert prompts.reminder("q" * 1_000) == ""
+    assert texts(script.requests[1])[-1].endswith(small_prompts.reminder("q", "answer"))
+    assert "Question again: q" in small_prompts.reminder("q", "answer")
+    assert small_prompts.reminder("q" * 1_000, "answer") == ""
 
 
 def test_a_tuned_strategy_is_given_to_a_small_model_as_it_is() -> None:
@@ -103,7 +161,7 @@ def test_a_tuned_strategy_is_given_to_a_small_model_as_it_is() -> None:
         rlm(context="c", question="q")
     system = texts(script.requests[0])[0]
     assert system.startswith("Be brilliant.")
-    assert prompts.SMALL_STRATEGY not in system
+    assert small_prompts.STRATEGY not in system
 
 
 def test_the_profile_can_be_chosen() -> None:

@@ -132,3 +132,19 @@ def test_long_runs_of_blanks_and_of_finals_are_read_in_one_pass(text: str, read:
     started = time.monotonic()
     read(text, "answer")
     assert time.monotonic() - started < 10  # it takes milliseconds; looking again from each blank takes a minute
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ('Search for it. The answer is "48213". SUBMIT(answer="48213")', 'SUBMIT(answer="48213")'),
+        ("So I give SUBMIT(answer=['a', 'b']).", "SUBMIT(answer=['a', 'b'])"),
+        ('Once found, SUBMIT(answer="...").', None),
+        ("Count them. SUBMIT(answer=str(count))", None),
+        ('SUBMIT(answer="a") would be wrong, for it says b.', None),
+        ('Either SUBMIT(answer="a") or SUBMIT(answer="b")', None),
+    ],
+)
+def test_a_submit_that_ends_a_reply_in_words_is_meant(text: str, cell: str | None) -> None:
+    parsed = parse_reply(text, "answer")
+    assert parsed.cells == ((cell,) if cell else ())

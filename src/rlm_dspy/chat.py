@@ -22,13 +22,16 @@ MARK = "<<CUSTOM-TYPE-"  # begins the markers between which DSPy reads content p
 
 
 FORM = "Each reply: a sentence on what you do next, then one ```python block with the code, and nothing after it."
+# A small model that is asked for a sentence often writes nothing else.
+CODE_FORM = "Each reply is one ```python block and nothing else."
 
 
 class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
     """Writes an action call as plain turns, and reads a reply in that form or with DSPy's markers."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, form: str = FORM, **options: Any) -> None:
         super().__init__(use_json_adapter_fallback=False, **options)
+        self.form = form
 
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
@@ -38,7 +41,7 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
         if demos or turns is None or set(inputs) != {"history", "observation"} or not _is_action(signature):
             messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
             return messages
-        messages = [{"role": "system", "content": f"{signature.instructions}\n{FORM}"}]
+        messages = [{"role": "system", "content": f"{signature.instructions}\n{self.form}"}]
         for turn in turns:
             messages.append({"role": "user", "content": turn["observation"]})
             reply = written(turn.get("reasoning") or "", turn.get("code") or "")
@@ -75,11 +78,15 @@ def is_plain() -> bool:
     return dspy.settings.adapter is None
 
 
-def adapter() -> Any:
-    """Return the adapter of an action call: ours in place of DSPy's default, else the caller's own choice."""
+def adapter(*, small: bool = False) -> Any:
+    """Return the adapter of an action call: ours in place of DSPy's default, else the caller's own choice.
+
+    Args:
+        small: the model is a small one, which is asked for code alone.
+    """
     chosen = dspy.settings.adapter
     if chosen is None:
-        return _OURS
+        return _CODE_ONLY if small else _OURS
     if type(chosen) is dspy.ChatAdapter and chosen.use_json_adapter_fallback:
         chosen = copy.copy(chosen)
         chosen.use_json_adapter_fallback = False
@@ -143,4 +150,5 @@ def unmarked(text: str) -> str:
 
 
 _OURS = ignoring_thinking(TurnAdapter())
+_CODE_ONLY = ignoring_thinking(TurnAdapter(CODE_FORM))
 _DEFAULT = dspy.ChatAdapter()

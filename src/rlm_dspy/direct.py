@@ -1,6 +1,7 @@
-"""One typed call over the whole context: what small inputs are better served by than an RLM.
+"""One typed call over the whole context, or over the passages of it that fit the question best.
 
-It is called like an :class:`~rlm_dspy.RLM` and records a run like one, so that callers may choose between them.
+The first is what small inputs are better served by than by an RLM, the second what an answer that stands in one place
+may be. It is called like an :class:`~rlm_dspy.RLM` and records a run like one, so that callers may choose between them.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from rlm_dspy.answers import answers_beside, holds_evidence, jsonable, located, 
 from rlm_dspy.budget import Ledger
 from rlm_dspy.chat import answer_adapter
 from rlm_dspy.context import Context
-from rlm_dspy.driver import is_context, quotable
+from rlm_dspy.driver import QUESTIONS, is_context, main_context, quotable, task_of
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.failures import failed_generation, translated
 from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.passages import best_passages, place_of
 from rlm_dspy.prediction import RLMPrediction
-from rlm_dspy.prompts import clean
+from rlm_dspy.prompts import chars_of, clean
 from rlm_dspy.record import Event, Run, unread
 from rlm_dspy.replies import explain_cut, visible_text
 from rlm_dspy.shapes import TAKEN
@@ -39,6 +41,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
 
     Args:
         signature: as for an RLM; a corpus is written into the prompt file by file.
+        passages: show only so many passages of 300 to 900 characters of the main context, those that fit the question
+            best; the run's warnings say how much that was of it. None shows all.
         max_tokens: tokens of the call; a longer prompt is refused before it is sent.
         max_cost: US dollars of the call; a prompt that alone costs more is refused, as far as its price is known.
         max_seconds: how long to wait for the reply.
@@ -49,12 +53,16 @@ class Direct(dspy.Module):  # type: ignore[misc]
         self,
         signature: Any,
         *,
+        passages: int | None = None,
         max_tokens: int | None = None,
         max_cost: float | None = None,
         max_seconds: float | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         super().__init__()
+        if passages is not None and passages < 1:
+            raise ConfigurationError(f"passages must be at least 1, not {passages}")
+        self.passages = passages
         self.signature = read_signature(signature)
         if taken := sorted(TAKEN & set(self.signature.input_fields)):
             raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
@@ -78,8 +86,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
         """
         validate_inputs(self.signature, inputs)
         values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
-        shown = {name: prompt_text(value) for name, value in values.items()}
         with _Call(self, values) as call:
+            shown = {name: prompt_text(value) for name, value in self._selected(values, call).items()}
             call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
             callbacks = [*dspy.settings.callbacks, call.meter]
             with translated(), dspy.context(callbacks=callbacks, adapter=answer_adapter()):
@@ -89,6 +97,24 @@ class Direct(dspy.Module):  # type: ignore[misc]
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
             run = call.finish(outputs)
         return RLMPrediction.of(outputs, run)
+
+    def _selected(self, values: Mapping[str, Any], call: _Call) -> dict[str, Any]:
+        """Return the inputs, with the main context cut to its best passages if that was asked for."""
+        selected = dict(values)
+        main, question = main_context(values), task_of(values)
+        if self.passages is None or main is None or not question or main in QUESTIONS:
+            return selected
+        whole = chars_of(values[main])
+        found = best_passages(values[main], question, self.passages)
+        text = "\n\n".join(f"[{place_of(passage)}]\n{passage['text']}" for passage in found)
+        if len(text) >= whole:
+            return selected
+        selected[main] = text
+        call.warnings.append(
+            f"the model was shown {len(found)} passages of `{main}` that fit the question best "
+            f"({len(text):,} of {whole:,} characters)"
+        )
+        return selected
 
     def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:
         patience = waiting.Patience(self.budget.max_seconds, self.stop)

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import dspy
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy import compaction, dspy_states, prompts, waiting, windows
+from rlm_dspy import compaction, dspy_states, prompts, small_prompts, waiting, windows
 from rlm_dspy.answers import answers_beside, holds_evidence, jsonable, located, parsed, rendering
 from rlm_dspy.budget import Ledger
 from rlm_dspy.callable_lm import as_lm
 from rlm_dspy.chat import adapter, answer_adapter, is_plain
 from rlm_dspy.context import Context
-from rlm_dspy.evidence import Evidence, unseen_numbers, weak_advice
+from rlm_dspy.evidence import Evidence, unseen_numbers, unshown_answers, weak_advice
 from rlm_dspy.failures import BadSampleError, NoModelError
 from rlm_dspy.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
+from rlm_dspy.passages import best_lines
 from rlm_dspy.predictor import Predictor
 from rlm_dspy.prompts import clean
 from rlm_dspy.record import Event, EventKind, Run, Step, SubCall, Usage, encodable, unread
@@ -91,14 +92,34 @@ class Session:
         self.run: Run | None = None
         self._evidence: list[Evidence] = []
         self._asked_for_stronger = False
+        self._asked_for_source = False
+        self.code = ""  # what the model wrote last
         self._id = uuid.uuid4().hex[:12]
         self._started = time.perf_counter()
         self._signature: Any = None
         self._protocol_text: str | None = None
         self.interpreter_rules = ""
         self.has_toolkit = True
-        whole = min(prompts.WHOLE, self.room // 3)
-        self.probe = clean(prompts.probe(self.values, signature.input_fields, self.main, whole))
+        self.probe = clean(self._probe())
+
+    def _probe(self) -> str:
+        """Return the host's free look at the inputs."""
+        fields, task = self.signature.input_fields, task_of(self.values)
+        if not self.small:
+            return prompts.probe(self.values, fields, self.main, min(prompts.WHOLE, self.room // 3))
+        found: list[str] = []
+        if task and self.main and self.main not in QUESTIONS:
+            most, chars = small_prompts.FOUND_LINES, small_prompts.FOUND_CHARS
+            found = best_lines(self.values[self.main], task, most, chars)
+        first = next(iter(self.signature.output_fields))
+        return small_prompts.probe(self.values, task, self.main, found, first)
+
+    @property
+    def tiny(self) -> bool:
+        """Whether the model is one that repeats itself and makes up answers, or is to be treated as one."""
+        if self.rlm.profile == "auto":
+            return windows.is_tiny(self.lm or dspy.settings.lm)
+        return self.rlm.profile == "small"
 
     def _main_text_name(self) -> str | None:
         """Name the main context if it is a text and not the question itself."""
@@ -126,7 +147,12 @@ class Session:
         budget = self.rlm.budget
         submit = ", ".join(f"{name}=..." for name in self.signature.output_fields)
         shown = min(self.rlm.max_output_chars, self.room // 4)
-        plain = is_plain()
+        if self.small:
+            shown = min(shown, small_prompts.OUTPUT)
+        reminder = small_prompts.reminder(task_of(self.values), next(iter(self.signature.output_fields)))
+        form: prompts.Form = "marked"
+        if is_plain():
+            form = "code" if self.small else "plain"
         # A small model repeats the form that it is shown, which should then show it something.
         name = self._main_text_name()
         look = f"print({name}[:500])" if name else "print(...)"
@@ -140,15 +166,23 @@ class Session:
             sub_calls=self.subcalls.taken,
             notes=self.subcalls.notes,
             room=max(2 * len(self.probe), self.room - OVERHEAD * CHARS_PER_TOKEN),
-            header=lambda step: prompts.counters(step, budget.max_iters, self.ledger.counters()),
+            header=self._header,
             render=lambda texts: clean(prompts.observation(texts, shown)),
             clip=lambda text: prompts.clip(text, shown),
             refusal=lambda problem: clean(prompts.refusal(problem)),
-            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), plain=plain, look=look),
+            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), form=form, look=look),
             record=self._record,
             past_variable=self._free_name(compaction.VARIABLE),
-            reminder=clean(prompts.reminder(task_of(self.values))) if self.small else "",
+            outputs=tuple(self.signature.output_fields),
+            stops_at_repeats=self.tiny,
+            framed=small_prompts.framed if self.small else str,
+            reminder=clean(reminder) if self.small else "",
         )
+
+    def _header(self, step: int) -> str:
+        """Return the line that opens an observation; a small model, which would write it back, has none."""
+        budget = self.rlm.budget
+        return "" if self.small else prompts.counters(step, budget.max_iters, self.ledger.counters())
 
     def _free_name(self, name: str) -> str:
         """Return a name for the REPL that is neither an input's nor a tool's: the user's own stand before ours."""
@@ -180,6 +214,8 @@ class Session:
                 return {}, " ".join(problems)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
             found += checked
+        if strict and (doubt := self._doubt(outputs)):
+            return {}, doubt
         weak = [item for item in found if item.weak]
         if weak and len(weak) == len(found) and strict and not self._asked_for_stronger:
             self._asked_for_stronger = True
@@ -242,29 +278,41 @@ class Session:
             own = prompts.action_signature(rlm.signature)
             current = rlm.generate_action.signature if isinstance(rlm.generate_action, Predictor) else own
             strategy = current.instructions
-            if self.small:  # what nobody tuned is shorter for a small model
-                strategy = strategy.replace(prompts.ACTION_STRATEGY, prompts.SMALL_STRATEGY)
+            if self.small and strategy == own.instructions:  # what nobody tuned is shorter for a small model
+                strategy = small_prompts.STRATEGY
             self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol()}")
         return self._signature
 
     def _protocol(self) -> str:
         """Return the fixed part of the action's instructions."""
         if self._protocol_text is None:
-            rlm = self.rlm
-            self._protocol_text = prompts.protocol(
-                self.signature,
-                calls=self.calls,
-                room=windows.characters(self.subcalls.known_lm),
-                small=self.small,
-                recursion=self._may_recurse(),
-                tools=rlm.tools,
-                toolkit=self.main is not None and self.has_toolkit,
-                corpus=any(hasattr(value, "sandbox_index") for value in self.values.values()),
-                evidence=any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
-                interpreter=self.interpreter_rules,
-                main=self._main_text_name(),
-            )
+            facts: dict[str, Any] = {
+                "calls": self.calls,
+                "room": windows.characters(self.subcalls.known_lm),
+                "tools": self.rlm.tools,
+                "toolkit": self.main is not None and self.has_toolkit,
+                "evidence": any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
+                "interpreter": self.interpreter_rules,
+            }
+            if self.small:
+                name = self._main_text_name()
+                delimiter = small_prompts.delimiter_of(self.values[name]) if name else None
+                facts |= {"main": name, "delimiter": delimiter, "task": self._task_text()}
+                self._protocol_text = small_prompts.protocol(self.signature, **facts)
+            else:
+                facts |= {"recursion": self._may_recurse()}
+                facts |= {"corpus": any(hasattr(value, "sandbox_index") for value in self.values.values())}
+                self._protocol_text = prompts.protocol(self.signature, **facts)
         return self._protocol_text
+
+    def _task_text(self) -> str:
+        """Return the user's own instructions, "" where they are DSPy's default, or an optimizer rewrote them."""
+        instructions = self.rlm.signature.instructions
+        action = self.rlm.generate_action
+        own = prompts.action_signature(self.rlm.signature).instructions
+        is_tuned = isinstance(action, Predictor) and action.signature.instructions != own
+        is_default = instructions == dspy.Signature(self.rlm.signature.signature).instructions
+        return "" if is_tuned or is_default else instructions
 
     def _may_recurse(self) -> bool:
         """Return whether a child may be of use: an input is larger than what one sub-call takes."""
@@ -283,7 +331,8 @@ class Session:
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
         facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
         if isinstance(predicted, AdapterParseError):
-            return Reply(text=encodable(_reply_text(predicted, asking.meter.response)), **facts)
+            self.code = encodable(_reply_text(predicted, asking.meter.response))
+            return Reply(text=self.code, **facts)
         if isinstance(need, Extract):
             names = self.signature.output_fields
             return Reply(outputs={name: value_of(predicted, name) for name in names}, **facts)
@@ -292,6 +341,7 @@ class Session:
         if self.rlm.verbose:
             number = f"{len(self.steps) + 1}/{self.rlm.budget.max_iters}"
             dspy_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
+        self.code = reply.code or reply.reasoning
         self.emit("code", reply.code)
         return reply
 
@@ -367,10 +417,32 @@ class Session:
 
     def _unseen(self, outputs: Mapping[str, Any]) -> list[str]:
         """Flag numbers of the answer that neither an output nor an input holds; evidence has its own check."""
-        plain = {k: v for k, v in outputs.items() if not holds_evidence(self.signature.output_fields[k].annotation)}
-        shown = [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
-        texts = {name: value if is_context(value) else rendering(value) for name, value in self.values.items()}
-        return unseen_numbers(plain, [self.probe, *shown], texts)
+        return unseen_numbers(self._plain(outputs), [self.probe, *self._shown()], self._texts())
+
+    def _doubt(self, outputs: Mapping[str, Any]) -> str | None:
+        """Ask a tiny model once where its answer is from, if it wrote it down and nothing shows it."""
+        if not self.tiny or self._asked_for_source:
+            return None
+        shown = [self.probe, *self._shown()]
+        answers = unshown_answers(self._plain(outputs), self.code, shown, self._texts())
+        if not answers:
+            return None
+        self._asked_for_source = True
+        quoted = ", ".join(f"`{short(answer)}`" for answer in answers)
+        return f"{quoted} is in no output and no input. Find or compute it in code, print it, and SUBMIT what you saw."
+
+    def _plain(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs without evidence."""
+        fields = self.signature.output_fields
+        return {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
+
+    def _shown(self) -> list[str]:
+        """Return what the steps so far printed, and what their sub-calls replied."""
+        return [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
+
+    def _texts(self) -> dict[str, Any]:
+        """Return the inputs as texts or corpora."""
+        return {name: value if is_context(value) else rendering(value) for name, value in self.values.items()}
 
     def __enter__(self) -> Session:
         return self
@@ -393,7 +465,7 @@ class Asking:
         self._extract = extract
         self._reservation = session._last_call if extract else session.ledger.reserve(estimate, sub_call=child)
         settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
-        settings["adapter"] = answer_adapter() if extract else adapter()
+        settings["adapter"] = answer_adapter() if extract else adapter(small=session.small)
         self._context = dspy.context(**settings)
 
     def __enter__(self) -> Asking:

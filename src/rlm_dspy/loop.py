@@ -6,7 +6,8 @@ async driver in ``module.py`` perform that. What is recorded of a step is what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import re
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlm_dspy.replies import ParsedReply, explain_cut, parse_code, parse_reply, 
 
 REASKS = 2  # replies in a row that may be unreadable before the run ends
 REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
+REPEATED = "repeats"  # names the end of a run whose model, a tiny one, ran a cell again that changed nothing
 NOTHING_SAID = "(no reply besides thinking)"  # in the next prompt, which never repeats a model's thinking
 LOST = "[the run ended in this cell]"
 NAMED_SUBMIT = 80  # characters of a held-back SUBMIT that are shown
@@ -97,7 +99,8 @@ class Rules:
     ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
     step; ``sub_calls()`` takes the sub-calls made since the last step, ``notes()`` what the model should be told of
     them; ``room`` is the characters that the turns of a prompt may have; ``past_variable`` is the name in the REPL
-    under which steps stay that no longer fit; ``reminder`` stands under each observation.
+    under which steps stay that no longer fit; ``stops_at_repeats`` lets a cell that changed nothing the second
+    time end the run; ``framed`` renders what a step printed, and ``reminder`` stands under each observation.
     """
 
     first_output: str
@@ -116,6 +119,9 @@ class Rules:
     reask: Callable[[str, str], str]
     record: Callable[[Step], None]
     past_variable: str = compaction.VARIABLE
+    outputs: tuple[str, ...] = ()
+    stops_at_repeats: bool = False
+    framed: Callable[[str], str] = str
     reminder: str = ""
 
 
@@ -134,7 +140,7 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
         ending = yield from state.step()
         if ending:
             return ending
-    if not state.ran:
+    if not state.ran and limit != REPEATED:
         if limit == "unreadable":
             raise ActionError(
                 f"the model's last {REASKS + 1} replies had no code that could be run, and no cell ever ran "
@@ -157,7 +163,7 @@ class _State:
         self.rules = rules
         self.steps: list[Step] = []
         self.turns: list[Turn] = []
-        self.observation = f"{rules.header(1)}\n{rules.probe}"
+        self.observation = "\n".join(filter(None, [rules.header(1), rules.probe]))
         self.ran = False
         self.unreadable = 0
         self.refused = 0
@@ -190,7 +196,10 @@ class _State:
             reply = replace(reply, text=None, reasoning=parsed.reasoning, code="\n\n".join(parsed.cells))
         if parsed.problem:
             self.unreadable += 1
-            self._close(reply, self.rules.reask(parsed.problem, reply.text or reply.code), error=parsed.problem)
+            if self.rules.stops_at_repeats and self.steps and self.steps[-1].reasoning == reply.text:
+                self.stopped_by = REPEATED
+            remarks = [self.rules.reask(parsed.problem, reply.text or reply.code)]
+            self._close(reply, "", remarks, error=parsed.problem)
             return None
         texts: list[str] = []
         observed: list[Observation] = []
@@ -226,11 +235,10 @@ class _State:
             texts += [f"[{parsed.cut} Its last block did not run.]"] if parsed.cut else []
             texts.append(f"FINAL: {outputs}")
         shown = self.rules.render(texts)
-        if not accepted:
-            shown = self._with_remarks(shown, parsed, observed)
         self._close(
             reply,
             shown,
+            [] if accepted else self._remarks(shown, parsed, observed),
             error=last.error or problem,
             timed_out=last.timed_out,
             submitted=accepted,
@@ -238,8 +246,8 @@ class _State:
         )
         return Ending("submitted", outputs, reply.reasoning) if accepted else None
 
-    def _with_remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> str:
-        """Add what the model should know besides the output: blocks that did not run, and a cell that ran before."""
+    def _remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> list[str]:
+        """Return what the model should know besides the output: blocks that did not run, a cell that ran before."""
         remarks: list[str] = []
         held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
         if held_back:
@@ -251,18 +259,25 @@ class _State:
                 "[An unlabelled block after the code was not run: the output above is the real one. "
                 "Write code in ```python blocks.]"
             )
-        earlier = self.ran_before.setdefault(("\n\n".join(self.cells), shown), [])
+        if advice := advise(parsed.cells[: len(observed)], observed[-1], self.rules.outputs):
+            remarks.append(advice)
+        earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
         self.unreadable = self.unreadable + 1 if len(earlier) >= REPEATS else 0
+        if earlier and self.rules.stops_at_repeats:
+            self.stopped_by = REPEATED
         if earlier:
             remarks.append(
                 f"[You ran this same code in step {earlier[-1]}, with the same output. Running it again changes "
                 "nothing: search for other words, print another part, or SUBMIT what you have seen.]"
             )
         earlier.append(len(self.steps) + 1)
-        return "\n".join([shown, *remarks])
+        return remarks
 
-    def _close(self, reply: Reply, output: str, *, seconds: float = 0.0, **facts: Any) -> None:
+    def _close(
+        self, reply: Reply, shown: str, remarks: Sequence[str] = (), *, seconds: float = 0.0, **facts: Any
+    ) -> None:
         """Record the step and turn it into the history of the next prompt."""
+        output = "\n".join(filter(None, [shown, *remarks]))
         code, reasoning = (reply.code, reply.reasoning) if reply.text is None else ("", reply.text)
         cells, self.cells = self.cells, ()
         step = Step(
@@ -278,7 +293,9 @@ class _State:
         if reply.text is not None:
             reasoning = visible_text(reply.text) or NOTHING_SAID
         self.turns.append(Turn(step.index, self.observation, self.rules.clip(reasoning), self.rules.clip(code)))
-        self.observation = "\n".join(filter(None, [self.rules.header(step.index + 1), output, self.rules.reminder]))
+        framed = self.rules.framed(shown) if shown else ""
+        parts = [self.rules.header(step.index + 1), framed, *remarks, self.rules.reminder]
+        self.observation = "\n".join(filter(None, parts))
         self.steps.append(step)
         self.rules.record(step)
 
@@ -296,6 +313,28 @@ def read_cells(reply: Reply, first_output: str) -> ParsedReply:
         whole = parsed.cells[:-1]
         return replace(parsed, cells=whole, problem=None if whole else cut, cut=cut)
     return parsed
+
+
+def advise(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) -> str | None:
+    """Return what a model should do after a step that it seems to have misjudged, or None."""
+    if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
+        return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
+    if seen.error or seen.has_submitted:
+        return None
+    assigned = [name for name in outputs if any(_assigns(cell, name) for cell in cells)]
+    if not outputs or len(assigned) < len(outputs):
+        return None
+    given = ", ".join(f"{name}={name}" for name in outputs)
+    return f"[{' and '.join(f'`{name}`' for name in outputs)} set, not submitted: SUBMIT({given}) ends the run.]"
+
+
+def _assigns(cell: str, name: str) -> bool:
+    return re.search(rf"^{re.escape(name)}\s*=(?!=)", cell, re.MULTILINE) is not None
+
+
+def _without_cell_numbers(shown: str) -> str:
+    """Return an output as another run of the same cell shows it: a traceback names the cell by its number."""
+    return re.sub(r'File "<cell \d+>"', 'File "<cell>"', shown)
 
 
 def _marked(seen: Observation) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import dspy
 from dspy.adapters.utils import translate_field_type
 
 from rlm_dspy.chat import unmarked
 from rlm_dspy.record import encodable
+from rlm_dspy.reply_python import is_python
 from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
 
@@ -48,39 +49,6 @@ TOOLKIT = """- `search("words", k=10)` best passages; `grep(pattern, context=0, 
 CORPUS = """- On a corpus all take `source=` (a file or glob); `context["name"]` is a file's text, `context.rows("name")` a table's or JSON file's records."""
 
 LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (at most {room:,} characters); `llm_query_batched([prompt, …])` many at once, a failed reply begins with "[ERROR]". At most {calls} sub-calls in all."""
-
-SMALL_STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
-
-SMALL_TOOLKIT = """- `search("words", k=5)` best passages; `grep("pattern")` lines that match; `peek(start, end)` a slice."""
-
-SMALL_LLM_QUERY = """- `llm_query(text + question) -> str` asks a helper, which sees only that text (at most {room:,} characters); at most {calls} times."""
-
-# Worked turns of three kinds, for models that copy a form better than they follow a description.
-SMALL_EXAMPLES = """Examples.
-Who wrote the report? ->
-```python
-for hit in search("who wrote the report", k=5):
-    print(hit)
-```
-How many lines mention apples? ->
-```python
-n = sum("apples" in line for line in {main}.splitlines())
-print(n)
-SUBMIT({first}=str(n))
-```
-What is the total price of the rows of Rome in a CSV? ->
-```python
-import csv, io
-rows = list(csv.DictReader(io.StringIO({main})))
-total = sum(float(row["price"]) for row in rows if row["city"] == "Rome")
-print(total)
-SUBMIT({first}=str(total))
-```
-When the answer stands in what was printed: SUBMIT({first}="...") alone."""
-
-REMINDER = """Question again: {task}
-If the answer is above, SUBMIT it; else look in another way."""
-MAX_REMINDER_CHARS = 400  # of a question that is repeated under each output
 
 PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text, instruction="…").label` asks with typed outputs; `predict_batched(signature, [dict, …])` many at once."""
 
@@ -118,31 +86,23 @@ def protocol(
     *,
     calls: int,
     room: int,
-    small: bool,
     recursion: bool,
     tools: Mapping[str, dspy.Tool],
     toolkit: bool,
     corpus: bool,
     evidence: bool,
     interpreter: str,
-    main: str | None = None,
 ) -> str:
     """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules.
 
     Args:
         calls: sub-calls of the whole run.
         room: characters that a prompt to the sub-model may have.
-        small: the model is a small one, for which the text is shorter and has worked examples.
-        main: the name of the main context, if it is a text, which the examples use.
     """
-    if small:
-        functions = [SMALL_TOOLKIT] if toolkit else []
-        functions += [SMALL_LLM_QUERY.format(calls=calls, room=room)]
-    else:
-        functions = [TOOLKIT] if toolkit else []
-        functions += [CORPUS] if corpus else []
-        functions += [LLM_QUERY.format(calls=calls, room=room), PREDICT, *([SUBCALL] if recursion else [])]
-    functions += [_tool(tool) for tool in tools.values()]
+    functions = [TOOLKIT] if toolkit else []
+    functions += [CORPUS] if corpus else []
+    functions += [LLM_QUERY.format(calls=calls, room=room), PREDICT, *([SUBCALL] if recursion else [])]
+    functions += [tool_line(tool) for tool in tools.values()]
     text = PROTOCOL.format(
         inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
         submit=", ".join(f"{name}=..." for name in signature.output_fields),
@@ -153,12 +113,11 @@ def protocol(
         text += "\n" + EVIDENCE
     if interpreter.strip():
         text += "\n" + interpreter.strip()
-    if small and toolkit and main is not None:
-        text += "\n" + SMALL_EXAMPLES.format(main=main, first=next(iter(signature.output_fields)))
     return text
 
 
-def _tool(tool: dspy.Tool) -> str:
+def tool_line(tool: dspy.Tool) -> str:
+    """Render a tool of the user's as a line of the functions."""
     params = ", ".join(f"{name}: {schema.get('type', 'Any')}" for name, schema in (tool.args or {}).items())
     return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
 
@@ -182,12 +141,12 @@ def barred(text: str) -> str:
     return "\n".join(f"| {line}" if line else "|" for line in text.splitlines()) or "|"
 
 
-def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE) -> str:
+def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE, shown: int = PREVIEW) -> str:
     """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
     kind, text = type(value).__name__, _text(value)
-    head, tail, left_out = ends(text, whole, min(PREVIEW, whole))
+    head, tail, left_out = ends(text, whole, min(shown, whole))
     complete = not left_out
-    shown = barred(head) if complete else f"{barred(head)}\n[… {left_out:,} characters …]\n{barred(tail)}"
+    body = barred(head) if complete else f"{barred(head)}\n[… {left_out:,} characters …]\n{barred(tail)}"
     size = size_of(value, text)
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
@@ -196,7 +155,7 @@ def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE
         state = "its head"
     role = "; the main context, also `P`" if main else ""
     about = f" ({desc})" if desc else ""
-    return f"`{name}`{about}: {kind}, {size}{role}, {state}:\n{shown}"
+    return f"`{name}`{about}: {kind}, {size}{role}, {state}:\n{body}"
 
 
 def size_of(value: Any, text: str | None = None) -> str:
@@ -265,11 +224,6 @@ def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None
     return "Variables:\n" + "\n".join(shown)
 
 
-def reminder(task: str) -> str:
-    """Render the question once more, for models that lose it out of sight; a long one is not repeated."""
-    return REMINDER.format(task=task) if task and len(task) <= MAX_REMINDER_CHARS else ""
-
-
 def counters(step: int, max_iters: int, ledger: str) -> str:
     """Render the line that opens each observation."""
     return f"[step {step}/{max_iters} · {ledger}]"
@@ -300,15 +254,25 @@ def refusal(problem: str) -> str:
     return f"[SUBMIT refused] {problem}"
 
 
-def reask(problem: str, submit: str, wrote: str, *, plain: bool, look: str = "print(...)") -> str:
-    """Render what a reply that could not be read should have looked like, with the code-like lines that it had, else ``look``."""
+Form = Literal["plain", "code", "marked"]
+
+
+def reask(problem: str, submit: str, wrote: str, *, form: Form, look: str = "print(...)") -> str:
+    """Render what a reply that could not be read should have looked like, with the Python that it had, else ``look``.
+
+    Args:
+        form: a sentence and a block, a block alone, or DSPy's field markers.
+    """
     if wrote.lstrip().startswith(("{", "[")):
         wrote = ""  # JSON is not shown again as a form to follow
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
-    code = clip("\n".join(lines[:QUOTED]), PREVIEW) or look
-    if plain:
+    code = clip("\n".join(lines[:QUOTED]), PREVIEW)
+    if not code or (form == "code" and not is_python(code)):
+        code = look
+    if form != "marked":
+        says = "" if form == "code" else "what you do next\n"
         return (
-            f"[reply not understood] {problem} Reply in exactly this form:\nwhat you do next\n```python\n{code}\n```\n"
+            f"[reply not understood] {problem} Reply in exactly this form:\n{says}```python\n{code}\n```\n"
             f"and finish with SUBMIT({submit}) when you have the outputs."
         )
     return (

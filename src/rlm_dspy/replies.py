@@ -19,6 +19,7 @@ from rlm_dspy.reply_python import (
     is_python,
     looks_like_code,
     repair_code,
+    spoken_submit,
     string_value,
     submits_always,
     unquoted_code,
@@ -198,6 +199,8 @@ def _parse_text(text: str, first_output: str) -> ParsedReply | None:
         return blocks
     if final := _final_cell(text, first_output):
         return ParsedReply((final,))
+    if spoken := spoken_submit(text):
+        return ParsedReply((spoken,))
     code = repair_code(text)
     if code and looks_like_code(code) and re.search(r"\w\(|\w\s*=\s*\S|^\s*(?:import|from|for|if|def|with)\b", code):
         return ParsedReply((code,))

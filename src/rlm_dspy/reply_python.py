@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 CACHED_CHARS = 20_000  # of code whose syntax tree is kept for a moment
+MAX_SPOKEN = 4_000  # characters of a call among words
+PLACEHOLDERS = frozenset({"", "...", "…", "answer", "your answer"})
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {0xA0: " ", 0x202F: " ", 0x3000: " "}
 # What changes and shows nothing.
@@ -150,3 +152,21 @@ def _compiles(code: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
+
+
+def spoken_submit(text: str) -> str | None:
+    """Return the SUBMIT call that ends a text in words, if it is the only one and gives values, not names."""
+    start = text.find("SUBMIT(")
+    call = text[start:].rstrip(" \t\n`*.!")
+    if start < 0 or len(call) > MAX_SPOKEN:
+        return None
+    try:
+        parsed = ast.parse(call, mode="eval").body
+        if not isinstance(parsed, ast.Call):
+            return None
+        given = [*parsed.args, *(keyword.value for keyword in parsed.keywords)]
+        values = [ast.literal_eval(value) for value in given]
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    is_filled = bool(values) and not any(value in PLACEHOLDERS for value in values if isinstance(value, str))
+    return call if is_filled else None

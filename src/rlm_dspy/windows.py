@@ -11,6 +11,7 @@ from rlm_dspy.metering import metadata as metadata
 UNKNOWN = 32_768  # tokens, where nobody says: between small local models and hosted ones
 SMALL_WINDOW = 16_384  # tokens
 SMALL_WEIGHTS = 14  # billions
+TINY_WEIGHTS = 4  # billions
 SHARE = 0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
 
 
@@ -46,3 +47,9 @@ def is_small(lm: Any) -> bool:
         return True
     billions = weights(str(getattr(lm, "model", "")))
     return billions is not None and billions <= SMALL_WEIGHTS
+
+
+def is_tiny(lm: Any) -> bool:
+    """Tell whether an LM's name says that it has at most 4B weights, as those that repeat themselves and make up."""
+    billions = weights(str(getattr(lm, "model", "")))
+    return billions is not None and billions <= TINY_WEIGHTS

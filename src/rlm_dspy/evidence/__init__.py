@@ -3,6 +3,7 @@
 from rlm_dspy.evidence.locating import MAX_QUOTE, MIN_QUOTE, check, verified
 from rlm_dspy.evidence.model import Evidence
 from rlm_dspy.evidence.numbers import unseen_numbers
+from rlm_dspy.evidence.shown import unshown_answers
 from rlm_dspy.evidence.strength import is_weak, short_answers, weak_advice
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "is_weak",
     "short_answers",
     "unseen_numbers",
+    "unshown_answers",
     "verified",
     "weak_advice",
 ]

@@ -54,6 +54,9 @@ class Row(BaseModel):
     error: str | None = None
     calls: int = 0
     tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
     cost: float | None = 0.0
     seconds: float = 0.0
     prefix_share: float | None = None
@@ -151,6 +154,9 @@ class Evaluation:
             prefix_share=watch.prefix_share,
             calls=watch.usage.calls,
             tokens=watch.usage.total_tokens,
+            prompt_tokens=watch.usage.prompt_tokens,
+            cached_tokens=watch.usage.cached_tokens,
+            completion_tokens=watch.usage.completion_tokens,
             cost=watch.usage.cost,
             steps=len(run.steps) if isinstance(run, Run) else len((prediction or {}).get("trajectory") or []),
             **(_failed(error, run) if prediction is None else self._judged(prediction, example, run)),

@@ -19,6 +19,8 @@ from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.tuning import program
 
 NAMES = ("rlm", "direct", "dspy.RLM")
+ALL_NAMES = (*NAMES, "retrieve")
+PASSAGES = 6  # that a model is shown by the side "retrieve"
 
 INSTRUCTIONS = (
     "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
@@ -26,8 +28,13 @@ INSTRUCTIONS = (
     "with quotes copied exactly from the context where there are any."
 )
 
+SHORT_INSTRUCTIONS = (
+    "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
+    "a list separated by commas. If the context does not hold the answer, answer 'not in the corpus'."
+)
 
-def signature() -> type[dspy.Signature]:
+
+def signature(*, evidence: bool = True) -> type[dspy.Signature]:
     """Return the signature of datasets: a context and a question in, an answer and its evidence out."""
     made: type[dspy.Signature] = dspy.Signature(
         {
@@ -38,7 +45,7 @@ def signature() -> type[dspy.Signature]:
         },
         INSTRUCTIONS,
     )
-    return made
+    return made if evidence else made.delete("evidence").with_instructions(SHORT_INSTRUCTIONS)
 
 
 @dataclass(frozen=True)
@@ -90,24 +97,29 @@ def _plain(value: Any) -> Any:
     return prompt_text(value) if isinstance(value, Corpus) else value
 
 
-def side(name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = None) -> Side:
+def side(
+    name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True
+) -> Side:
     """Make a side by name.
 
     Args:
-        name: one of ``NAMES``.
+        name: one of ``ALL_NAMES``.
         limits: of each question.
         sub_lm: the LM of sub-calls.
         path: a saved program for the side ``rlm``.
+        evidence: ask for quotes too.
 
     Raises:
         ConfigurationError: there is no such side, or the saved program does not fit.
     """
-    asked = signature()
+    asked = signature(evidence=evidence)
     if name == "rlm":
         rlm = RLM(asked, sub_lm=sub_lm, **limits.of_rlm())
         return Side(name, program.load(rlm, path) if path else rlm)
     if name == "direct":
         return Side(name, Direct(asked, **limits.of_direct()))
+    if name == "retrieve":
+        return Side(name, Direct(asked, passages=PASSAGES, **limits.of_direct()))
     if name == "dspy.RLM":
         stock = dspy.RLM(
             asked.with_updated_fields("context", type_=str),
@@ -117,4 +129,4 @@ def side(name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = N
             interpreter_factory=Sandbox,
         )
         return Side(name, stock, note="dspy.RLM runs in our sandbox, not in Deno", texts=True)
-    raise ConfigurationError(f"there is no side {name!r} to compare; there are {', '.join(NAMES)}")
+    raise ConfigurationError(f"there is no side {name!r} to compare; there are {', '.join(ALL_NAMES)}")

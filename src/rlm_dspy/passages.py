@@ -1,0 +1,79 @@
+"""The host's own search: what an input holds that a question is most likely about."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rlm_dspy.sandbox.toolkit.ranking import Term, rank, stem, terms_of, words_of
+
+SEARCHED = 20_000_000  # characters of an input that the host searches unasked; a model may search any
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+LINE = 200  # characters of a line that are shown
+
+
+def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
+    """Return the passages of a text or a corpus that fit a question best, as records of hits, best first.
+
+    Each has ``text`` (300 to 900 characters), ``line``, ``start``, ``end``, ``score``, and in a corpus ``source``.
+    """
+    terms = terms_of(question)
+    if isinstance(value, str):
+        return rank(value, [None], terms, most)
+    indexed = getattr(value, "index", None)
+    found: list[dict[str, Any]] | None = indexed.rank(question, most) if indexed is not None else None
+    return rank(value, list(value), terms, most) if found is None else found
+
+
+def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
+    """Return the lines that fit a question best as ``source:line: text``, best first, within some characters.
+
+    They come from the best passages; a line counts by the words of the question that are rare in these.
+    """
+    size = len(value) if isinstance(value, str) else int(value.chars)
+    if size > SEARCHED:
+        return []
+    terms = terms_of(question)
+    lines: list[tuple[str, frozenset[str]]] = []
+    for passage in best_passages(value, question, 2 * most):
+        lines += _lines_of(passage)
+    weights = _rarity(terms, lines)
+    scored = [(_score(stems, weights), shown) for shown, stems in lines]
+    scored.sort(key=lambda one: -one[0])
+    shown_lines: list[str] = []
+    for score, shown in scored[:most]:
+        chars -= len(shown) + 1
+        if score <= 0 or chars < 0:
+            break
+        shown_lines.append(shown)
+    return shown_lines
+
+
+def place_of(passage: dict[str, Any]) -> str:
+    """Return where a passage begins: ``file:line``, or ``line 12`` of a single text."""
+    source = passage.get("source")
+    return f"{source}:{passage['line']}" if source else f"line {passage['line']}"
+
+
+def _lines_of(passage: dict[str, Any]) -> list[tuple[str, frozenset[str]]]:
+    """Return the lines of a passage, of long ones the sentences, as they are shown, each with its words' stems."""
+    source = f"{passage['source']}:" if passage.get("source") else ""
+    lines = []
+    for number, text in enumerate(passage["text"].splitlines(), passage["line"]):
+        for part in [text] if len(text) <= LINE else _SENTENCE_END.split(text):
+            shown = part if len(part) <= LINE else f"{part[:LINE]}…"
+            lines.append((f"{source}{number}: {shown}", frozenset(map(stem, words_of(part)))))
+    return lines
+
+
+def _rarity(terms: list[Term], lines: list[tuple[str, frozenset[str]]]) -> dict[tuple[str, ...], float]:
+    """Return the weight of each term: the fewer of the lines have it, the more it tells."""
+    weights = {}
+    for stems, _, weight in terms:
+        having = sum(stems_of_line.issuperset(stems) for _, stems_of_line in lines)
+        weights[stems] = weight / having if having else 0.0
+    return weights
+
+
+def _score(stems_of_line: frozenset[str], weights: dict[tuple[str, ...], float]) -> float:
+    return sum(weight for stems, weight in weights.items() if stems_of_line.issuperset(stems))

@@ -1,0 +1,39 @@
+"""The host's own search: lines and passages that fit a question, of a text or of a corpus."""
+
+from __future__ import annotations
+
+import rlm_dspy
+from rlm_dspy.passages import best_lines, best_passages, place_of
+
+LINES = [f"{n},{['Rome', 'Ulm'][n % 2]},{n * 7 % 500}" for n in range(3_000)]
+TABLE = "\n".join(["id,city,price", *LINES]) + "\n"
+
+
+def test_the_line_with_the_rare_word_comes_first() -> None:
+    found = best_lines(TABLE, "Which city has the row with id 1234?", 5, 800)
+    assert "1236: 1234,Rome,138" in found
+    assert len("\n".join(found)) <= 800
+
+
+def test_a_long_line_is_shown_by_its_sentences() -> None:
+    filler = "Nothing of note happened here today. " * 30
+    text = f"{filler}The keeper is called Mira Holt. {filler}"
+    assert best_lines(text, "Who is the keeper?", 3, 400)[0] == "1: The keeper is called Mira Holt."
+
+
+def test_files_of_a_corpus_are_named() -> None:
+    files = {"a.md": "About stones.\n", "b/c.md": "First.\nThe code of the gate is 7781.\n"}
+    corpus = rlm_dspy.Corpus.from_texts(files)
+    assert best_lines(corpus, "What is the code of the gate?", 2, 400)[0] == "b/c.md:2: The code of the gate is 7781."
+    passage = best_passages(corpus, "What is the code of the gate?", 1)[0]
+    assert place_of(passage) == "b/c.md:1"
+    assert "7781" in passage["text"]
+
+
+def test_nothing_is_found_where_no_word_of_the_question_is() -> None:
+    assert best_lines("one\ntwo\n", "zebra?", 5, 800) == []
+    assert best_lines("", "zebra?", 5, 800) == []
+
+
+def test_the_characters_are_a_limit() -> None:
+    assert sum(len(line) + 1 for line in best_lines(TABLE, "Rome", 50, 100)) <= 100
