@@ -16,13 +16,13 @@ import dspy
 from dspy.adapters.utils import translate_field_type
 
 from rlm_dspy.chat import unmarked
+from rlm_dspy.corpus_view import corpus_view
 from rlm_dspy.record import encodable
 from rlm_dspy.reply_python import is_python
 from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
 
 WHOLE = 20_000  # inputs up to this many characters are shown whole
-FILES = 60  # of a corpus, this many files are listed
 QUOTED = 20  # lines of an unreadable reply that are quoted back
 LEAST = 400  # characters of a step that are worth showing
 PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
@@ -179,15 +179,6 @@ def chars_of(value: Any) -> int:
     return len(value) if isinstance(value, (str, bytes)) else len(_text(value))
 
 
-def listing(corpus: Any) -> str:
-    """Render a corpus as its files with their lines, and how to reach their text."""
-    files = corpus.sandbox_index()["files"]
-    lines = [f"{file['name']} ({file['lines']:,} lines)" for file in files[:FILES]]
-    if len(files) > FILES:
-        lines.append(f"… and {len(files) - FILES:,} more")
-    return "\n".join(lines)
-
-
 def _text(value: Any) -> str:
     """Render a value as text: itself, a corpus as its file list, anything else as JSON or its repr."""
     if isinstance(value, str):
@@ -195,7 +186,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return repr(value[:WHOLE])
     if hasattr(value, "sandbox_index"):
-        return listing(value)
+        return corpus_view(value)
     if preview_of.shaped(value):
         return preview_of.head(value)
     if hasattr(value, "rlm_preview"):
