@@ -67,7 +67,9 @@ def test_a_small_model_gets_a_shorter_protocol_with_an_example_and_fewer_calls()
 
 def protocol(**facts: Any) -> str:
     signature = dspy.Signature("context, question -> answer")
-    given = {"toolkit": True, "main": "context", "interpreter": "No files.", "delimiter": None, "task": "", **facts}
+    given = {"toolkit": True, "main": "context", "interpreter": "No files."}
+    given |= {"delimiter": None, "task": "", "corpus": False}
+    given |= facts
     return small_prompts.protocol(signature, calls=9, room=9, tools={}, evidence=False, **given)
 
 

@@ -297,7 +297,9 @@ class Session:
             if self.small:
                 name = self._main_text_name()
                 delimiter = small_prompts.delimiter_of(self.values[name]) if name else None
-                facts |= {"main": name, "delimiter": delimiter, "task": self._task_text()}
+                corpus = hasattr(self.values.get(self.main or ""), "sandbox_index")
+                facts |= {"main": self.main if corpus else name, "corpus": corpus, "delimiter": delimiter}
+                facts |= {"task": self._task_text()}
                 self._protocol_text = small_prompts.protocol(self.signature, **facts)
             else:
                 facts |= {"recursion": self._may_recurse()}

@@ -319,6 +319,11 @@ def advise(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) ->
     """Return what a model should do after a step that it seems to have misjudged, or None."""
     if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
         return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
+    if seen.error and "'Corpus'" in seen.error:
+        return (
+            "[A corpus is no string: grep and search look in all its files, `for name, text in corpus.items()` reads "
+            'each, corpus["name"] one.]'
+        )
     if seen.error or seen.has_submitted:
         return None
     assigned = [name for name in outputs if any(_assigns(cell, name) for cell in cells)]

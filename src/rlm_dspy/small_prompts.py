@@ -81,6 +81,27 @@ print(total)
 SUBMIT({first}=str(total))
 ```"""
 
+CORPUS = """- `{main}["name"]` is the text of one file, and `{main}.items()` gives the name and the text of each; `{main}` itself is no string."""
+
+CORPUS_EXAMPLES = """Examples.
+Question: Which file defines the function parse_row?
+```python
+for hit in grep(r"def parse_row"):
+    print(hit)
+    SUBMIT({first}=hit.source)
+```
+Question: How many files mention apples?
+```python
+names = [name for name, text in {main}.items() if "apples" in text]
+print(names)
+SUBMIT({first}=str(len(names)))
+```
+Question: Who wrote the report?
+```python
+for hit in search("who wrote the report", k=5):
+    print(hit)
+```"""
+
 CLOSING = """When the answer stands in what was printed, reply with SUBMIT({first}="...") alone."""
 
 FOUND_ADVICE = """If they hold the answer, reply with SUBMIT({first}="...") alone. To count, add up or compare, write code over all of `{main}`."""
@@ -99,6 +120,7 @@ def protocol(
     evidence: bool,
     interpreter: str,
     main: str | None,
+    corpus: bool,
     delimiter: str | None,
     task: str,
 ) -> str:
@@ -107,11 +129,13 @@ def protocol(
     Args:
         calls: sub-calls of the whole run.
         room: characters that a prompt to the sub-model may have.
-        main: the name of the main context, if it is a text, which the examples use.
+        main: the name of the main context, if it is a text or a corpus, which the examples use.
+        corpus: it is a corpus.
         delimiter: what divides its columns, if it is a table.
         task: the user's own instructions, if there are any; at the top such a model would follow them alone.
     """
     functions = [TOOLKIT] if toolkit else []
+    functions += [CORPUS.format(main=main)] if corpus else []
     functions += [LLM_QUERY.format(calls=calls, room=room), *map(prompts.tool_line, tools.values())]
     text = PROTOCOL.format(
         inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
@@ -128,7 +152,9 @@ def protocol(
     if not toolkit or main is None:
         return text
     first = next(iter(signature.output_fields))
-    if delimiter is None:
+    if corpus:
+        examples = CORPUS_EXAMPLES.format(main=main, first=first)
+    elif delimiter is None:
         examples = TEXT_EXAMPLES.format(main=main, first=first)
     else:
         option = "" if delimiter == "," else f", delimiter={delimiter!r}"
