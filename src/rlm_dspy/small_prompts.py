@@ -88,7 +88,6 @@ Question: Which file defines the function parse_row?
 ```python
 for hit in grep(r"def parse_row"):
     print(hit)
-    SUBMIT({first}=hit.source)
 ```
 Question: How many files mention apples?
 ```python

@@ -24,6 +24,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.report import journal
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.tuning import planning, program, sides
+from rlm_dspy.tuning.audit import check_leaks
 from rlm_dspy.tuning.chronicle import Chronicle, Chronicled
 from rlm_dspy.tuning.evaluation import Evaluation, Row
 from rlm_dspy.tuning.metrics import Metric
@@ -149,6 +150,7 @@ class Optimization:
         A cap that is reached while compiling ends it with the best program that was put to all questions to choose by.
 
         Raises:
+            ConfigurationError: the program holds answers of the questions to judge by; it is not saved.
             RLMError: every question of the first evaluation failed, so that there is nothing to learn from.
         """
         with replaying(self.job.folder / "cache"), dspy.context(lm=self.lm):
@@ -165,6 +167,8 @@ class Optimization:
             if not ended:
                 made, parents, ended = self._compiled(base)
             self.purse.kept_back = 0
+            seen = [*self.job.train, *self.job.val]
+            check_leaks(made, self.job.test, known=seen, base=base, field=self.job.metric.field)
             program.save(made, self.job.folder / "program.json", self.job.redactor)
             after, cut = self._evaluated("after", made)
         return Outcome(

@@ -1,0 +1,132 @@
+"""An audit of tuned programs: instructions or demos that hold answers of the questions to judge by prove nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from rlm_dspy.driver import quotable
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence.texts import texts_of
+from rlm_dspy.tuning import program as programs
+from rlm_dspy.tuning.scoring import ABSENT, normal
+
+SHORTEST = 3  # characters of an answer that may tell anything: "7" and "no" stand everywhere
+LONG_NUMBER = 5  # digits
+SUBJECT = 4  # characters of a word that names what a question is about
+DEMOS = " (demos)"
+NAMED = 5  # leaks that an error names
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A text of a test question that a program holds: the question, the text, where: ``extract (demos)``."""
+
+    question: str
+    text: str
+    part: str
+
+
+def find_leaks(
+    program: dspy.Module,
+    test: Sequence[dspy.Example],
+    *,
+    known: Sequence[dspy.Example] = (),
+    base: dspy.Module | None = None,
+    field: str = "answer",
+) -> list[Leak]:
+    """Return the answers and questions of a test split that a program's instructions or demos hold.
+
+    Args:
+        program: what was tuned.
+        test: the questions to judge by, which the optimizer must not have seen.
+        known: the questions that it did see: an answer of one of these is no leak, nor is in a demo what the context
+            of one holds.
+        base: the program before tuning; what its texts hold already is none either.
+        field: the field of the examples that holds the answer.
+    """
+    seen = {text for example in known for text in _answers(example.get(field))}
+    before = "\n".join(text for _, text in _texts(base)) if base is not None else ""
+    asked = " ".join(normal(str(example.get("question") or "")) for example in known)
+    leaks = []
+    for part, text in _texts(program):
+        for example in test:
+            question = normal(str(example.get("question") or ""))
+            for answer in dict.fromkeys([*_answers(example.get(field)), question]):
+                if answer in seen or not _holds(text, answer) or _holds(before, answer):
+                    continue
+                if _is_common(answer) and not _names_subject(text, question, f"{before} {asked}"):
+                    continue
+                if part.endswith(DEMOS) and answer != question and _is_in_contexts(answer, known):
+                    continue
+                leaks.append(Leak(str(example.get("id") or ""), answer, part))
+    return leaks
+
+
+def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **facts: Any) -> None:
+    """Refuse a program that holds answers of the test split; the arguments are those of :func:`find_leaks`.
+
+    Raises:
+        ConfigurationError: it does, and where.
+    """
+    leaks = find_leaks(program, test, **facts)
+    if not leaks:
+        return
+    named = "; ".join(f"{leak.part} has {leak.text!r} of question {leak.question}" for leak in leaks[:NAMED])
+    more = f"; and {len(leaks) - NAMED} more" if len(leaks) > NAMED else ""
+    raise ConfigurationError(
+        f"the program holds answers of the questions that judge it, so its score proves nothing: {named}{more}. "
+        "Keep the test questions out of what the optimizer sees, or judge by others."
+    )
+
+
+def _answers(value: Any) -> Iterator[str]:
+    """Yield the texts that give an answer away, ready to be compared."""
+    for item in value if isinstance(value, (list, tuple, set)) else [value]:
+        if item is None or isinstance(item, bool):
+            continue
+        text = normal(item)
+        if len(text) >= SHORTEST and text != normal(ABSENT):
+            yield text
+
+
+def _texts(program: dspy.Module) -> Iterator[tuple[str, str]]:
+    """Yield what is tuned of each predictor, its instructions and its demos, ready to be compared."""
+    with programs.thawed(program):
+        predictors = program.named_predictors()
+    for name, predictor in predictors:
+        yield name, _plain(predictor.signature.instructions)
+        demos = json.dumps([dict(demo) for demo in predictor.demos], ensure_ascii=False, default=str)
+        yield name + DEMOS, _plain(demos)
+
+
+def _plain(text: str) -> str:
+    return " ".join(normal(text.replace("\\n", " ")).split())
+
+
+def _holds(text: str, answer: str) -> bool:
+    """Tell whether a text has an answer as words of their own."""
+    return bool(answer) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
+
+
+def _is_common(answer: str) -> bool:
+    """Tell whether an answer is a short number, which stands in many texts by chance."""
+    return answer.isdecimal() and len(answer) < LONG_NUMBER
+
+
+def _names_subject(text: str, question: str, known: str) -> bool:
+    """Tell whether a text has a word of a question that no known text has: what the question is about."""
+    words = {word for word in re.findall(r"\w+", question) if len(word) >= SUBJECT}
+    return any(_holds(text, word) and not _holds(known, word) for word in words)
+
+
+def _is_in_contexts(answer: str, known: Sequence[dspy.Example]) -> bool:
+    """Tell whether the context of a known question holds an answer, so that a demo may show it."""
+    return any(
+        answer in text.text.casefold() for example in known for text in texts_of(quotable(dict(example.inputs())))
+    )
