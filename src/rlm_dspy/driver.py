@@ -426,12 +426,16 @@ class Session:
         if not self.tiny or self._asked_for_source:
             return None
         shown = [self.probe, *self._shown()]
-        answers = unshown_answers(self._plain(outputs), self.code, shown, self._texts())
+        plain = self._plain(outputs)
+        is_nothing = bool(plain) and all(value in (0, "0", "", "[]", []) for value in plain.values())
+        answers = [str(value) for value in plain.values()]
+        if not is_nothing:
+            answers = unshown_answers(plain, self.code, shown, self._texts())
         if not answers:
             return None
         self._asked_for_source = True
         quoted = ", ".join(f"`{short(answer)}`" for answer in answers)
-        return f"{quoted} is in no output and no input. Find or compute it in code, print it, and SUBMIT what you saw."
+        return (small_prompts.NOTHING if is_nothing else small_prompts.MADE_UP).format(quoted=quoted)
 
     def _plain(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs without evidence."""

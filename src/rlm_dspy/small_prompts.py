@@ -64,11 +64,11 @@ for row in csv.DictReader(io.StringIO({main}){delimiter}):
         print(row)
         SUBMIT({first}=row["price"])
 ```
-Question: How many rows are from Rome?
+Question: How many rows of Rome have the year 2024?
 ```python
 import csv, io
 rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
-n = sum(row["city"] == "Rome" for row in rows)
+n = sum(row["city"] == "Rome" and row["year"] == "2024" for row in rows)
 print(n)
 SUBMIT({first}=str(n))
 ```
@@ -104,6 +104,10 @@ for hit in search("who wrote the report", k=5):
 CLOSING = """When the answer stands in what was printed, reply with SUBMIT({first}="...") alone."""
 
 FOUND_ADVICE = """If they hold the answer, reply with SUBMIT({first}="...") alone. To count, add up or compare, write code over all of `{main}`."""
+
+MADE_UP = """{quoted} is in no output and no input. Find or compute it in code, print it, and SUBMIT what you saw."""
+
+NOTHING = """{quoted} is nothing. See whether your code looks for it as the data has it: print a few lines or rows, then try again. If it is right, SUBMIT it again."""
 
 REMINDER = """Question again: {task}
 If the answer is above, SUBMIT({first}="...") alone; else look in another way."""
@@ -192,6 +196,9 @@ def probe(
         if str(value) == task:
             continue
         shown.append(prompts.variable(name, value, "", main=False, whole=WHOLE, shown=PREVIEW))
+        if name == main and isinstance(value, str) and (delimiter := delimiter_of(value)):
+            columns = ", ".join(next(csv.reader([value.partition("\n")[0]], delimiter=delimiter)))
+            shown.append(f"`{name}` is a table, one row a line, with the columns {columns}: read it by csv.DictReader.")
     if found:
         shown.append(f"Lines of `{main}` with words of the question:")
         shown.append("\n".join(prompts.barred(line) for line in found))
