@@ -13,7 +13,7 @@ import dspy
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.metering import Meter
-from rlm_dspy.tuning import Tunable, program, sides
+from rlm_dspy.tuning import Tunable, check_leaks, program, sides
 
 
 def main() -> None:
@@ -22,6 +22,8 @@ def main() -> None:
     flags.add_argument("folder", type=Path)
     flags.add_argument("-m", "--model", default="offline")
     flags.add_argument("--limit", type=int, help="use only so many questions of each file")
+    flags.add_argument("--candidates", type=int, default=4, help="programs to try besides three plain ones")
+    flags.add_argument("--max-iters", type=int, default=10)
     flags.add_argument("--threads", type=int, default=4)
     flags.add_argument("--out", type=Path, default=Path(__file__).parent / "compiled/bootstrap.json")
     given = flags.parse_args()
@@ -31,7 +33,7 @@ def main() -> None:
     train, dev, test = (
         rlm_dspy.data.load(given.folder / f"{part}.jsonl", limit=given.limit) for part in ("train", "dev", "test")
     )
-    rlm = Tunable(sides.signature(), max_iters=10)
+    rlm = Tunable(sides.signature(), max_iters=given.max_iters)
     judge = dspy.Evaluate(devset=test, metric=metrics.graded, num_threads=given.threads)
     before = judge(rlm).score
 
@@ -39,10 +41,11 @@ def main() -> None:
         metric=metrics.graded,
         max_bootstrapped_demos=3,
         max_labeled_demos=4,
-        num_candidate_programs=4,
+        num_candidate_programs=given.candidates,
         num_threads=given.threads,
     )
     compiled = optimizer.compile(rlm, trainset=train, valset=dev)
+    check_leaks(compiled, test, known=[*train, *dev], base=rlm)
     after = judge(compiled).score
     program.save(compiled, given.out)
     print(

@@ -13,7 +13,7 @@ import dspy
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.metering import Meter
-from rlm_dspy.tuning import Tunable, program, ran, sides
+from rlm_dspy.tuning import Tunable, check_leaks, program, ran, sides
 
 
 def main() -> None:
@@ -44,6 +44,7 @@ def main() -> None:
         num_threads=given.threads,
     )
     compiled = optimizer.compile(rlm, trainset=train, valset=dev)
+    check_leaks(compiled, test, known=[*train, *dev], base=rlm)
     after = judge(compiled).score
     program.save(compiled, given.out)
     print(f"gepa on {given.model}: {before:.1f} -> {after:.1f}, {meter.usage.calls} calls, cost {meter.usage.cost}")

@@ -13,7 +13,7 @@ import dspy
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.metering import Meter
-from rlm_dspy.tuning import Tunable, program, sides
+from rlm_dspy.tuning import Tunable, check_leaks, program, sides
 
 
 def main() -> None:
@@ -46,6 +46,7 @@ def main() -> None:
         num_threads=given.threads,
     )
     compiled = optimizer.compile(rlm, trainset=train, valset=dev, num_trials=10, minibatch=False)
+    check_leaks(compiled, test, known=[*train, *dev], base=rlm)
     after = judge(compiled).score
     program.save(compiled, given.out)
     print(f"mipro on {given.model}: {before:.1f} -> {after:.1f}, {meter.usage.calls} calls, cost {meter.usage.cost}")
