@@ -17,14 +17,11 @@ from typing import Any
 from dspy import lm15
 from dspy.clients._http import retry_after_seconds
 
-from rlm_dspy.failures import bad_sample, causes
+from rlm_dspy.failures import WINDOW_WORDS, bad_sample, causes
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.retries import LONGEST_WAIT
 from rlm_dspy.lms.routes import PROVIDERS, Route
 
-_CONTEXT = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|prompt is too long|input length exceeds|reduce the length", re.I
-)
 _TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day).*requested (\d+)", re.I | re.S)
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
 _REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
@@ -149,7 +146,7 @@ def _answered(route: Route, status: int, text: str, wait: float | None, where: s
             "Waiting cannot help: use a shorter context, a larger plan or another model.",
             413,
         )
-    if _CONTEXT.search(text) and status in (400, 422, 500):
+    if WINDOW_WORDS.search(text) and status in (400, 422, 500):
         return _too_long(route, shown, status)
     if status == 404:
         return _error(lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _nearest(route), status)
