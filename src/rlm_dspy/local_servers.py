@@ -98,6 +98,11 @@ def chosen_address(model: str, given: str | None, env: Mapping[str, str] | None 
     return found.strip() or None
 
 
+def key_variable(model: str) -> str:
+    """Return the variable that holds the key of a model's server."""
+    return f"{_stem(model)}_API_KEY"
+
+
 def access_to(
     model: str, given: str | None, key: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Access | None:
@@ -105,7 +110,7 @@ def access_to(
     base = chosen_address(model, given)
     if base is None or not may_be_asked(model, base):
         return None
-    return Access(base, key or os.environ.get(f"{_stem(model)}_API_KEY", "").strip() or None, headers)
+    return Access(base, key or os.environ.get(key_variable(model), "").strip() or None, headers)
 
 
 def may_be_asked(model: str, base: str) -> bool:
