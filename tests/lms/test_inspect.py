@@ -15,6 +15,12 @@ from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
 from servers.wire import Fault, send
 
+# LiteLLM's streams are not free of these.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_.*fields' attribute:DeprecationWarning"),
+]
+
 KEY = "gsk_right_key_000000"
 
 

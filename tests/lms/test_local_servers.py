@@ -16,6 +16,12 @@ from rlm_dspy.local_servers import Access, ServerUnreachableError, ask_server
 from servers.local import NAME, LocalServer, llama_cpp, lm_studio, plain, vllm
 from servers.wire import send
 
+# LiteLLM's streams are not free of these.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_.*fields' attribute:DeprecationWarning"),
+]
+
 KEY = "sk-canary-0815-local"
 
 

@@ -212,6 +212,9 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
                 sleep(wait)
 
     def _once(self, request: Request) -> Iterator[Response]:
+        if self.route.is_streamed:
+            yield lm15.materialize_response(self._streamed(request), request)
+            return
         self._begin(request)
         with held(self._slot()), _Translated(self.route):
             response = super().complete(request)
@@ -298,6 +301,9 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                 await asyncio.sleep(wait)
 
     async def _once(self, request: Request) -> AsyncGenerator[Response]:
+        if await asyncio.to_thread(lambda: self.route.is_streamed):  # the server may first have to be asked
+            yield await lm15.amaterialize_response(self._streamed(request), request)
+            return
         await self._begin(request)
         async with _Held(self._slot()):
             with _Translated(self.route):

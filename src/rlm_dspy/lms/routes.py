@@ -171,6 +171,12 @@ class Route:
         return given
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether every reply is read as a stream: llama.cpp notices only there that nobody listens any more."""
+        server = local_servers.server_at(self.access)
+        return server is not None and server.kind == "llama.cpp"
+
+    @property
     def slots(self) -> int | None:
         """How many requests the server is given at once, if that is to be limited."""
         if self.concurrency or self.is_ollama:
