@@ -276,6 +276,21 @@ def test_a_prompt_too_long_has_the_server_asked_again() -> None:
         assert windows.known(made) == 1_000
 
 
+@pytest.mark.parametrize(
+    ("pages", "mend"),
+    [
+        (llama_cpp(), "Start llama-server with a larger -c or fewer slots (-np), or shorten the input."),
+        (vllm(), "Start vLLM with a larger --max-model-len, or shorten the input."),
+        (lm_studio(), "Load the model with a larger context length, or shorten the input."),
+        (plain(), "Use a model with a larger window or a shorter input."),
+    ],
+)
+def test_a_prompt_too_long_says_how_that_server_is_given_a_larger_window(pages: dict[str, Any], mend: str) -> None:
+    with LocalServer(pages, window=1_000) as server, pytest.raises(dspy.ContextWindowExceededError) as caught:
+        lm(f"openai/{NAME}", api_base=f"{server.url}/v1", cache=False)("x" * 8_000)
+    assert str(caught.value).endswith(mend)
+
+
 def test_no_more_requests_are_sent_at_once_than_llama_cpp_has_slots() -> None:
     busiest, running, counting = 0, 0, threading.Lock()
 
