@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from rlm_dspy import local_servers
+
 # Read when LiteLLM is first imported: without it, that import waits for a network that tests must not use.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 # What a test starts finds the package compiled, as an installed one is.
@@ -30,8 +32,11 @@ def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder: Path = tmp_path_factory.mktemp("home")
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DSPY_CACHEDIR"):
         monkeypatch.setenv(name, str(folder / name.lower()))
-    for name in ("RLM_DSPY_MODEL", "GROQ_API_KEY", "OLLAMA_HOST", "OLLAMA_API_BASE"):
+    bases = [f"{name}_{what}" for name in ("OPENAI", "HOSTED_VLLM", "LM_STUDIO") for what in ("API_BASE", "BASE_URL")]
+    for name in ("RLM_DSPY_MODEL", "GROQ_API_KEY", "OLLAMA_HOST", "OLLAMA_API_BASE", *bases):
         monkeypatch.delenv(name, raising=False)
+    # A port that one test's server had may be another's.
+    monkeypatch.setattr(local_servers, "_asked", {})
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from rlm_dspy.record import Step
 VARIABLE = "past_steps"  # in the REPL: the code and output of every step so far
 KEPT = 2  # newest turns that are never touched
 TARGET = 0.45  # of the limit that is left after a move
+SHRUNK = 0.9  # of a refused prompt's characters are the room from then on
 LONG = 240  # characters of an output that are worth a reference
 
 
@@ -50,6 +51,18 @@ def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: 
     if size(shorter) > goal:
         shorter = [*_fold(shorter[:-KEPT], steps), *shorter[-KEPT:]]
     return shorter if size(shorter) <= goal else min(shorter, _summarise(shorter, goal, variable), key=size)
+
+
+def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str, refused: Exception) -> int:
+    """Return the room for a conversation and its newest observation that were refused as too long.
+
+    Raises:
+        Exception: ``refused``, since nothing can be taken from the conversation.
+    """
+    room = int((size(turns) + len(observation)) * SHRUNK)
+    if size(compact(turns, steps, room - len(observation))) >= size(turns):
+        raise refused
+    return room
 
 
 def past(steps: Sequence[Step]) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -20,6 +21,12 @@ from rlm_dspy import errors
 BAD_SAMPLES = frozenset({"tool_use_failed", "output_parse_failed", "json_validate_failed"})
 
 
+# What servers say, each in its own words, of a prompt that does not fit the window.
+WINDOW_WORDS = re.compile(
+    r"context[ _](?:length|window|size)|maximum context|prompt is too long|input length exceeds|reduce the length", re.I
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Give DSPy's errors our classes as well, so that they carry the run, and ours the one that DSPy has."""
@@ -34,8 +41,9 @@ def translated() -> Iterator[None]:
 
 
 def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
+    if is_overflow(error):
+        return errors.LMContextWindowError
     kinds: list[tuple[type[BaseException], type[errors.LMError]]] = [
-        (dspy.ContextWindowExceededError, errors.LMContextWindowError),
         (dspy.LMAuthError, errors.LMAuthError),
         (dspy.LMNotConfiguredError, errors.LMAuthError),
         (dspy.LMRateLimitError, errors.LMRateLimitError),
@@ -97,6 +105,14 @@ UnreadableReplyError.__name__ = UnreadableReplyError.__qualname__ = "ActionError
 
 class BadSampleError(AdapterParseError):  # type: ignore[misc]
     """A reply that the provider itself could not read; ``lm_response`` is its text, as far as it was kept."""
+
+
+def is_overflow(error: BaseException) -> bool:
+    """Tell whether a prompt was refused as too long; DSPy's own engine knows llama.cpp's words for it as no class."""
+    if isinstance(error, dspy.ContextWindowExceededError):
+        return True
+    status = getattr(error, "status", None)
+    return isinstance(error, dspy.LMInvalidRequestError) and status == 400 and bool(WINDOW_WORDS.search(str(error)))
 
 
 def failed_generation(error: BaseException) -> str | None:

@@ -67,6 +67,13 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Overflow:
+    """The prompt did not fit the model's window, as ``error`` says, and nothing was answered."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
 class Observation:
     """What executing one cell brought back; ``submitted`` holds the raw SUBMIT value if there was one.
 
@@ -161,6 +168,7 @@ class _State:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
+        self.room = rules.room
         self.steps: list[Step] = []
         self.turns: list[Turn] = []
         self.observation = "\n".join(filter(None, [rules.header(1), rules.probe]))
@@ -183,11 +191,14 @@ class _State:
 
     def step(self) -> Generator[Needs, Any, Ending | None]:
         """Ask, run what was written, record it; return the ending if it was submitted."""
-        if compaction.size(self.turns) + len(self.observation) > self.rules.room:
-            room, variable = self.rules.room - len(self.observation), self.rules.past_variable
+        if compaction.size(self.turns) + len(self.observation) > self.room:
+            room, variable = self.room - len(self.observation), self.rules.past_variable
             self.turns = compaction.compact(self.turns, self.steps, room, variable)
             yield Execute("pass", {variable: compaction.past(self.steps)})
-        reply: Reply | str = yield Ask(tuple(self.turns), self.observation)
+        reply: Reply | Overflow | str = yield Ask(tuple(self.turns), self.observation)
+        if isinstance(reply, Overflow):
+            self.room = compaction.smaller_room(self.turns, self.steps, self.observation, reply.error)
+            return None  # and the same step is begun again, in that room
         if isinstance(reply, str):  # the name of the limit that refused or ended the call
             self.stopped_by = reply
             return None

@@ -18,11 +18,12 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 from rlm_dspy import waiting
 from rlm_dspy.driver import Session
 from rlm_dspy.errors import BudgetExceededError
-from rlm_dspy.failures import BadSampleError, failed_generation
-from rlm_dspy.loop import Ask, Execute, Extract, Observation, Reply
+from rlm_dspy.failures import BadSampleError, failed_generation, is_overflow
+from rlm_dspy.loop import Ask, Execute, Extract, Observation, Overflow, Reply
 from rlm_dspy.repl import Repl
 
 CLOSING = 5.0  # seconds
+SMALLEST_ROOM = 4_000  # characters of a prompt, below which less room changes no extract
 
 
 def execute(session: Session, repl: Repl, need: Execute) -> Observation:
@@ -49,8 +50,21 @@ def execute(session: Session, repl: Repl, need: Execute) -> Observation:
         watcher.join()
 
 
-def ask(session: Session, need: Ask | Extract) -> Reply | str:
-    """Call a predictor; the name of a limit comes back if one refuses or ends the call."""
+def ask(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
+    """Call a predictor; the name of a limit comes back if one refuses or ends the call.
+
+    Of a step whose prompt does not fit the window an :class:`Overflow` comes back; an extract is asked for again from
+    less of the trajectory.
+    """
+    while True:
+        try:
+            return _ask_once(session, need)
+        except DSPyLMError as error:
+            if overflow := overflow_of(session, need, error):
+                return overflow
+
+
+def _ask_once(session: Session, need: Ask | Extract) -> Reply | str:
     predictor, inputs = session.request(need)
     here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
     session.emit("step", "")
@@ -71,8 +85,17 @@ def ask(session: Session, need: Ask | Extract) -> Reply | str:
     return session.reply(need, predicted, asking)
 
 
-async def aask(session: Session, need: Ask | Extract) -> Reply | str:
+async def aask(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
     """Call a predictor as :func:`ask` does, without blocking."""
+    while True:
+        try:
+            return await _aask_once(session, need)
+        except DSPyLMError as error:
+            if overflow := overflow_of(session, need, error):
+                return overflow
+
+
+async def _aask_once(session: Session, need: Ask | Extract) -> Reply | str:
     predictor, inputs = session.request(need)
     session.emit("step", "")
     try:
@@ -83,6 +106,22 @@ async def aask(session: Session, need: Ask | Extract) -> Reply | str:
     except BudgetExceededError as error:
         return limit_reached(need, error.limit)
     return session.reply(need, predicted, asking)
+
+
+def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Overflow | None:
+    """Return the overflow of a step that an error tells, or None where an extract is to be asked for with less room.
+
+    Raises:
+        LMError: ``error``, which is another, or no less can be shown.
+    """
+    if not is_overflow(error):
+        raise error
+    if isinstance(need, Ask):
+        return Overflow(error)
+    if session.room < SMALLEST_ROOM:
+        raise error
+    session.room //= 2
+    return None
 
 
 def limit_reached(need: Ask | Extract, limit: str) -> str:

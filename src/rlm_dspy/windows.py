@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from rlm_dspy import local_servers
 from rlm_dspy.metering import CHARS_PER_TOKEN
 from rlm_dspy.metering import metadata as metadata
 
@@ -21,12 +22,23 @@ def window(lm: Any) -> int:
 
 
 def known(lm: Any) -> int | None:
-    """Return the tokens of an LM's window: what its engine allocates, else what is published, else None."""
+    """Return the tokens of an LM's window: what its server allocates, else what is published, else None."""
     allocated = getattr(getattr(lm, "engine", None), "window", None) or getattr(lm, "kwargs", {}).get("num_ctx")
     if isinstance(allocated, int) and allocated > 0:
         return allocated
+    if isinstance(getattr(lm, "engine", None), str):  # DSPy's own, which know no windows
+        served = _served(str(lm.model), lm.kwargs)
+        if served is not None:
+            return served
     published = metadata(str(getattr(lm, "model", ""))).get("max_input_tokens")
     return published if isinstance(published, int) and published > 0 else None
+
+
+def _served(model: str, options: dict[str, Any]) -> int | None:
+    """Return the window that a server of the user's own tells, None if there is no such server or it does not."""
+    base = options.get("api_base") or options.get("base_url")
+    access = local_servers.access_to(model, base, options.get("api_key"), options.get("headers"))
+    return local_servers.window_of(access, model.partition("/")[2] or model)
 
 
 def weights(model: str) -> float | None:

@@ -10,9 +10,16 @@ import pytest
 from rlm_dspy import windows
 from rlm_dspy.lms import lm, ollama
 from rlm_dspy.lms.inspect import list_models, probe_provider
+from servers.local import NAME, LocalServer, llama_cpp, lm_studio, plain, vllm
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
 from servers.wire import Fault, send
+
+# LiteLLM's streams are not free of these.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_.*fields' attribute:DeprecationWarning"),
+]
 
 KEY = "gsk_right_key_000000"
 
@@ -219,3 +226,89 @@ def test_what_a_server_does_not_tell_well_ends_no_diagnosis(answer: object) -> N
 def test_a_window_that_is_not_told_well_is_unknown(body: object) -> None:
     with OllamaServer(Fault(200, body)) as server:
         assert ollama.window(server.url, "qwen3:8b") is None
+
+
+def own(pages: dict[str, Any], name: str = NAME, **options: Any) -> list[tuple[str, str]]:
+    with LocalServer(pages, models=(name,)) as server:
+        return statuses(f"openai/{name}", api_base=f"{server.url}/v1", api_key="none", **options)
+
+
+def test_a_good_llama_cpp_is_ok_throughout() -> None:
+    found = own(llama_cpp(window=16_384))
+    assert {status for status, _ in found} == {"ok"}
+    assert [said.rstrip() for _, said in found[1:5]] == [
+        found[1][1].rstrip(),
+        f"{NAME} is its model",
+        f"{NAME} has a window of 16,384 tokens for each slot",
+        "2 slots, as many requests are sent at once",
+    ]
+    assert found[1][1].startswith("llama.cpp answers at http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("pages", "mend"),
+    [
+        (llama_cpp(window=2048), "llama-server with -c 16384, which its 2 slots share, or with fewer slots (-np)."),
+        (llama_cpp(window=2048, slots=1), "llama-server with -c 8192."),
+        (vllm(window=2048), "vLLM with --max-model-len 8192."),
+        (
+            lm_studio({"id": NAME, "state": "loaded", "max_context_length": 32768, "loaded_context_length": 2048}),
+            f"load it with a larger context length (lms load {NAME} --context-length 8192).",
+        ),
+    ],
+)
+def test_a_small_window_is_a_warning_that_says_how_to_raise_it(pages: dict[str, Any], mend: str) -> None:
+    ((status, said),) = [(status, said) for status, said in own(pages) if "window is only" in said]
+    assert status == "warning"
+    assert said.startswith("the window is only 2,048 tokens")
+    assert said.endswith(mend)
+
+
+@pytest.mark.parametrize(
+    ("pages", "name", "said"),
+    [
+        (llama_cpp(), "qwen", "qwen is not among the server's models (it answers with the one that it has) Name"),
+        (vllm(), "qwen", "qwen is not among the server's models Name one of those that it has: qwen2.5-coder-0.5b."),
+        (lm_studio(), "qwen3-8b", "qwen3-8b is not loaded, so that its window is not known Load it, with a context of"),
+        (plain(NAME), NAME, f"no window is told for {NAME} 32,768 tokens or what is published are reckoned with."),
+    ],
+)
+def test_what_a_server_does_not_have_or_tell_is_a_warning(pages: dict[str, Any], name: str, said: str) -> None:
+    assert [line.startswith(said.rstrip()) for status, line in own(pages, name) if status == "warning"].count(True) == 1
+
+
+def test_more_requests_at_once_than_slots_are_a_warning() -> None:
+    found = own(llama_cpp(slots=2), concurrency=5)
+    mend = "Set concurrency=2, or start llama-server with -np 5."
+    assert ("warning", f"2 slots, but 5 requests are sent at once and wait for each other {mend}") in found
+
+
+def test_a_server_that_hides_its_models_may_chat_all_the_same() -> None:
+    found = own({})
+    assert [status for status, _ in found] == ["ok", "warning", "ok"]
+    assert "/v1/models answered with HTTP 404" in found[1][1]
+
+
+def test_a_server_of_ones_own_that_is_not_there_is_a_failure() -> None:
+    status, said = statuses(f"lm_studio/{NAME}", api_base="http://127.0.0.1:9/v1")[-1]
+    assert status == "failure"
+    assert said.startswith("nothing answers at http://127.0.0.1:9/v1/models")
+
+
+def test_the_models_of_servers_of_ones_own_are_listed_with_their_windows() -> None:
+    with LocalServer(llama_cpp(), key=KEY) as first, LocalServer(lm_studio()) as second:
+        env = {"OPENAI_BASE_URL": f"{first.url}/v1", "OPENAI_API_KEY": KEY, "LM_STUDIO_API_BASE": f"{second.url}/v1"}
+        found = list_models({"OLLAMA_HOST": "127.0.0.1:9", "HOSTED_VLLM_API_BASE": "http://127.0.0.1:9/v1", **env})
+    assert [(row.name, row.provider, row.window) for row in found.rows] == [
+        (f"openai/{NAME}", "llama.cpp", 8192),
+        (f"lm_studio/{NAME}", "LM Studio", 12_288),
+        ("lm_studio/qwen3-8b", "LM Studio", None),
+    ]
+    assert any(note.startswith("hosted_vllm/… models are not listed: nothing answers at") for note in found.notes)
+    assert KEY not in str(found.notes)
+
+
+def test_a_providers_own_address_is_not_asked_for_its_models() -> None:
+    found = list_models({"OLLAMA_HOST": "127.0.0.1:9", "OPENAI_API_BASE": "https://api.openai.com/v1"})
+    assert found.rows == ()
+    assert len(found.notes) == 2

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     """List the models that can be reached now, with their windows and prices, and the default.
 
-    These are Ollama's, and those of Groq if GROQ_API_KEY is set. Prices are US dollars per million tokens; a dash
+    These are Ollama's, those of your own servers (OPENAI_API_BASE, LM_STUDIO_API_BASE, HOSTED_VLLM_API_BASE,
+    LLAMAFILE_API_BASE), and those of Groq if GROQ_API_KEY is set. Prices are US dollars per million tokens; a dash
     means unknown.
     """
     from rlm_dspy.cli import settings

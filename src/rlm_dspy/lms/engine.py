@@ -15,7 +15,7 @@ from dspy.clients.engines.lifecycle import aclosing_stream, closing_stream
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngine, _ChatStream
 from dspy.lm15 import Request, Response
 
-from rlm_dspy import windows
+from rlm_dspy import local_servers, windows
 from rlm_dspy.lms import faults, pace, streams, truncation
 from rlm_dspy.lms.choosing import OFFLINE
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
@@ -42,6 +42,8 @@ class _Translated:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         found = faults.translate(error, self._route) if isinstance(error, Exception) else error
+        if isinstance(found, lm15.ContextLengthError):
+            local_servers.forget_server(self._route.own_base)  # it may have been started again with another window
         if error is not None and found is not None and found is not error:
             raise found from faults.cause(error, self._route)
 
@@ -60,8 +62,8 @@ class _Routed:
 
     @property
     def window(self) -> int | None:
-        """The tokens that the server allocates for a prompt, where this engine asks for them."""
-        return self.route.window() if self.route.is_ollama else None
+        """The tokens that the server allocates for a prompt, where it is the user's own and tells."""
+        return self.route.served_window()
 
     def _finished(self, request: Request, response: Response) -> Response:
         """Refuse a reply to half a prompt."""
@@ -210,6 +212,9 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
                 sleep(wait)
 
     def _once(self, request: Request) -> Iterator[Response]:
+        if self.route.is_streamed:
+            yield lm15.materialize_response(self._streamed(request), request)
+            return
         self._begin(request)
         with held(self._slot()), _Translated(self.route):
             response = super().complete(request)
@@ -296,6 +301,9 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                 await asyncio.sleep(wait)
 
     async def _once(self, request: Request) -> AsyncGenerator[Response]:
+        if await asyncio.to_thread(lambda: self.route.is_streamed):  # the server may first have to be asked
+            yield await lm15.amaterialize_response(self._streamed(request), request)
+            return
         await self._begin(request)
         async with _Held(self._slot()):
             with _Translated(self.route):
@@ -322,9 +330,10 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                         yield event
 
     def _warm(self) -> None:
-        """Do off the loop what takes seconds: importing LiteLLM, asking Ollama for the window."""
+        """Do off the loop what takes seconds: importing LiteLLM, asking the server for its window and slots."""
         get_litellm(feature="rlm_dspy.lm")
         self.route.arguments()
+        _ = self.route.slots
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)

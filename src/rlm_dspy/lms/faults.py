@@ -17,17 +17,21 @@ from typing import Any
 from dspy import lm15
 from dspy.clients._http import retry_after_seconds
 
-from rlm_dspy.failures import bad_sample, causes
+from rlm_dspy import local_servers
+from rlm_dspy.failures import WINDOW_WORDS, bad_sample, causes
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.retries import LONGEST_WAIT
 from rlm_dspy.lms.routes import PROVIDERS, Route
 
-_CONTEXT = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|prompt is too long|input length exceeds|reduce the length", re.I
-)
 _TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day).*requested (\d+)", re.I | re.S)
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
 _REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
+
+_LARGER = {
+    "llama.cpp": "Start llama-server with a larger -c or fewer slots (-np), or shorten the input.",
+    "vLLM": "Start vLLM with a larger --max-model-len, or shorten the input.",
+    "LM Studio": "Load the model with a larger context length, or shorten the input.",
+}
 
 # What a library raises when it reads a reply that is not what it should be.
 _UNREADABLE = {
@@ -149,7 +153,7 @@ def _answered(route: Route, status: int, text: str, wait: float | None, where: s
             "Waiting cannot help: use a shorter context, a larger plan or another model.",
             413,
         )
-    if _CONTEXT.search(text) and status in (400, 422, 500):
+    if WINDOW_WORDS.search(text) and status in (400, 422, 500):
         return _too_long(route, shown, status)
     if status == 404:
         return _error(lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _nearest(route), status)
@@ -324,7 +328,10 @@ def _start(route: Route) -> str:
 
 
 def _larger(route: Route) -> str:
-    return "Raise num_ctx=." if route.is_ollama else "Use a model with a larger window or a shorter input."
+    if route.is_ollama:
+        return "Raise num_ctx=."
+    server = local_servers.server_at(route.access)
+    return _LARGER.get(server.kind if server else "", "Use a model with a larger window or a shorter input.")
 
 
 def _nearest(route: Route) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections.abc import Mapping
@@ -13,11 +14,12 @@ from dspy.clients import model_metadata
 from dspy.clients._litellm import get_litellm
 from dspy.utils.exceptions import LMError
 
-from rlm_dspy import windows
+from rlm_dspy import local_servers, windows
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.choosing import Choice, choose
 from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
-from rlm_dspy.lms.routes import PROVIDERS, Route
+from rlm_dspy.lms.routes import PROVIDERS, Provider, Route
+from rlm_dspy.local_servers import Access, LocalServer, ServerUnreachableError
 
 _CANARY = "The word to remember is heliotrope. "
 WANTED = 8_192  # tokens of a window in which a run has room for its instructions and a few steps
@@ -55,7 +57,7 @@ class Listing:
 
 
 def list_models(env: Mapping[str, str] | None = None, *, everything: bool = False) -> Listing:
-    """List Ollama's models, Groq's if there is a key, and with ``everything`` LiteLLM's whole table of chat models."""
+    """List what Ollama and servers of one's own have, Groq's models if there is a key, and if asked LiteLLM's table."""
     env = os.environ if env is None else env
     base = ollama.base_url(env)
     rows: list[ModelRow] = []
@@ -67,6 +69,9 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
     except ollama.OllamaUnreachableError:
         notes.append(f"no Ollama answers at {base}")
     for provider in PROVIDERS:
+        found, note = _own_models(provider, env)
+        rows += found
+        notes += [note] if note else []
         if provider.key and env.get(provider.key, "").strip():
             rows += [_row(name, provider.name) for name in provider.models]
             notes += [] if provider.models else [f"{provider.key} is set: {provider.prefix}… models can be used"]
@@ -91,6 +96,21 @@ def probe_provider(model: str, **options: Any) -> tuple[Check, ...]:
     if route.is_ollama and checks[-1].status == "ok":
         checks += [_slots(route), *_allocated(lm, route)]
     return tuple(checks)
+
+
+def _own_models(provider: Provider, env: Mapping[str, str]) -> tuple[list[ModelRow], str]:
+    """Return the models of the server of one's own that a variable names, or a note if it does not list any."""
+    base = local_servers.chosen_address(provider.prefix, None, env)
+    if base is None or not local_servers.may_be_asked(provider.prefix, base):
+        return [], ""
+    try:
+        server = local_servers.ask_server(Access(base, env.get(local_servers.key_variable(provider.prefix))))
+    except ServerUnreachableError as error:
+        return [], f"{provider.prefix}… models are not listed: {error}"
+    named = server.kind if server.kind != local_servers.OTHER else provider.name
+    price = 0.0 if provider.local else None
+    rows = [ModelRow(f"{provider.prefix}{m.name}", named, m.window, None, price, price) for m in server.models]
+    return rows, "" if rows else f"the server at {server.base} lists no models"
 
 
 def _row(name: str, provider: str) -> ModelRow:
@@ -134,7 +154,7 @@ def _key(route: Route) -> list[Check]:
 
 def _server(route: Route) -> list[Check]:
     if not route.is_ollama:
-        return []
+        return [] if route.access is None else _own_server(route, route.access)
     base, name = route.base or "", route.model.partition("/")[2]
     try:
         checks = [Check("ok", f"Ollama {ollama.version(base)} answers at {base}")]
@@ -147,6 +167,73 @@ def _server(route: Route) -> list[Check]:
     known = ollama.window(base, name)
     said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not tell its window"
     return [*checks, Check("ok" if known else "warning", f"{said}; {route.window():,} are asked for")]
+
+
+def _own_server(route: Route, access: Access) -> list[Check]:
+    """Say what answers at an address of one's own, whether it has the model, and what it gives it."""
+    try:
+        server = local_servers.ask_server(access)
+    except ServerUnreachableError as error:
+        if error.has_answered:  # and it may chat all the same
+            return [Check("warning", str(error), "Check that the address ends in /v1, and the key.")]
+        return [Check("failure", str(error), "Start the server, or correct its address.")]
+    return [
+        Check("ok", f"{server.kind} answers at {server.base}"),
+        _served_name(server, route.name),
+        _served_window(server, route.name),
+        *_served_slots(server, route),
+    ]
+
+
+def _served_name(server: LocalServer, name: str) -> Check:
+    names = [model.name for model in server.models]
+    if server.has_model(name):
+        return Check("ok", f"{name} is among its {len(names)} models" if len(names) > 1 else f"{name} is its model")
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
+    mend = f"Name one of those that it has: {', '.join(near)}." if near else "Load a model there."
+    answers = " (it answers with the one that it has)" if server.kind == "llama.cpp" else ""
+    return Check("warning", f"{name} is not among the server's models{answers}", mend)
+
+
+def _served_window(server: LocalServer, name: str) -> Check:
+    window = server.window_of(name)
+    if window is None:
+        unloaded = server.kind == "LM Studio" and server.has_model(name)
+        said = f"{name} is not loaded, so that its window is not known" if unloaded else f"no window is told for {name}"
+        mend = f"Load it, with a context of {WANTED:,} tokens or more." if unloaded else ""
+        return Check("warning", said, mend or f"{windows.UNKNOWN:,} tokens or what is published are reckoned with.")
+    each = " for each slot" if server.slots else ""
+    if window >= WANTED:
+        return Check("ok", f"{name} has a window of {window:,} tokens{each}")
+    said = f"the window is only {window:,} tokens{each}"
+    return Check("warning", said, f"A run wants {WANTED:,} or more: {_larger_window(server, name)}.")
+
+
+def _larger_window(server: LocalServer, name: str) -> str:
+    """Say how a server is given a larger window."""
+    slots = server.slots or 1
+    match server.kind:
+        case "llama.cpp":
+            shared = f", which its {slots} slots share, or with fewer slots (-np)" if slots > 1 else ""
+            return f"start llama-server with -c {WANTED * slots}{shared}"
+        case "LM Studio":
+            return f"load it with a larger context length (lms load {name} --context-length {WANTED})"
+        case "vLLM":
+            return f"start vLLM with --max-model-len {WANTED}"
+        case _:
+            return "see how the server is given one"
+
+
+def _served_slots(server: LocalServer, route: Route) -> list[Check]:
+    """Compare how many requests llama.cpp serves at once with how many it is sent."""
+    if server.slots is None:
+        return []
+    served, sent = f"{server.slots} slot{'s' * (server.slots > 1)}", route.concurrency or server.slots
+    if sent > server.slots:
+        said = f"{served}, but {sent} requests are sent at once and wait for each other"
+        return [Check("warning", said, f"Set concurrency={server.slots}, or start llama-server with -np {sent}.")]
+    used = "as many requests are sent at once" if sent == server.slots else f"{sent} used"
+    return [Check("ok", f"{served}, {used}")]
 
 
 def _round_trip(lm: dspy.LM) -> list[Check]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
+from rlm_dspy import local_servers
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.choosing import OFFLINE
@@ -111,9 +112,12 @@ class Route:
     @property
     def own_base(self) -> str | None:
         """The address that the user gave: the option's, else that of a variable such as ``GROQ_API_BASE``."""
-        names = (f"{self._stem}_API_BASE", f"{self._stem}_BASE_URL")
-        given = self.api_base or next(filter(None, map(os.environ.get, names)), "")
-        return given.strip() or None
+        return local_servers.chosen_address(self.provider.prefix, self.api_base)
+
+    @property
+    def access(self) -> local_servers.Access | None:
+        """How to ask a server of the user's own what it is; None if there is no such server."""
+        return None if self.is_ollama else local_servers.access_to(self.model, self.api_base, self.key, self.headers)
 
     @cached_property
     def _stem(self) -> str:
@@ -167,14 +171,32 @@ class Route:
         return given
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether every reply is read as a stream: llama.cpp notices only there that nobody listens any more."""
+        server = local_servers.server_at(self.access)
+        return server is not None and server.kind == "llama.cpp"
+
+    @property
     def slots(self) -> int | None:
         """How many requests the server is given at once, if that is to be limited."""
-        return self.concurrency or (_ollama_slots() if self.is_ollama else None)
+        if self.concurrency or self.is_ollama:
+            return self.concurrency or _ollama_slots()
+        server = local_servers.server_at(self.access)
+        return None if server is None else server.slots
 
     def other(self) -> Route:
         """Return the route of the fallback, with what the user set for whatever model answers."""
         kept = {name: getattr(self, name) for name in ("timeout", "num_ctx", "keep_alive", "retries")}
         return Route(str(self.fallback), **kept)
+
+    @property
+    def name(self) -> str:
+        """The model's name as its server has it."""
+        return self.model.partition("/")[2] or self.model
+
+    def served_window(self) -> int | None:
+        """Return the window that the server gives the model, None if nobody tells."""
+        return self.window() if self.is_ollama else local_servers.window_of(self.access, self.name)
 
     def window(self) -> int:
         """Return the window to ask Ollama for: the model's own, up to a limit that ``num_ctx`` moves."""
