@@ -495,4 +495,11 @@ def test_other_compressions_are_read_too(tmp_path, ending):
 
     data = {"bz2": bz2, "xz": lzma}[ending].compress(b"inside\n")
     assert corpus_of(tmp_path, f"a.txt.{ending}", data)[f"a.txt.{ending}/a.txt"] == "inside\n"
-    assert reason(corpus_of(tmp_path, f"b.txt.{ending}", data[:-9]), f"b.txt.{ending}").startswith("broken")
+    assert reason(corpus_of(tmp_path, f"b.txt.{ending}", data[:9]), f"b.txt.{ending}").startswith("broken")
+    noise = "".join(f"{n * 7919 % 100_003} " for n in range(200_000)) + "\n"
+    cut = {"bz2": bz2, "xz": lzma}[ending].compress(noise.encode())
+    read_back = corpus_of(tmp_path, f"c.txt.{ending}", cut[:-1_000])
+    document = next(one for one in read_back.documents if one.name.startswith("c.txt"))
+    assert noise.startswith(document.text)
+    assert len(document.text) > 1_000
+    assert "cut off or damaged" in document.note

@@ -46,6 +46,7 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
             ignore=not choice["no_ignore"],
             secrets=choice["include_secrets"],
             urls=choice.get("url", False),
+            encoding=choice.get("encoding"),
             **_limits(choice),
             stdin=sys.stdin.buffer if sys.stdin else None,
         )

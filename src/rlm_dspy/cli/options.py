@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import click
 
 CHOOSING = (
-    "include", "exclude", "hidden", "no_ignore", "url", "include_secrets", "max_file_mb", "max_files", "max_gb",
+    "include", "exclude", "hidden", "no_ignore", "url", "include_secrets", "encoding", "max_file_mb", "max_files",
+    "max_gb",
 )  # fmt: skip
 
 _MORE = click.FloatRange(0, min_open=True)
@@ -27,6 +28,7 @@ def choosing(command: Command) -> Command:
         click.option("--no-ignore", is_flag=True, help="Read what .gitignore leaves out."),
         click.option("--url", is_flag=True, help="Fetch a PATH that begins with https:// or http://."),
         click.option("--include-secrets", is_flag=True, help="Read .env files, keys and the like."),
+        click.option("--encoding", metavar="NAME", help="What texts are in that are not UTF-8, e.g. cp1252."),
         click.option("--max-file-mb", type=_MORE, metavar="N", help="Leave out larger files (default: 200)."),
         click.option("--max-files", type=click.IntRange(1), metavar="N", help="Read no more files (default: 500,000)."),
         click.option("--max-gb", type=_MORE, metavar="N", help="Read no more text in all (default: 8)."),

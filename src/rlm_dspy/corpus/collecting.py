@@ -47,8 +47,10 @@ class _Source:
 class Collector:
     """Collects the documents of one corpus."""
 
-    def __init__(self, limits: Limits, *, secrets: bool) -> None:
+    def __init__(self, limits: Limits, *, secrets: bool, encoding: str | None = None) -> None:
         self.limits = limits
+        self._encoding = encoding
+        self._named: set[str] = set()  # what the user named, and no folder around it
         self._secrets = secrets
         self._weighed = 0
         self._store = Store()
@@ -84,6 +86,10 @@ class Collector:
         skipped = sorted(self._skipped, key=lambda one: one.name)
         return Corpus(self._documents.values(), skipped, origin=origin), self._blank
 
+    def trust(self, name: str) -> None:
+        """Note that the user named a file: with an encoding it is then read as a text, whatever it looks like."""
+        self._named.add(name)
+
     def take(self, file: File, name: str, path: str) -> None:
         """Read an open file: whole, or in parts if it is a text too large to be one value."""
         if file.size > self.limits.file_bytes:
@@ -98,7 +104,7 @@ class Collector:
         """Read the bytes of a file, and of what is inside it."""
         self._add(data, name, _Source(name, path, room_for(len(data))), 0)
 
-    def _add(self, data: bytes, name: str, source: _Source, depth: int) -> None:
+    def _add(self, data: bytes, name: str, source: _Source, depth: int, note: str = "") -> None:
         if len(data) > self.limits.file_bytes:
             self.skip(name, too_large(self.limits.file_bytes))
         elif has_private_key(data[:200]) and not self._secrets:
@@ -109,9 +115,9 @@ class Collector:
             try:
                 reader = find(name, data)
                 if reader is None:
-                    self._add_text(data, name, source)
+                    self._add_text(data, name, source, note)
                 else:
-                    self._convert(reader, data, name, source, depth)
+                    self._convert(reader, data, name, source, depth, note)
             except UnreadableError as error:
                 self.skip(name, str(error))
 
@@ -125,21 +131,26 @@ class Collector:
             if self.full:
                 self.skip(part, f"{self.full}, as is what follows line {before:,} of {name}")
                 return
-            text, note = (data, "") if data.isascii() else decode(data)
+            text, note = (data, "") if self._is_plain(data) else decode(data, self._encoding)
             marks = ((1 - before, "line", True),)
             kept = self._keep(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
             before += kept.lines if kept else 0
 
-    def _add_text(self, data: bytes, name: str, source: _Source) -> None:
-        if reason := why_binary(data):
+    def _add_text(self, data: bytes, name: str, source: _Source, before: str) -> None:
+        forced = self._encoding is not None and name in self._named
+        if not forced and (reason := why_binary(data)):
             self.skip(name, reason)
             return
-        # A text of ASCII needs no decoding to be stored, and most of what is large is such a text.
-        plain = data.isascii()
-        text, note = (data, "") if plain else decode(data)
-        self._keep(name, source, text, kind=kind_of(name), size=len(data), note=note)
+        text, note = (data, "") if self._is_plain(data) else decode(data, self._encoding)
+        self._keep(name, source, text, kind=kind_of(name), size=len(data), note=_joined(before, note))
 
-    def _convert(self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int) -> None:
+    def _is_plain(self, data: bytes) -> bool:
+        """Tell whether a text needs no decoding to be stored: most of what is large is such a text."""
+        return self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
+
+    def _convert(
+        self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int, before: str
+    ) -> None:
         kind = kind_of(name) if kind_of(name) != "text" else reader.name
         if isinstance(reader, Reader):
             outcome = self._cache.converted(reader, data, lambda: _read(reader, data, name))
@@ -151,7 +162,8 @@ class Collector:
         for part in _parts(outcome):
             empty = False
             if isinstance(part, Converted):
-                self._keep(name, source, part.text, kind=kind, size=len(data), note=part.note, marks=part.marks)
+                note = _joined(before, part.note)
+                self._keep(name, source, part.text, kind=kind, size=len(data), note=note, marks=part.marks)
             else:
                 self._add_member(part, name, source, depth)
         if empty:
@@ -168,7 +180,7 @@ class Collector:
         elif self.full:
             self.skip(inside, self.full)
         else:
-            self._add(part.data, inside, source, depth + 1)
+            self._add(part.data, inside, source, depth + 1, part.note)
 
     def _keep(
         self,
@@ -203,6 +215,10 @@ class Collector:
             wanted = f"{name}~{number}"
             number += 1
         return wanted
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def too_large(limit: int) -> str:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 
-try:
-    from charset_normalizer import from_bytes
-except ImportError:  # it comes with requests; without it a legacy file is read as Western
-    from_bytes = None  # type: ignore[assignment]
+from rlm_dspy.corpus.guessing import guess
 
 _SNIFFED = 8192
-_GUESSED = 65_536
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -30,10 +27,20 @@ _MAGIC = (
 
 _MARKED = tuple(bom for bom, _ in _BOMS)
 _FOREIGN = tuple(magic for magic, _ in _MAGIC)
+_TAR = slice(257, 262)  # where a tar archive says that it is one
 
-_LEGACY = ("cp1252", "cp932", "gb18030", "big5", "euc_kr", "euc_jp", "cp1251", "koi8_r", "cp1253")
-_HIGH = bytes(range(0x80, 0x100))
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r\f\x08\x1b"))
+_LEAST_WIDE = 6  # bytes of a text in UTF-16 that can be known without a mark
+_NUL_RUNS = 16  # in a log that was cut while it was written, and one more for every so many bytes
+_NUL_EVERY = 4096
+_ESCAPED = re.compile(rb"\x1b\$[@B]")  # begins Japanese in ISO-2022-JP
+# What a text says of its own encoding: XML, Python and editors in the first lines, a style sheet at its begin.
+_DECLARED = re.compile(
+    rb"\A\s*<\?xml[^>]{0,200}?\bencoding\s*=\s*[\"']([\w.:-]{1,40})[\"']"
+    rb"|\A@charset \"([\w.:-]{1,40})\";"
+    rb"|\A(?:[^\n]{0,200}\n)?[ \t\f]*(?:#|//|%|;|<!--)[^\n]{0,100}?\b(?:file)?(?:en)?coding[:=][ \t]*([\w.:-]{1,40})"
+)
+_PROBE = b'<meta charset="\\u0041 +AGE- ~1 .xn--4ca.">'  # no encoding that is declared in ASCII changes it
 
 
 def why_binary(head: bytes) -> str | None:
@@ -42,27 +49,89 @@ def why_binary(head: bytes) -> str | None:
         return None
     if head.startswith(_FOREIGN):
         return next(what for magic, what in _MAGIC if head.startswith(magic))
-    head = head[:_SNIFFED]
-    # NUL is in nearly every binary format and in no text that is not UTF-16 or UTF-32.
-    if b"\0" in head or len(head) - len(head.translate(None, _CONTROLS)) > len(head) // 10:
+    if head[_TAR] == b"ustar":
+        return "a tar archive"
+    sample = head[:_SNIFFED]
+    if b"\0" in sample:
+        if wide_encoding(sample) or _is_cut_log(head):
+            return None
+        return "binary"
+    if len(sample) - len(sample.translate(None, _CONTROLS)) > len(sample) // 10:
         return "binary"
     return None
 
 
-def decode(data: bytes) -> tuple[str, str]:
-    """Return the text and a note that is empty unless something had to be guessed or replaced."""
-    for bom, encoding in _BOMS:
+def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
+    """Return the text and a note that is empty unless something had to be guessed, replaced or left out.
+
+    Args:
+        data: the whole file.
+        encoding: what the user says that it is in; a mark at its begin says more.
+    """
+    for bom, marked in _BOMS:
         if data.startswith(bom):
-            return _replace(data[len(bom) :], encoding)
+            return _replace(data[len(bom) :], marked)
+    if encoding is not None:
+        return _replace(data, encoding)
+    if b"\0" in data:
+        if found := wide_encoding(data[:_SNIFFED]):
+            return _replace(data, found)[0], f"read as {found}"
+        bare = data.replace(b"\0", b"")
+        text, note = decode(bare)
+        return text, "; ".join(filter(None, (note, f"{len(data) - len(bare):,} NUL bytes left out")))
+    return _decode_plain(data)
+
+
+def _decode_plain(data: bytes) -> tuple[str, str]:
+    """Return the text of bytes without NULs and without a mark."""
     try:
+        if _ESCAPED.search(data):
+            return data.decode("iso2022_jp"), "read as iso2022_jp"
         return data.decode("utf-8"), ""
     except UnicodeDecodeError:
         pass
-    if _mostly_utf8(data[:_GUESSED]):
+    if (declared := declared_encoding(data)) and not _is_broken(data, declared):
+        return data.decode(declared), ""
+    if _mostly_utf8(data):
         return _replace(data, "utf-8")
-    encoding = _guess(data[:_GUESSED])
-    text, note = _replace(data, encoding)
-    return text, note or f"read as {encoding}"
+    guessed = guess(data)
+    text, note = _replace(data, guessed)
+    return text, note or f"read as {guessed}"
+
+
+def known_encoding(name: str) -> str | None:
+    """Return Python's name of an encoding that a text may be in, or None if there is none of this name."""
+    try:
+        found = codecs.lookup(name.strip()).name
+        is_wide = found.startswith(("utf-16", "utf-32"))
+        return found if is_wide or _PROBE.decode(found).encode("ascii") == _PROBE else None
+    except (LookupError, ValueError):
+        return None
+
+
+def declared_encoding(data: bytes) -> str | None:
+    """Return the encoding that a text names in its first lines, if it can be one."""
+    found = _DECLARED.search(data[:1024])
+    name = next(filter(None, found.groups()), b"") if found else b""
+    known = known_encoding(name.decode("ascii")) if name else None
+    return None if known is None or known.startswith(("utf-16", "utf-32")) else known
+
+
+def wide_encoding(head: bytes) -> str | None:
+    """Return the UTF-16 that a text without a mark is in, told by its zeros, or None."""
+    even = head[: len(head) // 2 * 2]
+    if len(even) < _LEAST_WIDE or b"\0" not in even or (len(head) < _SNIFFED and len(head) != len(even)):
+        return None
+    units = len(even) // 2
+    low, high = even[1::2].count(0) / units, even[0::2].count(0) / units  # zeros behind, and before
+    encoding = "utf-16-le" if low >= high else "utf-16-be"
+    try:
+        text = even.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+    if max(low, high) > 0.3 and min(low, high) < 0.02:
+        return encoding if _is_text(text, 0.95) else None
+    return encoding if "\n" in text and _is_text(text, 0.98) and _is_one_script(text) else None
 
 
 def wide(head: bytes) -> tuple[bytes, bytes]:
@@ -73,24 +142,51 @@ def wide(head: bytes) -> tuple[bytes, bytes]:
     return b"", b"\n"
 
 
+def _is_text(text: str, share: float) -> bool:
+    """Tell whether so many of the characters are letters, digits, marks, punctuation or blanks."""
+    good = sum(char in "\t\r\n" or unicodedata.category(char)[0] in "LMNPSZ" for char in text)
+    return good >= share * len(text)
+
+
+def _is_one_script(text: str) -> bool:
+    """Tell whether most letters are of one block of 256, or of the frequent ones of East Asia."""
+    letters = [ord(char) for char in text if char.isalpha()]
+    blocks = [letter >> 8 for letter in letters]
+    most = max((blocks.count(block) for block in set(blocks)), default=0)
+    asian = len(re.findall("[\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3]", text))
+    blanks = sum(char in " \n、。，.,:" for char in text)
+    return bool(letters) and (most > 0.8 * len(letters) or (asian > 0.9 * len(letters) and blanks * 50 > len(text)))
+
+
+def _is_cut_log(data: bytes) -> bool:
+    """Tell whether bytes are a text but for a few runs of zeros, as where a log was cut while it was written."""
+    bare = data.replace(b"\0", b"")
+    if not bare:
+        return len(data) > _SNIFFED  # more may follow
+    if b"\n" not in bare or len(re.findall(rb"\0+", data)) > _NUL_RUNS + len(bare) // _NUL_EVERY:
+        return False
+    controls = len(bare) - len(bare.translate(None, _CONTROLS))
+    return controls * 1_000 <= len(bare) and (bare.isascii() or _mostly_utf8(bare))
+
+
+def _is_broken(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeError:
+        return True
+    return False
+
+
 def _replace(data: bytes, encoding: str) -> tuple[str, str]:
     try:
-        return data.decode(encoding), ""
-    except UnicodeDecodeError:
-        return data.decode(encoding, "replace"), f"read as {encoding}, invalid bytes replaced"
+        text, note = data.decode(encoding), ""
+    except UnicodeError:
+        text, note = data.decode(encoding, "replace"), f"read as {encoding}, invalid bytes replaced"
+    return text.encode("utf-8", "replace").decode(), note
 
 
-def _mostly_utf8(sample: bytes) -> bool:
+def _mostly_utf8(data: bytes) -> bool:
     """Tell whether a damaged text is still UTF-8: more of its sequences are whole than broken."""
-    text = sample.decode("utf-8", "replace")
+    text = data.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     return len(re.findall(r"[^\x00-\x7f\ufffd]", text)) > broken
-
-
-def _guess(sample: bytes) -> str:
-    high = len(sample) - len(sample.translate(None, _HIGH))
-    # Western text has few letters beyond ASCII, too few to guess from; other scripts have hardly any within.
-    if from_bytes is None or high * 4 < len(sample):
-        return "cp1252"
-    found = from_bytes(sample, cp_isolation=list(_LEGACY)).best()
-    return found.encoding if found is not None else "cp1252"

@@ -17,6 +17,7 @@ from pathspec import GitIgnoreSpec
 
 from rlm_dspy.corpus import fetching
 from rlm_dspy.corpus.collecting import Collector, Limits
+from rlm_dspy.corpus.decoding import known_encoding
 from rlm_dspy.corpus.documents import Corpus, Skipped
 from rlm_dspy.corpus.gitignore import Rule, parse
 from rlm_dspy.corpus.loading import File, NotReadError
@@ -48,6 +49,7 @@ def read(
     max_files: int = Limits.files,
     max_bytes: int = Limits.bytes,
     urls: bool = False,
+    encoding: str | None = None,
     stdin: BinaryIO | None = None,
 ) -> Corpus:
     """Read files, folders, globs, URLs and ``-`` (standard input) into one corpus.
@@ -63,6 +65,8 @@ def read(
         max_files: Read no more files than this.
         max_bytes: Read no more text than this, in bytes.
         urls: Fetch what begins with ``https://`` or ``http://``.
+        encoding: What the texts are in, instead of a guess where they are not UTF-8; a file that is named is then read
+            as a text, whatever it looks like. A byte order mark says more.
         stdin: Where ``-`` reads from, by default standard input.
 
     Returns:
@@ -78,7 +82,11 @@ def read(
         if value < 1:
             raise ConfigurationError(f"{name} must be at least 1, not {value}")
     choice = Choice(_spec(include), _rules(exclude), hidden, ignore, secrets)
-    reader = _Reader(choice, Limits(max_file_bytes, max_files, max_bytes), many=len(typed) > 1)
+    known = known_encoding(encoding) if encoding is not None else None
+    if encoding is not None and known is None:
+        raise ConfigurationError(f"there is no encoding {encoding!r} for texts: name one such as cp1252 or cp932")
+    found = Collector(Limits(max_file_bytes, max_files, max_bytes), secrets=secrets, encoding=known)
+    reader = _Reader(choice, found, many=len(typed) > 1)
     for path in dict.fromkeys(map(_as_text, typed)):
         if path == "-":
             reader.take_stdin(stdin)
@@ -92,10 +100,10 @@ def read(
 class _Reader:
     """Reads what is named, and what lies below it."""
 
-    def __init__(self, choice: Choice, limits: Limits, *, many: bool) -> None:
+    def __init__(self, choice: Choice, found: Collector, *, many: bool) -> None:
         self._choice = choice
         self._many = many
-        self._found = Collector(limits, secrets=choice.secrets)
+        self._found = found
         self._read: set[str] = set()
 
     def take(self, root: _Root) -> None:
@@ -116,6 +124,7 @@ class _Reader:
         stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)
         if stream is None:
             raise CorpusError("standard input is closed: nothing can be read from -")
+        self._found.trust("stdin")
         self._found.add(stream.read(self._found.limits.file_bytes + 1), "stdin")
 
     def take_url(self, url: str, allowed: bool) -> None:
@@ -140,6 +149,7 @@ class _Reader:
         if full := self._found.full:
             self._found.skip(name, full)
             return
+        self._found.trust(name)
         self._add(Found(root.path, name), follow=True)
 
     def _add(self, found: Found, *, follow: bool) -> None:

@@ -15,6 +15,7 @@ from rlm_dspy.corpus.readers.shapes import Left, Member, Room, UnreadableError
 
 MOST_BYTES = 200_000_000  # of all that one file holds, archives in archives included
 MOST_MEMBERS = 10_000
+_PIECE = 64 << 10
 _RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
 _HARMLESS = 20_000_000
 _FULL = f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_RATIO} times its size or {MOST_MEMBERS:,} files"
@@ -56,7 +57,7 @@ def read_zip(data: bytes, name: str, room: Room) -> Iterator[Member | Left]:
                 continue
             try:
                 with archive.open(info) as file:
-                    content = _within(file, info.compress_size, room)
+                    content = _within(file, info.compress_size, room, [])
             except UnreadableError as error:
                 yield Left(info.filename, str(error))
             except (*_BROKEN, RuntimeError) as error:
@@ -68,19 +69,24 @@ def read_zip(data: bytes, name: str, room: Room) -> Iterator[Member | Left]:
 def _single(opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: str, room: Room) -> Member:
     if room.bytes <= 0:
         raise UnreadableError(_FULL)
-    try:
-        with opened(BytesIO(data)) as file:
-            content = _within(file, len(data), room)
-    except _BROKEN as error:
-        raise UnreadableError(f"broken: {error}") from None
+    note = ""
+    pieces: list[bytes] = []
+    with opened(BytesIO(data)) as file:
+        try:
+            _within(file, len(data), room, pieces)
+        except _BROKEN as error:
+            if not any(pieces):
+                raise UnreadableError(f"broken: {error}") from None
+            note = f"the archive is cut off or damaged ({error}): only what is before that was read"
     plain = name.rpartition("/")[2]
-    return Member(plain[: -len(ending) - 1] if plain.lower().endswith("." + ending) else plain, content)
+    inside = plain[: -len(ending) - 1] if plain.lower().endswith("." + ending) else plain
+    return Member(inside, b"".join(pieces), note)
 
 
-def _within(file: IO[bytes], packed: int, room: Room) -> bytes:
-    """Decompress piece by piece, and stop at what cannot be honest; what was unpacked in vain counts too."""
-    pieces, size = [], 0
-    while piece := file.read(1 << 20):
+def _within(file: IO[bytes], packed: int, room: Room, pieces: list[bytes]) -> bytes:
+    """Decompress into ``pieces``, and stop at what cannot be honest; what was unpacked in vain counts too."""
+    size = 0
+    while piece := file.read1(_PIECE) if hasattr(file, "read1") else file.read(_PIECE):
         pieces.append(piece)
         size += len(piece)
         room.bytes -= len(piece)

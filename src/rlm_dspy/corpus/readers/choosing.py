@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
 
-from rlm_dspy.corpus.readers import archives, converter, markup
+from rlm_dspy.corpus.readers import archives, converter, mail, markup
 from rlm_dspy.corpus.readers.shapes import Read, Reader, Unpacker, UnreadableError
 
 GROUP = "rlm_dspy.readers"
@@ -17,13 +17,14 @@ GROUP = "rlm_dspy.readers"
 _KINDS = {
     "md": "markdown", "markdown": "markdown", "rst": "text", "txt": "text", "log": "log", "csv": "csv", "tsv": "tsv",
     "json": "json", "jsonl": "jsonl", "ndjson": "jsonl", "html": "html", "htm": "html", "xhtml": "html",
-    "ipynb": "notebook", "eml": "e-mail", "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
+    "ipynb": "notebook", "eml": "e-mail", "mht": "e-mail", "mhtml": "e-mail",
+    "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
 }  # fmt: skip
 
 _MARKUP = {
     "html": Reader("html", markup.read_html, converter.VERSION),
     "notebook": Reader("notebook", markup.read_notebook),
-    "e-mail": Reader("e-mail", markup.read_email),
+    "e-mail": Reader("e-mail", mail.read_email),
 }
 _PACKED = {
     b"\x1f\x8b": Unpacker("gzip", archives.read_gzip),
@@ -50,6 +51,8 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
         return converter.reader("pdf")
     if data.startswith(b"PK\x03\x04"):
         return _zipped(data)
+    if mail.is_mbox(data):
+        return Unpacker("mbox", mail.read_mbox)
     packed = next((reader for magic, reader in _PACKED.items() if data.startswith(magic)), None)
     return packed or _MARKUP.get(kind_of(name))
 

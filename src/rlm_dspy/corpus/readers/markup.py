@@ -1,28 +1,22 @@
-"""Pages, notebooks and e-mail as plain text."""
+"""Pages and notebooks as plain text."""
 
 from __future__ import annotations
 
 import contextlib
-import email
-import email.policy
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from email.message import EmailMessage
 from typing import Any
 
-from rlm_dspy.corpus.decoding import decode
+from rlm_dspy.corpus.decoding import decode, known_encoding
 from rlm_dspy.corpus.documents import Mark
 from rlm_dspy.corpus.readers import converter
-from rlm_dspy.corpus.readers.shapes import Converted, Left, Member, UnreadableError
+from rlm_dspy.corpus.readers.shapes import Converted, UnreadableError
 
 _LONGEST = 30_000_000  # bytes of HTML that are parsed; more is read as it is
 _OUTPUT = 100_000  # characters of one output of a notebook's cell
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
-_PROBE = b'<meta charset="\\u0041 +AGE- ~1 .xn--4ca.">'  # no encoding that a page can declare in ASCII changes it
-_ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
 
 
 def read_html(data: bytes, name: str) -> Converted:
@@ -43,31 +37,48 @@ def _decoded(data: bytes) -> tuple[str, str]:
     declared = _CHARSET.search(data[:2048])
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         # Where what it says of itself is wrong, it is guessed as with any other file.
-        with contextlib.suppress(LookupError, UnicodeError):
-            encoding = declared[1].decode("ascii")
-            if _PROBE.decode(encoding).encode("ascii") == _PROBE:
+        with contextlib.suppress(UnicodeError):
+            encoding = known_encoding(declared[1].decode("ascii"))
+            if encoding and not encoding.startswith(("utf-16", "utf-32")):  # in which the page could not say so
                 return data.decode(encoding), ""
     return decode(data)
 
 
 def read_notebook(data: bytes, name: str) -> Converted:
-    """Return the cells of a Jupyter notebook with the text of their outputs, each marked with its number."""
+    """Return the cells of a Jupyter notebook of format 3 or 4 with their outputs, each marked with its number."""
     try:
-        notebook = json.loads(data)
-        cells, language = notebook["cells"], _language(notebook.get("metadata"))
-        parts: list[str] = []
-        marks: list[Mark] = []
-        line = 1
-        for number, cell in enumerate(cells, 1):
-            source = _joined(cell.get("source", ""))
-            body = source if cell.get("cell_type") != "code" else f"```{language}\n{source}\n```\n{_outputs(cell)}"
-            body = body.encode("utf-8", "replace").decode().rstrip("\n") + "\n\n"
-            marks.append((line, f"cell {number}", False))
-            line += body.count("\n")
-            parts.append(body)
+        notebook = json.loads(decode(data)[0])
+        sheets = notebook.get("worksheets") or [notebook]
+        cells = [cell for sheet in sheets for cell in sheet["cells"]]
+        language = _language(notebook.get("metadata"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"a broken notebook: {error}") from None
-    return Converted("".join(parts), tuple(marks))
+    parts: list[str] = []
+    marks: list[Mark] = []
+    odd: list[int] = []
+    line = 1
+    for number, cell in enumerate(cells, 1):
+        try:
+            body = _cell(cell, language)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            odd.append(number)
+            continue
+        body = body.encode("utf-8", "replace").decode().rstrip("\n") + "\n\n"
+        marks.append((line, f"cell {number}", False))
+        line += body.count("\n")
+        parts.append(body)
+    note = f"of {len(cells):,} cells these are no cells: {', '.join(map(str, odd[:20]))}" if odd else ""
+    return Converted("".join(parts), tuple(marks), note)
+
+
+def _cell(cell: dict[str, Any], language: str) -> str:
+    """Return a cell as Markdown: code between fences, with what it printed."""
+    source = _joined(cell.get("source", cell.get("input", "")))
+    if cell.get("cell_type") == "heading":
+        return f"{'#' * int(cell.get('level') or 1)} {source}"
+    if cell.get("cell_type") != "code":
+        return source
+    return f"```{language}\n{source}\n```\n{_outputs(cell)}"
 
 
 def _language(metadata: Any) -> str:
@@ -81,63 +92,35 @@ def _language(metadata: Any) -> str:
 
 
 def _outputs(cell: dict[str, Any]) -> str:
-    shown = []
-    for output in cell.get("outputs", ()):
-        text = output.get("text") or (output.get("data") or {}).get("text/plain") or output.get("traceback") or ""
-        shown.append(_joined(text)[:_OUTPUT])
+    shown = [_output(output)[:_OUTPUT] for output in cell.get("outputs") or ()]
     return "".join(f"Output:\n{text}\n" for text in shown if text.strip())
+
+
+def _output(output: dict[str, Any]) -> str:
+    """Return an output as text; where it has several forms, the first of those that read best."""
+    if output.get("output_type") in ("error", "pyerr"):
+        traceback = output.get("traceback") or ()
+        named = f"{output.get('ename') or 'Error'}: {output.get('evalue') or ''}"
+        told = "\n".join(map(_joined, traceback))
+        return told if named in told else f"{told}\n{named}".lstrip("\n")
+    forms = {**output, **(output.get("data") or {})}  # format 3 has them beside the rest
+    for plain in ("text", "text/plain"):
+        if _joined(forms.get(plain) or "").strip() and not _is_placeholder(_joined(forms[plain])):
+            return _joined(forms[plain])
+    for markdown in ("text/markdown", "markdown", "text/latex", "latex"):
+        if forms.get(markdown):
+            return _joined(forms[markdown])
+    if page := forms.get("text/html") or forms.get("html"):
+        return _seen(_joined(page)).text
+    data = forms.get("application/json", forms.get("json"))
+    return json.dumps(data, ensure_ascii=False) if data else _joined(forms.get("text/plain") or forms.get("text") or "")
+
+
+def _is_placeholder(text: str) -> bool:
+    """Tell whether a plain text only names the object that another form shows, such as <IPython...HTML object>."""
+    return re.fullmatch(r"\s*<[\w.]+ object(?: at 0x[0-9a-f]+)?>\s*", text) is not None
 
 
 def _joined(text: Any) -> str:
     plain = "".join(text) if isinstance(text, list) else str(text)
     return re.sub(r"\x1b\[[0-9;]*m", "", plain)
-
-
-def read_email(data: bytes, name: str) -> Iterator[Converted | Member | Left]:
-    """Yield the headers and body of a message, then its attachments as files."""
-    message = email.message_from_bytes(data, policy=email.policy.default)
-    lines = [f"{key}: {_header(message, key)}" for key in ("From", "To", "Cc", "Date", "Subject") if message[key]]
-    try:
-        body = message.get_body(preferencelist=("plain", "html"))
-        text = str(body.get_content()) if body is not None else ""
-    except (LookupError, ValueError, AttributeError) as error:
-        raise UnreadableError(f"a broken message: {error}") from None
-    unread = None
-    if body is not None and body.get_content_subtype() == "html":
-        try:
-            text = _seen(text).text
-        except UnreadableError as error:
-            text, unread = "", Left("body.html", str(error))
-    yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode())
-    if unread is not None:
-        yield unread
-    for number, part in enumerate(_beside(message, body), 1):
-        yield _member(part, number)
-
-
-def _beside(part: Any, body: Any, other: bool = False) -> Iterator[Any]:
-    """Yield the parts of a message but its body and ``other`` forms of the body's text."""
-    kind = part.get_content_type()
-    if part is body or (other and kind in ("text/plain", "text/html") and not part.get_filename()):
-        return
-    if part.get_content_maintype() == "multipart" and part.is_multipart():
-        other = other or (kind == "multipart/alternative" and any(inner is body for inner in part.walk()))
-        for inner in part.get_payload():
-            yield from _beside(inner, body, other)
-    else:
-        yield part
-
-
-def _member(part: Any, number: int) -> Member:
-    kind = part.get_content_type()
-    if part.is_multipart():
-        data = b"\n".join(inner.as_bytes(policy=email.policy.compat32) for inner in part.get_payload())
-    else:
-        data = part.get_payload(decode=True) or b""
-    ending = _ENDINGS.get(kind, "")
-    name = part.get_filename() or ("message" if kind == "message/rfc822" else f"attachment-{number}")
-    return Member(name if name.lower().endswith(ending) else name + ending, data)
-
-
-def _header(message: EmailMessage, key: str) -> str:
-    return " ".join(str(message[key]).split())

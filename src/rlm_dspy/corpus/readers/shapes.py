@@ -27,10 +27,11 @@ class Converted:
 
 @dataclass(frozen=True)
 class Member:
-    """A file found inside another one, to be read in its turn."""
+    """A file found inside another one, to be read in its turn; ``note`` says if it is not whole."""
 
     name: str
     data: bytes
+    note: str = ""
 
 
 @dataclass(frozen=True)

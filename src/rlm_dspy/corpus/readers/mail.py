@@ -1,0 +1,169 @@
+"""E-mail as text: headers and body, decoded however their charset is named, then the attachments as files."""
+
+from __future__ import annotations
+
+import email
+import email.header
+import email.policy
+import re
+from collections.abc import Iterator
+from email.message import Message
+from typing import Any
+
+from rlm_dspy.corpus.decoding import decode, known_encoding
+from rlm_dspy.corpus.readers import converter
+from rlm_dspy.corpus.readers.shapes import Converted, Left, Member, Room, UnreadableError
+
+SHOWN = ("From", "To", "Cc", "Date", "Subject")
+_ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
+_MESSAGE = re.compile(rb"^From [^\n]*\n(?=[!-9;-~]+:)", re.MULTILINE)  # where a message of an mbox begins
+_QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
+
+
+def read_email(data: bytes, name: str) -> Iterator[Converted | Member | Left]:
+    """Yield the headers and body of a message, then its attachments as files."""
+    message = email.message_from_bytes(data, policy=email.policy.compat32)
+    lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key)))]
+    body = _body(message)
+    text, note, unread = "", "", None
+    if body is not None:
+        text, note = _part_text(body)
+        if body.get_content_subtype() == "html":
+            try:
+                text = converter.shared().convert("html", text.encode("utf-8", "replace")).text
+            except UnreadableError as error:
+                text, unread = "", Left("body.html", str(error))
+    yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode(), note=note)
+    if unread is not None:
+        yield unread
+    is_page = message.get_content_type() == "multipart/related"  # a saved web page: its styles and pictures
+    for number, part in enumerate(_beside(message, body), 1):
+        if not is_page or part.get_content_type() in ("text/html", "text/plain"):
+            yield _member(part, number)
+
+
+def read_mbox(data: bytes, name: str, room: Room) -> Iterator[Member | Left]:
+    """Yield the messages of an mbox file, each as a mail."""
+    starts = [found.start() for found in _MESSAGE.finditer(data)]
+    digits = len(str(len(starts)))
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
+        if room.files <= 0:
+            yield Left("…", f"{len(starts) - number + 1:,} more messages: no file may hold more")
+            return
+        room.files -= 1
+        content = data[data.index(b"\n", start) + 1 : end]
+        yield Member(f"message-{number:0{digits}}.eml", _QUOTED_FROM.sub(rb"\1", content))
+
+
+def is_mbox(data: bytes) -> bool:
+    """Tell whether a file begins as an mbox does."""
+    return data.startswith(b"From ") and _MESSAGE.match(data[:2_000].replace(b"\r\n", b"\n")) is not None
+
+
+def header_text(value: Any) -> str:
+    """Return a header as a reader sees it: encoded words decoded, raw bytes decoded as a file's would be."""
+    if value is None:
+        return ""
+    raw = _raw(str(value)) if not isinstance(value, email.header.Header) else None
+    words = "".join(_words(value if raw is None else raw))
+    return " ".join(words.encode("utf-8", "replace").decode().split())
+
+
+def _raw(text: str) -> str:
+    """Return a header whose bytes beyond ASCII are decoded."""
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        return decode(text.encode("utf-8", "surrogateescape"))[0]
+
+
+def _words(value: Any) -> Iterator[str]:
+    try:
+        parts = email.header.decode_header(value)
+    except (ValueError, email.errors.HeaderParseError):
+        parts = [(str(value), None)]
+    for part, charset in parts:
+        if isinstance(part, str):
+            yield part
+        elif charset is None:
+            yield _latin(part)
+        else:
+            yield _decoded(part, charset)[0]
+
+
+def _latin(part: bytes) -> str:
+    """Return what the parser of headers keeps as bytes: text that it had encoded itself."""
+    try:
+        return part.decode("ascii")
+    except UnicodeDecodeError:
+        return decode(part)[0]
+
+
+def _decoded(data: bytes, charset: str | None) -> tuple[str, str]:
+    """Return a text in the charset that it names, or as a file without a name for it would be read."""
+    known = known_encoding(charset.split()[0].strip("\"'")) if charset and charset.strip() else None
+    if known is not None and known != "ascii" and not _is_utf8(data):
+        try:
+            return data.decode(known), ""
+        except UnicodeError:
+            pass
+    return decode(data)
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Tell whether bytes beyond ASCII are UTF-8, whatever they are said to be: by chance they never are."""
+    try:
+        return not data.isascii() and bool(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
+
+
+def _body(message: Message) -> Message | None:
+    """Return the part that is the text of a message: plain if there is one, else a page."""
+    found: dict[str, Message] = {}
+    for part in message.walk():
+        kind = part.get_content_type()
+        is_attached = (part.get_content_disposition() or "") == "attachment"
+        if kind in ("text/plain", "text/html") and not part.is_multipart() and not is_attached:
+            found.setdefault(kind, part)
+        if kind == "message/rfc822":
+            break  # a message that is forwarded has a body of its own
+    if message.get_content_type() == "multipart/related" and "text/html" in found:
+        return found["text/html"]
+    return found.get("text/plain") or found.get("text/html")
+
+
+def _part_text(part: Message) -> tuple[str, str]:
+    payload = part.get_payload(decode=True)
+    data = payload if isinstance(payload, bytes) else b""
+    charset = part.get_param("charset")
+    named = charset[2] if isinstance(charset, tuple) else charset
+    return _decoded(data, str(named) if named else None)
+
+
+def _beside(part: Message, body: Message | None, other: bool = False) -> Iterator[Message]:
+    """Yield the parts of a message but its body and ``other`` forms of the body's text."""
+    kind = part.get_content_type()
+    if part is body or (other and kind in ("text/plain", "text/html") and not part.get_filename()):
+        return
+    if part.get_content_maintype() == "multipart" and part.is_multipart():
+        other = other or (kind == "multipart/alternative" and any(inner is body for inner in part.walk()))
+        for inner in part.get_payload():
+            if isinstance(inner, Message):
+                yield from _beside(inner, body, other)
+    elif part.is_multipart() or part.get_payload():
+        yield part
+
+
+def _member(part: Message, number: int) -> Member:
+    kind = part.get_content_type()
+    if part.is_multipart():
+        inner = [one for one in part.get_payload() if isinstance(one, Message)]
+        data = b"\n".join(one.as_bytes(policy=email.policy.compat32) for one in inner)
+    else:
+        payload = part.get_payload(decode=True)
+        data = payload if isinstance(payload, bytes) else b""
+    ending = _ENDINGS.get(kind, "")
+    name = header_text(part.get_filename()) or ("message" if kind == "message/rfc822" else f"attachment-{number}")
+    return Member(name if name.lower().endswith(ending) else name + ending, data)
