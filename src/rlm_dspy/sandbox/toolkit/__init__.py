@@ -18,7 +18,7 @@ from .tools import INDEXED, Toolkit, bind
 
 __all__ = ["INDEXED", "Corpus", "FileInfo", "Hit", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
 
-_PARTS = ("corpus", "patterns", "hits", "scopes", "matching", "cutting", "ranking", "tools")
+_PARTS = ("delimited", "corpus", "patterns", "hits", "scopes", "matching", "cutting", "ranking", "tools")
 
 
 def source() -> str:

@@ -2,16 +2,15 @@
 
 import bisect
 import collections
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .delimited import TABLES, WORKBOOKS, sheet_rows, table_rows
+
 FileInfo = collections.namedtuple("FileInfo", "name kind size lines")  # size counts characters
 
 _CACHED = 64_000_000  # bytes of decoded files that a corpus keeps
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
 _QUOTED = 80  # characters of an argument that an error quotes
 
 
@@ -67,19 +66,19 @@ class Corpus:
         return label(self._marks.get(name, ()), line)
 
     def rows(self, name: str) -> list[Any]:
-        """Return the records of a CSV, TSV, JSON or JSONL file, tables as dicts by the names in their first line."""
+        """Return the records of a CSV, TSV, JSON or JSONL file or of a workbook, tables as dicts by their header."""
         text, kind = self[name], self.info(name).kind
         ending = name.rpartition(".")[2].lower()
-        if kind in _SEPARATORS or ending in _SEPARATORS:
-            separator = _SEPARATORS[kind if kind in _SEPARATORS else ending]
-            csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-            return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator))
+        if kind in TABLES or ending in TABLES:
+            return table_rows(text, kind if kind in TABLES else ending)
+        if kind in WORKBOOKS:
+            return sheet_rows(text)
         if "jsonl" in (kind, ending) or ending == "ndjson":
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         if "json" in (kind, ending):
             value = json.loads(text)
             return value if isinstance(value, list) else [value]
-        raise ValueError(f"{name!r} has no rows: it is no CSV, TSV, JSON or JSONL file")
+        raise ValueError(f"{name!r} has no rows: it is no CSV, TSV, JSON or JSONL file, and no workbook")
 
     def slice(self, start: int, end: int) -> Iterator[tuple[str, str]]:
         """Yield (name, part) for the files that lie between two offsets of the whole corpus."""

@@ -1,0 +1,106 @@
+"""Tables as people save them: any delimiter, lines before the header, two columns of one name, rows of any length."""
+
+import collections
+import csv
+import io
+import re
+
+TABLES = frozenset({"csv", "tsv"})
+WORKBOOKS = frozenset({"xlsx", "ods", "sqlite"})
+DELIMITERS = (",", ";", "\t", "|")
+_SNIFFED = 40  # records by which the delimiter is known
+_SNIFFED_CHARS = 200_000
+_SHEET = re.compile(r"=== (.+) ===")  # what begins a sheet of a converted workbook
+
+
+def table_rows(text: str, kind: str) -> list[dict[str, str]]:
+    """Return the records of a delimited text as dicts by the names in its header; all values are strings.
+
+    Columns of one name get a number ("amount", "amount_2"), cells beyond the header "column_4", missing ones are "".
+    """
+    text = text.removeprefix("\ufeff")
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    delimiter, text = _delimiter_of(text, kind)
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
+    return _as_dicts(rows[_header_at(rows) :])
+
+
+def sheet_rows(text: str) -> list[dict[str, str]]:
+    """Return the records of a converted workbook; with several sheets each record has the name of its own."""
+    sheets: list[tuple[str, list[list[str]]]] = []
+    for line in text.split("\n"):
+        if found := _SHEET.fullmatch(line):
+            sheets.append((found[1], []))
+        elif sheets and line.strip("\t"):
+            sheets[-1][1].append(line.split("\t"))
+    rows = []
+    for name, lines in sheets:
+        for record in _as_dicts(lines[_header_at(lines) :]):
+            rows.append({"sheet": name, **record} if len(sheets) > 1 else record)
+    return rows
+
+
+def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
+    """Return what divides the cells, and the text without the line that says so."""
+    first, _, rest = text.partition("\n")
+    if found := re.fullmatch(r'"?sep=(.)"?', first.strip("\r"), re.IGNORECASE):
+        return found[1], rest
+    head = text[:_SNIFFED_CHARS]
+    usual = "\t" if kind == "tsv" else ","
+    best, most = usual, (0.0, 0)
+    for delimiter in sorted(DELIMITERS, key=lambda one: one != usual):
+        widths = _widths(head, delimiter)
+        usual_widths = collections.Counter(width for width in widths if width > 1).most_common(1)
+        if not usual_widths:
+            continue
+        width, often = usual_widths[0]
+        told = (round(often / len(widths), 2), width)
+        if told > most:
+            best, most = delimiter, told
+    return best, text
+
+
+def _widths(head: str, delimiter: str) -> list[int]:
+    """Return how many cells the first records have."""
+    widths: list[int] = []
+    try:
+        for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter):
+            if any(row):
+                widths.append(len(row))
+            if len(widths) >= _SNIFFED:
+                break
+    except csv.Error:
+        return []
+    return widths
+
+
+def _header_at(rows: list[list[str]]) -> int:
+    """Return which row has the names: the first with several cells, where lines of one cell stand before it."""
+    usual = collections.Counter(len(row) for row in rows[1 : _SNIFFED + 1]).most_common(1)
+    if not usual or usual[0][0] < 2:
+        return 0
+    return next((at for at, row in enumerate(rows[:_SNIFFED]) if sum(map(bool, row)) > 1), 0)
+
+
+def _as_dicts(rows: list[list[str]]) -> list[dict[str, str]]:
+    if not rows:
+        return []
+    names = _names(rows[0], max(map(len, rows)))
+    records = []
+    for row in rows[1:]:
+        width = max(len(row), len(rows[0]))
+        cells = row + [""] * (width - len(row))
+        records.append(dict(zip(names, cells)))  # noqa: B905 - there are names for the longest row
+    return records
+
+
+def _names(header: list[str], many: int) -> list[str]:
+    names: list[str] = []
+    for number in range(1, many + 1):
+        name = header[number - 1].strip() if number <= len(header) else ""
+        name = name or f"column_{number}"
+        wanted, again = name, 2
+        while name in names:
+            name, again = f"{wanted}_{again}", again + 1
+        names.append(name)
+    return names

@@ -1,0 +1,58 @@
+"""``corpus.rows``: tables as people save them."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlm_dspy.sandbox.toolkit.delimited import sheet_rows, table_rows
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (
+            "name;city;amount\nAda;Oslo;12,50\nBea;Bergen;1.200,00\n",
+            [["Ada", "Oslo", "12,50"], ["Bea", "Bergen", "1.200,00"]],
+        ),
+        ("sep=;\nname;amount\nAda;12,50\n", [["Ada", "12,50"]]),
+        ('"sep=|"\r\nname|amount\r\nAda|1,5\r\n', [["Ada", "1,5"]]),
+        ("name\tamount\nAda\t12,50\nBea\t1,5\n", [["Ada", "12,50"], ["Bea", "1,5"]]),
+        ("name|amount\nAda|1\n", [["Ada", "1"]]),
+        ("Report of May\n\nname,amount\nAda,1\nBea,2\n", [["Ada", "1"], ["Bea", "2"]]),
+        ('name,text\nAda,"a;b;c\nd;e;f"\nBea,"x;y"\n', [["Ada", "a;b;c\nd;e;f"], ["Bea", "x;y"]]),
+        ("\ufeffname,amount\nAda,1\n", [["Ada", "1"]]),
+        ("name,amount\n\nAda,1\n,\nBea,2\n", [["Ada", "1"], ["Bea", "2"]]),
+        ("only\none\ntwo\n", [["one"], ["two"]]),
+        ("", []),
+        ("name,amount\n", []),
+    ],
+)
+def test_the_delimiter_and_the_header_are_found(text: str, rows: list[list[str]]) -> None:
+    assert [list(row.values()) for row in table_rows(text, "csv")] == rows
+
+
+def test_columns_of_one_name_and_without_one_are_kept() -> None:
+    assert table_rows("name,value,value,\nAda,1,2,3\n", "csv") == [
+        {"name": "Ada", "value": "1", "value_2": "2", "column_4": "3"}
+    ]
+    assert list(table_rows("a,a_2,a\n1,2,3\n", "csv")[0]) == ["a", "a_2", "a_3"]
+
+
+def test_rows_of_any_length_are_kept() -> None:
+    rows = table_rows("name,city,amount\nAda,Oslo\nBea,Bergen,7,extra,more\n", "csv")
+    assert rows == [
+        {"name": "Ada", "city": "Oslo", "amount": ""},
+        {"name": "Bea", "city": "Bergen", "amount": "7", "column_4": "extra", "column_5": "more"},
+    ]
+
+
+def test_a_tab_is_the_delimiter_of_a_tsv_whatever_its_cells_hold() -> None:
+    assert table_rows("a\tb\n1,2\t3,4\n5,6\t7,8\n", "tsv") == [{"a": "1,2", "b": "3,4"}, {"a": "5,6", "b": "7,8"}]
+
+
+def test_a_workbook_has_rows_of_all_its_sheets() -> None:
+    one = "=== Prices ===\nitem\tprice\nnut\t3\n\nbolt\t4\n"
+    assert sheet_rows(one) == [{"item": "nut", "price": "3"}, {"item": "bolt", "price": "4"}]
+    two = sheet_rows(one + "=== Cities ===\ncity\nUlm\n")
+    assert two[0] == {"sheet": "Prices", "item": "nut", "price": "3"}
+    assert two[2] == {"sheet": "Cities", "city": "Ulm"}
