@@ -13,6 +13,8 @@ ROWS = 40  # of the list
 HEADS = 3  # files whose beginnings are shown, each of another kind
 HEAD_LINES = 4
 HEAD_CHARS = 120  # of each of these lines
+PROBLEMS = 5  # files that were not read as they are, which are named
+PROBLEM_CHARS = 200
 READ_CHARS = 2_000_000  # of a file whose beginning is shown; a larger one is read when the model asks
 
 TABLES = frozenset({".csv", ".tsv", ".xlsx", ".jsonl"})
@@ -23,7 +25,14 @@ File = Mapping[str, Any]  # name, chars, lines
 def corpus_view(corpus: Any) -> str:
     """Return the files of a corpus with their lines, like ones on one line, and the beginnings of a few kinds."""
     files = corpus.sandbox_index()["files"]
-    return "\n".join([*_rows(files), *_beginnings(corpus, files)])
+    return "\n".join([*_rows(files), *_beginnings(corpus, files), *_problems(corpus)])
+
+
+def _problems(corpus: Any) -> list[str]:
+    """Return what was not read, or not as it is, so that nobody takes what is missing for absent."""
+    problems = getattr(corpus, "problems", ())
+    told = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:PROBLEMS]]
+    return told if len(problems) <= PROBLEMS else [*told, f"… and {len(problems) - PROBLEMS:,} more such files"]
 
 
 def _rows(files: Sequence[File]) -> list[str]:

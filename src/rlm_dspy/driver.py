@@ -180,9 +180,10 @@ class Session:
         )
 
     def _header(self, step: int) -> str:
-        """Return the line that opens an observation; a small model, which would write it back, has none."""
-        budget = self.rlm.budget
-        return "" if self.small else prompts.counters(step, budget.max_iters, self.ledger.counters())
+        """Return the line that opens an observation; a small model, which writes them back, has only the first."""
+        if self.small and step > 1:
+            return ""
+        return prompts.counters(step, self.rlm.budget.max_iters, self.ledger.counters())
 
     def _free_name(self, name: str) -> str:
         """Return a name for the REPL that is neither an input's nor a tool's: the user's own stand before ours."""

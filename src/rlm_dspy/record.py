@@ -185,10 +185,12 @@ class Run(_Value):
 
 
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name what a corpus among the inputs met and did not read, and why."""
+    """Name what a corpus among the inputs met and did not read, or read only in part or by a guess, and why."""
     skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
-    told = tuple(f"{one.name}: {one.reason}" for one in skipped[:UNREAD])
-    return told if len(skipped) <= UNREAD else (*told, f"… and {len(skipped) - UNREAD:,} more")
+    problems = [one for value in values.values() for one in getattr(value, "problems", ()) if not one.unread]
+    told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:UNREAD])
+    many = len(skipped) + len(problems)
+    return told if many <= UNREAD else (*told, f"… and {many - UNREAD:,} more")
 
 
 SubCall.model_rebuild()

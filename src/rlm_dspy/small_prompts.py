@@ -24,7 +24,7 @@ SNIFFED = 4  # lines by which a table is known
 STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
 
 PROTOCOL = """Variables: {inputs}. Never assign to them.
-Functions:
+Functions in the REPL:
 {functions}
 - `SUBMIT({submit})` ends the task. Call it when you have seen or computed the answer.
 Outputs:

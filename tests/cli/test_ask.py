@@ -124,10 +124,10 @@ def test_a_compiled_program_is_loaded_without_a_word(
     assert "deep copy" not in caplog.text
 
 
-def test_where_nothing_matches_it_says_so_and_exits_0(run: Callable, files: Path) -> None:
+def test_where_nothing_matches_it_says_so_and_has_an_exit_code_of_its_own(run: Callable, files: Path) -> None:
     for mode in ("direct", "rlm"):
         result = run("ask", "Who won the zeppelin regatta?", ".", "--mode", mode)
-        assert result.code == 0
+        assert result.code == 7
         assert "nothing was found" in result.out.lower()
         assert "src/client.py" not in result.out
 

@@ -16,6 +16,7 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.report import render
 
 _TOLD = 3  # files beyond a limit that are named
+_TOLD_GIVEN = 50  # files that were named and not read as they are
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ def mode(request: Request, values: settings.Settings, corpus: Corpus) -> str:
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
+    given = [problem for problem in corpus.problems if problem.given]
+    for problem in given[:_TOLD_GIVEN]:
+        terminal.note(f"warning: {inputs.by_flags(str(problem))}")
+    others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
+    if others:
+        terminal.note(
+            f"{render.counted(len(others), 'file')} read in part or by a guess (`rlm-dspy ls` with the same paths and "
+            "options tells which)."
+        )
     if not corpus.skipped:
         return
     terminal.note(

@@ -60,7 +60,8 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
     \b
     Exit codes: 0 answered, 1 failed, 2 usage, 3 stopped by a limit (best answer
     printed), 4 no model or credentials, 5 refused by the provider, 6 inputs
-    unreadable or empty, 130 interrupted (partial run kept).
+    unreadable or empty, 7 nothing found that answers it, 130 interrupted
+    (partial run kept).
     """
     terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
     if terminal.verbose and terminal.quiet:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli import estimating, exits, models, outs, settings
+from rlm_dspy.cli import estimating, exits, inputs, models, outs, settings
 from rlm_dspy.cli.answering import Request, mode
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
@@ -21,9 +22,11 @@ from rlm_dspy.module import RLM
 from rlm_dspy.record import Event, Run
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.shelf import Shelf
-from rlm_dspy.tuning import program
+from rlm_dspy.tuning import program, scoring
 
 logger = logging.getLogger(__name__)
+
+_MISS_CHARS = 120  # of an answer that says nothing but that there is none
 
 
 class Asking:
@@ -66,7 +69,28 @@ class Asking:
         self._print(run, values)
         if not filed:
             return exits.FAILED
+        if self._is_miss(run, values):
+            self._tell_missed()
+            return exits.NOT_FOUND
         return exits.BUDGET if run.status == "extracted" else exits.ANSWERED
+
+    def _is_miss(self, run: Run, values: Mapping[str, Any]) -> bool:
+        """Tell whether the run says that nothing answers the question: in so many words, and without a quote."""
+        answer = next(iter(values.values()), None) if len(values) == 1 else None
+        if not isinstance(answer, str) or any(row.get("match") for row in run.evidence):
+            return False
+        return len(answer) <= _MISS_CHARS and scoring.absent(answer)
+
+    def _tell_missed(self) -> None:
+        """Say which files could hold an answer that was not found, because they were not read."""
+        missed = [problem for problem in self.corpus.problems if problem.unread]
+        if not missed:
+            return
+        kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+        files = render.counted(len(missed), "file")
+        first = inputs.by_flags(str(missed[0]))
+        self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
     def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
         given = self.given()

@@ -3,8 +3,8 @@
 0  answered                      4    no or invalid credentials, or no server or model
 1  failed                        5    the provider refused
 2  usage: fix the command        6    the inputs are unreadable or empty
-3  stopped by a budget, with     130  interrupted (the partial run is kept)
-   the best answer printed
+3  stopped by a budget, with     7    nothing was found that answers the question
+   the best answer printed       130  interrupted (the partial run is kept)
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ BUDGET = 3
 NO_MODEL = 4
 REFUSED = 5
 INPUTS = 6
+NOT_FOUND = 7
 INTERRUPTED = 130
 
 _BY_ERROR: tuple[tuple[type[RLMError], int], ...] = (

@@ -84,7 +84,7 @@ class Collector:
         self._cache.close()
         self._store.seal()
         skipped = sorted(self._skipped, key=lambda one: one.name)
-        return Corpus(self._documents.values(), skipped, origin=origin), self._blank
+        return Corpus(self._documents.values(), skipped, origin=origin, given=self._named), self._blank
 
     def trust(self, name: str) -> None:
         """Note that the user named a file: with an encoding it is then read as a text, whatever it looks like."""

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from rlm_dspy.corpus.index import Index
 
 NO_MEMORY = "beyond the memory that is free"
+# Why a file is left out that nobody asked for; any other reason is told.
+LEFT_OUT = (
+    *("hidden", "ignored by", "excluded", "empty", "only white space", "a lock file", "minified", "installed packages"),
+    *("a virtual environment", "a symbolic link", "not a regular file", "an image", "a program", "binary"),
+)
 
 _PIECE = 8 << 20
 
@@ -93,9 +98,27 @@ class Skipped:
     reason: str
 
     @property
+    def missed(self) -> bool:
+        """Whether it could have held an answer: it was neither empty nor left out by a choice or as noise."""
+        return not self.reason.startswith(LEFT_OUT)
+
+    @property
     def limited(self) -> bool:
         """Whether it was left out for its size, which a larger limit would change."""
         return " limit of " in self.reason or self.reason.startswith(NO_MEMORY)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that was not read, or not as it is, and why; ``given`` says that the user named it."""
+
+    name: str
+    reason: str
+    given: bool = False
+    unread: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'not read: ' if self.unread else ''}{self.reason}"
 
 
 class Corpus:
@@ -108,11 +131,17 @@ class Corpus:
     """
 
     def __init__(
-        self, documents: Iterable[Document], skipped: Iterable[Skipped] = (), *, origin: str = ""
+        self,
+        documents: Iterable[Document],
+        skipped: Iterable[Skipped] = (),
+        *,
+        origin: str = "",
+        given: Iterable[str] = (),
     ) -> None:
         self.documents = tuple(sorted(documents, key=lambda document: document.name))
         self.skipped = tuple(skipped)
         self._origin = origin
+        self._given = frozenset(given)  # the names of files that were named, and no folder around them
         self._by_name = {document.name: document for document in self.documents}
         if len(self._by_name) < len(self.documents):
             raise CorpusError("two documents of a corpus have the same name: give each its own")
@@ -121,6 +150,21 @@ class Corpus:
     def from_texts(cls, texts: Mapping[str, str]) -> Corpus:
         """Make a corpus of texts by name, with no files behind it."""
         return cls(Document.of(name, text) for name, text in texts.items())
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was read in part or by a guess, and what was not read that could have held an answer."""
+        found = [Problem(one.name, one.note, self._is_given(one.name)) for one in self.documents if one.note]
+        for one in self.skipped:
+            given = self._is_given(one.name)
+            if given or one.missed:
+                found.append(Problem(one.name, one.reason, given, unread=True))
+        return tuple(found)
+
+    def _is_given(self, name: str) -> bool:
+        """Tell whether a file was named, or lies in one that was."""
+        parts = name.split("/")
+        return any("/".join(parts[:many]) in self._given for many in range(1, len(parts) + 1))
 
     @property
     def names(self) -> tuple[str, ...]:

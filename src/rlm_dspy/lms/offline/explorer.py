@@ -156,16 +156,28 @@ def header(text, at):
     between = max(("\t", "|", ";", ","), key=row.count)
     columns = re.sub('"[^"]*"', "", row).count(between)
     code = r"\s|[\"']?$|(?:from|import|def|class|return|if|for)\b|.*[={}\[\]]|.*[,:]$|.*, .*\.$"
-    if columns < (1 if between == "\t" else 2) or (between in ",;" and re.match(code, row)):
+    ragged = row.count(between) > 0 and is_table(text, between)
+    if not ragged and (columns < (1 if between == "\t" else 2) or (between in ",;" and re.match(code, row))):
         return ""
     breaks = [text.rfind(mark, max(0, start - 200000), start) + len(mark) for mark in ("\n\n", "===\n")]
     first = max((place for place in breaks if place > 3), default=0)
     for line in text[first : first + 8000].split("\n")[:4]:
         names = [name.strip(" \"'*`") for name in line.strip(" |").split(between)]
         named = len(names) > 1 and all(re.fullmatch(r"[\w#%€$][^,;|\t={}\[\]]{0,39}|", name) for name in names)
-        if named and re.sub('"[^"]*"', "", line).count(between) == columns and not re.match(code, line):
+        same = re.sub('"[^"]*"', "", line).count(between) == columns
+        if named and (same or ragged) and not re.match(code, line):
             return line.strip()
     return ""
+
+
+def is_table(text, between):
+    """Tell whether a text is one table from its first line on, so that its rows may have any number of cells."""
+    lines = [line for line in text[:4000].split("\n")[:20] if line.strip()]
+    names = lines[0].split(between) if lines else []
+    named = all(re.fullmatch(r"[\"']?[^\W\d_][\w .%€$-]{0,39}[\"']?", name) for name in names)
+    if len(names) < 3 or len(set(names)) < 2 or not named:
+        return False
+    return all(between in line and not re.search(r"[.:{]$", line.strip()) for line in lines)
 
 
 def describe(terms, text, source, place, score, after):

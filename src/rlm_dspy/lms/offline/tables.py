@@ -30,10 +30,15 @@ _EXPECTED = (
 
 
 def cells(line: str, like: str | None = None) -> list[str]:
-    """Cut a line of a table into its cells, by what stands between those of ``like`` or its own."""
+    """Cut a line of a table into its cells, by what stands between those of ``like`` or its own; none if it cannot."""
     between = max(("\t", "|", ";", ","), key=(like or line).count)
     text = line.strip().strip("|") if between == "|" else line
-    row = next(csv.reader([text], delimiter=between, skipinitialspace=True), [])
+    if between != "|" and text.count('"') % 2:
+        return []  # a cell goes on in another line
+    try:
+        row = next(csv.reader([text.strip("\r\n")], delimiter=between, skipinitialspace=True), [])
+    except csv.Error:
+        return []
     return [cell.strip(" `*") if between == "|" else cell.strip() for cell in row]
 
 
@@ -45,8 +50,9 @@ def cell(question: Question, row: str, head: str) -> tuple[float, str | None]:
     """
     names, values = cells(head), cells(row, head)
     terms = [term for term in question.terms if term.strong or " " not in term.text]
-    if len(names) != len(values) or not terms:
+    if len(names) < 2 or not values or not terms:
         return 0.0, None
+    values = values[: len(names)] + [""] * (len(names) - len(values))  # a ragged row: what is beyond has no name
     keys, told = _keys(terms, values)
     open_ones = [term for term in terms if term not in told]
     marks = [
@@ -61,8 +67,10 @@ def cell(question: Question, row: str, head: str) -> tuple[float, str | None]:
     there = [*told, *column, *others]
     if not told or any(term.weight >= 2.5 and term not in there for term in terms):
         return 0.0, None
+    if best > 0 and not values[place]:
+        return 0.0, None  # the row has nothing in the column that is asked for
     fit = sum(term.weight for term in there) / sum(term.weight for term in terms)
-    return fit, values[place] if best > 0 and values[place] else None
+    return fit, values[place] if best > 0 else None
 
 
 def _keys(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[Term]]:
