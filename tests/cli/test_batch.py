@@ -52,7 +52,7 @@ def test_each_answer_is_a_row_with_its_evidence(spawn: Callable, files: Path) ->
     first, second = rows(files)
     assert (first["id"], second["id"]) == ("u", None)
     assert "6" in first["answer"]
-    assert {"path": "gates.md", "line": 2, "verified": True}.items() <= second["evidence"][0].items()
+    assert {"path": "texts/gates.md", "line": 2, "verified": True}.items() <= second["evidence"][0].items()
     report = json.loads(result.out)
     assert (report["questions"], report["answered"], report["success_rate"]) == (2, 2, 1.0)
     assert "offline" in result.err

@@ -93,7 +93,7 @@ def test_each_answer_is_an_object_with_json(run: Callable, files: Path) -> None:
     result = run("chat", "notes", "--json", stdin=say("what is the default port?", "which port is the default?"))
     rows = [json.loads(line) for line in result.out.splitlines()]
     assert len(rows) == 2
-    assert rows[0]["evidence"][0]["path"] == "a.md"
+    assert rows[0]["evidence"][0]["path"] == "notes/a.md"
 
 
 @pytest.mark.parametrize(

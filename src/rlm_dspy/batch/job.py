@@ -102,7 +102,7 @@ class Program:
                 prediction = self._rlm(max_cost)(**given)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
         values = {name: prediction.get(name) for name in self.signature.output_fields if name not in evidence}
-        return journal.summary(prediction.run, values, mode=mode)
+        return journal.summary(prediction.run, values, mode=mode, corpus=self.corpus)
 
     def _direct(self, max_cost: float | None) -> Direct:
         limits = {name: value for name, value in self.limits.items() if name in ("max_tokens", "max_seconds")}

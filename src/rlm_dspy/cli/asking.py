@@ -210,10 +210,12 @@ class Asking:
     def _print(self, run: Run, values: Mapping[str, Any]) -> None:
         terminal = self.terminal
         if self.request.as_json:
-            terminal.answer(journal.dumps(journal.summary(run, values, mode=self.mode), terminal.redactor))
+            told = journal.summary(run, values, mode=self.mode, corpus=self.corpus)
+            terminal.answer(journal.dumps(told, terminal.redactor))
         else:
             terminal.answer(render.outputs(values))
-            rows = [row for row in map(journal.evidence_row, run.evidence) if row["verified"]]
+            rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]
+            rows = [row for row in rows if row["verified"]]
             if rows:
                 lines = [render.evidence_line(journal.where(row), row) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))

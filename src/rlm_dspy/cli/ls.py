@@ -45,10 +45,11 @@ def _listing(corpus: Corpus) -> dict[str, Any]:
 
 def _files(corpus: Corpus) -> Iterator[dict[str, Any]]:
     from rlm_dspy.cli.inputs import tokens
+    from rlm_dspy.report.journal import shown_path
 
     for document in corpus.documents:
         yield {
-            "path": document.name,
+            "path": shown_path(document.path) if document.path else document.name,
             "kind": document.kind,
             "size": document.size,
             "lines": document.lines,

@@ -197,8 +197,9 @@ class Collector:
             self.skip(name, "empty")
             return None
         self._blank = self._blank and not text.strip()
+        path = printable(source.path + name[len(source.name) :]) if source.path else ""
         name = self._unique(name, source)
-        document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store)
+        document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store, path=path)
         self._documents[name] = document
         return document
 

@@ -38,7 +38,10 @@ Mark = tuple[int, str, bool]  # a line, what begins there ("page 3"), and whethe
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text of a corpus: ``name`` is a POSIX path, ``size`` its stored bytes, ``note`` what was mended."""
+    """One text of a corpus: ``name`` is a POSIX path, ``size`` its stored bytes, ``note`` what was guessed or cut.
+
+    ``path`` is the file on disk, with what lies inside it after it ("/data/all.zip/a.txt"); empty for none.
+    """
 
     name: str
     kind: str
@@ -48,6 +51,7 @@ class Document:
     lines: int
     note: str = ""
     marks: tuple[Mark, ...] = field(default=(), repr=False)
+    path: str = field(default="", repr=False)
 
     @classmethod
     def of(
@@ -60,13 +64,14 @@ class Document:
         note: str = "",
         marks: Sequence[Mark] = (),
         store: Store | None = None,
+        path: str = "",
     ) -> Document:
         """Make a document of a text (bytes: ASCII), counting what there is to count."""
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         lines = data.count(b"\n") + (1 if data and not data.endswith(b"\n") else 0)
         body = store.add(data) if store is not None else Span.of(data)
         stored = len(data) if size is None else size
-        return cls(name, kind, body, stored, len(text), lines, note, tuple(marks))
+        return cls(name, kind, body, stored, len(text), lines, note, tuple(marks), path)
 
     @property
     def text(self) -> str:
@@ -160,6 +165,11 @@ class Corpus:
             if given or one.missed:
                 found.append(Problem(one.name, one.reason, given, unread=True))
         return tuple(found)
+
+    def path_of(self, name: str) -> str | None:
+        """Return the absolute path of a document's file, or None if it is unknown or no file."""
+        document = self._by_name.get(name)
+        return document.path or None if document is not None else None
 
     def _is_given(self, name: str) -> bool:
         """Tell whether a file was named, or lies in one that was."""

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.record import Run
@@ -19,13 +19,22 @@ from rlm_dspy.report.render import CONTROL, jsonable
 Row = TypeVar("Row")
 
 
-def summary(run: Run, outputs: Mapping[str, Any], *, mode: str) -> dict[str, Any]:
+class SupportsPaths(Protocol):
+    """A corpus that knows where its files are."""
+
+    def path_of(self, name: str) -> str | None:
+        """Return the absolute path of a document, or None."""
+
+
+def summary(
+    run: Run, outputs: Mapping[str, Any], *, mode: str, corpus: SupportsPaths | None = None
+) -> dict[str, Any]:
     """Return the object of ``ask --json``: the answer, its evidence and what the run cost."""
     plain = {name: jsonable(value) for name, value in outputs.items()}
     answer = plain["answer"] if "answer" in plain else next(iter(plain.values())) if len(plain) == 1 else plain
     return {
         "answer": answer,
-        "evidence": [evidence_row(item) for item in run.evidence],
+        "evidence": [evidence_row(item, corpus) for item in run.evidence],
         "status": run.status,
         "stopped_by": run.stopped_by,
         "model": run.model,
@@ -49,17 +58,33 @@ def summary(run: Run, outputs: Mapping[str, Any], *, mode: str) -> dict[str, Any
     }
 
 
-def evidence_row(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one piece of recorded evidence as it goes to users: quote, path, line, verified."""
+def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -> dict[str, Any]:
+    """Return one piece of recorded evidence as it goes to users: quote, path, line, verified.
+
+    Args:
+        item: the evidence as the run has it.
+        corpus: where it is from; ``path`` is then relative to the current folder, whatever was named.
+    """
+    name = item.get("source")
+    place = corpus.path_of(str(name)) if corpus is not None and name else None
     return {
         "quote": item.get("quote", ""),
-        "path": item.get("source"),
+        "path": shown_path(place) if place else name,
+        **({"absolute_path": place} if place else {}),
         "line": item.get("line"),
         "place": item.get("place"),
         "match": item.get("match"),
         "weak": item.get("weak", False),
         "verified": item.get("match") is not None,
     }
+
+
+def shown_path(path: str) -> str:
+    """Return an absolute path as it is opened from the current folder."""
+    try:
+        return os.path.relpath(path)
+    except (OSError, ValueError):  # the folder is gone, or on another drive
+        return path
 
 
 def where(row: Mapping[str, Any]) -> str:
