@@ -149,3 +149,43 @@ def test_any_rules_leave_what_git_leaves(rules):
 
 def test_a_pattern_made_to_be_slow_is_not(make):
     assert len(read([make({".gitignore": "*a" * 40 + "b\n" + "**/" * 40 + "x\n", "a" * 200: "1"})])) == 1
+
+
+@pytest.mark.parametrize("version", ["2", "4"])
+def test_what_git_tracks_is_read_even_where_a_rule_matches_it(make, version):
+    root = make(
+        dict.fromkeys(["a.log", "b.log", "build/kept.txt", "build/made.txt", "build/deep/kept.py", "src/Größe.md"], "x")
+        | {".gitignore": "*.log\nbuild/\n"}
+    )
+    environment = {"PATH": os.environ["PATH"], "HOME": str(root)}
+    for command in (
+        ["init", "-q"],
+        ["config", "index.version", version],
+        ["add", "-f", "a.log", "build/kept.txt", "build/deep/kept.py", "src"],
+        ["update-index", "--index-version", version],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True, env=environment)
+    assert read([root], hidden=True).names == git_lists(root)
+    assert read([root / "build"]).names == ("deep/kept.py", "kept.txt", "made.txt")  # named on purpose
+
+
+def test_the_users_own_excludes_count(make, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / ".config/git").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    root = make({"a.txt": "x", "b.tmp": "x", "c.bak": "x"})
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (home / ".config/git/ignore").write_text("*.tmp\n")
+    assert read([root]).names == ("a.txt", "c.bak")
+    (home / ".gitconfig").write_text(f"[core]\n\texcludesFile = {home}/mine\n")
+    (home / "mine").write_text("*.bak\n")
+    assert read([root]).names == ("a.txt", "b.tmp")
+
+
+@pytest.mark.parametrize("index", [b"", b"DIRC", b"DIRC\0\0\0\2\xff\xff\xff\xff" + b"x" * 99, b"\0" * 500])
+def test_a_broken_index_tracks_nothing(make, index):
+    root = make({"a.txt": "x", "b.log": "x", ".gitignore": "*.log\n"})
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (root / ".git/index").write_bytes(index)
+    assert read([root]).names == ("a.txt",)

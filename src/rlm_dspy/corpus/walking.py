@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathspec import GitIgnoreSpec
 
 from rlm_dspy.corpus.documents import Skipped
+from rlm_dspy.corpus.git_index import Tracked
 from rlm_dspy.corpus.gitignore import Rule, verdict
-from rlm_dspy.corpus.ignoring import Layer, ignored, layer_in, layers_above
+from rlm_dspy.corpus.ignoring import Layer, everything_in, ignored, layer_in, layers_above, tracked_around
 from rlm_dspy.corpus.screening import is_secret, noise, noise_folder
+
+IGNORED = "ignored by .gitignore"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def printable(name: str) -> str:
 def walk(root: str, choice: Choice, only: GitIgnoreSpec | None = None) -> Iterator[Found | Skipped]:
     """Yield what there is to read below a folder; ``only`` narrows it to the files of a glob."""
     pending = [_Folder(root, "", layers_above(root) if choice.ignore else ())]
+    tracked = tracked_around(root) if choice.ignore else Tracked()
     while pending:
         folder = pending.pop()
         try:
@@ -66,7 +70,7 @@ def walk(root: str, choice: Choice, only: GitIgnoreSpec | None = None) -> Iterat
         layers = folder.layers + (layer_in(folder.path) if choice.ignore else ())
         below: list[_Folder] = []
         for entry in entries:
-            found = _consider(entry, folder.prefix, layers, choice, only)
+            found = _consider(entry, folder.prefix, layers, choice, only, tracked)
             if isinstance(found, _Folder):
                 below.append(found)
             elif found is not None:
@@ -80,6 +84,7 @@ def _consider(
     layers: tuple[Layer, ...],
     choice: Choice,
     only: GitIgnoreSpec | None,
+    tracked: Tracked,
 ) -> Found | Skipped | _Folder | None:
     name = prefix + entry.name
     try:  # what the folder itself tells of its entries, without a call for each
@@ -90,6 +95,10 @@ def _consider(
     if not is_folder and not _wanted(name, choice, only):
         return None
     reason = _why_not(entry, name, kind, layers, choice)
+    if reason == IGNORED and entry.path in tracked.files:
+        reason = None if choice.include is not None else noise(entry.name)
+    if reason == IGNORED and is_folder and entry.path in tracked.folders:
+        return _Folder(entry.path, name + "/", (*layers, everything_in(entry.path)))
     if reason:
         return Skipped(printable(name + "/" if is_folder else name), reason)
     return _Folder(entry.path, name + "/", layers) if is_folder else Found(entry.path, printable(name))
@@ -112,7 +121,7 @@ def _why_not(entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer,
     if entry.name == ".git" or (entry.name.startswith(".") and not choice.hidden and not secret):
         return "hidden"
     if ignored(layers, entry.path, is_folder):
-        return "ignored by .gitignore"
+        return IGNORED
     if choice.exclude and verdict(choice.exclude, name.split("/"), is_folder):
         return "excluded"
     return noise(entry.name) if choice.include is None and not is_folder else None
