@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,8 +41,47 @@ def choosing(command: Command) -> Command:
 
 
 def paths_argument(command: Command) -> Command:
-    """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin."""
-    return click.argument("paths", nargs=-1, metavar="[PATH]...")(command)
+    """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin; a list of more may be given too."""
+
+    @functools.wraps(command)
+    def with_listed(*args: Any, paths: tuple[str, ...], files_from: str | None, null: bool, **options: Any) -> Any:
+        listed = listed_paths(files_from, null=null)
+        if files_from == "-" and "-" in (*paths, *listed):
+            raise click.UsageError("stdin cannot be both the list of --files-from and a text.")
+        return command(*args, paths=(*paths, *listed), **options)
+
+    help_of_list = "Read the paths too that FILE (or - for stdin) lists, one a line."
+    help_of_null = "The paths of --files-from end with NUL, as find -print0 writes them."
+    decorators = [
+        click.argument("paths", nargs=-1, metavar="[PATH]..."),
+        click.option("--files-from", metavar="FILE", help=help_of_list),
+        click.option("-0", "--null", is_flag=True, help=help_of_null),
+    ]
+    decorated: Any = with_listed
+    for decorate in reversed(decorators):
+        decorated = decorate(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
+    """Return the paths that a file or stdin lists, one a line or each before a NUL.
+
+    Raises:
+        click.UsageError: the list cannot be read or is empty, or there is none to end with NUL.
+    """
+    if source is None:
+        if null:
+            raise click.UsageError("-0 belongs to --files-from.")
+        return ()
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).expanduser().read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"--files-from {source} cannot be read: {error.strerror}.") from None
+    paths = data.split(b"\0") if null else data.splitlines()
+    found = tuple(os.fsdecode(path) for path in paths if path.strip())
+    if not found:
+        raise click.UsageError(f"--files-from {source} lists no paths.")
+    return found
 
 
 def check_writable(path: Path | None, name: str) -> None:

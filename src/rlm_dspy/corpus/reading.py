@@ -6,6 +6,8 @@ import glob
 import hashlib
 import os
 import re
+import select
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,6 +26,8 @@ from rlm_dspy.corpus.loading import File, NotReadError
 from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import Choice, Found, printable, walk
 from rlm_dspy.errors import ConfigurationError, CorpusError
+
+WRITER_SECONDS = 3  # that a named pipe may wait for somebody to write to it
 
 _Path = str | os.PathLike[str]
 
@@ -146,11 +150,30 @@ class _Reader:
                 f"{_shown(root.typed)} looks like a secret: it is read only if secrets are allowed (secrets=True)"
             )
         name = _prefix(root.typed).rstrip("/") or root.path
+        if _is_pipe(root.path):
+            self._take_pipe(root.path, name)
+            return
         if full := self._found.full:
             self._found.skip(name, full)
             return
         self._found.trust(name)
         self._add(Found(root.path, name), follow=True)
+
+    def _take_pipe(self, path: str, name: str) -> None:
+        """Read a named pipe to its end, as ``cat`` does; it has no path at which it can be opened again."""
+        self._found.trust(name)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as pipe:
+                waiting = select.poll()
+                waiting.register(descriptor, select.POLLIN)
+                if not waiting.poll(1_000 * WRITER_SECONDS):
+                    self._found.skip(name, "not a regular file: a pipe that nobody writes to")
+                    return
+                os.set_blocking(descriptor, True)
+                self._found.add(pipe.read(self._found.limits.file_bytes + 1), name)
+        except OSError as error:
+            self._found.skip(name, f"unreadable: {error.strerror}")
 
     def _add(self, found: Found, *, follow: bool) -> None:
         if self._many:
@@ -179,7 +202,8 @@ def _locate(typed: str) -> _Root:
     path = os.path.expanduser(typed)
     try:
         if os.path.exists(path):
-            return _Root(typed, os.path.realpath(path))
+            # A pipe that a shell names, as for <(command), has no other path than the one that was typed.
+            return _Root(typed, path if _is_pipe(path) else os.path.realpath(path))
         fixed, rest = _split_glob(path)
         if rest and os.path.isdir(fixed):
             only = GitIgnoreSpec.from_lines(["/" + rest])
@@ -187,6 +211,13 @@ def _locate(typed: str) -> _Root:
     except (ValueError, re.error, OSError) as error:
         raise CorpusError(f"{_shown(typed)} is no usable path: {error}") from None
     raise CorpusError(f"{_shown(typed)}: no such file or folder")
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _split_glob(path: str) -> tuple[str, str]:
