@@ -127,3 +127,24 @@ def test_no_text_of_an_input_becomes_an_image_that_the_provider_fetches() -> Non
     with dspy.context(lm=lm):
         Direct("docs: list[str], notes: dict[str, str] -> answer")(docs=[text], notes={text: text})
     assert [part.type for part in script.requests[0].messages[-1].parts] == ["text"]
+
+
+def test_only_the_best_passages_are_shown_where_that_is_asked_for() -> None:
+    filler = "Nothing of note happened on the way to the mill.\n" * 400
+    text = filler + "The access code of the gate is 48213.\n" + filler
+    lm, script = scripted("[[ ## answer ## ]]\n48213\n\n[[ ## completed ## ]]")
+    with dspy.context(lm=lm):
+        run = Direct("context, question -> answer", passages=2)(context=text, question="What is the access code?").run
+    prompt = texts(script.requests[0])[-1]
+    assert "The access code of the gate is 48213." in prompt
+    assert len(prompt) < 4_000
+    assert run.outputs["answer"] == "48213"
+    assert any("was shown 1 passage of `context` that fit" in warning for warning in run.warnings)
+
+
+def test_a_short_text_is_shown_whole_all_the_same() -> None:
+    lm, script = scripted("[[ ## answer ## ]]\nUlm\n\n[[ ## completed ## ]]")
+    with dspy.context(lm=lm):
+        run = Direct("context, question -> answer", passages=6)(context="Anna met Ben in Ulm.", question="Where?").run
+    assert "Anna met Ben in Ulm." in texts(script.requests[0])[-1]
+    assert not run.warnings

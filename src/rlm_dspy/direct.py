@@ -32,8 +32,11 @@ from rlm_dspy.prediction import RLMPrediction
 from rlm_dspy.prompts import chars_of, clean
 from rlm_dspy.record import Event, Run, unread
 from rlm_dspy.replies import explain_cut, visible_text
+from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.shapes import TAKEN
 from rlm_dspy.signatures import limits, read_signature, validate_inputs
+
+PASSAGES = 6  # that are shown in the mode "retrieve"
 
 
 class Direct(dspy.Module):  # type: ignore[misc]
@@ -105,15 +108,15 @@ class Direct(dspy.Module):  # type: ignore[misc]
         if self.passages is None or main is None or not question or main in QUESTIONS:
             return selected
         whole = chars_of(values[main])
+        if whole <= self.passages * PASSAGE:
+            return selected
         found = best_passages(values[main], question, self.passages)
         text = "\n\n".join(f"[{place_of(passage)}]\n{passage['text']}" for passage in found)
-        if len(text) >= whole:
-            return selected
+        what = f"{len(found)} passage{'' if len(found) == 1 else 's'} of `{main}` that fit the question best"
+        if not found:
+            text, what = prompt_text(values[main])[: self.passages * PASSAGE], f"the beginning of `{main}`, none fitting"
         selected[main] = text
-        call.warnings.append(
-            f"the model was shown {len(found)} passages of `{main}` that fit the question best "
-            f"({len(text):,} of {whole:,} characters)"
-        )
+        call.warnings.append(f"the model was shown {what} ({len(text):,} of {whole:,} characters)")
         return selected
 
     def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:

@@ -14,7 +14,7 @@ import dspy
 
 from rlm_dspy import lms
 from rlm_dspy.corpus import Corpus, read
-from rlm_dspy.direct import Direct, prompt_price
+from rlm_dspy.direct import PASSAGES, Direct, prompt_price
 from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.metering import CHARS_PER_TOKEN
@@ -22,7 +22,7 @@ from rlm_dspy.module import RLM
 from rlm_dspy.report import journal
 from rlm_dspy.signatures import read_signature
 
-Mode = Literal["auto", "rlm", "direct"]
+Mode = Literal["auto", "rlm", "direct", "retrieve"]
 DIRECT_TOKENS = 16_000  # below about as much, one call answers better than an RLM does
 
 
@@ -94,7 +94,7 @@ class Program:
         with dspy.context(lm=self.lm or dspy.settings.lm):
             given = {"context": self.corpus, "question": question}
             try:
-                prediction = (self._direct(max_cost) if mode == "direct" else self._rlm(max_cost))(**given)
+                prediction = (self._rlm(max_cost) if mode == "rlm" else self._direct(max_cost, mode))(**given)
             except LMContextWindowError:
                 if self.mode != "auto" or mode != "direct":
                     raise
@@ -104,9 +104,10 @@ class Program:
         values = {name: prediction.get(name) for name in self.signature.output_fields if name not in evidence}
         return journal.summary(prediction.run, values, mode=mode, corpus=self.corpus)
 
-    def _direct(self, max_cost: float | None) -> Direct:
+    def _direct(self, max_cost: float | None, mode: str) -> Direct:
         limits = {name: value for name, value in self.limits.items() if name in ("max_tokens", "max_seconds")}
-        return Direct(self.signature, max_cost=self._least(max_cost), **limits)
+        passages = PASSAGES if mode == "retrieve" else None
+        return Direct(self.signature, passages=passages, max_cost=self._least(max_cost), **limits)
 
     def _least(self, max_cost: float | None) -> float | None:
         return min((cost for cost in (max_cost, self.limits.get("max_cost")) if cost is not None), default=None)

@@ -60,6 +60,8 @@ def mode(request: Request, values: settings.Settings, corpus: Corpus) -> str:
     """Return how the question will be put: to a model that explores, or with the whole text in one call."""
     if request.program or values.mode == "rlm":
         return "rlm"
+    if values.mode == "retrieve":
+        return "retrieve"
     fits = inputs.tokens(corpus.chars) <= values.direct_tokens
     return "direct" if values.mode == "direct" or fits else "rlm"
 

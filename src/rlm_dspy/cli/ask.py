@@ -22,8 +22,9 @@ SETTINGS = ("model", "sub_model", "fallback", "mode", *LIMITS)
 @click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
 @click.option(
     "--mode",
-    type=click.Choice(["auto", "rlm", "direct"]),
-    help="rlm explores by code, direct sends the whole text in one call, auto goes by size (default: auto).",
+    type=click.Choice(["auto", "rlm", "direct", "retrieve"]),
+    help="rlm explores by code, direct sends the whole text in one call, retrieve the passages that fit the question "
+    "best; auto goes by size and model (default: auto).",
 )
 @click.option(
     "--out",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 from collections import Counter
@@ -11,12 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlm_dspy import windows
 from rlm_dspy.cli import estimating, exits, inputs, models, outs, settings
 from rlm_dspy.cli.answering import Request, mode
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.direct import Direct
+from rlm_dspy.direct import PASSAGES, Direct
 from rlm_dspy.errors import BudgetExceededError, LMContextWindowError
 from rlm_dspy.module import RLM
 from rlm_dspy.record import Event, Run
@@ -26,6 +28,12 @@ from rlm_dspy.tuning import program, scoring
 
 logger = logging.getLogger(__name__)
 
+# A question for all of the text, not for a place in it.
+_COUNTS = re.compile(
+    r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
+    r"smallest|all|each|every|list|compare|first|last|newest|oldest)\b",
+    re.IGNORECASE,
+)
 _MISS_CHARS = 120  # of an answer that says nothing but that there is none
 
 
@@ -94,6 +102,14 @@ class Asking:
 
     def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
         given = self.given()
+        if self.mode == "retrieve":
+            return self._direct(watch, passages=PASSAGES)(**given)
+        if self.mode == "rlm" and self._may_retrieve(chosen):
+            prediction = self._direct(watch, passages=PASSAGES)(**given)
+            if not self._is_doubtful(prediction):
+                self.mode = "retrieve"
+                return prediction
+            self.terminal.note("The passages that fit best do not hold the answer, so the text is explored.")
         if self.mode == "direct":
             try:
                 return self._direct(watch)(**given)
@@ -103,6 +119,21 @@ class Asking:
                 self.mode = "rlm"
                 self.terminal.note("The text does not fit the model's window, so it is explored instead.")
         return self._explore(self._rlm(watch, chosen), given, watch)
+
+    def _may_retrieve(self, chosen: models.Chosen) -> bool:
+        """Tell whether a few passages may do: a tiny model is asked for something that stands in one place.
+
+        On such a model that won over exploring, but lost where a table had to be computed (benchmarks/ACCURACY.md).
+        """
+        if self.values.mode != "auto" or self.request.program or not windows.is_tiny(chosen.lm):
+            return False
+        tables = any(document.kind in ("csv", "tsv", "xlsx") for document in self.corpus.documents)
+        return not tables and not _COUNTS.search(self.request.question)
+
+    def _is_doubtful(self, prediction: Any) -> bool:
+        answer = prediction.get(next(iter(self.signature.output_fields)))
+        made_up = any(warning.startswith("unseen numbers") for warning in prediction.run.warnings)
+        return made_up or scoring.absent(answer)
 
     def given(self) -> dict[str, Any]:
         """Return the inputs of the question."""
@@ -126,10 +157,11 @@ class Asking:
                 interrupt.run = error.run  # type: ignore[attr-defined]
                 raise interrupt from error
 
-    def _direct(self, watch: Callable[[Event], None]) -> Direct:
+    def _direct(self, watch: Callable[[Event], None], passages: int | None = None) -> Direct:
         values = self.values
         return Direct(
             self.signature,
+            passages=passages,
             max_tokens=values.max_tokens,
             max_cost=values.max_cost,
             max_seconds=values.max_seconds,

@@ -31,7 +31,7 @@ OWN = ("answers", "resume", "concurrency", "fields", "as_json", "log_json")
 @click.option("--max-cost", type=float, metavar="USD", help="US dollars at most, for all questions together.")
 @click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
 @click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--mode", type=click.Choice(["auto", "rlm", "direct"]), help="As for ask (default: auto).")
+@click.option("--mode", type=click.Choice(["auto", "rlm", "direct", "retrieve"]), help="As for ask (default: auto).")
 @click.option(
     "--fields",
     metavar="FIELDS",

@@ -16,7 +16,7 @@ from rlm_dspy.cli.terminal import Terminal
 @click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
 @click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
 @click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
-@click.option("--mode", type=click.Choice(["auto", "rlm", "direct"]), help="As for ask (default: auto).")
+@click.option("--mode", type=click.Choice(["auto", "rlm", "direct", "retrieve"]), help="As for ask (default: auto).")
 @click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
 @click.option("--max-calls", type=int, metavar="N", help="Sub-model calls of a question at most (default: 50).")
 @click.option("--max-tokens", type=int, metavar="N", help="Tokens of a question at most.")

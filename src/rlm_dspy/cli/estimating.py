@@ -14,6 +14,7 @@ from rlm_dspy.report import render
 _PROTOCOL = 2_000  # tokens of instructions that each prompt has
 _REPLY = 350  # tokens of a step's reasoning and code
 _OUTPUT = 900  # tokens that a step's output adds to the following prompts
+_PASSAGES = 1_000  # tokens of those that are shown in the mode "retrieve"
 _STEPS = (3, 8)  # of a usual question
 _SUB_PROMPT = 4_000  # tokens of a usual sub-call
 _UNPAID = ("offline/", "ollama/", "ollama_chat/")
@@ -24,6 +25,8 @@ def facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, max_calls: i
     size = inputs.tokens(corpus.chars)
     if mode == "direct":
         spent = [(1, size + _PROTOCOL, _REPLY)] * 2
+    elif mode == "retrieve":
+        spent = [(1, _PASSAGES + _PROTOCOL, _REPLY)] * 2
     else:
         low, high = (min(steps, max_iters) for steps in _STEPS)
         spent = [_explored(low, 0), _explored(high, min(10, max_calls))]

@@ -11,7 +11,7 @@ import dspy
 
 from rlm_dspy.context import Context
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.direct import Direct, prompt_text
+from rlm_dspy.direct import PASSAGES, Direct, prompt_text
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.module import RLM
@@ -20,7 +20,6 @@ from rlm_dspy.tuning import program
 
 NAMES = ("rlm", "direct", "dspy.RLM")
 ALL_NAMES = (*NAMES, "retrieve")
-PASSAGES = 6  # that a model is shown by the side "retrieve"
 
 INSTRUCTIONS = (
     "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
