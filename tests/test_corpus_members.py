@@ -3,6 +3,7 @@
 import gzip
 import json
 import textwrap
+import zipfile
 from email.message import EmailMessage
 
 import pytest
@@ -279,3 +280,18 @@ def test_a_reader_that_cannot_be_loaded_is_told_of_a_huge_file_too(tmp_path, mon
     (tmp_path / "in" / "a.broken").write_text("x" * 20)
     (tmp_path / "in" / "b.txt").write_text("b")
     assert "cannot be loaded" in reasons(read([tmp_path / "in"]))["a.broken"]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("注文書/東京の倉庫.txt", "cp932"), ("Größe.txt", "cp850"), ("Übersicht März.txt", "cp437"), ("счёт.txt", "cp866")],
+)
+def test_names_in_an_archive_are_decoded_as_its_maker_wrote_them(tmp_path, name, encoding):
+    class Raw(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self):
+            return name.encode(encoding), self.flag_bits & ~0x800
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        info = Raw("x.txt")
+        archive.writestr(info, "inside\n")
+    assert f"a.zip/{name}" in read([tmp_path / "a.zip"]).names

@@ -114,7 +114,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
         text = "\n\n".join(f"[{place_of(passage)}]\n{passage['text']}" for passage in found)
         what = f"{len(found)} passage{'' if len(found) == 1 else 's'} of `{main}` that fit the question best"
         if not found:
-            text, what = prompt_text(values[main])[: self.passages * PASSAGE], f"the beginning of `{main}`, none fitting"
+            text = prompt_text(values[main])[: self.passages * PASSAGE]
+            what = f"the beginning of `{main}`, in which no passage fits the question"
         selected[main] = text
         call.warnings.append(f"the model was shown {what} ({len(text):,} of {whole:,} characters)")
         return selected

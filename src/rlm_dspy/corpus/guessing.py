@@ -78,20 +78,27 @@ _MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
 _USUAL = frozenset(
     {*_MULTIBYTE, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "iso8859_2", "iso8859_7"}
 )
+_DOS = frozenset({"cp437", "cp850", "cp852", "cp866"})
 _WHOLE = 0.25  # what it is worth that all bytes pair up to characters, which is rare in other encodings
 
 _ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *(name for one in LANGUAGES for name in one.encodings)]))
 
 
-def guess(data: bytes) -> str:
-    """Return the name of the encoding in which some bytes most likely are a text."""
+def guess(data: bytes, *, dos: bool = False) -> str:
+    """Return the name of the encoding in which some bytes most likely are a text.
+
+    Args:
+        data: the text, or a name.
+        dos: it is from where DOS's encodings are as usual as those of Windows: a name in an archive.
+    """
     sample = high_lines(data)
     readings = {encoding: _reading(sample, encoding) for encoding in _ENCODINGS}
     scores = {encoding: _multibyte_score(readings[encoding], encoding) for encoding in _MULTIBYTE}
     for language in LANGUAGES:
         ranks = {letter: rank / len(language.letters) for rank, letter in enumerate(language.letters)}
         for encoding in language.encodings:
-            score = _language_score(readings[encoding], ranks) - _rarity(encoding) / max(1, readings[encoding].counted)
+            reading = readings[encoding]
+            score = _language_score(reading, ranks) - _rarity(encoding, dos) / max(1, reading.counted)
             scores[encoding] = max(scores.get(encoding, -9.0), score)
     return max(scores, key=lambda encoding: scores[encoding])
 
@@ -131,9 +138,11 @@ def _reading(sample: bytes, encoding: str) -> _Reading:
     return _Reading(chars, text.count("\ufffd"), _oddities(text))
 
 
-def _rarity(encoding: str) -> float:
-    """Return how many letters an encoding must explain better than Windows' Western one before it is believed."""
-    if encoding == "cp1252":
+def _rarity(encoding: str, dos: bool) -> float:
+    """Return how many letters an encoding must explain better than the usual Western one before it is believed."""
+    if dos and encoding in _DOS:
+        return 0.4
+    if encoding == "cp1252" and not dos:
         return 0.0
     return 0.8 if encoding in _USUAL else 4.0
 
@@ -176,7 +185,7 @@ def _oddities(text: str) -> int:
 
 def _multibyte_score(reading: _Reading, encoding: str) -> float:
     """Return how much a sample is like Japanese, Chinese or Korean in an encoding of these."""
-    total = -4.0 * reading.broken - _rarity(encoding)
+    total = -4.0 * reading.broken - _rarity(encoding, False)
     kana = False
     for char, count in reading.chars.items():
         kana = kana or bool(_KANA.match(char))

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import IO, Any
 
+from rlm_dspy.corpus.guessing import guess
 from rlm_dspy.corpus.readers.shapes import Left, Member, Room, UnreadableError
 
 MOST_BYTES = 200_000_000  # of all that one file holds, archives in archives included
 MOST_MEMBERS = 10_000
 _PIECE = 64 << 10
+_UTF8 = 0x800  # the flag of a name in UTF-8
 _RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
 _HARMLESS = 20_000_000
 _FULL = f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_RATIO} times its size or {MOST_MEMBERS:,} files"
@@ -52,18 +54,33 @@ def read_zip(data: bytes, name: str, room: Room) -> Iterator[Member | Left]:
                 yield Left("…", f"{len(infos) - position:,} more files in the archive: {_FULL}")
                 return
             room.files -= 1
+            name = _member_name(info)
             if info.flag_bits & 1:
-                yield Left(info.filename, "encrypted")
+                yield Left(name, "encrypted")
                 continue
             try:
                 with archive.open(info) as file:
                     content = _within(file, info.compress_size, room, [])
             except UnreadableError as error:
-                yield Left(info.filename, str(error))
+                yield Left(name, str(error))
             except (*_BROKEN, RuntimeError) as error:
-                yield Left(info.filename, f"broken: {error}")
+                yield Left(name, f"broken: {error}")
             else:
-                yield Member(info.filename, content)
+                yield Member(name, content)
+
+
+def _member_name(info: zipfile.ZipInfo) -> str:
+    """Return a file's name; where the archive does not say that it is UTF-8, it is in whatever its maker used."""
+    if info.flag_bits & _UTF8 or info.filename.isascii():
+        return info.filename
+    try:
+        raw = info.filename.encode("cp437")
+    except UnicodeEncodeError:
+        return info.filename
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode(guess(raw, dos=True), "replace")
 
 
 def _single(opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: str, room: Room) -> Member:
