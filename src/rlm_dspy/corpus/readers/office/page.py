@@ -143,11 +143,11 @@ class _Page:
         elif tag == "img" and (alternative := " ".join(attributes.get("alt", "").split())):
             self._parts.append(f"[image: {alternative}]")
         elif tag == "input":
-            self._parts.append(_filled(attributes))
+            self._append(_filled(attributes))
         elif tag == "option":
             self._parts.append("[x] " if "selected" in attributes else "[ ] ")
         elif tag == "textarea":
-            self._parts.append(" ")
+            self._append(" ")
 
     def end(self, tag: str) -> None:
         """Take in the end of an element."""
@@ -166,7 +166,12 @@ class _Page:
             self._end("head")
         if not self._hidden:
             kept = self._count.get("pre") or self._count.get("textarea")
-            self._parts.append(text if kept else re.sub(r"\s+", " ", text))
+            self._append(text if kept else re.sub(r"\s+", " ", text))
+
+    def _append(self, text: str) -> None:
+        """Add a text, with one space between it and what stands before."""
+        spaced = bool(self._parts) and self._parts[-1].endswith(" ") and text.startswith(" ")
+        self._parts.append(text[1:] if spaced else text)
 
     def result(self) -> str:
         """Return the text of the page."""

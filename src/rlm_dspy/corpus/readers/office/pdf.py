@@ -62,7 +62,8 @@ def _opened(data: bytes, notes: Notes) -> Any:
             raise RefusedError("a broken PDF" + (": it is cut off" if cut else "")) from None
         cut = True
     if cut:
-        notes.append(f"the file is broken or cut off: what is left of it has {len(document)} pages")
+        pages = "1 page" if len(document) == 1 else f"{len(document):,} pages"
+        notes.append(f"the file is broken or cut off: what is left of it has {pages}")
     return document
 
 
