@@ -36,9 +36,9 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     yield seen_text(data.decode("utf-8", "replace")), "", False
 
 
-def seen_text(page: str) -> str:
-    """Return what is seen of a page."""
-    seen = _Page()
+def seen_text(page: str, *, outside_only: bool = False) -> str:
+    """Return what is seen of a page, with where its links lead: all, or only those to the world outside."""
+    seen = _Page(outside_only=outside_only)
     _Scanner(page, seen).scan()
     return seen.result()
 
@@ -109,7 +109,8 @@ class _Scanner:
 class _Page:
     """Collects what a reader of a page sees."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, outside_only: bool) -> None:
+        self._outside_only = outside_only
         self._parts: list[str] = []
         self._open: list[str] = []
         self._count: Counter[str] = Counter()  # of what is open, by its tag
@@ -202,7 +203,7 @@ class _Page:
     def _close_link(self) -> None:
         """Write where a link leads behind its text, where the text does not say so itself."""
         (address, start), self._link = self._link, ("", 0)
-        if not address:
+        if not address or (self._outside_only and not re.match(r"[a-z]+:", address, re.I)):
             return
         linked = "".join(self._parts[start:])
         shown = linked.rstrip()
