@@ -28,6 +28,35 @@ def pdf(pages: list[str], password: str | None = None) -> bytes:
     return bytes(document.output())
 
 
+def pdf_of(*pages: str, fields: str = "", objects: tuple[str, ...] = ()) -> bytes:
+    """A PDF written by hand: the operators of each page, and fields or remarks (objects from 100 on) on the first."""
+    font = "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"
+    made = {1: f"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[{fields}]>>>>", 3: font}
+    kids = []
+    for number, page in enumerate(pages):
+        kids.append(f"{10 + 2 * number} 0 R")
+        shown = f"/Annots[{' '.join(f'{100 + one} 0 R' for one in range(len(objects)))}]" if number == 0 else ""
+        made[10 + 2 * number] = (
+            f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Resources<</Font<</F1 3 0 R>>>>"
+            f"/Contents {11 + 2 * number} 0 R{shown}>>"
+        )
+        made[11 + 2 * number] = f"<</Length {len(page)}>>\nstream\n{page}\nendstream"
+    made[2] = f"<</Type/Pages/Count {len(pages)}/Kids[{' '.join(kids)}]>>"
+    made |= {100 + number: one for number, one in enumerate(objects)}
+    body, places = b"%PDF-1.7\n", {}
+    for number in sorted(made, key=lambda one: (one < 10, one)):  # the list of pages comes last, as many write it
+        places[number] = len(body)
+        body += f"{number} 0 obj\n{made[number]}\nendobj\n".encode("latin-1")
+    table = "".join(f"{number} 1\n{place:010} 00000 n \n" for number, place in sorted(places.items()))
+    trailer = f"trailer\n<</Root 1 0 R/Size 200>>\nstartxref\n{len(body)}\n%%EOF\n"
+    return body + f"xref\n0 1\n0000000000 65535 f \n{table}{trailer}".encode()
+
+
+def printed(*lines: str) -> str:
+    """The operators that print lines on a page."""
+    return "BT /F1 12 Tf 14 TL 50 700 Td " + " ".join(f"({line}) Tj T*" for line in lines) + " ET"
+
+
 def word() -> bytes:
     """A Word document with a heading, a paragraph and a table, which has another one in its last cell."""
     document = docx.Document()
@@ -69,6 +98,58 @@ def packed(files: dict[str, bytes]) -> bytes:
         for name, data in files.items():
             archive.writestr(name, data)
     return target.getvalue()
+
+
+NAMESPACES = (
+    'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" '
+    'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships" '
+    'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" xmlns:v="urn:schemas-microsoft-com:vml" '
+    'xmlns:wp="http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing" '
+    'xmlns:wps="http://schemas.microsoft.com/office/word/2010/wordprocessingShape" '
+    'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
+    'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" '
+    'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main" '
+    'xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart" '
+    'xmlns:dgm="http://schemas.openxmlformats.org/drawingml/2006/diagram" '
+    'xmlns:dsp="http://schemas.microsoft.com/office/drawing/2008/diagram"'
+)
+
+
+def related(*relations: tuple[str, str, str]) -> bytes:
+    """The relations of a part: the id, the last word of the type and the target (an address: outside) of each."""
+    made = ""
+    for name, kind, target in relations:
+        outside = ' TargetMode="External"' if ":" in target else ""
+        made += f'<Relationship Id="{name}" Type="http://x/relationships/{kind}" Target="{target}"{outside}/>'
+    return f'<Relationships xmlns="http://x/relationships">{made}</Relationships>'.encode()
+
+
+def word_of(body: str, relations: tuple[tuple[str, str, str], ...] = (), **parts: str) -> bytes:
+    """A Word document of this XML, and of parts such as ``styles`` that it is related to."""
+    roots = {"header": "hdr", "footer": "ftr"}
+    files = {
+        "[Content_Types].xml": b"<Types/>",
+        "_rels/.rels": related(("rId1", "officeDocument", "word/document.xml")),
+        "word/document.xml": f"<w:document {NAMESPACES}><w:body>{body}</w:body></w:document>".encode(),
+        "word/_rels/document.xml.rels": related(
+            *relations, *((name, name.rstrip("0123456789"), f"{name}.xml") for name in parts)
+        ),
+    }
+    for name, inner in parts.items():
+        root = roots.get(name.rstrip("0123456789"), name)
+        files[f"word/{name}.xml"] = f"<w:{root} {NAMESPACES}>{inner}</w:{root}>".encode()
+    return packed(files)
+
+
+def run(text: str, properties: str = "") -> str:
+    """A run of a Word document."""
+    return f'<w:r><w:rPr>{properties}</w:rPr><w:t xml:space="preserve">{text}</w:t></w:r>'
+
+
+def paragraph(*inner: str, properties: str = "") -> str:
+    """A paragraph of a Word document, of XML or of plain text."""
+    runs = "".join(one if one.startswith("<") else run(one) for one in inner)
+    return f"<w:p><w:pPr>{properties}</w:pPr>{runs}</w:p>"
 
 
 def message() -> bytes:

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import itertools
 import json
 import os
 import re
@@ -14,7 +13,6 @@ import time
 import zipfile
 from email.message import EmailMessage
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +20,7 @@ import documents
 from rlm_dspy import folders
 from rlm_dspy.corpus import Corpus, caching, read
 from rlm_dspy.corpus.readers import archives, choosing, converter, office
+from rlm_dspy.corpus.readers.office import pdf, process
 from rlm_dspy.corpus.readers.shapes import Converted, Reader, UnreadableError
 
 
@@ -122,15 +121,6 @@ def test_a_page_of_many_tags_is_read_in_a_moment():
     before = time.thread_time()
     assert office.answer("html", b"<object>" * 50_000 + b"</b>" * 50_000)["error"] == "no text in it"
     assert time.thread_time() - before < 10
-
-
-def test_a_page_that_takes_too_long_is_cut_and_says_so(monkeypatch):
-    monkeypatch.setattr(office, "time", SimpleNamespace(monotonic=itertools.count().__next__))
-    monkeypatch.setattr(office, "SECONDS", 1)
-    monkeypatch.setattr(office, "_FED", 10)
-    made = office.answer("html", b"<p>one</p><p>two</p><p>three</p>")
-    assert (made["text"], made["late"]) == ("one\n\ntwo\n", True)
-    assert made["note"] == "cut after its first part: it took too long"
 
 
 @pytest.mark.parametrize("charset", ["unicode_escape", "raw-unicode-escape", "undefined", "utf-16", "idna", "utf-7"])
@@ -262,25 +252,15 @@ def test_an_archive_of_many_files_is_cut(tmp_path, monkeypatch):
     assert "3 more files" in reason(corpus, "a.zip/…")
 
 
-def test_a_pdf_of_many_pages_is_cut_and_says_so(monkeypatch):
-    monkeypatch.setattr(office, "MOST_PAGES", 2)
+def test_a_long_document_is_cut_at_the_same_place_everywhere_and_says_so(monkeypatch):
+    monkeypatch.setattr(process, "MOST_CHARS", 3)
+    assert office.answer("pptx", documents.slides())["note"] == "cut after slide 1: it has more than 3 characters"
+    monkeypatch.setattr(pdf, "MOST_CHARS", 5)
     made = office.answer("pdf", documents.pdf(["one", "two", "three"]))
-    assert made["text"] == "one\ntwo\n"
-    assert made["note"] == "only the first 2 of 3 pages were read"
+    assert (made["text"], made["note"]) == ("one\n", "cut after page 1: it has more than 3 characters")
 
 
-def test_a_long_document_is_cut_and_says_so(monkeypatch):
-    monkeypatch.setattr(office, "MOST_CHARS", 3)
-    assert office.answer("pptx", documents.slides())["note"] == "cut after slide 1: it is too long"
-
-
-def test_a_sheet_that_takes_too_long_is_cut_and_not_kept(tmp_path, monkeypatch):
-    ticking = SimpleNamespace(monotonic=itertools.count().__next__)
-    monkeypatch.setattr(office, "time", ticking)
-    monkeypatch.setattr(office, "SECONDS", 1)
-    made = office.answer("xlsx", documents.sheet())
-    assert made["text"] == "=== Sales ===\nregion\tsum\n"
-    assert (made["note"], made["late"]) == ("cut after sheet Sales row: it took too long", True)
+def test_a_text_that_was_cut_because_time_ran_out_is_not_kept():
     kept = caching.ConversionCache()
     texts = iter((Converted("cut", late=True), Converted("whole"), Converted("never asked for")))
     asked = [kept.converted(Reader("x", str, "1"), b"x", lambda: next(texts)).text for _ in range(3)]
@@ -288,26 +268,31 @@ def test_a_sheet_that_takes_too_long_is_cut_and_not_kept(tmp_path, monkeypatch):
     kept.close()
 
 
-def test_a_missing_library_is_known(monkeypatch):
+def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     assert office.answer("pdf", b"") == {"missing": "pypdfium2"}
-
-
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [
-        ("pdf", "a PDF: to read it, pip install pypdfium2"),
-        ("docx", "a Word document: to read it, pip install python-docx"),
-        ("pptx", "a presentation: to read it, pip install python-pptx"),
-        ("xlsx", "a spreadsheet: to read it, pip install openpyxl"),
-    ],
-)
-def test_a_missing_library_is_named_as_it_is_installed(monkeypatch, kind, says):
     reader = converter.Converter()
-    monkeypatch.setattr(reader, "_asked", lambda kind, data: {"missing": "some.module"})
-    with pytest.raises(UnreadableError) as caught:
-        reader.convert(kind, b"")
-    assert str(caught.value) == says
+    monkeypatch.setattr(reader, "_asked", lambda kind, data: {"missing": "pypdfium2"})
+    with pytest.raises(UnreadableError, match="a PDF: to read it, pip install pypdfium2"):
+        reader.convert("pdf", b"")
+
+
+@pytest.mark.parametrize("spend", ["while True: pass", "(b'a' * 200_000) .count(b'a' * 99_999 + b'b'); " * 10_000])
+def test_what_a_document_may_cost_is_time_of_a_processor(tmp_path, spend):
+    script = tmp_path / "hanging.py"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, resource.RLIM_INFINITY))"
+    script.write_text(f"{limit}\n{spend}")
+    one = converter.Converter(script, seconds=60)
+    with pytest.raises(UnreadableError, match="more than 60 s of a processor"):
+        one.convert("pdf", b"x")
+
+
+def test_the_program_limits_the_processor_for_each_document(monkeypatch):
+    asked = []
+    monkeypatch.setattr("resource.setrlimit", lambda what, limits: asked.append(limits[0]))
+    process._limit_time(5)
+    process._limit_time(0)
+    assert [limit - int(time.process_time()) in (5, 6) for limit in asked] == [True]
 
 
 @pytest.mark.parametrize(
@@ -317,7 +302,7 @@ def test_a_missing_library_is_named_as_it_is_installed(monkeypatch, kind, says):
 def test_a_reader_that_hangs_or_dies_costs_one_document(tmp_path, program, why):
     script = tmp_path / "bad.py"
     script.write_text(program)
-    one = converter.Converter(script, seconds=1)
+    one = converter.Converter(script, seconds=1, patience=1)
     with pytest.raises(UnreadableError, match=why):
         one.convert("pdf", b"x" * 200_000)
     one._program = converter.PROGRAM

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
@@ -13,12 +14,14 @@ from rlm_dspy.corpus.readers import archives, converter, mail, markup
 from rlm_dspy.corpus.readers.shapes import Read, Reader, Unpacker, UnreadableError
 
 GROUP = "rlm_dspy.readers"
+_HEAD = 64  # bytes in which a kind is told that may have blanks before it
 
 _KINDS = {
     "md": "markdown", "markdown": "markdown", "rst": "text", "txt": "text", "log": "log", "csv": "csv", "tsv": "tsv",
     "json": "json", "jsonl": "jsonl", "ndjson": "jsonl", "html": "html", "htm": "html", "xhtml": "html",
     "ipynb": "notebook", "eml": "e-mail", "mht": "e-mail", "mhtml": "e-mail",
     "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
+    "rtf": "rtf", "odt": "odt", "ods": "ods", "odp": "odp", "epub": "epub",
 }  # fmt: skip
 
 _MARKUP = {
@@ -32,6 +35,12 @@ _PACKED = {
     b"\xfd7zXZ\0": Unpacker("xz", archives.read_xz),
 }
 _OFFICE = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
+_DECLARED = {  # what an archive says of itself in its first file
+    "application/epub+zip": "epub", "application/vnd.oasis.opendocument.text": "odt",
+    "application/vnd.oasis.opendocument.spreadsheet": "ods", "application/vnd.oasis.opendocument.presentation": "odp",
+}  # fmt: skip
 
 
 def kind_of(name: str) -> str:
@@ -53,6 +62,10 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
         return _zipped(data)
     if mail.is_mbox(data):
         return Unpacker("mbox", mail.read_mbox)
+    if data[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{\\rtf"):
+        return converter.reader("rtf")
+    if data.startswith(_OLE):
+        raise UnreadableError("an Office document that is encrypted or older than 2007: save it as .docx or the like")
     packed = next((reader for magic, reader in _PACKED.items() if data.startswith(magic)), None)
     return packed or _MARKUP.get(kind_of(name))
 
@@ -60,14 +73,25 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
 def _zipped(data: bytes) -> Reader | Unpacker:
     """Tell an office document from any other archive."""
     try:
-        names = zipfile.ZipFile(BytesIO(data)).namelist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        archive = zipfile.ZipFile(BytesIO(data))
+        names = archive.namelist()
+        declared = _declared(archive) if "mimetype" in names else None
+    except (*_BROKEN, RuntimeError) as error:
         raise UnreadableError(f"a broken ZIP archive: {error}") from None
+    if declared:
+        return converter.reader(declared)
     if "[Content_Types].xml" in names:
         office = next((kind for start, kind in _OFFICE.items() if any(name.startswith(start) for name in names)), None)
         if office:
             return converter.reader(office)
     return Unpacker("zip", archives.read_zip)
+
+
+def _declared(archive: zipfile.ZipFile) -> str | None:
+    """Return the kind of an OpenDocument file (or a template of one) or a book."""
+    with archive.open("mimetype") as file:
+        declared = file.read(100).decode("ascii", "replace").strip()
+    return _DECLARED.get(declared.removesuffix("-template"))
 
 
 def _ending(name: str) -> str:

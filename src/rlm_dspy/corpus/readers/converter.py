@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -17,23 +18,27 @@ from typing import Any
 
 from rlm_dspy.corpus.readers.shapes import Converted, Reader, UnreadableError
 
-PROGRAM = Path(__file__).with_name("office.py")
-SECONDS = 60.0
+PROGRAM = Path(__file__).parent / "office" / "__main__.py"
+SECONDS = 60.0  # of a processor that a document may use
+SECONDS_FOR_MB = 2.0  # and more of them the larger it is
+_PATIENCE = 20  # times as long may pass on the clock, for other programs use the processor too
 
-VERSION = "2"  # of what the program makes of a document
+VERSION = "3"  # of what the program makes of a document
 
 _NAMES = {
     "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",
+    "rtf": "an RTF document", "odt": "an OpenDocument text", "ods": "an OpenDocument spreadsheet",
+    "odp": "an OpenDocument presentation", "epub": "a book (EPUB)",
 }  # fmt: skip
-_PACKAGES = {"pdf": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx", "xlsx": "openpyxl"}
 
 
 class Converter:
     """One child process that converts one document after the other."""
 
-    def __init__(self, program: Path = PROGRAM, seconds: float = SECONDS) -> None:
+    def __init__(self, program: Path = PROGRAM, seconds: float = SECONDS, patience: float = _PATIENCE) -> None:
         self._program = program
         self._seconds = seconds
+        self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
 
@@ -56,11 +61,11 @@ class Converter:
                 self.close()  # its answer would be taken for that to the next request
                 raise
         if "missing" in answer:
-            raise UnreadableError(f"{_NAMES[kind]}: to read it, pip install {_PACKAGES.get(kind, answer['missing'])}")
+            raise UnreadableError(f"{_NAMES[kind]}: to read it, pip install {answer['missing']}")
         if "error" in answer:
             raise UnreadableError(str(answer["error"]))
         marks = tuple((int(line), str(text), bool(counted)) for line, text, counted in answer["marks"])
-        return Converted(str(answer["text"]), marks, str(answer["note"]), bool(answer["late"]))
+        return Converted(str(answer["text"]), marks, str(answer["note"]))
 
     def close(self) -> None:
         """End the child."""
@@ -78,9 +83,11 @@ class Converter:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        deadline = time.monotonic() + self._seconds
+        seconds = self._seconds + SECONDS_FOR_MB * len(data) / 1e6
+        deadline = time.monotonic() + seconds * self._patience
         os.set_blocking(process.stdin.fileno(), False)
-        self._send(process, json.dumps({"kind": kind, "size": len(data)}).encode() + b"\n" + data, deadline)
+        request = json.dumps({"kind": kind, "size": len(data), "seconds": seconds})
+        self._send(process, request.encode() + b"\n" + data, deadline)
         buffer = b""
         while b"\n" not in buffer:
             buffer += self._receive(process.stdout.fileno(), deadline)
@@ -118,14 +125,26 @@ class Converter:
         self._wait(descriptor, select.POLLIN, deadline)
         data = os.read(descriptor, 1 << 20)
         if not data:
-            raise ValueError("it crashed or used too much memory")
+            raise ValueError(self._ending())
         return data
+
+    def _bound(self) -> str:
+        return f"it took more than {self._seconds:,.0f} s of a processor and {SECONDS_FOR_MB:g} s for each MB of it"
+
+    def _ending(self) -> str:
+        """Tell why the child is gone."""
+        process = self._process
+        assert process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process.wait(timeout=5) == -signal.SIGXCPU:
+                return self._bound()
+        return "it crashed or used too much memory"
 
     def _wait(self, descriptor: int, event: int, deadline: float) -> None:
         ready = select.poll()
         ready.register(descriptor, event)
         if not ready.poll(max(0.0, 1_000 * (deadline - time.monotonic()))):
-            raise TimeoutError(f"it took more than {self._seconds:,.0f} s")
+            raise TimeoutError(self._bound())
 
 
 @functools.cache

@@ -1,0 +1,61 @@
+"""Books (EPUB): their chapters in the order of reading."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+from .page import seen_text
+from .parts import Package, all_named, value_of
+from .pieces import Notes, Piece, RefusedError
+
+_DECLARED = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]{1,40})")
+_SINGLE = re.compile(r"<([^<>/!?][^<>]*)/>")
+_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
+
+
+def chapter_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each file of a book's spine but its list of contents."""
+    package = Package(data)
+    roots = all_named(package.tree("META-INF/container.xml"), "rootfile")
+    main = next((value_of(one, "full-path") for one in roots), "")
+    book = package.tree(main)
+    items = {value_of(one, "id"): one for one in all_named(book, "item")}
+    ciphers = all_named(package.tree("META-INF/encryption.xml"), "CipherReference")
+    locked = {unquote(value_of(one, "URI")) for one in ciphers}
+    number = 0
+    for reference in all_named(book, "itemref"):
+        item = items.get(value_of(reference, "idref"))
+        if item is None or "nav" in value_of(item, "properties").split():
+            continue
+        if "html" not in value_of(item, "media-type", default="html"):
+            continue
+        part = posixpath.normpath(posixpath.join(posixpath.dirname(main), unquote(value_of(item, "href"))))
+        if part in locked:
+            raise RefusedError("a book with copy protection")
+        text = seen_text(_closed(_decoded(package.read(part))), outside_only=True)
+        if text.strip():
+            number += 1
+            yield text, f"chapter {number}", False
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    declared = _DECLARED.match(data)
+    try:
+        return data.decode(declared[1].decode() if declared else "utf-8", "replace")
+    except LookupError:
+        return data.decode("utf-8", "replace")
+
+
+def _closed(page: str) -> str:
+    """Return XHTML whose elements that hold nothing are written as HTML writes them."""
+
+    def closed(match: re.Match[str]) -> str:
+        name = match[1].split(None, 1)[0]
+        return match[0] if name.lower() in _VOID else f"<{match[1]}></{name}>"
+
+    return _SINGLE.sub(closed, page)

@@ -1,0 +1,269 @@
+"""OpenDocument texts, spreadsheets and presentations (LibreOffice): what a person sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from xml.etree.ElementTree import Element
+
+from .parts import Package, all_named, child_of, local, value_of
+from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
+
+MOST_CELLS = 20_000_000  # of a spreadsheet
+_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, as LibreOffice has them
+_MOST_SPACES = 1_000
+
+_UNSEEN = frozenset(
+    """tracked-changes forms sequence-decls variable-decls user-field-decls creator date date-string creator-initials
+    note-citation table-column table-columns bookmark change-start change-end hidden-text hidden-paragraph
+    toc-mark alphabetical-index-mark table-of-content-source title desc""".split()  # noqa: SIM905
+)
+
+
+def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield the blocks of a text, between its headers and footers."""
+    package = Package(data)
+    body = _body(package, "text")
+    for kind in ("header", "footer"):
+        if kind == "footer":
+            for line in _Story().blocks(body):
+                yield line, "", False
+        for line in _margins(package, kind):
+            yield line, "", False
+
+
+def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each slide with its notes; hidden ones are marked."""
+    package = Package(data)
+    hidden = _styles_with(package, "visibility", "hidden")
+    pages = (one for one in _body(package, "presentation") if local(one) == "page")
+    for number, page in enumerate(pages, 1):
+        lines = ["[hidden slide]"] if value_of(page, "style-name") in hidden else []
+        story = _Story()
+        for part in page:
+            if local(part) == "notes":
+                said = " ".join(filter(None, (line.strip() for line in _Story().blocks(part))))
+                lines += [f"Notes: {said}"] if said else []
+            else:
+                lines += story.blocks([part])
+        yield "\n".join(lines), f"slide {number}", False
+
+
+def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each sheet as tab-separated rows, so that a line's number is a row's."""
+    package = Package(data)
+    hidden = _styles_with(package, "display", "false")
+    limit = _Limit()
+    for table in (one for one in _body(package, "spreadsheet") if local(one) == "table"):
+        name = " ".join(value_of(table, "name").split())
+        yield f"=== {name}{' (hidden)' if value_of(table, 'style-name') in hidden else ''} ===", "", False
+        rows = _sheet_rows(table, limit)
+        if rows:
+            yield "\n".join(rows), f"sheet {name} row", True
+        if limit.reached():
+            raise CutError(f"cut after row {len(rows):,} of sheet {name}: {limit.reached()}")
+
+
+def _body(package: Package, kind: str) -> Element:
+    content = package.tree("content.xml")
+    if package.read("META-INF/manifest.xml").find(b"encryption-data") >= 0:
+        raise RefusedError("encrypted")
+    body = child_of(content, "body", kind)
+    if body is None:
+        raise RefusedError(f"broken: there is no {kind} in it")
+    return body
+
+
+def _margins(package: Package, kind: str) -> Iterator[str]:
+    """Yield the headers or footers of all pages, each text once."""
+    seen: set[str] = set()
+    for margin in all_named(package.tree("styles.xml"), kind, f"{kind}-left", f"{kind}-first"):
+        for line in _Story().blocks(margin):
+            if line.strip() and line not in seen:
+                seen.add(line)
+                yield f"[{kind}] {line}"
+
+
+def _styles_with(package: Package, name: str, value: str) -> set[str]:
+    """Return the names of the styles of which a property has this value."""
+    styles = all_named(package.tree("content.xml"), "style")
+    return {value_of(one, "name") for one in styles if any(value_of(inner, name) == value for inner in one)}
+
+
+class _Story:
+    """Walks a text; what is beside it (boxes, notes, comments) follows the block it hangs on."""
+
+    def __init__(self) -> None:
+        self._beside: list[str] = []
+        self._notes = 0
+        self._inside = 0  # how many tables and boxes are around
+        self._writers: dict[str, Callable[[Element], str]] = {
+            "tab": lambda one: "\t", "line-break": lambda one: "\n", "s": self._spaces, "a": self._link,
+            "note": self._note, "annotation": self._comment, "frame": self._frame, "ruby": self._ruby,
+            "text-box": self._box, "custom-shape": self._box, "rect": self._box,
+        }  # fmt: skip
+
+    def blocks(self, parent: Element | list[Element], before: str = "") -> Iterator[str]:
+        """Yield the paragraphs, list items and rows in an element."""
+        for child in parent:
+            name = local(child)
+            if name in ("p", "h"):
+                level = value_of(child, "outline-level", default="1") if name == "h" else "0"
+                text = self.inline(child)
+                mark = "#" * min(int(level) if level.isdecimal() else 1, 6)
+                yield (f"{mark} " if mark and text.strip() else before if text.strip() else "") + text
+                before = " " * len(before)
+            elif name == "list-item":
+                yield from self.blocks(child, "- ")
+            elif name == "list":
+                yield from self.blocks(child, before)
+            elif name == "table-row":
+                self._inside += 1
+                yield "\t".join(map(self.cell, (one for one in child if local(one).endswith("table-cell")))).rstrip()
+                self._inside -= 1
+            elif name in self._writers:
+                text = self._writers[name](child)
+                if text:
+                    yield text
+            elif name not in _UNSEEN:
+                yield from self.blocks(child, before)
+            if not self._inside:
+                yield from self.taken()
+
+    def taken(self) -> list[str]:
+        """Return what waits to be written beside the text."""
+        waiting, self._beside = self._beside, []
+        return waiting
+
+    def cell(self, cell: Element) -> str:
+        """Return the text of a cell of a table, in one line."""
+        return " ".join(" ".join(self.blocks(cell)).split())
+
+    def inline(self, parent: Element) -> str:
+        """Return the text in an element, whose spaces count as one."""
+        parts = [_spaced(parent.text)]
+        for child in parent:
+            name = local(child)
+            if name in self._writers:
+                parts.append(self._writers[name](child))
+            elif name not in _UNSEEN:
+                parts.append(self.inline(child))
+            parts.append(_spaced(child.tail))
+        return "".join(parts)
+
+    def _spaces(self, element: Element) -> str:
+        count = value_of(element, "c", default="1")
+        return " " * min(int(count) if count.isdecimal() else 1, _MOST_SPACES)
+
+    def _link(self, element: Element) -> str:
+        text, address = self.inline(element), value_of(element, "href")
+        plain = not address or address.startswith("#") or address.removeprefix("mailto:").rstrip("/") in text
+        return text if plain or not text.strip() else f"{text} ({address})"
+
+    def _note(self, element: Element) -> str:
+        kind = value_of(element, "note-class", default="footnote")
+        self._notes += 1
+        text = " ".join(" ".join(_Story().blocks(element)).split())
+        self._beside.append(f"[{kind} {self._notes}] {text}")
+        return f"[{self._notes}]" if kind == "footnote" else f"[{kind} {self._notes}]"
+
+    def _comment(self, element: Element) -> str:
+        text = " ".join(" ".join(_Story().blocks(element)).split())
+        self._beside += [f"[comment] {text}"] if text else []
+        return ""
+
+    def _frame(self, element: Element) -> str:
+        described = (value_of(one) or one.text or "" for one in all_named(element, "desc", "title"))
+        text = next((" ".join(one.split()) for one in described if one.strip()), "")
+        self._box(element)
+        return f"[image: {text}]" if text else ""
+
+    def _box(self, element: Element) -> str:
+        self._inside += 1
+        lines = [line for line in self.blocks(element) if line.strip()]
+        self._inside -= 1
+        self._beside += lines
+        return ""
+
+    def _ruby(self, element: Element) -> str:
+        base, above = child_of(element, "ruby-base"), child_of(element, "ruby-text")
+        reading = self.inline(above) if above is not None else ""
+        return (self.inline(base) if base is not None else "") + (f"({reading})" if reading else "")
+
+
+class _Limit:
+    """What the sheets of a workbook may hold in all."""
+
+    def __init__(self) -> None:
+        self.chars = self.cells = 0
+
+    def reached(self) -> str:
+        """Return why nothing more is read, or ""."""
+        if self.chars > MOST_CHARS:
+            return f"it has more than {MOST_CHARS:,} characters"
+        return f"it has more than {MOST_CELLS:,} cells" if self.cells > MOST_CELLS else ""
+
+
+def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
+    """Return the rows of a sheet, up to the last that holds anything."""
+    rows: list[str] = []
+    empty = 0
+    for row in all_named(table, "table-row"):
+        line = _sheet_row(row, limit)
+        times = min(_times(row, "number-rows-repeated"), _MOST_ROWS - len(rows) - empty)
+        if not line:
+            empty += max(0, times)
+            continue
+        limit.chars += empty
+        rows += [""] * empty
+        empty = 0
+        for _ in range(times):
+            limit.chars += len(line) + 1
+            if limit.reached():
+                return rows
+            rows.append(line)
+    return rows
+
+
+def _sheet_row(row: Element, limit: _Limit) -> str:
+    cells: list[str] = []
+    empty = size = 0
+    for cell in (one for one in row if local(one).endswith("table-cell")):
+        text = "" if local(cell).startswith("covered") else _value(cell)
+        times = min(_times(cell, "number-columns-repeated"), _MOST_COLUMNS - len(cells) - empty)
+        if not text:
+            empty += max(0, times)
+            continue
+        limit.cells += max(0, times)
+        size += times * len(text)
+        if size + limit.chars > MOST_CHARS:
+            limit.chars += size
+            break
+        cells += [""] * empty + [text] * times
+        empty = 0
+    return "\t".join(cells)
+
+
+def _value(cell: Element) -> str:
+    """Return what a cell shows; days as ISO 8601, and a formula that nobody has calculated as it stands."""
+    story = _Story()
+    story._inside = 1
+    text = story.cell(cell)
+    kind, formula = value_of(cell, "value-type"), value_of(cell, "formula")
+    if kind == "date" and value_of(cell, "date-value"):
+        text = value_of(cell, "date-value").replace("T00:00:00", "").replace("T", " ")
+    elif not text:
+        text = value_of(cell, "value") or (formula.partition(":")[2] if not kind else "")
+    return " ".join([text, *story.taken()]).strip()
+
+
+def _times(element: Element, name: str) -> int:
+    times = value_of(element, name, default="1")
+    return int(times) if times.isdecimal() and len(times) < 9 else 1
+
+
+def _spaced(text: str | None) -> str:
+    """Return a text whose spaces and line ends count as one space."""
+    if not text:
+        return ""
+    before, after = " " if text[0].isspace() else "", " " if text[-1].isspace() and text.strip() else ""
+    return before + " ".join(text.split()) + after

@@ -1,0 +1,231 @@
+"""Pages: what is seen of HTML, in time that grows with its length whatever it holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from html import unescape
+
+from .pieces import Notes, Piece
+
+_UNSHOWN = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object"})
+_BLOCKS = frozenset(
+    """address article aside blockquote body br caption dd div dl dt fieldset figure footer form h1 h2 h3 h4 h5 h6
+    header hr html legend li main nav ol option p pre section table tbody tfoot thead tr ul title""".split()  # noqa: SIM905
+)
+_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
+_RAW = frozenset({"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"})  # hold no elements
+_IN_HEAD = frozenset({"base", "link", "meta", "title", "style", "script", "noscript", "template"})
+_ENDS = {tag: {"p"} for tag in _BLOCKS - {"br", "caption", "legend", "option", "title"}} | {  # what a tag ends
+    "li": {"p", "li"}, "dt": {"p", "dt", "dd"}, "dd": {"p", "dt", "dd"}, "option": {"option"}, "a": {"a"},
+    "td": {"p", "td", "th"}, "th": {"p", "td", "th"}, "tr": {"p", "td", "th", "tr"},
+    "tbody": {"p", "td", "th", "tr", "tbody", "thead"}, "tfoot": {"p", "td", "th", "tr", "tbody", "thead"},
+}  # fmt: skip
+_VALUELESS = frozenset({"hidden", "password", "file", "image"})  # inputs whose value nobody sees
+
+_NAME = re.compile(r"[a-zA-Z][^\s/>]*")
+_ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>]*))?""")
+_SPACES = re.compile(r"[\s/]*")
+
+Attributes = dict[str, str]
+
+
+def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield what is seen of a page, given as UTF-8; headings become Markdown's."""
+    yield seen_text(data.decode("utf-8", "replace")), "", False
+
+
+def seen_text(page: str, *, outside_only: bool = False) -> str:
+    """Return what is seen of a page, with where its links lead: all, or only those to the world outside."""
+    seen = _Page(outside_only=outside_only)
+    _Scanner(page, seen).scan()
+    return seen.result()
+
+
+class _Scanner:
+    """Tells tags from text, in linear time: what has no end ends the page."""
+
+    def __init__(self, page: str, seen: _Page) -> None:
+        self._text = page
+        self._seen = seen
+        self._at = 0
+
+    def scan(self) -> None:
+        """Hand the page's tags and texts over, in their order."""
+        text = self._text
+        while self._at < len(text):
+            found = text.find("<", self._at)
+            if found < 0:
+                self._hand(len(text))
+                return
+            if found > self._at:
+                self._hand(found)
+            if text.startswith("<!--", found):
+                self._skip(found + 2 if text.startswith(("<!-->", "<!--->"), found) else found + 4, "-->")
+            elif text.startswith(("<!", "<?"), found):
+                self._skip(found, ">")
+            elif name := _NAME.match(text, found + 1):
+                self._start(name[0].lower(), name.end())
+            elif name := _NAME.match(text, found + 2) if text.startswith("</", found) else None:
+                self._skip(name.end(), ">")
+                self._seen.end(name[0].lower())
+            else:
+                self._seen.text("<")
+                self._at = found + 1
+
+    def _hand(self, end: int) -> None:
+        self._seen.text(unescape(self._text[self._at : end]))
+        self._at = end
+
+    def _skip(self, start: int, ending: str) -> None:
+        end = self._text.find(ending, start)
+        self._at = len(self._text) if end < 0 else end + len(ending)
+
+    def _start(self, tag: str, at: int) -> None:
+        """Hand a tag over with its attributes, and the text of what holds no elements."""
+        attributes: Attributes = {}
+        text = self._text
+        while found := _ATTRIBUTE.match(text, at):
+            at, value = found.end(), found[2] or ""
+            if value[:1] in ('"', "'") and value[-1:] == value[:1] and len(value) > 1:
+                value = value[1:-1]
+            attributes.setdefault(found[1].lower(), unescape(value))
+        at = _SPACES.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        self._at = at + 1
+        if at >= len(text):
+            return  # the page ends in a tag
+        self._seen.start(tag, attributes)
+        if tag in _RAW:
+            ending = re.compile(f"</{tag}(?=[\\s/>])", re.I).search(text, self._at)
+            end = ending.start() if ending else len(text)
+            inner = text[self._at : end]
+            self._seen.text(unescape(inner) if tag in ("textarea", "title") else inner)
+            self._at = end
+            if not ending:
+                self._seen.end(tag)
+
+
+class _Page:
+    """Collects what a reader of a page sees."""
+
+    def __init__(self, *, outside_only: bool) -> None:
+        self._outside_only = outside_only
+        self._parts: list[str] = []
+        self._open: list[str] = []
+        self._count: Counter[str] = Counter()  # of what is open, by its tag
+        self._hidden = 0  # how many elements were open when a hidden one had begun, or 0
+        self._title = False
+        self._link: tuple[str, int] = ("", 0)  # where the open link leads, and how many parts there were at its start
+
+    def start(self, tag: str, attributes: Attributes) -> None:
+        """Take in the start of an element."""
+        self._make_room(tag)
+        self._title = tag == "title" and not self._count.get("svg")
+        if tag not in _VOID:
+            self._open.append(tag)
+            self._count[tag] += 1
+            if not self._hidden and (tag in _UNSHOWN or _is_hidden(tag, attributes)):
+                self._hidden = len(self._open)
+        if self._hidden or (tag in _VOID and _is_hidden(tag, attributes) and tag != "br"):
+            return
+        if tag in ("td", "th"):
+            self._parts.append(" \t")
+        elif tag in _BLOCKS:
+            level = int(tag[1]) if re.fullmatch("h[1-6]", tag) else 0
+            self._parts.append("\n" + ("#" * level + " " if level else "- " if tag == "li" else ""))
+        self._show(tag, attributes)
+
+    def _show(self, tag: str, attributes: Attributes) -> None:
+        """Write what attributes show: pictures, what is filled into forms, where links lead."""
+        if tag == "a":
+            self._close_link()
+            self._link = (_address(attributes.get("href", "")), len(self._parts))
+        elif tag == "img" and (alternative := " ".join(attributes.get("alt", "").split())):
+            self._parts.append(f"[image: {alternative}]")
+        elif tag == "input":
+            self._append(_filled(attributes))
+        elif tag == "option":
+            self._parts.append("[x] " if "selected" in attributes else "[ ] ")
+        elif tag == "textarea":
+            self._append(" ")
+
+    def end(self, tag: str) -> None:
+        """Take in the end of an element."""
+        self._title = False
+        if self._count.get(tag):
+            self._end(tag)
+        if tag in _BLOCKS and not self._hidden:
+            self._parts.append("\n")
+
+    def text(self, text: str) -> None:
+        """Take in a text."""
+        if self._title:
+            self._parts.append(f"\n{text.strip()}\n")
+            return
+        if self._hidden and self._open[-1] == "head" and text.strip():
+            self._end("head")
+        if not self._hidden:
+            kept = self._count.get("pre") or self._count.get("textarea")
+            self._append(text if kept else re.sub(r"\s+", " ", text))
+
+    def _append(self, text: str) -> None:
+        """Add a text, with one space between it and what stands before."""
+        spaced = bool(self._parts) and self._parts[-1].endswith(" ") and text.startswith(" ")
+        self._parts.append(text[1:] if spaced else text)
+
+    def result(self) -> str:
+        """Return the text of the page."""
+        self._close_link()
+        lines = (line.strip(" ") for line in "".join(self._parts).split("\n"))
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
+
+    def _make_room(self, tag: str) -> None:
+        """End what a tag ends without saying so."""
+        if self._count.get("title") and self._open[-1] == "title":
+            self._end("title")
+        if self._count.get("head") and (tag == "body" or (self._open[-1] == "head" and tag not in _IN_HEAD)):
+            self._end("head")
+        while self._open and self._open[-1] in _ENDS.get(tag, ()):
+            self._end(self._open[-1])
+
+    def _end(self, tag: str) -> None:
+        """End the last element of this tag and all in it."""
+        ended = ""
+        while ended != tag:
+            ended = self._open.pop()
+            self._count[ended] -= 1
+            if ended == "a":
+                self._close_link()
+        if len(self._open) < self._hidden:
+            self._hidden = 0
+
+    def _close_link(self) -> None:
+        """Write where a link leads behind its text, where the text does not say so itself."""
+        (address, start), self._link = self._link, ("", 0)
+        if not address or (self._outside_only and not re.match(r"[a-z]+:", address, re.I)):
+            return
+        linked = "".join(self._parts[start:])
+        shown = linked.rstrip()
+        if shown.strip() and address.removeprefix("mailto:").removeprefix("tel:").rstrip("/") not in shown:
+            self._parts[start:] = [shown, f" ({address})", linked[len(shown) :]]
+
+
+def _is_hidden(tag: str, attributes: Attributes) -> bool:
+    if tag in ("html", "body"):  # which scripts show when they are done
+        return False
+    return "hidden" in attributes or re.search(r"display\s*:\s*none", attributes.get("style", ""), re.I) is not None
+
+
+def _address(target: str) -> str:
+    """Return where a link leads, or "" for a place in the page and for what only a browser can follow."""
+    address = "".join(target.split())
+    return "" if address.startswith("#") or re.match(r"(javascript|data|blob|about):", address, re.I) else address
+
+
+def _filled(attributes: Attributes) -> str:
+    """Return what an input of a form shows."""
+    kind, value = attributes.get("type", "text").lower(), attributes.get("value", "")
+    if kind in ("checkbox", "radio"):
+        return " [x] " if "checked" in attributes else " [ ] "
+    return f" {' '.join(value.split())} " if value.strip() and kind not in _VALUELESS else ""

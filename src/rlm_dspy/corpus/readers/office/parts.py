@@ -1,0 +1,180 @@
+"""The parts of an office document: a ZIP archive of XML, which nobody has to trust."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import unquote
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+from xml.parsers import expat
+
+from .pieces import RefusedError
+
+MOST_UNPACKED = 400_000_000  # bytes of all parts
+MOST_PART = 100_000_000  # bytes of a part that is held as a tree
+_RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
+_HARMLESS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A part (or an address outside) that another part names by ``id``; ``kind`` is the last word of its type."""
+
+    id: str
+    kind: str
+    target: str
+    outside: bool
+
+
+class Package:
+    """An archive of parts, found by their names in any case."""
+
+    def __init__(self, data: bytes) -> None:
+        self._archive = zipfile.ZipFile(io.BytesIO(data))
+        infos = self._archive.infolist()
+        size = sum(info.file_size for info in infos)
+        if size > MOST_UNPACKED or size > max(_HARMLESS, _RATIO * len(data)):
+            raise RefusedError(
+                f"it unpacks to {size / 1e6:,.0f} MB, far more than its size, as a zip bomb does: the limit is "
+                f"{_RATIO} times its size and {MOST_UNPACKED / 1e6:,.0f} MB"
+            )
+        self._infos = {_plain(info.filename): info for info in infos}
+        self._relations: dict[str, dict[str, Relation]] = {}
+
+    def names(self) -> list[str]:
+        """Return the names of all parts, in lower case."""
+        return list(self._infos)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Return a part to be read piece by piece.
+
+        Raises:
+            KeyError: there is no such part.
+        """
+        info = self._infos[_plain(name)]
+        if info.flag_bits & 1:
+            raise RefusedError("encrypted")
+        return self._archive.open(info)
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a part, or none where there is no such part."""
+        if _plain(name) not in self._infos:
+            return b""
+        with self.open(name) as file:
+            data = file.read(MOST_PART + 1)
+        if len(data) > MOST_PART:
+            raise RefusedError(f"its part {name} has more than {MOST_PART / 1e6:,.0f} MB: split the document")
+        return data
+
+    def tree(self, name: str) -> Element:
+        """Return a part's root element: an empty one where there is no such part."""
+        data = self.read(name)
+        return tree_of(data) if data.strip() else Element("none")
+
+    def relations(self, name: str) -> dict[str, Relation]:
+        """Return what a part refers to, by its id."""
+        if name not in self._relations:
+            self._relations[name] = self._related(name)
+        return self._relations[name]
+
+    def _related(self, name: str) -> dict[str, Relation]:
+        folder, _, file = name.rpartition("/")
+        found = {}
+        for element in self.tree(f"{folder}/_rels/{file}.rels"):
+            target, outside = element.get("Target", ""), element.get("TargetMode", "") == "External"
+            if not outside:
+                target = posixpath.normpath(posixpath.join("/" + folder, unquote(target))).lstrip("/")
+            kind = element.get("Type", "").rpartition("/")[2]
+            found[element.get("Id", "")] = Relation(element.get("Id", ""), kind, target, outside)
+        return found
+
+    def main_part(self, usual: str) -> str:
+        """Return the name of the part where the document begins."""
+        starts = [one.target for one in self.relations("").values() if one.kind == "officeDocument"]
+        return next((name for name in starts if _plain(name) in self._infos), usual)
+
+
+def tree_of(data: bytes) -> Element:
+    """Return the root element of XML that declares no entities."""
+    refuse_entities(data)
+    return ElementTree.fromstring(data)
+
+
+def refuse_entities(data: bytes, *, whole: bool = True) -> None:
+    """Raise where XML, or its beginning, declares anything: office files do not, so no entity is ever expanded."""
+    parser = expat.ParserCreate()
+
+    def declare(name: str, system: str | None, public: str | None, inner: bool) -> None:
+        if inner:
+            raise RefusedError("its XML declares entities, as no office program does")
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        raise _BegunError
+
+    parser.StartDoctypeDeclHandler = declare
+    parser.StartElementHandler = begin
+    try:
+        parser.Parse(data, whole)
+    except _BegunError:
+        return
+    except expat.ExpatError as error:
+        raise RefusedError(f"broken XML: {error}") from None
+
+
+class _BegunError(Exception):
+    """The first element is reached, so that no declarations can follow."""
+
+
+def local(element: Element) -> str:
+    """Return an element's name without its namespace, of which office files have two for each."""
+    return element.tag.rpartition("}")[2]
+
+
+def value_of(element: Element | None, name: str = "val", default: str = "") -> str:
+    """Return an attribute by its name without its namespace."""
+    if element is not None:
+        for key, value in element.attrib.items():
+            if key.rpartition("}")[2] == name:
+                return value
+    return default
+
+
+def relation_of(element: Element, name: str = "id") -> str:
+    """Return the id of the relation that an element names (``r:id``)."""
+    return next((value for key, value in element.attrib.items() if key.endswith(f"/relationships}}{name}")), "")
+
+
+def child_of(element: Element | None, *path: str) -> Element | None:
+    """Return the first child of this name, and so on down the path."""
+    for name in path:
+        if element is None:
+            return None
+        element = next((child for child in element if local(child) == name), None)
+    return element
+
+
+def first_of(element: Element, *names: str) -> Element | None:
+    """Return the first child that has one of these names."""
+    return next((child for child in element if local(child) in names), None)
+
+
+def chosen_of(element: Element) -> Element:
+    """Return the form of a drawing (``mc:AlternateContent``) that today's programs show."""
+    for name in ("Choice", "Fallback"):
+        if (found := child_of(element, name)) is not None:
+            return found
+    return element
+
+
+def all_named(element: Element, *names: str) -> Iterator[Element]:
+    """Yield the elements of these names at any depth, in their order."""
+    return (one for one in element.iter() if local(one) in names)
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/").lstrip("/").lower()

@@ -1,0 +1,152 @@
+"""PDF: the text of each page, with what is filled into forms and written beside it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .hyphens import Words
+from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError, listed
+from .salvage import mended
+
+_TAIL = 2_048  # bytes at whose end a whole PDF says so
+_MOST_ANNOTATIONS = 10_000  # of a page
+_WIDGET, _LINK, _POPUP = 20, 2, 16
+_UNSEEN = 2 | 32  # flags of annotations: hidden, not to be viewed
+_CHECKBOX, _RADIO, _BUTTON, _PASSWORD = 2, 3, 1, 1 << 13
+
+
+def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield the text of each page."""
+    pages = _pages(data, notes)
+    words = Words(pages)
+    for number, page in enumerate(pages, 1):
+        yield words.mended(page), f"page {number}", False
+    empty = [str(number) for number, page in enumerate(pages, 1) if not page.strip()]
+    if empty and len(empty) < len(pages):
+        has = f"page {empty[0]} has no text: a scan?"
+        notes.append(has if len(empty) == 1 else f"pages {listed(empty)} have no text: scans?")
+    if sum(map(len, pages)) > MOST_CHARS:
+        raise CutError(f"cut after page {len(pages)}: it has more than {MOST_CHARS:,} characters")
+
+
+def _pages(data: bytes, notes: Notes) -> list[str]:
+    """Return the text of each page as it comes, up to the characters that a document may have."""
+    document = _opened(data, notes)
+    document.init_forms()
+    pages: list[str] = []
+    size = 0
+    for number in range(len(document)):
+        pages.append(_page(document, number))
+        size += len(pages[-1])
+        if size > MOST_CHARS:
+            break
+    return pages
+
+
+def _opened(data: bytes, notes: Notes) -> Any:
+    import pypdfium2
+
+    cut = b"%%EOF" not in data[-_TAIL:]
+    document = None
+    try:
+        document = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower():
+            raise RefusedError("an encrypted PDF") from None
+    if document is None or not len(document):
+        try:
+            document = pypdfium2.PdfDocument(mended(data))
+        except (pypdfium2.PdfiumError, ValueError):
+            raise RefusedError("a broken PDF" + (": it is cut off" if cut else "")) from None
+        cut = True
+    if cut:
+        pages = "1 page" if len(document) == 1 else f"{len(document):,} pages"
+        notes.append(f"the file is broken or cut off: what is left of it has {pages}")
+    return document
+
+
+def _page(document: Any, number: int) -> str:
+    import pypdfium2
+
+    try:
+        page = document[number]
+        words = page.get_textpage()
+    except pypdfium2.PdfiumError:
+        return ""
+    text = words.get_text_bounded()
+    beside = list(_annotations(document, page, words))
+    words.close()
+    page.close()
+    return "\n".join(filter(None, [text, *beside]))
+
+
+def _annotations(document: Any, page: Any, words: Any) -> Iterator[str]:
+    """Yield what is filled into the fields of a page, and the remarks on it."""
+    import pypdfium2.raw as pdfium
+
+    for index in range(min(pdfium.FPDFPage_GetAnnotCount(page.raw), _MOST_ANNOTATIONS)):
+        annotation = pdfium.FPDFPage_GetAnnot(page.raw, index)
+        if not annotation:
+            continue
+        kind = pdfium.FPDFAnnot_GetSubtype(annotation)
+        if pdfium.FPDFAnnot_GetFlags(annotation) & _UNSEEN:
+            text = ""
+        elif kind == _WIDGET:
+            text = _field(document.formenv, annotation, words) if document.formenv else ""
+        else:
+            text = "" if kind in (_LINK, _POPUP) else _string(
+                lambda *into, one=annotation: pdfium.FPDFAnnot_GetStringValue(one, b"Contents", *into)
+            )
+            text = f"[comment] {' '.join(text.split())}" if text.strip() else ""
+        pdfium.FPDFPage_CloseAnnot(annotation)
+        if text:
+            yield text
+
+
+def _field(form: Any, annotation: Any, words: Any) -> str:
+    """Return a field as "label: value", or nothing where it is empty."""
+    import pypdfium2.raw as pdfium
+
+    kind = pdfium.FPDFAnnot_GetFormFieldType(form, annotation)
+    flags = pdfium.FPDFAnnot_GetFormFieldFlags(form, annotation)
+    value = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldValue(form, annotation, *into))
+    if kind in (_CHECKBOX, _RADIO):
+        checked = pdfium.FPDFAnnot_IsChecked(form, annotation)
+        if kind == _RADIO:
+            value = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldExportValue(form, annotation, *into))
+            value = (value or "[x]") if checked else ""
+        else:
+            value = "[x]" if checked else "[ ]"
+    elif kind == _BUTTON or (flags & _PASSWORD and kind == 6):
+        value = ""
+    if not value.strip():
+        return ""
+    label = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldAlternateName(form, annotation, *into))
+    label = label or _left_of(annotation, words)
+    label = label or _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldName(form, annotation, *into))
+    return f"{' '.join(label.split()).rstrip(':')}: {' '.join(value.split())}"
+
+
+def _left_of(annotation: Any, words: Any) -> str:
+    """Return what is printed on the left of a field, on its line."""
+    import pypdfium2.raw as pdfium
+
+    box = pdfium.FS_RECTF()
+    if not pdfium.FPDFAnnot_GetRect(annotation, box):
+        return ""
+    text = words.get_text_bounded(0, min(box.bottom, box.top), min(box.left, box.right), max(box.bottom, box.top))
+    return " ".join(text.split())[-80:]
+
+
+def _string(ask: Callable[..., int]) -> str:
+    """Return a string that pdfium writes as UTF-16 into a buffer, once it has said how long it is."""
+    import pypdfium2.raw as pdfium
+
+    size = ask(None, 0)
+    if size <= 2:
+        return ""
+    buffer = ctypes.create_string_buffer(size)
+    ask(ctypes.cast(buffer, ctypes.POINTER(pdfium.FPDF_WCHAR)), size)
+    return buffer.raw[: size - 2].decode("utf-16-le", "replace").rstrip("\0")

@@ -1,0 +1,24 @@
+"""What a reader yields, and how it refuses or cuts a document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+Piece = tuple[str, str, bool]  # a text, what it is ("page 3"), and whether its lines are counted
+Notes = list[str]  # what is to be told of a document beside its text
+Reading = Callable[[bytes, Notes], Iterator[Piece]]
+
+MOST_CHARS = 50_000_000  # of one document
+
+
+class RefusedError(Exception):
+    """The document cannot be read; the message says why."""
+
+
+class CutError(Exception):
+    """The document goes on, and the rest is not read; the message says so."""
+
+
+def listed(words: list[str]) -> str:
+    """Return "3", "3 and 7" or "3, 7 and 9"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -1,0 +1,110 @@
+"""The program: reads requests from stdin and writes answers to stdout.
+
+A request is a line of JSON with ``kind``, ``size`` and ``seconds`` and that many bytes; an answer is the length of a
+line of JSON and that line, with ``text``, ``marks`` and ``note``, or ``error``. What a document may cost is counted in
+characters, cells and bytes, so that every machine reads the same of it; the processor time that the host allows only
+ends what hangs, and this process with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from typing import Any
+
+from . import epub, opendocument, page, pdf, rtf, sheets, slides, word
+from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError
+
+MEMORY = 3 << 30
+
+READERS: dict[str, Reading] = {
+    "html": page.page_pieces, "pdf": pdf.page_pieces, "docx": word.document_pieces,
+    "pptx": slides.slide_pieces, "xlsx": sheets.sheet_pieces, "rtf": rtf.text_pieces, "epub": epub.chapter_pieces,
+    "odt": opendocument.text_pieces, "ods": opendocument.sheet_pieces, "odp": opendocument.slide_pieces,
+}  # fmt: skip
+
+_CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ufeff]")
+
+
+def convert(kind: str, data: bytes) -> dict[str, Any]:
+    """Join the pieces of a document and note where each begins."""
+    notes: Notes = []
+    parts: list[str] = []
+    marks: list[tuple[int, str, bool]] = []
+    line, size, seen = 1, 0, ""
+    try:
+        for text, what, counted in READERS[kind](data, notes):
+            if what:
+                marks.append((line, what, counted))
+            seen = what or seen
+            text = _plain(text)
+            parts.append(text)
+            line += text.count("\n")
+            size += len(text)
+            if size > MOST_CHARS:
+                raise CutError(f"cut after {seen or 'its first part'}: it has more than {MOST_CHARS:,} characters")
+    except CutError as cut:
+        notes.append(str(cut))
+    text = "".join(parts)
+    if not text.strip():
+        raise RefusedError("no text in it" + (": perhaps scanned pages" if kind == "pdf" else ""))
+    return {"text": text.encode("utf-8", "replace").decode(), "marks": marks, "note": "; ".join(notes)}
+
+
+def _plain(text: str) -> str:
+    """Return a text without control characters, its lines ended by line feeds."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _CONTROLS.sub("", text).rstrip("\n") + "\n"
+
+
+def answer(kind: str, data: bytes) -> dict[str, Any]:
+    """Convert a document, or say why not; whatever these libraries raise is a reason."""
+    try:
+        return convert(kind, data)
+    except RefusedError as error:
+        return {"error": str(error)}
+    except ImportError as error:
+        return {"missing": str(error.name)}
+    except MemoryError:
+        return {"error": f"it needs more than {MEMORY >> 30} GB of memory: split it"}
+    except RecursionError:
+        return {"error": "its parts lie too deep in one another"}
+    except BaseException as error:  # the edge of this process: nothing may leave it but an answer
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return {"error": f"broken: {type(error).__name__}: {str(error)[:200]}"}
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr
+    _limit_memory()
+    while line := requests.readline():
+        request = json.loads(line)
+        data = requests.read(request["size"])
+        _limit_time(request.get("seconds", 0))
+        body = json.dumps(answer(request["kind"], data)).encode()
+        answers.write(b"%d\n" % len(body) + body)
+        answers.flush()
+
+
+def _limit_memory() -> None:
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_time(seconds: float) -> None:
+    """Have the system end this process when it has used so many more seconds of a processor."""
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        if seconds:
+            resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 1, hard))

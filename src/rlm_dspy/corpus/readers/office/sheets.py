@@ -1,0 +1,175 @@
+"""Excel workbooks: each sheet as tab-separated rows, so that a line's number is a row's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from .cells import Format, formats_of, number_text, position_of, rich_text, texts_of
+from .drawings import chart_lines, paragraphs_of
+from .parts import Package, all_named, child_of, local, refuse_entities, relation_of, value_of
+from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
+
+MOST_CELLS = 20_000_000  # of a workbook
+_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, as Excel has them
+_BEGINNING = 1 << 16
+
+Comments = dict[int, dict[int, str]]  # by row and column
+
+
+def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each sheet, the hidden ones marked, and what its pictures and charts say."""
+    book = _Book(Package(data))
+    if local(book.root) != "workbook":
+        raise RefusedError("broken or binary (.xlsb): save it as .xlsx")
+    for element in all_named(book.root, "sheet"):
+        relation = book.relations.get(relation_of(element))
+        if relation is None or relation.outside:
+            continue
+        name = " ".join(value_of(element, "name").split())
+        hidden = " (hidden)" if value_of(element, "state").lower() in ("hidden", "veryhidden") else ""
+        yield f"=== {name}{hidden} ===", "", False
+        rows = book.rows(relation.target)
+        if rows:
+            yield "\n".join(rows), f"sheet {name} row", True
+        drawn = list(book.drawn(relation.target))
+        if drawn:
+            yield "\n".join(drawn), f"sheet {name}, drawings", False
+        if book.full:
+            raise CutError(f"cut after row {len(rows):,} of sheet {name}: {book.full}")
+    if book.formulas:
+        count = "a formula has" if book.formulas == 1 else f"{book.formulas:,} formulas have"
+        notes.append(f"{count} no stored value: read as =formula, for only a spreadsheet program can calculate it")
+
+
+class _Book:
+    """A workbook: what its sheets share, and what was met in them."""
+
+    def __init__(self, package: Package) -> None:
+        self._package = package
+        main = package.main_part("xl/workbook.xml")
+        self.root = package.tree(main)
+        self.relations = package.relations(main)
+        self.formulas = 0  # without a value
+        self.full = ""  # why nothing more is read, if so
+        self._cells = self._chars = 0
+        self._since_1904 = value_of(child_of(self.root, "workbookPr"), "date1904") in ("1", "true")
+        self._texts = list(texts_of(package.tree(self._part("sharedStrings"))))
+        self._formats = formats_of(package.tree(self._part("styles")))
+
+    def rows(self, part: str) -> list[str]:
+        """Return the rows of a sheet, up to the last that holds anything."""
+        comments = self._comments(part)
+        rows: list[str] = []
+        try:
+            with self._package.open(part) as file:
+                refuse_entities(file.read(_BEGINNING), whole=False)
+            with self._package.open(part) as file:
+                for number, cells in _sheet_rows(file):
+                    self._take(rows, number, cells, comments)
+                    if self.full:
+                        break
+        except KeyError:
+            return rows
+        for number in sorted(row for row in comments if row > len(rows)):
+            self._take(rows, number, [], comments)
+        while rows and not rows[-1]:
+            rows.pop()
+        return rows
+
+    def _take(self, rows: list[str], number: int, cells: list[Element], comments: Comments) -> None:
+        """Add a row of cells, and the empty rows before it."""
+        number = number or len(rows) + 1
+        if not len(rows) < number <= _MOST_ROWS:
+            return
+        values: dict[int, str] = {}
+        column = 0
+        for cell in cells:
+            column = position_of(cell.get("r", ""))[1] or column + 1
+            text = " ".join(self._value(cell).split())
+            if text and column <= _MOST_COLUMNS:
+                values[column] = text
+        for column, text in comments.get(number, {}).items():
+            values[column] = f"{values.get(column, '')} [comment: {text}]".strip()
+        self._cells += len(cells)
+        line = "\t".join(values.get(one, "") for one in range(1, max(values) + 1)) if values else ""
+        self._chars += len(line) + number - len(rows)
+        if self._chars > MOST_CHARS:
+            self.full = f"it has more than {MOST_CHARS:,} characters"
+        elif self._cells > MOST_CELLS:
+            self.full = f"it has more than {MOST_CELLS:,} cells"
+        else:
+            rows += [""] * (number - len(rows) - 1)
+            rows.append(line)
+
+    def _value(self, cell: Element) -> str:
+        """Return what a cell shows, or its formula where nobody has calculated it."""
+        kind, text, formula = cell.get("t", "n"), "", None
+        for one in cell:
+            name = local(one)
+            if name == "v":
+                text = one.text or ""
+            elif name == "f":
+                formula = one
+            elif name == "is":
+                return rich_text(one)
+        if kind == "s":
+            return self._texts[int(text)] if text.isdecimal() and int(text) < len(self._texts) else ""
+        if not text:
+            return self._formula(formula) if formula is not None and kind != "str" else ""
+        if kind == "b":
+            return "TRUE" if text == "1" else "FALSE"
+        if kind == "n":
+            style = cell.get("s", "")
+            known = style.isdecimal() and int(style) < len(self._formats)
+            form = self._formats[int(style)] if known else Format()
+            return number_text(text, form, since_1904=self._since_1904)
+        return text.replace("T00:00:00", "") if kind == "d" else text
+
+    def _formula(self, formula: Element) -> str:
+        self.formulas += 1
+        shared = f"(as the cells beside it, {formula.get('si')})" if formula.get("t") == "shared" else ""
+        return f"={formula.text or shared}"
+
+    def _comments(self, part: str) -> Comments:
+        """Return the remarks on a sheet's cells; of a conversation, what was said in it."""
+        comments: Comments = {}
+        related = [one for one in self._package.relations(part).values() if not one.outside]
+        threads = [one for one in related if one.kind == "threadedComment"]
+        for relation in threads or [one for one in related if one.kind == "comments"]:
+            for one in all_named(self._package.tree(relation.target), "comment", "threadedComment"):
+                body = child_of(one, "text")
+                text = " ".join(((rich_text(body) or body.text or "") if body is not None else "").split())
+                row, column = position_of(value_of(one, "ref"))
+                if text and row and 0 < column <= _MOST_COLUMNS:
+                    inside = comments.setdefault(row, {})
+                    inside[column] = f"{inside[column]} / {text}" if column in inside else text
+        return comments
+
+    def drawn(self, part: str) -> Iterator[str]:
+        """Yield the texts of a sheet's boxes, pictures and charts."""
+        for relation in self._package.relations(part).values():
+            if relation.kind != "drawing" or relation.outside:
+                continue
+            for one in all_named(self._package.tree(relation.target), "txBody", "cNvPr"):
+                described = " ".join(value_of(one, "descr").split())
+                if described:
+                    yield f"[image: {described}]"
+                yield from (text for text in paragraphs_of(one) if text.strip())
+            for inner in self._package.relations(relation.target).values():
+                if inner.kind == "chart" and not inner.outside:
+                    yield from chart_lines(self._package, inner.target)
+
+    def _part(self, kind: str) -> str:
+        return next((one.target for one in self.relations.values() if one.kind == kind), f"xl/{kind}.xml")
+
+
+def _sheet_rows(file: IO[bytes]) -> Iterator[tuple[int, list[Element]]]:
+    """Yield the number (0: the next one) and the cells of each row; what is behind is forgotten."""
+    for _, element in ElementTree.iterparse(file):
+        if local(element) == "row":
+            number = element.get("r", "")
+            yield int(number) if number.isdecimal() and len(number) < 9 else 0, list(element)
+            element.clear()

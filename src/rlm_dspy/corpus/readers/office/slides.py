@@ -1,0 +1,113 @@
+"""Presentations: the text of each slide with its notes, tables, charts and pictures' descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from xml.etree.ElementTree import Element
+
+from .drawings import chart_lines, diagram_lines, paragraphs_of
+from .parts import Package, Relation, all_named, child_of, chosen_of, local, relation_of, value_of
+from .pieces import Notes, Piece
+
+
+def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each slide in the order in which they are shown; hidden ones are marked."""
+    package = Package(data)
+    main = package.main_part("ppt/presentation.xml")
+    order = child_of(package.tree(main), "sldIdLst")
+    known = package.relations(main)
+    number = 0
+    for one in order if order is not None else ():
+        relation = known.get(relation_of(one))
+        if relation is None or relation.outside:
+            continue
+        number += 1
+        yield "\n".join(_Slide(package, relation.target).lines()), f"slide {number}", False
+
+
+class _Slide:
+    """One slide, and the parts it refers to."""
+
+    def __init__(self, package: Package, part: str) -> None:
+        self._package = package
+        self._root = package.tree(part)
+        self._relations: dict[str, Relation] = package.relations(part)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what is on the slide, then its notes and comments."""
+        if value_of(self._root, "show") in ("0", "false"):
+            yield "[hidden slide]"
+        tree = child_of(self._root, "cSld", "spTree")
+        if tree is not None:
+            yield from self._shapes(tree)
+        for relation in self._relations.values():
+            if relation.outside:
+                continue
+            if relation.kind == "notesSlide":
+                yield from self._notes(relation.target)
+            elif relation.kind in ("comments", "comment"):
+                yield from self._comments(relation.target)
+
+    def _shapes(self, parent: Element) -> Iterator[str]:
+        for shape in parent:
+            name = local(shape)
+            if name == "AlternateContent":
+                yield from self._shapes(chosen_of(shape))
+            elif name == "grpSp":
+                yield from self._shapes(shape)
+            elif name in ("sp", "cxnSp"):
+                yield from _described(shape) if name == "cxnSp" else ()
+                body = child_of(shape, "txBody")
+                if body is not None:
+                    yield "\n".join(paragraphs_of(body))
+            elif name == "pic":
+                yield from _described(shape)
+            elif name == "graphicFrame":
+                yield from _described(shape)
+                yield from self._graphic(shape)
+
+    def _graphic(self, frame: Element) -> Iterator[str]:
+        """Yield the rows of a table, the values of a chart or the texts of a diagram."""
+        for table in all_named(frame, "tbl"):
+            for row in (one for one in table if local(one) == "tr"):
+                cells = (" ".join(paragraphs_of(cell)) for cell in row if local(cell) == "tc")
+                yield "\t".join(" ".join(cell.split("\n")).strip() for cell in cells)
+        for chart in all_named(frame, "chart"):
+            if relation := self._inside(relation_of(chart)):
+                yield from chart_lines(self._package, relation.target)
+        for diagram in all_named(frame, "relIds"):
+            data = self._inside(relation_of(diagram, "dm"))
+            lines = list(diagram_lines(self._package, data.target)) if data else []
+            drawings = (one for one in self._relations.values() if one.kind == "diagramDrawing" and not one.outside)
+            for drawing in () if lines else drawings:
+                lines += diagram_lines(self._package, drawing.target)
+            yield from lines
+
+    def _inside(self, name: str) -> Relation | None:
+        relation = self._relations.get(name)
+        return relation if relation is not None and not relation.outside else None
+
+    def _notes(self, part: str) -> Iterator[str]:
+        for shape in all_named(self._package.tree(part), "sp"):
+            holder = child_of(shape, "nvSpPr", "nvPr", "ph")
+            body = child_of(shape, "txBody")
+            if value_of(holder, "type") == "body" and body is not None:
+                text = "\n".join(paragraphs_of(body))
+                if text.strip():
+                    yield "Notes: " + text
+
+    def _comments(self, part: str) -> Iterator[str]:
+        for one in all_named(self._package.tree(part), "cm", "txBody"):
+            plain = child_of(one, "text")
+            text = (plain.text or "") if plain is not None else " ".join(paragraphs_of(one))
+            if text.strip() and (plain is not None or local(one) == "txBody"):
+                yield f"[comment] {' '.join(text.split())}"
+
+
+def _described(shape: Element) -> Iterator[str]:
+    """Yield the alternative text of a picture, which those who cannot see it are read."""
+    for one in shape:
+        named = child_of(one, "cNvPr")
+        text = " ".join(value_of(named, "descr").split())
+        if text:
+            yield f"[image: {text}]"

@@ -1,0 +1,323 @@
+"""Word documents: what a person sees of them, once each.
+
+Walks the XML itself, for what was inserted under tracking, filled into a content control or made by a field is not
+where a paragraph's own runs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from xml.etree.ElementTree import Element
+
+from .drawings import chart_lines, diagram_lines
+from .numbering import Numbering, Style, is_on, styles_of, with_properties
+from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local, relation_of, value_of
+from .pieces import Notes, Piece, RefusedError
+
+_UNSEEN = frozenset(
+    """del moveFrom delText instrText delInstrText rPr pPr sectPr sdtPr sdtEndPr tblPr tblGrid trPr tcPr tblPrEx rubyPr
+    fldData customXmlPr smartTagPr""".split()  # noqa: SIM905
+)
+_WIDEST = 63  # columns of a table, as Word has it
+_GREEK = dict(zip("abgdezhqiklmnxoprstufcyw", "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
+_GREEK |= {letter.upper(): greek.upper() for letter, greek in _GREEK.items()}
+_SIGNS = {"fc": "✓", "fb": "✗", "fe": "☑", "fd": "☒", "a8": "☐", "6f": "☐", "e0": "→", "a7": "▪", "b7": "•", "d8": "➢"}
+
+
+def document_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield headers, the text block by block with its notes and comments, and footers."""
+    document = Document(Package(data))
+    for text in document.texts():
+        yield text, "", False
+
+
+class Document:
+    """The parts of a Word document that its text refers to."""
+
+    def __init__(self, package: Package) -> None:
+        self.package = package
+        self.main = package.main_part("word/document.xml")
+        self.relations = package.relations(self.main)
+        self.styles = styles_of(self._part("styles"))
+        self.numbering = Numbering(self._part("numbering"), self.styles)
+        self.notes = {kind: self._notes(kind) for kind in ("footnote", "endnote", "comment")}
+        self.numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}, "comment": {}}
+
+    def texts(self) -> Iterator[str]:
+        """Yield the lines of the document."""
+        root = self.package.tree(self.main)
+        body = child_of(root, "body")
+        if body is None:
+            raise RefusedError(f"broken: its part {self.main} is no Word document")
+        yield from self._margins(root, "header")
+        yield from Story(self, self.main).blocks(body)
+        for kind in ("footnote", "endnote", "comment"):
+            for name in self.notes[kind]:
+                if kind == "endnote" or name not in self.numbers[kind]:
+                    yield from self.note(kind, name)
+        yield from self._margins(root, "footer")
+
+    def number(self, kind: str, name: str) -> int:
+        """Return the number of a note, counted as they are met."""
+        return self.numbers[kind].setdefault(name, len(self.numbers[kind]) + 1)
+
+    def note(self, kind: str, name: str) -> Iterator[str]:
+        """Yield a note or comment, marked, where it says anything."""
+        element = self.notes[kind].get(name)
+        part = self._target(kind + "s")
+        text = " ".join(" ".join(Story(self, part).blocks(element)).split()) if element is not None else ""
+        if text:
+            number = "" if kind == "comment" else f" {self.number(kind, name)}"
+            yield f"[{kind}{number}] {text}"
+
+    def _margins(self, root: Element, kind: str) -> Iterator[str]:
+        """Yield the headers or footers of all sections, each text once."""
+        seen: set[str] = set()
+        for reference in all_named(root, kind + "Reference"):
+            relation = self.relations.get(relation_of(reference))
+            if relation is not None and not relation.outside:
+                for line in Story(self, relation.target).blocks(self.package.tree(relation.target)):
+                    if line.strip() and line not in seen:
+                        seen.add(line)
+                        yield f"[{kind}] {line}"
+
+    def _notes(self, kind: str) -> dict[str, Element]:
+        """Return the notes of a kind by their ids, without the lines that part them from the text."""
+        found = (one for one in self._part(kind + "s") if local(one) == kind)
+        return {value_of(one, "id"): one for one in found if value_of(one, "type") in ("", "normal")}
+
+    def _part(self, kind: str) -> Element:
+        return self.package.tree(self._target(kind))
+
+    def _target(self, kind: str) -> str:
+        return next((one.target for one in self.relations.values() if one.kind == kind), f"word/{kind}.xml")
+
+
+class Story:
+    """Walks one part; what is beside its text (boxes, notes, comments) follows the block it hangs on."""
+
+    def __init__(self, document: Document, part: str) -> None:
+        self._document = document
+        self._relations: dict[str, Relation] = document.package.relations(part)
+        self._beside: list[str] = []
+        self._fields: list[bool] = []  # of each open field, whether its result has begun
+        self._joined = ""  # a paragraph whose end was deleted goes on in the next one
+        self._tables = 0
+        self._writers: dict[str, Callable[[Element], str]] = {
+            "r": self._run, "t": self._text, "fldChar": self._field, "AlternateContent": self._alternative,
+            "txbxContent": self._box, "hyperlink": self._link, "sym": self._sign, "br": self._break,
+            "tab": lambda one: "\t" if self._shown() else "", "ptab": lambda one: "\t", "cr": lambda one: "\n",
+            "noBreakHyphen": lambda one: "-", "footnoteReference": lambda one: self._note("footnote", one),
+            "endnoteReference": lambda one: self._note("endnote", one), "ruby": self._ruby,
+            "commentReference": lambda one: self._note("comment", one), "docPr": self._image, "shape": self._shape,
+            "textpath": lambda one: value_of(one, "string"), "chart": self._chart, "relIds": self._diagram,
+            "f": self._fraction, "sup": lambda one: self._raised("^", one), "sub": lambda one: self._raised("_", one),
+        }  # fmt: skip
+
+    def blocks(self, parent: Element) -> Iterator[str]:
+        """Yield the paragraphs and rows of a body, cell or box."""
+        for child in parent:
+            name = local(child)
+            if name == "p":
+                yield from self._paragraph(child)
+            elif name == "tbl":
+                yield from self._rows(child)
+            elif name == "AlternateContent":
+                yield from self.blocks(chosen_of(child))
+            elif name == "sdt" and is_on(child_of(child, "sdtPr"), "showingPlcHdr"):
+                continue
+            elif name not in _UNSEEN:
+                yield from self.blocks(child)
+        if self._joined:
+            text, self._joined = self._joined, ""
+            yield text
+
+    def _paragraph(self, paragraph: Element) -> Iterator[str]:
+        before, self._joined = self._joined, ""
+        properties = child_of(paragraph, "pPr")
+        mark = child_of(properties, "rPr")
+        text = before + self._inline(paragraph)
+        self._fields = [begun for begun in self._fields if begun]
+        if mark is not None and first_of(mark, "del", "moveFrom") is not None:
+            self._joined = text
+            return
+        styles = self._document.styles
+        named = value_of(child_of(properties, "pStyle"))
+        style = with_properties(styles.get(named, styles.get("", Style())), properties)
+        if not (style.hidden or (is_on(mark, "vanish") and not text.strip())):
+            yield self._head(style, text) + text
+        if not self._tables:
+            yield from self._taken()
+
+    def _head(self, style: Style, text: str) -> str:
+        """Return what stands before a paragraph: the marks of a heading and the number of a list."""
+        if not text.strip():
+            return ""
+        return ("#" * min(style.level, 6) + " " if style.level else "") + self._document.numbering.label(style)
+
+    def _taken(self) -> Iterator[str]:
+        waiting, self._beside = self._beside, []
+        yield from waiting
+
+    def _rows(self, table: Element) -> Iterator[str]:
+        self._tables += 1
+        for row in _inner(table, "tr"):
+            properties = child_of(row, "trPr")
+            if properties is not None and (child_of(properties, "del") is not None or is_on(properties, "hidden")):
+                continue
+            cells = []
+            for cell in _inner(row, "tc"):
+                span = value_of(child_of(cell, "tcPr", "gridSpan"), default="1")
+                cells.append(" ".join(" ".join(self.blocks(cell)).split()))
+                cells += [""] * (min(int(span), _WIDEST) - 1 if span.isdecimal() else 0)
+            yield "\t".join(cells).rstrip()
+            if self._tables == 1:
+                yield from self._taken()
+        self._tables -= 1
+
+    def _inline(self, parent: Element) -> str:
+        parts = []
+        for child in parent:
+            name = local(child)
+            if name in self._writers:
+                parts.append(self._writers[name](child))
+            elif name == "sdt" and is_on(child_of(child, "sdtPr"), "showingPlcHdr"):
+                continue
+            elif name not in _UNSEEN:
+                parts.append(self._inline(child))
+        return "".join(parts)
+
+    def _run(self, run: Element) -> str:
+        properties = child_of(run, "rPr")
+        if properties is not None:
+            style = self._document.styles.get(value_of(child_of(properties, "rStyle")), Style())
+            vanish = child_of(properties, "vanish")
+            if is_on(properties, "vanish") or (vanish is None and style.hidden):
+                for one in all_named(run, "fldChar"):
+                    self._field(one)
+                return ""
+        return self._inline(run)
+
+    def _shown(self) -> bool:
+        return all(self._fields)
+
+    def _text(self, element: Element) -> str:
+        return (element.text or "") if self._shown() else ""
+
+    def _break(self, element: Element) -> str:
+        return "" if value_of(element, "type") in ("page", "column") or not self._shown() else "\n"
+
+    def _field(self, element: Element) -> str:
+        """Follow the instructions and results of fields; a form's boxes and lists are drawn by Word itself."""
+        kind = value_of(element, "fldCharType")
+        if kind == "begin":
+            self._fields.append(False)
+            return _drawn(child_of(element, "ffData"))
+        if self._fields and kind == "separate":
+            self._fields[-1] = True
+        elif self._fields and kind == "end":
+            self._fields.pop()
+        return ""
+
+    def _alternative(self, element: Element) -> str:
+        """Return the first form of a drawing, or the other one where the first says nothing."""
+        waiting = len(self._beside)
+        text = self._inline(chosen_of(element))
+        other = child_of(element, "Fallback")
+        if text or len(self._beside) > waiting or other is None:
+            return text
+        return self._inline(other)
+
+    def _box(self, element: Element) -> str:
+        fields, self._fields = self._fields, []
+        self._tables += 1
+        lines = [line for line in self.blocks(element) if line.strip()]
+        self._tables -= 1
+        self._fields = fields
+        self._beside += lines
+        return ""
+
+    def _link(self, element: Element) -> str:
+        text = self._inline(element)
+        relation = self._relations.get(relation_of(element))
+        address = relation.target if relation is not None and relation.outside else ""
+        if not address or not text.strip() or address.removeprefix("mailto:").strip("/") in text:
+            return text
+        return f"{text} ({address})"
+
+    def _sign(self, element: Element) -> str:
+        code, font = value_of(element, "char").lower(), value_of(element, "font").lower()
+        if not code or any(letter not in "0123456789abcdef" for letter in code) or len(code) > 5:
+            return ""
+        if font.startswith("wingdings") and code[-2:] in _SIGNS:
+            return _SIGNS[code[-2:]]
+        number = int(code, 16)
+        if 0xF000 <= number <= 0xF0FF:
+            number -= 0xF000
+        letter = chr(number) if number >= 32 else ""
+        return _GREEK.get(letter, letter) if font == "symbol" else letter
+
+    def _note(self, kind: str, element: Element) -> str:
+        name = value_of(element, "id")
+        if name not in self._document.notes[kind]:
+            return ""
+        known = name in self._document.numbers[kind]
+        number = self._document.number(kind, name)
+        if not known and kind != "endnote":
+            self._beside += self._document.note(kind, name)
+        return {"footnote": f"[{number}]", "endnote": f"[endnote {number}]", "comment": ""}[kind]
+
+    def _image(self, element: Element) -> str:
+        text = value_of(element, "descr").strip()
+        return f"[image: {' '.join(text.split())}]" if text else ""
+
+    def _shape(self, element: Element) -> str:
+        text = value_of(element, "alt").strip()
+        return (f"[image: {' '.join(text.split())}]" if text else "") + self._inline(element)
+
+    def _chart(self, element: Element) -> str:
+        return self._drawing(relation_of(element), chart_lines)
+
+    def _diagram(self, element: Element) -> str:
+        return self._drawing(relation_of(element, "dm"), diagram_lines)
+
+    def _drawing(self, name: str, lines: Callable[[Package, str], Iterator[str]]) -> str:
+        if (relation := self._relations.get(name)) is not None and not relation.outside:
+            self._beside += lines(self._document.package, relation.target)
+        return ""
+
+    def _ruby(self, element: Element) -> str:
+        """Return a word with how it is read, which the file has before it."""
+        base, above = child_of(element, "rubyBase"), child_of(element, "rt")
+        reading = self._inline(above) if above is not None else ""
+        return (self._inline(base) if base is not None else "") + (f"({reading})" if reading else "")
+
+    def _raised(self, sign: str, element: Element) -> str:
+        text = self._inline(element)
+        return sign + text if text else ""
+
+    def _fraction(self, element: Element) -> str:
+        above, below = child_of(element, "num"), child_of(element, "den")
+        if above is None or below is None:
+            return self._inline(element)
+        return f"({self._inline(above)})/({self._inline(below)})"
+
+
+def _inner(parent: Element, name: str) -> Iterator[Element]:
+    """Yield the rows of a table or the cells of a row, also those in content controls and other wrappers."""
+    for child in parent:
+        if local(child) == name:
+            yield child
+        elif local(child) not in _UNSEEN and local(child) not in ("p", "tbl"):
+            yield from _inner(child, name)
+
+
+def _drawn(form: Element | None) -> str:
+    """Return what a form's box or list of choices shows."""
+    box, choices = child_of(form, "checkBox"), child_of(form, "ddList")
+    if box is not None:
+        checked = child_of(box, "checked")
+        return "[x]" if is_on(box, "default" if checked is None else "checked") else "[ ]"
+    entries = [value_of(one) for one in choices if local(one) == "listEntry"] if choices is not None else []
+    chosen = value_of(child_of(choices, "result"), default="0")
+    return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else ""

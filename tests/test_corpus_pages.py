@@ -1,0 +1,74 @@
+"""Pages: links, pictures and forms as they are seen, and no page that costs more than its length."""
+
+import pytest
+
+from rlm_dspy.corpus.readers import converter, office
+
+
+def seen(page: str) -> str:
+    made = office.answer("html", page.encode())
+    assert "error" not in made, made
+    return made["text"]
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ('Get the <a href="https://example.org/v7.bin">installer</a>.', "Get the installer (https://example.org/v7.bin)."),
+        ("<a href=guide/setup.html?a=1&amp;b=2>setup</a>", "setup (guide/setup.html?a=1&b=2)"),
+        ("<a href=https://example.org/>https://example.org</a>", "https://example.org"),
+        ("<a href='mailto:a@b.c'>a@b.c</a> <a href='mailto:a@b.c'>Ann</a>", "a@b.c Ann (mailto:a@b.c)"),
+        ("<a href=#part>part</a> <a name=x>x</a> <a href='javascript:go()'>go</a>", "part x go"),
+        ("<a href=https://a.example><img src=x alt='the shop'></a>", "[image: the shop] (https://a.example)"),
+        ("<a href=https://a.example>one<a href=https://b.example>two", "one (https://a.example)two (https://b.example)"),
+        ("<p hidden><a href=https://a.example>one</a></p>two", "two"),
+        ("<div><a href=https://a.example>one</div>two", "one (https://a.example)\ntwo"),
+        ("<img alt=' Valve 12\nfeeds tank B '><img alt=''><img src=x>", "[image: Valve 12 feeds tank B]"),
+        ("City <input name=city value='Trondheim' placeholder=no>", "City Trondheim"),
+        ("<input type=hidden value=a><input type=password value=b>c<input placeholder=d>", "c"),
+        ("<label><input type=checkbox checked>yes</label><input type=radio>no", "[x] yes [ ] no"),
+        ("<select><option>Oak<option selected>Larch</select>", "[ ] Oak\n[x] Larch"),
+        ("<textarea placeholder=no>note 88\n  &lt;b>bold</b></textarea>.", "note 88\n<b>bold</b>."),
+        ("<button>Send</button><input type=submit value=Save>", "Send Save"),
+    ],
+)
+def test_links_pictures_and_forms(page, text):
+    assert seen(page).strip() == text
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("a < b, 3 <4 and <- <", "a < b, 3 <4 and <- <"),
+        ("one<!-- <p>two</p> -->three<!-->four<!--->five", "onethreefourfive"),
+        ("one<!-- two", "one"),
+        ("one<![CDATA[two]]>three<?php x ?>four<!x>five", "onethreefourfive"),
+        ("<P CLASS=x/>one</P ><BR/>two</p foo>", "one\n\ntwo"),
+        ("<p title='a > b' data-x=\"<i>\">one", "one"),
+        ("<p title=>one</p><p =x>two</p>", "one\n\ntwo"),
+        ("<script>if (a </b> '<!--') </script>one<style>x", "one"),
+        ("<title>a <b> &amp; c</title>d", "a <b> & c\n\nd"),
+        ("one <a href='x", "one"),
+        ("&lt;p&gt; &eacute;&#8364;&unknown; &", "<p> é€&unknown; &"),
+        ("a\0b\x08c", "abc"),
+    ],
+)
+def test_tags_are_told_from_text_as_browsers_do(page, text):
+    assert seen(page).strip() == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<![CDATA[", "<!--", "<!", "</a", "<a ", "<a b='", '<a b="', "<script", "<title>", "&#", "<b><p>", "<a href=x>"],
+)
+def test_a_page_made_to_be_slow_is_read_within_the_time_of_a_document(piece):
+    page = "<p>seen" + piece * (1_500_000 // len(piece))  # work that grows with its square takes some minutes
+    one = converter.Converter(seconds=30)
+    assert one.convert("html", page.encode()).text.startswith("seen")
+    one.close()
+
+
+def test_attributes_may_be_huge_and_elements_deep():
+    huge = f"<p title='{'x' * 1_000_000}' {'a=b ' * 100_000}>one</p>"
+    assert seen(huge) == "one\n"
+    assert seen("<div>" * 200_000 + "deep") == "deep\n"
