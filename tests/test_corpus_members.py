@@ -284,7 +284,12 @@ def test_a_reader_that_cannot_be_loaded_is_told_of_a_huge_file_too(tmp_path, mon
 
 @pytest.mark.parametrize(
     ("name", "encoding"),
-    [("注文書/東京の倉庫.txt", "cp932"), ("Größe.txt", "cp850"), ("Übersicht März.txt", "cp437"), ("счёт.txt", "cp866")],
+    [
+        ("注文書/東京の倉庫.txt", "cp932"),
+        ("Größe.txt", "cp850"),
+        ("Übersicht März.txt", "cp437"),
+        ("счёт.txt", "cp866"),
+    ],
 )
 def test_names_in_an_archive_are_decoded_as_its_maker_wrote_them(tmp_path, name, encoding):
     class Raw(zipfile.ZipInfo):
