@@ -22,6 +22,7 @@ _KINDS = {
     "ipynb": "notebook", "eml": "e-mail", "mht": "e-mail", "mhtml": "e-mail",
     "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
     "rtf": "rtf", "odt": "odt", "ods": "ods", "odp": "odp", "epub": "epub",
+    "sqlite": "sqlite", "sqlite3": "sqlite",
 }  # fmt: skip
 
 _MARKUP = {
@@ -60,6 +61,8 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
         return converter.reader("pdf")
     if data.startswith(b"PK\x03\x04"):
         return _zipped(data)
+    if data.startswith(b"SQLite format 3\0"):
+        return converter.reader("sqlite")
     if mail.is_mbox(data):
         return Unpacker("mbox", mail.read_mbox)
     if data[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{\\rtf"):

@@ -28,7 +28,7 @@ VERSION = "3"  # of what the program makes of a document
 _NAMES = {
     "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",
     "rtf": "an RTF document", "odt": "an OpenDocument text", "ods": "an OpenDocument spreadsheet",
-    "odp": "an OpenDocument presentation", "epub": "a book (EPUB)",
+    "odp": "an OpenDocument presentation", "epub": "a book (EPUB)", "sqlite": "a database",
 }  # fmt: skip
 
 

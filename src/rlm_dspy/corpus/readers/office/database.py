@@ -1,0 +1,71 @@
+"""SQLite files: each table as tab-separated rows under the names of its columns."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
+
+MOST_CELLS = 20_000_000  # of a table
+_MOST_BLOB = 40  # bytes of a value without text that are shown
+_AT_ONCE = 1_000  # rows
+
+
+def table_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each table with a header, so that a line's number tells a row's; views and indexes are left out."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        names = _tables(database, data)
+        if not names:
+            raise RefusedError("a database without tables")
+        for name in names:
+            yield f"=== {' '.join(name.split())} ===", "", False
+            yield from _rows(database, name, notes)
+
+
+def _tables(database: sqlite3.Connection, data: bytes) -> list[str]:
+    """Open a file in memory, where nothing of it can be changed, and name its tables."""
+    try:
+        database.deserialize(data)
+        database.text_factory = lambda text: text.decode("utf-8", "replace")
+        database.execute("pragma query_only = on")
+        database.execute("pragma trusted_schema = off")
+        found = database.execute(
+            "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' "
+            "and sql not like 'create virtual%' order by rowid"
+        )
+        return [str(name) for (name,) in found]
+    except sqlite3.Error as error:
+        raise RefusedError(f"a broken or encrypted database: {error}") from None
+
+
+def _rows(database: sqlite3.Connection, name: str, notes: Notes) -> Iterator[Piece]:
+    try:
+        cursor = database.execute(f"select * from {_quoted(name)}")
+        header = "\t".join(_shown(column[0]) for column in cursor.description)
+        yield header, "", False
+        left, size, number = MOST_CELLS, 0, 0
+        while rows := cursor.fetchmany(_AT_ONCE):
+            text = "\n".join("\t".join(map(_shown, row)) for row in rows)
+            size += len(text)
+            left -= len(header.split("\t")) * len(rows)
+            yield text, f"table {name} row" if not number else "", not number
+            number += len(rows)
+            if size > MOST_CHARS or left < 0:
+                raise CutError(f"cut after row {number:,} of table {name}: it has too many cells")
+    except sqlite3.Error as error:
+        notes.append(f"the rest of table {name} cannot be read: {error}")
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        more = "…" if len(value) > _MOST_BLOB else ""
+        return f"x'{value[:_MOST_BLOB].hex()}{more}'"
+    return " ".join(str(value).split())
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
