@@ -174,6 +174,11 @@ def test_binary_files_stay_binary(data: bytes) -> None:
     assert why_binary(data)
 
 
+def test_names_of_two_ideographs_are_japanese_in_shift_jis() -> None:
+    rows = "".join(f"{n},customer {n},{['東京', '大阪', '名古屋'][n % 3]},{n * 7}\n" for n in range(40))
+    assert decode(rows.encode("cp932")) == (rows, "read as cp932")
+
+
 def test_an_encoding_can_be_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("Größe".encode("cp850"))
     (tmp_path / "b.dat").write_bytes(b"odd \0\1\2\3 text\n" * 40)

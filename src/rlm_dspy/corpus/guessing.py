@@ -220,7 +220,6 @@ def _cjk_weight(char: str, encoding: str) -> float:
 def _fits(char: str, encoding: str) -> bool:
     """Tell whether a character is in the national standard, which has all but the rarest."""
     try:
-        char.encode(encoding)
+        return len(char.encode(encoding)) == 2  # EUC-KR spells out syllables that it does not have, in eight bytes
     except UnicodeEncodeError:
         return False
-    return True
