@@ -59,7 +59,7 @@ def _opened(data: bytes, notes: Notes) -> Any:
         try:
             document = pypdfium2.PdfDocument(mended(data))
         except (pypdfium2.PdfiumError, ValueError):
-            raise RefusedError("a broken PDF" + (": it is cut off" if cut else "")) from None
+            raise RefusedError("a broken PDF") from None
         cut = True
     if cut:
         pages = "1 page" if len(document) == 1 else f"{len(document):,} pages"
