@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s"
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # what a format shows as it stands
+_MOST_COLUMNS = 16_384
 _LATEST = 2_958_466  # days: the end of the year 9999
 
 
@@ -98,10 +100,14 @@ def rich_text(element: Element) -> str:
 
 def position_of(reference: str) -> tuple[int, int]:
     """Return the row and column of a cell such as "C12", counted from one; 0 for what it does not say."""
-    row = column = 0
-    for letter in reference:
-        if "A" <= letter <= "Z":
-            column = column * 26 + ord(letter) - 64
-        elif letter.isdecimal():
-            row = row * 10 + int(letter)
-    return row, column
+    letters = reference.rstrip("0123456789")
+    row = reference[len(letters) :]
+    return int(row) if 0 < len(row) < 9 else 0, _column(letters)
+
+
+@functools.lru_cache(_MOST_COLUMNS)
+def _column(letters: str) -> int:
+    column = 0
+    for letter in letters[:5]:
+        column = column * 26 + ord(letter) - 64 if "A" <= letter <= "Z" else column
+    return column

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 from .page import seen_text
-from .parts import Package, all_named, value_of
+from .parts import BROKEN, Package, all_named, value_of
 from .pieces import Notes, Piece, RefusedError
 
 _DECLARED = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]{1,40})")
@@ -18,10 +18,10 @@ _VOID = frozenset("area base br col embed hr img input link meta param source tr
 
 def chapter_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each file of a book's spine but its list of contents."""
-    package = Package(data)
+    package = Package(data, notes)
     roots = all_named(package.tree("META-INF/container.xml"), "rootfile")
     main = next((value_of(one, "full-path") for one in roots), "")
-    book = package.tree(main)
+    book = package.root(main)
     items = {value_of(one, "id"): one for one in all_named(book, "item")}
     ciphers = all_named(package.tree("META-INF/encryption.xml"), "CipherReference")
     locked = {unquote(value_of(one, "URI")) for one in ciphers}
@@ -35,10 +35,18 @@ def chapter_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         part = posixpath.normpath(posixpath.join(posixpath.dirname(main), unquote(value_of(item, "href"))))
         if part in locked:
             raise RefusedError("a book with copy protection")
-        text = seen_text(_closed(_decoded(package.read(part))), outside_only=True)
+        text = seen_text(_closed(_decoded(_read(package, part))), outside_only=True)
         if text.strip():
             number += 1
             yield text, f"chapter {number}", False
+
+
+def _read(package: Package, part: str) -> bytes:
+    try:
+        return package.read(part)
+    except BROKEN:
+        package.leave(part)
+        return b""
 
 
 def _decoded(data: bytes) -> str:

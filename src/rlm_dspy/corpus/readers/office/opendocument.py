@@ -21,7 +21,7 @@ _UNSEEN = frozenset(
 
 def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield the blocks of a text, between its headers and footers."""
-    package = Package(data)
+    package = Package(data, notes)
     body = _body(package, "text")
     for kind in ("header", "footer"):
         if kind == "footer":
@@ -33,7 +33,7 @@ def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each slide with its notes; hidden ones are marked."""
-    package = Package(data)
+    package = Package(data, notes)
     hidden = _styles_with(package, "visibility", "hidden")
     pages = (one for one in _body(package, "presentation") if local(one) == "page")
     for number, page in enumerate(pages, 1):
@@ -50,7 +50,7 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each sheet as tab-separated rows, so that a line's number is a row's."""
-    package = Package(data)
+    package = Package(data, notes)
     hidden = _styles_with(package, "display", "false")
     limit = _Limit()
     for table in (one for one in _body(package, "spreadsheet") if local(one) == "table"):
@@ -64,7 +64,7 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 def _body(package: Package, kind: str) -> Element:
-    content = package.tree("content.xml")
+    content = package.root("content.xml")
     if package.read("META-INF/manifest.xml").find(b"encryption-data") >= 0:
         raise RefusedError("encrypted")
     body = child_of(content, "body", kind)

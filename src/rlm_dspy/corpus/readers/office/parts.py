@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import posixpath
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
@@ -13,12 +15,14 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.parsers import expat
 
-from .pieces import RefusedError
+from .pieces import Notes, RefusedError
 
 MOST_UNPACKED = 400_000_000  # bytes of all parts
 MOST_PART = 100_000_000  # bytes of a part that is held as a tree
 _RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
 _HARMLESS = 50_000_000
+
+BROKEN = (expat.ExpatError, ElementTree.ParseError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Relation:
 class Package:
     """An archive of parts, found by their names in any case."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, notes: Notes) -> None:
+        self._notes = notes
         self._archive = zipfile.ZipFile(io.BytesIO(data))
         infos = self._archive.infolist()
         size = sum(info.file_size for info in infos)
@@ -72,9 +77,22 @@ class Package:
         return data
 
     def tree(self, name: str) -> Element:
-        """Return a part's root element: an empty one where there is no such part."""
+        """Return a part's root element: an empty one where there is no such part, or a broken one, which is noted."""
+        try:
+            return self.root(name)
+        except BROKEN:
+            self.leave(name)
+            return Element("none")
+
+    def root(self, name: str) -> Element:
+        """Return the root element of the part without which there is no document."""
         data = self.read(name)
         return tree_of(data) if data.strip() else Element("none")
+
+    def leave(self, name: str) -> None:
+        """Note that a part is broken, so that it is not read to its end."""
+        if (note := f"its part {name.lstrip('/')} is broken") not in self._notes:
+            self._notes.append(note)
 
     def relations(self, name: str) -> dict[str, Relation]:
         """Return what a part refers to, by its id."""
@@ -118,12 +136,8 @@ def refuse_entities(data: bytes, *, whole: bool = True) -> None:
 
     parser.StartDoctypeDeclHandler = declare
     parser.StartElementHandler = begin
-    try:
+    with contextlib.suppress(_BegunError):
         parser.Parse(data, whole)
-    except _BegunError:
-        return
-    except expat.ExpatError as error:
-        raise RefusedError(f"broken XML: {error}") from None
 
 
 class _BegunError(Exception):

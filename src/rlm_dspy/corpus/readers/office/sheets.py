@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from .cells import Format, formats_of, number_text, position_of, rich_text, texts_of
 from .drawings import chart_lines, paragraphs_of
-from .parts import Package, all_named, child_of, local, refuse_entities, relation_of, value_of
+from .parts import BROKEN, Package, all_named, child_of, local, refuse_entities, relation_of, value_of
 from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
 
 MOST_CELLS = 20_000_000  # of a workbook
@@ -21,7 +21,7 @@ Comments = dict[int, dict[int, str]]  # by row and column
 
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each sheet, the hidden ones marked, and what its pictures and charts say."""
-    book = _Book(Package(data))
+    book = _Book(Package(data, notes))
     if local(book.root) != "workbook":
         raise RefusedError("broken or binary (.xlsb): save it as .xlsx")
     for element in all_named(book.root, "sheet"):
@@ -50,7 +50,7 @@ class _Book:
     def __init__(self, package: Package) -> None:
         self._package = package
         main = package.main_part("xl/workbook.xml")
-        self.root = package.tree(main)
+        self.root = package.root(main)
         self.relations = package.relations(main)
         self.formulas = 0  # without a value
         self.full = ""  # why nothing more is read, if so
@@ -73,6 +73,8 @@ class _Book:
                         break
         except KeyError:
             return rows
+        except BROKEN:
+            self._package.leave(part)
         for number in sorted(row for row in comments if row > len(rows)):
             self._take(rows, number, [], comments)
         while rows and not rows[-1]:
@@ -169,7 +171,7 @@ class _Book:
 def _sheet_rows(file: IO[bytes]) -> Iterator[tuple[int, list[Element]]]:
     """Yield the number (0: the next one) and the cells of each row; what is behind is forgotten."""
     for _, element in ElementTree.iterparse(file):
-        if local(element) == "row":
+        if element.tag.endswith("}row"):
             number = element.get("r", "")
             yield int(number) if number.isdecimal() and len(number) < 9 else 0, list(element)
             element.clear()

@@ -12,9 +12,9 @@ from .pieces import Notes, Piece
 
 def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each slide in the order in which they are shown; hidden ones are marked."""
-    package = Package(data)
+    package = Package(data, notes)
     main = package.main_part("ppt/presentation.xml")
-    order = child_of(package.tree(main), "sldIdLst")
+    order = child_of(package.root(main), "sldIdLst")
     known = package.relations(main)
     number = 0
     for one in order if order is not None else ():

@@ -26,7 +26,7 @@ _SIGNS = {"fc": "✓", "fb": "✗", "fe": "☑", "fd": "☒", "a8": "☐", "6f":
 
 def document_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield headers, the text block by block with its notes and comments, and footers."""
-    document = Document(Package(data))
+    document = Document(Package(data, notes))
     for text in document.texts():
         yield text, "", False
 
@@ -42,10 +42,11 @@ class Document:
         self.numbering = Numbering(self._part("numbering"), self.styles)
         self.notes = {kind: self._notes(kind) for kind in ("footnote", "endnote", "comment")}
         self.numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}, "comment": {}}
+        self.drawn: set[str] = set()  # parts that are read already
 
     def texts(self) -> Iterator[str]:
         """Yield the lines of the document."""
-        root = self.package.tree(self.main)
+        root = self.package.root(self.main)
         body = child_of(root, "body")
         if body is None:
             raise RefusedError(f"broken: its part {self.main} is no Word document")
@@ -282,7 +283,9 @@ class Story:
         return self._drawing(relation_of(element, "dm"), diagram_lines)
 
     def _drawing(self, name: str, lines: Callable[[Package, str], Iterator[str]]) -> str:
-        if (relation := self._relations.get(name)) is not None and not relation.outside:
+        relation, drawn = self._relations.get(name), self._document.drawn
+        if relation is not None and not relation.outside and relation.target not in drawn:
+            drawn.add(relation.target)
             self._beside += lines(self._document.package, relation.target)
         return ""
 
