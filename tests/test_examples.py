@@ -14,6 +14,7 @@ EXPECTED = {
     "typed_output": "1998 (line 1)",
     "composed": "14 days",
     "own_interpreter": "1931",
+    "own_reader": "The gate opens\nat nine",
     "many_questions": "Piet de Boer. (two.txt:3)\n100% answered",
     "recursive_summary": "Bergen, Leith, Brest (3 children)",
     "testing_a_program": "both hold",
