@@ -37,6 +37,27 @@ def test_links_pictures_and_forms(page, text):
 
 
 @pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ("<tr><th>Year<th>Sales<tr><td rowspan=2>2023<td>5<tr><td>7<tr><td>2024<td>9",
+         "Year \tSales\n2023 \t5\n2023 \t7\n2024 \t9"),
+        ("<tr><td>a</td><td rowspan='3'><b>b</b></td></tr><tr><td>c</td></tr><tr><td>d</td></tr><tr><td>e</td></tr>",
+         "a \tb\nc \tb\nd \tb\ne"),
+        ("<tr><td rowspan=x>a<td rowspan=0>b<tr><td>c", "a \tb\nc"),
+        ("<tr><td rowspan=2><table><tr><td rowspan=2>a<tr><td>b</table><td>c<tr><td>d", "a\na \tb\nc\na a b \td"),
+    ],
+)
+def test_a_cell_that_spans_rows_is_read_in_each(rows, text):
+    lines = (line.strip() for line in seen(f"<table>{rows}</table>").splitlines())
+    assert "\n".join(filter(None, lines)) == text
+
+
+def test_cells_that_span_without_end_do_not_make_a_page_long():
+    page = "<table><tr>" + f"<td rowspan=65534>{'x' * 300}" * 5_000 + "<tr><td>y" * 5_000
+    assert len(seen(page)) < 3 * len(page)
+
+
+@pytest.mark.parametrize(
     ("page", "text"),
     [
         ("a < b, 3 <4 and <- <", "a < b, 3 <4 and <- <"),

@@ -138,7 +138,7 @@ class Converter:
         with contextlib.suppress(subprocess.TimeoutExpired):
             if process.wait(timeout=5) == -signal.SIGXCPU:
                 return self._bound()
-        return "it crashed or used too much memory"
+        return "it crashed or used more than 3 GB of memory"
 
     def _wait(self, descriptor: int, event: int, deadline: float) -> None:
         ready = select.poll()

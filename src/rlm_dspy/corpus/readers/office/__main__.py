@@ -1,9 +1,24 @@
 """Starts the program where nothing of the package around it is loaded."""
 
-import importlib
+from __future__ import annotations
+
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+NAME = "rlm_office"  # no library has it
+
+
+def main() -> None:
+    """Load this folder as a package of its own, and run it."""
+    spec = spec_from_file_location(NAME, Path(__file__).with_name("__init__.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    package = module_from_spec(spec)
+    sys.modules[NAME] = package
+    spec.loader.exec_module(package)
+    package.main()
+
+
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parent.parent))  # last, so that nothing there stands before a library
-    importlib.import_module("office").main()
+    main()

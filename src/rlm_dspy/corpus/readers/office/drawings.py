@@ -11,8 +11,9 @@ _MOST_POINTS = 10_000  # of a chart
 
 
 def paragraphs_of(body: Element) -> list[str]:
-    """Return the paragraphs (``a:p``) of a shape's text."""
-    return [_paragraph(one) for one in all_named(body, "p")]
+    """Return the paragraphs (``a:p``) of a shape's or a cell's text."""
+    inner = child_of(body, "txBody")
+    return [_paragraph(one) for one in (body if inner is None else inner) if local(one) == "p"]
 
 
 def _paragraph(paragraph: Element) -> str:

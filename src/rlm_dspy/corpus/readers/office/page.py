@@ -28,6 +28,9 @@ _NAME = re.compile(r"[a-zA-Z][^\s/>]*")
 _ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>]*))?""")
 _SPACES = re.compile(r"[\s/]*")
 
+_SPANNED = 200  # characters of a cell that are written again in the rows it spans
+_MOST_SPANNING = 1_000  # rows and cells of all tables that are, so that a page stays about as long as it is
+
 Attributes = dict[str, str]
 
 
@@ -106,6 +109,46 @@ class _Scanner:
                 self._seen.end(tag)
 
 
+class _Table:
+    """Where the cells of a table stand: one that spans rows is written again in each, so that a row says all of it."""
+
+    def __init__(self) -> None:
+        self.column = 0
+        self.opened: tuple[int, int, int] | None = None  # the column of a cell, its rows, and where its text begins
+        self.spanning: dict[int, tuple[int, str]] = {}  # by column: the rows to come, and the text
+
+    def begin(self, parts: list[str], rows: int) -> None:
+        """Take in the start of a cell, behind those that reach into its row."""
+        self.close(parts)
+        self.fill(parts)
+        parts.append(" \t")
+        self.opened = (self.column, rows, len(parts))
+        self.column += 1
+
+    def close(self, parts: list[str]) -> None:
+        """Take in the end of the open cell."""
+        if self.opened is not None:
+            (column, rows, start), self.opened = self.opened, None
+            if rows > 1:
+                self.spanning[column] = (rows - 1, " ".join("".join(parts[start:]).split())[:_SPANNED])
+
+    def fill(self, parts: list[str]) -> None:
+        """Write the cells of rows above that reach into the next columns of this one."""
+        while self.column in self.spanning:
+            rows, text = self.spanning.pop(self.column)
+            parts.append(f" \t{text}")
+            if rows > 1:
+                self.spanning[self.column] = (rows - 1, text)
+            self.column += 1
+
+    def end_row(self, parts: list[str]) -> None:
+        """Take in the end of a row."""
+        self.close(parts)
+        if self.column:
+            self.fill(parts)
+        self.column = 0
+
+
 class _Page:
     """Collects what a reader of a page sees."""
 
@@ -116,6 +159,8 @@ class _Page:
         self._count: Counter[str] = Counter()  # of what is open, by its tag
         self._hidden = 0  # how many elements were open when a hidden one had begun, or 0
         self._title = False
+        self._tables: list[_Table] = []
+        self._spans = _MOST_SPANNING
         self._link: tuple[str, int] = ("", 0)  # where the open link leads, and how many parts there were at its start
 
     def start(self, tag: str, attributes: Attributes) -> None:
@@ -130,11 +175,28 @@ class _Page:
         if self._hidden or (tag in _VOID and _is_hidden(tag, attributes) and tag != "br"):
             return
         if tag in ("td", "th"):
-            self._parts.append(" \t")
+            self._begin_cell(attributes)
         elif tag in _BLOCKS:
+            self._follow_table(tag)
             level = int(tag[1]) if re.fullmatch("h[1-6]", tag) else 0
             self._parts.append("\n" + ("#" * level + " " if level else "- " if tag == "li" else ""))
         self._show(tag, attributes)
+
+    def _begin_cell(self, attributes: Attributes) -> None:
+        rows = attributes.get("rowspan", "1")
+        spanned = min(int(rows), self._spans) if rows.isdecimal() and len(rows) < 6 else 1
+        if spanned > 1:
+            self._spans -= spanned
+        if self._tables:
+            self._tables[-1].begin(self._parts, spanned)
+        else:
+            self._parts.append(" \t")
+
+    def _follow_table(self, tag: str) -> None:
+        if tag == "table":
+            self._tables.append(_Table())
+        elif tag == "tr" and self._tables:
+            self._tables[-1].end_row(self._parts)
 
     def _show(self, tag: str, attributes: Attributes) -> None:
         """Write what attributes show: pictures, what is filled into forms, where links lead."""
@@ -156,6 +218,10 @@ class _Page:
         if self._count.get(tag):
             self._end(tag)
         if tag in _BLOCKS and not self._hidden:
+            if tag in ("tr", "table") and self._tables:
+                self._tables[-1].end_row(self._parts)
+            if tag == "table" and self._tables:
+                self._tables.pop()
             self._parts.append("\n")
 
     def text(self, text: str) -> None:
