@@ -300,3 +300,13 @@ def test_names_in_an_archive_are_decoded_as_its_maker_wrote_them(tmp_path, name,
         info = Raw("x.txt")
         archive.writestr(info, "inside\n")
     assert f"a.zip/{name}" in read([tmp_path / "a.zip"]).names
+
+
+def test_converting_a_folder_has_a_limit_and_what_is_beyond_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlm_dspy.corpus.collecting.CONVERTING", 0.0)
+    (tmp_path / "a.html").write_text("<p>one</p>")
+    (tmp_path / "b.txt").write_text("two")
+    corpus = read([tmp_path])
+    assert corpus.names == ("b.txt",)
+    assert "that converting files may take in all" in corpus.skipped[0].reason
+    assert corpus.problems[0].unread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -23,6 +24,7 @@ from rlm_dspy.corpus.walking import printable
 WHOLE = 200_000_000  # bytes of a text that is one value; a larger one becomes parts
 SPARE = 500_000_000  # bytes of memory that reading leaves to the rest of the machine
 _WEIGHED = 200_000_000  # bytes that are stored between two looks at the memory
+CONVERTING = 1_800.0  # seconds that all files of one reading may take to be converted
 _DEPTH = 3  # files around a file
 
 
@@ -53,6 +55,7 @@ class Collector:
         self._named: set[str] = set()  # what the user named, and no folder around it
         self._secrets = secrets
         self._weighed = 0
+        self._converting = 0.0  # seconds
         self._store = Store()
         self._cache = ConversionCache()
         self._documents: dict[str, Document] = {}
@@ -153,7 +156,7 @@ class Collector:
     ) -> None:
         kind = kind_of(name) if kind_of(name) != "text" else reader.name
         if isinstance(reader, Reader):
-            outcome = self._cache.converted(reader, data, lambda: _read(reader, data, name))
+            outcome = self._cache.converted(reader, data, lambda: self._read(reader, data, name))
         elif depth < _DEPTH:
             outcome = reader.read(data, name, source.room)
         else:
@@ -168,6 +171,19 @@ class Collector:
                 self._add_member(part, name, source, depth)
         if empty:
             raise UnreadableError("empty")
+
+    def _read(self, reader: Reader, data: bytes, name: str) -> Outcome:
+        """Have a file converted that was not before, as long as all of them together may take."""
+        if self._converting >= CONVERTING:
+            raise UnreadableError(
+                f"beyond the {CONVERTING:,.0f} s that converting files may take in all: ask again, for what was "
+                "converted is kept, or name fewer"
+            )
+        started = time.monotonic()
+        try:
+            return _read(reader, data, name)
+        finally:
+            self._converting += time.monotonic() - started
 
     def _add_member(self, part: Member | Left, name: str, source: _Source, depth: int) -> None:
         inside = f"{name}/{printable(part.name.replace(chr(92), '/').lstrip('/'))}"
