@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 # A question for all of the text, not for a place in it.
 _COUNTS = re.compile(
     r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
-    r"smallest|all|each|every|list|compare|first|last|newest|oldest)\b",
+    r"smallest|all|each|every|list|compare|first|last)\b",
     re.IGNORECASE,
 )
 _MISS_CHARS = 120  # of an answer that says nothing but that there is none
