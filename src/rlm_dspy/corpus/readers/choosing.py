@@ -58,7 +58,7 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
         return converter.reader("pdf")
     if data.startswith(b"PK\x03\x04"):
         return _zipped(data)
-    if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{\\rtf"):
+    if data[:99].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{\\rtf"):
         return converter.reader("rtf")
     if data.startswith(_OLE):
         raise UnreadableError("an Office document that is encrypted or older than 2007: save it as .docx or the like")
