@@ -72,6 +72,9 @@ def test_cells_that_span_without_end_do_not_make_a_page_long():
         ("one <a href='x", "one"),
         ("&lt;p&gt; &eacute;&#8364;&unknown; &", "<p> é€&unknown; &"),
         ("a\0b\x08c", "abc"),
+        ("<details><summary>more</summary>hidden 9</details>", "more\nhidden 9"),
+        ("<?xml version='1.0'?><html><head><title/><script src='x'/></head><p/>one<br/>two</html>", "one\ntwo"),
+        ("<html xmlns='http://www.w3.org/1999/xhtml'><style type='a'/><a id='x'/>one</html>", "one"),
     ],
 )
 def test_tags_are_told_from_text_as_browsers_do(page, text):

@@ -53,6 +53,8 @@ def test_a_formula_that_nobody_calculated_is_shown_and_told():
     assert made["text"] == "=== S ===\n=B1*2\t4\t12\n\t=SUM(B1)\n"
     assert made["note"].startswith("2 formulas have no stored value: read as =formula")
     assert office.answer("xlsx", book_of(rows.partition('<row r="2">')[0]))["note"].startswith("a formula has no")
+    shared = '<row><c><f t="shared" si="0" ref="A1:A2">B1*2</f></c></row><row><c><f t="shared" si="0"/></c></row>'
+    assert seen(book_of(shared)) == "=== S ===\n=B1*2\n=(filled on from =B1*2)\n"
     assert office.answer("xlsx", book_of('<row><c t="str"><f>A9</f><v>x</v></c></row>'))["note"] == ""
 
 

@@ -7,13 +7,11 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from .page import seen_text
+from .page import closed_xhtml, seen_text
 from .parts import BROKEN, Package, all_named, value_of
 from .pieces import Notes, Piece, RefusedError
 
 _DECLARED = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]{1,40})")
-_SINGLE = re.compile(r"<([^<>/!?][^<>]*)/>")
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
 
 
 def chapter_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
@@ -35,7 +33,7 @@ def chapter_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         part = posixpath.normpath(posixpath.join(posixpath.dirname(main), unquote(value_of(item, "href"))))
         if part in locked:
             raise RefusedError("a book with copy protection")
-        text = seen_text(_closed(_decoded(_read(package, part))), outside_only=True)
+        text = seen_text(closed_xhtml(_decoded(_read(package, part))), outside_only=True)
         if text.strip():
             number += 1
             yield text, f"chapter {number}", False
@@ -57,13 +55,3 @@ def _decoded(data: bytes) -> str:
         return data.decode(declared[1].decode() if declared else "utf-8", "replace")
     except LookupError:
         return data.decode("utf-8", "replace")
-
-
-def _closed(page: str) -> str:
-    """Return XHTML whose elements that hold nothing are written as HTML writes them."""
-
-    def closed(match: re.Match[str]) -> str:
-        name = match[1].split(None, 1)[0]
-        return match[0] if name.lower() in _VOID else f"<{match[1]}></{name}>"
-
-    return _SINGLE.sub(closed, page)

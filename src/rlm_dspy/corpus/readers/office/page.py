@@ -11,13 +11,15 @@ from .pieces import Notes, Piece
 
 _UNSHOWN = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object"})
 _BLOCKS = frozenset(
-    """address article aside blockquote body br caption dd div dl dt fieldset figure footer form h1 h2 h3 h4 h5 h6
-    header hr html legend li main nav ol option p pre section table tbody tfoot thead tr ul title""".split()  # noqa: SIM905
+    """address article aside blockquote body br caption center dd details dialog div dl dt fieldset figcaption figure
+    footer form h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol option p pre section select summary table
+    tbody tfoot thead tr ul title""".split()  # noqa: SIM905
 )
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())  # noqa: SIM905
 _RAW = frozenset({"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"})  # hold no elements
 _IN_HEAD = frozenset({"base", "link", "meta", "title", "style", "script", "noscript", "template"})
-_ENDS = {tag: {"p"} for tag in _BLOCKS - {"br", "caption", "legend", "option", "title"}} | {  # what a tag ends
+_IN_A_PARAGRAPH = frozenset({"br", "caption", "legend", "option", "select", "title"})
+_ENDS = {tag: {"p"} for tag in _BLOCKS - _IN_A_PARAGRAPH} | {  # what a tag ends
     "li": {"p", "li"}, "dt": {"p", "dt", "dd"}, "dd": {"p", "dt", "dd"}, "option": {"option"}, "a": {"a"},
     "td": {"p", "td", "th"}, "th": {"p", "td", "th"}, "tr": {"p", "td", "th", "tr"},
     "tbody": {"p", "td", "th", "tr", "tbody", "thead"}, "tfoot": {"p", "td", "th", "tr", "tbody", "thead"},
@@ -26,17 +28,33 @@ _VALUELESS = frozenset({"hidden", "password", "file", "image"})  # inputs whose 
 
 _NAME = re.compile(r"[a-zA-Z][^\s/>]*")
 _ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>]*))?""")
+_SINGLE = re.compile(r"<([a-zA-Z][^<>]*)/>")
 _SPACES = re.compile(r"[\s/]*")
 
 _SPANNED = 200  # characters of a cell that are written again in the rows it spans
 _MOST_SPANNING = 1_000  # rows and cells of all tables that are, so that a page stays about as long as it is
+
+_BEGINNING = 2_000  # characters in which a page says that it is XHTML
 
 Attributes = dict[str, str]
 
 
 def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield what is seen of a page, given as UTF-8; headings become Markdown's."""
-    yield seen_text(data.decode("utf-8", "replace")), "", False
+    page = data.decode("utf-8", "replace")
+    if page.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in page[:_BEGINNING]:
+        page = closed_xhtml(page)
+    yield seen_text(page), "", False
+
+
+def closed_xhtml(page: str) -> str:
+    """Return XHTML whose elements that hold nothing are written as HTML writes them."""
+
+    def closed(match: re.Match[str]) -> str:
+        name = match[1].split(None, 1)[0]
+        return match[0] if name.lower() in _VOID else f"<{match[1]}></{name}>"
+
+    return _SINGLE.sub(closed, page)
 
 
 def seen_text(page: str, *, outside_only: bool = False) -> str:

@@ -55,6 +55,7 @@ class _Book:
         self.formulas = 0  # without a value
         self.full = ""  # why nothing more is read, if so
         self._cells = self._chars = 0
+        self._shared: dict[str, str] = {}  # formulas of a sheet that stand for several cells
         self._since_1904 = value_of(child_of(self.root, "workbookPr"), "date1904") in ("1", "true")
         self._texts = list(texts_of(package.tree(self._part("sharedStrings"))))
         self._formats = formats_of(package.tree(self._part("styles")))
@@ -62,6 +63,7 @@ class _Book:
     def rows(self, part: str) -> list[str]:
         """Return the rows of a sheet, up to the last that holds anything."""
         comments = self._comments(part)
+        self._shared.clear()
         rows: list[str] = []
         try:
             with self._package.open(part) as file:
@@ -115,6 +117,8 @@ class _Book:
                 text = one.text or ""
             elif name == "f":
                 formula = one
+                if one.text and one.get("t") == "shared":
+                    self._shared[one.get("si", "")] = f"={one.text}"
             elif name == "is":
                 return rich_text(one)
         if kind == "s":
@@ -132,8 +136,8 @@ class _Book:
 
     def _formula(self, formula: Element) -> str:
         self.formulas += 1
-        shared = f"(as the cells beside it, {formula.get('si')})" if formula.get("t") == "shared" else ""
-        return f"={formula.text or shared}"
+        shared = self._shared.get(formula.get("si", ""), "the cells beside it")
+        return f"={formula.text}" if formula.text else f"=(filled on from {shared})"
 
     def _comments(self, part: str) -> Comments:
         """Return the remarks on a sheet's cells; of a conversation, what was said in it."""
