@@ -29,7 +29,7 @@ def seen(page: str) -> str:
         ("<label><input type=checkbox checked>yes</label><input type=radio>no", "[x] yes [ ] no"),
         ("<select><option>Oak<option selected>Larch</select>", "[ ] Oak\n[x] Larch"),
         ("<textarea placeholder=no>note 88\n  &lt;b>bold</b></textarea>.", "note 88\n<b>bold</b>."),
-        ("<button>Send</button><input type=submit value=Save>", "Send Save"),
+        ("<button>Send</button><input type=submit value=Save><input type=image alt=Go>", "Send Save Go"),
     ],
 )
 def test_links_pictures_and_forms(page, text):

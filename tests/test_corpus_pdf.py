@@ -55,6 +55,7 @@ def test_what_is_filled_into_a_form_is_read_with_its_label():
         widget("agreed", "/V/Yes/AS/Yes/AP<</N<</Yes 3 0 R/Off 3 0 R>>>>", "Btn", "200 300 210 310"),
         widget("paid", "/AS/Off/AP<</N<</Yes 3 0 R/Off 3 0 R>>>>", "Btn", "200 200 210 210"),
         widget("tree", "/Ff 131072/Opt[(Oak)(Larch)]/V(Larch)", "Ch", "200 100 300 110"),
+        widget("many", "/Ff 2097152/Opt[[(a)(Ash)][(b)(Beech)][(c)(Cedar)]]/V[(a)(c)]", "Ch", "200 80 300 90"),
         widget("secret", "/Ff 8192/V(hunter2)", box="200 50 300 60"),
         widget("unseen", "/V(not shown)", box="200 20 300 30").replace("/F 4", "/F 2"),
     )
@@ -62,7 +63,7 @@ def test_what_is_filled_into_a_form_is_read_with_its_label():
     page = "BT /F1 12 Tf 50 695 Td (Applicant:) Tj ET"
     assert seen(pdf_of(page, fields=fields, objects=objects)).splitlines() == [
         "Applicant:", "Applicant: Rosalind Ferraro", "Date of birth: 7 May", "f3: Oslo", "agreed: [x]", "paid: [ ]",
-        "tree: Larch",
+        "tree: Larch", "many: Ash, Cedar",
     ]  # fmt: skip
 
 

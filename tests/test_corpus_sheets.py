@@ -48,7 +48,7 @@ def seen(data: bytes, kind: str = "xlsx") -> str:
 
 def test_a_formula_that_nobody_calculated_is_shown_and_told():
     rows = '<row r="1"><c r="A1"><f>B1*2</f><v></v></c><c r="B1"><v>4</v></c><c r="C1"><f>B1*3</f><v>12</v></c></row>'
-    rows += '<row r="2"><c r="A2" t="str"><f>""</f><v></v></c><c r="B2"><f>SUM(B1)</f></c></row>'
+    rows += '<row r="2"><c r="A2" t="str"><f>""</f><v></v></c><c r="B2" t="str"><f>SUM(B1)</f></c></row>'
     made = office.answer("xlsx", book_of(rows))
     assert made["text"] == "=== S ===\n=B1*2\t4\t12\n\t=SUM(B1)\n"
     assert made["note"].startswith("2 formulas have no stored value: read as =formula")

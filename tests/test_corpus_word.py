@@ -142,6 +142,10 @@ def test_links_are_shown_where_the_text_does_not_say_where_they_lead():
     relations = (("a", "hyperlink", "https://example.org/x"), ("b", "hyperlink", "mailto:a@b.c"))
     linked = paragraph("See ", f'<w:hyperlink r:id="a">{run("the portal")}</w:hyperlink>', ".")
     plain = paragraph(f'<w:hyperlink r:id="b">{run("a@b.c")}</w:hyperlink>')
+    told = '<w:r><w:instrText> HYPERLINK "https://b.example" </w:instrText></w:r>'
+    field = f"{mark('begin')}{told}{mark('separate')}{run('the shop')}{mark('end')}"
+    simple = f"<w:fldSimple w:instr='HYPERLINK \"https://c.example\"'>{run('https://c.example')}</w:fldSimple>"
+    assert seen(paragraph(field, ", ", simple)) == ["the shop (https://b.example), https://c.example"]
     inside = paragraph(f'<w:hyperlink w:anchor="x">{run("below")}</w:hyperlink>')
     assert seen(linked + plain + inside, *relations) == ["See the portal (https://example.org/x).", "a@b.c", "below"]
 

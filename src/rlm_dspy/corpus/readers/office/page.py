@@ -312,4 +312,6 @@ def _filled(attributes: Attributes) -> str:
     kind, value = attributes.get("type", "text").lower(), attributes.get("value", "")
     if kind in ("checkbox", "radio"):
         return " [x] " if "checked" in attributes else " [ ] "
+    if kind == "image":
+        value, kind = attributes.get("alt", ""), "button"
     return f" {' '.join(value.split())} " if value.strip() and kind not in _VALUELESS else ""

@@ -14,7 +14,9 @@ _TAIL = 2_048  # bytes at whose end a whole PDF says so
 _MOST_ANNOTATIONS = 10_000  # of a page
 _WIDGET, _LINK, _POPUP = 20, 2, 16
 _UNSEEN = 2 | 32  # flags of annotations: hidden, not to be viewed
-_CHECKBOX, _RADIO, _BUTTON, _PASSWORD = 2, 3, 1, 1 << 13
+_BUTTON, _CHECKBOX, _RADIO, _COMBO, _LIST, _TEXT = 1, 2, 3, 4, 5, 6
+_PASSWORD = 1 << 13
+_MOST_CHOICES = 1_000
 
 
 def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
@@ -111,22 +113,31 @@ def _field(form: Any, annotation: Any, words: Any) -> str:
 
     kind = pdfium.FPDFAnnot_GetFormFieldType(form, annotation)
     flags = pdfium.FPDFAnnot_GetFormFieldFlags(form, annotation)
+    if kind == _BUTTON or (kind == _TEXT and flags & _PASSWORD):
+        return ""
     value = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldValue(form, annotation, *into))
-    if kind in (_CHECKBOX, _RADIO):
-        checked = pdfium.FPDFAnnot_IsChecked(form, annotation)
-        if kind == _RADIO:
-            value = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldExportValue(form, annotation, *into))
-            value = (value or "[x]") if checked else ""
-        else:
-            value = "[x]" if checked else "[ ]"
-    elif kind == _BUTTON or (flags & _PASSWORD and kind == 6):
-        value = ""
-    if not value.strip():
+    checked = kind in (_CHECKBOX, _RADIO) and pdfium.FPDFAnnot_IsChecked(form, annotation)
+    if kind == _RADIO:
+        value = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldExportValue(form, annotation, *into)) or "[x]"
+    elif kind in (_COMBO, _LIST):
+        value = ", ".join(_chosen(form, annotation)) or value
+    elif kind == _CHECKBOX:
+        value = "[x]" if checked else "[ ]"
+    if not value.strip() or (kind == _RADIO and not checked):
         return ""
     label = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldAlternateName(form, annotation, *into))
     label = label or _left_of(annotation, words)
     label = label or _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldName(form, annotation, *into))
     return f"{' '.join(label.split()).rstrip(':')}: {' '.join(value.split())}"
+
+
+def _chosen(form: Any, annotation: Any) -> Iterator[str]:
+    """Yield the choices of a list as they are shown, which may differ from what the file stores."""
+    import pypdfium2.raw as pdfium
+
+    for index in range(min(pdfium.FPDFAnnot_GetOptionCount(form, annotation), _MOST_CHOICES)):
+        if pdfium.FPDFAnnot_IsOptionSelected(form, annotation, index):
+            yield _string(lambda *into, at=index: pdfium.FPDFAnnot_GetOptionLabel(form, annotation, at, *into))
 
 
 def _left_of(annotation: Any, words: Any) -> str:

@@ -110,11 +110,11 @@ class _Book:
 
     def _value(self, cell: Element) -> str:
         """Return what a cell shows, or its formula where nobody has calculated it."""
-        kind, text, formula = cell.get("t", "n"), "", None
+        kind, text, formula, valued = cell.get("t", "n"), "", None, False
         for one in cell:
             name = local(one)
             if name == "v":
-                text = one.text or ""
+                text, valued = one.text or "", True
             elif name == "f":
                 formula = one
                 if one.text and one.get("t") == "shared":
@@ -124,7 +124,8 @@ class _Book:
         if kind == "s":
             return self._texts[int(text)] if text.isdecimal() and int(text) < len(self._texts) else ""
         if not text:
-            return self._formula(formula) if formula is not None and kind != "str" else ""
+            empty = valued and kind == "str"  # the formula was calculated, and its value is an empty text
+            return self._formula(formula) if formula is not None and not empty else ""
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
         if kind == "n":

@@ -6,7 +6,9 @@ where a paragraph's own runs are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from .drawings import chart_lines, diagram_lines
@@ -94,6 +96,15 @@ class Document:
         return next((one.target for one in self.relations.values() if one.kind == kind), f"word/{kind}.xml")
 
 
+@dataclass
+class _Field:
+    """A field that is open: whether its result has begun, what its instructions are and what it has shown."""
+
+    begun: bool = False
+    told: str = ""
+    shown: str = ""
+
+
 class Story:
     """Walks one part; what is beside its text (boxes, notes, comments) follows the block it hangs on."""
 
@@ -101,7 +112,7 @@ class Story:
         self._document = document
         self._relations: dict[str, Relation] = document.package.relations(part)
         self._beside: list[str] = []
-        self._fields: list[bool] = []  # of each open field, whether its result has begun
+        self._fields: list[_Field] = []  # that are open
         self._joined = ""  # a paragraph whose end was deleted goes on in the next one
         self._tables = 0
         self._writers: dict[str, Callable[[Element], str]] = {
@@ -111,6 +122,7 @@ class Story:
             "noBreakHyphen": lambda one: "-", "footnoteReference": lambda one: self._note("footnote", one),
             "endnoteReference": lambda one: self._note("endnote", one), "ruby": self._ruby,
             "commentReference": lambda one: self._note("comment", one), "docPr": self._image, "shape": self._shape,
+            "instrText": self._instruct, "fldSimple": self._simple,
             "textpath": lambda one: value_of(one, "string"), "chart": self._chart, "relIds": self._diagram,
             "f": self._fraction, "sup": lambda one: self._raised("^", one), "sub": lambda one: self._raised("_", one),
         }  # fmt: skip
@@ -138,7 +150,7 @@ class Story:
         properties = child_of(paragraph, "pPr")
         mark = child_of(properties, "rPr")
         text = before + self._inline(paragraph)
-        self._fields = [begun for begun in self._fields if begun]
+        self._fields = [field for field in self._fields if field.begun]
         if mark is not None and first_of(mark, "del", "moveFrom") is not None:
             self._joined = text
             return
@@ -200,10 +212,24 @@ class Story:
         return self._inline(run)
 
     def _shown(self) -> bool:
-        return all(self._fields)
+        return all(field.begun for field in self._fields)
 
     def _text(self, element: Element) -> str:
-        return (element.text or "") if self._shown() else ""
+        if not self._shown():
+            return ""
+        text = element.text or ""
+        if self._fields:
+            self._fields[-1].shown += text
+        return text
+
+    def _instruct(self, element: Element) -> str:
+        if self._fields and not self._fields[-1].begun:
+            self._fields[-1].told += element.text or ""
+        return ""
+
+    def _simple(self, element: Element) -> str:
+        text = self._inline(element)
+        return text + _leading(value_of(element, "instr"), text)
 
     def _break(self, element: Element) -> str:
         return "" if value_of(element, "type") in ("page", "column") or not self._shown() else "\n"
@@ -212,12 +238,13 @@ class Story:
         """Follow the instructions and results of fields; a form's boxes and lists are drawn by Word itself."""
         kind = value_of(element, "fldCharType")
         if kind == "begin":
-            self._fields.append(False)
+            self._fields.append(_Field())
             return _drawn(child_of(element, "ffData"))
         if self._fields and kind == "separate":
-            self._fields[-1] = True
+            self._fields[-1].begun = True
         elif self._fields and kind == "end":
-            self._fields.pop()
+            field = self._fields.pop()
+            return _leading(field.told, field.shown) if field.begun and self._shown() else ""
         return ""
 
     def _alternative(self, element: Element) -> str:
@@ -241,10 +268,7 @@ class Story:
     def _link(self, element: Element) -> str:
         text = self._inline(element)
         relation = self._relations.get(relation_of(element))
-        address = relation.target if relation is not None and relation.outside else ""
-        if not address or not text.strip() or address.removeprefix("mailto:").strip("/") in text:
-            return text
-        return f"{text} ({address})"
+        return text + (_address(relation.target, text) if relation is not None and relation.outside else "")
 
     def _sign(self, element: Element) -> str:
         code, font = value_of(element, "char").lower(), value_of(element, "font").lower()
@@ -304,6 +328,17 @@ class Story:
         if above is None or below is None:
             return self._inline(element)
         return f"({self._inline(above)})/({self._inline(below)})"
+
+
+def _leading(instruction: str, text: str) -> str:
+    """Return where a field of a link leads, behind its text."""
+    address = re.match(r'\s*HYPERLINK\s+"([^"]+)"', instruction)
+    return _address(address[1], text) if address else ""
+
+
+def _address(address: str, text: str) -> str:
+    """Return an address as it follows a link's text, or "" where the text says it."""
+    return f" ({address})" if text.strip() and address.removeprefix("mailto:").strip("/") not in text else ""
 
 
 def _inner(parent: Element, name: str) -> Iterator[Element]:
