@@ -12,8 +12,8 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-SAMPLED = 64_000  # bytes of lines with bytes beyond ASCII that are looked at, from all over the file
-SECTIONS = 8  # of the file, from each of which lines are taken
+SAMPLED = 16_000  # bytes of words with bytes beyond ASCII that are looked at, from all over the file
+SECTIONS = 8  # of the file, from each of which words are taken
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ _CENTRAL = ("cp1250", "iso8859_2", "cp852", "mac_latin2")
 _CYRILLIC = ("cp1251", "koi8_r", "cp866", "iso8859_5", "mac_cyrillic")
 
 LANGUAGES = (
-    Language("éèàêçôùîûâïœëæü", _WESTERN),  # French
+    Language("éèàêçôùîûâïœëæüÿ", _WESTERN),  # French
     Language("üäößé", _WESTERN),  # German
     Language("óíáéñú¿¡üºª", _WESTERN),  # Spanish
     Language("ãçéáóêíõàúâôüºª", _WESTERN),  # Portuguese
@@ -56,7 +56,8 @@ LANGUAGES = (
     Language("านรอกเงมยลวดทสตะปบคหแจพชขใไโผถศณธฟษฉซญฐฎฏฑฒฌฆภฝฤฦา่้๊๋์็ัิีึืุูำๆฯ฿", ("cp874",)),  # Thai
 )
 
-_HIGH_LINE = re.compile(rb"[^\n]*[\x80-\xff][^\n]*")
+_HIGH_WORD = re.compile(rb"[\x80-\xff][^ \t\r\n]{0,200}")  # from its first byte beyond ASCII on
+_BEFORE = 20  # bytes of the word before that
 _TYPOGRAPHY = frozenset("„“”‚‘’‹›«»–—…€£§°©®™·•×±½¼¾²³µ¶†‡‰´`\u00a0\u00ad№")
 _KANA = re.compile(r"[\u3041-\u30ff]")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -91,7 +92,7 @@ def guess(data: bytes, *, dos: bool = False) -> str:
         data: the text, or a name.
         dos: it is from where DOS's encodings are as usual as those of Windows: a name in an archive.
     """
-    sample = high_lines(data)
+    sample = high_words(data)
     readings = {encoding: _reading(sample, encoding) for encoding in _ENCODINGS}
     scores = {encoding: _multibyte_score(readings[encoding], encoding) for encoding in _MULTIBYTE}
     for language in LANGUAGES:
@@ -103,20 +104,22 @@ def guess(data: bytes, *, dos: bool = False) -> str:
     return max(scores, key=lambda encoding: scores[encoding])
 
 
-def high_lines(data: bytes) -> bytes:
-    """Return the lines that have bytes beyond ASCII, some from each section of the file."""
-    lines: list[bytes] = []
+def high_words(data: bytes) -> bytes:
+    """Return the words that have bytes beyond ASCII, some from each section of the file."""
+    words: list[bytes] = []
     sections = SECTIONS if len(data) > SAMPLED else 1
     step = -(-len(data) // sections) or 1
     for start in range(0, len(data), step):
-        begin = start if not start else data.find(b"\n", start) + 1 or start  # no line is cut, nor a character
+        begin = start if not start else data.find(b"\n", start) + 1 or start  # no word is cut, nor a character
         room = SAMPLED // sections
-        for found in _HIGH_LINE.finditer(data, begin, start + step):
-            lines.append(found[0])
-            room -= len(found[0])
+        for found in _HIGH_WORD.finditer(data, begin, start + step):
+            before = data[max(0, found.start() - _BEFORE) : found.start()]
+            word = re.split(rb"[ \t\r\n]", before)[-1] + found[0]
+            words.append(word)
+            room -= len(word)
             if room <= 0:
                 break
-    return b"\n".join(lines)[: 2 * SAMPLED]
+    return b" ".join(words)[: 2 * SAMPLED]
 
 
 @dataclass(frozen=True)
