@@ -3,7 +3,7 @@
     python benchmarks/run_documents.py --count 2000 [--others PYTHON]
 
 ``--others`` is the Python of an environment that has ``markitdown[docx,xlsx,pdf]`` and ``xberg``. Documents are made
-from a seed: PDF, Word, Excel, mail, HTML and text in ten encodings, in equal parts. Each reading is a process of its own.
+from a seed: PDF, Word, Excel, mail, HTML and text in ten encodings, in equal parts. Each reading is a process.
 """
 
 from __future__ import annotations
