@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -141,3 +142,53 @@ def test_a_score_says_which_questions_the_fallback_answered(
     assert [row["models"] for row in json.loads(result.out)["rows"]] == [["ollama_chat/x"], [groq]]
     said = f"1 of 2 questions were answered by ollama_chat/x: the score is not that of {groq}."
     assert said in result.err
+
+
+def ask_ollama(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, question: str, reply: str, *options: str
+) -> tuple[Any, str]:
+    """Return what ``ask`` over a text beyond one call printed, and the first prompt that was sent.
+
+    Each question is another, for what was answered before comes from the cache.
+    """
+    with OllamaServer(reply=reply, models={"tiny:1b": {"window": 16384}}) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        result = run("ask", "-m", "ollama_chat/tiny:1b", "--json", question, "long.txt", *options)
+        body = next((seen.body for seen in server.posts if seen.path == "/api/chat"), None)
+    assert body is not None, result
+    return result, "\n".join(message["content"] for message in body["messages"])
+
+
+@pytest.fixture
+def long(write: Callable) -> None:
+    filler = "nothing of note stands in this line of the text\n" * 2_000
+    write("long.txt", f"{filler}the timeout is 42 s\n{filler}")
+
+
+def test_the_best_passages_are_sent_where_that_is_asked_for(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, long: None
+) -> None:
+    result, prompt = ask_ollama(run, monkeypatch, "what is the timeout?", DIRECT, "--mode", "retrieve")
+    told = json.loads(result.out)
+    assert (told["answer"], told["mode"]) == ("42 s", "retrieve")
+    assert "the timeout is 42 s" in prompt
+    assert len(prompt) < 12_000
+    assert "passages" in result.err or "passage" in result.err
+
+
+def test_a_tiny_model_is_shown_passages_where_the_answer_stands_in_one_place(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, long: None
+) -> None:
+    result, prompt = ask_ollama(run, monkeypatch, "which timeout is set?", DIRECT)
+    assert json.loads(result.out)["mode"] == "retrieve"
+    assert "the timeout is 42 s" in prompt
+
+
+def test_what_the_passages_do_not_hold_is_explored(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, long: None
+) -> None:
+    absent = DIRECT.replace("42 s\n\n[[ ## evidence", "not in the corpus\n\n[[ ## evidence").replace(
+        '[{"quote": "the timeout is 42 s"}]', "[]"
+    )
+    result, _ = ask_ollama(run, monkeypatch, "what timeout do I have?", absent, "--max-iters", "2")
+    assert "do not hold the answer, so the text is explored" in result.err
