@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import dspy
@@ -126,3 +127,25 @@ def test_the_extract_has_a_model_of_its_own() -> None:
     rlm.generate_action.lm, rlm.extract.lm = steps, end
     assert rlm(context=SKY, question="q").answer == "from the extract"
     assert "[[ ## trajectory ## ]]" in texts(script.requests[0])[-1]
+
+
+@pytest.mark.parametrize("annotation", [int, float, Decimal, list[int], dict[str, int]])
+@pytest.mark.parametrize("text", ["1E+999999999", "-2.5e-123456789", " 1e00099999 "])
+def test_a_number_that_takes_for_ever_to_write_out_is_refused_at_once(annotation: Any, text: str) -> None:
+    signature = dspy.Signature({"answer": (annotation, dspy.OutputField())})
+    wrapped = {list[int]: [text], dict[str, int]: {"a": text}}
+    _, problem = parsed(signature, {"answer": wrapped.get(annotation, text)})
+    assert problem
+
+
+def test_a_text_may_look_like_such_a_number() -> None:
+    assert parsed(dspy.Signature("a -> answer"), {"answer": "1E+999999999"}) == ({"answer": "1E+999999999"}, None)
+
+
+def test_a_cell_cannot_freeze_the_host_by_a_decimal() -> None:
+    code = "from decimal import Decimal\nSUBMIT(answer=Decimal('1E+999999999'))"
+    lm, _ = scripted(action(code), action("SUBMIT(answer=7)"))
+    with dspy.context(lm=lm):
+        run = rlm_dspy.RLM("a -> answer: int")(a="x").run
+    assert run.outputs["answer"] == 7
+    assert "exponent" in run.steps[0].output

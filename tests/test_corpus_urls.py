@@ -116,6 +116,9 @@ def test_the_open_net_cannot_lead_into_a_private_one(site, monkeypatch):
 def test_private_addresses_are_known():
     assert fetching._is_private("127.0.0.1")
     assert fetching._is_private("169.254.169.254")
+    for address in ("2002:7f00:1::", "2002:a9fe:a9fe::", "64:ff9b::10.0.0.1", "::ffff:192.168.0.1"):
+        assert fetching._is_private(address), address
+    assert not fetching._is_private("64:ff9b::8.8.8.8")
     assert fetching._is_private("::1")
     assert not fetching._is_private("8.8.8.8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -13,6 +14,8 @@ from dspy.adapters.utils import annotation_allows_none, parse_value
 from rlm_dspy import prompts
 from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
 from rlm_dspy.subcalls import short
+
+_ENDLESS = re.compile(r"\s*[-+]?[\d_]{0,20}\.?[\d_]{0,20}[eE][-+]?[\d_]{5,}\s*")  # an exponent of five digits or more
 
 Parsed = tuple[dict[str, Any], str | None]
 
@@ -33,12 +36,28 @@ def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
         try:
             if value[name] is None and not annotation_allows_none(field.annotation):
                 raise ValueError("None is not a value of it; find the value, or say in words that there is none")
+            _refuse_endless(value[name], field.annotation)
             outputs[name] = parse_value(_hits_as_texts(value[name], field.annotation), field.annotation)
             json.dumps(jsonable({name: outputs[name]}))
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             wanted = prompts.type_name(field)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {short(str(error), 1_000)}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+
+
+def _refuse_endless(value: Any, annotation: Any) -> None:
+    """Raise for a text whose exponent makes a number that takes for ever to be written out, where no text is wanted."""
+    if annotation is str or annotation is Any or annotation == list[str]:
+        return
+    if isinstance(value, str):
+        if _ENDLESS.fullmatch(value):
+            raise ValueError("its exponent is too large")
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            _refuse_endless(item, None)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            _refuse_endless(item, None)
 
 
 def _hits_as_texts(value: Any, annotation: Any) -> Any:

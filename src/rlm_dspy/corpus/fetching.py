@@ -97,6 +97,7 @@ def _name(host: str, path: str, kind: str) -> str:
     ending = _ENDINGS.get(kind)
     last = name.rpartition("/")[2] if "/" in name else ""
     return f"{name}.{ending}" if ending and not last.lower().endswith("." + ending) else name
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -126,4 +127,14 @@ def _is_private(host: str) -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False
-    return any(not ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_global for entry in found)
+    return any(not _is_open(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)
+
+
+def _is_open(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Tell whether an address is of the open net, and so is the IPv4 address that it may stand for."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global
+    inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+    if inner is None and address in _NAT64:
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.is_global and (inner is None or inner.is_global)

@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 QUOTE_LIMIT = 300
 
 # Everything that can move a terminal's cursor or recolour it: C0 but tab and newline, DEL, C1, bidirectional marks.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:

@@ -23,6 +23,7 @@ TAG = "$"
 SAFE_INT = 2**53
 MAX_DEPTH = 100
 MAX_COLLISIONS = 100
+MOST_EXPONENT = 5_000  # of a Decimal, either way
 MAX_NUMBER = 10_000  # characters of one number; work on much longer ones takes seconds that nobody can interrupt
 
 _LISTLIKE: Any = (
@@ -175,7 +176,7 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
     datetime.datetime: _encode_time,
     datetime.time: _encode_time,
     datetime.timedelta: _encode_delta,
-    decimal.Decimal: _encode_text("decimal", lambda v: _short(str(v))),
+    decimal.Decimal: _encode_text("decimal", lambda v: _short(str(_bounded(v)))),
 }
 
 
@@ -307,6 +308,13 @@ def _number(value: dict[str, Any]) -> str:
     return _short(_a(str, value["v"]))
 
 
+def _bounded(value: decimal.Decimal) -> decimal.Decimal:
+    """Refuse a number that takes for ever to be written out as a whole one."""
+    if value.is_finite() and abs(value.adjusted()) > MOST_EXPONENT:
+        raise ValueError(f"a Decimal with an exponent beyond {MOST_EXPONENT:,} cannot cross")
+    return value
+
+
 def _decode_float(value: dict[str, Any]) -> float:
     return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[_a(str, value["v"])]
 
@@ -320,6 +328,6 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "datetime": lambda v: datetime.datetime.fromisoformat(v["v"]).replace(fold=v["fold"]),
     "time": lambda v: datetime.time.fromisoformat(v["v"]).replace(fold=v["fold"]),
     "timedelta": lambda v: datetime.timedelta(*v["v"]),
-    "decimal": lambda v: decimal.Decimal(_number(v)),
+    "decimal": lambda v: _bounded(decimal.Decimal(_number(v))),
     "fraction": _decode_fraction,
 }
