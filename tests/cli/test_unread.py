@@ -40,7 +40,7 @@ def test_where_nothing_is_found_the_files_that_could_hold_it_are_named(run: Call
     (home / "in/b.pdf").write_bytes(LOCKED)
     result = run("ask", "Who won the zeppelin regatta?", "in")
     assert result.code == 7
-    assert "it could be in 1 file not read (1 .pdf), such as b.pdf: not read: a broken PDF" in result.err
+    assert "it could be in 1 file not read (1 .pdf), such as in/b.pdf: not read: a broken PDF" in result.err
 
 
 def test_the_model_is_told_what_it_does_not_see(run: Callable, home: Path) -> None:

@@ -69,7 +69,7 @@ def mode(request: Request, values: settings.Settings, corpus: Corpus) -> str:
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     given = [problem for problem in corpus.problems if problem.given]
     for problem in given[:_TOLD_GIVEN]:
-        terminal.note(f"warning: {inputs.by_flags(str(problem))}")
+        terminal.note(f"warning: {inputs.told(corpus, problem)}")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(

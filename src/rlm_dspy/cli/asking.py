@@ -97,7 +97,7 @@ class Asking:
         kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
         files = render.counted(len(missed), "file")
-        first = inputs.by_flags(str(missed[0]))
+        first = inputs.told(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
     def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:

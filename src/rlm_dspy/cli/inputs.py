@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from rlm_dspy import corpus
+from rlm_dspy.corpus.documents import Problem
 from rlm_dspy.errors import CorpusError
 
 CHARS_PER_TOKEN = 4
@@ -59,6 +60,14 @@ def by_flags(told: str) -> str:
     for name, flag in _FLAGS.items():
         told = told.replace(name, flag)
     return told
+
+
+def told(read: corpus.Corpus, problem: Problem) -> str:
+    """Say what is the matter with a file, by the path at which it is opened."""
+    from rlm_dspy.report.journal import shown_name  # the report needs DSPy, which reading does without
+
+    path = shown_name(read, problem.name)
+    return f"{path}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
 
 
 def _limits(choice: Mapping[str, Any]) -> dict[str, int]:

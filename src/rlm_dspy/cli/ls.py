@@ -45,11 +45,11 @@ def _listing(corpus: Corpus) -> dict[str, Any]:
 
 def _files(corpus: Corpus) -> Iterator[dict[str, Any]]:
     from rlm_dspy.cli.inputs import tokens
-    from rlm_dspy.report.journal import shown_path
+    from rlm_dspy.report.journal import shown_name
 
     for document in corpus.documents:
         yield {
-            "path": shown_path(document.path) if document.path else document.name,
+            "path": shown_name(corpus, document.name),
             "kind": document.kind,
             "size": document.size,
             "lines": document.lines,
@@ -86,7 +86,7 @@ def _print(corpus: Corpus, terminal: Terminal) -> None:
             yield [row["kind"], *(f"{row[name]:,}" for name in ("size", "lines", "tokens")), row["path"]]
 
     def noted() -> Iterator[_Row]:
-        return ([f"noted: {document.name}", document.note] for document in corpus.documents if document.note)
+        return ([f"noted: {row['path']}", row["note"]] for row in _files(corpus) if row["note"])
 
     def skipped() -> Iterator[_Row]:
         return ([f"skipped: {item['path']}", item["reason"]] for item in _skipped(corpus))

@@ -53,6 +53,7 @@ class Collector:
         self.limits = limits
         self._encoding = encoding
         self._named: set[str] = set()  # what the user named, and no folder around it
+        self._roots: dict[str, str] = {}  # where that is, and the folders that were named, by what names begin with
         self._secrets = secrets
         self._weighed = 0
         self._converting = 0.0  # seconds
@@ -87,11 +88,18 @@ class Collector:
         self._cache.close()
         self._store.seal()
         skipped = sorted(self._skipped, key=lambda one: one.name)
-        return Corpus(self._documents.values(), skipped, origin=origin, given=self._named), self._blank
+        documents, roots = self._documents.values(), self._roots
+        return Corpus(documents, skipped, origin=origin, given=self._named, roots=roots), self._blank
 
-    def trust(self, name: str) -> None:
+    def trust(self, name: str, path: str = "") -> None:
         """Note that the user named a file: with an encoding it is then read as a text, whatever it looks like."""
         self._named.add(name)
+        if path:
+            self.place(name, path)
+
+    def place(self, begins: str, path: str) -> None:
+        """Note where the files are whose names begin so."""
+        self._roots.setdefault(begins, path)
 
     def take(self, file: File, name: str, path: str) -> None:
         """Read an open file: whole, or in parts if it is a text too large to be one value."""

@@ -13,6 +13,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import GetCoreSchemaHandler
@@ -142,11 +143,13 @@ class Corpus:
         *,
         origin: str = "",
         given: Iterable[str] = (),
+        roots: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.documents = tuple(sorted(documents, key=lambda document: document.name))
         self.skipped = tuple(skipped)
         self._origin = origin
         self._given = frozenset(given)  # the names of files that were named, and no folder around them
+        self._roots = dict(roots)  # the folders and files that were named, by what the names below them begin with
         self._by_name = {document.name: document for document in self.documents}
         if len(self._by_name) < len(self.documents):
             raise CorpusError("two documents of a corpus have the same name: give each its own")
@@ -167,9 +170,12 @@ class Corpus:
         return tuple(found)
 
     def path_of(self, name: str) -> str | None:
-        """Return the absolute path of a document's file, or None if it is unknown or no file."""
+        """Return the absolute path of a file that was read or met, or None if it is unknown or no file."""
         document = self._by_name.get(name)
-        return document.path or None if document is not None else None
+        if document is not None:
+            return document.path or None
+        root = max((one for one in self._roots if name.startswith(one)), key=len, default=None)
+        return None if root is None else self._roots[root] + name[len(root) :]
 
     def _is_given(self, name: str) -> bool:
         """Tell whether a file was named, or lies in one that was."""

@@ -115,6 +115,7 @@ class _Reader:
             self._take_named(root)
             return
         prefix = _prefix(root.typed) if self._many or root.only is not None else ""
+        self._found.place(prefix, os.path.join(root.path, ""))
         for found in walk(root.path, self._choice, root.only):
             if isinstance(found, Skipped):
                 self._found.skip(prefix + found.name, found.reason)
@@ -156,7 +157,7 @@ class _Reader:
         if full := self._found.full:
             self._found.skip(name, full)
             return
-        self._found.trust(name)
+        self._found.trust(name, root.path)
         self._add(Found(root.path, name), follow=True)
 
     def _take_pipe(self, path: str, name: str) -> None:

@@ -79,6 +79,12 @@ def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -
     }
 
 
+def shown_name(corpus: SupportsPaths, name: str) -> str:
+    """Return the path at which a file of a corpus is opened from the current folder, or its name if it is no file."""
+    place = corpus.path_of(name)
+    return shown_path(place) if place else name
+
+
 def shown_path(path: str) -> str:
     """Return an absolute path as it is opened from the current folder."""
     try:
