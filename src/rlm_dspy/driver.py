@@ -180,8 +180,8 @@ class Session:
         )
 
     def _header(self, step: int) -> str:
-        """Return the line that opens an observation; a tiny model, which writes them back, has only the first."""
-        if self.tiny and step > 1:
+        """Return the line that opens an observation; a tiny model, which would write it back, has none."""
+        if self.tiny:
             return ""
         return prompts.counters(step, self.rlm.budget.max_iters, self.ledger.counters())
 

@@ -88,7 +88,7 @@ class Student(Engine):
         if "Functions in the REPL" not in system:  # the extract, or advice that dspy.Refine asks for
             return fill(system, dict.fromkeys(outputs(system), "I do not know") | {"advice": {}})
         users = [text for role, text in turns if role == "user"]
-        own = max(place for place, text in enumerate(users) if "[step 1/" in text)
+        own = max(place for place, text in enumerate(users) if "[step 1/" in text or text.startswith("Question: "))
         question = re.findall(r"Which tag does (\w+) have", users[own])[-1]
         if own == len(users) - 1:
             return act(f"hits = [hit['text'] for hit in grep(r'{question} has tag .*')]\nprint(hits)")
