@@ -310,3 +310,56 @@ def test_converting_a_folder_has_a_limit_and_what_is_beyond_it_is_told(tmp_path,
     assert corpus.names == ("b.txt",)
     assert "that converting files may take in all" in corpus.skipped[0].reason
     assert corpus.problems[0].unread
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding", "text"),
+    [
+        ("iso-8859-1", "cp1252", "It\u2019s 5 \u20ac \u2013 ok"),
+        ("gb2312", "gbk", "\u6731\u9555\u57fa \u540c\u5fd7"),
+        ("shift_jis", "cp932", "\u9ad9\u6a4b\u2460 \u69d8"),
+        ("windows-31j", "cp932", "\u9ad9\u6a4b \u69d8"),
+    ],
+)
+def test_a_mail_is_read_in_the_larger_encoding_that_its_name_stands_for(tmp_path, charset, encoding, text):
+    head = f"From: a@example.org\nSubject: x\nContent-Type: text/plain; charset={charset}\n\n".encode()
+    (tmp_path / "a.eml").write_bytes(head + text.encode(encoding) + b"\n")
+    assert text in read([tmp_path / "a.eml"])["a.eml"]
+    (tmp_path / "a.html").write_bytes(f'<meta charset="{charset}"><p>'.encode() + text.encode(encoding) + b"</p>")
+    assert text in read([tmp_path / "a.html"])["a.html"]
+
+
+def test_a_mail_whose_text_part_is_blank_is_read_from_its_page(tmp_path):
+    message = EmailMessage()
+    message["Subject"] = "Order"
+    message.set_content(" \n")
+    message.add_alternative("<p>Your code is 998877</p>", subtype="html")
+    (tmp_path / "a.eml").write_bytes(message.as_bytes())
+    assert "Your code is 998877" in read([tmp_path / "a.eml"])["a.eml"]
+
+
+def test_an_output_that_only_draws_costs_itself(tmp_path):
+    data = {"text/html": "<script>draw()</script>", "text/plain": "<x.HTML object>"}
+    output = {"output_type": "display_data", "data": data}
+    cells = [{"cell_type": "markdown", "source": "# Plan"}, {"cell_type": "code", "source": "x", "outputs": [output]}]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"nbformat": 4, "cells": cells}))
+    assert "# Plan" in read([tmp_path / "a.ipynb"])["a.ipynb"]
+
+
+def test_code_in_a_page_keeps_its_indentation(tmp_path):
+    (tmp_path / "a.html").write_text("<pre><code>def f():\n    if x:\n        return 1\n</code></pre>")
+    assert "def f():\n    if x:\n        return 1" in read([tmp_path / "a.html"])["a.html"]
+
+
+def test_a_database_with_a_log_is_read_and_the_log_is_told(tmp_path):
+    import sqlite3
+
+    database = sqlite3.connect(tmp_path / "a.db")
+    database.execute("pragma journal_mode=wal")
+    database.execute("create table t (a)")
+    database.execute("insert into t values ('hi')")
+    database.commit()
+    database.close()
+    corpus = read([tmp_path / "a.db"])
+    assert corpus["a.db"] == "=== t ===\na\nhi\n"
+    assert "-wal" in corpus.documents[0].note

@@ -196,3 +196,22 @@ def test_only_encodings_of_texts_are_known() -> None:
     assert known_encoding("hex") is None
     assert known_encoding("utf-7") is None
     assert declared_encoding(b'<?xml version="1.0" encoding="hex"?>') is None
+
+
+@pytest.mark.parametrize("sign", list("’•…€£§°©³µ±\xa0è½®¥«"))
+def test_a_sign_that_comes_again_and_again_is_no_other_language(sign: str) -> None:
+    text = "".join(f"Entry {number} of {number * 3}{sign} is here\n" for number in range(40))
+    assert decode(text.encode("cp1252")) == (text, "read as cp1252")
+
+
+def test_a_named_encoding_is_for_what_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Größe über".encode())
+    (tmp_path / "b.txt").write_bytes("Größe über".encode("cp850"))
+    corpus = read([tmp_path], encoding="cp850")
+    assert (corpus["a.txt"], corpus["b.txt"]) == ("Größe über", "Größe über")
+
+
+def test_a_log_with_zeros_may_be_in_a_legacy_encoding() -> None:
+    data = b"\0" * 512 + ("INFO ok\n" * 200 + "Größe überschritten\n" * 3).encode("latin-1")
+    assert why_binary(data) is None
+    assert decode(data)[0].endswith("Größe überschritten\n")

@@ -22,6 +22,13 @@ from rlm_dspy.sandbox.toolkit.delimited import sheet_rows, table_rows
         ('name,text\nAda,"a;b;c\nd;e;f"\nBea,"x;y"\n', [["Ada", "a;b;c\nd;e;f"], ["Bea", "x;y"]]),
         ("\ufeffname,amount\nAda,1\n", [["Ada", "1"]]),
         ("name,amount\n\nAda,1\n,\nBea,2\n", [["Ada", "1"], ["Bea", "2"]]),
+        (",price\n0,5\n1,6\n", [["0", "5"], ["1", "6"]]),
+        (",name,\n1,2,3\n", [["1", "2", "3"]]),
+        (
+            "Bank X\nKonto;123\n\nDatum;Text;Betrag\n1.5.;Miete;9,50\n2.5.;Gas;3,10\n",
+            [["1.5.", "Miete", "9,50"], ["2.5.", "Gas", "3,10"]],
+        ),
+        ("Report,,\nid,name,n\n1,a,5\n2,b,6\n", [["1", "a", "5"], ["2", "b", "6"]]),
         ("only\none\ntwo\n", [["one"], ["two"]]),
         ("", []),
         ("name,amount\n", []),

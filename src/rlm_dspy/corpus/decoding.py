@@ -40,6 +40,16 @@ _DECLARED = re.compile(
     rb"|\A@charset \"([\w.:-]{1,40})\";"
     rb"|\A(?:[^\n]{0,200}\n)?[ \t\f]*(?:#|//|%|;|<!--)[^\n]{0,100}?\b(?:file)?(?:en)?coding[:=][ \t]*([\w.:-]{1,40})"
 )
+# Names that only browsers and mail programs know.
+_SPOKEN = {
+    "iso-8859-8-i": "iso8859-8", "windows-31j": "cp932", "x-sjis": "cp932", "x-gbk": "gbk", "x-mac-roman": "mac_roman",
+    "x-mac-cyrillic": "mac_cyrillic", "ks_c_5601-1987": "cp949", "unicode-1-1-utf-8": "utf-8", "x-x-big5": "big5",
+}  # fmt: skip
+# What is written under the name of a smaller encoding, as browsers take it (encoding.spec.whatwg.org).
+_LARGER = {
+    "iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "tis-620": "cp874", "iso8859-11": "cp874",
+    "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "cp950",
+}  # fmt: skip
 _PROBE = b'<meta charset="\\u0041 +AGE- ~1 .xn--4ca.">'  # no encoding that is declared in ASCII changes it
 
 
@@ -72,7 +82,7 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
         if data.startswith(bom):
             return _replace(data[len(bom) :], marked)
     if encoding is not None:
-        return _replace(data, encoding)
+        return _replace(data, "utf-8" if _is_utf8(data, encoding) else encoding)
     if b"\0" in data:
         if found := wide_encoding(data[:_SNIFFED]):
             return _replace(data, found)[0], f"read as {found}"
@@ -102,7 +112,7 @@ def _decode_plain(data: bytes) -> tuple[str, str]:
 def known_encoding(name: str) -> str | None:
     """Return Python's name of an encoding that a text may be in, or None if there is none of this name."""
     try:
-        found = codecs.lookup(name.strip()).name
+        found = codecs.lookup(_SPOKEN.get(name.strip().lower(), name.strip())).name
         is_wide = found.startswith(("utf-16", "utf-32"))
         return found if is_wide or _PROBE.decode(found).encode("ascii") == _PROBE else None
     except (LookupError, ValueError):
@@ -113,8 +123,13 @@ def declared_encoding(data: bytes) -> str | None:
     """Return the encoding that a text names in its first lines, if it can be one."""
     found = _DECLARED.search(data[:1024])
     name = next(filter(None, found.groups()), b"") if found else b""
-    known = known_encoding(name.decode("ascii")) if name else None
+    known = as_written(known_encoding(name.decode("ascii"))) if name else None
     return None if known is None or known.startswith(("utf-16", "utf-32")) else known
+
+
+def as_written(declared: str | None) -> str | None:
+    """Return what a text is really in that names its encoding: the larger one that programs write under that name."""
+    return _LARGER.get(declared, declared) if declared else None
 
 
 def wide_encoding(head: bytes) -> str | None:
@@ -166,7 +181,12 @@ def _is_cut_log(data: bytes) -> bool:
     if b"\n" not in bare or len(re.findall(rb"\0+", data)) > _NUL_RUNS + len(bare) // _NUL_EVERY:
         return False
     controls = len(bare) - len(bare.translate(None, _CONTROLS))
-    return controls * 1_000 <= len(bare) and (bare.isascii() or _mostly_utf8(bare))
+    return controls * 1_000 <= len(bare)
+
+
+def _is_utf8(data: bytes, encoding: str) -> bool:
+    """Tell whether a text is UTF-8 though another encoding was named, which is for those that are not."""
+    return not encoding.startswith(("utf-16", "utf-32")) and not data.isascii() and not _is_broken(data, "utf-8")
 
 
 def _is_broken(data: bytes, encoding: str) -> bool:

@@ -58,7 +58,7 @@ LANGUAGES = (
 
 _HIGH_WORD = re.compile(rb"[\x80-\xff][^ \t\r\n]{0,200}")  # from its first byte beyond ASCII on
 _BEFORE = 20  # bytes of the word before that
-_TYPOGRAPHY = frozenset("„“”‚‘’‹›«»–—…€£§°©®™·•×±½¼¾²³µ¶†‡‰´`\u00a0\u00ad№")
+_TYPOGRAPHY = frozenset("„“”‚‘’‹›«»–—…€£¥¢¡¿§¶¬¨¸°©®™·•×±½¼¾²³µ¶†‡‰´`\u00a0\u00ad№")
 _KANA = re.compile(r"[\u3041-\u30ff]")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
@@ -79,6 +79,7 @@ _MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
 _USUAL = frozenset(
     {*_MULTIBYTE, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "iso8859_2", "iso8859_7"}
 )
+_SYMBOL = 0.6  # the weight of a typographic sign, which any language may have
 _DOS = frozenset({"cp437", "cp850", "cp852", "cp866"})
 _WHOLE = 0.25  # what it is worth that all bytes pair up to characters, which is rare in other encodings
 
@@ -99,7 +100,7 @@ def guess(data: bytes, *, dos: bool = False) -> str:
         ranks = {letter: rank / len(language.letters) for rank, letter in enumerate(language.letters)}
         for encoding in language.encodings:
             reading = readings[encoding]
-            score = _language_score(reading, ranks) - _rarity(encoding, dos) / max(1, reading.counted)
+            score = _language_score(reading, ranks) - _rarity(encoding, dos) / reading.evidence
             scores[encoding] = max(scores.get(encoding, -9.0), score)
     return max(scores, key=lambda encoding: scores[encoding])
 
@@ -134,6 +135,11 @@ class _Reading:
     def counted(self) -> int:
         return self.broken + sum(self.chars.values())
 
+    @property
+    def evidence(self) -> float:
+        """How many characters speak for a language: one that comes again and again says little more than once."""
+        return max(1.0, min(self.counted, 1.5 * len(self.chars)))
+
 
 def _reading(sample: bytes, encoding: str) -> _Reading:
     text = sample.decode(encoding, "replace")
@@ -165,7 +171,7 @@ def _letter_weight(char: str, ranks: dict[str, float]) -> float:
         weight = 1.0 - 0.5 * rank
         return weight if char == small else 0.8 * weight
     if char in _TYPOGRAPHY:
-        return 0.3
+        return _SYMBOL
     return -3.0 if unicodedata.category(char) in ("Cc", "Co", "Cn") else -1.5
 
 
@@ -180,15 +186,14 @@ def _oddities(text: str) -> int:
     odd = len(_TWO_SCRIPTS.findall(text)) + 2 * len(_NO_THAI.findall(text))
     for found in _ODD.finditer(text):
         char = found[0]
-        before, after = text[found.start() - 1], text[found.end()]
-        capital = char.isupper() and before.islower() and after.islower()
+        capital = char.isupper() and text[found.start() - 1].islower()
         odd += ord(char) > 127 and (capital or not char.isalpha())
     return odd
 
 
 def _multibyte_score(reading: _Reading, encoding: str) -> float:
     """Return how much a sample is like Japanese, Chinese or Korean in an encoding of these."""
-    total = -4.0 * reading.broken - _rarity(encoding, False)
+    total = -4.0 * reading.broken - _rarity(encoding, False) * max(1.0, reading.counted / reading.evidence)
     kana = False
     for char, count in reading.chars.items():
         kana = kana or bool(_KANA.match(char))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from email.message import Message
 from typing import Any
 
-from rlm_dspy.corpus.decoding import decode, known_encoding
+from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.shapes import Converted, Left, Member, Room, UnreadableError
 
@@ -104,10 +104,11 @@ def _decoded(data: bytes, charset: str | None) -> tuple[str, str]:
     """Return a text in the charset that it names, or as a file without a name for it would be read."""
     known = known_encoding(charset.split()[0].strip("\"'")) if charset and charset.strip() else None
     if known is not None and known != "ascii" and not _is_utf8(data):
-        try:
-            return data.decode(known), ""
-        except UnicodeError:
-            pass
+        for encoding in dict.fromkeys((as_written(known) or known, known)):
+            try:
+                return data.decode(encoding), ""
+            except UnicodeError:
+                continue
     return decode(data)
 
 
@@ -125,8 +126,10 @@ def _body(message: Message) -> Message | None:
     for part in message.walk():
         kind = part.get_content_type()
         is_attached = (part.get_content_disposition() or "") == "attachment"
-        if kind in ("text/plain", "text/html") and not part.is_multipart() and not is_attached:
-            found.setdefault(kind, part)
+        if part.is_multipart() or is_attached or kind in found:
+            pass
+        elif kind == "text/html" or (kind == "text/plain" and _part_text(part)[0].strip()):
+            found[kind] = part
         if kind == "message/rfc822":
             break  # a message that is forwarded has a body of its own
     if message.get_content_type() == "multipart/related" and "text/html" in found:

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from rlm_dspy.corpus.decoding import decode, known_encoding
+from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.documents import Mark
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.shapes import Converted, UnreadableError
@@ -38,7 +38,7 @@ def _decoded(data: bytes) -> tuple[str, str]:
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         # Where what it says of itself is wrong, it is guessed as with any other file.
         with contextlib.suppress(UnicodeError):
-            encoding = known_encoding(declared[1].decode("ascii"))
+            encoding = as_written(known_encoding(declared[1].decode("ascii")))
             if encoding and not encoding.startswith(("utf-16", "utf-32")):  # in which the page could not say so
                 return data.decode(encoding), ""
     return decode(data)
@@ -111,7 +111,10 @@ def _output(output: dict[str, Any]) -> str:
         if forms.get(markdown):
             return _joined(forms[markdown])
     if page := forms.get("text/html") or forms.get("html"):
-        return _seen(_joined(page)).text
+        try:
+            return _seen(_joined(page)).text
+        except UnreadableError:  # it draws and says nothing
+            return ""
     data = forms.get("application/json", forms.get("json"))
     return json.dumps(data, ensure_ascii=False) if data else _joined(forms.get("text/plain") or forms.get("text") or "")
 

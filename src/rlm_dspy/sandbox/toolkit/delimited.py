@@ -75,11 +75,16 @@ def _widths(head: str, delimiter: str) -> list[int]:
 
 
 def _header_at(rows: list[list[str]]) -> int:
-    """Return which row has the names: the first with several cells, where lines of one cell stand before it."""
-    usual = collections.Counter(len(row) for row in rows[1 : _SNIFFED + 1]).most_common(1)
-    if not usual or usual[0][0] < 2:
+    """Return which row has the names: the first that is as wide as most, where titles and the like stand before it."""
+    widths = collections.Counter(len(row) for row in rows[1 : _SNIFFED + 1]).most_common(1)
+    usual = widths[0][0] if widths else 1
+    if usual < 2:
         return 0
-    return next((at for at, row in enumerate(rows[:_SNIFFED]) if sum(map(bool, row)) > 1), 0)
+    for at, row in enumerate(rows[:_SNIFFED]):
+        is_title = len(row) > 2 and bool(row[0]) and not any(row[1:])
+        if len(row) >= usual and not is_title:
+            return at
+    return 0
 
 
 def _as_dicts(rows: list[list[str]]) -> list[dict[str, str]]:

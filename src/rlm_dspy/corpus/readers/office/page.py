@@ -31,6 +31,7 @@ _ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[
 _SINGLE = re.compile(r"<([a-zA-Z][^<>]*)/>")
 _SPACES = re.compile(r"[\s/]*")
 
+_KEPT = "\x1f"  # stands for a blank that is shown as it is, until the others are cut
 _SPANNED = 200  # characters of a cell that are written again in the rows it spans
 _MOST_SPANNING = 1_000  # rows and cells of all tables that are, so that a page stays about as long as it is
 
@@ -250,8 +251,11 @@ class _Page:
         if self._hidden and self._open[-1] == "head" and text.strip():
             self._end("head")
         if not self._hidden:
-            kept = self._count.get("pre") or self._count.get("textarea")
-            self._append(text if kept else re.sub(r"\s+", " ", text))
+            if self._count.get("pre"):
+                text = text.replace(" ", _KEPT)
+            elif not self._count.get("textarea"):
+                text = re.sub(r"\s+", " ", text)
+            self._append(text)
 
     def _append(self, text: str) -> None:
         """Add a text, with one space between it and what stands before."""
@@ -262,7 +266,7 @@ class _Page:
         """Return the text of the page."""
         self._close_link()
         lines = (line.strip(" ") for line in "".join(self._parts).split("\n"))
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n") + "\n"
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).replace(_KEPT, " ").strip("\n") + "\n"
 
     def _make_room(self, tag: str) -> None:
         """End what a tag ends without saying so."""
