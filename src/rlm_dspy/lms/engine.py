@@ -227,7 +227,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
             litellm = get_litellm(feature="rlm_dspy.lm")
             source = litellm.completion(**self._arguments(request, streaming=True))
             streams.watch_lines(source, self.route)
-            with closing_stream(source):
+            with closing_stream(source), streams.hanging_up(source):
                 for chunk in source:
                     ready += codec.feed(chunk)
                     if ready and ready[-1].type != "start":  # which shows nothing yet
