@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dspy
 import pytest
 
+import rlm_dspy
 from rlm_dspy.lms.offline import answers, engine, question, tables
 
 PEOPLE = """Full Name;Phone Number;E-mail;Dept.
@@ -100,3 +102,22 @@ def test_code_and_prose_are_no_tables(line: str) -> None:
 
 def test_a_row_that_does_not_fit_its_header_is_no_row() -> None:
     assert tables.cell(question.read("what is the code of Oslo?"), "a,b", "code,city,nation") == (0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("table", "question", "answer"),
+    [
+        ("name,city,amount\nAda,Oslo\nBea,Bergen,7\n", "What is the amount of Bea?", "7"),
+        ("name,city,amount\nAda,Oslo\nBea,Bergen,7\n", "What is the city of Ada?", "Oslo"),
+        ("name,city,amount\nAda,Oslo\nBea,Bergen,7\n", "What is the amount of Ada?", None),
+        ("id,name,phone\n1,Ann,555-1\n2,Bob\n3,Eve,Smith,555-3\n", "What is the phone of Eve?", None),
+        ('id,text,n\n1,"open quote,5\n2,fine,6\n', "What is the n of open quote?", None),
+        ("product,price\nlamp,19.99\nchair,49.50\ndesk,120\n", "What is the price of the chair?", "49.50"),
+        ("Item\tPrice\tTime\nnuts\t0.3\t1 day, 2:00:00\n", "What is the price of nuts?", "0.3"),
+    ],
+)
+def test_a_ragged_or_odd_table_gives_the_right_cell_or_nothing(table: str, question: str, answer: str | None) -> None:
+    corpus = rlm_dspy.Corpus.from_texts({"a.csv": table})
+    with dspy.context(lm=rlm_dspy.lm("offline")):
+        found = rlm_dspy.RLM("context, question -> answer")(context=corpus, question=question).answer
+    assert found.startswith("Nothing was found") if answer is None else found == answer

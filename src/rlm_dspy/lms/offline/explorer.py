@@ -175,7 +175,7 @@ def is_table(text, between):
     lines = [line for line in text[:4000].split("\n")[:20] if line.strip()]
     names = lines[0].split(between) if lines else []
     named = all(re.fullmatch(r"[\"']?[^\W\d_][\w .%€$-]{0,39}[\"']?", name) for name in names)
-    if len(names) < 3 or len(set(names)) < 2 or not named:
+    if len(set(names)) < 2 or not named:
         return False
     return all(between in line and not re.search(r"[.:{]$", line.strip()) for line in lines)
 

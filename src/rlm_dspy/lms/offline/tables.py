@@ -50,9 +50,9 @@ def cell(question: Question, row: str, head: str) -> tuple[float, str | None]:
     """
     names, values = cells(head), cells(row, head)
     terms = [term for term in question.terms if term.strong or " " not in term.text]
-    if len(names) < 2 or not values or not terms:
-        return 0.0, None
-    values = values[: len(names)] + [""] * (len(names) - len(values))  # a ragged row: what is beyond has no name
+    if len(names) < 2 or not values or len(values) > len(names) or not terms:
+        return 0.0, None  # of a row with more cells than names nobody knows which cell has which name
+    values = values + [""] * (len(names) - len(values))
     keys, told = _keys(terms, values)
     open_ones = [term for term in terms if term not in told]
     marks = [
