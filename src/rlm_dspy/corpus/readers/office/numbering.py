@@ -38,31 +38,41 @@ def is_on(properties: Element | None, name: str) -> bool:
     return found is not None and value_of(found) not in _OFF
 
 
-def styles_of(root: Element) -> dict[str, Style]:
-    """Return the styles of a document by their ids; "" stands for the style of paragraphs that name none."""
-    elements = {value_of(one, "styleId"): one for one in all_named(root, "style")}
-    styles = {name: _style(name, elements, _DEEPEST) for name in elements}
-    for name, element in elements.items():
-        if value_of(element, "default") in ("1", "true") and value_of(element, "type") == "paragraph":
-            styles[""] = styles[name]
-    return styles
+class Styles:
+    """The styles of a document by their ids, read when they are met: of hundreds a document uses a few."""
 
+    def __init__(self, root: Element) -> None:
+        self._elements = {value_of(one, "styleId"): one for one in root if local(one) == "style"}
+        self._known: dict[str, Style] = {}
+        self._usual = ""  # the style of paragraphs that name none
+        for name, element in self._elements.items():
+            if value_of(element, "default") in ("1", "true") and value_of(element, "type") == "paragraph":
+                self._usual = name
 
-def _style(name: str, elements: dict[str, Element], deeper: int) -> Style:
-    element = elements.get(name)
-    if element is None or not deeper:
-        return Style()
-    below = value_of(child_of(element, "basedOn"))
-    style = _style(below, elements, deeper - 1) if below else Style()
-    title = value_of(child_of(element, "name")).lower()
-    if heading := re.fullmatch(r"heading (\d)", title):
-        style = replace(style, level=int(heading[1]))
-    elif title == "title":
-        style = replace(style, level=1)
-    return replace(
-        with_properties(style, child_of(element, "pPr")),
-        hidden=style.hidden or is_on(child_of(element, "rPr"), "vanish"),
-    )
+    def get(self, name: str) -> Style | None:
+        """Return a style; "" stands for that of paragraphs that name none."""
+        name = name or self._usual
+        if name not in self._elements:
+            return None
+        if name not in self._known:
+            self._known[name] = self._read(name, _DEEPEST)
+        return self._known[name]
+
+    def _read(self, name: str, deeper: int) -> Style:
+        element = self._elements.get(name)
+        if element is None or not deeper:
+            return Style()
+        below = value_of(child_of(element, "basedOn"))
+        style = self._read(below, deeper - 1) if below else Style()
+        title = value_of(child_of(element, "name")).lower()
+        if heading := re.fullmatch(r"heading (\d)", title):
+            style = replace(style, level=int(heading[1]))
+        elif title == "title":
+            style = replace(style, level=1)
+        return replace(
+            with_properties(style, child_of(element, "pPr")),
+            hidden=style.hidden or is_on(child_of(element, "rPr"), "vanish"),
+        )
 
 
 def with_properties(style: Style, properties: Element | None) -> Style:
@@ -80,7 +90,7 @@ def with_properties(style: Style, properties: Element | None) -> Style:
 class Numbering:
     """Counts the numbered paragraphs of a document."""
 
-    def __init__(self, root: Element, styles: dict[str, Style]) -> None:
+    def __init__(self, root: Element, styles: Styles) -> None:
         self._levels: dict[str, dict[int, _Level]] = {}  # by the id of what lists are made after
         self._models: dict[str, str] = {}  # of each list
         self._restarts: dict[tuple[str, int], int] = {}
@@ -96,7 +106,7 @@ class Numbering:
                     self._restarts[name, _whole(value_of(changed, "ilvl"))] = int(start)
         self._link(root, styles)
 
-    def _link(self, root: Element, styles: dict[str, Style]) -> None:
+    def _link(self, root: Element, styles: Styles) -> None:
         """Follow the models that only name a style, which names the list."""
         for one in all_named(root, "abstractNum"):
             style = styles.get(value_of(child_of(one, "numStyleLink")))

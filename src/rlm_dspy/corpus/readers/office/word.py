@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from .drawings import chart_lines, diagram_lines
-from .numbering import Numbering, Style, is_on, styles_of, with_properties
+from .numbering import Numbering, Style, Styles, is_on, with_properties
 from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local, relation_of, value_of
 from .pieces import Notes, Piece, RefusedError
 
@@ -40,7 +40,7 @@ class Document:
         self.package = package
         self.main = package.main_part("word/document.xml")
         self.relations = package.relations(self.main)
-        self.styles = styles_of(self._part("styles"))
+        self.styles = Styles(self._part("styles"))
         self.numbering = Numbering(self._part("numbering"), self.styles)
         self.notes = {kind: self._notes(kind) for kind in ("footnote", "endnote", "comment")}
         self.numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}, "comment": {}}
@@ -156,7 +156,7 @@ class Story:
             return
         styles = self._document.styles
         named = value_of(child_of(properties, "pStyle"))
-        style = with_properties(styles.get(named, styles.get("", Style())), properties)
+        style = with_properties(styles.get(named) or styles.get("") or Style(), properties)
         if not (style.hidden or (is_on(mark, "vanish") and not text.strip())):
             yield self._head(style, text) + text
         if not self._tables:
@@ -203,7 +203,8 @@ class Story:
     def _run(self, run: Element) -> str:
         properties = child_of(run, "rPr")
         if properties is not None:
-            style = self._document.styles.get(value_of(child_of(properties, "rStyle")), Style())
+            named = value_of(child_of(properties, "rStyle"))
+            style = (self._document.styles.get(named) if named else None) or Style()
             vanish = child_of(properties, "vanish")
             if is_on(properties, "vanish") or (vanish is None and style.hidden):
                 for one in all_named(run, "fldChar"):
