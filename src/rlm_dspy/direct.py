@@ -36,6 +36,7 @@ from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.shapes import TAKEN
 from rlm_dspy.signatures import limits, read_signature, validate_inputs
 
+NO_PASSAGE = "in which no passage fits the question"
 PASSAGES = 6  # that are shown in the mode "retrieve"
 
 
@@ -115,7 +116,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         what = f"{len(found)} passage{'' if len(found) == 1 else 's'} of `{main}` that fit the question best"
         if not found:
             text = prompt_text(values[main])[: self.passages * PASSAGE]
-            what = f"the beginning of `{main}`, in which no passage fits the question"
+            what = f"the beginning of `{main}`, {NO_PASSAGE}"
         selected[main] = text
         call.warnings.append(f"the model was shown {what} ({len(text):,} of {whole:,} characters)")
         return selected

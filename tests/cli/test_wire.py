@@ -192,3 +192,13 @@ def test_what_the_passages_do_not_hold_is_explored(
     )
     result, _ = ask_ollama(run, monkeypatch, "what timeout do I have?", absent, "--max-iters", "2")
     assert "do not hold the answer, so the text is explored" in result.err
+
+
+def test_where_no_passage_fits_the_text_is_explored(
+    run: Callable, monkeypatch: pytest.MonkeyPatch, long: None
+) -> None:
+    result, _ = ask_ollama(run, monkeypatch, "whose zeppelin?", DIRECT, "--max-iters", "2")
+    assert "so the text is explored" in result.err
+    told = json.loads(result.out)
+    assert told["mode"] == "rlm"
+    assert told["usage"]["calls"] > 2  # the attempt from passages counts too

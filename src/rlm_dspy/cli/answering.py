@@ -70,6 +70,8 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     given = [problem for problem in corpus.problems if problem.given]
     for problem in given[:_TOLD_GIVEN]:
         terminal.note(f"warning: {inputs.told(corpus, problem)}")
+    if len(given) > _TOLD_GIVEN:
+        terminal.note(f"warning: {len(given) - _TOLD_GIVEN:,} more files that were named were not read as they are.")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(

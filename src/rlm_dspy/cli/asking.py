@@ -18,10 +18,10 @@ from rlm_dspy.cli.answering import Request, mode
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.direct import PASSAGES, Direct
-from rlm_dspy.errors import BudgetExceededError, LMContextWindowError
+from rlm_dspy.direct import NO_PASSAGE, PASSAGES, Direct
+from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError
 from rlm_dspy.module import RLM
-from rlm_dspy.record import Event, Run
+from rlm_dspy.record import Event, Run, Usage
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.shelf import Shelf
 from rlm_dspy.tuning import program, scoring
@@ -49,6 +49,7 @@ class Asking:
         self.signature = outs.signature(request.out)
         self.interpreter_factory: Callable[[], Any] | None = None
         self.result: Run | None = None
+        self.earlier: Usage | None = None  # what an attempt from a few passages used
 
     def run(self) -> int:
         """Ask, print, and return the exit code."""
@@ -71,6 +72,8 @@ class Asking:
         with chosen.active(), self._keeping(), self._watching() as watch:
             prediction = self._ask(watch, chosen)
         run: Run = prediction.run
+        if self.earlier is not None:
+            run = run.model_copy(update={"usage": self.earlier + run.usage})
         self.result = run
         filed = self._filed(run)
         values = {name: prediction.get(name) for name in self.signature.output_fields if name != outs.EVIDENCE}
@@ -105,8 +108,8 @@ class Asking:
         if self.mode == "retrieve":
             return self._direct(watch, passages=PASSAGES)(**given)
         if self.mode == "rlm" and self._may_retrieve(chosen):
-            prediction = self._direct(watch, passages=PASSAGES)(**given)
-            if not self._is_doubtful(prediction):
+            prediction = self._retrieved(watch, given)
+            if prediction is not None:
                 self.mode = "retrieve"
                 return prediction
             self.terminal.note("The passages that fit best do not hold the answer, so the text is explored.")
@@ -130,9 +133,22 @@ class Asking:
         tables = any(document.kind in ("csv", "tsv", "xlsx") for document in self.corpus.documents)
         return not tables and not _COUNTS.search(self.request.question)
 
+    def _retrieved(self, watch: Callable[[Event], None], given: Mapping[str, Any]) -> Any:
+        """Return the answer from the passages that fit best, or None where they gave none; what it cost is kept."""
+        try:
+            prediction = self._direct(watch, passages=PASSAGES)(**given)
+        except (ActionError, LMContextWindowError) as error:
+            self.earlier = error.run.usage if error.run else None
+            return None
+        if not self._is_doubtful(prediction):
+            return prediction
+        self.earlier = prediction.run.usage
+        return None
+
     def _is_doubtful(self, prediction: Any) -> bool:
         answer = prediction.get(next(iter(self.signature.output_fields)))
-        made_up = any(warning.startswith("unseen numbers") for warning in prediction.run.warnings)
+        warnings = prediction.run.warnings
+        made_up = any(one.startswith("unseen numbers") or NO_PASSAGE in one for one in warnings)
         return made_up or scoring.absent(answer)
 
     def given(self) -> dict[str, Any]:
@@ -256,7 +272,8 @@ class Asking:
         for warning in run.warnings:
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":
-            reason = "Ctrl-C" if run.stopped_by == "stop" else run.stopped_by
+            reasons = {"stop": "Ctrl-C", "repeats": "a step that the model repeated"}
+            reason = reasons.get(str(run.stopped_by), run.stopped_by)
             terminal.note(f"Stopped by {reason}; this is the best answer so far.")
         if sys.stderr.isatty() or terminal.verbose:
             terminal.note(_spent(run, self.mode))
