@@ -1,8 +1,14 @@
 """Recursive Language Models for DSPy: answer from contexts far larger than a window, by code in a confined REPL."""
 
+import os
 from typing import TYPE_CHECKING
 
 from rlm_dspy._version import __version__
+
+# LiteLLM reads these as it is imported. Prices and windows come from its packaged table, not from the network. And it
+# does not load a .env file of the current folder, which could send keys and documents to an address of its own.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
 
 if TYPE_CHECKING:  # what is imported on first use below, for type checkers and editors
     from rlm_dspy.budget import Budget

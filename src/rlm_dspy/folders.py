@@ -1,10 +1,33 @@
-"""The folder that this package keeps things in, by the platform's custom."""
+"""The folders that things are kept in, by the platform's custom, closed to other users."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only the user can read; one that is there is closed to others.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & 0o077:
+        with contextlib.suppress(OSError):  # another user's, or of a file system without modes
+            folder.chmod(0o700)
+
+
+def protect_dspy_cache() -> None:
+    """Close the folder where DSPy keeps replies to other users; one that others may write to is shared on purpose."""
+    with contextlib.suppress(OSError, RuntimeError):  # no such folder, or no home
+        folder = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
+        mode = folder.stat().st_mode
+        if mode & 0o077 and not mode & 0o022:
+            folder.chmod(0o700)
 
 
 def cache() -> Path:

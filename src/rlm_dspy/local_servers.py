@@ -292,6 +292,15 @@ def _read(reply: Any, until: float) -> bytes:
     return b"".join(parts)
 
 
+def is_loopback(address: str) -> bool:
+    """Tell whether an address (``http://127.0.0.1:11434``, ``localhost:8000``) is one of this machine's own."""
+    try:
+        host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback or host in ("0.0.0.0", "::")
+    except ValueError:
+        return False
+
+
 def _is_private(host: str) -> bool:
     """Tell whether a host is this machine, or one that only a local network knows."""
     try:

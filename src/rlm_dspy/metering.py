@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +16,6 @@ from dspy.utils.callback import BaseCallback
 from rlm_dspy.record import Usage
 
 CHARS_PER_TOKEN = 4
-# Published windows and prices are read from the packaged table; without this, DSPy and LiteLLM first ask the network.
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 NOTICEABLE = 1.0  # seconds; shorter waits are counted, not announced
 
 

@@ -37,6 +37,7 @@ OUTPUTS = [[], ["--json"], ["-v"], ["-vv"], ["-vv", "--log-json", "--json"], ["-
 def planted(write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     write("notes.txt", f"first\n{LEAK}\n")
     write(".env", f"ANTHROPIC_API_KEY={FILE_KEY}\n")
+    monkeypatch.setenv("RLM_DSPY_TRUST_PROJECT", "1")
     monkeypatch.setenv("GROQ_API_KEY", GROQ_KEY)
     for name, value in OTHERS.items():
         monkeypatch.setenv(name, value)

@@ -107,7 +107,7 @@ def test_a_bad_secret_is_not_echoed(write: Callable) -> None:
 def test_keys_of_files_reach_the_providers_but_never_override_the_environment(home: Path, write: Callable) -> None:
     write(".env", "OPENROUTER_API_KEY=router-key\nGROQ_API_KEY=file-key\nOPENAI_API_BASE=http://evil\n")
     environ = {"GROQ_API_KEY": "own-key"}
-    given = settings.export_credentials(settings.load(), environ)
+    given = settings.export_credentials(settings.load(trust_project=True), environ)
     assert environ == {"GROQ_API_KEY": "own-key", "OPENROUTER_API_KEY": "router-key"}
     assert set(given) == {"router-key", "file-key"}
 

@@ -194,3 +194,12 @@ def test_an_impossible_count_is_refused(name: str, value: object) -> None:
 def test_a_name_that_cannot_be_a_model_is_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match="no model name"):
         lm(name)
+
+
+def test_replies_of_two_servers_to_one_prompt_are_kept_apart() -> None:
+    prompt = "the same prompt for two servers"
+    with OpenAIServer(models=("x",), reply="one") as first, OpenAIServer(models=("x",), reply="two") as second:
+        for server, reply in ((first, "one"), (second, "two"), (first, "one")):
+            assert lm("openai/x", api_base=server.url, api_key=server.key)(prompt) == [reply]
+        assert [len(server.posts) for server in (first, second)] == [1, 1]
+        assert "metadata" not in first.posts[0].body

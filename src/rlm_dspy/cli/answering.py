@@ -38,7 +38,7 @@ class Request:
 
 def answer(request: Request, terminal: Terminal) -> int:
     """Answer the request and return the exit code."""
-    loaded = settings.load(request.flags)
+    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     logs.configure(terminal.verbose, request.log_json, terminal.redactor)
     outs.names(request.out)

@@ -41,7 +41,7 @@ class Request:
 
 def answer_all(request: Request, terminal: Terminal) -> int:
     """Answer all questions and return the exit code."""
-    loaded = settings.load(request.flags)
+    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     logs.configure(terminal.verbose, request.log_json, terminal.redactor)
     outs.names(request.fields)

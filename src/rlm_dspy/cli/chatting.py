@@ -103,7 +103,7 @@ class Chat:
         self._terminal = terminal
         self._choice = choice
         self._json = as_json
-        loaded = settings.load(flags)
+        loaded = settings.load(flags, trust_project=terminal.trusts_project)
         terminal.redactor.learn(loaded.secrets())
         logs.configure(terminal.verbose, False, terminal.redactor)
         self._corpus = inputs.read(paths, choice)

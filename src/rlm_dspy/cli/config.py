@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import click
 
+from rlm_dspy.cli.options import trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@trust_option
 @click.pass_obj
 def config(terminal: Terminal, /, as_json: bool) -> None:
     """Show each setting and where it comes from.
@@ -19,7 +21,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     from rlm_dspy.cli import settings
     from rlm_dspy.report import journal, render
 
-    loaded = settings.load()
+    loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     rows = loaded.shown()
     places = [{"path": str(path), "exists": path.is_file()} for path in settings.files()]

@@ -30,7 +30,7 @@ READERS = {"pypdfium2": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx
 
 def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
     """Make every check, print them, and return the exit code."""
-    loaded = settings.load({"model": model})
+    loaded = settings.load({"model": model}, trust_project=terminal.trusts_project)
     values = loaded.settings
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
     choice = lms.choose(values.model, os.environ, values.named_by)

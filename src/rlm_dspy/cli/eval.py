@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rlm_dspy.cli.options import trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 LIMITS = ("model", "sub_model", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
@@ -38,6 +39,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--fresh", is_flag=True, help="Ask everything again, whatever the journal holds.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
+@trust_option
 @click.pass_obj
 def evaluate(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """Put the questions of DATA (JSONL: question, answer, context) to a model, and score the answers.

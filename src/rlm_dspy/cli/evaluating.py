@@ -56,7 +56,7 @@ def prepare(
     flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
 ) -> tuple[settings.Settings, models.Chosen]:
     """Gather settings, credentials and model, with its fallback or without, as every command that asks a model does."""
-    loaded = settings.load(flags)
+    loaded = settings.load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     logs.configure(terminal.verbose, False, terminal.redactor)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import dspy
 
-from rlm_dspy import lms
+from rlm_dspy import folders, lms
 from rlm_dspy.cli.settings import Settings
+from rlm_dspy.local_servers import is_loopback
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,35 @@ def choose(values: Settings) -> Chosen:
         ConfigurationError: a name cannot be a model's.
         LMAuthError: the provider's key is not set.
     """
+    folders.protect_dspy_cache()
     choice = lms.choose(values.model, os.environ, values.named_by)
-    notice = f"No language model: {OFFLINE.format(reason=choice.reason)}" if choice.offline else ""
     options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx}
     options = {name: value for name, value in options.items() if value is not None}
+    lm = lms.lm(choice.model, **options)
     sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
-    return Chosen(lm=lms.lm(choice.model, **options), sub_lm=sub_lm, notice=notice)
+    if choice.offline:
+        notice = f"No language model: {OFFLINE.format(reason=choice.reason)}"
+    else:
+        names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
+        notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
+    return Chosen(lm=lm, sub_lm=sub_lm, notice=notice)
+
+
+def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[str]:
+    """Name where questions and passages go, if it is not what the user's own settings and the provider say.
+
+    That is a server of another machine which is not the provider's own, or a cloud model of the current folder's file.
+    """
+    described = set()
+    for name in names:
+        address = lms.server_address(lms.lm(name))
+        if address is not None and is_loopback(address):
+            continue
+        if address is not None and address not in described:
+            described.add(address)
+            yield f"{name} is asked at {address}: the questions and what is read of the files go there."
+        elif file := values.project_models.get(name):
+            yield f"{file} names {name}: the questions and what is read of the files go there."
 
 
 OFFLINE = (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlm_dspy.cli.options import trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="List the models that can be reached, and the default.")
 @click.option("--all", "everything", is_flag=True, help="List LiteLLM's whole table of chat models too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@trust_option
 @click.pass_obj
 def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     """List the models that can be reached now, with their windows and prices, and the default.
@@ -28,7 +30,7 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     from rlm_dspy.cli import settings
     from rlm_dspy.report import journal
 
-    loaded = settings.load()
+    loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
     from rlm_dspy.lms.inspect import list_models
 

@@ -40,6 +40,20 @@ def choosing(command: Command) -> Command:
     return command
 
 
+def _trust_project(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.obj.trusts_project = value
+
+
+trust_option = click.option(
+    "--trust-project",
+    is_flag=True,
+    envvar="RLM_DSPY_TRUST_PROJECT",
+    expose_value=False,
+    callback=_trust_project,
+    help="Let .env and rlm-dspy.toml of this folder set keys, addresses and folders.",
+)
+
+
 def paths_argument(command: Command) -> Command:
     """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin; a list of more may be given too."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlm_dspy.cli.options import trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 @click.command(short_help="List the runs that are kept.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, metavar="N", help="So many at most (default: 20).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@trust_option
 @click.pass_obj
 def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
     """List the runs that are kept, the newest first.
@@ -41,6 +43,7 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
 @click.option("--full", is_flag=True, help="Cut nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
 @click.option("--html", "as_html", is_flag=True, help="Print the whole record as one HTML page.")
+@trust_option
 @click.pass_obj
 def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool, as_html: bool) -> None:
     """Show a run as a tree: its steps, the sub-calls nested under the step that made them, what each used.
@@ -65,7 +68,7 @@ def _shelf(terminal: Terminal) -> Shelf:
     from rlm_dspy.cli import settings
     from rlm_dspy.report.shelf import Shelf
 
-    loaded = settings.load()
+    loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     return Shelf(loaded.settings.home / "runs")
 

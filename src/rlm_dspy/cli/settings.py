@@ -1,4 +1,9 @@
-"""The one settings model: flag, ``RLM_DSPY_*``, ``.env``, ``./rlm-dspy.toml``, the user's TOML, default."""
+"""The one settings model: flag, ``RLM_DSPY_*``, ``.env``, ``./rlm-dspy.toml``, the user's TOML, default.
+
+``.env`` and ``rlm-dspy.toml`` lie in a folder that somebody else may have written, so they never decide where keys,
+documents or records go: they may set no key, no folder, and no address but one of this machine, unless the user says
+``--trust-project``.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +31,16 @@ from pydantic_settings import (
 from rlm_dspy import folders
 from rlm_dspy.cli.places import user_toml
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.local_servers import is_loopback, key_variable
 from rlm_dspy.report.redact import MASK, is_secret_name
 
 PREFIX = "RLM_DSPY_"
 PROJECT_TOML = Path("rlm-dspy.toml")
 DOTENV = Path(".env")
+PROJECT_FILES = (str(DOTENV), str(PROJECT_TOML))
+_MODELS = ("model", "sub_model", "fallback")
+_KEYS = ("groq_api_key", "openai_api_key", "anthropic_api_key")
+_SET_KEYS = "set keys"
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # of a user in an address
 
 
@@ -63,11 +73,17 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = _provider("anthropic_api_key")
     ollama_host: str | None = _provider("ollama_host")
     _named_by: str = PrivateAttr("the caller")
+    _project_models: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @property
     def named_by(self) -> str:
         """Who named the model: ``--model``, ``RLM_DSPY_MODEL``, a file."""
         return self._named_by
+
+    @property
+    def project_models(self) -> Mapping[str, str]:
+        """The models that a file of the current folder names, each with that file."""
+        return self._project_models
 
     @field_validator("home")
     @classmethod
@@ -92,6 +108,11 @@ class Loaded:
 
     settings: Settings
     origins: Mapping[str, str]
+    trusts_project: bool = False
+
+    def is_from_project(self, name: str) -> bool:
+        """Whether a setting comes from a file of the current folder."""
+        return self.origins[name] in PROJECT_FILES
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """Return ``{name: {value, source}}``, secrets masked."""
@@ -114,11 +135,16 @@ class Loaded:
         return [*keys, *_PASSWORD.findall(self.settings.ollama_host or "")]
 
 
-def load(flags: Mapping[str, Any] | None = None) -> Loaded:
+def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False) -> Loaded:
     """Gather the settings; flags that are None were not given.
 
+    Args:
+        flags: the options of the command line by the names of the settings.
+        trust_project: let the files of the current folder set keys, addresses and folders too.
+
     Raises:
-        ConfigurationError: a file is broken or a value cannot be used; the message names the place.
+        ConfigurationError: a file is broken, a value cannot be used, or a file of the current folder sets what it
+            may not; the message names the place.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     origins = _origins(given)
@@ -127,25 +153,75 @@ def load(flags: Mapping[str, Any] | None = None) -> Loaded:
     except ValidationError as error:
         raise ConfigurationError(_complaint(error, origins)) from None
     settings._named_by = origins["model"].removeprefix("flag ").removeprefix("environment ")
-    return Loaded(settings, origins)
+    loaded = Loaded(settings, origins, trust_project)
+    named = [name for name in _MODELS if loaded.is_from_project(name)]
+    settings._project_models = {getattr(settings, name): origins[name] for name in named}
+    for name in ("home", "ollama_host", *_MODELS):
+        if loaded.is_from_project(name) and not trust_project:
+            _check_project_value(name, getattr(settings, name), origins[name])
+    return loaded
+
+
+def _check_project_value(name: str, value: Any, origin: str) -> None:
+    """Refuse what decides where documents and records go.
+
+    Raises:
+        ConfigurationError: the value is a folder, the address of another machine, or a model's name that holds one.
+    """
+    if name == "home":
+        raise _untrusted(name, origin, "say where records are kept")
+    if name == "ollama_host" and not is_loopback(value):
+        raise _untrusted(name, origin, "name a server of another machine")
+    if name in _MODELS and "://" in (value or ""):
+        raise _untrusted(name, origin, "name a server of another machine")
+
+
+def _untrusted(name: str, origin: str, action: str) -> ConfigurationError:
+    field = Settings.model_fields.get(name)
+    shown = _variable(name, field) if field is not None and origin == str(DOTENV) else name
+    return ConfigurationError(
+        f"{origin} sets {shown}, but a file of the current folder may not {action}. Set it in your environment or in "
+        f"{user_toml()}, or give --trust-project if the file is your own."
+    )
 
 
 def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str]) -> list[str]:
     """Give the providers' libraries the keys that came from files, and return their values.
 
-    They read the process environment only; what is set there already wins.
+    They read the process environment only; what is set there already wins. A key of the environment is taken out of it
+    where it would go to an address that a file of the current folder names.
+
+    Raises:
+        ConfigurationError: a file of the current folder sets a key, or a value cannot be used.
     """
-    found = {name: value for name, value in dotenv_values(DOTENV).items() if name.endswith("_API_KEY") and value}
-    for name in ("groq_api_key", "openai_api_key", "anthropic_api_key", "ollama_host"):
+    found = _keys_of_dotenv(loaded, environ)
+    for name in (*_KEYS, "ollama_host"):
         value = getattr(loaded.settings, name)
-        if value is not None:
-            found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if value is None:
+            continue
+        if name in _KEYS and loaded.is_from_project(name) and not loaded.trusts_project:
+            raise _untrusted(name, loaded.origins[name], _SET_KEYS)
+        found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if loaded.is_from_project("ollama_host") and not loaded.trusts_project:
+        environ.pop("OLLAMA_API_KEY", None)
     for name, value in found.items():
         if "\0" in str(value):
             raise ConfigurationError(f"{name} has a null character in it. Fix the file that sets it.")
         if not environ.get(name):
             environ[name] = str(value)
     return [value for name, value in found.items() if value and is_secret_name(name)]
+
+
+def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the keys of ``.env``, if it is trusted; other programs' keys are none of ours, and are left alone."""
+    found = {name: value for name, value in dotenv_values(DOTENV).items() if name.endswith("_API_KEY") and value}
+    if loaded.trusts_project:
+        return found
+    models = [getattr(loaded.settings, name) for name in _MODELS]
+    for name in ("OLLAMA_API_KEY", *(key_variable(model) for model in models if model)):
+        if name in found and not environ.get(name):
+            raise _untrusted(name, str(DOTENV), _SET_KEYS)
+    return {}
 
 
 def files() -> list[Path]:

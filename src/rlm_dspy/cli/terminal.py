@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """Prints for one command; ``verbose`` and ``quiet`` are what ``-v`` and ``-q`` asked for."""
+    """Prints for one command; ``verbose`` and ``quiet`` are what ``-v`` and ``-q`` asked for.
+
+    ``trusts_project`` is whether ``--trust-project`` was given.
+    """
 
     def __init__(self) -> None:
         self.verbose = 0
         self.quiet = False
+        self.trusts_project = False
         self._redactor: Redactor | None = None
 
     @property

@@ -77,7 +77,7 @@ class ConversionCache:
         if self._cache is None and not self._off:
             try:
                 folder = folders.cache() / "documents"
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                folders.make_private(folder)
                 self._cache = diskcache.Cache(
                     str(folder), disk=_PlainDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
                 )

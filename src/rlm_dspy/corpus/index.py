@@ -62,7 +62,7 @@ class Index:
     def build(self) -> bool:
         """Index what is not indexed yet, and tell whether the index can be used."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folders.make_private(self.path.parent)
             if self._outdated():
                 self.path.unlink()
             with contextlib.closing(self._connect()) as db:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
-
-# DSPy and LiteLLM fetch a price table from the network at first use unless told that the packaged one will do.
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 import dspy
 
+from rlm_dspy import local_servers
 from rlm_dspy.lms.choosing import OFFLINE, Choice, choose
-from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
+from rlm_dspy.lms.engine import SERVER, AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.offline import MODEL, offline_lm
 from rlm_dspy.lms.routes import Route
 
@@ -42,8 +39,17 @@ def lm(model: str, **options: Any) -> dspy.LM:
         rest.setdefault("cache", False)  # DSPy would keep the fallback's reply as this model's
     retries = ours.pop("num_retries", Route.retries)
     route = Route(model, retries=retries, **ours)
+    if route.base and route.base != route.provider.base:
+        # Part of the key of DSPy's cache, which does not have what the engine has.
+        rest["metadata"] = {**rest.get("metadata", {}), SERVER: local_servers.shown_address(route.base)}
     engines = {"engine": RoutedEngine(route), "async_engine": AsyncRoutedEngine(route)}
     return dspy.LM(route.model, **engines, num_retries=0, **rest)
 
 
-__all__ = ["Choice", "choose", "lm", "offline_lm"]
+def server_address(model: Any) -> str | None:
+    """Return the address of a model's server, where that is not the provider's public one."""
+    metadata = getattr(model, "kwargs", {}).get("metadata") or {}
+    return metadata.get(SERVER)
+
+
+__all__ = ["OFFLINE", "Choice", "choose", "lm", "offline_lm", "server_address"]

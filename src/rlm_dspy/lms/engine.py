@@ -27,6 +27,10 @@ from rlm_dspy.waiting import held, sleep
 _TIER = 128_000  # tokens of a prompt from where some providers have other prices
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
 
+# The entry of the LM's ``metadata`` that names its server. It is not sent. The key of DSPy's cache has the metadata but
+# not the address that the engine has, so it is this that keeps replies of two servers to the same prompt apart.
+SERVER = "server_address"
+
 _REPLY = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer are allowed
 
 _ANSWERED: set[str] = set()  # servers that this process has had an answer from
@@ -238,7 +242,7 @@ class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
-        return data | self.route.arguments() | {"model": self.route.wire_model}
+        return _without_address(data) | self.route.arguments() | {"model": self.route.wire_model}
 
     def _response(self, raw: Any, request: Request) -> Response:
         return self._told(super()._response(self._whole(raw), request), raw)
@@ -337,10 +341,16 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
-        return data | self.route.arguments() | {"model": self.route.wire_model}
+        return _without_address(data) | self.route.arguments() | {"model": self.route.wire_model}
 
     def _response(self, raw: Any, request: Request) -> Response:
         return self._told(super()._response(self._whole(raw), request), raw)
+
+
+def _without_address(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments without the address of the server, which is for the cache alone."""
+    metadata = {name: value for name, value in (arguments.pop("metadata", None) or {}).items() if name != SERVER}
+    return arguments | ({"metadata": metadata} if metadata else {})
 
 
 class _Held:

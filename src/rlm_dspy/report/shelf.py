@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
 from rlm_dspy.record import Run
 from rlm_dspy.report import journal
@@ -38,6 +39,7 @@ class Shelf:
 
     def put(self, run: Run, redactor: Redactor) -> Path:
         """Save a run and drop the oldest beyond ``KEPT``; only files named as we name them are ever dropped."""
+        folders.make_private(self.folder)
         place = journal.save(run, self.folder / f"{run.id}.json", redactor)
         for path in self._paths()[KEPT:]:
             path.unlink(missing_ok=True)
