@@ -1,18 +1,21 @@
 """Waiting for a model no longer than the run may take, and no longer than its caller wants.
 
-A call that can be awaited is cancelled, so that nothing of it stays behind. One that cannot (a custom engine without an
-async twin) is left in a daemon thread, which ends when the engine returns.
+A call that can be awaited runs on the process's own event loop and is cancelled, so that nothing of it stays behind.
+That loop lives as long as the process, because HTTP clients keep their connections for the loop that they were made in.
+A call that cannot be awaited (a custom engine without an async twin) is left in a daemon thread, which ends when the
+engine returns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from typing import Any
 
 POLL = 0.05  # seconds between looks at the clock and the stop flag
@@ -53,41 +56,6 @@ class Patience:
 
 
 _patience: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("patience", default=None)
-
-
-def sleep(seconds: float) -> None:
-    """Pause, but no longer than the call may take in which this is called.
-
-    Raises:
-        Interrupted: the pause was cut short.
-    """
-    patience, until = _patience.get(), time.monotonic() + seconds
-    if patience is None:
-        time.sleep(seconds)
-        return
-    while (left := until - time.monotonic()) > 0:
-        patience.check()
-        time.sleep(min(left, POLL))
-
-
-@contextmanager
-def held(slot: threading.Semaphore | None) -> Iterator[None]:
-    """Hold a slot, and wait for it no longer than the call may take in which this is entered.
-
-    Raises:
-        Interrupted: the wait was over first.
-    """
-    patience = _patience.get()
-    if slot is None:
-        yield
-        return
-    while not slot.acquire(timeout=None if patience is None else POLL):
-        if patience is not None:
-            patience.check()
-    try:
-        yield
-    finally:
-        slot.release()
 
 
 class _patient:
@@ -133,18 +101,71 @@ def call(
     if patience.endless or here:
         return patiently()
     if can_await(lm):
-
-        def work() -> Any:
-            return _run(acall(patience, awaitable))
-
-        if not _in_loop():
-            return work()
+        future = _submit(_awaited(awaitable))
     else:
-        work = patiently
-    future = daemon_future(contextvars.copy_context().run, work)
-    while not wait([future], POLL).done:
-        patience.check()
-    return future.result()
+        future = daemon_future(contextvars.copy_context().run, patiently)
+    return _wait_for(future, patience)
+
+
+async def _awaited(awaitable: Callable[[], Awaitable[Any]]) -> Any:
+    return await awaitable()
+
+
+def _wait_for(future: Future[Any], patience: Patience | None) -> Any:
+    """Return a future's result; it is cancelled where the wait ends first.
+
+    Raises:
+        Interrupted: the wait was over first.
+    """
+    try:
+        while not wait([future], None if patience is None else POLL).done:
+            if patience is not None:
+                patience.check()
+        return future.result()
+    finally:
+        future.cancel()
+
+
+def result_of(work: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a coroutine returns, on the process's own event loop, from whatever thread.
+
+    Raises:
+        Interrupted: the call in which this is called may take no longer.
+    """
+    return _wait_for(_submit(work), _patience.get())
+
+
+def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
+    """Yield what an async iterator yields, as :func:`result_of` returns what a coroutine returns."""
+    arrived: SimpleQueue[Any] = SimpleQueue()
+    end = object()
+
+    async def drain() -> None:
+        try:
+            async for item in items:
+                arrived.put(item)
+        finally:
+            arrived.put(end)
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+    patience = _patience.get()
+    future = _submit(drain())
+    try:
+        while (item := _next_of(arrived, patience)) is not end:
+            yield item
+        future.result()
+    finally:
+        future.cancel()
+
+
+def _next_of(arrived: SimpleQueue[Any], patience: Patience | None) -> Any:
+    while True:
+        try:
+            return arrived.get(timeout=None if patience is None else POLL)
+        except Empty:
+            if patience is not None:
+                patience.check()
 
 
 def daemon_future(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -189,29 +210,36 @@ class _Threads(ThreadPoolExecutor):
         return daemon_future(fn, *args, **kwargs)
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run to the end as ``asyncio.run`` does, but never wait for threads that the work left behind."""
-    threads = _Threads(thread_name_prefix="rlm-wait")
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(threads)
-    try:
-        return loop.run_until_complete(work)
-    finally:
-        loop.run_until_complete(_drain())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+_loops: list[tuple[asyncio.AbstractEventLoop, threading.Thread]] = []
+_making = threading.Lock()
 
 
-async def _drain() -> None:
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+def _submit(work: Coroutine[Any, Any, Any]) -> Future[Any]:
+    """Start a coroutine on the process's own event loop, in the caller's context.
+
+    A caller on that very loop, which it blocks, is given a second one.
+    """
+    with _making:
+        here = [thread for _, thread in _loops].index(threading.current_thread()) + 1 if _is_on_loop() else 0
+        if here == len(_loops):
+            loop = asyncio.new_event_loop()
+            loop.set_default_executor(_Threads(thread_name_prefix="rlm-wait"))
+            thread = threading.Thread(target=loop.run_forever, daemon=True, name="rlm-loop")
+            _loops.append((loop, thread))
+            thread.start()
+    return asyncio.run_coroutine_threadsafe(work, _loops[here][0])
 
 
-def _in_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _is_on_loop() -> bool:
+    return any(thread is threading.current_thread() for _, thread in _loops)
+
+
+def _forget_loops() -> None:
+    """Begin without loops in a forked child, where their threads are not."""
+    global _making
+    _loops.clear()
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_loops)

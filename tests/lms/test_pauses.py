@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import os
 import threading
 import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import dspy
+import psutil
 import pytest
 
 from rlm_dspy import RLM, waiting
 from rlm_dspy.lms import lm
-from rlm_dspy.lms.pace import slot
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -62,36 +64,63 @@ async def test_sub_calls_that_wait_end_with_their_run() -> None:
     assert time.monotonic() - started < LONG - 10
 
 
-@pytest.mark.parametrize("place", ["sleep", "slot"])
-def test_a_wait_without_stop_or_deadline_ends_when_its_run_is_over(place: str) -> None:
+def test_a_wait_without_stop_or_deadline_ends_when_its_run_is_over() -> None:
     over = threading.Event()
     patience = waiting.Patience(None, None, over)
-    taken = slot("a server of this test", 1)
-    assert taken is not None
-    ended: list[str] = []
+    cancelled = threading.Event()
 
-    def wait() -> None:
-        if place == "sleep":
-            waiting.sleep(LONG)
-        else:
-            with waiting.held(taken):
-                pass
-
-    def run() -> None:
+    async def wait() -> None:
         try:
-            waiting.call(patience, None, wait, asyncio.Event().wait)
-        except waiting.Interrupted as interrupted:
-            ended.append(interrupted.limit)
+            await asyncio.sleep(LONG)
+        finally:
+            cancelled.set()
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,))
-    with taken:
-        thread.start()
+    with ThreadPoolExecutor() as threads:
+        ended = threads.submit(waiting.call, patience, None, lambda: waiting.result_of(wait()), wait)
         over.set()
-        thread.join(LONG - 10)
-    assert ended == ["stop"]
+        with pytest.raises(waiting.Interrupted, match="stop"):
+            ended.result(LONG - 10)
+    assert cancelled.wait(LONG - 10)
 
 
-def test_outside_of_a_run_a_sleep_is_only_a_sleep() -> None:
-    waiting.sleep(0.01)
-    with waiting.held(None):
-        waiting.sleep(0)
+def test_a_call_on_the_loop_may_make_calls_of_its_own() -> None:
+    async def outer() -> list[str]:
+        return [waiting.result_of(inner()), *waiting.items_of(letters())]
+
+    async def inner() -> str:
+        return "a"
+
+    async def letters() -> AsyncIterator[str]:
+        for letter in "bc":
+            yield letter
+
+    assert waiting.result_of(outer()) == ["a", "b", "c"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_has_a_loop_of_its_own() -> None:
+    async def answer() -> int:
+        return 7
+
+    assert waiting.result_of(answer()) == 7
+    child = os.fork()
+    if child == 0:
+        os._exit(waiting.result_of(answer()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_calls_that_are_cut_off_leave_no_connection_behind() -> None:
+    with OpenAIServer(models=("x",)) as server:
+        model = lm("openai/x", api_base=server.url, api_key=server.key, cache=False)
+        process = psutil.Process()
+
+        def ask(number: int) -> None:
+            waiting.call(waiting.Patience(30.0, None), model, lambda: model("q"), lambda: model.acall("q"))
+
+        for number in range(5):
+            ask(number)
+        before = process.num_fds()
+        for number in range(40):
+            ask(number)
+        assert process.num_fds() <= before + 2

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from dspy import lm15
 from dspy.clients._litellm import get_litellm
-from dspy.clients.engines.lifecycle import aclosing_stream, closing_stream
-from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, LiteLLMEngine, _ChatStream
+from dspy.clients.engines.lifecycle import aclosing_stream
+from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, _ChatStream
 from dspy.lm15 import Request, Response
 
 from rlm_dspy import local_servers, windows
 from rlm_dspy.lms import faults, pace, streams, truncation
 from rlm_dspy.lms.choosing import OFFLINE
-from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
+from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.retries import LONGEST_WAIT, Tries
 from rlm_dspy.lms.routes import Route
+from rlm_dspy.lms.transport import bounded
 from rlm_dspy.metering import CHARS_PER_TOKEN, waiting
-from rlm_dspy.waiting import held, sleep
+from rlm_dspy.waiting import items_of, result_of
 
 _TIER = 128_000  # tokens of a prompt from where some providers have other prices
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
@@ -167,91 +168,10 @@ class _Routed:
         return f"{type(self).__name__}({self.route.model!r})"
 
 
-class RoutedEngine(_Routed, LiteLLMEngine):  # type: ignore[misc]
-    """Performs one request at a time through LiteLLM."""
+class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
+    """Performs requests through LiteLLM; the event loop is never blocked, and cancelling ends any wait."""
 
     complete_legacy = None  # DSPy would pass the route by
-
-    def __init__(self, route: Route) -> None:
-        super().__init__()
-        self.route = route
-
-    def complete(self, request: Request) -> Response:
-        """Perform one request; where that fails for good reason, the fallback's."""
-        (response,) = self._performed(request, self._once)
-        return response
-
-    def stream(self, request: Request) -> Iterator[Any]:
-        """Perform one request as a stream of events; once text has arrived, a failure is final."""
-        return self._performed(request, self._streamed)
-
-    def _performed(self, request: Request, attempt: Callable[[Request], Iterator[Any]]) -> Iterator[Any]:
-        """Yield what an attempt yields, or the next, or the fallback."""
-        tries = Tries(self.route.retries)
-        while True:
-            begun = False
-            try:
-                for item in attempt(request):
-                    begun = True
-                    yield item
-                return
-            except lm15.LM15Error as error:
-                pause = None if begun else self._pause(tries, error)
-                if pause is None and (begun or not self._gives_way(error)):
-                    raise
-            if pause is None:
-                break
-            with self._waiting(pause, retry=True):
-                sleep(pause)
-        other = self._other()
-        engine: Any = RoutedEngine(other) if other else OfflineEngine()
-        request = replace(request, model=other.model if other else MODEL)
-        for item in engine.stream(request) if attempt == self._streamed else [engine.complete(request)]:
-            yield _by(item, request.model)
-
-    def _begin(self, request: Request) -> None:
-        self._check_key()
-        for wait in self._waits(request):
-            with self._waiting(wait):
-                sleep(wait)
-
-    def _once(self, request: Request) -> Iterator[Response]:
-        if self.route.is_streamed:
-            yield lm15.materialize_response(self._streamed(request), request)
-            return
-        self._begin(request)
-        with held(self._slot()), _Translated(self.route):
-            response = super().complete(request)
-        yield self._finished(request, response)
-
-    def _streamed(self, request: Request) -> Iterator[Any]:
-        self._begin(request)
-        codec, ready = _ChatStream(request), []
-        with held(self._slot()), _Translated(self.route):
-            litellm = get_litellm(feature="rlm_dspy.lm")
-            source = litellm.completion(**self._arguments(request, streaming=True))
-            streams.watch_lines(source, self.route)
-            with closing_stream(source), streams.hanging_up(source):
-                for chunk in source:
-                    ready += codec.feed(chunk)
-                    if ready and ready[-1].type != "start":  # which shows nothing yet
-                        yield from ready
-                        ready = []
-                streams.check_end(source, self.route)
-                yield from [*ready, self._ended(request, codec.finish(litellm), source)]
-
-    def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
-        data: dict[str, Any] = super()._arguments(request, streaming=streaming)
-        return _without_address(data) | self.route.arguments() | {"model": self.route.wire_model}
-
-    def _response(self, raw: Any, request: Request) -> Response:
-        return self._told(super()._response(self._whole(raw), request), raw)
-
-
-class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
-    """The same for async callers; the event loop is never blocked, and cancelling ends any wait."""
-
-    complete_legacy = None
 
     def __init__(self, route: Route) -> None:
         super().__init__()
@@ -310,22 +230,26 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
             return
         await self._begin(request)
         async with _Held(self._slot()):
-            with _Translated(self.route):
-                response = await super().complete(request)
+            with _Translated(self.route), bounded():
+                async with asyncio.timeout(self.route.timeout):
+                    response = await super().complete(request)
         yield self._finished(request, response)
 
     async def _streamed(self, request: Request) -> AsyncGenerator[Any]:
         await self._begin(request)
         codec, ready = _ChatStream(request), []
+        silence = _Silence(self.route.timeout)
         async with _Held(self._slot()):
             with _Translated(self.route):
                 litellm = get_litellm(feature="rlm_dspy.lm")
-                source = await litellm.acompletion(**self._arguments(request, streaming=True))
+                arguments = self._arguments(request, streaming=True)
+                source = await silence.wait_for(litellm.acompletion(**arguments))
                 streams.watch_lines(source, self.route)
                 async with aclosing_stream(source):
-                    async for chunk in source:
+                    while (chunk := await silence.wait_for(anext(source, None))) is not None:
                         ready += codec.feed(chunk)
                         if ready and ready[-1].type != "start":  # which shows nothing yet
+                            silence.end()
                             for event in ready:
                                 yield event
                             ready = []
@@ -347,10 +271,51 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         return self._told(super()._response(self._whole(raw), request), raw)
 
 
+class RoutedEngine(_Routed):
+    """Performs requests as the async engine does, and waits for them."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+
+    def complete(self, request: Request) -> Response:
+        """Perform one request; where that fails for good reason, the fallback's."""
+        response: Response = result_of(AsyncRoutedEngine(self.route).complete(request))
+        return response
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        """Perform one request as a stream of events; once text has arrived, a failure is final."""
+        return items_of(AsyncRoutedEngine(self.route).stream(request))
+
+    def close(self) -> None:
+        """Do nothing: connections belong to the process."""
+
+
 def _without_address(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments without the address of the server, which is for the cache alone."""
     metadata = {name: value for name, value in (arguments.pop("metadata", None) or {}).items() if name != SERVER}
     return arguments | ({"metadata": metadata} if metadata else {})
+
+
+class _Silence:
+    """Bounds how long a stream may bring nothing; keep-alives and empty chunks are nothing."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.end()
+
+    def end(self) -> None:
+        """Take note that something came."""
+        self._until = asyncio.get_running_loop().time() + self._seconds
+
+    async def wait_for(self, step: Awaitable[Any]) -> Any:
+        """Await a step of the stream.
+
+        Raises:
+            TimeoutError: it takes too long.
+        """
+        with bounded():
+            async with asyncio.timeout_at(self._until):
+                return await step
 
 
 class _Held:

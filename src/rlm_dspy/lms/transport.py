@@ -1,0 +1,77 @@
+"""Bounds on what a model's server may send, kept where LiteLLM's HTTP clients read it.
+
+LiteLLM has no setting for them, and makes its clients itself, so two public members of ``httpx.Response`` are replaced.
+They behave as before everywhere but inside ``bounded``.
+
+Holds: a reply is read up to ``MAX_REPLY_BYTES`` after decompression, and no redirect is followed, so that a prompt and
+the headers with its key reach no address that the user did not choose.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+MAX_REPLY_BYTES = 64 << 20
+
+_is_bounded: contextvars.ContextVar[bool] = contextvars.ContextVar("is_bounded", default=False)
+
+
+class ReplyTooLargeError(Exception):
+    """A reply is longer than ``MAX_REPLY_BYTES``."""
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Hold the bounds for the requests that are made inside."""
+    _install()
+    token = _is_bounded.set(True)
+    try:
+        yield
+    finally:
+        _is_bounded.reset(token)
+
+
+def _install() -> None:
+    if not hasattr(httpx.Response, "_unbounded_redirect"):
+        httpx.Response._unbounded_redirect = httpx.Response.has_redirect_location  # type: ignore[attr-defined]
+        httpx.Response._unbounded_bytes = httpx.Response.iter_bytes  # type: ignore[attr-defined]
+        httpx.Response._unbounded_async_bytes = httpx.Response.aiter_bytes  # type: ignore[attr-defined]
+        httpx.Response.has_redirect_location = property(_has_redirect_location)  # type: ignore[assignment]
+        httpx.Response.iter_bytes = _iter_bytes  # type: ignore[assignment, method-assign]
+        httpx.Response.aiter_bytes = _aiter_bytes  # type: ignore[assignment, method-assign]
+
+
+def _has_redirect_location(response: Any) -> bool:
+    return not _is_bounded.get() and bool(response._unbounded_redirect)
+
+
+def _iter_bytes(response: Any, chunk_size: int | None = None) -> Iterator[bytes]:
+    left = MAX_REPLY_BYTES if _is_bounded.get() else None
+    for chunk in response._unbounded_bytes(chunk_size):
+        left = _take(left, chunk)
+        yield chunk
+
+
+async def _aiter_bytes(response: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+    left = MAX_REPLY_BYTES if _is_bounded.get() else None
+    async for chunk in response._unbounded_async_bytes(chunk_size):
+        left = _take(left, chunk)
+        yield chunk
+
+
+def _take(left: int | None, chunk: bytes) -> int | None:
+    """Return how many bytes may still come.
+
+    Raises:
+        ReplyTooLargeError: there were more than that.
+    """
+    if left is None:
+        return None
+    if len(chunk) > left:
+        raise ReplyTooLargeError(f"more than {MAX_REPLY_BYTES >> 20} MB")
+    return left - len(chunk)
