@@ -175,7 +175,7 @@ def ask_server(access: Access) -> LocalServer:
     rows = listed.get("data")
     if not isinstance(rows, list):
         raise ServerUnreachableError(f"{base}/models does not list models as OpenAI does", has_answered=True)
-    rows = [row for row in rows[:MOST_MODELS] if isinstance(row, dict) and _name(row.get("id"))]
+    rows = [row for row in rows[:MOST_MODELS] if isinstance(row, dict) and is_shown(row.get("id"))]
     owners = {row["owned_by"] for row in rows if isinstance(row.get("owned_by"), str)}
     if "llamacpp" in owners:
         return _llama_cpp(shown, rows, _asked_beside(access, "/props"))
@@ -216,14 +216,14 @@ def _lm_studio(base: str, rows: list[Any]) -> LocalServer:
 
 
 def _is_of_lm_studio(row: Any) -> bool:
-    return isinstance(row, dict) and _name(row.get("id")) and "state" in row and "max_context_length" in row
+    return isinstance(row, dict) and is_shown(row.get("id")) and "state" in row and "max_context_length" in row
 
 
 def _served(row: dict[str, Any], name: str, window: str) -> ServedModel:
     return ServedModel(row[name], _count(row.get(window)))
 
 
-def _name(value: Any) -> bool:
+def is_shown(value: Any) -> bool:
     """Tell whether a model's name can be shown and sent."""
     return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
 
@@ -241,7 +241,9 @@ def _asked_beside(access: Access, path: str) -> dict[str, Any]:
         return {}
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Opens an address and nothing that it redirects to."""
+
     def redirect_request(self, *_: Any) -> None:
         """Follow none: a key is sent only where the user said."""
 
@@ -250,13 +252,13 @@ def _fetch(url: str, access: Access) -> dict[str, Any]:
     headers = dict(access.headers or {})
     if access.key:
         headers.setdefault("Authorization", f"Bearer {access.key}")
-    handlers: list[Any] = [_NoRedirects]
+    handlers: list[Any] = [NoRedirects]
     if _is_private(urlsplit(url).hostname or ""):
         handlers.append(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's own servers
     opener = urllib.request.build_opener(*handlers)
     try:
         with opener.open(urllib.request.Request(url, headers=headers), timeout=access.timeout) as reply:
-            answer = json.loads(_read(reply, time.monotonic() + access.timeout))
+            answer = json.loads(read_bounded(reply, time.monotonic() + access.timeout))
     except urllib.error.HTTPError as error:
         with error:
             raise ServerUnreachableError(f"{url} answered with HTTP {error.code}", has_answered=True) from None
@@ -273,7 +275,7 @@ def _fetch(url: str, access: Access) -> dict[str, Any]:
     return answer
 
 
-def _read(reply: Any, until: float) -> bytes:
+def read_bounded(reply: Any, until: float) -> bytes:
     """Read an answer that is neither too long nor too slow.
 
     Raises:

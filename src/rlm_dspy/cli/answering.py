@@ -40,7 +40,7 @@ def answer(request: Request, terminal: Terminal) -> int:
     """Answer the request and return the exit code."""
     loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor)
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     outs.names(request.out)
     check_writable(request.trace, "--trace")
     # Everything that can be wrong with the command and its files is told before a model library is imported.
@@ -52,7 +52,8 @@ def answer(request: Request, terminal: Terminal) -> int:
             warm_sandbox()
         from rlm_dspy.cli.asking import Asking
 
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor)  # DSPy set up its own on import
+    # DSPy set up its own on import.
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     return Asking(request, terminal, loaded.settings, corpus).run()
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from rlm_dspy.cli.options import CHOOSING, check_unicode, choosing, paths_argument, trust_option
+from rlm_dspy.cli.options import CHOOSING, check_unicode, choosing, paths_argument, timeout_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-SETTINGS = ("model", "sub_model", "fallback", "mode", *LIMITS)
+SETTINGS = ("model", "sub_model", "fallback", "mode", "timeout", *LIMITS)
 
 
 @click.command(short_help="Answer a question from files, with evidence.")
@@ -51,6 +51,7 @@ SETTINGS = ("model", "sub_model", "fallback", "mode", *LIMITS)
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
 @click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
+@timeout_option
 @trust_option
 @click.pass_obj
 def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options: Any) -> int:

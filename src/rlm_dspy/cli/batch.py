@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from rlm_dspy.cli.options import check_unicode, choosing, paths_argument, trust_option
+from rlm_dspy.cli.options import check_unicode, choosing, paths_argument, timeout_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
-SETTINGS = ("model", "sub_model", "mode", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
+SETTINGS = ("model", "sub_model", "mode", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
 
 OWN = ("answers", "resume", "concurrency", "fields", "as_json", "log_json")
 
@@ -47,6 +47,7 @@ OWN = ("answers", "resume", "concurrency", "fields", "as_json", "log_json")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
 @click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
+@timeout_option
 @trust_option
 @click.pass_obj
 def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **options: Any) -> int:

@@ -43,7 +43,7 @@ def answer_all(request: Request, terminal: Terminal) -> int:
     """Answer all questions and return the exit code."""
     loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor)
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     outs.names(request.fields)
     if not request.paths:
         raise click.UsageError("Missing PATH: name the files or folders that the questions are put to.")
@@ -51,7 +51,7 @@ def answer_all(request: Request, terminal: Terminal) -> int:
     corpus = _read(request)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     report = _ask(request, terminal, loaded.settings, corpus, questions)
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor)
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     return _tell(report, request, terminal)
 
 
@@ -109,7 +109,8 @@ def _ask(
     from rlm_dspy.batch import Answers, Batch, Program
     from rlm_dspy.cli import models
 
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor)  # DSPy set up its own on import
+    # DSPy set up its own on import.
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     chosen = models.choose(values)
     if chosen.notice:
         terminal.note(chosen.notice)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rlm_dspy.cli.ask import SETTINGS
-from rlm_dspy.cli.options import check_unicode, choosing, paths_argument, trust_option
+from rlm_dspy.cli.options import check_unicode, choosing, paths_argument, timeout_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 
@@ -26,6 +26,7 @@ from rlm_dspy.cli.terminal import Terminal
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
+@timeout_option
 @trust_option
 @click.pass_obj
 def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:

@@ -105,7 +105,7 @@ class Chat:
         self._json = as_json
         loaded = settings.load(flags, trust_project=terminal.trusts_project)
         terminal.redactor.learn(loaded.secrets())
-        logs.configure(terminal.verbose, False, terminal.redactor)
+        logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
         self._corpus = inputs.read(paths, choice)
         terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
         self._values = loaded.settings

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from rlm_dspy.cli.options import trust_option
+from rlm_dspy.cli.options import timeout_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
-LIMITS = ("model", "sub_model", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
+LIMITS = ("model", "sub_model", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -39,6 +39,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--fresh", is_flag=True, help="Ask everything again, whatever the journal holds.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
+@timeout_option
 @trust_option
 @click.pass_obj
 def evaluate(terminal: Terminal, /, data: Path, **options: Any) -> int:

@@ -59,7 +59,7 @@ def prepare(
     loaded = settings.load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
-    logs.configure(terminal.verbose, False, terminal.redactor)
+    logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
     values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
     chosen = models.choose(values)
     if chosen.notice:

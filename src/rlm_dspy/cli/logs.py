@@ -1,4 +1,4 @@
-"""Logging for the command: silent unless ``-v``, ``-vv`` or ``--log-json`` ask for it, and only on stderr."""
+"""Logging for the command, on stderr: warnings of ours, and more where ``-v``, ``-vv`` or ``--log-json`` ask for it."""
 
 from __future__ import annotations
 
@@ -60,15 +60,35 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(self._redactor.named(plain))
 
 
-def configure(verbose: int, as_json: bool, redactor: Redactor) -> None:
-    """Set up logging once, at the start of a command: ``-v`` shows INFO, ``-vv`` DEBUG and the libraries."""
+class WarningFormatter(logging.Formatter):
+    """One line for the user, as the command's own remarks are."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the message alone, secrets masked."""
+        return printable(self._redactor.text(f"warning: {record.getMessage()}"))
+
+
+def configure(verbose: int, as_json: bool, redactor: Redactor, *, quiet: bool = True) -> None:
+    """Set up logging once, at the start of a command: ``-v`` shows INFO, ``-vv`` DEBUG and the libraries.
+
+    Otherwise warnings are shown, unless ``quiet``.
+    """
     logging.captureWarnings(True)
     handler: logging.Handler = logging.NullHandler()
+    warnings: logging.Handler = logging.NullHandler()
     if verbose or as_json:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonFormatter(redactor) if as_json else PlainFormatter(redactor))
+    elif not quiet:
+        warnings = logging.StreamHandler(sys.stderr)
+        warnings.setLevel(logging.WARNING)
+        warnings.setFormatter(WarningFormatter(redactor))
     ours = logging.getLogger(OURS)
-    ours.handlers = [handler]
+    ours.handlers = [handler, warnings]
     ours.propagate = False
     ours.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
     for name in LOUD:

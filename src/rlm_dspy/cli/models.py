@@ -42,7 +42,7 @@ def choose(values: Settings) -> Chosen:
     """
     folders.protect_dspy_cache()
     choice = lms.choose(values.model, os.environ, values.named_by)
-    options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx}
+    options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx, "timeout": values.timeout}
     options = {name: value for name, value in options.items() if value is not None}
     lm = lms.lm(choice.model, **options)
     sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None

@@ -54,6 +54,14 @@ trust_option = click.option(
 )
 
 
+timeout_option = click.option(
+    "--timeout",
+    type=_MORE,
+    metavar="S",
+    help="Seconds that a model may take for one try, or a stream be silent (default: 120).",
+)
+
+
 def paths_argument(command: Command) -> Command:
     """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin; a list of more may be given too."""
 

@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     direct_tokens: int = Field(default=16_000, ge=0)
+    timeout: float = Field(default=120, gt=0, allow_inf_nan=False)
     num_ctx: int | None = Field(default=None, ge=1)
     home: Path = Field(default_factory=folders.cache)
     groq_api_key: SecretStr | None = _provider("groq_api_key")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,8 @@ from rlm_dspy.lms.transport import bounded
 from rlm_dspy.metering import CHARS_PER_TOKEN, waiting
 from rlm_dspy.waiting import items_of, result_of
 
+logger = logging.getLogger(__name__)
+
 _TIER = 128_000  # tokens of a prompt from where some providers have other prices
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
 
@@ -33,6 +36,10 @@ _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.Rat
 SERVER = "server_address"
 
 _REPLY = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer are allowed
+
+SLOW = 15.0  # seconds of silence that are reported
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_MOST_TOKENS = 10**9  # that one call can use
 
 _ANSWERED: set[str] = set()  # servers that this process has had an answer from
 
@@ -115,6 +122,10 @@ class _Routed:
         """Return LiteLLM's reply if it holds one."""
         if not getattr(raw, "choices", None):
             raise faults.invalid_reply(self.route, "has no choices in it")
+        counts = [getattr(getattr(raw, "usage", None), name, None) for name in _COUNTS]
+        if any(isinstance(count, int) and not 0 <= count <= _MOST_TOKENS for count in counts):
+            logger.warning("%s reports %s tokens, which cannot be: its usage is estimated", self.route.model, counts)
+            raw.usage = None
         return raw
 
     def _told(self, response: Response, raw: Any) -> Response:
@@ -230,7 +241,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
             return
         await self._begin(request)
         async with _Held(self._slot()):
-            with _Translated(self.route), bounded():
+            with _Translated(self.route), bounded(), _reporting_silence(self.route):
                 async with asyncio.timeout(self.route.timeout):
                     response = await super().complete(request)
         yield self._finished(request, response)
@@ -238,7 +249,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def _streamed(self, request: Request) -> AsyncGenerator[Any]:
         await self._begin(request)
         codec, ready = _ChatStream(request), []
-        silence = _Silence(self.route.timeout)
+        silence = _Silence(self.route)
         async with _Held(self._slot()):
             with _Translated(self.route):
                 litellm = get_litellm(feature="rlm_dspy.lm")
@@ -299,13 +310,13 @@ def _without_address(arguments: dict[str, Any]) -> dict[str, Any]:
 class _Silence:
     """Bounds how long a stream may bring nothing; keep-alives and empty chunks are nothing."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, route: Route) -> None:
+        self._route = route
         self.end()
 
     def end(self) -> None:
         """Take note that something came."""
-        self._until = asyncio.get_running_loop().time() + self._seconds
+        self._until = asyncio.get_running_loop().time() + self._route.timeout
 
     async def wait_for(self, step: Awaitable[Any]) -> Any:
         """Await a step of the stream.
@@ -313,9 +324,34 @@ class _Silence:
         Raises:
             TimeoutError: it takes too long.
         """
-        with bounded():
+        with bounded(), _reporting_silence(self._route):
             async with asyncio.timeout_at(self._until):
                 return await step
+
+
+_reported: dict[str, float] = {}
+
+
+@contextmanager
+def _reporting_silence(route: Route) -> Iterator[None]:
+    """Warn every ``SLOW`` seconds while a server does not answer; of several calls that wait for it, only once."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    timers: list[asyncio.TimerHandle] = []
+
+    def report() -> None:
+        now = loop.time()
+        if now - _reported.get(route.model, -SLOW) >= SLOW - 1:
+            _reported[route.model] = now
+            shown = (route.provider.name, route.model, now - started, route.timeout)
+            logger.warning("%s (%s) has not answered for %.0f s; one try may take %g s (timeout)", *shown)
+        timers[:] = [loop.call_later(SLOW, report)]
+
+    timers.append(loop.call_later(SLOW, report))
+    try:
+        yield
+    finally:
+        timers[0].cancel()
 
 
 class _Held:

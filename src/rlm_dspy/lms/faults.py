@@ -22,6 +22,7 @@ from rlm_dspy.failures import WINDOW_WORDS, bad_sample, causes
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.retries import LONGEST_WAIT
 from rlm_dspy.lms.routes import PROVIDERS, Route
+from rlm_dspy.lms.transport import MAX_REPLY_BYTES
 
 _TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day).*requested (\d+)", re.I | re.S)
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
@@ -38,6 +39,18 @@ _UNREADABLE = {
     "JSONDecodeError", "AttributeError", "IndexError", "KeyError", "TypeError", "ValidationError",
     "APIResponseValidationError",
 }  # fmt: skip
+# What is wrong with a reply, by the class of the exception that the HTTP clients (aiohttp, httpx) raise over it.
+_BROKEN = {
+    "ReplyTooLargeError": f"is longer than {MAX_REPLY_BYTES >> 20} MB, and was not read to its end",
+    "TooManyRedirects": "redirects in a circle",
+    "DecodingError": "is not compressed as it says",
+    "ContentEncodingError": "is not compressed as it says",
+    "LineTooLong": "has headers that are too long",
+    "UnicodeDecodeError": "is not valid UTF-8",
+    "RecursionError": "is nested too deeply",
+}
+_TLS = re.compile(r"\\x1[456]\\x03")  # how a record of TLS begins, in the text of an exception
+_PAGE = "an HTML page"
 _CUT = {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}
 _UNREACHED = {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}
 
@@ -54,6 +67,8 @@ def translate(error: Exception, route: Route) -> Exception:
     """Return the lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
     if isinstance(error, lm15.LM15Error) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # DSPy's own reading; the HTTP error is below it
+    if type(error) is lm15.ProviderError and not hasattr(error, "model"):  # lm15 could not read what LiteLLM had read
+        return invalid_reply(route, f"cannot be read ({_short(str(error), route)})")
     if isinstance(error, (lm15.LM15Error, Warning, ImportError)):
         return error
     chain = causes(error)
@@ -62,11 +77,21 @@ def translate(error: Exception, route: Route) -> Exception:
     if sample := bad_sample(error):
         return _unread(route, *sample, None if reply is None else reply.status_code)
     if reply is not None and "LocalProtocolError" not in names:
+        if 300 <= reply.status_code < 400:
+            return _redirected(route, reply)
         return _answered(route, reply.status_code, _text(reply, error, route), _wait(reply.headers, error))
+    return _unanswered(error, chain, route)
+
+
+def _unanswered(error: Exception, chain: list[BaseException], route: Route) -> Exception:
+    """The error for an attempt that brought no reply with a status of failure."""
+    names = {type(step).__name__ for step in chain}
     if names & _UNREACHED:
         return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
     if "Timeout" in names or any(isinstance(step, TimeoutError) for step in chain):
         return _late(route)
+    if broken := _describe_broken(chain):
+        return invalid_reply(route, broken)
     if names & _CUT:
         return cut_reply(route)
     if "LocalProtocolError" in names:
@@ -75,7 +100,32 @@ def translate(error: Exception, route: Route) -> Exception:
         return told
     if names & _UNREADABLE or any(map(_is_no_completion, chain)):
         return invalid_reply(route, "is not a chat completion in JSON")
+    if isinstance(error, (ValueError, OverflowError)):
+        return invalid_reply(route, f"cannot be read ({_short(str(error), route)})")
     return _made_up(route, error)
+
+
+def _describe_broken(chain: list[BaseException]) -> str | None:
+    """Say what is wrong with a reply that is no sound HTTP, or not as its headers say; None if nothing is known."""
+    names, text = [type(step).__name__ for step in chain], " ".join(map(str, chain))
+    if "BadStatusLine" in names or "illegal status line" in text:
+        if _TLS.search(text):
+            return "is TLS, not HTTP: should the address begin with https"
+        return "is that of an SSH server" if "SSH-" in text else "is not HTTP"
+    if found := next((_BROKEN[name] for name in names if name in _BROKEN), None):
+        return found
+    if "BadHttpMessage" in names or "HttpProcessingError" in names:
+        return "has too many headers" if "oo many headers" in text else "is not valid HTTP"
+    if any(type(step).__name__ == "ValidationError" and "for Usage" in str(step) for step in chain):
+        return "reports its usage in a form that cannot be read"
+    return None
+
+
+def _redirected(route: Route, reply: Any) -> Exception:
+    """The error for a redirect: following it would send the prompt to an address that the user did not choose."""
+    place = _short(str(reply.headers.get("location") or "nowhere"), route)
+    said = f"redirects to {place} (HTTP {reply.status_code}), which is not followed"
+    return _error(lm15.InvalidRequestError, route, said, "If that is the server, set its address.", reply.status_code)
 
 
 def final(error: Exception) -> Exception:
@@ -155,6 +205,9 @@ def _answered(route: Route, status: int, text: str, wait: float | None, where: s
         )
     if WINDOW_WORDS.search(text) and status in (400, 422, 500):
         return _too_long(route, shown, status)
+    if status == 404 and text == _PAGE:
+        said = f"has nothing at this address ({shown})"
+        return _error(lm15.UnsupportedModelError, route, said, f"Check the address{_at(route)}.", status)
     if status == 404:
         return _error(lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _nearest(route), status)
     if status == 402 or "insufficient_quota" in text:
@@ -209,7 +262,7 @@ def _made_up(route: Route, error: Exception) -> Exception:
     name, error = type(error).__name__, below if isinstance(below, Exception) else error
     if name == "MidStreamFallbackError" and type(error).__name__ == "APIConnectionError":
         return cut_reply(route)  # and nothing else is known of how the stream ended
-    name, text = type(error).__name__, _short(str(getattr(error, "message", "") or error), route)
+    name, text = type(error).__name__, _short(_own_words(str(getattr(error, "message", "") or error)), route)
     if name == "BadRequestError" and getattr(error, "llm_provider", None) == "":
         prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
         return _error(
@@ -222,7 +275,12 @@ def _made_up(route: Route, error: Exception) -> Exception:
         return _too_long(route, f"HTTP {status}: {text}", status)
     if name == "ContentPolicyViolationError":
         return _refused(route, f"HTTP {status}: {text}", status)
-    return _answered(route, status, text, None)
+    return _answered(route, status, text, None, "LiteLLM says")
+
+
+def _own_words(text: str) -> str:
+    """Return a sentence of LiteLLM's without the classes before it and the traceback behind it."""
+    return re.sub(r"^(?:[\w.]+(?:Error|Exception): )+", "", text).split("Traceback (most recent call last)")[0]
 
 
 def _error(
@@ -293,7 +351,7 @@ def _text(reply: Any, error: Exception, route: Route) -> str:
     try:
         body = json.loads(text)
     except ValueError:
-        return "an HTML page" if "<html" in text[:500].lower() else _short(text, route)
+        return _PAGE if "<html" in text[:500].lower() else _short(text, route)
     return _detail(body, route)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.local_servers import NoRedirects, is_shown, read_bounded
 
 DEFAULT_BASE = "http://127.0.0.1:11434"
 DEFAULT_WINDOW = 4096  # what a server allocates when it is not told
@@ -140,7 +142,9 @@ def version(base: str, timeout: float = 0.5) -> str:
 
 def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
     rows = answer.get("models")
-    return [row for row in rows if isinstance(row, dict) and row.get("name")] if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return []
+    return [row for row in rows if isinstance(row, dict) and is_shown(row.get("name"))]
 
 
 def _detail(row: dict[str, Any], name: str) -> str:
@@ -176,10 +180,10 @@ def _send(url: str, body: Any, timeout: float) -> bytes:
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     # A proxy from the environment cannot reach this machine's own server.
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+    opener = urllib.request.build_opener(NoRedirects, *([urllib.request.ProxyHandler({})] if local else []))
     try:
         with opener.open(request, timeout=timeout) as reply:
-            return bytes(reply.read(20_000_000))
+            return read_bounded(reply, time.monotonic() + timeout)
     except urllib.error.HTTPError as error:
         with error:
             raise OllamaUnreachableError(f"{url} answered with HTTP {error.code}") from error

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 MINUTE = 60.0
 _MINUTES = 24 * 60  # of a day
+_LONGEST_VALUE = 30  # characters of a header's number or duration
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": 60 * MINUTE, "d": _MINUTES * MINUTE}
 
 
@@ -74,13 +75,15 @@ class Pace:
 def seconds(text: str) -> float | None:
     """Read a duration as headers have it: ``7.66s``, ``1m26.4s``, ``120ms``, or seconds without a unit."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+    if len(text) > _LONGEST_VALUE:
+        return None
     if parts and "".join(map("".join, parts)) == text:
         return sum(float(number) * _SECONDS[unit] for number, unit in parts)
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
 
 
 def _count(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
+    return int(text) if text and text.isdecimal() and len(text) <= _LONGEST_VALUE else None
 
 
 _paces: dict[tuple[str, str, int | None], Pace] = {}

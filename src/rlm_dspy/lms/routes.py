@@ -62,7 +62,7 @@ class Route:
     api_base: str | None = field(default=None, repr=False)  # it may hold a password
     api_key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    timeout: float = 600.0
+    timeout: float = 120.0  # seconds for one try; of a stream, in which nothing comes
     num_ctx: int | None = None
     keep_alive: str | int | None = "10m"
     think: bool | str | None = None
@@ -142,7 +142,7 @@ class Route:
     @property
     def key(self) -> str | None:
         """The key to use now: the option's, else the environment's."""
-        found = self.api_key or os.environ.get(self.provider.key or "", "")
+        found = self.api_key or os.environ.get(self.provider.key or local_servers.key_variable(self.model), "")
         return found.strip() or None
 
     @property

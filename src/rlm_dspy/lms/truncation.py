@@ -21,7 +21,7 @@ def size(request: Request) -> int:
 
 def shortfall(request: Request, reported_tokens: int | None) -> int | None:
     """Return about how many tokens were sent if far fewer were read, else None."""
-    if reported_tokens is None:
+    if not reported_tokens:  # LiteLLM makes 0 of what a server does not report
         return None
     # A long run of one character (blanks of a table, a rule) counts as the few tokens that it is.
     chars = sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _texts(request))

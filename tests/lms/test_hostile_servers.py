@@ -1,0 +1,177 @@
+"""What a broken or hostile server sends is named as what it is, and costs bounded time and memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import dspy
+import pytest
+
+from rlm_dspy.lms import engine, lm, transport
+from rlm_dspy.lms.pace import seconds
+
+BODY = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "x",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10},
+}
+
+
+def whole(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def completion(**changes: object) -> bytes:
+    return json.dumps({**BODY, **changes}).encode()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Serve these bytes to every request, whatever it is; ``seen`` counts the requests."""
+    sockets: list[socket.socket] = []
+    over = threading.Event()
+
+    def start(*parts: bytes, pause: float = 0.0) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listener)
+        threading.Thread(target=loop, args=(listener, parts, pause), daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+    def loop(listener: socket.socket, parts: tuple[bytes, ...], pause: float) -> None:
+        while not over.is_set():
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer:
+                asked.append(peer.recv(1 << 20))
+                try:
+                    for part in parts:
+                        peer.sendall(part)
+                        over.wait(pause)
+                    peer.shutdown(socket.SHUT_WR)
+                    while peer.recv(1 << 16):
+                        pass
+                except OSError:
+                    pass
+
+    asked: list[bytes] = []
+    start.asked = asked  # type: ignore[attr-defined]
+    yield start
+    over.set()
+    for listener in sockets:
+        listener.close()
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_ANSWERED", set())
+
+
+def made(url: str, **options: object) -> dspy.LM:
+    return lm("openai/x", api_base=url, api_key="sk-canary-0123456789", cache=False, num_retries=0, **options)
+
+
+BROKEN = {
+    "TLS": (b"\x15\x03\x01\x00\x02\x02\x28", "TLS"),
+    "SSH": (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH"),
+    "no HTTP": (b"220 mail.example ESMTP\r\n", "not HTTP"),
+    "bad gzip": (whole(b"no gzip at all", "Content-Encoding: gzip"), "not compressed as it says"),
+    "bad chunks": (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n",
+        "not valid HTTP",
+    ),
+    "many headers": (whole(completion(), *(f"X-{n}: 1" for n in range(500))), "headers"),
+    "a long header": (whole(completion(), "X-Long: " + "a" * 1_000_000), "headers"),
+    "bad UTF-8": (whole(completion().replace(b"hello", b"\xff\xfe")), "UTF-8"),
+    "deep JSON": (whole(completion(deep=0).replace(b'"deep": 0', b'"deep": ' + b"[" * 900 + b"]" * 900)), "nested"),
+    "a redirect": (whole(b"", "Location: http://192.0.2.7/v1", status="307 Temporary Redirect"), "http://192.0.2.7/v1"),
+    "usage of words": (whole(completion(usage={"prompt_tokens": "many", "completion_tokens": 1})), "usage"),
+    "a page": (whole(b"<html>404</html>", status="404 Not Found"), "nothing at this address"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_a_server_sends_is_named(serve: Callable, name: str) -> None:
+    sent, says = BROKEN[name]
+    with pytest.raises(Exception, match=r"openai/x") as caught:
+        made(serve(sent))("hi")
+    text = str(caught.value)
+    assert says in text
+    assert "HTTP 500" not in text
+    assert "Try later" not in text
+    assert "litellm" not in text
+    assert sum(request.startswith(b"POST") for request in serve.asked) == 1
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
+@pytest.mark.parametrize("kind", ["plain", "compressed"])
+def test_a_reply_is_not_read_beyond_its_bound(
+    serve: Callable, monkeypatch: pytest.MonkeyPatch, status: str, kind: str
+) -> None:
+    monkeypatch.setattr(transport, "MAX_REPLY_BYTES", 1 << 20)
+    body = completion(padding="a" * (3 << 20))
+    sent = whole(gzip.compress(body), "Content-Encoding: gzip", status=status) if kind != "plain" else whole(body)
+    with pytest.raises(Exception, match="is longer than"):
+        made(serve(sent))("hi")
+
+
+def test_other_clients_of_httpx_are_left_alone(serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+
+    with transport.bounded():
+        pass
+    monkeypatch.setattr(transport, "MAX_REPLY_BYTES", 10)
+    assert httpx.get(serve(whole(completion()))).json()["model"] == "x"
+    assert httpx.get(serve(whole(b"", "Location: /v1", status="307 T"))).has_redirect_location
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+def test_a_drip_ends_at_the_timeout(serve: Callable, streamed: bool) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    model = made(serve(head, *[b": keep-alive\n\n"] * 500, pause=0.1), timeout=1.0)
+    started = time.monotonic()
+    request = dspy.lm15.Request(model.model, [dspy.lm15.Message.user("q")])
+    call = (lambda: list(model.engine.stream(request))) if streamed else (lambda: model("hi"))
+    with pytest.raises(Exception, match="did not answer within 1 s"):
+        call()
+    assert time.monotonic() - started < 40
+
+
+def test_a_silent_server_is_reported_while_it_is_waited_for(
+    serve: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine, "SLOW", 0.2)
+    monkeypatch.setattr(engine, "_reported", {})
+    with caplog.at_level(logging.WARNING), pytest.raises(Exception, match="did not answer"):
+        made(serve(b"", pause=60.0), timeout=1.0)("hi")
+    assert "has not answered for" in caplog.text
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
+def test_a_usage_that_is_not_reported_is_no_cut_prompt(serve: Callable, usage: object) -> None:
+    assert made(serve(whole(completion(usage=usage))))("word " * 9_000) == ["hello"]
+
+
+def test_a_negative_usage_is_said_and_estimated(serve: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    usage = {"prompt_tokens": -5, "completion_tokens": 1, "total_tokens": -4}
+    model = made(serve(whole(completion(usage=usage))))
+    assert model("hi") == ["hello"]
+    assert "reports [-5, 1, -4] tokens" in caplog.text
+
+
+def test_headers_with_absurd_limits_do_no_harm(serve: Callable) -> None:
+    limits = [f"x-ratelimit-{name}-tokens: {'9' * 5_000}" for name in ("limit", "remaining", "reset")]
+    assert made(serve(whole(completion(), *limits)))("hi") == ["hello"]
+    assert seconds("9" * 5_000) is None
