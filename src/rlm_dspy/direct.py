@@ -122,8 +122,9 @@ class Direct(dspy.Module):  # type: ignore[misc]
         return selected
 
     def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:
-        patience = waiting.Patience(self.budget.max_seconds, self.stop)
         lm = self.predict.lm or dspy.settings.lm
+        waiting.load_engines(lm)
+        patience = waiting.Patience(self.budget.max_seconds, self.stop)
         try:
             try:
                 return waiting.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
@@ -134,7 +135,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
             return waiting.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
         except waiting.Interrupted as over:
             raise BudgetExceededError(
-                f"{over.limit} ended the call before the model replied.", limit=over.limit
+                f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied.", limit=over.limit
             ) from None
         except AdapterParseError as error:
             why = explain_cut(meter.finish) or ""

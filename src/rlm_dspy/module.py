@@ -23,7 +23,7 @@ from dspy.primitives.code_interpreter import (
 )
 from dspy.utils.callback import with_callbacks
 
-from rlm_dspy import loop, prompts
+from rlm_dspy import loop, prompts, waiting
 from rlm_dspy.context import Context
 from rlm_dspy.driver import WATCHER, Session
 from rlm_dspy.errors import ConfigurationError
@@ -243,7 +243,12 @@ class RLM(dspy.Module):  # type: ignore[misc]
         stop = self._taken_stop(inputs)
         validate_inputs(self.signature, inputs)
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        waiting.load_engines(*self._lms())
         return self._drive(Session(self, self.signature, inputs, self._children(factory), stop=stop), factory)
+
+    def _lms(self) -> list[Any]:
+        """Return the LMs that a call may ask."""
+        return [dspy.settings.lm, self.sub_lm, *(predictor.lm for predictor in self.predictors())]
 
     def _taken_stop(self, inputs: dict[str, Any]) -> threading.Event | None:
         """Take this call's stop flag out of its inputs; the program's own is the default."""
@@ -271,6 +276,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         validate_inputs(self.signature, inputs)
         # Off the loop: a model may first be asked for its window, and a large input takes a moment to describe.
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        await asyncio.to_thread(waiting.load_engines, *self._lms())
         session = await asyncio.to_thread(
             Session, self, self.signature, inputs, self._children(factory), stop=stop
         )

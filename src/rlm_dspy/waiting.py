@@ -79,6 +79,14 @@ def can_await(lm: Any) -> bool:
     return isinstance(spec, str) or (spec is not None and getattr(lm, "_async_engine_spec", None) is not None)
 
 
+def load_engines(*lms: Any) -> None:
+    """Have the engines of LMs load what they need, so that it does not count as time of the run that is to start."""
+    for lm in lms:
+        load = getattr(getattr(lm, "_engine_spec", None), "load", None)
+        if callable(load):
+            load()
+
+
 def call(
     patience: Patience,
     lm: Any,

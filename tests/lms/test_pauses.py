@@ -13,7 +13,7 @@ import dspy
 import psutil
 import pytest
 
-from rlm_dspy import RLM, waiting
+from rlm_dspy import RLM, module, waiting
 from rlm_dspy.lms import lm
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
@@ -124,3 +124,19 @@ def test_calls_that_are_cut_off_leave_no_connection_behind() -> None:
         for number in range(40):
             ask(number)
         assert process.num_fds() <= before + 2
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_an_engine_loads_before_the_clock_of_its_run_starts(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    with OpenAIServer(models=("x",), reply="```python\nSUBMIT(answer='7')\n```") as server:
+        model = lm("openai/x", api_base=server.url, api_key=server.key, cache=False)
+        order: list[str] = []
+        monkeypatch.setattr(model.engine, "load", lambda: order.append("load"))
+        session = module.Session
+        monkeypatch.setattr(module, "Session", lambda *a, **k: order.append("session") or session(*a, **k))
+        with dspy.context(lm=model):
+            rlm = RLM("context, question -> answer", max_seconds=60.0)
+            call = {"context": "a", "question": "q"}
+            predicted = rlm(**call) if way == "sync" else await rlm.acall(**call)
+    assert predicted.answer == "7"
+    assert order[:2] == ["load", "session"]

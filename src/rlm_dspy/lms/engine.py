@@ -65,6 +65,10 @@ class _Routed:
 
     route: Route
 
+    def load(self) -> None:
+        """Import LiteLLM, which takes seconds: done before a run's clock starts, or its limit would end it unasked."""
+        get_litellm(feature="rlm_dspy.lm")
+
     def _check_key(self) -> None:
         key = self.route.key
         if key is None and not self.route.keyless:
@@ -270,7 +274,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
     def _warm(self) -> None:
         """Do off the loop what takes seconds: importing LiteLLM, asking the server for its window and slots."""
-        get_litellm(feature="rlm_dspy.lm")
+        self.load()
         self.route.arguments()
         _ = self.route.slots
 
