@@ -168,13 +168,15 @@ class Cell:
             if left <= 0:
                 return self._end_early(timed_out=True)
             with self._lock:
-                pause = 0.05 if self._waiting else LOOK_SECONDS
-            found = self.link.receive(time.monotonic() + min(pause, left))
-            if found is not None:
-                result = self._handle(*found)
-                if result is not None:
-                    self._charge()
-                    return Ending("result", result, interrupted=self.stop.is_set())
+                stands = bool(self._waiting)
+            began = time.thread_time()
+            found = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
+            result = None if found is None else self._handle(*found)
+            if stands:  # what the host has to read meanwhile is the cell's time all the same
+                self.spent += time.thread_time() - began
+            if result is not None:
+                self._charge()
+                return Ending("result", result, interrupted=self.stop.is_set())
 
     def _charge(self) -> None:
         now = time.monotonic()

@@ -19,8 +19,9 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any, NoReturn
+from typing import Any
 
+from .frames import parse_frame
 from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
 from .zygote import CREDENTIALS, SCM_CREDENTIALS, Grant, Zygote
 
@@ -148,7 +149,7 @@ class Link:
             self._read()
         pid, body = self._frames.popleft()
         self.taken = len(body)
-        return pid, _parse(body)
+        return pid, parse_frame(body)
 
     def _next(self, deadline: float) -> tuple[int, Message]:
         found = self.receive(deadline)
@@ -370,17 +371,3 @@ class Link:
             if process is not None and process.descriptor >= 0:
                 os.close(process.descriptor)
                 process.descriptor = -1
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _parse(body: bytes) -> Message:
-    try:
-        message = json.loads(body, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"malformed frame: {type(error).__name__}") from None
-    if not isinstance(message, dict) or not isinstance(message.get("t"), str):
-        raise ProtocolError("malformed message")
-    return message

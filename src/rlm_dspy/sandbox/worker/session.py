@@ -16,11 +16,12 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from . import awaiting, evaluate, forks, handed, limits, modules, output, values
-from .wire import Message, Wire, frame
+from .wire import Message, Wire, frame, refuse_many_values
 
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
 MAX_VALUE = 10_000  # characters of the repr of a last expression whose value crosses too
+MAX_DATA = 1 << 18  # of its JSON: a class of the cell's own may have a short repr
 MAX_HITS = 100  # of a last expression whose value crosses too
 QUOTED = 80  # characters of an argument that an error quotes
 TOKEN = 16
@@ -143,9 +144,10 @@ class Session:
             encoded = values.encode(chosen)
         except (TypeError, ValueError) as error:
             raise TypeError(f"SUBMIT(): {error}; submit plain data (str, numbers, list, dict, …)") from None
-        size = len(json.dumps(encoded))
-        if size > MAX_RESULT:
-            raise ValueError(f"SUBMIT(): the value is {size:,} bytes long; the limit is {MAX_RESULT:,}")
+        body = json.dumps(encoded).encode("ascii")
+        if len(body) > MAX_RESULT:
+            raise ValueError(f"SUBMIT(): the value is {len(body):,} bytes long; the limit is {MAX_RESULT:,}")
+        refuse_many_values(body, "SUBMIT(): the value")
         self.final = encoded
         raise Submitted
 
@@ -299,7 +301,8 @@ class Session:
         if self.toolkit is not None and isinstance(value, self.toolkit.Matches) and len(value) > MAX_HITS:
             return None
         try:
-            return values.encode(value)
+            encoded = values.encode(value)
+            return encoded if len(json.dumps(encoded)) <= MAX_DATA else None
         except (TypeError, ValueError, RecursionError):
             return None
 

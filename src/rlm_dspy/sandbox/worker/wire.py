@@ -12,6 +12,7 @@ import array
 import itertools
 import json
 import os
+import re
 import select
 import struct
 import threading
@@ -20,13 +21,43 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_FRAME = 32 << 20
+MAX_VALUES = 500_000  # of one message: parsing so many takes the host half a second, whatever they are
 MAX_COMMAND = 1 << 30  # the host is trusted, but a length that is none must not be waited for
 CHUNK = 1 << 16
 MAX_DESCRIPTORS = 253  # as many as the kernel lets one message carry
 
 _LENGTH = struct.Struct("<I")
 
+# A string that never ends counts to the end, or each quotation mark in it would be searched for its own.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+
 Message = dict[str, Any]
+
+
+def count_values(body: bytes) -> int:
+    """Return how many values a JSON text holds, or at least ``MAX_VALUES + 1`` if it holds more, without parsing it."""
+    count = _count_separators(body)
+    if count <= MAX_VALUES:
+        return count
+    for strings, found in enumerate(_STRING.finditer(body)):  # what stands inside a string separates nothing
+        if strings > 2 * MAX_VALUES:  # of each pair in a dict, the key is one as well
+            return MAX_VALUES + 1
+        if found.end() - found.start() > 2:
+            count -= _count_separators(found.group()) - 1
+    return count
+
+
+def _count_separators(body: bytes) -> int:
+    """Return how many values commas and brackets tell of; an empty list or dict is one value."""
+    opened, empty = body.count(b"[") + body.count(b"{"), body.count(b"[]") + body.count(b"{}")
+    return body.count(b",") + opened - empty + 1
+
+
+def refuse_many_values(body: bytes, what: str) -> None:
+    """Raise ``ValueError`` if a JSON text holds more values than the host would parse."""
+    count = count_values(body)
+    if count > MAX_VALUES:
+        raise ValueError(f"{what} holds {count:,} values; the limit is {MAX_VALUES:,}: pass less, or one string")
 
 
 def frame(message: Message) -> bytes:
@@ -38,6 +69,7 @@ def frame(message: Message) -> bytes:
     body = json.dumps(message, separators=(",", ":")).encode("ascii")
     if len(body) > MAX_FRAME:
         raise ValueError(f"message of {len(body):,} bytes; the limit is {MAX_FRAME:,}")
+    refuse_many_values(body, "the message")
     return _LENGTH.pack(len(body)) + body
 
 
