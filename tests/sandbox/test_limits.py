@@ -1,6 +1,7 @@
 """Every limit has its effect and its sentence."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,24 @@ def test_threads_made_past_all_politeness_are_counted_by_the_kernel():
         done = sandbox.run(RAW_THREADS)
     assert 0 < int(done.stdout) <= pool.MAX_TASKS
     assert "can't start new thread" in done.exception
+
+
+@pytest.mark.parametrize("without", [(), ("namespaces",)])
+def test_threads_made_past_all_politeness_are_counted_by_the_host(without):
+    code = "import _thread, time\nfor _ in range(7_000): _thread.start_new_thread(time.sleep, (60,))"
+    with Sandbox(checkpoint="never", timeout=10) as sandbox:
+        sandbox._setting = zygote.Setting(without=without)
+        assert "can't start new thread" in sandbox.run(code).exception
+        threads = len(list(Path(f"/proc/{sandbox._link.active.pid}/task").iterdir()))
+        assert 64 < threads <= zygote.MOST_THREADS
+
+
+def test_a_sleeping_copy_is_stopped_so_that_nothing_patched_runs_in_it(sandbox):
+    sandbox.run("x = 1")
+    status = Path(f"/proc/{sandbox._link.standby.pid}/stat").read_text()
+    assert status.rpartition(")")[2].split()[0] == "T"
+    assert "crashed" in sandbox.run("import sys; sys.modules['os']._exit(1)").exception
+    assert sandbox.run("x").value == "1"
 
 
 def test_too_many_names_are_remarked_on(sandbox):

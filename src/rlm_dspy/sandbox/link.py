@@ -246,6 +246,7 @@ class Link:
         self.serial = serial
         self.end_standby()
         self.standby = fresh
+        fresh.signal(signal.SIGSTOP)  # whatever the cell had patched, its copy runs no more of it
         return True
 
     def hold(self, pid: int, serial: object) -> bool:
@@ -272,7 +273,6 @@ class Link:
         self.held.remove(process)
         self.end_standby(wait=True)  # before the token is sent, which it might take
         self.standby = process
-        process.signal(signal.SIGCONT)
         return self.roll_back()
 
     def end_standby(self, *, wait: bool = False) -> None:
@@ -291,6 +291,7 @@ class Link:
             return False
         self.active = standby
         try:
+            standby.signal(signal.SIGCONT)
             self._drain()
             self.grant, self.standbys, self.serial = Grant(left=1), 0, 0
             self.zygote.grant(standby.pid, self.grant)

@@ -85,7 +85,9 @@ def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: A
 
 
 def _map(descriptor: int, size: int) -> memoryview:
-    return memoryview(mmap.mmap(descriptor, size, prot=mmap.PROT_READ)) if size else memoryview(b"")
+    if not size:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(descriptor, size, mmap.MAP_PRIVATE, mmap.PROT_READ))  # shared: not before Linux 6.7
 
 
 def _text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
@@ -94,7 +96,7 @@ def _text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
         text = zstr(descriptor, chars, width, parcel["ascii"])
         if text is not None:
             return text
-    with mmap.mmap(descriptor, parcel["size"], prot=mmap.PROT_READ) as view, memoryview(view) as whole:
+    with _map(descriptor, parcel["size"]) as whole:
         body = whole[: chars * width]
         try:
             return str(body, WIDE[width], "surrogatepass" if width > 1 else "strict")
