@@ -54,7 +54,7 @@ def stalls():
     ],
 )
 def test_a_frame_of_millions_of_values_is_refused_before_it_is_parsed(items, stalls):
-    body = "b'{\"t\":\"result\",\"n\":1,\"data\":[' + " + items + " + b']}'"
+    body = 'b\'{"t":"result","n":1,"data":[\' + ' + items + " + b']}'"
     with Sandbox(timeout=5.0) as sandbox:
         begun = time.monotonic()
         done = sandbox.run(FORGED.format(body=body))
@@ -98,7 +98,7 @@ def test_a_value_with_a_short_repr_of_its_own_costs_nothing(sandbox):
 def test_what_the_host_reads_while_a_call_waits_is_the_cells_time():
     flood = (
         "import threading, struct, time\nthreading.Thread(target=slow, daemon=True).start()\ntime.sleep(0.2)\n"
-        "body = b'{\"t\":\"call\",\"id\":%d,\"name\":\"none\",\"a\":[' + b'0,' * 400_000 + b'0],\"k\":{}}'\n"
+        'body = b\'{"t":"call","id":%d,"name":"none","a":[\' + b\'0,\' * 400_000 + b\'0],"k":{}}\'\n'
         "for i in range(1000, 3000):\n"
         " frame = body % i\n"
         " SUBMIT.__self__.wire.write(memoryview(struct.pack('<I', len(frame)) + frame))"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import threading
-import time
+from resource import RLIMIT_CPU, setrlimit
+from time import process_time
 from typing import Any
 
 MAX_THREADS = 64
@@ -56,5 +57,5 @@ def _lower(limit: int, most: int) -> None:
 def cpu(seconds: float) -> None:
     """Have SIGXCPU sent after so many more seconds of this process's time; 0 sets no limit."""
     if seconds:
-        soft = int(time.process_time() + seconds) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))
+        soft = int(process_time() + seconds) + 1
+        setrlimit(RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))

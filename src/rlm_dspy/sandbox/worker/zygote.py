@@ -28,7 +28,7 @@ from . import bpf, confine, evaluate, limits, modules, session, shelf, zstr
 MESSAGE = 1 << 18
 IDLE_MS = 20
 WARMING = 16 << 20  # memory for what is imported after the measuring
-# Addresses for contexts, which may be as large as the machine's memory, and for stacks and heaps that are only reserved.
+# Addresses for contexts, which may be as large as the machine's memory, and for stacks and heaps that are reserved.
 # A page that was never written takes none, but its entry in a table takes a five-hundredth of it.
 MOST_CONTEXTS, RESERVED = 64 << 30, 2 << 30
 # The number a worker's socket always has, so that the filter can let descriptors in on it and nowhere else.
@@ -206,8 +206,8 @@ def _idle(channel: socket.socket, ahead: list[str]) -> None:
     while ahead and not waiting.poll(IDLE_MS):
         with contextlib.suppress(ImportError):
             __import__(ahead.pop(0))
+        modules.remember()  # at once: a session may begin now, and what is loaded by then is ours
         if not ahead:
-            modules.remember()
             gc.freeze()
 
 
