@@ -206,7 +206,7 @@ def explain(error: BaseException) -> str:
     try:
         told = traceback.TracebackException.from_exception(error, compact=True)
         _own_lines(told)
-        return output.clip("".join(told.format()).strip(), MAX_TRACEBACK)[0]
+        return output.without_addresses(output.clip("".join(told.format()).strip(), MAX_TRACEBACK)[0])
     except BaseException:
         return _bare(error)
 

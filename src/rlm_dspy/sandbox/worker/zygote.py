@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from . import bpf, confine, evaluate, limits, modules, session, shelf, zstr
+from . import bpf, confine, evaluate, limits, modules, places, session, shelf, zstr
 
 MESSAGE = 1 << 18
 IDLE_MS = 20
@@ -45,6 +45,7 @@ def main(
     policy = json.loads(instructions)
     report: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
     started = time.perf_counter()
+    places.name_code()
     toolkit = _preload(policy, books)
     _, index, codes = receive(channel)
     books.add(index, codes)
@@ -183,6 +184,7 @@ def _serve(
     for name in [name for name in sys.modules if name == "__main__" or name.startswith("ctypes")]:
         del sys.modules[name]
     modules.remember()
+    places.hide()
     gc.freeze()
     attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))] if listener >= 0 else []
     channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
