@@ -277,14 +277,14 @@ class Sandbox:
         return begun
 
     def _taken(self) -> Turn:
+        if self._owner != os.getpid():  # before the turn, which a thread of that process may have had
+            raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
         return Turn(self)
 
     def _ready(self) -> None:
         """Have a live worker, or say why not."""
         if self._ended:
             raise InterpreterFailedError("this sandbox was shut down; make a new one")
-        if self._owner != os.getpid():
-            raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
         if self._link is not None:
             return
         config = pool.configuration(self._setting, self.memory_mb, self.max_output_chars)

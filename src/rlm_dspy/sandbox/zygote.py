@@ -51,6 +51,7 @@ CONTROL = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRA
 # SIGCHLD, and where the C library wants the child's id written.
 FORK_SIGNAL, FORK_MARKS = 17, 0x01000000 | 0x00200000
 CLONE_THREAD = 0x10000
+LEAST_DESCRIPTORS = 48
 MOST_THREADS = 128  # of one process; ``threading`` refuses more than 64 by itself
 
 
@@ -124,6 +125,7 @@ class Zygote:
         choice = policy.choose(sys.platform, platform.machine(), self.setting.isolation)
         if choice.backend in ("refuse", "wasm"):
             raise InterpreterUnavailableError(policy.unavailable(choice.reason))
+        _refuse_few_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, CONTROL)
         watched, self._life = os.pipe()
         self._channel = ours
@@ -313,6 +315,18 @@ class Zygote:
         self._close_descriptors()
         if self._process is not None:
             self._process.returncode = 0  # not our child: never wait for it
+
+
+def _refuse_few_descriptors() -> None:
+    """Raise where a worker could not have its socket at the number that the filter knows."""
+    import resource  # which Windows has not
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= most < LEAST_DESCRIPTORS:
+        raise InterpreterUnavailableError(
+            f"the sandbox needs {LEAST_DESCRIPTORS} descriptors, and this process may have {most}: raise its hard "
+            "limit (ulimit -Hn)"
+        )
 
 
 def _threads(pid: int) -> int:

@@ -6,12 +6,14 @@ memory of the process, and the bytecode that the host handed over, still do.
 
 from __future__ import annotations
 
-import _frozen_importlib_external as external  # type: ignore[import-not-found]
+import _frozen_importlib_external
 import _imp
 import gc
 import sys
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
+
+external: Any = _frozen_importlib_external
 
 _EMPTY = ("executable", "_base_executable", "_home", "_stdlib_dir", "pycache_prefix", "_framework")
 _PREFIXES = ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix")
@@ -64,7 +66,8 @@ def _hide_module(module: ModuleType) -> None:
             space[name] = f"<{module.__name__}>"
     if "__path__" in space:
         space["__path__"] = []
-    for loader in (space.get("__loader__"), getattr(space.get("__spec__"), "loader", None)):
+    loaders: tuple[Any, ...] = (space.get("__loader__"), getattr(space.get("__spec__"), "loader", None))
+    for loader in loaders:
         if hasattr(loader, "path") and hasattr(loader, "__dict__"):
             loader.path = f"<{loader.name}>"
     spec = space.get("__spec__")

@@ -5,8 +5,8 @@ the host hands all bytes over at the start, and modules run on demand or while t
 """
 
 import marshal
-from _imp import _fix_co_filename  # type: ignore[attr-defined]
 from _frozen_importlib import ModuleSpec
+from _imp import _fix_co_filename  # type: ignore[attr-defined]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
