@@ -59,13 +59,13 @@ def pack(name: str, value: Any) -> Parcel:
     """Prepare ``value`` to become the variable ``name``.
 
     Raises:
-        HandoverError: the name or the value cannot be a variable of the sandbox, or no file could be made for it.
+        HandoverError: the name or the value cannot be a variable of the sandbox.
     """
     if not isinstance(name, str) or not name.isidentifier() or name in FORBIDDEN:
         raise HandoverError(f"{name!r} cannot be the name of a variable in the sandbox")
     try:
         return _pack(name, value)
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError) as error:
         raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {error}") from None
 
 

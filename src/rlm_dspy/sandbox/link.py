@@ -369,6 +369,5 @@ class Link:
         self._channel.close()
         self._control.close()
         for process in (self.active, self.standby, *self.held):
-            if process is not None and process.descriptor >= 0:
-                os.close(process.descriptor)
-                process.descriptor = -1
+            if process is not None:
+                process.let_go()
