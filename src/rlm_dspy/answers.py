@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import decimal
+import enum
 import json
 import re
+import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Union, get_args, get_origin
 
 import dspy
 import pydantic
@@ -15,7 +20,10 @@ from rlm_dspy import prompts
 from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
 from rlm_dspy.subcalls import short
 
-_ENDLESS = re.compile(r"\s*[-+]?[\d_]{0,20}\.?[\d_]{0,20}[eE][-+]?[\d_]{5,}\s*")  # an exponent of five digits or more
+_ENDLESS = re.compile(r"(?<![\w.])[\d_]*+\.?[\d_]*+[eE][-+]?[\d_]{5,}+(?!\w)")  # an exponent of five digits or more
+MOST_EXPONENT = 5_000  # of a Decimal, either way
+LONGEST_REPAIRED = 1_000  # characters of broken JSON: the repair takes quadratic time, seconds for ten thousand
+LONGEST_LITERAL = 100_000  # characters of Python's notation: reading a hexadecimal number takes quadratic time too
 
 Parsed = tuple[dict[str, Any], str | None]
 
@@ -37,27 +45,57 @@ def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
             if value[name] is None and not annotation_allows_none(field.annotation):
                 raise ValueError("None is not a value of it; find the value, or say in words that there is none")
             _refuse_endless(value[name], field.annotation)
-            outputs[name] = parse_value(_hits_as_texts(value[name], field.annotation), field.annotation)
+            outputs[name] = _read(_hits_as_texts(value[name], field.annotation), field.annotation)
             json.dumps(jsonable({name: outputs[name]}))
-        except (ValueError, TypeError, RecursionError, MemoryError) as error:
+        except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
             wanted = prompts.type_name(field)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {short(str(error), 1_000)}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
 
 
 def _refuse_endless(value: Any, annotation: Any) -> None:
-    """Raise for a text whose exponent makes a number that takes for ever to be written out, where no text is wanted."""
+    """Raise for a number that takes for ever to be written out, be it in a text where none is wanted.
+
+    Raises:
+        ValueError: there is such a number.
+    """
+    if isinstance(value, decimal.Decimal) and value.is_finite() and abs(value.adjusted()) > MOST_EXPONENT:
+        raise ValueError("its exponent is too large")
     if annotation is str or annotation is Any or annotation == list[str]:
         return
     if isinstance(value, str):
-        if _ENDLESS.fullmatch(value):
+        whole = value.strip().lstrip("+-")
+        if _ENDLESS.fullmatch(whole) or (annotation is not None and _ENDLESS.search(whole)):
             raise ValueError("its exponent is too large")
     elif isinstance(value, Mapping):
-        for item in value.values():
+        for item in (*value, *value.values()):
             _refuse_endless(item, None)
     elif isinstance(value, (list, tuple, set, frozenset)):
         for item in value:
             _refuse_endless(item, None)
+
+
+def _read(value: Any, annotation: Any) -> Any:
+    """Read a value as a type, as DSPy does; of a long text neither JSON nor Python's notation is repaired."""
+    if not isinstance(value, str) or len(value) <= LONGEST_REPAIRED or _keeps_texts(annotation):
+        return parse_value(value, annotation)
+    kind = pydantic.TypeAdapter(annotation)
+    try:
+        return kind.validate_python(json.loads(value))
+    except json.JSONDecodeError:
+        pass
+    if len(value) <= LONGEST_LITERAL:
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return kind.validate_python(ast.literal_eval(value))
+    return kind.validate_python(value)
+
+
+def _keeps_texts(annotation: Any) -> bool:
+    """Tell whether DSPy takes a text for such a type as it is."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return str in parts and type(None) in parts
+    return annotation is str or isinstance(annotation, enum.EnumMeta)
 
 
 def _hits_as_texts(value: Any, annotation: Any) -> Any:

@@ -24,7 +24,7 @@ wire = session.wire
 fd = 40
 real_open = sys.modules["io"].open
 real_import = __builtins__["__import__"].__closure__[1].cell_contents
-folder = os.__file__.rpartition("/")[0]
+folder = library
 sys.path += [folder, folder + "/lib-dynload"]
 loaders = sys.modules["_frozen_importlib_external"]
 def slurp(path):

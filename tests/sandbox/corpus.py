@@ -48,6 +48,7 @@ class Canaries:
             "port": self.listener.getsockname()[1],
             "victim": self.victim.pid,
             "host": os.getpid(),
+            "library": os.path.dirname(os.__file__),
         }
 
     def harmed(self):

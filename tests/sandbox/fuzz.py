@@ -9,7 +9,8 @@ import time
 from collections import Counter
 
 from rlm_dspy.sandbox.cell import Cell
-from rlm_dspy.sandbox.link import Link, _parse
+from rlm_dspy.sandbox.frames import parse_frame
+from rlm_dspy.sandbox.link import Link
 from rlm_dspy.sandbox.process import ProtocolError, WorkerGoneError
 
 PID = 4242
@@ -148,7 +149,7 @@ def fuzz(count, seed=0):
             tape._read()
             while tape._frames:
                 pid, body = tape._frames.popleft()
-                message = _parse(body)
+                message = parse_frame(body)
                 ends["result" if cell._handle(pid, message) else "call" if message["t"] == "call" else "other"] += 1
             if tape._incoming[PID]:
                 ends["incomplete"] += 1

@@ -163,3 +163,25 @@ def test_a_thread_that_waits_for_the_host_does_not_hinder_a_checkpoint(pause):
         assert sandbox.run("x").value == "1"
         assert "put back" in sandbox.run(EXIT).note
         assert sandbox.run("x").value == "1"
+
+
+FORKS = """
+import sys, time
+for _ in range(50):
+    try:
+        if sys.modules['posix'].fork() == 0:
+            while True: pass
+    except OSError: pass
+{then}
+"""
+
+
+@pytest.mark.parametrize("then", ["print('done')", "while True: pass"])
+def test_fifty_forks_do_not_delay_a_result_beyond_its_limit(then):
+    with Sandbox(timeout=5) as sandbox:
+        sandbox.run("kept = 1")
+        begun = time.monotonic()
+        done = sandbox.run(FORKS.format(then=then))
+        assert "killed" in done.exception
+        assert time.monotonic() - begun < (3 if "done" in then else 5 * 1.2 + 1.0)  # a second to give in by itself
+        assert sandbox.run("kept").value == "1"

@@ -118,17 +118,20 @@ def test_the_filter_looks_at_arguments(column):
     clone, clone3 = (56, 220)[column], 435
     fork, thread = 0x01200011, 0x3D0F00
     assert decide(rules, clone, fork) == bpf.ASK_HOST
-    assert decide(rules, clone, thread) == bpf.ALLOW
+    assert decide(rules, clone, thread) == bpf.ASK_HOST
+    without_host = bpf.Filter(rules.machine, (3, 40), (3,), fork="refuse")
+    assert [decide(without_host, clone, flags) for flags in (fork, thread)] == [bpf.refuse(), bpf.ALLOW]
     assert decide(rules, clone3) == bpf.refuse(38)
     for flags in (0x4111, 0x111, 0x10000011, 0x20000011, 0x8011, 0x10011, 0x2011, 0x40000011, 0x10F00 | 0x10000000):
         assert decide(rules, clone, flags) == bpf.refuse(), hex(flags)
     mmap, mprotect = (9, 222)[column], (10, 226)[column]
     assert decide(rules, mmap, 0, 4096, 3, 0x22) == bpf.ALLOW
-    assert decide(rules, mmap, 0, 4096, 1, 0x01, 5) == bpf.ALLOW
-    for protection, flags in ((7, 0x22), (5, 0x2), (3, 0x21), (3, 0x122), (0, 0x21), (3, 0x23)):
+    assert decide(rules, mmap, 0, 4096, 1, 0x02, 5) == bpf.ALLOW
+    for protection, flags in ((7, 0x22), (5, 0x2), (3, 0x21), (3, 0x122), (0, 0x21), (3, 0x23), (1, 0x01), (1, 0x03)):
         assert decide(rules, mmap, 0, 4096, protection, flags) == bpf.refuse(), (protection, flags)
     assert decide(rules, mprotect, 0, 4096, 3) == bpf.ALLOW
-    assert decide(rules, mprotect, 0, 4096, 5) == bpf.refuse()
+    for protection in (0, 1, 2, 4, 5, 7, 1 << 24 | 3):
+        assert decide(rules, mprotect, 0, 4096, protection) == bpf.refuse(), protection
     sendmsg, recvmsg, prlimit, fcntl = ((46, 47, 302, 72), (211, 212, 261, 25))[column]
     assert [decide(rules, sendmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.refuse(), bpf.refuse()]
     assert [decide(rules, recvmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.ALLOW, bpf.refuse()]

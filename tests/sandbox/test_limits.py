@@ -1,6 +1,9 @@
 """Every limit has its effect and its sentence."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +101,24 @@ def test_threads_made_past_all_politeness_are_counted_by_the_kernel():
         done = sandbox.run(RAW_THREADS)
     assert 0 < int(done.stdout) <= pool.MAX_TASKS
     assert "can't start new thread" in done.exception
+
+
+@pytest.mark.parametrize("without", [(), ("namespaces",)])
+def test_threads_made_past_all_politeness_are_counted_by_the_host(without):
+    code = "import _thread, time\nfor _ in range(7_000): _thread.start_new_thread(time.sleep, (60,))"
+    with Sandbox(checkpoint="never", timeout=10) as sandbox:
+        sandbox._setting = zygote.Setting(without=without)
+        assert "can't start new thread" in sandbox.run(code).exception
+        threads = len(list(Path(f"/proc/{sandbox._link.active.pid}/task").iterdir()))
+        assert 64 < threads <= zygote.MOST_THREADS
+
+
+def test_a_sleeping_copy_is_stopped_so_that_nothing_patched_runs_in_it(sandbox):
+    sandbox.run("x = 1")
+    status = Path(f"/proc/{sandbox._link.standby.pid}/stat").read_text()
+    assert status.rpartition(")")[2].split()[0] == "T"
+    assert "crashed" in sandbox.run("import sys; sys.modules['os']._exit(1)").exception
+    assert sandbox.run("x").value == "1"
 
 
 def test_too_many_names_are_remarked_on(sandbox):
@@ -242,3 +263,26 @@ def test_a_cell_deaf_to_interrupts_is_killed_after_a_short_grace(sandbox):
     done = sandbox.run("sum(range(10**12))", timeout=0.2)
     assert "did not stop when interrupted, and was killed" in done.exception
     assert time.monotonic() - before < 20
+
+
+FEW = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))
+from rlm_dspy.sandbox import Sandbox
+with Sandbox(timeout=10) as sandbox:
+    print(sandbox.run("x = len(text)\\nx", {{"text": "a" * 100_000}}).value)
+    sandbox.run("import sys; sys.modules['posix']._exit(1)")
+    print(sandbox.run("x").value)
+"""
+
+
+@pytest.mark.parametrize("most", [48, 64, 128, 256])
+def test_a_host_of_few_descriptors_has_a_sandbox(most):
+    command = [sys.executable, "-c", FEW.format(most=most)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "100000\n100000\n"
+
+
+def test_a_host_of_too_few_descriptors_is_told_how_many_it_takes():
+    done = subprocess.run([sys.executable, "-c", FEW.format(most=40)], capture_output=True, text=True, check=False)
+    assert "SandboxUnavailableError" in done.stderr or "InterpreterUnavailableError" in done.stderr
+    assert "needs 48 descriptors, and this process may have 40" in done.stderr

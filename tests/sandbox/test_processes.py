@@ -231,3 +231,44 @@ def _kill(sandbox, what, delay, kills):
     thread = threading.Thread(target=strike)
     thread.start()
     return thread
+
+
+# A child of a host whose threads run cells, start sessions and hold every lock that there is.
+FORKED = """
+import os, threading, time
+from rlm_dspy.sandbox import Sandbox, prewarm
+
+def run(sandbox):
+    while True:
+        sandbox.run("x = [i for i in range(1000)]", {"t": "y" * 100_000})
+
+def begin():
+    while True:
+        prewarm(1)
+        Sandbox(timeout=5).run("1")
+
+parents = [Sandbox(timeout=5) for _ in range(3)]
+for sandbox in parents:
+    threading.Thread(target=run, args=(sandbox,), daemon=True).start()
+threading.Thread(target=begin, daemon=True).start()
+time.sleep(0.5)
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        for sandbox in parents:
+            try:
+                sandbox.run("1")
+            except Exception as error:
+                assert "belongs to the process" in str(error)
+            sandbox.shutdown()
+        with Sandbox(timeout=5) as own:
+            os._exit(0 if own.run("6 * 7").value == "42" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+print("done", flush=True)
+os._exit(0)
+"""
+
+
+def test_a_child_forked_beside_threads_never_hangs():
+    done = subprocess.run([sys.executable, "-c", FORKED], timeout=60, capture_output=True, text=True, check=False)
+    assert done.stdout == "done\n", done.stderr[-2000:]

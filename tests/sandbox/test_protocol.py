@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlm_dspy.sandbox import Sandbox, outcome
 from rlm_dspy.sandbox.cell import Ending, _arranged, without_paths
-from rlm_dspy.sandbox.link import _parse
+from rlm_dspy.sandbox.frames import parse_frame
 from rlm_dspy.sandbox.process import ProtocolError
 from sandbox.fuzz import Tape, frame, fuzz, torment
 
@@ -54,7 +54,7 @@ def test_hostile_commands_end_a_worker_or_are_ignored():
 @settings(max_examples=100, deadline=None)
 def test_any_body_parses_or_is_a_protocol_error(body):
     with contextlib.suppress(ProtocolError):
-        assert isinstance(_parse(body)["t"], str)
+        assert isinstance(parse_frame(body)["t"], str)
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))

@@ -27,6 +27,8 @@ from .worker import values
 GRACE_SECONDS = 1.0
 COPY_SECONDS = 5.0
 LATE_SECONDS = 2.0
+# Of a cell's time, the part that a copy which never speaks may take beyond it; a copy of its own accord speaks at once.
+PATIENCE, LEAST_PATIENCE = 0.1, 0.5
 NUDGE_SECONDS = 0.02
 LOOK_SECONDS = 0.5  # an interrupt that struck before the cell had begun is seen after this at most
 MAX_CALLS = 100_000
@@ -86,6 +88,7 @@ class Cell:
         self.spent = 0.0
         self.saved = False
         self.kept = False
+        self.awaited = False  # whether all time for copies to speak has passed already
         self.calls = 0
         self.stop = threading.Event()
         self.adopt = link.adopt  # what becomes of a copy: the session's standby, or one to be held
@@ -123,10 +126,14 @@ class Cell:
             ending = Ending("gone", detail=str(error), interrupted=True)
         return self._closed(ending)
 
+    def _patience(self, most: float) -> float:
+        return min(most, max(LEAST_PATIENCE, PATIENCE * self.timeout))
+
     def _closed(self, ending: Ending) -> Ending:
         if ending.how != "result":
             self.link.kill()
-            self._hear_last_copies()
+            if not self.awaited:
+                self._hear_last_copies()
         ending.seconds = self.spent
         ending.saved = self.saved
         ending.kept = self.kept
@@ -134,10 +141,11 @@ class Cell:
 
     def _await_copies(self, result: Message) -> None:
         """Hear from each copy that was forked; it may speak after the result."""
-        deadline = time.monotonic() + COPY_SECONDS
+        deadline = time.monotonic() + self._patience(COPY_SECONDS)
         while self.link.copies_due(result):
             found = self.link.receive(deadline)
             if found is None:
+                self.awaited = True
                 raise ProtocolError("a fork is unaccounted for")
             if found[1]["t"] == "call":  # from a thread that outlives the cell
                 self._call(found[1])
@@ -146,7 +154,7 @@ class Cell:
 
     def _hear_last_copies(self) -> None:
         """Hear from copies that were forked just before the running process ended."""
-        deadline = time.monotonic() + LATE_SECONDS
+        deadline = time.monotonic() + self._patience(LATE_SECONDS)
         while self.link.copies_due({}) and time.monotonic() < deadline:
             try:
                 found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
@@ -168,13 +176,15 @@ class Cell:
             if left <= 0:
                 return self._end_early(timed_out=True)
             with self._lock:
-                pause = 0.05 if self._waiting else LOOK_SECONDS
-            found = self.link.receive(time.monotonic() + min(pause, left))
-            if found is not None:
-                result = self._handle(*found)
-                if result is not None:
-                    self._charge()
-                    return Ending("result", result, interrupted=self.stop.is_set())
+                stands = bool(self._waiting)
+            began = time.thread_time()
+            found = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
+            result = None if found is None else self._handle(*found)
+            if stands:  # what the host has to read meanwhile is the cell's time all the same
+                self.spent += time.thread_time() - began
+            if result is not None:
+                self._charge()
+                return Ending("result", result, interrupted=self.stop.is_set())
 
     def _charge(self) -> None:
         now = time.monotonic()

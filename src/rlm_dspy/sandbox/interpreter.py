@@ -101,6 +101,7 @@ class Sandbox:
         self._sent: dict[str, Any] = {}
         self._anew = False
         self._kept: dict[str, Kept] = {}
+        self._crashes = 0  # in a row
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
 
@@ -276,14 +277,14 @@ class Sandbox:
         return begun
 
     def _taken(self) -> Turn:
+        if self._owner != os.getpid():  # before the turn, which a thread of that process may have had
+            raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
         return Turn(self)
 
     def _ready(self) -> None:
         """Have a live worker, or say why not."""
         if self._ended:
             raise InterpreterFailedError("this sandbox was shut down; make a new one")
-        if self._owner != os.getpid():
-            raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
         if self._link is not None:
             return
         config = pool.configuration(self._setting, self.memory_mb, self.max_output_chars)
@@ -384,6 +385,7 @@ class Sandbox:
         held_now = self._given.with_those(handed)
         if ending.saved:
             self._given.safe = held_now
+        self._crashes = self._crashes + 1 if ending.how in ("gone", "protocol") else 0
         if ending.how == "result":
             if ending.result.get("kind") == "handover" and ending.result.get("name") in handed:
                 raise self._given.refused(ending.result, handed)
@@ -395,11 +397,20 @@ class Sandbox:
             except outcome.MalformedError as error:
                 ending = Ending("protocol", detail=str(error), seconds=ending.seconds, kept=ending.kept)
         assert self._link is not None
-        if not self._ended and self._link.roll_back():
+        if not self._ended and self._link.roll_back() and (self._crashes < 2 or self._works()):
             self._given.held, self._sent = self._given.safe, {}
             return outcome.rolled_back(ending, timeout)
         self._lose()
         return outcome.lost(ending, timeout)
+
+    def _works(self) -> bool:
+        """Tell whether the copy that was just woken can run a cell, or is broken as the session was before it."""
+        assert self._link is not None
+        self._number += 1
+        message: Message = {"t": "exec", "n": self._number, "code": "6 * 7", "cpu": LEAST_CPU, "vars": []}
+        message |= {"save": False, "forks": 0, "always": False, "renew": False}
+        ending = Cell(self._link, self._crew, {}, self._number, KEEP_SECONDS).play(message, [])
+        return ending.how == "result" and ending.result.get("value") == "42"
 
     def _keep(self, name: str) -> None:
         """Have the worker fork a copy that is held under this name."""

@@ -19,8 +19,9 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any, NoReturn
+from typing import Any
 
+from .frames import parse_frame
 from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
 from .zygote import CREDENTIALS, SCM_CREDENTIALS, Grant, Zygote
 
@@ -148,7 +149,7 @@ class Link:
             self._read()
         pid, body = self._frames.popleft()
         self.taken = len(body)
-        return pid, _parse(body)
+        return pid, parse_frame(body)
 
     def _next(self, deadline: float) -> tuple[int, Message]:
         found = self.receive(deadline)
@@ -245,6 +246,7 @@ class Link:
         self.serial = serial
         self.end_standby()
         self.standby = fresh
+        fresh.signal(signal.SIGSTOP)  # whatever the cell had patched, its copy runs no more of it
         return True
 
     def hold(self, pid: int, serial: object) -> bool:
@@ -271,7 +273,6 @@ class Link:
         self.held.remove(process)
         self.end_standby(wait=True)  # before the token is sent, which it might take
         self.standby = process
-        process.signal(signal.SIGCONT)
         return self.roll_back()
 
     def end_standby(self, *, wait: bool = False) -> None:
@@ -290,6 +291,7 @@ class Link:
             return False
         self.active = standby
         try:
+            standby.signal(signal.SIGCONT)
             self._drain()
             self.grant, self.standbys, self.serial = Grant(left=1), 0, 0
             self.zygote.grant(standby.pid, self.grant)
@@ -367,20 +369,5 @@ class Link:
         self._channel.close()
         self._control.close()
         for process in (self.active, self.standby, *self.held):
-            if process is not None and process.descriptor >= 0:
-                os.close(process.descriptor)
-                process.descriptor = -1
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _parse(body: bytes) -> Message:
-    try:
-        message = json.loads(body, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"malformed frame: {type(error).__name__}") from None
-    if not isinstance(message, dict) or not isinstance(message.get("t"), str):
-        raise ProtocolError("malformed message")
-    return message
+            if process is not None:
+                process.let_go()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -88,4 +89,11 @@ def forget() -> None:
             link.let_go()
 
 
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
 zygotes.on_end(forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -50,15 +50,17 @@ class Process:
     def kill(self, *, wait: bool = True) -> None:
         """Kill the process and wait until it is gone, if that matters."""
         self.signal(signal.SIGKILL)
-        if self.descriptor >= 0 and not wait:
-            os.close(self.descriptor)
-            self.descriptor = -1
-        if self.descriptor >= 0:
+        if self.descriptor >= 0 and wait:
             watch = select.poll()
             watch.register(self.descriptor, select.POLLIN)
             watch.poll(KILL_SECONDS * 1000)
-            os.close(self.descriptor)
-            self.descriptor = -1
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the descriptor; the number is given up first, as a fork may come between."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,9 @@ EPERM = 1
 CONTROL = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
 # SIGCHLD, and where the C library wants the child's id written.
 FORK_SIGNAL, FORK_MARKS = 17, 0x01000000 | 0x00200000
+CLONE_THREAD = 0x10000
+LEAST_DESCRIPTORS = 48
+MOST_THREADS = 128  # of one process; ``threading`` refuses more than 64 by itself
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class Zygote:
         choice = policy.choose(sys.platform, platform.machine(), self.setting.isolation)
         if choice.backend in ("refuse", "wasm"):
             raise InterpreterUnavailableError(policy.unavailable(choice.reason))
+        _refuse_few_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, CONTROL)
         watched, self._life = os.pipe()
         self._channel = ours
@@ -145,7 +149,7 @@ class Zygote:
             command = macos.wrap(command)
         self._process = subprocess.Popen(
             command,
-            env={"PYTHONHASHSEED": "0"},
+            env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"},  # each arena reserves 64 MB of addresses
             cwd="/",
             close_fds=True,
             pass_fds=(control, life),
@@ -233,6 +237,8 @@ class Zygote:
             fcntl.ioctl(self.listener, NOTIFICATION_SEND, reply, True)
 
     def _approve(self, pid: int, flags: int) -> bool:
+        if flags & CLONE_THREAD:
+            return _threads(pid) < MOST_THREADS
         if flags & ~FORK_MARKS != FORK_SIGNAL:
             self.denied += 1
             return False
@@ -309,6 +315,26 @@ class Zygote:
         self._close_descriptors()
         if self._process is not None:
             self._process.returncode = 0  # not our child: never wait for it
+
+
+def _refuse_few_descriptors() -> None:
+    """Raise where a worker could not have its socket at the number that the filter knows."""
+    import resource  # which Windows has not
+
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= most < LEAST_DESCRIPTORS:
+        raise InterpreterUnavailableError(
+            f"the sandbox needs {LEAST_DESCRIPTORS} descriptors, and this process may have {most}: raise its hard "
+            "limit (ulimit -Hn)"
+        )
+
+
+def _threads(pid: int) -> int:
+    """Return how many threads a process has, more than any may have if it is gone."""
+    try:
+        return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[17])
+    except (OSError, ValueError, IndexError):
+        return MOST_THREADS
 
 
 def _search_path(modules: tuple[str, ...]) -> list[str]:

@@ -8,9 +8,16 @@ All other calls, and all cells that do not await, stay as they were written.
 
 from __future__ import annotations
 
-import ast
+from ast import NodeTransformer
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from . import own
+
+if TYPE_CHECKING:
+    import ast
+else:
+    ast = own.ast
 
 _BEGIN, _FINISH = "__rlm_begin__", "__rlm_finish__"
 _TAKERS = frozenset({"gather", "wait", "wait_for", "as_completed", "create_task", "ensure_future", "shield"})
@@ -84,7 +91,7 @@ async def finish(function: Callable[..., Any], *arguments: Any, **keywords: Any)
 
 def begin_calls(tree: ast.Module, namespace: dict[str, Any]) -> None:
     """Let the host calls of a cell begin where their results are awaited."""
-    nodes = list(ast.walk(tree))
+    nodes = list(own.walk(tree))
     if not any(isinstance(node, _ASYNC) for node in nodes):
         return
     calls = {name for name, value in namespace.items() if getattr(value, "host_call", False) is True}
@@ -106,7 +113,7 @@ def _rewrite(call: ast.Call, name: str) -> None:
     call.func = ast.copy_location(ast.Name(name, ast.Load()), call.func)
 
 
-class _Finisher(ast.NodeTransformer):
+class _Finisher(NodeTransformer):
     """Awaits the host calls in the body of an ``async def``, in no scope within it."""
 
     def __init__(self, calls: set[str]) -> None:

@@ -18,8 +18,8 @@ KILL = 0x80000000
 ASK_HOST = 0x7FC00000
 EPERM, ENOSYS = 1, 38
 
-PROT_EXEC = 4
-MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN = 0x01, 0x20, 0x100
+PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
+MAP_SHARED, MAP_GROWSDOWN = 0x01, 0x100
 CLONE_VM, CLONE_THREAD = 0x100, 0x10000
 # Every namespace, plus CLONE_PTRACE, CLONE_VFORK, CLONE_PARENT and CLONE_UNTRACED.
 CLONE_FORBIDDEN = 0x7E020080 | 0x2000 | 0x4000 | 0x8000 | 0x800000
@@ -36,7 +36,8 @@ class Filter:
         machine: the table of ``syscalls`` to use.
         receive_on: descriptors on which ``recvmsg`` may take messages (and descriptors) in.
         send_on: descriptors on which ``sendmsg`` may be used.
-        fork: "ask" sends a fork to the host's supervisor, "allow" and "refuse" decide at once.
+        fork: "ask" sends forks and new threads to the host's supervisor, "allow" and "refuse" decide at once about
+            forks, and let every thread begin.
         stack: whether one more filter may be added later (only without a supervisor).
     """
 
@@ -113,19 +114,18 @@ def _guarded(rules: Filter) -> dict[str, list[Instruction]]:
     no = (RETURN, 0, 0, refuse())
     yes = (RETURN, 0, 0, ALLOW)
     return {
-        # Shared anonymous and downward-growing maps would escape RLIMIT_DATA.
+        # Shared and downward-growing maps would escape RLIMIT_DATA.
         "mmap": [
             _argument(2),
-            (ANY_BIT, 6, 0, PROT_EXEC),
+            (ANY_BIT, 3, 0, PROT_EXEC),
             _argument(3),
-            (ANY_BIT, 4, 0, MAP_GROWSDOWN),
-            (AND, 0, 0, MAP_SHARED | MAP_ANONYMOUS),
-            (EQUAL, 2, 0, MAP_SHARED | MAP_ANONYMOUS),
+            (ANY_BIT, 1, 0, MAP_SHARED | MAP_GROWSDOWN),
             yes,
             no,
-            no,
         ],
-        "mprotect": [_argument(2), (ANY_BIT, 1, 0, PROT_EXEC), yes, no],
+        # RLIMIT_DATA counts what is writable: pages that were filled must stay so. All that the C library needs is to
+        # make reserved pages writable, for the stacks of threads and for its heaps.
+        "mprotect": _one_of(2, (PROT_READ | PROT_WRITE,)),
         "clone": _clone(rules.fork),
         "clone3": [(RETURN, 0, 0, refuse(ENOSYS))],  # its arguments are in memory, so glibc must fall back
         "fcntl": _one_of(1, (F_DUPFD_CLOEXEC, F_GETFD, F_GETFL)),
@@ -137,8 +137,9 @@ def _guarded(rules: Filter) -> dict[str, list[Instruction]]:
 
 
 def _clone(fork: str) -> list[Instruction]:
-    """Allow a thread, decide about a fork, and refuse all between (vfork, shared memory without thread)."""
+    """Decide about a thread and about a fork, and refuse all between (vfork, shared memory without thread)."""
     verdict = {"ask": ASK_HOST, "allow": ALLOW, "refuse": refuse()}[fork]
+    thread = ASK_HOST if fork == "ask" else ALLOW
     return [
         _argument(0),
         (ANY_BIT, 5, 0, CLONE_FORBIDDEN),
@@ -146,6 +147,6 @@ def _clone(fork: str) -> list[Instruction]:
         (EQUAL, 2, 0, CLONE_THREAD | CLONE_VM),
         (EQUAL, 0, 2, 0),
         (RETURN, 0, 0, verdict),
-        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, thread),
         (RETURN, 0, 0, refuse()),
     ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
-import contextlib
 import re
 import sys
 from collections import Counter
+from contextlib import suppress
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import output
+from . import output, own
+
+if TYPE_CHECKING:
+    import ast
+else:
+    ast = own.ast
 
 CELL = "<cell"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -43,8 +47,9 @@ def parse(source: str, number: int) -> ast.Module:
     """Parse a cell and remember its lines for tracebacks."""
     name = f"{CELL} {number}>"
     _lines[name] = (len(source), None, source.splitlines(keepends=True), name)
-    if "linecache" in sys.modules:
-        sys.modules["linecache"].cache[name] = _lines[name]
+    cache = getattr(sys.modules.get("linecache"), "cache", None)
+    if type(cache) is dict:
+        cache[name] = _lines[name]
     tree: ast.Module = compile(source, name, "exec", FLAGS | ast.PyCF_ONLY_AST)
     return tree
 
@@ -67,7 +72,7 @@ class Looks:
     def tame(self, tree: ast.Module) -> bool:
         """Tell it of one cell."""
         try:
-            return all(map(self._harmless, ast.walk(tree)))
+            return all(map(self._harmless, own.walk(tree)))
         except (LookupError, TypeError, AttributeError):
             return False
 
@@ -149,7 +154,7 @@ def _complete(coroutine: Any) -> Any:
         return loop.run_until_complete(main)
     except BaseException as error:
         if not main.done() or isinstance(error, KeyboardInterrupt):
-            with contextlib.suppress(KeyboardInterrupt):  # the host strikes until the cell has ended
+            with suppress(KeyboardInterrupt):  # the host strikes until the cell has ended
                 _cancel(asyncio, loop, earlier)
             if main.done() and not main.cancelled():
                 return main.result()
@@ -201,7 +206,15 @@ def explain(error: BaseException) -> str:
     try:
         told = traceback.TracebackException.from_exception(error, compact=True)
         _own_lines(told)
-        return output.clip("".join(told.format()).strip(), MAX_TRACEBACK)[0]
+        return output.without_addresses(output.clip("".join(told.format()).strip(), MAX_TRACEBACK)[0])
+    except BaseException:
+        return _bare(error)
+
+
+def _bare(error: BaseException) -> str:
+    """Return an exception's name and text where its traceback cannot be made."""
+    try:
+        return output.clip(f"{type(error).__name__}: {error}", MAX_TRACEBACK)[0]
     except BaseException:
         return f"{type(error).__name__}: (this exception cannot be shown)"
 

@@ -4,9 +4,18 @@ The standard library has functions run around each fork, which renew locks that 
 of one thread has none of those, and each function makes the copy write to dozens of pages that it would go on sharing.
 """
 
-import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
-import _thread
 import os
+
+# The C module, which loads at once.
+from _signal import (  # type: ignore[import-not-found]
+    SIG_BLOCK,
+    SIG_SETMASK,
+    SIGINT,
+    SIGXCPU,
+    pthread_sigmask,
+)
+from _thread import _count
+from os import fork as fork_now
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +55,7 @@ def fork() -> int:
     Raises:
         OSError: no process could be made.
     """
-    if not _thread._count():
+    if not _count():
         return _fork()
     for action in _BEFORE:
         action()
@@ -61,8 +70,8 @@ def fork() -> int:
 
 def _fork() -> int:
     """Fork while no interrupt strikes: the kernel would begin the call anew, and ask the host for a second fork."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGXCPU))
+    before = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGXCPU))
     try:
-        return os.fork()
+        return fork_now()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pthread_sigmask(SIG_SETMASK, before)

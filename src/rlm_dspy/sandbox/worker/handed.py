@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
 import sys
 from collections import deque
 from collections.abc import Callable
+from mmap import MAP_PRIVATE, PROT_READ, mmap
+from os import close
 from typing import Any
 
-from . import tables, values
+from . import own, tables, values
 
 WIDE = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 
@@ -38,7 +37,7 @@ def take(
             _take(parcel, mine, namespace, zstr, toolkit)
     finally:
         for unused in mine:
-            os.close(unused)
+            close(unused)
 
 
 def _take(
@@ -49,7 +48,7 @@ def _take(
     index = descriptors.popleft() if "index_size" in parcel else -1
     try:
         if index >= 0:
-            parcel["index"] = json.loads(bytes(_map(index, parcel["index_size"])))
+            parcel["index"] = own.loads(bytes(_map(index, parcel["index_size"])))
         namespace[parcel.get("raw", name)] = _open(parcel, descriptor, zstr, toolkit)
         if "like" in parcel:
             namespace[name] = tables.revived(namespace[name], parcel["like"])
@@ -62,7 +61,7 @@ def _take(
     finally:
         for used in (descriptor, index):
             if used >= 0:
-                os.close(used)
+                close(used)
 
 
 def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: Any) -> Any:
@@ -73,7 +72,7 @@ def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: A
         return _text(parcel, descriptor, zstr)
     view = _map(descriptor, parcel["size"])
     if kind == "json":
-        return values.decode(json.loads(bytes(view)), values.Record)
+        return values.decode(own.loads(bytes(view)), values.Record)
     if kind == "numbers":
         numbers = view.cast(parcel["format"], parcel["shape"])
         return numbers if "numpy" in sys.modules else numbers.tolist()
@@ -85,7 +84,9 @@ def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: A
 
 
 def _map(descriptor: int, size: int) -> memoryview:
-    return memoryview(mmap.mmap(descriptor, size, prot=mmap.PROT_READ)) if size else memoryview(b"")
+    if not size:
+        return memoryview(b"")
+    return memoryview(mmap(descriptor, size, MAP_PRIVATE, PROT_READ))  # shared: not before Linux 6.7
 
 
 def _text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
@@ -94,7 +95,7 @@ def _text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
         text = zstr(descriptor, chars, width, parcel["ascii"])
         if text is not None:
             return text
-    with mmap.mmap(descriptor, parcel["size"], prot=mmap.PROT_READ) as view, memoryview(view) as whole:
+    with _map(descriptor, parcel["size"]) as whole:
         body = whole[: chars * width]
         try:
             return str(body, WIDE[width], "surrogatepass" if width > 1 else "strict")

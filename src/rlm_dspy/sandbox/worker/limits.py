@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import resource
 import threading
-import time
+from resource import RLIMIT_CPU, setrlimit
+from time import process_time
 from typing import Any
 
 MAX_THREADS = 64
 THREAD_STACK = 1 << 20
 MAX_FILES = 320  # room for the large variables of one cell
 CPU_LIMIT = 24 * 3600
+STACK = 8 << 20  # of the main thread; what it takes is not counted as data
 
 
 def threads() -> None:
@@ -26,19 +28,34 @@ def threads() -> None:
     threading.Thread.start = limited  # type: ignore[method-assign]
 
 
-def process(config: dict[str, Any], baseline: int) -> None:
-    """Set the kernel's limits for this process and all it may fork; ``baseline`` is the memory it begins with."""
-    memory = baseline + config["memory"]
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
+def process(config: dict[str, Any], data: int, addresses: int) -> None:
+    """Set the kernel's limits for this process and all it may fork.
+
+    Args:
+        config: what the host wants.
+        data: writable memory that the process begins with.
+        addresses: addresses that it may use beside what the host lets it have of memory.
+    """
+    _lower(resource.RLIMIT_DATA, data + config["memory"])
+    _lower(resource.RLIMIT_AS, addresses + config["memory"])
+    _lower(resource.RLIMIT_STACK, STACK)
+    _lower(resource.RLIMIT_NOFILE, MAX_FILES)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
     tasks = config.get("tasks", 0)
     if tasks and not 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[1] <= tasks:
         resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
 
 
+def _lower(limit: int, most: int) -> None:
+    """Set a limit for good, unless it is lower already."""
+    hard = resource.getrlimit(limit)[1]
+    if hard == resource.RLIM_INFINITY or hard > most:
+        hard = most
+    resource.setrlimit(limit, (hard, hard))
+
+
 def cpu(seconds: float) -> None:
     """Have SIGXCPU sent after so many more seconds of this process's time; 0 sets no limit."""
     if seconds:
-        soft = int(time.process_time() + seconds) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))
+        soft = int(process_time() + seconds) + 1
+        setrlimit(RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))

@@ -5,11 +5,17 @@ This is a courtesy, not a boundary: it turns a hopeless ``import os`` into a cle
 
 from __future__ import annotations
 
-import ast
 import builtins
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from . import own
+
+if TYPE_CHECKING:
+    import ast
+else:
+    ast = own.ast
 
 _ALLOWED = """
     __future__ abc array ast asyncio base64 binascii bisect builtins bz2 calendar cmath collections colorsys
@@ -124,6 +130,15 @@ def mend() -> None:
         sys.modules.update(_loaded)
 
 
+def mend_builtins(namespace: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Give the cells their builtins back where one took some away."""
+    theirs = namespace.get("__builtins__")
+    if type(theirs) is not dict:
+        namespace["__builtins__"] = dict(ours)
+    elif not ours.keys() <= theirs.keys():
+        theirs.update({name: value for name, value in ours.items() if name not in theirs})
+
+
 def _may_import(root: str, extra: frozenset[str]) -> bool:
     if root in ALLOWED or root in extra or root.startswith("_"):
         return True
@@ -161,7 +176,7 @@ def hopeless(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] 
 def _bound(statement: ast.stmt) -> set[str]:
     """Return the names that a statement may bind."""
     found = set()
-    for node in ast.walk(statement):
+    for node in own.walk(statement):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
 import _socket as socket
-import json
-import marshal
-import os
 import sys
 import threading
+from _thread import get_ident
 from binascii import a2b_base64
 from collections.abc import Callable
+from marshal import loads
+from os import _exit, read
 from random import seed
 from types import ModuleType
 from typing import Any, NoReturn
 
-from . import awaiting, evaluate, forks, handed, limits, modules, output, values
-from .wire import Message, Wire, frame
+from . import awaiting, evaluate, forks, handed, limits, modules, output, own, values
+from .wire import Message, Wire, frame, refuse_many_values
 
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
 MAX_VALUE = 10_000  # characters of the repr of a last expression whose value crosses too
+MAX_DATA = 1 << 18  # of its JSON: a class of the cell's own may have a short repr
 MAX_HITS = 100  # of a last expression whose value crosses too
 QUOTED = 80  # characters of an argument that an error quotes
 TOKEN = 16
@@ -50,7 +51,9 @@ class Session:
         self.extra = extra
         self.module = ModuleType("__main__")  # dataclasses and get_type_hints look their module up
         self.namespace: dict[str, Any] = self.module.__dict__
-        self.namespace["__builtins__"] = modules.guarded_builtins(self.extra)
+        self.builtins = modules.guarded_builtins(self.extra)
+        self.namespace["__builtins__"] = dict(self.builtins)
+        self.submit = self._submit  # one object, or it would be new to each cell
         self.fields: list[str] | None = None
         self.tools: dict[str, Any] = {}
         self.main: str | None = None
@@ -72,13 +75,14 @@ class Session:
         """Take the two sockets of the host's session, and how much a cell may print."""
         self.wire = wire
         self.control = control
+        self.thread = get_ident()
         sys.modules["__main__"] = self.module
         self.out = output.Output(cap)
         self.err = output.Output(cap)
         wire.deferred = self._strike
 
     def _bind(self) -> None:
-        self.namespace.update(SUBMIT=self._submit, FINAL=self._finish, FINAL_VAR=self._finish_with)
+        self.namespace.update(SUBMIT=self.submit, FINAL=self._finish, FINAL_VAR=self._finish_with)
         if self.toolkit is not None:
             self.toolkit.bind(self.namespace, self.main)
         self.looks = evaluate.Looks(self.namespace, self.toolkit)
@@ -136,16 +140,17 @@ class Session:
 
     def _submit(self, *arguments: Any, **keywords: Any) -> NoReturn:
         """End the run with these outputs."""
-        if threading.current_thread() is not threading.main_thread():
+        if get_ident() != self.thread:
             raise RuntimeError("SUBMIT() is for the cell itself, not for a thread: let the cell wait for its result")
         chosen = self._named(arguments, keywords)
         try:
             encoded = values.encode(chosen)
         except (TypeError, ValueError) as error:
             raise TypeError(f"SUBMIT(): {error}; submit plain data (str, numbers, list, dict, …)") from None
-        size = len(json.dumps(encoded))
-        if size > MAX_RESULT:
-            raise ValueError(f"SUBMIT(): the value is {size:,} bytes long; the limit is {MAX_RESULT:,}")
+        body = own.dumps(encoded).encode("ascii")
+        if len(body) > MAX_RESULT:
+            raise ValueError(f"SUBMIT(): the value is {len(body):,} bytes long; the limit is {MAX_RESULT:,}")
+        refuse_many_values(body, "SUBMIT(): the value")
         self.final = encoded
         raise Submitted
 
@@ -223,7 +228,7 @@ class Session:
                 elif message["t"] == "exec":
                     self.cell(message)
                 else:
-                    os._exit(1)
+                    _exit(1)
             except Interrupted:  # struck after the cell had ended
                 self._disarm()
 
@@ -236,12 +241,12 @@ class Session:
         except handed.HandoverError as error:
             self.wire.send({**result, "kind": "handover", "name": error.name, "exc": str(error)})
             return
+        self._mend()
         before = dict(self.namespace)
         self.dirty = self.dirty or message["renew"] or bool(message.get("vars"))
         self.out.clear()
         self.err.clear()
         self.final = None
-        self._mend()
         changed = self._attempt(message, result)
         if changed:
             self.dirty = True
@@ -261,7 +266,7 @@ class Session:
             try:
                 if "compiled" in message:  # code of the host's own
                     changed = self.armed = True
-                    exec(marshal.loads(a2b_base64(message["compiled"])), self._own_names())
+                    exec(loads(a2b_base64(message["compiled"])), self._own_names())
                     return True
                 tree = evaluate.parse(message["code"], number)
                 changed = message["always"] or not self.looks.tame(tree)
@@ -281,6 +286,7 @@ class Session:
                     if len(result["value"]) <= MAX_VALUE:
                         result["data"] = self._data(value)
             finally:
+                own.mend()
                 self._disarm()
         except Resumed:
             raise
@@ -299,7 +305,8 @@ class Session:
         if self.toolkit is not None and isinstance(value, self.toolkit.Matches) and len(value) > MAX_HITS:
             return None
         try:
-            return values.encode(value)
+            encoded = values.encode(value)
+            return encoded if len(own.dumps(encoded)) <= MAX_DATA else None
         except (TypeError, ValueError, RecursionError):
             return None
 
@@ -320,7 +327,12 @@ class Session:
 
     def _mend(self) -> None:
         """Put back what earlier cells may have taken away."""
+        own.mend()
         modules.mend()
+        modules.mend_builtins(self.namespace, self.builtins)
+        self.namespace["SUBMIT"] = self.submit
+        for name, tool in self.tools.items():
+            self.namespace.setdefault(name, tool)
         sys.stdout = sys.__stdout__ = self.out  # type: ignore[misc,assignment]
         sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
 
@@ -379,22 +391,22 @@ class Session:
         try:
             self._wait_for_token(notice)
         except BaseException:  # whatever user code broke, a copy must never run on by itself
-            os._exit(1)
+            _exit(1)
         raise Resumed
 
     def _wait_for_token(self, notice: bytes) -> None:
         """Sleep until the token comes, then skip what the dead session never read."""
         self.wire.write(memoryview(notice))
-        token = os.read(self.control, TOKEN)
+        token = read(self.control, TOKEN)
         if len(token) != TOKEN:
-            os._exit(0)
+            _exit(0)
         self.wire.forget()
         self.copies = 0
         tail = b""
         while token not in tail:
-            data = os.read(self.wire.channel.fileno(), 1 << 16)
+            data = read(self.wire.channel.fileno(), 1 << 16)
             if not data:
-                os._exit(0)
+                _exit(0)
             tail = tail[-TOKEN:] + data
 
     def carry_on(self) -> None:

@@ -6,6 +6,7 @@ the host hands all bytes over at the start, and modules run on demand or while t
 
 import marshal
 from _frozen_importlib import ModuleSpec
+from _imp import _fix_co_filename  # type: ignore[attr-defined]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ class Shelf:
     def __init__(self) -> None:
         self.books: dict[str, tuple[memoryview, bool]] = {}
         self.after: dict[str, Callable[[], None]] = {}
+
+    def __repr__(self) -> str:
+        return "<library>"
 
     def add(self, index: "dict[str, tuple[int, int, bool]]", codes: memoryview) -> None:
         """Put modules on the shelf: where each one's code is, and whether it is a package."""
@@ -36,7 +40,9 @@ class Shelf:
 
     def exec_module(self, module: "ModuleType") -> None:
         """Run the module's bytecode."""
-        exec(marshal.loads(self.books[module.__name__][0]), module.__dict__)
+        code = marshal.loads(self.books[module.__name__][0])
+        _fix_co_filename(code, f"<{module.__name__}>")  # instead of the host's path
+        exec(code, module.__dict__)
         action = self.after.get(module.__name__)
         if action is not None:
             action()

@@ -10,23 +10,56 @@ from __future__ import annotations
 import _socket as socket
 import array
 import itertools
-import json
-import os
-import select
+import re
 import struct
-import threading
+from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable
+from os import _exit, write
+from select import POLLIN, poll
+from threading import Condition
 from typing import Any
 
+from . import own
+
 MAX_FRAME = 32 << 20
+MAX_VALUES = 500_000  # of one message: parsing so many takes the host half a second, whatever they are
 MAX_COMMAND = 1 << 30  # the host is trusted, but a length that is none must not be waited for
 CHUNK = 1 << 16
 MAX_DESCRIPTORS = 253  # as many as the kernel lets one message carry
 
 _LENGTH = struct.Struct("<I")
 
+# A string that never ends counts to the end, or each quotation mark in it would be searched for its own.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+
 Message = dict[str, Any]
+
+
+def count_values(body: bytes) -> int:
+    """Return how many values a JSON text holds, or at least ``MAX_VALUES + 1`` if it holds more, without parsing it."""
+    count = _count_separators(body)
+    if count <= MAX_VALUES:
+        return count
+    for strings, found in enumerate(_STRING.finditer(body)):  # what stands inside a string separates nothing
+        if strings > 2 * MAX_VALUES:  # of each pair in a dict, the key is one as well
+            return MAX_VALUES + 1
+        if found.end() - found.start() > 2:
+            count -= _count_separators(found.group()) - 1
+    return count
+
+
+def _count_separators(body: bytes) -> int:
+    """Return how many values commas and brackets tell of; an empty list or dict is one value."""
+    opened, empty = body.count(b"[") + body.count(b"{"), body.count(b"[]") + body.count(b"{}")
+    return body.count(b",") + opened - empty + 1
+
+
+def refuse_many_values(body: bytes, what: str) -> None:
+    """Raise ``ValueError`` if a JSON text holds more values than the host would parse."""
+    count = count_values(body)
+    if count > MAX_VALUES:
+        raise ValueError(f"{what} holds {count:,} values; the limit is {MAX_VALUES:,}: pass less, or one string")
 
 
 def frame(message: Message) -> bytes:
@@ -35,9 +68,10 @@ def frame(message: Message) -> bytes:
     Raises:
         ValueError: it is too long.
     """
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    body = own.dumps(message).encode("ascii")
     if len(body) > MAX_FRAME:
         raise ValueError(f"message of {len(body):,} bytes; the limit is {MAX_FRAME:,}")
+    refuse_many_values(body, "the message")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -48,16 +82,17 @@ class Wire:
         self.channel = channel
         self.descriptors: deque[int] = deque()
         self.guarded = False
+        self._main = get_ident()
         self.deferred: Callable[[], None] = lambda: None
         self.forget()
 
     def forget(self) -> None:
         """Begin anew after a fork: drop what was half read, and the locks of threads that are gone."""
-        self._poll = select.poll()  # the old one counts as in use if a thread waited on it as the fork was made
-        self._poll.register(self.channel.fileno(), select.POLLIN)
+        self._poll = poll()  # the old one counts as in use if a thread waited on it as the fork was made
+        self._poll.register(self.channel.fileno(), POLLIN)
         self._incoming = bytearray()
-        self._writing = threading.Lock()
-        self._turn = threading.Condition()
+        self._writing = allocate_lock()
+        self._turn = Condition()
         self._leading = False
         self._answers: dict[int, Message] = {}
         self._awaited: set[int] = set()
@@ -73,11 +108,11 @@ class Wire:
     def write(self, view: memoryview) -> None:
         """Write these bytes, whatever other threads do."""
         while view:
-            view = view[os.write(self.channel.fileno(), view) :]
+            view = view[write(self.channel.fileno(), view) :]
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         """Run ``action`` whole; an interrupt that came meanwhile strikes at its end."""
-        if threading.current_thread() is not threading.main_thread():
+        if get_ident() != self._main:
             action(*arguments)
             return
         self.guarded = True
@@ -128,7 +163,7 @@ class Wire:
         size = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
         data, ancillary, _, _ = self.channel.recvmsg(CHUNK, size)
         if not data:
-            os._exit(0)
+            _exit(0)
         for level, kind, body in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received = array.array("i")
@@ -138,12 +173,12 @@ class Wire:
         while len(self._incoming) >= 4:
             (length,) = _LENGTH.unpack_from(self._incoming)
             if length > MAX_COMMAND:
-                os._exit(1)
+                _exit(1)
             if len(self._incoming) < 4 + length:
                 break
             body = bytes(self._incoming[4 : 4 + length])
             del self._incoming[: 4 + length]
-            self._sort(json.loads(body))
+            self._sort(own.loads(body))
 
     def _sort(self, message: Message) -> None:
         if message["t"] == "ret":

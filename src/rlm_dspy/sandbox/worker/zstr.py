@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x02, 0x10, 0x20
+MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x02, 0x10, 0x20
 REFERENCES, LENGTH, HASH, STATE, POINTERS = 0, 16, 24, 32, 40
 FOREVER = 1 << 40
 SHORTEST = 8
@@ -71,7 +71,7 @@ def _build(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, coun
     writable = mmap.PROT_READ | mmap.PROT_WRITE
     if libc.mmap(base, page, writable, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != base:
         return None
-    data = libc.mmap(base + page, size, mmap.PROT_READ, MAP_SHARED | MAP_FIXED, descriptor, 0)
+    data = libc.mmap(base + page, size, mmap.PROT_READ, MAP_PRIVATE | MAP_FIXED, descriptor, 0)
     if data != base + page:
         return None
     at = base + page - header

@@ -23,11 +23,14 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from . import bpf, confine, evaluate, limits, modules, session, shelf, zstr
+from . import bpf, confine, evaluate, limits, modules, places, session, shelf, zstr
 
 MESSAGE = 1 << 18
 IDLE_MS = 20
 WARMING = 16 << 20  # memory for what is imported after the measuring
+# Addresses for contexts, which may be as large as the machine's memory, and for stacks and heaps that are reserved.
+# A page that was never written takes none, but its entry in a table takes a five-hundredth of it.
+MOST_CONTEXTS, RESERVED = 64 << 30, 2 << 30
 # The number a worker's socket always has, so that the filter can let descriptors in on it and nowhere else.
 CHANNEL = 40
 
@@ -42,6 +45,7 @@ def main(
     policy = json.loads(instructions)
     report: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
     started = time.perf_counter()
+    places.name_code()
     toolkit = _preload(policy, books)
     _, index, codes = receive(channel)
     books.add(index, codes)
@@ -53,10 +57,10 @@ def main(
     report["import_ms"] = _since(started)
     started = time.perf_counter()
     _descend(channel, life, policy, report)
-    baseline = _data_size()
+    sizes = _sizes()
     listener = _lock(policy, report, channel.fileno())
     report["lock_ms"] = _since(started)
-    _serve(channel, listener, report, ready, baseline)
+    _serve(channel, listener, report, ready, sizes)
 
 
 def _since(started: float) -> float:
@@ -172,7 +176,7 @@ def _lock(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
 
 
 def _serve(
-    channel: socket.socket, listener: int, report: dict[str, Any], ready: session.Session, baseline: int
+    channel: socket.socket, listener: int, report: dict[str, Any], ready: session.Session, sizes: tuple[int, int]
 ) -> NoReturn:
     rules = report.pop("last_filter", None)
     last_filter = confine.last_filter(rules.machine, rules) if rules and report.get("seccomp") is True else None
@@ -180,6 +184,7 @@ def _serve(
     for name in [name for name in sys.modules if name == "__main__" or name.startswith("ctypes")]:
         del sys.modules[name]
     modules.remember()
+    places.hide()
     gc.freeze()
     attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))] if listener >= 0 else []
     channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
@@ -193,7 +198,7 @@ def _serve(
             for descriptor in descriptors:
                 os.close(descriptor)
             continue
-        _become_worker(channel, config, descriptors, baseline, ready, last_filter)
+        _become_worker(channel, config, descriptors, sizes, ready, last_filter)
 
 
 def _idle(channel: socket.socket, ahead: list[str]) -> None:
@@ -203,8 +208,8 @@ def _idle(channel: socket.socket, ahead: list[str]) -> None:
     while ahead and not waiting.poll(IDLE_MS):
         with contextlib.suppress(ImportError):
             __import__(ahead.pop(0))
+        modules.remember()  # at once: a session may begin now, and what is loaded by then is ours
         if not ahead:
-            modules.remember()
             gc.freeze()
 
 
@@ -224,14 +229,14 @@ def _become_worker(
     channel: socket.socket,
     config: dict[str, Any],
     descriptors: list[int],
-    baseline: int,
+    sizes: tuple[int, int],
     ready: session.Session,
     last_filter: Any,
 ) -> NoReturn:
     try:
         gc.enable()
         channel.close()
-        limits.process(config, baseline)
+        limits.process(config, *sizes)
         if last_filter is not None:
             last_filter()
         wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL)
@@ -245,10 +250,13 @@ def _become_worker(
     os._exit(1)
 
 
-def _data_size() -> int:
-    """Return how much private memory this process starts with, to be added to every limit."""
+def _sizes() -> tuple[int, int]:
+    """Return how much memory this process begins with, and the addresses that a session may use beside its memory."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    beside = RESERVED + min(os.sysconf("SC_PHYS_PAGES") * page, MOST_CONTEXTS)  # not to be had after the lock-down
     try:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[5]) * os.sysconf("SC_PAGE_SIZE") + WARMING
+            pages = [int(count) for count in file.read().split()]
     except OSError:
-        return 64 << 20
+        return 64 << 20, (1 << 30) + beside
+    return pages[5] * page + WARMING, pages[0] * page + WARMING + beside

@@ -1,0 +1,66 @@
+"""What the worker needs of the standard library after a cell ran, out of the reach of what the cell changed there.
+
+Holds: a cell that sets names of ``json``, ``ast``, ``threading`` or ``os``, or clears them, changes them for itself and
+later cells, not for the worker; ``builtins`` are put back. Does not hold: against code that changes the worker's own
+objects, which costs it the session.
+"""
+
+from __future__ import annotations
+
+import ast as _ast
+import builtins
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator
+from json import encoder
+from types import SimpleNamespace
+from typing import Any
+
+ast: Any = SimpleNamespace(**vars(_ast))
+
+_SYSTEM = ("modules", "meta_path", "path", "path_hooks", "path_importer_cache", "exc_info", "_getframe")
+_builtins, _standard = vars(builtins), dict(vars(builtins))
+_sys, _system = vars(sys), {name: vars(sys)[name] for name in _SYSTEM}
+_scan: Any = vars(json.JSONDecoder())["scan_once"]
+
+
+def _no_json(value: object) -> None:
+    raise TypeError(f"a {type(value).__name__} is no JSON")
+
+
+_make: Any = vars(encoder)["c_make_encoder"]
+if _make is not None:  # neither this nor the scanner runs a line of Python
+    _chunks = _make(None, _no_json, encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+else:
+    _chunks = json.JSONEncoder(check_circular=False, separators=(",", ":")).iterencode
+
+
+def dumps(value: Any) -> str:
+    """Return a value that is not nested in itself as JSON."""
+    return "".join(_chunks(value, 0))
+
+
+def loads(text: str | bytes) -> Any:
+    """Return what compact JSON says; it comes from the host, so no more is checked."""
+    return _scan(text.decode() if isinstance(text, bytes) else text, 0)[0]
+
+
+def walk(node: Any) -> Iterator[Any]:
+    """Yield a syntax tree's nodes, as ``ast.walk`` does."""
+    todo = deque([node])
+    while todo:
+        node = todo.popleft()
+        for name in node._fields:
+            part = getattr(node, name, None)
+            if isinstance(part, list):
+                todo.extend(item for item in part if hasattr(item, "_fields"))
+            elif hasattr(part, "_fields"):
+                todo.append(part)
+        yield node
+
+
+def mend() -> None:
+    """Put back what the worker cannot do without; it needs none of it itself."""
+    _builtins.update(_standard)
+    _sys.update(_system)
