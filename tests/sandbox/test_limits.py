@@ -115,8 +115,11 @@ def test_threads_made_past_all_politeness_are_counted_by_the_host(without):
 
 def test_a_sleeping_copy_is_stopped_so_that_nothing_patched_runs_in_it(sandbox):
     sandbox.run("x = 1")
-    status = Path(f"/proc/{sandbox._link.standby.pid}/stat").read_text()
-    assert status.rpartition(")")[2].split()[0] == "T"
+    status = Path(f"/proc/{sandbox._link.standby.pid}/stat")
+    end = time.monotonic() + 2  # it stops as soon as it is scheduled
+    while (state := status.read_text().rpartition(")")[2].split()[0]) != "T" and time.monotonic() < end:
+        time.sleep(0.01)
+    assert state == "T"
     assert "crashed" in sandbox.run("import sys; sys.modules['os']._exit(1)").exception
     assert sandbox.run("x").value == "1"
 
