@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import logging
 import os
 import random
 import re
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -223,6 +225,8 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=64)
     parser.add_argument("--kills", type=int, default=40)
     options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.getLogger("rlm_dspy").setLevel(logging.ERROR)
     if options.runs:
         run_many(options.runs, options.threads)
     if options.kills:

@@ -17,7 +17,7 @@ CODE_KEYS = ("code", "python", "python_code", "script", "cell", "source")
 CALL_KEYS = ("arguments", "parameters", "args", "input", "tool_input", "action_input", "function", "tool_calls")
 REASONING_KEYS = ("reasoning", "thought", "thoughts", "explanation")
 MAX_STARTS = 64  # places in a reply where JSON may begin
-MAX_REPAIRED = 200_000  # characters of broken JSON that are worth a repair
+MAX_REPAIRED = 20_000  # characters of broken JSON that are repaired: it takes quadratic time, seconds for these
 
 _START = re.compile(r"(?:^|(?<=[\s>\]]))[{\[]")
 

@@ -175,3 +175,10 @@ def test_headers_with_absurd_limits_do_no_harm(serve: Callable) -> None:
     limits = [f"x-ratelimit-{name}-tokens: {'9' * 5_000}" for name in ("limit", "remaining", "reset")]
     assert made(serve(whole(completion(), *limits)))("hi") == ["hello"]
     assert seconds("9" * 5_000) is None
+
+
+def test_a_reply_longer_than_any_model_writes_is_refused(serve: Callable) -> None:
+    message = {"role": "assistant", "content": "a" * 3_000_000}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    with pytest.raises(Exception, match="has 3,000,000 characters"):
+        made(serve(whole(completion(choices=choices))))("hi")

@@ -40,6 +40,7 @@ _REPLY = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer
 SLOW = 15.0  # seconds of silence that are reported
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _MOST_TOKENS = 10**9  # that one call can use
+_MOST_CHARS = 2_000_000  # of a reply: DSPy's reading of longer ones takes many seconds, and so does keeping them
 
 _ANSWERED: set[str] = set()  # servers that this process has had an answer from
 
@@ -82,8 +83,10 @@ class _Routed:
         return self.route.served_window()
 
     def _finished(self, request: Request, response: Response) -> Response:
-        """Refuse a reply to half a prompt."""
+        """Refuse a reply to half a prompt, and one that is longer than any model writes."""
         self._answered()
+        if len(response.text or "") > _MOST_CHARS:
+            raise faults.invalid_reply(self.route, f"has {len(response.text or ''):,} characters")
         read = response.usage.input_tokens
         sent = truncation.shortfall(request, read)
         if sent is not None and read is not None:
