@@ -157,7 +157,7 @@ def run_many(count: int, threads: int) -> None:
     def one(number: int) -> None:
         started = time.monotonic()
         try:
-            with dspy.context(lm=model, disable_history=True):
+            with dspy.context(lm=model, disable_history=True, trace=None):  # DSPy keeps 10,000 calls of each by itself
                 sandbox = lambda: rlm_dspy.Sandbox(timeout=2.0, memory_mb=256)  # noqa: E731
                 rlm = rlm_dspy.RLM("context, question -> answer", max_seconds=LIMIT, max_iters=4)
                 run = rlm(interpreter_factory=sandbox, context="some text\n" * 200, question=f"number {number}?").run
