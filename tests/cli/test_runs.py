@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,3 +175,40 @@ def test_the_oldest_make_room_and_other_files_stay(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "mine.json").exists()
     with pytest.raises(RLMError, match="3 runs begin with '0000'"):
         kept.find("0000")
+
+
+def test_a_damaged_run_is_named(run: Callable, write: Callable) -> None:
+    write("a.txt", "the timeout is 30 s\n")
+    assert run("ask", "what is the timeout?", "a.txt").code == 0
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy" / "runs"
+    (folder / "0123456789ab.json").write_text('{"x')
+    result = run("runs")
+    assert result.code == 0
+    assert "timeout" in result.out
+    assert "0123456789ab.json holds no run that can be read" in result.err
+
+
+def test_a_home_that_cannot_be_written_is_said_once(
+    run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.txt", "the timeout is 30 s\n")
+    write("file", "")
+    monkeypatch.setenv("RLM_DSPY_HOME", "file/home")
+    result = run("ask", "what is the timeout?", "a.txt")
+    assert (result.code, result.err.count("the run could not be kept")) == (0, 1)
+    assert "30 s" in result.out
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "json"])
+def test_a_full_disk_is_no_defect_and_the_answer_is_kept(home: Path, write: Callable, flags: list[str]) -> None:
+    write("a.txt", "the timeout is 30 s\n")
+    command = [sys.executable, "-m", "rlm_dspy", "ask", "what is the timeout?", "a.txt", *flags]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "cannot be written: No space left on device" in done.stderr
+    assert "defect" not in done.stderr
+    show = [sys.executable, "-m", "rlm_dspy", "trace", "last", "--json"]
+    kept = subprocess.run(show, capture_output=True, timeout=120, check=True)
+    assert b"30 s" in kept.stdout

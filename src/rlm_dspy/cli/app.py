@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ from rlm_dspy.errors import RLMError
 
 # What DSPy and LiteLLM make as they load stays; looking through it for garbage takes a sixth of the time.
 COLLECT = (20_000, 50, 100)
+# What the system says where a disk, a quota or a file is full, or may not be written.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+KEPT = "Make room and run it again: `rlm-dspy trace last` has the run of an ask, `batch --resume` goes on."
 
 
 @click.group(
@@ -74,4 +78,10 @@ def _run(args: Sequence[str] | None) -> int:
         terminal.crash(error)
         terminal.error(str(error))
         return exits.code(error)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        terminal.crash(error)
+        terminal.error(f"{error.filename or 'stdout or a file'} cannot be written: {error.strerror}. {KEPT}")
+        return exits.FAILED
     return result if isinstance(result, int) else exits.ANSWERED

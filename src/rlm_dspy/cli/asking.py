@@ -232,12 +232,15 @@ class Asking:
             self.terminal.error(f"the partial run is in {place}")
 
     def _filed(self, run: Run) -> bool:
-        """Save a finished run, and tell whether that was done where it was asked for; the shelf may fail unseen."""
+        """Save a finished run, and tell whether that was done where it was asked for."""
         try:
             self._save(run)
         except OSError as error:
-            logger.info("the run could not be kept", extra={"error": str(error)})
-            if self.request.trace:
+            if not self.request.trace:
+                folder = self.values.home / "runs"
+                why = f"{folder}: {error.strerror}. Set RLM_DSPY_HOME."
+                self.terminal.note(f"warning: the run could not be kept in {why}")
+            else:
                 self.terminal.error(f"the run could not be saved in {self.request.trace}: {error.strerror}")
                 return False
         return True

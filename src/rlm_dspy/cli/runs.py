@@ -28,6 +28,8 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
 
     shelf = _shelf(terminal)
     kept = list(itertools.islice(shelf.runs(), number))
+    for path in shelf.damaged:
+        terminal.note(f"warning: {path} holds no run that can be read; delete it.")
     if as_json:
         terminal.answer(journal.dumps([_facts(item) for item in kept], terminal.redactor, indent=2))
         return

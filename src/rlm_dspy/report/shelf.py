@@ -36,6 +36,7 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.damaged: list[Path] = []  # files that `runs` could not read
 
     def put(self, run: Run, redactor: Redactor) -> Path:
         """Save a run and drop the oldest beyond ``KEPT``; only files named as we name them are ever dropped."""
@@ -46,12 +47,13 @@ class Shelf:
         return place
 
     def runs(self) -> Iterator[Kept]:
-        """Yield the runs, newest first; files that hold none are passed by."""
+        """Yield the runs, newest first; files that hold none are put into ``damaged``."""
+        self.damaged = []
         for path in self._paths():
             try:
                 yield load(path)
             except RLMError:
-                continue
+                self.damaged.append(path)
 
     def find(self, name: str) -> Kept:
         """Return the run of a file, an id or the beginning of one, or ``last``.
