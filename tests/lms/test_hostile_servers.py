@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import dspy
 import pytest
 
-from rlm_dspy.lms import engine, lm, transport
+from rlm_dspy.lms import engine, lm, ollama, transport
 from rlm_dspy.lms.pace import seconds
 
 BODY = {
@@ -182,3 +182,22 @@ def test_a_reply_longer_than_any_model_writes_is_refused(serve: Callable) -> Non
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     with pytest.raises(Exception, match="has 3,000,000 characters"):
         made(serve(whole(completion(choices=choices))))("hi")
+
+
+@pytest.mark.parametrize("prefix", ["hosted_vllm", "lm_studio", "llamafile"])
+def test_the_key_of_an_own_server_is_sent_to_it(serve: Callable, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.setenv(f"{prefix.upper()}_API_KEY", "sk-canary-of-the-server")
+    monkeypatch.setenv(f"{prefix.upper()}_API_BASE", serve(whole(completion())))
+    assert lm(f"{prefix}/x", cache=False, num_retries=0)("hi") == ["hello"]
+    post = next(request for request in serve.asked if request.startswith(b"POST"))
+    assert b"authorization: bearer sk-canary-of-the-server" in post.lower()
+
+
+def test_a_list_of_models_that_drips_ends_and_odd_names_are_left_out(serve: Callable) -> None:
+    started = time.monotonic()
+    with pytest.raises(ollama.OllamaUnreachableError):
+        ollama.models(serve(b"HTTP/1.1 200 OK\r\n\r\n", *[b" "] * 500, pause=0.1).removesuffix("/v1"), timeout=0.5)
+    assert time.monotonic() - started < 30
+    rows = [{"name": name} for name in ("good:8b", "bad\r\nrlm-dspy: forged", "\x1b[31m", "x" * 100_000, "\ud800")]
+    found = ollama.models(serve(whole(json.dumps({"models": rows}).encode())).removesuffix("/v1"), timeout=10.0)
+    assert [model.name for model in found] == ["good:8b"]

@@ -58,8 +58,8 @@ def prepare(
     """Gather settings, credentials and model, with its fallback or without, as every command that asks a model does."""
     loaded = settings.load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
     chosen = models.choose(values)
     if chosen.notice:

@@ -8,6 +8,7 @@ documents or records go: they may set no key, no folder, and no address but one 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import tomllib
@@ -33,6 +34,8 @@ from rlm_dspy.cli.places import user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import is_loopback, key_variable
 from rlm_dspy.report.redact import MASK, is_secret_name
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "RLM_DSPY_"
 PROJECT_TOML = Path("rlm-dspy.toml")
@@ -203,8 +206,8 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
         if name in _KEYS and loaded.is_from_project(name) and not loaded.trusts_project:
             raise _untrusted(name, loaded.origins[name], _SET_KEYS)
         found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if loaded.is_from_project("ollama_host") and not loaded.trusts_project:
-        environ.pop("OLLAMA_API_KEY", None)
+    if loaded.is_from_project("ollama_host") and not loaded.trusts_project and environ.pop("OLLAMA_API_KEY", ""):
+        logger.warning("OLLAMA_API_KEY is not sent to the server that %s names", loaded.origins["ollama_host"])
     for name, value in found.items():
         if "\0" in str(value):
             raise ConfigurationError(f"{name} has a null character in it. Fix the file that sets it.")

@@ -110,7 +110,7 @@ def _describe_broken(chain: list[BaseException]) -> str | None:
     names, text = [type(step).__name__ for step in chain], " ".join(map(str, chain))
     if "BadStatusLine" in names or "illegal status line" in text:
         if _TLS.search(text):
-            return "is TLS, not HTTP: should the address begin with https"
+            return "is TLS, not HTTP (should the address begin with https?)"
         return "is that of an SSH server" if "SSH-" in text else "is not HTTP"
     if found := next((_BROKEN[name] for name in names if name in _BROKEN), None):
         return found

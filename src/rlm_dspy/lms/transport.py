@@ -10,6 +10,7 @@ the headers with its key reach no address that the user did not choose.
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ import httpx
 
 MAX_REPLY_BYTES = 64 << 20
 
+_installing = threading.Lock()
 _is_bounded: contextvars.ContextVar[bool] = contextvars.ContextVar("is_bounded", default=False)
 
 
@@ -37,7 +39,9 @@ def bounded() -> Iterator[None]:
 
 
 def _install() -> None:
-    if not hasattr(httpx.Response, "_unbounded_redirect"):
+    with _installing:  # twice at once, and the bounded members would be taken for the original ones
+        if hasattr(httpx.Response, "_unbounded_redirect"):
+            return
         httpx.Response._unbounded_redirect = httpx.Response.has_redirect_location  # type: ignore[attr-defined]
         httpx.Response._unbounded_bytes = httpx.Response.iter_bytes  # type: ignore[attr-defined]
         httpx.Response._unbounded_async_bytes = httpx.Response.aiter_bytes  # type: ignore[attr-defined]
