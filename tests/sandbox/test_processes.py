@@ -58,7 +58,7 @@ def test_descriptors_do_not_leak():
     before = hosts.descriptors()
     for _ in range(20):
         round_trip()
-    assert hosts.descriptors() == before
+    assert hosts.descriptors() <= before  # other tests' connections may close meanwhile
 
 
 def test_inside_only_the_private_channels_are_open(sandbox):
