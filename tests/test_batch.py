@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_each_question_has_one_row_in_its_order(tmp_path: Path) -> None:
     assert [row["id"] for row in rows(out)] == [None, 7, None]
     assert (report.answered, report.success_rate, report.stopped_by) == (3, 1.0, None)
     assert (seen[0].done, seen[-1].done, seen[-1].total) == (0, 3, 3)
+
+
+def test_answers_that_a_full_disk_refuses_are_reported_and_the_file_stays_whole(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        report = Batch(Fake(lambda question: question * 300), out=Answers(out), concurrency=1).run(list("abcdefgh"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (report.stopped_by, [row["answer"][0] for row in rows(out)]) == ("disk", ["a", "b"])
+    assert report.disk_error == f"{out} cannot be written: File too large"
+    assert [row["answer"] for row in report.unsaved] == ["c" * 300]
+    fake = Fake()
+    resumed = Batch(fake, out=Answers(out, resume=True)).run(list("abcdefgh"))
+    assert (resumed.reused, sorted(fake.asked)) == (2, list("cdefgh"))
 
 
 def test_a_question_that_fails_costs_its_own_row_alone() -> None:

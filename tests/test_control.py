@@ -24,6 +24,8 @@ import rlm_dspy
 from counting import STEPS, Server
 from rlm_dspy import compaction, driver
 from rlm_dspy.compaction import Turn, compact, size
+from rlm_dspy.direct import Direct
+from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.record import Event, Step
 from rlm_dspy.testing import action, fields, scripted, texts
 
@@ -265,11 +267,13 @@ class Cancellable:
 
     def __init__(self, script: Any) -> None:
         self.script = script
+        self.waiting = 0
         self.cancelled = 0
 
     async def complete(self, request: Any) -> Any:
         response = self.script.complete(request)
         if response.message.text == "hang":
+            self.waiting += 1
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -278,18 +282,24 @@ class Cancellable:
         return response
 
 
-@pytest.mark.parametrize("where", ["step", "sub-call"])
-def test_a_run_that_is_over_in_time_leaves_no_process_and_no_thread(where: str, early: float) -> None:
+def hanging(where: str) -> tuple[Cancellable, dspy.LM]:
+    """Return an engine, and an LM of it, whose second step, sub-calls or only call hang."""
+
     def reply(message: str) -> str:
         if "[[ ## trajectory ## ]]" in message:
             return fields(answer="best")
-        if (where == "step" and "step 2/" in message) or not message.startswith("[step "):
+        if where == "direct" or (where == "step" and "step 2/" in message) or not message.startswith("[step "):
             return "hang"
         return action("print(1)" if where == "step" else "llm_query_batched(['a', 'b'])")
 
     _, script = scripted(reply)
     engine = Cancellable(script)
-    lm = dspy.LM("scripted/model", engine=script, async_engine=engine, cache=False, num_retries=0)
+    return engine, dspy.LM("scripted/model", engine=script, async_engine=engine, cache=False, num_retries=0)
+
+
+@pytest.mark.parametrize("where", ["step", "sub-call"])
+def test_a_run_that_is_over_in_time_leaves_no_process_and_no_thread(where: str, early: float) -> None:
+    engine, lm = hanging(where)
     rlm = rlm_dspy.RLM("context, question -> answer", max_seconds=early)
     with dspy.context(lm=lm), rlm_dspy.Sandbox() as warm:  # the zygote stays for the life of this process
         warm.execute("1")
@@ -309,3 +319,40 @@ def test_a_run_that_is_over_in_time_leaves_no_process_and_no_thread(where: str, 
     assert engine.cancelled == (1 if where == "step" else 2)
     assert not left
     assert not added
+
+
+@pytest.mark.parametrize("where", ["step", "sub-call"])
+def test_calls_that_a_limit_ends_in_flight_are_in_the_usage_as_estimates(where: str, early: float) -> None:
+    engine, lm = hanging(where)
+    with dspy.context(lm=lm):
+        run = rlm_dspy.RLM("context, question -> answer", max_seconds=early)(context="c", question="q").run
+    assert engine.cancelled
+    assert run.usage.estimated_calls == engine.cancelled
+    assert run.usage == run.usage_by_model["scripted/model"]
+
+
+@pytest.mark.parametrize("where", ["step", "sub-call"])
+async def test_a_run_that_is_cancelled_has_its_record_with_what_was_in_flight(where: str) -> None:
+    engine, lm = hanging(where)
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer", max_seconds=60)
+        task = asyncio.ensure_future(rlm.acall(context="c", question="q"))
+        while not engine.waiting and not task.done():
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+    run = caught.value.run  # type: ignore[attr-defined]
+    assert (run.status, run.stopped_by) == ("stopped", "CancelledError")
+    assert run.usage.estimated_calls == engine.waiting
+    assert run.usage == run.usage_by_model["scripted/model"]
+
+
+async def test_a_direct_call_that_is_cancelled_counts_what_was_sent(early: float) -> None:
+    engine, lm = hanging("direct")
+    direct = Direct("context, question -> answer", max_seconds=early)
+    with dspy.context(lm=lm), pytest.raises(BudgetExceededError) as caught:
+        direct(context="c" * 4000, question="q")
+    assert engine.waiting == 1
+    assert caught.value.run.usage.estimated_calls == 1
+    assert caught.value.run.usage.prompt_tokens > 1000

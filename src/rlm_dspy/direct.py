@@ -134,9 +134,9 @@ class Direct(dspy.Module):  # type: ignore[misc]
             # The provider could not read the model's own reply: a bad sample, and the next may be a good one.
             return waiting.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
         except waiting.Interrupted as over:
-            raise BudgetExceededError(
-                f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied.", limit=over.limit
-            ) from None
+            message = f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
+            message += f": {meter.last_wait}" if meter.last_wait else ""
+            raise BudgetExceededError(f"{message}.", limit=over.limit) from None
         except AdapterParseError as error:
             why = explain_cut(meter.finish) or ""
             if not why and visible_text(error.lm_response or "") is None:
@@ -209,6 +209,7 @@ class _Call:
 
     def _close(self, status: Any, **facts: Any) -> Run:
         program = self.program
+        self.meter.abandon_calls()
         model = getattr(program.predict.lm or dspy.settings.lm, "model", "")
         self._emit("final", status)
         return Run(

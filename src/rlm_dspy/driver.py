@@ -390,7 +390,8 @@ class Session:
         lm = self.lm or dspy.settings.lm
         if self._last_call:
             self._last_call.cancel()
-        if self.steps and (late := self.subcalls.left()):  # calls that outlived the cell that made them
+        late = self.subcalls.left()
+        if self.steps and late:  # calls that outlived the cell that made them
             last = self.steps[-1]
             self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
         stopped_by = ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__
@@ -482,6 +483,7 @@ class Asking:
     def __exit__(self, *exc: Any) -> None:
         self._context.__exit__(*exc)
         session = self.session
+        self.meter.abandon_calls()
         if self._reservation:
             self._reservation.settle(self.meter.usage)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy.record import Usage
+from rlm_dspy.waiting import Interrupted
 
 CHARS_PER_TOKEN = 4
 NOTICEABLE = 1.0  # seconds; shorter waits are counted, not announced
@@ -41,6 +43,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def __init__(self, on_wait: Callable[[str, float], None] | None = None) -> None:
         self.on_wait = on_wait
         self.by_model: dict[str, Usage] = {}
+        self.last_wait = ""  # what the last pause before a call was for
         self.response: Any = None  # the last one, an lm15 Response; None if DSPy's history is switched off
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._lock = threading.Lock()
@@ -66,10 +69,14 @@ class Meter(BaseCallback):  # type: ignore[misc]
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Add the usage of a finished call; a failed one counts as a call."""
-        lm, sent = self._calls.pop(call_id, (None, {}))
+        if call_id not in self._calls:  # it was abandoned
+            return
+        lm, sent = self._calls.pop(call_id)
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
-        if exception is not None:
+        if isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent, and may be paid for
+            usage = _estimate({**sent, "outputs": None}, getattr(lm, "model", ""))
+        elif exception is not None:
             usage = Usage(calls=1)
         elif entry is not None:
             usage = _usage(entry)
@@ -79,6 +86,12 @@ class Meter(BaseCallback):  # type: ignore[misc]
         data = getattr(self.response, "provider_data", None)
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
+
+    def abandon_calls(self) -> None:
+        """Count what calls in flight have been sent: their wait is over, and nobody will read their replies."""
+        while self._calls:
+            lm, sent = self._calls.popitem()[1]
+            self.add(getattr(lm, "model", "unknown"), _estimate({**sent, "outputs": None}, getattr(lm, "model", "")))
 
     def add(self, model: str, usage: Usage) -> None:
         """Add to what a model used."""
@@ -91,6 +104,7 @@ def waiting(model: str, provider: str, seconds: float, *, retry: bool) -> Iterat
     """Tell every meter of the current context that a call waits now, and count how long it did."""
     meters = [callback for callback in dspy.settings.callbacks if isinstance(callback, Meter)]
     for meter in meters:
+        meter.last_wait = f"{'after a failure ' if retry else ''}{provider} was not to be asked for {seconds:.0f} s"
         if meter.on_wait and seconds >= NOTICEABLE:
             meter.on_wait(provider, seconds)
     started = time.monotonic()

@@ -16,7 +16,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import waiting, windows
-from rlm_dspy.budget import Ledger
+from rlm_dspy.budget import Ledger, Reservation
 from rlm_dspy.callable_lm import as_lm
 from rlm_dspy.chat import plain_adapter, unmarked
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
@@ -78,7 +78,7 @@ class SubCalls:
         self._on_call = on_call
         self._on_wait = on_wait
         self._made: list[SubCall] = []
-        self._open: dict[Meter | None, SubCall] = {}  # calls that have not ended, by their meter
+        self._open: dict[Meter, tuple[SubCall, Reservation]] = {}  # calls that have not ended, by their meter
         self._notes: list[str] = []
         self._cut: Counter[str] = Counter()  # replies of the step that are not whole, by why
         self._lock = threading.Lock()
@@ -118,9 +118,19 @@ class SubCalls:
         return made
 
     def left(self) -> tuple[SubCall, ...]:
-        """Return the sub-calls made since the last time and those that have not ended, when the run has."""
+        """Return the sub-calls made since the last time and those that have not ended, when the run has.
+
+        What the latter have been sent is charged as an estimate.
+        """
         with self._lock:
-            return (*self._made, *self._open.values())
+            still_open, self._open = self._open, {}
+            made = list(self._made)
+        for meter, (call, reservation) in still_open.items():
+            meter.abandon_calls()
+            reservation.settle(meter.usage)
+            made.append(call.model_copy(update={"usage": meter.usage}))
+            self._on_call(made[-1], meter)
+        return tuple(made)
 
     def tell(self, note: str) -> None:
         """Keep a note that the model is shown with its step's output."""
@@ -247,7 +257,8 @@ class SubCalls:
         meter, started = Meter(self._on_wait), time.perf_counter()
         result: Any = CallError(error="the call did not end", kind="Interrupted")
         with self._lock:
-            self._open[meter] = SubCall(kind=kind, prompt=short(prompt), error=result.error, model=self.lm.model)
+            unfinished = SubCall(kind=kind, prompt=short(prompt), error=result.error, model=self.lm.model)
+            self._open[meter] = unfinished, reservation
         try:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
@@ -258,6 +269,7 @@ class SubCalls:
         except waiting.Interrupted as over:
             raise BudgetExceededError(f"The run's {over.limit} ended this call.", limit=over.limit) from None
         finally:
+            meter.abandon_calls()
             reservation.settle(meter.usage)
             failed = isinstance(result, CallError)
             output, error = ("", result.error) if failed else (short(shown(result)), None)
@@ -280,7 +292,8 @@ class SubCalls:
     def note(self, call: SubCall, meter: Meter | None) -> None:
         """Record a finished sub-call."""
         with self._lock:
-            self._open.pop(meter, None)
+            if meter and self._open.pop(meter, None) is None:  # the run has ended without it
+                return
             self._made.append(call)
         self._on_call(call, meter)
 

@@ -212,3 +212,26 @@ def test_a_full_disk_is_no_defect_and_the_answer_is_kept(home: Path, write: Call
     show = [sys.executable, "-m", "rlm_dspy", "trace", "last", "--json"]
     kept = subprocess.run(show, capture_output=True, timeout=120, check=True)
     assert b"30 s" in kept.stdout
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "json"])
+def test_answers_of_a_batch_that_the_disk_has_no_room_for_are_printed(
+    home: Path, write: Callable, flags: list[str]
+) -> None:
+    write("a.txt", "the timeout is 30 s\n")
+    write("q.jsonl", "".join(f'"what is the timeout? {number}"\n' for number in range(20)))
+    batch = [sys.executable, "-m", "rlm_dspy", "batch", "q.jsonl", "a.txt", "--out", "out.jsonl", *flags]
+    small = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *batch]
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # Python itself writes its bytecode in part
+    done = subprocess.run(small, capture_output=True, text=True, timeout=120, check=False, env=env)
+    saved = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    printed = json.loads(done.stdout)["unsaved"] if flags else [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 1
+    assert "out.jsonl cannot be written: File too large" in done.stderr
+    assert "defect" not in done.stderr
+    assert saved
+    assert printed
+    assert all("30 s" in row["answer"] for row in [*saved, *printed])
+    resumed = subprocess.run([*batch, "--resume"], capture_output=True, text=True, timeout=120, check=True)
+    assert f"{len(saved)}" in resumed.stdout + resumed.stderr
+    assert len(Path("out.jsonl").read_text().splitlines()) == 20

@@ -7,6 +7,7 @@ texts, put to the same program. A line that a kill cut short is not a row.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -14,8 +15,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.report import journal
@@ -51,7 +53,7 @@ class Answers:
         if path.exists() and path.stat().st_size and not resume:
             raise ConfigurationError(f"{path} already holds answers: resume it (--resume) or name another file")
         try:
-            self._file: BinaryIO = path.open("ab")
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
         try:
@@ -71,10 +73,21 @@ class Answers:
         return {name: row for name, row in self._found.items() if name in wanted and row.get("ok")}
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Put one row on the disk."""
-        self._file.write(self._line(row))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Put one row on the disk, whole or not at all.
+
+        Raises:
+            OSError: the disk is full, or the file cannot be written for another reason.
+        """
+        size = os.fstat(self._file.fileno()).st_size
+        line = memoryview(self._line(row))
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
+            raise
 
     def settle(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the file by these rows, whole or not at all."""
@@ -95,7 +108,7 @@ def _row(line: bytes) -> Row:
     return row
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: FileIO, path: Path) -> None:
     """Keep a second batch from writing the same file; the lock goes with the process."""
     if sys.platform == "win32":
         return

@@ -63,8 +63,9 @@ class Progress:
 class Report:
     """One row per question, in their order; a row that is not ``ok`` has an ``error`` instead of an answer.
 
-    ``stopped_by`` is ``max_cost``, ``stop``, the class of a hopeless error or of that of an executor whose worker died,
-    or None if every question was asked.
+    ``stopped_by`` is ``max_cost``, ``stop``, ``disk`` (the file could not be written), the class of a hopeless error or
+    of that of an executor whose worker died, or None if every question was asked. ``unsaved`` are the rows that are
+    not in the file, and ``disk_error`` says why.
     """
 
     rows: tuple[Row, ...]
@@ -72,6 +73,8 @@ class Report:
     cost: float | None
     seconds: float
     stopped_by: str | None = None
+    unsaved: tuple[Row, ...] = ()
+    disk_error: str | None = None
 
     @property
     def answered(self) -> int:
@@ -153,10 +156,17 @@ class Batch:
         for name, item in zip(keys, asked, strict=True):
             row = flight.rows.get(name) or known.get(name) or _unasked(flight.stopped_by)
             rows.append({**row, "id": item.get("id"), "question": item["question"], "key": name})
-        if self._out:
+        if self._out and not flight.unsaved:
             self._out.settle(rows)
-        cost = None if flight.purse.unknown else flight.purse.spent
-        return Report(tuple(rows), reused, cost, time.monotonic() - started, flight.stopped_by)
+        return Report(
+            rows=tuple(rows),
+            reused=reused,
+            cost=None if flight.purse.unknown else flight.purse.spent,
+            seconds=time.monotonic() - started,
+            stopped_by=flight.stopped_by,
+            unsaved=tuple(row for row in rows if row["key"] in flight.unsaved),
+            disk_error=flight.disk_error,
+        )
 
     @contextmanager
     def _pool(self) -> Iterator[Executor]:
@@ -181,6 +191,8 @@ class _Flight:
         self.purse = Purse(batch._max_cost, getattr(batch.program, "price", 0.0))
         self.rows: dict[str, Row] = {}
         self.stopped_by: str | None = None
+        self.unsaved: set[str] = set()  # keys of rows that the file does not have
+        self.disk_error: str | None = None
         self._waiting = waiting
         self._flying: dict[Future[Row], tuple[str, float | None]] = {}
         self._progress = progress
@@ -232,10 +244,20 @@ class _Flight:
         if self.purse.unknown and not knew and self.batch._max_cost is not None:
             logger.warning("the price of a model is unknown, so max_cost cannot hold for it; other limits still do")
         self.rows[name] = row
-        if self.batch._out:
-            self.batch._out.append({**row, "key": name})
         self._despair(row)
+        self._save(name, row)
         self._tell(row, self._times.get(name, 1))
+
+    def _save(self, name: str, row: Row) -> None:
+        """Put the row on disk; if that fails, begin no other question and keep the row for the report."""
+        if not self.batch._out:
+            return
+        try:
+            self.batch._out.append({**row, "key": name})
+        except OSError as error:
+            self.stopped_by = "disk"
+            self.disk_error = f"{self.batch._out.path} cannot be written: {error.strerror}"
+            self.unsaved.add(name)
 
     def _despair(self, row: Row) -> None:
         """Stop the batch once its errors say that the rest would fail in the same way."""

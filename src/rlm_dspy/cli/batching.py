@@ -165,6 +165,9 @@ def _tell(report: Any, request: Request, terminal: Terminal) -> int:
         "seconds": round(report.seconds, 3),
         "stopped_by": report.stopped_by,
     }
+    if report.unsaved:
+        terminal.error(f"{report.disk_error}. Its {render.counted(len(report.unsaved), 'last row')} are on stdout.")
+        facts["unsaved"] = report.unsaved
     if request.as_json:
         terminal.answer(journal.dumps(facts, terminal.redactor))
     else:
@@ -176,7 +179,11 @@ def _tell(report: Any, request: Request, terminal: Terminal) -> int:
             f"{report.seconds:.1f} s",
         ]
         terminal.note(" · ".join(parts))
-    if report.stopped_by:
+        for row in report.unsaved:
+            terminal.answer(journal.dumps(row, terminal.redactor))
+    if report.disk_error:
+        terminal.error("Make room; the same command with --resume asks the rest, and finished calls are not repeated.")
+    elif report.stopped_by:
         terminal.error(f"stopped by {report.stopped_by}; the same command with --resume asks the rest.")
     return _code(report)
 
@@ -186,7 +193,7 @@ def _code(report: Any) -> int:
         return exits.INTERRUPTED
     if report.stopped_by == "max_cost":
         return exits.BUDGET
-    if not report.failed:
+    if not report.failed and not report.disk_error:
         return exits.ANSWERED
     kinds = {row["error"]["type"] for row in report.failed} - {"NotAsked"}
     return exits.code_of(kinds.pop()) if len(kinds) == 1 and not report.answered else exits.FAILED
