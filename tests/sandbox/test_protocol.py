@@ -57,6 +57,12 @@ def test_any_body_parses_or_is_a_protocol_error(body):
         assert isinstance(parse_frame(body)["t"], str)
 
 
+@pytest.mark.parametrize("body", [b'\xef\xbb\xbf{"t": "x"}', '{"t": "x"}'.encode("utf-16"), b'{"t": "\xed\xa0\x80"}'])
+def test_a_frame_in_another_encoding_is_a_protocol_error(body):
+    with pytest.raises(ProtocolError):
+        parse_frame(body)
+
+
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 @settings(max_examples=100, deadline=None)
 def test_any_result_becomes_an_execution_or_is_called_malformed(message):

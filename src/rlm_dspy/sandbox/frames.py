@@ -54,7 +54,7 @@ def parse_frame(body: bytes) -> dict[str, Any]:
             raise ProtocolError(f"a frame holds {count:,} values; the limit is {MAX_VALUES:,}")
     try:
         with paused_collection() if len(body) > LONG else contextlib.nullcontext():
-            message = json.loads(body, parse_constant=_refuse)
+            message = _READER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"malformed frame: {type(error).__name__}") from None
     if not isinstance(message, dict) or not isinstance(message.get("t"), str):
@@ -64,6 +64,9 @@ def parse_frame(body: bytes) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
+
+
+_READER = json.JSONDecoder(parse_constant=_refuse)  # ``json.loads`` would make one for each frame
 
 
 def _renew_lock() -> None:

@@ -31,6 +31,7 @@ SEND_SECONDS = 30.0
 SEND_PAUSE = 0.1
 TOKEN = 16
 _LENGTH = struct.Struct("<I")
+_WRITER = json.JSONEncoder(separators=(",", ":"))  # ``json.dumps`` would make one for each frame
 _LINUX = sys.platform == "linux"
 
 Message = dict[str, Any]
@@ -95,7 +96,7 @@ class Link:
         Raises:
             WorkerGoneError: nobody takes the frame.
         """
-        body = json.dumps(message, separators=(",", ":")).encode("ascii")
+        body = _WRITER.encode(message).encode("ascii")
         view = memoryview(_LENGTH.pack(len(body)) + body)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
         generation = self.generation if generation is None else generation

@@ -169,7 +169,8 @@ def hopeless(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] 
             function = statement.value.func
             if isinstance(function, ast.Name) and function.id in _HOPELESS and function.id not in own:
                 return f"PermissionError: {_HOPELESS[function.id]}"
-        own |= _bound(statement)
+        if statement is not tree.body[-1]:
+            own |= _bound(statement)
     return None
 
 
