@@ -148,3 +148,12 @@ def test_a_short_text_is_shown_whole_all_the_same() -> None:
         run = Direct("context, question -> answer", passages=6)(context="Anna met Ben in Ulm.", question="Where?").run
     assert "Anna met Ben in Ulm." in texts(script.requests[0])[-1]
     assert not run.warnings
+
+
+def test_the_engine_is_loaded_before_anything_is_told() -> None:
+    told: list[str] = []
+    lm, _ = scripted(reply("one"))
+    lm._engine_spec.load = lambda: told.append("load")
+    with dspy.context(lm=lm):
+        Direct(SIGNATURE, on_event=lambda event: told.append(event.kind))(context=TEXT, question="q")
+    assert told[:2] == ["load", "step"]

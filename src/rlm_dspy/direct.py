@@ -90,6 +90,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         """
         validate_inputs(self.signature, inputs)
         values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        waiting.load_engines(self.predict.lm or dspy.settings.lm)  # before anything is told: it is not the model's time
         with _Call(self, values) as call:
             shown = {name: prompt_text(value) for name, value in self._selected(values, call).items()}
             call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
@@ -123,7 +124,6 @@ class Direct(dspy.Module):  # type: ignore[misc]
 
     def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:
         lm = self.predict.lm or dspy.settings.lm
-        waiting.load_engines(lm)
         patience = waiting.Patience(self.budget.max_seconds, self.stop)
         try:
             try:

@@ -9,7 +9,10 @@ engine returns.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import contextvars
+import gc
 import os
 import threading
 import time
@@ -19,6 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 POLL = 0.05  # seconds between looks at the clock and the stop flag
+_HALT = 2.0  # seconds at most that the end of the process waits for what a loop is in the midst of
 
 
 class Interrupted(Exception):
@@ -77,6 +81,19 @@ def can_await(lm: Any) -> bool:
     """Tell whether an LM has an async path of its own."""
     spec = getattr(lm, "_engine_spec", None)
     return isinstance(spec, str) or (spec is not None and getattr(lm, "_async_engine_spec", None) is not None)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Put garbage collection off, which finds next to nothing while modules are imported; for any number of threads."""
+    enabled = gc.isenabled()
+    if enabled:  # or another thread, which has put it off, puts it on again
+        gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def load_engines(*lms: Any) -> None:
@@ -249,5 +266,22 @@ def _forget_loops() -> None:
     _making = threading.Lock()
 
 
+def _halt_loops() -> None:
+    """Hold every loop still, for good, as the process ends.
+
+    Its thread could otherwise end in the midst of an import, with a lock on which the end of the process then waits.
+    """
+    for loop, _ in _loops:
+        held = threading.Event()
+        loop.call_soon_threadsafe(_hold, held)
+        held.wait(_HALT)
+
+
+def _hold(held: threading.Event) -> None:
+    held.set()
+    threading.Event().wait()
+
+
+atexit.register(_halt_loops)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_loops)

@@ -186,7 +186,7 @@ EVENT = Event(kind="code", step=3, max_steps=20, sub_calls=4, usage=Usage(prompt
 
 def test_the_status_line_tells_steps_calls_tokens_cost_and_time() -> None:
     assert live.status_line(EVENT, 8.2) == "running code · step 3/20 · 4 sub-calls · 1,200 tokens · $0.0012 · 8 s"
-    assert live.status_line(None, 0.4) == "starting · 0 s"
+    assert live.status_line(None, 0.4) == "loading · 0 s"
 
 
 def test_a_terminal_sees_the_line_and_a_pipe_sees_nothing() -> None:

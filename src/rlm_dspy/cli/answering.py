@@ -10,10 +10,11 @@ from typing import Any
 
 from rlm_dspy.cli import inputs, logs, outs, settings
 from rlm_dspy.cli.options import check_writable
-from rlm_dspy.cli.starting import importing, warm_sandbox
+from rlm_dspy.cli.starting import warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.report import render
+from rlm_dspy.waiting import importing
 
 _TOLD = 3  # files beyond a limit that are named
 _TOLD_GIVEN = 50  # files that were named and not read as they are

@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
-from collections.abc import Iterator
 
 from rlm_dspy.errors import RLMError
-
-
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Put garbage collection off, which finds next to nothing while modules are imported."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def warm_sandbox() -> None:

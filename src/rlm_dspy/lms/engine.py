@@ -24,7 +24,7 @@ from rlm_dspy.lms.retries import LONGEST_WAIT, Tries
 from rlm_dspy.lms.routes import Route
 from rlm_dspy.lms.transport import bounded
 from rlm_dspy.metering import CHARS_PER_TOKEN, waiting
-from rlm_dspy.waiting import items_of, result_of
+from rlm_dspy.waiting import importing, items_of, result_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ class _Routed:
 
     def load(self) -> None:
         """Import LiteLLM, which takes seconds: done before a run's clock starts, or its limit would end it unasked."""
-        get_litellm(feature="rlm_dspy.lm")
+        with importing():
+            get_litellm(feature="rlm_dspy.lm")
 
     def _check_key(self) -> None:
         key = self.route.key

@@ -28,7 +28,7 @@ _DOING = {
 def status_line(event: Event | None, seconds: float, waiting: str = "") -> str:
     """Return the line for the latest event (None before the first), or for what is waited for meanwhile."""
     if event is None:
-        return f"{waiting or 'starting'} · {seconds:.0f} s"
+        return f"{waiting or 'loading'} · {seconds:.0f} s"
     parts = [waiting or _DOING.get(event.kind, event.kind)]
     if event.max_steps > 1:
         parts.append(f"step {min(event.step, event.max_steps)}/{event.max_steps}")

@@ -1,0 +1,60 @@
+"""Waiting: what is shared by all calls of a process, and what its end must not wait for."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+from rlm_dspy.waiting import importing
+
+# A thread that ends in the midst of an import leaves Python's lock on imports taken; the object's end then imports.
+ENDING = """
+import _imp, asyncio, threading, time
+from rlm_dspy import waiting
+
+class Last:
+    def __del__(self):
+        import colorsys
+
+begun = threading.Event()
+
+async def import_slowly():
+    _imp.acquire_lock()
+    begun.set()
+    time.sleep(0.2)
+    _imp.release_lock()
+
+asyncio.kept = Last()
+waiting._submit(import_slowly())
+begun.wait()
+"""
+
+
+def test_the_process_ends_while_its_loop_imports() -> None:
+    subprocess.run([sys.executable, "-c", ENDING], capture_output=True, timeout=30, check=True)
+
+
+def test_collection_is_off_while_modules_are_imported() -> None:
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_collection_is_on_again_whichever_of_two_imports_ends_first() -> None:
+    first, second = importing(), importing()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+
+
+def test_collection_stays_off_where_it_was() -> None:
+    gc.disable()
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
