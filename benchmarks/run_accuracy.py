@@ -20,7 +20,7 @@ import dspy
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.report import render
-from rlm_dspy.tuning import data, sides, summary, tasks
+from rlm_dspy.tuning import contenders, data, report, tasks
 from rlm_dspy.tuning.evaluation import Evaluation, Row
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,7 +40,7 @@ def main() -> None:
     flags.add_argument("--split", choices=["train", "dev", "test"], default="test")
     flags.add_argument("--tokens", type=int, nargs="+", default=[8_000, 128_000, 1_000_000])
     flags.add_argument("--tasks", nargs="+", choices=list(tasks.TASKS), default=list(tasks.TASKS))
-    flags.add_argument("--sides", nargs="+", choices=sides.ALL_NAMES, default=["direct", "dspy.RLM", "rlm"])
+    flags.add_argument("--sides", nargs="+", choices=contenders.ALL_NAMES, default=["direct", "dspy.RLM", "rlm"])
     flags.add_argument("--count", type=int, default=3, help="questions of each task and size")
     flags.add_argument("--first", type=int, default=0, help="number of the first question")
     flags.add_argument("--short", action="store_true", help="ask for the answer alone, without evidence")
@@ -53,8 +53,8 @@ def main() -> None:
     journal = JOURNALS / f"{given.model.replace('/', '-')}.jsonl"
     if given.fresh:
         journal.unlink(missing_ok=True)
-    limits = sides.Limits(max_iters=given.max_iters)
-    asked = [sides.side(name, limits, evidence=not given.short) for name in given.sides]
+    limits = contenders.Limits(max_iters=given.max_iters)
+    asked = [contenders.side(name, limits, evidence=not given.short) for name in given.sides]
     print(f"model {lm.model}, dspy {dspy.__version__}, {given.count} questions of each task and size")
     for side in asked:
         if side.note:
@@ -83,7 +83,7 @@ def model(given: argparse.Namespace) -> dspy.LM:
     return rlm_dspy.lm(given.model, **options)
 
 
-def one(task: str, tokens: int, given: argparse.Namespace, asked: list[sides.Side], journal: Path) -> list[Row]:
+def one(task: str, tokens: int, given: argparse.Namespace, asked: list[contenders.Side], journal: Path) -> list[Row]:
     """Ask the questions of one task and size; its contexts are let go afterwards."""
     indices = range(given.first, given.first + given.count)
     rows = data.generated(task, given.split, indices, tokens=tokens)
@@ -104,18 +104,18 @@ def tell(row: Row) -> None:
 
 def show(rows: list[Row]) -> None:
     """Print the scores by task and the figures of each side."""
-    made = summary.report(rows)
+    made = report.compare_sides(rows)
     right = frozenset(range(1, len(made) + 1))
-    print("\n".join(render.table(summary.task_cells(made), right=right)))
+    print("\n".join(render.table(report.task_cells(made), right=right)))
     print()
-    print("\n".join(render.table([*summary.cells(made, bars=False), *counted(rows)], right=right)))
-    for line in summary.differences(made):
+    print("\n".join(render.table([*report.cells(made, bars=False), *counted(rows)], right=right)))
+    for line in report.differences(made):
         print(line)
 
 
 def counted(rows: list[Row]) -> list[list[str]]:
     """Return what each side solved, and the sums of its steps, tokens and seconds, as rows of a table."""
-    grouped = summary.sides(rows).values()
+    grouped = report.sides(rows).values()
     lines = [["solved", *(f"{sum(row.score >= SOLVED for row in own)} of {len(own)}" for own in grouped)]]
     for name in ("steps", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):
         lines.append([name.replace("_", " "), *(f"{sum(getattr(row, name) for row in own):,.0f}" for own in grouped)])

@@ -198,9 +198,10 @@ def searched_by_tantivy(folder: str) -> Iterator[tuple[str, Any]]:
         yield "index built, s", timed(build)[0]
         index.reload()
         searcher = index.searcher()
-        yield "with index, s", [
-            timed(lambda q=q: searcher.search(index.parse_query(q, ["text"]), 10))[0] for q in QUERIES
-        ]
+        yield (
+            "with index, s",
+            [timed(lambda q=q: searcher.search(index.parse_query(q, ["text"]), 10))[0] for q in QUERIES],
+        )
 
 
 def asked(folder: str, question: str, *options: str) -> Iterator[tuple[str, Any]]:

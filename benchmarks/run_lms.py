@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import litellm
 
-from rlm_dspy.lms import lm, pace
+from rlm_dspy.lms import lm, rate_limits
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
 
@@ -80,7 +80,7 @@ def overhead_ollama() -> list[float]:
 def simulated(calls: int = 200, per_minute: int = 30, seconds_each: float = 0.5) -> tuple[float, int]:
     """Return the minutes that the calls take under a limit, and the most calls that fell into one minute."""
     now = [0.0]
-    limit = pace.Pace(per_minute, clock=lambda: now[0])
+    limit = rate_limits.Pace(per_minute, clock=lambda: now[0])
     starts: list[float] = []
     for _ in range(calls):
         now[0] += limit.reserve()

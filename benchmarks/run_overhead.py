@@ -25,6 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from sides import SIDES
 
 MB = 1_000_000
+
+
 def seconds(call: Callable[[], Any]) -> float:
     """Time one call."""
     started = time.perf_counter()

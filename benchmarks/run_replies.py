@@ -29,8 +29,8 @@ from dspy.predict.rlm import _strip_code_fences
 from dspy.utils.exceptions import AdapterParseError
 
 import rlm_dspy
-from rlm_dspy import chat
-from rlm_dspy.loop import Reply, read_cells
+from rlm_dspy.rlm import adapters
+from rlm_dspy.rlm.loop import Reply, read_cells
 from rlm_dspy.tuning import data, tasks
 
 HERE = Path(__file__).parent
@@ -155,7 +155,7 @@ def meaning(reply: str) -> str | None:
 def our_reading(reply: str, finish: str) -> str | None:
     """Return the code that we would run, up to the first cell that prints."""
     try:
-        fields = chat.adapter().parse(ACTION, reply)
+        fields = adapters.adapter().parse(ACTION, reply)
         parsed = read_cells(Reply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")
     except AdapterParseError:
         parsed = read_cells(Reply(text=reply, finish=finish), "answer")

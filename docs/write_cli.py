@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from rlm_dspy.cli import exits
-from rlm_dspy.cli.app import app
+from rlm_dspy.cli import exit_codes
+from rlm_dspy.cli.commands import app
 
 PAGE = Path(__file__).with_name("cli.md")
 
@@ -34,7 +34,7 @@ def page() -> str:
     for name, command in sorted(app.commands.items()):
         context = click.Context(command, info_name=name, parent=group, terminal_width=100)
         parts += [f"## rlm-dspy {name}\n", block(command.get_help(context))]
-    parts += ["## Exit codes\n", block(textwrap.dedent(str(exits.__doc__).partition("\n\n")[2]))]
+    parts += ["## Exit codes\n", block(textwrap.dedent(str(exit_codes.__doc__).partition("\n\n")[2]))]
     return "\n".join(parts)
 
 

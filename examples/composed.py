@@ -1,6 +1,6 @@
 """An RLM inside a larger DSPy program: it finds the passage, a predictor writes the note.
 
-    python examples/composed.py [MODEL]
+python examples/composed.py [MODEL]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Many questions of one corpus: one LM, one budget, a file of answers that a kill does not hurt.
 
-    python examples/many_questions.py [MODEL]
+python examples/many_questions.py [MODEL]
 """
 
 import sys

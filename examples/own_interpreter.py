@@ -1,6 +1,6 @@
 """Another interpreter: anything that speaks DSPy's CodeInterpreter protocol, here DSPy's own local one.
 
-    python examples/own_interpreter.py [MODEL]
+python examples/own_interpreter.py [MODEL]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Ask a question of a text far larger than a prompt. Without an argument it runs on the offline extractive engine.
 
-    python examples/quickstart.py [MODEL]      for example ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b
+python examples/quickstart.py [MODEL]      for example ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Typed outputs: SUBMIT is checked against the signature, and a wrong type goes back to the model.
 
-    python examples/typed_output.py [MODEL]
+python examples/typed_output.py [MODEL]
 """
 
 import sys

@@ -13,7 +13,7 @@ import dspy
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.metering import Meter
-from rlm_dspy.tuning import Tunable, check_leaks, program, sides
+from rlm_dspy.tuning import Tunable, check_leaks, contenders, program
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     train, dev, test = (
         rlm_dspy.data.load(given.folder / f"{part}.jsonl", limit=given.limit) for part in ("train", "dev", "test")
     )
-    rlm = Tunable(sides.signature(), max_iters=10)
+    rlm = Tunable(contenders.signature(), max_iters=10)
     judge = dspy.Evaluate(devset=test, metric=metrics.graded, num_threads=given.threads)
     before = judge(rlm).score
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_dspy import local_servers
+from rlm_dspy.lms import local_servers
 
 # Read when LiteLLM is first imported: without it, that import waits for a network that tests must not use.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

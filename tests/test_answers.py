@@ -11,7 +11,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import Evidence, Run
-from rlm_dspy.answers import parsed
+from rlm_dspy.rlm.answers import parsed
 from rlm_dspy.testing import action, fields, scripted, texts
 
 SKY = "the sky is blue"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, DepthExceededError
-from rlm_dspy.record import Usage
+from rlm_dspy.run import Usage
 
 
 @pytest.mark.parametrize("depth", [1, 10, 50])

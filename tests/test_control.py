@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 
 import rlm_dspy
 from counting import STEPS, Server
-from rlm_dspy import compaction, driver
-from rlm_dspy.compaction import Turn, compact, size
-from rlm_dspy.direct import Direct
 from rlm_dspy.errors import BudgetExceededError
-from rlm_dspy.record import Event, Step
+from rlm_dspy.rlm import compaction, session
+from rlm_dspy.rlm.compaction import Turn, compact, size
+from rlm_dspy.rlm.direct import Direct
+from rlm_dspy.run import Event, Step
 from rlm_dspy.testing import action, fields, scripted, texts
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_is_stopped_gives_its_best_answer(where: str) -> None:
 @pytest.fixture
 def early(monkeypatch: pytest.MonkeyPatch) -> float:
     """Seconds for a run whose steps end after a fifth of them, so that a busy machine has time for the extract."""
-    monkeypatch.setattr(driver, "STEPPING", 0.2)
+    monkeypatch.setattr(session, "STEPPING", 0.2)
     return 6.0
 
 

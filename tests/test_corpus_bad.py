@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlm_dspy import RLM
-from rlm_dspy.corpus import Corpus, collecting, memory, read
-from rlm_dspy.direct import Direct
+from rlm_dspy.corpus import Corpus, collecting, document_cache, read
 from rlm_dspy.evidence import Evidence
+from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.testing import action, fields, scripted, texts
 
@@ -101,12 +101,12 @@ def test_the_memory_of_a_container_counts(tmp_path, monkeypatch, limits, free):
     (tmp_path / "meminfo").write_text(f"MemTotal: 9000 kB\nMemAvailable: {5_000_000 // 1024} kB\n")
     for name, text in (("max", limits), ("current", "4000000\n"), ("stat", "anon 1\ninactive_file 500000\n")):
         (tmp_path / f"memory.{name}").write_text(text)
-    monkeypatch.setattr(memory, "_SYSTEM", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
-    assert memory.available() == pytest.approx(free, abs=1024)
-    monkeypatch.setattr(memory, "_SYSTEM", tmp_path / "none")
-    monkeypatch.setattr(memory, "_GROUP", tmp_path / "none")
-    assert memory.available() is None
+    monkeypatch.setattr(document_cache, "_SYSTEM", tmp_path / "meminfo")
+    monkeypatch.setattr(document_cache, "_GROUP", tmp_path)
+    assert document_cache.available() == pytest.approx(free, abs=1024)
+    monkeypatch.setattr(document_cache, "_SYSTEM", tmp_path / "none")
+    monkeypatch.setattr(document_cache, "_GROUP", tmp_path / "none")
+    assert document_cache.available() is None
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

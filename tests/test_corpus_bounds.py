@@ -93,8 +93,10 @@ def test_a_document_that_refers_to_itself_ends():
     data = word_of(paragraph('<w:r><w:footnoteReference w:id="1"/></w:r>'), footnotes=notes)
     assert office.answer("docx", data)["text"] == "[1]\n[footnote 1] [1]x\n"
     order = '<p:sldIdLst><p:sldId r:id="a"/></p:sldIdLst>'
-    show = packed({
-        "ppt/presentation.xml": f"<p:presentation {NAMESPACES}>{order}</p:presentation>".encode(),
-        "ppt/_rels/presentation.xml.rels": related(("a", "slide", "presentation.xml")),
-    })
+    show = packed(
+        {
+            "ppt/presentation.xml": f"<p:presentation {NAMESPACES}>{order}</p:presentation>".encode(),
+            "ppt/_rels/presentation.xml.rels": related(("a", "slide", "presentation.xml")),
+        }
+    )
     assert office.answer("pptx", show) == {"error": "no text in it"}

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rlm_dspy.corpus import collecting, loading, read
+from rlm_dspy.corpus import collecting, read
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.sandbox import Sandbox
 
@@ -13,7 +13,7 @@ from rlm_dspy.sandbox import Sandbox
 def small(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("RLM_DSPY_HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setattr(collecting, "WHOLE", 1000)
-    monkeypatch.setattr(loading, "PART", 400)
+    monkeypatch.setattr(collecting, "PART", 400)
 
 
 def lines(many, word="line"):
@@ -83,12 +83,12 @@ def test_the_rest_of_a_large_text_is_told_when_a_limit_is_reached(tmp_path):
 
 def test_a_file_that_grows_while_it_is_read_ends_where_it_ended(tmp_path, monkeypatch):
     (tmp_path / "a.log").write_text(lines(300))
-    plain = loading.File.read
+    plain = collecting.File.read
 
     def grow(self, most):
         with open(tmp_path / "a.log", "a") as file:
             file.write(lines(100, "new"))
         return plain(self, most)
 
-    monkeypatch.setattr(loading.File, "read", grow)
+    monkeypatch.setattr(collecting.File, "read", grow)
     assert read([tmp_path]).chars == len(lines(300))

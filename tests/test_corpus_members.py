@@ -12,7 +12,7 @@ import documents
 from rlm_dspy.corpus import read
 from rlm_dspy.corpus.collecting import Collector, Limits
 from rlm_dspy.corpus.readers import archives, choosing
-from rlm_dspy.corpus.readers.shapes import Reader
+from rlm_dspy.corpus.readers.reader import Reader
 from rlm_dspy.errors import CorpusError
 
 

@@ -14,13 +14,19 @@ def seen(page: str) -> str:
 @pytest.mark.parametrize(
     ("page", "text"),
     [
-        ('Get the <a href="https://example.org/v7.bin">installer</a>.', "Get the installer (https://example.org/v7.bin)."),
+        (
+            'Get the <a href="https://example.org/v7.bin">installer</a>.',
+            "Get the installer (https://example.org/v7.bin).",
+        ),
         ("<a href=guide/setup.html?a=1&amp;b=2>setup</a>", "setup (guide/setup.html?a=1&b=2)"),
         ("<a href=https://example.org/>https://example.org</a>", "https://example.org"),
         ("<a href='mailto:a@b.c'>a@b.c</a> <a href='mailto:a@b.c'>Ann</a>", "a@b.c Ann (mailto:a@b.c)"),
         ("<a href=#part>part</a> <a name=x>x</a> <a href='javascript:go()'>go</a>", "part x go"),
         ("<a href=https://a.example><img src=x alt='the shop'></a>", "[image: the shop] (https://a.example)"),
-        ("<a href=https://a.example>one<a href=https://b.example>two", "one (https://a.example)two (https://b.example)"),
+        (
+            "<a href=https://a.example>one<a href=https://b.example>two",
+            "one (https://a.example)two (https://b.example)",
+        ),
         ("<p hidden><a href=https://a.example>one</a></p>two", "two"),
         ("<div><a href=https://a.example>one</div>two", "one (https://a.example)\ntwo"),
         ("<img alt=' Valve 12\nfeeds tank B '><img alt=''><img src=x>", "[image: Valve 12 feeds tank B]"),
@@ -39,10 +45,14 @@ def test_links_pictures_and_forms(page, text):
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ("<tr><th>Year<th>Sales<tr><td rowspan=2>2023<td>5<tr><td>7<tr><td>2024<td>9",
-         "Year \tSales\n2023 \t5\n2023 \t7\n2024 \t9"),
-        ("<tr><td>a</td><td rowspan='3'><b>b</b></td></tr><tr><td>c</td></tr><tr><td>d</td></tr><tr><td>e</td></tr>",
-         "a \tb\nc \tb\nd \tb\ne"),
+        (
+            "<tr><th>Year<th>Sales<tr><td rowspan=2>2023<td>5<tr><td>7<tr><td>2024<td>9",
+            "Year \tSales\n2023 \t5\n2023 \t7\n2024 \t9",
+        ),
+        (
+            "<tr><td>a</td><td rowspan='3'><b>b</b></td></tr><tr><td>c</td></tr><tr><td>d</td></tr><tr><td>e</td></tr>",
+            "a \tb\nc \tb\nd \tb\ne",
+        ),
         ("<tr><td rowspan=x>a<td rowspan=0>b<tr><td>c", "a \tb\nc"),
         ("<tr><td rowspan=2><table><tr><td rowspan=2>a<tr><td>b</table><td>c<tr><td>d", "a\na \tb\nc\na a b \td"),
     ],

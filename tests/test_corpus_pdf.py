@@ -4,7 +4,7 @@ import pytest
 
 from documents import pdf_of, printed
 from rlm_dspy.corpus.readers import office
-from rlm_dspy.corpus.readers.office.hyphens import Words
+from rlm_dspy.corpus.readers.office.pdf import Words
 
 
 def seen(data: bytes) -> str:

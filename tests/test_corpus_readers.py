@@ -18,10 +18,10 @@ import pytest
 
 import documents
 from rlm_dspy import folders
-from rlm_dspy.corpus import Corpus, caching, read
+from rlm_dspy.corpus import Corpus, document_cache, read
 from rlm_dspy.corpus.readers import archives, choosing, converter, office
 from rlm_dspy.corpus.readers.office import pdf, process
-from rlm_dspy.corpus.readers.shapes import Converted, Reader, UnreadableError
+from rlm_dspy.corpus.readers.reader import Converted, Reader, UnreadableError
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +261,7 @@ def test_a_long_document_is_cut_at_the_same_place_everywhere_and_says_so(monkeyp
 
 
 def test_a_text_that_was_cut_because_time_ran_out_is_not_kept():
-    kept = caching.ConversionCache()
+    kept = document_cache.ConversionCache()
     texts = iter((Converted("cut", late=True), Converted("whole"), Converted("never asked for")))
     asked = [kept.converted(Reader("x", str, "1"), b"x", lambda: next(texts)).text for _ in range(3)]
     assert asked == ["cut", "whole", "whole"]

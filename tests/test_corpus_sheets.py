@@ -14,7 +14,7 @@ from pptx.util import Inches
 from documents import NAMESPACES, packed, related
 from rlm_dspy.corpus.readers import choosing, office
 from rlm_dspy.corpus.readers.office import sheets
-from rlm_dspy.corpus.readers.office.cells import number_text, position_of
+from rlm_dspy.corpus.readers.office.sheets import number_text, position_of
 
 SHEET = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dspy
 
 import rlm_dspy
-from rlm_dspy.corpus_view import ROWS, corpus_view
+from rlm_dspy.rlm.prompts import ROWS, corpus_view
 from rlm_dspy.testing import action, scripted, texts
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.direct import Direct, prompt_text
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
-from rlm_dspy.record import Event
+from rlm_dspy.rlm.direct import Direct, prompt_text
+from rlm_dspy.run import Event
 from rlm_dspy.testing import fields, scripted, texts
 
 SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.evidence import MAX_QUOTE, MIN_QUOTE, Evidence, check
-from rlm_dspy.evidence.locating import _OUTER
+from rlm_dspy.evidence.locate import _OUTER
 from rlm_dspy.sandbox import toolkit
 
 FILES = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rlm_dspy import loop
 from rlm_dspy.errors import ActionError, BudgetExceededError
-from rlm_dspy.loop import Ask, Ending, Execute, Extract, Observation, Reply, Rules
-from rlm_dspy.record import Step
+from rlm_dspy.rlm import loop
+from rlm_dspy.rlm.loop import Ask, Ending, Execute, Extract, Observation, Reply, Rules
+from rlm_dspy.run import Step
 
 
 def rules(steps: list[Step], **changes: Any) -> Rules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import rlm_dspy
-from rlm_dspy.passages import best_lines, best_passages, place_of
+from rlm_dspy.rlm.passages import best_lines, best_passages, place_of
 
 LINES = [f"{n},{['Rome', 'Ulm'][n % 2]},{n * 7 % 500}" for n in range(3_000)]
 TABLE = "\n".join(["id,city,price", *LINES]) + "\n"

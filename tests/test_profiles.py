@@ -8,7 +8,8 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy import small_prompts, windows
+from rlm_dspy.lms import windows
+from rlm_dspy.rlm import small_prompts
 from rlm_dspy.testing import action, scripted, texts
 
 

@@ -12,8 +12,8 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy import prompts
-from rlm_dspy.chat import TurnAdapter
+from rlm_dspy.rlm import prompts
+from rlm_dspy.rlm.adapters import TurnAdapter
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -145,7 +145,7 @@ def test_the_probe_tells_type_and_size_of_any_input(value: Any, size: str) -> No
 
 
 def test_the_trajectory_for_the_extract_keeps_the_newest_outputs_whole() -> None:
-    from rlm_dspy.record import Step
+    from rlm_dspy.run import Step
 
     steps = [Step(index=i, code=f"c{i}", output=str(i) * 1000) for i in range(1, 6)]
     text = prompts.trajectory(steps, 2000)
@@ -156,7 +156,7 @@ def test_the_trajectory_for_the_extract_keeps_the_newest_outputs_whole() -> None
 
 @pytest.mark.parametrize("limit", [2000, 10_000, 60_000])
 def test_the_trajectory_stays_near_its_limit_whatever_the_model_wrote(limit: int) -> None:
-    from rlm_dspy.record import Step
+    from rlm_dspy.run import Step
 
     steps = [Step(index=i, reasoning="r" * 9999, code="c" * 99_999, output="o" * 99_999) for i in range(1, 30)]
     assert len(prompts.trajectory(steps, limit)) < limit + 2000
@@ -218,7 +218,7 @@ def test_the_form_that_was_missed_is_quoted_with_the_models_own_code() -> None:
 
 
 PROBE = """
-from rlm_dspy import prompts
+from rlm_dspy.rlm import prompts
 class Thing: pass
 for value in ({"beta", "alpha", "gamma", "delta"}, [{"x": {"one", "two", "three"}}, Thing()], {(1, 2): Thing()}):
     print(prompts.variable("value", value, "", main=False))

@@ -13,8 +13,8 @@ import pytest
 from dspy.lm15 import Usage
 
 import rlm_dspy
-from rlm_dspy.direct import Direct
 from rlm_dspy.errors import ActionError, BudgetExceededError
+from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.testing import Reply, action, fields, scripted
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error

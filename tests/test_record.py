@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from rlm_dspy.record import Run, Step, SubCall, Usage
+from rlm_dspy.run import Run, Step, SubCall, Usage
 
 STEP = Step(index=1, code="x" * 5_000, output="y" * 5_000, sub_calls=(SubCall(kind="plain", prompt="p"),))
 RUN = Run(

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rlm_dspy
-from rlm_dspy import windows
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.recursion import cut
-from rlm_dspy.shapes import untrusted
+from rlm_dspy.lms import windows
+from rlm_dspy.rlm.children import cut
+from rlm_dspy.rlm.signatures import untrusted
 from rlm_dspy.testing import action, fields, scripted, texts
 
 

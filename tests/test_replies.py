@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_dspy.replies import parse_code, parse_reply
-from rlm_dspy.reply_python import is_python
+from rlm_dspy.rlm.replies import parse_code, parse_reply
+from rlm_dspy.rlm.reply_code import is_python
 
 FENCED_STRING = 'x = """\n```json\n{}\n```\n"""\nprint(x)'
 

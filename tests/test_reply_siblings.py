@@ -11,9 +11,9 @@ import dspy
 import pytest
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy import chat
-from rlm_dspy.loop import Reply, read_cells
-from rlm_dspy.replies import ParsedReply
+from rlm_dspy.rlm import adapters
+from rlm_dspy.rlm.loop import Reply, read_cells
+from rlm_dspy.rlm.replies import ParsedReply
 
 ROWS = [json.loads(line) for line in Path(__file__).with_name("reply_siblings.jsonl").read_text().splitlines()]
 ACTION = dspy.Signature("observation -> reasoning, code")
@@ -22,7 +22,7 @@ ACTION = dspy.Signature("observation -> reasoning, code")
 def read(reply: str, finish: str) -> ParsedReply:
     """Read a reply as a run does: through the adapter where it finds both fields."""
     try:
-        fields = chat.adapter().parse(ACTION, reply)
+        fields = adapters.adapter().parse(ACTION, reply)
     except AdapterParseError:
         return read_cells(Reply(text=reply, finish=finish), "answer")
     return read_cells(Reply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")

@@ -940,9 +940,7 @@ def a_dict_of_the_output_is_submitted(RLM: Any) -> Any:
     return answer(RLM(SIG), "SUBMIT({'answer': 'x'})")
 
 
-@differs(
-    ("second", 2), ("x", 1), ONE_DICT
-)
+@differs(("second", 2), ("x", 1), ONE_DICT)
 def a_dict_of_several_outputs_is_submitted(RLM: Any) -> Any:
     cells = action("SUBMIT({'a': 'x', 'n': 1})"), action("SUBMIT('second', 2)")
     prediction, _ = run(RLM("context, question -> a, n: int"), *cells)

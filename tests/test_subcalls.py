@@ -197,7 +197,7 @@ def test_every_depth_has_the_same_interpreter(chosen: bool, monkeypatch: pytest.
 
     # DSPy's default means that nothing was chosen.
     factory = Counted if chosen else dspy.PythonInterpreter
-    monkeypatch.setattr("rlm_dspy.module.default_factory", lambda: rlm_dspy.Sandbox if chosen else Counted)
+    monkeypatch.setattr("rlm_dspy.rlm.module.default_factory", lambda: rlm_dspy.Sandbox if chosen else Counted)
     child = action("SUBMIT(output=subcall('deep', 'Go ' + text))")
     reply = by_role(action("SUBMIT(answer=subcall('t', 'Do'))"), child=child)
     result, _ = ask(reply, max_depth=2, interpreter_factory=factory)

@@ -14,7 +14,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.showing import ConstructorSignature
+from rlm_dspy.run import ConstructorSignature
 
 Done = subprocess.CompletedProcess[str]
 

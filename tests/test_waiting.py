@@ -6,12 +6,12 @@ import gc
 import subprocess
 import sys
 
-from rlm_dspy.waiting import importing
+from rlm_dspy.deadlines import importing
 
 # A thread that ends in the midst of an import leaves Python's lock on imports taken; the object's end then imports.
 ENDING = """
 import _imp, asyncio, threading, time
-from rlm_dspy import waiting
+from rlm_dspy import deadlines
 
 class Last:
     def __del__(self):
@@ -26,7 +26,7 @@ async def import_slowly():
     _imp.release_lock()
 
 asyncio.kept = Last()
-waiting._submit(import_slowly())
+deadlines._submit(import_slowly())
 begun.wait()
 """
 

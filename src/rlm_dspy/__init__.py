@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # what is imported on first use below, for type checkers and 
     from rlm_dspy.errors import RLMError
     from rlm_dspy.evidence import Evidence
     from rlm_dspy.lms import lm
-    from rlm_dspy.module import RLM
-    from rlm_dspy.record import Run
+    from rlm_dspy.rlm.module import RLM
+    from rlm_dspy.run import Run
     from rlm_dspy.sandbox import Sandbox
     from rlm_dspy.tuning import data, metrics
 
@@ -39,13 +39,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "RLM": "module",
+    "RLM": "rlm.module",
     "Budget": "budget",
     "Context": "context",
     "Corpus": "corpus",
     "Evidence": "evidence",
     "RLMError": "errors",
-    "Run": "record",
+    "Run": "run",
     "Sandbox": "sandbox",
     "data": "tuning",
     "lm": "lms",

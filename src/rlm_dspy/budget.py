@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rlm_dspy.errors import BudgetExceededError
-from rlm_dspy.record import Usage
+from rlm_dspy.run import Usage
 
 logger = logging.getLogger(__name__)
 
@@ -114,11 +114,7 @@ class Ledger:
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the nearest ``max_seconds`` of the chain, never negative; None without a limit."""
-        left = [
-            node.budget.max_seconds - node.seconds
-            for node in self._chain()
-            if node.budget.max_seconds is not None
-        ]
+        left = [node.budget.max_seconds - node.seconds for node in self._chain() if node.budget.max_seconds is not None]
         return max(0.0, min(left)) if left else None
 
     @property
@@ -184,9 +180,7 @@ class Ledger:
             root = self.root
             if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
                 root._warned_cost = True
-                logger.warning(
-                    "the price of a model is unknown, so max_cost cannot hold for it; other limits still do"
-                )
+                logger.warning("the price of a model is unknown, so max_cost cannot hold for it; other limits still do")
 
     def counters(self) -> str:
         """What is used of the call limit, for a prompt: no clock, and no tokens, which a rerun from the cache saves."""

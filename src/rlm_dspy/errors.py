@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlm_dspy.record import Run
+    from rlm_dspy.run import Run
 
 
 class RLMError(Exception):

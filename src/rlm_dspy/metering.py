@@ -14,8 +14,8 @@ import dspy
 from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
-from rlm_dspy.record import Usage
-from rlm_dspy.waiting import Interrupted
+from rlm_dspy.deadlines import Interrupted
+from rlm_dspy.run import Usage
 
 CHARS_PER_TOKEN = 4
 NOTICEABLE = 1.0  # seconds; shorter waits are counted, not announced

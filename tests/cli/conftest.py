@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rlm_dspy.cli import logs
-from rlm_dspy.cli.app import main
+from rlm_dspy.cli.commands import main
 
 PROVIDER = ("_API_KEY", "OLLAMA", "RLM_DSPY", "XDG_")
 

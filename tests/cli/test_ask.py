@@ -15,9 +15,9 @@ import pytest
 
 from rlm_dspy import RLM
 from rlm_dspy.cli import models
-from rlm_dspy.record import Run
+from rlm_dspy.run import Run
 from rlm_dspy.testing import action, fields, scripted
-from rlm_dspy.tuning import program, sides
+from rlm_dspy.tuning import contenders, program
 
 CLIENT = '''"""A client."""
 
@@ -117,7 +117,7 @@ def test_a_trace_that_cannot_be_written_costs_no_answer(run: Callable, files: Pa
 def test_a_compiled_program_is_loaded_without_a_word(
     run: Callable, files: Path, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    program.save(RLM(sides.signature()), home / "p.json")
+    program.save(RLM(contenders.signature()), home / "p.json")
     result = run("ask", QUESTION, ".", "--program", "p.json")
     assert result.code == 0
     assert "30" in result.out
@@ -167,7 +167,7 @@ def test_quiet_leaves_stderr_empty(run: Callable, files: Path) -> None:
 
 def test_verbose_logs_and_json_logs_go_to_stderr(run: Callable, files: Path) -> None:
     result = run("ask", QUESTION, ".", "-v")
-    assert "INFO rlm_dspy.cli.asking: asking model=" in result.err
+    assert "INFO rlm_dspy.cli.ask: asking model=" in result.err
     rows = [json.loads(line) for line in run("ask", QUESTION, ".", "--log-json", "-q").err.splitlines()]
     assert rows[0]["mode"] == "direct"
     assert [row["message"] for row in rows] == ["asking", "step", "final"]
@@ -336,7 +336,7 @@ def test_a_model_that_cannot_be_had_is_one_line(
 
 def test_an_unforeseen_error_is_one_line_and_exit_1(home: Path) -> None:
     program = (
-        "import sys, click; from rlm_dspy.cli.app import app, main\n"
+        "import sys, click; from rlm_dspy.cli.commands import app, main\n"
         "app.add_command(click.Command('boom', callback=lambda: {}['missing']))\n"
         "sys.exit(main(['boom']))"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_dspy.cli import outs
+from rlm_dspy.cli import out_option
 
 # --- commands that are wrong whatever the files ------------------------------------------------------------------
 
@@ -80,9 +80,9 @@ def test_a_malformed_out_is_one_line_and_exit_2(run: Callable, write: Callable, 
 
 
 def test_outs_know_every_name_that_the_rlm_reserves() -> None:
-    from rlm_dspy.signatures import RESERVED, RESULTS
+    from rlm_dspy.rlm.signatures import RESERVED, RESULTS
 
-    assert RESERVED | RESULTS <= outs.TAKEN
+    assert RESERVED | RESULTS <= out_option.TAKEN
 
 
 def test_a_line_of_a_conversation_that_is_not_utf_8_is_told_and_the_next_one_answered(

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from rlm_dspy.batch import Progress
 from rlm_dspy.cli import models
-from rlm_dspy.report.bar import Bar
+from rlm_dspy.report.live import Bar
 from rlm_dspy.testing import fields, scripted, texts
 
 ARGS = ("batch", "q.jsonl", "texts", "--out", "a.jsonl")
@@ -174,7 +174,7 @@ SLOW = """
 import json, sys, time
 from rlm_dspy.testing import fields, scripted
 from rlm_dspy.cli import models
-from rlm_dspy.cli.app import main
+from rlm_dspy.cli.commands import main
 
 def reply(message):
     time.sleep(0.15)

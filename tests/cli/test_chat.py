@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rlm_dspy import lms
-from rlm_dspy.cli.chatting import Lender
+from rlm_dspy.cli.chat import Lender
 from rlm_dspy.testing import action, scripted, texts
 
 

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from rlm_dspy.cli import diagnosing
+from rlm_dspy.cli import doctor
 from rlm_dspy.errors import SandboxUnavailableError
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
@@ -21,7 +21,7 @@ KEY = "gsk_canary_0815_doctor"
 def nobody(home: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RLM_DSPY_MODEL")
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
-    monkeypatch.setattr(diagnosing, "selftest", lambda isolation: [])
+    monkeypatch.setattr(doctor, "selftest", lambda isolation: [])
 
 
 def test_with_nothing_configured_the_offline_engine_works_and_is_said_to_be_none(run: Callable) -> None:
@@ -99,7 +99,7 @@ def test_no_strong_sandbox_is_a_failure(run: Callable, monkeypatch: pytest.Monke
     def refuse(isolation: str) -> None:
         raise SandboxUnavailableError("seccomp is not there; use a newer kernel")
 
-    monkeypatch.setattr(diagnosing, "report", refuse)
+    monkeypatch.setattr(doctor, "report", refuse)
     result = run("doctor")
     assert result.code == 1
     assert "failure  no strong sandbox can be made here\n         → seccomp is not there" in result.out
@@ -125,5 +125,5 @@ def test_a_model_that_cannot_be_is_a_failure(run: Callable, name: str) -> None:
 
 def test_a_missing_reader_is_named_as_it_is_installed(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"pypdfium2": None, "docx": None}
-    monkeypatch.setattr(diagnosing.util, "find_spec", lambda name: found.get(name, "there"))
+    monkeypatch.setattr(doctor.util, "find_spec", lambda name: found.get(name, "there"))
     assert "→ If you need them: pip install pypdfium2 python-docx\n" in run("doctor").out

@@ -17,13 +17,13 @@ import psutil
 import pytest
 
 from rlm_dspy.cli.interrupts import Interrupts
-from rlm_dspy.record import Run
+from rlm_dspy.run import Run
 
 PROGRAM = """
 import os, sys, time
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.cli import models
-from rlm_dspy.cli.app import main
+from rlm_dspy.cli.commands import main
 
 kind = os.environ["KIND"]
 

@@ -38,9 +38,7 @@ def speak(logger: logging.Logger) -> None:
     logging.getLogger("dspy.some").warning("from the library")
 
 
-def test_a_warning_is_a_line_for_the_user_unless_quiet(
-    configure: Callable, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_warning_is_a_line_for_the_user_unless_quiet(configure: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     logger = configure(0, False)
     for quiet, shown in ((False, "warning: the key is ********\n"), (True, "")):
         logs.configure(0, False, Redactor({"GROQ_API_KEY": KEY}), quiet=quiet)

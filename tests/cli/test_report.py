@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rlm_dspy.record import Event, Run, Usage
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.redact import MASK, Redactor, is_secret_name
+from rlm_dspy.run import Event, Run, Usage
 
 KEY = "gsk_canary_0123456789"
 

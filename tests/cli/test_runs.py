@@ -14,10 +14,10 @@ import pytest
 
 from rlm_dspy.cli import models
 from rlm_dspy.errors import RLMError
-from rlm_dspy.record import Run, Step, SubCall, Usage
-from rlm_dspy.report import page, shelf, tree
+from rlm_dspy.report import page, run_store, tree
 from rlm_dspy.report.redact import Redactor
-from rlm_dspy.report.shelf import Shelf
+from rlm_dspy.report.run_store import Shelf
+from rlm_dspy.run import Run, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted
 
 USED = Usage(calls=1, prompt_tokens=90, completion_tokens=10, cost=0.01)
@@ -164,7 +164,7 @@ def test_a_run_that_went_away_is_passed_by(tmp_path: Path) -> None:
 
 
 def test_the_oldest_make_room_and_other_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "KEPT", 3)
+    monkeypatch.setattr(run_store, "KEPT", 3)
     kept = Shelf(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
     facts: dict[str, Any] = {"status": "submitted"}

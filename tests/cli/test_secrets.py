@@ -55,9 +55,7 @@ def leaks(result: object, folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("password", ["hunter2secret", "pw"])
-def test_the_password_of_an_address_is_not_shown(
-    run: Callable, monkeypatch: pytest.MonkeyPatch, password: str
-) -> None:
+def test_the_password_of_an_address_is_not_shown(run: Callable, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
     monkeypatch.setenv("OLLAMA_HOST", f"http://bob:{password}@gpu.example:11434")
     for flags in ((), ("--json",)):
         shown = run("config", *flags)

@@ -184,9 +184,7 @@ def test_a_tiny_model_is_shown_passages_where_the_answer_stands_in_one_place(
     assert "the timeout is 42 s" in prompt
 
 
-def test_what_the_passages_do_not_hold_is_explored(
-    run: Callable, monkeypatch: pytest.MonkeyPatch, long: None
-) -> None:
+def test_what_the_passages_do_not_hold_is_explored(run: Callable, monkeypatch: pytest.MonkeyPatch, long: None) -> None:
     absent = DIRECT.replace("42 s\n\n[[ ## evidence", "not in the corpus\n\n[[ ## evidence").replace(
         '[{"quote": "the timeout is 42 s"}]', "[]"
     )
@@ -194,9 +192,7 @@ def test_what_the_passages_do_not_hold_is_explored(
     assert "do not hold the answer, so the text is explored" in result.err
 
 
-def test_where_no_passage_fits_the_text_is_explored(
-    run: Callable, monkeypatch: pytest.MonkeyPatch, long: None
-) -> None:
+def test_where_no_passage_fits_the_text_is_explored(run: Callable, monkeypatch: pytest.MonkeyPatch, long: None) -> None:
     result, _ = ask_ollama(run, monkeypatch, "whose zeppelin?", DIRECT, "--max-iters", "2")
     assert "so the text is explored" in result.err
     told = json.loads(result.out)

@@ -8,8 +8,8 @@ from typing import Any
 import dspy
 import pytest
 
-from rlm_dspy.failures import failed_generation
-from rlm_dspy.lms import engine, lm, retries
+from rlm_dspy.dspy_errors import failed_generation
+from rlm_dspy.lms import engine, lm, rate_limits
 from rlm_dspy.metering import Meter
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
@@ -29,7 +29,7 @@ CODES = pytest.mark.parametrize("code", ["tool_use_failed", "output_parse_failed
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST", 0.01)
+    monkeypatch.setattr(rate_limits, "_FIRST", 0.01)
     monkeypatch.setattr(engine, "_ANSWERED", set())
 
 

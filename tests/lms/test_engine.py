@@ -12,7 +12,7 @@ from dspy.lm15 import Message, Request
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import lm
 from rlm_dspy.lms.engine import RoutedEngine
-from rlm_dspy.lms.truncation import shortfall
+from rlm_dspy.lms.transport import shortfall
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault

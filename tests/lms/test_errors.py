@@ -8,8 +8,8 @@ from collections.abc import Callable
 import dspy
 import pytest
 
-from rlm_dspy.lms import engine, faults, lm
-from rlm_dspy.lms.routes import Route
+from rlm_dspy.lms import engine, errors, lm
+from rlm_dspy.lms.providers import Route
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -218,6 +218,6 @@ def unreadable() -> Exception:
 def test_what_litellm_makes_up_is_told_by_its_class_whatever_its_words(
     made_up: Callable[[], Exception], kind: type[Exception], says: str
 ) -> None:
-    found = faults.translate(made_up(), Route("groq/openai/gpt-oss-20b"))
+    found = errors.translate(made_up(), Route("groq/openai/gpt-oss-20b"))
     assert type(found) is kind
     assert says in str(found)

@@ -14,7 +14,7 @@ import dspy
 import pytest
 
 from rlm_dspy.lms import engine, lm, ollama, transport
-from rlm_dspy.lms.pace import seconds
+from rlm_dspy.lms.rate_limits import seconds
 
 BODY = {
     "id": "1",

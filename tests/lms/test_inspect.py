@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from rlm_dspy import windows
-from rlm_dspy.lms import lm, ollama
-from rlm_dspy.lms.inspect import list_models, probe_provider
+from rlm_dspy.lms import lm, ollama, windows
+from rlm_dspy.lms.model_list import list_models, probe_provider
 from servers.local import NAME, LocalServer, llama_cpp, lm_studio, plain, vllm
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer

@@ -22,9 +22,8 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy import local_servers, windows
-from rlm_dspy.lms import lm
-from rlm_dspy.lms.inspect import list_models, probe_provider
+from rlm_dspy.lms import lm, local_servers, windows
+from rlm_dspy.lms.model_list import list_models, probe_provider
 from rlm_dspy.testing import Script, action, fields
 
 BASE = os.environ.get("RLM_DSPY_LLAMA_SERVER", "http://127.0.0.1:8401/v1").rstrip("/")

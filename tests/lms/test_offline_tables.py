@@ -6,7 +6,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.lms.offline import answers, engine, question, tables
+from rlm_dspy.lms.offline import answers, engine, question
 
 PEOPLE = """Full Name;Phone Number;E-mail;Dept.
 Maria Gomez;111-2222;m.gomez@example.org;Legal
@@ -101,7 +101,7 @@ def test_code_and_prose_are_no_tables(line: str) -> None:
 
 
 def test_a_row_that_does_not_fit_its_header_is_no_row() -> None:
-    assert tables.cell(question.read("what is the code of Oslo?"), "a,b", "code,city,nation") == (0.0, None)
+    assert answers.cell(question.read("what is the code of Oslo?"), "a,b", "code,city,nation") == (0.0, None)
 
 
 @pytest.mark.parametrize(

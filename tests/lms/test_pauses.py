@@ -13,8 +13,9 @@ import dspy
 import psutil
 import pytest
 
-from rlm_dspy import RLM, module, waiting
+from rlm_dspy import RLM, deadlines
 from rlm_dspy.lms import lm
+from rlm_dspy.rlm import module
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -66,7 +67,7 @@ async def test_sub_calls_that_wait_end_with_their_run() -> None:
 
 def test_a_wait_without_stop_or_deadline_ends_when_its_run_is_over() -> None:
     over = threading.Event()
-    patience = waiting.Patience(None, None, over)
+    patience = deadlines.Patience(None, None, over)
     cancelled = threading.Event()
 
     async def wait() -> None:
@@ -76,16 +77,16 @@ def test_a_wait_without_stop_or_deadline_ends_when_its_run_is_over() -> None:
             cancelled.set()
 
     with ThreadPoolExecutor() as threads:
-        ended = threads.submit(waiting.call, patience, None, lambda: waiting.result_of(wait()), wait)
+        ended = threads.submit(deadlines.call, patience, None, lambda: deadlines.result_of(wait()), wait)
         over.set()
-        with pytest.raises(waiting.Interrupted, match="stop"):
+        with pytest.raises(deadlines.Interrupted, match="stop"):
             ended.result(LONG - 10)
     assert cancelled.wait(LONG - 10)
 
 
 def test_a_call_on_the_loop_may_make_calls_of_its_own() -> None:
     async def outer() -> list[str]:
-        return [waiting.result_of(inner()), *waiting.items_of(letters())]
+        return [deadlines.result_of(inner()), *deadlines.items_of(letters())]
 
     async def inner() -> str:
         return "a"
@@ -94,7 +95,7 @@ def test_a_call_on_the_loop_may_make_calls_of_its_own() -> None:
         for letter in "bc":
             yield letter
 
-    assert waiting.result_of(outer()) == ["a", "b", "c"]
+    assert deadlines.result_of(outer()) == ["a", "b", "c"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -103,10 +104,10 @@ def test_a_forked_child_has_a_loop_of_its_own() -> None:
     async def answer() -> int:
         return 7
 
-    assert waiting.result_of(answer()) == 7
+    assert deadlines.result_of(answer()) == 7
     child = os.fork()
     if child == 0:
-        os._exit(waiting.result_of(answer()))
+        os._exit(deadlines.result_of(answer()))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
@@ -116,7 +117,7 @@ def test_calls_that_are_cut_off_leave_no_connection_behind() -> None:
         process = psutil.Process()
 
         def ask(number: int) -> None:
-            waiting.call(waiting.Patience(30.0, None), model, lambda: model("q"), lambda: model.acall("q"))
+            deadlines.call(deadlines.Patience(30.0, None), model, lambda: model("q"), lambda: model.acall("q"))
 
         for number in range(5):
             ask(number)

@@ -10,11 +10,11 @@ import dspy
 import pytest
 
 from rlm_dspy import RLM
-from rlm_dspy.direct import Direct
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
-from rlm_dspy.lms import engine, lm, retries
+from rlm_dspy.lms import engine, lm, rate_limits
 from rlm_dspy.metering import Meter
-from rlm_dspy.record import Event, Usage
+from rlm_dspy.rlm.direct import Direct
+from rlm_dspy.run import Event, Usage
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -103,7 +103,7 @@ def test_a_wait_in_a_sub_call_is_counted_there() -> None:
 
 
 def test_a_server_that_never_answered_is_not_asked_twice_but_one_that_did_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST", 0.05)
+    monkeypatch.setattr(rate_limits, "_FIRST", 0.05)
     made = lm("ollama_chat/x", api_base="http://127.0.0.1:9", cache=False, num_ctx=2048)
     for answered, expected in ((set(), 0), ({"http://127.0.0.1:9"}, 3)):
         monkeypatch.setattr(engine, "_ANSWERED", answered)
@@ -137,14 +137,14 @@ def test_a_slow_local_server_is_not_asked_again() -> None:
 @pytest.mark.parametrize("asked", [0.0, 1.0, 12.0, 59.0, 60.0])
 def test_what_a_provider_asks_for_is_waited_and_never_more_than_a_minute(asked: float) -> None:
     for _ in range(50):
-        assert asked <= retries.delay(1, asked) <= min(asked * 1.1, 60.0)
+        assert asked <= rate_limits.delay(1, asked) <= min(asked * 1.1, 60.0)
 
 
 def test_backoff_grows_has_jitter_and_ends() -> None:
-    first, fifth = ([retries.delay(n, None) for _ in range(100)] for n in (1, 5))
+    first, fifth = ([rate_limits.delay(n, None) for _ in range(100)] for n in (1, 5))
     assert max(first) <= 1.0 < min(fifth)
     assert len(set(first)) > 90
-    assert max(retries.delay(50, None) for _ in range(100)) <= 20
+    assert max(rate_limits.delay(50, None) for _ in range(100)) <= 20
 
 
 @pytest.mark.parametrize("wrong", [-1, True, "many"])

@@ -10,7 +10,7 @@ import pytest
 
 from rlm_dspy import RLM
 from rlm_dspy.errors import LMUnavailableError
-from rlm_dspy.lms import engine, lm, retries
+from rlm_dspy.lms import engine, lm, rate_limits
 from rlm_dspy.metering import Meter
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
@@ -40,7 +40,7 @@ DEATHS = {
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST", 0.01)
+    monkeypatch.setattr(rate_limits, "_FIRST", 0.01)
     monkeypatch.setattr(engine, "_ANSWERED", set())  # a port may be taken twice
 
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from rlm_dspy.errors import BudgetExceededError, SandboxError
-from rlm_dspy.sandbox import Sandbox, cell, crew, link
+from rlm_dspy.sandbox import Sandbox, cell, link, tool_threads
 
 THREADS = """
 from concurrent.futures import ThreadPoolExecutor
@@ -332,26 +332,26 @@ def test_a_tools_error_that_cannot_be_shown_is_an_error_all_the_same():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_tasks_that_fail_cost_their_crew_no_thread_and_no_room():
-    team, done = crew.Crew(), threading.Event()
+    team, done = tool_threads.Crew(), threading.Event()
 
     def fail():
         raise ValueError
 
-    for _ in range(crew.MAX_THREADS + 1):
+    for _ in range(tool_threads.MAX_THREADS + 1):
         team.submit(fail, weight=10)
     team.submit(done.set)
     assert done.wait(20)
     for _ in range(1000):
-        if team.takes(crew.MAX_LOAD):
+        if team.takes(tool_threads.MAX_LOAD):
             break
         time.sleep(0.01)
-    assert team.takes(crew.MAX_LOAD)
-    assert team._size <= crew.MAX_THREADS
+    assert team.takes(tool_threads.MAX_LOAD)
+    assert team._size <= tool_threads.MAX_THREADS
     team.close()
 
 
 def test_calls_that_wait_hold_a_bounded_amount_of_memory(monkeypatch):
-    monkeypatch.setattr(crew, "MAX_LOAD", 1 << 20)
+    monkeypatch.setattr(tool_threads, "MAX_LOAD", 1 << 20)
     gate, served, refused = threading.Event(), [], []
 
     def slow(text):

@@ -1,6 +1,5 @@
 """What a session is given it has: once, unchanged, and again after a loss."""
 
-
 import pytest
 
 from rlm_dspy.sandbox import Sandbox

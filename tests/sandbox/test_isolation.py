@@ -10,8 +10,8 @@ import dspy
 import pytest
 
 from rlm_dspy.errors import ConfigurationError, SandboxUnavailableError
-from rlm_dspy.module import chosen_factory
-from rlm_dspy.sandbox import cell, default_factory, macos, policy, report, selftest, zygote
+from rlm_dspy.rlm.module import chosen_factory
+from rlm_dspy.sandbox import cell, default_factory, policy, report, selftest, zygote
 from rlm_dspy.sandbox.interpreter import Sandbox
 from rlm_dspy.sandbox.worker import bpf, syscalls
 
@@ -281,11 +281,11 @@ def test_the_report_tells_what_is_active():
 
 def test_the_seatbelt_profile_denies_first_and_quotes_paths(monkeypatch):
     monkeypatch.setattr(sys, "base_prefix", '/odd "name"')
-    text = macos.profile()
+    text = policy.profile()
     assert text.startswith("(version 1)\n(deny default)")
     assert '(subpath "/odd \\"name\\"")' in text
     assert "(deny network*)" in text
-    assert macos.wrap(["python"])[:2] == ["/usr/bin/sandbox-exec", "-p"]
+    assert policy.wrap(["python"])[:2] == ["/usr/bin/sandbox-exec", "-p"]
 
 
 def test_the_host_approves_only_the_forks_it_granted(sandbox, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_dspy.sandbox import Sandbox, outcome
+from rlm_dspy.sandbox import Sandbox, execution
 from rlm_dspy.sandbox.cell import Ending, _arranged, without_paths
 from rlm_dspy.sandbox.frames import parse_frame
 from rlm_dspy.sandbox.process import ProtocolError
@@ -67,8 +67,8 @@ def test_a_frame_in_another_encoding_is_a_protocol_error(body):
 @settings(max_examples=100, deadline=None)
 def test_any_result_becomes_an_execution_or_is_called_malformed(message):
     try:
-        done = outcome.from_result(Ending("result", message), 1.0, 64, 1000)
-    except outcome.MalformedError:
+        done = execution.from_result(Ending("result", message), 1.0, 64, 1000)
+    except execution.MalformedError:
         return
     assert isinstance(done.text, str)
     assert isinstance(done.stdout, str)

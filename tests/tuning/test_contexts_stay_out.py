@@ -13,7 +13,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import data, metrics
-from rlm_dspy.predictor import KEPT, KEPT_OF_TURN, TURNS, compact, portable, worked
+from rlm_dspy.rlm.predictor import KEPT, KEPT_OF_TURN, TURNS, compact, portable, worked
 from rlm_dspy.testing import action, scripted, texts
 from rlm_dspy.tuning import Tunable, program, ran
 from tuning.student import Engine, examples, student, teacher

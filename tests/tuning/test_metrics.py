@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.record import Run, Step, SubCall, Usage
+from rlm_dspy.run import Run, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted
 from rlm_dspy.tuning import Tunable, feedback, ran, scoring
 

@@ -17,16 +17,16 @@ import pytest
 
 from rlm_dspy import data, metrics
 from rlm_dspy.errors import ConfigurationError, RLMError
-from rlm_dspy.record import Usage
 from rlm_dspy.report.redact import Redactor
-from rlm_dspy.tuning import outcome, planning, program, sides, summary
+from rlm_dspy.run import Usage
+from rlm_dspy.tuning import contenders, optimize, program, report
 from rlm_dspy.tuning.evaluation import Row
-from rlm_dspy.tuning.optimizing import Job, Optimization, logged, plan_for
-from rlm_dspy.tuning.purse import CapReached, Purse, pursed
+from rlm_dspy.tuning.metered_engine import CapReached, Purse, pursed
+from rlm_dspy.tuning.optimize import Job, Optimization, logged, plan_for
 from tuning.student import Student, Teacher, examples, student, teacher
 
 HERE = Path(__file__).parent
-RATE = planning.Rate(calls=2)
+RATE = optimize.Rate(calls=2)
 
 
 def named(count: int, seed: int) -> list[dspy.Example]:
@@ -48,7 +48,7 @@ def job(folder: Path, optimizer: str = "gepa", calls: int = 160, **more: Any) ->
         folder=folder,
         max_calls=calls,
         prompt_lm=prompt_lm,
-        limits=sides.Limits(max_iters=4),
+        limits=contenders.Limits(max_iters=4),
         signature="context, question -> answer",
         threads=2,
         **more,
@@ -61,16 +61,16 @@ def lines(path: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", planning.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", optimize.OPTIMIZERS)
 def test_an_optimization_finds_what_is_there_and_reports_it(optimizer: str, tmp_path: Path) -> None:
     made, learner, adviser = job(tmp_path / "run", optimizer, 260 if optimizer in ("simba", "mipro") else 160)
     found = Optimization(made, plan_for(made, RATE)).run()
     assert found.ended == "finished"
-    assert summary.figures(found.before)["score"] < 0.6
-    assert summary.figures(found.after)["score"] == 1
+    assert report.figures(found.before)["score"] < 0.6
+    assert report.figures(found.after)["score"] == 1
     assert found.calls == lines(tmp_path / "run/calls.jsonl") == learner.calls + adviser.calls <= made.max_calls
-    told = outcome.report(made, found)
-    text = outcome.text(told)
+    told = report.outcome_report(made, found)
+    text = report.text(told)
     assert told["gain"]["interval"][0] > 0
     assert f"# {optimizer} on scripted/student" in text
     assert "**chosen**" in text
@@ -89,7 +89,7 @@ def dspy_program() -> dspy.Module:
 
 def test_the_cap_on_calls_holds_and_the_best_so_far_is_kept(tmp_path: Path) -> None:
     made, learner, adviser = job(tmp_path / "run", calls=70)
-    plan = planning.Plan("gepa", 6, 6, 8, 70, RATE, 90, {"max_metric_calls": 90, "reflection_minibatch_size": 3})
+    plan = optimize.Plan("gepa", 6, 6, 8, 70, RATE, 90, {"max_metric_calls": 90, "reflection_minibatch_size": 3})
     found = Optimization(made, plan).run()
     assert found.ended == "max-calls"
     assert learner.calls + adviser.calls <= 70
@@ -108,7 +108,7 @@ def test_the_cap_on_cost_holds_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     more, learner, adviser = job(tmp_path / "run", max_cost=1.0)
     again = Optimization(more, plan_for(more, RATE), resume=True).run()
     assert again.ended == "finished"
-    assert summary.figures(again.after)["score"] == 1
+    assert report.figures(again.after)["score"] == 1
     assert again.calls == paid + learner.calls + adviser.calls
 
 
@@ -132,7 +132,7 @@ def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -
     found = Optimization(made, plan_for(made, RATE), resume=True).run()
     assert learner.calls + adviser.calls <= needed - paid + 2 * made.threads  # what was in the air is asked again
     assert (folder / "program.json").read_text() == (tmp_path / "whole/program.json").read_text()
-    assert summary.figures(found.after)["score"] == 1
+    assert report.figures(found.after)["score"] == 1
 
 
 def test_a_folder_is_gone_on_with_only_when_that_is_said_and_is_meant(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_resumed_plan_is_the_one_that_was_begun_with(tmp_path: Path) -> None:
     made, *_ = job(tmp_path / "run")
     begun = plan_for(made, RATE)
     Optimization(made, begun)
-    assert plan_for(made, planning.Rate(calls=9.0, measured=4)) == begun
+    assert plan_for(made, optimize.Rate(calls=9.0, measured=4)) == begun
 
 
 def test_a_metric_that_always_raises_ends_it_before_anything_is_compiled(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_calls_in_the_air_count_against_the_cap_on_cost() -> None:
 
 
 def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
-    from rlm_dspy.tuning.optimizing import replaying
+    from rlm_dspy.tuning.optimize import replaying
 
     lm, learner = student()
     purse = Purse(5)
@@ -260,24 +260,24 @@ async def test_asynchronous_calls_are_paid_for_as_well() -> None:
 # --- the plan ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", planning.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", optimize.OPTIMIZERS)
 @pytest.mark.parametrize("calls", [600, 2_000, 20_000])
 def test_a_plan_stays_within_its_calls(optimizer: str, calls: int) -> None:
-    made = planning.plan(optimizer, calls, train=12, val=10, test=20, rate=planning.Rate(calls=4))
-    assert (made.rollouts + 20 * (1 + planning.SPARE)) * 4 <= calls * 1.05
+    made = optimize.plan(optimizer, calls, train=12, val=10, test=20, rate=optimize.Rate(calls=4))
+    assert (made.rollouts + 20 * (1 + optimize.SPARE)) * 4 <= calls * 1.05
     assert all(value >= 0 for value in made.settings.values())
 
 
 def test_a_plan_that_cannot_be_paid_names_what_it_needs() -> None:
     with pytest.raises(ConfigurationError, match="max-calls 50 is too little for gepa on 12 \\+ 10 \\+ 20 questions"):
-        planning.plan("gepa", 50, train=12, val=10, test=20, rate=planning.Rate())
+        optimize.plan("gepa", 50, train=12, val=10, test=20, rate=optimize.Rate())
     with pytest.raises(ConfigurationError, match="there is no optimizer 'adam'"):
-        planning.plan("adam", 50, train=12, val=10, test=20, rate=planning.Rate())
+        optimize.plan("adam", 50, train=12, val=10, test=20, rate=optimize.Rate())
 
 
 def test_a_plan_tells_rollouts_cost_and_time() -> None:
-    rate = planning.Rate(calls=5, cost=0.002, seconds=3.0, measured=8)
-    made = planning.plan("gepa", 1_000, train=12, val=10, test=20, rate=rate)
+    rate = optimize.Rate(calls=5, cost=0.002, seconds=3.0, measured=8)
+    made = optimize.plan("gepa", 1_000, train=12, val=10, test=20, rate=rate)
     told = "\n".join(made.lines(2.0, 30, 4))
     assert "× 5.0 calls (measured on 8 questions), at most 1,000 calls" in told
     assert "cost: about $0.39, at most $2.00" in told
@@ -286,16 +286,16 @@ def test_a_plan_tells_rollouts_cost_and_time() -> None:
 
 def test_a_rate_is_measured_from_rows() -> None:
     rows = [Row(key="k", side="rlm", id="q", status="submitted", calls=n, cost=0.01, seconds=n) for n in (2, 4, 6)]
-    assert planning.Rate.of(rows) == planning.Rate(calls=4, cost=pytest.approx(0.01), seconds=4, measured=3)
-    assert planning.Rate.of([]).measured == 0
+    assert optimize.Rate.of(rows) == optimize.Rate(calls=4, cost=pytest.approx(0.01), seconds=4, measured=3)
+    assert optimize.Rate.of([]).measured == 0
 
 
 def test_a_measurement_of_which_a_kill_cut_the_last_row_is_read(tmp_path: Path) -> None:
     journal = tmp_path / "rows.jsonl"
     row = Row(key="k", side="rlm", model="m", id="q", status="submitted", calls=3, answer="a\u2028b")
     journal.write_text(row.model_dump_json() + "\n" + row.model_dump_json()[:40], encoding="utf-8")
-    assert planning.known(journal, "m").measured == 1
-    assert planning.known(tmp_path / "gone.jsonl", "m").measured == 0
+    assert optimize.known(journal, "m").measured == 1
+    assert optimize.known(tmp_path / "gone.jsonl", "m").measured == 0
 
 
 @pytest.mark.slow

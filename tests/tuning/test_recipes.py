@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rlm_dspy
-from rlm_dspy.tuning import program, sides
+from rlm_dspy.tuning import contenders, program
 from tuning.classroom import STUDENT, TEACHER, Classroom
 from tuning.make_class import write
 
@@ -39,7 +39,7 @@ def test_each_recipe_has_what_it_compiled() -> None:
 
 @pytest.mark.parametrize("path", COMPILED, ids=lambda path: path.stem)
 def test_what_was_compiled_loads_and_is_not_what_it_was(path: Path) -> None:
-    rlm, plain = rlm_dspy.RLM(sides.signature()), rlm_dspy.RLM(sides.signature())
+    rlm, plain = rlm_dspy.RLM(contenders.signature()), rlm_dspy.RLM(contenders.signature())
     program.load(rlm, path)
     rlm.load(path)
     assert (program.instructions(rlm), program.demos(rlm)) != (program.instructions(plain), program.demos(plain))
@@ -60,4 +60,4 @@ def test_a_recipe_runs_as_it_is(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     before, after = map(float, re.findall(r"gepa on \S+: ([\d.]+) -> ([\d.]+),", done.stdout)[0])
     assert before < after == 100
-    assert program.load(rlm_dspy.RLM(sides.signature()), tmp_path / "p.json")
+    assert program.load(rlm_dspy.RLM(contenders.signature()), tmp_path / "p.json")

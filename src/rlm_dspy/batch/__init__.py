@@ -7,8 +7,8 @@ Example:
     1.0
 """
 
-from rlm_dspy.batch.answers import Answers
+from rlm_dspy.batch.answers_file import Answers
 from rlm_dspy.batch.job import Job, Program
-from rlm_dspy.batch.running import Answering, Batch, Progress, Report
+from rlm_dspy.batch.run import Answering, Batch, Progress, Report
 
 __all__ = ["Answering", "Answers", "Batch", "Job", "Program", "Progress", "Report"]

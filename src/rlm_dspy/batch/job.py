@@ -14,13 +14,13 @@ import dspy
 
 from rlm_dspy import lms
 from rlm_dspy.corpus import Corpus, read
-from rlm_dspy.direct import PASSAGES, Direct, prompt_price
 from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.metering import CHARS_PER_TOKEN
-from rlm_dspy.module import RLM
 from rlm_dspy.report import journal
-from rlm_dspy.signatures import read_signature
+from rlm_dspy.rlm.direct import PASSAGES, Direct, prompt_price
+from rlm_dspy.rlm.module import RLM
+from rlm_dspy.rlm.signatures import read_signature
 
 Mode = Literal["auto", "rlm", "direct", "retrieve"]
 DIRECT_TOKENS = 16_000  # below about as much, one call answers better than an RLM does

@@ -1,86 +1,450 @@
-"""``rlm-dspy ask``: its options; what it does is in ``answering``."""
+"""What a question would read, ask and spend: said before anything is."""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import click
-
-from rlm_dspy.cli.options import CHOOSING, check_unicode, choosing, paths_argument, timeout_option, trust_option
+from rlm_dspy.cli import exit_codes, logs, models, out_option, reading, settings
+from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.startup import warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.deadlines import importing
+from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError
+from rlm_dspy.lms import engine, windows
+from rlm_dspy.report import journal, live, render
+from rlm_dspy.report.run_store import Shelf
+from rlm_dspy.rlm.direct import NO_PASSAGE, PASSAGES, Direct
+from rlm_dspy.rlm.module import RLM
+from rlm_dspy.run import Event, Run, Usage
+from rlm_dspy.tuning import program, scoring
 
-LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-SETTINGS = ("model", "sub_model", "fallback", "mode", "timeout", *LIMITS)
+_PROTOCOL = 2_000  # tokens of instructions that each prompt has
+_REPLY = 350  # tokens of a step's reasoning and code
+_OUTPUT = 900  # tokens that a step's output adds to the following prompts
+_PASSAGES = 1_000  # tokens of those that are shown in the mode "retrieve"
+_STEPS = (3, 8)  # of a usual question
+_SUB_PROMPT = 4_000  # tokens of a usual sub-call
+_UNPAID = ("offline/", "ollama/", "ollama_chat/")
 
 
-@click.command(short_help="Answer a question from files, with evidence.")
-@click.argument("question")
-@paths_argument
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
-@click.option(
-    "--mode",
-    type=click.Choice(["auto", "rlm", "direct", "retrieve"]),
-    help="rlm explores by code, direct sends the whole text in one call, retrieve the passages that fit the question "
-    "best; auto goes by size and model (default: auto).",
+def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, max_calls: int) -> dict[str, Any]:
+    """Return files, tokens, mode and model, and the calls and cost of a usual question, low and high."""
+    size = reading.tokens(corpus.chars)
+    if mode == "direct":
+        spent = [(1, size + _PROTOCOL, _REPLY)] * 2
+    elif mode == "retrieve":
+        spent = [(1, _PASSAGES + _PROTOCOL, _REPLY)] * 2
+    else:
+        low, high = (min(steps, max_iters) for steps in _STEPS)
+        spent = [_explored(low, 0), _explored(high, min(10, max_calls))]
+    costs = [_cost(model, prompt, reply) for _, prompt, reply in spent]
+    return {
+        "files": len(corpus),
+        "characters": corpus.chars,
+        "tokens": size,
+        "kinds": dict(Counter(document.kind for document in corpus.documents).most_common()),
+        "skipped": len(corpus.skipped),
+        "mode": mode,
+        "model": model,
+        "calls": [calls for calls, _, _ in spent],
+        "prompt_tokens": [prompt for _, prompt, _ in spent],
+        "cost": costs if None not in costs else None,
+    }
+
+
+def estimate_text(facts: dict[str, Any]) -> str:
+    """Render the facts for a terminal."""
+    files = render.counted(facts["files"], "file")
+    calls, tokens = _range(facts["calls"]), _range(facts["prompt_tokens"])
+    cost = "cost unknown" if facts["cost"] is None else _money(facts["cost"])
+    return "\n".join(
+        (
+            f"{files}, about {facts['tokens']:,} tokens; mode {facts['mode']}; model {facts['model']}",
+            f"{facts['skipped']:,} skipped; kinds: {', '.join(f'{k} {n:,}' for k, n in facts['kinds'].items())}",
+            f"estimated: {calls} model calls, {tokens} prompt tokens, {cost}",
+        )
+    )
+
+
+def _explored(steps: int, sub_calls: int) -> tuple[int, int, int]:
+    """Each step's prompt has all that came before; sub-calls stand alone."""
+    prompt = sum(_PROTOCOL + step * (_OUTPUT + _REPLY) for step in range(steps)) + sub_calls * _SUB_PROMPT
+    return steps + sub_calls, prompt, (steps + sub_calls) * _REPLY
+
+
+def _cost(model: str, prompt: int, reply: int) -> float | None:
+    if model.startswith(_UNPAID):
+        return 0.0
+    usage = SimpleNamespace(input_tokens=prompt, output_tokens=reply, cache_read_tokens=0)
+    return engine.cost(model, SimpleNamespace(usage=usage))
+
+
+def _range(pair: list[int]) -> str:
+    low, high = pair
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def _money(pair: list[float]) -> str:
+    low, high = (render.money(value) for value in pair)
+    return low if low == high else f"{low}–{high}"
+
+
+logger = logging.getLogger(__name__)
+
+# A question for all of the text, not for a place in it.
+_COUNTS = re.compile(
+    r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
+    r"smallest|all|each|every|list|compare|first|last)\b",
+    re.IGNORECASE,
 )
-@click.option(
-    "--out",
-    metavar="FIELDS",
-    default="answer: str",
-    help="Typed outputs, e.g. 'answer: str, items: list[str]'.",
-)
-@click.option("--max-iters", type=int, metavar="N", help="Steps at most (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls at most (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens at most, prompts and replies.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars at most.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds at most.")
-@choosing
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: answer, evidence, usage, …")
-@click.option(
-    "--program",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A program that optimize has compiled; it explores, whatever the size.",
-)
-@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Save the run as JSON.")
-@click.option("--index", is_flag=True, help="Build or refresh the search index of the files first, and keep it.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be read, asked and spent; ask nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
-@click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
-@timeout_option
-@trust_option
-@click.pass_obj
-def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options: Any) -> int:
-    """Answer QUESTION from each PATH (a file, folder, glob, or - for stdin).
-
-    The answer goes to stdout, followed by the quotes that prove it as path:line "quote";
-    everything else goes to stderr. Without a PATH, stdin is read.
-
-    \b
-    Exit codes: 0 answered, 1 failed, 2 usage, 3 stopped by a limit (best answer
-    printed), 4 no model or credentials, 5 refused by the provider, 6 inputs
-    unreadable or empty, 7 nothing found that answers it, 130 interrupted
-    (partial run kept).
-    """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    if terminal.verbose and terminal.quiet:
-        raise click.UsageError("-q and -v exclude each other.")
-    for name, value in (("QUESTION", question), ("--model", options["model"]), ("--out", options["out"])):
-        check_unicode(value or "", name)
-    if not question.strip():
-        raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
-    flags = {name: options.pop(name) for name in SETTINGS}
-
-    from rlm_dspy.cli.answering import Request, answer
-
-    return answer(Request(question=question, paths=paths, flags=flags, **_split(options)), terminal)
+_MISS_CHARS = 120  # of an answer that says nothing but that there is none
 
 
-def _split(options: dict[str, Any]) -> dict[str, Any]:
-    """Gather the options of ``choosing`` under one name."""
-    choice = {name: options.pop(name) for name in CHOOSING}
-    return {**options, "choice": choice}
+class Asking:
+    """One question on its way to an answer."""
+
+    def __init__(self, request: Request, terminal: Terminal, values: settings.Settings, corpus: Corpus) -> None:
+        self.request = request
+        self.terminal = terminal
+        self.values = values
+        self.corpus = corpus
+        self.mode = mode(request, values, corpus)
+        self.signature = out_option.signature(request.out)
+        self.interpreter_factory: Callable[[], Any] | None = None
+        self.result: Run | None = None
+        self.earlier: Usage | None = None  # what an attempt from a few passages used
+
+    def run(self) -> int:
+        """Ask, print, and return the exit code."""
+        chosen = models.choose(self.values)
+        if chosen.notice:
+            self.terminal.note(chosen.notice)
+        if self.request.dry_run:
+            self._preview(chosen)
+            return exit_codes.ANSWERED
+        return self.answer(chosen)
+
+    def answer(self, chosen: models.Chosen) -> int:
+        """Ask a chosen model, print, keep the run as ``result``, and return the exit code."""
+        if self.request.index and not self.corpus.index.build():
+            self.terminal.note("The search index could not be built; -v tells why.")
+        logger.info(
+            "asking",
+            extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
+        )
+        with chosen.active(), self._keeping(), self._watching() as watch:
+            prediction = self._ask(watch, chosen)
+        run: Run = prediction.run
+        if self.earlier is not None:
+            run = run.model_copy(update={"usage": self.earlier + run.usage})
+        self.result = run
+        filed = self._filed(run)
+        values = {name: prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE}
+        self._print(run, values)
+        if not filed:
+            return exit_codes.FAILED
+        if self._is_miss(run, values):
+            self._tell_missed()
+            return exit_codes.NOT_FOUND
+        return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
+
+    def _is_miss(self, run: Run, values: Mapping[str, Any]) -> bool:
+        """Tell whether the run says that nothing answers the question: in so many words, and without a quote."""
+        answer = next(iter(values.values()), None) if len(values) == 1 else None
+        if not isinstance(answer, str) or any(row.get("match") for row in run.evidence):
+            return False
+        return len(answer) <= _MISS_CHARS and scoring.absent(answer)
+
+    def _tell_missed(self) -> None:
+        """Say which files could hold an answer that was not found, because they were not read."""
+        missed = [problem for problem in self.corpus.problems if problem.unread]
+        if not missed:
+            return
+        kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+        files = render.counted(len(missed), "file")
+        first = reading.told(self.corpus, missed[0])
+        self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
+
+    def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
+        given = self.given()
+        if self.mode == "retrieve":
+            return self._direct(watch, passages=PASSAGES)(**given)
+        if self.mode == "rlm" and self._may_retrieve(chosen):
+            prediction = self._retrieved(watch, given)
+            if prediction is not None:
+                self.mode = "retrieve"
+                return prediction
+            self.terminal.note("The passages that fit best do not hold the answer, so the text is explored.")
+        if self.mode == "direct":
+            try:
+                return self._direct(watch)(**given)
+            except LMContextWindowError:
+                if self.values.mode == "direct":
+                    raise
+                self.mode = "rlm"
+                self.terminal.note("The text does not fit the model's window, so it is explored instead.")
+        return self._explore(self._rlm(watch, chosen), given, watch)
+
+    def _may_retrieve(self, chosen: models.Chosen) -> bool:
+        """Tell whether a few passages may do: a tiny model is asked for something that stands in one place.
+
+        On such a model that won over exploring, but lost where a table had to be computed (benchmarks/ACCURACY.md).
+        """
+        if self.values.mode != "auto" or self.request.program or not windows.is_tiny(chosen.lm):
+            return False
+        tables = any(document.kind in ("csv", "tsv", "xlsx") for document in self.corpus.documents)
+        return not tables and not _COUNTS.search(self.request.question)
+
+    def _retrieved(self, watch: Callable[[Event], None], given: Mapping[str, Any]) -> Any:
+        """Return the answer from the passages that fit best, or None where they gave none; what it cost is kept."""
+        try:
+            prediction = self._direct(watch, passages=PASSAGES)(**given)
+        except (ActionError, LMContextWindowError) as error:
+            self.earlier = error.run.usage if error.run else None
+            return None
+        if not self._is_doubtful(prediction):
+            return prediction
+        self.earlier = prediction.run.usage
+        return None
+
+    def _is_doubtful(self, prediction: Any) -> bool:
+        answer = prediction.get(next(iter(self.signature.output_fields)))
+        warnings = prediction.run.warnings
+        made_up = any(one.startswith("unseen numbers") or NO_PASSAGE in one for one in warnings)
+        return made_up or scoring.absent(answer)
+
+    def given(self) -> dict[str, Any]:
+        """Return the inputs of the question."""
+        return {"context": self.corpus, "question": self.request.question}
+
+    def _explore(self, rlm: RLM, given: Mapping[str, Any], watch: Callable[[Event], None]) -> Any:
+        """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
+
+        Raises:
+            KeyboardInterrupt: with the run; Ctrl-C came twice, or before there was anything to answer from.
+        """
+        note = watch.note if isinstance(watch, live.StatusLine) else self.terminal.note
+        rlm.stop = threading.Event()
+        with Interrupts(rlm.stop, lambda: note("Asking for the best answer so far; Ctrl-C again stops at once.")):
+            try:
+                return rlm(**given)
+            except BudgetExceededError as error:
+                if error.limit != "stop":
+                    raise
+                interrupt = KeyboardInterrupt()
+                interrupt.run = error.run  # type: ignore[attr-defined]
+                raise interrupt from error
+
+    def _direct(self, watch: Callable[[Event], None], passages: int | None = None) -> Direct:
+        values = self.values
+        return Direct(
+            self.signature,
+            passages=passages,
+            max_tokens=values.max_tokens,
+            max_cost=values.max_cost,
+            max_seconds=values.max_seconds,
+            on_event=watch,
+        )
+
+    def _rlm(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
+        values = self.values
+        rlm = RLM(
+            self.signature,
+            max_iters=values.max_iters,
+            max_llm_calls=values.max_calls,
+            sub_lm=chosen.sub_lm,
+            interpreter_factory=self.interpreter_factory,
+            max_tokens=values.max_tokens,
+            max_cost=values.max_cost,
+            max_seconds=values.max_seconds,
+        )
+        if self.request.program:
+            program.load(rlm, self.request.program)
+        rlm.on_event = watch  # loading copies the program, and a watcher cannot be copied
+        return rlm
+
+    @contextmanager
+    def _watching(self) -> Iterator[Callable[[Event], None]]:
+        """Show the live line, unless logs or ``-q`` want the terminal for themselves."""
+        if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
+            yield _log
+            return
+        with live.StatusLine() as line:
+            yield line
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Save the partial run of whatever ends the run early, Ctrl-C included."""
+        try:
+            yield
+        finally:
+            error = sys.exc_info()[1]
+            run: Run | None = getattr(error, "run", None)
+            # A run that failed before anything came of it is not worth a file, unless one was asked for.
+            if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
+                self._keep(run)
+
+    def _keep(self, run: Run) -> None:
+        try:
+            place = self._save(run)
+        except OSError as error:
+            self.terminal.error(f"the partial run could not be saved: {error}")
+            return
+        if not self.request.trace or not self.terminal.quiet:
+            self.terminal.error(f"the partial run is in {place}")
+
+    def _filed(self, run: Run) -> bool:
+        """Save a finished run, and tell whether that was done where it was asked for."""
+        try:
+            self._save(run)
+        except OSError as error:
+            if not self.request.trace:
+                folder = self.values.home / "runs"
+                why = f"{folder}: {error.strerror}. Set RLM_DSPY_HOME."
+                self.terminal.note(f"warning: the run could not be kept in {why}")
+            else:
+                self.terminal.error(f"the run could not be saved in {self.request.trace}: {error.strerror}")
+                return False
+        return True
+
+    def _save(self, run: Run) -> Path:
+        if self.request.trace:
+            return journal.save(run, self.request.trace, self.terminal.redactor)
+        return Shelf(self.values.home / "runs").put(run, self.terminal.redactor)
+
+    def _preview(self, chosen: models.Chosen) -> None:
+        limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}
+        facts = estimated_facts(self.corpus, self.mode, chosen.name, **limits)
+        if self.request.as_json:
+            self.terminal.answer(journal.dumps(facts, self.terminal.redactor))
+        else:
+            self.terminal.answer(estimate_text(facts))
+
+    def _print(self, run: Run, values: Mapping[str, Any]) -> None:
+        terminal = self.terminal
+        if self.request.as_json:
+            told = journal.summary(run, values, mode=self.mode, corpus=self.corpus)
+            terminal.answer(journal.dumps(told, terminal.redactor))
+        else:
+            terminal.answer(render.outputs(values))
+            rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]
+            rows = [row for row in rows if row["verified"]]
+            if rows:
+                lines = [render.evidence_line(journal.where(row), row) for row in rows]
+                terminal.answer("\n" + "\n".join(lines))
+        if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
+            terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} did.")
+        for warning in run.warnings:
+            terminal.note(f"warning: {' '.join(warning.split())}")
+        if run.status == "extracted":
+            reasons = {"stop": "Ctrl-C", "repeats": "a step that the model repeated"}
+            reason = reasons.get(str(run.stopped_by), run.stopped_by)
+            terminal.note(f"Stopped by {reason}; this is the best answer so far.")
+        if sys.stderr.isatty() or terminal.verbose:
+            terminal.note(_spent(run, self.mode))
+
+
+def _log(event: Event) -> None:
+    """Log an event: the figures at INFO, what it is about at DEBUG."""
+    facts = {"step": event.step, "depth": event.depth, "sub_calls": event.sub_calls, "usage": event.usage.model_dump()}
+    logger.info("%s", event.kind, extra=facts)
+    if event.text:
+        logger.debug("%s of step %d:\n%s", event.kind, event.step, event.text)
+
+
+def _spent(run: Run, mode: str) -> str:
+    parts = [f"{run.model} ({mode})", render.counted(len(run.steps), "step")]
+    parts.append(render.counted(run.sub_calls, "sub-call"))
+    parts.append(render.counted(run.usage.total_tokens, "token"))
+    return " · ".join([*parts, render.money(run.usage.cost), f"{run.seconds:.1f} s"])
+
+
+_TOLD = 3  # files beyond a limit that are named
+_TOLD_GIVEN = 50  # files that were named and not read as they are
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
+
+    question: str
+    paths: tuple[str, ...]
+    flags: Mapping[str, Any]
+    choice: Mapping[str, Any]
+    out: str
+    as_json: bool
+    trace: Path | None
+    dry_run: bool
+    log_json: bool
+    program: Path | None = None
+    index: bool = False
+
+
+def answer(request: Request, terminal: Terminal) -> int:
+    """Answer the request and return the exit code."""
+    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
+    terminal.redactor.learn(loaded.secrets())
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    out_option.names(request.out)
+    check_writable(request.trace, "--trace")
+    # Everything that can be wrong with the command and its files is told before a model library is imported.
+    corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
+    _tell_skipped(corpus, terminal)
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    with importing():
+        if not request.dry_run and mode(request, loaded.settings, corpus) == "rlm":
+            warm_sandbox()
+
+    # DSPy set up its own on import.
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    return Asking(request, terminal, loaded.settings, corpus).run()
+
+
+def mode(request: Request, values: settings.Settings, corpus: Corpus) -> str:
+    """Return how the question will be put: to a model that explores, or with the whole text in one call."""
+    if request.program or values.mode == "rlm":
+        return "rlm"
+    if values.mode == "retrieve":
+        return "retrieve"
+    fits = reading.tokens(corpus.chars) <= values.direct_tokens
+    return "direct" if values.mode == "direct" or fits else "rlm"
+
+
+def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
+    given = [problem for problem in corpus.problems if problem.given]
+    for problem in given[:_TOLD_GIVEN]:
+        terminal.note(f"warning: {reading.told(corpus, problem)}")
+    if len(given) > _TOLD_GIVEN:
+        terminal.note(f"warning: {len(given) - _TOLD_GIVEN:,} more files that were named were not read as they are.")
+    others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
+    if others:
+        terminal.note(
+            f"{render.counted(len(others), 'file')} read in part or by a guess (`rlm-dspy ls` with the same paths and "
+            "options tells which)."
+        )
+    if not corpus.skipped:
+        return
+    terminal.note(
+        f"{render.counted(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped (`rlm-dspy ls` with the same "
+        "paths and options tells why)."
+    )
+    # Whoever named a large file or folder expects it to be read; the rest is left out as always.
+    limited = [one for one in corpus.skipped if one.limited]
+    for one in limited[:_TOLD]:
+        terminal.note(f"warning: {one.name} is {reading.by_flags(one.reason)}.")
+    if len(limited) > _TOLD:
+        terminal.note(f"warning: {len(limited) - _TOLD:,} more are beyond a limit.")

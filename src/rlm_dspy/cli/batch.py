@@ -1,78 +1,197 @@
-"""``rlm-dspy batch``: its options; what it does is in ``batching``."""
+"""What ``batch`` does: reads, asks, shows how far it is, and reports."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rlm_dspy.cli.options import check_unicode, choosing, paths_argument, timeout_option, trust_option
+from rlm_dspy.cli import exit_codes, logs, out_option, reading, settings
+from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import CorpusError
+from rlm_dspy.report import journal, render
 
-SETTINGS = ("model", "sub_model", "mode", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-
-OWN = ("answers", "resume", "concurrency", "fields", "as_json", "log_json")
+MEND = 'Each line is {"question": "…", "id": …} or "…".'
 
 
-@click.command(short_help="Answer many questions of the same files; a killed batch can be resumed.")
-@click.argument("questions", metavar="QUESTIONS.jsonl")
-@paths_argument
-@click.option(
-    "--out",
-    "answers",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="ANSWERS.jsonl",
-    help="Where the answers go, one JSON object a line.",
-)
-@click.option("--resume", is_flag=True, help="Ask only what ANSWERS.jsonl does not answer yet.")
-@click.option("--concurrency", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (4).")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars at most, for all questions together.")
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--mode", type=click.Choice(["auto", "rlm", "direct", "retrieve"]), help="As for ask (default: auto).")
-@click.option(
-    "--fields",
-    metavar="FIELDS",
-    default="answer: str",
-    help="Typed outputs of each question, e.g. 'answer: str, items: list[str]'.",
-)
-@click.option("--max-iters", type=int, metavar="N", help="Steps at most, per question (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls at most, per question (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens at most, per question.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds at most, per question.")
-@choosing
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
-@click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
-@timeout_option
-@trust_option
-@click.pass_obj
-def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **options: Any) -> int:
-    """Answer the questions of QUESTIONS.jsonl from each PATH (a file, folder or glob).
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
 
-    A line of QUESTIONS.jsonl is a JSON object with "question" and perhaps "id", or a JSON string; - reads stdin.
-    A line of ANSWERS.jsonl has the id, the question, what ask --json prints, "ok" and "error". It is on the disk
-    before the next question is begun. Questions that failed are asked again by --resume; answered ones are not,
-    as long as the files, the model and the limits are the same.
+    questions: str
+    paths: tuple[str, ...]
+    answers: Path
+    resume: bool
+    concurrency: int
+    flags: Mapping[str, Any]
+    choice: Mapping[str, Any]
+    fields: str
+    as_json: bool
+    log_json: bool
 
-    Ctrl-C finishes the questions in flight and begins no other; a second one stops at once.
 
-    \b
-    Exit codes: 0 all answered, 1 some failed, 2 usage, 3 stopped by --max-cost,
-    4 no model or credentials, 5 refused by the provider, 6 inputs unreadable or
-    empty, 130 interrupted (finished answers kept).
+def answer_all(request: Request, terminal: Terminal) -> int:
+    """Answer all questions and return the exit code."""
+    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
+    terminal.redactor.learn(loaded.secrets())
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    out_option.names(request.fields)
+    if not request.paths:
+        raise click.UsageError("Missing PATH: name the files or folders that the questions are put to.")
+    questions = list(read_questions(request.questions))
+    corpus = _read(request)
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    report = _ask(request, terminal, loaded.settings, corpus, questions)
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    return _tell(report, request, terminal)
+
+
+def _read(request: Request) -> Corpus:
+    """Read the paths without the answers, which would make another corpus of them, and the questions."""
+    answers = request.answers.resolve()
+    named = [path for path in request.paths if not str(Path(path).resolve()).startswith(str(answers))]
+    leave = [f"{pattern}*" for pattern in reading.leaving_out(answers, named)]  # copies of earlier answers too
+    if request.questions != "-":
+        leave += reading.leaving_out(Path(request.questions), named)
+    return reading.read(named, {**request.choice, "exclude": (*request.choice["exclude"], *leave)})
+
+
+def read_questions(place: str) -> Iterator[dict[str, Any]]:
+    """Yield the questions of a JSONL file (``-`` is stdin).
+
+    Raises:
+        CorpusError: the file cannot be read, or a line of it is no question.
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    if terminal.verbose and terminal.quiet:
-        raise click.UsageError("-q and -v exclude each other.")
-    for name, value in (("--model", options["model"]), ("--fields", options["fields"])):
-        check_unicode(value or "", name)
-    flags = {name: options.pop(name) for name in SETTINGS}
-    own = {name: options.pop(name) for name in OWN}  # what is left chooses files
+    try:
+        data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
+        lines = data.decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise CorpusError(f"{place} cannot be read: {error.strerror}. Name a JSONL file of questions.") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{place} is not UTF-8 (at byte {error.start}). Save it as UTF-8.") from error
+    found = False
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found = True
+            yield _question(line, f"{place}:{number}")
+    if not found:
+        raise CorpusError(f"{place} holds no question. {MEND}")
 
-    from rlm_dspy.cli.batching import Request, answer_all
 
-    return answer_all(Request(questions=questions, paths=paths, flags=flags, choice=options, **own), terminal)
+def _question(line: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+        row = {"question": value} if isinstance(value, str) else value
+        text = row["question"]
+        text.encode()
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{where} is not JSON: {error.msg}. {MEND}") from error
+    except (TypeError, KeyError, AttributeError, UnicodeEncodeError) as error:
+        raise CorpusError(f"{where} is no question. {MEND}") from error
+    if not text.strip():
+        raise CorpusError(f"{where}: the question is empty. {MEND}")
+    return {"question": text, "id": row.get("id")}
+
+
+def _ask(
+    request: Request, terminal: Terminal, values: settings.Settings, corpus: Corpus, questions: list[dict[str, Any]]
+) -> Any:
+    """Run the batch with one LM for all questions; DSPy is imported here."""
+    from rlm_dspy.batch import Answers, Batch, Program
+    from rlm_dspy.cli import models
+
+    # DSPy set up its own on import.
+    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    chosen = models.choose(values)
+    if chosen.notice:
+        terminal.note(chosen.notice)
+    limits = {
+        "max_iters": values.max_iters,
+        "max_llm_calls": values.max_calls,
+        "max_tokens": values.max_tokens,
+        "max_seconds": values.max_seconds,
+    }
+    signature = out_option.signature(request.fields)
+    program = Program(
+        signature, corpus, chosen.lm, chosen.sub_lm, values.mode, direct_tokens=values.direct_tokens, limits=limits
+    )
+    answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
+    with _watching(request, terminal) as bar:
+        batch = Batch(program, out=answers, concurrency=request.concurrency, max_cost=values.max_cost, on_progress=bar)
+        line = "Finishing the questions in flight and beginning no other; Ctrl-C again stops at once."
+        with Interrupts(batch.stop, lambda: None if terminal.quiet else bar.note(line)):
+            report = batch.run(questions)
+    if answers.backup:
+        terminal.note(f"rows of other questions, files or settings were in {request.answers}: see {answers.backup}")
+    return report
+
+
+@contextmanager
+def _watching(request: Request, terminal: Terminal) -> Iterator[Any]:
+    from rich.console import Console
+
+    from rlm_dspy.report.live import Bar
+
+    silent = terminal.quiet or terminal.verbose or request.log_json
+    with Bar(Console(file=sys.stderr, force_terminal=False) if silent else None) as bar:
+        yield bar
+
+
+def _tell(report: Any, request: Request, terminal: Terminal) -> int:
+    """Print the report and return the exit code."""
+    for row in report.failed[:20]:
+        name = row["question"] if row["id"] is None else str(row["id"])
+        terminal.note(f"failed: {render.quoted(name, 80)}: {' '.join(row['error']['message'].split())[:300]}")
+    if len(report.failed) > 20:
+        terminal.note(f"… and {len(report.failed) - 20:,} more; each row of {request.answers} tells why.")
+    facts = {
+        "questions": len(report.rows),
+        "answered": report.answered,
+        "failed": len(report.failed),
+        "success_rate": round(report.success_rate, 4),
+        "reused": report.reused,
+        "cost": report.cost,
+        "seconds": round(report.seconds, 3),
+        "stopped_by": report.stopped_by,
+    }
+    if report.unsaved:
+        terminal.error(f"{report.disk_error}. Its {render.counted(len(report.unsaved), 'last row')} are on stdout.")
+        facts["unsaved"] = report.unsaved
+    if request.as_json:
+        terminal.answer(journal.dumps(facts, terminal.redactor))
+    else:
+        parts = [
+            f"{report.answered:,} of {render.counted(len(report.rows), 'question')} answered",
+            f"{report.success_rate:.1%}",
+            f"{report.reused:,} from before",
+            render.money(report.cost),
+            f"{report.seconds:.1f} s",
+        ]
+        terminal.note(" · ".join(parts))
+        for row in report.unsaved:
+            terminal.answer(journal.dumps(row, terminal.redactor))
+    if report.disk_error:
+        terminal.error("Make room; the same command with --resume asks the rest, and finished calls are not repeated.")
+    elif report.stopped_by:
+        terminal.error(f"stopped by {report.stopped_by}; the same command with --resume asks the rest.")
+    return _code(report)
+
+
+def _code(report: Any) -> int:
+    if report.stopped_by == "stop":
+        return exit_codes.INTERRUPTED
+    if report.stopped_by == "max_cost":
+        return exit_codes.BUDGET
+    if not report.failed and not report.disk_error:
+        return exit_codes.ANSWERED
+    kinds = {row["error"]["type"] for row in report.failed} - {"NotAsked"}
+    return exit_codes.code_of(kinds.pop()) if len(kinds) == 1 and not report.answered else exit_codes.FAILED

@@ -1,56 +1,228 @@
-"""``rlm-dspy chat``: its options; what it does is in ``chatting``."""
+"""A conversation about files: one corpus, one sandbox and the earlier answers, question after question."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
+import dspy
 
-from rlm_dspy.cli.ask import SETTINGS
-from rlm_dspy.cli.options import check_unicode, choosing, paths_argument, timeout_option, trust_option
+from rlm_dspy.cli import exit_codes, logs, models, reading, settings
+from rlm_dspy.cli.ask import Asking, Request
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import RLMError
+from rlm_dspy.report import render, tree
+from rlm_dspy.run import Run, Usage
+from rlm_dspy.sandbox import Sandbox
+
+INDEXED = 20_000_000  # characters from which a conversation builds an index
+REMEMBERED = 20  # earlier questions that a question knows
+
+HELP = """/add PATH…  read more files
+/files      list the files
+/cost       what was spent
+/trace      show the last run step by step
+/quit       end (or Ctrl-D)"""
 
 
-@click.command(short_help="Ask question after question of the same files.")
-@paths_argument
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
-@click.option("--mode", type=click.Choice(["auto", "rlm", "direct", "retrieve"]), help="As for ask (default: auto).")
-@click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls of a question at most (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens of a question at most.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars of a question at most.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds of a question at most.")
-@choosing
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
-@timeout_option
-@trust_option
-@click.pass_obj
-def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:
-    """Ask question after question of each PATH (a file, folder or glob), one a line.
+class KeptSandbox(Sandbox):
+    """A sandbox that outlives a run: ``shutdown`` only sets it free for the next one, ``end`` ends it."""
 
-    The files are read once, the sandbox keeps what earlier questions left in it, and each question
-    knows the earlier ones with their answers. Works in a terminal and over pipes.
+    busy = False
 
-    \b
-    /add PATH…  read more files      /files   list them
-    /cost       what was spent       /trace   show the last run step by step
-    /quit       end (or Ctrl-D)      /help    this list
-    """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    if terminal.verbose and terminal.quiet:
-        raise click.UsageError("-q and -v exclude each other.")
-    if not paths:
-        raise click.UsageError("Missing PATH: name files or folders to talk about.")
-    if "-" in paths:
-        raise click.UsageError("PATH '-': questions are read from stdin, so files cannot be.")
-    check_unicode(options["model"] or "", "--model")
-    flags = {name: options.pop(name, None) for name in SETTINGS}
-    as_json = options.pop("as_json")
+    def shutdown(self) -> None:
+        """Let the next run have it."""
+        self.busy = False
 
-    from rlm_dspy.cli.chatting import Chat
+    def end(self) -> None:
+        """End the session and every process of it."""
+        super().shutdown()
 
-    return Chat(terminal, paths, flags, options, as_json=as_json).run()
+
+class Lender:
+    """The interpreter factory of a conversation: lends the kept sandbox, and makes others while it is out."""
+
+    execution_instructions = Sandbox.execution_instructions
+
+    def __init__(self) -> None:
+        self._kept = KeptSandbox()
+
+    def __call__(self) -> Sandbox:
+        if self._kept.busy:
+            return Sandbox()
+        self._kept.busy = True
+        self._kept.renew()  # an earlier question's code may have bound the context and the functions to something else
+        return self._kept
+
+    def end(self) -> None:
+        """End the kept sandbox."""
+        self._kept.end()
+
+
+class Turn(Asking):
+    """One question of a conversation."""
+
+    def __init__(
+        self,
+        request: Request,
+        terminal: Terminal,
+        values: settings.Settings,
+        corpus: Corpus,
+        earlier: Sequence[dict[str, str]],
+    ) -> None:
+        super().__init__(request, terminal, values, corpus)
+        self._earlier = list(earlier)
+        if earlier:
+            told = dspy.InputField(desc="earlier questions and answers, oldest first")
+            self.signature = self.signature.append("conversation", told, type_=list[dict[str, str]])
+
+    def given(self) -> dict[str, Any]:
+        """Return the inputs of the question, the conversation so far among them."""
+        return super().given() | ({"conversation": self._earlier} if self._earlier else {})
+
+
+class Chat:
+    """Reads lines and answers them until there are no more."""
+
+    def __init__(
+        self,
+        terminal: Terminal,
+        paths: tuple[str, ...],
+        flags: Mapping[str, Any],
+        choice: Mapping[str, Any],
+        *,
+        as_json: bool,
+    ) -> None:
+        self._terminal = terminal
+        self._choice = choice
+        self._json = as_json
+        loaded = settings.load(flags, trust_project=terminal.trusts_project)
+        terminal.redactor.learn(loaded.secrets())
+        logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+        self._corpus = reading.read(paths, choice)
+        terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+        self._values = loaded.settings
+        self._earlier: list[dict[str, str]] = []
+        self._spent = Usage()
+        self._last: Run | None = None
+        self._lender = Lender()
+
+    def run(self) -> int:
+        """Answer each line, and return 0 if the last question was answered, else its exit code."""
+        chosen = models.choose(self._values)
+        if chosen.notice:
+            self._terminal.note(chosen.notice)
+        self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
+        code = exit_codes.ANSWERED
+        self._index()
+        try:
+            for line in self._lines():
+                if line == "/quit":
+                    break
+                if line.startswith("/"):
+                    self._command(line)
+                else:
+                    code = self._ask(line, chosen)
+        finally:
+            self._lender.end()
+        return code
+
+    def _index(self) -> None:
+        """Build the search index of a large corpus while the user thinks; runs use it once it is complete."""
+        if self._corpus.chars >= INDEXED:
+            threading.Thread(target=self._corpus.index.build, daemon=True, name="rlm-index").start()
+
+    def _lines(self) -> Iterator[str]:
+        """Yield what is typed or piped in; Ctrl-C at the prompt drops the line."""
+        asked = sys.stdin is not None and sys.stdin.isatty()
+        if reconfigure := getattr(sys.stdin, "reconfigure", None):
+            reconfigure(errors="surrogateescape")  # so that what is no text costs its line alone
+        while sys.stdin is not None:
+            try:
+                line = input("> ") if asked else sys.stdin.readline()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                self._terminal.note("")
+                continue
+            if not line and not asked:
+                return
+            try:
+                line.encode()
+            except UnicodeEncodeError:
+                self._terminal.error("that line is not valid UTF-8; type it again.")
+                continue
+            if line.strip():
+                yield line.strip()
+
+    def _ask(self, question: str, chosen: models.Chosen) -> int:
+        request = Request(
+            question=question, paths=(), flags={}, choice=self._choice, out="answer: str", as_json=self._json,
+            trace=None, dry_run=False, log_json=False,
+        )  # fmt: skip
+        turn = Turn(request, self._terminal, self._values, self._corpus, self._earlier[-REMEMBERED:])
+        turn.interpreter_factory = self._lender
+        try:
+            code = turn.answer(chosen)
+        except KeyboardInterrupt as error:
+            self._count(getattr(error, "run", None))
+            self._terminal.error("interrupted; ask something else, or /quit.")
+            return exit_codes.INTERRUPTED
+        except RLMError as error:
+            self._count(error.run)
+            self._terminal.crash(error)
+            self._terminal.error(str(error))
+            return exit_codes.code(error)
+        self._count(turn.result)
+        if turn.result is not None:
+            self._earlier.append({"question": question, "answer": str(turn.result.outputs.get("answer", ""))})
+        return code
+
+    def _count(self, run: Run | None) -> None:
+        if run is not None:
+            self._last = run
+            self._spent += run.usage
+
+    def _command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        commands = {"/add": self._add, "/files": self._files, "/cost": self._cost, "/trace": self._trace}
+        if name in commands:
+            commands[name](rest)
+        elif name == "/help":
+            self._terminal.answer(HELP)
+        else:
+            self._terminal.error(f"there is no {name}; /help lists the commands.")
+
+    def _add(self, rest: str) -> None:
+        try:
+            paths = shlex.split(rest)
+            if not paths or "-" in paths:
+                raise click.UsageError("/add needs paths: /add report.pdf notes/")
+            more = reading.read(paths, self._choice)
+        except (RLMError, click.UsageError, ValueError) as error:
+            self._terminal.error(str(error))
+            return
+        self._corpus = self._corpus.add(more)
+        self._index()
+        self._terminal.answer(f"{render.counted(len(more), 'file')} added: {self._corpus!r}")
+
+    def _files(self, rest: str) -> None:
+        documents = self._corpus.documents
+        self._terminal.answer("\n".join(f"{document.name}  ({document.lines:,} lines)" for document in documents))
+
+    def _cost(self, rest: str) -> None:
+        used = self._spent
+        calls, tokens = render.counted(used.calls, "call"), render.counted(used.total_tokens, "token")
+        self._terminal.answer(f"{calls}, {tokens}, {render.money(used.cost)}")
+
+    def _trace(self, rest: str) -> None:
+        if self._last is None:
+            self._terminal.error("nothing was asked yet.")
+        else:
+            self._terminal.answer("\n".join(tree.lines(self._last)))

@@ -1,28 +1,167 @@
-"""``rlm-dspy doctor``: its options; the checks are in ``diagnosing``."""
+"""The checks of ``doctor``: each is a line that is ok, a warning or a failure, with the mend."""
 
 from __future__ import annotations
 
-import click
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import metadata, util
+from pathlib import Path
 
-from rlm_dspy.cli.options import trust_option
+from packaging.requirements import Requirement
+
+from rlm_dspy import folders, lms
+from rlm_dspy._version import __version__
+from rlm_dspy.cli import exit_codes, settings
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.errors import ConfigurationError, SandboxError
+from rlm_dspy.lms import ollama
+from rlm_dspy.lms.model_list import Check, probe_provider
+from rlm_dspy.lms.providers import GROQ_MODEL, Choice
+from rlm_dspy.report import journal, render
+from rlm_dspy.sandbox import report, selftest
+
+DISTRIBUTION = "dspy-recursive"
+SHOWN = ("dspy", "litellm")  # versions that a report of a defect should name
+# Modules that read documents, and the packages that they come in.
+READERS = {"pypdfium2": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx", "openpyxl": "openpyxl"}
 
 
-@click.command(short_help="Check that everything works, and say how to fix what does not.")
-@click.option("-m", "--model", metavar="MODEL", help="Model to check (default: the one that ask would use).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@trust_option
-@click.pass_obj
-def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
-    """Check versions, sandbox, cache, providers and the model, and say how to fix what does not work.
+def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
+    """Make every check, print them, and return the exit code."""
+    loaded = settings.load({"model": model}, trust_project=terminal.trusts_project)
+    values = loaded.settings
+    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    choice = lms.choose(values.model, os.environ, values.named_by)
+    around = [*_versions(), *_sandbox(), *_cache(values.home), *_providers(choice)]
+    asked = [*_model(choice, values), *_others(values)]
+    checks = [*around, *asked]
+    if as_json:
+        rows = [asdict(check) for check in checks]
+        facts = {"ok": _code(around, asked) == 0, "model": choice.model, "reason": choice.reason, "checks": rows}
+        terminal.answer(journal.dumps(facts, terminal.redactor, indent=2))
+    else:
+        terminal.answer("\n".join(_lines(checks)))
+    return _code(around, asked)
 
-    The model is asked a word or two; on Ollama also a few short prompts at once, which show how many it serves in
-    parallel, and one longer prompt that proves its window.
 
-    \b
-    Exit codes: 0 the model would work (the offline engine counts), 4 it would
-    not, 1 something else is broken.
-    """
-    from rlm_dspy.cli import diagnosing
+def _code(around: list[Check], asked: list[Check]) -> int:
+    if any(check.status == "failure" for check in asked):
+        return exit_codes.NO_MODEL
+    return exit_codes.FAILED if any(check.status == "failure" for check in around) else exit_codes.ANSWERED
 
-    return diagnosing.diagnose(terminal, model, as_json=as_json)
+
+def _lines(checks: list[Check]) -> Iterator[str]:
+    for check in checks:
+        yield f"{check.status:<8} {check.what}"
+        if check.mend:
+            yield f"{'':<8} → {check.mend}"
+
+
+def _versions() -> Iterator[Check]:
+    """Compare what is installed with what this package asks for."""
+    yield Check("ok", f"rlm-dspy {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
+    try:
+        wanted = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
+    except metadata.PackageNotFoundError:
+        mend = "Install it from its checkout: pip install ."
+        yield Check("warning", "the package is not installed, so its requirements are not known", mend)
+        return
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    wrong = list(filter(None, map(_mismatch, wanted)))
+    for line, mend in wrong:
+        yield Check("failure", line, mend)
+    if not wrong:
+        shown = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
+        yield Check("ok", f"{shown} and {len(wanted) - len(SHOWN)} more are as required")
+    if missing := [package for module, package in READERS.items() if util.find_spec(module) is None]:
+        mend = f"If you need them: pip install {' '.join(missing)}"
+        yield Check("ok", "PDF, Word, PowerPoint or Excel files are not read", mend)
+
+
+def _mismatch(wanted: Requirement) -> tuple[str, str] | None:
+    mend = f"pip install '{wanted}'"
+    try:
+        found = metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return f"{wanted.name} is not installed", mend
+    if wanted.specifier.contains(found, prereleases=True):
+        return None
+    return f"{wanted.name} {found} is installed, {wanted.specifier} is required", mend
+
+
+def _sandbox() -> Iterator[Check]:
+    """Try to break out, by each way that is known."""
+    try:
+        facts, probes = report("strong"), selftest("strong")
+    except SandboxError as error:
+        yield Check("failure", "no strong sandbox can be made here", str(error))
+        return
+    broken = [probe.name for probe in probes if not probe.refused]
+    if broken:
+        yield Check("failure", f"the sandbox did not refuse: {', '.join(broken)}", "Report this; do not use it.")
+        return
+    yield Check("ok", f"sandbox: {facts.get('reason')}; {len(probes)} attempts to leave it were refused")
+
+
+def _cache(home: Path) -> Iterator[Check]:
+    dspy_cache = os.environ.get("DSPY_CACHEDIR") or str(Path.home() / ".dspy_cache")
+    places = dict.fromkeys([home, folders.cache(), Path(dspy_cache)])
+    sizes = [f"{place} {_size(place) / 1e6:,.1f} MB" for place in places]
+    blocked = [str(place) for place in places if not os.access(_existing(place), os.W_OK)]
+    if blocked:
+        yield Check("warning", f"cannot be written: {', '.join(blocked)}", "Set RLM_DSPY_HOME or DSPY_CACHEDIR.")
+    yield Check("ok", f"cache: {', '.join(sizes)}")
+
+
+def _existing(place: Path) -> Path:
+    return place if place.exists() or place == place.parent else _existing(place.parent)
+
+
+def _size(place: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(place):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size
+            except FileNotFoundError:  # another process tidies its own cache
+                continue
+    return total
+
+
+def _providers(choice: Choice) -> Iterator[Check]:
+    """Say of Ollama and Groq whether they could be used, where the model is not theirs."""
+    if not choice.model.startswith(("ollama_chat/", "ollama/")):
+        base = ollama.base_url(os.environ)
+        try:
+            yield Check("ok", f"Ollama answers at {base} with {render.counted(len(ollama.models(base)), 'model')}")
+        except ollama.OllamaUnreachableError:
+            yield Check("ok", f"no Ollama answers at {base}", "Start it (ollama serve) or set OLLAMA_HOST to use it.")
+    if not choice.model.startswith("groq/"):
+        given = bool(os.environ.get("GROQ_API_KEY", "").strip())
+        use = f"Use it by -m {GROQ_MODEL}." if given else "Set it to use Groq."
+        yield Check("ok", f"GROQ_API_KEY is {'set' if given else 'not set'}", use)
+
+
+def _model(choice: Choice, values: settings.Settings) -> Iterator[Check]:
+    if choice.offline:
+        said = f"no language model: the offline engine looks passages up by keywords ({choice.reason})"
+        yield Check("warning", said, "For a model use -m or RLM_DSPY_MODEL, start Ollama, or set GROQ_API_KEY.")
+        return
+    yield Check("ok", f"model: {choice.model} ({choice.reason})")
+    yield from _probed(choice.model, values)
+
+
+def _others(values: settings.Settings) -> Iterator[Check]:
+    for role, name in (("sub-model", values.sub_model), ("fallback", values.fallback)):
+        if name and name != "offline":
+            yield Check("ok", f"{role}: {name}")
+            yield from _probed(name, values)
+
+
+def _probed(model: str, values: settings.Settings) -> Iterator[Check]:
+    try:
+        yield from probe_provider(model, num_ctx=values.num_ctx)
+    except ConfigurationError as error:
+        yield Check("failure", str(error), "Fix the model's name.")

@@ -1,56 +1,187 @@
-"""``rlm-dspy eval``: its options; what it does is in ``evaluating``."""
+"""What ``eval`` does: the questions, the sides, the journal, the report."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rlm_dspy.cli.options import timeout_option, trust_option
+from rlm_dspy.cli import exit_codes, logs, models, settings
+from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import journal, render
+from rlm_dspy.tuning import contenders, data, metrics, report
+from rlm_dspy.tuning.evaluation import Evaluation, Row
 
-LIMITS = ("model", "sub_model", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-FILE = click.Path(dir_okay=False, path_type=Path)
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
+
+    data: Path
+    flags: Mapping[str, Any]
+    compare: str
+    program: Path | None
+    metric: str
+    limit: int | None
+    threads: int
+    as_json: bool
+    html: Path | None
+    journal: Path | None
+    fresh: bool
 
 
-@click.command("eval", short_help="Score questions with known answers.")
-@click.argument("data", type=FILE)
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option(
-    "--compare",
-    metavar="SIDES",
-    default="rlm",
-    help="What to ask, by commas: rlm (this), direct (one call), dspy.RLM (default: rlm).",
-)
-@click.option("--program", type=FILE, metavar="FILE", help="A compiled program for the side rlm.")
-@click.option("--metric", metavar="NAME", default="graded", help="graded (as each row says), exact, f1, set_f1, …")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N questions.")
-@click.option("--threads", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (default: 4).")
-@click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls of a question at most (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens of a question at most.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars of a question at most.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds of a question at most.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: figures of each side, and every row.")
-@click.option("--html", type=FILE, metavar="FILE", help="Write a page with tables and plots.")
-@click.option("--journal", type=FILE, metavar="FILE", help="Keep the rows here (default: in the cache folder).")
-@click.option("--fresh", is_flag=True, help="Ask everything again, whatever the journal holds.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
-@timeout_option
-@trust_option
-@click.pass_obj
-def evaluate(terminal: Terminal, /, data: Path, **options: Any) -> int:
-    """Put the questions of DATA (JSONL: question, answer, context) to a model, and score the answers.
+def metric(name: str) -> metrics.Metric:
+    """Return a metric by name.
 
-    Each finished question is kept; the same command goes on where it was interrupted, asks again only what
-    failed, and never asks a slow question twice. Exit code 1 if every question failed.
+    Raises:
+        click.UsageError: there is none of that name.
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    flags = {name: options.pop(name) for name in LIMITS}
+    if name == "graded":
+        return metrics.graded
+    try:
+        return metrics.of(name)
+    except ConfigurationError as error:
+        raise click.UsageError(f"--metric: {error}, and graded.") from error
 
-    from rlm_dspy.cli.evaluating import Request, run
 
-    return run(Request(data=data, flags=flags, **options), terminal)
+def prepare(
+    flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
+) -> tuple[settings.Settings, models.Chosen]:
+    """Gather settings, credentials and model, with its fallback or without, as every command that asks a model does."""
+    loaded = settings.load(flags, trust_project=terminal.trusts_project)
+    terminal.redactor.learn(loaded.secrets())
+    logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
+    chosen = models.choose(values)
+    if chosen.notice:
+        terminal.note(chosen.notice)
+    return values, chosen
+
+
+def limits(values: settings.Settings) -> contenders.Limits:
+    """Return the limits of each question."""
+    return contenders.Limits(
+        max_iters=values.max_iters,
+        max_calls=values.max_calls,
+        max_tokens=values.max_tokens,
+        max_cost=values.max_cost,
+        max_seconds=values.max_seconds,
+    )
+
+
+def run(request: Request, terminal: Terminal) -> int:
+    """Evaluate, print, and return the exit code."""
+    chosen_metric = metric(request.metric)
+    examples = data.load(request.data, limit=request.limit)
+    values, chosen = prepare(request.flags, terminal)
+    check_writable(request.html, "--html")
+    check_writable(request.journal, "--journal")
+    names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
+    if not names:
+        raise click.UsageError(f"--compare names no side; there are {', '.join(contenders.NAMES)}.")
+    if request.program and "rlm" not in names:
+        raise click.UsageError("--program is for the side rlm, which --compare does not name.")
+    asked = [_side(name, request, values, chosen) for name in names]
+    for side in asked:
+        if side.note:
+            terminal.note(f"{side.note}.")
+    identity = _identity(request, values, chosen)
+    place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
+    if request.fresh and journal.rows(place, Row.model_validate_json):  # what is no journal of ours is not deleted
+        place.unlink()
+    progress = Progress(terminal, len(examples) * len(asked))
+    evaluation = Evaluation(
+        examples,
+        chosen_metric,
+        journal=place,
+        threads=request.threads,
+        on_row=progress,
+        identity=identity,
+        redactor=terminal.redactor,
+    )
+    with chosen.active():
+        rows = evaluation.run(asked)
+    progress.close()
+    if evaluation.resumed:
+        terminal.note(f"{evaluation.resumed} of {len(rows)} rows were in {place} already (--fresh asks them again).")
+    if strangers := _strangers(rows, chosen):
+        terminal.note(strangers)
+    return _report(request, terminal, rows, chosen.name)
+
+
+def _side(name: str, request: Request, values: settings.Settings, chosen: models.Chosen) -> contenders.Side:
+    path = request.program if name == "rlm" else None
+    return contenders.side(name, limits(values), sub_lm=chosen.sub_lm, path=path)
+
+
+def _identity(request: Request, values: settings.Settings, chosen: models.Chosen) -> str:
+    """Tell what a row depends on besides side, metric and example."""
+    text = request.program.read_text(encoding="utf-8") if request.program else ""
+    sub = chosen.sub_lm.model if chosen.sub_lm else ""
+    return json.dumps([chosen.name, sub, repr(limits(values)), text])
+
+
+class Progress:
+    """Counts rows on one line of a terminal; silent where there is none."""
+
+    def __init__(self, terminal: Terminal, total: int) -> None:
+        self.live = sys.stderr.isatty() and not terminal.quiet and not terminal.verbose
+        self.total = total
+        self.done = 0
+        self.score = 0.0
+
+    def __call__(self, row: Row) -> None:
+        self.done += 1
+        self.score += row.score
+        if self.live:
+            mean = self.score / self.done
+            print(f"\r{self.done}/{self.total} {report.bar(mean)} {mean:.2f}", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self.live and self.done:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _strangers(rows: list[Row], chosen: models.Chosen) -> str:
+    """Say how many questions a fallback answered, all or in part; nothing if none."""
+    asked = {chosen.name, *([chosen.sub_lm.model] if chosen.sub_lm else [])}
+    mixed = [set(row.models) - asked for row in rows if set(row.models) - asked]
+    if not mixed:
+        return ""
+    names = " and ".join(sorted(set().union(*mixed)))
+    return f"{len(mixed)} of {len(rows)} questions were answered by {names}: the score is not that of {chosen.name}."
+
+
+def _report(request: Request, terminal: Terminal, rows: list[Row], model: str) -> int:
+    made = report.compare_sides(rows)
+    if request.as_json:
+        whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": made}
+        whole["rows"] = [row.model_dump() for row in rows]
+        terminal.answer(journal.dumps(whole, terminal.redactor, indent=2))
+    else:
+        terminal.answer("\n".join(render.table(report.cells(made), right=frozenset(range(1, len(made) + 1)))))
+        if by := report.task_cells(made):
+            terminal.answer("\n" + "\n".join(render.table(by, right=frozenset(range(1, len(made) + 1)))))
+        for line in report.differences(made):
+            terminal.answer(f"\n{line}")
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        terminal.error(f"{len(failed)} of {len(rows)} questions failed; the first, {failed[0].id}: {failed[0].error}")
+    if request.html:
+        page = report.page(f"{request.data.name} · {model} · {request.metric}", rows)
+        try:
+            request.html.write_text(terminal.redactor.text(page), encoding="utf-8")
+        except OSError as error:
+            terminal.error(f"{request.html} cannot be written: {error.strerror}")
+            return exit_codes.FAILED
+    return exit_codes.FAILED if len(failed) == len(rows) else exit_codes.ANSWERED

@@ -29,7 +29,7 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
     Without a PATH the current folder is listed.
     """
-    from rlm_dspy.cli.inputs import read
+    from rlm_dspy.cli.reading import read
     from rlm_dspy.report import journal
 
     corpus = read(paths or (".",), choice)
@@ -44,7 +44,7 @@ def _listing(corpus: Corpus) -> dict[str, Any]:
 
 
 def _files(corpus: Corpus) -> Iterator[dict[str, Any]]:
-    from rlm_dspy.cli.inputs import tokens
+    from rlm_dspy.cli.reading import tokens
     from rlm_dspy.report.journal import shown_name
 
     for document in corpus.documents:
@@ -59,13 +59,13 @@ def _files(corpus: Corpus) -> Iterator[dict[str, Any]]:
 
 
 def _skipped(corpus: Corpus) -> Iterator[dict[str, str]]:
-    from rlm_dspy.cli.inputs import by_flags
+    from rlm_dspy.cli.reading import by_flags
 
     return ({"path": item.name, "reason": by_flags(item.reason)} for item in corpus.skipped)
 
 
 def _totals(corpus: Corpus) -> dict[str, int]:
-    from rlm_dspy.cli.inputs import tokens
+    from rlm_dspy.cli.reading import tokens
 
     return {
         "files": len(corpus),

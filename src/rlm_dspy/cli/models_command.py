@@ -12,7 +12,7 @@ from rlm_dspy.cli.options import trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rlm_dspy.lms.inspect import Listing, ModelRow
+    from rlm_dspy.lms.model_list import Listing, ModelRow
 
 
 @click.command(short_help="List the models that can be reached, and the default.")
@@ -32,7 +32,7 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
-    from rlm_dspy.lms.inspect import list_models
+    from rlm_dspy.lms.model_list import list_models
 
     env = dict(os.environ)
     if loaded.settings.model:  # a file may name it

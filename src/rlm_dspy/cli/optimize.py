@@ -1,60 +1,173 @@
-"""``rlm-dspy optimize``: its options; what it does is in ``optimizing``."""
+"""What ``optimize`` does: the questions, the plan, the asking before spending, the run, the report."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import dspy
 
-from rlm_dspy.cli.options import timeout_option, trust_option
+from rlm_dspy import lms
+from rlm_dspy.cli import eval, exit_codes, models, settings
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import journal
+from rlm_dspy.tuning import data, optimize, report
 
-LIMITS = ("model", "sub_model", "timeout", "max_iters")
-FILE = click.Path(dir_okay=False, path_type=Path)
+FINISHED = "finished"
 
 
-@click.command(short_help="Tune the prompts on questions with known answers.")
-@click.argument("data", type=FILE)
-@click.option(
-    "--optimizer",
-    type=click.Choice(["gepa", "mipro", "bootstrap", "simba"]),
-    default="gepa",
-    help="dspy.GEPA, MIPROv2, BootstrapFewShotWithRandomSearch or SIMBA (default: gepa).",
-)
-@click.option("--max-calls", type=click.IntRange(min=1), required=True, metavar="N", help="LM calls in all, at most.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars in all, at most.")
-@click.option("--val", type=FILE, metavar="FILE", help="Questions to choose by (default: 30% of DATA).")
-@click.option("--test", type=FILE, metavar="FILE", help="Questions to judge by (default: 30% of DATA).")
-@click.option("--limit", type=click.IntRange(min=3), metavar="N", help="Only the first N questions of each file.")
-@click.option("-m", "--model", metavar="MODEL", help="Model that is tuned, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--prompt-model", metavar="MODEL", help="Model that proposes instructions (default: the same).")
-@click.option("--metric", metavar="NAME", default="graded", help="graded (as each row says), exact, f1, set_f1, …")
-@click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
-@click.option("--threads", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (default: 4).")
-@click.option("--seed", type=int, default=0, metavar="N", help="For all that is drawn (default: 0).")
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Folder (default: DATA-OPTIMIZER)."
-)
-@click.option("--resume", is_flag=True, help="Go on with what the folder holds; nothing is paid twice.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before spending.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
-@timeout_option
-@trust_option
-@click.pass_obj
-def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
-    """Tune the RLM's prompts on the questions of DATA (JSONL: question, answer, context).
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, as the command line gave it."""
 
-    The score is measured before and after on questions that the optimizer never sees. The folder gets
-    program.json (for ask --program, eval --program or RLM.load), report.md, report.json and log.txt.
-    Exit code 3 if a cap ended it; the best program so far is kept.
+    data: Path
+    flags: Mapping[str, Any]
+    optimizer: str
+    max_calls: int
+    max_cost: float | None
+    val: Path | None
+    test: Path | None
+    limit: int | None
+    prompt_model: str | None
+    metric: str
+    threads: int
+    seed: int
+    out: Path | None
+    resume: bool
+    yes: bool
+    as_json: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where everything goes."""
+        return self.out or Path(f"{self.data.stem}-{self.optimizer}")
+
+
+def run(request: Request, terminal: Terminal) -> int:
+    """Plan, ask, optimize, report, and return the exit code."""
+    metric = eval.metric(request.metric)
+    if request.max_cost is not None and not request.max_cost > 0:
+        raise click.UsageError("--max-cost must be more than 0.")
+    train, val, test = parts(request)
+    # What a fallback says would be kept in the cache, and scored, as the model's.
+    values, chosen = eval.prepare(request.flags, terminal, fallback=False)
+    job = optimize.Job(
+        optimizer=request.optimizer,
+        train=train,
+        val=val,
+        test=test,
+        metric=metric,
+        lm=chosen.lm,
+        folder=request.folder,
+        max_calls=request.max_calls,
+        max_cost=request.max_cost,
+        prompt_lm=lms.lm(request.prompt_model) if request.prompt_model else None,
+        sub_lm=chosen.sub_lm,
+        limits=eval.limits(values),
+        threads=request.threads,
+        seed=request.seed,
+        redactor=terminal.redactor,
+    )
+    plan = optimize.plan_for(job, rate_of(request, values, chosen))
+    for line in plan.lines(request.max_cost, per_minute(chosen.lm), request.threads):
+        terminal.note(line)
+    for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
+        if request.max_cost is not None and unpriced(lm):
+            terminal.note(f"the price of {lm.model} is unknown, so --max-cost cannot hold for it; --max-calls does.")
+    if not agreed(request, terminal):
+        terminal.note("nothing was spent.")
+        return exit_codes.FAILED
+    made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
+    if made.purse.calls:
+        terminal.note(f"{made.purse.calls:,} calls were paid already; what they answered is not asked again.")
+    return tell(request, terminal, job, made.run())
+
+
+def parts(request: Request) -> list[list[dspy.Example]]:
+    """Return the questions to learn from, to choose by and to judge by; no two parts share one.
+
+    Raises:
+        ConfigurationError: there are too few, or a question is in two parts.
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    flags = {name: options.pop(name) for name in LIMITS}
+    rows = data.load(request.data, limit=request.limit)
+    given = [data.load(path, limit=request.limit) if path else None for path in (request.val, request.test)]
+    shares = {(False, False): (0.4, 0.3, 0.3), (True, False): (0.6, 0.4), (False, True): (0.5, 0.5), (True, True): (1,)}
+    own = iter(data.split(rows, shares[given[0] is not None, given[1] is not None], seed=request.seed))
+    made = [next(own), *(part if part is not None else next(own) for part in given)]
+    seen: dict[str, str] = {}
+    for name, part in zip(("train", "val", "test"), made, strict=True):
+        for example in part:
+            if seen.setdefault(str(example.id), name) != name:
+                raise ConfigurationError(f"the question {example.id} is in {seen[str(example.id)]} and in {name}")
+    return made
 
-    from rlm_dspy.cli.optimizing import Request, run
 
-    return run(Request(data=data, flags=flags, **options), terminal)
+def rate_of(request: Request, values: settings.Settings, chosen: models.Chosen) -> optimize.Rate:
+    """Return what a question takes: as this optimization or an evaluation of the same data measured it."""
+    for place in (request.folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
+        rate = optimize.known(place, chosen.name)
+        if rate.measured:
+            return rate
+    return optimize.Rate()
+
+
+def per_minute(lm: Any) -> int | None:
+    """Return the rate limit of a model, if it is known."""
+    route = getattr(lm.engine, "route", None)
+    return getattr(route, "requests_per_minute", None)
+
+
+def unpriced(lm: Any) -> bool:
+    """Tell whether a model's price is unknown to LiteLLM and it is not free."""
+    if lm.model.startswith(("ollama", "offline")):
+        return False
+    import litellm
+
+    return lm.model not in litellm.model_cost and lm.model.partition("/")[2] not in litellm.model_cost
+
+
+def agreed(request: Request, terminal: Terminal) -> bool:
+    """Ask once before spending, where there is somebody to ask."""
+    if request.yes or not sys.stdin.isatty() or not sys.stderr.isatty():
+        return True
+    return click.confirm("Go on?", default=True, err=True)
+
+
+def tell(request: Request, terminal: Terminal, job: optimize.Job, found: optimize.Outcome) -> int:
+    """Write the reports and print the result."""
+    made = report.outcome_report(job, found)
+    clean = terminal.redactor
+    (job.folder / "report.json").write_text(journal.dumps(made, clean, indent=2) + "\n", encoding="utf-8")
+    (job.folder / "report.md").write_text(clean.text(report.text(made)), encoding="utf-8")
+    if request.as_json:
+        terminal.answer(journal.dumps({**made, "folder": str(job.folder)}, clean, indent=2))
+    else:
+        for line in result(made):
+            terminal.answer(line)
+    terminal.note(f"{job.folder}/program.json, report.md, report.json, log.txt")
+    everything: Sequence[Any] = [*found.before, *found.after]
+    failed = [row for row in everything if row.status == "failed"]
+    if failed and len(failed) == len(everything):
+        terminal.error(f"every question failed; the first: {failed[0].error}")
+        return exit_codes.FAILED
+    if found.ended != FINISHED:
+        terminal.note(f"{found.ended} ended it; more with --resume and a higher cap.")
+        return exit_codes.BUDGET
+    return exit_codes.ANSWERED
+
+
+def result(made: dict[str, Any]) -> list[str]:
+    """Return the result in three lines."""
+    gain = made["gain"]
+    lines = []
+    for name in ("before", "after"):
+        low, high = made[name]["interval"]
+        lines.append(f"{name}  {made[name]['score']:.3f}  (95% interval {low:.3f}–{high:.3f})")
+    low, high = gain["interval"]
+    cost = "unknown cost" if made["cost"] is None else f"${made['cost']:.4f}"
+    return [*lines, f"gain    {gain['mean']:+.3f}  ({low:+.3f} to {high:+.3f}); {made['calls']:,} calls, {cost}"]

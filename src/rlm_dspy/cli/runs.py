@@ -11,7 +11,7 @@ from rlm_dspy.cli.options import trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rlm_dspy.report.shelf import Kept, Shelf
+    from rlm_dspy.report.run_store import Kept, Shelf
 
 
 @click.command(short_help="List the runs that are kept.")
@@ -68,7 +68,7 @@ def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool, as_html: 
 
 def _shelf(terminal: Terminal) -> Shelf:
     from rlm_dspy.cli import settings
-    from rlm_dspy.report.shelf import Shelf
+    from rlm_dspy.report.run_store import Shelf
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())

@@ -30,9 +30,9 @@ from pydantic_settings import (
 )
 
 from rlm_dspy import folders
-from rlm_dspy.cli.places import user_toml
+from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.local_servers import is_loopback, key_variable
+from rlm_dspy.lms.local_servers import is_loopback, key_variable
 from rlm_dspy.report.redact import MASK, is_secret_name
 
 logger = logging.getLogger(__name__)

@@ -97,6 +97,8 @@ def _name(host: str, path: str, kind: str) -> str:
     ending = _ENDINGS.get(kind)
     last = name.rpartition("/")[2] if "/" in name else ""
     return f"{name}.{ending}" if ending and not last.lower().endswith("." + ending) else name
+
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 

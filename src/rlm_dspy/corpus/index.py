@@ -20,7 +20,7 @@ from rlm_dspy.sandbox.toolkit import label
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, Term, bm25, edge, passage, stem, terms_of, words_of
 
 if TYPE_CHECKING:
-    from rlm_dspy.corpus.documents import Corpus, Document
+    from rlm_dspy.corpus.corpus import Corpus, Document
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,10 @@ from typing import BinaryIO
 from pathspec import GitIgnoreSpec
 
 from rlm_dspy.corpus import fetching
-from rlm_dspy.corpus.collecting import Collector, Limits
+from rlm_dspy.corpus.collecting import Collector, File, Limits, NotReadError
+from rlm_dspy.corpus.corpus import Corpus, Skipped
 from rlm_dspy.corpus.decoding import known_encoding
-from rlm_dspy.corpus.documents import Corpus, Skipped
-from rlm_dspy.corpus.gitignore import Rule, parse
-from rlm_dspy.corpus.loading import File, NotReadError
+from rlm_dspy.corpus.ignore_rules import Rule, parse
 from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import Choice, Found, printable, walk
 from rlm_dspy.errors import ConfigurationError, CorpusError

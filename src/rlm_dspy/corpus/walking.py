@@ -8,10 +8,18 @@ from dataclasses import dataclass
 
 from pathspec import GitIgnoreSpec
 
-from rlm_dspy.corpus.documents import Skipped
-from rlm_dspy.corpus.git_index import Tracked
-from rlm_dspy.corpus.gitignore import Rule, verdict
-from rlm_dspy.corpus.ignoring import Layer, everything_in, ignored, layer_in, layers_above, tracked_around
+from rlm_dspy.corpus.corpus import Skipped
+from rlm_dspy.corpus.ignore_rules import (
+    Layer,
+    Rule,
+    Tracked,
+    everything_in,
+    ignored,
+    layer_in,
+    layers_above,
+    tracked_around,
+    verdict,
+)
 from rlm_dspy.corpus.screening import is_secret, noise, noise_folder
 
 IGNORED = "ignored by .gitignore"

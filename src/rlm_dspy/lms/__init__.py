@@ -6,11 +6,10 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy import local_servers
-from rlm_dspy.lms.choosing import OFFLINE, Choice, choose
+from rlm_dspy.lms import local_servers
 from rlm_dspy.lms.engine import SERVER, AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.offline import MODEL, offline_lm
-from rlm_dspy.lms.routes import Route
+from rlm_dspy.lms.providers import OFFLINE, Choice, Route, choose
 
 _ROUTE = frozenset(Route.__dataclass_fields__) - {"model", "retries"} | {"num_retries"}
 

@@ -16,15 +16,13 @@ from dspy.clients.engines.lifecycle import aclosing_stream
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, _ChatStream
 from dspy.lm15 import Request, Response
 
-from rlm_dspy import local_servers, windows
-from rlm_dspy.lms import faults, pace, streams, truncation
-from rlm_dspy.lms.choosing import OFFLINE
+from rlm_dspy.deadlines import importing, items_of, result_of
+from rlm_dspy.lms import errors, local_servers, rate_limits, streams, transport, windows
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
-from rlm_dspy.lms.retries import LONGEST_WAIT, Tries
-from rlm_dspy.lms.routes import Route
+from rlm_dspy.lms.providers import OFFLINE, Route
+from rlm_dspy.lms.rate_limits import LONGEST_WAIT, Tries
 from rlm_dspy.lms.transport import bounded
 from rlm_dspy.metering import CHARS_PER_TOKEN, waiting
-from rlm_dspy.waiting import importing, items_of, result_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +52,11 @@ class _Translated:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        found = faults.translate(error, self._route) if isinstance(error, Exception) else error
+        found = errors.translate(error, self._route) if isinstance(error, Exception) else error
         if isinstance(found, lm15.ContextLengthError):
             local_servers.forget_server(self._route.own_base)  # it may have been started again with another window
         if error is not None and found is not None and found is not error:
-            raise found from faults.cause(error, self._route)
+            raise found from errors.cause(error, self._route)
 
 
 class _Routed:
@@ -74,9 +72,9 @@ class _Routed:
     def _check_key(self) -> None:
         key = self.route.key
         if key is None and not self.route.keyless:
-            raise faults.missing_key(self.route)
+            raise errors.missing_key(self.route)
         if key and (not key.isascii() or any(char.isspace() or ord(char) < 32 for char in key)):
-            raise faults.bad_key(self.route)
+            raise errors.bad_key(self.route)
 
     @property
     def window(self) -> int | None:
@@ -87,11 +85,11 @@ class _Routed:
         """Refuse a reply to half a prompt, and one that is longer than any model writes."""
         self._answered()
         if len(response.text or "") > _MOST_CHARS:
-            raise faults.invalid_reply(self.route, f"has {len(response.text or ''):,} characters")
+            raise errors.invalid_reply(self.route, f"has {len(response.text or ''):,} characters")
         read = response.usage.input_tokens
-        sent = truncation.shortfall(request, read)
+        sent = transport.shortfall(request, read)
         if sent is not None and read is not None:
-            raise faults.cut_prompt(self.route, read, sent)
+            raise errors.cut_prompt(self.route, read, sent)
         return response
 
     def _answered(self) -> None:
@@ -120,16 +118,16 @@ class _Routed:
         """Treat the end of a stream as a finished reply."""
         self._answered()
         read = event.usage.input_tokens if event.usage else None
-        sent = truncation.shortfall(request, read)
+        sent = transport.shortfall(request, read)
         if sent is not None and read is not None:
-            raise faults.cut_prompt(self.route, read, sent)
+            raise errors.cut_prompt(self.route, read, sent)
         price = cost(self.route.model, event) if event.usage else None
         return replace(event, provider_data={**(event.provider_data or {}), "cost": price, **self._limits(source)})
 
     def _whole(self, raw: Any) -> Any:
         """Return LiteLLM's reply if it holds one."""
         if not getattr(raw, "choices", None):
-            raise faults.invalid_reply(self.route, "has no choices in it")
+            raise errors.invalid_reply(self.route, "has no choices in it")
         counts = [getattr(getattr(raw, "usage", None), name, None) for name in _COUNTS]
         if any(isinstance(count, int) and not 0 <= count <= _MOST_TOKENS for count in counts):
             logger.warning("%s reports %s tokens, which cannot be: its usage is estimated", self.route.model, counts)
@@ -157,22 +155,22 @@ class _Routed:
         return reckoned or None
 
     @property
-    def _pace(self) -> pace.Pace:
+    def _pace(self) -> rate_limits.Pace:
         per_minute = self.route.requests_per_minute or self.route.provider.per_minute
-        return pace.shared(self.route.base or self.route.provider.name, self.route.model, per_minute)
+        return rate_limits.shared(self.route.base or self.route.provider.name, self.route.model, per_minute)
 
     def _waits(self, request: Request) -> Iterator[float]:
         """Yield the seconds to wait, one after the other, until a request may start within the provider's limits."""
-        size = truncation.size(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
+        size = transport.size(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
         while wait := self._pace.short(size):
             if wait > LONGEST_WAIT:
-                raise faults.no_tokens_left(self.route, wait)
+                raise errors.no_tokens_left(self.route, wait)
             yield wait
         if wait := self._pace.reserve():  # even an empty sleep gives the processor away
             yield wait
 
     def _slot(self) -> threading.Semaphore | None:
-        return pace.slot(self.route.base or self.route.provider.name, self.route.slots)
+        return rate_limits.slot(self.route.base or self.route.provider.name, self.route.slots)
 
     def dump_state(self) -> dict[str, Any]:
         """Return the state that a saved program keeps: the route without its secrets."""

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from rlm_dspy.lms import faults
-from rlm_dspy.lms.routes import Route
+from rlm_dspy.lms import errors
+from rlm_dspy.lms.providers import Route
 
 
 def watch_lines(source: Any, route: Route) -> None:
@@ -38,14 +38,14 @@ def check_end(source: Any, route: Route) -> None:
         return
     kind = str(dict(getattr(source, "_response_headers", None) or {}).get("content-type", ""))
     if kind and not re.search("event-?stream|ndjson", kind):
-        raise faults.invalid_reply(route, "is not a chat completion in JSON")
-    raise faults.cut_reply(route)
+        raise errors.invalid_reply(route, "is not a chat completion in JSON")
+    raise errors.cut_reply(route)
 
 
 def _parse_line(parse: Callable[..., Any], chunk: Any) -> Any:
     """Parse a line of Ollama's: an error of the server is raised, and text stays as the model wrote it."""
     if isinstance(chunk, dict) and chunk.get("error"):
-        raise faults.StreamError(chunk)
+        raise errors.StreamError(chunk)
     parsed = parse(chunk)
     delta, said = parsed.choices[0].delta, chunk["message"]
     # LiteLLM takes marks of thinking out of the text, even those in a string of the code that the model wrote.

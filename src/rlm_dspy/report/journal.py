@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.record import Run
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.render import CONTROL, jsonable
+from rlm_dspy.run import Run
 
 Row = TypeVar("Row")
 
@@ -26,9 +26,7 @@ class SupportsPaths(Protocol):
         """Return the absolute path of a document, or None."""
 
 
-def summary(
-    run: Run, outputs: Mapping[str, Any], *, mode: str, corpus: SupportsPaths | None = None
-) -> dict[str, Any]:
+def summary(run: Run, outputs: Mapping[str, Any], *, mode: str, corpus: SupportsPaths | None = None) -> dict[str, Any]:
     """Return the object of ``ask --json``: the answer, its evidence and what the run cost."""
     plain = {name: jsonable(value) for name, value in outputs.items()}
     answer = plain["answer"] if "answer" in plain else next(iter(plain.values())) if len(plain) == 1 else plain

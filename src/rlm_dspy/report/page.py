@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from rlm_dspy.record import Run, Step, SubCall, Usage
 from rlm_dspy.report import journal, render
+from rlm_dspy.run import Run, Step, SubCall, Usage
 
 # The policy holds even if an escape were forgotten: no script, no style but ours, no request.
 _HEAD = """<!doctype html>

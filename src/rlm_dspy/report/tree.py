@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rlm_dspy.record import Run, Step, SubCall, Usage
 from rlm_dspy.report import journal, render
+from rlm_dspy.run import Run, Step, SubCall, Usage
 
 LINES = 12  # of a block of code or output, unless all is wanted
 WIDTH = 160

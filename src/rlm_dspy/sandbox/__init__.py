@@ -1,8 +1,9 @@
 """A native CPython that untrusted code cannot leave, ready in milliseconds, with state that survives."""
 
+from rlm_dspy.sandbox.variables import Mapped
+
 from .default import default_factory
 from .execution import Execution
-from .handover import Mapped
 from .interpreter import Sandbox
 from .pool import prewarm
 from .selftest import Check, report, selftest

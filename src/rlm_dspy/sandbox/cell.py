@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
-from .crew import Crew
+from rlm_dspy.sandbox.tool_threads import Crew
+
 from .link import Link, Message
 from .process import ProtocolError, WorkerGoneError
 from .worker import values

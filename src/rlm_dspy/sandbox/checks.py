@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.sandbox.variables import FORBIDDEN
 
 from . import policy
 from .errors import HandoverError
-from .handover import FORBIDDEN
 
 MAX_SECONDS = 86_400
 _NUMPY = ("numpy.random", "numpy.fft", "numpy.polynomial")

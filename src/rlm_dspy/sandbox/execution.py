@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dspy.primitives.code_interpreter import FinalOutput
+
+from .cell import Ending, as_dict
+from .errors import CodeExecutionError, InterpreterDiedError
+from .link import Message
+from .worker import values
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -47,3 +54,162 @@ class Execution:
         """What a model should be shown: output, echo, errors, traceback and note, in this order."""
         parts = (self.stdout, self.value, self.stderr, self.exception, self.note and f"[{self.note}]")
         return "\n".join(part.rstrip("\n") for part in parts if part)
+
+
+KINDS = frozenset({"error", "syntax", "refused", "exit", "memory", "interrupt", "cpu"})
+SLACK = 200
+
+PUT_BACK = (
+    "The session was put back to where it was before this cell: what the cell printed and assigned is lost, all "
+    "earlier names are kept."
+)
+KEPT = "The session goes on: all names are kept, what the cell printed is lost."
+BEGUN_ANEW = "The session ended and a new one begins: the input variables are there again, every other name is lost."
+
+
+class MalformedError(ValueError):
+    """The worker's result is not one."""
+
+
+def from_result(ending: Ending, timeout: float, memory_mb: int, cap: int) -> Execution:
+    """Return the outcome of a cell that reported by itself.
+
+    Raises:
+        MalformedError: a field is missing, too long or of the wrong type.
+    """
+    message = ending.result
+    kind = message.get("kind")
+    if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
+        raise MalformedError("unknown kind")
+    stopped = ending.timed_out or ending.interrupted
+    exception = _text(message, "exc", 10_000)
+    note = _note(message, kind, ending, timeout, memory_mb)
+    if kind in ("interrupt", "cpu") or (stopped and exception is None and "final" not in message):
+        exception = _stopped(exception, kind, ending, timeout)
+        kind = "interrupted" if ending.interrupted and not ending.timed_out else "timeout"
+    return Execution(
+        stdout=_text(message, "out", cap + SLACK) or "",
+        stderr=_text(message, "err", cap + SLACK) or "",
+        exception=exception,
+        final=_final(message),
+        has_final="final" in message,
+        value=_text(message, "value", cap + SLACK),
+        result=_decoded(message, "data"),
+        timed_out=kind == "timeout",
+        truncated=message.get("cut") is True,
+        seconds=round(ending.seconds, 6),
+        names=_names(message, "names"),
+        restored=_names(message, "restored"),
+        note=note,
+        kind=kind or "ok",
+    )
+
+
+def rolled_back(ending: Ending, timeout: float) -> Execution:
+    """Return the outcome of a cell whose process had to be replaced by its sleeping copy."""
+    exception = _died(ending, timeout)
+    return Execution(
+        exception=exception,
+        timed_out=ending.timed_out,
+        seconds=round(ending.seconds, 6),
+        note=KEPT if ending.kept else PUT_BACK,
+        kind="timeout" if ending.timed_out else "interrupted" if ending.interrupted else "error",
+    )
+
+
+def lost(ending: Ending, timeout: float) -> Execution:
+    """Return the outcome of a cell that took the session with it."""
+    return Execution(
+        exception=_died(ending, timeout),
+        timed_out=ending.timed_out,
+        seconds=round(ending.seconds, 6),
+        note=BEGUN_ANEW,
+        kind="died",
+    )
+
+
+def for_dspy(done: Execution) -> Any:
+    """Return or raise what DSPy's protocol wants of a cell.
+
+    Raises:
+        SyntaxError: the code is not Python.
+        CodeExecutionError: the code failed.
+        SandboxDiedError: the session is gone.
+    """
+    if done.kind == "died":
+        raise InterpreterDiedError(done.note or "the session ended")
+    if done.kind == "syntax":
+        raise SyntaxError((done.exception or "SyntaxError").removeprefix("SyntaxError: "))
+    if done.exception is not None:
+        raise CodeExecutionError(done.text)
+    if done.has_final:
+        return FinalOutput(done.final)
+    if done.result is not None and not done.stdout and not done.stderr:
+        return done.result
+    return done.text or None
+
+
+def _died(ending: Ending, timeout: float) -> str:
+    if ending.timed_out:
+        return f"TimeoutError: the cell ran longer than {timeout:g} s, did not stop when interrupted, and was killed"
+    if ending.interrupted:
+        return "KeyboardInterrupt: the cell did not stop when interrupted, and was killed"
+    if ending.how == "protocol":
+        return f"RuntimeError: the cell broke the sandbox's protocol ({ending.detail[:200]}), and was killed"
+    return "RuntimeError: the Python process of this cell crashed or was killed (memory, stack or a fatal call)"
+
+
+def _stopped(exception: str | None, kind: Any, ending: Ending, timeout: float) -> str:
+    """Name the limit that ended the cell, after the traceback of where it was."""
+    where = (exception or "").rpartition("\n")[0]
+    if ending.interrupted and not ending.timed_out:
+        reason = "KeyboardInterrupt: the cell was interrupted"
+    elif kind == "cpu" and not ending.timed_out:
+        reason = "TimeoutError: the cell used up its processor time"
+    else:
+        reason = f"TimeoutError: the cell ran longer than {timeout:g} s (time in host functions not counted)"
+    return f"{where}\n{reason}" if where else reason
+
+
+def _note(message: Message, kind: Any, ending: Ending, timeout: float, memory_mb: int) -> str | None:
+    notes = []
+    if kind == "memory":
+        notes.append(f"the session may use {memory_mb} MB beyond its inputs; delete large names or work in pieces")
+    if ending.timed_out and "final" in message:
+        notes.append(f"the cell ran longer than {timeout:g} s")
+    crowd = message.get("crowd")
+    if isinstance(crowd, int):
+        notes.append(f"the session holds {crowd:,} names; keep data in lists or dicts instead")
+    return "; ".join(notes) or None
+
+
+def _text(message: Message, key: str, limit: int) -> str | None:
+    text = message.get(key)
+    if text is None:
+        return None
+    if not isinstance(text, str) or len(text) > limit:
+        raise MalformedError(f"bad field {key!r}")
+    return text
+
+
+def _decoded(message: Message, key: str) -> Any:
+    try:
+        return values.decode(message.get(key), as_dict)
+    except (ValueError, RecursionError):
+        raise MalformedError(f"bad field {key!r}") from None
+
+
+def _final(message: Message) -> Any:
+    if "final" not in message:
+        return None
+    final = _decoded(message, "final")
+    if not isinstance(final, dict) or not all(isinstance(key, str) for key in final):
+        raise MalformedError("bad field 'final'")
+    return final
+
+
+def _names(message: Message, key: str) -> tuple[str, ...]:
+    names = message.get(key, [])
+    if not isinstance(names, list) or len(names) > 1000 or not all(isinstance(n, str) and len(n) <= 200 for n in names):
+        raise MalformedError(f"bad field {key!r}")
+    return tuple(names)

@@ -17,17 +17,16 @@ from typing import Any, ClassVar, Self, cast
 
 from dspy.utils.callback import BaseCallback, with_callbacks
 
-from . import checks, events, outcome, policy, pool
+from rlm_dspy.sandbox import checks, events, execution, policy, pool
+from rlm_dspy.sandbox.single_entry import Turn
+from rlm_dspy.sandbox.tool_threads import Crew, in_thread
+from rlm_dspy.sandbox.variables import Given, Kept, Parcel
+
 from . import zygote as zygotes
-from .background import in_thread
 from .cell import Cell, Ending, written
-from .crew import Crew
 from .errors import CodeExecutionError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
-from .given import Given, Kept
-from .handover import Parcel
 from .link import Link, Message
-from .turn import Turn
 
 CPU_FACTOR, LEAST_CPU = 4, 2.0
 MAX_CHECKPOINTS = 8
@@ -265,7 +264,7 @@ class Sandbox:
     def _told(self, done: Execution) -> Any:
         if done.kind == "died":
             self.shutdown()
-        return outcome.for_dspy(done)
+        return execution.for_dspy(done)
 
     def _cancel(self, stop: threading.Event) -> bool:
         """Stop the cell that ``stop`` was made for; tell whether it has begun."""
@@ -303,7 +302,7 @@ class Sandbox:
 
         def run() -> Any:
             ran.append(play())
-            return outcome.for_dspy(ran[0])
+            return execution.for_dspy(ran[0])
 
         try:
             events.report_execute(self, code, variables or {}, run)
@@ -391,17 +390,17 @@ class Sandbox:
                 raise self._given.refused(ending.result, handed)
             self._given.held = held_now
             try:
-                done = outcome.from_result(ending, timeout, self.memory_mb, self.max_output_chars)
+                done = execution.from_result(ending, timeout, self.memory_mb, self.max_output_chars)
                 self._anew = False
                 return done
-            except outcome.MalformedError as error:
+            except execution.MalformedError as error:
                 ending = Ending("protocol", detail=str(error), seconds=ending.seconds, kept=ending.kept)
         assert self._link is not None
         if not self._ended and self._link.roll_back() and (self._crashes < 2 or self._works()):
             self._given.held, self._sent = self._given.safe, {}
-            return outcome.rolled_back(ending, timeout)
+            return execution.rolled_back(ending, timeout)
         self._lose()
-        return outcome.lost(ending, timeout)
+        return execution.lost(ending, timeout)
 
     def _works(self) -> bool:
         """Tell whether the copy that was just woken can run a cell, or is broken as the session was before it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from .worker import syscalls
@@ -80,3 +83,35 @@ def unavailable(lacking: str) -> str:
         "newer; in Docker, a seccomp profile that permits seccomp and landlock), or pass "
         "isolation='best-effort' for the layers there are, or use interpreter_factory=dspy.PythonInterpreter."
     )
+
+
+SANDBOX_EXEC = "/usr/bin/sandbox-exec"
+
+PROFILE = """(version 1)
+(deny default)
+(allow process-fork)
+(allow process-exec (literal {executable}))
+(allow sysctl-read)
+(allow signal (target self))
+(allow file-read-metadata)
+(allow file-read* {readable} (literal "/dev/null") (literal "/dev/urandom") (literal "/dev/random"))
+(allow file-write-data (literal "/dev/null"))
+(deny network*)
+(deny mach-lookup)
+"""
+
+
+def profile() -> str:
+    """Return the Seatbelt profile for this interpreter: it may read its own library and nothing else."""
+    folders = {sys.base_prefix, sysconfig.get_path("stdlib"), str(Path(__file__).parent), "/usr/lib", "/System/Library"}
+    readable = " ".join(f"(subpath {_quoted(folder)})" for folder in sorted(folders))
+    return PROFILE.format(executable=_quoted(str(Path(sys.executable).resolve())), readable=readable)
+
+
+def wrap(command: list[str]) -> list[str]:
+    """Return the command that runs ``command`` under the profile."""
+    return [SANDBOX_EXEC, "-p", profile(), *command]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

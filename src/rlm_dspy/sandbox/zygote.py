@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import bytecode, handover, macos, policy
+from rlm_dspy.sandbox import bytecode, policy, variables
+
 from .errors import InterpreterUnavailableError
 
 try:
@@ -146,7 +147,7 @@ class Zygote:
         flags = ["-s", "-P", "-S", "-B", "-X", "utf8"]
         command = [sys.executable, *flags, str(FOLDER / "worker" / "__main__.py"), str(control), str(life)]
         if choice.backend == "macos":
-            command = macos.wrap(command)
+            command = policy.wrap(command)
         self._process = subprocess.Popen(
             command,
             env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"},  # each arena reserves 64 MB of addresses
@@ -172,7 +173,7 @@ class Zygote:
 
     @staticmethod
     def _hand(channel: socket.socket, message: bytes, file: Iterable[bytes]) -> None:
-        parcel = handover.apart({}, file)
+        parcel = variables.apart({}, file)
         try:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", parcel.descriptors))]
             channel.sendmsg([message], rights)

@@ -10,9 +10,9 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy.driver import quotable
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.evidence.texts import texts_of
+from rlm_dspy.evidence.locate import texts_of
+from rlm_dspy.rlm.session import quotable
 from rlm_dspy.tuning import program as programs
 from rlm_dspy.tuning.scoring import ABSENT, normal
 

@@ -20,18 +20,18 @@ import dspy
 from pydantic import BaseModel, ConfigDict
 
 from rlm_dspy.context import Context
-from rlm_dspy.driver import quotable
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
-from rlm_dspy.evidence.model import valid
-from rlm_dspy.prediction import run_of
-from rlm_dspy.record import Run
+from rlm_dspy.evidence.evidence import valid
 from rlm_dspy.report import journal as journals
 from rlm_dspy.report.redact import Redactor
+from rlm_dspy.rlm.prediction import run_of
+from rlm_dspy.rlm.session import quotable
+from rlm_dspy.run import Run
 from rlm_dspy.tuning import feedback
+from rlm_dspy.tuning.contenders import Side
+from rlm_dspy.tuning.metered_engine import Watch
 from rlm_dspy.tuning.metrics import Metric
-from rlm_dspy.tuning.sides import Side
-from rlm_dspy.tuning.watching import Watch
 
 Status = Literal["submitted", "extracted", "stopped", "failed"]
 

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlm_dspy.driver import QUESTIONS
-from rlm_dspy.evidence.model import valid
-from rlm_dspy.record import Run, Step
+from rlm_dspy.evidence.evidence import valid
+from rlm_dspy.rlm.session import QUESTIONS
+from rlm_dspy.run import Run, Step
 
 LIMIT = 2_000
 _FAR = 200_000  # a context this long is hardly read whole by printing

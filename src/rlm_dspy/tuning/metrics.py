@@ -14,8 +14,8 @@ from typing import Any, Literal
 import dspy
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.prediction import run_of
-from rlm_dspy.record import Run
+from rlm_dspy.rlm.prediction import run_of
+from rlm_dspy.run import Run
 from rlm_dspy.tuning import feedback, scoring
 
 Score = Callable[[Any, Any], float]

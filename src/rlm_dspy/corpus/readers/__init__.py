@@ -1,6 +1,6 @@
 """Readers: plain callables that turn the bytes of a file into text, ours and those of third parties."""
 
 from rlm_dspy.corpus.readers.choosing import find, kind_of
-from rlm_dspy.corpus.readers.shapes import Converted, Member, UnreadableError
+from rlm_dspy.corpus.readers.reader import Converted, Member, UnreadableError
 
 __all__ = ["Converted", "Member", "UnreadableError", "find", "kind_of"]

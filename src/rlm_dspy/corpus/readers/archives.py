@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import IO, Any
 
-from rlm_dspy.corpus.guessing import guess
-from rlm_dspy.corpus.readers.shapes import Left, Member, Room, UnreadableError
+from rlm_dspy.corpus.decoding import guess
+from rlm_dspy.corpus.readers.reader import Left, Member, Room, UnreadableError
 
 MOST_BYTES = 200_000_000  # of all that one file holds, archives in archives included
 MOST_MEMBERS = 10_000

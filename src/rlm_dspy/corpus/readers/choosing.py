@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
 
 from rlm_dspy.corpus.readers import archives, converter, mail, markup
-from rlm_dspy.corpus.readers.shapes import Read, Reader, Unpacker, UnreadableError
+from rlm_dspy.corpus.readers.reader import Read, Reader, Unpacker, UnreadableError
 
 GROUP = "rlm_dspy.readers"
 _HEAD = 64  # bytes in which a kind is told that may have blanks before it

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.corpus.readers.shapes import Converted, Reader, UnreadableError
+from rlm_dspy.corpus.readers.reader import Converted, Reader, UnreadableError
 
 PROGRAM = Path(__file__).parent / "office" / "__main__.py"
 SECONDS = 60.0  # of a processor that a document may use

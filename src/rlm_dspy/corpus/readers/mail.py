@@ -12,7 +12,7 @@ from typing import Any
 
 from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
-from rlm_dspy.corpus.readers.shapes import Converted, Left, Member, Room, UnreadableError
+from rlm_dspy.corpus.readers.reader import Converted, Left, Member, Room, UnreadableError
 
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}

@@ -8,10 +8,10 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from rlm_dspy.corpus.corpus import Mark
 from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
-from rlm_dspy.corpus.documents import Mark
 from rlm_dspy.corpus.readers import converter
-from rlm_dspy.corpus.readers.shapes import Converted, UnreadableError
+from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
 
 _LONGEST = 30_000_000  # bytes of HTML that are parsed; more is read as it is
 _OUTPUT = 100_000  # characters of one output of a notebook's cell

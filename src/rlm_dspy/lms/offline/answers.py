@@ -1,15 +1,131 @@
-"""Turns ranked passages into an answer: a value, a name, a place or the passage itself; never more than they say."""
+"""Reads a cell out of a table row: the row that has what is asked about, the column that is asked for."""
 
 from __future__ import annotations
 
 import ast
+import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlm_dspy.lms.offline import tables
-from rlm_dspy.lms.offline.question import Question, Term
+from rlm_dspy.lms.offline.prompt import Field
+from rlm_dspy.lms.offline.question import Question, Term, read
+
+_MONTH_NAMES = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+# What the names of columns are short for, or mean beside what they say.
+_LONG = {
+    "qty": "quantity", "dept": "department", "tel": "telephone phone", "telephone": "phone", "mobile": "phone",
+    "no": "number", "nr": "number", "amt": "amount", "addr": "address", "desc": "description", "min": "minimum",
+    "max": "maximum", "avg": "average", "pop": "population", "yr": "year", "mgr": "manager", "pct": "percent",
+    "acct": "account", "ref": "reference", "dob": "birth born", "mail": "email", "price": "cost", "cost": "price",
+}  # fmt: skip
+_LONG |= {name[:3]: name for name in _MONTH_NAMES}
+# What the word that asks expects: in the name of the column, and in the cell.
+_EXPECTED = (
+    (r"\bhow (?:many|much)\b", r"quantity|count|amount|units|number|total", r"[-+]?[\d.,\s]*\d[\d.,\s]*\D{0,4}"),
+    (r"\bwhen\b|\bwhat (?:date|day|time|year)\b", r"date|time|day|year", r".*(?:\b(?:1[5-9]|20)\d\d\b|\d\d?:\d\d).*"),
+    (r"\bwho\b", r"name|person|contact|owner|author|by\b", r"[^\W\d_][^\d@]*"),
+    (r"\bwhere\b", r"place|location|venue|city|town|address|site", r"[^\W\d_].*"),
+)
+
+
+def cells(line: str, like: str | None = None) -> list[str]:
+    """Cut a line of a table into its cells, by what stands between those of ``like`` or its own; none if it cannot."""
+    between = max(("\t", "|", ";", ","), key=(like or line).count)
+    text = line.strip().strip("|") if between == "|" else line
+    if between != "|" and text.count('"') % 2:
+        return []  # a cell goes on in another line
+    try:
+        row = next(csv.reader([text.strip("\r\n")], delimiter=between, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+    return [cell.strip(" `*") if between == "|" else cell.strip() for cell in row]
+
+
+def cell(question: Question, row: str, head: str) -> tuple[float, str | None]:
+    """Return how much of the question a row and the column that is asked for have (0 to 1), and the cell.
+
+    Nothing fits a row that lacks a name of the question, or has none of its words; without a column that is
+    asked for the cell is None.
+    """
+    names, values = cells(head), cells(row, head)
+    terms = [term for term in question.terms if term.strong or " " not in term.text]
+    if len(names) < 2 or not values or len(values) > len(names) or not terms:
+        return 0.0, None  # of a row with more cells than names nobody knows which cell has which name
+    values = values + [""] * (len(names) - len(values))
+    keys, told = _keys(terms, values)
+    open_ones = [term for term in terms if term not in told]
+    marks = [
+        (_named(open_ones, name) + _expected(question.text, name, value), place)
+        for place, (name, value) in enumerate(zip(names, values, strict=True))
+        if place not in keys
+    ]
+    best, place = max(marks, key=lambda mark: (mark[0], -mark[1]), default=(0.0, -1))
+    heads = " ".join(map(_spelled, names))
+    column = [term for term in open_ones if best > 0 and place >= 0 and _loose(term, _spelled(names[place]))]
+    others = [term for term in open_ones if term not in column and _loose(term, heads)]
+    there = [*told, *column, *others]
+    if not told or any(term.weight >= 2.5 and term not in there for term in terms):
+        return 0.0, None
+    if best > 0 and not values[place]:
+        return 0.0, None  # the row has nothing in the column that is asked for
+    fit = sum(term.weight for term in there) / sum(term.weight for term in terms)
+    return fit, values[place] if best > 0 else None
+
+
+def _keys(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[Term]]:
+    """Tell which cells have the terms that a row has, as few of them as have all, and those terms."""
+    found = [[term for term in terms if re.search(term.pattern, value, re.I)] for value in values]
+    keys: set[int] = set()
+    told: list[Term] = []
+    for place in sorted(range(len(values)), key=lambda place: (-sum(term.weight for term in found[place]), place)):
+        if new := [term for term in found[place] if term not in told]:
+            keys.add(place)
+            told += new
+    return keys, told
+
+
+def _spelled(name: str) -> str:
+    """The words of a column's name, with what they are short for; a month is named too."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    words = re.findall(r"[^\W\d_]+", apart.lower())
+    month = re.fullmatch(r"\d{4}[-/.](\d\d?)|(\d\d?)[-/.]\d{4}", name.strip())
+    number = int(month[1] or month[2]) if month else 0
+    named = [_MONTH_NAMES[number - 1]] if 1 <= number <= 12 else []
+    return " ".join([*words, *(_LONG[word] for word in words if word in _LONG), *named, name.lower()])
+
+
+def _loose(term: Term, spelled: str) -> bool:
+    """Tell whether a word is in the name of a column, or shares most of its letters with a word of it."""
+    if re.search(term.pattern.replace(r"(?:\b|_)", r"\b"), spelled, re.I):
+        return True
+    word = term.text.lower()
+    return any(_kin(word, other) for other in spelled.split())
+
+
+def _kin(one: str, other: str) -> bool:
+    shared = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return shared >= 5 and shared >= 0.6 * max(len(one), len(other))
+
+
+def _named(terms: Sequence[Term], name: str) -> float:
+    """What the words of the question that no cell has weigh in the name of a column, less if it has others too."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)) or [name]
+    known = [word for word in words if any(_loose(term, _spelled(word)) for term in terms)]
+    found = sum(term.weight for term in terms if _loose(term, _spelled(name)))
+    return found * (0.3 + 0.7 * len(known) / len(words))
+
+
+def _expected(asked: str, name: str, value: str) -> float:
+    for word, column, shape in _EXPECTED:
+        if re.search(word, asked, re.I) and re.fullmatch(shape, value):
+            return 1.2 if re.search(rf"\b(?:{column})", _spelled(name)) else 0.2
+    return 0.0
+
 
 NOTHING = "Nothing was found in the context that answers this (offline look-up by keywords, no language model)."
 
@@ -100,7 +216,7 @@ _BY_NAME = ("defined", "file", "what", "raises", "subclasses", "bases", "paramet
 def covers(question: Question, passage: Passage) -> bool:
     """Tell whether a passage, with its surroundings, has enough of the question in it."""
     if passage.head:
-        return tables.cell(question, passage.text, passage.head)[0] >= 0.45
+        return cell(question, passage.text, passage.head)[0] >= 0.45
     terms = [(place in passage.has, term) for place, term in enumerate(question.terms)]
     names = [there for there, term in terms if term.weight >= 2.5]
     if names and not any(names):
@@ -125,7 +241,7 @@ def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
     bonus = 0.0
     value: str | None = None
     if passage.head:
-        bonus, value = tables.cell(question, passage.text, passage.head)
+        bonus, value = cell(question, passage.text, passage.head)
         if value is not None:
             return passage.score + 8.0 * bonus, value
     if question.kind in ("default", "value"):
@@ -346,3 +462,196 @@ _EXTRACT: dict[str, Any] = {
 def numbers(text: str) -> list[str]:
     """Return the numbers of a text, without separators."""
     return [re.sub("[,_]", "", found).rstrip(".") for found in _NUMBER.findall(text)]
+
+
+_SHORT_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_GENERIC = frozenset(
+    (
+        "answer",
+        "answers",
+        "result",
+        "results",
+        "response",
+        "output",
+        "reply",
+        "final_answer",
+        "text",
+        "value",
+        "count",
+        "number",
+        "n",
+        "total",
+        "amount",
+        "items",
+        "list",
+        "names",
+        "date",
+        "when",
+        "year",
+        "who",
+        "where",
+        "ok",
+    )
+)
+
+
+def fill(
+    fields: tuple[Field, ...], question: Question, finding: Finding, given: list[Passage]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a plain value for each field, and the names of those that nothing was found for."""
+    values: dict[str, Any] = {}
+    missing: list[str] = []
+    for field in fields:
+        if field.name == "reasoning":
+            values[field.name] = reasoning(question, finding)
+            continue
+        own = finding if field.name in _GENERIC or is_evidence(field) else _own(field, question, finding, given)
+        value = _typed(field.type, own, question)
+        if value is None:
+            missing.append(field.name)
+            value = empty(field.type)
+        values[field.name] = value
+    if missing and "reasoning" in values:
+        values["reasoning"] += placeholders(missing)
+    return values, missing
+
+
+def placeholders(missing: list[str]) -> str:
+    """Tell which values are not from the text."""
+    return f" Nothing was found for {', '.join(missing)}; empty values stand there."
+
+
+def reasoning(question: Question, finding: Finding) -> str:
+    """Tell how the answer came about."""
+    terms = ", ".join(term.text for term in question.terms[:8]) or "no keywords"
+    if not finding.found:
+        return f"Offline look-up without a language model: no passage holds enough of these keywords: {terms}."
+    places = ", ".join(dict.fromkeys(passage.where for passage in finding.passages[:3]))
+    return f"Offline look-up without a language model: by the keywords {terms}, the best passage is at {places}."
+
+
+def is_evidence(field: Field) -> bool:
+    """Tell whether a field wants quotes."""
+    return "Evidence" in field.type or (field.name in ("evidence", "quotes", "citations") and "list" in field.type)
+
+
+def quotes(finding: Finding, *, bare: bool = False) -> list[dict[str, Any]]:
+    """Return the passages as evidence: exact quotes with their places, or only quotes and sources."""
+    found = []
+    for passage in finding.passages[:6]:
+        item: dict[str, Any] = {"quote": passage.text}
+        if passage.source:
+            item["source"] = passage.source
+        if passage.start is not None and not bare:
+            item |= {"start": passage.start, "end": passage.start + len(passage.text), "line": passage.line}
+        found.append(item)
+    return found
+
+
+def _own(field: Field, question: Question, finding: Finding, given: list[Passage]) -> Finding:
+    """Look for a field with a telling name among the same passages."""
+    extra = read(f"{field.name.replace('_', ' ')} {field.desc}")
+    asked_already = {term.text for term in question.terms}
+    if not finding.found or all(term.text in asked_already for term in extra.terms):
+        return finding
+
+    def mark(passage: Passage) -> float:
+        return sum(term.weight for term in extra.terms if re.search(term.pattern, passage.text, re.I))
+
+    near = [passage for passage in given if passage.score >= 0.5 * finding.passages[0].score]
+    best = max(near, key=lambda passage: passage.score + 2 * mark(passage), default=None)
+    if best is None or mark(best) == 0:
+        return finding
+    asked = Question(question.text, read(f"{field.name.replace('_', ' ')}?").kind, extra.terms, extra.subjects)
+    return find(asked, [best]) if covers(asked, best) else Finding(best.text, (best,))
+
+
+def _typed(kind: str, finding: Finding, question: Question) -> Any:
+    if re.match(r"(?:(?:Optional|Union|UnionType)\[)?str\b", kind):
+        return finding.answer
+    if "Evidence" in kind:
+        return quotes(finding)
+    if not finding.found:
+        return None
+    texts = [finding.answer, *(passage.text for passage in finding.passages)]
+    if options := _options(kind):
+        said = (o for text in texts for o in options if re.search(rf"(?i)\b{re.escape(str(o))}\b", text))
+        return next(said, None)
+    base = re.split(r"[|,\]]", re.sub(r"^(?:Optional|Union|UnionType)\[", "", kind))[0].strip()
+    if base.startswith(("list", "List", "tuple", "set", "Sequence")):
+        return _items(kind, finding)
+    return _SCALARS.get(base, lambda _: finding.answer if base == "Any" else None)(texts)
+
+
+def _options(kind: str) -> list[Any]:
+    found = re.search(r"Literal\[(.*)\]", kind)
+    if not found:
+        return []
+    try:
+        return list(ast.literal_eval(f"[{found[1]}]"))
+    except (ValueError, SyntaxError):
+        return []
+
+
+def _items(kind: str, finding: Finding) -> list[Any]:
+    texts = list(finding.names) or [passage.text for passage in finding.passages[:5]]
+    if len(texts) == 1 and re.fullmatch(r"\[.*\]|\(.*\)", texts[0]):
+        try:
+            texts = [str(item) for item in ast.literal_eval(texts[0])]
+        except (ValueError, SyntaxError, TypeError):
+            texts = [part.strip() for part in texts[0][1:-1].split(",")]
+    inner = re.search(r"\[(int|float)\b", kind)
+    if not inner:
+        return texts
+    found = [number for text in texts for number in numbers(text)]
+    return [int(float(number)) if inner[1] == "int" else float(number) for number in found]
+
+
+def _integer(texts: list[str]) -> int | None:
+    return next((int(n) for text in texts for n in numbers(text) if "." not in n), None)
+
+
+def _real(texts: list[str]) -> float | None:
+    return next((float(n) for text in texts for n in numbers(text)), None)
+
+
+def _truth(texts: list[str]) -> bool:
+    """A stated truth value if there is one; else whether anything was found at all."""
+    return texts[0].strip().lower() not in ("false", "no", "off", "none")
+
+
+def _date(texts: list[str]) -> str | None:
+    for text in texts:
+        if found := re.search(r"\b(\d{4})-(\d\d)-(\d\d)\b", text):
+            return found[0]
+        named = re.search(r"\b(\d{1,2})\.? (\w{3,9})\.? (\d{4})\b|\b(\w{3,9})\.? (\d{1,2}),? (\d{4})\b", text)
+        if named:
+            day, month, year = (named[1], named[2], named[3]) if named[1] else (named[5], named[4], named[6])
+            number = next((i for i, name in enumerate(_SHORT_MONTHS, 1) if name == month.lower()[:3]), None)
+            if number:
+                return f"{year}-{number:02d}-{int(day):02d}"
+    return None
+
+
+_SCALARS: dict[str, Any] = {
+    "int": _integer,
+    "float": _real,
+    "Decimal": _real,
+    "bool": _truth,
+    "date": _date,
+    "datetime": _date,
+}
+
+
+def empty(kind: str) -> Any:
+    """The emptiest value that a type allows."""
+    if "None" in kind or kind.startswith("Optional"):
+        return None
+    if options := _options(kind):
+        open_ones = ("unknown", "none", "other", "n/a", "neutral")
+        return next((option for option in options if str(option).lower() in open_ones), options[0])
+    if kind.startswith(("list", "List", "tuple", "set", "Sequence")):
+        return []
+    if kind.startswith(("dict", "Dict", "Mapping")):
+        return {}
+    return {"int": 0, "float": 0.0, "Decimal": 0, "bool": False}.get(kind, NOTHING)

@@ -15,7 +15,7 @@ from typing import Any
 
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
-from rlm_dspy.lms.offline import answers, explorer, fill, prompt, question
+from rlm_dspy.lms.offline import answers, explorer, prompt, question
 from rlm_dspy.lms.offline.answers import Finding, Passage
 from rlm_dspy.lms.offline.prompt import Field, Play, Prompt
 from rlm_dspy.sandbox import toolkit
@@ -101,7 +101,7 @@ def reply(given: Prompt) -> str:
         return _look_up(asked, text)[1].answer
     asked, text = _asked_and_text(given)
     searched, finding, passages = _look_up(asked, text)
-    return _render(given, fill.fill(given.outputs, searched, finding, passages)[0])
+    return _render(given, answers.fill(given.outputs, searched, finding, passages)[0])
 
 
 def _render(given: Prompt, values: dict[str, Any]) -> str:
@@ -197,15 +197,15 @@ def _submit(play: Play, searched: question.Question, passages: list[Passage], re
         finding = Finding("The look-up could not be done: its code failed in the REPL.", found=False)
     if refusals >= 3:
         finding = Finding(finding.answer, (), finding.found)
-    values, empty = fill.fill(play.outputs, searched, finding, passages)
+    values, empty = answers.fill(play.outputs, searched, finding, passages)
     for field in play.outputs:
-        if fill.is_evidence(field):
-            values[field.name] = fill.quotes(finding, bare=refusals > 0)
+        if answers.is_evidence(field):
+            values[field.name] = answers.quotes(finding, bare=refusals > 0)
         elif refusals >= 2 and field.type != "str":
-            values[field.name] = fill.empty(field.type)
-    note = fill.reasoning(searched, finding)
+            values[field.name] = answers.empty(field.type)
+    note = answers.reasoning(searched, finding)
     if empty:
-        note += fill.placeholders(empty)
+        note += answers.placeholders(empty)
     given = ",\n    ".join(f"{name}={value!r}" for name, value in values.items())
     return note, f"SUBMIT(\n    {given},\n)"
 
@@ -246,7 +246,7 @@ def _asked_and_text(given: Prompt) -> tuple[str, str]:
 
 
 def _outputs(fields: tuple[Field, ...]) -> str:
-    telling = (field for field in fields if field.name != "reasoning" and not fill.is_evidence(field))
+    telling = (field for field in fields if field.name != "reasoning" and not answers.is_evidence(field))
     return " ".join(f"{field.name.replace('_', ' ')} {field.desc}" for field in telling)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.tuning.tasks import corpora, records, texts
-from rlm_dspy.tuning.tasks.drawing import LEVELS, SPLITS, Draw, Item, Level, Split
+from rlm_dspy.tuning.tasks import generators
+from rlm_dspy.tuning.tasks.generators import LEVELS, SPLITS, Draw, Item, Level, Split
 
 TASKS: dict[str, Callable[[Draw], Item]] = {
-    "needle": texts.needle,
-    "variables": texts.variables,
-    "multihop": texts.multihop,
-    "counting": records.counting,
-    "pairs": records.pairs,
-    "logs": records.logs,
-    "code": corpora.code,
-    "synthesis": corpora.synthesis,
+    "needle": generators.needle,
+    "variables": generators.variables,
+    "multihop": generators.multihop,
+    "counting": generators.counting,
+    "pairs": generators.pairs,
+    "logs": generators.logs,
+    "code": generators.code,
+    "synthesis": generators.synthesis,
 }
 SMALLEST = 500
 LARGEST = 4_000_000

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from .page import closed_xhtml, seen_text
+from .html_page import closed_xhtml, seen_text
 from .parts import BROKEN, Package, all_named, value_of
 from .pieces import Notes, Piece, RefusedError
 

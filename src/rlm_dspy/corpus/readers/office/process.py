@@ -15,13 +15,13 @@ import sys
 import time
 from typing import Any
 
-from . import database, epub, opendocument, page, pdf, rtf, sheets, slides, word
+from . import database, epub, html_page, opendocument, pdf, rtf, sheets, slides, word
 from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError
 
 MEMORY = 3 << 30
 
 READERS: dict[str, Reading] = {
-    "html": page.page_pieces, "pdf": pdf.page_pieces, "docx": word.document_pieces,
+    "html": html_page.page_pieces, "pdf": pdf.page_pieces, "docx": word.document_pieces,
     "pptx": slides.slide_pieces, "xlsx": sheets.sheet_pieces, "rtf": rtf.text_pieces, "epub": epub.chapter_pieces,
     "sqlite": database.table_pieces,
     "odt": opendocument.text_pieces, "ods": opendocument.sheet_pieces, "odp": opendocument.slide_pieces,

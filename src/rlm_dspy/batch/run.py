@@ -1,0 +1,338 @@
+"""One sum of money for all questions of a batch, divided beforehand.
+
+A ledger can be shared by threads but not by processes, so each question is given a sum of its own as its ``max_cost``.
+What is handed out and what is spent never exceed the total together; what a question leaves over goes back.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rlm_dspy.batch.answers_file import Answers, Row, key
+from rlm_dspy.batch.job import Job
+from rlm_dspy.errors import ConfigurationError, LMAuthError, LMUnavailableError, RLMError
+
+
+class Purse:
+    """Divides ``total`` US dollars (None: without end) among questions of which none costs less than ``least``."""
+
+    def __init__(self, total: float | None, least: float = 0.0) -> None:
+        self._left = total  # neither spent nor handed out
+        self._least = least
+        self._asked = 0
+        self.spent = 0.0
+        self.unknown = False  # whether the price of any answer is unknown
+
+    def take(self, free: int) -> float | None:
+        """Return the sum for the next question, which ``free`` places share with others to come.
+
+        None means no limit; 0 that what is left would not pay for a usual question: wait for what those in flight
+        give back, or stop. A question begun on less would cost money and give no answer.
+        """
+        if self._left is None:
+            return None
+        usual = max(self._least, self.spent / self._asked if self._asked else 0.0)
+        if self._left <= 0 or self._left < usual:
+            return 0.0
+        # An even share, but no less than twice the usual price while there is as much: many small shares answer less.
+        share = min(self._left, max(self._left / free, 2 * usual))
+        self._left -= share
+        return share
+
+    def give_back(self, share: float | None, cost: float | None) -> None:
+        """Book what a question cost, and take back the rest of its share."""
+        self._asked += 1
+        self.unknown = self.unknown or cost is None
+        self.spent += cost or 0.0
+        if self._left is not None:
+            self._left += (share or 0.0) - (cost or 0.0)
+
+
+logger = logging.getLogger(__name__)
+
+# Errors that the next question would meet as well, and after how many in a row the batch gives up.
+_HOPELESS = {LMAuthError.__name__: 1, ConfigurationError.__name__: 1, LMUnavailableError.__name__: 3}
+_POLL = 0.2  # seconds between looks at the stop flag
+
+
+class Answering(Protocol):
+    """What answers questions. On an executor of processes it is pickled with every question: keep it small.
+
+    It may also have a ``price``: US dollars that each question costs at least.
+    """
+
+    @property
+    def corpus_digest(self) -> str:
+        """Identifies the texts."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies the program."""
+
+    def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
+        """Return a plain answer whose ``usage`` has its ``cost``, or raise an RLMError."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a batch is; ``reused`` answers came from the file and are among the answered."""
+
+    total: int
+    answered: int
+    failed: int
+    reused: int
+    cost: float | None
+
+    @property
+    def done(self) -> int:
+        """Questions that are over."""
+        return self.answered + self.failed
+
+
+@dataclass(frozen=True)
+class Report:
+    """One row per question, in their order; a row that is not ``ok`` has an ``error`` instead of an answer.
+
+    ``stopped_by`` is ``max_cost``, ``stop``, ``disk`` (the file could not be written), the class of a hopeless error or
+    of that of an executor whose worker died, or None if every question was asked. ``unsaved`` are the rows that are
+    not in the file, and ``disk_error`` says why.
+    """
+
+    rows: tuple[Row, ...]
+    reused: int
+    cost: float | None
+    seconds: float
+    stopped_by: str | None = None
+    unsaved: tuple[Row, ...] = ()
+    disk_error: str | None = None
+
+    @property
+    def answered(self) -> int:
+        """Questions that have an answer."""
+        return sum(row["ok"] for row in self.rows)
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The rows without an answer."""
+        return tuple(row for row in self.rows if not row["ok"])
+
+    @property
+    def success_rate(self) -> float:
+        """The share of questions that have an answer."""
+        return self.answered / len(self.rows) if self.rows else 1.0
+
+
+class Batch:
+    """Asks many questions of one program.
+
+    Args:
+        program: a :class:`Program` for threads, a :class:`Job` for any executor, or anything that answers.
+        out: the file of answers; without one they are only returned.
+        executor: where questions run; by default threads of this process.
+        concurrency: questions in flight at once.
+        max_cost: US dollars for all questions together; answers from the file cost nothing again.
+        on_progress: told after each question, in the calling thread.
+
+    Attributes:
+        stop: set it, from anywhere, and no further question is begun; those in flight are finished.
+    """
+
+    def __init__(
+        self,
+        program: Answering,
+        *,
+        out: Answers | None = None,
+        executor: Executor | None = None,
+        concurrency: int = 4,
+        max_cost: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        if concurrency < 1:
+            raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
+        if max_cost is not None and not max_cost > 0:
+            raise ConfigurationError(f"max_cost must be above 0, not {max_cost}")
+        self.program: Answering = program.pinned() if isinstance(program, Job) else program
+        self.stop = threading.Event()
+        self._out = out
+        self._executor = executor
+        self._concurrency = concurrency
+        self._max_cost = max_cost
+        self._on_progress = on_progress
+
+    def run(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
+        """Ask every question that the file does not answer yet, and settle and close the file.
+
+        Args:
+            questions: texts, or mappings with ``question`` and perhaps ``id``, which the rows then have too.
+        """
+        try:
+            return self._run(questions)
+        finally:
+            if self._out:
+                self._out.close()
+
+    def _run(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
+        started = time.monotonic()
+        asked = [{"question": item} if isinstance(item, str) else dict(item) for item in questions]
+        corpus, program = self.program.corpus_digest, self.program.digest
+        keys = [key(item["question"], corpus, program) for item in asked]
+        known = self._out.take(keys) if self._out else {}
+        reused = sum(name in known for name in keys)
+        waiting = {name: item["question"] for name, item in zip(keys, asked, strict=True) if name not in known}
+        flight = _Flight(self, waiting, Progress(len(keys), reused, 0, reused, 0.0), keys)
+        with self._pool() as pool:
+            flight.run(pool)
+        rows = []
+        for name, item in zip(keys, asked, strict=True):
+            row = flight.rows.get(name) or known.get(name) or _unasked(flight.stopped_by)
+            rows.append({**row, "id": item.get("id"), "question": item["question"], "key": name})
+        if self._out and not flight.unsaved:
+            self._out.settle(rows)
+        return Report(
+            rows=tuple(rows),
+            reused=reused,
+            cost=None if flight.purse.unknown else flight.purse.spent,
+            seconds=time.monotonic() - started,
+            stopped_by=flight.stopped_by,
+            unsaved=tuple(row for row in rows if row["key"] in flight.unsaved),
+            disk_error=flight.disk_error,
+        )
+
+    @contextmanager
+    def _pool(self) -> Iterator[Executor]:
+        if self._executor is not None:
+            yield self._executor
+            return
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="rlm-batch")
+        try:
+            yield pool
+        except BaseException:
+            # Nobody waits for what is in flight: a resumed batch has its finished LM calls in DSPy's cache.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+
+
+class _Flight:
+    """The questions of one batch that are waiting, in flight, and over."""
+
+    def __init__(self, batch: Batch, waiting: dict[str, str], progress: Progress, keys: list[str]) -> None:
+        self.batch = batch
+        self.purse = Purse(batch._max_cost, getattr(batch.program, "price", 0.0))
+        self.rows: dict[str, Row] = {}
+        self.stopped_by: str | None = None
+        self.unsaved: set[str] = set()  # keys of rows that the file does not have
+        self.disk_error: str | None = None
+        self._waiting = waiting
+        self._flying: dict[Future[Row], tuple[str, float | None]] = {}
+        self._progress = progress
+        self._times = {name: keys.count(name) for name in waiting} if len(set(keys)) < len(keys) else {}
+        self._streak = ("", 0)  # the error of the last question that is over, and how many in a row had it
+
+    def run(self, pool: Executor) -> None:
+        """Keep so many questions in flight until none is left or something stops the batch."""
+        self._tell()
+        while True:
+            self._start(pool)
+            if not self._flying:
+                return
+            done, _ = wait(self._flying, timeout=_POLL, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._land(future)
+
+    def _start(self, pool: Executor) -> None:
+        if self.batch.stop.is_set() and self._waiting:
+            self.stopped_by = self.stopped_by or "stop"
+        while self._waiting and not self.stopped_by and len(self._flying) < self.batch._concurrency:
+            free = min(self.batch._concurrency - len(self._flying), len(self._waiting))
+            share = self.purse.take(free)
+            if share == 0:
+                if not self._flying:
+                    self.stopped_by = "max_cost"
+                return
+            name, question = next(iter(self._waiting.items()))
+            try:
+                future = self._submit(pool, question, share)
+            except BrokenExecutor as error:  # a worker died, and its executor takes nothing more
+                self.stopped_by = type(error).__name__
+                return
+            del self._waiting[name]
+            self._flying[future] = (name, share)
+
+    def _submit(self, pool: Executor, question: str, share: float | None) -> Future[Row]:
+        if isinstance(pool, ThreadPoolExecutor):  # the caller's dspy.context holds for its threads
+            return pool.submit(contextvars.copy_context().run, perform, self.batch.program, question, share)
+        return pool.submit(perform, self.batch.program, question, share)
+
+    def _land(self, future: Future[Row]) -> None:
+        name, share = self._flying.pop(future)
+        error = future.exception()
+        # An RLMError arrives as a row; anything else is a defect, or a worker that died, and costs what was in flight.
+        row = future.result() if error is None else failure(error)
+        knew = self.purse.unknown
+        self.purse.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
+        if self.purse.unknown and not knew and self.batch._max_cost is not None:
+            logger.warning("the price of a model is unknown, so max_cost cannot hold for it; other limits still do")
+        self.rows[name] = row
+        self._despair(row)
+        self._save(name, row)
+        self._tell(row, self._times.get(name, 1))
+
+    def _save(self, name: str, row: Row) -> None:
+        """Put the row on disk; if that fails, begin no other question and keep the row for the report."""
+        if not self.batch._out:
+            return
+        try:
+            self.batch._out.append({**row, "key": name})
+        except OSError as error:
+            self.stopped_by = "disk"
+            self.disk_error = f"{self.batch._out.path} cannot be written: {error.strerror}"
+            self.unsaved.add(name)
+
+    def _despair(self, row: Row) -> None:
+        """Stop the batch once its errors say that the rest would fail in the same way."""
+        kind = (row.get("error") or {}).get("type", "")
+        self._streak = (kind, self._streak[1] + 1 if kind == self._streak[0] else 1)
+        if self._streak[1] >= _HOPELESS.get(kind, math.inf):
+            self.stopped_by = self.stopped_by or kind
+
+    def _tell(self, row: Row | None = None, times: int = 1) -> None:
+        now = self._progress
+        if row is not None:
+            good = times if row["ok"] else 0
+            cost = None if self.purse.unknown else self.purse.spent
+            now = Progress(now.total, now.answered + good, now.failed + times - good, now.reused, cost)
+            self._progress = now
+        if self.batch._on_progress:
+            self.batch._on_progress(now)
+
+
+def perform(program: Answering, question: str, max_cost: float | None) -> Row:
+    """Answer one question as a row; what a run raises on purpose is a row too."""
+    try:
+        return {"question": question, "ok": True, "error": None, **program.answer(question, max_cost)}
+    except RLMError as error:
+        return {"question": question, **failure(error)}
+
+
+def failure(error: BaseException) -> Row:
+    """Return the row of a question that failed: what happened, and what it had cost by then."""
+    kind = next((base.__name__ for base in type(error).__mro__ if base.__module__ == "rlm_dspy.errors"), None)
+    row: Row = {"ok": False, "error": {"type": kind or type(error).__name__, "message": str(error)}}
+    if run := getattr(error, "run", None):
+        row |= {"status": run.status, "stopped_by": run.stopped_by, "usage": run.usage.model_dump(), "run_id": run.id}
+    return row
+
+
+def _unasked(stopped_by: str | None) -> Row:
+    message = f"the batch was stopped by {stopped_by} before this question; resume it to ask"
+    return {"ok": False, "error": {"type": "NotAsked", "message": message}}

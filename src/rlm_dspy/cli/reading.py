@@ -1,0 +1,99 @@
+"""Reading what the user named: paths, globs, stdin."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlm_dspy import corpus
+from rlm_dspy.corpus.corpus import Problem
+from rlm_dspy.errors import CorpusError
+
+CHARS_PER_TOKEN = 4
+
+_FLAGS = {
+    "secrets=True": "--include-secrets",
+    "urls=True": "--url",
+    "max_file_bytes": "--max-file-mb",
+    "max_files": "--max-files",
+    "max_bytes": "--max-gb",
+}
+
+
+def tokens(chars: int) -> int:
+    """Estimate tokens from characters; good enough to choose a mode, not to bill by."""
+    return -(-chars // CHARS_PER_TOKEN)
+
+
+def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
+    """Read the paths with the options of ``options.choosing``.
+
+    Raises:
+        CorpusError: nothing there could be read.
+    """
+    try:
+        return corpus.read(
+            paths,
+            include=choice["include"],
+            exclude=choice["exclude"],
+            hidden=choice["hidden"],
+            ignore=not choice["no_ignore"],
+            secrets=choice["include_secrets"],
+            urls=choice.get("url", False),
+            encoding=choice.get("encoding"),
+            **_limits(choice),
+            stdin=sys.stdin.buffer if sys.stdin else None,
+        )
+    except CorpusError as error:
+        raise CorpusError(by_flags(str(error))) from error
+
+
+def by_flags(told: str) -> str:
+    """Say what the reader says to programmers with the names of the flags."""
+    for name, flag in _FLAGS.items():
+        told = told.replace(name, flag)
+    return told
+
+
+def told(read: corpus.Corpus, problem: Problem) -> str:
+    """Say what is the matter with a file, by the path at which it is opened."""
+    from rlm_dspy.report.journal import shown_name  # the report needs DSPy, which reading does without
+
+    path = shown_name(read, problem.name)
+    return f"{path}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
+
+
+def _limits(choice: Mapping[str, Any]) -> dict[str, int]:
+    units = {"max_file_mb": ("max_file_bytes", 1e6), "max_files": ("max_files", 1), "max_gb": ("max_bytes", 1e9)}
+    given = ((units[name], choice[name]) for name in units if choice.get(name) is not None)
+    return {name: max(1, round(value * unit)) for (name, unit), value in given}
+
+
+def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
+    """Return a pattern for each folder or glob among the paths that the file lies below; it leaves the file out."""
+    file, patterns = file.resolve(), []
+    for path in map(Path, paths):
+        fixed = path.parts if path.exists() else itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+        if (root := Path(*fixed).expanduser().resolve()) in file.parents:
+            patterns.append("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", file.relative_to(root).as_posix()))
+    return patterns
+
+
+def paths_or_stdin(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths, or stdin if none was given and something is piped in.
+
+    Raises:
+        click.UsageError: no path, and stdin is a terminal.
+    """
+    if paths:
+        return paths
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("Missing PATH: name files or folders to read, or pipe a text in.")
+    return ("-",)

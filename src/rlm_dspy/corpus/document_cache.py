@@ -1,0 +1,126 @@
+"""Converted texts, kept by the content they were made of, so that a file is converted once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diskcache
+
+from rlm_dspy import folders
+from rlm_dspy.corpus.readers.reader import Converted, Outcome, Reader
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 1 << 30
+
+_FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
+
+
+class _PlainDisk(diskcache.JSONDisk):  # type: ignore[misc]  # diskcache has no types
+    """JSON in and out: nothing that lies in the folder is ever unpickled."""
+
+    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
+        if mode == diskcache.core.MODE_PICKLE:
+            raise ValueError("a pickle, which is never kept here")
+        return super().fetch(mode, filename, value, read)
+
+
+class ConversionCache:
+    """The cache of one reading, opened when the first file needs it; without a usable folder it does nothing."""
+
+    def __init__(self) -> None:
+        self._cache: diskcache.Cache | None = None
+        self._off = bool(os.environ.get("RLM_DSPY_NO_CACHE"))
+
+    def converted(self, reader: Reader, data: bytes, make: Callable[[], Outcome]) -> Outcome:
+        """Return what the reader made of these bytes before, or make it now; only one whole text is kept."""
+        cache = self._opened() if reader.version else None
+        if cache is None:
+            return make()
+        key = f"{reader.name}/{reader.version}/{hashlib.sha256(data).hexdigest()}"
+        found = self._found(cache, key)
+        if found is not None:
+            return found
+        made = make()
+        if not isinstance(made, Converted) or made.late:
+            return made
+        try:
+            cache.set(key, [made.text, made.marks, made.note], retry=False)
+        except _FAILURES as error:
+            logger.debug("a converted text could not be kept: %s", error)
+        return made
+
+    def close(self) -> None:
+        """Close the cache's files."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+    def _found(self, cache: diskcache.Cache, key: str) -> Converted | None:
+        try:
+            value = cache.get(key, retry=False)
+            if value is None:
+                return None
+            text, marks, note = value
+            return Converted(text, tuple((line, what, counted) for line, what, counted in marks), note)
+        except (*_FAILURES, ValueError, TypeError, zlib.error) as error:
+            logger.debug("a kept text could not be read: %s", error)
+            return None
+
+    def _opened(self) -> diskcache.Cache | None:
+        if self._cache is None and not self._off:
+            try:
+                folder = folders.cache() / "documents"
+                folders.make_private(folder)
+                self._cache = diskcache.Cache(
+                    str(folder), disk=_PlainDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
+                )
+            except _FAILURES as error:
+                logger.debug("no cache of converted texts: %s", error)
+                self._off = True
+        return self._cache
+
+
+_SYSTEM = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def available() -> int | None:
+    """Return the bytes that can be had without ending other programs, in this container too; None if unknown."""
+    known = [size for size in (_of_system(), _of_group()) if size is not None]
+    return min(known, default=None)
+
+
+def _of_system() -> int | None:
+    kilobytes = _figures(_SYSTEM).get("MemAvailable:")
+    return None if kilobytes is None else kilobytes * 1024
+
+
+def _of_group() -> int | None:
+    most, used = _figure(_GROUP / "memory.max"), _figure(_GROUP / "memory.current")
+    if most is None or used is None:
+        return None
+    return most - used + _figures(_GROUP / "memory.stat").get("inactive_file", 0)
+
+
+def _figure(file: Path) -> int | None:
+    """Read a file that holds one number; one of another kind ("max") tells nothing."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _figures(file: Path) -> dict[str, int]:
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return {}
+    return {words[0]: int(words[1]) for line in lines if len(words := line.split()) > 1 and words[1].isdigit()}

@@ -1,0 +1,317 @@
+"""What git tracks, read from its index: running git in a folder of strangers would run what its settings name.
+
+The format is that of gitformat-index(5), versions 2 to 4.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MAX_INDEX_BYTES = 500_000_000
+_FIXED = 62  # bytes of an entry before its name, with SHA-1
+_EXTENDED = 0x4000
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The files that git tracks below a repository's root, by absolute path, and the folders that hold any."""
+
+    files: frozenset[str] = frozenset()
+    folders: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+def tracked_below(top: Path | None, git: Path | None) -> Tracked:
+    """Return what the index in a ``.git`` folder lists; nothing if there is none or it cannot be read."""
+    if top is None or git is None:
+        return Tracked()
+    try:
+        index = git / "index"
+        if not index.is_file() or index.stat().st_size > MAX_INDEX_BYTES:
+            return Tracked()
+        names = list(_names(index.read_bytes()))
+    except (OSError, ValueError, struct.error, IndexError):
+        return Tracked()
+    files = frozenset(os.path.join(top, name) for name in names)
+    folders: set[str] = set()
+    for path in files:
+        folder = os.path.dirname(path)
+        while folder not in folders and len(folder) >= len(str(top)):
+            folders.add(folder)
+            folder = os.path.dirname(folder)
+    return Tracked(files, frozenset(folders))
+
+
+def _names(data: bytes) -> Iterator[str]:
+    """Yield the names of an index.
+
+    Raises:
+        ValueError, struct.error, IndexError: it is no index, or a cut one.
+    """
+    magic, version, count = struct.unpack_from(">4sII", data)
+    if magic != b"DIRC" or version not in (2, 3, 4):
+        raise ValueError("no index of git")
+    at, before = 12, b""
+    for _ in range(count):
+        (flags,) = struct.unpack_from(">H", data, at + _FIXED - 2)
+        start = at + _FIXED + (2 if flags & _EXTENDED else 0)
+        cut = 0
+        if version == 4:
+            cut, start = _offset(data, start)
+        end = data.index(b"\0", start)
+        name = before[: len(before) - cut] + data[start:end] if version == 4 else data[start:end]
+        before = name
+        yield os.fsdecode(name)
+        # Entries of versions 2 and 3 are padded with NULs to a multiple of eight bytes.
+        at = end + 1 if version == 4 else at + (end - at + 8) // 8 * 8
+
+
+def _offset(data: bytes, at: int) -> tuple[int, int]:
+    """Return a number of variable length, as git writes it, and where it ends."""
+    value = data[at] & 0x7F
+    while data[at] & 0x80:
+        at += 1
+        value = ((value + 1) << 7) | (data[at] & 0x7F)
+    return value, at + 1
+
+
+_ANY = re.compile(r".*", re.DOTALL)
+_CLASSES = {
+    "alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "upper": "A-Z", "lower": "a-z", "space": r"\s",
+    "xdigit": "0-9a-fA-F", "punct": r"!-\/:-@\[-`{-~", "blank": r" \t", "word": r"\w",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One pattern; ``parts`` match the path's parts one by one, None standing for any number of them."""
+
+    parts: tuple[re.Pattern[str] | None, ...]
+    negated: bool
+    folders_only: bool
+    anywhere: bool
+
+    def matches(self, names: Sequence[str], is_folder: bool) -> bool:
+        """Tell whether the pattern matches a path, given in parts, below the folder of its file."""
+        if self.folders_only and not is_folder:
+            return False
+        return _fits(self.parts, names[-1:] if self.anywhere else names)
+
+
+def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
+    """Read the lines of a file, leaving out what git would not understand either."""
+    return tuple(rule for line in lines if (rule := _rule(line)) is not None)
+
+
+def verdict(rules: Sequence[Rule], names: Sequence[str], is_folder: bool) -> bool | None:
+    """Return True for ignored, False for re-included, None where no rule speaks."""
+    return next((not rule.negated for rule in reversed(rules) if rule.matches(names, is_folder)), None)
+
+
+def _rule(line: str) -> Rule | None:
+    line = re.sub(r"(?<!\\) +$", "", line.removesuffix("\r"))
+    if not line or line.startswith("#"):
+        return None
+    negated = line.startswith("!")
+    pattern = line[negated:].replace("\\/", "/")
+    folders_only = pattern.endswith("/")
+    pattern = pattern.removesuffix("/")
+    anywhere = "/" not in pattern
+    texts = pattern.removeprefix("/").split("/")
+    try:
+        parts = [None if re.fullmatch(r"\*\*+", text) and not anywhere else _part(text) for text in texts]
+    except (ValueError, re.error):
+        return None
+    if parts[-1] is None:
+        parts.insert(-1, _ANY)  # "folder/**" is what lies inside, not the folder
+    return Rule(tuple(parts), negated, folders_only, anywhere) if pattern else None
+
+
+def _fits(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
+    """Match parts with names; after a mismatch the last "**" takes one name more."""
+    at = place = mark = 0
+    last = -1
+    while place < len(names):
+        part = parts[at] if at < len(parts) else _ANY
+        if at < len(parts) and part is None:
+            last, mark, at = at, place, at + 1
+        elif at < len(parts) and part is not None and part.fullmatch(names[place]):
+            at, place = at + 1, place + 1
+        elif last >= 0:
+            mark += 1
+            at, place = last + 1, mark
+        else:
+            return False
+    return all(part is None for part in parts[at:])
+
+
+def _part(text: str) -> re.Pattern[str]:
+    """Compile one part of a path; each star but the last is atomic, so that no pattern takes long."""
+    chunks, place = [""], 0
+    while place < len(text):
+        char = text[place]
+        place += 1
+        if char == "*":
+            chunks.append("")
+        elif char == "?":
+            chunks[-1] += "."
+        elif char == "[":
+            one, place = _bracket(text, place)
+            chunks[-1] += one
+        elif char == "\\":
+            if place == len(text):
+                raise ValueError("a backslash at the end escapes nothing")
+            chunks[-1] += re.escape(text[place])
+            place += 1
+        else:
+            chunks[-1] += re.escape(char)
+    middle = "".join(f"(?>.*?{chunk})" for chunk in chunks[1:-1])
+    return re.compile(chunks[0] + middle + (".*" + chunks[-1] if len(chunks) > 1 else ""), re.DOTALL)
+
+
+def _bracket(text: str, place: int) -> tuple[str, int]:
+    """Translate a set of characters that begins after its bracket; return it and where the text goes on."""
+    negated = text[place : place + 1] in ("!", "^")
+    place += negated
+    items, first = [], place
+    while place < len(text) and (text[place] != "]" or place == first):
+        named = re.compile(r"\[:(\w+):\]").match(text, place)
+        if named:
+            items.append(_CLASSES.get(named[1], ""))
+            place = named.end()
+            continue
+        low, place = _literal(text, place)
+        high = low
+        if text[place : place + 1] == "-" and text[place + 1 : place + 2] not in ("", "]"):
+            high, place = _literal(text, place + 1)
+        items.append(f"{re.escape(low)}-{re.escape(high)}" if low <= high else re.escape(low))
+    if place >= len(text):
+        raise ValueError("a set of characters is not closed")
+    inside = "".join(items)
+    if not inside:
+        return ("." if negated else "(?!)"), place + 1
+    return f"[{'^' if negated else ''}{inside}]", place + 1
+
+
+def _literal(text: str, place: int) -> tuple[str, int]:
+    place += text[place] == "\\" and place + 1 < len(text)
+    return text[place], place + 1
+
+
+MAX_PATTERN_BYTES = 10_000_000  # of a file of patterns
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The rules of one file; they hold for the paths below ``folder``."""
+
+    folder: str
+    rules: tuple[Rule, ...]
+
+    def verdict(self, path: str, is_folder: bool) -> bool | None:
+        """Return True for ignored, False for re-included, None where no rule speaks."""
+        names = path[len(self.folder) :].replace(os.sep, "/").strip("/").split("/")
+        return verdict(self.rules, names, is_folder)
+
+
+def ignored(layers: tuple[Layer, ...], path: str, is_folder: bool) -> bool:
+    """Ask the layers, the deepest first: the last rule that speaks decides."""
+    for layer in reversed(layers):
+        verdict = layer.verdict(path, is_folder)
+        if verdict is not None:
+            return verdict
+    return False
+
+
+def layers_above(root: str) -> tuple[Layer, ...]:
+    """Collect the rules that reach a folder from above: the repository's own and those of its upper folders.
+
+    A folder that these rules themselves ignore was named on purpose, so they do not apply to it.
+    """
+    top = _repository(Path(root))
+    if top is None:
+        return ()
+    layers = _layer(_own_excludes(top), str(top)) + _layer(git_folder(top) / "info" / "exclude", str(top))
+    for folder in reversed(Path(root).parents):
+        if folder == top or (top in folder.parents and not ignored(layers, str(folder), True)):
+            layers += layer_in(str(folder))
+        elif top in folder.parents:
+            return ()
+    return () if Path(root) != top and ignored(layers, root, True) else layers
+
+
+def layer_in(folder: str) -> tuple[Layer, ...]:
+    """Read the rules that a folder itself has."""
+    return _layer(Path(folder, ".gitignore"), folder)
+
+
+def _layer(file: Path, folder: str) -> tuple[Layer, ...]:
+    text = _text(file)
+    rules = parse(text.removeprefix("\ufeff").split("\n"))
+    return (Layer(folder, rules),) if rules else ()
+
+
+def _text(file: Path) -> str:
+    """Return the text of a small file, nothing if it cannot be read."""
+    try:
+        if not file.is_file() or file.stat().st_size > MAX_PATTERN_BYTES:
+            return ""
+        return file.read_text("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _repository(root: Path) -> Path | None:
+    # Where a folder may not be entered this says no; Path.exists would raise.
+    return next((folder for folder in (root, *root.parents) if os.path.exists(folder / ".git")), None)
+
+
+def tracked_around(root: str) -> Tracked:
+    """Return what git tracks in the repository that a folder is in: that is read even where a rule matches it."""
+    top = _repository(Path(root))
+    return Tracked() if top is None else tracked_below(top, git_folder(top, shared=False))
+
+
+def everything_in(folder: str) -> Layer:
+    """Return the rule that ignores all in a folder, in which only what git tracks is read."""
+    return Layer(folder, parse(["*"]))
+
+
+def _own_excludes(top: Path) -> Path:
+    """Return the user's file of patterns for all repositories: ``core.excludesFile``, or where git looks without it."""
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git"
+    named = None
+    for place in (config / "config", Path.home() / ".gitconfig", git_folder(top) / "config"):
+        named = _excludes_in(place) or named
+    return Path(named).expanduser() if named else config / "ignore"
+
+
+def _excludes_in(place: Path) -> str | None:
+    """Return the ``excludesFile`` of the section ``core`` of a configuration of git."""
+    section, found = "", None
+    for line in _text(place).split("\n"):
+        line = line.strip()
+        if line.startswith("["):
+            section = line.strip("[] \t").lower()
+        name, equals, value = line.partition("=")
+        if section == "core" and equals and name.strip().lower() == "excludesfile":
+            found = value.strip().strip('"')
+    return found
+
+
+def git_folder(top: Path, *, shared: bool = True) -> Path:
+    """Return the folder that holds a repository's data; ``shared`` is that of all its worktrees."""
+    git = top / ".git"
+    try:
+        if git.is_file():  # a worktree or submodule: the file names the real folder, which may share another's
+            git = top / git.read_text("utf-8", errors="replace").removeprefix("gitdir:").strip()
+            common = git / "commondir"
+            if shared and common.is_file():
+                git = git / common.read_text("utf-8", errors="replace").strip()
+    except OSError:
+        pass  # then its rules cannot be read either
+    return git

@@ -1,0 +1,128 @@
+"""Whether a quote supports an answer, or is only found in the context."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SHORT_ANSWER_CHARS = 80  # an answer up to this long can be looked for in a quote
+STRONG_WORDS = 5  # a quote of so many words says something by itself
+
+
+def is_weak(quote: str, answers: Iterable[str]) -> bool:
+    """Return whether a quote neither holds one of the short answers nor has at least five words."""
+    if len(re.findall(r"\w+", quote)) >= STRONG_WORDS:
+        return False
+    plain = _plain(quote)
+    return not any(_plain(answer) in plain for answer in answers if _plain(answer))
+
+
+def short_answers(outputs: Mapping[str, Any]) -> list[str]:
+    """Return the texts and numbers among the outputs that are short enough to be looked for."""
+    found: list[str] = []
+    for value in outputs.values():
+        items = value if isinstance(value, (list, tuple, set)) else [value]
+        for item in items:
+            if isinstance(item, (str, int, float)) and not isinstance(item, bool):
+                found.append(str(item))
+    return [answer for answer in found if len(answer) <= SHORT_ANSWER_CHARS]
+
+
+def weak_advice(weak: list[Evidence]) -> str:
+    """Say what is wrong with weak quotes."""
+    quotes = ", ".join(repr(item.quote[:60]) for item in weak[:3])
+    return (
+        f"the evidence {quotes} is in the context, but does not show the answer: quote the words that hold it (or at "
+        "least five words around them), or correct the answer. If it was computed, or is not there, give an empty list."
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+_PLACE = re.compile(
+    r"(?P<path>.*?)(?:#L|:\s*(?:line\s*)?|\s+line\s+|^lines?\s+)(?P<line>\d+)(?:\s*[-\u2013:].*)?", re.DOTALL
+)
+_LABEL = re.compile(
+    r"(?P<path>.+?)(?::\s*(?:page|slide|row|cell|sheet)\b"
+    r"|(?:,\s*|\s+)(?:page|slide|row|cell|sheet(?:\b.*?\brow)?)\s*\d+(?!\w|\.\w)).*",
+    re.DOTALL,
+)
+_SOURCE = 1_000  # characters of a source that are looked at
+
+
+class Evidence(BaseModel):
+    """A quote of the context that backs an answer; the host fills in and checks all but the quote."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    quote: str = Field(description="words copied exactly from the context")
+    source: str | None = Field(default=None, description="the file's name, on a corpus")
+    start: int | None = None
+    end: int | None = None
+    line: int | None = None
+    place: str | None = Field(default=None, description="set by the host: page, sheet row, table row")
+    match: Literal["exact", "normalized", "fuzzy"] | None = Field(default=None, description="set by the host")
+    weak: bool = Field(default=False, description="set by the host: it neither holds the answer nor says much")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept(cls, value: Any) -> Any:
+        if isinstance(value, str) and hasattr(value, "record"):  # a hit of the toolkit
+            value = value.record()
+        if isinstance(value, str):
+            return {"quote": valid(value)}
+        if not isinstance(value, Mapping):
+            return value
+        given = {key: value.get(key) for key in ("quote", "source", "start", "end", "line")}
+        if given["quote"] is None:
+            given["quote"] = next((value[key] for key in ("text", "passage", "snippet") if key in value), None)
+        if given["source"] is None:
+            given["source"] = next((value[key] for key in ("path", "file", "name") if key in value), None)
+        span = value.get("range")
+        if given["start"] is None and isinstance(span, (list, tuple)) and len(span) == 2:
+            given["start"], given["end"] = span
+        if isinstance(given["quote"], str):
+            given["quote"] = valid(given["quote"])
+        _split_place(given)
+        return given | {key: _whole(given[key]) for key in ("start", "end", "line")}
+
+    @property
+    def where(self) -> str:
+        """Where the quote stands: ``path:line``, ``path:page 3`` of a converted file, ``line N`` in a single text."""
+        if self.place is not None:
+            return self.place if self.source is None else f"{self.source}:{self.place}"
+        if self.line is None:
+            return self.source or ""
+        return f"line {self.line}" if self.source is None else f"{self.source}:{self.line}"
+
+
+# What models write
+
+
+def valid(text: str) -> str:
+    """Replace lone surrogates, which pydantic and every encoder refuse."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _whole(value: Any) -> int | None:
+    """A position that a model gave, or None if it is none: the host finds the true one anyway."""
+    digits = re.match(r"\s*(\d{1,12})", str(value)) if isinstance(value, (int, str)) else None
+    return int(digits[1]) if digits and not isinstance(value, bool) else None
+
+
+def _split_place(given: dict[str, Any]) -> None:
+    """Take the place out of a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
+    if given["source"] is None:
+        return
+    source = valid(str(given["source"]))[:_SOURCE].strip()
+    if label := _LABEL.fullmatch(source):
+        source = label["path"].strip(" ,(")
+    if place := _PLACE.fullmatch(source):
+        source = place["path"].strip(" ,")
+        given["line"] = place["line"] if given["line"] is None else given["line"]
+    given["source"] = source or None

@@ -1,0 +1,507 @@
+"""The texts that may be quoted: read when they are looked into, one at a time, for a corpus may be a gigabyte."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import pydantic
+from rapidfuzz import fuzz
+
+from rlm_dspy.evidence.evidence import Evidence, valid
+
+
+class SupportsItems(Protocol):
+    """Several texts by name, such as a corpus."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Yield (name, text)."""
+
+
+class Text:
+    """One text that may be quoted; ``source`` is None for the main one if it is no file."""
+
+    __slots__ = ("_load", "_place", "size", "source", "variable")
+
+    def __init__(
+        self,
+        variable: str,
+        source: str | None,
+        load: Callable[[], str],
+        size: int,
+        place: Callable[[str, int], str | None] | None = None,
+    ) -> None:
+        self.variable = variable
+        self.source = source
+        self.size = size
+        self._load = load
+        self._place = place
+
+    @property
+    def text(self) -> str:
+        """The text, which is not kept."""
+        return self._load()
+
+    def place(self, line: int) -> str | None:
+        """Return the page or row of a line, if there is one."""
+        return self._place(self.source, line) if self._place is not None and self.source is not None else None
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A range of a text."""
+
+    text: Text
+    start: int
+    end: int
+
+    @property
+    def line(self) -> int:
+        """The line in which it begins."""
+        return self.text.text.count("\n", 0, self.start) + 1
+
+
+def texts_of(contexts: Mapping[str, Any]) -> list[Text]:
+    """Return all texts, files first, then parts of structured values, then single ones, longest first."""
+    files: list[Text] = []
+    parts: list[Text] = []
+    single: list[tuple[str, str]] = []
+    for variable, value in contexts.items():
+        if isinstance(value, str):
+            single.append((variable, value))
+        elif hasattr(value, "sandbox_index"):
+            files += _of_corpus(variable, value)
+        else:
+            for path, text in strings_of(value, variable):
+                parts.append(Text(variable, path, _constant(text), len(text)))
+    single.sort(key=lambda pair: -len(pair[1]))
+    named = bool(files or parts)
+    files += parts
+    for variable, text in single:
+        files.append(Text(variable, variable if named else None, _constant(text), len(text)))
+        named = True
+    return files
+
+
+def _of_corpus(variable: str, corpus: Any) -> Iterator[Text]:
+    place = getattr(corpus, "place", None)
+    for file in corpus.sandbox_index()["files"]:
+        name = str(file["name"])
+        yield Text(variable, name, lambda name=name: str(corpus[name]), file["chars"], place)  # type: ignore[misc]
+
+
+def _constant(text: str) -> Callable[[], str]:
+    return lambda: text
+
+
+def words_of(quote: str) -> list[str]:
+    """Return the distinct words of a quote, the longest first."""
+    return sorted(set(re.findall(r"\w+", quote)), key=lambda word: (-len(word), word))
+
+
+def places(body: str, word: str, most: int) -> Iterator[int]:
+    """Yield where a word stands, at most so often."""
+    place = body.find(word)
+    while place >= 0 and most:
+        yield place
+        most -= 1
+        place = body.find(word, place + len(word))
+
+
+MAX_DEPTH = 20
+MAX_PARTS = 1_000_000
+
+
+def strings_of(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Yield (path, text) for each string in a value, and for each number as Python writes it."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, bytes):
+        yield path, value.decode("utf-8", "replace")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield path, repr(value)
+    elif depth < MAX_DEPTH:
+        for inner, part in parts_of(value, path):
+            yield from strings_of(part, inner, depth + 1)
+
+
+def records_of(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield (path, record) for each dict, model or row in a value, the outer ones first."""
+    fields = fields_of(value)
+    if fields is not None:
+        yield path, fields
+    if depth < MAX_DEPTH:
+        for inner, part in parts_of(value, path):
+            yield from records_of(part, inner, depth + 1)
+
+
+def parts_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (path, part) for each part of a container."""
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value[:MAX_PARTS]):
+            yield f"{path}[{index}]", item
+    elif isinstance(value, (set, frozenset)):
+        for item in sorted(value, key=repr):
+            yield path, item
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield f"{path}[{json.dumps(key, ensure_ascii=False) if isinstance(key, str) else repr(key)}]", item
+    elif (fields := fields_of(value)) is not None:
+        for name, item in fields.items():
+            yield f"{path}.{name}", item
+
+
+def fields_of(value: Any) -> dict[str, Any] | None:
+    """Return the fields of a dict, a model, a dataclass or a named tuple, None of anything else."""
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    if isinstance(value, pydantic.BaseModel):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    named = getattr(value, "_asdict", None)
+    return dict(named()) if callable(named) and isinstance(value, tuple) else None
+
+
+def quoted_record(quote: str) -> dict[str, Any] | None:
+    """Return the record that a quote is the ``str()`` or the JSON of, None if it is neither."""
+    text = quote.strip()
+    if not text.startswith("{"):
+        return None
+    for read in (ast.literal_eval, json.loads):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(value, dict) and value:
+            return {str(key): item for key, item in value.items()}
+    return None
+
+
+def agrees(record: Mapping[str, Any], quoted: Mapping[str, Any]) -> bool:
+    """Return whether a record has all that a quoted one says."""
+    return all(name in record and str(record[name]) == str(item) for name, item in quoted.items())
+
+
+FUZZY = 92.0  # the likeness, of 100, from which a passage is taken for the quote
+LEAST = 24  # characters that such a quote must have
+
+_SLIP = 75  # the likeness of a word that was only misspelt
+_NEAR = 60  # windows compared to find the nearest passage
+_COMPARED = 300  # characters of a window that are compared and shown
+_ADVISED = 50  # the likeness from which a passage is worth showing
+_READ = 200_000_000  # characters in which a passage is looked for
+_NEGATIONS = frozenset({"not", "no", "never", "none", "without", "nor", "neither", "cannot", "nicht", "kein", "keine"})
+
+
+def fuzzy(quote: str, texts: Sequence[Text]) -> Hit | None:
+    """Find a passage that is the quote but for slips of the pen: its numbers and negations are the same."""
+    if len(quote) < LEAST:
+        return None
+    best: tuple[float, Hit] | None = None
+    for hit in _candidates(quote, texts, len(quote)):
+        window = hit.text.text[hit.start : hit.end]
+        aligned = fuzz.partial_ratio_alignment(quote, window, score_cutoff=FUZZY)
+        if aligned is None or (best is not None and aligned.score <= best[0]):
+            continue
+        start, end = _whole_words(window, aligned.dest_start, aligned.dest_end)
+        if _facts(window[start:end]) == _facts(quote) and _slips(quote, window[start:end]):
+            best = aligned.score, Hit(hit.text, hit.start + start, hit.start + end)
+    return None if best is None else best[1]
+
+
+def _facts(text: str) -> tuple[Counter[str], Counter[str]]:
+    """What a slip must not change."""
+    words = re.findall(r"[a-z]+", text.lower().replace("n't", " not"))
+    return Counter(re.findall(r"\d+", text)), Counter(word for word in words if word in _NEGATIONS)
+
+
+def _slips(quote: str, passage: str) -> bool:
+    """Tell whether the words differ by letters alone, or by the little ones that are easily left out."""
+    ours, theirs = re.findall(r"\w+", quote.lower()), re.findall(r"\w+", passage.lower())
+    for change, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        if change == "replace" and fuzz.ratio(" ".join(ours[a:b]), " ".join(theirs[c:d])) < _SLIP:
+            return False
+        if change in ("insert", "delete") and any(len(word) > 3 for word in (*ours[a:b], *theirs[c:d])):
+            return False
+    return True
+
+
+def _whole_words(window: str, start: int, end: int) -> tuple[int, int]:
+    while start > 0 and window[start - 1].isalnum() and window[start : start + 1].isalnum():
+        start -= 1
+    while end < len(window) and window[end].isalnum() and window[end - 1 : end].isalnum():
+        end += 1
+    return start, end
+
+
+def advice(quote: str, texts: Sequence[Text], variables: Sequence[str]) -> str:
+    """Tell a model, in a line, that a quote is not there, and what it may have meant."""
+    told = _one_line(quote, 80)
+    where = " or ".join(f"`{name}`" for name in variables) or "any context"
+    near = _nearest(quote, texts)
+    if near is None:
+        return f"the quote {told} is not in {where}, nor anything like it: quote what is there, word for word."
+    passage = _one_line(near.text.text[near.start : near.end], _COMPARED)
+    place = Evidence(quote="", source=near.text.source, line=near.line).where
+    return f"the quote {told} is not in {where}. The nearest passage, at {place}, is {passage}: copy from it exactly."
+
+
+def _nearest(quote: str, texts: Sequence[Text]) -> Hit | None:
+    """The passage most like a quote, among windows around its rarest words; None if none is much like it."""
+    quote = quote[:_COMPARED]
+    wanted = set(re.findall(r"\w+", quote.lower()))
+    best: list[tuple[int, int, Hit]] = []
+    for hit in _candidates(quote, texts, 20):
+        shared = len(wanted & set(re.findall(r"\w+", hit.text.text[hit.start : hit.end].lower())))
+        best.append((-shared, len(best), hit))
+    ranked = sorted(best, key=lambda one: one[:2])[:5]
+    closest = [(fuzz.ratio(quote, hit.text.text[hit.start : hit.end]), -order, hit) for _, order, hit in ranked]
+    closest = [one for one in closest if one[0] >= _ADVISED]
+    return max(closest, key=lambda one: one[:2])[2] if closest else None
+
+
+def _candidates(quote: str, texts: Sequence[Text], slack: int) -> Iterator[Hit]:
+    """Yield windows around the rarest words of a quote."""
+    texts = _readable(texts)
+    counts = {word: 0 for word in words_of(quote)[:8] if len(word) > 2}
+    for text in texts:
+        body = text.text
+        for word in counts:
+            counts[word] += body.count(word)
+    for _, word in sorted((count, word) for word, count in counts.items() if count)[:3]:
+        yield from _windows(texts, word, quote.find(word), len(quote), slack)
+
+
+def _readable(texts: Sequence[Text]) -> list[Text]:
+    """As many texts as can be searched in a moment, in their order."""
+    left = _READ
+    chosen: list[Text] = []
+    for text in texts:
+        left -= text.size
+        if left < 0 and chosen:
+            break
+        chosen.append(text)
+    return chosen
+
+
+def _windows(texts: Sequence[Text], word: str, before: int, length: int, slack: int) -> Iterator[Hit]:
+    """Yield as much text around a word as the quote has around it, up to whole words."""
+    left = _NEAR
+    for text in texts:
+        body = text.text
+        for place in places(body, word, left):
+            left -= 1
+            low, high = max(0, place - before), min(len(body), place - before + length + slack)
+            cut = body.rfind(" ", place, high) if high < len(body) else -1
+            yield Hit(text, low, cut if cut > place else high)
+        if not left:
+            return
+
+
+def _one_line(text: str, most: int) -> str:
+    shown = " ".join(valid(text).split())
+    return f'"{shown[: most - 1]}…"' if len(shown) > most else f'"{shown}"'
+
+
+MIN_QUOTE = 3
+MAX_QUOTE = 2_000
+
+_UNPLACED = {"match": None, "start": None, "end": None, "line": None, "place": None}
+_TRIED = 5_000  # places where a changed quote is tried
+
+_QUOTES = "\"'`\u00b4\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a"
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_SPACE = r"[\s\u00a0\u200b\ufeff]+"
+_MARKS = tuple(f"[{re.escape(group)}]" for group in (_QUOTES, _DASHES))
+_PIECES = re.compile(
+    rf"(?P<space>{_SPACE})|(?P<dots>…|\.\.\.)|(?P<word>\w+)|{'|'.join(f'{marks}+' for marks in _MARKS)}|.", re.DOTALL
+)
+_OUTER = " \t\r\n\u00a0\u200b\ufeff\u2026" + _QUOTES
+
+
+def check(
+    evidence: Sequence[Evidence], contexts: Mapping[str, str | SupportsItems]
+) -> tuple[list[Evidence], list[str]]:
+    """Find each quote in the contexts.
+
+    Args:
+        evidence: What the model gave; source, start and line serve as hints where a quote occurs more than once.
+        contexts: Texts, or corpora, by the names of their variables.
+
+    Returns:
+        The evidence that was found, with its true place, and one line of advice for each piece that was not.
+    """
+    if evidence and not contexts:
+        return [], ["the quote is not in any context, for there is none here: give an empty list of evidence."]
+    texts = texts_of(contexts)
+    located, problems = [], []
+    for number, item in enumerate(evidence, 1):
+        problem = _unfit(item.quote)
+        found = None if problem else _found(item, contexts, texts)
+        if found is not None:
+            located.append(found)
+        else:
+            problems.append(f"evidence {number}: {problem or advice(item.quote, texts, list(contexts))}")
+    return located, problems
+
+
+def verified(
+    items: Sequence[Evidence], contexts: Mapping[str, str | SupportsItems]
+) -> tuple[list[Evidence], list[str]]:
+    """Return all evidence in order, located where it was found and else with no ``match``, and what was wrong."""
+    checked, problems = [], []
+    for item in items:
+        located, wrong = check([item], contexts)
+        checked.append(located[0] if located else item.model_copy(update=_UNPLACED))
+        problems += wrong
+    return checked, problems
+
+
+def _unfit(quote: str) -> str | None:
+    if len(quote.strip(_OUTER)) < MIN_QUOTE:
+        return f"the quote {quote[:20]!r} is too short to prove anything: copy a whole phrase from the context."
+    if len(quote) > MAX_QUOTE:
+        return f"the quote has {len(quote):,} characters; copy only the part that matters (at most {MAX_QUOTE:,})."
+    return None
+
+
+def _locate(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
+    ranked = sorted(texts, key=lambda text: _distance(item.source, text))
+    hit = next((hit for text in ranked if (hit := _exact(item, text))), None)
+    match: Literal["exact", "normalized", "fuzzy"] = "exact"
+    if hit is None:
+        match, pattern, words = "normalized", _pattern(item.quote), words_of(item.quote)
+        hit = next((hit for text in ranked if (hit := _changed(item, text, pattern, words))), None)
+    if hit is None:
+        match, hit = "fuzzy", fuzzy(item.quote, ranked)
+    if hit is None:
+        return None
+    quote, line = hit.text.text[hit.start : hit.end], hit.line
+    place = {"source": hit.text.source, "start": hit.start, "end": hit.end, "line": line, "place": hit.text.place(line)}
+    return item.model_copy(update={"quote": quote, "match": match, **place})
+
+
+def _found(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
+    """Locate a quote as it is, as a record, or without the bars that a preview has before its lines."""
+    plain = re.sub(r"^\| ?", "", item.quote, flags=re.MULTILINE)
+    if plain != item.quote and not _unfit(plain) and not any(item.quote in text.text for text in texts):
+        item = item.model_copy(update={"quote": plain})
+    return _locate(item, texts) or _locate_record(item, contexts, texts)
+
+
+def _locate_record(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
+    """Find the record, or the line of a table, that a quote such as ``str(row)`` stands for."""
+    quoted = quoted_record(item.quote)
+    if quoted is None:
+        return None
+    for variable, value in contexts.items():
+        if isinstance(value, str) or hasattr(value, "sandbox_index"):
+            continue
+        for path, record in records_of(value, variable):
+            if agrees(record, quoted):
+                return item.model_copy(update={**_UNPLACED, "match": "exact", "source": path})
+    values = [str(part).strip() for part in quoted.values() if str(part).strip()]
+    for text in sorted(texts, key=lambda text: _distance(item.source, text)):
+        line = _line_with(text.text, values)
+        if line is not None:
+            found = _locate(item.model_copy(update={"quote": line[0], "start": line[1]}), [text])
+            return found and found.model_copy(update={"match": "normalized"})
+    return None
+
+
+def _line_with(body: str, values: Sequence[str]) -> tuple[str, int] | None:
+    """Return the first line that holds all values, and where it begins."""
+    longest = max(values, key=len, default="")
+    if not longest:
+        return None
+    for place in places(body, longest, _TRIED):
+        start = body.rfind("\n", 0, place) + 1
+        end = body.find("\n", place)
+        line = body[start : end if end >= 0 else len(body)]
+        if all(value in line for value in values):
+            return line.rstrip("\r"), start
+    return None
+
+
+def _distance(source: str | None, text: Text) -> int:
+    """How badly a text fits the source that the model named."""
+    if not source or source == text.source:
+        return 0
+    name = text.source or text.variable
+    if name.startswith((f"{source}[", f"{source}.")):
+        return 1
+    if source == text.variable or name.endswith("/" + source) or source.endswith("/" + name):
+        return 1
+    return 2 if name.rpartition("/")[2] == source.rpartition("/")[2] else 3
+
+
+def _exact(item: Evidence, text: Text) -> Hit | None:
+    body, quote = text.text, item.quote
+    first = body.find(quote)
+    if first < 0:
+        return None
+    hint = _hint(item, body)
+    if hint is not None and hint > first:
+        nearest = [body.rfind(quote, 0, hint + len(quote)), body.find(quote, hint)]
+        first = min((place for place in nearest if place >= 0), key=lambda place: abs(place - hint), default=first)
+    return Hit(text, first, first + len(quote))
+
+
+def _hint(item: Evidence, body: str) -> int | None:
+    """The offset that the model's start or line means in this text."""
+    if item.start is not None:
+        return item.start
+    if item.line is None:
+        return None
+    place = 0
+    for _ in range(item.line - 1):
+        following = body.find("\n", place) + 1
+        if not following:
+            break
+        place = following
+    return place
+
+
+def _pattern(quote: str) -> re.Pattern[str]:
+    """A pattern for a quote in which spacing, quotation marks, dashes and ellipses may differ."""
+    parts = []
+    for piece in _PIECES.finditer(quote.strip(_OUTER)):
+        if piece["space"]:
+            parts.append(_SPACE)
+        elif piece["dots"]:
+            parts.append(r"(?:…|\.\.\.)")
+        else:
+            # A run is taken as a whole, from its first mark on, or looking for a long one would never end.
+            alike = next((marks for marks in _MARKS if re.match(marks, piece[0])), None)
+            parts.append(f"(?<!{alike}){alike}++" if alike else re.escape(piece[0]))
+    return re.compile("".join(parts))
+
+
+def _changed(item: Evidence, text: Text, pattern: re.Pattern[str], words: Sequence[str]) -> Hit | None:
+    """Try the pattern around each place of the quote's rarest long word."""
+    body, quote = text.text, item.quote
+    counts = [(body.count(word), word) for word in words[:3]]
+    if not counts or min(counts)[0] == 0:
+        return None
+    reach = 2 * len(quote) + 200
+    found: list[tuple[int, int]] = []
+    beyond = 0
+    for place in places(body, min(counts)[1], _TRIED):
+        if place >= beyond:
+            match = pattern.search(body, max(beyond, place - reach), min(len(body), place + reach))
+            if match:
+                found.append(match.span())
+                beyond = match.end()
+    if not found:
+        return None
+    hint = _hint(item, body)
+    start, end = found[0] if hint is None else min(found, key=lambda span: abs(span[0] - hint))
+    return Hit(text, start, end)

@@ -1,0 +1,409 @@
+"""Reads LiteLLM's failures for who must act, whatever the provider.
+
+LiteLLM blurs statuses (401 arrives as a bad request, 413 as a rate limit, an unreachable server as an internal
+error, a stream that ends early as HTTP 500) and drops headers, but keeps the HTTP error among the causes: that is
+what is read here. Where no server answered, the classes of the exceptions tell what happened. Only what a server said
+is searched for words; LiteLLM's own sentences change from version to version.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from dspy import lm15
+from dspy.clients._http import retry_after_seconds
+
+from rlm_dspy.dspy_errors import WINDOW_WORDS, bad_sample, causes
+from rlm_dspy.lms import local_servers, ollama
+from rlm_dspy.lms.providers import PROVIDERS, Route
+from rlm_dspy.lms.rate_limits import LONGEST_WAIT
+from rlm_dspy.lms.transport import MAX_REPLY_BYTES
+
+_TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day).*requested (\d+)", re.I | re.S)
+_MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
+_REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
+
+_LARGER = {
+    "llama.cpp": "Start llama-server with a larger -c or fewer slots (-np), or shorten the input.",
+    "vLLM": "Start vLLM with a larger --max-model-len, or shorten the input.",
+    "LM Studio": "Load the model with a larger context length, or shorten the input.",
+}
+
+# What a library raises when it reads a reply that is not what it should be.
+_UNREADABLE = {
+    "JSONDecodeError", "AttributeError", "IndexError", "KeyError", "TypeError", "ValidationError",
+    "APIResponseValidationError",
+}  # fmt: skip
+# What is wrong with a reply, by the class of the exception that the HTTP clients (aiohttp, httpx) raise over it.
+_BROKEN = {
+    "ReplyTooLargeError": f"is longer than {MAX_REPLY_BYTES >> 20} MB, and was not read to its end",
+    "TooManyRedirects": "redirects in a circle",
+    "DecodingError": "is not compressed as it says",
+    "ContentEncodingError": "is not compressed as it says",
+    "LineTooLong": "has headers that are too long",
+    "UnicodeDecodeError": "is not valid UTF-8",
+    "RecursionError": "is nested too deeply",
+}
+_TLS = re.compile(r"\\x1[456]\\x03")  # how a record of TLS begins, in the text of an exception
+_PAGE = "an HTML page"
+_CUT = {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}
+_UNREACHED = {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}
+
+
+class StreamError(Exception):
+    """A server wrote an error into its stream: ``body`` is that line."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("error")))
+        self.body = body
+
+
+def translate(error: Exception, route: Route) -> Exception:
+    """Return the lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
+    if isinstance(error, lm15.LM15Error) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # DSPy's own reading; the HTTP error is below it
+    if type(error) is lm15.ProviderError and not hasattr(error, "model"):  # lm15 could not read what LiteLLM had read
+        return invalid_reply(route, f"cannot be read ({_short(str(error), route)})")
+    if isinstance(error, (lm15.LM15Error, Warning, ImportError)):
+        return error
+    chain = causes(error)
+    names = {type(step).__name__ for step in chain}
+    reply = next((step.response for step in reversed(chain) if _is_reply(step)), None)
+    if sample := bad_sample(error):
+        return _unread(route, *sample, None if reply is None else reply.status_code)
+    if reply is not None and "LocalProtocolError" not in names:
+        if 300 <= reply.status_code < 400:
+            return _redirected(route, reply)
+        return _answered(route, reply.status_code, _text(reply, error, route), _wait(reply.headers, error))
+    return _unanswered(error, chain, route)
+
+
+def _unanswered(error: Exception, chain: list[BaseException], route: Route) -> Exception:
+    """The error for an attempt that brought no reply with a status of failure."""
+    names = {type(step).__name__ for step in chain}
+    if names & _UNREACHED:
+        return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
+    if "Timeout" in names or any(isinstance(step, TimeoutError) for step in chain):
+        return _late(route)
+    if broken := _describe_broken(chain):
+        return invalid_reply(route, broken)
+    if names & _CUT:
+        return cut_reply(route)
+    if "LocalProtocolError" in names:
+        return bad_key(route)
+    if told := next(filter(None, (_told_inside(step, route) for step in chain)), None):
+        return told
+    if names & _UNREADABLE or any(map(_is_no_completion, chain)):
+        return invalid_reply(route, "is not a chat completion in JSON")
+    if isinstance(error, (ValueError, OverflowError)):
+        return invalid_reply(route, f"cannot be read ({_short(str(error), route)})")
+    return _made_up(route, error)
+
+
+def _describe_broken(chain: list[BaseException]) -> str | None:
+    """Say what is wrong with a reply that is no sound HTTP, or not as its headers say; None if nothing is known."""
+    names, text = [type(step).__name__ for step in chain], " ".join(map(str, chain))
+    if "BadStatusLine" in names or "illegal status line" in text:
+        if _TLS.search(text):
+            return "is TLS, not HTTP (should the address begin with https?)"
+        return "is that of an SSH server" if "SSH-" in text else "is not HTTP"
+    if found := next((_BROKEN[name] for name in names if name in _BROKEN), None):
+        return found
+    if "BadHttpMessage" in names or "HttpProcessingError" in names:
+        return "has too many headers" if "oo many headers" in text else "is not valid HTTP"
+    if any(type(step).__name__ == "ValidationError" and "for Usage" in str(step) for step in chain):
+        return "reports its usage in a form that cannot be read"
+    return None
+
+
+def _redirected(route: Route, reply: Any) -> Exception:
+    """The error for a redirect: following it would send the prompt to an address that the user did not choose."""
+    place = _short(str(reply.headers.get("location") or "nowhere"), route)
+    said = f"redirects to {place} (HTTP {reply.status_code}), which is not followed"
+    return _error(lm15.InvalidRequestError, route, said, "If that is the server, set its address.", reply.status_code)
+
+
+def final(error: Exception) -> Exception:
+    """Mark an error whose class may pass by itself, but which will not."""
+    error.final = True  # type: ignore[attr-defined]
+    return error
+
+
+def missing_key(route: Route) -> Exception:
+    """The error for a key that is not set."""
+    return _error(lm15.NotConfiguredError, route, "needs a key", f"Set {route.provider.key}.")
+
+
+def bad_key(route: Route) -> Exception:
+    """The error for a key that cannot be sent."""
+    where = route.provider.key or "api_key"
+    wrong = f"The key in {where} has a line break, a blank or a letter beyond ASCII in it: fix it."
+    return _error(lm15.AuthError, route, "was not asked", wrong)
+
+
+def invalid_reply(route: Route, what: str) -> Exception:
+    """The error for a reply that no one can use."""
+    found = _error(
+        lm15.ProviderError, route, f"answered, but the reply {what}", f"Check the address{_at(route)} and the model."
+    )
+    found.garbled = True  # type: ignore[attr-defined]
+    return found
+
+
+def no_tokens_left(route: Route, wait: float) -> Exception:
+    """The error for a request that would have to wait too long for tokens, as the provider's headers have it."""
+    said = f"has no tokens left in your quota for {_duration(wait)}"
+    return _error(lm15.BillingError, route, said, "Try then.", None, wait)
+
+
+def cut_prompt(route: Route, read: int, sent: int) -> Exception:
+    """The error for a prompt whose beginning the server dropped without a word."""
+    said = f"read only {read:,} of about {sent:,} tokens: the prompt was cut without a word"
+    return _error(lm15.ContextLengthError, route, said, "Raise num_ctx= or the server's window.")
+
+
+def _unread(route: Route, code: str, wrote: str, status: int | None) -> Exception:
+    """The error for a bad sample: the model wrote it, and its provider could not read it; it keeps what was written."""
+    said = f"wrote a reply that its provider could not read ({code})"
+    found = _error(lm15.ProviderError, route, said, "Ask again, or use another model.", status)
+    found.provider_code = code  # type: ignore[attr-defined]
+    found.failed_generation = _without_secrets(wrote, route)  # type: ignore[attr-defined]
+    return found
+
+
+def _late(route: Route) -> Exception:
+    late = f"did not answer within {route.timeout:g} s"
+    found = _error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
+    return final(found) if route.provider.local else found  # this machine is no faster the second time
+
+
+def cut_reply(route: Route) -> Exception:
+    """The error for a reply that ends before its end."""
+    return _error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
+
+
+def _answered(route: Route, status: int, text: str, wait: float | None, where: str = "") -> Exception:
+    shown = f"{where or f'HTTP {status}'}: {text}"
+    variable = route.provider.key or "api_key="
+    if status in (401, 403):
+        return _error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
+    if status == 407:
+        proxied = f"was not reached: a proxy on the way wants credentials ({shown})"
+        return final(_error(lm15.TransportError, route, proxied, "Check HTTP_PROXY and HTTPS_PROXY.", status))
+    if status == 413 or (status == 429 and re.search(r"request too large", text, re.I)):
+        return _error(
+            lm15.InvalidRequestError,
+            route,
+            f"refused the request as too large for your quota ({shown})",
+            "Waiting cannot help: use a shorter context, a larger plan or another model.",
+            413,
+        )
+    if WINDOW_WORDS.search(text) and status in (400, 422, 500):
+        return _too_long(route, shown, status)
+    if status == 404 and text == _PAGE:
+        said = f"has nothing at this address ({shown})"
+        return _error(lm15.UnsupportedModelError, route, said, f"Check the address{_at(route)}.", status)
+    if status == 404:
+        return _error(lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _nearest(route), status)
+    if status == 402 or "insufficient_quota" in text:
+        return _error(lm15.BillingError, route, f"wants payment ({shown})", "Check your plan.", status)
+    if status == 429:
+        return _limited(route, shown, wait)
+    if _MEMORY.search(text):
+        mend = "Use a smaller model or a smaller num_ctx=."
+        return _error(lm15.InvalidRequestError, route, f"lacks the memory for this model ({shown})", mend, status)
+    if status in (408, 504):
+        return _passing(lm15.TimeoutError, route, f"timed out ({shown})", status, wait)
+    if status >= 498:
+        return _passing(lm15.ServerError, route, f"failed ({shown})", status, wait)
+    return _invalid(route, status, text, shown)
+
+
+def _invalid(route: Route, status: int, text: str, shown: str) -> Exception:
+    if _REFUSED.search(text):
+        return _refused(route, shown, status)
+    if "does not support chat" in text:
+        return _error(
+            lm15.UnsupportedModelError, route, f"cannot chat with this model ({shown})", _nearest(route), status
+        )
+    return _error(lm15.InvalidRequestError, route, f"refused the request ({shown})", "Check the options.", status)
+
+
+def _passing(kind: Callable[..., Any], route: Route, what: str, status: int, wait: float | None) -> Exception:
+    if wait is not None and wait > LONGEST_WAIT:
+        return final(_error(kind, route, what, f"Try again in {_duration(wait)}.", status, wait))
+    return _error(kind, route, what, "Try later.", status, wait)
+
+
+def _limited(route: Route, shown: str, wait: float | None) -> Exception:
+    if wait is not None and wait > LONGEST_WAIT:
+        return _error(
+            lm15.BillingError, route, f"is out of quota for {_duration(wait)} ({shown})", "Try then.", 429, wait
+        )
+    return _error(lm15.RateLimitError, route, f"limits your rate ({shown})", "Try later.", 429, wait)
+
+
+def _too_long(route: Route, shown: str, status: int) -> Exception:
+    return _error(lm15.ContextLengthError, route, f"has too small a window ({shown})", _larger(route), status)
+
+
+def _refused(route: Route, shown: str, status: int) -> Exception:
+    return _error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
+
+
+def _made_up(route: Route, error: Exception) -> Exception:
+    """Read an exception behind which there is no reply of a server: its class tells, its words and status may not."""
+    below = getattr(error, "original_exception", None)
+    name, error = type(error).__name__, below if isinstance(below, Exception) else error
+    if name == "MidStreamFallbackError" and type(error).__name__ == "APIConnectionError":
+        return cut_reply(route)  # and nothing else is known of how the stream ended
+    name, text = type(error).__name__, _short(_own_words(str(getattr(error, "message", "") or error)), route)
+    if name == "BadRequestError" and getattr(error, "llm_provider", None) == "":
+        prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
+        return _error(
+            lm15.UnsupportedModelError, route, "is no provider that is known", f"Model names begin with {prefixes}…"
+        )
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int) or not type(error).__module__.startswith(("litellm", "openai")):
+        return error
+    if name == "ContextWindowExceededError":
+        return _too_long(route, f"HTTP {status}: {text}", status)
+    if name == "ContentPolicyViolationError":
+        return _refused(route, f"HTTP {status}: {text}", status)
+    return _answered(route, status, text, None, "LiteLLM says")
+
+
+def _own_words(text: str) -> str:
+    """Return a sentence of LiteLLM's without the classes before it and the traceback behind it."""
+    return re.sub(r"^(?:[\w.]+(?:Error|Exception): )+", "", text).split("Traceback (most recent call last)")[0]
+
+
+def _error(
+    kind: Callable[..., Any],
+    route: Route,
+    what: str,
+    mend: str,
+    status: int | None = None,
+    retry_after: float | None = None,
+) -> Exception:
+    line = _hidden(f"{route.provider.name} ({route.model}) {what}. {mend}", route)
+    made = kind(line, provider=route.provider.name, status=status, retry_after=retry_after)
+    made.message = line  # lm15 appends paragraphs of advice for its own users
+    made.args = (line,)
+    made.model = route.model
+    found: Exception = made
+    return found
+
+
+def _without_secrets(text: str, route: Route) -> str:
+    for secret in route.secrets:
+        text = text.replace(secret, "********")
+    return text
+
+
+def _hidden(text: str, route: Route) -> str:
+    text = _without_secrets(text, route)
+    return re.sub(r"(?i)\b(bearer\s+|(?:sk|gsk|xai)[-_])[\w.-]{6,}", r"\1********", text)
+
+
+def cause(error: BaseException, route: Route) -> BaseException | None:
+    """Return the error to name as a cause, unless a traceback would then show a secret that a server sent back."""
+    texts = [text for step in causes(error) for text in (str(step), repr(step))]
+    return None if any(secret in text for secret in route.secrets for text in texts) else error
+
+
+def _is_reply(cause: Any) -> bool:
+    """Whether an exception holds a reply that a server really gave; LiteLLM makes up replies in its own."""
+    made_up = type(cause).__module__.startswith("litellm.exceptions")
+    return not made_up and type(cause).__name__.endswith("StatusError") and hasattr(cause, "response")
+
+
+def _is_no_completion(cause: Any) -> bool:
+    """Whether LiteLLM found, with a status of its own, that what OpenAI's client had read is no chat completion."""
+    return type(cause).__name__ == "OpenAIError" and type(cause).__module__.startswith("litellm.llms.openai")
+
+
+def _told_inside(cause: Any, route: Route) -> Exception | None:
+    """Return the error that a server wrote into a reply which had begun as a good one, with the status 200."""
+    name, body = type(cause).__name__, getattr(cause, "body", None)
+    if isinstance(body, dict) and (name == "APIError" or isinstance(cause, StreamError)):
+        code, text, where = body.get("code"), _detail(body, route), "in the middle of its reply"
+    elif type(cause) is Exception and hasattr(cause, "status_code"):  # so LiteLLM raises what it finds in a reply
+        code, text, where = cause.status_code, _short(str(getattr(cause, "message", "")), route), "in its reply"
+    else:
+        return None
+    status = code if isinstance(code, int) and 400 <= code <= 599 else 500
+    found = _answered(route, status, text, None, where)
+    found.status = None  # type: ignore[attr-defined]  # it was 200
+    return found
+
+
+def _text(reply: Any, error: Exception, route: Route) -> str:
+    try:
+        text = reply.text
+    except (RuntimeError, UnicodeError):  # a streamed body that nobody read
+        text = str(error)
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return _PAGE if "<html" in text[:500].lower() else _short(text, route)
+    return _detail(body, route)
+
+
+def _detail(body: Any, route: Route) -> str:
+    detail = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(detail, dict):
+        code = detail.get("code")
+        return _short(f"{detail.get('message') or detail}" + (f" [{code}]" if code else ""), route)
+    return _short(str(detail), route)
+
+
+def _short(text: str, route: Route) -> str:
+    text = _hidden(" ".join(text.split()), route)  # before a cut could leave half of a secret
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+def _wait(headers: Any, error: Exception) -> float | None:
+    kept = getattr(error, "litellm_response_headers", None) or {}
+    value = headers.get("retry-after") or kept.get("retry-after")
+    seconds: float | None = retry_after_seconds(value)
+    return seconds
+
+
+def _at(route: Route) -> str:
+    return f" at {re.sub('//[^/@]*@', '//', route.base)}" if route.base else ""
+
+
+def _start(route: Route) -> str:
+    if route.is_ollama:
+        return "Start it (ollama serve) or set OLLAMA_HOST."
+    return "Start the server or check api_base." if route.base else "Check the network."
+
+
+def _larger(route: Route) -> str:
+    if route.is_ollama:
+        return "Raise num_ctx=."
+    server = local_servers.server_at(route.access)
+    return _LARGER.get(server.kind if server else "", "Use a model with a larger window or a shorter input.")
+
+
+def _nearest(route: Route) -> str:
+    names = list(route.provider.models)
+    if route.is_ollama and route.base:
+        try:
+            names = [f"ollama_chat/{model.name}" for model in ollama.models(route.base) if model.chats]
+        except ollama.OllamaUnreachableError:
+            names = []
+    close = difflib.get_close_matches(route.model, names, n=3, cutoff=0.3) or names[:3]
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Pull it: ollama pull {route.model.partition('/')[2]}." if route.is_ollama else "Check the name."
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{round(seconds / 3600)} h"

@@ -1,0 +1,275 @@
+"""Which model answers when none is named."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.lms import local_servers, ollama
+
+OFFLINE = "offline"
+GROQ_MODEL = "groq/openai/gpt-oss-20b"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model, and why it was chosen."""
+
+    model: str
+    reason: str
+
+    @property
+    def offline(self) -> bool:
+        """Whether it is the offline engine."""
+        return self.model == OFFLINE
+
+
+def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller") -> Choice:
+    """Choose a model: the one named, ``RLM_DSPY_MODEL``, Groq with a key, Ollama's newest, else the offline engine.
+
+    Args:
+        explicit: a model's name, if there is one.
+        env: the variables.
+        by: who gave that name, for the reason.
+    """
+    if explicit and explicit.strip():
+        return Choice(explicit.strip(), f"named by {by}")
+    if named := env.get("RLM_DSPY_MODEL", "").strip():
+        return Choice(named, "named by RLM_DSPY_MODEL")
+    if env.get("GROQ_API_KEY", "").strip():
+        return Choice(GROQ_MODEL, "GROQ_API_KEY is set")
+    base = ollama.base_url(env)
+    try:
+        found = [model for model in ollama.models(base) if model.chats]
+    except ollama.OllamaUnreachableError:
+        return Choice(OFFLINE, f"no model is named, GROQ_API_KEY is not set, and no Ollama answers at {base}")
+    if not found:
+        return Choice(OFFLINE, f"the Ollama at {base} has no chat model (ollama pull qwen3:8b)")
+    return Choice(f"ollama_chat/{found[0].name}", f"the newest model of the Ollama at {base}")
+
+
+NUM_CTX_LIMIT = 32_768  # a window costs memory on the server; users raise it by num_ctx=
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One row of the table of defaults."""
+
+    name: str
+    prefix: str
+    key: str | None = None  # the environment variable that holds the key
+    per_minute: int | None = None  # requests that the smallest plan allows
+    local: bool = False
+    base: str | None = None  # where the provider's own server is, if LiteLLM need not know
+    models: tuple[str, ...] = ()  # names for "did you mean"
+
+
+PROVIDERS: tuple[Provider, ...] = (
+    Provider("Ollama", "ollama_chat/", local=True),
+    Provider(
+        "Groq",
+        "groq/",
+        key="GROQ_API_KEY",
+        per_minute=30,
+        base="https://api.groq.com/openai/v1",
+        models=("groq/openai/gpt-oss-20b", "groq/openai/gpt-oss-120b"),
+    ),
+    Provider("OpenAI", "openai/", key="OPENAI_API_KEY"),
+    Provider("Anthropic", "anthropic/", key="ANTHROPIC_API_KEY"),
+    Provider("OpenRouter", "openrouter/", key="OPENROUTER_API_KEY"),
+    Provider("Gemini", "gemini/", key="GEMINI_API_KEY"),
+    Provider("Mistral", "mistral/", key="MISTRAL_API_KEY"),
+    Provider("DeepSeek", "deepseek/", key="DEEPSEEK_API_KEY"),
+    Provider("vLLM", "hosted_vllm/", local=True),
+    Provider("LM Studio", "lm_studio/", local=True),
+    Provider("llama.cpp", "llamafile/", local=True),
+)
+
+
+@dataclass(frozen=True)
+class Route:
+    """How to reach one model; ``api_key`` and ``headers`` are never shown nor saved."""
+
+    model: str
+    api_base: str | None = field(default=None, repr=False)  # it may hold a password
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+    timeout: float = 120.0  # seconds for one try; of a stream, in which nothing comes
+    num_ctx: int | None = None
+    keep_alive: str | int | None = "10m"
+    think: bool | str | None = None
+    requests_per_minute: int | None = None
+    concurrency: int | None = None
+    fallback: str | None = None
+    retries: int = 3
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\S+", self.model):
+            raise ConfigurationError(f"{self.model!r} is no model name. Write provider/model, such as {_EXAMPLES}.")
+        if self.model.startswith("ollama/"):
+            object.__setattr__(self, "model", "ollama_chat/" + self.model.removeprefix("ollama/"))
+        if type(self.timeout) not in (int, float) or not 0 < self.timeout < math.inf:
+            raise ConfigurationError(f"timeout must be a number above 0, not {self.timeout!r}.")
+        for name in ("num_ctx", "requests_per_minute", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value <= 0):
+                raise ConfigurationError(f"{name} must be a whole number above 0, not {value!r}.")
+        if type(self.retries) is not int or self.retries < 0:
+            raise ConfigurationError(f"num_retries must be 0 or more, not {self.retries!r}.")
+        if self.is_ollama:
+            ollama.base_url(os.environ, self.api_base)
+        elif self.own_base and not _is_address(self.own_base):
+            where = "api_base" if self.api_base else f"{self._stem}_API_BASE or {self._stem}_BASE_URL"
+            raise ConfigurationError(f"{where} is no address of a server. Write it like http://127.0.0.1:8000/v1.")
+        if self.fallback not in (None, OFFLINE):
+            Route(str(self.fallback))  # a wrong name is told now, not when it is needed
+
+    @cached_property
+    def provider(self) -> Provider:
+        """The provider's row; of an unknown one, only its name is known."""
+        known = next((row for row in PROVIDERS if self.model.startswith(row.prefix)), None)
+        prefix = self.model.partition("/")[0] if "/" in self.model else "openai"
+        return known or Provider(prefix, f"{prefix}/", key=f"{prefix.upper()}_API_KEY")
+
+    @property
+    def is_ollama(self) -> bool:
+        """Whether the model is served by Ollama."""
+        return self.model.startswith("ollama_chat/")
+
+    @property
+    def base(self) -> str | None:
+        """The server's address, where it is not the provider's public one."""
+        return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.own_base or self.provider.base
+
+    @property
+    def own_base(self) -> str | None:
+        """The address that the user gave: the option's, else that of a variable such as ``GROQ_API_BASE``."""
+        return local_servers.chosen_address(self.provider.prefix, self.api_base)
+
+    @property
+    def access(self) -> local_servers.Access | None:
+        """How to ask a server of the user's own what it is; None if there is no such server."""
+        return None if self.is_ollama else local_servers.access_to(self.model, self.api_base, self.key, self.headers)
+
+    @cached_property
+    def _stem(self) -> str:
+        return self.provider.prefix.rstrip("/").upper()
+
+    @property
+    def keyless(self) -> bool:
+        """Whether no key is needed: local servers, and whatever speaks OpenAI's wire at an address of the user's."""
+        row = self.provider
+        known = row in PROVIDERS
+        return row.key is None or not known or bool(self.api_base or (row.prefix == "openai/" and self.own_base))
+
+    @property
+    def wire_model(self) -> str:
+        """The model string that LiteLLM is given.
+
+        Groq is spoken to as any OpenAI server: LiteLLM's own Groq path drops the rate-limit headers and fails
+        when a reply has no ``service_tier``.
+        """
+        return f"openai/{self.model.removeprefix('groq/')}" if self.model.startswith("groq/") else self.model
+
+    @property
+    def key(self) -> str | None:
+        """The key to use now: the option's, else the environment's."""
+        found = self.api_key or os.environ.get(self.provider.key or local_servers.key_variable(self.model), "")
+        return found.strip() or None
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be shown of this route, the longest first: key, password, headers and their last words."""
+        password = None if self.is_ollama else urlsplit(self.own_base or "").password
+        headers = (self.headers or {}).values()
+        given = [self.key or "", password or "", *headers, *(value.split()[-1] for value in headers if value.strip())]
+        return sorted((value for value in given if len(value) >= 4), key=len, reverse=True)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what LiteLLM is given besides the request."""
+        given: dict[str, Any] = {"timeout": self.timeout, "max_retries": 0}
+        if self.base:
+            given["api_base"] = self.base
+        if self.key:
+            given["api_key"] = self.key
+        elif self.own_base and not self.is_ollama:
+            given["api_key"] = "none"  # the OpenAI client insists on one; local servers ignore it
+        if self.headers:
+            given["extra_headers"] = dict(self.headers)
+        if self.is_ollama:
+            given |= {"num_ctx": self.window(), "keep_alive": self.keep_alive, "extra_body": {"truncate": False}}
+            if self.think is not None:
+                given["think"] = self.think
+        return given
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether every reply is read as a stream: llama.cpp notices only there that nobody listens any more."""
+        server = local_servers.server_at(self.access)
+        return server is not None and server.kind == "llama.cpp"
+
+    @property
+    def slots(self) -> int | None:
+        """How many requests the server is given at once, if that is to be limited."""
+        if self.concurrency or self.is_ollama:
+            return self.concurrency or _ollama_slots()
+        server = local_servers.server_at(self.access)
+        return None if server is None else server.slots
+
+    def other(self) -> Route:
+        """Return the route of the fallback, with what the user set for whatever model answers."""
+        kept = {name: getattr(self, name) for name in ("timeout", "num_ctx", "keep_alive", "retries")}
+        return Route(str(self.fallback), **kept)
+
+    @property
+    def name(self) -> str:
+        """The model's name as its server has it."""
+        return self.model.partition("/")[2] or self.model
+
+    def served_window(self) -> int | None:
+        """Return the window that the server gives the model, None if nobody tells."""
+        return self.window() if self.is_ollama else local_servers.window_of(self.access, self.name)
+
+    def window(self) -> int:
+        """Return the window to ask Ollama for: the model's own, up to a limit that ``num_ctx`` moves."""
+        return self.num_ctx or _window(self.base or "", self.model.partition("/")[2])
+
+    def state(self) -> dict[str, Any]:
+        """Return what a saved program keeps: everything but secrets."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields["api_base"] = self.api_base and re.sub("//[^/@]*@", "//", self.api_base)
+        return {name: value for name, value in fields.items() if name not in ("api_key", "headers")}
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+_EXAMPLES = "ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b"
+_windows: dict[tuple[str, str], int] = {}
+
+
+def _window(base: str, model: str) -> int:
+    # Asked once: a window that changes between calls would reload the model and lose its prefix cache.
+    if (base, model) not in _windows:
+        found = ollama.window(base, model)
+        if found is None:
+            return min(NUM_CTX_LIMIT, 8192)
+        _windows[base, model] = min(NUM_CTX_LIMIT, found)
+    return _windows[base, model]
+
+
+def _ollama_slots() -> int:
+    given = os.environ.get("OLLAMA_NUM_PARALLEL", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else 1

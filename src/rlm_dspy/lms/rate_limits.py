@@ -1,0 +1,150 @@
+"""Spaces requests so that a provider's limit per minute, or a server's slots, are not run into."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from dspy import lm15
+
+MINUTE = 60.0
+_MINUTES = 24 * 60  # of a day
+_LONGEST_VALUE = 30  # characters of a header's number or duration
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": 60 * MINUTE, "d": _MINUTES * MINUTE}
+
+
+class Pace:
+    """Hands out start times of which no window of a minute holds more than ``per_minute``, None being no limit.
+
+    What a server's headers tell goes beyond it: tokens of a minute that are left, and a limit per day that
+    ``per_minute`` would never let anyone reach.
+    """
+
+    def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._starts: deque[float] = deque(maxlen=per_minute)
+        self._lock = threading.Lock()
+        self._most: int | None = None  # tokens of a minute; what follows holds where it is known
+        self._left = 0
+        self._full = 0.0  # when all of them are there again
+
+    @property
+    def per_minute(self) -> int | None:
+        """The requests that a minute may have."""
+        return self._starts.maxlen
+
+    def reserve(self) -> float:
+        """Reserve the next start and return how many seconds it is away."""
+        with self._lock:
+            start = now = self._clock()
+            if len(self._starts) == self.per_minute:
+                start = max(now, self._starts[0] + MINUTE)
+            if self.per_minute:
+                self._starts.append(start)
+            return start - now
+
+    def short(self, tokens: int) -> float:
+        """Take the tokens of a request, or return the seconds after which to try again.
+
+        A request that is larger than the limit is let through: the server says best what is wrong with it.
+        """
+        with self._lock:
+            if self._most is None or tokens > self._most:
+                return 0.0
+            now = self._clock()
+            if now >= self._full:
+                self._left, self._full = self._most, now + MINUTE
+            if tokens > self._left:
+                return self._full - now
+            self._left -= tokens
+            return 0.0
+
+    def told(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
+        """Learn from a reply's headers; ``stretch`` if their limit of requests is one of a day, as Groq's is."""
+        most, left = (_count(limits.get(f"x-ratelimit-{name}-tokens")) for name in ("limit", "remaining"))
+        reset = seconds(limits.get("x-ratelimit-reset-tokens", ""))
+        daily = _count(limits.get("x-ratelimit-limit-requests")) or 0
+        with self._lock:
+            if most is not None and left is not None and reset is not None:
+                self._most, self._left, self._full = most, left, self._clock() + reset
+            if stretch and self.per_minute and daily // _MINUTES > self.per_minute:
+                self._starts = deque(self._starts, maxlen=daily // _MINUTES)
+
+
+def seconds(text: str) -> float | None:
+    """Read a duration as headers have it: ``7.66s``, ``1m26.4s``, ``120ms``, or seconds without a unit."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+    if len(text) > _LONGEST_VALUE:
+        return None
+    if parts and "".join(map("".join, parts)) == text:
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and len(text) <= _LONGEST_VALUE else None
+
+
+_paces: dict[tuple[str, str, int | None], Pace] = {}
+_slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
+_lock = threading.Lock()
+
+
+def shared(place: str, model: str, per_minute: int | None) -> Pace:
+    """Return the one pace of this process for a server's model; providers limit each model by itself."""
+    with _lock:
+        return _paces.setdefault((place, model, per_minute), Pace(per_minute))
+
+
+def slot(place: str, most: int | None) -> threading.BoundedSemaphore | None:
+    """Return what one of a server's parallel slots is held by, None if it need not be."""
+    if most is None:
+        return None
+    with _lock:
+        return _slots.setdefault((place, most), threading.BoundedSemaphore(most))
+
+
+LONGEST_WAIT = 60.0  # seconds that a provider may ask for; beyond them a run ends and says so
+_FIRST = 0.5
+_LONGEST_BACKOFF = 20.0
+_PASSING = (lm15.RateLimitError, lm15.ServerError, lm15.TransportError, lm15.TimeoutError)
+
+
+class Tries:
+    """The attempts that one call has left."""
+
+    def __init__(self, retries: int) -> None:
+        self._left = retries
+        self._made = 0
+        self._garbled = False
+
+    def pause(self, error: Exception, *, garbled: bool = False) -> float | None:
+        """Return the seconds to wait before the next attempt, or None if there is to be none.
+
+        Args:
+            error: what ended this attempt.
+            garbled: whether it was a reply that cannot be read of a server that is known to work, which may pass once.
+        """
+        passes = isinstance(error, _PASSING) and not getattr(error, "final", False)
+        if garbled:
+            passes, self._garbled = not self._garbled, True
+        if self._left == 0 or not passes:
+            return None
+        self._left -= 1
+        self._made += 1
+        return delay(self._made, getattr(error, "retry_after", None))
+
+
+def delay(attempt: int, asked: float | None) -> float:
+    """Return what the provider asked for and a little more, else an exponential backoff, both with jitter.
+
+    Without it, calls that were refused together would come back together.
+    """
+    if asked is not None:
+        return min(asked * random.uniform(1.0, 1.1), LONGEST_WAIT)
+    longest = min(_FIRST * 2**attempt, _LONGEST_BACKOFF)
+    return random.uniform(longest / 2, longest)

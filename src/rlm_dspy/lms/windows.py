@@ -1,0 +1,67 @@
+"""How much text a model can be given, from what is really known about it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rlm_dspy.lms import local_servers
+from rlm_dspy.metering import CHARS_PER_TOKEN
+from rlm_dspy.metering import metadata as metadata
+
+UNKNOWN = 32_768  # tokens, where nobody says: between small local models and hosted ones
+SMALL_WINDOW = 16_384  # tokens
+SMALL_WEIGHTS = 14  # billions
+TINY_WEIGHTS = 4  # billions
+SHARE = 0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
+
+
+def window(lm: Any) -> int:
+    """Return the tokens of an LM's window, or a guess where nobody says."""
+    return known(lm) or UNKNOWN
+
+
+def known(lm: Any) -> int | None:
+    """Return the tokens of an LM's window: what its server allocates, else what is published, else None."""
+    allocated = getattr(getattr(lm, "engine", None), "window", None) or getattr(lm, "kwargs", {}).get("num_ctx")
+    if isinstance(allocated, int) and allocated > 0:
+        return allocated
+    if isinstance(getattr(lm, "engine", None), str):  # DSPy's own, which know no windows
+        served = _served(str(lm.model), lm.kwargs)
+        if served is not None:
+            return served
+    published = metadata(str(getattr(lm, "model", ""))).get("max_input_tokens")
+    return published if isinstance(published, int) and published > 0 else None
+
+
+def _served(model: str, options: dict[str, Any]) -> int | None:
+    """Return the window that a server of the user's own tells, None if there is no such server or it does not."""
+    base = options.get("api_base") or options.get("base_url")
+    access = local_servers.access_to(model, base, options.get("api_key"), options.get("headers"))
+    return local_servers.window_of(access, model.partition("/")[2] or model)
+
+
+def weights(model: str) -> float | None:
+    """Return the billions of weights that a model's name tells, such as 8.0 of ``qwen3:8b``."""
+    found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", re.sub(r"[-_:/]", " ", model))
+    return max(map(float, found)) if found else None
+
+
+def characters(lm: Any) -> int:
+    """Return the characters that one prompt to an LM may have."""
+    return int(window(lm) * SHARE) * CHARS_PER_TOKEN
+
+
+def is_small(lm: Any) -> bool:
+    """Tell whether an LM needs the short protocol: a window of at most 16K tokens, or at most 14B weights by name."""
+    tokens = known(lm)
+    if tokens is not None and tokens <= SMALL_WINDOW:
+        return True
+    billions = weights(str(getattr(lm, "model", "")))
+    return billions is not None and billions <= SMALL_WEIGHTS
+
+
+def is_tiny(lm: Any) -> bool:
+    """Tell whether an LM's name says that it has at most 4B weights, as those that repeat themselves and make up."""
+    billions = weights(str(getattr(lm, "model", "")))
+    return billions is not None and billions <= TINY_WEIGHTS

@@ -1,0 +1,100 @@
+"""The folder of runs: each ``ask`` leaves its record there, and the oldest make room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rlm_dspy import folders
+from rlm_dspy.errors import RLMError
+from rlm_dspy.report import journal
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.run import Run
+
+KEPT = 200
+_OURS = re.compile(r"[0-9a-f]{12}\.json")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run with the file that holds it."""
+
+    run: Run
+    path: Path
+    when: datetime
+
+
+class Shelf:
+    """Runs below one folder, which need not exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.damaged: list[Path] = []  # files that `runs` could not read
+
+    def put(self, run: Run, redactor: Redactor) -> Path:
+        """Save a run and drop the oldest beyond ``KEPT``; only files named as we name them are ever dropped."""
+        folders.make_private(self.folder)
+        place = journal.save(run, self.folder / f"{run.id}.json", redactor)
+        for path in self._paths()[KEPT:]:
+            path.unlink(missing_ok=True)
+        return place
+
+    def runs(self) -> Iterator[Kept]:
+        """Yield the runs, newest first; files that hold none are put into ``damaged``."""
+        self.damaged = []
+        for path in self._paths():
+            try:
+                yield load(path)
+            except RLMError:
+                self.damaged.append(path)
+
+    def find(self, name: str) -> Kept:
+        """Return the run of a file, an id or the beginning of one, or ``last``.
+
+        Raises:
+            RLMError: there is no such run, or more than one.
+        """
+        path = Path(name)
+        if path.suffix == ".json" or os.path.isfile(path):  # also false for a name that no file can have
+            return load(path)
+        paths = self._paths()
+        found = paths[:1] if name == "last" else [path for path in paths if path.name.startswith(name)]
+        if len(found) == 1:
+            return load(found[0])
+        if found:
+            raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
+        raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists those there are")
+
+    def _paths(self) -> list[Path]:
+        """The files of runs, newest first."""
+        if not self.folder.is_dir():
+            return []
+        found = []
+        for path in self.folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # another process tidies, too
+                    found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found, reverse=True)]
+
+
+def load(path: Path) -> Kept:
+    """Read one run.
+
+    Raises:
+        RLMError: the file cannot be read, or holds no run.
+    """
+    try:
+        run = Run.model_validate_json(path.read_bytes())
+        when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
+    except OSError as error:
+        raise RLMError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise RLMError(f"{path} holds no run of this version: {error.errors()[0]['msg']}") from error
+    return Kept(run, path, when)

@@ -1,0 +1,154 @@
+"""The adapter of the action calls: plain turns, as models are trained on, in place of DSPy's field markers.
+
+The system text is the instructions alone; then what the REPL shows and what the model replies take turns, each reply a
+sentence or two and one ```python block. Markers, field lists and a closing sentence in every turn were a fifth of the
+prompt. DSPy also answers an unreadable reply by a second call in JSON that no budget sees; here the reply comes back
+and becomes a step. Any other call, and any adapter that the caller configured, is DSPy's.
+
+The texts of typed sub-calls come from the sandbox, types and class names included; they stay texts.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from rlm_dspy.rlm.replies import read_plain, read_sections, visible_text
+
+MARK = "<<CUSTOM-TYPE-"  # begins the markers between which DSPy reads content parts, such as images to be fetched
+
+
+FORM = "Each reply: a sentence on what you do next, then one ```python block with the code, and nothing after it."
+# A small model that is asked for a sentence often writes nothing else.
+CODE_FORM = "Each reply is one ```python block and nothing else."
+
+
+class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
+    """Writes an action call as plain turns, and reads a reply in that form or with DSPy's markers."""
+
+    def __init__(self, form: str = FORM, **options: Any) -> None:
+        super().__init__(use_json_adapter_fallback=False, **options)
+        self.form = form
+
+    def format(
+        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Return the messages of an action call; any other call is DSPy's."""
+        turns = getattr(inputs.get("history"), "messages", None)
+        if demos or turns is None or set(inputs) != {"history", "observation"} or not _is_action(signature):
+            messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
+            return messages
+        messages = [{"role": "system", "content": f"{signature.instructions}\n{self.form}"}]
+        for turn in turns:
+            messages.append({"role": "user", "content": turn["observation"]})
+            reply = written(turn.get("reasoning") or "", turn.get("code") or "")
+            messages.append({"role": "assistant", "content": reply})
+        return [*messages, {"role": "user", "content": inputs["observation"]}]
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        """Return the fields of an action byte for byte; DSPy cuts them at form feeds, also inside literals."""
+        if not _is_action(signature):
+            fields: dict[str, Any] = super().parse(signature, completion)
+            return fields
+        sections = read_sections(completion)
+        if sections.get("code", "").strip() and "reasoning" in sections:
+            return {"reasoning": sections["reasoning"].strip(), "code": sections["code"]}
+        if not sections and (found := read_plain(completion)):
+            return {"reasoning": found[0], "code": found[1]}
+        raise _unreadable(self, signature, completion, "The reply has no code.")
+
+
+def _is_action(signature: type[dspy.Signature]) -> bool:
+    return set(signature.output_fields) == {"reasoning", "code"}
+
+
+def written(reasoning: str, code: str) -> str:
+    """Return a past reply as the model is shown it: as it should have written it."""
+    if not code:
+        return reasoning
+    block = code if code.lstrip().startswith("```") else f"```python\n{code}\n```"
+    return f"{reasoning}\n{block}" if reasoning else block
+
+
+def is_plain() -> bool:
+    """Return whether action calls are plain turns: the caller configured no adapter."""
+    return dspy.settings.adapter is None
+
+
+def adapter(*, small: bool = False) -> Any:
+    """Return the adapter of an action call: ours in place of DSPy's default, else the caller's own choice.
+
+    Args:
+        small: the model is a small one, which is asked for code alone.
+    """
+    chosen = dspy.settings.adapter
+    if chosen is None:
+        return _CODE_ONLY if small else _OURS
+    if type(chosen) is dspy.ChatAdapter and chosen.use_json_adapter_fallback:
+        chosen = copy.copy(chosen)
+        chosen.use_json_adapter_fallback = False
+    return ignoring_thinking(chosen)
+
+
+def answer_adapter() -> Any:
+    """Return the adapter of a call that gives a signature's outputs: the caller's own, without thinking."""
+    return ignoring_thinking(dspy.settings.adapter or _DEFAULT)
+
+
+def plain_adapter() -> Any:
+    """Return the adapter of a typed sub-call: as :func:`adapter`, asking once, with no text made a content part."""
+    chosen = copy.copy(adapter())
+    if hasattr(chosen, "use_json_adapter_fallback"):
+        chosen.use_json_adapter_fallback = False
+    render = chosen.format_user_message_content
+
+    def as_text(*args: Any, **kwargs: Any) -> str:
+        return unmarked(render(*args, **kwargs))
+
+    chosen.format_user_message_content = as_text
+    return chosen
+
+
+def ignoring_thinking(chosen: Any) -> Any:
+    """Return a copy of an adapter that parses a reply without its thinking.
+
+    The copy, and the one that it may fall back to, raise ``AdapterParseError`` with the whole reply.
+    """
+    quiet = copy.copy(chosen)
+    parse = quiet.parse
+    make_fallback = getattr(quiet, "_make_json_adapter_fallback", None)
+
+    def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        # In an XML adapter's replies a field's own tag, such as <reasoning>, is no thinking.
+        fields = frozenset(signature.output_fields) if isinstance(chosen, dspy.XMLAdapter) else frozenset()
+        visible = visible_text(completion, fields)
+        if visible is None:
+            raise _unreadable(chosen, signature, completion, "The reply ended inside its thinking.")
+        try:
+            fields_read: dict[str, Any] = parse(signature, visible)
+        except AdapterParseError as error:
+            error.lm_response = completion
+            raise
+        return fields_read
+
+    quiet.parse = parse_visible
+    if make_fallback is not None:
+        quiet._make_json_adapter_fallback = lambda: ignoring_thinking(make_fallback())
+    return quiet
+
+
+def _unreadable(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:
+    return AdapterParseError(type(chosen).__name__, signature, reply, message)
+
+
+def unmarked(text: str) -> str:
+    """Return ``text`` without the markers of DSPy's content parts."""
+    return text.replace(MARK, MARK[:2] + " " + MARK[2:])
+
+
+_OURS = ignoring_thinking(TurnAdapter())
+_CODE_ONLY = ignoring_thinking(TurnAdapter(CODE_FORM))
+_DEFAULT = dspy.ChatAdapter()

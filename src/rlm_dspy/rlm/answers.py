@@ -1,0 +1,199 @@
+"""What a model answers with: read as its signature's types, its evidence located, and written for the record."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import decimal
+import enum
+import json
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Union, get_args, get_origin
+
+import dspy
+import pydantic
+from dspy.adapters.utils import annotation_allows_none, parse_value
+
+from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
+from rlm_dspy.rlm import prompts
+from rlm_dspy.rlm.subcalls import short
+
+_ENDLESS = re.compile(r"(?<![\w.])[\d_]*+\.?[\d_]*+[eE][-+]?[\d_]{5,}+(?!\w)")  # an exponent of five digits or more
+MOST_EXPONENT = 5_000  # of a Decimal, either way
+LONGEST_REPAIRED = 1_000  # characters of broken JSON: the repair takes quadratic time, seconds for ten thousand
+LONGEST_LITERAL = 100_000  # characters of Python's notation: reading a hexadecimal number takes quadratic time too
+
+Parsed = tuple[dict[str, Any], str | None]
+
+
+def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
+    """Read what SUBMIT was given as the outputs of a signature; the problem, if any, is advice for the model."""
+    fields = signature.output_fields
+    call = f"SUBMIT({', '.join(f'{name}=...' for name in fields)})."
+    if not isinstance(value, Mapping):
+        return {}, f"SUBMIT got a {type(value).__name__}; call {call}"
+    value = _unpacked(value, fields)
+    defaults = {n: f.get_default(call_default_factory=True) for n, f in fields.items() if not f.is_required()}
+    value = {**defaults, **value}
+    if missing := [name for name in fields if name not in value]:
+        return {}, f"Missing outputs: {missing}. Use {call}"
+    outputs, errors = {}, []
+    for name, field in fields.items():
+        try:
+            if value[name] is None and not annotation_allows_none(field.annotation):
+                raise ValueError("None is not a value of it; find the value, or say in words that there is none")
+            _refuse_endless(value[name], field.annotation)
+            outputs[name] = _read(_hits_as_texts(value[name], field.annotation), field.annotation)
+            json.dumps(jsonable({name: outputs[name]}))
+        except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+            wanted = prompts.type_name(field)
+            errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {short(str(error), 1_000)}")
+    return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+
+
+def _refuse_endless(value: Any, annotation: Any) -> None:
+    """Raise for a number that takes for ever to be written out, be it in a text where none is wanted.
+
+    Raises:
+        ValueError: there is such a number.
+    """
+    if isinstance(value, decimal.Decimal) and value.is_finite() and abs(value.adjusted()) > MOST_EXPONENT:
+        raise ValueError("its exponent is too large")
+    if annotation is str or annotation is Any or annotation == list[str]:
+        return
+    if isinstance(value, str):
+        whole = value.strip().lstrip("+-")
+        if _ENDLESS.fullmatch(whole) or (annotation is not None and _ENDLESS.search(whole)):
+            raise ValueError("its exponent is too large")
+    elif isinstance(value, Mapping):
+        for item in (*value, *value.values()):
+            _refuse_endless(item, None)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            _refuse_endless(item, None)
+
+
+def _read(value: Any, annotation: Any) -> Any:
+    """Read a value as a type, as DSPy does; of a long text neither JSON nor Python's notation is repaired."""
+    if not isinstance(value, str) or len(value) <= LONGEST_REPAIRED or _keeps_texts(annotation):
+        return parse_value(value, annotation)
+    kind = pydantic.TypeAdapter(annotation)
+    try:
+        return kind.validate_python(json.loads(value))
+    except json.JSONDecodeError:
+        pass
+    if len(value) <= LONGEST_LITERAL:
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            return kind.validate_python(ast.literal_eval(value))
+    return kind.validate_python(value)
+
+
+def _keeps_texts(annotation: Any) -> bool:
+    """Tell whether DSPy takes a text for such a type as it is."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return str in parts and type(None) in parts
+    return annotation is str or isinstance(annotation, enum.EnumMeta)
+
+
+def _hits_as_texts(value: Any, annotation: Any) -> Any:
+    """Return the text of a hit that was submitted where a str is wanted: in the REPL it reads like one."""
+    if annotation == list[str] and isinstance(value, list):
+        return [_hits_as_texts(item, str) for item in value]
+    is_hit = isinstance(value, Mapping) and {"line", "text", "range"} <= set(value)
+    return value["text"] if is_hit and annotation is str else value
+
+
+def _unpacked(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the outputs that were submitted as one dict, as in ``SUBMIT({"answer": 5})``."""
+    given = [name for name in fields if value.get(name) is not None]
+    inner = value[given[0]] if len(given) == 1 else None
+    if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or given[0] not in inner:
+        return value
+    required = {name for name, field in fields.items() if field.is_required()}
+    if not required <= set(inner) or _takes_mapping(fields[given[0]].annotation, inner):
+        return value
+    return inner
+
+
+def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
+    """Return whether an output's own type holds such a dict."""
+    try:
+        pydantic.TypeAdapter(annotation).validate_python(dict(value))
+    except (pydantic.ValidationError, pydantic.PydanticUserError):
+        return False
+    return True
+
+
+def located(
+    value: Any, contexts: Mapping[str, Any], answers: Sequence[str] = ()
+) -> tuple[Any, list[Evidence], list[str]]:
+    """Locate all evidence that a value holds; return the value with it, the evidence in order, and what was wrong.
+
+    Evidence for none of the short ``answers`` that says little by itself is marked ``weak``.
+    """
+    checked: list[Evidence] = []
+    problems: list[str] = []
+
+    def locate(item: Evidence) -> Evidence:
+        found, wrong = verified([item], contexts)
+        place = found[0]
+        if place.match is not None and is_weak(place.quote, answers):
+            place = place.model_copy(update={"weak": True})
+        checked.append(place)
+        problems.extend(wrong)
+        return place
+
+    return _mapped(value, locate), checked, problems
+
+
+def answers_beside(signature: type[dspy.Signature], outputs: Mapping[str, Any]) -> list[str]:
+    """Return the short answers among the outputs that are not evidence."""
+    fields = signature.output_fields
+    plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
+    return short_answers(plain)
+
+
+def _mapped(value: Any, change: Callable[[Evidence], Evidence]) -> Any:
+    """Return a value with each piece of evidence in it changed."""
+    if isinstance(value, Evidence):
+        return change(value)
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)([_mapped(item, change) for item in value])
+    if isinstance(value, dict):
+        return {key: _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, pydantic.BaseModel) and holds_evidence(type(value)):
+        fields = type(value).model_fields
+        return value.model_copy(update={name: _mapped(getattr(value, name), change) for name in fields})
+    return value
+
+
+def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
+    """Tell whether a type is, or contains, :class:`Evidence`."""
+    if annotation is Evidence:
+        return True
+    parts = list(get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel) and annotation not in above:
+        parts += [field.annotation for field in annotation.model_fields.values()]
+    return any(holds_evidence(part, (*above, annotation)) for part in parts)
+
+
+def rendering(value: Any) -> str:
+    """Render an input for the record in a line."""
+    if isinstance(value, str):
+        return short(value) if len(value) <= prompts.PREVIEW else f"str, {len(value):,} characters: {value[:200]}…"
+    return short(repr(value))
+
+
+def jsonable(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return outputs as plain JSON values; what has no JSON form, as bytes that are no text, is rendered."""
+    kind = pydantic.TypeAdapter(dict[str, Any])
+    dumped: dict[str, Any] = {}
+    for name, value in outputs.items():
+        try:
+            dumped |= kind.dump_python({name: value}, mode="json", fallback=repr, serialize_as_any=True)
+        except (UnicodeDecodeError, pydantic.PydanticUserError, TypeError):
+            dumped[name] = repr(value)
+    return dumped

@@ -1,0 +1,199 @@
+"""Recursive sub-calls: a child RLM over a text, with a REPL of its own, charged to the tree's ledger.
+
+Children see the instruction and the text, nothing of the parent. At the depth limit a plain call answers instead, over
+pieces if the text does not fit the sub-model's window, or the call is refused, by policy.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import LMError as DSPyLMError
+
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError, DepthExceededError, RLMError
+from rlm_dspy.lms import windows
+from rlm_dspy.rlm.adapters import unmarked
+from rlm_dspy.rlm.signatures import untrusted, validate_names
+from rlm_dspy.rlm.subcalls import CallError, Outputs, SubCalls, failed_call, misfit, readable, short
+from rlm_dspy.run import Run, SubCall
+
+OWN = 0.9  # a text this near to the whole of one's own context ...
+SAME = 0.85  # ... with an instruction this near to one's own is no division of the work
+COMPARED = 500  # characters of the two that are compared
+
+Child = Callable[[type[dspy.Signature], dict[str, Any]], tuple[dict[str, Any], Run]]
+
+
+class Recursion:
+    """The recursive sub-calls of one run.
+
+    Args:
+        calls: makes and records plain and typed calls.
+        child: runs a child on a signature and its inputs.
+        policy: ``"plain"`` or ``"raise"``, at the depth limit.
+        text: the run's own main context, None if it has none.
+        task: the run's own instruction or question.
+    """
+
+    def __init__(self, calls: SubCalls, child: Child, policy: str, text: str | None, task: str) -> None:
+        self._calls = calls
+        self._child = child
+        self._policy = policy
+        self._text = text
+        self._task = task
+
+    @property
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """The function to install in the REPL; ``prelude`` wraps it."""
+        return {"__rlm_subcall__": self.subcall, "__rlm_program__": self.run_program}
+
+    def run_program(
+        self, signature: str, types: dict[str, Any], inputs: dict[str, Any], instruction: str | None = None
+    ) -> Outputs | CallError:
+        """Run a child on a signature of its own, as ``dspy.RLM(signature)(**inputs)`` in a cell asks for it."""
+        read = untrusted(signature, types)
+        validate_names(read, {})
+        if instruction is not None:
+            read = read.with_instructions(unmarked(readable(instruction)))
+        if set(inputs) != set(read.input_fields):
+            raise ConfigurationError(misfit(signature, read, inputs))
+        given = {name: self._resolved(value) for name, value in inputs.items()}
+        ledger = self._calls.ledger
+        depth, most = ledger.depth + 1, ledger.root.budget.max_depth
+        if depth <= most:
+            (result,) = self._calls.batch(lambda item: self._recurse(read, item, with_steps=True), [given])
+        elif self._policy == "raise":
+            raise DepthExceededError(depth, most)
+        else:
+            (result,) = self._calls.typed_each(read, [given])
+        return result
+
+    def subcall(
+        self, items: list[dict[str, Any]], output: str | None, types: dict[str, Any]
+    ) -> list[Outputs | CallError]:
+        """Run a child for each item ``{"text", "instruction"}``; answers keep the order.
+
+        Raises:
+            ConfigurationError: ``output`` cannot be read, or names what a prediction has anyway.
+            DepthExceededError: too deep, and the policy is to raise.
+            BudgetExceededError: not enough calls are left.
+            ValueError: an item hands over what the run itself was given.
+        """
+        signature = untrusted(f"text, instruction -> {output or 'output: str'}", types)
+        validate_names(signature, {})
+        given = [self._read(item) for item in items]
+        ledger = self._calls.ledger
+        depth, most = ledger.depth + 1, ledger.root.budget.max_depth
+        if depth <= most:
+            return self._calls.batch(lambda item: self._recurse(signature, item), given)
+        if self._policy == "raise":
+            raise DepthExceededError(depth, most)
+        return self._calls.batch(lambda item: self._flat(signature, item, typed=bool(output)), given)
+
+    def _read(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Resolve a text that was sent as a place in the main context, and refuse one that is the whole of it."""
+        text, instruction = self._resolved(item["text"]), readable(item["instruction"])
+        if isinstance(text, str):
+            text = readable(text)
+            same = SequenceMatcher(None, instruction[:COMPARED], self._task[:COMPARED]).ratio() >= SAME
+            if same and self._text is not None and len(text) >= OWN * len(self._text):
+                raise ValueError(
+                    "this hands over nearly all of your own context with your own instruction, which divides nothing: "
+                    "give a piece of it, or a narrower instruction, or answer it here"
+                )
+        return {"text": text, "instruction": instruction}
+
+    def _resolved(self, value: Any) -> Any:
+        """Return the text that was sent as a place in the main context, or the value itself."""
+        if isinstance(value, dict) and set(value) == {"start", "end"} and self._text is not None:
+            return self._text[int(value["start"]) : int(value["end"])]
+        return value
+
+    def _recurse(
+        self, signature: type[dspy.Signature], item: dict[str, Any], *, with_steps: bool = False
+    ) -> Outputs | CallError:
+        started = time.perf_counter()
+        run: Run | None = None
+        result: Outputs | CallError
+        try:
+            values, run = self._child(signature, item)
+            reasoning = run.steps[-1].reasoning if run.steps else ""
+            about = {"trajectory": run.trajectory, "final_reasoning": reasoning} if with_steps else {}
+            result = Outputs({**values, **about})
+        except (RLMError, DSPyLMError) as error:
+            run = getattr(error, "run", None)
+            if isinstance(error, BudgetExceededError) and run is None:
+                raise
+            result = failed_call(error)
+        failed = isinstance(result, CallError)
+        self._calls.note(
+            SubCall(
+                kind="recursive",
+                prompt=short("\n".join(str(value) for value in reversed(item.values()))),
+                output="" if isinstance(result, CallError) else short(str(result.values)),
+                error=result.error if failed and isinstance(result, CallError) else None,
+                model=run.model if run else "",
+                usage=run.usage if run else SubCall.model_fields["usage"].default,
+                seconds=time.perf_counter() - started,
+                run=run,
+            ),
+            None,
+        )
+        return result
+
+    def _flat(self, signature: type[dspy.Signature], item: dict[str, Any], *, typed: bool) -> Outputs | CallError:
+        """Answer by plain calls: one if the text fits the window, else one for each piece and one to combine."""
+        text = item["text"] if isinstance(item["text"], str) else str(item["text"])
+        room = windows.characters(self._calls.lm) - len(item["instruction"])
+        pieces = cut(text, max(1_000, room))
+        if len(pieces) == 1:
+            return self._one(signature, item["instruction"], text, typed)
+        if len(pieces) + 1 > (left := self._calls.ledger.calls_left):
+            raise BudgetExceededError(
+                f"LLM call limit exceeded: the text needs {len(pieces)} + 1 calls to read and combine, {left} left. "
+                "Give a shorter text.",
+                limit="max_llm_calls",
+            )
+        self._calls.tell(
+            f"[subcall: at the depth limit, so plain calls answered over {len(pieces)} pieces of "
+            f"{len(pieces[0]):,} characters each, and one combined them]"
+        )
+        partial = self._calls.batch(lambda piece: self._one(signature, item["instruction"], piece, typed), pieces)
+        for result in partial:
+            if isinstance(result, CallError):
+                return result
+        told = f"{item['instruction']}\n(The text was read in pieces; below is what each gave. Combine it.)"
+        return self._one(signature, told, self._joined(partial, max(1_000, room)), typed)
+
+    def _joined(self, partial: Sequence[Any], room: int) -> str:
+        """Return what all pieces gave, each cut to its share if ``room`` characters do not hold them."""
+        found = [f"From piece {n}: {part.values}" for n, part in enumerate(partial, 1)]
+        share = room // len(found) - 40  # what a cut adds
+        if sum(map(len, found)) + 2 * len(found) > room:
+            self._calls.tell(f"[subcall: the answers over the pieces were cut to {share:,} characters each]")
+            found = [short(text, share) for text in found]
+        return "\n\n".join(found)
+
+    def _one(self, signature: type[dspy.Signature], instruction: str, text: str, typed: bool) -> Outputs | CallError:
+        if typed:
+            return self._calls.typed(signature, {"text": text, "instruction": instruction})
+        answer = self._calls.plain(f"{instruction}\n\n{text}")
+        return answer if isinstance(answer, CallError) else Outputs({"output": answer})
+
+
+def cut(text: str, room: int) -> Sequence[str]:
+    """Cut a text into pieces of at most ``room`` characters, at line ends where there are any."""
+    pieces = []
+    start = 0
+    while start < len(text):
+        end = start + room
+        if end < len(text):
+            line = text.rfind("\n", start + room // 2, end)
+            end = line + 1 if line >= 0 else end
+        pieces.append(text[start:end])
+        start = end
+    return pieces or [""]

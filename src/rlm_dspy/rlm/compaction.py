@@ -1,0 +1,110 @@
+"""Making a long conversation fit again, in few large moves, so that a prefix cache survives between them.
+
+First long outputs become a reference that tells their length and how to print them again; then steps that failed and
+were fixed are folded; only then are the oldest steps summarised. The record and the REPL keep everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rlm_dspy.run import Step
+
+VARIABLE = "past_steps"  # in the REPL: the code and output of every step so far
+KEPT = 2  # newest turns that are never touched
+TARGET = 0.45  # of the limit that is left after a move
+SHRUNK = 0.9  # of a refused prompt's characters are the room from then on
+LONG = 240  # characters of an output that are worth a reference
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One past exchange, as the model saw and wrote it; ``number`` is that of the step it led to."""
+
+    number: int
+    observation: str
+    reasoning: str
+    code: str
+
+
+def size(turns: Sequence[Turn]) -> int:
+    """Count the characters of a conversation."""
+    return sum(len(turn.observation) + len(turn.reasoning) + len(turn.code) for turn in turns)
+
+
+def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: str = VARIABLE) -> list[Turn]:
+    """Return the turns cut down to ``TARGET`` of ``limit`` characters, as far as that is possible.
+
+    Args:
+        turns: the conversation so far; the first holds the probe and stays.
+        steps: the steps of the whole run.
+        limit: characters that the conversation may have.
+        variable: the name in the REPL under which the steps are kept.
+    """
+    if not turns:
+        return []
+    goal = int(limit * TARGET)
+    shorter = list(turns)
+    if size(shorter) > goal:
+        shorter = [*_elide(shorter[:-KEPT], variable), *shorter[-KEPT:]]
+    if size(shorter) > goal:
+        shorter = [*_fold(shorter[:-KEPT], steps), *shorter[-KEPT:]]
+    return shorter if size(shorter) <= goal else min(shorter, _summarise(shorter, goal, variable), key=size)
+
+
+def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str, refused: Exception) -> int:
+    """Return the room for a conversation and its newest observation that were refused as too long.
+
+    Raises:
+        Exception: ``refused``, since nothing can be taken from the conversation.
+    """
+    room = int((size(turns) + len(observation)) * SHRUNK)
+    if size(compact(turns, steps, room - len(observation))) >= size(turns):
+        raise refused
+    return room
+
+
+def past(steps: Sequence[Step]) -> list[dict[str, str]]:
+    """Return the steps as the REPL variable holds them."""
+    return [{"code": step.code, "output": step.output} for step in steps]
+
+
+def _elide(turns: list[Turn], variable: str) -> list[Turn]:
+    """Replace long outputs by a reference; the first observation is the probe and stays."""
+    return [turns[0], *(replace(turn, observation=_reference(turn, variable)) for turn in turns[1:])] if turns else []
+
+
+def _reference(turn: Turn, variable: str) -> str:
+    header, _, body = turn.observation.partition("\n")
+    if len(body) <= LONG:
+        return turn.observation
+    number = turn.number - 1
+    again = f"print({variable}[{number - 1}]['output'])"
+    return f"{header}\n{body[: LONG // 4]} [… output of step {number}, {len(body):,} characters, left out; {again} …]"
+
+
+def _fold(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
+    """Cut the code of steps that failed and were fixed by a later one."""
+    fixed = max((step.index for step in steps if not step.error), default=0)
+    failed = {step.index for step in steps if step.error and step.index < fixed}
+    told = {turn.number: f"# step {turn.number} failed and was fixed later" for turn in turns if turn.number in failed}
+    return [replace(turn, code=min(turn.code, told.get(turn.number, turn.code), key=len)) for turn in turns]
+
+
+def _summarise(turns: list[Turn], goal: int, variable: str) -> list[Turn]:
+    """Merge the oldest turns after the probe into a digest, until the rest fits."""
+    first, rest = turns[0], turns[1:]
+    digest = [_line(first)]
+    while len(rest) > KEPT and len(first.observation) + sum(map(len, digest)) + size(rest) > goal:
+        digest.append(_line(rest.pop(0)))
+    kept = "\n".join(digest[-40:])
+    told = f"The steps before step {rest[0].number if rest else first.number + 1}, in short:\n{kept}"
+    return [replace(first, reasoning=told, code=f"# their code and outputs are in {variable}"), *rest]
+
+
+def _line(turn: Turn) -> str:
+    if turn.reasoning.startswith("The steps before step"):
+        return turn.reasoning.partition("\n")[2]
+    words = " ".join(turn.reasoning.split())
+    return f"- {turn.number}: {words[:160]}"

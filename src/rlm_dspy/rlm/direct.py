@@ -1,0 +1,268 @@
+"""One typed call over the whole context, or over the passages of it that fit the question best.
+
+The first is what small inputs are better served by than by an RLM, the second what an answer that stands in one place
+may be. It is called like an :class:`~rlm_dspy.RLM` and records a run like one, so that callers may choose between them.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import LMError as DSPyLMError
+
+from rlm_dspy import deadlines
+from rlm_dspy.budget import Ledger
+from rlm_dspy.context import Context
+from rlm_dspy.dspy_errors import failed_generation, translated
+from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
+from rlm_dspy.evidence import unseen_numbers
+from rlm_dspy.lms import windows
+from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.rlm.adapters import answer_adapter
+from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable, located, rendering
+from rlm_dspy.rlm.passages import best_passages, place_of
+from rlm_dspy.rlm.prediction import RLMPrediction
+from rlm_dspy.rlm.prompts import chars_of, clean
+from rlm_dspy.rlm.replies import explain_cut, visible_text
+from rlm_dspy.rlm.session import QUESTIONS, is_context, main_context, quotable, task_of
+from rlm_dspy.rlm.signatures import TAKEN, limits, read_signature, validate_inputs
+from rlm_dspy.run import Event, Run, unread
+from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
+
+NO_PASSAGE = "in which no passage fits the question"
+PASSAGES = 6  # that are shown in the mode "retrieve"
+
+
+class Direct(dspy.Module):  # type: ignore[misc]
+    """Answers a signature with one call that has every input in its prompt.
+
+    Args:
+        signature: as for an RLM; a corpus is written into the prompt file by file.
+        passages: show only so many passages of 300 to 900 characters of the main context, those that fit the question
+            best; the run's warnings say how much that was of it. None shows all.
+        max_tokens: tokens of the call; a longer prompt is refused before it is sent.
+        max_cost: US dollars of the call; a prompt that alone costs more is refused, as far as its price is known.
+        max_seconds: how long to wait for the reply.
+        on_event: told what happens, for a status line.
+    """
+
+    def __init__(
+        self,
+        signature: Any,
+        *,
+        passages: int | None = None,
+        max_tokens: int | None = None,
+        max_cost: float | None = None,
+        max_seconds: float | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        super().__init__()
+        if passages is not None and passages < 1:
+            raise ConfigurationError(f"passages must be at least 1, not {passages}")
+        self.passages = passages
+        self.signature = read_signature(signature)
+        if taken := sorted(TAKEN & set(self.signature.input_fields)):
+            raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
+        self.budget = limits(
+            max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_cost=max_cost, max_seconds=max_seconds
+        )
+        self.on_event = on_event
+        self.stop: threading.Event | None = None  # set it to end the wait
+        flat = self.signature
+        for name, field in self.signature.input_fields.items():
+            if field.annotation is Context or hasattr(field.annotation, "sandbox_index"):
+                flat = flat.with_updated_fields(name, type_=str)
+        self.predict = dspy.Predict(flat)
+
+    def forward(self, **inputs: Any) -> Any:
+        """Make the call, locate its evidence, and return the prediction with its ``run``.
+
+        Raises:
+            BudgetExceededError: the prompt alone passes ``max_tokens`` or ``max_cost``, or ``max_seconds`` went by.
+            ActionError: the model's reply does not hold the outputs.
+        """
+        validate_inputs(self.signature, inputs)
+        values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        deadlines.load_engines(
+            self.predict.lm or dspy.settings.lm
+        )  # before anything is told: it is not the model's time
+        with _Call(self, values) as call:
+            shown = {name: prompt_text(value) for name, value in self._selected(values, call).items()}
+            call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
+            callbacks = [*dspy.settings.callbacks, call.meter]
+            with translated(), dspy.context(callbacks=callbacks, adapter=answer_adapter()):
+                prediction = self._predict(shown, call.meter)
+            if cut := explain_cut(call.meter.finish):
+                call.warnings.append(f"the answer may not be whole. {cut}")
+            outputs = {name: prediction.get(name) for name in self.signature.output_fields}
+            run = call.finish(outputs)
+        return RLMPrediction.of(outputs, run)
+
+    def _selected(self, values: Mapping[str, Any], call: _Call) -> dict[str, Any]:
+        """Return the inputs, with the main context cut to its best passages if that was asked for."""
+        selected = dict(values)
+        main, question = main_context(values), task_of(values)
+        if self.passages is None or main is None or not question or main in QUESTIONS:
+            return selected
+        whole = chars_of(values[main])
+        if whole <= self.passages * PASSAGE:
+            return selected
+        found = best_passages(values[main], question, self.passages)
+        text = "\n\n".join(f"[{place_of(passage)}]\n{passage['text']}" for passage in found)
+        what = f"{len(found)} passage{'' if len(found) == 1 else 's'} of `{main}` that fit the question best"
+        if not found:
+            text = prompt_text(values[main])[: self.passages * PASSAGE]
+            what = f"the beginning of `{main}`, {NO_PASSAGE}"
+        selected[main] = text
+        call.warnings.append(f"the model was shown {what} ({len(text):,} of {whole:,} characters)")
+        return selected
+
+    def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:
+        lm = self.predict.lm or dspy.settings.lm
+        patience = deadlines.Patience(self.budget.max_seconds, self.stop)
+        try:
+            try:
+                return deadlines.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+            except DSPyLMError as error:
+                if failed_generation(error) is None:
+                    raise
+            # The provider could not read the model's own reply: a bad sample, and the next may be a good one.
+            return deadlines.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+        except deadlines.Interrupted as over:
+            message = f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
+            message += f": {meter.last_wait}" if meter.last_wait else ""
+            raise BudgetExceededError(f"{message}.", limit=over.limit) from None
+        except AdapterParseError as error:
+            why = explain_cut(meter.finish) or ""
+            if not why and visible_text(error.lm_response or "") is None:
+                why = "The reply ended inside its thinking."
+            message = f"the model's reply does not hold the outputs asked for: {_brief(error)} {why}".rstrip()
+            raise ActionError(message) from error
+
+
+class _Call:
+    """The ledger and the record of one direct call; as a context manager it gives every exception its run."""
+
+    def __init__(self, program: Direct, values: Mapping[str, Any]) -> None:
+        self.program = program
+        self.values = values
+        self.ledger = Ledger(program.budget)
+        self.meter = Meter(partial(self._emit, "wait"))
+        self._evidence: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
+
+    def admit(self, estimate: int) -> None:
+        """Refuse a prompt that the budget cannot pay for, and tell watchers that the call begins."""
+        limit = self.program.budget.max_tokens
+        if limit is not None and estimate >= limit:
+            raise BudgetExceededError(
+                f"the prompt alone has about {estimate:,} tokens, max_tokens is {limit:,}. "
+                "Raise it, name fewer files, or use the rlm mode.",
+                limit="max_tokens",
+            )
+        self._afford(estimate)
+        self._emit("step")
+
+    def _afford(self, estimate: int) -> None:
+        limit, lm = self.program.budget.max_cost, self.program.predict.lm or dspy.settings.lm
+        if limit is None:
+            return
+        price = prompt_price(lm, estimate)
+        if price is None:
+            self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost could not hold")
+        elif price >= limit:
+            raise BudgetExceededError(
+                f"the prompt alone costs about ${price:.4f}, max_cost is ${limit:.4f}. "
+                "Raise it, name fewer files, or use the rlm mode.",
+                limit="max_cost",
+            )
+
+    def finish(self, outputs: dict[str, Any]) -> Run:
+        """Locate the evidence in place and close the record."""
+        contexts, answers = quotable(self.values), answers_beside(self.program.signature, outputs)
+        fields = self.program.signature.output_fields
+        for name in fields:
+            outputs[name], found, problems = located(outputs[name], contexts, answers)
+            self._evidence += [item.model_dump() for item in found]
+            self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
+        plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
+        self.warnings += unseen_numbers(plain, (), {k: v for k, v in self.values.items() if is_context(v)})
+        return self._close("submitted", outputs=jsonable(outputs))
+
+    def __enter__(self) -> _Call:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and getattr(error, "run", None) is None:
+            error.run = self._close(  # type: ignore[attr-defined]
+                "stopped",
+                error=f"{type(error).__name__}: {error}",
+                stopped_by=getattr(error, "limit", None) or type(error).__name__,
+            )
+
+    def _close(self, status: Any, **facts: Any) -> Run:
+        program = self.program
+        self.meter.abandon_calls()
+        model = getattr(program.predict.lm or dspy.settings.lm, "model", "")
+        self._emit("final", status)
+        return Run(
+            id=uuid.uuid4().hex[:12],
+            status=status,
+            signature=program.signature.signature,
+            model=model,
+            sub_model=model,
+            inputs={name: rendering(value) for name, value in self.values.items()},
+            usage=self.meter.usage,
+            usage_by_model=self.meter.by_model,
+            seconds=self.ledger.seconds,
+            evidence=tuple(self._evidence),
+            warnings=tuple(self.warnings),
+            unread=unread(self.values),
+            **facts,
+        )
+
+    def _emit(self, kind: Any, text: str = "", seconds: float = 0.0) -> None:
+        if self.program.on_event:
+            usage = self.meter.usage
+            self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=usage, seconds=seconds))
+
+
+def prompt_price(lm: Any, tokens: int) -> float | None:
+    """Return what a prompt of so many tokens costs in US dollars, None where the price is not known."""
+    model = str(getattr(lm, "model", ""))
+    if model.startswith(("offline", "ollama", "hosted_vllm/", "lm_studio/", "llamafile/")):
+        return 0.0
+    rate = windows.metadata(model).get("input_cost_per_token")
+    return None if rate is None else float(rate) * tokens
+
+
+def prompt_text(value: Any) -> Any:
+    """Return a value with its texts fit for a prompt; a corpus as text, each file under a line with its name."""
+    if isinstance(value, str):
+        return clean(value)
+    if type(value) in (list, tuple):
+        return type(value)(map(prompt_text, value))
+    if type(value) is dict:
+        return {prompt_text(key): prompt_text(item) for key, item in value.items()}
+    if not hasattr(value, "sandbox_index"):
+        return value
+    parts = (f"=== {name} ({_lines(text)} lines) ===\n{text}" for name, text in value.items())
+    return clean("\n\n".join(parts))
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + (not text.endswith("\n") and bool(text))
+
+
+def _brief(error: AdapterParseError) -> str:
+    reply = " ".join(str(error.lm_response or "").split())
+    return repr(reply[:200]) if reply else "it is empty"

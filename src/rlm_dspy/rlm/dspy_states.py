@@ -1,0 +1,162 @@
+"""Between our predictors and those of ``dspy.RLM``: saved states, and what a predictor in their place is given.
+
+DSPy's RLM has the inputs ``variables_info`` and ``repl_history``, and its action ``iteration`` too; the outputs are
+the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dspy
+from dspy.predict.rlm import ACTION_INSTRUCTIONS_TEMPLATE
+from dspy.primitives.repl_types import REPLHistory
+
+from rlm_dspy.run import Step
+
+PROTOCOL_MARK = "\n\n--- What follows is for dspy.RLM; rlm_dspy replaces it by its own ---\n"
+VARIABLES, HISTORY, ITERATION = "variables_info", "repl_history", "iteration"
+MAX_TEMPLATE_CHARS = 50_000  # of a state's instructions in which DSPy's own text is looked for
+# DSPy's action instructions as nobody tuned them, whatever their inputs, outputs, limits, interpreter and tools.
+_UNTUNED = re.compile(
+    re.sub(r"\\{\w+\\}", ".*?", re.escape(ACTION_INSTRUCTIONS_TEMPLATE))
+    + r"(?:\nAdditional tools available[^\n]*(?:\n- `[^\n]*)*)?",
+    re.DOTALL,
+)
+DESCRIPTIONS = {
+    VARIABLES: "Metadata about the variables available in the REPL",
+    HISTORY: "Previous REPL code executions and their outputs",
+    ITERATION: "Current iteration number (1-indexed) out of max_iters",
+}
+
+
+def is_action(signature: type[dspy.Signature]) -> bool:
+    """Return whether a signature is that of the action predictor."""
+    return "code" in signature.output_fields and "observation" in signature.input_fields
+
+
+def input_fields(signature: type[dspy.Signature]) -> list[dict[str, str]]:
+    """Return the input fields of a saved state as ``dspy.RLM`` has them."""
+    names = [VARIABLES, HISTORY, ITERATION] if is_action(signature) else [VARIABLES, HISTORY]
+    return [{"prefix": f"{name.replace('_', ' ').title()}:", "description": DESCRIPTIONS[name]} for name in names]
+
+
+def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], ours: str) -> str:
+    """Return a predictor's instructions for a saved state: with the protocol, which ``dspy.RLM`` takes from there.
+
+    Args:
+        signature: the predictor's.
+        task: that of the RLM.
+        ours: the instructions that nobody tuned.
+    """
+    if not is_action(signature):
+        return str(signature.instructions)
+    theirs = str(_action_of_dspy(task).instructions)
+    if signature.instructions == ours:
+        return theirs
+    own = f"{task.instructions}\n\n" if task.instructions else ""
+    return f"{signature.instructions}{PROTOCOL_MARK}{theirs.removeprefix(own)}"
+
+
+def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -> str:
+    """Return the instructions of a saved state as ours: untuned ones become ours, whichever class saved them."""
+    tuned, _, _ = instructions.partition(PROTOCOL_MARK)
+    own = f"{task.instructions}\n\n" if task.instructions else ""
+    untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS]) if tuned.startswith(own) else None
+    return f"{ours}{tuned[len(own) + untuned.end() :]}" if untuned else tuned
+
+
+def output_fields(
+    fields: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]
+) -> list[Mapping[str, str]]:
+    """Return saved output fields in which the untuned ones of one class are those of the other."""
+    chosen: list[Mapping[str, str]] = []
+    for field, untuned, other in zip(fields, before, after, strict=True):
+        chosen.append(other if field == untuned else field)
+    return chosen
+
+
+def outputs_of_dspy(task: type[dspy.Signature]) -> list[Mapping[str, str]]:
+    """Return the output fields of ``dspy.RLM``'s untuned action."""
+    fields: list[Mapping[str, str]] = _action_of_dspy(task).dump_state()["fields"]
+    return fields[-2:]
+
+
+def _action_of_dspy(task: type[dspy.Signature]) -> Any:
+    return dspy.RLM(task).generate_action.signature
+
+
+def as_ours(
+    state: Mapping[str, Any],
+    signature: type[dspy.Signature],
+    inputs: Sequence[Mapping[str, str]],
+    instructions: str,
+) -> dict[str, Any]:
+    """Return a saved state with our input fields and demos, whichever class saved it."""
+    fields = state["signature"]["fields"]
+    outputs = list(fields[len(fields) - len(signature.output_fields) :])
+    saved = {**state["signature"], "fields": [*inputs, *outputs], "instructions": instructions}
+    return {**state, "signature": saved, "demos": [as_our_demo(demo, signature) for demo in state.get("demos", ())]}
+
+
+def as_our_demo(demo: Any, signature: type[dspy.Signature]) -> Any:
+    """Return a demo with our inputs, whichever of the two it was made for."""
+    fields = dict(demo.items())
+    if VARIABLES not in fields and HISTORY not in fields:
+        return demo
+    variables, history = fields.pop(VARIABLES, ""), fields.pop(HISTORY, "")
+    fields.pop(ITERATION, None)
+    if is_action(signature):
+        fields["observation"] = f"{_text(variables)}\n{_text(history)}".strip()
+    else:
+        task, trajectory = list(signature.input_fields)
+        fields |= {task: _text(variables), trajectory: _text(history)}
+    return fields
+
+
+def _text(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """Return our action signature with the inputs that ``dspy.RLM`` gives."""
+    fields: dict[str, Any] = {
+        VARIABLES: (str, dspy.InputField(desc=DESCRIPTIONS[VARIABLES])),
+        HISTORY: (REPLHistory, dspy.InputField(desc=DESCRIPTIONS[HISTORY])),
+        ITERATION: (str, dspy.InputField(desc=DESCRIPTIONS[ITERATION])),
+    }
+    for name, field in signature.output_fields.items():
+        fields[name] = (field.annotation, field)
+    built: type[dspy.Signature] = dspy.Signature(fields, signature.instructions)
+    return built
+
+
+def signature_for(predictor: Any, action: type[dspy.Signature], protocol: str) -> type[dspy.Signature]:
+    """Return the signature that a predictor in the place of ours is given: its own if it takes DSPy's inputs."""
+    own = getattr(predictor, "signature", None)
+    if own is not None and VARIABLES in getattr(own, "input_fields", {}):
+        kept: type[dspy.Signature] = own.with_instructions(f"{own.instructions}\n\n{protocol}")
+        return kept
+    return action_signature(action)
+
+
+def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: int) -> dict[str, Any]:
+    """Return what ``dspy.RLM`` gives a predictor: of an action with ``max_iters``, else of an extract."""
+    history = REPLHistory(max_output_chars=limit)
+    for step in steps:
+        history = history.append(reasoning=step.reasoning, code=step.code, output=step.output)
+    inputs: dict[str, Any] = {VARIABLES: [probe], HISTORY: history}
+    return inputs if max_iters is None else {**inputs, ITERATION: f"{len(steps) + 1}/{max_iters}"}
+
+
+def accepted(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the inputs that a function takes by name; a module takes all."""
+    if isinstance(function, dspy.Module) or not callable(function):  # such as an object that has only ``acall``
+        return dict(inputs)
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(inputs)
+    return {name: value for name, value in inputs.items() if name in parameters}

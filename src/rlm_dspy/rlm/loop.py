@@ -1,0 +1,369 @@
+"""The loop of an RLM as a generator that does no input or output.
+
+It yields what it needs (:class:`Ask` a predictor, :class:`Execute` a cell) and is sent what came of it; a sync and an
+async driver in ``module.py`` perform that. What is recorded of a step is what the next prompt shows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rlm_dspy.errors import ActionError, BudgetExceededError
+from rlm_dspy.rlm import compaction
+from rlm_dspy.rlm.compaction import Turn
+from rlm_dspy.rlm.replies import ParsedReply, explain_cut, parse_code, parse_reply, visible_text
+from rlm_dspy.run import Status, Step, SubCall, Usage
+
+REASKS = 2  # replies in a row that may be unreadable before the run ends
+REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
+REPEATED = "repeats"  # names the end of a run whose model, a tiny one, ran a cell again that changed nothing
+NOTHING_SAID = "(no reply besides thinking)"  # in the next prompt, which never repeats a model's thinking
+LOST = "[the run ended in this cell]"
+NAMED_SUBMIT = 80  # characters of a held-back SUBMIT that are shown
+REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask the action predictor for the next code."""
+
+    history: tuple[Turn, ...]
+    observation: str
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Ask the extract predictor for the outputs, because ``limit`` ended the run."""
+
+    steps: tuple[Step, ...]
+    limit: str = ""
+
+
+@dataclass(frozen=True)
+class Execute:
+    """Run one cell in the interpreter, after handing it ``variables``."""
+
+    code: str
+    variables: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a predictor gave; ``text`` is the raw reply when no adapter could parse it.
+
+    ``finish`` is why the model stopped, as its server says: "stop", "length", "content_filter".
+    """
+
+    reasoning: str = ""
+    code: str = ""
+    text: str | None = None
+    finish: str = "stop"
+    outputs: dict[str, Any] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """The prompt did not fit the model's window, as ``error`` says, and nothing was answered."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What executing one cell brought back; ``submitted`` holds the raw SUBMIT value if there was one.
+
+    ``restored`` says which inputs the cell had bound to something else and are the inputs again.
+    """
+
+    text: str = ""
+    restored: str = ""
+    submitted: Any = None
+    has_submitted: bool = False
+    error: str | None = None
+    timed_out: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended and with what."""
+
+    status: Status
+    outputs: dict[str, Any]
+    reasoning: str
+    stopped_by: str | None = None
+
+
+@dataclass
+class Rules:
+    """What the loop asks of its surroundings; all are plain functions without input or output.
+
+    ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
+    step; ``sub_calls()`` takes the sub-calls made since the last step, ``notes()`` what the model should be told of
+    them; ``room`` is the characters that the turns of a prompt may have; ``past_variable`` is the name in the REPL
+    under which steps stay that no longer fit; ``stops_at_repeats`` lets a cell that changed nothing the second
+    time end the run; ``framed`` renders what a step printed, and ``reminder`` stands under each observation.
+    """
+
+    first_output: str
+    max_iters: int
+    probe: str
+    on_limit: str
+    validate: Callable[[Any, bool], tuple[dict[str, Any], str | None]]
+    exhausted: Callable[[tuple[Step, ...]], str | None]
+    sub_calls: Callable[[], tuple[SubCall, ...]]
+    notes: Callable[[], list[str]]
+    room: int
+    header: Callable[[int], str]
+    render: Callable[[list[str]], str]
+    clip: Callable[[str], str]
+    refusal: Callable[[str], str]
+    reask: Callable[[str, str], str]
+    record: Callable[[Step], None]
+    past_variable: str = compaction.VARIABLE
+    outputs: tuple[str, ...] = ()
+    stops_at_repeats: bool = False
+    framed: Callable[[str], str] = str
+    reminder: str = ""
+
+
+Needs = Ask | Extract | Execute
+
+
+def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
+    """Run the loop until a SUBMIT is accepted or a limit ends it.
+
+    Raises:
+        ActionError: the model never wrote anything that could be run.
+        BudgetExceededError: a limit ended the run and it cannot, or must not, be extracted.
+    """
+    state = _State(rules)
+    while (limit := state.limit()) is None:
+        ending = yield from state.step()
+        if ending:
+            return ending
+    if not state.ran and limit != REPEATED:
+        if limit == "unreadable":
+            raise ActionError(
+                f"the model's last {REASKS + 1} replies had no code that could be run, and no cell ever ran "
+                f"(the last one: {state.steps[-1].error}); try another model or a shorter task"
+            )
+        raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
+    if rules.on_limit == "raise":
+        raise BudgetExceededError(f"{limit} was reached before the model submitted", limit=limit)
+    reply = yield Extract(tuple(state.steps), limit)
+    outputs, problem = rules.validate(reply.outputs, False)
+    if problem:
+        raise ActionError(f"{limit} was reached, and the extracted outputs are not valid: {problem}")
+    return Ending("extracted", outputs, "Extract forced final output", limit)
+
+
+class _State:
+    """The turns so far, and one step at a time."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.room = rules.room
+        self.steps: list[Step] = []
+        self.turns: list[Turn] = []
+        self.observation = "\n".join(filter(None, [rules.header(1), rules.probe]))
+        self.ran = False
+        self.unreadable = 0
+        self.refused = 0
+        self.cells: tuple[str, ...] = ()
+        self.stopped_by: str | None = None
+        self.ran_before: dict[tuple[str, str], list[int]] = {}  # steps by their code and output
+
+    def limit(self) -> str | None:
+        """Name what forbids another step, or None."""
+        if self.stopped_by:
+            return self.stopped_by
+        if self.unreadable > REASKS:
+            return "unreadable"
+        if len(self.steps) >= self.rules.max_iters:
+            return "max_iters"
+        return self.rules.exhausted(tuple(self.steps))
+
+    def step(self) -> Generator[Needs, Any, Ending | None]:
+        """Ask, run what was written, record it; return the ending if it was submitted."""
+        if compaction.size(self.turns) + len(self.observation) > self.room:
+            room, variable = self.room - len(self.observation), self.rules.past_variable
+            self.turns = compaction.compact(self.turns, self.steps, room, variable)
+            yield Execute("pass", {variable: compaction.past(self.steps)})
+        reply: Reply | Overflow | str = yield Ask(tuple(self.turns), self.observation)
+        if isinstance(reply, Overflow):
+            self.room = compaction.smaller_room(self.turns, self.steps, self.observation, reply.error)
+            return None  # and the same step is begun again, in that room
+        if isinstance(reply, str):  # the name of the limit that refused or ended the call
+            self.stopped_by = reply
+            return None
+        parsed = read_cells(reply, self.rules.first_output)
+        if reply.text is not None and parsed.cells:
+            reply = replace(reply, text=None, reasoning=parsed.reasoning, code="\n\n".join(parsed.cells))
+        if parsed.problem:
+            self.unreadable += 1
+            if self.rules.stops_at_repeats and self.steps and self.steps[-1].reasoning == reply.text:
+                self.stopped_by = REPEATED
+            remarks = [self.rules.reask(parsed.problem, reply.text or reply.code)]
+            self._close(reply, "", remarks, error=parsed.problem)
+            return None
+        texts: list[str] = []
+        observed: list[Observation] = []
+        for cell in parsed.cells:
+            self.cells = (*self.cells, cell)
+            try:
+                seen: Observation = yield Execute(cell)
+            except GeneratorExit:  # the driver gave up: the interpreter died, or the run was cancelled
+                self._close(reply, self.rules.render([*texts, LOST]), error=LOST)
+                raise
+            self.ran = True
+            observed.append(seen)
+            texts.append(_marked(seen))
+            if seen.error or seen.has_submitted or seen.text.strip():
+                break
+        return self._judge(reply, parsed, observed, texts)
+
+    def _judge(self, reply: Reply, parsed: ParsedReply, observed: list[Observation], texts: list[str]) -> Ending | None:
+        last = observed[-1]
+        texts += self.rules.notes()
+        texts += [seen.restored for seen in observed if seen.restored]
+        outputs: dict[str, Any] = {}
+        problem: str | None = None
+        if last.has_submitted:
+            outputs, problem = self.rules.validate(last.submitted, self.refused < REFUSALS)
+            if problem:
+                self.refused += 1
+                texts.append(self.rules.refusal(problem))
+        accepted = last.has_submitted and problem is None
+        if accepted:
+            texts += [f"[{parsed.cut} Its last block did not run.]"] if parsed.cut else []
+            texts.append(f"FINAL: {outputs}")
+        shown = self.rules.render(texts)
+        self._close(
+            reply,
+            shown,
+            [] if accepted else self._remarks(shown, parsed, observed),
+            error=last.error or problem,
+            timed_out=last.timed_out,
+            submitted=accepted,
+            seconds=sum(item.seconds for item in observed),
+        )
+        return Ending("submitted", outputs, reply.reasoning) if accepted else None
+
+    def _remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> list[str]:
+        """Return what the model should know besides the output: blocks that did not run, a cell that ran before."""
+        remarks: list[str] = []
+        held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
+        if held_back:
+            remarks.append(_held_back(held_back))
+        if parsed.cut:
+            remarks.append(f"[{parsed.cut} Its last block was not whole and did not run.]")
+        if parsed.ignored:
+            remarks.append(
+                "[An unlabelled block after the code was not run: the output above is the real one. "
+                "Write code in ```python blocks.]"
+            )
+        if advice := advise(parsed.cells[: len(observed)], observed[-1], self.rules.outputs):
+            remarks.append(advice)
+        earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
+        self.unreadable = self.unreadable + 1 if len(earlier) >= REPEATS else 0
+        if earlier and self.rules.stops_at_repeats:
+            self.stopped_by = REPEATED
+        if earlier:
+            remarks.append(
+                f"[You ran this same code in step {earlier[-1]}, with the same output. Running it again changes "
+                "nothing: search for other words, print another part, or SUBMIT what you have seen.]"
+            )
+        earlier.append(len(self.steps) + 1)
+        return remarks
+
+    def _close(
+        self, reply: Reply, shown: str, remarks: Sequence[str] = (), *, seconds: float = 0.0, **facts: Any
+    ) -> None:
+        """Record the step and turn it into the history of the next prompt."""
+        output = "\n".join(filter(None, [shown, *remarks]))
+        code, reasoning = (reply.code, reply.reasoning) if reply.text is None else ("", reply.text)
+        cells, self.cells = self.cells, ()
+        step = Step(
+            index=len(self.steps) + 1,
+            reasoning=reasoning,
+            code="\n\n".join(cells) or code,
+            output=output,
+            seconds=reply.seconds + seconds,
+            usage=reply.usage,
+            sub_calls=self.rules.sub_calls(),
+            **facts,
+        )
+        if reply.text is not None:
+            reasoning = visible_text(reply.text) or NOTHING_SAID
+        self.turns.append(Turn(step.index, self.observation, self.rules.clip(reasoning), self.rules.clip(code)))
+        framed = self.rules.framed(shown) if shown else ""
+        parts = [self.rules.header(step.index + 1), framed, *remarks, self.rules.reminder]
+        self.observation = "\n".join(filter(None, parts))
+        self.steps.append(step)
+        self.rules.record(step)
+
+
+def read_cells(reply: Reply, first_output: str) -> ParsedReply:
+    """Read the cells of a reply; of one that its server cut short, those that are whole."""
+    if reply.text is None:
+        parsed = parse_code(reply.code, first_output)
+    else:
+        parsed = parse_reply(reply.text, first_output)
+    cut = explain_cut(reply.finish)
+    if cut and parsed.problem:
+        return replace(parsed, problem=f"{parsed.problem} {cut}")
+    if cut and not parsed.is_closed and reply.finish != "bad_sample":
+        whole = parsed.cells[:-1]
+        return replace(parsed, cells=whole, problem=None if whole else cut, cut=cut)
+    return parsed
+
+
+def advise(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) -> str | None:
+    """Return what a model should do after a step that it seems to have misjudged, or None."""
+    if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
+        return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
+    if seen.error and "'Corpus'" in seen.error:
+        return (
+            "[A corpus is no string: grep and search look in all its files, `for name, text in corpus.items()` reads "
+            'each, corpus["name"] one.]'
+        )
+    if seen.error or seen.has_submitted:
+        return None
+    assigned = [name for name in outputs if any(_assigns(cell, name) for cell in cells)]
+    if not outputs or len(assigned) < len(outputs):
+        return None
+    given = ", ".join(f"{name}={name}" for name in outputs)
+    return f"[{' and '.join(f'`{name}`' for name in outputs)} set, not submitted: SUBMIT({given}) ends the run.]"
+
+
+def _assigns(cell: str, name: str) -> bool:
+    return re.search(rf"^{re.escape(name)}\s*=(?!=)", cell, re.MULTILINE) is not None
+
+
+def _without_cell_numbers(shown: str) -> str:
+    """Return an output as another run of the same cell shows it: a traceback names the cell by its number."""
+    return re.sub(r'File "<cell \d+>"', 'File "<cell>"', shown)
+
+
+def _marked(seen: Observation) -> str:
+    """Return what a cell showed; where it failed it begins with "[Error]" and the exception, as in DSPy."""
+    if not seen.error or seen.text.startswith("[Error]"):
+        return seen.text
+    return f"[Error] {seen.error.strip().splitlines()[-1]}\n{seen.text}"
+
+
+def _held_back(cells: tuple[str, ...]) -> str:
+    """Say which blocks of a reply did not run because one before them printed something."""
+    blocks = "block after it was" if len(cells) == 1 else f"{len(cells)} blocks after it were"
+    submits = [line.strip() for cell in cells for line in cell.splitlines() if "SUBMIT(" in line]
+    named = ""
+    if submits:
+        call = submits[0][submits[0].index("SUBMIT(") :]
+        named = f", nor was its {call[:NAMED_SUBMIT]}{'…' if len(call) > NAMED_SUBMIT else ''}"
+    return f"[This is the output of your first code that printed something; the {blocks} not run{named}.]"

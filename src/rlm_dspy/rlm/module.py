@@ -1,0 +1,549 @@
+"""``RLM``: a DSPy module that answers from contexts far larger than a window, by code in a confined REPL.
+
+A drop-in for ``dspy.RLM`` 3.4: same positional arguments and defaults, same call, same predictor names, same names in
+the REPL, ``trajectory`` and ``final_reasoning`` on the prediction. The idea is that of "Recursive Language Models"
+(Zhang, Kraska, Khattab, arXiv 2512.24601).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, nullcontext
+from typing import Any, Literal
+
+import dspy
+from dspy.primitives.code_interpreter import (
+    CodeInterpreter,
+    _validate_interpreter,
+    _validate_interpreter_factory,
+    resolve_interpreter_factory,
+)
+from dspy.utils.callback import with_callbacks
+from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import LMError as DSPyLMError
+
+from rlm_dspy import deadlines
+from rlm_dspy.context import Context
+from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError
+from rlm_dspy.rlm import loop, prompts
+from rlm_dspy.rlm.children import Child
+from rlm_dspy.rlm.loop import Ask, Execute, Extract, Observation, Overflow, Reply
+from rlm_dspy.rlm.prediction import RLMPrediction
+from rlm_dspy.rlm.predictor import Predictor
+from rlm_dspy.rlm.repl import Repl
+from rlm_dspy.rlm.session import WATCHER, Session
+from rlm_dspy.rlm.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
+from rlm_dspy.run import ConstructorSignature, Event, Run
+from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
+
+logger = logging.getLogger(__name__)
+
+HANDLE = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
+
+
+class RLM(dspy.Module):  # type: ignore[misc]
+    """Answer a signature by letting a model explore its inputs in a Python REPL.
+
+    Args:
+        signature: inputs become variables of the REPL; outputs are typed and validated. An output of type
+            ``list[rlm_dspy.Evidence]`` is checked against the inputs.
+        max_iters: steps before the answer is extracted from the trajectory.
+        max_llm_calls: sub-LM calls of the whole tree.
+        max_output_chars: characters of a step's output that the model sees, head and tail.
+        verbose: log each step at INFO.
+        tools: functions or ``dspy.Tool`` objects that REPL code may call; they run on the host.
+        sub_lm: the LM of sub-calls; by default the LM of ``generate_action``, else ``dspy.settings.lm``.
+        interpreter_factory: makes the interpreter of each call and of its children; by default
+            ``dspy.settings.interpreter_factory``, else :class:`rlm_dspy.Sandbox`. As in DSPy, whose default it is,
+            ``dspy.PythonInterpreter`` means the default here; given to a call, it is what it says.
+        max_depth: levels of recursive sub-calls.
+        max_tokens, max_cost, max_seconds: limits of the whole tree in tokens, US dollars, seconds.
+        on_limit: ``"extract"`` answers from the trajectory when a limit ends the run, ``"raise"`` raises.
+        depth_policy: below ``max_depth``, ``"plain"`` answers by plain calls, ``"raise"`` refuses.
+        max_concurrency: sub-calls in flight at once, over the whole tree.
+        profile: ``"small"`` for models of at most 14B weights or 16K tokens of window (a shorter protocol with an
+            example, fewer sub-calls, capped replies), ``"standard"``, or ``"auto"`` to go by the model.
+        tune_children: show the predictors of children, which answer recursive sub-calls, to optimizers and in saved
+            states, as ``child.generate_action`` and ``child.extract``.
+        on_event: called with each :class:`rlm_dspy.run.Event` of the run.
+
+    Raises:
+        ConfigurationError: the signature, a name or a limit cannot work.
+
+    Example:
+        >>> rlm = rlm_dspy.RLM("context, question -> answer")
+        >>> rlm(context=open("book.txt").read(), question="Who is Ishmael?").answer
+    """
+
+    __signature__ = ConstructorSignature()
+
+    def __init__(
+        self,
+        signature: type[dspy.Signature] | str,
+        max_iters: int = 20,
+        max_llm_calls: int = 50,
+        max_output_chars: int = 10_000,
+        verbose: bool = False,
+        tools: list[Callable[..., Any]] | None = None,
+        sub_lm: Any = None,
+        interpreter_factory: Callable[[], CodeInterpreter] | None = None,
+        *,
+        max_depth: int = 1,
+        max_tokens: int | None = None,
+        max_cost: float | None = None,
+        max_seconds: float | None = None,
+        on_limit: Literal["extract", "raise"] = "extract",
+        depth_policy: Literal["plain", "raise"] = "plain",
+        max_concurrency: int = 8,
+        profile: Literal["auto", "small", "standard"] = "auto",
+        tune_children: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        super().__init__()
+        if interpreter_factory is not None:
+            _validate_interpreter_factory(interpreter_factory)
+        _one_of("on_limit", on_limit, "extract", "raise")
+        _one_of("depth_policy", depth_policy, "plain", "raise")
+        _one_of("profile", profile, "auto", "small", "standard")
+        if not isinstance(max_output_chars, int) or max_output_chars < 1:
+            raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
+        self.signature = read_signature(signature)
+        self.budget = limits(
+            max_iters=max_iters,
+            max_llm_calls=max_llm_calls,
+            max_depth=max_depth,
+            max_tokens=max_tokens,
+            max_cost=max_cost,
+            max_seconds=max_seconds,
+            max_concurrency=max_concurrency,
+        )
+        self.max_output_chars = max_output_chars
+        self.verbose = verbose
+        self.sub_lm = sub_lm
+        self.on_limit = on_limit
+        self.depth_policy = depth_policy
+        self.profile = profile
+        self.on_event = on_event
+        self.stop: threading.Event | None = None  # set it to end the run with the best answer so far
+        self._interpreter_factory = interpreter_factory
+        self._tools = named_tools(tools)
+        validate_names(self.signature, self._tools)
+        self.generate_action = Predictor(prompts.action_signature(self.signature), self.signature)
+        self.extract = Predictor(prompts.extract_signature(self.signature), self.signature)
+        # One child program for every depth, so that optimizers see its predictors once.
+        self.child: RLM | None = self._make_child() if tune_children and max_depth > 0 else None
+
+    @property
+    def tools(self) -> dict[str, dspy.Tool]:
+        """The user's tools by name."""
+        return dict(self._tools)
+
+    @property
+    def max_iters(self) -> int:
+        """The steps before the answer is extracted."""
+        return self.budget.max_iters
+
+    @max_iters.setter
+    def max_iters(self, value: int) -> None:
+        self.budget = limits(**{**self.budget.model_dump(), "max_iters": value})
+
+    @property
+    def max_llm_calls(self) -> int:
+        """The sub-LM calls of the whole tree."""
+        return self.budget.max_llm_calls
+
+    @max_llm_calls.setter
+    def max_llm_calls(self, value: int) -> None:
+        self.budget = limits(**{**self.budget.model_dump(), "max_llm_calls": value})
+
+    def __repr__(self) -> str:
+        budget = self.budget
+        set_limits = {name: value for name, value in budget.model_dump(exclude_defaults=True).items()}
+        shown = "".join(f", {name}={value!r}" for name, value in set_limits.items())
+        return f"RLM({self.signature.signature!r}{shown})"
+
+    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
+        """Load a saved state, ours or that of a ``dspy.RLM``."""
+        super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        if self.child is None and any(name.startswith("child.") for name in state):
+            logger.warning("the state of the tuned children was not loaded: make the RLM with tune_children=True")
+
+    def _make_child(self) -> RLM:
+        """Return the program that answers recursive sub-calls."""
+        budget = self.budget
+        sizes = budget.max_iters, budget.max_llm_calls, self.max_output_chars, self.verbose
+        kept: dict[str, Any] = {"max_concurrency": budget.max_concurrency, "depth_policy": self.depth_policy}
+        return RLM("text, instruction -> output", *sizes, max_depth=0, profile=self.profile, **kept)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
+        """Run the RLM; long texts enter as handles, so that callbacks and logs never hold them."""
+        return super().__call__(*args, **self._entering(kwargs))
+
+    async def acall(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
+        """Run the RLM without blocking the event loop."""
+        return await super().acall(*args, **self._entering(kwargs))
+
+    def _entering(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the inputs of a call as its callbacks see them; a ``forward`` of a subclass works on the texts."""
+        own = type(self).forward is RLM.forward and type(self).aforward is RLM.aforward
+        return handles(inputs) if own else inputs
+
+    async def stream(self, **inputs: Any) -> AsyncIterator[Event | dspy.Prediction]:
+        """Yield the events of a run as they happen, and last the prediction.
+
+        Example:
+            >>> async for event in rlm.stream(context=text, question="…"): print(event)
+        """
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        running = asyncio.get_running_loop()
+
+        def watch(event: Event) -> None:
+            running.call_soon_threadsafe(queue.put_nowait, event)
+
+        token = WATCHER.set(watch)
+        try:
+            task = asyncio.ensure_future(self.acall(**inputs))
+        finally:
+            WATCHER.reset(token)
+        try:
+            while not task.done() or not queue.empty():
+                waiting_for = asyncio.ensure_future(queue.get())
+                await asyncio.wait({waiting_for, task}, return_when=asyncio.FIRST_COMPLETED)
+                if waiting_for.done():
+                    yield waiting_for.result()
+                else:
+                    waiting_for.cancel()
+                    await asyncio.sleep(0)  # let events that were sent from other threads arrive
+            yield task.result()
+        finally:
+            task.cancel()
+
+    # --- the two drivers ---------------------------------------------------------------------------------------
+
+    def forward(
+        self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
+    ) -> dspy.Prediction:
+        """Produce the signature's outputs.
+
+        Args:
+            interpreter_factory: makes the interpreter of this call, instead of the constructor's or configured one.
+            stop: a ``threading.Event``; set it to end this run with the best answer so far (unless the signature has
+                an input of that name).
+            inputs: the signature's input fields.
+
+        Returns:
+            The outputs, ``trajectory``, ``final_reasoning`` and ``run``, the full record.
+
+        Raises:
+            RLMError: with the partial record as ``run``; a provider's failure is also DSPy's own exception class.
+        """
+        stop = self._taken_stop(inputs)
+        validate_inputs(self.signature, inputs)
+        factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        deadlines.load_engines(*self._lms())
+        return self._drive(Session(self, self.signature, inputs, self._children(factory), stop=stop), factory)
+
+    def _lms(self) -> list[Any]:
+        """Return the LMs that a call may ask."""
+        return [dspy.settings.lm, self.sub_lm, *(predictor.lm for predictor in self.predictors())]
+
+    def _taken_stop(self, inputs: dict[str, Any]) -> threading.Event | None:
+        """Take this call's stop flag out of its inputs; the program's own is the default."""
+        return self.stop if "stop" in self.signature.input_fields else inputs.pop("stop", None) or self.stop
+
+    def _drive(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
+        """Perform what the loop asks for until it ends."""
+        with session, closing(self._repl(session, factory)) as repl, translated():
+            repl.open()
+            session.opened(repl.has_toolkit, repl.warnings)
+            answer: Any = None
+            with closing(loop.steps(session.rules())) as flow:
+                while True:
+                    try:
+                        need = flow.send(answer)
+                    except StopIteration as stop:
+                        return prediction(session, stop.value)
+                    answer = execute(session, repl, need) if isinstance(need, Execute) else ask(session, need)
+
+    async def aforward(
+        self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
+    ) -> dspy.Prediction:
+        """Produce the signature's outputs as :meth:`forward` does, never blocking the event loop."""
+        stop = self._taken_stop(inputs)
+        validate_inputs(self.signature, inputs)
+        # Off the loop: a model may first be asked for its window, and a large input takes a moment to describe.
+        factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        await asyncio.to_thread(deadlines.load_engines, *self._lms())
+        session = await asyncio.to_thread(Session, self, self.signature, inputs, self._children(factory), stop=stop)
+        with session, translated():
+            async with threaded(self._repl(session, factory)) as (repl, run):
+                return await _aperform(session, repl, run)
+
+    def _children(self, factory: Callable[[], CodeInterpreter]) -> Callable[[Session], Child]:
+        """Return what makes the children of a session: the child program, on the same kind of interpreter."""
+        tuned = self.child
+
+        def bound(parent: Session) -> Child:
+            def child(signature: type[dspy.Signature], inputs: dict[str, Any]) -> tuple[dict[str, Any], Run]:
+                program = tuned or parent.rlm._make_child()
+                session = Session(program, signature, inputs, program._children(factory), parent)
+                try:
+                    # Children that nobody tunes leave nothing in the trace, which optimizers match to predictors.
+                    with nullcontext() if tuned else dspy.context(trace=[]):
+                        predicted = _called(program, session, factory, handles(inputs))
+                finally:
+                    parent.add(session.by_model)
+                return {name: predicted[name] for name in signature.output_fields}, session.record()
+
+            return child
+
+        return bound
+
+    def _repl(self, session: Session, factory: Callable[[], CodeInterpreter]) -> Repl:
+        """Make the interpreter of one call, with its tools."""
+        interpreter = factory()
+        _validate_interpreter(interpreter)
+        rules = getattr(factory, "execution_instructions", "")
+        if not isinstance(rules, str):
+            raise TypeError("interpreter_factory.execution_instructions must be a string")
+        session.interpreter_rules = rules
+        fields = [output_field(name, field) for name, field in session.signature.output_fields.items()]
+        tools = {**session.subcalls.functions, **session.recursion.functions, **self._tools}
+        corpus: Any = session.values.get(session.main or "")
+        if isinstance(interpreter, Sandbox) and hasattr(corpus, "search_index") and corpus.index.ready():
+            tools[toolkit.INDEXED] = corpus.search_index
+        else:
+            interpreter.tools.pop(toolkit.INDEXED, None)
+        return Repl(interpreter, session.values, tools, fields, session.main)
+
+
+async def _aperform(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
+    """Perform what the loop asks for until it ends; ``run`` calls what it is given in the interpreter's thread."""
+    await run(repl.open)
+    session.opened(repl.has_toolkit, repl.warnings)
+    answer: Any = None
+    with closing(loop.steps(session.rules())) as flow:
+        while True:
+            try:
+                need = flow.send(answer)
+            except StopIteration as stop:
+                return prediction(session, stop.value)
+            answer = await run(execute, session, repl, need) if isinstance(need, Execute) else await aask(session, need)
+
+
+def chosen_factory(
+    called: Callable[[], CodeInterpreter] | None, constructed: Callable[[], CodeInterpreter] | None
+) -> Callable[[], CodeInterpreter]:
+    """Return the interpreter factory of a call: its own, the constructor's, the configured one, else our sandbox."""
+    chosen: Any = called or constructed
+    if called is None and (chosen is None or chosen is dspy.PythonInterpreter):
+        chosen = resolve_interpreter_factory(chosen)
+        # DSPy's default means "nothing was chosen", which for us is our own sandbox where there is one.
+        chosen = default_factory() if chosen is dspy.PythonInterpreter else chosen
+    _validate_interpreter_factory(chosen)
+    factory: Callable[[], CodeInterpreter] = chosen
+    return factory
+
+
+def _one_of(name: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise ConfigurationError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+
+
+def prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
+    """Close the record and return it with the outputs."""
+    run = session.finish(ending)
+    return RLMPrediction.of(ending.outputs, run, trajectory=run.trajectory, final_reasoning=ending.reasoning)
+
+
+def _called(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:
+    """Run a child as DSPy calls a module, so that callbacks see it with its steps under it."""
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def __call__(instance: RLM, **given: Any) -> dspy.Prediction:
+        return instance._drive(session, factory)
+
+    return __call__(program, **inputs)
+
+
+def handles(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Wrap long texts so that whatever renders the inputs shows a line."""
+    return {
+        name: Context(value) if isinstance(value, str) and len(value) > HANDLE else value
+        for name, value in inputs.items()
+    }
+
+
+CLOSING = 5.0  # seconds
+SMALLEST_ROOM = 4_000  # characters of a prompt, below which less room changes no extract
+
+
+def execute(session: Session, repl: Repl, need: Execute) -> Observation:
+    """Run a cell, and interrupt it when the run's time is over or its caller stops it."""
+    patience = session.patience()
+    if patience.endless:
+        return repl.run(need.code, variables=need.variables)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(deadlines.POLL):
+            try:
+                patience.check()
+            except deadlines.Interrupted:
+                repl.interrupt()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True, name="rlm-watch")
+    watcher.start()
+    try:
+        return repl.run(need.code, variables=need.variables)
+    finally:
+        done.set()
+        watcher.join()
+
+
+def ask(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
+    """Call a predictor; the name of a limit comes back if one refuses or ends the call.
+
+    Of a step whose prompt does not fit the window an :class:`Overflow` comes back; an extract is asked for again from
+    less of the trajectory.
+    """
+    while True:
+        try:
+            return _ask_once(session, need)
+        except DSPyLMError as error:
+            if overflow := overflow_of(session, need, error):
+                return overflow
+
+
+def _ask_once(session: Session, need: Ask | Extract) -> Reply | str:
+    predictor, inputs = session.request(need)
+    here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
+    session.emit("step", "")
+    try:
+        with session.asking(need) as asking:
+            lm = inputs.get("lm") or dspy.settings.lm
+            predicted = deadlines.call(
+                session.patience(need),
+                lm,
+                lambda: attempt(predictor, inputs),
+                lambda: aattempt(predictor, inputs),
+                here=here,
+            )
+    except deadlines.Interrupted as over:
+        return limit_reached(need, over.limit)
+    except BudgetExceededError as error:
+        return limit_reached(need, error.limit)
+    return session.reply(need, predicted, asking)
+
+
+async def aask(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
+    """Call a predictor as :func:`ask` does, without blocking."""
+    while True:
+        try:
+            return await _aask_once(session, need)
+        except DSPyLMError as error:
+            if overflow := overflow_of(session, need, error):
+                return overflow
+
+
+async def _aask_once(session: Session, need: Ask | Extract) -> Reply | str:
+    predictor, inputs = session.request(need)
+    session.emit("step", "")
+    try:
+        with session.asking(need) as asking:
+            predicted = await deadlines.acall(session.patience(need), lambda: aattempt(predictor, inputs))
+    except deadlines.Interrupted as over:
+        return limit_reached(need, over.limit)
+    except BudgetExceededError as error:
+        return limit_reached(need, error.limit)
+    return session.reply(need, predicted, asking)
+
+
+def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Overflow | None:
+    """Return the overflow of a step that an error tells, or None where an extract is to be asked for with less room.
+
+    Raises:
+        LMError: ``error``, which is another, or no less can be shown.
+    """
+    if not is_overflow(error):
+        raise error
+    if isinstance(need, Ask):
+        return Overflow(error)
+    if session.room < SMALLEST_ROOM:
+        raise error
+    session.room //= 2
+    return None
+
+
+def limit_reached(need: Ask | Extract, limit: str) -> str:
+    """Return the limit's name where the loop can go on to the extract; the extract itself has nothing after it."""
+    if isinstance(need, Extract):
+        raise BudgetExceededError(f"{limit} ended the run before its answer could be extracted", limit=limit)
+    return limit
+
+
+def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
+    """Call a predictor; a reply that cannot be parsed is returned as the error that holds it."""
+    try:
+        return predictor(**inputs)
+    except AdapterParseError as error:
+        return error
+    except DSPyLMError as error:
+        return bad_sample_of(error, inputs)
+
+
+async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
+    """Call a predictor as :func:`attempt` does, without blocking."""
+    try:
+        awaitable = hasattr(predictor, "acall") and deadlines.can_await(inputs.get("lm") or dspy.settings.lm)
+        if awaitable or not callable(predictor):
+            return await predictor.acall(**inputs)
+        result = await deadlines.in_thread(lambda: predictor(**inputs))
+        return await result if inspect.isawaitable(result) else result
+    except AdapterParseError as error:
+        return error
+    except DSPyLMError as error:
+        return bad_sample_of(error, inputs)
+
+
+def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
+    """Return the reply that a provider could not read itself, which is asked for again; raise any other error."""
+    text = failed_generation(error)
+    if text is None:
+        raise error
+    return BadSampleError("none", inputs.get("signature"), text, "The provider could not read the model's reply.")
+
+
+@asynccontextmanager
+async def threaded(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
+    """Give an interpreter a thread for all of its life, since some are bound to the thread that started them.
+
+    What runs a call there comes with it; a cancelled wait interrupts the cell. In the end the interpreter is closed,
+    and that is awaited for ``CLOSING`` seconds: a cell that cannot be interrupted is left to end by itself.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="rlm-repl")
+
+    async def run(call: Callable[..., Any], *args: Any) -> Any:
+        context = contextvars.copy_context()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, context.run, call, *args)
+        except asyncio.CancelledError:
+            repl.interrupt()
+            raise
+
+    try:
+        yield repl, run
+    finally:
+        closed = asyncio.wrap_future(thread.submit(repl.close))
+        thread.shutdown(wait=False)
+        await asyncio.wait({closed}, timeout=CLOSING)
+        if closed.done():
+            closed.result()

@@ -1,0 +1,56 @@
+"""What a call returns: a ``dspy.Prediction`` with the record of its run, which shows itself in a few lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dspy
+
+from rlm_dspy.run import Run, html_table, one_line
+
+
+class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
+    """The outputs, then what DSPy's RLM adds to them; the record is beside them, as ``run``.
+
+    An output of the caller's own that is called ``run`` stands before the record, which is ``rlm_run`` then as always.
+    """
+
+    _run: Run | None = None
+
+    @classmethod
+    def of(cls, outputs: dict[str, Any], run: Run, **about: Any) -> RLMPrediction:
+        """Return a prediction of these outputs."""
+        made = cls({**outputs, **about})
+        made._run = run
+        return made
+
+    @property
+    def rlm_run(self) -> Run | None:
+        """The full record of the call."""
+        return self._run
+
+    @property
+    def run(self) -> Any:
+        """The full record of the call, or the caller's own output of this name."""
+        return self._store.get("run", self._run)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{name}={one_line(repr(value))}" for name, value in self._outputs().items())
+        return f"Prediction({outputs})\n# {self._run!r}"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return html_table(self._outputs().items())
+
+    def _outputs(self) -> dict[str, Any]:
+        return {name: value for name, value in self.items() if name not in ("trajectory", "final_reasoning")}
+
+
+def run_of(prediction: Any) -> Run | None:
+    """Return the record of the run that a prediction comes from, None if it has none."""
+    for name in ("rlm_run", "run"):
+        run = getattr(prediction, name, None)
+        if isinstance(run, Run):
+            return run
+    return None

@@ -1,0 +1,184 @@
+"""The predictors of an RLM: what they leave in DSPy's traces, demos and saved programs is short and holds no context.
+
+Optimizers copy what a trace holds into demos, into prompts of their own and into saved programs. So the shortening
+happens where the trace is written, and once more where a program is saved, because some optimizers put whole training
+examples among the demos. A demo that comes from a run is shown as the turns of that run; a labelled example, which has
+none of the predictor's own fields, as a line of the instructions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dspy
+import pydantic
+
+from rlm_dspy.rlm import dspy_states, prompts
+
+KEPT = 2_000  # characters of a text that a trace, a demo or a saved program keeps, head and tail
+KEPT_OF_TURN = 800  # the same for each text of a past turn
+KEPT_OF_LABEL = 300  # longer fields of a labelled example are left out
+TURNS = 6  # past turns that are kept: the first and the newest
+SHAPE = ("observation", "reasoning", "code")
+WORKED = "(a worked example of another task: none of its variables exist here)\n"
+LABELLED = "Examples of inputs and their right outputs (long inputs are left out):"
+
+
+class Predictor(dspy.Predict):  # type: ignore[misc]
+    """A ``dspy.Predict`` for an RLM with the signature ``task``."""
+
+    def __init__(self, signature: type[dspy.Signature], task: type[dspy.Signature]) -> None:
+        super().__init__(signature)
+        self.task = task
+        self.untuned = str(self.signature.instructions)
+        self.untuned_outputs = self.signature.dump_state()["fields"][len(self.signature.input_fields) :]
+        self.task_fields = tuple(task.fields)
+
+    def forward(self, **inputs: Any) -> Any:
+        """Predict, with the demos as turns and the labelled examples as instructions."""
+        return super().forward(**self._prepared(inputs))
+
+    async def aforward(self, **inputs: Any) -> Any:
+        """Predict as :meth:`forward` does, without blocking."""
+        return await super().aforward(**self._prepared(inputs))
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        """Return the state with demos that are short, hold no context and have a JSON form.
+
+        The fields are written as ``dspy.RLM`` has them, so that each loads what the other saved.
+        """
+        state: dict[str, Any] = super().dump_state(json_mode)
+        outputs = state["signature"]["fields"][len(self.signature.input_fields) :]
+        if dspy_states.is_action(self.signature) and len(outputs) == len(self.untuned_outputs):
+            outputs = dspy_states.output_fields(outputs, self.untuned_outputs, dspy_states.outputs_of_dspy(self.task))
+        fields = [*dspy_states.input_fields(self.signature), *outputs]
+        instructions = dspy_states.with_protocol(self.signature, self.task, self.untuned)
+        signature = {**state["signature"], "fields": fields, "instructions": instructions}
+        return {**state, "signature": signature, "demos": [portable(demo, self._known()) for demo in self.demos]}
+
+    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Predictor:
+        """Load a state saved by an RLM of ours or of DSPy's."""
+        own = self.signature.dump_state()["fields"][: len(self.signature.input_fields)]
+        instructions = state["signature"]["instructions"]
+        if dspy_states.is_action(self.signature):
+            instructions = dspy_states.without_protocol(instructions, self.task, self.untuned)
+            state = self._with_own_outputs(state)
+        read = dspy_states.as_ours(state, self.signature, own, instructions)
+        super().load_state(read, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        return self
+
+    def _with_own_outputs(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state of an action in which outputs that nobody tuned are described as ours are."""
+        fields = state["signature"]["fields"]
+        outputs = fields[-len(self.untuned_outputs) :]
+        theirs = dspy_states.outputs_of_dspy(self.task)
+        if len(outputs) == len(theirs) == len(self.untuned_outputs):
+            kept = fields[: len(fields) - len(outputs)]
+            fields = [*kept, *dspy_states.output_fields(outputs, theirs, self.untuned_outputs)]
+        return {**state, "signature": {**state["signature"], "fields": fields}}
+
+    def _own_demo(self, demo: Any) -> Any:
+        return dspy_states.as_our_demo(demo, self.signature)
+
+    def _known(self) -> tuple[str, ...]:
+        return (*self.signature.fields, *self.task_fields, "augmented")
+
+    def _prepared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        signature = inputs.get("signature") or self.signature
+        demos: list[Any] = []
+        labelled: list[str] = []
+        given: Any = inputs.get("demos", self.demos)
+        for demo in map(self._own_demo, given):
+            if set(signature.input_fields) & set(demo.keys()) and set(signature.output_fields) & set(demo.keys()):
+                demos.append(demo)
+            elif line := label(demo, self.task_fields):
+                labelled.append(line)
+        if labelled:
+            text = "\n".join([signature.instructions, "", LABELLED, *labelled])
+            signature = signature.with_instructions(text)
+        history = inputs.get("history")
+        if isinstance(history, dspy.History) and demos:
+            turns = [turn for demo in demos for turn in worked(demo)]
+            inputs, demos = {**inputs, "history": _Shown.of(turns, history)}, []
+        return {**inputs, "signature": signature, "demos": [compact(dict(demo.items())) for demo in demos]}
+
+    def _forward_postprocess(self, completions: Any, signature: Any, **inputs: Any) -> Any:
+        if isinstance(inputs.get("history"), _Shown):
+            inputs["history"] = inputs["history"].own
+        return super()._forward_postprocess(completions, signature, **compact(inputs))
+
+
+class _Shown(dspy.History):  # type: ignore[misc]
+    """The turns of worked examples and of this run; only the latter are the run's ``own``."""
+
+    _own: Any = pydantic.PrivateAttr(None)
+
+    @classmethod
+    def of(cls, turns: list[dict[str, Any]], own: dspy.History) -> _Shown:
+        shown = cls(messages=[*turns, *own.messages])
+        shown._own = own
+        return shown
+
+    @property
+    def own(self) -> dspy.History:
+        return self._own
+
+
+def compact(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's inputs as a trace may keep them."""
+    return {name: _short(value) for name, value in inputs.items()}
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dspy.History):
+        turns = [{name: _cut(text, KEPT_OF_TURN) for name, text in turn.items()} for turn in value.messages]
+        return dspy.History(messages=turns if len(turns) <= TURNS else [turns[0], *turns[1 - TURNS :]])
+    return _cut(value, KEPT)
+
+
+def _cut(value: Any, limit: int) -> Any:
+    return prompts.preview(value, limit, limit) if isinstance(value, str) else value
+
+
+def worked(demo: Any) -> list[dict[str, Any]]:
+    """Return the turns of the run that a demo comes from, the last of which is the demo itself."""
+    fields = dict(demo.items())
+    history = fields.pop("history", None)
+    past = history.get("messages", []) if isinstance(history, Mapping) else getattr(history, "messages", [])
+    turns = [*(dict(turn) for turn in past), {name: value for name, value in compact(fields).items() if name in SHAPE}]
+    turns[0]["observation"] = WORKED + str(turns[0].get("observation", ""))
+    return turns
+
+
+def label(demo: Any, fields: Iterable[str]) -> str:
+    """Return a labelled example as a line; fields that are long or have no short form are left out."""
+    shown = {name: demo[name] for name in fields if name in demo and _is_short(demo[name])}
+    parts = [
+        f"{name}: {' '.join(value.split()) if isinstance(value, str) else _json(value)}"
+        for name, value in shown.items()
+    ]
+    return "- " + "; ".join(parts) if parts else ""
+
+
+def _is_short(value: Any) -> bool:
+    return not hasattr(value, "toDict") and not hasattr(value, "sandbox_index") and len(_json(value)) <= KEPT_OF_LABEL
+
+
+def portable(demo: Any, fields: Iterable[str]) -> dict[str, Any]:
+    """Return a demo as JSON values: its known fields, each text shortened, contexts as one line."""
+    kept = {name: demo[name] for name in fields if name in demo}
+    dumped: dict[str, Any] = json.loads(_json({name: _plain(value) for name, value in kept.items()}))
+    return dumped
+
+
+def _plain(value: Any) -> Any:
+    value = _short(value)
+    if hasattr(value, "sandbox_index") or not hasattr(value, "model_dump"):
+        return value
+    return value.model_dump(mode="json")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=repr)

@@ -1,0 +1,338 @@
+"""The REPL's half of sub-calls: standard library only, run there as source, in a namespace of its own.
+
+Its caller gives it ``repl``, the namespace of the cells; ``taken``, the names there that belong to the user; and
+``main``, the name of the main context. It finds the classes that a signature names among the REPL's own, sends their
+shape with the call, and turns what comes back into instances of them. The host's half is :mod:`rlm_dspy.rlm.subcalls`.
+"""
+
+import copy as _copy
+import inspect as _inspect
+import re as _re
+import sys as _sys
+import types as _types_module
+
+_whole = repl.get(main)  # the main context as it was handed over
+
+
+class _Reply(str):
+    """A sub-model's reply; one that failed reads "[ERROR] …" and has ``ok`` False and ``error``."""
+
+    ok = True
+    error = None
+    kind = None
+
+    def __await__(self):
+        """It is there already; in a cell of the sandbox, calls that are awaited begin at once and side by side."""
+        return self
+        yield
+
+
+class _Outputs:
+    """The outputs of a typed call, as attributes and as items; ``ok`` is true."""
+
+    ok = True
+    error = None
+
+    def __init__(self, values):
+        self.__dict__.update(values)
+
+    def __getitem__(self, name):
+        return self.__dict__[name]
+
+    def keys(self):
+        return self.__dict__.keys()
+
+    def __repr__(self):
+        return "Outputs(" + ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items()) + ")"
+
+
+def _shapes(text):
+    """Return the shapes of the classes of this REPL that ``text`` names, and of those that they name."""
+    shapes = {}
+    pending = _re.findall(r"[A-Za-z_]\w*", text)
+    while pending:
+        name = pending.pop()
+        kind = repl.get(name)
+        if name in shapes or not isinstance(kind, type) or kind.__module__ == "builtins":
+            continue
+        members = getattr(kind, "__members__", None)
+        if members is not None:
+            shapes[name] = {"values": [member.value for member in members.values()]}
+            continue
+        hints = {}
+        for base in reversed(kind.__mro__):
+            hints.update({k: v for k, v in _inspect.get_annotations(base).items() if k[:1] != "_"})
+        if hints:
+            fields = {key: _written(hint) for key, hint in hints.items()}
+            optional = [key for key in fields if _optional(kind, key)]
+            shapes[name] = {"fields": fields, "optional": optional, "doc": (kind.__doc__ or "")[:500]}
+            pending += [word for hint in fields.values() for word in _re.findall(r"[A-Za-z_]\w*", hint)]
+    return shapes
+
+
+def _optional(kind, key):
+    """Tell whether a field of a class may be left out."""
+    models, records = getattr(kind, "model_fields", None), getattr(kind, "__dataclass_fields__", None)
+    if models is not None and key in models:
+        return not models[key].is_required()
+    if records is not None and key in records:
+        return records[key].default is not records[key].default_factory  # they are one: MISSING
+    for names in ("__optional_keys__", "_field_defaults"):
+        if hasattr(kind, names):
+            return key in getattr(kind, names)
+    return hasattr(kind, key)
+
+
+def _written(hint):
+    if isinstance(hint, str):
+        return hint
+    if isinstance(hint, type) and not hasattr(hint, "__args__"):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("__main__.", "").replace("builtins.", "")
+
+
+def _made(value, shapes):
+    """Turn records of the REPL's own classes back into instances of them."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_made(item, shapes) for item in value)
+    if isinstance(value, dict):
+        return {key: _made(item, shapes) for key, item in value.items()}
+    name = getattr(value, "_name", None)
+    if name in shapes and name in repl:
+        optional = shapes[name].get("optional", ())
+        given = {key: item for key, item in value.items() if item is not None or key not in optional}
+        return repl[name](**{key: _made(item, shapes) for key, item in given.items()})
+    return value
+
+
+def _answer(result, shapes):
+    """Return a call's outputs, or the error object that stands in its place."""
+    values = result.get("values") if isinstance(result, dict) else getattr(result, "values", None)
+    if not isinstance(values, dict):
+        return _types_module.SimpleNamespace(**result) if isinstance(result, dict) else result
+    return _Outputs({key: _made(item, shapes) for key, item in values.items()})
+
+
+def _checked(result):
+    if not isinstance(result, _Outputs):
+        raise RuntimeError(f"{result.kind}: {result.error}")
+    return result
+
+
+def _replies(results):
+    """Return the replies of a batch as texts that know whether they failed."""
+    replies = []
+    for result in results:
+        failure = result if isinstance(result, dict) or hasattr(result, "kind") else None
+        if failure is None:
+            replies.append(_Reply(result))
+            continue
+        reply = _Reply(f"[ERROR] {failure['kind']}: {failure['error']}")
+        reply.ok, reply.error, reply.kind = False, failure["error"], failure["kind"]
+        replies.append(reply)
+    return replies
+
+
+def _plain(value):
+    """Return a hit of the toolkit as it is printed, in a list too: that is what a model reads best."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value) if type(value) in (list, tuple) else [*map(_plain, value)]
+    return str(value) if isinstance(value, str) and hasattr(type(value), "record") else value
+
+
+def llm_query(prompt):
+    """Ask the sub-model one prompt, of which it sees nothing else"""
+    return _Reply(repl["__rlm_ask__"](prompt=_plain(prompt)))
+
+
+def llm_query_batched(prompts):
+    """Ask the sub-model many prompts at once; replies keep the order; a failed one has .ok False and .error"""
+    return _replies(repl["__rlm_llm_query__"](prompts=_plain(prompts)))
+
+
+def _input_names(signature):
+    """Return the names before the arrow of a signature."""
+    side, bare = "", signature.partition("->")[0]
+    while side != bare:
+        side, bare = bare, _re.sub(r"\[[^\[\]]*\]", "", bare)
+    return [part.partition(":")[0].strip() for part in side.split(",")]
+
+
+def predict(signature, *values, **inputs):
+    """Ask the sub-model with typed outputs: predict("doc -> label: Literal['a', 'b']", doc=text).label
+
+    An ``instruction=`` that is no input of the signature says what to do.
+    """
+    names = _input_names(signature)
+    if len(values) > len(names):
+        raise TypeError(f"predict() got {len(values)} values for {len(names)} inputs: {', '.join(names)[:80]}")
+    inputs = {**dict(zip(names, values, strict=False)), **inputs}
+    instruction = inputs.pop("instruction", None) if "instruction" not in names else None
+    return _checked(predict_batched(signature, [inputs], instruction)[0])
+
+
+def predict_batched(signature, items, instruction=None):
+    """Ask many at once; each item is a dict of inputs; a failed one is an object with .ok False and .error"""
+    shapes = _shapes(signature)
+    sent = [{name: _plain(value) for name, value in dict(item).items()} for item in items]
+    results = repl["__rlm_predict__"](signature=signature, types=shapes, items=sent, instruction=instruction)
+    return [_answer(result, shapes) for result in results]
+
+
+def subcall(text, instruction, output=None):
+    """Let a child explore ``text`` in a REPL of its own; ``output`` types its answer, e.g. "items: list[str]" """
+    return _single(_checked(_children([(text, instruction)], None, output)[0]))
+
+
+def subcall_batched(items, instruction=None, output=None):
+    """Run many children at once: items are (text, instruction) pairs, or texts that share ``instruction``"""
+    return [_single(answer) for answer in _children(items, instruction, output)]
+
+
+def _children(items, instruction, output):
+    shapes = _shapes(output or "")
+    pairs = [item if isinstance(item, (tuple, list)) else (item, instruction) for item in items]
+    sent = [{"text": _cut(text), "instruction": told} for text, told in pairs]
+    results = repl["__rlm_subcall__"](items=sent, output=output, types=shapes)
+    return [_answer(result, shapes) for result in results]
+
+
+def _single(answer):
+    values = answer.__dict__ if isinstance(answer, _Outputs) else None
+    return next(iter(values.values())) if values and len(values) == 1 else answer
+
+
+def _cut(text):
+    """Send a large piece of the main context as its place there: the host has it already."""
+    text = _plain(text)
+    if isinstance(text, str) and isinstance(_whole, str) and len(text) > 100_000:
+        start = _whole.find(text)
+        if start >= 0:
+            return {"start": start, "end": start + len(text)}
+    return text
+
+
+class _Field:
+    """What is said of a field: its default, or what makes one; without either it is required."""
+
+    def __init__(self, default=..., *, default_factory=None, **facts):
+        self.required = default is ... and default_factory is None
+        self.make = default_factory or (lambda: _copy.deepcopy(default))
+
+
+class _BaseModel:
+    """Declares typed fields; instances take them as keywords."""
+
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__()
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, _Field) and value.required:
+                delattr(cls, name)
+
+    def __init__(self, **values):
+        kind = type(self)
+        names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in _inspect.get_annotations(base))
+        if unknown := sorted(values.keys() - names):
+            raise TypeError(f"{kind.__name__} has no fields {unknown}")
+        if missing := [name for name in names if name not in values and not hasattr(kind, name)]:
+            raise TypeError(f"{kind.__name__} misses {missing}")
+        for name in names:
+            value = values[name] if name in values else _copy.deepcopy(getattr(kind, name))
+            self.__dict__[name] = value.make() if isinstance(value, _Field) else value
+
+    @classmethod
+    def model_validate(cls, values):
+        """Return an instance of these fields."""
+        return values if isinstance(values, cls) else cls(**values)
+
+    def model_dump(self):
+        """Return the fields as a dict."""
+        return {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
+
+    def __repr__(self):
+        return type(self).__name__ + "(" + ", ".join(f"{k}={v!r}" for k, v in vars(self).items()) + ")"
+
+    def __eq__(self, other):
+        return type(self) is type(other) and vars(self) == vars(other)
+
+
+def _stand_in():
+    """Return a module that is enough of pydantic to declare the shape of an answer."""
+    module = _types_module.ModuleType("pydantic")
+    _BaseModel.__name__ = _BaseModel.__qualname__ = "BaseModel"
+    module.BaseModel, module.Field = _BaseModel, _Field
+    return module
+
+
+class _Signature:
+    """A signature with instructions, as ``dspy.Signature(text, instructions)`` makes one."""
+
+    def __init__(self, signature, instructions=None):
+        self.signature, self.instructions = signature, instructions
+
+
+class _Agent:
+    """A sub-agent as DSPy's RLM has them in its REPL, made of the functions here."""
+
+    def __init__(self, signature, **options):
+        if isinstance(signature, str):
+            signature = _Signature(signature)
+        if not isinstance(signature, _Signature):
+            raise TypeError("give the signature as a string, such as 'question -> answer'")
+        if options.pop("tools", None):
+            raise TypeError("a sub-agent here takes no tools; call them from your own code")
+        if options:
+            print(f"[dspy.{type(self).__name__} ignores {', '.join(options)} here]")
+        self.signature, self.instructions = signature.signature, signature.instructions
+
+
+class _Predict(_Agent):
+    """Answers a signature with one call."""
+
+    def __call__(self, **inputs):
+        return _checked(predict_batched(self.signature, [inputs], self.instructions)[0])
+
+
+class _ChainOfThought(_Agent):
+    """Answers a signature with one call that reasons first."""
+
+    def __call__(self, **inputs):
+        given, _, outputs = self.signature.partition("->")
+        return _checked(predict_batched(f"{given}-> reasoning, {outputs}", [inputs], self.instructions)[0])
+
+
+class _RLM(_Agent):
+    """Lets a child with a REPL of its own answer a signature; its inputs are variables there."""
+
+    def __call__(self, **inputs):
+        shapes = _shapes(self.signature)
+        sent = {name: _cut(value) for name, value in inputs.items()}
+        call = repl["__rlm_program__"]
+        result = call(signature=self.signature, types=shapes, inputs=sent, instruction=self.instructions)
+        return _checked(_answer(result, shapes))
+
+
+def _dspy_module():
+    """Return a module that is enough of DSPy for sub-agents."""
+    module = _types_module.ModuleType("dspy")
+    for kind in (_Signature, _Predict, _ChainOfThought, _RLM):
+        kind.__name__ = kind.__qualname__ = kind.__name__.removeprefix("_")
+        setattr(module, kind.__name__, kind)
+
+    def missing(name):
+        raise AttributeError(f"dspy here has Predict, ChainOfThought, RLM and Signature only, not {name}")
+
+    module.__getattr__ = missing
+    return module
+
+
+_FUNCTIONS = (llm_query, llm_query_batched, predict, predict_batched, subcall, subcall_batched)
+for function in _FUNCTIONS:
+    function.host_call = True  # so that a cell may await it
+repl.update({function.__name__: function for function in _FUNCTIONS if function.__name__ not in taken})
+if "pydantic" not in _sys.modules:
+    _sys.modules["pydantic"] = _stand_in()
+if "dspy" not in _sys.modules:
+    _sys.modules["dspy"] = _dspy_module()
+if "dspy" not in repl:
+    repl["dspy"] = _sys.modules["dspy"]

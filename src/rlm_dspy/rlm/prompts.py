@@ -1,0 +1,392 @@
+"""What a model is shown of a corpus before it looks: its shape, like files together, and a few beginnings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import dspy
+from dspy.adapters.utils import translate_field_type
+
+from rlm_dspy.rlm.adapters import unmarked
+from rlm_dspy.rlm.reply_code import is_python
+from rlm_dspy.run import encodable
+from rlm_dspy.sandbox import preview as preview_of
+from rlm_dspy.sandbox.toolkit import count_lines
+
+ALONE = 20  # files up to this number are each listed
+ALIKE = 4  # of more, so many files of one folder and kind stand on one line
+ROWS = 40  # of the list
+HEADS = 3  # files whose beginnings are shown, each of another kind
+HEAD_LINES = 4
+HEAD_CHARS = 120  # of each of these lines
+PROBLEMS = 5  # files that were not read as they are, which are named
+PROBLEM_CHARS = 200
+READ_CHARS = 2_000_000  # of a file whose beginning is shown; a larger one is read when the model asks
+
+TABLES = frozenset({".csv", ".tsv", ".xlsx", ".jsonl"})
+
+File = Mapping[str, Any]  # name, chars, lines
+
+
+def corpus_view(corpus: Any) -> str:
+    """Return the files of a corpus with their lines, like ones on one line, and the beginnings of a few kinds."""
+    files = corpus.sandbox_index()["files"]
+    return "\n".join([*_rows(files), *_beginnings(corpus, files), *_problems(corpus)])
+
+
+def _problems(corpus: Any) -> list[str]:
+    """Return what was not read, or not as it is, so that nobody takes what is missing for absent."""
+    problems = getattr(corpus, "problems", ())
+    told = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:PROBLEMS]]
+    return told if len(problems) <= PROBLEMS else [*told, f"… and {len(problems) - PROBLEMS:,} more such files"]
+
+
+def _rows(files: Sequence[File]) -> list[str]:
+    groups = _groups(files) if len(files) > ALONE else [[file] for file in files]
+    rows = [_row(group) for group in groups[:ROWS]]
+    left = sum(len(group) for group in groups[ROWS:])
+    if left:
+        rows.append(f"… and {left:,} more files")
+    return rows
+
+
+def _groups(files: Sequence[File]) -> list[list[File]]:
+    """Put files of one folder and kind together where there are several, in the order in which the first stands."""
+    by_kind: dict[tuple[str, str], list[File]] = {}
+    for file in files:
+        path = PurePosixPath(file["name"])
+        by_kind.setdefault((str(path.parent), path.suffix), []).append(file)
+    groups: list[list[File]] = []
+    for group in by_kind.values():
+        if len(group) >= ALIKE:
+            groups.append(group)
+        else:
+            groups += [[file] for file in group]
+    return groups
+
+
+def _row(group: Sequence[File]) -> str:
+    lines = sum(file["lines"] for file in group)
+    first = PurePosixPath(group[0]["name"])
+    if len(group) == 1:
+        return f"{first} ({lines:,} lines)"
+    last = PurePosixPath(group[-1]["name"])
+    folder = "" if str(first.parent) == "." else f"{first.parent}/: "
+    return f"{folder}{len(group):,} files {first.name} … {last.name} ({lines:,} lines)"
+
+
+def _beginnings(corpus: Any, files: Sequence[File]) -> list[str]:
+    """Return the first lines of a few files: of tables, whose header they hold, and of the kinds that most have."""
+    by_kind: dict[str, list[File]] = {}
+    for file in files:
+        if file["chars"] <= READ_CHARS:
+            by_kind.setdefault(PurePosixPath(file["name"]).suffix, []).append(file)
+    kinds = sorted(by_kind, key=lambda kind: (kind not in TABLES, -len(by_kind[kind])))
+    shown = []
+    for group in [by_kind[kind] for kind in kinds[:HEADS]]:
+        name = group[0]["name"]
+        lines = [line for line in re.split(r"\r?\n", corpus[name][: HEAD_LINES * HEAD_CHARS * 4]) if line.strip()]
+        if lines:
+            shown.append(f"{name} begins:")
+            shown += [f"  {line[:HEAD_CHARS]}{'…' if len(line) > HEAD_CHARS else ''}" for line in lines[:HEAD_LINES]]
+    return shown
+
+
+WHOLE = 20_000  # inputs up to this many characters are shown whole
+QUOTED = 20  # lines of an unreadable reply that are quoted back
+LEAST = 400  # characters of a step that are worth showing
+PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
+
+ACTION_STRATEGY = """Answer from data that lives in variables of a Python REPL, not in this prompt. You write short code, see what it prints, and write the next.
+1. Find: search for the words that matter and print what you find; learn the structure before you process it.
+2. Compute and combine in Python. Keep long or exact values in variables; do not retype them.
+3. Ask `llm_query` what a piece of text means; `llm_query_batched` for many pieces at once.
+4. Doubt a result that is empty, zero or surprising, and look again.
+5. Submit what you have seen printed."""
+
+EXTRACT_STRATEGY = """The work on the task below was ended by a limit. Give its final outputs now, from what the trajectory shows: prefer values that were printed, and say so plainly where the trajectory does not hold the answer."""
+
+PROTOCOL = """How this works (fixed):
+- The code runs in a persistent REPL: names stay, also after an error. What it prints comes back; of a long output you see head and tail.
+- Inputs are variables: {inputs}. Do not assign to them.
+Outputs, given once by SUBMIT({submit}), which ends the run:
+{outputs}
+Functions in the REPL:
+{functions}"""
+
+TOOLKIT = """- `search("words", k=10)` best passages; `grep(pattern, context=0, ignore_case=False)` all matches (printing shows 20); a hit prints as `source:line: text` and has `.line .text .source .range`. `peek(start, end)` a slice; `chunk("lines"|"chars"|"paragraphs"|"headings"|"definitions", size=200)` ranges; `select(ranges)` their text; `outline()` headings, definitions and methods."""
+
+CORPUS = """- On a corpus all take `source=` (a file or glob); `context["name"]` is a file's text, `context.rows("name")` a table's or JSON file's records."""
+
+LLM_QUERY = """- `llm_query(prompt) -> str` asks a sub-model, which sees only that prompt (at most {room:,} characters); `llm_query_batched([prompt, …])` many at once, a failed reply begins with "[ERROR]". At most {calls} sub-calls in all."""
+
+PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text, instruction="…").label` asks with typed outputs; `predict_batched(signature, [dict, …])` many at once."""
+
+SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a text in a REPL of its own; `subcall_batched([(text, instruction), …])` many at once. It costs several calls: only for a piece too long for `llm_query`."""
+
+EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the inputs, and `source`, its file name if it has one. A quote that is not there, or does not show the answer, is refused; a hit may stand for it. For an answer that was computed, or is not there, give an empty list."""
+
+
+def outputs(signature: type[dspy.Signature]) -> str:
+    """Render the output fields with their types and descriptions."""
+    lines = []
+    for name, field in signature.output_fields.items():
+        desc = (field.json_schema_extra or {}).get("desc") or ""
+        line = f"- `{name}` ({type_name(field)})"
+        if desc and desc != "${" + name + "}":
+            line += f": {desc}"
+        # DSPy's own note holds the JSON schema; only a model of the user's needs it.
+        note = translate_field_type(name, field).partition("# note: ")[2]
+        lines.append(f"{line}. {note}" if '"properties"' in note and "Evidence" not in line else line)
+    return "\n".join(lines)
+
+
+def type_name(field: Any) -> str:
+    """Name a field's type as a reader would write it."""
+    annotation = field.annotation
+    plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
+    name = annotation.__name__ if plain else str(annotation)
+    for prefix in ("typing.", "rlm_dspy.evidence.evidence.", "rlm_dspy.evidence.", "datetime."):
+        name = name.replace(prefix, "")
+    return name
+
+
+def protocol(
+    signature: type[dspy.Signature],
+    *,
+    calls: int,
+    room: int,
+    recursion: bool,
+    tools: Mapping[str, dspy.Tool],
+    toolkit: bool,
+    corpus: bool,
+    evidence: bool,
+    interpreter: str,
+) -> str:
+    """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules.
+
+    Args:
+        calls: sub-calls of the whole run.
+        room: characters that a prompt to the sub-model may have.
+    """
+    functions = [TOOLKIT] if toolkit else []
+    functions += [CORPUS] if corpus else []
+    functions += [LLM_QUERY.format(calls=calls, room=room), PREDICT, *([SUBCALL] if recursion else [])]
+    functions += [tool_line(tool) for tool in tools.values()]
+    text = PROTOCOL.format(
+        inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
+        submit=", ".join(f"{name}=..." for name in signature.output_fields),
+        outputs=outputs(signature),
+        functions="\n".join(functions),
+    )
+    if evidence:
+        text += "\n" + EVIDENCE
+    if interpreter.strip():
+        text += "\n" + interpreter.strip()
+    return text
+
+
+def tool_line(tool: dspy.Tool) -> str:
+    """Render a tool of the user's as a line of the functions."""
+    params = ", ".join(f"{name}: {schema.get('type', 'Any')}" for name, schema in (tool.args or {}).items())
+    return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
+
+
+def preview(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> str:
+    """Return ``text``, or its head and tail around a line that says how much is left out."""
+    head, tail, left_out = ends(text, whole, shown)
+    return f"{head}\n[… {left_out:,} characters …]\n{tail}" if left_out else head
+
+
+def ends(text: str, whole: int, shown: int) -> tuple[str, str, int]:
+    """Return the head and the tail of a text and the characters between them; a short text is all head."""
+    if len(text) <= whole:
+        return text, "", 0
+    half = shown // 2
+    return text[:half], text[-half:], len(text) - 2 * half
+
+
+def barred(text: str) -> str:
+    """Return a text with a bar before each line, so that nobody takes it for code or for anything but data."""
+    return "\n".join(f"| {line}" if line else "|" for line in text.splitlines()) or "|"
+
+
+def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE, shown: int = PREVIEW) -> str:
+    """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
+    kind, text = type(value).__name__, _text(value)
+    head, tail, left_out = ends(text, whole, min(shown, whole))
+    complete = not left_out
+    body = barred(head) if complete else f"{barred(head)}\n[… {left_out:,} characters …]\n{barred(tail)}"
+    size = size_of(value, text)
+    state = "whole" if complete else "begins and ends"
+    if hasattr(value, "sandbox_index"):
+        state = "its files (text by name: `" + name + "[…]`)"
+    if preview_of.shaped(value):
+        state = "its head"
+    role = "; the main context, also `P`" if main else ""
+    about = f" ({desc})" if desc else ""
+    return f"`{name}`{about}: {kind}, {size}{role}, {state}:\n{body}"
+
+
+def size_of(value: Any, text: str | None = None) -> str:
+    """Say how large an input is, whose rendering is ``text``."""
+    text = _text(value) if text is None else text
+    if hasattr(value, "sandbox_index"):
+        return f"{len(value):,} files, {value.chars:,} characters"
+    if preview_of.shaped(value):
+        return preview_of.size(value)
+    if isinstance(value, str):
+        return f"{len(text):,} characters, {count_lines(text):,} lines"
+    if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
+        return f"{len(value):,} items, {len(text):,} characters as text"
+    return f"{len(text):,} characters"
+
+
+def chars_of(value: Any) -> int:
+    """Return the characters of an input."""
+    if hasattr(value, "sandbox_index"):
+        return int(value.chars)
+    return len(value) if isinstance(value, (str, bytes)) else len(_text(value))
+
+
+def _text(value: Any) -> str:
+    """Render a value as text: itself, a corpus as its file list, anything else as JSON or its repr."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return repr(value[:WHOLE])
+    if hasattr(value, "sandbox_index"):
+        return corpus_view(value)
+    if preview_of.shaped(value):
+        return preview_of.head(value)
+    if hasattr(value, "rlm_preview"):
+        return str(value.rlm_preview())
+    if hasattr(value, "model_dump_json"):
+        return str(value.model_dump_json())
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_stable)
+    except (TypeError, ValueError, RecursionError):
+        return str(_stable(value))
+
+
+def _stable(value: Any) -> Any:
+    """Render a value the same way in every process: sets in order, objects without their address."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = WHOLE) -> str:
+    """Render the host's free look at the inputs, the first observation; up to ``whole`` characters are shown whole."""
+    shown = []
+    for name, value in values.items():
+        desc = (fields[name].json_schema_extra or {}).get("desc") or ""
+        shown.append(variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main, whole=whole))
+    return "Variables:\n" + "\n".join(shown)
+
+
+def counters(step: int, max_iters: int, ledger: str) -> str:
+    """Render the line that opens each observation."""
+    return f"[step {step}/{max_iters} · {ledger}]"
+
+
+def observation(outputs: Sequence[str], limit: int) -> str:
+    """Join what the cells of a step printed, its middle cut out beyond ``limit`` characters."""
+    text = "\n".join(part for part in outputs if part)
+    return clip(text, limit) if text else "(no output - did you forget to print?)"
+
+
+def clip(text: str, limit: int) -> str:
+    """Cut the middle out of a text beyond ``limit`` characters, and tell its true length."""
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    tail = limit - head
+    return f"{text[:head]}\n[… {len(text) - limit:,} of {len(text):,} characters left out …]\n{text[-tail:]}"
+
+
+def clean(text: str) -> str:
+    """Make ``text`` fit for a prompt: encodable, without markers that DSPy's adapters act on or write themselves."""
+    return unmarked(encodable(text)).replace("[[ ##", "[ [ ##")
+
+
+def refusal(problem: str) -> str:
+    """Render why a SUBMIT was not accepted."""
+    return f"[SUBMIT refused] {problem}"
+
+
+Form = Literal["plain", "code", "marked"]
+
+
+def reask(problem: str, submit: str, wrote: str, *, form: Form, look: str = "print(...)") -> str:
+    """Render what a reply that could not be read should have looked like, with the Python that it had, else ``look``.
+
+    Args:
+        form: a sentence and a block, a block alone, or DSPy's field markers.
+    """
+    if wrote.lstrip().startswith(("{", "[")):
+        wrote = ""  # JSON is not shown again as a form to follow
+    lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
+    code = clip("\n".join(lines[:QUOTED]), PREVIEW)
+    if not code or (form == "code" and not is_python(code)):
+        code = look
+    if form != "marked":
+        says = "" if form == "code" else "what you do next\n"
+        return (
+            f"[reply not understood] {problem} Reply in exactly this form:\n{says}```python\n{code}\n```\n"
+            f"and finish with SUBMIT({submit}) when you have the outputs."
+        )
+    return (
+        f"[reply not understood] {problem} Reply in exactly this form:\n[[ ## reasoning ## ]]\nwhat you do next\n\n"
+        f"[[ ## code ## ]]\n```python\n{code}\n```\n\n[[ ## completed ## ]]\n"
+        f"and finish with SUBMIT({submit}) when you have the outputs."
+    )
+
+
+def trajectory(steps: Sequence[Any], limit: int) -> str:
+    """Render the steps for the extract predictor in about ``limit`` characters, the newest first to be whole."""
+    parts: list[str] = []
+    left = limit
+    for step in reversed(steps):
+        if left < LEAST:
+            parts.append(f"[steps 1 to {step.index}: left out]")
+            break
+        code = clip(step.code, max(LEAST, left // 4))
+        output = observation([step.output], max(LEAST, left - len(code)))
+        parts.append(f"--- step {step.index} ---\n{clip(step.reasoning, LEAST)}\n```python\n{code}\n```\n{output}")
+        left -= len(parts[-1])
+    return "\n".join(reversed(parts))
+
+
+def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """Build the signature that writes the next piece of code; its instructions are only task and strategy."""
+    instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
+    fields = {
+        "history": (dspy.History, dspy.InputField()),
+        "observation": (str, dspy.InputField(desc="What the REPL shows: the variables, then each output")),
+        "reasoning": (str, dspy.OutputField(desc="What you know, what is missing, what to do next; brief")),
+        "code": (str, dspy.OutputField(desc="Python for the REPL, in a ```python block")),
+    }
+    built: type[dspy.Signature] = dspy.Signature(fields, instructions)
+    return built
+
+
+def task_field(signature: type[dspy.Signature]) -> str:
+    """Name the extract predictor's input that holds the task, whatever the outputs are called."""
+    return next(name for name in ("task", "task_given", "task_and_variables") if name not in signature.output_fields)
+
+
+def extract_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    """Build the signature that answers from the trajectory when a limit ended the run."""
+    instructions = "\n\n".join(part for part in (signature.instructions, EXTRACT_STRATEGY) if part)
+    fields = {
+        task_field(signature): (str, dspy.InputField(desc="The variables as the REPL showed them")),
+        "trajectory": (str, dspy.InputField(desc="The code that ran and what it showed")),
+        **signature.output_fields,
+    }
+    built: type[dspy.Signature] = dspy.Signature(fields, instructions)
+    return built

@@ -1,0 +1,249 @@
+"""One interpreter of any make, as the loop sees it: opened with the inputs, given cells, closed."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.adapters.types.tool import Tool
+from dspy.primitives.code_interpreter import CodeExecutionError, CodeInterpreter, FinalOutput
+from dspy.primitives.facade import HOST_TOKEN_VAR
+from dspy.primitives.sandbox_serializable import SandboxSerializable
+
+from rlm_dspy.errors import SandboxError
+from rlm_dspy.rlm import prompts
+from rlm_dspy.rlm.loop import Observation
+from rlm_dspy.rlm.subcalls import short
+from rlm_dspy.sandbox import Sandbox, toolkit
+from rlm_dspy.sandbox.cell import Compiled
+from rlm_dspy.sandbox.worker import tables
+
+PRELUDE = Path(__file__).with_name("prelude.py").read_text(encoding="utf-8")
+OPENING = Compiled(f"{PRELUDE}\nprint('ready')")  # every session of every run begins with it
+LOADABLE = frozenset({"numpy", "pandas"})  # the sandbox loads these by itself where an input needs them
+# What an interpreter that is not ours lacks, in the one cell that DSPy's own RLM spends on its facade; its SUBMIT takes
+# keywords.
+_SETUP = """
+{toolkit}
+_own = {{name: globals()[name] for name in {names!r} if name in globals()}}
+bind(globals(), {main!r})
+def FINAL(value):
+    SUBMIT({first}=value)
+def FINAL_VAR(name):
+    SUBMIT({first}=globals()[name])
+{corpora}
+{main_alias}
+globals().update(_own)
+exec({prelude!r}, {{"__name__": "rlm", "repl": globals(), "taken": frozenset({names!r}), "main": {main!r}}})
+print("ready")
+"""
+
+
+class Repl:
+    """An interpreter with its tools, inputs and toolkit in place."""
+
+    def __init__(
+        self,
+        interpreter: CodeInterpreter,
+        values: Mapping[str, Any],
+        tools: Mapping[str, Callable[..., Any]],
+        output_fields: list[dict[str, Any]],
+        main: str | None,
+    ) -> None:
+        self.interpreter = interpreter
+        self._values = dict(values)
+        self._main = main
+        self._fields = output_fields
+        self._plain: dict[str, Any] = {}  # what an interpreter that is not ours is given with each cell, as DSPy does
+        self._bare = False  # whether the session lacks the prelude
+        self.has_toolkit = True
+        self.warnings: list[str] = []
+        ours = isinstance(interpreter, Sandbox)
+        fit = _fit_ours if ours else _fit_foreign
+        own = {"llm_query", "llm_query_batched"} if ours else set()  # in our sandbox the prelude makes them of others
+        interpreter.tools.update({name: fit(tool) for name, tool in tools.items() if name not in own})
+        if hasattr(interpreter, "output_fields"):
+            interpreter.output_fields = output_fields
+        if hasattr(interpreter, "_tools_registered"):
+            interpreter._tools_registered = False
+        if isinstance(interpreter, Sandbox):
+            interpreter.main = main
+            interpreter.protected = tuple(values)
+
+    def open(self) -> None:
+        """Start the interpreter, hand over the inputs, and see that it answers.
+
+        One that is not ours is spent a single cell on, as DSPy does: for the toolkit and the functions. If it cannot
+        take them it goes without, and ``has_toolkit`` says so.
+
+        Raises:
+            SandboxError: it does not execute even a trivial cell.
+        """
+        if not isinstance(self.interpreter, Sandbox):
+            self._open_foreign()
+            return
+        self.interpreter.load_modules(needed_modules(self._values))
+        self.interpreter.start()
+        seen = self.run(OPENING, variables=self._values)
+        if "ready" not in seen.text:
+            raise SandboxError(f"the sandbox does not execute code: {seen.error or seen.text or 'it printed nothing'}")
+
+    def _open_foreign(self) -> None:
+        corpora = {}
+        for name, value in self._values.items():
+            if isinstance(value, SandboxSerializable):
+                continue
+            table = tables.plain(value)
+            if hasattr(value, "sandbox_index"):
+                corpora[f"_raw_{name}"] = dict(value.items())
+            else:
+                self._plain[name] = value if table is tables.OTHER else table
+        lines = [f"{raw.removeprefix('_raw_')} = Corpus.from_texts({raw})" for raw in corpora]
+        setup = _SETUP.format(
+            toolkit=toolkit.source(),
+            names=sorted({*self.interpreter.tools, *self._plain}),  # a user's name stands before one of the toolkit's
+            main=self._main,
+            first=self._fields[0]["name"],
+            prelude=PRELUDE,
+            corpora="\n".join(lines),
+            main_alias=f"P = {self._main}" if self._main and self._main != "P" else "",
+        )
+        try:
+            shown = self.interpreter.execute(setup, variables={HOST_TOKEN_VAR: "", **self._plain, **corpora})
+        except (CodeExecutionError, SyntaxError) as error:
+            self.has_toolkit = False
+            self.warnings.append(f"{name_of(self.interpreter)} cannot take the toolkit: {short(str(error))}")
+            shown = "ready"
+        if "ready" not in str(shown):
+            self.warnings.append(f"{name_of(self.interpreter)} showed nothing of a cell that prints: is it a real one?")
+        self.interpreter.start()  # after the set-up cell, as DSPy does it
+        for name, value in self._values.items():
+            if isinstance(value, SandboxSerializable):
+                self._assign(name, value)
+
+    def _assign(self, name: str, value: SandboxSerializable) -> None:
+        """Hand over one of DSPy's own serialisable types by its own code."""
+        payload = value.to_sandbox()
+        raw = f"_raw_{name}"
+        code = f"{value.sandbox_setup()}\n{value.sandbox_assignment(name, raw)}"
+        try:
+            handed = {raw: payload.decode() if isinstance(payload, bytes) else payload}
+        except UnicodeDecodeError:
+            encoded = base64.b64encode(payload if isinstance(payload, bytes) else payload.encode()).decode()
+            handed = {f"{raw}_base64": encoded}
+            code = f"import base64\n{raw} = base64.b64decode({raw}_base64)\n{code}"
+        seen = self.run(code, variables=handed)
+        if seen.error:
+            raise SandboxError(f"input `{name}` cannot cross into the interpreter: {seen.error}")
+
+    def run(self, code: str, *, variables: Mapping[str, Any] | None = None) -> Observation:
+        """Run one cell; what the code did wrong is part of the observation, never raised."""
+        if isinstance(self.interpreter, Sandbox):
+            if self._bare:
+                self._bare = self.interpreter.run(OPENING).kind == "died"
+            done = self.interpreter.run(code, dict(variables or {}))
+            self._bare = self._bare or done.kind == "died"  # the inputs come back by themselves
+            return Observation(
+                text=done.text,
+                restored=self._restored(done.restored),
+                submitted=done.final,
+                has_submitted=done.has_final,
+                error=done.exception,
+                timed_out=done.timed_out,
+                seconds=done.seconds,
+            )
+        started = time.perf_counter()
+        try:
+            result = self.interpreter.execute(code, variables={**self._plain, **(variables or {})})
+        except (CodeExecutionError, SyntaxError) as error:
+            text = f"[Error] {error}"
+            return Observation(text=text, error=text, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        if isinstance(result, FinalOutput):
+            return Observation(submitted=result.output, has_submitted=True, seconds=seconds)
+        lines = result if isinstance(result, list) and all(isinstance(line, str) for line in result) else None
+        text = "" if result is None else "\n".join(lines) if lines else str(result)
+        return Observation(text=text, seconds=seconds)
+
+    def _restored(self, names: Sequence[str]) -> str:
+        """Say which inputs a cell had bound to something else."""
+        sizes = (f"`{name}` is again the input ({prompts.size_of(self._values[name])})" for name in names)
+        return f"[{'; '.join(sizes)}; use another name.]" if names else ""
+
+    def interrupt(self) -> None:
+        """Interrupt the running cell, where the interpreter can."""
+        if isinstance(self.interpreter, Sandbox):
+            self.interpreter.interrupt()
+
+    def close(self) -> None:
+        """Shut the interpreter down."""
+        self.interpreter.shutdown()
+
+
+def name_of(interpreter: Any) -> str:
+    """Return the name of an interpreter's class."""
+    return type(interpreter).__name__
+
+
+def needed_modules(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the third-party modules that inputs need in the sandbox: those of their types and of their set-up code."""
+    found: set[str] = set()
+    for value in values.values():
+        found.add(type(value).__module__.partition(".")[0])
+        if isinstance(value, SandboxSerializable):
+            for node in ast.walk(ast.parse(value.sandbox_setup())):
+                if isinstance(node, ast.Import):
+                    found.update(alias.name.partition(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    found.add(node.module.partition(".")[0])
+    return tuple(sorted(name for name in found & LOADABLE if find_spec(name)))
+
+
+def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a ``dspy.Tool``, which takes keywords only, be called as the function it wraps."""
+    if not isinstance(tool, Tool):
+        return tool
+    names = list(tool.args or {})
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > len(names):
+            raise TypeError(f"{tool.name}() takes {len(names)} positional arguments but {len(args)} were given")
+        with dspy.context(allow_tool_async_sync_conversion=True):
+            return _as_data(tool(**dict(zip(names, args, strict=False)), **kwargs))
+
+    return call
+
+
+def _fit_foreign(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a tool return plain data, which is all that other interpreters carry; it keeps its name and its signature."""
+    function: Any = tool.func if isinstance(tool, Tool) else tool
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return _as_data(tool(*args, **kwargs))
+
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        return _as_data(await (tool.acall if isinstance(tool, Tool) else tool)(*args, **kwargs))
+
+    fitted: Any = acall if inspect.iscoroutinefunction(function) else call
+    functools.update_wrapper(fitted, function)
+    fitted.__signature__ = inspect.signature(function)
+    fit: Callable[..., Any] = fitted
+    return fit
+
+
+def _as_data(result: Any) -> Any:
+    """Return a tool's result with DSPy's predictions and our own records as dicts."""
+    if isinstance(result, dspy.Example):
+        return dict(result.items())
+    if isinstance(result, list):
+        return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in result]
+    return result

@@ -1,0 +1,563 @@
+"""Separates what a model says from what it thinks: a draft in its thinking must never run or become an answer.
+
+Servers that do not split the two leave thinking in the reply, between tags that differ by model family; a chat
+template that opens the thinking itself leaves only the closing tag. Tags inside Python code are text like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+
+from rlm_dspy.rlm.reply_code import (
+    JsonReply,
+    find_json,
+    is_python,
+    looks_like_code,
+    read_json,
+    repair_code,
+    spoken_submit,
+    string_value,
+    submits_always,
+    unquoted_code,
+)
+
+_NAMES = (
+    r"(?:seed:|ant(?:ml)?:|ant_?)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad"
+    r"|(?:inner_|internal_)?monologue)"
+)
+_TAG = re.compile(
+    rf"(?P<open>(?:<|&lt;)[ \t]*{_NAMES}(?:[ \t][^<>&\n]{{0,200}})?(?:>|&gt;)|\[(?:THINK|THINKING|REASONING)\]|◁think▷"
+    r"|<\|(?:begin_of_thought|START_THINKING|think(?:ing)?)\|>|<\|channel>[ \t]*thought\b"
+    r"|<details[ \t][^<>\n]{0,100}\breasoning\b[^<>\n]{0,100}>|^Here is my thought process:)"
+    rf"|(?P<close>(?:<|&lt;)[ \t]*/[ \t]*{_NAMES}[ \t]*(?:>|&gt;)|\[/(?:THINK|THINKING|REASONING)\]|◁/think▷"
+    r"|<\|(?:end_of_thought|END_THINKING|/think(?:ing)?)\|>|<channel\|>|</details>|^Here is my response:"
+    r"|\[BEGIN FINAL RESPONSE\])",
+    re.IGNORECASE | re.MULTILINE,
+)
+_EMPTY = re.compile(rf"<[ \t]*{_NAMES}[ \t]*/[ \t]*>", re.IGNORECASE)
+
+# OpenAI's harmony format: `<|start|>assistant<|channel|>NAME to=RECIPIENT<|message|>TEXT<|end|>`.
+_CHANNEL = "<|channel|>"
+_MESSAGE = re.compile(
+    r"<\|channel\|>(?P<head>[^<\n]{0,200})(?:<\|constrain\|>[^<]{0,50})?(?:<\|message\|>|\n)"
+    r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|(?=<\|channel\|>)|\Z)",
+    re.DOTALL,
+)
+_BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z])|analysis.*assistantfinal", re.DOTALL)
+_BARE_HARMONY_FINAL = "assistantfinal"  # what is left of harmony where a server drops the special tokens
+
+
+@dataclass(frozen=True)
+class SplitReply:
+    """A reply without its thinking.
+
+    ``thought`` is true when there was any, ``unfinished`` when the reply ended inside it.
+    """
+
+    visible: str
+    thought: bool = False
+    unfinished: bool = False
+
+
+def split_thinking(
+    text: str, find_code: Callable[[str], list[tuple[int, int]]], fields: frozenset[str] = frozenset()
+) -> SplitReply:
+    """Split a model's reply into what it says and what it thinks.
+
+    Args:
+        text: the reply as it came.
+        find_code: returns the character ranges that hold Python code, in which tags are text.
+        fields: names whose tags hold an answer's fields.
+    """
+    if _CHANNEL not in text and not text.startswith("analysis") and not _TAG.search(text) and not _EMPTY.search(text):
+        return SplitReply(text)
+    text = _EMPTY.sub("", text)
+    code = find_code(text)
+    if any(not _inside(match.start(), code) for match in re.finditer(re.escape(_CHANNEL), text)):
+        return _split_channels(text)
+    if _BARE_ANALYSIS.match(text):
+        _, final, answer = text.rpartition(_BARE_HARMONY_FINAL)
+        return SplitReply(answer if final else "", thought=True, unfinished=not final)
+    return _split_tags(text, code, fields)
+
+
+def _split_tags(text: str, code: list[tuple[int, int]], fields: frozenset[str]) -> SplitReply:
+    visible: list[str] = []
+    start = 0
+    opened = thought = False
+    for tag in _TAG.finditer(text):
+        if tag[0].strip("<>/ \t").lower() in fields or _inside(tag.start(), code) or _is_quoted(text, tag):
+            continue
+        thought = True
+        if tag["open"]:
+            if not opened:
+                visible.append(text[start : tag.start()])
+            opened = True
+            continue
+        if not opened and tag[0].lower() == "</details>":
+            continue  # of which there are others
+        if not opened:
+            visible.clear()  # nothing opened it: the chat template did, so all before it was thought
+        opened = False
+        start = tag.end()
+    if not opened:
+        visible.append(text[start:])
+    return SplitReply("".join(visible), thought=thought, unfinished=opened)
+
+
+def _split_channels(text: str) -> SplitReply:
+    """Keep harmony's final messages and those that call a tool; a message to the user before them is prose."""
+    spoken: list[str] = []
+    prose: list[str] = []
+    unfinished = False
+    for message in _MESSAGE.finditer(text):
+        channel = message["head"].strip().lower()
+        unfinished = False
+        if spoken and channel.startswith("final"):
+            break  # a second answer belongs to a turn that the model imagined
+        if channel.startswith("final") or "to=" in channel:
+            spoken.append(message["text"])
+        elif channel.startswith("analysis"):
+            unfinished = not message["end"]
+        else:
+            prose.append(message["text"])
+    return SplitReply("\n".join(spoken or prose), thought=True, unfinished=unfinished and not spoken)
+
+
+def _inside(offset: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(start <= offset < end for start, end in ranges)
+
+
+def _is_quoted(text: str, tag: re.Match[str]) -> bool:
+    """Return whether a tag is only spoken of, as in `<think>` or "</think>"."""
+    return tag.start() > 0 and text[tag.start() - 1] in "`'\"" and text[tag.end() : tag.end() + 1] in ("`", "'", '"')
+
+
+MAX_BLOCKS = 64  # blocks of a reply, and places where one may end: a hostile reply has many more
+MAX_ENDS = 4  # markers after the code's own that may lie inside a literal of it
+PYTHON_LABELS = frozenset({"python", "py", "python3", "py3", "ipython", "repl", "tool_code"})
+# A block under one of these is data, an output or another language, never a cell.
+OTHER_LABELS = frozenset(
+    {"json", "yaml", "toml", "xml", "html", "css", "csv", "tsv", "sql", "text", "txt", "plaintext", "markdown", "md"}
+    | {"bash", "sh", "shell", "console", "output", "stdout", "stderr", "result", "log", "diff", "javascript", "js"}
+)
+
+_FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<label>[A-Za-z_][\w+.:-]*)?(?P<rest>.*)$")
+_GLUED_FENCE = re.compile(r"(?<=[^`\s])[ \t]*(?P<fence>```)[ \t]*(?P<label>python3?|py)(?P<rest>)[ \t]*$", re.I)
+_TITLE = re.compile(r"[ \t]*\w+=[\"'][^\"']*[\"'][ \t]*$")  # after a label, as in ```python title="cell.py"
+_FENCE_LINE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*$", re.MULTILINE)
+# None may start inside a run of blanks, nor look for its end at every line: replies are long, and hostile.
+_END_MARKER = re.compile(r"(?<![ \t])[ \t]*\[\[ ?## ?completed ?## ?\]{1,2}\s*\Z", re.IGNORECASE)
+_MARKER = re.compile(
+    r"(?:^[ \t*]*\[\[ ?## ?(?P<name>\w+) ?## ?\]{1,2}|\[\[ ?## ?(?P<inner>reasoning|code|completed) ?## ?\]{1,2})\**",
+    re.MULTILINE | re.IGNORECASE,
+)
+_FINAL = re.compile(r"^[ \t>*]*(?:FINAL(?P<var>_VAR)?\**[ \t]*(?P<opens>[:(])|SUBMIT(?P<colon>:))", re.MULTILINE)
+_CLOSES = re.compile(r"\)(?=[ \t]*$)", re.MULTILINE)
+_BARE_FINAL = re.compile(r"^(?:FINAL|FINAL_VAR|SUBMIT):.*$", re.MULTILINE)
+_CODE_TAG = re.compile(
+    r"<(?P<tag>code|python|tool_code|execute(?:_python)?|arg_value"
+    r"|(?P<parameter>parameter)(?:=| name=\"?)(?:code|python|script|input)\"?)>",
+    re.IGNORECASE,
+)
+_PYTHON_TAG = "<|python_tag|>"
+# What ends a model's turn, or begins another's: what follows it is imagined.
+_TURN_END = re.compile(
+    r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|start_header_id|end|user|observation)\|>"
+    r"|<(?:end_of_turn|start_of_turn)>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|\[/?INST\]"
+    r"|<(?:tool_response|tool_result|function_results?)>|<\|tool_response\|>"
+)
+_SPECIAL = re.compile(r"<\|(?:START|END)_(?:RESPONSE|TEXT|ACTION)\|>|<\|(?:begin|end)_of_solution\|>")
+_INVISIBLE = re.compile(r"^[\u200b-\u200d\u2060\ufeff]+", re.MULTILINE)
+# A line that opens a part which only the REPL or a user could have written.
+_IMAGINED = re.compile(
+    r"^[ \t*#>]*(?:user|human|observation|output|result|stdout|execution (?:output|result)|tool(?: output)?)\b.{0,40}:",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+NO_CODE = "The reply has no code that can be run."
+THOUGHT_ONLY = "The reply held only thinking: write the code after it."
+UNFINISHED = "The reply ended inside its thinking: think less, and write the code."
+OTHER_JSON = "The reply is JSON without code: write Python in a ```python block."
+NOT_PYTHON = "The code block is not Python: write Python in a ```python block."
+TWO_SUBMITS = "The reply has several SUBMITs that differ: decide, and send one."
+CUTS = {
+    "length": "The reply was cut off at the model's limit of output tokens: think less and write shorter code.",
+    "bad_sample": "The provider could not read the reply: write plain text with a ```python block, and call no tool.",
+    "content_filter": "The provider's content filter withheld the reply or the end of it: put it differently.",
+}
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """The cells of one reply, in order; without any, ``problem`` says what was missing.
+
+    Attributes:
+        reasoning: what the reply says besides its code.
+        held_back: cells after an output that the model imagined; they never run.
+        ignored: how many blocks without a label follow the code: outputs that the model imagined.
+        is_closed: whether the code ends by itself, as by a closing fence, and not where the reply ends.
+        cut: what cut the reply off inside a last block, which is not among the cells.
+    """
+
+    cells: tuple[str, ...] = ()
+    problem: str | None = None
+    reasoning: str = ""
+    held_back: tuple[str, ...] = ()
+    ignored: int = 0
+    is_closed: bool = False
+    cut: str | None = None
+
+
+def visible_text(reply: str, fields: frozenset[str] = frozenset()) -> str | None:
+    """Return a reply without its thinking, None if it ended inside it; a tag named as one of ``fields`` is not one."""
+    split = split_thinking(reply, _code_ranges, fields)
+    return None if split.unfinished else split.visible
+
+
+def explain_cut(finish: str) -> str | None:
+    """Say why a reply may not be whole, by its server's reason for ending it; None if it ended by itself."""
+    return CUTS.get(finish)
+
+
+def read_sections(reply: str) -> dict[str, str]:
+    """Return the text under each of an adapter's markers, byte for byte; a marker inside Python is text.
+
+    Of several sections with one name the first counts that holds code, else the first that has any text.
+    """
+    ranges = _python_blocks(reply)
+    marks = [mark for mark in islice(_MARKER.finditer(reply), MAX_BLOCKS) if not _is_inside(mark.start(), ranges)]
+    if any((mark["name"] or "").lower() == "code" for mark in marks):
+        marks = [mark for mark in marks if mark["name"]]  # one in the middle of a line is only spoken of
+    sections: dict[str, str] = {}
+    for index, mark in enumerate(marks):
+        name = (mark["name"] or mark["inner"]).lower()
+        ends = [later.start() for later in marks[index + 1 :]] or [len(reply)]
+        text = reply[mark.end() : ends[0]]
+        if name == "code" and not is_python(text.strip("\n")):
+            # A marker inside a string literal cuts the code where it is no Python yet.
+            longer = (reply[mark.end() : end] for end in (*ends[1:MAX_ENDS], len(reply)))
+            text = next((part for part in longer if is_python(_strip_markers(part))), text)
+        text = text.strip("\n")
+        if not sections.get(name, "").strip() or (looks_like_code(text) and not looks_like_code(sections[name])):
+            sections[name] = text
+    return sections
+
+
+def read_plain(reply: str) -> tuple[str, str] | None:
+    """Split a reply without markers into what it says and its code, None unless it has one ```python block at its end.
+
+    The code is that of the block, byte for byte.
+    """
+    blocks = _blocks_in(_unix_lines(reply))
+    if len(blocks) != 1 or blocks[0].label not in PYTHON_LABELS or not blocks[0].is_closed:
+        return None
+    text = _unix_lines(reply)
+    return (text[: blocks[0].start].strip(), blocks[0].code) if not text[blocks[0].end :].strip() else None
+
+
+def parse_reply(reply: str, first_output: str) -> ParsedReply:
+    """Read a whole reply: the code after its marker, JSON, fenced blocks, a final answer in words, or bare Python."""
+    split = split_thinking(_unix_lines(reply), _code_ranges)
+    if split.unfinished:
+        return ParsedReply(problem=UNFINISHED)
+    spoken = _own_turn(split.visible)
+    text = _strip_markers(spoken)
+    if not text.strip():
+        return ParsedReply(problem=THOUGHT_ONLY if split.thought else "The reply is empty.")
+    sections = read_sections(spoken)
+    if sections.get("code", "").strip():
+        return replace(parse_code(sections["code"], first_output), reasoning=sections.get("reasoning", "").strip())
+    before, tag, code = text.partition(_PYTHON_TAG)
+    if tag and not before.strip():
+        return parse_code(code, first_output)
+    return _checked(_parse_text(text, first_output) or ParsedReply(problem=NO_CODE, reasoning=text.strip()))
+
+
+def parse_code(text: str, first_output: str) -> ParsedReply:
+    """Read the ``code`` field of a reply: Python first, then JSON, fenced blocks, a final answer in words."""
+    split = split_thinking(_unix_lines(text), _code_ranges)
+    if split.unfinished:
+        return ParsedReply(problem=UNFINISHED)
+    field = _strip_markers(_own_turn(split.visible))
+    if not field.strip():
+        return ParsedReply(problem=THOUGHT_ONLY if split.thought else "The reply has no code.")
+    fenced = field.lstrip().startswith(("```", "~~~"))
+    code = None if fenced else repair_code(field)
+    if code and not field.lstrip().startswith(("{", "[")) and not _BARE_FINAL.search(code):
+        return ParsedReply((unquoted_code(code),))
+    if parsed := _parse_text(field, first_output):
+        return _checked(parsed)
+    if code:
+        return ParsedReply((code,))
+    if "```" in field or "~~~" in field:
+        return ParsedReply(problem=NOT_PYTHON)
+    # Broken Python is run all the same: the model learns most from the interpreter's own SyntaxError.
+    return ParsedReply((field.strip("\n").rstrip(),))
+
+
+def _parse_text(text: str, first_output: str) -> ParsedReply | None:
+    """Read a text that is not Python as a whole, however it holds its code."""
+    if from_json := _cells_of_json(text, first_output):
+        return from_json
+    if finals := _cells_with_final(text, first_output):
+        return ParsedReply(finals)
+    if blocks := _parse_blocks(text):
+        return blocks
+    if final := _final_cell(text, first_output):
+        return ParsedReply((final,))
+    if spoken := spoken_submit(text):
+        return ParsedReply((spoken,))
+    code = repair_code(text)
+    if code and looks_like_code(code) and re.search(r"\w\(|\w\s*=\s*\S|^\s*(?:import|from|for|if|def|with)\b", code):
+        return ParsedReply((code,))
+    return None
+
+
+def _checked(parsed: ParsedReply) -> ParsedReply:
+    """Refuse a reply whose blocks submit different answers: all but one of them were drafts."""
+    submits = {cell for cell in parsed.cells if submits_always(cell)}
+    return replace(parsed, cells=(), problem=TWO_SUBMITS) if len(submits) > 1 else parsed
+
+
+def _unix_lines(text: str) -> str:
+    return _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def _own_turn(text: str) -> str:
+    """Return what the model said before the end of its turn: what follows is a conversation that it imagined."""
+    ranges = _code_ranges(text) if _TURN_END.search(text) or _SPECIAL.search(text) else []
+    text = _SPECIAL.sub(lambda token: token[0] if _is_inside(token.start(), ranges) else "\n", text)
+    for token in _TURN_END.finditer(text):
+        if _is_inside(token.start(), ranges):
+            continue
+        if text[: token.start()].strip():
+            return text[: token.start()]
+    return text
+
+
+def _strip_markers(text: str) -> str:
+    """Drop an adapter's end marker and blank lines around the rest."""
+    return _END_MARKER.sub("", text).strip("\n")
+
+
+def _is_inside(offset: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(start <= offset < end for start, end in ranges)
+
+
+def _cells_of_json(text: str, first_output: str) -> ParsedReply | None:
+    """Return the cells that JSON in the text holds; JSON that holds no code is a problem, and no JSON is None."""
+    found = read_json(text)
+    if found is None and (text.lstrip().startswith("{") or not is_python(text)):
+        found = _json_in_blocks(text)
+    if found is None:
+        return None
+    cells: list[str] = []
+    for code in found.codes:
+        cells += parse_code(code, first_output).cells
+    problem = None if cells else OTHER_JSON
+    return ParsedReply(tuple(cells), problem, found.reasoning, is_closed=not found.is_repaired)
+
+
+def _json_in_blocks(text: str) -> JsonReply | None:
+    """Return the JSON with code that a block or the prose of a reply holds, unless a block is Python by itself."""
+    blocks = list(_blocks_in(text))
+    found = [read_json(block.code) for block in blocks]
+    for block, value in zip(blocks, found, strict=True):
+        if value is None and block.label in PYTHON_LABELS and looks_like_code(block.code):
+            return None
+    for block, value in zip(blocks, found, strict=True):
+        if value and value.codes:
+            return value
+        if block.label not in OTHER_LABELS and looks_like_code(block.code):
+            return None
+    return find_json(text)
+
+
+def _cells_with_final(code: str, first_output: str) -> tuple[str, ...]:
+    """Split valid Python before a bare ``FINAL_VAR: name``, which parses as an annotation but means SUBMIT."""
+    if not is_python(code):
+        return ()
+    for match in _BARE_FINAL.finditer(code):
+        before = code[: match.start()]
+        final = _final_cell(code[match.start() :], first_output)
+        if final and (not before.strip() or is_python(before)):
+            return tuple(cell for cell in (before.strip("\n").rstrip(), final) if cell)
+    return ()
+
+
+def _final_cell(text: str, first_output: str) -> str | None:
+    """Return the SUBMIT cell that a ``FINAL: …``, ``FINAL_VAR: …`` or ``FINAL(…)`` in words means."""
+    last = max((match.start() for match in _CLOSES.finditer(text)), default=-1)
+    match = next((m for m in _FINAL.finditer(text) if m["opens"] != "(" or m.end() <= last), None)
+    if not match:
+        return None
+    value = text[match.end() :].lstrip(" \t*") if match["opens"] != "(" else text[match.end() : last]
+    value = value.strip().strip("`").strip()
+    if not value:
+        return None
+    if match["var"]:
+        name = value.splitlines()[0].strip().strip("\"'`*.")
+        return f"SUBMIT({first_output}={name})" if name.isidentifier() else None
+    return f"SUBMIT({first_output}={string_value(value)!r})"
+
+
+# --- fenced blocks ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its label, its code, where it lies in the text, and whether a fence closes it."""
+
+    label: str
+    code: str
+    start: int
+    end: int
+    is_closed: bool
+
+
+def _parse_blocks(text: str) -> ParsedReply | None:
+    """Return the runnable blocks of a text, None if there are none.
+
+    Blocks labelled as Python are cells. Without any, the first unlabelled block is one, or those under a label that
+    nobody knows, if they are Python. Unlabelled blocks after a cell are outputs that the model imagined, and the cells
+    after an imagined output are held back.
+    """
+    blocks = [block for block in _blocks_in(text) if block.code]
+    chosen = [block for block in blocks if block.label in PYTHON_LABELS]
+    plain = [block for block in blocks if not block.label]
+    if not chosen and plain:
+        chosen = [next((block for block in plain if looks_like_code(block.code)), plain[0])]
+        if _FENCE_LINE.search(text) and len(blocks) == 1 and (code := repair_code(text[: blocks[0].start])):
+            return ParsedReply((code,), is_closed=True)  # only the closing fence is there
+    if not chosen:
+        chosen = [block for block in blocks if block.label not in OTHER_LABELS and is_python(block.code)]
+    if not chosen:
+        return _parse_elements(text)
+    ignored = [block for block in blocks if block not in chosen and block.start > chosen[0].start]
+    real = [chosen[0]]
+    for block in chosen[1:]:
+        between = text[real[-1].end : block.start]
+        outputs = any(real[-1].end <= other.start < block.start for other in ignored)
+        if outputs or _IMAGINED.search(between):
+            break
+        real.append(block)
+    return ParsedReply(
+        cells=tuple(block.code for block in real),
+        reasoning=text[: chosen[0].start].strip(),
+        held_back=tuple(block.code for block in chosen[len(real) :]),
+        ignored=sum(not block.label for block in ignored),
+        is_closed=real[-1].is_closed,
+    )
+
+
+def _parse_elements(text: str) -> ParsedReply | None:
+    """Return the cells of a text that stand in elements, such as ``<code>`` or a tool call's ``<parameter=code>``."""
+    cells: list[str] = []
+    for tag in islice(_CODE_TAG.finditer(text), MAX_BLOCKS):
+        end = text.find(f"</{tag['parameter'] or tag['tag']}>", tag.end())
+        code = repair_code(text[tag.end() : end]) if end >= 0 else None
+        if code and looks_like_code(code):
+            cells.append(code)
+    if cells:
+        return ParsedReply(tuple(cells), is_closed=True)
+    before, fence, _ = text.partition("\n```")
+    code = repair_code(before) if fence else None
+    return ParsedReply((code,), is_closed=True) if code and looks_like_code(code) else None
+
+
+@lru_cache(maxsize=32)
+def _blocks_in(text: str) -> tuple[Block, ...]:
+    """Return the fenced blocks of a text, which is asked for several times in a row."""
+    return tuple(islice(_fenced(text), MAX_BLOCKS))
+
+
+def _fenced(text: str) -> Iterator[Block]:
+    """Yield each fenced block, nested openings merged and stray fences skipped."""
+    lines = text.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    at = 0
+    while at < len(lines):
+        opened = _FENCE.match(lines[at]) or _GLUED_FENCE.search(lines[at])
+        if not opened or lines[at].lstrip().startswith("> "):
+            at += 1
+            continue
+        start, fence = starts[at] + opened.start("fence"), opened["fence"][:3]
+        label, rest = _normal_label(opened["label"]), opened["rest"]
+        at += 1
+        if not rest.strip():
+            # ```python inside ``` (or doubled): the innermost label is the one that was meant.
+            while at < len(lines) and (inner := _FENCE.match(lines[at])) and not inner["rest"].strip():
+                if not inner["label"]:
+                    break
+                label = _normal_label(inner["label"])
+                at += 1
+        elif label and not _TITLE.match(rest) and looks_like_code(rest.strip().rstrip("`~")):
+            lines[at - 1] = rest.strip()
+            at -= 1
+        code, at, is_closed = _find_close(lines, at, fence)
+        yield Block(label, code, start, starts[at] if at < len(starts) else len(text), is_closed)
+
+
+def _normal_label(label: str | None) -> str:
+    """Return a block's label in lower case; ``python3.11`` and ``python:cell.py`` are Python."""
+    label = (label or "").lower()
+    return "python" if re.match(r"py(?:thon)?[\d.]*(?:[:.-]|$)", label) else label
+
+
+def _find_close(lines: list[str], start: int, fence: str) -> tuple[str, int, bool]:
+    """Return the block that starts at line ``start``, the line after it, and whether a fence closes it.
+
+    The first closing fence before which it is Python counts: one on a line of its own if there is any, else one that
+    is glued to code, or the opening of the next block. Without any, the block is broken and ends at the first fence.
+    """
+    candidates = list(islice(_possible_ends(lines, start, fence), MAX_BLOCKS))
+    for text, at, _ in sorted(candidates, key=lambda item: not item[2]):
+        code = repair_code(text)
+        if code is not None and (code or at == start + 1):
+            return code, at, True
+    if candidates:
+        text, at, _ = candidates[0]
+        return text.strip("\n").rstrip(), at, True
+    rest = "\n".join(lines[start:])
+    return repair_code(rest) or rest.strip("\n").rstrip(), len(lines), False
+
+
+def _possible_ends(lines: list[str], start: int, fence: str) -> Iterator[tuple[str, int, bool]]:
+    """Yield each place where the block may end: its code, the next line, and whether the fence stands alone."""
+    for at in range(start, len(lines)):
+        head, found, tail = lines[at].partition(fence)
+        if not found:
+            continue
+        if head.strip():
+            if not tail.strip(fence + " \t"):
+                yield "\n".join([*lines[start:at], head]), at + 1, False
+        elif tail.strip(fence + " \t"):
+            yield "\n".join(lines[start:at]), at, False
+        else:
+            yield "\n".join(lines[start:at]), at + 1, True
+
+
+def _python_blocks(text: str) -> list[tuple[int, int]]:
+    """Return the character ranges of a reply's fenced blocks that are Python."""
+    return [(block.start, block.end) for block in _blocks_in(text) if is_python(block.code)]
+
+
+def _code_ranges(text: str) -> list[tuple[int, int]]:
+    """Return the character ranges of a reply that are Python: all of it, an adapter's section, or a fenced block."""
+    if is_python(text):
+        return [(0, len(text))]
+    ranges = _python_blocks(text)
+    marks = [mark for mark in islice(_MARKER.finditer(text), MAX_BLOCKS) if not _is_inside(mark.start(), ranges)]
+    for index, mark in enumerate(marks):
+        end = marks[index + 1].start() if index + 1 < len(marks) else len(text)
+        section = text[mark.end() : end].strip("\n")
+        if is_python(section) and looks_like_code(section):
+            ranges.append((mark.end(), end))
+    return ranges

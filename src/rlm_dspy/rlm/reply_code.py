@@ -1,0 +1,306 @@
+"""Python as models write it: recognised, and repaired where only its frame is wrong, never its text."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import json_repair
+
+CACHED_CHARS = 20_000  # of code whose syntax tree is kept for a moment
+MAX_SPOKEN = 4_000  # characters of a call among words
+PLACEHOLDERS = frozenset({"", "...", "…", "answer", "your answer"})
+_PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {0xA0: " ", 0x202F: " ", 0x3000: " "}
+# What changes and shows nothing.
+_QUIET = (
+    *(ast.Name, ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare),
+    *(ast.AnnAssign, ast.Attribute, ast.Subscript),
+)
+
+
+def is_python(code: str) -> bool:
+    """Return whether ``code`` parses as a cell, top-level ``await`` included."""
+    return _parse(code) is not None
+
+
+def looks_like_code(code: str) -> bool:
+    """Return whether text does something when it is run: words and numbers parse as Python too."""
+    tree = _parse(code)
+    return tree is not None and not all(map(_is_quiet, tree.body))
+
+
+def _is_quiet(statement: ast.stmt) -> bool:
+    return isinstance(statement.value if isinstance(statement, ast.Expr) else statement, _QUIET)
+
+
+def repair_code(text: str) -> str | None:
+    """Return the Python that ``text`` holds, None if it is not Python however it is framed.
+
+    Blank lines around it go, an indentation of the whole is removed outside of string literals, and a
+    ``from __future__`` import moves to the top. Code that needs none of this comes back byte for byte.
+    """
+    for code in _framings(text.strip("\n").rstrip()):
+        tree = _parse(code)
+        if tree is not None:
+            return _with_future_first(code, tree)
+    return None
+
+
+def unquoted_code(code: str) -> str:
+    """Return the code that a cell is a mere string of, else the cell."""
+    value = string_value(code)
+    return value.strip("\n") if value != code and looks_like_code(value) else code
+
+
+def string_value(text: str) -> str:
+    """Return the value of a text that is one string literal, else the text."""
+    try:
+        value = ast.literal_eval(text.strip()) if text.strip()[-1:] in "'\"" else text
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def submits_always(code: str) -> bool:
+    """Return whether a cell calls SUBMIT whatever happens before."""
+    tree = _parse(code) if "SUBMIT" in code else None
+    for node in tree.body if tree else ():
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "SUBMIT":
+            return True
+    return False
+
+
+def _framings(text: str) -> Iterator[str]:
+    """Yield the text as it is, then with other frames that models put around code."""
+    yield text
+    first, newline, rest = text.partition("\n")
+    yield first.lstrip(" \t") + newline + rest
+    yield from _dedented(text)
+    margin = re.match(r"[ \t]*", rest.lstrip("\n"))
+    if margin and margin[0]:
+        yield from _dedented(margin[0] + text)  # the first line lost the indentation that the others have
+    if _PROMPT.match(text):
+        lines = [line for line in text.split("\n") if _PROMPT.match(line)]
+        yield "\n".join(_PROMPT.sub("", line) for line in lines)
+    if text[:1] == text[-1:] == "`" and "\n" not in text:
+        yield text.strip("`")
+    if "\\n" in text and "\n" not in text:
+        yield text.replace("\\n", "\n").replace('\\"', '"')  # escaped twice
+    cleaned = text.translate(_INVISIBLE)
+    if cleaned != text:
+        yield cleaned
+
+
+def _dedented(text: str) -> Iterator[str]:
+    """Yield indented code without its indentation; lines inside a string literal keep theirs."""
+    margin = re.match(r"[ \t]*", text)
+    tree = _parse(f"if 1:\n{text}") if margin and margin[0] else None
+    if margin is None or tree is None:
+        return
+    literal: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Constant, ast.JoinedStr)) and node.end_lineno and node.end_lineno > node.lineno:
+            literal.update(range(node.lineno, node.end_lineno))
+    lines = text.split("\n")
+    for index, line in enumerate(lines):
+        if index + 1 not in literal:  # the tree has one line more, and a literal's first line is code
+            lines[index] = line.removeprefix(margin[0])
+    yield "\n".join(lines)
+
+
+def _with_future_first(code: str, tree: ast.Module) -> str:
+    """Return the code with its ``from __future__`` imports before everything else, where Python wants them."""
+    if "__future__" not in code:
+        return code
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    if not imports or _compiles(code):
+        return code
+    lines = code.encode().split(b"\n")
+    for node in sorted(imports, key=lambda item: (item.lineno, item.col_offset), reverse=True):
+        end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or 0
+        after = lines[end_line - 1][end_column:]
+        lines[node.lineno - 1 : end_line] = [lines[node.lineno - 1][: node.col_offset] + b"pass" + after]
+    names = sorted({alias.name for node in imports for alias in node.names})
+    return f"from __future__ import {', '.join(names)}\n" + b"\n".join(lines).decode()
+
+
+def _parse(code: str) -> ast.Module | None:
+    return _parse_short(code) if len(code) <= CACHED_CHARS else _parse_any(code)
+
+
+def _parse_any(code: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree: ast.Module = compile(code, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return tree
+
+
+_parse_short = lru_cache(maxsize=256)(_parse_any)  # one reply is looked at in several ways; trees are never changed
+
+
+def _compiles(code: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(code, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def spoken_submit(text: str) -> str | None:
+    """Return the SUBMIT call that ends a text in words, if it is the only one and gives values, not names."""
+    start = text.find("SUBMIT(")
+    call = text[start:].rstrip(" \t\n`*.!")
+    if start < 0 or len(call) > MAX_SPOKEN:
+        return None
+    try:
+        parsed = ast.parse(call, mode="eval").body
+        if not isinstance(parsed, ast.Call):
+            return None
+        given = [*parsed.args, *(keyword.value for keyword in parsed.keywords)]
+        values = [ast.literal_eval(value) for value in given]
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    is_filled = bool(values) and not any(value in PLACEHOLDERS for value in values if isinstance(value, str))
+    return call if is_filled else None
+
+
+CODE_KEYS = ("code", "python", "python_code", "script", "cell", "source")
+CALL_KEYS = ("arguments", "parameters", "args", "input", "tool_input", "action_input", "function", "tool_calls")
+REASONING_KEYS = ("reasoning", "thought", "thoughts", "explanation")
+MAX_STARTS = 64  # places in a reply where JSON may begin
+MAX_REPAIRED = 20_000  # characters of broken JSON that are repaired: it takes quadratic time, seconds for these
+
+_START = re.compile(r"(?:^|(?<=[\s>\]]))[{\[]")
+
+
+@dataclass(frozen=True)
+class JsonReply:
+    """What JSON in a reply holds: pieces of code, in order, what it says besides, and whether it had to be repaired."""
+
+    codes: tuple[str, ...] = ()
+    reasoning: str = ""
+    is_repaired: bool = False
+
+
+def read_json(text: str) -> JsonReply | None:
+    """Read a text that is JSON as a whole; None if it is not."""
+    text = text.strip().removeprefix("[TOOL_CALLS]").strip()
+    if not text.startswith(("{", "[")):
+        return None
+    value, repaired = _load(text)
+    return JsonReply(tuple(_codes(value)), _reasoning(value), repaired) if isinstance(value, (dict, list)) else None
+
+
+def find_json(text: str) -> JsonReply | None:
+    """Read the code of each JSON in a text; None if there is none."""
+    decoder = json.JSONDecoder(strict=False)
+    codes: list[str] = []
+    first = after = 0
+    repaired = False
+    for start in islice(_START.finditer(text), MAX_STARTS):
+        if start.start() < after or repaired:
+            continue
+        try:
+            value, after = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            value = _load_broken(text[start.start() :])
+            repaired = value is not None
+        if found := _codes(value):
+            first = first if codes else start.start()
+            codes += found
+    return JsonReply(tuple(codes), text[:first].strip(), repaired) if codes else None
+
+
+def _load(text: str) -> tuple[Any, bool]:
+    """Return the value of a text that is JSON, or a dict as Python writes it, and whether it had to be repaired."""
+    try:
+        return json.loads(text, strict=False), False
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None, False
+    except RecursionError:
+        return None, False
+    try:
+        return (ast.literal_eval(text) if text.startswith("{") else None), False
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return _load_broken(text), True
+
+
+def _load_broken(text: str) -> Any:
+    """Return the value of JSON with a slip in it, such as an unescaped quotation mark, if it begins as an answer."""
+    keys = "|".join((*CODE_KEYS, *CALL_KEYS, *REASONING_KEYS, "name"))
+    if len(text) > MAX_REPAIRED or not re.match(rf"[\[{{\s]*[\"'](?:{keys})[\"']\s*:", text):
+        return None
+    try:
+        return json_repair.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _codes(value: Any, depth: int = 0) -> list[str]:
+    """Return the pieces of code in an answer or in tool calls, in order."""
+    if depth > 5:
+        return []
+    if isinstance(value, list):
+        found: list[str] = []
+        for item in value:
+            if isinstance(item, (dict, list)):
+                found += _codes(item, depth + 1)
+        return found
+    if not isinstance(value, dict):
+        return []
+    value = {str(key).lower(): item for key, item in value.items()}
+    for key in CODE_KEYS:
+        code = value.get(key)
+        if isinstance(code, list) and code and all(isinstance(line, str) for line in code):
+            code = "\n".join(code)
+        if isinstance(code, str) and code.strip():
+            return [code]
+    if value.get("name") == "SUBMIT" and (call := _submit_call(value)):
+        return [call]
+    for key in CALL_KEYS:
+        if found := _codes_of_call(value.get(key), depth, plain=key.endswith("input")):
+            return found
+    return []
+
+
+def _codes_of_call(arguments: Any, depth: int, *, plain: bool) -> list[str]:
+    """Return the code among a call's arguments, which come as an object, as JSON in a string, or as the code itself."""
+    if isinstance(arguments, (dict, list)):
+        nested = _codes(arguments, depth + 1)
+        inner = arguments.get("input") if isinstance(arguments, dict) else None
+        return nested or ([inner] if isinstance(inner, str) and inner.strip() else [])
+    if not isinstance(arguments, str) or not arguments.strip():
+        return []
+    if arguments.strip().startswith(("{", "[")):
+        return _codes_of_call(_load(arguments.strip())[0], depth + 1, plain=False)
+    return [arguments] if plain or looks_like_code(arguments) else []
+
+
+def _submit_call(value: dict[str, Any]) -> str | None:
+    arguments = value.get("arguments", value.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = _load(arguments)[0]
+    if not isinstance(arguments, dict) or not all(str(name).isidentifier() for name in arguments):
+        return None
+    return f"SUBMIT({', '.join(f'{name}={item!r}' for name, item in arguments.items())})"
+
+
+def _reasoning(value: Any) -> str:
+    if not isinstance(value, dict):
+        return ""
+    return next((value[key] for key in REASONING_KEYS if isinstance(value.get(key), str)), "")

@@ -1,0 +1,543 @@
+"""One call of an RLM: what it was given, what the loop may ask of it, and the record that comes out."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError
+
+from rlm_dspy import deadlines
+from rlm_dspy.budget import Ledger
+from rlm_dspy.context import Context
+from rlm_dspy.dspy_errors import BadSampleError, NoModelError
+from rlm_dspy.evidence import Evidence, unseen_numbers, unshown_answers, weak_advice
+from rlm_dspy.lms import windows
+from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
+from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
+from rlm_dspy.rlm.adapters import adapter, answer_adapter, is_plain
+from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable, located, parsed, rendering
+from rlm_dspy.rlm.children import Child, Recursion
+from rlm_dspy.rlm.loop import Ask, Ending, Extract, Reply, Rules
+from rlm_dspy.rlm.passages import best_lines
+from rlm_dspy.rlm.predictor import Predictor
+from rlm_dspy.rlm.prompts import clean
+from rlm_dspy.rlm.subcalls import SubCalls, as_lm, short
+from rlm_dspy.run import Event, EventKind, Run, Step, SubCall, Usage, encodable, unread
+from rlm_dspy.sandbox.worker import tables
+
+# Below DSPy's own logger, which shows INFO in a plain script: ``verbose=True`` is seen there, as in DSPy.
+dspy_logger = logging.getLogger("dspy.rlm_dspy")
+
+if TYPE_CHECKING:
+    from rlm_dspy.rlm.module import RLM
+
+EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
+OVERHEAD = 1_000  # tokens of instructions around what a prompt shows
+QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
+SMALL_CALLS = 16  # sub-calls of a run steered by a small model, which storms otherwise
+SMALL_REPLY = 2_048  # tokens of its replies
+STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
+# Told of the events of every run in the current context; ``RLM.stream`` sets it.
+WATCHER: ContextVar[Callable[[Event], None] | None] = ContextVar("rlm_dspy_watcher", default=None)
+
+
+class Session:
+    """The state of one call; as a context manager it gives every exception the partial run."""
+
+    def __init__(
+        self,
+        rlm: RLM,
+        signature: type[dspy.Signature],
+        inputs: Mapping[str, Any],
+        child: Callable[[Session], Child],
+        parent: Session | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.rlm: RLM = rlm
+        self.signature = signature
+        self.values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        self.main = main_context(self.values)
+        # A child answers for the sub-model.
+        self.lm = (parent.subcalls.lm if parent else None) or getattr(rlm.generate_action, "lm", None)
+        chosen = self.lm or dspy.settings.lm
+        self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
+        self.calls = min(rlm.budget.max_llm_calls, SMALL_CALLS) if self.small else rlm.budget.max_llm_calls
+        budget = rlm.budget.model_copy(update={"max_llm_calls": self.calls})
+        self.ledger: Ledger = Ledger(budget, parent.ledger if parent else None)
+        self.stop: threading.Event | None = parent.stop if parent else stop
+        self._over: threading.Event = parent._over if parent else threading.Event()
+        told = parent._watchers if parent else (rlm.on_event, WATCHER.get())
+        self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
+        # A child's last call is reserved before its first, so that it can always answer.
+        self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
+        self.subcalls: SubCalls = SubCalls(
+            rlm.sub_lm or self.lm, self.ledger, self.patience, self._called, partial(self.emit, "wait")
+        )
+        self.recursion = Recursion(self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values))
+        self.room = windows.characters(chosen)
+        self.steps: list[Step] = []
+        self.warnings: list[str] = []
+        self._lock = threading.Lock()
+        self.by_model: dict[str, Usage] = {}
+        self.run: Run | None = None
+        self._evidence: list[Evidence] = []
+        self._asked_for_stronger = False
+        self._asked_for_source = False
+        self.code = ""  # what the model wrote last
+        self._id = uuid.uuid4().hex[:12]
+        self._started = time.perf_counter()
+        self._signature: Any = None
+        self._protocol_text: str | None = None
+        self.interpreter_rules = ""
+        self.has_toolkit = True
+        self.probe = clean(self._probe())
+
+    def _probe(self) -> str:
+        """Return the host's free look at the inputs."""
+        fields, task = self.signature.input_fields, task_of(self.values)
+        if not self.small:
+            return prompts.probe(self.values, fields, self.main, min(prompts.WHOLE, self.room // 3))
+        found: list[str] = []
+        if task and self.main and self.main not in QUESTIONS:
+            most, chars = small_prompts.FOUND_LINES, small_prompts.FOUND_CHARS
+            found = best_lines(self.values[self.main], task, most, chars)
+        first = next(iter(self.signature.output_fields))
+        return small_prompts.probe(self.values, task, self.main, found, first)
+
+    @property
+    def tiny(self) -> bool:
+        """Whether the model is one that repeats itself and makes up answers, or is to be treated as one."""
+        if self.rlm.profile == "auto":
+            return windows.is_tiny(self.lm or dspy.settings.lm)
+        return self.rlm.profile == "small"
+
+    def _main_text_name(self) -> str | None:
+        """Name the main context if it is a text and not the question itself."""
+        return self.main if self._own_text() is not None and self.main not in QUESTIONS else None
+
+    def _own_text(self) -> str | None:
+        value = self.values.get(self.main or "")
+        return value if isinstance(value, str) else None
+
+    def opened(self, has_toolkit: bool, warnings: list[str]) -> None:
+        """Note that the interpreter is ready, and whether it has the toolkit."""
+        self.has_toolkit = has_toolkit
+        self.warnings += warnings
+        self.emit("probe", self.probe)
+
+    def record(self) -> Run:
+        """Return the record of the run, which has ended."""
+        assert self.run is not None
+        return self.run
+
+    # --- what the loop may ask ---------------------------------------------------------------------------------
+
+    def rules(self) -> Rules:
+        """Return the plain functions that the loop needs."""
+        budget = self.rlm.budget
+        submit = ", ".join(f"{name}=..." for name in self.signature.output_fields)
+        shown = min(self.rlm.max_output_chars, self.room // 4)
+        if self.small:
+            shown = min(shown, small_prompts.OUTPUT)
+        reminder = small_prompts.reminder(task_of(self.values), next(iter(self.signature.output_fields)))
+        form: prompts.Form = "marked"
+        if is_plain():
+            form = "code" if self.small else "plain"
+        # A small model repeats the form that it is shown, which should then show it something.
+        name = self._main_text_name()
+        look = f"print({name}[:500])" if name else "print(...)"
+        return Rules(
+            first_output=next(iter(self.signature.output_fields)),
+            max_iters=budget.max_iters,
+            probe=self.probe,
+            on_limit=self.rlm.on_limit,
+            validate=self.validate,
+            exhausted=self._exhausted,
+            sub_calls=self.subcalls.taken,
+            notes=self.subcalls.notes,
+            room=max(2 * len(self.probe), self.room - OVERHEAD * CHARS_PER_TOKEN),
+            header=self._header,
+            render=lambda texts: clean(prompts.observation(texts, shown)),
+            clip=lambda text: prompts.clip(text, shown),
+            refusal=lambda problem: clean(prompts.refusal(problem)),
+            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), form=form, look=look),
+            record=self._record,
+            past_variable=self._free_name(compaction.VARIABLE),
+            outputs=tuple(self.signature.output_fields),
+            stops_at_repeats=self.tiny,
+            framed=small_prompts.framed if self.small else str,
+            reminder=clean(reminder) if self.small else "",
+        )
+
+    def _header(self, step: int) -> str:
+        """Return the line that opens an observation; a tiny model, which would write it back, has none."""
+        if self.tiny:
+            return ""
+        return prompts.counters(step, self.rlm.budget.max_iters, self.ledger.counters())
+
+    def _free_name(self, name: str) -> str:
+        """Return a name for the REPL that is neither an input's nor a tool's: the user's own stand before ours."""
+        taken = {*self.values, *self.rlm.tools}
+        while name in taken:
+            name += "_"
+        return name
+
+    def _exhausted(self, steps: tuple[Step, ...]) -> str | None:
+        """Stop stepping while another step (the last prompt and its output) and the extract still fit."""
+        if not steps:
+            return self.ledger.exhausted(share=STEPPING)
+        last = steps[-1]
+        shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
+        step = last.usage.total_tokens + len(last.output) // CHARS_PER_TOKEN
+        extract = min(shown, EXTRACT_CHARS) // CHARS_PER_TOKEN + OVERHEAD
+        return self.ledger.exhausted(tokens=step + extract, cost=last.usage.cost or 0.0, share=STEPPING)
+
+    def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
+        """Parse and check what was submitted; evidence that is not in the context is refused while ``strict``."""
+        outputs, problem = parsed(self.signature, value)
+        if problem:
+            return {}, problem
+        contexts, answers = quotable(self.values), answers_beside(self.signature, outputs)
+        found: list[Evidence] = []
+        for name in outputs:
+            outputs[name], checked, problems = located(outputs[name], contexts, answers)
+            if problems and strict:
+                return {}, " ".join(problems)
+            self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
+            found += checked
+        if strict and (doubt := self._doubt(outputs)):
+            return {}, doubt
+        weak = [item for item in found if item.weak]
+        if weak and len(weak) == len(found) and strict and not self._asked_for_stronger:
+            self._asked_for_stronger = True
+            return {}, weak_advice(weak)
+        self._evidence = found
+        return outputs, None
+
+    def patience(self, need: Ask | Extract | None = None) -> deadlines.Patience:
+        """Return how long a step may wait; the extract may use what steps must leave."""
+        left = self.ledger.seconds_left
+        if isinstance(need, Extract):
+            return deadlines.Patience(left, None, self._over)
+        reserved = (1 - STEPPING) * (self.ledger.root.budget.max_seconds or 0.0)
+        return deadlines.Patience(None if left is None else max(0.0, left - reserved), self.stop, self._over)
+
+    # --- asking a predictor ------------------------------------------------------------------------------------
+
+    def request(self, need: Ask | Extract) -> tuple[Any, dict[str, Any]]:
+        """Return the predictor and the inputs that ``need`` means."""
+        if isinstance(need, Extract):
+            reached = "max iterations" if need.limit == "max_iters" else need.limit
+            dspy_logger.warning("RLM reached %s, using extract to get final output", reached)
+            left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
+            shown = clean(prompts.trajectory(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
+            extract = self.rlm.extract
+            if not isinstance(extract, Predictor):
+                given = dspy_states.inputs_for(self.probe, need.steps, None, self.rlm.max_output_chars)
+                return extract, dspy_states.accepted(extract, given)
+            inputs: dict[str, Any] = {prompts.task_field(self.signature): self.probe, "trajectory": shown}
+            if self.signature is not self.rlm.signature:
+                made = prompts.extract_signature(self.signature)
+                inputs["signature"] = made.with_instructions(extract.signature.instructions)
+            return extract, self._with_lm(inputs, extract.lm)
+        action = self.rlm.generate_action
+        if isinstance(action, Predictor) and self.lm is None and dspy.settings.lm is None:
+            raise NoModelError("No LM configured. Use dspy.configure(lm=...) or rlm.set_lm(...).")
+        if not isinstance(action, Predictor):
+            steps, most = self.steps, self.rlm.budget.max_iters
+            given = dspy_states.inputs_for(self.probe, steps, most, self.rlm.max_output_chars)
+            given["signature"] = dspy_states.signature_for(action, self._action_signature(), self._protocol())
+            return action, dspy_states.accepted(action, given)
+        turns = [
+            {"observation": turn.observation, "reasoning": clean(turn.reasoning), "code": clean(turn.code)}
+            for turn in need.history
+        ]
+        history = dspy.History(messages=turns)
+        inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
+        if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
+            inputs["config"] = {"max_tokens": SMALL_REPLY}
+        return action, self._with_lm(inputs)
+
+    def _with_lm(self, inputs: dict[str, Any], own: Any = None) -> dict[str, Any]:
+        lm = self.lm if own is None or self.ledger.depth else own
+        return inputs if lm is None else {**inputs, "lm": lm}
+
+    def _action_signature(self) -> Any:
+        """Append the protocol to whatever the predictor's instructions are now."""
+        if self._signature is None:
+            rlm = self.rlm
+            own = prompts.action_signature(rlm.signature)
+            current = rlm.generate_action.signature if isinstance(rlm.generate_action, Predictor) else own
+            strategy = current.instructions
+            if self.small and strategy == own.instructions:  # what nobody tuned is shorter for a small model
+                strategy = small_prompts.STRATEGY
+            self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol()}")
+        return self._signature
+
+    def _protocol(self) -> str:
+        """Return the fixed part of the action's instructions."""
+        if self._protocol_text is None:
+            facts: dict[str, Any] = {
+                "calls": self.calls,
+                "room": windows.characters(self.subcalls.known_lm),
+                "tools": self.rlm.tools,
+                "toolkit": self.main is not None and self.has_toolkit,
+                "evidence": any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
+                "interpreter": self.interpreter_rules,
+            }
+            if self.small:
+                name = self._main_text_name()
+                delimiter = small_prompts.delimiter_of(self.values[name]) if name else None
+                corpus = hasattr(self.values.get(self.main or ""), "sandbox_index")
+                facts |= {"main": self.main if corpus else name, "corpus": corpus, "delimiter": delimiter}
+                facts |= {"task": self._task_text()}
+                self._protocol_text = small_prompts.protocol(self.signature, **facts)
+            else:
+                facts |= {"recursion": self._may_recurse()}
+                facts |= {"corpus": any(hasattr(value, "sandbox_index") for value in self.values.values())}
+                self._protocol_text = prompts.protocol(self.signature, **facts)
+        return self._protocol_text
+
+    def _task_text(self) -> str:
+        """Return the user's own instructions, "" where they are DSPy's default, or an optimizer rewrote them."""
+        instructions = self.rlm.signature.instructions
+        action = self.rlm.generate_action
+        own = prompts.action_signature(self.rlm.signature).instructions
+        is_tuned = isinstance(action, Predictor) and action.signature.instructions != own
+        is_default = instructions == dspy.Signature(self.rlm.signature.signature).instructions
+        return "" if is_tuned or is_default else instructions
+
+    def _may_recurse(self) -> bool:
+        """Return whether a child may be of use: an input is larger than what one sub-call takes."""
+        if self.ledger.depth >= self.ledger.root.budget.max_depth:
+            return False
+        room = windows.characters(self.subcalls.known_lm)
+        return any(prompts.chars_of(value) > room for value in self.values.values())
+
+    def asking(self, need: Ask | Extract) -> Asking:
+        """Return the context in which the predictor is called for ``need``."""
+        size = sum(len(t.observation) + len(t.reasoning) + len(t.code) for t in getattr(need, "history", ()))
+        return Asking(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
+
+    def reply(self, need: Ask | Extract, predicted: Any, asking: Asking) -> Reply:
+        """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
+        facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
+        facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
+        if isinstance(predicted, AdapterParseError):
+            self.code = encodable(_reply_text(predicted, asking.meter.response))
+            return Reply(text=self.code, **facts)
+        if isinstance(need, Extract):
+            names = self.signature.output_fields
+            return Reply(outputs={name: value_of(predicted, name) for name in names}, **facts)
+        reasoning, code = value_of(predicted, "reasoning") or "", value_of(predicted, "code") or ""
+        reply = Reply(reasoning=encodable(str(reasoning)), code=encodable(str(code)), **facts)
+        if self.rlm.verbose:
+            number = f"{len(self.steps) + 1}/{self.rlm.budget.max_iters}"
+            dspy_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
+        self.code = reply.code or reply.reasoning
+        self.emit("code", reply.code)
+        return reply
+
+    # --- record ------------------------------------------------------------------------------------------------
+
+    def _record(self, step: Step) -> None:
+        self.steps.append(step)
+        if self.rlm.verbose:
+            facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
+            size = f"{len(step.output):,} chars"
+            dspy_logger.info("Output (%s):\n%s", size, short(step.output, prompts.PREVIEW), extra=facts)
+        self.emit("output", step.output)
+
+    def _called(self, call: SubCall, meter: Meter | None) -> None:
+        self.add(meter.by_model if meter else {})
+        self.emit("sub_call", call.prompt)
+
+    def add(self, by_model: Mapping[str, Usage]) -> None:
+        """Add the usage of calls, by model, to the record."""
+        with self._lock:
+            for model, usage in by_model.items():
+                self.by_model[model] = self.by_model.get(model, Usage()) + usage
+
+    def emit(self, kind: EventKind, text: str, seconds: float = 0.0) -> None:
+        """Tell whoever watches what just happened."""
+        if not self._watchers:
+            return
+        event = Event(
+            kind=kind,
+            step=len(self.steps) + (kind in {"step", "code", "sub_call"}),
+            max_steps=self.rlm.budget.max_iters,
+            depth=self.ledger.depth,
+            text=text,
+            sub_calls=self.ledger.sub_calls,
+            usage=self.ledger.usage,
+            seconds=seconds,
+        )
+        for watcher in self._watchers:
+            watcher(event)
+
+    def finish(self, ending: Ending | None, error: BaseException | None = None) -> Run:
+        """Close the record."""
+        lm = self.lm or dspy.settings.lm
+        if self._last_call:
+            self._last_call.cancel()
+        late = self.subcalls.left()
+        if self.steps and late:  # calls that outlived the cell that made them
+            last = self.steps[-1]
+            self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
+        stopped_by = ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__
+        self.run = Run(
+            id=self._id,
+            status=ending.status if ending else "stopped",
+            stopped_by=stopped_by,
+            error=None if error is None else f"{type(error).__name__}: {error}",
+            signature=self.signature.signature,
+            model=model_name(lm),
+            sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),
+            depth=self.ledger.depth,
+            inputs={name: rendering(value) for name, value in self.values.items()},
+            outputs=jsonable(ending.outputs) if ending else {},
+            probe=self.probe,
+            steps=tuple(self.steps),
+            usage=self.ledger.usage,
+            usage_by_model=self.by_model,
+            sub_calls=self.ledger.sub_calls,
+            seconds=time.perf_counter() - self._started,
+            evidence=tuple(item.model_dump() for item in self._evidence) if ending else (),
+            warnings=(*self.warnings, *(self._unseen(ending.outputs) if ending else ())),
+            unread=unread(self.values),
+        )
+        self.emit("final", self.run.status)
+        return self.run
+
+    def _unseen(self, outputs: Mapping[str, Any]) -> list[str]:
+        """Flag numbers of the answer that neither an output nor an input holds; evidence has its own check."""
+        return unseen_numbers(self._plain(outputs), [self.probe, *self._shown()], self._texts())
+
+    def _doubt(self, outputs: Mapping[str, Any]) -> str | None:
+        """Ask a tiny model once where its answer is from, if it wrote it down and nothing shows it."""
+        if not self.tiny or self._asked_for_source:
+            return None
+        shown = [self.probe, *self._shown()]
+        plain = self._plain(outputs)
+        is_nothing = bool(plain) and all(value in (0, "0", "", "[]", []) for value in plain.values())
+        answers = [str(value) for value in plain.values()]
+        if not is_nothing:
+            answers = unshown_answers(plain, self.code, shown, self._texts())
+        if not answers:
+            return None
+        self._asked_for_source = True
+        quoted = ", ".join(f"`{short(answer)}`" for answer in answers)
+        return (small_prompts.NOTHING if is_nothing else small_prompts.MADE_UP).format(quoted=quoted)
+
+    def _plain(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs without evidence."""
+        fields = self.signature.output_fields
+        return {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
+
+    def _shown(self) -> list[str]:
+        """Return what the steps so far printed, and what their sub-calls replied."""
+        return [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
+
+    def _texts(self) -> dict[str, Any]:
+        """Return the inputs as texts or corpora."""
+        return {name: value if is_context(value) else rendering(value) for name, value in self.values.items()}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self.ledger.depth:
+            self._over.set()
+        if error is not None and getattr(error, "run", None) is None:
+            error.run = self.finish(None, error)  # type: ignore[attr-defined]
+
+
+class Asking:
+    """Reserves, meters and settles one root call, and puts the right adapter and callbacks in place."""
+
+    def __init__(self, session: Session, estimate: int, *, extract: bool) -> None:
+        self.session = session
+        self.meter = Meter(partial(session.emit, "wait"))
+        self.started = time.perf_counter()
+        child = session.ledger.depth > 0
+        self._extract = extract
+        self._reservation = session._last_call if extract else session.ledger.reserve(estimate, sub_call=child)
+        settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
+        settings["adapter"] = answer_adapter() if extract else adapter(small=session.small)
+        self._context = dspy.context(**settings)
+
+    def __enter__(self) -> Asking:
+        self._context.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._context.__exit__(*exc)
+        session = self.session
+        self.meter.abandon_calls()
+        if self._reservation:
+            self._reservation.settle(self.meter.usage)
+        else:
+            session.ledger.charge(self.meter.usage)
+        session.add(self.meter.by_model)
+
+
+def _reply_text(error: AdapterParseError, response: Any) -> str:
+    """Return the reply that no adapter could parse; DSPy puts a description of it in the place of an empty one."""
+    if isinstance(error, BadSampleError):
+        return str(error.lm_response)
+    if response is not None and not response.text and not getattr(response, "tool_calls", None):
+        return ""
+    return str(error.lm_response or "")
+
+
+def model_name(lm: Any) -> str:
+    """Return the name of an LM, "" if it has none."""
+    name = getattr(lm, "model", "")
+    return name if isinstance(name, str) else ""
+
+
+def value_of(predicted: Any, name: str) -> Any:
+    """Return a field of what a predictor gave, which may be a prediction, a dict or any object."""
+    return predicted.get(name) if hasattr(predicted, "get") else getattr(predicted, name, None)
+
+
+def is_context(value: Any) -> bool:
+    """Tell whether evidence may quote ``value``: a text or a corpus."""
+    return isinstance(value, str) or hasattr(value, "sandbox_index")
+
+
+def quotable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that evidence may quote, plain or structured, but not the question that is put to them."""
+    quoted: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in QUESTIONS and isinstance(value, str):
+            continue
+        table = tables.plain(value)
+        quoted[name] = value if table is tables.OTHER else table
+    return quoted
+
+
+def task_of(values: Mapping[str, Any]) -> str:
+    """Return what a run was asked: its question or instruction."""
+    return next((str(value) for name, value in values.items() if name in QUESTIONS), "")
+
+
+def main_context(values: Mapping[str, Any]) -> str | None:
+    """Name the input that the toolkit works on: a corpus, else ``context``, else the longest text but the question."""
+    texts = {name: value for name, value in values.items() if is_context(value)}
+    texts = {name: value for name, value in texts.items() if name not in QUESTIONS} or texts
+    if not texts:
+        return None
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            return name
+    return "context" if "context" in texts else max(texts, key=lambda name: len(texts[name]))

@@ -1,0 +1,249 @@
+"""Signatures that a model wrote, read without trusting them: only plain types and classes that its code declared.
+
+DSPy's own reader imports any module that such a text names, which is not for text from a sandbox.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import json
+import keyword
+import re
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dspy
+import pydantic
+from dspy.primitives.facade import is_reserved_sandbox_name
+
+from rlm_dspy.budget import Budget
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence import Evidence as OwnEvidence  # DSPy looks for a user's `Evidence` in our frames too
+
+SAFE_TYPES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (str, int, float, bool, list, dict, tuple, set)},
+    **{kind.__name__: kind for kind in (datetime.date, datetime.datetime)},
+    "Literal": typing.Literal,
+    "Optional": typing.Optional,
+    "Union": typing.Union,
+    "Any": Any,
+    "List": list,
+    "Dict": dict,
+    "Tuple": tuple,
+    "Set": set,
+}
+MAX_SHAPES = 50
+# ``dspy.Predict`` takes these out of its keywords, where they choose the server, the model and how often it is asked.
+TAKEN = frozenset({"config", "demos", "lm", "new_signature", "prediction", "signature", "self", "instance"})
+
+
+def untrusted(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
+    """Read a signature that a model wrote, with the shapes of classes that its code declared.
+
+    Raises:
+        ConfigurationError: it is malformed, or names a type that is neither plain nor declared.
+    """
+    try:
+        return _read(text, shapes)
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, NameError, SyntaxError, RecursionError) as error:
+        raise ConfigurationError(f"the signature {str(text)[:80]!r} cannot be read: {error}") from None
+    except (pydantic.PydanticUserError, AssertionError) as error:  # a type that means nothing: ``Literal``, ``list[5]``
+        raise ConfigurationError(f"the signature {str(text)[:80]!r} cannot be read: {error}") from None
+
+
+def _read(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
+    kinds = dict(SAFE_TYPES)
+    for name in shapes:
+        if len(shapes) > MAX_SHAPES or not str(name).isidentifier() or name in SAFE_TYPES:
+            raise ConfigurationError(f"the class {str(name)[:80]!r} cannot be used as a type here; rename it")
+        _declare(str(name), shapes, kinds, ())
+    if not isinstance(text, str) or text.count("->") != 1:
+        raise ConfigurationError(f"a signature reads 'doc, question -> label: str', not {str(text)[:80]!r}")
+    fields: dict[str, Any] = {}
+    for side, make in zip(text.split("->"), (dspy.InputField, dspy.OutputField), strict=True):
+        for name, annotation in _fields(side):
+            if name in fields or not re.fullmatch(r"[A-Za-z]\w*", name) or keyword.iskeyword(name):
+                raise ConfigurationError(f"the field name {name[:80]!r} cannot be used, or is used twice")
+            if name in TAKEN:
+                raise ConfigurationError(f"the field name {name!r} is taken; choose another, such as '{name}_text'")
+            fields[name] = (_kind(annotation, kinds) if annotation is not None else str, make())
+    built: type[dspy.Signature] = dspy.Signature(fields)
+    if not built.input_fields or not built.output_fields:
+        raise ConfigurationError(f"a signature needs inputs and outputs: 'doc -> label: str', not {text[:80]!r}")
+    if "CUSTOM-TYPE-" in json.dumps(built.model_json_schema(), ensure_ascii=False):
+        raise ConfigurationError("a signature cannot hold the markers of DSPy's content parts")
+    return built
+
+
+def _fields(side: str) -> list[tuple[str, ast.expr | None]]:
+    try:
+        function = ast.parse(f"def f({side}): pass").body[0]
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ConfigurationError(f"the fields {side.strip()[:80]!r} cannot be read: {error}") from None
+    if not isinstance(function, ast.FunctionDef):
+        raise ConfigurationError(f"the fields {side.strip()[:80]!r} cannot be read")
+    return [(argument.arg, argument.annotation) for argument in function.args.args]
+
+
+def _declare(name: str, shapes: Mapping[str, Any], kinds: dict[str, Any], above: tuple[str, ...]) -> Any:
+    """Build the model of a declared class, and of those that it names, into ``kinds``."""
+    if name in kinds:
+        return kinds[name]
+    shape = shapes[name]
+    if name in above:
+        raise ConfigurationError(f"the class {name[:80]!r} contains itself; use a flat shape")
+    if "values" in shape:
+        kinds[name] = typing.Literal[tuple(shape["values"])]
+        return kinds[name]
+    fields: dict[str, Any] = {}
+    for field, hint in shape["fields"].items():
+        if not re.fullmatch(r"[A-Za-z]\w*", field):
+            raise ConfigurationError(f"the field name {field[:80]!r} of {name[:80]!r} cannot be used")
+        tree = ast.parse(str(hint), mode="eval").body
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id in shapes:
+                _declare(node.id, shapes, kinds, (*above, name))
+        optional = field in shape.get("optional", ())
+        kind = _kind(tree, kinds)
+        fields[field] = (kind | None, None) if optional else (kind, ...)
+    kinds[name] = pydantic.create_model(name, __doc__=shape.get("doc") or None, **fields)
+    return kinds[name]
+
+
+def _kind(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
+    """Return the type that an annotation means, of the known ones only."""
+    if isinstance(node, ast.Constant):
+        return _kind(ast.parse(node.value, mode="eval").body, kinds) if isinstance(node.value, str) else node.value
+    if isinstance(node, ast.Name) and node.id in kinds:
+        return kinds[node.id]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return typing.Union[_kind(node.left, kinds), _kind(node.right, kinds)]  # noqa: UP007  made at run time
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in kinds:
+        items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if node.value.id == "Literal":
+            if not all(isinstance(item, ast.Constant) for item in items):
+                raise ConfigurationError("Literal takes plain values: Literal['a', 'b']")
+            return typing.Literal[tuple(item.value for item in items if isinstance(item, ast.Constant))]
+        return kinds[node.value.id][tuple(_kind(item, kinds) for item in items)]
+    raise ConfigurationError(
+        f"the type {ast.unparse(node)[:80]!r} is not known here: use {', '.join(SAFE_TYPES)}, or a class with typed "
+        "fields that your code declares"
+    )
+
+
+RESERVED = frozenset({"llm_query", "llm_query_batched", "SUBMIT", "print"})  # as DSPy reserves them
+RESULTS = frozenset({"trajectory", "final_reasoning"})
+
+
+def output_field(name: str, field: Any) -> dict[str, Any]:
+    """Describe an output for the REPL's SUBMIT."""
+    simple = (str, int, float, bool, list, dict)
+    return {"name": name, "type": field.annotation.__name__} if field.annotation in simple else {"name": name}
+
+
+def limits(**given: Any) -> Budget:
+    """Validate the limits of a run."""
+    try:
+        return Budget(**given)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(f"{name}: {first['msg']} (got {first['input']!r})") from None
+
+
+def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature]:
+    """Return the signature, which must have outputs.
+
+    Raises:
+        ConfigurationError: it cannot be parsed or has no outputs.
+    """
+    read: Any = signature
+    if isinstance(signature, str):
+        text = signature.replace("rlm_dspy.Evidence", "Evidence")
+        try:
+            read = _signature_of(text)
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise ConfigurationError(f"the signature {text!r} cannot be read: {error}") from error
+    elif not (isinstance(signature, type) and issubclass(signature, dspy.Signature)):
+        raise ConfigurationError(f"a signature is a string or a dspy.Signature class, not {signature!r}")
+    if not read.output_fields:
+        raise ConfigurationError("the signature has no outputs; write it as 'context, question -> answer'")
+    checked: type[dspy.Signature] = read
+    return checked
+
+
+def _signature_of(text: str) -> Any:
+    """Return the signature that a text means; a class of the caller's own stands before ours of the same name."""
+    if "Evidence" not in text:
+        return dspy.Signature(text)
+    try:
+        return dspy.Signature(text)
+    except (ValueError, SyntaxError, TypeError):
+        return dspy.Signature(text, custom_types={"Evidence": OwnEvidence})
+
+
+def named_tools(tools: list[Callable[..., Any]] | None) -> dict[str, dspy.Tool]:
+    """Return the tools by name.
+
+    Raises:
+        TypeError: not a list of callables.
+        ConfigurationError: two have one name.
+    """
+    if isinstance(tools, dict):
+        raise TypeError(
+            "tools must be a list, not a dict. Change tools={'name': func} to tools=[func] "
+            "(names come from the functions, or use dspy.Tool(func, name='custom_name'))"
+        )
+    named: dict[str, dspy.Tool] = {}
+    for value in tools or []:
+        if not isinstance(value, dspy.Tool) and not callable(value):
+            raise TypeError(f"Tool {value!r} must be callable, got {type(value).__name__}")
+        tool = value if isinstance(value, dspy.Tool) else dspy.Tool(value)
+        if tool.name in named:
+            raise ConfigurationError(f"Duplicate tool name '{tool.name}'")
+        named[tool.name] = tool
+    return named
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether the REPL needs a name for itself; the user's own stands before every other name there."""
+    return name in RESERVED or name.startswith("__rlm_") or is_reserved_sandbox_name(name)
+
+
+def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool]) -> None:
+    """Refuse names that the REPL or the prediction needs for itself.
+
+    Raises:
+        ConfigurationError: a name is not an identifier, reserved, or used twice.
+    """
+    for name in tools:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ConfigurationError(f"Invalid tool name '{name}': must be a valid Python identifier and not a keyword")
+        if is_reserved(name):
+            raise ConfigurationError(f"Tool name '{name}' conflicts with built-in sandbox function")
+    inputs = set(signature.input_fields)
+    if "interpreter_factory" in inputs:
+        raise ConfigurationError("'interpreter_factory' is reserved for RLM runtime configuration; rename the input.")
+    if taken := sorted(filter(is_reserved, inputs)):
+        raise ConfigurationError(f"Input fields conflict with built-in sandbox functions: {taken}")
+    if taken := sorted(inputs & tools.keys()):
+        raise ConfigurationError(f"Input fields conflict with user tools: {taken}")
+    if taken := sorted(set(signature.output_fields) & RESULTS):
+        raise ConfigurationError(f"Output fields conflict with RLM result metadata: {taken}")
+
+
+def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> None:
+    """Refuse inputs that the signature does not have, or lacks.
+
+    Raises:
+        ConfigurationError: some are missing or unexpected.
+    """
+    names = set(signature.input_fields)
+    if unexpected := set(inputs) - names:
+        raise ConfigurationError(f"Unexpected inputs not declared in the signature: {sorted(unexpected)}")
+    if missing := names - set(inputs):
+        raise ConfigurationError(f"Missing required inputs: {sorted(missing)}")

@@ -1,0 +1,216 @@
+"""The texts for small models: short, with worked examples, for a model that copies better than it follows.
+
+They were decided on a model of 1.5B weights (benchmarks/RESULTS.md). Nothing that it is shown looks like a header or
+like code, since such a model writes back what it sees, and where it repeats a step at temperature 0 it goes on doing
+so: its first repeat ends the run.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlm_dspy.rlm import prompts
+
+WHOLE = 2_000  # characters of an input that is shown whole
+PREVIEW = 600  # of longer ones, head and tail together
+OUTPUT = 1_500  # characters of a step's output that are shown
+FOUND_LINES = 5
+FOUND_CHARS = 800
+MAX_REMINDER_CHARS = 400  # of a question that is repeated under each output
+SNIFFED = 4  # lines by which a table is known
+
+STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
+
+PROTOCOL = """Variables: {inputs}. Never assign to them.
+Functions in the REPL:
+{functions}
+- `SUBMIT({submit})` ends the task. Call it when you have seen or computed the answer.
+Outputs:
+{outputs}"""
+
+TOOLKIT = (
+    """- `grep("regular expression")` lines that match; `search("words", k=5)` best passages; print what they find."""
+)
+
+LLM_QUERY = """- `llm_query(text + question) -> str` asks a helper, which sees only that text (at most {room:,} characters); at most {calls} times."""
+
+TEXT_EXAMPLES = """Examples.
+Question: Who wrote the report?
+```python
+for hit in grep("report"):
+    print(hit)
+```
+Question: How many lines mention apples?
+```python
+n = sum("apples" in line for line in {main}.splitlines())
+print(n)
+SUBMIT({first}=str(n))
+```
+Question: Which color is the most frequent? (lines such as "color=red size=3")
+```python
+import re
+from collections import Counter
+counts = Counter(re.findall(r"color=(\\w+)", {main}))
+print(counts.most_common(5))
+SUBMIT({first}=counts.most_common(1)[0][0])
+```"""
+
+TABLE_EXAMPLES = """Examples.
+Question: What is the price of the row with id 7?
+```python
+import csv, io
+for row in csv.DictReader(io.StringIO({main}){delimiter}):
+    if row["id"] == "7":
+        print(row)
+        SUBMIT({first}=row["price"])
+```
+Question: How many rows of Rome have the year 2024?
+```python
+import csv, io
+rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
+n = sum(row["city"] == "Rome" and row["year"] == "2024" for row in rows)
+print(n)
+SUBMIT({first}=str(n))
+```
+Question: What is the total price of the rows of Rome?
+```python
+import csv, io
+rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
+total = sum(float(row["price"]) for row in rows if row["city"] == "Rome")
+print(total)
+SUBMIT({first}=str(total))
+```"""
+
+CORPUS = """- `{main}["name"]` is the text of one file, and `{main}.items()` gives the name and the text of each; `{main}` itself is no string."""
+
+CORPUS_EXAMPLES = """Examples.
+Question: Which file defines the function parse_row?
+```python
+for hit in grep(r"def parse_row"):
+    print(hit)
+```
+Question: How many files mention apples?
+```python
+names = [name for name, text in {main}.items() if "apples" in text]
+print(names)
+SUBMIT({first}=str(len(names)))
+```
+Question: Who wrote the report?
+```python
+for hit in search("who wrote the report", k=5):
+    print(hit)
+```"""
+
+CLOSING = """When the answer stands in what was printed, reply with SUBMIT({first}="...") alone."""
+
+FOUND_ADVICE = """If they hold the answer, reply with SUBMIT({first}="...") alone. To count, add up or compare, write code over all of `{main}`."""
+
+MADE_UP = """{quoted} is in no output and no input. Find or compute it in code, print it, and SUBMIT what you saw."""
+
+NOTHING = """{quoted} is nothing. See whether your code looks for it as the data has it: print a few lines or rows, then try again. If it is right, SUBMIT it again."""
+
+REMINDER = """Question again: {task}
+If the answer is above, SUBMIT({first}="...") alone; else look in another way."""
+
+
+def protocol(
+    signature: type[Any],
+    *,
+    calls: int,
+    room: int,
+    tools: Mapping[str, Any],
+    toolkit: bool,
+    evidence: bool,
+    interpreter: str,
+    main: str | None,
+    corpus: bool,
+    delimiter: str | None,
+    task: str,
+) -> str:
+    """Render the fixed part of the instructions, as :func:`rlm_dspy.rlm.prompts.protocol` does for other models.
+
+    Args:
+        calls: sub-calls of the whole run.
+        room: characters that a prompt to the sub-model may have.
+        main: the name of the main context, if it is a text or a corpus, which the examples use.
+        corpus: it is a corpus.
+        delimiter: what divides its columns, if it is a table.
+        task: the user's own instructions, if there are any; at the top such a model would follow them alone.
+    """
+    functions = [TOOLKIT] if toolkit else []
+    functions += [CORPUS.format(main=main)] if corpus else []
+    functions += [LLM_QUERY.format(calls=calls, room=room), *map(prompts.tool_line, tools.values())]
+    text = PROTOCOL.format(
+        inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
+        submit=", ".join(f"{name}=..." for name in signature.output_fields),
+        outputs=prompts.outputs(signature),
+        functions="\n".join(functions),
+    )
+    if task:
+        text += f"\nAbout the outputs: {task}"
+    if evidence:
+        text += "\n" + prompts.EVIDENCE
+    if interpreter.strip():
+        text += "\n" + interpreter.strip()
+    if not toolkit or main is None:
+        return text
+    first = next(iter(signature.output_fields))
+    if corpus:
+        examples = CORPUS_EXAMPLES.format(main=main, first=first)
+    elif delimiter is None:
+        examples = TEXT_EXAMPLES.format(main=main, first=first)
+    else:
+        option = "" if delimiter == "," else f", delimiter={delimiter!r}"
+        examples = TABLE_EXAMPLES.format(main=main, first=first, delimiter=option)
+    return f"{text}\n{examples}\n{CLOSING.format(first=first)}"
+
+
+def delimiter_of(text: str) -> str | None:
+    """Return what divides the columns of a text that is a table with a header, or None if it is none."""
+    head = text[:4_000].splitlines()[:SNIFFED]
+    if len(head) < SNIFFED:
+        return None
+    for delimiter in (",", ";", "\t", "|"):
+        try:
+            rows = list(csv.reader(head, delimiter=delimiter))
+        except csv.Error:
+            continue
+        header = rows[0]
+        same_width = len({len(row) for row in rows}) == 1 and len(header) > 1
+        if same_width and len(set(header)) == len(header) and all(_is_name(cell) for cell in header):
+            return delimiter
+    return None
+
+
+def _is_name(cell: str) -> bool:
+    """Tell whether a cell may be the name of a column: a few words, no number and no sentence."""
+    return bool(cell.strip()) and len(cell) <= 40 and any(letter.isalpha() for letter in cell) and "." not in cell
+
+
+def probe(values: Mapping[str, Any], task: str, main: str | None, found: Sequence[str], first: str) -> str:
+    """Render the first observation: the question, the inputs, and the lines that the host's own search found."""
+    shown = [f"Question: {task}"] if task else []
+    for name, value in values.items():
+        if str(value) == task:
+            continue
+        shown.append(prompts.variable(name, value, "", main=False, whole=WHOLE, shown=PREVIEW))
+        if name == main and isinstance(value, str) and (delimiter := delimiter_of(value)):
+            columns = ", ".join(next(csv.reader([value.partition("\n")[0]], delimiter=delimiter)))
+            shown.append(f"`{name}` is a table, one row a line, with the columns {columns}: read it by csv.DictReader.")
+    if found:
+        shown.append(f"Lines of `{main}` with words of the question:")
+        shown.append("\n".join(prompts.barred(line) for line in found))
+        shown.append(FOUND_ADVICE.format(main=main, first=first))
+    return "\n".join(shown)
+
+
+def framed(output: str) -> str:
+    """Render what a step printed so that it is not taken for something to write back."""
+    return f"Output:\n{prompts.barred(output)}"
+
+
+def reminder(task: str, first: str) -> str:
+    """Render the question once more, for models that lose it out of sight; a long one is not repeated."""
+    return REMINDER.format(task=task, first=first) if task and len(task) <= MAX_REMINDER_CHARS else ""

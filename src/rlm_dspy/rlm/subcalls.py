@@ -1,0 +1,419 @@
+"""Any function that answers a prompt, as an LM: DSPy's RLM takes one as ``sub_lm``, and so do we."""
+
+from __future__ import annotations
+
+import contextvars
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeGuard, TypeVar
+
+import dspy
+from dspy.clients.base_lm import BaseLM
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import LMError as DSPyLMError
+
+from rlm_dspy import deadlines
+from rlm_dspy.budget import Ledger, Reservation
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
+from rlm_dspy.lms import windows
+from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
+from rlm_dspy.rlm.adapters import plain_adapter, unmarked
+from rlm_dspy.rlm.replies import explain_cut, visible_text
+from rlm_dspy.rlm.signatures import untrusted
+from rlm_dspy.run import SubCall, SubCallKind, encodable
+
+
+class CallableEngine:
+    """Performs a request by calling a function with the prompt as one text."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def complete(self, request: Request) -> Response:
+        """Return what the function answers.
+
+        Raises:
+            TypeError: it is neither a text, a list that begins with one, nor a response.
+        """
+        answer = self.function(prompt_of(request))
+        if isinstance(answer, Response):
+            return answer
+        first = answer[0] if isinstance(answer, list) and answer else answer
+        text = first.get("text") if isinstance(first, dict) else first
+        if not isinstance(text, str):
+            raise TypeError(f"sub_lm must return a text or a list of texts, not {type(text).__name__}")
+        message = Message.assistant([TextPart(text)])
+        return Response(id=None, model=request.model, message=message, finish_reason="stop", usage=Usage())
+
+
+def as_lm(value: Any) -> Any:
+    """Return an LM: ``value`` itself if it is one, else one that calls it."""
+    if value is None or isinstance(value, BaseLM) or not callable(value):
+        return value
+    name = getattr(value, "model", None) or getattr(value, "__name__", type(value).__name__)
+    return dspy.LM(f"callable/{name}", engine=CallableEngine(value), cache=False, num_retries=0)
+
+
+def prompt_of(request: Request) -> str:
+    """Return a request as one text: its only message, or all of them with the system text first."""
+    system = request.system
+    parts = [system] if isinstance(system, str) else [part.text for part in system or ()]
+    parts += [message.text or "" for message in request.messages]
+    return "\n\n".join(part for part in parts if part)
+
+
+QUOTED_REPLY = 80  # characters of a reply or value that are shown
+
+_FIELD = re.compile(r"Failed to parse field (\w+) with value (.*?) from the LM response\. Error message: (.*)", re.S)
+
+
+def explain_unread(error: AdapterParseError) -> str:
+    """Say which output is missing or of the wrong kind, and what stands there."""
+    text = str(error)
+    if field := _FIELD.match(text):
+        name, value, told = field.groups()
+        reason = re.sub(r"^\d+ validation errors? for .*?\n\s*", "", told.partition("\n\n")[0])
+        reason = reason.partition(" [type=")[0].partition("\n")[0]
+        return f"output `{name}` cannot be {_shown(value)}: {reason[:200] or 'it is of another type'}"
+    parsed = error.parsed_result if isinstance(error.parsed_result, dict) else {}
+    missing = [name for name in error.signature.output_fields if name not in parsed]
+    told = text.partition("\n")[0]
+    told = "" if told.startswith("Adapter ") else f"{told} "
+    return f"{told}The reply has no {', '.join(missing)}; it reads {_shown(str(error.lm_response or ''))}"
+
+
+def _shown(text: str) -> str:
+    words = " ".join(text.split())
+    return repr(words if len(words) <= QUOTED_REPLY else f"{words[: QUOTED_REPLY - 1]}…")
+
+
+RENDERED = 500
+QUOTED = 80  # characters of an argument that an error quotes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CallError:
+    """What stands in a batch's slot whose call failed: never a string that could be taken for an answer."""
+
+    error: str
+    kind: str
+    ok: bool = False
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of a typed sub-call, in the order of its signature."""
+
+    values: dict[str, Any]
+
+
+def short(text: str, limit: int = RENDERED) -> str:
+    """Shorten ``text`` to a rendering for the record."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+
+
+class SubCalls:
+    """The plain and typed sub-calls of one run.
+
+    Args:
+        lm: the sub-model; None means ``dspy.settings.lm`` at the time of the call.
+        ledger: what calls are charged to.
+        patience: how long a call that begins now may take.
+        on_call: told of each finished call.
+        on_wait: told of a provider and the seconds that a call is about to wait for it.
+    """
+
+    def __init__(
+        self,
+        lm: Any,
+        ledger: Ledger,
+        patience: Callable[[], deadlines.Patience],
+        on_call: Callable[[SubCall, Meter | None], None],
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self._lm = as_lm(lm)
+        self.ledger = ledger
+        self._patience = patience
+        self._on_call = on_call
+        self._on_wait = on_wait
+        self._made: list[SubCall] = []
+        self._open: dict[Meter, tuple[SubCall, Reservation]] = {}  # calls that have not ended, by their meter
+        self._notes: list[str] = []
+        self._cut: Counter[str] = Counter()  # replies of the step that are not whole, by why
+        self._lock = threading.Lock()
+
+    @property
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """The functions to install in the REPL, by name; typed ones are wrapped there by ``prelude``."""
+        return {
+            "llm_query": self.llm_query,
+            "llm_query_batched": self.llm_query_batched,
+            "__rlm_ask__": self.llm_query,
+            "__rlm_llm_query__": self.answer_each,
+            "__rlm_predict__": self.predict,
+        }
+
+    @property
+    def known_lm(self) -> Any:
+        """The model that answers sub-calls now, None if there is none."""
+        return self._lm or dspy.settings.lm
+
+    @property
+    def lm(self) -> Any:
+        """The model that answers sub-calls now.
+
+        Raises:
+            LMNotConfiguredError: there is none.
+        """
+        lm = self.known_lm
+        if lm is None:
+            raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or pass sub_lm to RLM.")
+        return lm
+
+    def taken(self) -> tuple[SubCall, ...]:
+        """Return the sub-calls made since the last time, and forget them."""
+        with self._lock:
+            made, self._made = tuple(self._made), []
+        return made
+
+    def left(self) -> tuple[SubCall, ...]:
+        """Return the sub-calls made since the last time and those that have not ended, when the run has.
+
+        What the latter have been sent is charged as an estimate.
+        """
+        with self._lock:
+            still_open, self._open = self._open, {}
+            made = list(self._made)
+        for meter, (call, reservation) in still_open.items():
+            meter.abandon_calls()
+            reservation.settle(meter.usage)
+            made.append(call.model_copy(update={"usage": meter.usage}))
+            self._on_call(made[-1], meter)
+        return tuple(made)
+
+    def tell(self, note: str) -> None:
+        """Keep a note that the model is shown with its step's output."""
+        with self._lock:
+            self._notes.append(note)
+
+    def notes(self) -> list[str]:
+        """Return the notes since the last time, and forget them."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+            cut, self._cut = self._cut, Counter()
+        if cut["length"]:
+            notes.append(
+                f"[{cut['length']} of the sub-model's replies were cut off at its limit of output tokens: ask for less]"
+            )
+        if cut["content_filter"]:
+            notes.append(f"[the provider's content filter cut {cut['content_filter']} of the sub-model's replies]")
+        return notes
+
+    def llm_query(self, prompt: str) -> str:
+        """Ask the sub-model one prompt, of which it sees nothing else."""
+        answer: str = raised(self.plain(readable(prompt)))
+        return answer
+
+    def llm_query_batched(self, prompts: list[str]) -> list[str]:
+        """Ask many prompts at once; answers keep the order, and a failed one begins with "[ERROR]"."""
+        return [f"[ERROR] {a.kind}: {a.error}" if isinstance(a, CallError) else a for a in self.answer_each(prompts)]
+
+    def answer_each(self, prompts: list[str]) -> list[str | CallError]:
+        """Ask many prompts at once; answers keep the order."""
+        if isinstance(prompts, str) or not isinstance(prompts, (list, tuple)):
+            raise TypeError("llm_query_batched takes a list of prompts")
+        return self.batch(lambda prompt: caught(lambda text: self.plain(readable(text)), prompt), prompts)
+
+    def predict(
+        self, signature: str, types: dict[str, Any], items: list[dict[str, Any]], instruction: str | None = None
+    ) -> list[Outputs | CallError]:
+        """Make typed calls, one for each item of inputs; answers keep the order."""
+        read = untrusted(signature, types)
+        if instruction is not None:
+            read = read.with_instructions(unmarked(readable(instruction)))
+        for item in items:
+            if set(item) != set(read.input_fields):
+                raise ConfigurationError(misfit(signature, read, item))
+        return self.typed_each(read, items)
+
+    def typed_each(self, signature: type[dspy.Signature], items: Sequence[dict[str, Any]]) -> list[Outputs | CallError]:
+        """Make typed calls; those whose reply cannot be read are asked once more and told why, if calls are left."""
+        answers = self.batch(lambda item: self.typed(signature, item), items)
+        unread = {at: answer.error for at, answer in enumerate(answers) if _is_unread(answer)}
+        again = list(unread)[: max(0, self.ledger.calls_left)]
+
+        def asked_again(at: int) -> Outputs | CallError:
+            told = f"{signature.instructions}\n\nAn earlier reply could not be read. {unread[at]}"
+            return caught(lambda item: self.typed(signature.with_instructions(unmarked(told)), item), items[at])
+
+        for at, answer in zip(again, self.batch(asked_again, again), strict=True):
+            if not isinstance(answer, CallError) or _is_unread(answer):
+                answers[at] = answer
+        return answers
+
+    def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
+        """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order.
+
+        What is refused of several becomes a :class:`CallError` in its slot, so that no answer of the others is lost.
+        """
+        left = self.ledger.calls_left
+        if len(items) > left:
+            raise BudgetExceededError(
+                f"LLM call limit exceeded: {len(items)} calls asked for, {left} left. Send fewer, larger ones, "
+                "or use Python code.",
+                limit="max_llm_calls",
+            )
+        if len(items) < 2:
+            return [one(item) for item in items]
+        workers = min(len(items), self.ledger.budget.max_concurrency)
+        with ThreadPoolExecutor(workers, thread_name_prefix="rlm-subcall") as pool:
+            futures = [pool.submit(contextvars.copy_context().run, caught, one, item) for item in items]
+            return [future.result() for future in futures]
+
+    def plain(self, prompt: str) -> str | CallError:
+        """Make one plain call; the provider's failure is a value, a refused budget is raised."""
+        lm = self.lm
+        room = windows.known(lm)
+        if room is not None and len(prompt) > room * CHARS_PER_TOKEN:
+            raise ValueError(
+                f"the prompt has {len(prompt):,} characters; the sub-model takes about {windows.characters(lm):,}: "
+                "cut it into pieces and ask about each"
+            )
+        result: str | CallError = self.charged(
+            "plain", prompt, lambda: text_of(lm(prompt)), lambda: _awaited(lm.acall(prompt), text_of), shown=str
+        )
+        return result
+
+    def typed(self, signature: type[dspy.Signature], inputs: dict[str, Any]) -> Outputs | CallError:
+        """Make one typed call through ``dspy.Predict``, so that optimizers see it."""
+        predictor = dspy.Predict(signature)
+        given = {name: readable(value) if isinstance(value, str) else value for name, value in inputs.items()}
+        given["lm"] = self.lm
+
+        def outputs(predicted: Any) -> Outputs:
+            return Outputs({name: predicted.get(name) for name in signature.output_fields})
+
+        result: Outputs | CallError = self.charged(
+            "typed",
+            "\n".join(f"{name}: {value}" for name, value in inputs.items()),
+            lambda: outputs(predictor(**given)),
+            lambda: _awaited(predictor.acall(**given), outputs),
+            shown=lambda found: str(found.values),
+        )
+        return result
+
+    def charged(
+        self,
+        kind: SubCallKind,
+        prompt: str,
+        direct: Callable[[], Any],
+        awaitable: Callable[[], Any],
+        shown: Callable[[Any], str],
+    ) -> Any:
+        """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
+        patience = self._patience()
+        reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
+        meter, started = Meter(self._on_wait), time.perf_counter()
+        result: Any = CallError(error="the call did not end", kind="Interrupted")
+        with self._lock:
+            unfinished = SubCall(kind=kind, prompt=short(prompt), error=result.error, model=self.lm.model)
+            self._open[meter] = unfinished, reservation
+        try:
+            # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
+            settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
+            with self.ledger.slots, dspy.context(**settings):
+                result = self._whole(deadlines.call(patience, self.lm, direct, awaitable), meter)
+        except (DSPyLMError, AdapterParseError) as failure:
+            result = failed_call(failure)
+        except deadlines.Interrupted as over:
+            raise BudgetExceededError(f"The run's {over.limit} ended this call.", limit=over.limit) from None
+        finally:
+            meter.abandon_calls()
+            reservation.settle(meter.usage)
+            failed = isinstance(result, CallError)
+            output, error = ("", result.error) if failed else (short(shown(result)), None)
+            facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
+            self.note(SubCall(kind=kind, prompt=short(prompt), output=output, error=error, **facts), meter)
+        return result
+
+    def _whole(self, result: Any, meter: Meter) -> Any:
+        """Return a reply without its thinking; what is left of one that was cut is noted, and nothing is an error."""
+        finish = meter.finish
+        text = visible_text(result) if isinstance(result, str) else result
+        if isinstance(result, str) and not (text and text.strip()):
+            why = explain_cut(finish) or ("it ended inside its thinking" if text is None else "it is empty")
+            return CallError(error=f"the sub-model's reply holds no answer: {why}", kind="EmptyReply")
+        if explain_cut(finish):
+            with self._lock:
+                self._cut[finish] += 1
+        return text.strip() if isinstance(text, str) and text != result else text
+
+    def note(self, call: SubCall, meter: Meter | None) -> None:
+        """Record a finished sub-call."""
+        with self._lock:
+            if meter and self._open.pop(meter, None) is None:  # the run has ended without it
+                return
+            self._made.append(call)
+        self._on_call(call, meter)
+
+
+def misfit(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
+    """Say that the inputs given are not those of a signature, in few words whatever they are."""
+    return f"`{signature[:QUOTED]}` takes {list(read.input_fields)}, not {str(list(given))[:QUOTED]}"
+
+
+def _is_unread(answer: Any) -> TypeGuard[CallError]:
+    return isinstance(answer, CallError) and answer.kind == AdapterParseError.__name__
+
+
+def failed_call(error: BaseException) -> CallError:
+    """Return what stands for a call that failed."""
+    if isinstance(error, AdapterParseError):
+        return CallError(error=explain_unread(error), kind=AdapterParseError.__name__)
+    return CallError(error=short(str(error)), kind=type(error).__name__)
+
+
+def caught(one: Callable[[Any], T], item: Any) -> T | CallError:
+    """Call ``one``; a call that is refused is a :class:`CallError`."""
+    try:
+        return one(item)
+    except (RLMError, TypeError, ValueError) as error:
+        return failed_call(error)
+
+
+async def _awaited(awaitable: Any, read: Callable[[Any], T]) -> T:
+    return read(await awaitable)
+
+
+def raised(result: Any) -> Any:
+    """Return a result, or raise what failed so that REPL code sees an exception."""
+    if isinstance(result, CallError):
+        raise RLMError(f"{result.kind}: {result.error}")
+    return result
+
+
+def readable(prompt: Any) -> str:
+    """Return a prompt that can be sent: a str, not empty, encodable."""
+    if not isinstance(prompt, str):
+        raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
+    if not prompt.strip():
+        raise ValueError("prompt cannot be empty")
+    return str(encodable(prompt))
+
+
+def text_of(outputs: Any) -> str:
+    """Return the text of an LM call's outputs, whichever of DSPy's shapes they have."""
+    if isinstance(outputs, list) and outputs:
+        first = outputs[0]
+        text = first.get("text") if isinstance(first, dict) else first
+    else:
+        text = getattr(outputs, "text", None)
+    return text if isinstance(text, str) else ""

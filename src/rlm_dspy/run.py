@@ -1,0 +1,225 @@
+"""The record of a run: frozen values that go to JSON and back.
+
+What is recorded of a step is what the model was shown; contexts appear only as short renderings.
+"""
+
+from __future__ import annotations
+
+import html
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+UNREAD = 1_000  # files not read that a record names
+
+Status = Literal["submitted", "extracted", "stopped"]
+EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
+SubCallKind = Literal["plain", "typed", "recursive"]
+
+
+def encodable(value: Any) -> Any:
+    """Return a value whose texts have a UTF-8 form: a lone surrogate, which models do write, becomes a `?`."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if type(value) in (list, tuple):
+        return type(value)(map(encodable, value))
+    return {encodable(k): encodable(v) for k, v in value.items()} if type(value) is dict else value
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encode(cls, given: Any) -> Any:
+        return encodable(given)
+
+
+class Usage(_Value):
+    """Calls, tokens and US dollars; ``cost`` is None once any part of it is unknown (never 0 for unknown).
+
+    ``retries`` are attempts after the first; ``waited_seconds`` were spent waiting to be let in by a provider;
+    ``estimated_calls`` are calls of which the server reported no usage, so that their tokens are estimates.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = 0.0
+    retries: int = 0
+    waited_seconds: float = 0.0
+    estimated_calls: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt plus completion tokens."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        unknown = self.cost is None or other.cost is None
+        return Usage(
+            calls=self.calls + other.calls,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost=None if unknown else (self.cost or 0.0) + (other.cost or 0.0),
+            retries=self.retries + other.retries,
+            waited_seconds=self.waited_seconds + other.waited_seconds,
+            estimated_calls=self.estimated_calls + other.estimated_calls,
+        )
+
+
+class SubCall(_Value):
+    """One call made by REPL code; ``prompt`` and ``output`` are shortened renderings."""
+
+    kind: SubCallKind
+    prompt: str
+    output: str = ""
+    error: str | None = None
+    model: str = ""
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    run: Run | None = None
+
+
+class Step(_Value):
+    """One turn: what the model wrote and what came back, exactly as it was shown."""
+
+    index: int
+    reasoning: str = ""
+    code: str = ""
+    output: str = ""
+    error: str | None = None
+    timed_out: bool = False
+    submitted: bool = False
+    seconds: float = 0.0
+    usage: Usage = Usage()
+    sub_calls: tuple[SubCall, ...] = ()
+
+
+class Event(_Value):
+    """Something that just happened in a run, for whoever watches it.
+
+    ``usage`` and ``sub_calls`` are the totals of the tree so far; ``text`` is what the kind is about: the code,
+    the output, a shortened sub-call prompt, the final status, the provider that a ``wait`` of ``seconds`` is for.
+    """
+
+    kind: EventKind
+    step: int
+    max_steps: int
+    depth: int = 0
+    text: str = ""
+    sub_calls: int = 0
+    usage: Usage = Usage()
+    seconds: float = 0.0
+
+
+class Run(_Value):
+    """The full record of one call of an RLM.
+
+    ``status`` tells how it ended: ``submitted`` by the model, ``extracted`` from the trajectory because
+    ``stopped_by`` (a limit) ended it first, or ``stopped`` without an answer (then it is attached to an exception).
+    """
+
+    id: str
+    status: Status
+    stopped_by: str | None = None
+    error: str | None = None
+    signature: str = ""
+    model: str = ""
+    sub_model: str = ""
+    depth: int = 0
+    inputs: dict[str, str] = Field(default_factory=dict)
+    outputs: dict[str, Any] = Field(default_factory=dict)
+    probe: str = ""
+    steps: tuple[Step, ...] = ()
+    usage: Usage = Usage()
+    usage_by_model: dict[str, Usage] = Field(default_factory=dict)
+    sub_calls: int = 0
+    seconds: float = 0.0
+    evidence: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    @property
+    def trajectory(self) -> list[dict[str, str]]:
+        """The steps as ``{reasoning, code, output}``, the shape that ``dspy.RLM`` has."""
+        return [{"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in self.steps]
+
+    def __repr_args__(self) -> Iterator[tuple[str, Any]]:
+        """Yield what is shown of a run, in one line: how it ended and what it took."""
+        yield "status", self.status
+        if self.stopped_by is not None:
+            yield "stopped_by", self.stopped_by
+        if self.error is not None:
+            yield "error", one_line(self.error)
+        yield from self._figures()
+        if self.warnings:
+            yield "warnings", len(self.warnings)
+        yield "model", self.model
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        """Return the small table that a notebook shows: how the run ended, what it took, and its outputs."""
+        figures = {name: f"{value:,}" for name, value in self._figures() if value is not None}
+        rows = [(name, figures.get(name, value)) for name, value in self.__repr_args__() if name != "warnings"]
+        rows += [("warning", text) for text in self.warnings[:3]]
+        rows += self.outputs.items()
+        return html_table(rows)
+
+    def _figures(self) -> Iterator[tuple[str, int | float | None]]:
+        yield "steps", len(self.steps)
+        yield "sub_calls", self.sub_calls
+        yield "calls", self.usage.calls
+        yield "tokens", self.usage.total_tokens
+        yield "cost", self.usage.cost
+        yield "seconds", round(self.seconds, 1)
+
+
+def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name what a corpus among the inputs met and did not read, or read only in part or by a guess, and why."""
+    skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
+    problems = [one for value in values.values() for one in getattr(value, "problems", ()) if not one.unread]
+    told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:UNREAD])
+    many = len(skipped) + len(problems)
+    return told if many <= UNREAD else (*told, f"… and {many - UNREAD:,} more")
+
+
+SubCall.model_rebuild()
+
+
+SHOWN_CHARS = 200  # of each value
+
+
+def one_line(value: Any) -> str:
+    """Return a value as one line, cut where it is long."""
+    text = " ".join(str(value)[: 10 * SHOWN_CHARS].split())
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+
+
+def html_table(rows: Iterable[tuple[str, Any]]) -> str:
+    """Return rows of a name and a value as an HTML table."""
+    cells = ((html.escape(one_line(name)), html.escape(one_line(value))) for name, value in rows)
+    lines = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
+    return f"<table>{''.join(lines)}</table>"
+
+
+class ConstructorSignature:
+    """Shows ``inspect``, ``help`` and notebooks the arguments of a module, which DSPy's metaclass hides.
+
+    Example:
+        >>> class Program(dspy.Module):
+        ...     __signature__ = ConstructorSignature()
+    """
+
+    def __get__(self, program: object, kind: type) -> inspect.Signature:
+        """Return the arguments that making a ``kind`` takes; a program that is made has those of its call."""
+        if program is not None:
+            raise AttributeError("__signature__")
+        whole = inspect.signature(kind.__init__)  # type: ignore[misc]
+        return whole.replace(parameters=list(whole.parameters.values())[1:])

@@ -1,0 +1,299 @@
+"""Taking the host's values apart for the journey: small ones as JSON, large ones as sealed memory.
+
+A text, bytes or corpus is written once into an anonymous file that nobody can change any more; the worker
+maps it, and so do its copies. What cannot cross is refused here, by name, before any code runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from .errors import HandoverError
+from .process import Process
+from .worker import tables, values
+from .worker.wire import MAX_DESCRIPTORS
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing here is ever packed
+    fcntl = None  # type: ignore[assignment]
+
+LARGE = 1 << 16
+PIECE = 8 << 20
+NUMBERS = frozenset("?bBhHiIlLqQfd")  # the types of arrays that memory views know as well
+F_ADD_SEALS, ALL_SEALS = 1033, 0x0F
+FORBIDDEN = frozenset({"SUBMIT", "__builtins__", "__name__"})
+
+
+@runtime_checkable
+class Mapped(Protocol):
+    """A corpus that can cross as mapped bytes instead of as objects."""
+
+    def sandbox_index(self) -> dict[str, Any]:
+        """Return where each file lies: ``{"files": [{"name", "kind", "start", "stop", "chars", "lines"}, …]}``."""
+        ...
+
+    def sandbox_chunks(self) -> Iterable[bytes]:
+        """Yield the UTF-8 text of the files, one after the other."""
+        ...
+
+
+@dataclass
+class Parcel:
+    """One variable on its way: the message, and a descriptor if the body travels apart."""
+
+    message: dict[str, Any]
+    descriptors: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close the host's copies of the descriptors."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
+
+
+def pack(name: str, value: Any) -> Parcel:
+    """Prepare ``value`` to become the variable ``name``.
+
+    Raises:
+        HandoverError: the name or the value cannot be a variable of the sandbox.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or name in FORBIDDEN:
+        raise HandoverError(f"{name!r} cannot be the name of a variable in the sandbox")
+    try:
+        return _pack(name, value)
+    except (TypeError, ValueError) as error:
+        raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {error}") from None
+
+
+def _pack(name: str, value: Any) -> Parcel:
+    if type(value) is str and len(value) >= LARGE:
+        return _pack_text(name, value)
+    if type(value) in (bytes, bytearray) and len(value) >= LARGE:
+        return apart({"name": name, "kind": "bytes"}, _pieces(value))
+    if isinstance(value, Mapped) and not isinstance(value, type):
+        return _pack_corpus(name, value)
+    if hasattr(value, "sandbox_assignment") and hasattr(value, "to_sandbox"):
+        return _pack_serializable(name, value)
+    like = tables.likeness(value)
+    if like is not None:
+        return _pack_table(name, value, like)
+    return _pack_plain(name, value)
+
+
+def _pack_table(name: str, value: Any, like: dict[str, Any]) -> Parcel:
+    """Pack an array or table as plain data, with what it takes to make one again where its library is loaded."""
+    if "dtype" in like and value.nbytes >= LARGE and value.dtype.isnative and value.dtype.char in NUMBERS:
+        message = {"name": name, "kind": "numbers", "format": value.dtype.char, "shape": value.shape}
+        parcel = apart(message, _pieces(value.tobytes()))
+    else:
+        parcel = _pack_plain(name, value)
+    parcel.message["like"] = like
+    return parcel
+
+
+def _pack_plain(name: str, value: Any) -> Parcel:
+    encoded = values.encode(value)
+    text = json.dumps(encoded, separators=(",", ":"))
+    if len(text) >= LARGE:
+        return apart({"name": name, "kind": "json"}, _pieces(text.encode("ascii")))
+    return Parcel({"name": name, "kind": "value", "v": encoded})
+
+
+def _pack_corpus(name: str, value: Mapped) -> Parcel:
+    """Pack a corpus: as the sealed file that it is already, if it is one; a long index travels apart as well."""
+    index = value.sandbox_index()
+    text = json.dumps(index, separators=(",", ":")).encode("ascii")
+    sealed: Callable[[], tuple[int, int] | None] = getattr(value, "sandbox_file", lambda: None)
+    message: dict[str, Any] = {"name": name, "kind": "corpus"}
+    file = sealed()
+    if file is not None and file[1] > 0:
+        parcel = Parcel(message | {"size": file[1]}, [os.dup(file[0])])
+    else:
+        parcel = apart(message, value.sandbox_chunks())
+    if len(text) < LARGE:
+        parcel.message["index"] = index
+        return parcel
+    try:
+        rest = apart({}, _pieces(text))
+    except BaseException:
+        parcel.close()
+        raise
+    parcel.message["index_size"] = rest.message["size"]
+    parcel.descriptors += rest.descriptors
+    return parcel
+
+
+def _pack_serializable(name: str, value: Any) -> Parcel:
+    """Pack DSPy's ``SandboxSerializable``: its data crosses, then its own two pieces of code run."""
+    data = value.to_sandbox()
+    raw = f"_{name}_data"
+    try:
+        payload: Any = data.decode("utf-8") if isinstance(data, bytes) else str(data)
+    except UnicodeDecodeError:
+        payload = data
+    parcel = _pack(raw, payload)
+    parcel.message |= {"name": name, "raw": raw}
+    assignment = value.sandbox_assignment(name, raw)
+    parcel.message["run"] = [code for code in (value.sandbox_setup(), assignment, f"del {raw}") if code.strip()]
+    return parcel
+
+
+def _pack_text(name: str, text: str) -> Parcel:
+    """Pack a long text in the fixed width in which Python itself stores it."""
+    width = 1 if text.isascii() else _width(text)
+    message = {"name": name, "kind": "text", "width": width, "chars": len(text), "ascii": text.isascii()}
+    codec = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
+    errors = "surrogatepass" if width > 1 else "strict"
+    pieces = (text[at : at + PIECE].encode(codec, errors) for at in range(0, len(text), PIECE))
+    return apart(message, pieces, pad=width)
+
+
+def _width(text: str) -> int:
+    """Return the bytes per character of CPython's storage of a text that is not ASCII."""
+    width = 1
+    for at in range(0, len(text), PIECE):
+        piece = text[at : at + PIECE]
+        if width == 1:
+            try:
+                piece.encode("latin-1")
+                continue
+            except UnicodeEncodeError:
+                width = 2
+        if len(piece.encode("utf-16-le", "surrogatepass")) != 2 * len(piece):
+            return 4
+    return width
+
+
+def _pieces(data: bytes | bytearray) -> Iterator[memoryview]:
+    view = memoryview(data)
+    for at in range(0, len(view), PIECE):
+        yield view[at : at + PIECE]
+
+
+def apart(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
+    """Write the chunks into an anonymous file that nobody can change any more."""
+    descriptor = _anonymous_file()
+    parcel = Parcel(message, [descriptor])
+    try:
+        size = 0
+        for chunk in chunks:
+            view = memoryview(chunk)
+            size += len(view)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        if pad:
+            size += os.write(descriptor, bytes(pad))  # Python's strings end in a null character
+        message["size"] = size
+        if sys.platform == "linux":
+            fcntl.fcntl(descriptor, F_ADD_SEALS, ALL_SEALS)
+    except BaseException:
+        parcel.close()
+        raise
+    return parcel
+
+
+def _anonymous_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("rlm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+@dataclass(eq=False, frozen=True)
+class Handing:
+    """A value handed over once; handed over again, even the same value is another."""
+
+    value: Any
+
+
+Handings = dict[str, Handing]
+
+
+class Given:
+    """What was handed over, and what of it the worker (``held``) and its sleeping copy (``safe``) have.
+
+    Args:
+        given: the latest of every name.
+        held: what the worker and its copy hold.
+    """
+
+    def __init__(self, given: Handings | None = None, held: Handings | None = None) -> None:
+        self._given: Handings = dict(given or {})
+        self._before = self._given  # without those of the latest cell
+        self.held: Handings = dict(held or {})
+        self.safe: Handings = dict(held or {})
+
+    def pack(self, variables: dict[str, Any]) -> list[Parcel]:
+        """Pack what is given now; a long text, bytes or corpus that the worker was given before stays as it is there.
+
+        Raises:
+            HandoverError: one of them cannot cross; nothing is given then.
+        """
+        fresh = {name: Handing(value) for name, value in variables.items() if not self._stays(name, value)}
+        parcels = _packed(fresh)
+        self._before, self._given = self._given, self._given | fresh
+        return parcels
+
+    def pack_lost(self, coming: list[Parcel]) -> list[Parcel]:
+        """Pack what was given before and is lost with an earlier process, but for what is ``coming`` anyway."""
+        names = {parcel.message["name"] for parcel in coming}
+        return _packed({k: v for k, v in self._given.items() if k not in names and self.held.get(k) is not v})
+
+    def with_those(self, names: Collection[str]) -> Handings:
+        """Return what the worker holds after these were handed over."""
+        return self.held | {name: self._given[name] for name in names if name in self._given}
+
+    def refused(self, result: Mapping[str, Any], handed: Collection[str]) -> HandoverError:
+        """Forget what the worker could not take in, and what was given with it; the rest of ``handed`` is not held."""
+        name = result["name"]
+        self._given = {k: v for k, v in self._before.items() if k != name}
+        self.held = {k: v for k, v in self.held.items() if k not in handed}
+        return HandoverError(f"variable {name!r} cannot be handed to the sandbox: {str(result.get('exc'))[:500]}")
+
+    def lose(self) -> None:
+        """Note that every process is gone."""
+        self.held, self.safe = {}, {}
+
+    def copy(self) -> Given:
+        """Return the books of a copy of the worker as it is now."""
+        return Given(self._given, self.held)
+
+    def _stays(self, name: str, value: Any) -> bool:
+        before = self.held.get(name)
+        return before is not None and before is self._given.get(name) and before.value is value and _lasts(value)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint: the copy that is held, and which variables the session had been given."""
+
+    process: Process
+    given: Given
+
+
+def _lasts(value: Any) -> bool:
+    """Tell whether a value is long, and cannot change on the host."""
+    return (isinstance(value, str | bytes) and len(value) >= LARGE) or isinstance(value, Mapped)
+
+
+def _packed(handings: Handings) -> list[Parcel]:
+    parcels: list[Parcel] = []
+    try:
+        for name, handing in handings.items():
+            parcels.append(pack(name, handing.value))
+            if sum(len(parcel.descriptors) for parcel in parcels) > MAX_DESCRIPTORS:
+                raise HandoverError(
+                    f"more than {MAX_DESCRIPTORS} large variables at once cannot be handed to the sandbox: put them "
+                    "into one list or dict"
+                )
+    except BaseException:
+        for parcel in parcels:
+            parcel.close()
+        raise
+    return parcels

@@ -1,0 +1,128 @@
+"""What a question may be put to: our RLM, a direct call, or ``dspy.RLM``, all with the same signature and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from rlm_dspy.context import Context
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence import Evidence
+from rlm_dspy.rlm.direct import PASSAGES, Direct, prompt_text
+from rlm_dspy.rlm.module import RLM
+from rlm_dspy.sandbox import Sandbox
+from rlm_dspy.tuning import program
+
+NAMES = ("rlm", "direct", "dspy.RLM")
+ALL_NAMES = (*NAMES, "retrieve")
+
+INSTRUCTIONS = (
+    "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
+    "a list separated by commas. If the context does not hold the answer, answer 'not in the corpus'. Back the answer "
+    "with quotes copied exactly from the context where there are any."
+)
+
+SHORT_INSTRUCTIONS = (
+    "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
+    "a list separated by commas. If the context does not hold the answer, answer 'not in the corpus'."
+)
+
+
+def signature(*, evidence: bool = True) -> type[dspy.Signature]:
+    """Return the signature of datasets: a context and a question in, an answer and its evidence out."""
+    made: type[dspy.Signature] = dspy.Signature(
+        {
+            "context": (Any, dspy.InputField(desc="the text or files to answer from")),
+            "question": (str, dspy.InputField()),
+            "answer": (str, dspy.OutputField(desc="the answer alone")),
+            "evidence": (list[Evidence], dspy.OutputField(desc="short passages copied word for word from the context")),
+        },
+        INSTRUCTIONS,
+    )
+    return made if evidence else made.delete("evidence").with_instructions(SHORT_INSTRUCTIONS)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of each question, for every side that knows them."""
+
+    max_iters: int = 20
+    max_calls: int = 50
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    max_seconds: float | None = None
+
+    def of_rlm(self) -> dict[str, Any]:
+        """Return them as the constructor of an RLM takes them."""
+        return {
+            "max_iters": self.max_iters,
+            "max_llm_calls": self.max_calls,
+            "max_tokens": self.max_tokens,
+            "max_cost": self.max_cost,
+            "max_seconds": self.max_seconds,
+        }
+
+    def of_direct(self) -> dict[str, Any]:
+        """Return those that a direct call has."""
+        return {"max_tokens": self.max_tokens, "max_cost": self.max_cost, "max_seconds": self.max_seconds}
+
+
+@dataclass
+class Side:
+    """A program under its name; ``note`` tells what of it is not as its authors ship it."""
+
+    name: str
+    program: Any
+    note: str = ""
+    texts: bool = field(default=False)
+
+    def ask(self, inputs: Mapping[str, Any]) -> Any:
+        """Put one question to the program."""
+        if not self.texts:
+            return self.program(**inputs)
+        return self.program(**{name: _plain(value) for name, value in inputs.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Return a handle or a corpus as the text that other programs need."""
+    if isinstance(value, Context):
+        return value.text
+    return prompt_text(value) if isinstance(value, Corpus) else value
+
+
+def side(name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True) -> Side:
+    """Make a side by name.
+
+    Args:
+        name: one of ``ALL_NAMES``.
+        limits: of each question.
+        sub_lm: the LM of sub-calls.
+        path: a saved program for the side ``rlm``.
+        evidence: ask for quotes too.
+
+    Raises:
+        ConfigurationError: there is no such side, or the saved program does not fit.
+    """
+    asked = signature(evidence=evidence)
+    if name == "rlm":
+        rlm = RLM(asked, sub_lm=sub_lm, **limits.of_rlm())
+        return Side(name, program.load(rlm, path) if path else rlm)
+    if name == "direct":
+        return Side(name, Direct(asked, **limits.of_direct()))
+    if name == "retrieve":
+        return Side(name, Direct(asked, passages=PASSAGES, **limits.of_direct()))
+    if name == "dspy.RLM":
+        stock = dspy.RLM(
+            asked.with_updated_fields("context", type_=str),
+            max_iters=limits.max_iters,
+            max_llm_calls=limits.max_calls,
+            sub_lm=sub_lm,
+            interpreter_factory=Sandbox,
+        )
+        return Side(name, stock, note="dspy.RLM runs in our sandbox, not in Deno", texts=True)
+    raise ConfigurationError(f"there is no side {name!r} to compare; there are {', '.join(ALL_NAMES)}")

@@ -1,0 +1,231 @@
+"""The caps of an optimization: every LM call is let through and paid from one purse, whoever makes it.
+
+Optimizers take any exception for a bad candidate and go on. So a cap that is reached is raised as
+:class:`CapReached`, which, like an interruption from the keyboard, no ``except Exception`` stops. Calls that DSPy's
+cache answers never get here and cost nothing; that is what makes a second attempt free up to where the first ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.lm15 import Request, Response
+
+from rlm_dspy.budget import Budget, Ledger, Reservation
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError
+from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.report import journal
+from rlm_dspy.run import Usage
+
+
+class CapReached(BaseException):
+    """The purse does not pay for another call; ``cap`` names which limit that is."""
+
+    def __init__(self, cap: str) -> None:
+        super().__init__(f"{cap} is used up")
+        self.cap = cap
+
+
+class Purse:
+    """What an optimization may spend and has spent, also in earlier attempts, which the log keeps.
+
+    Args:
+        max_calls: LM calls in all.
+        max_cost: US dollars in all; calls whose price is unknown count as nothing.
+        log: one line for each call that was paid.
+    """
+
+    def __init__(self, max_calls: int, max_cost: float | None = None, log: Path | None = None) -> None:
+        self.max_calls = max_calls
+        self.ledger = Ledger(Budget(max_llm_calls=max_calls, max_cost=max_cost))
+        self.kept_back = 0
+        self._log = log
+        self._flying = 0
+        self._dearest = 0.0
+        self._lock = threading.Lock()
+        # A line that a kill cut off was not paid for by more than one call.
+        for usage in journal.rows(log, Usage.model_validate_json, mend=True) if log else ():
+            self.ledger.charge(usage)
+            self.ledger.sub_calls += 1
+            self._remember(usage)
+
+    @property
+    def calls(self) -> int:
+        """The calls that were let through, in earlier attempts too."""
+        return self.ledger.sub_calls
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars so far; None if a price is unknown."""
+        return self.ledger.usage.cost
+
+    def _remember(self, usage: Usage) -> None:
+        self._dearest = max(self._dearest, usage.cost or 0.0)
+
+    def admit(self, size: int) -> Reservation:
+        """Let a call through.
+
+        Raises:
+            CapReached: a cap, less what is kept back for the last evaluation, is used up.
+        """
+        with self._lock:
+            if self.ledger.sub_calls >= self.max_calls - self.kept_back:
+                raise CapReached("max-calls")
+            # What is in the air has no price yet; the dearest call so far stands for each.
+            if self.ledger.exhausted(cost=self._dearest * (self._flying + 1)):
+                raise CapReached("max-cost")
+            try:
+                reservation = self.ledger.reserve(size, sub_call=True)
+            except BudgetExceededError as error:
+                raise CapReached(error.limit.replace("max_llm_calls", "max-calls").replace("_", "-")) from error
+            self._flying += 1
+            return reservation
+
+    def settle(self, reservation: Reservation, usage: Usage) -> None:
+        """Pay for a call and log it at once."""
+        with self._lock:
+            self._flying -= 1
+            reservation.settle(usage)
+            self._remember(usage)
+            if self._log is not None:
+                with self._log.open("a", encoding="utf-8") as file:
+                    file.write(usage.model_dump_json() + "\n")
+
+
+class PursedEngine:
+    """An engine whose calls are paid from a purse."""
+
+    def __init__(self, engine: Any, purse: Purse) -> None:
+        self.engine = engine
+        self.purse = purse
+
+    @property
+    def window(self) -> int | None:
+        """The window that the engine allocates, if it tells."""
+        return getattr(self.engine, "window", None)
+
+    def complete(self, request: Request) -> Response:
+        """Answer one request, if the purse pays."""
+        with _paying(self.purse, request) as paid:
+            response: Response = self.engine.complete(request)
+            paid.append(response)
+        return response
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        """Answer one request as a stream; tuning asks for none, so that it is not paid for from the purse."""
+        return iter(self.engine.stream(request))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PursedEngine:
+        return self
+
+
+class AsyncPursedEngine:
+    """The async twin."""
+
+    def __init__(self, engine: Any, purse: Purse) -> None:
+        self.engine = engine
+        self.purse = purse
+
+    async def complete(self, request: Request) -> Response:
+        """Answer one request, if the purse pays."""
+        with _paying(self.purse, request) as paid:
+            response: Response = await self.engine.complete(request)
+            paid.append(response)
+        return response
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Answer one request as a stream."""
+        async for event in self.engine.stream(request):
+            yield event
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncPursedEngine:
+        return self
+
+
+@contextmanager
+def _paying(purse: Purse, request: Request) -> Iterator[list[Response]]:
+    reservation = purse.admit(sum(tokens(message.text or "") for message in request.messages))
+    paid: list[Response] = []
+    try:
+        yield paid
+    finally:
+        # A call that failed is a call; providers do not bill it.
+        purse.settle(reservation, _usage(paid[0]) if paid else Usage(calls=1))
+
+
+def _usage(response: Response) -> Usage:
+    used = response.usage
+    data = response.provider_data
+    return Usage(
+        calls=1,
+        prompt_tokens=used.input_tokens or 0,
+        completion_tokens=used.output_tokens or 0,
+        cost=data.get("cost") if isinstance(data, dict) else None,
+    )
+
+
+def pursed(lm: dspy.LM, purse: Purse) -> dspy.LM:
+    """Return a copy of an LM that is paid for from the purse and answered from DSPy's cache where it can be.
+
+    Raises:
+        ConfigurationError: the LM has no engine object; ``rlm_dspy.lm`` makes LMs that have.
+    """
+    if isinstance(lm.engine, str):
+        raise ConfigurationError(f"the caps cannot hold for {lm.model}: make it with rlm_dspy.lm({lm.model!r})")
+    asynchronous = lm._async_engine_spec
+    return lm.copy(
+        engine=PursedEngine(lm.engine, purse),
+        async_engine=AsyncPursedEngine(asynchronous, purse) if asynchronous else None,
+        cache=True,
+    )
+
+
+class Watch(Meter):
+    """Counts a question's LM calls and usage, and how much of each prompt an earlier prompt began with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._prompts: list[str] = []
+        self._sent = 0
+        self._shared = 0
+        self._guard = threading.Lock()
+
+    @property
+    def prefix_share(self) -> float | None:
+        """The share of prompt characters, after the first prompt, that a server may keep from an earlier one."""
+        return self._shared / self._sent if self._sent else None
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """Compare the prompt with those before it."""
+        super().on_lm_start(call_id, instance, inputs)
+        prompt = _text(inputs)
+        with self._guard:
+            if self._prompts:
+                self._sent += len(prompt)
+                self._shared += max(common(prompt, earlier) for earlier in self._prompts)
+            # The newest of a growing conversation begins with all before it; only branches need the others.
+            self._prompts = [*(p for p in self._prompts if not prompt.startswith(p)), prompt][-32:]
+
+
+def common(one: str, other: str) -> int:
+    """Return how many characters two texts begin with in common, by halving."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _text(inputs: dict[str, Any]) -> str:
+    messages = inputs.get("messages")
+    if not messages:
+        return str(inputs.get("prompt") or "")
+    return "".join(f"\n<{message.get('role')}>\n{message.get('content')}" for message in messages)

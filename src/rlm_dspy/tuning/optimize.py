@@ -1,0 +1,452 @@
+"""What an optimization will do for a number of calls: rollouts, the optimizer's settings, cost and time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.report import journal
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.tuning import contenders, program, scoring
+from rlm_dspy.tuning.audit import check_leaks
+from rlm_dspy.tuning.candidate_log import Chronicle, Chronicled
+from rlm_dspy.tuning.evaluation import Evaluation, Row
+from rlm_dspy.tuning.metered_engine import CapReached, Purse, pursed
+from rlm_dspy.tuning.metrics import Metric
+
+OPTIMIZERS = ("gepa", "mipro", "bootstrap", "simba")
+GUESSED_CALLS = 6.0  # LM calls of a question, where nothing has been measured
+SPARE = 1.25  # the last evaluation may need so much more than the first
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a question takes on the average, and how it is known."""
+
+    calls: float = GUESSED_CALLS
+    cost: float | None = None
+    seconds: float | None = None
+    measured: int = 0
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Rate:
+        """Measure it from rows of an evaluation."""
+        asked = [row for row in rows if row.calls]
+        if not asked:
+            return cls()
+        costs = [row.cost for row in asked]
+        return cls(
+            calls=scoring.mean([row.calls for row in asked]),
+            cost=None if None in costs else scoring.mean([cost or 0.0 for cost in costs]),
+            seconds=scoring.percentile([row.seconds for row in asked], 0.5),
+            measured=len(asked),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the calls are spent: on the first and last evaluation, and on the rollouts between them."""
+
+    optimizer: str
+    train: int
+    val: int
+    test: int
+    max_calls: int
+    rate: Rate
+    rollouts: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def lines(self, max_cost: float | None, per_minute: int | None, threads: int) -> list[str]:
+        """Return the plan as lines for people."""
+        rate = self.rate
+        how = f"measured on {rate.measured} questions" if rate.measured else "a guess; `rlm-dspy eval` measures it"
+        said = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        lines = [
+            f"{self.optimizer}: {said}",
+            f"questions: {self.train} to learn from, {self.val} to choose by, {self.test} to judge by (twice)",
+            f"rollouts: about {self.rollouts + 2 * self.test} × {rate.calls:.1f} calls ({how}), at most "
+            f"{self.max_calls:,} calls",
+        ]
+        total = min(self.max_calls, (self.rollouts + 2 * self.test) * rate.calls)
+        cost = "unknown" if rate.cost is None else f"about ${total / rate.calls * rate.cost:.2f}"
+        lines.append(f"cost: {cost}{'' if max_cost is None else f', at most ${max_cost:.2f}'}")
+        waits = []
+        if per_minute:
+            waits.append(f"at least {total / per_minute:.0f} min at {per_minute} calls a minute")
+        if rate.seconds is not None:
+            waits.append(f"about {total / rate.calls * rate.seconds / threads / 60:.1f} min as measured")
+        return [*lines, f"time: {', '.join(waits) or 'unknown: neither a rate limit nor a measurement is known'}"]
+
+
+def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rate: Rate) -> Plan:
+    """Fit an optimizer's settings into a number of calls.
+
+    Raises:
+        ConfigurationError: there is no such optimizer, or the calls do not pay for anything.
+    """
+    if optimizer not in OPTIMIZERS:
+        raise ConfigurationError(f"there is no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
+    judged = test * (1 + SPARE)
+    left = int(max_calls / rate.calls - judged)
+    least = _least(optimizer, train, val)
+    if left < least:
+        needed = round((least + judged) * rate.calls + 1)
+        raise ConfigurationError(
+            f"max-calls {max_calls:,} is too little for {optimizer} on {train} + {val} + {test} questions at "
+            f"{rate.calls:.1f} calls each: give at least {needed:,}, or fewer questions (--limit)"
+        )
+    rollouts, settings = _FIT[optimizer](left, train, val)
+    return Plan(optimizer, train, val, test, max_calls, rate, rollouts, settings)
+
+
+def _least(optimizer: str, train: int, val: int) -> int:
+    return {
+        "gepa": val + 6,
+        "mipro": 2 * min(train, 4) + 2 * val,
+        "bootstrap": min(train, 8) + 2 * val,
+        "simba": 7 * min(8, train) + 2 * (train + val),
+    }[optimizer]
+
+
+def _gepa(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+    return left, {"max_metric_calls": left, "reflection_minibatch_size": min(3, train)}
+
+
+def _mipro(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+    # Each candidate set of demos runs the teacher on a few questions; each trial runs a candidate on all of val.
+    candidates = max(2, min(8, left // (4 * max(1, val))))
+    sets = candidates * min(train, 4)
+    trials = max(1, min(40, (left - sets) // val - 1))
+    return sets + (trials + 1) * val, {"num_candidates": candidates, "num_trials": trials}
+
+
+def _bootstrap(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+    each = val + min(train, 8)
+    candidates = max(0, min(16, left // each - 3))
+    return (candidates + 3) * each, {"num_candidate_programs": candidates}
+
+
+def _simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+    # A step runs a batch under several programs, twice; the winners are put to all questions in the end.
+    batch, candidates, whole = min(8, train), 3, train + val
+    step = batch * (2 * candidates + 1)
+    steps = max(1, min(8, (left - (candidates + 1) * whole) // step))
+    return steps * step + (min(steps, candidates) + 1) * whole, {
+        "bsize": batch,
+        "num_candidates": candidates,
+        "max_steps": steps,
+    }
+
+
+_FIT = {"gepa": _gepa, "mipro": _mipro, "bootstrap": _bootstrap, "simba": _simba}
+
+
+def known(place: Path, model: str) -> Rate:
+    """Return what earlier evaluations of a model measured, if their journal is there."""
+    rows = journal.rows(place, Row.model_validate_json)
+    return Rate.of([row for row in rows if row.side == "rlm" and row.model == model])
+
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is optimized, by what, on what, and what it may cost."""
+
+    optimizer: str
+    train: Sequence[dspy.Example]
+    val: Sequence[dspy.Example]
+    test: Sequence[dspy.Example]
+    metric: Metric
+    lm: dspy.LM
+    folder: Path
+    max_calls: int
+    max_cost: float | None = None
+    prompt_lm: dspy.LM | None = None
+    sub_lm: dspy.LM | None = None
+    limits: contenders.Limits = field(default_factory=contenders.Limits)
+    signature: Any = None
+    threads: int = 4
+    seed: int = 0
+    redactor: Redactor = field(default_factory=Redactor)
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what must be the same for a second attempt to go on with the first."""
+        models = [lm.model if lm else "" for lm in (self.lm, self.prompt_lm, self.sub_lm)]
+        questions = [[str(one.get("id")) for one in part] for part in (self.train, self.val, self.test)]
+        return {
+            "optimizer": self.optimizer,
+            "models": models,
+            "metric": self.metric.__name__,
+            "questions": questions,
+            "limits": repr(self.limits),
+            "seed": self.seed,
+            "dspy": dspy.__version__,
+        }
+
+
+@dataclass
+class Outcome:
+    """What came of it: the program, the rows before and after, what was tried, what it cost, how it ended."""
+
+    program: dspy.Module
+    base: dspy.Module
+    before: list[Row]
+    after: list[Row]
+    chronicle: Chronicle
+    calls: int
+    cost: float | None
+    ended: str
+    parents: dict[str, str] = field(default_factory=dict)
+
+
+STATE = "state.json"
+
+
+def plan_for(job: Job, rate: Rate) -> Plan:
+    """Fit the optimizer's settings into the cap; an optimization that is gone on with keeps those that it began with.
+
+    Raises:
+        ConfigurationError: the calls do not pay for anything.
+    """
+    path = job.folder / STATE
+    if path.exists():
+        saved = json.loads(path.read_text(encoding="utf-8")).get("plan") or {}
+        if saved and saved["max_calls"] == job.max_calls and saved["optimizer"] == job.optimizer:
+            return Plan(**{**saved, "rate": Rate(**saved["rate"])})
+        rate = Rate(**saved["rate"]) if saved else rate
+    sizes = {"train": len(job.train), "val": len(job.val), "test": len(job.test)}
+    return plan(job.optimizer, job.max_calls, rate=rate, **sizes)
+
+
+class Optimization:
+    """One job with its purse; ``resume`` goes on with what its folder holds.
+
+    Raises:
+        ConfigurationError: the folder holds something else, or a first attempt and ``resume`` is not said, or cannot
+            be written.
+    """
+
+    def __init__(self, job: Job, plan: Plan, *, resume: bool = False, say: Say = lambda text: None) -> None:
+        self.job = job
+        self.plan = plan
+        self.say = say
+        self._admit(resume)
+        self.purse = Purse(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
+        self.chronicle = Chronicle()
+        self.lm = pursed(job.lm, self.purse)
+        self.prompt_lm = pursed(job.prompt_lm, self.purse) if job.prompt_lm else self.lm
+        self.sub_lm = pursed(job.sub_lm, self.purse) if job.sub_lm else None
+
+    def _admit(self, resume: bool) -> None:
+        path, wanted = self.job.folder / STATE, json.loads(json.dumps(self.job.identity()))
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not resume:
+                raise ConfigurationError(
+                    f"{self.job.folder} holds an optimization: --resume goes on with it, --out names another folder"
+                )
+            if different := [name for name in wanted if found.get(name) != wanted[name]]:
+                raise ConfigurationError(
+                    f"{self.job.folder} holds an optimization with another {', '.join(different)}: "
+                    "resume it as it was begun, or name another folder"
+                )
+        text = json.dumps({**wanted, "plan": dataclasses.asdict(self.plan)}, indent=2)
+        try:
+            self.job.folder.mkdir(parents=True, exist_ok=True)
+            journal.replace(path, [text.encode() + b"\n"])
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.job.folder} cannot be written: {error.strerror}; name another folder"
+            ) from error
+
+    def run(self) -> Outcome:
+        """Evaluate, compile, evaluate again, save the program.
+
+        A cap that is reached while compiling ends it with the best program that was put to all questions to choose by.
+
+        Raises:
+            ConfigurationError: the program holds answers of the questions to judge by; it is not saved.
+            RLMError: every question of the first evaluation failed, so that there is nothing to learn from.
+        """
+        with replaying(self.job.folder / "cache"), dspy.context(lm=self.lm):
+            base = self._program()
+            before, ended = self._evaluated("before", base)
+            if before and all(row.status == "failed" for row in before):
+                raise RLMError(
+                    f"every question failed, so there is nothing to learn from; the first: {before[0].error}"
+                )
+            spent = sum(row.calls for row in before)
+            self.purse.kept_back = min(round(spent * SPARE), self.job.max_calls // 2)
+            made: dspy.Module = base
+            parents: dict[str, str] = {}
+            if not ended:
+                made, parents, ended = self._compiled(base)
+            self.purse.kept_back = 0
+            seen = [*self.job.train, *self.job.val]
+            check_leaks(made, self.job.test, known=seen, base=base, field=self.job.metric.field)
+            program.save(made, self.job.folder / "program.json", self.job.redactor)
+            after, cut = self._evaluated("after", made)
+        return Outcome(
+            program=made,
+            base=base,
+            before=before,
+            after=after,
+            chronicle=self.chronicle,
+            calls=self.purse.calls,
+            cost=self.purse.cost,
+            ended=ended or cut or "finished",
+            parents=parents,
+        )
+
+    def _program(self) -> Chronicled:
+        signature = self.job.signature or contenders.signature()
+        return Chronicled(signature, self.chronicle, sub_lm=self.sub_lm, **self.job.limits.of_rlm())
+
+    def _evaluated(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
+        """Return the rows on the questions to judge by, and the cap that ended it, if one did."""
+        journal = self.job.folder / f"{name}.jsonl"
+        identity = json.dumps(program.state_of(made), sort_keys=True, default=repr)
+        evaluation = Evaluation(
+            self.job.test,
+            self.job.metric,
+            journal=journal,
+            threads=self.job.threads,
+            identity=identity,
+            redactor=self.job.redactor,
+        )
+        self.say(f"{name}: {len(self.job.test)} questions")
+        try:
+            return evaluation.run([contenders.Side("rlm", made)]), ""
+        except CapReached as reached:
+            return evaluation.kept(contenders.Side("rlm", made)), reached.cap
+
+    def _compiled(self, base: Chronicled) -> tuple[dspy.Module, dict[str, str], str]:
+        plan = self.plan
+        random.seed(self.job.seed)  # some of DSPy's proposers draw from the global source
+        self.say(
+            f"compile: {plan.optimizer}, {self.purse.max_calls - self.purse.calls - self.purse.kept_back:,} calls left"
+        )
+        metric = self.chronicle.metric(self.job.metric)
+        with logged(self.job.folder / "log.txt", self.job.redactor):
+            try:
+                made, parents = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
+            except CapReached as reached:
+                best = self.chronicle.best([str(one.get("id")) for one in self.job.val])
+                made, parents = self._program(), {}
+                if best is not None:
+                    made.load_state(best.state)
+                return made, parents, reached.cap
+        return made, parents, ""
+
+    # --- the optimizers ----------------------------------------------------------------------------------------
+
+    def _gepa(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job = self.job
+        made = dspy.GEPA(
+            metric=metric,
+            reflection_lm=self.prompt_lm,
+            component_selector=program.ran,
+            num_threads=job.threads,
+            seed=job.seed,
+            track_stats=True,
+            **settings,
+        ).compile(base, trainset=list(job.train), valset=list(job.val))
+        found = made.detailed_results
+        texts = [json.dumps(program.instructions(one), sort_keys=True) for one in found.candidates]
+        parents: dict[str, str] = {}
+        for text, above in zip(texts, found.parents, strict=True):
+            if above and above[0] is not None:
+                parents[text] = texts[above[0]]
+        return made, parents
+
+    def _mipro(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job, trials = self.job, settings["num_trials"]
+        made = dspy.MIPROv2(
+            metric=metric,
+            prompt_model=self.prompt_lm,
+            task_model=self.lm,
+            auto=None,
+            num_candidates=settings["num_candidates"],
+            max_bootstrapped_demos=2,
+            max_labeled_demos=2,
+            num_threads=job.threads,
+            seed=job.seed + 1,  # it takes 0 for none
+            verbose=False,
+        ).compile(base, trainset=list(job.train), valset=list(job.val), num_trials=trials, minibatch=False)
+        return made, {}
+
+    def _bootstrap(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job = self.job
+        made = dspy.BootstrapFewShotWithRandomSearch(
+            metric=metric, max_bootstrapped_demos=3, max_labeled_demos=4, num_threads=job.threads, **settings
+        ).compile(base, trainset=list(job.train), valset=list(job.val))
+        return made, {}
+
+    def _simba(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+        job = self.job
+        made = dspy.SIMBA(
+            metric=metric.explained, max_demos=2, prompt_model=self.prompt_lm, num_threads=job.threads, **settings
+        ).compile(base, trainset=[*job.train, *job.val], seed=job.seed)
+        return made, {}
+
+
+_COMPILE: dict[str, Callable[[Optimization, Any, Metric, dict[str, Any]], tuple[Any, dict[str, str]]]] = {
+    "gepa": Optimization._gepa,
+    "mipro": Optimization._mipro,
+    "bootstrap": Optimization._bootstrap,
+    "simba": Optimization._simba,
+}
+
+
+@contextlib.contextmanager
+def replaying(folder: Path) -> Iterator[None]:
+    """Keep every reply in a folder of its own, from which a second attempt is answered."""
+    before = dspy.cache
+    dspy.configure_cache(disk_cache_dir=str(folder))
+    try:
+        yield
+    finally:
+        own, dspy.cache = dspy.cache, before
+        if close := getattr(getattr(own, "disk_cache", None), "close", None):
+            close()
+
+
+class _Log(io.TextIOWrapper):
+    """A file of text without secrets, as far as each is written in one piece."""
+
+    def __init__(self, path: Path, redactor: Redactor) -> None:
+        super().__init__(path.open("ab"), encoding="utf-8", errors="replace")
+        self._redactor = redactor
+
+    def write(self, text: str) -> int:
+        return super().write(self._redactor.text(text))
+
+
+@contextlib.contextmanager
+def logged(path: Path, redactor: Redactor) -> Iterator[None]:
+    """Write what DSPy prints, draws and logs to a file instead of the terminal, secrets masked."""
+    logger = logging.getLogger("dspy")
+    with _Log(path, redactor) as file:
+        handler = logging.StreamHandler(file)
+        handlers, level, propagates = logger.handlers, logger.level, logger.propagate
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+        try:
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            logger.handlers, logger.propagate = handlers, propagates
+            logger.setLevel(level)
