@@ -14,7 +14,8 @@ import pytest
 
 from rlm_dspy import folders
 from rlm_dspy.cli import settings
-from rlm_dspy.cli.commands import ASK_SETTINGS, ask
+from rlm_dspy.cli.commands import ask
+from rlm_dspy.cli.options import SETTING_FLAGS
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
 
@@ -114,8 +115,8 @@ def test_keys_of_files_reach_the_providers_but_never_override_the_environment(ho
 
 def test_flags_and_help_agree_with_the_settings() -> None:
     options = {param.name: param for param in ask.params if isinstance(param, click.Option)}
-    assert set(ASK_SETTINGS) <= set(Settings.model_fields)
-    for name in ASK_SETTINGS:
+    assert set(SETTING_FLAGS) <= set(Settings.model_fields)
+    for name in SETTING_FLAGS:
         option = options[name]
         assert option.default is None or "Sentinel" in repr(option.default), "a flag's default would hide the files"
         if stated := re.search(r"\(default: (\w+)\)", option.help or ""):

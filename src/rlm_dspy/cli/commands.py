@@ -1,4 +1,4 @@
-"""``rlm-dspy ask``: its options; what it does is in ``answering``."""
+"""The commands and their options. What each does is imported when it runs, so that ``--help`` is instant."""
 
 from __future__ import annotations
 
@@ -17,52 +17,59 @@ from rlm_dspy.cli import exit_codes
 from rlm_dspy.cli.interrupts import leave
 from rlm_dspy.cli.ls import ls
 from rlm_dspy.cli.models_command import models
-from rlm_dspy.cli.options import CHOOSING, check_unicode, choosing, paths_argument, timeout_option, trust_option
+from rlm_dspy.cli.options import (
+    FILE_CHOICE,
+    FILE_PATH,
+    SETTING_FLAGS,
+    check_unicode,
+    fallback_option,
+    file_options,
+    json_option,
+    limit_option,
+    limit_options,
+    log_json_option,
+    max_cost_option,
+    max_iters_option,
+    metric_option,
+    mode_option,
+    model_option,
+    model_options,
+    paths_argument,
+    program_option,
+    resume_option,
+    seed_option,
+    take_options,
+    threads_option,
+    timeout_option,
+    trust_option,
+    volume_options,
+)
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
 from rlm_dspy.errors import RLMError
-
-ASK_LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-ASK_SETTINGS = ("model", "sub_model", "fallback", "mode", "timeout", *ASK_LIMITS)
 
 
 @click.command(short_help="Answer a question from files, with evidence.")
 @click.argument("question")
 @paths_argument
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
-@click.option(
-    "--mode",
-    type=click.Choice(["auto", "rlm", "direct", "retrieve"]),
-    help="rlm explores by code, direct sends the whole text in one call, retrieve the passages that fit the question "
-    "best; auto goes by size and model (default: auto).",
-)
+@model_options
+@fallback_option
+@mode_option
 @click.option(
     "--out",
     metavar="FIELDS",
     default="answer: str",
     help="Typed outputs, e.g. 'answer: str, items: list[str]'.",
 )
-@click.option("--max-iters", type=int, metavar="N", help="Steps at most (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls at most (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens at most, prompts and replies.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars at most.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds at most.")
-@choosing
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: answer, evidence, usage, …")
-@click.option(
-    "--program",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A program that optimize has compiled; it explores, whatever the size.",
-)
-@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Save the run as JSON.")
-@click.option("--index", is_flag=True, help="Build or refresh the search index of the files first, and keep it.")
-@click.option("--dry-run", is_flag=True, help="Tell what would be read, asked and spent; ask nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
-@click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
+@limit_options
+@file_options
+@json_option("answer, evidence and usage")
+@program_option
+@click.option("--trace", type=FILE_PATH, metavar="FILE", help="Save the run as JSON.")
+@click.option("--index", is_flag=True, help="Build or refresh the search index of the files first.")
+@click.option("--dry-run", is_flag=True, help="Show the files and the estimated cost; call no model.")
+@volume_options
+@log_json_option
 @timeout_option
 @trust_option
 @click.pass_obj
@@ -78,39 +85,15 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
     unreadable or empty, 7 nothing found that answers it, 130 interrupted
     (partial run kept).
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    if terminal.verbose and terminal.quiet:
-        raise click.UsageError("-q and -v exclude each other.")
     for name, value in (("QUESTION", question), ("--model", options["model"]), ("--out", options["out"])):
         check_unicode(value or "", name)
     if not question.strip():
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
-    flags = {name: options.pop(name) for name in ASK_SETTINGS}
+    flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.ask import Request, answer
 
-    return answer(Request(question=question, paths=paths, flags=flags, **_split(options)), terminal)
-
-
-def _split(options: dict[str, Any]) -> dict[str, Any]:
-    """Gather the options of ``choosing`` under one name."""
-    choice = {name: options.pop(name) for name in CHOOSING}
-    return {**options, "choice": choice}
-
-
-BATCH_SETTINGS = (
-    "model",
-    "sub_model",
-    "mode",
-    "timeout",
-    "max_iters",
-    "max_calls",
-    "max_tokens",
-    "max_cost",
-    "max_seconds",
-)
-
-BATCH_OPTIONS = ("answers", "resume", "concurrency", "fields", "as_json", "log_json")
+    return answer(Request(question=question, paths=paths, flags=flags, choice=choice, **options), terminal)
 
 
 @click.command(short_help="Answer many questions of the same files; a killed batch can be resumed.")
@@ -120,101 +103,84 @@ BATCH_OPTIONS = ("answers", "resume", "concurrency", "fields", "as_json", "log_j
     "--out",
     "answers",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE_PATH,
     metavar="ANSWERS.jsonl",
     help="Where the answers go, one JSON object a line.",
 )
-@click.option("--resume", is_flag=True, help="Ask only what ANSWERS.jsonl does not answer yet.")
-@click.option("--concurrency", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (4).")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars at most, for all questions together.")
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--mode", type=click.Choice(["auto", "rlm", "direct", "retrieve"]), help="As for ask (default: auto).")
+@resume_option
+@click.option(
+    "--concurrency", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (default: 4)."
+)
+@model_options
+@mode_option
 @click.option(
     "--fields",
     metavar="FIELDS",
     default="answer: str",
     help="Typed outputs of each question, e.g. 'answer: str, items: list[str]'.",
 )
-@click.option("--max-iters", type=int, metavar="N", help="Steps at most, per question (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls at most, per question (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens at most, per question.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds at most, per question.")
-@choosing
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
-@click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
+@limit_options
+@file_options
+@json_option("the report")
+@volume_options
+@log_json_option
 @timeout_option
 @trust_option
 @click.pass_obj
 def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **options: Any) -> int:
     """Answer the questions of QUESTIONS.jsonl from each PATH (a file, folder or glob).
 
-    A line of QUESTIONS.jsonl is a JSON object with "question" and perhaps "id", or a JSON string; - reads stdin.
-    A line of ANSWERS.jsonl has the id, the question, what ask --json prints, "ok" and "error". It is on the disk
-    before the next question is begun. Questions that failed are asked again by --resume; answered ones are not,
-    as long as the files, the model and the limits are the same.
+    Each line of QUESTIONS.jsonl is a JSON object with "question" and optionally "id", or a JSON string; - reads stdin.
+    Each line of ANSWERS.jsonl has the id, the question, the fields of ask --json, "ok" and "error". It is written
+    to disk before the next question starts. --resume asks failed questions again and skips answered ones, as long
+    as the files, the model and the limits are the same. --max-cost is for the whole batch, the other limits are for
+    each question.
 
-    Ctrl-C finishes the questions in flight and begins no other; a second one stops at once.
+    Ctrl-C finishes the questions in flight and starts no others; a second Ctrl-C stops at once.
 
     \b
     Exit codes: 0 all answered, 1 some failed, 2 usage, 3 stopped by --max-cost,
     4 no model or credentials, 5 refused by the provider, 6 inputs unreadable or
     empty, 130 interrupted (finished answers kept).
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    if terminal.verbose and terminal.quiet:
-        raise click.UsageError("-q and -v exclude each other.")
     for name, value in (("--model", options["model"]), ("--fields", options["fields"])):
         check_unicode(value or "", name)
-    flags = {name: options.pop(name) for name in BATCH_SETTINGS}
-    own = {name: options.pop(name) for name in BATCH_OPTIONS}  # what is left chooses files
+    flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.batch import Request, answer_all
 
-    return answer_all(Request(questions=questions, paths=paths, flags=flags, choice=options, **own), terminal)
+    return answer_all(Request(questions=questions, paths=paths, flags=flags, choice=choice, **options), terminal)
 
 
-@click.command(short_help="Ask question after question of the same files.")
+@click.command(short_help="Hold a conversation about files.")
 @paths_argument
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--fallback", metavar="MODEL", help="Model to ask when a provider is down or out of quota.")
-@click.option("--mode", type=click.Choice(["auto", "rlm", "direct", "retrieve"]), help="As for ask (default: auto).")
-@click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls of a question at most (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens of a question at most.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars of a question at most.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds of a question at most.")
-@choosing
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
+@model_options
+@fallback_option
+@mode_option
+@limit_options
+@file_options
+@json_option("each answer")
+@volume_options
 @timeout_option
 @trust_option
 @click.pass_obj
 def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:
-    """Ask question after question of each PATH (a file, folder or glob), one a line.
+    """Ask questions about each PATH (a file, folder or glob), one per line.
 
-    The files are read once, the sandbox keeps what earlier questions left in it, and each question
-    knows the earlier ones with their answers. Works in a terminal and over pipes.
+    The files are read once, the sandbox keeps its variables between questions, and each question
+    sees the earlier questions and answers. Works in a terminal and over pipes.
 
     \b
     /add PATH…  read more files      /files   list them
     /cost       what was spent       /trace   show the last run step by step
     /quit       end (or Ctrl-D)      /help    this list
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    if terminal.verbose and terminal.quiet:
-        raise click.UsageError("-q and -v exclude each other.")
     if not paths:
         raise click.UsageError("Missing PATH: name files or folders to talk about.")
     if "-" in paths:
         raise click.UsageError("PATH '-': questions are read from stdin, so files cannot be.")
     check_unicode(options["model"] or "", "--model")
-    flags = {name: options.pop(name, None) for name in ASK_SETTINGS}
-    as_json = options.pop("as_json")
+    flags, as_json = take_options(options, SETTING_FLAGS), options.pop("as_json")
 
     from rlm_dspy.cli.chat import Chat
 
@@ -222,7 +188,7 @@ def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option("the settings")
 @trust_option
 @click.pass_obj
 def config(terminal: Terminal, /, as_json: bool) -> None:
@@ -249,97 +215,86 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
         terminal.note(f"{'read' if place['exists'] else 'absent'}: {place['path']}")
 
 
-@click.command(short_help="Check that everything works, and say how to fix what does not.")
-@click.option("-m", "--model", metavar="MODEL", help="Model to check (default: the one that ask would use).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.command(short_help="Check the installation and the model; say how to fix problems.")
+@model_option
+@json_option("the checks")
 @trust_option
 @click.pass_obj
 def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
-    """Check versions, sandbox, cache, providers and the model, and say how to fix what does not work.
+    """Check versions, sandbox, cache, providers and the model, and say how to fix each problem.
 
-    The model is asked a word or two; on Ollama also a few short prompts at once, which show how many it serves in
-    parallel, and one longer prompt that proves its window.
+    The model gets one short prompt. On Ollama it also gets a few short prompts at once, to measure how many it serves
+    in parallel, and a longer one, to measure its window.
 
     \b
-    Exit codes: 0 the model would work (the offline engine counts), 4 it would
-    not, 1 something else is broken.
+    Exit codes: 0 the model works (the offline engine counts), 4 it does not,
+    1 something else is broken.
     """
     from rlm_dspy.cli import doctor
 
     return doctor.diagnose(terminal, model, as_json=as_json)
 
 
-EVAL_SETTINGS = ("model", "sub_model", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-FILE = click.Path(dir_okay=False, path_type=Path)
-
-
 @click.command("eval", short_help="Score questions with known answers.")
-@click.argument("data", type=FILE)
-@click.option("-m", "--model", metavar="MODEL", help="Model that steers, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
+@click.argument("data", type=FILE_PATH)
+@model_options
 @click.option(
     "--compare",
-    metavar="SIDES",
+    metavar="NAMES",
     default="rlm",
-    help="What to ask, by commas: rlm (this), direct (one call), dspy.RLM (default: rlm).",
+    help="Programs to compare, separated by commas: rlm, direct (one call), dspy.RLM (default: rlm).",
 )
-@click.option("--program", type=FILE, metavar="FILE", help="A compiled program for the side rlm.")
-@click.option("--metric", metavar="NAME", default="graded", help="graded (as each row says), exact, f1, set_f1, …")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N questions.")
-@click.option("--threads", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (default: 4).")
-@click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
-@click.option("--max-calls", type=int, metavar="N", help="Sub-model calls of a question at most (default: 50).")
-@click.option("--max-tokens", type=int, metavar="N", help="Tokens of a question at most.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars of a question at most.")
-@click.option("--max-seconds", type=float, metavar="S", help="Seconds of a question at most.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: figures of each side, and every row.")
-@click.option("--html", type=FILE, metavar="FILE", help="Write a page with tables and plots.")
-@click.option("--journal", type=FILE, metavar="FILE", help="Keep the rows here (default: in the cache folder).")
-@click.option("--fresh", is_flag=True, help="Ask everything again, whatever the journal holds.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
+@program_option
+@metric_option
+@limit_option
+@threads_option
+@limit_options
+@json_option("the scores and every row")
+@click.option("--html", type=FILE_PATH, metavar="FILE", help="Write an HTML report with tables and plots.")
+@click.option("--journal", type=FILE_PATH, metavar="FILE", help="Store the rows here (default: in the home folder).")
+@click.option("--fresh", is_flag=True, help="Ignore stored rows and ask every question again.")
+@volume_options
 @timeout_option
 @trust_option
 @click.pass_obj
 def evaluate(terminal: Terminal, /, data: Path, **options: Any) -> int:
-    """Put the questions of DATA (JSONL: question, answer, context) to a model, and score the answers.
+    """Ask a model the questions of DATA (JSONL: question, answer, context) and score the answers.
 
-    Each finished question is kept; the same command goes on where it was interrupted, asks again only what
-    failed, and never asks a slow question twice. Exit code 1 if every question failed.
+    Each finished question is stored. Run the same command again to resume: only failed and missing questions are
+    asked. Exit code 1 if every question failed.
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    flags = {name: options.pop(name) for name in EVAL_SETTINGS}
+    flags = take_options(options, SETTING_FLAGS)
 
     from rlm_dspy.cli.eval import Request, run
 
     return run(Request(data=data, flags=flags, **options), terminal)
 
 
-@click.command("make-questions", short_help="Make questions with answers from your own files.")
+@click.command("make-questions", short_help="Generate questions with answers from your own files.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option("-n", "--count", type=click.IntRange(1, 10_000), default=40, metavar="N", help="Questions (default: 40).")
-@click.option("--seed", type=int, default=0, metavar="N", help="Another seed asks other questions (default: 0).")
+@seed_option
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE_PATH,
     default=Path("questions.jsonl"),
     metavar="FILE",
-    help="Where to write them (default: questions.jsonl).",
+    help="File to write (default: questions.jsonl).",
 )
-@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.pass_obj
 def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, seed: int, out: Path, force: bool) -> int:
-    """Make questions about PATH... (files, folders) whose answers are computed by code, not by a model.
+    """Generate questions about PATH... (files, folders) whose answers are computed by code, not by a model.
 
     Counts, look-ups, first and last, definitions, joins, and some without an answer: a dataset for
     rlm-dspy eval and rlm-dspy optimize.
     """
     if out.exists() and not force:
-        raise click.UsageError(f"{out} is there already. Name another --out, or give --force.")
+        raise click.UsageError(f"{out} exists already. Use another --out, or --force to replace it.")
     if out.resolve() in [Path(path).resolve() for path in paths]:
-        raise click.UsageError(f"{out} cannot be asked about: the questions are written there. Name another --out.")
+        raise click.UsageError(f"{out} is also an input: the questions would replace it. Use another --out.")
     if "-" in paths:
-        raise click.UsageError("questions are about files that stay where they are: stdin cannot be asked about later.")
+        raise click.UsageError("stdin cannot be used: the questions refer to files by path. Save it to a file first.")
 
     from rlm_dspy.cli.reading import leaving_out
     from rlm_dspy.report import render
@@ -360,50 +315,43 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     return exit_codes.ANSWERED
 
 
-OPTIMIZE_SETTINGS = ("model", "sub_model", "timeout", "max_iters")
-PROGRAM_FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-@click.command(short_help="Tune the prompts on questions with known answers.")
-@click.argument("data", type=PROGRAM_FILE)
+@click.command(short_help="Optimize the prompts on questions with known answers.")
+@click.argument("data", type=FILE_PATH)
 @click.option(
     "--optimizer",
     type=click.Choice(["gepa", "mipro", "bootstrap", "simba"]),
     default="gepa",
     help="dspy.GEPA, MIPROv2, BootstrapFewShotWithRandomSearch or SIMBA (default: gepa).",
 )
-@click.option("--max-calls", type=click.IntRange(min=1), required=True, metavar="N", help="LM calls in all, at most.")
-@click.option("--max-cost", type=float, metavar="USD", help="US dollars in all, at most.")
-@click.option("--val", type=PROGRAM_FILE, metavar="FILE", help="Questions to choose by (default: 30% of DATA).")
-@click.option("--test", type=PROGRAM_FILE, metavar="FILE", help="Questions to judge by (default: 30% of DATA).")
-@click.option("--limit", type=click.IntRange(min=3), metavar="N", help="Only the first N questions of each file.")
-@click.option("-m", "--model", metavar="MODEL", help="Model that is tuned, e.g. groq/openai/gpt-oss-20b.")
-@click.option("--sub-model", metavar="MODEL", help="Model that answers sub-calls (default: the same).")
-@click.option("--prompt-model", metavar="MODEL", help="Model that proposes instructions (default: the same).")
-@click.option("--metric", metavar="NAME", default="graded", help="graded (as each row says), exact, f1, set_f1, …")
-@click.option("--max-iters", type=int, metavar="N", help="Steps of a question at most (default: 20).")
-@click.option("--threads", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (default: 4).")
-@click.option("--seed", type=int, default=0, metavar="N", help="For all that is drawn (default: 0).")
+@click.option("--max-calls", type=click.IntRange(min=1), required=True, metavar="N", help="Maximum LM calls in all.")
+@max_cost_option
+@click.option("--val", type=FILE_PATH, metavar="FILE", help="Validation set (default: 30% of DATA).")
+@click.option("--test", type=FILE_PATH, metavar="FILE", help="Test set (default: 30% of DATA).")
+@limit_option
+@model_options
+@click.option("--prompt-model", metavar="MODEL", help="Model that proposes instructions (default: the main model).")
+@metric_option
+@max_iters_option
+@threads_option
+@seed_option
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Folder (default: DATA-OPTIMIZER)."
 )
-@click.option("--resume", is_flag=True, help="Go on with what the folder holds; nothing is paid twice.")
+@resume_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before spending.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
-@click.option("-v", "--verbose", count=True, help="Log to stderr, tracebacks too; -vv logs more.")
+@json_option("the report")
+@volume_options
 @timeout_option
 @trust_option
 @click.pass_obj
 def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
-    """Tune the RLM's prompts on the questions of DATA (JSONL: question, answer, context).
+    """Optimize the RLM's prompts on the questions of DATA (JSONL: question, answer, context).
 
-    The score is measured before and after on questions that the optimizer never sees. The folder gets
-    program.json (for ask --program, eval --program or RLM.load), report.md, report.json and log.txt.
-    Exit code 3 if a cap ended it; the best program so far is kept.
+    The test set, which the optimizer never sees, is scored before and after. The folder gets program.json
+    (for ask --program, eval --program or RLM.load), report.md, report.json and log.txt.
+    Exit code 3 if a limit ended it; the best program so far is saved.
     """
-    terminal.verbose, terminal.quiet = options.pop("verbose"), options.pop("quiet")
-    flags = {name: options.pop(name) for name in OPTIMIZE_SETTINGS}
+    flags = {name: options.pop(name) for name in ("model", "sub_model", "timeout", "max_iters")}
 
     from rlm_dspy.cli.optimize import Request, run
 

@@ -1,4 +1,4 @@
-"""``rlm-dspy ls``: what would be read, and what would not."""
+"""``rlm-dspy ls``: the files that would be read or skipped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy.cli.options import choosing, paths_argument
+from rlm_dspy.cli.options import file_options, json_option, paths_argument
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ _Row = list[str]
 _AT_ONCE = 5000  # rows: a million in one string would take more memory than the files
 
 
-@click.command(short_help="List what would be read, and what would not.")
+@click.command(short_help="List the files that would be read or skipped.")
 @paths_argument
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@choosing
+@json_option("the list")
+@file_options
 @click.pass_obj
 def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: Any) -> None:
-    """List what would be read from each PATH (a file, folder, glob, or - for stdin), and what is skipped.
+    """List the files that would be read from each PATH (a file, folder, glob, or - for stdin) or skipped.
 
-    Without a PATH the current folder is listed.
+    Without a PATH, list the current folder.
     """
     from rlm_dspy.cli.reading import read
     from rlm_dspy.report import journal

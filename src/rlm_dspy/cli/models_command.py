@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy.cli.options import trust_option
+from rlm_dspy.cli.options import json_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List the models that can be reached, and the default.")
 @click.option("--all", "everything", is_flag=True, help="List LiteLLM's whole table of chat models too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option("the models")
 @trust_option
 @click.pass_obj
 def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:

@@ -5,39 +5,125 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-CHOOSING = (
+FILE_CHOICE = (
     "include", "exclude", "hidden", "no_ignore", "url", "include_secrets", "encoding", "max_file_mb", "max_files",
     "max_gb",
 )  # fmt: skip
+SETTING_FLAGS = (
+    "model", "sub_model", "fallback", "mode", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost",
+    "max_seconds",
+)  # fmt: skip
+FILE_PATH = click.Path(dir_okay=False, path_type=Path)
 
-_MORE = click.FloatRange(0, min_open=True)
+_POSITIVE = click.FloatRange(0, min_open=True)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def choosing(command: Command) -> Command:
-    """Add the options that choose which files are read."""
-    options = [
-        click.option("--include", multiple=True, metavar="GLOB", help="Read only files that match (repeatable)."),
-        click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out files that match (repeatable)."),
-        click.option("--hidden", is_flag=True, help="Read hidden files and folders too."),
-        click.option("--no-ignore", is_flag=True, help="Read what .gitignore leaves out."),
-        click.option("--url", is_flag=True, help="Fetch a PATH that begins with https:// or http://."),
-        click.option("--include-secrets", is_flag=True, help="Read .env files, keys and the like."),
-        click.option("--encoding", metavar="NAME", help="What texts are in that are not UTF-8, e.g. cp1252."),
-        click.option("--max-file-mb", type=_MORE, metavar="N", help="Leave out larger files (default: 200)."),
-        click.option("--max-files", type=click.IntRange(1), metavar="N", help="Read no more files (default: 500,000)."),
-        click.option("--max-gb", type=_MORE, metavar="N", help="Read no more text in all (default: 8)."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return a decorator that adds these options in this order."""
+
+    def add_options(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add_options
+
+
+model_option = click.option("-m", "--model", metavar="MODEL", help="Main model, e.g. groq/openai/gpt-oss-20b.")
+model_options = option_group(
+    model_option,
+    click.option("--sub-model", metavar="MODEL", help="Model for sub-calls (default: the main model)."),
+)
+fallback_option = click.option("--fallback", metavar="MODEL", help="Model to use when the provider is down or full.")
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(["auto", "rlm", "direct", "retrieve"]),
+    help="rlm explores by code, direct sends the whole text in one call, retrieve sends the passages that fit the "
+    "question best; auto picks by size and model (default: auto).",
+)
+max_iters_option = click.option("--max-iters", type=int, metavar="N", help="Maximum steps per question (default: 20).")
+max_cost_option = click.option("--max-cost", type=float, metavar="USD", help="Maximum cost in US dollars.")
+limit_options = option_group(
+    max_iters_option,
+    click.option("--max-calls", type=int, metavar="N", help="Maximum sub-calls per question (default: 50)."),
+    click.option("--max-tokens", type=int, metavar="N", help="Maximum tokens per question, prompts and replies."),
+    max_cost_option,
+    click.option("--max-seconds", type=float, metavar="S", help="Maximum seconds per question."),
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (default: 4)."
+)
+metric_option = click.option(
+    "--metric", metavar="NAME", default="graded", help="graded (as each row says), exact, f1, set_f1, …"
+)
+timeout_option = click.option(
+    "--timeout",
+    type=_POSITIVE,
+    metavar="S",
+    help="Seconds to wait for one attempt, or for the next part of a stream (default: 120).",
+)
+seed_option = click.option("--seed", type=int, default=0, metavar="N", help="Random seed (default: 0).")
+resume_option = click.option("--resume", is_flag=True, help="Resume; finished calls are not repeated.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N questions of each file."
+)
+program_option = click.option("--program", type=FILE_PATH, metavar="FILE", help="Program that optimize has compiled.")
+log_json_option = click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
+file_options = option_group(
+    click.option("--include", multiple=True, metavar="GLOB", help="Read only files that match (repeatable)."),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Skip files that match (repeatable)."),
+    click.option("--hidden", is_flag=True, help="Read hidden files and folders too."),
+    click.option("--no-ignore", is_flag=True, help="Read files that .gitignore excludes."),
+    click.option("--url", is_flag=True, help="Fetch a PATH that begins with https:// or http://."),
+    click.option("--include-secrets", is_flag=True, help="Read .env files, keys and the like."),
+    click.option("--encoding", metavar="NAME", help="Encoding of files that are not UTF-8, e.g. cp1252."),
+    click.option("--max-file-mb", type=_POSITIVE, metavar="N", help="Skip larger files (default: 200)."),
+    click.option("--max-files", type=click.IntRange(1), metavar="N", help="Maximum files (default: 500,000)."),
+    click.option("--max-gb", type=_POSITIVE, metavar="N", help="Maximum text in all (default: 8)."),
+)
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """Return the option ``--json``, which prints ``what`` instead of text."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
+
+
+def _set_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.obj.quiet = value
+    _check_volume(ctx)
+
+
+def _set_verbose(ctx: click.Context, _: click.Parameter, value: int) -> None:
+    ctx.obj.verbose = value
+    _check_volume(ctx)
+
+
+def _check_volume(ctx: click.Context) -> None:
+    if ctx.obj.quiet and ctx.obj.verbose:
+        raise click.UsageError("-q and -v exclude each other.")
+
+
+volume_options = option_group(
+    click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Print only errors to stderr."
+    ),
+    click.option(
+        "-v",
+        "--verbose",
+        count=True,
+        expose_value=False,
+        callback=_set_verbose,
+        help="Log to stderr, with tracebacks; -vv logs more.",
+    ),
+)
 
 
 def _trust_project(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -54,12 +140,9 @@ trust_option = click.option(
 )
 
 
-timeout_option = click.option(
-    "--timeout",
-    type=_MORE,
-    metavar="S",
-    help="Seconds that a model may take for one try, or a stream be silent (default: 120).",
-)
+def take_options(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Remove the options of these names from ``options`` and return them."""
+    return {name: options.pop(name) for name in names if name in options}
 
 
 def paths_argument(command: Command) -> Command:
@@ -72,17 +155,15 @@ def paths_argument(command: Command) -> Command:
             raise click.UsageError("stdin cannot be both the list of --files-from and a text.")
         return command(*args, paths=(*paths, *listed), **options)
 
-    help_of_list = "Read the paths too that FILE (or - for stdin) lists, one a line."
-    help_of_null = "The paths of --files-from end with NUL, as find -print0 writes them."
-    decorators = [
+    return option_group(
         click.argument("paths", nargs=-1, metavar="[PATH]..."),
-        click.option("--files-from", metavar="FILE", help=help_of_list),
-        click.option("-0", "--null", is_flag=True, help=help_of_null),
-    ]
-    decorated: Any = with_listed
-    for decorate in reversed(decorators):
-        decorated = decorate(decorated)
-    return decorated  # type: ignore[no-any-return]
+        click.option(
+            "--files-from", metavar="FILE", help="Also read the paths listed in FILE (- for stdin), one a line."
+        ),
+        click.option(
+            "-0", "--null", is_flag=True, help="Paths in --files-from end with NUL, as find -print0 writes them."
+        ),
+    )(with_listed)
 
 
 def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:

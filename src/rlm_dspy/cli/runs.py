@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy.cli.options import trust_option
+from rlm_dspy.cli.options import json_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from rlm_dspy.report.run_store import Kept, Shelf
 
 
-@click.command(short_help="List the runs that are kept.")
-@click.option("-n", "--number", type=click.IntRange(1), default=20, metavar="N", help="So many at most (default: 20).")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.command(short_help="List the saved runs.")
+@click.option("-n", "--number", type=click.IntRange(1), default=20, metavar="N", help="Maximum runs (default: 20).")
+@json_option("the runs")
 @trust_option
 @click.pass_obj
 def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
-    """List the runs that are kept, the newest first.
+    """List the saved runs, newest first.
 
-    Every ask leaves its run in the folder `runs` of the setting `home`, the last 200 of them.
+    Every ask saves its run in the folder `runs` of the setting `home`, which keeps the last 200.
     """
     from rlm_dspy.report import journal, render
 
@@ -42,9 +42,9 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
 
 @click.command(short_help="Show one run: steps, sub-calls, usage.")
 @click.argument("name", metavar="[RUN]", default="last")
-@click.option("--full", is_flag=True, help="Cut nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole record as JSON.")
-@click.option("--html", "as_html", is_flag=True, help="Print the whole record as one HTML page.")
+@click.option("--full", is_flag=True, help="Show everything in full.")
+@json_option("the whole run")
+@click.option("--html", "as_html", is_flag=True, help="Print the whole run as one HTML page.")
 @trust_option
 @click.pass_obj
 def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool, as_html: bool) -> None:
