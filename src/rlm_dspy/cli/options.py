@@ -155,15 +155,12 @@ def paths_argument(command: Command) -> Command:
             raise click.UsageError("stdin cannot be both the list of --files-from and a text.")
         return command(*args, paths=(*paths, *listed), **options)
 
-    return option_group(
+    decorated: Any = option_group(
         click.argument("paths", nargs=-1, metavar="[PATH]..."),
-        click.option(
-            "--files-from", metavar="FILE", help="Also read the paths listed in FILE (- for stdin), one a line."
-        ),
-        click.option(
-            "-0", "--null", is_flag=True, help="Paths in --files-from end with NUL, as find -print0 writes them."
-        ),
+        click.option("--files-from", metavar="FILE", help="Also read the paths listed in FILE (- for stdin)."),
+        click.option("-0", "--null", is_flag=True, help="Paths in --files-from end with NUL, as in find -print0."),
     )(with_listed)
+    return decorated  # type: ignore[no-any-return]
 
 
 def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
