@@ -53,8 +53,8 @@ def main() -> None:
     journal = JOURNALS / f"{given.model.replace('/', '-')}.jsonl"
     if given.fresh:
         journal.unlink(missing_ok=True)
-    limits = contenders.Limits(max_iters=given.max_iters)
-    asked = [contenders.side(name, limits, evidence=not given.short) for name in given.sides]
+    limits = contenders.QuestionLimits(max_iters=given.max_iters)
+    asked = [contenders.make_contender(name, limits, evidence=not given.short) for name in given.sides]
     print(f"model {lm.model}, dspy {dspy.__version__}, {given.count} questions of each task and size")
     for side in asked:
         if side.note:
@@ -83,7 +83,9 @@ def model(given: argparse.Namespace) -> dspy.LM:
     return rlm_dspy.lm(given.model, **options)
 
 
-def one(task: str, tokens: int, given: argparse.Namespace, asked: list[contenders.Side], journal: Path) -> list[Row]:
+def one(
+    task: str, tokens: int, given: argparse.Namespace, asked: list[contenders.Contender], journal: Path
+) -> list[Row]:
     """Ask the questions of one task and size; its contexts are let go afterwards."""
     indices = range(given.first, given.first + given.count)
     rows = data.generated(task, given.split, indices, tokens=tokens)
@@ -106,16 +108,16 @@ def show(rows: list[Row]) -> None:
     """Print the scores by task and the figures of each side."""
     made = report.compare_sides(rows)
     right = frozenset(range(1, len(made) + 1))
-    print("\n".join(render.table(report.task_cells(made), right=right)))
+    print("\n".join(render.table_lines(report.task_cells(made), right=right)))
     print()
-    print("\n".join(render.table([*report.cells(made, bars=False), *counted(rows)], right=right)))
+    print("\n".join(render.table_lines([*report.figure_cells(made, bars=False), *counted(rows)], right=right)))
     for line in report.differences(made):
         print(line)
 
 
 def counted(rows: list[Row]) -> list[list[str]]:
     """Return what each side solved, and the sums of its steps, tokens and seconds, as rows of a table."""
-    grouped = report.sides(rows).values()
+    grouped = report.rows_by_side(rows).values()
     lines = [["solved", *(f"{sum(row.score >= SOLVED for row in own)} of {len(own)}" for own in grouped)]]
     for name in ("steps", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):
         lines.append([name.replace("_", " "), *(f"{sum(getattr(row, name) for row in own):,.0f}" for own in grouped)])

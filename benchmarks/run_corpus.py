@@ -157,10 +157,14 @@ def searched(folder: str) -> Iterator[tuple[str, Any]]:
 
 def passages(folder: str) -> list[str]:
     """Return what the other engines index: our passages."""
-    from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, edge
+    from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, passage_start
 
     texts = (path.read_text() for path in sorted(Path(folder).iterdir()))
-    return [text[edge(text, at) : edge(text, at + 1)] for text in texts for at in range(len(text) // PASSAGE + 1)]
+    return [
+        text[passage_start(text, at) : passage_start(text, at + 1)]
+        for text in texts
+        for at in range(len(text) // PASSAGE + 1)
+    ]
 
 
 def searched_by_bm25s(folder: str) -> Iterator[tuple[str, Any]]:

@@ -80,7 +80,7 @@ def overhead_ollama() -> list[float]:
 def simulated(calls: int = 200, per_minute: int = 30, seconds_each: float = 0.5) -> tuple[float, int]:
     """Return the minutes that the calls take under a limit, and the most calls that fell into one minute."""
     now = [0.0]
-    limit = rate_limits.Pace(per_minute, clock=lambda: now[0])
+    limit = rate_limits.RateLimiter(per_minute, clock=lambda: now[0])
     starts: list[float] = []
     for _ in range(calls):
         now[0] += limit.reserve()

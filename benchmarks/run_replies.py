@@ -155,7 +155,7 @@ def meaning(reply: str) -> str | None:
 def our_reading(reply: str, finish: str) -> str | None:
     """Return the code that we would run, up to the first cell that prints."""
     try:
-        fields = adapters.adapter().parse(ACTION, reply)
+        fields = adapters.action_adapter().parse(ACTION, reply)
         parsed = read_cells(Reply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")
     except AdapterParseError:
         parsed = read_cells(Reply(text=reply, finish=finish), "answer")

@@ -11,7 +11,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import Evidence, Run
-from rlm_dspy.rlm.answers import parsed
+from rlm_dspy.rlm.answers import parse_outputs
 from rlm_dspy.testing import action, fields, scripted, texts
 
 SKY = "the sky is blue"
@@ -58,7 +58,7 @@ def test_a_number_of_thousands_of_digits_breaks_no_check() -> None:
 def test_an_output_with_a_default_factory_may_be_left_out() -> None:
     note = dspy.OutputField(default_factory=lambda: "none")
     signature = dspy.Signature("context, question -> answer").append("note", note, type_=str)
-    assert parsed(signature, {"answer": "a"}) == ({"answer": "a", "note": "none"}, None)
+    assert parse_outputs(signature, {"answer": "a"}) == ({"answer": "a", "note": "none"}, None)
 
 
 def test_names_that_a_prediction_takes_for_itself_may_be_outputs() -> None:
@@ -134,12 +134,15 @@ def test_the_extract_has_a_model_of_its_own() -> None:
 def test_a_number_that_takes_for_ever_to_write_out_is_refused_at_once(annotation: Any, text: str) -> None:
     signature = dspy.Signature({"answer": (annotation, dspy.OutputField())})
     wrapped = {list[int]: [text], dict[str, int]: {"a": text}}
-    _, problem = parsed(signature, {"answer": wrapped.get(annotation, text)})
+    _, problem = parse_outputs(signature, {"answer": wrapped.get(annotation, text)})
     assert problem
 
 
 def test_a_text_may_look_like_such_a_number() -> None:
-    assert parsed(dspy.Signature("a -> answer"), {"answer": "1E+999999999"}) == ({"answer": "1E+999999999"}, None)
+    assert parse_outputs(dspy.Signature("a -> answer"), {"answer": "1E+999999999"}) == (
+        {"answer": "1E+999999999"},
+        None,
+    )
 
 
 def test_a_cell_cannot_freeze_the_host_by_a_decimal() -> None:

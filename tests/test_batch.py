@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import rlm_dspy
 from rlm_dspy.batch import Answers, Batch, Job, Program, Progress
-from rlm_dspy.batch.run import Purse, perform
+from rlm_dspy.batch.run import CostShare, answer_question
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, CorpusError, LMAuthError, LMUnavailableError
 from rlm_dspy.testing import action, fields, scripted, texts
@@ -239,7 +239,7 @@ def test_two_batches_do_not_write_one_file(tmp_path: Path) -> None:
 def test_shares_and_spending_never_exceed_the_total(
     total: float, costs: list[float], places: int, data: st.DataObject
 ) -> None:
-    purse, flying = Purse(total), []
+    purse, flying = CostShare(total), []
     for cost in costs:
         while len(flying) < places and (share := purse.take(places - len(flying))):
             flying.append(share)
@@ -410,7 +410,7 @@ def test_a_worker_whose_files_differ_answers_nothing(job: Job, tmp_path: Path) -
     moved = Job(SIGNATURE, paths=(*pinned.paths, str(other)), model="offline", expects=pinned.expects)
     with pytest.raises(CorpusError, match="not those that the batch began with"):
         moved.program()
-    assert perform(moved, "q", None)["error"]["type"] == "CorpusError"
+    assert answer_question(moved, "q", None)["error"]["type"] == "CorpusError"
 
 
 @pytest.fixture

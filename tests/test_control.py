@@ -24,7 +24,7 @@ import rlm_dspy
 from counting import STEPS, Server
 from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.rlm import compaction, session
-from rlm_dspy.rlm.compaction import Turn, compact, size
+from rlm_dspy.rlm.compaction import Turn, compact_turns, conversation_chars
 from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.run import Event, Step
 from rlm_dspy.testing import action, fields, scripted, texts
@@ -72,11 +72,11 @@ def test_compaction_keeps_the_probe_and_the_newest_turns_and_never_grows(turns: 
     turns = [Turn(n, t.observation, t.reasoning, t.code) for n, t in enumerate(turns, 1)]
     failed = {turn.number for turn in turns if len(turn.code) % 2}
     steps = [Step(index=n, output="o", error="boom" if n in failed else None) for n in range(1, len(turns) + 1)]
-    shorter = compact(turns, steps, limit)
+    shorter = compact_turns(turns, steps, limit)
     assert [turn.observation for turn in shorter[:1]] == [turn.observation for turn in turns[:1]]
     if len(turns) > compaction.KEPT:
         assert shorter[-compaction.KEPT :] == turns[-compaction.KEPT :]
-    assert size(shorter) <= size(turns)
+    assert conversation_chars(shorter) <= conversation_chars(turns)
 
 
 def test_an_rlm_without_inputs_runs_in_the_smallest_window() -> None:
@@ -90,13 +90,13 @@ def test_an_rlm_without_inputs_runs_in_the_smallest_window() -> None:
 def test_compaction_elides_before_it_folds_and_folds_before_it_summarises() -> None:
     turns = [Turn(n, f"[step {n}]\n" + "o" * 2000, f"think {n}", "c" * 100) for n in range(1, 9)]
     steps = [Step(index=n, output="o" * 2000, error="boom" if n == 3 else None) for n in range(1, 9)]
-    elided = compact(turns, steps, 2 * (2 * 2000 + 2000 + 3000))
+    elided = compact_turns(turns, steps, 2 * (2 * 2000 + 2000 + 3000))
     assert "print(past_steps[1]['output'])" in elided[2].observation
     assert elided[2].code == "c" * 100
-    summarised = compact(turns, steps, 9000)
+    summarised = compact_turns(turns, steps, 9000)
     assert len(summarised) < len(turns)
     assert "think 2" in summarised[0].reasoning
-    assert size(summarised) < size(elided) < size(turns)
+    assert conversation_chars(summarised) < conversation_chars(elided) < conversation_chars(turns)
 
 
 @pytest.mark.parametrize("watched", [False, True])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rlm_dspy import RLM
 from rlm_dspy.corpus import Corpus, index, read
 from rlm_dspy.sandbox import Sandbox
-from rlm_dspy.sandbox.toolkit.ranking import rank, terms_of
+from rlm_dspy.sandbox.toolkit.ranking import rank_passages, terms_of
 from rlm_dspy.testing import action, scripted
 
 
@@ -44,7 +44,7 @@ def test_the_best_passage_is_that_of_the_search_without_index(query):
     corpus = Corpus.from_texts(TEXTS)
     assert corpus.index.build()
     found = corpus.search_index(query, 3)
-    assert places(found)[:1] == places(rank(TEXTS, list(TEXTS), terms_of(query), 3))[:1]
+    assert places(found)[:1] == places(rank_passages(TEXTS, list(TEXTS), terms_of(query), 3))[:1]
 
 
 @given(st.lists(st.text("abc éß\n.", max_size=900), min_size=1, max_size=4), st.text("abcé ", max_size=6))

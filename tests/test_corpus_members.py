@@ -213,9 +213,9 @@ def theirs(tmp_path, monkeypatch):
     (site / "theirs_of_members.py").write_text(body)
     (site / "theirs_broken.py").write_text("raise RuntimeError('no display')")
     monkeypatch.syspath_prepend(site)
-    choosing._installed.cache_clear()
+    choosing._installed_readers.cache_clear()
     yield
-    choosing._installed.cache_clear()
+    choosing._installed_readers.cache_clear()
 
 
 @pytest.mark.usefixtures("theirs")

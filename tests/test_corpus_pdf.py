@@ -34,12 +34,12 @@ def test_words_divided_at_a_lines_end_are_found_whole():
     ],
 )  # fmt: skip
 def test_a_hyphen_is_kept_where_it_is_the_words_own(divided, whole):
-    assert Words([divided]).mended(divided) == whole
+    assert Words([divided]).undivided_text(divided) == whole
 
 
 def test_the_rest_of_the_document_tells_how_a_word_is_written():
     words = Words(["the co-ordinator of web-based well", "co\x02ordinator; web\x02based; wellknown; well\x02known"])
-    assert words.mended("co\x02ordinator; well\x02known") == "co-ordinator; wellknown"
+    assert words.undivided_text("co\x02ordinator; well\x02known") == "co-ordinator; wellknown"
 
 
 def widget(name: str, more: str, kind: str = "Tx", box: str = "200 690 400 710") -> str:

@@ -13,7 +13,7 @@ import dspy
 import pydantic
 import pytest
 
-from rlm_dspy.rlm.answers import parsed
+from rlm_dspy.rlm.answers import parse_outputs
 from rlm_dspy.sandbox import Sandbox
 
 D, F = decimal.Decimal, fractions.Fraction
@@ -80,7 +80,7 @@ for value in VALUES[{kind!r}]:
 def read(annotation, value):
     """Read ``value`` as what SUBMIT was given for an output of this type."""
     signature = dspy.Signature({"q": (str, dspy.InputField()), "answer": (annotation, dspy.OutputField())})
-    return parsed(signature, {"answer": value})
+    return parse_outputs(signature, {"answer": value})
 
 
 @pytest.mark.parametrize("kind", VALUES)

@@ -40,7 +40,7 @@ def test_the_profile_goes_by_weights_and_window(model: str, window: int | None, 
 
 def test_a_published_window_is_used() -> None:
     lm, _ = named("openai/gpt-4o-mini", "x")
-    assert windows.window(lm) == 128_000
+    assert windows.window_tokens(lm) == 128_000
 
 
 def run(lm: dspy.LM, **options: Any) -> dspy.Prediction:
@@ -71,7 +71,7 @@ def protocol(**facts: Any) -> str:
     given = {"toolkit": True, "main": "context", "interpreter": "No files."}
     given |= {"delimiter": None, "task": "", "corpus": False}
     given |= facts
-    return small_prompts.protocol(signature, calls=9, room=9, tools={}, evidence=False, **given)
+    return small_prompts.protocol_text(signature, calls=9, room=9, tools={}, evidence=False, **given)
 
 
 def test_a_small_model_is_told_of_no_function_that_is_not_there() -> None:
@@ -151,9 +151,9 @@ def test_a_small_models_examples_fit_the_kind_of_its_context() -> None:
 def test_a_small_model_is_reminded_of_its_question_under_each_output() -> None:
     lm, script = named("ollama_chat/qwen3:8b", action("print(7)"), action("SUBMIT(answer='x')"))
     run(lm)
-    assert texts(script.requests[1])[-1].endswith(small_prompts.reminder("q", "answer"))
-    assert "Question again: q" in small_prompts.reminder("q", "answer")
-    assert small_prompts.reminder("q" * 1_000, "answer") == ""
+    assert texts(script.requests[1])[-1].endswith(small_prompts.reminder_text("q", "answer"))
+    assert "Question again: q" in small_prompts.reminder_text("q", "answer")
+    assert small_prompts.reminder_text("q" * 1_000, "answer") == ""
 
 
 def test_a_tuned_strategy_is_given_to_a_small_model_as_it_is() -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import windows
-from rlm_dspy.rlm.children import cut
-from rlm_dspy.rlm.signatures import untrusted
+from rlm_dspy.rlm.children import cut_into_pieces
+from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.testing import action, fields, scripted, texts
 
 
@@ -142,7 +142,7 @@ def test_at_the_depth_limit_a_text_beyond_the_window_is_read_in_pieces_and_that_
     lm, script = scripted(by_role(root=root, plain=plain, typed=fields(answer="a")))
     script.window = 8192
     result = ask(lm, max_depth=0, max_iters=1)
-    assert all(len(prompt) <= windows.characters(lm) + 100 for prompt in seen)
+    assert all(len(prompt) <= windows.prompt_capacity_chars(lm) + 100 for prompt in seen)
     assert "combined" in result.trajectory[0]["output"]
     assert "plain calls answered over" in result.trajectory[0]["output"]
 
@@ -297,13 +297,13 @@ MEANINGLESS = ["Literal", "Optional", "Union", "list[5]", "list[Literal]", "Lite
 @pytest.mark.parametrize("signature", [*HOSTILE, *(f"doc -> x: {kind}" for kind in MEANINGLESS)])
 def test_a_signature_of_the_model_cannot_name_what_the_host_has(signature: Any) -> None:
     with pytest.raises(ConfigurationError):
-        untrusted(signature, {})
+        parse_untrusted_signature(signature, {})
 
 
 @pytest.mark.parametrize("shape", [{"values": []}, {"fields": {"a": "5"}}, {"fields": {"a": "Literal"}}])
 def test_a_class_of_the_model_that_means_nothing_is_refused(shape: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
-        untrusted("doc -> x: A", {"A": shape})
+        parse_untrusted_signature("doc -> x: A", {"A": shape})
 
 
 SHAPES = st.dictionaries(st.text(max_size=8), st.recursive(st.text(max_size=8), st.lists, max_leaves=3))
@@ -312,7 +312,7 @@ SHAPES = st.dictionaries(st.text(max_size=8), st.recursive(st.text(max_size=8), 
 @given(st.text(max_size=60), SHAPES)
 def test_any_signature_text_is_read_or_refused(text: str, shapes: dict[str, Any]) -> None:
     try:
-        read = untrusted(text, shapes)
+        read = parse_untrusted_signature(text, shapes)
     except ConfigurationError:
         return
     assert read.output_fields
@@ -320,7 +320,7 @@ def test_any_signature_text_is_read_or_refused(text: str, shapes: dict[str, Any]
 
 @given(st.text(), st.integers(1, 50))
 def test_pieces_cover_a_text_exactly(text: str, room: int) -> None:
-    pieces = cut(text, room)
+    pieces = cut_into_pieces(text, room)
     assert "".join(pieces) == text
     assert all(len(piece) <= room for piece in pieces)
 

@@ -22,7 +22,7 @@ ACTION = dspy.Signature("observation -> reasoning, code")
 def read(reply: str, finish: str) -> ParsedReply:
     """Read a reply as a run does: through the adapter where it finds both fields."""
     try:
-        fields = adapters.adapter().parse(ACTION, reply)
+        fields = adapters.action_adapter().parse(ACTION, reply)
     except AdapterParseError:
         return read_cells(Reply(text=reply, finish=finish), "answer")
     return read_cells(Reply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")

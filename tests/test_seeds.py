@@ -149,10 +149,10 @@ def test_the_content_is_a_variable_and_p() -> None:
 @pytest.mark.parametrize("attempt", [1, 2, 3, 4, 10])
 def test_backoff_doubles_with_jitter_and_ends_at_a_cap(attempt: int) -> None:
     longest = min(0.5 * 2**attempt, 20.0)
-    waits = [rate_limits.delay(attempt, None) for _ in range(50)]
+    waits = [rate_limits.backoff_delay(attempt, None) for _ in range(50)]
     assert all(longest / 2 <= wait <= longest for wait in waits)
     assert len(set(waits)) > 1
-    assert 3.0 <= rate_limits.delay(attempt, 3.0) <= 3.3  # what the server asks for goes first
+    assert 3.0 <= rate_limits.backoff_delay(attempt, 3.0) <= 3.3  # what the server asks for goes first
 
 
 def test_secrets_are_masked_by_name() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rlm_dspy.sandbox import toolkit
 from rlm_dspy.sandbox.toolkit import Corpus, bind
 from rlm_dspy.sandbox.toolkit import corpus as handle
-from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, edge
+from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, passage_start
 
 LINES = "\n".join(f"line {number}" for number in range(100))
 FILES = {
@@ -302,7 +302,7 @@ def test_search_passages_are_true_and_compact(text, query):
 
 @given(st.text("ab \n", max_size=4000))
 def test_passages_tile_the_text(text):
-    edges = [edge(text, at) for at in range(len(text) // PASSAGE + 2)]
+    edges = [passage_start(text, at) for at in range(len(text) // PASSAGE + 2)]
     assert edges == sorted(edges)
     assert (edges[0], edges[-1]) == (0, len(text))
 

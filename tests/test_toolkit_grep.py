@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_dspy.sandbox.toolkit import Corpus, bind, patterns
-from rlm_dspy.sandbox.toolkit.matching import find
+from rlm_dspy.sandbox.toolkit.matching import find_matches
 
 PATTERNS = [
     "a", "a+", "a*", r"\w+", r"\d{2,}", r"^\s*b", r"b$", ".*b", r"[^\W\d]", r"[\w-]+", r"(?:a|b)c?", r"\bab\b", "é",
@@ -26,7 +26,7 @@ def tools(context: Any) -> dict[str, Any]:
 
 def spans(pattern: str, text: str, name: str | None = None) -> list[tuple[int, int]]:
     data: Any = text if name is None else Corpus.from_texts({name: text})
-    found = find(patterns.compiled(pattern), data, [name], float("inf"), 0)
+    found = find_matches(patterns.compiled_pattern(pattern), data, [name], float("inf"), 0)
     return [one["range"] for one in found]
 
 
@@ -41,7 +41,7 @@ def test_the_fast_engine_finds_what_re_finds(pattern: str, text: str):
 
 @given(text=st.text(max_size=60))
 def test_lines_and_ranges_are_those_of_the_text_in_any_script(text: str):
-    for match in find(patterns.compiled(r"\S+"), Corpus.from_texts({"a": text}), ["a"], 100, 1):
+    for match in find_matches(patterns.compiled_pattern(r"\S+"), Corpus.from_texts({"a": text}), ["a"], 100, 1):
         assert text[slice(*match["range"])].strip()
         assert match["line"] == text.count("\n", 0, match["start"]) + 1
 
@@ -55,7 +55,7 @@ def test_patterns_that_hang_re_take_no_time(pattern: str):
 
 @pytest.mark.parametrize("pattern", [r"(?<=a)b", r"(a)\1", r"a\Z", r"(?>a)b"])
 def test_what_the_fast_engine_lacks_goes_to_re(pattern: str):
-    assert patterns.fast(patterns.compiled(pattern), True) is None
+    assert patterns.re2_pattern(patterns.compiled_pattern(pattern), True) is None
     expected = [match.span() for match in re.finditer(pattern, "aab a")]
     assert [one["range"] for one in tools("aab a")["grep"](pattern)] == expected
 

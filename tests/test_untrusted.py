@@ -11,7 +11,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.rlm.signatures import TAKEN, untrusted
+from rlm_dspy.rlm.signatures import TAKEN, parse_untrusted_signature
 from rlm_dspy.testing import action, fields, scripted
 from servers.openai import OpenAIServer
 
@@ -49,9 +49,9 @@ def test_code_cannot_send_the_hosts_key_to_another_server() -> None:
 @pytest.mark.parametrize("name", sorted(TAKEN))
 def test_names_that_dspy_takes_for_itself_are_refused(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}_text"):
-        untrusted(f"doc, {name} -> label", {})
+        parse_untrusted_signature(f"doc, {name} -> label", {})
     with pytest.raises(ConfigurationError, match=f"{name}_text"):
-        untrusted(f"doc -> {name}", {})
+        parse_untrusted_signature(f"doc -> {name}", {})
 
 
 def test_every_keyword_that_this_dspy_takes_is_known() -> None:
@@ -73,7 +73,7 @@ def test_every_keyword_that_this_dspy_takes_is_known() -> None:
 )
 def test_a_type_of_the_code_cannot_hold_an_image(signature: str, shapes: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="content parts"):
-        untrusted(signature, shapes)
+        parse_untrusted_signature(signature, shapes)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import gc
 import subprocess
 import sys
 
-from rlm_dspy.deadlines import importing
+from rlm_dspy.deadlines import paused_garbage_collection
 
 # A thread that ends in the midst of an import leaves Python's lock on imports taken; the object's end then imports.
 ENDING = """
@@ -36,13 +36,13 @@ def test_the_process_ends_while_its_loop_imports() -> None:
 
 
 def test_collection_is_off_while_modules_are_imported() -> None:
-    with importing():
+    with paused_garbage_collection():
         assert not gc.isenabled()
     assert gc.isenabled()
 
 
 def test_collection_is_on_again_whichever_of_two_imports_ends_first() -> None:
-    first, second = importing(), importing()
+    first, second = paused_garbage_collection(), paused_garbage_collection()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -53,7 +53,7 @@ def test_collection_is_on_again_whichever_of_two_imports_ends_first() -> None:
 def test_collection_stays_off_where_it_was() -> None:
     gc.disable()
     try:
-        with importing():
+        with paused_garbage_collection():
             pass
         assert not gc.isenabled()
     finally:

@@ -62,13 +62,13 @@ class Reservation:
         """Replace the estimate by what the call really used; the second settlement is ignored."""
         if self._open:
             self._open = False
-            self._ledger._settle(self._tokens, usage)
+            self._ledger._settle_call(self._tokens, usage)
 
     def cancel(self) -> None:
         """Give back a sub-call that was never made."""
         if self._open:
             self._open = False
-            self._ledger._settle(self._tokens, Usage(), sub_calls=1)
+            self._ledger._settle_call(self._tokens, Usage(), sub_calls=1)
 
 
 class Ledger:
@@ -93,7 +93,7 @@ class Ledger:
         )
         self._warned_cost = False
 
-    def _chain(self) -> list[Ledger]:
+    def _chain_from_root(self) -> list[Ledger]:
         chain: list[Ledger] = []
         node: Ledger | None = self
         while node:
@@ -114,19 +114,23 @@ class Ledger:
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the nearest ``max_seconds`` of the chain, never negative; None without a limit."""
-        left = [node.budget.max_seconds - node.seconds for node in self._chain() if node.budget.max_seconds is not None]
+        left = [
+            node.budget.max_seconds - node.seconds
+            for node in self._chain_from_root()
+            if node.budget.max_seconds is not None
+        ]
         return max(0.0, min(left)) if left else None
 
     @property
     def calls_left(self) -> int:
         """Sub-calls that this ledger and its ancestors still let through."""
         with self._lock:
-            return max(0, min(node.budget.max_llm_calls - node.sub_calls for node in self._chain()))
+            return max(0, min(node.budget.max_llm_calls - node.sub_calls for node in self._chain_from_root()))
 
     def exhausted(self, *, tokens: int = 0, cost: float = 0.0, share: float = 1.0) -> str | None:
         """Name a limit that forbids a further step which needs so much, within ``share`` of the time; or None."""
         with self._lock:
-            for node in self._chain():
+            for node in self._chain_from_root():
                 if limit := node._spent_limit(tokens, cost, share):
                     return limit
         return None
@@ -144,7 +148,7 @@ class Ledger:
 
     def charge(self, usage: Usage) -> None:
         """Charge a call that no limit may refuse: the final extract."""
-        self._settle(0, usage)
+        self._settle_call(0, usage)
 
     def reserve(self, tokens: int, *, sub_call: bool) -> Reservation:
         """Let a call through, estimated at ``tokens``, or refuse it.
@@ -153,7 +157,7 @@ class Ledger:
             BudgetExceededError: a limit of this ledger or of an ancestor would be passed.
         """
         with self._lock:
-            chain = self._chain()
+            chain = self._chain_from_root()
             for node in chain:
                 if sub_call and node.sub_calls >= node.budget.max_llm_calls:
                     raise BudgetExceededError(
@@ -170,9 +174,9 @@ class Ledger:
                 node.sub_calls += int(sub_call)
         return Reservation(self, tokens)
 
-    def _settle(self, tokens: int, usage: Usage, sub_calls: int = 0) -> None:
+    def _settle_call(self, tokens: int, usage: Usage, sub_calls: int = 0) -> None:
         with self._lock:
-            for node in self._chain():
+            for node in self._chain_from_root():
                 node._reserved_tokens -= tokens
                 node.sub_calls -= sub_calls
                 node.usage = node.usage + usage

@@ -33,7 +33,7 @@ class Interrupted(Exception):
         self.limit = limit
 
 
-class Patience:
+class Deadline:
     """Until when to wait: a deadline in seconds from now, a flag, both or neither.
 
     ``over`` is set when the run is: it ends only pauses, of threads whose reply nobody will read.
@@ -59,13 +59,13 @@ class Patience:
             raise Interrupted("max_seconds")
 
 
-_patience: contextvars.ContextVar[Patience | None] = contextvars.ContextVar("patience", default=None)
+_patience: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("patience", default=None)
 
 
-class _patient:
+class _DeadlineScope:
     """Makes a call whose pauses are as short as its patience; what it then raises is told as its interruption."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Deadline) -> None:
         self._patience = patience
 
     def __enter__(self) -> None:
@@ -84,7 +84,7 @@ def can_await(lm: Any) -> bool:
 
 
 @contextlib.contextmanager
-def importing() -> Iterator[None]:
+def paused_garbage_collection() -> Iterator[None]:
     """Put garbage collection off, which finds next to nothing while modules are imported; for any number of threads."""
     enabled = gc.isenabled()
     if enabled:  # or another thread, which has put it off, puts it on again
@@ -105,7 +105,7 @@ def load_engines(*lms: Any) -> None:
 
 
 def call(
-    patience: Patience,
+    patience: Deadline,
     lm: Any,
     direct: Callable[[], Any],
     awaitable: Callable[[], Awaitable[Any]],
@@ -119,24 +119,24 @@ def call(
     """
 
     def patiently() -> Any:
-        with _patient(patience):
+        with _DeadlineScope(patience):
             return direct()
 
     patience.check()
     if patience.endless or here:
         return patiently()
     if can_await(lm):
-        future = _submit(_awaited(awaitable))
+        future = _submit_to_loop(_await_result(awaitable))
     else:
         future = daemon_future(contextvars.copy_context().run, patiently)
     return _wait_for(future, patience)
 
 
-async def _awaited(awaitable: Callable[[], Awaitable[Any]]) -> Any:
+async def _await_result(awaitable: Callable[[], Awaitable[Any]]) -> Any:
     return await awaitable()
 
 
-def _wait_for(future: Future[Any], patience: Patience | None) -> Any:
+def _wait_for(future: Future[Any], patience: Deadline | None) -> Any:
     """Return a future's result; it is cancelled where the wait ends first.
 
     Raises:
@@ -157,7 +157,7 @@ def result_of(work: Coroutine[Any, Any, Any]) -> Any:
     Raises:
         Interrupted: the call in which this is called may take no longer.
     """
-    return _wait_for(_submit(work), _patience.get())
+    return _wait_for(_submit_to_loop(work), _patience.get())
 
 
 def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
@@ -175,7 +175,7 @@ def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
                 await items.aclose()
 
     patience = _patience.get()
-    future = _submit(drain())
+    future = _submit_to_loop(drain())
     try:
         while (item := _next_of(arrived, patience)) is not end:
             yield item
@@ -184,7 +184,7 @@ def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
         future.cancel()
 
 
-def _next_of(arrived: SimpleQueue[Any], patience: Patience | None) -> Any:
+def _next_of(arrived: SimpleQueue[Any], patience: Deadline | None) -> Any:
     while True:
         try:
             return arrived.get(timeout=None if patience is None else POLL)
@@ -213,7 +213,7 @@ async def in_thread(call: Callable[[], Any]) -> Any:
     return await asyncio.wrap_future(daemon_future(contextvars.copy_context().run, call))
 
 
-async def acall(patience: Patience, awaitable: Callable[[], Awaitable[Any]]) -> Any:
+async def acall(patience: Deadline, awaitable: Callable[[], Awaitable[Any]]) -> Any:
     """Await the call as :func:`call` does, and cancel it when the wait is over."""
     task = asyncio.ensure_future(awaitable())
     try:
@@ -239,7 +239,7 @@ _loops: list[tuple[asyncio.AbstractEventLoop, threading.Thread]] = []
 _making = threading.Lock()
 
 
-def _submit(work: Coroutine[Any, Any, Any]) -> Future[Any]:
+def _submit_to_loop(work: Coroutine[Any, Any, Any]) -> Future[Any]:
     """Start a coroutine on the process's own event loop, in the caller's context.
 
     A caller on that very loop, which it blocks, is given a second one.
@@ -273,11 +273,11 @@ def _halt_loops() -> None:
     """
     for loop, _ in _loops:
         held = threading.Event()
-        loop.call_soon_threadsafe(_hold, held)
+        loop.call_soon_threadsafe(_block_thread, held)
         held.wait(_HALT)
 
 
-def _hold(held: threading.Event) -> None:
+def _block_thread(held: threading.Event) -> None:
     held.set()
     threading.Event().wait()
 

@@ -28,16 +28,16 @@ WINDOW_WORDS = re.compile(
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
     """Give DSPy's errors our classes as well, so that they carry the run, and ours the one that DSPy has."""
     try:
         yield
     except errors.ActionError as error:
         raise UnreadableReplyError(*error.args) from error
     except DSPyLMError as error:
-        raise both(_provider_error(error), error) from error
+        raise with_our_class(_provider_error(error), error) from error
     except CodeInterpreterError as error:
-        raise both(errors.SandboxError, error) from error
+        raise with_our_class(errors.SandboxError, error) from error
 
 
 def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
@@ -56,22 +56,24 @@ def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
     return next((ours for theirs, ours in kinds if isinstance(error, theirs)), errors.LMError)
 
 
-def both(ours: type[BaseException], error: BaseException) -> BaseException:
+def with_our_class(ours: type[BaseException], error: BaseException) -> BaseException:
     """Make ``error`` also one of ours, so that a program that catches DSPy's own class still does."""
     if isinstance(error, ours):
         return error
-    twin = _twin(ours, type(error), error.args, error.__dict__)
+    twin = _combined_error(ours, type(error), error.args, error.__dict__)
     if isinstance(twin, errors.LMRateLimitError):
         twin.wait = getattr(error, "retry_after", None)
     return twin
 
 
-def _twin(ours: type[BaseException], theirs: type[BaseException], args: Any, state: dict[str, Any]) -> BaseException:
+def _combined_error(
+    ours: type[BaseException], theirs: type[BaseException], args: Any, state: dict[str, Any]
+) -> BaseException:
     """Make an error of both classes, which can be copied and pickled as any other."""
 
     def reduce(self: BaseException) -> Any:
         plain = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self.__dict__.items()}
-        return _twin, (ours, theirs, self.args, plain)
+        return _combined_error, (ours, theirs, self.args, plain)
 
     made = {"__module__": ours.__module__, "__init__": BaseException.__init__, "__reduce__": reduce}
     twin: BaseException = type(ours.__name__, (ours, theirs), made)(*args)
@@ -91,10 +93,10 @@ class UnreadableReplyError(errors.ActionError, AdapterParseError):  # type: igno
         self.adapter_name, self.signature, self.lm_response, self.parsed_result = "", None, "", None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unreadable, self.args, self.__dict__
+        return _unreadable_reply_error, self.args, self.__dict__
 
 
-def _unreadable(message: str) -> UnreadableReplyError:
+def _unreadable_reply_error(message: str) -> UnreadableReplyError:
     return UnreadableReplyError(message)
 
 
@@ -129,13 +131,13 @@ def failed_generation(error: BaseException) -> str | None:
 def bad_sample(error: BaseException) -> tuple[str, str] | None:
     """Return the provider's code for a bad sample and what the model wrote, as far as its causes tell; else None."""
     code, text = "", ""
-    for cause in causes(error):
-        found, wrote = _refusal(cause)
+    for cause in error_chain(error):
+        found, wrote = _refused_sample(cause)
         code, text = code or found, text or wrote
     return (code, text) if code else None
 
 
-def causes(error: BaseException) -> list[Any]:
+def error_chain(error: BaseException) -> list[Any]:
     """Return an error and what led to it, the first cause last."""
     found: list[Any] = []
     step: BaseException | None = error
@@ -145,16 +147,16 @@ def causes(error: BaseException) -> list[Any]:
     return found
 
 
-def _refusal(cause: Any) -> tuple[str, str]:
+def _refused_sample(cause: Any) -> tuple[str, str]:
     """Return the code of a bad sample and its text as one exception has them; empty where it has not."""
-    body = _body(cause)
+    body = _error_body(cause)
     codes = [body.get("code"), *(getattr(cause, name, None) for name in ("provider_code", "code", "status_code"))]
     code = next((code for code in codes if isinstance(code, str) and code in BAD_SAMPLES), "")
     kept = getattr(cause, "failed_generation", None) or body.get("failed_generation")
     return code, kept if code and isinstance(kept, str) else ""
 
 
-def _body(cause: Any) -> dict[str, Any]:
+def _error_body(cause: Any) -> dict[str, Any]:
     """Return the error that a server described, from an SDK's exception or the reply that it holds."""
     body = getattr(cause, "body", None)
     if body is None:

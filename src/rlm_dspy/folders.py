@@ -30,7 +30,7 @@ def protect_dspy_cache() -> None:
             folder.chmod(0o700)
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """Return ``$RLM_DSPY_HOME``, or else ``rlm-dspy`` in the platform's cache folder."""
     if home := os.environ.get("RLM_DSPY_HOME"):
         return Path(home).expanduser()

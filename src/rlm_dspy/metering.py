@@ -75,13 +75,13 @@ class Meter(BaseCallback):  # type: ignore[misc]
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
         if isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent, and may be paid for
-            usage = _estimate({**sent, "outputs": None}, getattr(lm, "model", ""))
+            usage = _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
         elif exception is not None:
             usage = Usage(calls=1)
         elif entry is not None:
-            usage = _usage(entry)
+            usage = _reported_usage(entry)
         else:  # DSPy's history may be switched off
-            usage = _estimate({**sent, "outputs": outputs}, getattr(lm, "model", ""))
+            usage = _estimated_usage({**sent, "outputs": outputs}, getattr(lm, "model", ""))
         self.response = entry["response"] if entry else None
         data = getattr(self.response, "provider_data", None)
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
@@ -91,7 +91,9 @@ class Meter(BaseCallback):  # type: ignore[misc]
         """Count what calls in flight have been sent: their wait is over, and nobody will read their replies."""
         while self._calls:
             lm, sent = self._calls.popitem()[1]
-            self.add(getattr(lm, "model", "unknown"), _estimate({**sent, "outputs": None}, getattr(lm, "model", "")))
+            self.add(
+                getattr(lm, "model", "unknown"), _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
+            )
 
     def add(self, model: str, usage: Usage) -> None:
         """Add to what a model used."""
@@ -100,7 +102,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
 
 
 @contextmanager
-def waiting(model: str, provider: str, seconds: float, *, retry: bool) -> Iterator[None]:
+def metered_wait(model: str, provider: str, seconds: float, *, retry: bool) -> Iterator[None]:
     """Tell every meter of the current context that a call waits now, and count how long it did."""
     meters = [callback for callback in dspy.settings.callbacks if isinstance(callback, Meter)]
     for meter in meters:
@@ -116,11 +118,11 @@ def waiting(model: str, provider: str, seconds: float, *, retry: bool) -> Iterat
             meter.add(model, Usage(retries=int(retry), waited_seconds=waited))
 
 
-def _usage(entry: dict[str, Any]) -> Usage:
+def _reported_usage(entry: dict[str, Any]) -> Usage:
     reported = entry["usage"] or {}
     if not reported and getattr(getattr(entry["response"], "usage", None), "input_tokens", None) is not None:
         return Usage(calls=1)  # it came from DSPy's cache, where only the response has its usage: nothing was spent
-    estimated = _estimate(entry, str(entry.get("model") or ""))
+    estimated = _estimated_usage(entry, str(entry.get("model") or ""))
     sent, got = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
     # Some servers report nothing, some zeros; a prompt and a reply always have tokens.
     if sent <= 0 or got < 0 or (got == 0 and estimated.completion_tokens > 0):
@@ -134,7 +136,7 @@ def _usage(entry: dict[str, Any]) -> Usage:
     return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cached_tokens=max(0, cached or 0), cost=cost)
 
 
-def _estimate(call: dict[str, Any], model: str) -> Usage:
+def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
     """Estimate what a call used of which nothing is reported, at the published price of its model if there is one."""
     messages = call.get("messages") or [call.get("prompt")]
     sent = got = 0

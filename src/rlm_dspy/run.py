@@ -19,13 +19,13 @@ EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "fina
 SubCallKind = Literal["plain", "typed", "recursive"]
 
 
-def encodable(value: Any) -> Any:
+def replace_surrogates(value: Any) -> Any:
     """Return a value whose texts have a UTF-8 form: a lone surrogate, which models do write, becomes a `?`."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if type(value) in (list, tuple):
-        return type(value)(map(encodable, value))
-    return {encodable(k): encodable(v) for k, v in value.items()} if type(value) is dict else value
+        return type(value)(map(replace_surrogates, value))
+    return {replace_surrogates(k): replace_surrogates(v) for k, v in value.items()} if type(value) is dict else value
 
 
 class _Value(BaseModel):
@@ -33,8 +33,8 @@ class _Value(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _encode(cls, given: Any) -> Any:
-        return encodable(given)
+    def _make_encodable(cls, given: Any) -> Any:
+        return replace_surrogates(given)
 
 
 class Usage(_Value):
@@ -156,7 +156,7 @@ class Run(_Value):
             yield "stopped_by", self.stopped_by
         if self.error is not None:
             yield "error", one_line(self.error)
-        yield from self._figures()
+        yield from self._summary_figures()
         if self.warnings:
             yield "warnings", len(self.warnings)
         yield "model", self.model
@@ -166,13 +166,13 @@ class Run(_Value):
 
     def _repr_html_(self) -> str:
         """Return the small table that a notebook shows: how the run ended, what it took, and its outputs."""
-        figures = {name: f"{value:,}" for name, value in self._figures() if value is not None}
+        figures = {name: f"{value:,}" for name, value in self._summary_figures() if value is not None}
         rows = [(name, figures.get(name, value)) for name, value in self.__repr_args__() if name != "warnings"]
         rows += [("warning", text) for text in self.warnings[:3]]
         rows += self.outputs.items()
         return html_table(rows)
 
-    def _figures(self) -> Iterator[tuple[str, int | float | None]]:
+    def _summary_figures(self) -> Iterator[tuple[str, int | float | None]]:
         yield "steps", len(self.steps)
         yield "sub_calls", self.sub_calls
         yield "calls", self.usage.calls

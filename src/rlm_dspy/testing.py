@@ -29,7 +29,7 @@ _CHARS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class Reply:
+class ScriptedReply:
     """A reply with more to it than its text.
 
     Args:
@@ -45,7 +45,7 @@ class Reply:
     usage: Usage | Literal["counted"] | None = "counted"
 
 
-Said = str | Reply | Exception
+Said = str | ScriptedReply | Exception
 """What a model may do: say a text, say it in a certain way, or fail."""
 
 Scripted = Said | Callable[[str], Said]
@@ -97,13 +97,13 @@ class Script:
         said = due(request.messages[-1].text or "") if callable(due) else due
         if isinstance(said, Exception):
             raise said
-        return self._response(request, Reply(said) if isinstance(said, str) else said)
+        return self._make_response(request, ScriptedReply(said) if isinstance(said, str) else said)
 
     def stream(self, request: Request) -> Iterator[Any]:
         """Perform one request as a stream of events."""
         yield from response_to_events(self.complete(request))
 
-    def _response(self, request: Request, reply: Reply) -> Response:
+    def _make_response(self, request: Request, reply: ScriptedReply) -> Response:
         thinking = [] if reply.reasoning is None else [ThinkingPart(reply.reasoning)]
         said = [TextPart(reply.text)] if reply.text or not thinking else []
         return Response(
@@ -111,11 +111,11 @@ class Script:
             model=request.model,
             message=Message.assistant([*thinking, *said]),
             finish_reason=reply.finish_reason,
-            usage=self._usage(request, reply),
+            usage=self._reported_usage(request, reply),
             provider_data={"cost": 0.001},
         )
 
-    def _usage(self, request: Request, reply: Reply) -> Usage:
+    def _reported_usage(self, request: Request, reply: ScriptedReply) -> Usage:
         if reply.usage is None or not self.reports:
             return Usage()
         if reply.usage != "counted":

@@ -31,15 +31,15 @@ class Point(pydantic.BaseModel):
 
 
 def test_a_single_output_is_printed_bare() -> None:
-    assert render.outputs({"answer": "It is 20."}) == "It is 20."
-    assert render.outputs({"items": ["a", "b"]}) == "a\nb"
-    assert render.outputs({"count": 0}) == "0"
-    assert render.outputs({"flag": False}) == "false"
-    assert render.outputs({"items": []}) == "(none)"
+    assert render.outputs_text({"answer": "It is 20."}) == "It is 20."
+    assert render.outputs_text({"items": ["a", "b"]}) == "a\nb"
+    assert render.outputs_text({"count": 0}) == "0"
+    assert render.outputs_text({"flag": False}) == "false"
+    assert render.outputs_text({"items": []}) == "(none)"
 
 
 def test_several_outputs_are_named_and_lists_have_one_item_a_line() -> None:
-    text = render.outputs(
+    text = render.outputs_text(
         {"answer": "two\nlines", "items": ["a", {"k": 1}], "when": datetime.date(2020, 1, 2), "at": Point(x=1, y=2)}
     )
     assert text == (
@@ -49,39 +49,39 @@ def test_several_outputs_are_named_and_lists_have_one_item_a_line() -> None:
 
 @given(st.text())
 def test_nothing_printable_can_steer_a_terminal(text: str) -> None:
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", render.printable(text))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", render.printable_text(text))
 
 
 @given(st.text(), st.sampled_from([None, 2]))
 def test_json_is_the_same_after_printing(text: str, indent: int | None) -> None:
-    said = render.printable(journal.dumps({text: [text]}, Redactor({}), indent=indent))
+    said = render.printable_text(journal.redacted_json({text: [text]}, Redactor({}), indent=indent))
     whole = text.encode("utf-8", "replace").decode()
     assert json.loads(said) == {whole: [whole]}
 
 
 def test_printing_keeps_ordinary_text_and_shows_escapes() -> None:
-    assert render.printable("naïve\ttab\r\nline") == "naïve\ttab\nline"
-    assert render.printable("\x1b[31mred\r") == "\\x1b[31mred\\r"
+    assert render.printable_text("naïve\ttab\r\nline") == "naïve\ttab\nline"
+    assert render.printable_text("\x1b[31mred\r") == "\\x1b[31mred\\r"
 
 
 def test_quotes_stay_on_one_line_and_are_shortened() -> None:
     row = {"quote": "one\n   two", "weak": False}
     assert render.evidence_line("a.py:3", row) == 'a.py:3  "one two"'
     assert render.evidence_line("a.py:3", {**row, "weak": True}).endswith("(weak: does not show the answer)")
-    assert len(render.quoted("x" * 1000)) == render.QUOTE_LIMIT + 2
+    assert len(render.quoted_line("x" * 1000)) == render.QUOTE_LIMIT + 2
 
 
 @given(st.recursive(st.none() | st.floats() | st.binary() | st.text() | st.dates(), lambda inner: st.lists(inner)))
 def test_every_value_becomes_strict_json(value: object) -> None:
-    text = journal.dumps({"value": render.jsonable(value)}, Redactor({}))
+    text = journal.redacted_json({"value": render.jsonable(value)}, Redactor({}))
     text.encode()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 def test_an_unknown_cost_is_never_shown_as_nothing() -> None:
-    assert render.money(None) == "cost unknown"
-    assert render.money(0.0) == "$0.0000"
-    assert render.money(1234.5) == "$1,234.50"
+    assert render.cost_text(None) == "cost unknown"
+    assert render.cost_text(0.0) == "$0.0000"
+    assert render.cost_text(1234.5) == "$1,234.50"
 
 
 # --- redaction -----------------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def run_of(**facts: object) -> Run:
 
 def test_a_run_is_saved_whole_without_secrets_and_read_back(tmp_path: Path) -> None:
     run = run_of(outputs={"answer": f"the key is {KEY}"}, probe="é \ud800")
-    path = journal.save(run, tmp_path / "deep" / "run.json", Redactor({"X_API_KEY": KEY}))
+    path = journal.save_run(run, tmp_path / "deep" / "run.json", Redactor({"X_API_KEY": KEY}))
     text = path.read_text(encoding="utf-8")
     assert KEY not in text
     assert Run.model_validate_json(text).outputs == {"answer": f"the key is {MASK}"}
@@ -130,13 +130,13 @@ def test_a_run_is_saved_whole_without_secrets_and_read_back(tmp_path: Path) -> N
 def test_saving_follows_a_link_and_never_replaces_a_device(tmp_path: Path) -> None:
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
     (tmp_path / "real.json").write_text("old")
-    journal.save(run_of(), tmp_path / "link.json", Redactor({}))
+    journal.save_run(run_of(), tmp_path / "link.json", Redactor({}))
     assert (tmp_path / "link.json").is_symlink()
     assert "r1" in (tmp_path / "real.json").read_text()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    journal.save(run_of(), pipe, Redactor({}))
+    journal.save_run(run_of(), pipe, Redactor({}))
     assert b"r1" in os.read(reader, 65536)
     os.close(reader)
 
@@ -147,7 +147,9 @@ def test_the_summary_has_the_documented_form() -> None:
         {"quote": "made up", "source": "a.py", "line": None, "match": None},
     )
     usage = Usage(calls=2, prompt_tokens=10, completion_tokens=5, cost=None)
-    summary = journal.summary(run_of(evidence=evidence, usage=usage, seconds=1.23456), {"answer": "A"}, mode="rlm")
+    summary = journal.answer_summary(
+        run_of(evidence=evidence, usage=usage, seconds=1.23456), {"answer": "A"}, mode="rlm"
+    )
     assert summary["answer"] == "A"
     nowhere = {"line": None, "place": None, "match": None}
     assert summary["evidence"] == [
@@ -166,17 +168,17 @@ def test_the_summary_has_the_documented_form() -> None:
 
 
 def test_the_answer_of_other_outputs_is_the_only_one_or_all_of_them() -> None:
-    assert journal.summary(run_of(), {"count": 0}, mode="rlm")["answer"] == 0
-    assert journal.summary(run_of(), {"a": 1, "b": [2]}, mode="rlm")["answer"] == {"a": 1, "b": [2]}
-    assert journal.summary(run_of(), {"answer": 1, "b": 2}, mode="rlm")["outputs"] == {"answer": 1, "b": 2}
+    assert journal.answer_summary(run_of(), {"count": 0}, mode="rlm")["answer"] == 0
+    assert journal.answer_summary(run_of(), {"a": 1, "b": [2]}, mode="rlm")["answer"] == {"a": 1, "b": [2]}
+    assert journal.answer_summary(run_of(), {"answer": 1, "b": 2}, mode="rlm")["outputs"] == {"answer": 1, "b": 2}
 
 
 def test_a_place_is_told_as_far_as_it_is_known() -> None:
-    assert journal.where({"path": "a.py", "line": 3}) == "a.py:3"
-    assert journal.where({"path": "a.pdf", "line": 3, "place": "page 2"}) == "a.pdf:page 2"
-    assert journal.where({"path": "a.py", "line": None}) == "a.py"
-    assert journal.where({"path": None, "line": 3}) == "line 3"
-    assert journal.where({"path": None, "line": None}) == "somewhere in the text"
+    assert journal.evidence_location({"path": "a.py", "line": 3}) == "a.py:3"
+    assert journal.evidence_location({"path": "a.pdf", "line": 3, "place": "page 2"}) == "a.pdf:page 2"
+    assert journal.evidence_location({"path": "a.py", "line": None}) == "a.py"
+    assert journal.evidence_location({"path": None, "line": 3}) == "line 3"
+    assert journal.evidence_location({"path": None, "line": None}) == "somewhere in the text"
 
 
 # --- the live line -------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from rlm_dspy.cli import models
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import page, run_store, tree
 from rlm_dspy.report.redact import Redactor
-from rlm_dspy.report.run_store import Shelf
+from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.run import Run, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted
 
@@ -67,7 +67,7 @@ def home_runs(home: Path) -> Path:
 
 
 def test_the_tree_nests_sub_calls_under_their_step_and_children_under_theirs() -> None:
-    shown = list(tree.lines(RUN))
+    shown = list(tree.tree_lines(RUN))
     assert shown[0].startswith(f"run {'a' * 12} · submitted · large · 2 steps · 3 sub-calls · 200 tokens, $0.0200")
     words = ("plain sub", "recursive", "step 2")
     at = {word: next(n for n, line in enumerate(shown) if word in line) for word in words}
@@ -83,18 +83,18 @@ def test_the_tree_nests_sub_calls_under_their_step_and_children_under_theirs() -
 
 
 def test_long_blocks_are_cut_unless_all_is_wanted() -> None:
-    cut = "\n".join(tree.lines(RUN))
+    cut = "\n".join(tree.tree_lines(RUN))
     assert "line_20" not in cut
     assert "28 lines; --full shows them" in cut
     assert "x" * 500 not in cut
-    whole = "\n".join(tree.lines(RUN, whole=True))
+    whole = "\n".join(tree.tree_lines(RUN, whole=True))
     assert "line_20" in whole
     assert "x" * 500 in whole
 
 
 def test_the_page_has_the_whole_tree_and_runs_nothing() -> None:
     hostile = RUN.model_copy(update={"outputs": {"answer": "<script>alert(1)</script>\x1b[31m"}})
-    shown = page.page(hostile)
+    shown = page.html_page(hostile)
     assert "<script" not in shown
     assert "&lt;script&gt;" in shown
     assert "default-src 'none'" in shown
@@ -158,14 +158,14 @@ def test_what_is_no_run_is_told_and_passed_by(run: Callable, home_runs: Path) ->
 
 def test_a_run_that_went_away_is_passed_by(tmp_path: Path) -> None:
     (tmp_path / "0123456789ab.json").symlink_to(tmp_path / "gone")
-    kept = Shelf(tmp_path)
+    kept = RunStore(tmp_path)
     kept.put(RUN, Redactor({}))
     assert [item.run for item in kept.runs()] == [RUN]
 
 
 def test_the_oldest_make_room_and_other_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_store, "KEPT", 3)
-    kept = Shelf(tmp_path)
+    kept = RunStore(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
     facts: dict[str, Any] = {"status": "submitted"}
     for number in range(5):

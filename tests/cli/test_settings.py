@@ -139,4 +139,4 @@ def test_the_cache_folder_follows_the_platform(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("LOCALAPPDATA", str(Path.home() / "local"))
     monkeypatch.setattr(sys, "platform", platform)
-    assert folders.cache() == Path.home() / place
+    assert folders.cache_folder() == Path.home() / place

@@ -12,7 +12,7 @@ from dspy.lm15 import Message, Request
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import lm
 from rlm_dspy.lms.engine import RoutedEngine
-from rlm_dspy.lms.transport import shortfall
+from rlm_dspy.lms.transport import cut_prompt_tokens
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -62,7 +62,7 @@ def test_a_prompt_that_was_cut_in_silence_is_found() -> None:
 
 def test_a_short_count_of_a_short_prompt_proves_nothing() -> None:
     def found(chars: int, reported: int | None) -> int | None:
-        return shortfall(Request(model="m", messages=[Message.user("word " * (chars // 5))]), reported)
+        return cut_prompt_tokens(Request(model="m", messages=[Message.user("word " * (chars // 5))]), reported)
 
     assert found(1_000, 1) is None
     assert found(100_000, None) is None

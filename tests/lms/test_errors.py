@@ -218,6 +218,6 @@ def unreadable() -> Exception:
 def test_what_litellm_makes_up_is_told_by_its_class_whatever_its_words(
     made_up: Callable[[], Exception], kind: type[Exception], says: str
 ) -> None:
-    found = errors.translate(made_up(), Route("groq/openai/gpt-oss-20b"))
+    found = errors.translate_error(made_up(), Route("groq/openai/gpt-oss-20b"))
     assert type(found) is kind
     assert says in str(found)

@@ -14,7 +14,7 @@ import dspy
 import pytest
 
 from rlm_dspy.lms import engine, lm, ollama, transport
-from rlm_dspy.lms.rate_limits import seconds
+from rlm_dspy.lms.rate_limits import parse_duration
 
 BODY = {
     "id": "1",
@@ -130,7 +130,7 @@ def test_a_reply_is_not_read_beyond_its_bound(
 def test_other_clients_of_httpx_are_left_alone(serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     import httpx
 
-    with transport.bounded():
+    with transport.bound_replies():
         pass
     monkeypatch.setattr(transport, "MAX_REPLY_BYTES", 10)
     assert httpx.get(serve(whole(completion()))).json()["model"] == "x"
@@ -174,7 +174,7 @@ def test_a_negative_usage_is_said_and_estimated(serve: Callable, caplog: pytest.
 def test_headers_with_absurd_limits_do_no_harm(serve: Callable) -> None:
     limits = [f"x-ratelimit-{name}-tokens: {'9' * 5_000}" for name in ("limit", "remaining", "reset")]
     assert made(serve(whole(completion(), *limits)))("hi") == ["hello"]
-    assert seconds("9" * 5_000) is None
+    assert parse_duration("9" * 5_000) is None
 
 
 def test_a_reply_longer_than_any_model_writes_is_refused(serve: Callable) -> None:

@@ -86,7 +86,7 @@ def test_a_server_that_cuts_although_it_is_told_not_to_is_found() -> None:
 def test_the_servers_slots_are_measured(slots: int, rounds: tuple[int, ...]) -> None:
     options = {"options": {"num_ctx": 8192, "num_predict": 24}}
     with OllamaServer(parallel=slots, rounds=rounds) as server:
-        assert ollama.parallel(server.url, "qwen3:8b", options) == slots
+        assert ollama.measure_parallel(server.url, "qwen3:8b", options) == slots
         assert len(server.posts) == sum(rounds)
 
 
@@ -119,7 +119,7 @@ def test_the_slots_are_told_beside_those_that_are_used(
 def test_slots_that_cannot_be_measured_are_said_to_be_so() -> None:
     busy = Fault(503, {"error": "server busy"}, path="/api/chat")
     with OllamaServer(busy, busy) as server:
-        assert ollama.parallel(server.url, "qwen3:8b", {}) is None
+        assert ollama.measure_parallel(server.url, "qwen3:8b", {}) is None
 
 
 def test_a_model_that_is_not_there_is_a_failure_with_the_mend() -> None:
@@ -166,18 +166,18 @@ def test_no_key_is_a_failure_before_any_request() -> None:
 def test_the_window_of_ollama_is_what_will_be_asked_for() -> None:
     with OllamaServer(models={"qwen3:8b": {"window": 16000}, "big:70b": {"window": 131072}}) as server:
         made = lm("ollama_chat/qwen3:8b", api_base=server.url)
-        assert windows.known(made) == windows.window(made) == 16000
-        assert windows.known(lm("ollama_chat/big:70b", api_base=server.url)) == 32768
-        assert windows.known(lm("ollama_chat/big:70b", api_base=server.url, num_ctx=65536)) == 65536
-    assert windows.characters(made) == 38400
+        assert windows.known_window(made) == windows.window_tokens(made) == 16000
+        assert windows.known_window(lm("ollama_chat/big:70b", api_base=server.url)) == 32768
+        assert windows.known_window(lm("ollama_chat/big:70b", api_base=server.url, num_ctx=65536)) == 65536
+    assert windows.prompt_capacity_chars(made) == 38400
     assert windows.is_small(made)
 
 
 def test_a_published_window_is_known_and_an_unknown_one_is_a_guess() -> None:
     groq, mystery = lm("groq/openai/gpt-oss-20b"), lm("openai/mystery", api_base="http://127.0.0.1:9")
-    assert windows.known(groq) == 131072
+    assert windows.known_window(groq) == 131072
     assert windows.metadata("groq/openai/gpt-oss-20b")["input_cost_per_token"] > 0
-    assert (windows.known(mystery), windows.window(mystery)) == (None, windows.UNKNOWN)
+    assert (windows.known_window(mystery), windows.window_tokens(mystery)) == (None, windows.UNKNOWN)
     assert not windows.is_small(groq)
 
 
@@ -196,7 +196,7 @@ def test_a_model_is_small_by_its_name_where_its_window_is_not() -> None:
     ],
 )
 def test_the_size_that_a_name_tells(name: str, billions: float | None) -> None:
-    assert windows.weights(name) == billions
+    assert windows.weight_billions(name) == billions
 
 
 def test_a_server_that_breaks_is_a_failure_not_a_crash() -> None:
@@ -224,7 +224,7 @@ def test_what_a_server_does_not_tell_well_ends_no_diagnosis(answer: object) -> N
 @pytest.mark.parametrize("body", [{"model_info": ["x"]}, {"model_info": {"a.context_length": "many"}}, {}])
 def test_a_window_that_is_not_told_well_is_unknown(body: object) -> None:
     with OllamaServer(Fault(200, body)) as server:
-        assert ollama.window(server.url, "qwen3:8b") is None
+        assert ollama.trained_window(server.url, "qwen3:8b") is None
 
 
 def own(pages: dict[str, Any], name: str = NAME, **options: Any) -> list[tuple[str, str]]:

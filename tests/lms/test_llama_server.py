@@ -81,8 +81,8 @@ def idle() -> None:
 
 def test_the_window_and_the_slots_are_found() -> None:
     made = real()
-    assert windows.known(made) == WINDOW > 0
-    assert windows.known(dspy.LM(f"openai/{NAME}", api_base=BASE, api_key="none")) == WINDOW
+    assert windows.known_window(made) == WINDOW > 0
+    assert windows.known_window(dspy.LM(f"openai/{NAME}", api_base=BASE, api_key="none")) == WINDOW
     assert made.engine.route.slots == SERVER.slots  # type: ignore[union-attr]
 
 

@@ -221,7 +221,7 @@ def test_the_window_of_a_model_is_asked_of_its_server_once(pages: dict[str, Any]
     with LocalServer(pages) as server:
         made = lm(model, api_base=f"{server.url}/v1")
         plain_lm = dspy.LM(model, api_base=f"{server.url}/v1", api_key="none")
-        assert [windows.known(one) for one in (made, plain_lm, made, plain_lm)] == [12_288] * 4
+        assert [windows.known_window(one) for one in (made, plain_lm, made, plain_lm)] == [12_288] * 4
         assert len(server.asked) <= 2
     assert windows.is_small(made)
 
@@ -230,15 +230,15 @@ def test_the_window_is_asked_at_the_address_that_a_variable_names(monkeypatch: p
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with LocalServer(llama_cpp(window=12_288), key=KEY) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-        assert windows.known(lm(f"openai/{NAME}")) == 12_288
-        assert windows.known(dspy.LM(f"openai/{NAME}")) == 12_288
+        assert windows.known_window(lm(f"openai/{NAME}")) == 12_288
+        assert windows.known_window(dspy.LM(f"openai/{NAME}")) == 12_288
 
 
 def test_what_a_server_gives_stands_before_what_is_published() -> None:
     with LocalServer(llama_cpp(window=12_288)) as server:
-        assert windows.known(lm("openai/gpt-4o", api_base=f"{server.url}/v1")) == 12_288
+        assert windows.known_window(lm("openai/gpt-4o", api_base=f"{server.url}/v1")) == 12_288
     with LocalServer(plain("gpt-4o")) as server:
-        assert windows.known(lm("openai/gpt-4o", api_base=f"{server.url}/v1")) == 128_000
+        assert windows.known_window(lm("openai/gpt-4o", api_base=f"{server.url}/v1")) == 128_000
 
 
 def test_a_server_that_did_not_answer_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,11 +246,11 @@ def test_a_server_that_did_not_answer_is_asked_again_later(monkeypatch: pytest.M
     monkeypatch.setattr(local_servers.time, "monotonic", lambda: now[0])
     with LocalServer({}) as server:
         made = lm(f"openai/{NAME}", api_base=f"{server.url}/v1")
-        assert windows.known(made) is None
+        assert windows.known_window(made) is None
         server.pages = llama_cpp(window=12_288)
-        assert windows.known(made) is None
+        assert windows.known_window(made) is None
         now[0] += local_servers.ASK_AGAIN + 1
-        assert windows.known(made) == 12_288
+        assert windows.known_window(made) == 12_288
 
 
 def test_lm_studio_is_asked_again_later_since_its_user_loads_models(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,21 +258,21 @@ def test_lm_studio_is_asked_again_later_since_its_user_loads_models(monkeypatch:
     monkeypatch.setattr(local_servers.time, "monotonic", lambda: now[0])
     with LocalServer(lm_studio()) as server:
         made = lm("lm_studio/qwen3-8b", api_base=f"{server.url}/v1")
-        assert windows.known(made) is None
+        assert windows.known_window(made) is None
         loaded = {"id": "qwen3-8b", "state": "loaded", "max_context_length": 40960, "loaded_context_length": 4096}
         server.pages = lm_studio(loaded)
         now[0] += local_servers.ASK_AGAIN + 1
-        assert windows.known(made) == 4096
+        assert windows.known_window(made) == 4096
 
 
 def test_a_prompt_too_long_has_the_server_asked_again() -> None:
     with LocalServer(llama_cpp(window=12_288), window=1_000) as server:
         made = lm(f"openai/{NAME}", api_base=f"{server.url}/v1", cache=False)
-        assert windows.known(made) == 12_288
+        assert windows.known_window(made) == 12_288
         server.pages = llama_cpp(window=1_000)
         with pytest.raises(dspy.ContextWindowExceededError, match="exceeds the available context size"):
             made("x" * 8_000)
-        assert windows.known(made) == 1_000
+        assert windows.known_window(made) == 1_000
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,9 @@ def test_a_refused_submit_is_followed_by_a_plainer_one() -> None:
     )
     from rlm_dspy.lms.offline import engine
 
-    codes = [engine._move(prompt.Play(given.variables, given.outputs, given.observations[:n]))[1] for n in (1, 2, 4)]
+    codes = [
+        engine._choose_move(prompt.Play(given.variables, given.outputs, given.observations[:n]))[1] for n in (1, 2, 4)
+    ]
     assert "'start': 5" in codes[0]
     assert "'start': 5" not in codes[1]
     assert "Ada" in codes[1]
@@ -201,8 +203,8 @@ def test_other_interpreters_get_plain_python_when_the_tools_are_missing() -> Non
     from rlm_dspy.lms.offline import engine
 
     failed = prompt.Play(first.variables, first.outputs, ("NameError: name 'grep' is not defined",))
-    assert "def grep" in engine._move(failed)[1]
-    assert "def grep" not in engine._move(first)[1]
+    assert "def grep" in engine._choose_move(failed)[1]
+    assert "def grep" not in engine._choose_move(first)[1]
 
 
 @pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter()])
@@ -277,14 +279,14 @@ def test_a_corpus_too_large_for_all_patterns_is_swept_for_a_few_words(often) -> 
 @given(st.text(max_size=200))
 def test_any_question_can_be_read(text: str) -> None:
     made = question.read(text)
-    assert question.widen(made, [term.pattern for term in made.terms]) is None or made.terms
+    assert question.widen_question(made, [term.pattern for term in made.terms]) is None or made.terms
     json.dumps(made.plan())
 
 
 @given(st.dictionaries(st.sampled_from(["context", "question", "n"]), st.text(max_size=100), min_size=1))
 def test_the_fields_of_a_chat_prompt_are_found_again(values: dict[str, str]) -> None:
     text = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in values.items())
-    found = prompt.sections(text, list(values))
+    found = prompt.field_sections(text, list(values))
     assert list(found) == list(values)
     marked = any("[[ ##" in value or "Respond with" in value for value in values.values())
     assert marked or all(found[name].strip() == value.strip() for name, value in values.items())

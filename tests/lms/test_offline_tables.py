@@ -92,12 +92,12 @@ def test_a_row_without_a_column_that_is_asked_for_is_given_whole() -> None:
     ["from math import a, b, c", "one, two, three = values", "    indented, words, here", "def f(a, b, c):", "[1, 2],"],
 )
 def test_code_and_prose_are_no_tables(line: str) -> None:
-    from rlm_dspy.lms.offline.explorer import header
+    from rlm_dspy.lms.offline.explorer import table_header
 
     text = f"names, of, things\n{line}\n"
-    assert header(text, text.index(line)) == ""
+    assert table_header(text, text.index(line)) == ""
     prose = "In spring, the birds return, and the town, which sleeps.\nIn autumn, they leave, and it, again, rests.\n"
-    assert header(prose, prose.index("In autumn")) == ""
+    assert table_header(prose, prose.index("In autumn")) == ""
 
 
 def test_a_row_that_does_not_fit_its_header_is_no_row() -> None:

@@ -51,7 +51,7 @@ def left(tokens: int, reset: str) -> dict[str, str]:
 
 def test_the_limit_per_minute_holds_in_every_minute() -> None:
     now = [0.0]
-    limit = rate_limits.Pace(30, clock=lambda: now[0])
+    limit = rate_limits.RateLimiter(30, clock=lambda: now[0])
     starts = []
     for _ in range(200):
         now[0] += limit.reserve()
@@ -64,15 +64,15 @@ def test_the_limit_per_minute_holds_in_every_minute() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_no_request_is_refused_for_its_tokens_and_none_waits_longer_than_a_minute(seed: int) -> None:
     chance, now = random.Random(seed), [0.0]
-    bucket, limit = Bucket(8_000, now), rate_limits.Pace(None, clock=lambda: now[0])
+    bucket, limit = Bucket(8_000, now), rate_limits.RateLimiter(None, clock=lambda: now[0])
     sent = 0
     for _ in range(200):
         size = chance.randint(100, 6_000)
-        while wait := limit.short(size):
+        while wait := limit.token_wait(size):
             assert wait <= 60
             now[0] += wait
         assert bucket.take(size)
-        limit.told(bucket.headers())
+        limit.learn_limits(bucket.headers())
         sent += size
         now[0] += chance.random() * 3
     assert now[0] < 2.5 * 60 * sent / bucket.most  # at the worst, every refill is waited for to its end
@@ -80,27 +80,27 @@ def test_no_request_is_refused_for_its_tokens_and_none_waits_longer_than_a_minut
 
 def test_threads_that_begin_together_share_what_is_left() -> None:
     now = [0.0]
-    limit = rate_limits.Pace(None, clock=lambda: now[0])
-    limit.told(left(5_000, "20s"))
-    assert [limit.short(2_000) for _ in range(4)] == [0.0, 0.0, 20.0, 20.0]
+    limit = rate_limits.RateLimiter(None, clock=lambda: now[0])
+    limit.learn_limits(left(5_000, "20s"))
+    assert [limit.token_wait(2_000) for _ in range(4)] == [0.0, 0.0, 20.0, 20.0]
     now[0] = 20.0
-    assert [limit.short(2_000) for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 60.0]
+    assert [limit.token_wait(2_000) for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 60.0]
 
 
 def test_a_request_larger_than_the_limit_does_not_wait_for_what_cannot_come() -> None:
-    limit = rate_limits.Pace(None)
-    limit.told(left(0, "59s"))
-    assert limit.short(8_001) == 0.0
-    assert limit.short(8_000) > 0.0
+    limit = rate_limits.RateLimiter(None)
+    limit.learn_limits(left(0, "59s"))
+    assert limit.token_wait(8_001) == 0.0
+    assert limit.token_wait(8_000) > 0.0
 
 
 def test_a_plan_with_many_requests_a_day_is_not_held_to_the_free_ones_minute() -> None:
-    limit = rate_limits.Pace(30)
-    limit.told({"x-ratelimit-limit-requests": "14400"}, stretch=True)
+    limit = rate_limits.RateLimiter(30)
+    limit.learn_limits({"x-ratelimit-limit-requests": "14400"}, stretch=True)
     assert limit.per_minute == 30
-    limit.told({"x-ratelimit-limit-requests": "500000"})
+    limit.learn_limits({"x-ratelimit-limit-requests": "500000"})
     assert limit.per_minute == 30
-    limit.told({"x-ratelimit-limit-requests": "500000"}, stretch=True)
+    limit.learn_limits({"x-ratelimit-limit-requests": "500000"}, stretch=True)
     assert limit.per_minute == 347
 
 
@@ -109,14 +109,14 @@ def test_a_plan_with_many_requests_a_day_is_not_held_to_the_free_ones_minute() -
     [("7.66s", 7.66), ("1m26.4s", 86.4), ("120ms", 0.12), ("2h3m", 7380.0), ("12", 12.0), ("1d", 86400.0)],
 )
 def test_durations_are_read_as_headers_have_them(text: str, found: float) -> None:
-    assert rate_limits.seconds(text) == pytest.approx(found)
+    assert rate_limits.parse_duration(text) == pytest.approx(found)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "1.2.3s", "5 s", "-4s", "s"])
 def test_a_header_that_is_no_duration_tells_nothing(text: str) -> None:
-    limit = rate_limits.Pace(None)
-    limit.told(left(0, text))
-    assert limit.short(10) == 0.0
+    limit = rate_limits.RateLimiter(None)
+    limit.learn_limits(left(0, text))
+    assert limit.token_wait(10) == 0.0
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])

@@ -67,7 +67,7 @@ async def test_sub_calls_that_wait_end_with_their_run() -> None:
 
 def test_a_wait_without_stop_or_deadline_ends_when_its_run_is_over() -> None:
     over = threading.Event()
-    patience = deadlines.Patience(None, None, over)
+    patience = deadlines.Deadline(None, None, over)
     cancelled = threading.Event()
 
     async def wait() -> None:
@@ -117,7 +117,7 @@ def test_calls_that_are_cut_off_leave_no_connection_behind() -> None:
         process = psutil.Process()
 
         def ask(number: int) -> None:
-            deadlines.call(deadlines.Patience(30.0, None), model, lambda: model("q"), lambda: model.acall("q"))
+            deadlines.call(deadlines.Deadline(30.0, None), model, lambda: model("q"), lambda: model.acall("q"))
 
         for number in range(5):
             ask(number)

@@ -137,14 +137,14 @@ def test_a_slow_local_server_is_not_asked_again() -> None:
 @pytest.mark.parametrize("asked", [0.0, 1.0, 12.0, 59.0, 60.0])
 def test_what_a_provider_asks_for_is_waited_and_never_more_than_a_minute(asked: float) -> None:
     for _ in range(50):
-        assert asked <= rate_limits.delay(1, asked) <= min(asked * 1.1, 60.0)
+        assert asked <= rate_limits.backoff_delay(1, asked) <= min(asked * 1.1, 60.0)
 
 
 def test_backoff_grows_has_jitter_and_ends() -> None:
-    first, fifth = ([rate_limits.delay(n, None) for _ in range(100)] for n in (1, 5))
+    first, fifth = ([rate_limits.backoff_delay(n, None) for _ in range(100)] for n in (1, 5))
     assert max(first) <= 1.0 < min(fifth)
     assert len(set(first)) > 90
-    assert max(rate_limits.delay(50, None) for _ in range(100)) <= 20
+    assert max(rate_limits.backoff_delay(50, None) for _ in range(100)) <= 20
 
 
 @pytest.mark.parametrize("wrong", [-1, True, "many"])

@@ -40,7 +40,7 @@ class Tape(Link):
         self.active = SimpleNamespace(pid=PID, descriptor=-1, signal=lambda number: None)
         self.zygote = SimpleNamespace(pid=PID, group=-1)
         self.standby = None
-        self._watch()
+        self._renew_poll()
 
     def let_go(self):
         for end in (self._channel, self._far):
@@ -109,7 +109,7 @@ COMMANDS = [
 
 def torment(link, chance, count):
     """Feed a worker with hostile commands and end its input; return (how many, whether it ended, frames it wrote)."""
-    link.wake(forks=0)
+    link.resume(forks=0)
     sent = 0
     with contextlib.suppress(OSError):
         while sent < count:
@@ -146,11 +146,13 @@ def fuzz(count, seed=0):
         cell = Cell(tape, Now, tools, 1, 1.0)
         try:
             tape._far.send(hostile(chance))
-            tape._read()
+            tape._read_frames()
             while tape._frames:
                 pid, body = tape._frames.popleft()
                 message = parse_frame(body)
-                ends["result" if cell._handle(pid, message) else "call" if message["t"] == "call" else "other"] += 1
+                ends[
+                    "result" if cell._handle_message(pid, message) else "call" if message["t"] == "call" else "other"
+                ] += 1
             if tape._incoming[PID]:
                 ends["incomplete"] += 1
                 tape.renew()

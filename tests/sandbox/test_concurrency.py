@@ -332,7 +332,7 @@ def test_a_tools_error_that_cannot_be_shown_is_an_error_all_the_same():
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_tasks_that_fail_cost_their_crew_no_thread_and_no_room():
-    team, done = tool_threads.Crew(), threading.Event()
+    team, done = tool_threads.ToolThreads(), threading.Event()
 
     def fail():
         raise ValueError

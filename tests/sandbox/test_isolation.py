@@ -21,7 +21,7 @@ RULES = {machine: bpf.Filter(machine, (3, 40), (3,)) for machine in (syscalls.X8
 @lru_cache
 def assembled(rules):
     """Return the filter's instructions."""
-    return [*struct.iter_unpack("<HBBI", bpf.assemble(rules))]
+    return [*struct.iter_unpack("<HBBI", bpf.assemble_filter(rules))]
 
 
 def decide(rules, number, *arguments, audit=None):
@@ -104,12 +104,12 @@ ALLOWED = [
 @pytest.mark.parametrize("column", [0, 1], ids=["x86_64", "aarch64"])
 def test_the_filter_decides_by_number(column):
     rules = list(RULES.values())[column]
-    for table, verdict in ((REFUSED, bpf.refuse()), (KILLED, bpf.KILL), (ALLOWED, bpf.ALLOW)):
+    for table, verdict in ((REFUSED, bpf.errno_action()), (KILLED, bpf.KILL), (ALLOWED, bpf.ALLOW)):
         for name, *numbers in table:
             if numbers[column] is not None:
                 assert decide(rules, numbers[column]) == verdict, name
     for number in range(1024):
-        assert decide(rules, number) in (bpf.ALLOW, bpf.KILL, bpf.ASK_HOST, bpf.refuse(), bpf.refuse(38))
+        assert decide(rules, number) in (bpf.ALLOW, bpf.KILL, bpf.ASK_HOST, bpf.errno_action(), bpf.errno_action(38))
 
 
 @pytest.mark.parametrize("column", [0, 1], ids=["x86_64", "aarch64"])
@@ -120,24 +120,24 @@ def test_the_filter_looks_at_arguments(column):
     assert decide(rules, clone, fork) == bpf.ASK_HOST
     assert decide(rules, clone, thread) == bpf.ASK_HOST
     without_host = bpf.Filter(rules.machine, (3, 40), (3,), fork="refuse")
-    assert [decide(without_host, clone, flags) for flags in (fork, thread)] == [bpf.refuse(), bpf.ALLOW]
-    assert decide(rules, clone3) == bpf.refuse(38)
+    assert [decide(without_host, clone, flags) for flags in (fork, thread)] == [bpf.errno_action(), bpf.ALLOW]
+    assert decide(rules, clone3) == bpf.errno_action(38)
     for flags in (0x4111, 0x111, 0x10000011, 0x20000011, 0x8011, 0x10011, 0x2011, 0x40000011, 0x10F00 | 0x10000000):
-        assert decide(rules, clone, flags) == bpf.refuse(), hex(flags)
+        assert decide(rules, clone, flags) == bpf.errno_action(), hex(flags)
     mmap, mprotect = (9, 222)[column], (10, 226)[column]
     assert decide(rules, mmap, 0, 4096, 3, 0x22) == bpf.ALLOW
     assert decide(rules, mmap, 0, 4096, 1, 0x02, 5) == bpf.ALLOW
     for protection, flags in ((7, 0x22), (5, 0x2), (3, 0x21), (3, 0x122), (0, 0x21), (3, 0x23), (1, 0x01), (1, 0x03)):
-        assert decide(rules, mmap, 0, 4096, protection, flags) == bpf.refuse(), (protection, flags)
+        assert decide(rules, mmap, 0, 4096, protection, flags) == bpf.errno_action(), (protection, flags)
     assert decide(rules, mprotect, 0, 4096, 3) == bpf.ALLOW
     for protection in (0, 1, 2, 4, 5, 7, 1 << 24 | 3):
-        assert decide(rules, mprotect, 0, 4096, protection) == bpf.refuse(), protection
+        assert decide(rules, mprotect, 0, 4096, protection) == bpf.errno_action(), protection
     sendmsg, recvmsg, prlimit, fcntl = ((46, 47, 302, 72), (211, 212, 261, 25))[column]
-    assert [decide(rules, sendmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.refuse(), bpf.refuse()]
-    assert [decide(rules, recvmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.ALLOW, bpf.refuse()]
-    assert [decide(rules, prlimit, pid) for pid in (0, 1)] == [bpf.ALLOW, bpf.refuse()]
+    assert [decide(rules, sendmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.errno_action(), bpf.errno_action()]
+    assert [decide(rules, recvmsg, fd) for fd in (3, 40, 5)] == [bpf.ALLOW, bpf.ALLOW, bpf.errno_action()]
+    assert [decide(rules, prlimit, pid) for pid in (0, 1)] == [bpf.ALLOW, bpf.errno_action()]
     assert [decide(rules, fcntl, 5, command) for command in (1030, 1, 3, 4, 0, 8)] == [bpf.ALLOW] * 3 + [
-        bpf.refuse()
+        bpf.errno_action()
     ] * 3
 
 
@@ -226,7 +226,7 @@ FULL = {"seccomp": True, "no_new_privs": True, "landlock": True, "namespaces": T
     ],
 )
 def test_strong_means_the_filter_and_one_more_layer(change, lacking):
-    assert policy.shortfall({**FULL, **change}) == lacking
+    assert policy.missing_layers({**FULL, **change}) == lacking
 
 
 def test_every_forbidden_operation_is_refused():
@@ -255,11 +255,11 @@ def test_the_operations_are_refused_without_a_layer_too(without, monkeypatch):
 @pytest.mark.parametrize("without", [("seccomp",), ("landlock", "namespaces"), ("privileges",)])
 def test_strong_isolation_is_refused_when_it_cannot_be_had(without):
     with pytest.raises(SandboxUnavailableError, match="missing"):
-        zygote.running(zygote.Setting("strong", (), without))
+        zygote.running_zygote(zygote.Setting("strong", (), without))
 
 
 def test_best_effort_goes_on_and_says_so(caplog):
-    made = zygote.running(zygote.Setting("best-effort", (), ("landlock", "namespaces")))
+    made = zygote.running_zygote(zygote.Setting("best-effort", (), ("landlock", "namespaces")))
     assert made.report["strong"] is False
     assert "weaker" in caplog.text
 
@@ -281,11 +281,11 @@ def test_the_report_tells_what_is_active():
 
 def test_the_seatbelt_profile_denies_first_and_quotes_paths(monkeypatch):
     monkeypatch.setattr(sys, "base_prefix", '/odd "name"')
-    text = policy.profile()
+    text = policy.seatbelt_profile()
     assert text.startswith("(version 1)\n(deny default)")
     assert '(subpath "/odd \\"name\\"")' in text
     assert "(deny network*)" in text
-    assert policy.wrap(["python"])[:2] == ["/usr/bin/sandbox-exec", "-p"]
+    assert policy.confined_command(["python"])[:2] == ["/usr/bin/sandbox-exec", "-p"]
 
 
 def test_the_host_approves_only_the_forks_it_granted(sandbox, monkeypatch):

@@ -137,7 +137,7 @@ def test_pooled_sessions_are_used_and_do_not_outlive_the_pool():
         assert used < made
         assert two.run("6 * 7").value == "42"
     assert wait_until_gone(used) == []
-    pool.forget()
+    pool.drop_links()
     assert wait_until_gone(made) == []
     with Sandbox(memory_mb=77) as another:
         assert another._link.active.pid not in made

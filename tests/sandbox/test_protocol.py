@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_dspy.sandbox import Sandbox, execution
-from rlm_dspy.sandbox.cell import Ending, _arranged, without_paths
+from rlm_dspy.sandbox.cell import CellEnding, _arguments_by_name, without_paths
 from rlm_dspy.sandbox.frames import parse_frame
 from rlm_dspy.sandbox.process import ProtocolError
 from sandbox.fuzz import Tape, frame, fuzz, torment
@@ -67,7 +67,7 @@ def test_a_frame_in_another_encoding_is_a_protocol_error(body):
 @settings(max_examples=100, deadline=None)
 def test_any_result_becomes_an_execution_or_is_called_malformed(message):
     try:
-        done = execution.from_result(Ending("result", message), 1.0, 64, 1000)
+        done = execution.from_result(CellEnding("result", message), 1.0, 64, 1000)
     except execution.MalformedError:
         return
     assert isinstance(done.text, str)
@@ -79,7 +79,7 @@ def test_a_frame_may_arrive_in_any_pieces():
     whole = frame(json.dumps({"t": "result", "n": 1}).encode()) * 3
     for at in range(len(whole)):
         tape._far.send(whole[at : at + 1])
-        tape._read()
+        tape._read_frames()
     assert len(tape._frames) == 3
     tape.let_go()
 
@@ -109,12 +109,12 @@ def test_arguments_by_position_become_arguments_by_name():
     def tool(a, b=2, *, c=3):
         return a, b, c
 
-    assert _arranged(tool, [1, 5], {"c": 7}) == ([], {"a": 1, "b": 5, "c": 7})
+    assert _arguments_by_name(tool, [1, 5], {"c": 7}) == ([], {"a": 1, "b": 5, "c": 7})
     with pytest.raises(TypeError, match="too many"):
-        _arranged(tool, [1, 2, 3], {})
+        _arguments_by_name(tool, [1, 2, 3], {})
     with pytest.raises(TypeError, match="multiple values"):
-        _arranged(tool, [1], {"a": 2})
-    assert _arranged(print, [1], {}) == ([1], {})
+        _arguments_by_name(tool, [1], {"a": 2})
+    assert _arguments_by_name(print, [1], {}) == ([1], {})
 
 
 def test_a_malformed_result_tells_what_is_lost_with_it(sandbox):

@@ -13,7 +13,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import data, metrics
-from rlm_dspy.rlm.predictor import KEPT, KEPT_OF_TURN, TURNS, compact, portable, worked
+from rlm_dspy.rlm.predictor import KEPT, KEPT_OF_TURN, TURNS, compact_inputs, demo_turns, portable_demo
 from rlm_dspy.testing import action, scripted, texts
 from rlm_dspy.tuning import Tunable, program, ran
 from tuning.student import Engine, examples, student, teacher
@@ -168,7 +168,7 @@ def test_a_labelled_example_with_a_short_context_is_shown_without_it() -> None:
 
 def test_a_trace_keeps_a_long_run_short() -> None:
     turn = {"observation": "o" * 9_000, "reasoning": "r" * 9_000, "code": "c" * 9_000}
-    kept = compact({"history": dspy.History(messages=[turn] * 20), "observation": "o" * 90_000, "n": 3})
+    kept = compact_inputs({"history": dspy.History(messages=[turn] * 20), "observation": "o" * 90_000, "n": 3})
     assert len(kept["history"].messages) == TURNS
     assert len(str(kept)) < TURNS * 3 * (KEPT_OF_TURN + 100) + KEPT + 200
     assert kept["n"] == 3
@@ -181,13 +181,13 @@ def test_a_saved_demo_is_json_and_reads_back_as_it_was_shown(tmp_path: Path) -> 
     rlm.generate_action.demos = [demo]
     program.save(rlm, tmp_path / "p.json")
     program.load(loaded, tmp_path / "p.json")
-    assert worked(loaded.generate_action.demos[0]) == worked(demo)
-    assert len(worked(demo)) == 2
+    assert demo_turns(loaded.generate_action.demos[0]) == demo_turns(demo)
+    assert len(demo_turns(demo)) == 2
 
 
 def test_a_corpus_and_a_handle_are_one_line_of_a_saved_demo() -> None:
     corpus = rlm_dspy.Corpus.from_texts({"a.txt": MARK * 100})
     demo = {"context": rlm_dspy.Context(MARK * 100), "question": "q", "docs": corpus, "other": MARK}
-    saved = json.dumps(portable(demo, ("context", "question", "docs")))
+    saved = json.dumps(portable_demo(demo, ("context", "question", "docs")))
     assert MARK not in saved
     assert "Corpus(1 file" in saved

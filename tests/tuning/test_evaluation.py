@@ -17,7 +17,7 @@ from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import contenders, report, scoring
 from rlm_dspy.tuning.evaluation import Evaluation, Row
-from rlm_dspy.tuning.metered_engine import Watch, common
+from rlm_dspy.tuning.metered_engine import PrefixMeter, common_prefix_length
 
 
 def questions(count: int) -> list[dspy.Example]:
@@ -52,29 +52,29 @@ def test_rows_come_in_the_order_of_the_questions_with_scores_and_endings() -> No
     error.run = rlm_dspy.Run(id="r", status="stopped")
     extracted = dspy.Prediction(answer="blue", final_reasoning="Extract forced final output")
     program = Program("blue", "red", error, ValueError("broken"))
-    rows = Evaluation(questions(4), metrics.exact, threads=3).run([contenders.Side("x", program)])
+    rows = Evaluation(questions(4), metrics.exact, threads=3).run([contenders.Contender("x", program)])
     assert [row.id for row in rows] == ["q0", "q1", "q2", "q3"]
     assert [row.score for row in rows] == [1, 0, 0, 0]
     assert [row.status for row in rows] == ["submitted", "submitted", "stopped", "failed"]
     assert rows[3].error == "ValueError: broken"
-    only = Evaluation(questions(1), metrics.exact).run([contenders.Side("x", lambda **_: extracted)])
+    only = Evaluation(questions(1), metrics.exact).run([contenders.Contender("x", lambda **_: extracted)])
     assert only[0].status == "extracted"
 
 
 def test_slow_questions_are_asked_once() -> None:
     program = Program("blue", delay=0.3)
-    Evaluation(questions(4), metrics.exact, threads=4).run([contenders.Side("x", program)])
+    Evaluation(questions(4), metrics.exact, threads=4).run([contenders.Contender("x", program)])
     assert sorted(program.asked) == sorted(f"colour {n}?" for n in range(4))
 
 
 def test_a_journal_is_gone_on_with_and_only_failures_are_asked_again(tmp_path: Path) -> None:
     journal = tmp_path / "deep/rows.jsonl"
     first = Program("blue", ValueError("down"))
-    Evaluation(questions(4), metrics.exact, journal=journal).run([contenders.Side("x", first)])
+    Evaluation(questions(4), metrics.exact, journal=journal).run([contenders.Contender("x", first)])
     journal.write_text(journal.read_text() + '{"key": "cut off by a ki')
     second = Program("blue")
     again = Evaluation(questions(6), metrics.exact, journal=journal)
-    rows = again.run([contenders.Side("x", second)])
+    rows = again.run([contenders.Contender("x", second)])
     assert sorted(second.asked) == ["colour 1?", "colour 3?", "colour 4?", "colour 5?"]
     assert again.resumed == 2
     assert [row.score for row in rows] == [1] * 6
@@ -87,7 +87,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(text: str, tmp_path
     journal.write_text(text)
     program = Program("blue")
     with pytest.raises(ConfigurationError, match=r"precious\.txt:1 is not a row"):
-        Evaluation(questions(1), metrics.exact, journal=journal).run([contenders.Side("x", program)])
+        Evaluation(questions(1), metrics.exact, journal=journal).run([contenders.Contender("x", program)])
     assert journal.read_text() == text
     assert program.asked == []
 
@@ -96,8 +96,8 @@ def test_a_row_with_a_line_separator_of_unicode_is_one_row(tmp_path: Path) -> No
     journal = tmp_path / "rows.jsonl"
     for resumed in (0, 1):
         evaluation = Evaluation(questions(1), metrics.exact, journal=journal)
-        evaluation.run([contenders.Side("x", Program(ValueError("a\u2028b\x85c")))])
-        evaluation.run([contenders.Side("x\u2028y", Program("blue"))])
+        evaluation.run([contenders.Contender("x", Program(ValueError("a\u2028b\x85c")))])
+        evaluation.run([contenders.Contender("x\u2028y", Program("blue"))])
         assert evaluation.resumed == resumed
 
 
@@ -107,7 +107,7 @@ def test_a_lone_surrogate_ends_no_evaluation(tmp_path: Path) -> None:
     asked = dspy.Example(id="\ud800", context="c", question="colour 0?", answer="\udfff")
     for _ in range(2):
         evaluation = Evaluation([asked.with_inputs("context", "question")], metrics.exact, journal=journal)
-        (made,) = evaluation.run([contenders.Side("x", program)])
+        (made,) = evaluation.run([contenders.Contender("x", program)])
         assert "blue" in (made.answer or "")
         assert json.loads(made.model_dump_json())["status"] == "submitted"
     assert len(program.asked) == 1
@@ -117,7 +117,7 @@ def test_another_model_program_or_metric_asks_again(tmp_path: Path) -> None:
     journal = tmp_path / "rows.jsonl"
     program = Program("blue")
     for metric, identity in ((metrics.exact, "a"), (metrics.exact, "b"), (metrics.f1, "b"), (metrics.f1, "b")):
-        Evaluation(questions(1), metric, journal=journal, identity=identity).run([contenders.Side("x", program)])
+        Evaluation(questions(1), metric, journal=journal, identity=identity).run([contenders.Contender("x", program)])
     assert len(program.asked) == 3
 
 
@@ -125,7 +125,7 @@ def test_a_metric_that_raises_is_told_and_loses_no_answer() -> None:
     def broken(expected: Any, got: Any) -> float:
         raise ZeroDivisionError("by nothing")
 
-    rows = Evaluation(questions(1), metrics.of(broken)).run([contenders.Side("x", Program("blue"))])
+    rows = Evaluation(questions(1), metrics.of(broken)).run([contenders.Contender("x", Program("blue"))])
     assert rows[0].status == "failed"
     assert rows[0].error == "the metric broken raised ZeroDivisionError: by nothing"
     assert rows[0].answer == "blue"
@@ -135,7 +135,7 @@ def test_an_empty_dataset_and_an_unknown_side_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="the dataset is empty"):
         Evaluation([], metrics.exact)
     with pytest.raises(ConfigurationError, match="there is no side 'gpt'"):
-        contenders.side("gpt", contenders.Limits())
+        contenders.make_contender("gpt", contenders.QuestionLimits())
 
 
 def test_the_same_questions_go_to_all_three_sides_and_are_measured_alike() -> None:
@@ -146,7 +146,7 @@ def test_the_same_questions_go_to_all_three_sides_and_are_measured_alike() -> No
 
     lm, script = scripted(reply)
     with dspy.context(lm=lm):
-        asked = [contenders.side(name, contenders.Limits(max_iters=3)) for name in contenders.NAMES]
+        asked = [contenders.make_contender(name, contenders.QuestionLimits(max_iters=3)) for name in contenders.NAMES]
         rows = Evaluation(questions(2), metrics.exact, threads=1).run(asked)
     made = report.compare_sides(rows)
     assert list(made) == ["rlm", "direct", "dspy.RLM"]
@@ -171,12 +171,12 @@ def test_the_table_the_page_and_the_figures_agree() -> None:
     assert made["a"]["seconds_median"] == 4
     assert made["a"]["seconds_p95"] == 9
     assert made["b"]["cost"] is None
-    table = {line[0]: line[1:] for line in report.cells(made)}
+    table = {line[0]: line[1:] for line in report.figure_cells(made)}
     assert table["score"] == ["1.000", "0.000"]
     assert table["failed"] == ["0", "10"]
     assert table["cost"] == ["$0.1000", "unknown"]
     assert report.differences(made) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
-    page = report.page("<title>", rows)
+    page = report.report_page("<title>", rows)
     assert "<down>" not in page
     assert page.count("<svg") == 2
     assert "http" not in page
@@ -185,23 +185,23 @@ def test_the_table_the_page_and_the_figures_agree() -> None:
 
 @pytest.mark.parametrize(("share", "shown"), [(0, "····"), (1, "████"), (0.5, "██··"), (0.125, "▌···"), (2, "████")])
 def test_bars(share: float, shown: str) -> None:
-    assert report.bar(share, 4) == shown
+    assert report.score_bar(share, 4) == shown
 
 
 def test_intervals_hold_the_mean_and_are_the_same_each_time() -> None:
     values = [0.0, 1.0, 1.0, 0.0, 1.0]
-    low, high = scoring.interval(values)
+    low, high = scoring.mean_interval(values)
     assert low < scoring.mean(values) < high
-    assert scoring.interval(values) == (low, high)
-    assert scoring.interval([1.0, 1.0]) == (1.0, 1.0)
+    assert scoring.mean_interval(values) == (low, high)
+    assert scoring.mean_interval([1.0, 1.0]) == (1.0, 1.0)
     assert scoring.percentile([], 0.5) == 0
 
 
 def test_the_prefix_share_is_what_a_prompt_has_in_common_with_an_earlier_one() -> None:
-    watch = Watch()
+    watch = PrefixMeter()
     assert watch.prefix_share is None
     for prompt in ("a" * 100, "a" * 100 + "b" * 100, "c" * 100):
         watch.on_lm_start("id", None, {"prompt": prompt})
     assert watch.prefix_share == pytest.approx(100 / 300)
-    assert common("", "abc") == 0
-    assert common("abcd", "abxd") == 2
+    assert common_prefix_length("", "abc") == 0
+    assert common_prefix_length("abcd", "abxd") == 2

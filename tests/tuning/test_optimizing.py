@@ -21,12 +21,12 @@ from rlm_dspy.report.redact import Redactor
 from rlm_dspy.run import Usage
 from rlm_dspy.tuning import contenders, optimize, program, report
 from rlm_dspy.tuning.evaluation import Row
-from rlm_dspy.tuning.metered_engine import CapReached, Purse, pursed
-from rlm_dspy.tuning.optimize import Job, Optimization, logged, plan_for
+from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
+from rlm_dspy.tuning.optimize import Optimization, OptimizationJob, plan_for, redirect_output
 from tuning.student import Student, Teacher, examples, student, teacher
 
 HERE = Path(__file__).parent
-RATE = optimize.Rate(calls=2)
+RATE = optimize.UsageRate(calls=2)
 
 
 def named(count: int, seed: int) -> list[dspy.Example]:
@@ -36,9 +36,11 @@ def named(count: int, seed: int) -> list[dspy.Example]:
     return made
 
 
-def job(folder: Path, optimizer: str = "gepa", calls: int = 160, **more: Any) -> tuple[Job, Student, Teacher]:
+def job(
+    folder: Path, optimizer: str = "gepa", calls: int = 160, **more: Any
+) -> tuple[OptimizationJob, Student, Teacher]:
     (lm, learner), (prompt_lm, adviser) = student(), teacher()
-    made = Job(
+    made = OptimizationJob(
         optimizer=optimizer,
         train=named(6, 1),
         val=named(6, 2),
@@ -48,7 +50,7 @@ def job(folder: Path, optimizer: str = "gepa", calls: int = 160, **more: Any) ->
         folder=folder,
         max_calls=calls,
         prompt_lm=prompt_lm,
-        limits=contenders.Limits(max_iters=4),
+        limits=contenders.QuestionLimits(max_iters=4),
         signature="context, question -> answer",
         threads=2,
         **more,
@@ -66,11 +68,11 @@ def test_an_optimization_finds_what_is_there_and_reports_it(optimizer: str, tmp_
     made, learner, adviser = job(tmp_path / "run", optimizer, 260 if optimizer in ("simba", "mipro") else 160)
     found = Optimization(made, plan_for(made, RATE)).run()
     assert found.ended == "finished"
-    assert report.figures(found.before)["score"] < 0.6
-    assert report.figures(found.after)["score"] == 1
+    assert report.side_figures(found.before)["score"] < 0.6
+    assert report.side_figures(found.after)["score"] == 1
     assert found.calls == lines(tmp_path / "run/calls.jsonl") == learner.calls + adviser.calls <= made.max_calls
     told = report.outcome_report(made, found)
-    text = report.text(told)
+    text = report.report_markdown(told)
     assert told["gain"]["interval"][0] > 0
     assert f"# {optimizer} on scripted/student" in text
     assert "**chosen**" in text
@@ -108,7 +110,7 @@ def test_the_cap_on_cost_holds_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     more, learner, adviser = job(tmp_path / "run", max_cost=1.0)
     again = Optimization(more, plan_for(more, RATE), resume=True).run()
     assert again.ended == "finished"
-    assert report.figures(again.after)["score"] == 1
+    assert report.side_figures(again.after)["score"] == 1
     assert again.calls == paid + learner.calls + adviser.calls
 
 
@@ -132,7 +134,7 @@ def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -
     found = Optimization(made, plan_for(made, RATE), resume=True).run()
     assert learner.calls + adviser.calls <= needed - paid + 2 * made.threads  # what was in the air is asked again
     assert (folder / "program.json").read_text() == (tmp_path / "whole/program.json").read_text()
-    assert report.figures(found.after)["score"] == 1
+    assert report.side_figures(found.after)["score"] == 1
 
 
 def test_a_folder_is_gone_on_with_only_when_that_is_said_and_is_meant(tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_a_resumed_plan_is_the_one_that_was_begun_with(tmp_path: Path) -> None:
     made, *_ = job(tmp_path / "run")
     begun = plan_for(made, RATE)
     Optimization(made, begun)
-    assert plan_for(made, optimize.Rate(calls=9.0, measured=4)) == begun
+    assert plan_for(made, optimize.UsageRate(calls=9.0, measured=4)) == begun
 
 
 def test_a_metric_that_always_raises_ends_it_before_anything_is_compiled(tmp_path: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_metric_that_always_raises_ends_it_before_anything_is_compiled(tmp_pat
         raise ZeroDivisionError("by nothing")
 
     made, *_ = job(tmp_path / "run", "bootstrap")
-    made = Job(**{**vars(made), "metric": metrics.of(broken)})
+    made = OptimizationJob(**{**vars(made), "metric": metrics.of(broken)})
     with pytest.raises(RLMError, match=r"every question failed, so there is nothing to learn from; .* by nothing"):
         Optimization(made, plan_for(made, RATE)).run()
     rows = [Row.model_validate_json(line) for line in (tmp_path / "run/before.jsonl").read_text().splitlines()]
@@ -170,23 +172,23 @@ def test_a_metric_that_always_raises_ends_it_before_anything_is_compiled(tmp_pat
 
 def test_a_purse_remembers_what_was_paid_and_ignores_a_line_cut_off(tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
-    purse = Purse(3, log=log)
+    purse = SharedBudget(3, log=log)
     for _ in range(2):
         purse.settle(purse.admit(10), Usage(calls=1, prompt_tokens=5, cost=0.5))
     log.write_text(log.read_text() + '{"calls": 1, "pro')
-    again = Purse(3, log=log)
+    again = SharedBudget(3, log=log)
     assert again.calls == 2
     assert again.cost == pytest.approx(1.0)
     again.settle(again.admit(10), Usage(calls=1, cost=None))
     assert again.cost is None
-    with pytest.raises(CapReached, match="max-calls is used up"):
+    with pytest.raises(CapReachedError, match="max-calls is used up"):
         again.admit(10)
 
 
 def test_a_purse_is_opened_again_as_often_as_its_log_was_cut(tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
     for number in range(3):
-        purse = Purse(10, log=log)
+        purse = SharedBudget(10, log=log)
         assert purse.calls == number
         purse.settle(purse.admit(10), Usage(calls=1))
         with log.open("a") as file:
@@ -195,20 +197,20 @@ def test_a_purse_is_opened_again_as_often_as_its_log_was_cut(tmp_path: Path) -> 
 
 def test_a_purse_that_was_overdrawn_is_opened_again_and_pays_no_more(tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
-    purse = Purse(10, max_cost=1.0, log=log)
+    purse = SharedBudget(10, max_cost=1.0, log=log)
     for reservation in [purse.admit(1), purse.admit(1)]:
         purse.settle(reservation, Usage(calls=1, cost=1.5))
-    again = Purse(10, max_cost=1.0, log=log)
+    again = SharedBudget(10, max_cost=1.0, log=log)
     assert (again.calls, again.cost) == (2, 3.0)
-    with pytest.raises(CapReached, match="max-cost"):
+    with pytest.raises(CapReachedError, match="max-cost"):
         again.admit(1)
 
 
 def test_one_call_of_unknown_price_leaves_the_cap_on_cost_in_force() -> None:
-    purse = Purse(100, max_cost=1.0)
+    purse = SharedBudget(100, max_cost=1.0)
     purse.settle(purse.admit(1), Usage(calls=1, cost=None))
     purse.settle(purse.admit(1), Usage(calls=1, cost=1.5))
-    with pytest.raises(CapReached, match="max-cost"):
+    with pytest.raises(CapReachedError, match="max-cost"):
         purse.admit(1)
 
 
@@ -216,26 +218,26 @@ def test_a_log_that_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) ->
     log = tmp_path / "calls.jsonl"
     log.write_text("my calls\n")
     with pytest.raises(ConfigurationError, match=r"calls\.jsonl:1 "):
-        Purse(10, log=log)
+        SharedBudget(10, log=log)
     assert log.read_text() == "my calls\n"
 
 
 def test_calls_in_the_air_count_against_the_cap_on_cost() -> None:
-    purse = Purse(100, max_cost=1.0)
+    purse = SharedBudget(100, max_cost=1.0)
     purse.settle(purse.admit(1), Usage(calls=1, cost=0.3))
     purse.admit(1)
     purse.admit(1)
-    with pytest.raises(CapReached, match="max-cost"):
+    with pytest.raises(CapReachedError, match="max-cost"):
         purse.admit(1)
 
 
 def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
-    from rlm_dspy.tuning.optimize import replaying
+    from rlm_dspy.tuning.optimize import replay_cache
 
     lm, learner = student()
-    purse = Purse(5)
-    capped = pursed(lm, purse)
-    with replaying(tmp_path / "cache"):
+    purse = SharedBudget(5)
+    capped = metered_lm(lm, purse)
+    with replay_cache(tmp_path / "cache"):
         for _ in range(3):
             capped("the same prompt")
     assert (purse.calls, learner.calls) == (1, 1)
@@ -243,17 +245,17 @@ def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
 
 def test_an_lm_without_an_engine_of_its_own_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="the caps cannot hold for openai/some-model"):
-        pursed(dspy.LM("openai/some-model"), Purse(1))
+        metered_lm(dspy.LM("openai/some-model"), SharedBudget(1))
 
 
 async def test_asynchronous_calls_are_paid_for_as_well() -> None:
     from rlm_dspy.lms import offline_lm
 
-    purse = Purse(1)
-    capped = pursed(offline_lm(), purse).copy(cache=False)
+    purse = SharedBudget(1)
+    capped = metered_lm(offline_lm(), purse).copy(cache=False)
     await capped.acall("what is it?")
     assert purse.calls == 1
-    with pytest.raises(CapReached):
+    with pytest.raises(CapReachedError):
         await capped.acall("and this?")
 
 
@@ -263,20 +265,20 @@ async def test_asynchronous_calls_are_paid_for_as_well() -> None:
 @pytest.mark.parametrize("optimizer", optimize.OPTIMIZERS)
 @pytest.mark.parametrize("calls", [600, 2_000, 20_000])
 def test_a_plan_stays_within_its_calls(optimizer: str, calls: int) -> None:
-    made = optimize.plan(optimizer, calls, train=12, val=10, test=20, rate=optimize.Rate(calls=4))
+    made = optimize.plan(optimizer, calls, train=12, val=10, test=20, rate=optimize.UsageRate(calls=4))
     assert (made.rollouts + 20 * (1 + optimize.SPARE)) * 4 <= calls * 1.05
     assert all(value >= 0 for value in made.settings.values())
 
 
 def test_a_plan_that_cannot_be_paid_names_what_it_needs() -> None:
     with pytest.raises(ConfigurationError, match="max-calls 50 is too little for gepa on 12 \\+ 10 \\+ 20 questions"):
-        optimize.plan("gepa", 50, train=12, val=10, test=20, rate=optimize.Rate())
+        optimize.plan("gepa", 50, train=12, val=10, test=20, rate=optimize.UsageRate())
     with pytest.raises(ConfigurationError, match="there is no optimizer 'adam'"):
-        optimize.plan("adam", 50, train=12, val=10, test=20, rate=optimize.Rate())
+        optimize.plan("adam", 50, train=12, val=10, test=20, rate=optimize.UsageRate())
 
 
 def test_a_plan_tells_rollouts_cost_and_time() -> None:
-    rate = optimize.Rate(calls=5, cost=0.002, seconds=3.0, measured=8)
+    rate = optimize.UsageRate(calls=5, cost=0.002, seconds=3.0, measured=8)
     made = optimize.plan("gepa", 1_000, train=12, val=10, test=20, rate=rate)
     told = "\n".join(made.lines(2.0, 30, 4))
     assert "× 5.0 calls (measured on 8 questions), at most 1,000 calls" in told
@@ -286,16 +288,16 @@ def test_a_plan_tells_rollouts_cost_and_time() -> None:
 
 def test_a_rate_is_measured_from_rows() -> None:
     rows = [Row(key="k", side="rlm", id="q", status="submitted", calls=n, cost=0.01, seconds=n) for n in (2, 4, 6)]
-    assert optimize.Rate.of(rows) == optimize.Rate(calls=4, cost=pytest.approx(0.01), seconds=4, measured=3)
-    assert optimize.Rate.of([]).measured == 0
+    assert optimize.UsageRate.of(rows) == optimize.UsageRate(calls=4, cost=pytest.approx(0.01), seconds=4, measured=3)
+    assert optimize.UsageRate.of([]).measured == 0
 
 
 def test_a_measurement_of_which_a_kill_cut_the_last_row_is_read(tmp_path: Path) -> None:
     journal = tmp_path / "rows.jsonl"
     row = Row(key="k", side="rlm", model="m", id="q", status="submitted", calls=3, answer="a\u2028b")
     journal.write_text(row.model_dump_json() + "\n" + row.model_dump_json()[:40], encoding="utf-8")
-    assert optimize.known(journal, "m").measured == 1
-    assert optimize.known(tmp_path / "gone.jsonl", "m").measured == 0
+    assert optimize.measured_rate(journal, "m").measured == 1
+    assert optimize.measured_rate(tmp_path / "gone.jsonl", "m").measured == 0
 
 
 @pytest.mark.slow
@@ -308,7 +310,7 @@ def test_nothing_that_is_kept_of_an_optimization_has_a_secret(tmp_path: Path) ->
 
     made, *_ = job(tmp_path / "run", "bootstrap", redactor=Redactor({"SOME_API_KEY": key}))
     keyed = [one.copy(answer=f"{key} {number}") for number, one in enumerate(made.train)]
-    made = Job(**{**vars(made), "metric": metrics.of(told), "train": keyed, "test": keyed})
+    made = OptimizationJob(**{**vars(made), "metric": metrics.of(told), "train": keyed, "test": keyed})
     Optimization(made, plan_for(made, RATE)).run()
     kept = {path.name: path.read_text() for path in (tmp_path / "run").iterdir() if path.is_file()}
     assert "asked with ********" in kept["log.txt"]
@@ -318,7 +320,7 @@ def test_nothing_that_is_kept_of_an_optimization_has_a_secret(tmp_path: Path) ->
 
 
 def test_the_log_takes_any_text(tmp_path: Path) -> None:
-    with logged(tmp_path / "log.txt", Redactor({"SOME_API_KEY": "sk-canary-0123456789"})):
+    with redirect_output(tmp_path / "log.txt", Redactor({"SOME_API_KEY": "sk-canary-0123456789"})):
         print("sk-canary-0123456789 \ud800 said")
     assert (tmp_path / "log.txt").read_text() == "******** ? said\n"
 

@@ -30,7 +30,7 @@ if sys.platform != "win32":
 Row = dict[str, Any]
 
 
-def key(question: str, corpus: str, program: str) -> str:
+def answer_key(question: str, corpus: str, program: str) -> str:
     """Return what identifies an answer: question, digest of the corpus, digest of the program."""
     return hashlib.sha256(json.dumps([question, corpus, program]).encode()).hexdigest()
 
@@ -57,8 +57,8 @@ class Answers:
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
         try:
-            _lock(self._file, path)
-            self._found = {row["key"]: row for row in journal.rows(path, _row, mend=True)}
+            _lock_file(self._file, path)
+            self._found = {row["key"]: row for row in journal.read_rows(path, _parse_row, mend=True)}
         except ConfigurationError:
             self._file.close()
             raise
@@ -79,7 +79,7 @@ class Answers:
             OSError: the disk is full, or the file cannot be written for another reason.
         """
         size = os.fstat(self._file.fileno()).st_size
-        line = memoryview(self._line(row))
+        line = memoryview(self._encode_row(row))
         try:
             while line:
                 line = line[self._file.write(line) :]
@@ -91,24 +91,24 @@ class Answers:
 
     def settle(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the file by these rows, whole or not at all."""
-        journal.replace(self.path, map(self._line, rows))
+        journal.replace_file(self.path, map(self._encode_row, rows))
 
     def close(self) -> None:
         """Close the file, and let others have it."""
         self._file.close()
 
-    def _line(self, row: Mapping[str, Any]) -> bytes:
-        return journal.dumps(jsonable(row), self._redactor).encode() + b"\n"
+    def _encode_row(self, row: Mapping[str, Any]) -> bytes:
+        return journal.redacted_json(jsonable(row), self._redactor).encode() + b"\n"
 
 
-def _row(line: bytes) -> Row:
+def _parse_row(line: bytes) -> Row:
     row = json.loads(line)
     if not isinstance(row, dict) or not isinstance(row.get("key"), str):
         raise ValueError("it has no key")
     return row
 
 
-def _lock(file: FileIO, path: Path) -> None:
+def _lock_file(file: FileIO, path: Path) -> None:
     """Keep a second batch from writing the same file; the lock goes with the process."""
     if sys.platform == "win32":
         return

@@ -53,7 +53,7 @@ class Program:
         object.__setattr__(self, "signature", read_signature(self.signature))
         if (names := set(self.signature.input_fields)) != {"context", "question"}:
             raise ConfigurationError(f"a batch's signature has the inputs context and question, not {sorted(names)}")
-        self._rlm(None)  # a limit or a state that cannot work is told before anything is asked
+        self._make_rlm(None)  # a limit or a state that cannot work is told before anything is asked
 
     @property
     def corpus_digest(self) -> str:
@@ -67,19 +67,19 @@ class Program:
             name: [str(item.annotation), (item.json_schema_extra or {}).get("desc")]
             for name, item in self.signature.fields.items()
         }
-        models = [_named(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
-        facts = [self.signature.instructions, fields, models, self._mode, dict(self.limits), self.state]
+        models = [_lm_identity(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
+        facts = [self.signature.instructions, fields, models, self._chosen_mode, dict(self.limits), self.state]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def price(self) -> float:
         """What a question costs in US dollars at least: a direct call its prompt, where the price is known; else 0."""
-        if self._mode != "direct":
+        if self._chosen_mode != "direct":
             return 0.0
         return prompt_price(self.lm or dspy.settings.lm, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
 
     @property
-    def _mode(self) -> str:
+    def _chosen_mode(self) -> str:
         if self.mode != "auto":
             return self.mode
         return "direct" if self.corpus.chars <= self.direct_tokens * CHARS_PER_TOKEN else "rlm"
@@ -90,30 +90,30 @@ class Program:
         Raises:
             RLMError: with the partial run.
         """
-        mode = self._mode
+        mode = self._chosen_mode
         with dspy.context(lm=self.lm or dspy.settings.lm):
             given = {"context": self.corpus, "question": question}
             try:
-                prediction = (self._rlm(max_cost) if mode == "rlm" else self._direct(max_cost, mode))(**given)
+                prediction = (self._make_rlm(max_cost) if mode == "rlm" else self._make_direct(max_cost, mode))(**given)
             except LMContextWindowError:
                 if self.mode != "auto" or mode != "direct":
                     raise
                 mode = "rlm"
-                prediction = self._rlm(max_cost)(**given)
+                prediction = self._make_rlm(max_cost)(**given)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
         values = {name: prediction.get(name) for name in self.signature.output_fields if name not in evidence}
-        return journal.summary(prediction.run, values, mode=mode, corpus=self.corpus)
+        return journal.answer_summary(prediction.run, values, mode=mode, corpus=self.corpus)
 
-    def _direct(self, max_cost: float | None, mode: str) -> Direct:
+    def _make_direct(self, max_cost: float | None, mode: str) -> Direct:
         limits = {name: value for name, value in self.limits.items() if name in ("max_tokens", "max_seconds")}
         passages = PASSAGES if mode == "retrieve" else None
-        return Direct(self.signature, passages=passages, max_cost=self._least(max_cost), **limits)
+        return Direct(self.signature, passages=passages, max_cost=self._cost_limit(max_cost), **limits)
 
-    def _least(self, max_cost: float | None) -> float | None:
+    def _cost_limit(self, max_cost: float | None) -> float | None:
         return min((cost for cost in (max_cost, self.limits.get("max_cost")) if cost is not None), default=None)
 
-    def _rlm(self, max_cost: float | None) -> RLM:
-        limits = {**self.limits, "max_cost": self._least(max_cost)}
+    def _make_rlm(self, max_cost: float | None) -> RLM:
+        limits = {**self.limits, "max_cost": self._cost_limit(max_cost)}
         rlm = RLM(self.signature, sub_lm=self.sub_lm, **limits)
         if self.state is not None:
             try:
@@ -155,23 +155,23 @@ class Job:
             CorpusError: the files are missing here, or not those that the batch began with.
         """
         with _LOCK:
-            if self._key not in _MADE:
-                _keep(self._key, self._made())
-            return _MADE[self._key]
+            if self._cache_key not in _MADE:
+                _cache_program(self._cache_key, self._make_program())
+            return _MADE[self._cache_key]
 
     def pinned(self) -> Job:
         """Return the job with the digest of the texts as they are now; this process does not read them again for it."""
         program = self.program()
         job = replace(self, expects=program.corpus_digest)
         with _LOCK:
-            _keep(job._key, program)
+            _cache_program(job._cache_key, program)
         return job
 
     @property
-    def _key(self) -> str:
+    def _cache_key(self) -> str:
         return json.dumps([str(value) for value in vars(self).values()])
 
-    def _made(self) -> Program:
+    def _make_program(self) -> Program:
         corpus = read(self.paths, **self.reading)
         if self.expects is not None and corpus.digest != self.expects:
             raise CorpusError(
@@ -206,13 +206,13 @@ _LOCK = threading.Lock()
 _MADE: dict[str, Program] = {}  # this process's newest programs, by the plain data of their jobs
 
 
-def _keep(key: str, program: Program) -> None:
+def _cache_program(key: str, program: Program) -> None:
     while len(_MADE) > 3:
         del _MADE[next(iter(_MADE))]
     _MADE[key] = program
 
 
-def _named(lm: Any) -> list[Any] | None:
+def _lm_identity(lm: Any) -> list[Any] | None:
     if lm is None:
         return None
     options = getattr(lm, "kwargs", {})

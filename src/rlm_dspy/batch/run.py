@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rlm_dspy.batch.answers_file import Answers, Row, key
+from rlm_dspy.batch.answers_file import Answers, Row, answer_key
 from rlm_dspy.batch.job import Job
 from rlm_dspy.errors import ConfigurationError, LMAuthError, LMUnavailableError, RLMError
 
 
-class Purse:
+class CostShare:
     """Divides ``total`` US dollars (None: without end) among questions of which none costs less than ``least``."""
 
     def __init__(self, total: float | None, least: float = 0.0) -> None:
@@ -175,25 +175,25 @@ class Batch:
             questions: texts, or mappings with ``question`` and perhaps ``id``, which the rows then have too.
         """
         try:
-            return self._run(questions)
+            return self._run_questions(questions)
         finally:
             if self._out:
                 self._out.close()
 
-    def _run(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
+    def _run_questions(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
         started = time.monotonic()
         asked = [{"question": item} if isinstance(item, str) else dict(item) for item in questions]
         corpus, program = self.program.corpus_digest, self.program.digest
-        keys = [key(item["question"], corpus, program) for item in asked]
+        keys = [answer_key(item["question"], corpus, program) for item in asked]
         known = self._out.take(keys) if self._out else {}
         reused = sum(name in known for name in keys)
         waiting = {name: item["question"] for name, item in zip(keys, asked, strict=True) if name not in known}
-        flight = _Flight(self, waiting, Progress(len(keys), reused, 0, reused, 0.0), keys)
-        with self._pool() as pool:
+        flight = _InFlight(self, waiting, Progress(len(keys), reused, 0, reused, 0.0), keys)
+        with self._worker_pool() as pool:
             flight.run(pool)
         rows = []
         for name, item in zip(keys, asked, strict=True):
-            row = flight.rows.get(name) or known.get(name) or _unasked(flight.stopped_by)
+            row = flight.rows.get(name) or known.get(name) or _unasked_row(flight.stopped_by)
             rows.append({**row, "id": item.get("id"), "question": item["question"], "key": name})
         if self._out and not flight.unsaved:
             self._out.settle(rows)
@@ -208,7 +208,7 @@ class Batch:
         )
 
     @contextmanager
-    def _pool(self) -> Iterator[Executor]:
+    def _worker_pool(self) -> Iterator[Executor]:
         if self._executor is not None:
             yield self._executor
             return
@@ -222,12 +222,12 @@ class Batch:
         pool.shutdown()
 
 
-class _Flight:
+class _InFlight:
     """The questions of one batch that are waiting, in flight, and over."""
 
     def __init__(self, batch: Batch, waiting: dict[str, str], progress: Progress, keys: list[str]) -> None:
         self.batch = batch
-        self.purse = Purse(batch._max_cost, getattr(batch.program, "price", 0.0))
+        self.purse = CostShare(batch._max_cost, getattr(batch.program, "price", 0.0))
         self.rows: dict[str, Row] = {}
         self.stopped_by: str | None = None
         self.unsaved: set[str] = set()  # keys of rows that the file does not have
@@ -240,16 +240,16 @@ class _Flight:
 
     def run(self, pool: Executor) -> None:
         """Keep so many questions in flight until none is left or something stops the batch."""
-        self._tell()
+        self._report_progress()
         while True:
-            self._start(pool)
+            self._start_questions(pool)
             if not self._flying:
                 return
             done, _ = wait(self._flying, timeout=_POLL, return_when=FIRST_COMPLETED)
             for future in done:
-                self._land(future)
+                self._finish_question(future)
 
-    def _start(self, pool: Executor) -> None:
+    def _start_questions(self, pool: Executor) -> None:
         if self.batch.stop.is_set() and self._waiting:
             self.stopped_by = self.stopped_by or "stop"
         while self._waiting and not self.stopped_by and len(self._flying) < self.batch._concurrency:
@@ -261,33 +261,33 @@ class _Flight:
                 return
             name, question = next(iter(self._waiting.items()))
             try:
-                future = self._submit(pool, question, share)
+                future = self._submit_question(pool, question, share)
             except BrokenExecutor as error:  # a worker died, and its executor takes nothing more
                 self.stopped_by = type(error).__name__
                 return
             del self._waiting[name]
             self._flying[future] = (name, share)
 
-    def _submit(self, pool: Executor, question: str, share: float | None) -> Future[Row]:
+    def _submit_question(self, pool: Executor, question: str, share: float | None) -> Future[Row]:
         if isinstance(pool, ThreadPoolExecutor):  # the caller's dspy.context holds for its threads
-            return pool.submit(contextvars.copy_context().run, perform, self.batch.program, question, share)
-        return pool.submit(perform, self.batch.program, question, share)
+            return pool.submit(contextvars.copy_context().run, answer_question, self.batch.program, question, share)
+        return pool.submit(answer_question, self.batch.program, question, share)
 
-    def _land(self, future: Future[Row]) -> None:
+    def _finish_question(self, future: Future[Row]) -> None:
         name, share = self._flying.pop(future)
         error = future.exception()
         # An RLMError arrives as a row; anything else is a defect, or a worker that died, and costs what was in flight.
-        row = future.result() if error is None else failure(error)
+        row = future.result() if error is None else failure_row(error)
         knew = self.purse.unknown
         self.purse.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
         if self.purse.unknown and not knew and self.batch._max_cost is not None:
             logger.warning("the price of a model is unknown, so max_cost cannot hold for it; other limits still do")
         self.rows[name] = row
-        self._despair(row)
-        self._save(name, row)
-        self._tell(row, self._times.get(name, 1))
+        self._stop_if_hopeless(row)
+        self._save_row(name, row)
+        self._report_progress(row, self._times.get(name, 1))
 
-    def _save(self, name: str, row: Row) -> None:
+    def _save_row(self, name: str, row: Row) -> None:
         """Put the row on disk; if that fails, begin no other question and keep the row for the report."""
         if not self.batch._out:
             return
@@ -298,14 +298,14 @@ class _Flight:
             self.disk_error = f"{self.batch._out.path} cannot be written: {error.strerror}"
             self.unsaved.add(name)
 
-    def _despair(self, row: Row) -> None:
+    def _stop_if_hopeless(self, row: Row) -> None:
         """Stop the batch once its errors say that the rest would fail in the same way."""
         kind = (row.get("error") or {}).get("type", "")
         self._streak = (kind, self._streak[1] + 1 if kind == self._streak[0] else 1)
         if self._streak[1] >= _HOPELESS.get(kind, math.inf):
             self.stopped_by = self.stopped_by or kind
 
-    def _tell(self, row: Row | None = None, times: int = 1) -> None:
+    def _report_progress(self, row: Row | None = None, times: int = 1) -> None:
         now = self._progress
         if row is not None:
             good = times if row["ok"] else 0
@@ -316,15 +316,15 @@ class _Flight:
             self.batch._on_progress(now)
 
 
-def perform(program: Answering, question: str, max_cost: float | None) -> Row:
+def answer_question(program: Answering, question: str, max_cost: float | None) -> Row:
     """Answer one question as a row; what a run raises on purpose is a row too."""
     try:
         return {"question": question, "ok": True, "error": None, **program.answer(question, max_cost)}
     except RLMError as error:
-        return {"question": question, **failure(error)}
+        return {"question": question, **failure_row(error)}
 
 
-def failure(error: BaseException) -> Row:
+def failure_row(error: BaseException) -> Row:
     """Return the row of a question that failed: what happened, and what it had cost by then."""
     kind = next((base.__name__ for base in type(error).__mro__ if base.__module__ == "rlm_dspy.errors"), None)
     row: Row = {"ok": False, "error": {"type": kind or type(error).__name__, "message": str(error)}}
@@ -333,6 +333,6 @@ def failure(error: BaseException) -> Row:
     return row
 
 
-def _unasked(stopped_by: str | None) -> Row:
+def _unasked_row(stopped_by: str | None) -> Row:
     message = f"the batch was stopped by {stopped_by} before this question; resume it to ask"
     return {"ok": False, "error": {"type": "NotAsked", "message": message}}

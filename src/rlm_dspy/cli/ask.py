@@ -21,11 +21,11 @@ from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.startup import warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.deadlines import importing
+from rlm_dspy.deadlines import paused_garbage_collection
 from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError
 from rlm_dspy.lms import engine, windows
 from rlm_dspy.report import journal, live, render
-from rlm_dspy.report.run_store import Shelf
+from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.direct import NO_PASSAGE, PASSAGES, Direct
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run, Usage
@@ -42,15 +42,15 @@ _UNPAID = ("offline/", "ollama/", "ollama_chat/")
 
 def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, max_calls: int) -> dict[str, Any]:
     """Return files, tokens, mode and model, and the calls and cost of a usual question, low and high."""
-    size = reading.tokens(corpus.chars)
+    size = reading.estimate_tokens(corpus.chars)
     if mode == "direct":
         spent = [(1, size + _PROTOCOL, _REPLY)] * 2
     elif mode == "retrieve":
         spent = [(1, _PASSAGES + _PROTOCOL, _REPLY)] * 2
     else:
         low, high = (min(steps, max_iters) for steps in _STEPS)
-        spent = [_explored(low, 0), _explored(high, min(10, max_calls))]
-    costs = [_cost(model, prompt, reply) for _, prompt, reply in spent]
+        spent = [_exploration_estimate(low, 0), _exploration_estimate(high, min(10, max_calls))]
+    costs = [_prompt_cost(model, prompt, reply) for _, prompt, reply in spent]
     return {
         "files": len(corpus),
         "characters": corpus.chars,
@@ -67,9 +67,9 @@ def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, ma
 
 def estimate_text(facts: dict[str, Any]) -> str:
     """Render the facts for a terminal."""
-    files = render.counted(facts["files"], "file")
-    calls, tokens = _range(facts["calls"]), _range(facts["prompt_tokens"])
-    cost = "cost unknown" if facts["cost"] is None else _money(facts["cost"])
+    files = render.counted_noun(facts["files"], "file")
+    calls, tokens = _range_text(facts["calls"]), _range_text(facts["prompt_tokens"])
+    cost = "cost unknown" if facts["cost"] is None else _money_range(facts["cost"])
     return "\n".join(
         (
             f"{files}, about {facts['tokens']:,} tokens; mode {facts['mode']}; model {facts['model']}",
@@ -79,26 +79,26 @@ def estimate_text(facts: dict[str, Any]) -> str:
     )
 
 
-def _explored(steps: int, sub_calls: int) -> tuple[int, int, int]:
+def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
     """Each step's prompt has all that came before; sub-calls stand alone."""
     prompt = sum(_PROTOCOL + step * (_OUTPUT + _REPLY) for step in range(steps)) + sub_calls * _SUB_PROMPT
     return steps + sub_calls, prompt, (steps + sub_calls) * _REPLY
 
 
-def _cost(model: str, prompt: int, reply: int) -> float | None:
+def _prompt_cost(model: str, prompt: int, reply: int) -> float | None:
     if model.startswith(_UNPAID):
         return 0.0
     usage = SimpleNamespace(input_tokens=prompt, output_tokens=reply, cache_read_tokens=0)
-    return engine.cost(model, SimpleNamespace(usage=usage))
+    return engine.cost_from_table(model, SimpleNamespace(usage=usage))
 
 
-def _range(pair: list[int]) -> str:
+def _range_text(pair: list[int]) -> str:
     low, high = pair
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def _money(pair: list[float]) -> str:
-    low, high = (render.money(value) for value in pair)
+def _money_range(pair: list[float]) -> str:
+    low, high = (render.cost_text(value) for value in pair)
     return low if low == high else f"{low}–{high}"
 
 
@@ -116,13 +116,13 @@ _MISS_CHARS = 120  # of an answer that says nothing but that there is none
 class Asking:
     """One question on its way to an answer."""
 
-    def __init__(self, request: Request, terminal: Terminal, values: settings.Settings, corpus: Corpus) -> None:
+    def __init__(self, request: AskRequest, terminal: Terminal, values: settings.Settings, corpus: Corpus) -> None:
         self.request = request
         self.terminal = terminal
         self.values = values
         self.corpus = corpus
         self.mode = mode(request, values, corpus)
-        self.signature = out_option.signature(request.out)
+        self.signature = out_option.ask_signature(request.out)
         self.interpreter_factory: Callable[[], Any] | None = None
         self.result: Run | None = None
         self.earlier: Usage | None = None  # what an attempt from a few passages used
@@ -133,7 +133,7 @@ class Asking:
         if chosen.notice:
             self.terminal.note(chosen.notice)
         if self.request.dry_run:
-            self._preview(chosen)
+            self._print_estimate(chosen)
             return exit_codes.ANSWERED
         return self.answer(chosen)
 
@@ -145,15 +145,15 @@ class Asking:
             "asking",
             extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
         )
-        with chosen.active(), self._keeping(), self._watching() as watch:
-            prediction = self._ask(watch, chosen)
+        with chosen.active(), self._save_run_on_error(), self._show_progress() as watch:
+            prediction = self._ask_question(watch, chosen)
         run: Run = prediction.run
         if self.earlier is not None:
             run = run.model_copy(update={"usage": self.earlier + run.usage})
         self.result = run
-        filed = self._filed(run)
+        filed = self._try_save_run(run)
         values = {name: prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE}
-        self._print(run, values)
+        self._print_answer(run, values)
         if not filed:
             return exit_codes.FAILED
         if self._is_miss(run, values):
@@ -166,7 +166,7 @@ class Asking:
         answer = next(iter(values.values()), None) if len(values) == 1 else None
         if not isinstance(answer, str) or any(row.get("match") for row in run.evidence):
             return False
-        return len(answer) <= _MISS_CHARS and scoring.absent(answer)
+        return len(answer) <= _MISS_CHARS and scoring.is_absent(answer)
 
     def _tell_missed(self) -> None:
         """Say which files could hold an answer that was not found, because they were not read."""
@@ -175,29 +175,29 @@ class Asking:
             return
         kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
-        files = render.counted(len(missed), "file")
+        files = render.counted_noun(len(missed), "file")
         first = reading.told(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
-    def _ask(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
+    def _ask_question(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
         given = self.given()
         if self.mode == "retrieve":
-            return self._direct(watch, passages=PASSAGES)(**given)
+            return self._direct_program(watch, passages=PASSAGES)(**given)
         if self.mode == "rlm" and self._may_retrieve(chosen):
-            prediction = self._retrieved(watch, given)
+            prediction = self._answer_from_passages(watch, given)
             if prediction is not None:
                 self.mode = "retrieve"
                 return prediction
             self.terminal.note("The passages that fit best do not hold the answer, so the text is explored.")
         if self.mode == "direct":
             try:
-                return self._direct(watch)(**given)
+                return self._direct_program(watch)(**given)
             except LMContextWindowError:
                 if self.values.mode == "direct":
                     raise
                 self.mode = "rlm"
                 self.terminal.note("The text does not fit the model's window, so it is explored instead.")
-        return self._explore(self._rlm(watch, chosen), given, watch)
+        return self._explore_corpus(self._rlm_program(watch, chosen), given, watch)
 
     def _may_retrieve(self, chosen: models.Chosen) -> bool:
         """Tell whether a few passages may do: a tiny model is asked for something that stands in one place.
@@ -209,10 +209,10 @@ class Asking:
         tables = any(document.kind in ("csv", "tsv", "xlsx") for document in self.corpus.documents)
         return not tables and not _COUNTS.search(self.request.question)
 
-    def _retrieved(self, watch: Callable[[Event], None], given: Mapping[str, Any]) -> Any:
+    def _answer_from_passages(self, watch: Callable[[Event], None], given: Mapping[str, Any]) -> Any:
         """Return the answer from the passages that fit best, or None where they gave none; what it cost is kept."""
         try:
-            prediction = self._direct(watch, passages=PASSAGES)(**given)
+            prediction = self._direct_program(watch, passages=PASSAGES)(**given)
         except (ActionError, LMContextWindowError) as error:
             self.earlier = error.run.usage if error.run else None
             return None
@@ -225,13 +225,13 @@ class Asking:
         answer = prediction.get(next(iter(self.signature.output_fields)))
         warnings = prediction.run.warnings
         made_up = any(one.startswith("unseen numbers") or NO_PASSAGE in one for one in warnings)
-        return made_up or scoring.absent(answer)
+        return made_up or scoring.is_absent(answer)
 
     def given(self) -> dict[str, Any]:
         """Return the inputs of the question."""
         return {"context": self.corpus, "question": self.request.question}
 
-    def _explore(self, rlm: RLM, given: Mapping[str, Any], watch: Callable[[Event], None]) -> Any:
+    def _explore_corpus(self, rlm: RLM, given: Mapping[str, Any], watch: Callable[[Event], None]) -> Any:
         """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
 
         Raises:
@@ -249,7 +249,7 @@ class Asking:
                 interrupt.run = error.run  # type: ignore[attr-defined]
                 raise interrupt from error
 
-    def _direct(self, watch: Callable[[Event], None], passages: int | None = None) -> Direct:
+    def _direct_program(self, watch: Callable[[Event], None], passages: int | None = None) -> Direct:
         values = self.values
         return Direct(
             self.signature,
@@ -260,7 +260,7 @@ class Asking:
             on_event=watch,
         )
 
-    def _rlm(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
+    def _rlm_program(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
         values = self.values
         rlm = RLM(
             self.signature,
@@ -278,16 +278,16 @@ class Asking:
         return rlm
 
     @contextmanager
-    def _watching(self) -> Iterator[Callable[[Event], None]]:
+    def _show_progress(self) -> Iterator[Callable[[Event], None]]:
         """Show the live line, unless logs or ``-q`` want the terminal for themselves."""
         if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
-            yield _log
+            yield _log_event
             return
         with live.StatusLine() as line:
             yield line
 
     @contextmanager
-    def _keeping(self) -> Iterator[None]:
+    def _save_run_on_error(self) -> Iterator[None]:
         """Save the partial run of whatever ends the run early, Ctrl-C included."""
         try:
             yield
@@ -296,21 +296,21 @@ class Asking:
             run: Run | None = getattr(error, "run", None)
             # A run that failed before anything came of it is not worth a file, unless one was asked for.
             if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
-                self._keep(run)
+                self._save_partial_run(run)
 
-    def _keep(self, run: Run) -> None:
+    def _save_partial_run(self, run: Run) -> None:
         try:
-            place = self._save(run)
+            place = self._save_run(run)
         except OSError as error:
             self.terminal.error(f"the partial run could not be saved: {error}")
             return
         if not self.request.trace or not self.terminal.quiet:
             self.terminal.error(f"the partial run is in {place}")
 
-    def _filed(self, run: Run) -> bool:
+    def _try_save_run(self, run: Run) -> bool:
         """Save a finished run, and tell whether that was done where it was asked for."""
         try:
-            self._save(run)
+            self._save_run(run)
         except OSError as error:
             if not self.request.trace:
                 folder = self.values.home / "runs"
@@ -321,30 +321,30 @@ class Asking:
                 return False
         return True
 
-    def _save(self, run: Run) -> Path:
+    def _save_run(self, run: Run) -> Path:
         if self.request.trace:
-            return journal.save(run, self.request.trace, self.terminal.redactor)
-        return Shelf(self.values.home / "runs").put(run, self.terminal.redactor)
+            return journal.save_run(run, self.request.trace, self.terminal.redactor)
+        return RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
 
-    def _preview(self, chosen: models.Chosen) -> None:
+    def _print_estimate(self, chosen: models.Chosen) -> None:
         limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}
         facts = estimated_facts(self.corpus, self.mode, chosen.name, **limits)
         if self.request.as_json:
-            self.terminal.answer(journal.dumps(facts, self.terminal.redactor))
+            self.terminal.answer(journal.redacted_json(facts, self.terminal.redactor))
         else:
             self.terminal.answer(estimate_text(facts))
 
-    def _print(self, run: Run, values: Mapping[str, Any]) -> None:
+    def _print_answer(self, run: Run, values: Mapping[str, Any]) -> None:
         terminal = self.terminal
         if self.request.as_json:
-            told = journal.summary(run, values, mode=self.mode, corpus=self.corpus)
-            terminal.answer(journal.dumps(told, terminal.redactor))
+            told = journal.answer_summary(run, values, mode=self.mode, corpus=self.corpus)
+            terminal.answer(journal.redacted_json(told, terminal.redactor))
         else:
-            terminal.answer(render.outputs(values))
+            terminal.answer(render.outputs_text(values))
             rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]
             rows = [row for row in rows if row["verified"]]
             if rows:
-                lines = [render.evidence_line(journal.where(row), row) for row in rows]
+                lines = [render.evidence_line(journal.evidence_location(row), row) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} did.")
@@ -355,10 +355,10 @@ class Asking:
             reason = reasons.get(str(run.stopped_by), run.stopped_by)
             terminal.note(f"Stopped by {reason}; this is the best answer so far.")
         if sys.stderr.isatty() or terminal.verbose:
-            terminal.note(_spent(run, self.mode))
+            terminal.note(_usage_line(run, self.mode))
 
 
-def _log(event: Event) -> None:
+def _log_event(event: Event) -> None:
     """Log an event: the figures at INFO, what it is about at DEBUG."""
     facts = {"step": event.step, "depth": event.depth, "sub_calls": event.sub_calls, "usage": event.usage.model_dump()}
     logger.info("%s", event.kind, extra=facts)
@@ -366,11 +366,11 @@ def _log(event: Event) -> None:
         logger.debug("%s of step %d:\n%s", event.kind, event.step, event.text)
 
 
-def _spent(run: Run, mode: str) -> str:
-    parts = [f"{run.model} ({mode})", render.counted(len(run.steps), "step")]
-    parts.append(render.counted(run.sub_calls, "sub-call"))
-    parts.append(render.counted(run.usage.total_tokens, "token"))
-    return " · ".join([*parts, render.money(run.usage.cost), f"{run.seconds:.1f} s"])
+def _usage_line(run: Run, mode: str) -> str:
+    parts = [f"{run.model} ({mode})", render.counted_noun(len(run.steps), "step")]
+    parts.append(render.counted_noun(run.sub_calls, "sub-call"))
+    parts.append(render.counted_noun(run.usage.total_tokens, "token"))
+    return " · ".join([*parts, render.cost_text(run.usage.cost), f"{run.seconds:.1f} s"])
 
 
 _TOLD = 3  # files beyond a limit that are named
@@ -378,7 +378,7 @@ _TOLD_GIVEN = 50  # files that were named and not read as they are
 
 
 @dataclass(frozen=True)
-class Request:
+class AskRequest:
     """What the user asked for, as the command line gave it."""
 
     question: str
@@ -394,18 +394,18 @@ class Request:
     index: bool = False
 
 
-def answer(request: Request, terminal: Terminal) -> int:
+def answer(request: AskRequest, terminal: Terminal) -> int:
     """Answer the request and return the exit code."""
     loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
-    out_option.names(request.out)
+    out_option.output_names(request.out)
     check_writable(request.trace, "--trace")
     # Everything that can be wrong with the command and its files is told before a model library is imported.
     corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
     _tell_skipped(corpus, terminal)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
-    with importing():
+    with paused_garbage_collection():
         if not request.dry_run and mode(request, loaded.settings, corpus) == "rlm":
             warm_sandbox()
 
@@ -414,13 +414,13 @@ def answer(request: Request, terminal: Terminal) -> int:
     return Asking(request, terminal, loaded.settings, corpus).run()
 
 
-def mode(request: Request, values: settings.Settings, corpus: Corpus) -> str:
+def mode(request: AskRequest, values: settings.Settings, corpus: Corpus) -> str:
     """Return how the question will be put: to a model that explores, or with the whole text in one call."""
     if request.program or values.mode == "rlm":
         return "rlm"
     if values.mode == "retrieve":
         return "retrieve"
-    fits = reading.tokens(corpus.chars) <= values.direct_tokens
+    fits = reading.estimate_tokens(corpus.chars) <= values.direct_tokens
     return "direct" if values.mode == "direct" or fits else "rlm"
 
 
@@ -433,14 +433,14 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(
-            f"{render.counted(len(others), 'file')} read in part or by a guess (`rlm-dspy ls` with the same paths and "
-            "options tells which)."
+            f"{render.counted_noun(len(others), 'file')} read in part or by a guess "
+            "(`rlm-dspy ls` with the same paths and options lists them)."
         )
     if not corpus.skipped:
         return
     terminal.note(
-        f"{render.counted(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped (`rlm-dspy ls` with the same "
-        "paths and options tells why)."
+        f"{render.counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
+        "(`rlm-dspy ls` with the same paths and options tells why)."
     )
     # Whoever named a large file or folder expects it to be read; the rest is left out as always.
     limited = [one for one in corpus.skipped if one.limited]

@@ -24,7 +24,7 @@ MEND = 'Each line is {"question": "…", "id": …} or "…".'
 
 
 @dataclass(frozen=True)
-class Request:
+class BatchRequest:
     """What the user asked for, as the command line gave it."""
 
     questions: str
@@ -39,23 +39,23 @@ class Request:
     log_json: bool
 
 
-def answer_all(request: Request, terminal: Terminal) -> int:
+def answer_all(request: BatchRequest, terminal: Terminal) -> int:
     """Answer all questions and return the exit code."""
     loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
-    out_option.names(request.fields)
+    out_option.output_names(request.fields)
     if not request.paths:
         raise click.UsageError("Missing PATH: name the files or folders that the questions are put to.")
     questions = list(read_questions(request.questions))
-    corpus = _read(request)
+    corpus = _read_corpus(request)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
-    report = _ask(request, terminal, loaded.settings, corpus, questions)
+    report = _run_batch(request, terminal, loaded.settings, corpus, questions)
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
-    return _tell(report, request, terminal)
+    return _print_report(report, request, terminal)
 
 
-def _read(request: Request) -> Corpus:
+def _read_corpus(request: BatchRequest) -> Corpus:
     """Read the paths without the answers, which would make another corpus of them, and the questions."""
     answers = request.answers.resolve()
     named = [path for path in request.paths if not str(Path(path).resolve()).startswith(str(answers))]
@@ -82,12 +82,12 @@ def read_questions(place: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             found = True
-            yield _question(line, f"{place}:{number}")
+            yield _parse_question(line, f"{place}:{number}")
     if not found:
         raise CorpusError(f"{place} holds no question. {MEND}")
 
 
-def _question(line: str, where: str) -> dict[str, Any]:
+def _parse_question(line: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
         row = {"question": value} if isinstance(value, str) else value
@@ -102,8 +102,12 @@ def _question(line: str, where: str) -> dict[str, Any]:
     return {"question": text, "id": row.get("id")}
 
 
-def _ask(
-    request: Request, terminal: Terminal, values: settings.Settings, corpus: Corpus, questions: list[dict[str, Any]]
+def _run_batch(
+    request: BatchRequest,
+    terminal: Terminal,
+    values: settings.Settings,
+    corpus: Corpus,
+    questions: list[dict[str, Any]],
 ) -> Any:
     """Run the batch with one LM for all questions; DSPy is imported here."""
     from rlm_dspy.batch import Answers, Batch, Program
@@ -120,12 +124,12 @@ def _ask(
         "max_tokens": values.max_tokens,
         "max_seconds": values.max_seconds,
     }
-    signature = out_option.signature(request.fields)
+    signature = out_option.ask_signature(request.fields)
     program = Program(
         signature, corpus, chosen.lm, chosen.sub_lm, values.mode, direct_tokens=values.direct_tokens, limits=limits
     )
     answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
-    with _watching(request, terminal) as bar:
+    with _show_progress(request, terminal) as bar:
         batch = Batch(program, out=answers, concurrency=request.concurrency, max_cost=values.max_cost, on_progress=bar)
         line = "Finishing the questions in flight and beginning no other; Ctrl-C again stops at once."
         with Interrupts(batch.stop, lambda: None if terminal.quiet else bar.note(line)):
@@ -136,7 +140,7 @@ def _ask(
 
 
 @contextmanager
-def _watching(request: Request, terminal: Terminal) -> Iterator[Any]:
+def _show_progress(request: BatchRequest, terminal: Terminal) -> Iterator[Any]:
     from rich.console import Console
 
     from rlm_dspy.report.live import Bar
@@ -146,11 +150,11 @@ def _watching(request: Request, terminal: Terminal) -> Iterator[Any]:
         yield bar
 
 
-def _tell(report: Any, request: Request, terminal: Terminal) -> int:
+def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int:
     """Print the report and return the exit code."""
     for row in report.failed[:20]:
         name = row["question"] if row["id"] is None else str(row["id"])
-        terminal.note(f"failed: {render.quoted(name, 80)}: {' '.join(row['error']['message'].split())[:300]}")
+        terminal.note(f"failed: {render.quoted_line(name, 80)}: {' '.join(row['error']['message'].split())[:300]}")
     if len(report.failed) > 20:
         terminal.note(f"… and {len(report.failed) - 20:,} more; each row of {request.answers} tells why.")
     facts = {
@@ -164,29 +168,31 @@ def _tell(report: Any, request: Request, terminal: Terminal) -> int:
         "stopped_by": report.stopped_by,
     }
     if report.unsaved:
-        terminal.error(f"{report.disk_error}. Its {render.counted(len(report.unsaved), 'last row')} are on stdout.")
+        terminal.error(
+            f"{report.disk_error}. Its {render.counted_noun(len(report.unsaved), 'last row')} are on stdout."
+        )
         facts["unsaved"] = report.unsaved
     if request.as_json:
-        terminal.answer(journal.dumps(facts, terminal.redactor))
+        terminal.answer(journal.redacted_json(facts, terminal.redactor))
     else:
         parts = [
-            f"{report.answered:,} of {render.counted(len(report.rows), 'question')} answered",
+            f"{report.answered:,} of {render.counted_noun(len(report.rows), 'question')} answered",
             f"{report.success_rate:.1%}",
             f"{report.reused:,} from before",
-            render.money(report.cost),
+            render.cost_text(report.cost),
             f"{report.seconds:.1f} s",
         ]
         terminal.note(" · ".join(parts))
         for row in report.unsaved:
-            terminal.answer(journal.dumps(row, terminal.redactor))
+            terminal.answer(journal.redacted_json(row, terminal.redactor))
     if report.disk_error:
         terminal.error("Make room; the same command with --resume asks the rest, and finished calls are not repeated.")
     elif report.stopped_by:
         terminal.error(f"stopped by {report.stopped_by}; the same command with --resume asks the rest.")
-    return _code(report)
+    return _exit_code(report)
 
 
-def _code(report: Any) -> int:
+def _exit_code(report: Any) -> int:
     if report.stopped_by == "stop":
         return exit_codes.INTERRUPTED
     if report.stopped_by == "max_cost":

@@ -13,7 +13,7 @@ import click
 import dspy
 
 from rlm_dspy.cli import exit_codes, logs, models, reading, settings
-from rlm_dspy.cli.ask import Asking, Request
+from rlm_dspy.cli.ask import Asking, AskRequest
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
@@ -65,12 +65,12 @@ class Lender:
         self._kept.end()
 
 
-class Turn(Asking):
+class ChatTurn(Asking):
     """One question of a conversation."""
 
     def __init__(
         self,
-        request: Request,
+        request: AskRequest,
         terminal: Terminal,
         values: settings.Settings,
         corpus: Corpus,
@@ -120,25 +120,25 @@ class Chat:
             self._terminal.note(chosen.notice)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
         code = exit_codes.ANSWERED
-        self._index()
+        self._build_index()
         try:
-            for line in self._lines():
+            for line in self._input_lines():
                 if line == "/quit":
                     break
                 if line.startswith("/"):
-                    self._command(line)
+                    self._run_command(line)
                 else:
-                    code = self._ask(line, chosen)
+                    code = self._answer_question(line, chosen)
         finally:
             self._lender.end()
         return code
 
-    def _index(self) -> None:
+    def _build_index(self) -> None:
         """Build the search index of a large corpus while the user thinks; runs use it once it is complete."""
         if self._corpus.chars >= INDEXED:
             threading.Thread(target=self._corpus.index.build, daemon=True, name="rlm-index").start()
 
-    def _lines(self) -> Iterator[str]:
+    def _input_lines(self) -> Iterator[str]:
         """Yield what is typed or piped in; Ctrl-C at the prompt drops the line."""
         asked = sys.stdin is not None and sys.stdin.isatty()
         if reconfigure := getattr(sys.stdin, "reconfigure", None):
@@ -161,37 +161,42 @@ class Chat:
             if line.strip():
                 yield line.strip()
 
-    def _ask(self, question: str, chosen: models.Chosen) -> int:
-        request = Request(
+    def _answer_question(self, question: str, chosen: models.Chosen) -> int:
+        request = AskRequest(
             question=question, paths=(), flags={}, choice=self._choice, out="answer: str", as_json=self._json,
             trace=None, dry_run=False, log_json=False,
         )  # fmt: skip
-        turn = Turn(request, self._terminal, self._values, self._corpus, self._earlier[-REMEMBERED:])
+        turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._earlier[-REMEMBERED:])
         turn.interpreter_factory = self._lender
         try:
             code = turn.answer(chosen)
         except KeyboardInterrupt as error:
-            self._count(getattr(error, "run", None))
+            self._add_usage(getattr(error, "run", None))
             self._terminal.error("interrupted; ask something else, or /quit.")
             return exit_codes.INTERRUPTED
         except RLMError as error:
-            self._count(error.run)
+            self._add_usage(error.run)
             self._terminal.crash(error)
             self._terminal.error(str(error))
             return exit_codes.code(error)
-        self._count(turn.result)
+        self._add_usage(turn.result)
         if turn.result is not None:
             self._earlier.append({"question": question, "answer": str(turn.result.outputs.get("answer", ""))})
         return code
 
-    def _count(self, run: Run | None) -> None:
+    def _add_usage(self, run: Run | None) -> None:
         if run is not None:
             self._last = run
             self._spent += run.usage
 
-    def _command(self, line: str) -> None:
+    def _run_command(self, line: str) -> None:
         name, _, rest = line.partition(" ")
-        commands = {"/add": self._add, "/files": self._files, "/cost": self._cost, "/trace": self._trace}
+        commands = {
+            "/add": self._add_files,
+            "/files": self._list_files,
+            "/cost": self._show_cost,
+            "/trace": self._show_trace,
+        }
         if name in commands:
             commands[name](rest)
         elif name == "/help":
@@ -199,7 +204,7 @@ class Chat:
         else:
             self._terminal.error(f"there is no {name}; /help lists the commands.")
 
-    def _add(self, rest: str) -> None:
+    def _add_files(self, rest: str) -> None:
         try:
             paths = shlex.split(rest)
             if not paths or "-" in paths:
@@ -209,20 +214,20 @@ class Chat:
             self._terminal.error(str(error))
             return
         self._corpus = self._corpus.add(more)
-        self._index()
-        self._terminal.answer(f"{render.counted(len(more), 'file')} added: {self._corpus!r}")
+        self._build_index()
+        self._terminal.answer(f"{render.counted_noun(len(more), 'file')} added: {self._corpus!r}")
 
-    def _files(self, rest: str) -> None:
+    def _list_files(self, rest: str) -> None:
         documents = self._corpus.documents
         self._terminal.answer("\n".join(f"{document.name}  ({document.lines:,} lines)" for document in documents))
 
-    def _cost(self, rest: str) -> None:
+    def _show_cost(self, rest: str) -> None:
         used = self._spent
-        calls, tokens = render.counted(used.calls, "call"), render.counted(used.total_tokens, "token")
-        self._terminal.answer(f"{calls}, {tokens}, {render.money(used.cost)}")
+        calls, tokens = render.counted_noun(used.calls, "call"), render.counted_noun(used.total_tokens, "token")
+        self._terminal.answer(f"{calls}, {tokens}, {render.cost_text(used.cost)}")
 
-    def _trace(self, rest: str) -> None:
+    def _show_trace(self, rest: str) -> None:
         if self._last is None:
             self._terminal.error("nothing was asked yet.")
         else:
-            self._terminal.answer("\n".join(tree.lines(self._last)))
+            self._terminal.answer("\n".join(tree.tree_lines(self._last)))

@@ -91,9 +91,9 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
-    from rlm_dspy.cli.ask import Request, answer
+    from rlm_dspy.cli.ask import AskRequest, answer
 
-    return answer(Request(question=question, paths=paths, flags=flags, choice=choice, **options), terminal)
+    return answer(AskRequest(question=question, paths=paths, flags=flags, choice=choice, **options), terminal)
 
 
 @click.command(short_help="Answer many questions of the same files; a killed batch can be resumed.")
@@ -147,9 +147,9 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
         check_unicode(value or "", name)
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
-    from rlm_dspy.cli.batch import Request, answer_all
+    from rlm_dspy.cli.batch import BatchRequest, answer_all
 
-    return answer_all(Request(questions=questions, paths=paths, flags=flags, choice=choice, **options), terminal)
+    return answer_all(BatchRequest(questions=questions, paths=paths, flags=flags, choice=choice, **options), terminal)
 
 
 @click.command(short_help="Hold a conversation about files.")
@@ -202,12 +202,12 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
-    rows = loaded.shown()
-    places = [{"path": str(path), "exists": path.is_file()} for path in settings.files()]
+    rows = loaded.masked_values()
+    places = [{"path": str(path), "exists": path.is_file()} for path in settings.settings_files()]
     if as_json:
-        terminal.answer(journal.dumps({"settings": rows, "files": places}, terminal.redactor, indent=2))
+        terminal.answer(journal.redacted_json({"settings": rows, "files": places}, terminal.redactor, indent=2))
         return
-    lines = render.table(
+    lines = render.table_lines(
         [[name, "-" if row["value"] is None else str(row["value"]), row["source"]] for name, row in rows.items()]
     )
     terminal.answer("\n".join(lines))
@@ -265,9 +265,9 @@ def evaluate(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """
     flags = take_options(options, SETTING_FLAGS)
 
-    from rlm_dspy.cli.eval import Request, run
+    from rlm_dspy.cli.eval import EvalRequest, run
 
-    return run(Request(data=data, flags=flags, **options), terminal)
+    return run(EvalRequest(data=data, flags=flags, **options), terminal)
 
 
 @click.command("make-questions", short_help="Generate questions with answers from your own files.")
@@ -305,11 +305,11 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     # The questions, and what optimize makes of them by default, are not among the files that they are about.
     if leave := [*leaving_out(out, paths), *(f"{made}-*/" for made in leaving_out(out.with_suffix(""), paths))]:
         context["exclude"] = leave
-    made = questions.make(data.context(context, folder), count, seed=seed)
+    made = questions.make_questions(data.context(context, folder), count, seed=seed)
     rows = [question.row(number, context) for number, question in enumerate(made)]
     data.write(out, rows)
     kinds = sorted({row["task"] for row in rows})
-    terminal.answer(f"{out}: {render.counted(len(rows), 'question')} ({', '.join(kinds)})")
+    terminal.answer(f"{out}: {render.counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
     if len(rows) < count:
         terminal.note(f"only {len(rows)} of {count}: there is no more in these files that code can ask about.")
     return exit_codes.ANSWERED
@@ -353,9 +353,9 @@ def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """
     flags = {name: options.pop(name) for name in ("model", "sub_model", "timeout", "max_iters")}
 
-    from rlm_dspy.cli.optimize import Request, run
+    from rlm_dspy.cli.optimize import OptimizeRequest, run
 
-    return run(Request(data=data, flags=flags, **options), terminal)
+    return run(OptimizeRequest(data=data, flags=flags, **options), terminal)
 
 
 # What DSPy and LiteLLM make as they load stays; looking through it for garbage takes a sixth of the time.
@@ -388,12 +388,12 @@ for _command in (ask, batch, chat, ls, models, doctor, config, evaluate, runs, t
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; without ``args`` it is the process's own command, and ends it."""
     if args is not None:
-        return _run(args)
+        return _run_app(args)
     gc.set_threshold(*COLLECT)
-    return leave(_run(None))
+    return leave(_run_app(None))
 
 
-def _run(args: Sequence[str] | None) -> int:
+def _run_app(args: Sequence[str] | None) -> int:
     terminal = Terminal()
     sys.excepthook = terminal.excepthook
     tolerate_any_text()

@@ -17,8 +17,8 @@ from rlm_dspy.cli import exit_codes, settings
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
-from rlm_dspy.lms.model_list import Check, probe_provider
-from rlm_dspy.lms.providers import GROQ_MODEL, Choice
+from rlm_dspy.lms.model_list import DiagnosisLine, probe_provider
+from rlm_dspy.lms.providers import GROQ_MODEL, ModelChoice
 from rlm_dspy.report import journal, render
 from rlm_dspy.sandbox import report, selftest
 
@@ -34,53 +34,55 @@ def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
     values = loaded.settings
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
     choice = lms.choose(values.model, os.environ, values.named_by)
-    around = [*_versions(), *_sandbox(), *_cache(values.home), *_providers(choice)]
-    asked = [*_model(choice, values), *_others(values)]
+    around = [*_check_versions(), *_check_sandbox(), *_check_caches(values.home), *_check_providers(choice)]
+    asked = [*_check_model(choice, values), *_check_other_models(values)]
     checks = [*around, *asked]
     if as_json:
         rows = [asdict(check) for check in checks]
-        facts = {"ok": _code(around, asked) == 0, "model": choice.model, "reason": choice.reason, "checks": rows}
-        terminal.answer(journal.dumps(facts, terminal.redactor, indent=2))
+        facts = {"ok": _exit_code(around, asked) == 0, "model": choice.model, "reason": choice.reason, "checks": rows}
+        terminal.answer(journal.redacted_json(facts, terminal.redactor, indent=2))
     else:
-        terminal.answer("\n".join(_lines(checks)))
-    return _code(around, asked)
+        terminal.answer("\n".join(_check_lines(checks)))
+    return _exit_code(around, asked)
 
 
-def _code(around: list[Check], asked: list[Check]) -> int:
+def _exit_code(around: list[DiagnosisLine], asked: list[DiagnosisLine]) -> int:
     if any(check.status == "failure" for check in asked):
         return exit_codes.NO_MODEL
     return exit_codes.FAILED if any(check.status == "failure" for check in around) else exit_codes.ANSWERED
 
 
-def _lines(checks: list[Check]) -> Iterator[str]:
+def _check_lines(checks: list[DiagnosisLine]) -> Iterator[str]:
     for check in checks:
         yield f"{check.status:<8} {check.what}"
         if check.mend:
             yield f"{'':<8} → {check.mend}"
 
 
-def _versions() -> Iterator[Check]:
+def _check_versions() -> Iterator[DiagnosisLine]:
     """Compare what is installed with what this package asks for."""
-    yield Check("ok", f"rlm-dspy {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
+    yield DiagnosisLine(
+        "ok", f"rlm-dspy {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"
+    )
     try:
         wanted = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
         mend = "Install it from its checkout: pip install ."
-        yield Check("warning", "the package is not installed, so its requirements are not known", mend)
+        yield DiagnosisLine("warning", "the package is not installed, so its requirements are not known", mend)
         return
     wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
-    wrong = list(filter(None, map(_mismatch, wanted)))
+    wrong = list(filter(None, map(_version_mismatch, wanted)))
     for line, mend in wrong:
-        yield Check("failure", line, mend)
+        yield DiagnosisLine("failure", line, mend)
     if not wrong:
         shown = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
-        yield Check("ok", f"{shown} and {len(wanted) - len(SHOWN)} more are as required")
+        yield DiagnosisLine("ok", f"{shown} and {len(wanted) - len(SHOWN)} more are as required")
     if missing := [package for module, package in READERS.items() if util.find_spec(module) is None]:
         mend = f"If you need them: pip install {' '.join(missing)}"
-        yield Check("ok", "PDF, Word, PowerPoint or Excel files are not read", mend)
+        yield DiagnosisLine("ok", "PDF, Word, PowerPoint or Excel files are not read", mend)
 
 
-def _mismatch(wanted: Requirement) -> tuple[str, str] | None:
+def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:
     mend = f"pip install '{wanted}'"
     try:
         found = metadata.version(wanted.name)
@@ -91,35 +93,39 @@ def _mismatch(wanted: Requirement) -> tuple[str, str] | None:
     return f"{wanted.name} {found} is installed, {wanted.specifier} is required", mend
 
 
-def _sandbox() -> Iterator[Check]:
+def _check_sandbox() -> Iterator[DiagnosisLine]:
     """Try to break out, by each way that is known."""
     try:
         facts, probes = report("strong"), selftest("strong")
     except SandboxError as error:
-        yield Check("failure", "no strong sandbox can be made here", str(error))
+        yield DiagnosisLine("failure", "no strong sandbox can be made here", str(error))
         return
     broken = [probe.name for probe in probes if not probe.refused]
     if broken:
-        yield Check("failure", f"the sandbox did not refuse: {', '.join(broken)}", "Report this; do not use it.")
+        yield DiagnosisLine(
+            "failure", f"the sandbox did not refuse: {', '.join(broken)}", "Report this; do not use it."
+        )
         return
-    yield Check("ok", f"sandbox: {facts.get('reason')}; {len(probes)} attempts to leave it were refused")
+    yield DiagnosisLine("ok", f"sandbox: {facts.get('reason')}; {len(probes)} attempts to leave it were refused")
 
 
-def _cache(home: Path) -> Iterator[Check]:
+def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
     dspy_cache = os.environ.get("DSPY_CACHEDIR") or str(Path.home() / ".dspy_cache")
-    places = dict.fromkeys([home, folders.cache(), Path(dspy_cache)])
-    sizes = [f"{place} {_size(place) / 1e6:,.1f} MB" for place in places]
-    blocked = [str(place) for place in places if not os.access(_existing(place), os.W_OK)]
+    places = dict.fromkeys([home, folders.cache_folder(), Path(dspy_cache)])
+    sizes = [f"{place} {_folder_size(place) / 1e6:,.1f} MB" for place in places]
+    blocked = [str(place) for place in places if not os.access(_nearest_existing(place), os.W_OK)]
     if blocked:
-        yield Check("warning", f"cannot be written: {', '.join(blocked)}", "Set RLM_DSPY_HOME or DSPY_CACHEDIR.")
-    yield Check("ok", f"cache: {', '.join(sizes)}")
+        yield DiagnosisLine(
+            "warning", f"cannot be written: {', '.join(blocked)}", "Set RLM_DSPY_HOME or DSPY_CACHEDIR."
+        )
+    yield DiagnosisLine("ok", f"cache: {', '.join(sizes)}")
 
 
-def _existing(place: Path) -> Path:
-    return place if place.exists() or place == place.parent else _existing(place.parent)
+def _nearest_existing(place: Path) -> Path:
+    return place if place.exists() or place == place.parent else _nearest_existing(place.parent)
 
 
-def _size(place: Path) -> int:
+def _folder_size(place: Path) -> int:
     total = 0
     for folder, _, files in os.walk(place):
         for name in files:
@@ -130,38 +136,42 @@ def _size(place: Path) -> int:
     return total
 
 
-def _providers(choice: Choice) -> Iterator[Check]:
+def _check_providers(choice: ModelChoice) -> Iterator[DiagnosisLine]:
     """Say of Ollama and Groq whether they could be used, where the model is not theirs."""
     if not choice.model.startswith(("ollama_chat/", "ollama/")):
         base = ollama.base_url(os.environ)
         try:
-            yield Check("ok", f"Ollama answers at {base} with {render.counted(len(ollama.models(base)), 'model')}")
+            yield DiagnosisLine(
+                "ok", f"Ollama answers at {base} with {render.counted_noun(len(ollama.models(base)), 'model')}"
+            )
         except ollama.OllamaUnreachableError:
-            yield Check("ok", f"no Ollama answers at {base}", "Start it (ollama serve) or set OLLAMA_HOST to use it.")
+            yield DiagnosisLine(
+                "ok", f"no Ollama answers at {base}", "Start it (ollama serve) or set OLLAMA_HOST to use it."
+            )
     if not choice.model.startswith("groq/"):
         given = bool(os.environ.get("GROQ_API_KEY", "").strip())
         use = f"Use it by -m {GROQ_MODEL}." if given else "Set it to use Groq."
-        yield Check("ok", f"GROQ_API_KEY is {'set' if given else 'not set'}", use)
+        yield DiagnosisLine("ok", f"GROQ_API_KEY is {'set' if given else 'not set'}", use)
 
 
-def _model(choice: Choice, values: settings.Settings) -> Iterator[Check]:
+def _check_model(choice: ModelChoice, values: settings.Settings) -> Iterator[DiagnosisLine]:
     if choice.offline:
         said = f"no language model: the offline engine looks passages up by keywords ({choice.reason})"
-        yield Check("warning", said, "For a model use -m or RLM_DSPY_MODEL, start Ollama, or set GROQ_API_KEY.")
+        yield DiagnosisLine("warning", said, "For a model use -m or RLM_DSPY_MODEL, start Ollama, or set GROQ_API_KEY.")
         return
-    yield Check("ok", f"model: {choice.model} ({choice.reason})")
-    yield from _probed(choice.model, values)
+    yield DiagnosisLine("ok", f"model: {choice.model} ({choice.reason})")
+    yield from _probe_model(choice.model, values)
 
 
-def _others(values: settings.Settings) -> Iterator[Check]:
+def _check_other_models(values: settings.Settings) -> Iterator[DiagnosisLine]:
     for role, name in (("sub-model", values.sub_model), ("fallback", values.fallback)):
         if name and name != "offline":
-            yield Check("ok", f"{role}: {name}")
-            yield from _probed(name, values)
+            yield DiagnosisLine("ok", f"{role}: {name}")
+            yield from _probe_model(name, values)
 
 
-def _probed(model: str, values: settings.Settings) -> Iterator[Check]:
+def _probe_model(model: str, values: settings.Settings) -> Iterator[DiagnosisLine]:
     try:
         yield from probe_provider(model, num_ctx=values.num_ctx)
     except ConfigurationError as error:
-        yield Check("failure", str(error), "Fix the model's name.")
+        yield DiagnosisLine("failure", str(error), "Fix the model's name.")

@@ -22,7 +22,7 @@ from rlm_dspy.tuning.evaluation import Evaluation, Row
 
 
 @dataclass(frozen=True)
-class Request:
+class EvalRequest:
     """What the user asked for, as the command line gave it."""
 
     data: Path
@@ -52,7 +52,7 @@ def metric(name: str) -> metrics.Metric:
         raise click.UsageError(f"--metric: {error}, and graded.") from error
 
 
-def prepare(
+def prepare_model(
     flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
 ) -> tuple[settings.Settings, models.Chosen]:
     """Gather settings, credentials and model, with its fallback or without, as every command that asks a model does."""
@@ -67,9 +67,9 @@ def prepare(
     return values, chosen
 
 
-def limits(values: settings.Settings) -> contenders.Limits:
+def question_limits(values: settings.Settings) -> contenders.QuestionLimits:
     """Return the limits of each question."""
-    return contenders.Limits(
+    return contenders.QuestionLimits(
         max_iters=values.max_iters,
         max_calls=values.max_calls,
         max_tokens=values.max_tokens,
@@ -78,11 +78,11 @@ def limits(values: settings.Settings) -> contenders.Limits:
     )
 
 
-def run(request: Request, terminal: Terminal) -> int:
+def run(request: EvalRequest, terminal: Terminal) -> int:
     """Evaluate, print, and return the exit code."""
     chosen_metric = metric(request.metric)
     examples = data.load(request.data, limit=request.limit)
-    values, chosen = prepare(request.flags, terminal)
+    values, chosen = prepare_model(request.flags, terminal)
     check_writable(request.html, "--html")
     check_writable(request.journal, "--journal")
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
@@ -90,15 +90,15 @@ def run(request: Request, terminal: Terminal) -> int:
         raise click.UsageError(f"--compare names no side; there are {', '.join(contenders.NAMES)}.")
     if request.program and "rlm" not in names:
         raise click.UsageError("--program is for the side rlm, which --compare does not name.")
-    asked = [_side(name, request, values, chosen) for name in names]
+    asked = [_make_contender(name, request, values, chosen) for name in names]
     for side in asked:
         if side.note:
             terminal.note(f"{side.note}.")
-    identity = _identity(request, values, chosen)
+    identity = _row_identity(request, values, chosen)
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
-    if request.fresh and journal.rows(place, Row.model_validate_json):  # what is no journal of ours is not deleted
+    if request.fresh and journal.read_rows(place, Row.model_validate_json):  # what is no journal of ours is not deleted
         place.unlink()
-    progress = Progress(terminal, len(examples) * len(asked))
+    progress = EvalProgress(terminal, len(examples) * len(asked))
     evaluation = Evaluation(
         examples,
         chosen_metric,
@@ -113,24 +113,26 @@ def run(request: Request, terminal: Terminal) -> int:
     progress.close()
     if evaluation.resumed:
         terminal.note(f"{evaluation.resumed} of {len(rows)} rows were in {place} already (--fresh asks them again).")
-    if strangers := _strangers(rows, chosen):
+    if strangers := _fallback_notice(rows, chosen):
         terminal.note(strangers)
-    return _report(request, terminal, rows, chosen.name)
+    return _print_report(request, terminal, rows, chosen.name)
 
 
-def _side(name: str, request: Request, values: settings.Settings, chosen: models.Chosen) -> contenders.Side:
+def _make_contender(
+    name: str, request: EvalRequest, values: settings.Settings, chosen: models.Chosen
+) -> contenders.Contender:
     path = request.program if name == "rlm" else None
-    return contenders.side(name, limits(values), sub_lm=chosen.sub_lm, path=path)
+    return contenders.make_contender(name, question_limits(values), sub_lm=chosen.sub_lm, path=path)
 
 
-def _identity(request: Request, values: settings.Settings, chosen: models.Chosen) -> str:
+def _row_identity(request: EvalRequest, values: settings.Settings, chosen: models.Chosen) -> str:
     """Tell what a row depends on besides side, metric and example."""
     text = request.program.read_text(encoding="utf-8") if request.program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
-    return json.dumps([chosen.name, sub, repr(limits(values)), text])
+    return json.dumps([chosen.name, sub, repr(question_limits(values)), text])
 
 
-class Progress:
+class EvalProgress:
     """Counts rows on one line of a terminal; silent where there is none."""
 
     def __init__(self, terminal: Terminal, total: int) -> None:
@@ -144,7 +146,9 @@ class Progress:
         self.score += row.score
         if self.live:
             mean = self.score / self.done
-            print(f"\r{self.done}/{self.total} {report.bar(mean)} {mean:.2f}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r{self.done}/{self.total} {report.score_bar(mean)} {mean:.2f}", end="", file=sys.stderr, flush=True
+            )
 
     def close(self) -> None:
         """Clear the line."""
@@ -152,7 +156,7 @@ class Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _strangers(rows: list[Row], chosen: models.Chosen) -> str:
+def _fallback_notice(rows: list[Row], chosen: models.Chosen) -> str:
     """Say how many questions a fallback answered, all or in part; nothing if none."""
     asked = {chosen.name, *([chosen.sub_lm.model] if chosen.sub_lm else [])}
     mixed = [set(row.models) - asked for row in rows if set(row.models) - asked]
@@ -162,23 +166,25 @@ def _strangers(rows: list[Row], chosen: models.Chosen) -> str:
     return f"{len(mixed)} of {len(rows)} questions were answered by {names}: the score is not that of {chosen.name}."
 
 
-def _report(request: Request, terminal: Terminal, rows: list[Row], model: str) -> int:
+def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], model: str) -> int:
     made = report.compare_sides(rows)
     if request.as_json:
         whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": made}
         whole["rows"] = [row.model_dump() for row in rows]
-        terminal.answer(journal.dumps(whole, terminal.redactor, indent=2))
+        terminal.answer(journal.redacted_json(whole, terminal.redactor, indent=2))
     else:
-        terminal.answer("\n".join(render.table(report.cells(made), right=frozenset(range(1, len(made) + 1)))))
+        terminal.answer(
+            "\n".join(render.table_lines(report.figure_cells(made), right=frozenset(range(1, len(made) + 1))))
+        )
         if by := report.task_cells(made):
-            terminal.answer("\n" + "\n".join(render.table(by, right=frozenset(range(1, len(made) + 1)))))
+            terminal.answer("\n" + "\n".join(render.table_lines(by, right=frozenset(range(1, len(made) + 1)))))
         for line in report.differences(made):
             terminal.answer(f"\n{line}")
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         terminal.error(f"{len(failed)} of {len(rows)} questions failed; the first, {failed[0].id}: {failed[0].error}")
     if request.html:
-        page = report.page(f"{request.data.name} · {model} · {request.metric}", rows)
+        page = report.report_page(f"{request.data.name} · {model} · {request.metric}", rows)
         try:
             request.html.write_text(terminal.redactor.text(page), encoding="utf-8")
         except OSError as error:

@@ -40,13 +40,13 @@ _BY_ERROR: tuple[tuple[type[RLMError], int], ...] = (
 
 def code(error: RLMError) -> int:
     """Return the exit code that tells a script who can fix this error."""
-    return _code(type(error))
+    return _code_of_class(type(error))
 
 
 def code_of(kind: str) -> int:
     """Return the exit code of an error that is known by the name of its class."""
-    return _code(getattr(errors, kind, RLMError))
+    return _code_of_class(getattr(errors, kind, RLMError))
 
 
-def _code(found: type[RLMError]) -> int:
+def _code_of_class(found: type[RLMError]) -> int:
     return next((number for kind, number in _BY_ERROR if issubclass(found, kind)), FAILED)

@@ -27,14 +27,14 @@ class Interrupts:
         self._tell = tell
         self._over = False
         self._before: Any = None
-        self._teller = threading.Thread(target=self._told, daemon=True, name="rlm-interrupts")
+        self._teller = threading.Thread(target=self._wait_and_notify, daemon=True, name="rlm-interrupts")
 
-    def _told(self) -> None:
+    def _wait_and_notify(self) -> None:
         self.event.wait()
         if not self._over:
             self._tell()
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle_sigint(self, number: int, frame: FrameType | None) -> None:
         if self.event.is_set():
             raise KeyboardInterrupt
         self.event.set()
@@ -42,7 +42,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         self._teller.start()
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle)
+            self._before = signal.signal(signal.SIGINT, self._handle_sigint)
         return self
 
     def __exit__(

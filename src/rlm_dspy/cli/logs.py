@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rlm_dspy.report.redact import Redactor
-from rlm_dspy.report.render import printable
+from rlm_dspy.report.render import printable_text
 
 OURS = "rlm_dspy"
 # Libraries that print to stderr by themselves; they are heard from -vv on.
@@ -18,7 +18,7 @@ LOUD = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.war
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def extras(record: logging.LogRecord) -> dict[str, Any]:
+def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
     """Return what the caller passed in ``extra=``."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
@@ -33,9 +33,9 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render the record with its extras, secrets masked."""
         line = super().format(record)
-        if given := extras(record):
+        if given := extra_fields(record):
             line += " " + " ".join(f"{name}={value!r}" for name, value in self._redactor.named(given).items())
-        return printable(self._redactor.text(line))
+        return printable_text(self._redactor.text(line))
 
 
 class JsonFormatter(logging.Formatter):
@@ -52,7 +52,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **extras(record),
+            **extra_fields(record),
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
@@ -69,7 +69,7 @@ class WarningFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render the message alone, secrets masked."""
-        return printable(self._redactor.text(f"warning: {record.getMessage()}"))
+        return printable_text(self._redactor.text(f"warning: {record.getMessage()}"))
 
 
 def configure(verbose: int, as_json: bool, redactor: Redactor, *, quiet: bool = True) -> None:

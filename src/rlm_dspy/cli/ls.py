@@ -34,17 +34,17 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
     corpus = read(paths or (".",), choice)
     if as_json:
-        terminal.answer(journal.dumps(_listing(corpus), terminal.redactor, indent=2))
+        terminal.answer(journal.redacted_json(_listing_facts(corpus), terminal.redactor, indent=2))
     else:
-        _print(corpus, terminal)
+        _print_listing(corpus, terminal)
 
 
-def _listing(corpus: Corpus) -> dict[str, Any]:
-    return {"files": list(_files(corpus)), "skipped": list(_skipped(corpus)), "totals": _totals(corpus)}
+def _listing_facts(corpus: Corpus) -> dict[str, Any]:
+    return {"files": list(_file_rows(corpus)), "skipped": list(_skipped_rows(corpus)), "totals": _corpus_totals(corpus)}
 
 
-def _files(corpus: Corpus) -> Iterator[dict[str, Any]]:
-    from rlm_dspy.cli.reading import tokens
+def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
+    from rlm_dspy.cli.reading import estimate_tokens
     from rlm_dspy.report.journal import shown_name
 
     for document in corpus.documents:
@@ -53,63 +53,63 @@ def _files(corpus: Corpus) -> Iterator[dict[str, Any]]:
             "kind": document.kind,
             "size": document.size,
             "lines": document.lines,
-            "tokens": tokens(document.chars),
+            "tokens": estimate_tokens(document.chars),
             "note": document.note,
         }
 
 
-def _skipped(corpus: Corpus) -> Iterator[dict[str, str]]:
+def _skipped_rows(corpus: Corpus) -> Iterator[dict[str, str]]:
     from rlm_dspy.cli.reading import by_flags
 
     return ({"path": item.name, "reason": by_flags(item.reason)} for item in corpus.skipped)
 
 
-def _totals(corpus: Corpus) -> dict[str, int]:
-    from rlm_dspy.cli.reading import tokens
+def _corpus_totals(corpus: Corpus) -> dict[str, int]:
+    from rlm_dspy.cli.reading import estimate_tokens
 
     return {
         "files": len(corpus),
         "size": sum(document.size for document in corpus.documents),
         "lines": corpus.lines,
         "characters": corpus.chars,
-        "tokens": tokens(corpus.chars),
+        "tokens": estimate_tokens(corpus.chars),
         "skipped": len(corpus.skipped),
     }
 
 
-def _print(corpus: Corpus, terminal: Terminal) -> None:
-    from rlm_dspy.report.render import counted
+def _print_listing(corpus: Corpus, terminal: Terminal) -> None:
+    from rlm_dspy.report.render import counted_noun
 
     def files() -> Iterator[_Row]:
         yield ["kind", "bytes", "lines", "~tokens", "path"]
-        for row in _files(corpus):
+        for row in _file_rows(corpus):
             yield [row["kind"], *(f"{row[name]:,}" for name in ("size", "lines", "tokens")), row["path"]]
 
     def noted() -> Iterator[_Row]:
-        return ([f"noted: {row['path']}", row["note"]] for row in _files(corpus) if row["note"])
+        return ([f"noted: {row['path']}", row["note"]] for row in _file_rows(corpus) if row["note"])
 
     def skipped() -> Iterator[_Row]:
-        return ([f"skipped: {item['path']}", item["reason"]] for item in _skipped(corpus))
+        return ([f"skipped: {item['path']}", item["reason"]] for item in _skipped_rows(corpus))
 
     for rows, right in ((files, frozenset({1, 2, 3})), (noted, frozenset[int]()), (skipped, frozenset[int]())):
-        _show(rows, right, terminal)
-    totals = _totals(corpus)
+        _print_table(rows, right, terminal)
+    totals = _corpus_totals(corpus)
     terminal.answer(
-        f"{counted(totals['files'], 'file')}, {totals['size']:,} bytes, "
-        f"{counted(totals['lines'], 'line')}, about {totals['tokens']:,} tokens; "
+        f"{counted_noun(totals['files'], 'file')}, {totals['size']:,} bytes, "
+        f"{counted_noun(totals['lines'], 'line')}, about {totals['tokens']:,} tokens; "
         f"{totals['skipped']:,} skipped"
     )
 
 
-def _show(rows: Callable[[], Iterable[_Row]], right: frozenset[int], terminal: Terminal) -> None:
+def _print_table(rows: Callable[[], Iterable[_Row]], right: frozenset[int], terminal: Terminal) -> None:
     """Print rows as a table with an empty line below it, or nothing if there are none."""
-    from rlm_dspy.report.render import table
+    from rlm_dspy.report.render import table_lines
 
     widths: list[int] = []
     for row in rows():
         widths = [max(pair) for pair in zip(widths or [0] * len(row), map(len, row), strict=True)]
     widest, left = ["x" * width for width in widths], iter(rows())
     while some := list(islice(left, _AT_ONCE)):
-        terminal.answer("\n".join(table([widest, *some], right)[1:]))
+        terminal.answer("\n".join(table_lines([widest, *some], right)[1:]))
     if widths:
         terminal.answer("")

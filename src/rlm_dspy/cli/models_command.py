@@ -41,29 +41,29 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     if loaded.settings.model:
         found = replace(found, choice=replace(found.choice, reason=f"named by {loaded.settings.named_by}"))
     if as_json:
-        terminal.answer(journal.dumps(_facts(found), terminal.redactor, indent=2))
+        terminal.answer(journal.redacted_json(_listing_facts(found), terminal.redactor, indent=2))
         return
-    _print(found, terminal)
+    _print_models(found, terminal)
 
 
-def _facts(found: Listing) -> dict[str, Any]:
+def _listing_facts(found: Listing) -> dict[str, Any]:
     rows = [{**asdict(row), "default": row.name == found.choice.model} for row in found.rows]
     return {"default": asdict(found.choice), "models": rows, "notes": list(found.notes)}
 
 
-def _print(found: Listing, terminal: Terminal) -> None:
+def _print_models(found: Listing, terminal: Terminal) -> None:
     from rlm_dspy.report import render
 
     if found.rows:
         head = ["", "model", "window", "size", "in $/M", "out $/M"]
-        rows = [_cells(row, found.choice.model) for row in found.rows]
-        terminal.answer("\n".join(render.table([head, *rows], right=frozenset({2, 3, 4, 5}))))
+        rows = [_table_row(row, found.choice.model) for row in found.rows]
+        terminal.answer("\n".join(render.table_lines([head, *rows], right=frozenset({2, 3, 4, 5}))))
     for note in found.notes:
         terminal.note(note)
     terminal.answer(f"default: {found.choice.model} ({found.choice.reason})")
 
 
-def _cells(row: ModelRow, default: str) -> list[str]:
+def _table_row(row: ModelRow, default: str) -> list[str]:
     window = "-" if row.window is None else f"{row.window:,}"
     size = "-" if row.bytes is None else f"{row.bytes / 1e9:.1f} GB"
     prices = ["-" if price is None else f"{price:g}" for price in (row.input_price, row.output_price)]

@@ -22,7 +22,7 @@ FINISHED = "finished"
 
 
 @dataclass(frozen=True)
-class Request:
+class OptimizeRequest:
     """What the user asked for, as the command line gave it."""
 
     data: Path
@@ -48,15 +48,15 @@ class Request:
         return self.out or Path(f"{self.data.stem}-{self.optimizer}")
 
 
-def run(request: Request, terminal: Terminal) -> int:
+def run(request: OptimizeRequest, terminal: Terminal) -> int:
     """Plan, ask, optimize, report, and return the exit code."""
     metric = eval.metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be more than 0.")
-    train, val, test = parts(request)
+    train, val, test = split_questions(request)
     # What a fallback says would be kept in the cache, and scored, as the model's.
-    values, chosen = eval.prepare(request.flags, terminal, fallback=False)
-    job = optimize.Job(
+    values, chosen = eval.prepare_model(request.flags, terminal, fallback=False)
+    job = optimize.OptimizationJob(
         optimizer=request.optimizer,
         train=train,
         val=val,
@@ -68,7 +68,7 @@ def run(request: Request, terminal: Terminal) -> int:
         max_cost=request.max_cost,
         prompt_lm=lms.lm(request.prompt_model) if request.prompt_model else None,
         sub_lm=chosen.sub_lm,
-        limits=eval.limits(values),
+        limits=eval.question_limits(values),
         threads=request.threads,
         seed=request.seed,
         redactor=terminal.redactor,
@@ -77,18 +77,18 @@ def run(request: Request, terminal: Terminal) -> int:
     for line in plan.lines(request.max_cost, per_minute(chosen.lm), request.threads):
         terminal.note(line)
     for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
-        if request.max_cost is not None and unpriced(lm):
+        if request.max_cost is not None and is_unpriced(lm):
             terminal.note(f"the price of {lm.model} is unknown, so --max-cost cannot hold for it; --max-calls does.")
-    if not agreed(request, terminal):
+    if not confirm_spending(request, terminal):
         terminal.note("nothing was spent.")
         return exit_codes.FAILED
     made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
     if made.purse.calls:
         terminal.note(f"{made.purse.calls:,} calls were paid already; what they answered is not asked again.")
-    return tell(request, terminal, job, made.run())
+    return write_reports(request, terminal, job, made.run())
 
 
-def parts(request: Request) -> list[list[dspy.Example]]:
+def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
     """Return the questions to learn from, to choose by and to judge by; no two parts share one.
 
     Raises:
@@ -107,13 +107,13 @@ def parts(request: Request) -> list[list[dspy.Example]]:
     return made
 
 
-def rate_of(request: Request, values: settings.Settings, chosen: models.Chosen) -> optimize.Rate:
+def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: models.Chosen) -> optimize.UsageRate:
     """Return what a question takes: as this optimization or an evaluation of the same data measured it."""
     for place in (request.folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
-        rate = optimize.known(place, chosen.name)
+        rate = optimize.measured_rate(place, chosen.name)
         if rate.measured:
             return rate
-    return optimize.Rate()
+    return optimize.UsageRate()
 
 
 def per_minute(lm: Any) -> int | None:
@@ -122,7 +122,7 @@ def per_minute(lm: Any) -> int | None:
     return getattr(route, "requests_per_minute", None)
 
 
-def unpriced(lm: Any) -> bool:
+def is_unpriced(lm: Any) -> bool:
     """Tell whether a model's price is unknown to LiteLLM and it is not free."""
     if lm.model.startswith(("ollama", "offline")):
         return False
@@ -131,23 +131,25 @@ def unpriced(lm: Any) -> bool:
     return lm.model not in litellm.model_cost and lm.model.partition("/")[2] not in litellm.model_cost
 
 
-def agreed(request: Request, terminal: Terminal) -> bool:
+def confirm_spending(request: OptimizeRequest, terminal: Terminal) -> bool:
     """Ask once before spending, where there is somebody to ask."""
     if request.yes or not sys.stdin.isatty() or not sys.stderr.isatty():
         return True
     return click.confirm("Go on?", default=True, err=True)
 
 
-def tell(request: Request, terminal: Terminal, job: optimize.Job, found: optimize.Outcome) -> int:
+def write_reports(
+    request: OptimizeRequest, terminal: Terminal, job: optimize.OptimizationJob, found: optimize.Outcome
+) -> int:
     """Write the reports and print the result."""
     made = report.outcome_report(job, found)
     clean = terminal.redactor
-    (job.folder / "report.json").write_text(journal.dumps(made, clean, indent=2) + "\n", encoding="utf-8")
-    (job.folder / "report.md").write_text(clean.text(report.text(made)), encoding="utf-8")
+    (job.folder / "report.json").write_text(journal.redacted_json(made, clean, indent=2) + "\n", encoding="utf-8")
+    (job.folder / "report.md").write_text(clean.text(report.report_markdown(made)), encoding="utf-8")
     if request.as_json:
-        terminal.answer(journal.dumps({**made, "folder": str(job.folder)}, clean, indent=2))
+        terminal.answer(journal.redacted_json({**made, "folder": str(job.folder)}, clean, indent=2))
     else:
-        for line in result(made):
+        for line in result_lines(made):
             terminal.answer(line)
     terminal.note(f"{job.folder}/program.json, report.md, report.json, log.txt")
     everything: Sequence[Any] = [*found.before, *found.after]
@@ -161,7 +163,7 @@ def tell(request: Request, terminal: Terminal, job: optimize.Job, found: optimiz
     return exit_codes.ANSWERED
 
 
-def result(made: dict[str, Any]) -> list[str]:
+def result_lines(made: dict[str, Any]) -> list[str]:
     """Return the result in three lines."""
     gain = made["gain"]
     lines = []

@@ -40,7 +40,7 @@ TAKEN = frozenset(
 FORM = "Write it like --out 'answer: str, items: list[str]'."
 
 
-def names(out: str) -> list[str]:
+def output_names(out: str) -> list[str]:
     """Return the output names of a fragment, without importing DSPy.
 
     Raises:
@@ -62,11 +62,11 @@ def names(out: str) -> list[str]:
     for name in found:
         if found.count(name) > 1:
             raise click.UsageError(f"--out names {name!r} twice. Give each output its own name.")
-        _check(name)
+        _check_name(name)
     return found
 
 
-def _check(name: str) -> None:
+def _check_name(name: str) -> None:
     if name in INPUTS:
         raise click.UsageError(f"--out {name!r}: the name belongs to an input. Choose another.")
     if name == EVIDENCE:
@@ -77,7 +77,7 @@ def _check(name: str) -> None:
         raise click.UsageError(f"--out {name!r} cannot be an output's name. Choose another.")
 
 
-def signature(out: str) -> Any:
+def ask_signature(out: str) -> Any:
     """Return the signature of ``ask``: context and question in, the fragment's outputs and evidence out.
 
     Raises:
@@ -89,7 +89,7 @@ def signature(out: str) -> Any:
     from rlm_dspy.corpus import Corpus
     from rlm_dspy.evidence import Evidence
 
-    names(out)
+    output_names(out)
     try:
         wanted = make_signature(f"question -> {out}").output_fields
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
@@ -101,7 +101,7 @@ def signature(out: str) -> Any:
         "question": (str, dspy.InputField()),
     }
     for name, field in wanted.items():
-        fields[name] = (field.annotation, dspy.OutputField(desc=_description(name, len(wanted))))
+        fields[name] = (field.annotation, dspy.OutputField(desc=_field_description(name, len(wanted))))
     fields[EVIDENCE] = (
         list[Evidence],
         dspy.OutputField(desc="short passages copied word for word from the context that prove the answer"),
@@ -115,5 +115,5 @@ INSTRUCTIONS = (
 )
 
 
-def _description(name: str, count: int) -> str:
+def _field_description(name: str, count: int) -> str:
     return "the answer to the question, complete and to the point" if count == 1 or name == "answer" else name

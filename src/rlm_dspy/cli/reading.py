@@ -27,7 +27,7 @@ _FLAGS = {
 }
 
 
-def tokens(chars: int) -> int:
+def estimate_tokens(chars: int) -> int:
     """Estimate tokens from characters; good enough to choose a mode, not to bill by."""
     return -(-chars // CHARS_PER_TOKEN)
 
@@ -48,7 +48,7 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
             secrets=choice["include_secrets"],
             urls=choice.get("url", False),
             encoding=choice.get("encoding"),
-            **_limits(choice),
+            **_read_limits(choice),
             stdin=sys.stdin.buffer if sys.stdin else None,
         )
     except CorpusError as error:
@@ -70,7 +70,7 @@ def told(read: corpus.Corpus, problem: Problem) -> str:
     return f"{path}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
 
 
-def _limits(choice: Mapping[str, Any]) -> dict[str, int]:
+def _read_limits(choice: Mapping[str, Any]) -> dict[str, int]:
     units = {"max_file_mb": ("max_file_bytes", 1e6), "max_files": ("max_files", 1), "max_gb": ("max_bytes", 1e9)}
     given = ((units[name], choice[name]) for name in units if choice.get(name) is not None)
     return {name: max(1, round(value * unit)) for (name, unit), value in given}

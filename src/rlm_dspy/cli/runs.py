@@ -11,7 +11,7 @@ from rlm_dspy.cli.options import json_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rlm_dspy.report.run_store import Kept, Shelf
+    from rlm_dspy.report.run_store import RunStore, StoredRun
 
 
 @click.command(short_help="List the saved runs.")
@@ -26,18 +26,18 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
     """
     from rlm_dspy.report import journal, render
 
-    shelf = _shelf(terminal)
+    shelf = _open_store(terminal)
     kept = list(itertools.islice(shelf.runs(), number))
     for path in shelf.damaged:
         terminal.note(f"warning: {path} holds no run that can be read; delete it.")
     if as_json:
-        terminal.answer(journal.dumps([_facts(item) for item in kept], terminal.redactor, indent=2))
+        terminal.answer(journal.redacted_json([_run_facts(item) for item in kept], terminal.redactor, indent=2))
         return
     if not kept:
         terminal.note(f"No run is kept in {shelf.folder} yet.")
         return
-    rows = [["id", "when", "ended", "steps", "tokens", "cost", "model", "question"], *map(_row, kept)]
-    terminal.answer("\n".join(render.table(rows, right=frozenset({3, 4, 5}))))
+    rows = [["id", "when", "ended", "steps", "tokens", "cost", "model", "question"], *map(_table_row, kept)]
+    terminal.answer("\n".join(render.table_lines(rows, right=frozenset({3, 4, 5}))))
 
 
 @click.command(short_help="Show one run: steps, sub-calls, usage.")
@@ -57,25 +57,25 @@ def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool, as_html: 
 
     if as_json and as_html:
         raise click.UsageError("--json and --html exclude each other.")
-    run = _shelf(terminal).find(name).run
+    run = _open_store(terminal).find(name).run
     if as_json:
-        terminal.answer(journal.dumps(jsonable(run.model_dump()), terminal.redactor, indent=2))
+        terminal.answer(journal.redacted_json(jsonable(run.model_dump()), terminal.redactor, indent=2))
     elif as_html:
-        terminal.answer(page.page(run))
+        terminal.answer(page.html_page(run))
     else:
-        terminal.answer("\n".join(tree.lines(run, whole=full)))
+        terminal.answer("\n".join(tree.tree_lines(run, whole=full)))
 
 
-def _shelf(terminal: Terminal) -> Shelf:
+def _open_store(terminal: Terminal) -> RunStore:
     from rlm_dspy.cli import settings
-    from rlm_dspy.report.run_store import Shelf
+    from rlm_dspy.report.run_store import RunStore
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
-    return Shelf(loaded.settings.home / "runs")
+    return RunStore(loaded.settings.home / "runs")
 
 
-def _facts(item: Kept) -> dict[str, Any]:
+def _run_facts(item: StoredRun) -> dict[str, Any]:
     run = item.run
     return {
         "id": run.id,
@@ -92,10 +92,10 @@ def _facts(item: Kept) -> dict[str, Any]:
     }
 
 
-def _row(item: Kept) -> list[str]:
+def _table_row(item: StoredRun) -> list[str]:
     from rlm_dspy.report import render
 
     run = item.run
-    figures = [f"{len(run.steps):,}", f"{run.usage.total_tokens:,}", render.money(run.usage.cost)]
-    question = render.quoted(run.inputs.get("question", ""), 60)
+    figures = [f"{len(run.steps):,}", f"{run.usage.total_tokens:,}", render.cost_text(run.usage.cost)]
+    question = render.quoted_line(run.inputs.get("question", ""), 60)
     return [run.id, f"{item.when:%Y-%m-%d %H:%M}", run.stopped_by or run.status, *figures, run.model, question]

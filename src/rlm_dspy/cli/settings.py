@@ -47,7 +47,7 @@ _SET_KEYS = "set keys"
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # of a user in an address
 
 
-def _provider(name: str) -> Any:
+def _provider_field(name: str) -> Any:
     # These belong to the providers: their own names, without our prefix.
     return Field(default=None, validation_alias=AliasChoices(name, name.upper()))
 
@@ -71,11 +71,11 @@ class Settings(BaseSettings):
     direct_tokens: int = Field(default=16_000, ge=0)
     timeout: float = Field(default=120, gt=0, allow_inf_nan=False)
     num_ctx: int | None = Field(default=None, ge=1)
-    home: Path = Field(default_factory=folders.cache)
-    groq_api_key: SecretStr | None = _provider("groq_api_key")
-    openai_api_key: SecretStr | None = _provider("openai_api_key")
-    anthropic_api_key: SecretStr | None = _provider("anthropic_api_key")
-    ollama_host: str | None = _provider("ollama_host")
+    home: Path = Field(default_factory=folders.cache_folder)
+    groq_api_key: SecretStr | None = _provider_field("groq_api_key")
+    openai_api_key: SecretStr | None = _provider_field("openai_api_key")
+    anthropic_api_key: SecretStr | None = _provider_field("anthropic_api_key")
+    ollama_host: str | None = _provider_field("ollama_host")
     _named_by: str = PrivateAttr("the caller")
     _project_models: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
 
     @field_validator("home")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
+    def _expand_home(cls, value: Path) -> Path:
         return value.expanduser()
 
     @classmethod
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the sources in their order, the strongest first."""
-        return (init_settings, *_sources(settings_cls).values())
+        return (init_settings, *_settings_sources(settings_cls).values())
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Loaded:
         """Whether a setting comes from a file of the current folder."""
         return self.origins[name] in PROJECT_FILES
 
-    def shown(self) -> dict[str, dict[str, Any]]:
+    def masked_values(self) -> dict[str, dict[str, Any]]:
         """Return ``{name: {value, source}}``, secrets masked."""
         rows: dict[str, dict[str, Any]] = {}
         for name in Settings.model_fields:
@@ -151,11 +151,11 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
             may not; the message names the place.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    origins = _origins(given)
+    origins = _value_origins(given)
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise ConfigurationError(_complaint(error, origins)) from None
+        raise ConfigurationError(_validation_message(error, origins)) from None
     settings._named_by = origins["model"].removeprefix("flag ").removeprefix("environment ")
     loaded = Loaded(settings, origins, trust_project)
     named = [name for name in _MODELS if loaded.is_from_project(name)]
@@ -173,16 +173,16 @@ def _check_project_value(name: str, value: Any, origin: str) -> None:
         ConfigurationError: the value is a folder, the address of another machine, or a model's name that holds one.
     """
     if name == "home":
-        raise _untrusted(name, origin, "say where records are kept")
+        raise _untrusted_error(name, origin, "say where records are kept")
     if name == "ollama_host" and not is_loopback(value):
-        raise _untrusted(name, origin, "name a server of another machine")
+        raise _untrusted_error(name, origin, "name a server of another machine")
     if name in _MODELS and "://" in (value or ""):
-        raise _untrusted(name, origin, "name a server of another machine")
+        raise _untrusted_error(name, origin, "name a server of another machine")
 
 
-def _untrusted(name: str, origin: str, action: str) -> ConfigurationError:
+def _untrusted_error(name: str, origin: str, action: str) -> ConfigurationError:
     field = Settings.model_fields.get(name)
-    shown = _variable(name, field) if field is not None and origin == str(DOTENV) else name
+    shown = _variable_name(name, field) if field is not None and origin == str(DOTENV) else name
     return ConfigurationError(
         f"{origin} sets {shown}, but a file of the current folder may not {action}. Set it in your environment or in "
         f"{user_toml()}, or give --trust-project if the file is your own."
@@ -204,7 +204,7 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
         if value is None:
             continue
         if name in _KEYS and loaded.is_from_project(name) and not loaded.trusts_project:
-            raise _untrusted(name, loaded.origins[name], _SET_KEYS)
+            raise _untrusted_error(name, loaded.origins[name], _SET_KEYS)
         found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
     if loaded.is_from_project("ollama_host") and not loaded.trusts_project and environ.pop("OLLAMA_API_KEY", ""):
         logger.warning("OLLAMA_API_KEY is not sent to the server that %s names", loaded.origins["ollama_host"])
@@ -224,32 +224,32 @@ def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str
     models = [getattr(loaded.settings, name) for name in _MODELS]
     for name in ("OLLAMA_API_KEY", *(key_variable(model) for model in models if model)):
         if name in found and not environ.get(name):
-            raise _untrusted(name, str(DOTENV), _SET_KEYS)
+            raise _untrusted_error(name, str(DOTENV), _SET_KEYS)
     return {}
 
 
-def files() -> list[Path]:
+def settings_files() -> list[Path]:
     """Return the files that settings are read from, the strongest first, whether they exist or not."""
     return [DOTENV, PROJECT_TOML, user_toml()]
 
 
-def _sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
+def _settings_sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
     return {
         "environment": EnvSettingsSource(settings_cls),
-        str(DOTENV): _dotenv(settings_cls),
-        str(PROJECT_TOML): InitSettingsSource(settings_cls, _toml(PROJECT_TOML)),
-        str(user_toml()): InitSettingsSource(settings_cls, _toml(user_toml())),
+        str(DOTENV): _dotenv_source(settings_cls),
+        str(PROJECT_TOML): InitSettingsSource(settings_cls, _toml_values(PROJECT_TOML)),
+        str(user_toml()): InitSettingsSource(settings_cls, _toml_values(user_toml())),
     }
 
 
-def _dotenv(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
+def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
     try:
         return DotEnvSettingsSource(settings_cls, dotenv_filtering="only_existing")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Fix or remove the file.") from error
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _toml_values(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -266,26 +266,26 @@ def _toml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _origins(flags: Mapping[str, Any]) -> dict[str, str]:
-    layers = {"flag": flags, **{label: source() for label, source in _sources(Settings).items()}}
-    return {name: _origin(name, field, layers) for name, field in Settings.model_fields.items()}
+def _value_origins(flags: Mapping[str, Any]) -> dict[str, str]:
+    layers = {"flag": flags, **{label: source() for label, source in _settings_sources(Settings).items()}}
+    return {name: _origin_label(name, field, layers) for name, field in Settings.model_fields.items()}
 
 
-def _origin(name: str, field: FieldInfo, layers: Mapping[str, Mapping[str, Any]]) -> str:
+def _origin_label(name: str, field: FieldInfo, layers: Mapping[str, Mapping[str, Any]]) -> str:
     spellings = {name, name.upper()}
     for label, values in layers.items():
         if spellings & values.keys():
             if label == "flag":
                 return f"flag --{name.replace('_', '-')}"
-            return f"environment {_variable(name, field)}" if label == "environment" else label
+            return f"environment {_variable_name(name, field)}" if label == "environment" else label
     return "default"
 
 
-def _variable(name: str, field: FieldInfo) -> str:
+def _variable_name(name: str, field: FieldInfo) -> str:
     return name.upper() if field.validation_alias else PREFIX + name.upper()
 
 
-def _complaint(error: ValidationError, origins: Mapping[str, str]) -> str:
+def _validation_message(error: ValidationError, origins: Mapping[str, str]) -> str:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]).lower()
     origin = origins.get(name, "a setting")

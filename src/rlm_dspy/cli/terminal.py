@@ -34,22 +34,22 @@ class Terminal:
 
     def answer(self, text: str) -> None:
         """Print a result to stdout."""
-        print(self._clean(text), flush=True)
+        print(self._printable_text(text), flush=True)
 
     def note(self, text: str) -> None:
         """Print a remark to stderr, unless ``-q``."""
         if not self.quiet:
-            print(self._clean(text), file=sys.stderr, flush=True)
+            print(self._printable_text(text), file=sys.stderr, flush=True)
 
     def error(self, text: str, where: str = "rlm-dspy") -> None:
         """Print one line to stderr, whatever ``-q`` says."""
-        line = " ".join(self._clean(text).split())
+        line = " ".join(self._printable_text(text).split())
         print(f"{where}: {line}", file=sys.stderr, flush=True)
 
     def crash(self, error: BaseException) -> None:
         """Print the traceback of an error, if ``-v`` asked for it."""
         if self.verbose:
-            print(self._clean("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+            print(self._printable_text("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
 
     def excepthook(self, kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
         """Tell of an error that nobody foresaw in one line; Python then exits with 1."""
@@ -57,10 +57,10 @@ class Terminal:
         hint = "" if self.verbose else " This is a defect of rlm-dspy; run it again with -v for the traceback."
         self.error(f"unexpected {kind.__name__}: {error}.{hint}")
 
-    def _clean(self, text: str) -> str:
-        from rlm_dspy.report.render import printable
+    def _printable_text(self, text: str) -> str:
+        from rlm_dspy.report.render import printable_text
 
-        return printable(self.redactor.text(text))
+        return printable_text(self.redactor.text(text))
 
 
 def tolerate_any_text() -> None:

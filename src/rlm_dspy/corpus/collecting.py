@@ -11,16 +11,16 @@ from pathlib import PurePath
 from types import TracebackType
 from typing import Any
 
-from rlm_dspy.corpus.corpus import NO_MEMORY, Corpus, Document, Mark, Skipped
-from rlm_dspy.corpus.decoding import decode, why_binary, wide
+from rlm_dspy.corpus.corpus import NO_MEMORY, Corpus, Document, LineMark, Skipped
+from rlm_dspy.corpus.decoding import bom_and_line_end, decode, why_binary
 from rlm_dspy.corpus.document_cache import ConversionCache, available
 from rlm_dspy.corpus.readers import UnreadableError, find, kind_of
 from rlm_dspy.corpus.readers.archives import room_for
-from rlm_dspy.corpus.readers.choosing import guarded
-from rlm_dspy.corpus.readers.reader import Converted, Left, Member, Outcome, Reader, Room, Unpacker
+from rlm_dspy.corpus.readers.choosing import unreadable_on_error
+from rlm_dspy.corpus.readers.reader import Converted, Member, Outcome, Reader, SkippedMember, UnpackAllowance, Unpacker
 from rlm_dspy.corpus.screening import has_private_key, is_secret
 from rlm_dspy.corpus.store import Store
-from rlm_dspy.corpus.walking import printable
+from rlm_dspy.corpus.walking import printable_name
 
 PART = 32_000_000
 
@@ -75,7 +75,7 @@ class File:
 
     def parts(self) -> Iterator[bytes]:
         """Yield the whole file in pieces of about ``PART`` bytes that end with a line where there are lines."""
-        mark, end = wide(self.head())
+        mark, end = bom_and_line_end(self.head())
         rest, left = b"", self.size
         while left > 0 and (data := self.read(min(PART, left))):
             left -= len(data)
@@ -124,7 +124,7 @@ class _Source:
 
     name: str
     path: str
-    room: Room
+    room: UnpackAllowance
 
 
 class Collector:
@@ -172,13 +172,13 @@ class Collector:
         documents, roots = self._documents.values(), self._roots
         return Corpus(documents, skipped, origin=origin, given=self._named, roots=roots), self._blank
 
-    def trust(self, name: str, path: str = "") -> None:
+    def note_named_file(self, name: str, path: str = "") -> None:
         """Note that the user named a file: with an encoding it is then read as a text, whatever it looks like."""
         self._named.add(name)
         if path:
-            self.place(name, path)
+            self.note_root(name, path)
 
-    def place(self, begins: str, path: str) -> None:
+    def note_root(self, begins: str, path: str) -> None:
         """Note where the files are whose names begin so."""
         self._roots.setdefault(begins, path)
 
@@ -194,9 +194,9 @@ class Collector:
 
     def add(self, data: bytes, name: str, path: str = "") -> None:
         """Read the bytes of a file, and of what is inside it."""
-        self._add(data, name, _Source(name, path, room_for(len(data))), 0)
+        self._add_bytes(data, name, _Source(name, path, room_for(len(data))), 0)
 
-    def _add(self, data: bytes, name: str, source: _Source, depth: int, note: str = "") -> None:
+    def _add_bytes(self, data: bytes, name: str, source: _Source, depth: int, note: str = "") -> None:
         if len(data) > self.limits.file_bytes:
             self.skip(name, too_large(self.limits.file_bytes))
         elif has_private_key(data[:200]) and not self._secrets:
@@ -209,7 +209,7 @@ class Collector:
                 if reader is None:
                     self._add_text(data, name, source, note)
                 else:
-                    self._convert(reader, data, name, source, depth, note)
+                    self._add_converted(reader, data, name, source, depth, note)
             except UnreadableError as error:
                 self.skip(name, str(error))
 
@@ -225,7 +225,7 @@ class Collector:
                 return
             text, note = (data, "") if self._is_plain(data) else decode(data, self._encoding)
             marks = ((1 - before, "line", True),)
-            kept = self._keep(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
+            kept = self._store_document(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
             before += kept.lines if kept else 0
 
     def _add_text(self, data: bytes, name: str, source: _Source, before: str) -> None:
@@ -234,34 +234,34 @@ class Collector:
             self.skip(name, reason)
             return
         text, note = (data, "") if self._is_plain(data) else decode(data, self._encoding)
-        self._keep(name, source, text, kind=kind_of(name), size=len(data), note=_joined(before, note))
+        self._store_document(name, source, text, kind=kind_of(name), size=len(data), note=_joined_notes(before, note))
 
     def _is_plain(self, data: bytes) -> bool:
         """Tell whether a text needs no decoding to be stored: most of what is large is such a text."""
         return self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
 
-    def _convert(
+    def _add_converted(
         self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int, before: str
     ) -> None:
         kind = kind_of(name) if kind_of(name) != "text" else reader.name
         if isinstance(reader, Reader):
-            outcome = self._cache.converted(reader, data, lambda: self._read(reader, data, name))
+            outcome = self._cache.converted(reader, data, lambda: self._run_reader(reader, data, name))
         elif depth < _DEPTH:
             outcome = reader.read(data, name, source.room)
         else:
             raise UnreadableError("an archive in an archive in an archive")
         empty = True
-        for part in _parts(outcome):
+        for part in _checked_parts(outcome):
             empty = False
             if isinstance(part, Converted):
-                note = _joined(before, part.note)
-                self._keep(name, source, part.text, kind=kind, size=len(data), note=note, marks=part.marks)
+                note = _joined_notes(before, part.note)
+                self._store_document(name, source, part.text, kind=kind, size=len(data), note=note, marks=part.marks)
             else:
                 self._add_member(part, name, source, depth)
         if empty:
             raise UnreadableError("empty")
 
-    def _read(self, reader: Reader, data: bytes, name: str) -> Outcome:
+    def _run_reader(self, reader: Reader, data: bytes, name: str) -> Outcome:
         """Have a file converted that was not before, as long as all of them together may take."""
         if self._converting >= CONVERTING:
             raise UnreadableError(
@@ -270,13 +270,13 @@ class Collector:
             )
         started = time.monotonic()
         try:
-            return _read(reader, data, name)
+            return _run_reader(reader, data, name)
         finally:
             self._converting += time.monotonic() - started
 
-    def _add_member(self, part: Member | Left, name: str, source: _Source, depth: int) -> None:
-        inside = f"{name}/{printable(part.name.replace(chr(92), '/').lstrip('/'))}"
-        if isinstance(part, Left):
+    def _add_member(self, part: Member | SkippedMember, name: str, source: _Source, depth: int) -> None:
+        inside = f"{name}/{printable_name(part.name.replace(chr(92), '/').lstrip('/'))}"
+        if isinstance(part, SkippedMember):
             self.skip(inside, part.reason)
         elif not self._secrets and is_secret(PurePath(inside).name, inside[len(name) :].rpartition("/")[0]):
             self.skip(inside, "looks like a secret")
@@ -285,9 +285,9 @@ class Collector:
         elif self.full:
             self.skip(inside, self.full)
         else:
-            self._add(part.data, inside, source, depth + 1, part.note)
+            self._add_bytes(part.data, inside, source, depth + 1, part.note)
 
-    def _keep(
+    def _store_document(
         self,
         name: str,
         source: _Source,
@@ -296,23 +296,23 @@ class Collector:
         kind: str,
         size: int,
         note: str,
-        marks: tuple[Mark, ...] = (),
+        marks: tuple[LineMark, ...] = (),
     ) -> Document | None:
         if not text:
             self.skip(name, "empty")
             return None
         self._blank = self._blank and not text.strip()
-        path = printable(source.path + name[len(source.name) :]) if source.path else ""
-        name = self._unique(name, source)
+        path = printable_name(source.path + name[len(source.name) :]) if source.path else ""
+        name = self._unique_name(name, source)
         document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store, path=path)
         self._documents[name] = document
         return document
 
-    def _unique(self, name: str, source: _Source) -> str:
+    def _unique_name(self, name: str, source: _Source) -> str:
         """Lengthen a name that is taken by the folders above its file, or number it if that does not help."""
         wanted = name
         if name in self._documents:
-            above = [printable(part) for part in PurePath(source.path).parts[1:]]
+            above = [printable_name(part) for part in PurePath(source.path).parts[1:]]
             depths, inside = range(source.name.count("/") + 2, len(above) + 1), name[len(source.name) :]
             tails = ("/".join(above[-depth:]) + inside for depth in depths)
             wanted = next((tail for tail in tails if tail not in self._documents), name)
@@ -323,7 +323,7 @@ class Collector:
         return wanted
 
 
-def _joined(*notes: str) -> str:
+def _joined_notes(*notes: str) -> str:
     return "; ".join(filter(None, notes))
 
 
@@ -336,37 +336,37 @@ def _is_text(head: bytes, name: str) -> bool:
     return not head.startswith(b"PK\x03\x04") and find(name, head) is None and not has_private_key(head[:200])
 
 
-def _read(reader: Reader, data: bytes, name: str) -> Outcome:
-    with guarded("its reader failed"):
+def _run_reader(reader: Reader, data: bytes, name: str) -> Outcome:
+    with unreadable_on_error("its reader failed"):
         outcome = reader.read(data, name)
     made = Converted(outcome) if isinstance(outcome, str) else outcome
     if isinstance(made, Converted):
-        _check(made)
+        _check_part(made)
     return made
 
 
-def _parts(outcome: Outcome) -> Iterator[Converted | Member | Left]:
+def _checked_parts(outcome: Outcome) -> Iterator[Converted | Member | SkippedMember]:
     """Yield what a reader made until it fails."""
-    with guarded("its reader failed"):
+    with unreadable_on_error("its reader failed"):
         parts: Iterator[Any] = iter((outcome,) if isinstance(outcome, Converted) else outcome)
     while True:
-        with guarded("its reader failed"):
+        with unreadable_on_error("its reader failed"):
             try:
                 part = next(parts)
             except StopIteration:
                 return
-        _check(part)
+        _check_part(part)
         yield part
 
 
-def _check(part: object) -> None:
+def _check_part(part: object) -> None:
     """Refuse what a reader made if it is not what it should be."""
     match part:
         case Converted(text=str(), marks=tuple() | list(), note=str()) if all(map(_is_mark, part.marks)):
             return
-        case Member(name=str(), data=bytes()) | Left(name=str(), reason=str()):
+        case Member(name=str(), data=bytes()) | SkippedMember(name=str(), reason=str()):
             return
-        case Converted() | Member() | Left():
+        case Converted() | Member() | SkippedMember():
             raise UnreadableError(f"its reader returned {type(part).__name__} without what belongs in it")
     raise UnreadableError(f"its reader returned {type(part).__name__} where a file was expected")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from rlm_dspy.corpus.store import Span, Store
+from rlm_dspy.corpus.store import Store, StoredText
 from rlm_dspy.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ LEFT_OUT = (
 
 _PIECE = 8 << 20
 
-Mark = tuple[int, str, bool]  # a line, what begins there ("page 3"), and whether the lines from there on are counted
+LineMark = tuple[
+    int, str, bool
+]  # a line, what begins there ("page 3"), and whether the lines from there on are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,12 @@ class Document:
 
     name: str
     kind: str
-    body: Span = field(repr=False)
+    body: StoredText = field(repr=False)
     size: int
     chars: int
     lines: int
     note: str = ""
-    marks: tuple[Mark, ...] = field(default=(), repr=False)
+    marks: tuple[LineMark, ...] = field(default=(), repr=False)
     path: str = field(default="", repr=False)
 
     @classmethod
@@ -63,14 +65,14 @@ class Document:
         kind: str = "text",
         size: int | None = None,
         note: str = "",
-        marks: Sequence[Mark] = (),
+        marks: Sequence[LineMark] = (),
         store: Store | None = None,
         path: str = "",
     ) -> Document:
         """Make a document of a text (bytes: ASCII), counting what there is to count."""
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         lines = data.count(b"\n") + (1 if data and not data.endswith(b"\n") else 0)
-        body = store.add(data) if store is not None else Span.of(data)
+        body = store.add(data) if store is not None else StoredText.of(data)
         stored = len(data) if size is None else size
         return cls(name, kind, body, stored, len(text), lines, note, tuple(marks), path)
 
@@ -83,9 +85,9 @@ class Document:
         """Return the page, sheet row, cell or table row that a line belongs to, such as "page 3"."""
         from rlm_dspy.sandbox.toolkit import label  # with it comes DSPy, which reading does without
 
-        return self._row(line) if self.kind in ("csv", "tsv") else label(self.marks, line)
+        return self._row_label(line) if self.kind in ("csv", "tsv") else label(self.marks, line)
 
-    def _row(self, line: int) -> str:
+    def _row_label(self, line: int) -> str:
         """Count the records up to a line; a quoted cell may have several lines."""
         if b'"' not in bytes(self.body.view()):
             return f"row {line}"

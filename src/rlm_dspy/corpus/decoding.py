@@ -87,7 +87,7 @@ _WHOLE = 0.25  # what it is worth that all bytes pair up to characters, which is
 _ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *(name for one in LANGUAGES for name in one.encodings)]))
 
 
-def guess(data: bytes, *, dos: bool = False) -> str:
+def guess_encoding(data: bytes, *, dos: bool = False) -> str:
     """Return the name of the encoding in which some bytes most likely are a text.
 
     Args:
@@ -95,13 +95,13 @@ def guess(data: bytes, *, dos: bool = False) -> str:
         dos: it is from where DOS's encodings are as usual as those of Windows: a name in an archive.
     """
     sample = high_words(data)
-    readings = {encoding: _reading(sample, encoding) for encoding in _ENCODINGS}
+    readings = {encoding: _read_sample(sample, encoding) for encoding in _ENCODINGS}
     scores = {encoding: _multibyte_score(readings[encoding], encoding) for encoding in _MULTIBYTE}
     for language in LANGUAGES:
         ranks = {letter: rank / len(language.letters) for rank, letter in enumerate(language.letters)}
         for encoding in language.encodings:
             reading = readings[encoding]
-            score = _language_score(reading, ranks) - _rarity(encoding, dos) / reading.evidence
+            score = _language_score(reading, ranks) - _encoding_rarity(encoding, dos) / reading.evidence
             scores[encoding] = max(scores.get(encoding, -9.0), score)
     return max(scores, key=lambda encoding: scores[encoding])
 
@@ -142,13 +142,13 @@ class _Reading:
         return max(1.0, min(self.counted, 1.5 * len(self.chars)))
 
 
-def _reading(sample: bytes, encoding: str) -> _Reading:
+def _read_sample(sample: bytes, encoding: str) -> _Reading:
     text = sample.decode(encoding, "replace")
     chars = {char: count for char, count in Counter(text).items() if ord(char) > 127 and char != "\ufffd"}
-    return _Reading(chars, text.count("\ufffd"), _oddities(text))
+    return _Reading(chars, text.count("\ufffd"), _count_oddities(text))
 
 
-def _rarity(encoding: str, dos: bool) -> float:
+def _encoding_rarity(encoding: str, dos: bool) -> float:
     """Return how many letters an encoding must explain better than the usual Western one before it is believed."""
     if dos and encoding in _DOS:
         return 0.4
@@ -182,7 +182,7 @@ _SIGNS = "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # they stand above or below a conso
 _NO_THAI = re.compile(rf"(?<![\u0e01-\u0e2e{_SIGNS}])[{_SIGNS}]|[\u0e40-\u0e44](?![\u0e01-\u0e2e])")
 
 
-def _oddities(text: str) -> int:
+def _count_oddities(text: str) -> int:
     """Count what no language has: capitals between small letters, symbols in words, letters of two scripts in one."""
     odd = len(_TWO_SCRIPTS.findall(text)) + 2 * len(_NO_THAI.findall(text))
     for found in _ODD.finditer(text):
@@ -194,7 +194,7 @@ def _oddities(text: str) -> int:
 
 def _multibyte_score(reading: _Reading, encoding: str) -> float:
     """Return how much a sample is like Japanese, Chinese or Korean in an encoding of these."""
-    total = -4.0 * reading.broken - _rarity(encoding, False) * max(1.0, reading.counted / reading.evidence)
+    total = -4.0 * reading.broken - _encoding_rarity(encoding, False) * max(1.0, reading.counted / reading.evidence)
     kana = False
     for char, count in reading.chars.items():
         kana = kana or bool(_KANA.match(char))
@@ -213,20 +213,20 @@ def _cjk_weight(char: str, encoding: str) -> float:
         return -0.5  # half-width syllables: what other encodings look like in Shift-JIS
     if encoding == "cp949":
         if _HANGUL.match(char):
-            return 1.0 if char in _KOREAN else 0.5 if _fits(char, "euc_kr") else -0.5
+            return 1.0 if char in _KOREAN else 0.5 if _is_in_standard(char, "euc_kr") else -0.5
         return -0.5
     if _KANA.match(char):
         return 1.0 if encoding in ("cp932", "euc_jp") else 0.1
     if _HAN.match(char):
         if encoding in ("cp932", "euc_jp"):
             return 0.7 if char.encode("cp932", "replace")[0] < _SECOND_LEVEL else 0.2
-        if encoding == "gb18030" and not _fits(char, "gb2312"):
+        if encoding == "gb18030" and not _is_in_standard(char, "gb2312"):
             return 0.0
         return 1.0 if char in _CHINESE else _COMMON_HAN
     return -1.0
 
 
-def _fits(char: str, encoding: str) -> bool:
+def _is_in_standard(char: str, encoding: str) -> bool:
     """Tell whether a character is in the national standard, which has all but the rarest."""
     try:
         return len(char.encode(encoding)) == 2  # EUC-KR spells out syllables that it does not have, in eight bytes
@@ -306,12 +306,12 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
     """
     for bom, marked in _BOMS:
         if data.startswith(bom):
-            return _replace(data[len(bom) :], marked)
+            return _decode_replacing_errors(data[len(bom) :], marked)
     if encoding is not None:
-        return _replace(data, "utf-8" if _is_utf8(data, encoding) else encoding)
+        return _decode_replacing_errors(data, "utf-8" if _is_utf8(data, encoding) else encoding)
     if b"\0" in data:
         if found := wide_encoding(data[:_SNIFFED]):
-            return _replace(data, found)[0], f"read as {found}"
+            return _decode_replacing_errors(data, found)[0], f"read as {found}"
         bare = data.replace(b"\0", b"")
         text, note = decode(bare)
         return text, "; ".join(filter(None, (note, f"{len(data) - len(bare):,} NUL bytes left out")))
@@ -329,9 +329,9 @@ def _decode_plain(data: bytes) -> tuple[str, str]:
     if (declared := declared_encoding(data)) and not _is_broken(data, declared):
         return data.decode(declared), ""
     if _mostly_utf8(data):
-        return _replace(data, "utf-8")
-    guessed = guess(data)
-    text, note = _replace(data, guessed)
+        return _decode_replacing_errors(data, "utf-8")
+    guessed = guess_encoding(data)
+    text, note = _decode_replacing_errors(data, guessed)
     return text, note or f"read as {guessed}"
 
 
@@ -375,7 +375,7 @@ def wide_encoding(head: bytes) -> str | None:
     return encoding if "\n" in text and _is_text(text, 0.98) and _is_one_script(text) else None
 
 
-def wide(head: bytes) -> tuple[bytes, bytes]:
+def bom_and_line_end(head: bytes) -> tuple[bytes, bytes]:
     """Return the BOM of a text of UTF-16 or UTF-32 (else nothing), and how it ends its lines."""
     for bom, encoding in _BOMS[1:]:
         if head.startswith(bom):
@@ -423,7 +423,7 @@ def _is_broken(data: bytes, encoding: str) -> bool:
     return False
 
 
-def _replace(data: bytes, encoding: str) -> tuple[str, str]:
+def _decode_replacing_errors(data: bytes, encoding: str) -> tuple[str, str]:
     try:
         text, note = data.decode(encoding), ""
     except UnicodeError:

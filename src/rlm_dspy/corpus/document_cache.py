@@ -41,11 +41,11 @@ class ConversionCache:
 
     def converted(self, reader: Reader, data: bytes, make: Callable[[], Outcome]) -> Outcome:
         """Return what the reader made of these bytes before, or make it now; only one whole text is kept."""
-        cache = self._opened() if reader.version else None
+        cache = self._opened_cache() if reader.version else None
         if cache is None:
             return make()
         key = f"{reader.name}/{reader.version}/{hashlib.sha256(data).hexdigest()}"
-        found = self._found(cache, key)
+        found = self._cached_conversion(cache, key)
         if found is not None:
             return found
         made = make()
@@ -63,7 +63,7 @@ class ConversionCache:
             self._cache.close()
             self._cache = None
 
-    def _found(self, cache: diskcache.Cache, key: str) -> Converted | None:
+    def _cached_conversion(self, cache: diskcache.Cache, key: str) -> Converted | None:
         try:
             value = cache.get(key, retry=False)
             if value is None:
@@ -74,10 +74,10 @@ class ConversionCache:
             logger.debug("a kept text could not be read: %s", error)
             return None
 
-    def _opened(self) -> diskcache.Cache | None:
+    def _opened_cache(self) -> diskcache.Cache | None:
         if self._cache is None and not self._off:
             try:
-                folder = folders.cache() / "documents"
+                folder = folders.cache_folder() / "documents"
                 folders.make_private(folder)
                 self._cache = diskcache.Cache(
                     str(folder), disk=_PlainDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
@@ -99,18 +99,18 @@ def available() -> int | None:
 
 
 def _of_system() -> int | None:
-    kilobytes = _figures(_SYSTEM).get("MemAvailable:")
+    kilobytes = _numbers_by_name(_SYSTEM).get("MemAvailable:")
     return None if kilobytes is None else kilobytes * 1024
 
 
 def _of_group() -> int | None:
-    most, used = _figure(_GROUP / "memory.max"), _figure(_GROUP / "memory.current")
+    most, used = _number_in_file(_GROUP / "memory.max"), _number_in_file(_GROUP / "memory.current")
     if most is None or used is None:
         return None
-    return most - used + _figures(_GROUP / "memory.stat").get("inactive_file", 0)
+    return most - used + _numbers_by_name(_GROUP / "memory.stat").get("inactive_file", 0)
 
 
-def _figure(file: Path) -> int | None:
+def _number_in_file(file: Path) -> int | None:
     """Read a file that holds one number; one of another kind ("max") tells nothing."""
     try:
         return int(file.read_text())
@@ -118,7 +118,7 @@ def _figure(file: Path) -> int | None:
         return None
 
 
-def _figures(file: Path) -> dict[str, int]:
+def _numbers_by_name(file: Path) -> dict[str, int]:
     try:
         lines = file.read_text().splitlines()
     except OSError:

@@ -41,7 +41,7 @@ def is_url(path: str) -> bool:
     return path.lower().startswith(("https://", "http://"))
 
 
-def fetch(url: str, most: int) -> Page:
+def fetch_page(url: str, most: int) -> Page:
     """Fetch a page.
 
     Raises:
@@ -53,7 +53,7 @@ def fetch(url: str, most: int) -> Page:
     shown = f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
     done: queue.SimpleQueue[Page | str] = queue.SimpleQueue()
     # On a thread of its own, for looking a name up and headers that drip in know no limit in all.
-    threading.Thread(target=lambda: done.put(_fetched(url, parts, most)), daemon=True).start()
+    threading.Thread(target=lambda: done.put(_page_or_reason(url, parts, most)), daemon=True).start()
     try:
         page = done.get(timeout=SECONDS)
     except queue.Empty:
@@ -63,15 +63,15 @@ def fetch(url: str, most: int) -> Page:
     return page
 
 
-def _fetched(url: str, parts: SplitResult, most: int) -> Page | str:
+def _page_or_reason(url: str, parts: SplitResult, most: int) -> Page | str:
     """Fetch a page, or say why not."""
     host = parts.hostname or ""
     opener = urllib.request.build_opener(_Redirects(_is_private(host)))
     request = urllib.request.Request(url, headers={"User-Agent": "rlm-dspy", "Accept-Encoding": "identity"})
     try:
         with opener.open(request, timeout=SECONDS) as answer:
-            data = _within(answer, most)
-            return Page(_name(host, parts.path, answer.headers.get_content_type()), data)
+            data = _read_body(answer, most)
+            return Page(_page_name(host, parts.path, answer.headers.get_content_type()), data)
     except urllib.error.HTTPError as error:
         error.close()
         return f"{error.code} {error.reason}".partition("\n")[0]
@@ -79,7 +79,7 @@ def _fetched(url: str, parts: SplitResult, most: int) -> Page | str:
         return str(getattr(error, "reason", error))
 
 
-def _within(answer: Any, most: int) -> bytes:
+def _read_body(answer: Any, most: int) -> bytes:
     deadline = time.monotonic() + SECONDS
     pieces, size = [], 0
     while piece := answer.read1(1 << 16):
@@ -92,7 +92,7 @@ def _within(answer: Any, most: int) -> bytes:
     return b"".join(pieces)
 
 
-def _name(host: str, path: str, kind: str) -> str:
+def _page_name(host: str, path: str, kind: str) -> str:
     name = f"{host}{unquote(path)}".rstrip("/")
     ending = _ENDINGS.get(kind)
     last = name.rpartition("/")[2] if "/" in name else ""

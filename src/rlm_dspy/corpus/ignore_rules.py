@@ -33,7 +33,7 @@ def tracked_below(top: Path | None, git: Path | None) -> Tracked:
         index = git / "index"
         if not index.is_file() or index.stat().st_size > MAX_INDEX_BYTES:
             return Tracked()
-        names = list(_names(index.read_bytes()))
+        names = list(_index_names(index.read_bytes()))
     except (OSError, ValueError, struct.error, IndexError):
         return Tracked()
     files = frozenset(os.path.join(top, name) for name in names)
@@ -46,7 +46,7 @@ def tracked_below(top: Path | None, git: Path | None) -> Tracked:
     return Tracked(files, frozenset(folders))
 
 
-def _names(data: bytes) -> Iterator[str]:
+def _index_names(data: bytes) -> Iterator[str]:
     """Yield the names of an index.
 
     Raises:
@@ -61,7 +61,7 @@ def _names(data: bytes) -> Iterator[str]:
         start = at + _FIXED + (2 if flags & _EXTENDED else 0)
         cut = 0
         if version == 4:
-            cut, start = _offset(data, start)
+            cut, start = _read_varint(data, start)
         end = data.index(b"\0", start)
         name = before[: len(before) - cut] + data[start:end] if version == 4 else data[start:end]
         before = name
@@ -70,7 +70,7 @@ def _names(data: bytes) -> Iterator[str]:
         at = end + 1 if version == 4 else at + (end - at + 8) // 8 * 8
 
 
-def _offset(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Return a number of variable length, as git writes it, and where it ends."""
     value = data[at] & 0x7F
     while data[at] & 0x80:
@@ -99,12 +99,12 @@ class Rule:
         """Tell whether the pattern matches a path, given in parts, below the folder of its file."""
         if self.folders_only and not is_folder:
             return False
-        return _fits(self.parts, names[-1:] if self.anywhere else names)
+        return _parts_match(self.parts, names[-1:] if self.anywhere else names)
 
 
-def parse(lines: Iterable[str]) -> tuple[Rule, ...]:
+def parse_rules(lines: Iterable[str]) -> tuple[Rule, ...]:
     """Read the lines of a file, leaving out what git would not understand either."""
-    return tuple(rule for line in lines if (rule := _rule(line)) is not None)
+    return tuple(rule for line in lines if (rule := _parse_rule(line)) is not None)
 
 
 def verdict(rules: Sequence[Rule], names: Sequence[str], is_folder: bool) -> bool | None:
@@ -112,7 +112,7 @@ def verdict(rules: Sequence[Rule], names: Sequence[str], is_folder: bool) -> boo
     return next((not rule.negated for rule in reversed(rules) if rule.matches(names, is_folder)), None)
 
 
-def _rule(line: str) -> Rule | None:
+def _parse_rule(line: str) -> Rule | None:
     line = re.sub(r"(?<!\\) +$", "", line.removesuffix("\r"))
     if not line or line.startswith("#"):
         return None
@@ -123,7 +123,7 @@ def _rule(line: str) -> Rule | None:
     anywhere = "/" not in pattern
     texts = pattern.removeprefix("/").split("/")
     try:
-        parts = [None if re.fullmatch(r"\*\*+", text) and not anywhere else _part(text) for text in texts]
+        parts = [None if re.fullmatch(r"\*\*+", text) and not anywhere else _compile_part(text) for text in texts]
     except (ValueError, re.error):
         return None
     if parts[-1] is None:
@@ -131,7 +131,7 @@ def _rule(line: str) -> Rule | None:
     return Rule(tuple(parts), negated, folders_only, anywhere) if pattern else None
 
 
-def _fits(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
+def _parts_match(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
     """Match parts with names; after a mismatch the last "**" takes one name more."""
     at = place = mark = 0
     last = -1
@@ -149,7 +149,7 @@ def _fits(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool
     return all(part is None for part in parts[at:])
 
 
-def _part(text: str) -> re.Pattern[str]:
+def _compile_part(text: str) -> re.Pattern[str]:
     """Compile one part of a path; each star but the last is atomic, so that no pattern takes long."""
     chunks, place = [""], 0
     while place < len(text):
@@ -160,7 +160,7 @@ def _part(text: str) -> re.Pattern[str]:
         elif char == "?":
             chunks[-1] += "."
         elif char == "[":
-            one, place = _bracket(text, place)
+            one, place = _translate_bracket(text, place)
             chunks[-1] += one
         elif char == "\\":
             if place == len(text):
@@ -173,7 +173,7 @@ def _part(text: str) -> re.Pattern[str]:
     return re.compile(chunks[0] + middle + (".*" + chunks[-1] if len(chunks) > 1 else ""), re.DOTALL)
 
 
-def _bracket(text: str, place: int) -> tuple[str, int]:
+def _translate_bracket(text: str, place: int) -> tuple[str, int]:
     """Translate a set of characters that begins after its bracket; return it and where the text goes on."""
     negated = text[place : place + 1] in ("!", "^")
     place += negated
@@ -184,10 +184,10 @@ def _bracket(text: str, place: int) -> tuple[str, int]:
             items.append(_CLASSES.get(named[1], ""))
             place = named.end()
             continue
-        low, place = _literal(text, place)
+        low, place = _read_literal(text, place)
         high = low
         if text[place : place + 1] == "-" and text[place + 1 : place + 2] not in ("", "]"):
-            high, place = _literal(text, place + 1)
+            high, place = _read_literal(text, place + 1)
         items.append(f"{re.escape(low)}-{re.escape(high)}" if low <= high else re.escape(low))
     if place >= len(text):
         raise ValueError("a set of characters is not closed")
@@ -197,7 +197,7 @@ def _bracket(text: str, place: int) -> tuple[str, int]:
     return f"[{'^' if negated else ''}{inside}]", place + 1
 
 
-def _literal(text: str, place: int) -> tuple[str, int]:
+def _read_literal(text: str, place: int) -> tuple[str, int]:
     place += text[place] == "\\" and place + 1 < len(text)
     return text[place], place + 1
 
@@ -218,7 +218,7 @@ class Layer:
         return verdict(self.rules, names, is_folder)
 
 
-def ignored(layers: tuple[Layer, ...], path: str, is_folder: bool) -> bool:
+def is_ignored(layers: tuple[Layer, ...], path: str, is_folder: bool) -> bool:
     """Ask the layers, the deepest first: the last rule that speaks decides."""
     for layer in reversed(layers):
         verdict = layer.verdict(path, is_folder)
@@ -232,30 +232,32 @@ def layers_above(root: str) -> tuple[Layer, ...]:
 
     A folder that these rules themselves ignore was named on purpose, so they do not apply to it.
     """
-    top = _repository(Path(root))
+    top = _repository_root(Path(root))
     if top is None:
         return ()
-    layers = _layer(_own_excludes(top), str(top)) + _layer(git_folder(top) / "info" / "exclude", str(top))
+    layers = _layers_of_file(_own_excludes(top), str(top)) + _layers_of_file(
+        git_folder(top) / "info" / "exclude", str(top)
+    )
     for folder in reversed(Path(root).parents):
-        if folder == top or (top in folder.parents and not ignored(layers, str(folder), True)):
+        if folder == top or (top in folder.parents and not is_ignored(layers, str(folder), True)):
             layers += layer_in(str(folder))
         elif top in folder.parents:
             return ()
-    return () if Path(root) != top and ignored(layers, root, True) else layers
+    return () if Path(root) != top and is_ignored(layers, root, True) else layers
 
 
 def layer_in(folder: str) -> tuple[Layer, ...]:
     """Read the rules that a folder itself has."""
-    return _layer(Path(folder, ".gitignore"), folder)
+    return _layers_of_file(Path(folder, ".gitignore"), folder)
 
 
-def _layer(file: Path, folder: str) -> tuple[Layer, ...]:
-    text = _text(file)
-    rules = parse(text.removeprefix("\ufeff").split("\n"))
+def _layers_of_file(file: Path, folder: str) -> tuple[Layer, ...]:
+    text = _file_text(file)
+    rules = parse_rules(text.removeprefix("\ufeff").split("\n"))
     return (Layer(folder, rules),) if rules else ()
 
 
-def _text(file: Path) -> str:
+def _file_text(file: Path) -> str:
     """Return the text of a small file, nothing if it cannot be read."""
     try:
         if not file.is_file() or file.stat().st_size > MAX_PATTERN_BYTES:
@@ -265,20 +267,20 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _repository(root: Path) -> Path | None:
+def _repository_root(root: Path) -> Path | None:
     # Where a folder may not be entered this says no; Path.exists would raise.
     return next((folder for folder in (root, *root.parents) if os.path.exists(folder / ".git")), None)
 
 
 def tracked_around(root: str) -> Tracked:
     """Return what git tracks in the repository that a folder is in: that is read even where a rule matches it."""
-    top = _repository(Path(root))
+    top = _repository_root(Path(root))
     return Tracked() if top is None else tracked_below(top, git_folder(top, shared=False))
 
 
 def everything_in(folder: str) -> Layer:
     """Return the rule that ignores all in a folder, in which only what git tracks is read."""
-    return Layer(folder, parse(["*"]))
+    return Layer(folder, parse_rules(["*"]))
 
 
 def _own_excludes(top: Path) -> Path:
@@ -293,7 +295,7 @@ def _own_excludes(top: Path) -> Path:
 def _excludes_in(place: Path) -> str | None:
     """Return the ``excludesFile`` of the section ``core`` of a configuration of git."""
     section, found = "", None
-    for line in _text(place).split("\n"):
+    for line in _file_text(place).split("\n"):
         line = line.strip()
         if line.startswith("["):
             section = line.strip("[] \t").lower()

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_dspy import folders
 from rlm_dspy.sandbox.toolkit import label
-from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, Term, bm25, edge, passage, stem, terms_of, words_of
+from rlm_dspy.sandbox.toolkit.ranking import (
+    PASSAGE,
+    Term,
+    bm25,
+    passage_record,
+    passage_start,
+    stem,
+    terms_of,
+    words_of,
+)
 
 if TYPE_CHECKING:
     from rlm_dspy.corpus.corpus import Corpus, Document
@@ -50,25 +59,25 @@ class Index:
     @property
     def path(self) -> Path:
         """The file that holds the index."""
-        return folders.cache() / "indexes" / f"{self._corpus.origin[:32]}.v{_VERSION}.sqlite"
+        return folders.cache_folder() / "indexes" / f"{self._corpus.origin[:32]}.v{_VERSION}.sqlite"
 
     def ready(self) -> bool:
         """Tell whether the index has all files of the corpus as they are."""
         if self.path.is_file():
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as db:
-                return self._places(db) is not None
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._open_database()) as db:
+                return self._passage_ranges(db) is not None
         return False
 
     def build(self) -> bool:
         """Index what is not indexed yet, and tell whether the index can be used."""
         try:
             folders.make_private(self.path.parent)
-            if self._outdated():
+            if self._is_outdated():
                 self.path.unlink()
-            with contextlib.closing(self._connect()) as db:
+            with contextlib.closing(self._open_database()) as db:
                 db.executescript(_SCHEMA)
                 db.execute("begin immediate")
-                self._update(db)
+                self._index_new_documents(db)
                 db.commit()
             _make_room(self.path)
         except (OSError, sqlite3.Error) as error:
@@ -81,9 +90,9 @@ class Index:
         if _UNSPACED.search(query) or not terms or not self.path.is_file():
             return None
         try:
-            with contextlib.closing(self._connect()) as db:
+            with contextlib.closing(self._open_database()) as db:
                 db.execute("begin")  # places and passages of one state: another corpus may build it anew meanwhile
-                places = self._places(db)
+                places = self._passage_ranges(db)
                 if places is None:
                     return None
                 found = [self._passages_with(db, term) for term in terms]
@@ -95,29 +104,29 @@ class Index:
             weight * math.log(1 + (total + 0.5) / (min(often, total) + 0.5))
             for (_, _, weight), (often, _) in zip(terms, found, strict=True)
         ]
-        rough = _rough([rows for _, rows in found], weights)
-        return self._ranked(rough, self._documents(names, places), terms, weights, k)
+        rough = _rough_scores([rows for _, rows in found], weights)
+        return self._best_passages(rough, self._searched_documents(names, places), terms, weights, k)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _open_database(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         db.execute("pragma synchronous = off")
         db.execute("pragma cache_size = -64000")
         return db
 
-    def _outdated(self) -> bool:
+    def _is_outdated(self) -> bool:
         """Tell whether most of an older index is of no use any more, or it cannot be read."""
         if not self.path.is_file():
             return False
         live = {document.body.digest() for document in self._corpus.documents}
         try:
-            with contextlib.closing(self._connect()) as db:
+            with contextlib.closing(self._open_database()) as db:
                 rows = db.execute("select digest, count from files").fetchall()
         except sqlite3.Error:
             return True
         total = sum(count for _, count in rows)
         return bool(sum(count for digest, count in rows if bytes(digest) not in live) > _STALE * total)
 
-    def _update(self, db: sqlite3.Connection) -> None:
+    def _index_new_documents(self, db: sqlite3.Connection) -> None:
         known = {bytes(digest) for (digest,) in db.execute("select digest from files")}
         following = db.execute("select coalesce(max(first + count), 1) from files").fetchone()[0]
         for document in self._corpus.documents:
@@ -140,21 +149,21 @@ class Index:
             often = db.execute("select count(*) from passages where passages match ?", (match,)).fetchone()[0]
         return often, [row for (row,) in found]
 
-    def _places(self, db: sqlite3.Connection) -> _Places | None:
+    def _passage_ranges(self, db: sqlite3.Connection) -> _Places | None:
         """The first passage of each file and how many it has, or None if a file of the corpus is not there."""
         rows = db.execute("select digest, first, count from files")
         places = {bytes(digest): (first, count) for digest, first, count in rows}
         live = {document.body.digest() for document in self._corpus.documents}
         return places if places and live <= places.keys() else None
 
-    def _documents(self, names: Sequence[str] | None, places: _Places) -> list[tuple[int, int, Document]]:
+    def _searched_documents(self, names: Sequence[str] | None, places: _Places) -> list[tuple[int, int, Document]]:
         """The documents to be searched by their passages' numbers."""
         wanted = None if names is None else set(names)
         chosen = [document for document in self._corpus.documents if wanted is None or document.name in wanted]
         placed = ((*places[document.body.digest()], document) for document in chosen)
         return sorted(placed, key=lambda one: one[:2])
 
-    def _ranked(
+    def _best_passages(
         self,
         rough: dict[int, float],
         documents: list[tuple[int, int, Document]],
@@ -165,28 +174,28 @@ class Index:
         places = [
             (-rough[row], document.name, row - first, document)
             for first, count, document in documents
-            for row in _between(rough, first, count)
+            for row in _rows_between(rough, first, count)
         ]
         best = sorted(places, key=lambda one: one[:3])[:_RANKED]
         scored: list[tuple[float, str, int, Document]] = []
         for document, spots in _by_document(best):
             body, titles = document.text, frozenset(map(stem, words_of(document.name)))
             for at in spots:
-                stems = list(map(stem, words_of(body[edge(body, at) : edge(body, at + 1)])))
+                stems = list(map(stem, words_of(body[passage_start(body, at) : passage_start(body, at + 1)])))
                 score = bm25(stems, titles, terms, weights)
                 if score > 0:
                     scored.append((-round(score, 4), document.name, at, document))
-        return _shown(sorted(scored, key=lambda one: one[:3])[:k])
+        return _rendered_passages(sorted(scored, key=lambda one: one[:3])[:k])
 
 
 def _cut(body: str) -> Iterator[str]:
     """Yield the passages of a text, names like ``maxIters`` split into their words."""
     for at in range(len(body) // PASSAGE + 1):
-        text = body[edge(body, at) : edge(body, at + 1)]
+        text = body[passage_start(body, at) : passage_start(body, at + 1)]
         yield _HUMP.sub(" ", text.encode("utf-8", "replace").decode())
 
 
-def _rough(found: Sequence[list[int]], weights: Sequence[float]) -> dict[int, float]:
+def _rough_scores(found: Sequence[list[int]], weights: Sequence[float]) -> dict[int, float]:
     """Add up what the rarest terms weigh in each passage."""
     rough: dict[int, float] = {}
     seen = 0
@@ -199,7 +208,7 @@ def _rough(found: Sequence[list[int]], weights: Sequence[float]) -> dict[int, fl
     return rough
 
 
-def _between(rough: dict[int, float], first: int, count: int) -> Iterator[int]:
+def _rows_between(rough: dict[int, float], first: int, count: int) -> Iterator[int]:
     if count < len(rough):
         return (row for row in range(first, first + count) if row in rough)
     return (row for row in rough if first <= row < first + count)
@@ -212,14 +221,14 @@ def _by_document(best: Sequence[tuple[float, str, int, Document]]) -> Iterator[t
     return iter(spots.values())
 
 
-def _shown(best: Sequence[tuple[float, str, int, Document]]) -> list[dict[str, Any]]:
+def _rendered_passages(best: Sequence[tuple[float, str, int, Document]]) -> list[dict[str, Any]]:
     """Render the best passages in their order, reading each document once."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     scores = {(name, at): -score for score, name, at, _ in best}
     for document, spots in _by_document(best):
         texts = {document.name: document.text}
         for at in spots:
-            one = passage(texts, document.name, at, scores[document.name, at])
+            one = passage_record(texts, document.name, at, scores[document.name, at])
             place = label(document.marks, one["line"])
             found[document.name, at] = one if place is None else {**one, "place": place}
     return [found[name, at] for _, name, at, _ in best]

@@ -21,9 +21,9 @@ from rlm_dspy.corpus import fetching
 from rlm_dspy.corpus.collecting import Collector, File, Limits, NotReadError
 from rlm_dspy.corpus.corpus import Corpus, Skipped
 from rlm_dspy.corpus.decoding import known_encoding
-from rlm_dspy.corpus.ignore_rules import Rule, parse
+from rlm_dspy.corpus.ignore_rules import Rule, parse_rules
 from rlm_dspy.corpus.screening import is_secret
-from rlm_dspy.corpus.walking import Choice, Found, printable, walk
+from rlm_dspy.corpus.walking import FileSelection, FoundFile, printable_name, walk_folder
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
 WRITER_SECONDS = 3  # that a named pipe may wait for somebody to write to it
@@ -84,7 +84,7 @@ def read(
     for name, value in (("max_file_bytes", max_file_bytes), ("max_files", max_files), ("max_bytes", max_bytes)):
         if value < 1:
             raise ConfigurationError(f"{name} must be at least 1, not {value}")
-    choice = Choice(_spec(include), _rules(exclude), hidden, ignore, secrets)
+    choice = FileSelection(_pattern_spec(include), _exclude_rules(exclude), hidden, ignore, secrets)
     known = known_encoding(encoding) if encoding is not None else None
     if encoding is not None and known is None:
         raise ConfigurationError(f"there is no encoding {encoding!r} for texts: name one such as cp1252 or cp932")
@@ -96,14 +96,14 @@ def read(
         elif fetching.is_url(path):
             reader.take_url(path, urls)
         else:
-            reader.take(_locate(path))
+            reader.take(_locate_root(path))
     return reader.corpus(typed)
 
 
 class _Reader:
     """Reads what is named, and what lies below it."""
 
-    def __init__(self, choice: Choice, found: Collector, *, many: bool) -> None:
+    def __init__(self, choice: FileSelection, found: Collector, *, many: bool) -> None:
         self._choice = choice
         self._many = many
         self._found = found
@@ -113,55 +113,55 @@ class _Reader:
         if not os.path.isdir(root.path):
             self._take_named(root)
             return
-        prefix = _prefix(root.typed) if self._many or root.only is not None else ""
-        self._found.place(prefix, os.path.join(root.path, ""))
-        for found in walk(root.path, self._choice, root.only):
+        prefix = _name_prefix(root.typed) if self._many or root.only is not None else ""
+        self._found.note_root(prefix, os.path.join(root.path, ""))
+        for found in walk_folder(root.path, self._choice, root.only):
             if isinstance(found, Skipped):
                 self._found.skip(prefix + found.name, found.reason)
             elif full := self._found.full:
-                self._found.skip(prefix + found.name, f"{full}, as is what follows it in {_shown(root.typed)}")
+                self._found.skip(prefix + found.name, f"{full}, as is what follows it in {_short_path(root.typed)}")
                 return
             else:
-                self._add(Found(found.path, prefix + found.name), follow=False)
+                self._add_file(FoundFile(found.path, prefix + found.name), follow=False)
 
     def take_stdin(self, stdin: BinaryIO | None) -> None:
         stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)
         if stream is None:
             raise CorpusError("standard input is closed: nothing can be read from -")
-        self._found.trust("stdin")
+        self._found.note_named_file("stdin")
         self._found.add(stream.read(self._found.limits.file_bytes + 1), "stdin")
 
     def take_url(self, url: str, allowed: bool) -> None:
         if not allowed:
-            raise CorpusError(f"{_shown(url)} is fetched only if URLs are allowed (urls=True)")
-        page = fetching.fetch(url, self._found.limits.file_bytes)
-        self._found.add(page.data, printable(page.name))
+            raise CorpusError(f"{_short_path(url)} is fetched only if URLs are allowed (urls=True)")
+        page = fetching.fetch_page(url, self._found.limits.file_bytes)
+        self._found.add(page.data, printable_name(page.name))
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
-        corpus, blank = self._found.finish(_origin([str(path) for path in typed]))
+        corpus, blank = self._found.finish(_origin_digest([str(path) for path in typed]))
         if blank:
             skipped = [*corpus.skipped, *(Skipped(name, "only white space") for name in corpus.names)]
-            raise CorpusError(_nothing(", ".join(map(_shown, typed))[:200], skipped))
+            raise CorpusError(_nothing_read_message(", ".join(map(_short_path, typed))[:200], skipped))
         return corpus
 
     def _take_named(self, root: _Root) -> None:
         if not self._choice.secrets and (_secret_path(root.path) or is_secret(os.path.basename(root.typed))):
             raise CorpusError(
-                f"{_shown(root.typed)} looks like a secret: it is read only if secrets are allowed (secrets=True)"
+                f"{_short_path(root.typed)} looks like a secret: it is read only if secrets are allowed (secrets=True)"
             )
-        name = _prefix(root.typed).rstrip("/") or root.path
+        name = _name_prefix(root.typed).rstrip("/") or root.path
         if _is_pipe(root.path):
             self._take_pipe(root.path, name)
             return
         if full := self._found.full:
             self._found.skip(name, full)
             return
-        self._found.trust(name, root.path)
-        self._add(Found(root.path, name), follow=True)
+        self._found.note_named_file(name, root.path)
+        self._add_file(FoundFile(root.path, name), follow=True)
 
     def _take_pipe(self, path: str, name: str) -> None:
         """Read a named pipe to its end, as ``cat`` does; it has no path at which it can be opened again."""
-        self._found.trust(name)
+        self._found.note_named_file(name)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as pipe:
@@ -175,7 +175,7 @@ class _Reader:
         except OSError as error:
             self._found.skip(name, f"unreadable: {error.strerror}")
 
-    def _add(self, found: Found, *, follow: bool) -> None:
+    def _add_file(self, found: FoundFile, *, follow: bool) -> None:
         if self._many:
             if found.path in self._read:
                 return
@@ -198,7 +198,7 @@ def _as_text(path: _Path) -> str:
     return text
 
 
-def _locate(typed: str) -> _Root:
+def _locate_root(typed: str) -> _Root:
     path = os.path.expanduser(typed)
     try:
         if os.path.exists(path):
@@ -209,8 +209,8 @@ def _locate(typed: str) -> _Root:
             only = GitIgnoreSpec.from_lines(["/" + rest])
             return _Root(fixed, os.path.realpath(fixed), only)
     except (ValueError, re.error, OSError) as error:
-        raise CorpusError(f"{_shown(typed)} is no usable path: {error}") from None
-    raise CorpusError(f"{_shown(typed)}: no such file or folder")
+        raise CorpusError(f"{_short_path(typed)} is no usable path: {error}") from None
+    raise CorpusError(f"{_short_path(typed)}: no such file or folder")
 
 
 def _is_pipe(path: str) -> bool:
@@ -229,7 +229,7 @@ def _split_glob(path: str) -> tuple[str, str]:
     return path, ""
 
 
-def _prefix(typed: str) -> str:
+def _name_prefix(typed: str) -> str:
     """What stands before the names below a root: the path as typed if it is a plain relative one, else its end."""
     path = PurePath(os.path.expanduser(typed))
     parts = [part for part in path.parts if part != "."]
@@ -237,14 +237,14 @@ def _prefix(typed: str) -> str:
         parts = [path.name]
     if ".." in parts:
         parts = [os.path.basename(os.path.realpath(path))]
-    return "".join(printable(part) + "/" for part in parts if part)
+    return "".join(printable_name(part) + "/" for part in parts if part)
 
 
 def _secret_path(path: str) -> bool:
     return is_secret(os.path.basename(path), os.path.dirname(path))
 
 
-def _spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
+def _pattern_spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
     lines = [patterns] if isinstance(patterns, str) else list(patterns)
     try:
         return GitIgnoreSpec.from_lines(lines) if lines else None
@@ -252,19 +252,19 @@ def _spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
         raise ConfigurationError(f"a pattern among {lines} is wrong: {error}") from None
 
 
-def _rules(patterns: Iterable[str]) -> tuple[Rule, ...]:
+def _exclude_rules(patterns: Iterable[str]) -> tuple[Rule, ...]:
     lines = [patterns] if isinstance(patterns, str) else list(patterns)
-    rules = parse(lines)
+    rules = parse_rules(lines)
     if len(rules) < len(lines):
         raise ConfigurationError(f"a pattern among {lines} is wrong: see the rules of .gitignore")
     return rules
 
 
-def _shown(path: _Path) -> str:
-    return printable(os.fspath(path))[:200]
+def _short_path(path: _Path) -> str:
+    return printable_name(os.fspath(path))[:200]
 
 
-def _nothing(typed: str, skipped: Sequence[Skipped]) -> str:
+def _nothing_read_message(typed: str, skipped: Sequence[Skipped]) -> str:
     if not skipped:
         return f"nothing to read in {typed}: no files there"
     reasons = Counter(one.reason for one in skipped).most_common(4)
@@ -272,7 +272,7 @@ def _nothing(typed: str, skipped: Sequence[Skipped]) -> str:
     return f"nothing to read in {typed}: {told}"
 
 
-def _origin(paths: Sequence[str]) -> str:
+def _origin_digest(paths: Sequence[str]) -> str:
     """Return what an index is named after: the places that were read, so that a changed folder keeps its index."""
     places = "\0".join(os.path.abspath(path) for path in paths)
     return hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()

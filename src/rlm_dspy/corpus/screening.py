@@ -49,7 +49,7 @@ def has_private_key(head: bytes) -> bool:
     return bool(_PRIVATE_KEY.match(head))
 
 
-def noise(name: str) -> str | None:
+def noise_reason(name: str) -> str | None:
     """Say why a file answers no question, or None."""
     low = name.lower()
     if low in _LOCK_FILES:

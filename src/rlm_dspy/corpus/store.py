@@ -24,14 +24,14 @@ class Store:
             with tempfile.TemporaryFile() as file:
                 self.descriptor = os.dup(file.fileno())
 
-    def add(self, data: bytes) -> Span:
+    def add(self, data: bytes) -> StoredText:
         """Append a text."""
         start = self.size
         view = memoryview(data)
         while view:
             view = view[os.write(self.descriptor, view) :]
         self.size = start + len(data)
-        return Span(self, start, self.size)
+        return StoredText(self, start, self.size)
 
     def seal(self) -> None:
         """Let nobody, this process included, change what is stored."""
@@ -51,7 +51,7 @@ class Store:
             os.close(descriptor)
 
 
-class Span:
+class StoredText:
     """One text in a store, or on its own."""
 
     __slots__ = ("_digest", "_home", "start", "stop")
@@ -63,7 +63,7 @@ class Span:
         self._digest = b""
 
     @classmethod
-    def of(cls, data: bytes) -> Span:
+    def of(cls, data: bytes) -> StoredText:
         """Keep a text on its own."""
         return cls(data, 0, len(data))
 
@@ -88,7 +88,7 @@ class Span:
         return self._digest
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Span):
+        if not isinstance(other, StoredText):
             return NotImplemented
         return self is other or (self.stop - self.start == other.stop - other.start and self.digest() == other.digest())
 
@@ -96,4 +96,4 @@ class Span:
         return hash(self.digest())
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Span.of, (bytes(self.view()),)
+        return StoredText.of, (bytes(self.view()),)

@@ -14,19 +14,19 @@ from rlm_dspy.corpus.ignore_rules import (
     Rule,
     Tracked,
     everything_in,
-    ignored,
+    is_ignored,
     layer_in,
     layers_above,
     tracked_around,
     verdict,
 )
-from rlm_dspy.corpus.screening import is_secret, noise, noise_folder
+from rlm_dspy.corpus.screening import is_secret, noise_folder, noise_reason
 
 IGNORED = "ignored by .gitignore"
 
 
 @dataclass(frozen=True)
-class Choice:
+class FileSelection:
     """What a reader was told to take and to leave."""
 
     include: GitIgnoreSpec | None
@@ -37,7 +37,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A file to read: its path for the host, its name for everybody else."""
 
     path: str
@@ -51,7 +51,7 @@ class _Folder:
     layers: tuple[Layer, ...]
 
 
-def printable(name: str) -> str:
+def printable_name(name: str) -> str:
     """Render a file name so that it is one line of valid text: odd bytes and control characters are escaped."""
     if name.isprintable():
         return name
@@ -59,7 +59,7 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def walk(root: str, choice: Choice, only: GitIgnoreSpec | None = None) -> Iterator[Found | Skipped]:
+def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = None) -> Iterator[FoundFile | Skipped]:
     """Yield what there is to read below a folder; ``only`` narrows it to the files of a glob."""
     pending = [_Folder(root, "", layers_above(root) if choice.ignore else ())]
     tracked = tracked_around(root) if choice.ignore else Tracked()
@@ -69,16 +69,16 @@ def walk(root: str, choice: Choice, only: GitIgnoreSpec | None = None) -> Iterat
             with os.scandir(folder.path) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            yield Skipped(printable(folder.prefix) or ".", f"unreadable: {error.strerror}")
+            yield Skipped(printable_name(folder.prefix) or ".", f"unreadable: {error.strerror}")
             continue
         reason = noise_folder(os.path.basename(folder.path), frozenset(entry.name for entry in entries))
         if reason and folder.prefix:
-            yield Skipped(printable(folder.prefix), reason)
+            yield Skipped(printable_name(folder.prefix), reason)
             continue
         layers = folder.layers + (layer_in(folder.path) if choice.ignore else ())
         below: list[_Folder] = []
         for entry in entries:
-            found = _consider(entry, folder.prefix, layers, choice, only, tracked)
+            found = _classify_entry(entry, folder.prefix, layers, choice, only, tracked)
             if isinstance(found, _Folder):
                 below.append(found)
             elif found is not None:
@@ -86,39 +86,41 @@ def walk(root: str, choice: Choice, only: GitIgnoreSpec | None = None) -> Iterat
         pending.extend(reversed(below))
 
 
-def _consider(
+def _classify_entry(
     entry: os.DirEntry[str],
     prefix: str,
     layers: tuple[Layer, ...],
-    choice: Choice,
+    choice: FileSelection,
     only: GitIgnoreSpec | None,
     tracked: Tracked,
-) -> Found | Skipped | _Folder | None:
+) -> FoundFile | Skipped | _Folder | None:
     name = prefix + entry.name
     try:  # what the folder itself tells of its entries, without a call for each
         is_folder = entry.is_dir(follow_symlinks=False)
         kind = "folder" if is_folder else "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:
-        return Skipped(printable(name), f"unreadable: {error.strerror}")
-    if not is_folder and not _wanted(name, choice, only):
+        return Skipped(printable_name(name), f"unreadable: {error.strerror}")
+    if not is_folder and not _is_wanted(name, choice, only):
         return None
     reason = _why_not(entry, name, kind, layers, choice)
     if reason == IGNORED and entry.path in tracked.files:
-        reason = None if choice.include is not None else noise(entry.name)
+        reason = None if choice.include is not None else noise_reason(entry.name)
     if reason == IGNORED and is_folder and entry.path in tracked.folders:
         return _Folder(entry.path, name + "/", (*layers, everything_in(entry.path)))
     if reason:
-        return Skipped(printable(name + "/" if is_folder else name), reason)
-    return _Folder(entry.path, name + "/", layers) if is_folder else Found(entry.path, printable(name))
+        return Skipped(printable_name(name + "/" if is_folder else name), reason)
+    return _Folder(entry.path, name + "/", layers) if is_folder else FoundFile(entry.path, printable_name(name))
 
 
-def _wanted(name: str, choice: Choice, only: GitIgnoreSpec | None) -> bool:
+def _is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> bool:
     if choice.include is None and only is None:
         return True
     return all(spec.match_file(name) for spec in (choice.include, only) if spec is not None)
 
 
-def _why_not(entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer, ...], choice: Choice) -> str | None:
+def _why_not(
+    entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer, ...], choice: FileSelection
+) -> str | None:
     is_folder = kind == "folder"
     if kind == "other":
         link = entry.is_symlink()
@@ -128,8 +130,8 @@ def _why_not(entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer,
         return "looks like a secret"
     if entry.name == ".git" or (entry.name.startswith(".") and not choice.hidden and not secret):
         return "hidden"
-    if ignored(layers, entry.path, is_folder):
+    if is_ignored(layers, entry.path, is_folder):
         return IGNORED
     if choice.exclude and verdict(choice.exclude, name.split("/"), is_folder):
         return "excluded"
-    return noise(entry.name) if choice.include is None and not is_folder else None
+    return noise_reason(entry.name) if choice.include is None and not is_folder else None

@@ -16,8 +16,8 @@ def is_weak(quote: str, answers: Iterable[str]) -> bool:
     """Return whether a quote neither holds one of the short answers nor has at least five words."""
     if len(re.findall(r"\w+", quote)) >= STRONG_WORDS:
         return False
-    plain = _plain(quote)
-    return not any(_plain(answer) in plain for answer in answers if _plain(answer))
+    plain = _plain_words(quote)
+    return not any(_plain_words(answer) in plain for answer in answers if _plain_words(answer))
 
 
 def short_answers(outputs: Mapping[str, Any]) -> list[str]:
@@ -40,7 +40,7 @@ def weak_advice(weak: list[Evidence]) -> str:
     )
 
 
-def _plain(text: str) -> str:
+def _plain_words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
@@ -71,11 +71,11 @@ class Evidence(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _accept(cls, value: Any) -> Any:
+    def _normalized_input(cls, value: Any) -> Any:
         if isinstance(value, str) and hasattr(value, "record"):  # a hit of the toolkit
             value = value.record()
         if isinstance(value, str):
-            return {"quote": valid(value)}
+            return {"quote": without_surrogates(value)}
         if not isinstance(value, Mapping):
             return value
         given = {key: value.get(key) for key in ("quote", "source", "start", "end", "line")}
@@ -87,9 +87,9 @@ class Evidence(BaseModel):
         if given["start"] is None and isinstance(span, (list, tuple)) and len(span) == 2:
             given["start"], given["end"] = span
         if isinstance(given["quote"], str):
-            given["quote"] = valid(given["quote"])
+            given["quote"] = without_surrogates(given["quote"])
         _split_place(given)
-        return given | {key: _whole(given[key]) for key in ("start", "end", "line")}
+        return given | {key: _position_number(given[key]) for key in ("start", "end", "line")}
 
     @property
     def where(self) -> str:
@@ -104,12 +104,12 @@ class Evidence(BaseModel):
 # What models write
 
 
-def valid(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """Replace lone surrogates, which pydantic and every encoder refuse."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _whole(value: Any) -> int | None:
+def _position_number(value: Any) -> int | None:
     """A position that a model gave, or None if it is none: the host finds the true one anyway."""
     digits = re.match(r"\s*(\d{1,12})", str(value)) if isinstance(value, (int, str)) else None
     return int(digits[1]) if digits and not isinstance(value, bool) else None
@@ -119,7 +119,7 @@ def _split_place(given: dict[str, Any]) -> None:
     """Take the place out of a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
     if given["source"] is None:
         return
-    source = valid(str(given["source"]))[:_SOURCE].strip()
+    source = without_surrogates(str(given["source"]))[:_SOURCE].strip()
     if label := _LABEL.fullmatch(source):
         source = label["path"].strip(" ,(")
     if place := _PLACE.fullmatch(source):

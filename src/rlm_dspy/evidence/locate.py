@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import pydantic
 from rapidfuzz import fuzz
 
-from rlm_dspy.evidence.evidence import Evidence, valid
+from rlm_dspy.evidence.evidence import Evidence, without_surrogates
 
 
 class SupportsItems(Protocol):
@@ -55,7 +55,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Hit:
+class TextRange:
     """A range of a text."""
 
     text: Text
@@ -80,12 +80,12 @@ def texts_of(contexts: Mapping[str, Any]) -> list[Text]:
             files += _of_corpus(variable, value)
         else:
             for path, text in strings_of(value, variable):
-                parts.append(Text(variable, path, _constant(text), len(text)))
+                parts.append(Text(variable, path, _constant_loader(text), len(text)))
     single.sort(key=lambda pair: -len(pair[1]))
     named = bool(files or parts)
     files += parts
     for variable, text in single:
-        files.append(Text(variable, variable if named else None, _constant(text), len(text)))
+        files.append(Text(variable, variable if named else None, _constant_loader(text), len(text)))
         named = True
     return files
 
@@ -97,7 +97,7 @@ def _of_corpus(variable: str, corpus: Any) -> Iterator[Text]:
         yield Text(variable, name, lambda name=name: str(corpus[name]), file["chars"], place)  # type: ignore[misc]
 
 
-def _constant(text: str) -> Callable[[], str]:
+def _constant_loader(text: str) -> Callable[[], str]:
     return lambda: text
 
 
@@ -106,7 +106,7 @@ def words_of(quote: str) -> list[str]:
     return sorted(set(re.findall(r"\w+", quote)), key=lambda word: (-len(word), word))
 
 
-def places(body: str, word: str, most: int) -> Iterator[int]:
+def word_offsets(body: str, word: str, most: int) -> Iterator[int]:
     """Yield where a word stands, at most so often."""
     place = body.find(word)
     while place >= 0 and most:
@@ -185,7 +185,7 @@ def quoted_record(quote: str) -> dict[str, Any] | None:
     return None
 
 
-def agrees(record: Mapping[str, Any], quoted: Mapping[str, Any]) -> bool:
+def has_quoted_fields(record: Mapping[str, Any], quoted: Mapping[str, Any]) -> bool:
     """Return whether a record has all that a quoted one says."""
     return all(name in record and str(record[name]) == str(item) for name, item in quoted.items())
 
@@ -201,29 +201,31 @@ _READ = 200_000_000  # characters in which a passage is looked for
 _NEGATIONS = frozenset({"not", "no", "never", "none", "without", "nor", "neither", "cannot", "nicht", "kein", "keine"})
 
 
-def fuzzy(quote: str, texts: Sequence[Text]) -> Hit | None:
+def find_fuzzy_match(quote: str, texts: Sequence[Text]) -> TextRange | None:
     """Find a passage that is the quote but for slips of the pen: its numbers and negations are the same."""
     if len(quote) < LEAST:
         return None
-    best: tuple[float, Hit] | None = None
-    for hit in _candidates(quote, texts, len(quote)):
+    best: tuple[float, TextRange] | None = None
+    for hit in _candidate_windows(quote, texts, len(quote)):
         window = hit.text.text[hit.start : hit.end]
         aligned = fuzz.partial_ratio_alignment(quote, window, score_cutoff=FUZZY)
         if aligned is None or (best is not None and aligned.score <= best[0]):
             continue
         start, end = _whole_words(window, aligned.dest_start, aligned.dest_end)
-        if _facts(window[start:end]) == _facts(quote) and _slips(quote, window[start:end]):
-            best = aligned.score, Hit(hit.text, hit.start + start, hit.start + end)
+        if _numbers_and_negations(window[start:end]) == _numbers_and_negations(quote) and _differs_by_slips(
+            quote, window[start:end]
+        ):
+            best = aligned.score, TextRange(hit.text, hit.start + start, hit.start + end)
     return None if best is None else best[1]
 
 
-def _facts(text: str) -> tuple[Counter[str], Counter[str]]:
+def _numbers_and_negations(text: str) -> tuple[Counter[str], Counter[str]]:
     """What a slip must not change."""
     words = re.findall(r"[a-z]+", text.lower().replace("n't", " not"))
     return Counter(re.findall(r"\d+", text)), Counter(word for word in words if word in _NEGATIONS)
 
 
-def _slips(quote: str, passage: str) -> bool:
+def _differs_by_slips(quote: str, passage: str) -> bool:
     """Tell whether the words differ by letters alone, or by the little ones that are easily left out."""
     ours, theirs = re.findall(r"\w+", quote.lower()), re.findall(r"\w+", passage.lower())
     for change, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
@@ -242,11 +244,11 @@ def _whole_words(window: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def advice(quote: str, texts: Sequence[Text], variables: Sequence[str]) -> str:
+def missing_quote_advice(quote: str, texts: Sequence[Text], variables: Sequence[str]) -> str:
     """Tell a model, in a line, that a quote is not there, and what it may have meant."""
     told = _one_line(quote, 80)
     where = " or ".join(f"`{name}`" for name in variables) or "any context"
-    near = _nearest(quote, texts)
+    near = _nearest_passage(quote, texts)
     if near is None:
         return f"the quote {told} is not in {where}, nor anything like it: quote what is there, word for word."
     passage = _one_line(near.text.text[near.start : near.end], _COMPARED)
@@ -254,12 +256,12 @@ def advice(quote: str, texts: Sequence[Text], variables: Sequence[str]) -> str:
     return f"the quote {told} is not in {where}. The nearest passage, at {place}, is {passage}: copy from it exactly."
 
 
-def _nearest(quote: str, texts: Sequence[Text]) -> Hit | None:
+def _nearest_passage(quote: str, texts: Sequence[Text]) -> TextRange | None:
     """The passage most like a quote, among windows around its rarest words; None if none is much like it."""
     quote = quote[:_COMPARED]
     wanted = set(re.findall(r"\w+", quote.lower()))
-    best: list[tuple[int, int, Hit]] = []
-    for hit in _candidates(quote, texts, 20):
+    best: list[tuple[int, int, TextRange]] = []
+    for hit in _candidate_windows(quote, texts, 20):
         shared = len(wanted & set(re.findall(r"\w+", hit.text.text[hit.start : hit.end].lower())))
         best.append((-shared, len(best), hit))
     ranked = sorted(best, key=lambda one: one[:2])[:5]
@@ -268,19 +270,19 @@ def _nearest(quote: str, texts: Sequence[Text]) -> Hit | None:
     return max(closest, key=lambda one: one[:2])[2] if closest else None
 
 
-def _candidates(quote: str, texts: Sequence[Text], slack: int) -> Iterator[Hit]:
+def _candidate_windows(quote: str, texts: Sequence[Text], slack: int) -> Iterator[TextRange]:
     """Yield windows around the rarest words of a quote."""
-    texts = _readable(texts)
+    texts = _searchable_texts(texts)
     counts = {word: 0 for word in words_of(quote)[:8] if len(word) > 2}
     for text in texts:
         body = text.text
         for word in counts:
             counts[word] += body.count(word)
     for _, word in sorted((count, word) for word, count in counts.items() if count)[:3]:
-        yield from _windows(texts, word, quote.find(word), len(quote), slack)
+        yield from _windows_around(texts, word, quote.find(word), len(quote), slack)
 
 
-def _readable(texts: Sequence[Text]) -> list[Text]:
+def _searchable_texts(texts: Sequence[Text]) -> list[Text]:
     """As many texts as can be searched in a moment, in their order."""
     left = _READ
     chosen: list[Text] = []
@@ -292,22 +294,22 @@ def _readable(texts: Sequence[Text]) -> list[Text]:
     return chosen
 
 
-def _windows(texts: Sequence[Text], word: str, before: int, length: int, slack: int) -> Iterator[Hit]:
+def _windows_around(texts: Sequence[Text], word: str, before: int, length: int, slack: int) -> Iterator[TextRange]:
     """Yield as much text around a word as the quote has around it, up to whole words."""
     left = _NEAR
     for text in texts:
         body = text.text
-        for place in places(body, word, left):
+        for place in word_offsets(body, word, left):
             left -= 1
             low, high = max(0, place - before), min(len(body), place - before + length + slack)
             cut = body.rfind(" ", place, high) if high < len(body) else -1
-            yield Hit(text, low, cut if cut > place else high)
+            yield TextRange(text, low, cut if cut > place else high)
         if not left:
             return
 
 
 def _one_line(text: str, most: int) -> str:
-    shown = " ".join(valid(text).split())
+    shown = " ".join(without_surrogates(text).split())
     return f'"{shown[: most - 1]}…"' if len(shown) > most else f'"{shown}"'
 
 
@@ -344,12 +346,12 @@ def check(
     texts = texts_of(contexts)
     located, problems = [], []
     for number, item in enumerate(evidence, 1):
-        problem = _unfit(item.quote)
-        found = None if problem else _found(item, contexts, texts)
+        problem = _why_unfit(item.quote)
+        found = None if problem else _locate_evidence(item, contexts, texts)
         if found is not None:
             located.append(found)
         else:
-            problems.append(f"evidence {number}: {problem or advice(item.quote, texts, list(contexts))}")
+            problems.append(f"evidence {number}: {problem or missing_quote_advice(item.quote, texts, list(contexts))}")
     return located, problems
 
 
@@ -365,7 +367,7 @@ def verified(
     return checked, problems
 
 
-def _unfit(quote: str) -> str | None:
+def _why_unfit(quote: str) -> str | None:
     if len(quote.strip(_OUTER)) < MIN_QUOTE:
         return f"the quote {quote[:20]!r} is too short to prove anything: copy a whole phrase from the context."
     if len(quote) > MAX_QUOTE:
@@ -373,15 +375,15 @@ def _unfit(quote: str) -> str | None:
     return None
 
 
-def _locate(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
-    ranked = sorted(texts, key=lambda text: _distance(item.source, text))
-    hit = next((hit for text in ranked if (hit := _exact(item, text))), None)
+def _locate_quote(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
+    ranked = sorted(texts, key=lambda text: _source_distance(item.source, text))
+    hit = next((hit for text in ranked if (hit := _exact_match(item, text))), None)
     match: Literal["exact", "normalized", "fuzzy"] = "exact"
     if hit is None:
-        match, pattern, words = "normalized", _pattern(item.quote), words_of(item.quote)
-        hit = next((hit for text in ranked if (hit := _changed(item, text, pattern, words))), None)
+        match, pattern, words = "normalized", _quote_pattern(item.quote), words_of(item.quote)
+        hit = next((hit for text in ranked if (hit := _normalized_match(item, text, pattern, words))), None)
     if hit is None:
-        match, hit = "fuzzy", fuzzy(item.quote, ranked)
+        match, hit = "fuzzy", find_fuzzy_match(item.quote, ranked)
     if hit is None:
         return None
     quote, line = hit.text.text[hit.start : hit.end], hit.line
@@ -389,12 +391,12 @@ def _locate(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
     return item.model_copy(update={"quote": quote, "match": match, **place})
 
 
-def _found(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
+def _locate_evidence(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
     """Locate a quote as it is, as a record, or without the bars that a preview has before its lines."""
     plain = re.sub(r"^\| ?", "", item.quote, flags=re.MULTILINE)
-    if plain != item.quote and not _unfit(plain) and not any(item.quote in text.text for text in texts):
+    if plain != item.quote and not _why_unfit(plain) and not any(item.quote in text.text for text in texts):
         item = item.model_copy(update={"quote": plain})
-    return _locate(item, texts) or _locate_record(item, contexts, texts)
+    return _locate_quote(item, texts) or _locate_record(item, contexts, texts)
 
 
 def _locate_record(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
@@ -406,13 +408,13 @@ def _locate_record(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[
         if isinstance(value, str) or hasattr(value, "sandbox_index"):
             continue
         for path, record in records_of(value, variable):
-            if agrees(record, quoted):
+            if has_quoted_fields(record, quoted):
                 return item.model_copy(update={**_UNPLACED, "match": "exact", "source": path})
     values = [str(part).strip() for part in quoted.values() if str(part).strip()]
-    for text in sorted(texts, key=lambda text: _distance(item.source, text)):
+    for text in sorted(texts, key=lambda text: _source_distance(item.source, text)):
         line = _line_with(text.text, values)
         if line is not None:
-            found = _locate(item.model_copy(update={"quote": line[0], "start": line[1]}), [text])
+            found = _locate_quote(item.model_copy(update={"quote": line[0], "start": line[1]}), [text])
             return found and found.model_copy(update={"match": "normalized"})
     return None
 
@@ -422,7 +424,7 @@ def _line_with(body: str, values: Sequence[str]) -> tuple[str, int] | None:
     longest = max(values, key=len, default="")
     if not longest:
         return None
-    for place in places(body, longest, _TRIED):
+    for place in word_offsets(body, longest, _TRIED):
         start = body.rfind("\n", 0, place) + 1
         end = body.find("\n", place)
         line = body[start : end if end >= 0 else len(body)]
@@ -431,7 +433,7 @@ def _line_with(body: str, values: Sequence[str]) -> tuple[str, int] | None:
     return None
 
 
-def _distance(source: str | None, text: Text) -> int:
+def _source_distance(source: str | None, text: Text) -> int:
     """How badly a text fits the source that the model named."""
     if not source or source == text.source:
         return 0
@@ -443,19 +445,19 @@ def _distance(source: str | None, text: Text) -> int:
     return 2 if name.rpartition("/")[2] == source.rpartition("/")[2] else 3
 
 
-def _exact(item: Evidence, text: Text) -> Hit | None:
+def _exact_match(item: Evidence, text: Text) -> TextRange | None:
     body, quote = text.text, item.quote
     first = body.find(quote)
     if first < 0:
         return None
-    hint = _hint(item, body)
+    hint = _hinted_offset(item, body)
     if hint is not None and hint > first:
         nearest = [body.rfind(quote, 0, hint + len(quote)), body.find(quote, hint)]
         first = min((place for place in nearest if place >= 0), key=lambda place: abs(place - hint), default=first)
-    return Hit(text, first, first + len(quote))
+    return TextRange(text, first, first + len(quote))
 
 
-def _hint(item: Evidence, body: str) -> int | None:
+def _hinted_offset(item: Evidence, body: str) -> int | None:
     """The offset that the model's start or line means in this text."""
     if item.start is not None:
         return item.start
@@ -470,7 +472,7 @@ def _hint(item: Evidence, body: str) -> int | None:
     return place
 
 
-def _pattern(quote: str) -> re.Pattern[str]:
+def _quote_pattern(quote: str) -> re.Pattern[str]:
     """A pattern for a quote in which spacing, quotation marks, dashes and ellipses may differ."""
     parts = []
     for piece in _PIECES.finditer(quote.strip(_OUTER)):
@@ -485,7 +487,7 @@ def _pattern(quote: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def _changed(item: Evidence, text: Text, pattern: re.Pattern[str], words: Sequence[str]) -> Hit | None:
+def _normalized_match(item: Evidence, text: Text, pattern: re.Pattern[str], words: Sequence[str]) -> TextRange | None:
     """Try the pattern around each place of the quote's rarest long word."""
     body, quote = text.text, item.quote
     counts = [(body.count(word), word) for word in words[:3]]
@@ -494,7 +496,7 @@ def _changed(item: Evidence, text: Text, pattern: re.Pattern[str], words: Sequen
     reach = 2 * len(quote) + 200
     found: list[tuple[int, int]] = []
     beyond = 0
-    for place in places(body, min(counts)[1], _TRIED):
+    for place in word_offsets(body, min(counts)[1], _TRIED):
         if place >= beyond:
             match = pattern.search(body, max(beyond, place - reach), min(len(body), place + reach))
             if match:
@@ -502,6 +504,6 @@ def _changed(item: Evidence, text: Text, pattern: re.Pattern[str], words: Sequen
                 beyond = match.end()
     if not found:
         return None
-    hint = _hint(item, body)
+    hint = _hinted_offset(item, body)
     start, end = found[0] if hint is None else min(found, key=lambda span: abs(span[0] - hint))
-    return Hit(text, start, end)
+    return TextRange(text, start, end)

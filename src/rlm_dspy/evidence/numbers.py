@@ -66,9 +66,11 @@ def unseen_numbers(
     outputs: Mapping[str, Any], shown: Iterable[str], contexts: Mapping[str, str | SupportsItems]
 ) -> list[str]:
     """Return a warning for each output with numbers that are in nothing shown and in no context."""
-    asked = {name: _numbers(_plain(value)) for name, value in outputs.items()}
+    asked = {name: _parsed_numbers(_plain_text(value)) for name, value in outputs.items()}
     open_ones = {forms for numbers in asked.values() for forms in numbers.values()}
-    known = {form for text in shown for forms in _numbers(text).values() for form in forms} if open_ones else set()
+    known = (
+        {form for text in shown for forms in _parsed_numbers(text).values() for form in forms} if open_ones else set()
+    )
     open_ones = {forms for forms in open_ones if not forms & known}
     left = _READ
     for text in texts_of(contexts) if open_ones else ():
@@ -76,7 +78,7 @@ def unseen_numbers(
         if left < 0:
             return []  # not all was looked at, so nothing can be said
         body = text.text
-        open_ones = {forms for forms in open_ones if not any(_holds(body, number) for number in forms)}
+        open_ones = {forms for forms in open_ones if not any(_holds_number(body, number) for number in forms)}
     warnings = []
     for name, numbers in asked.items():
         if missing := [written for written, forms in numbers.items() if forms in open_ones]:
@@ -85,7 +87,7 @@ def unseen_numbers(
     return warnings
 
 
-def _holds(body: str, number: str) -> bool:
+def _holds_number(body: str, number: str) -> bool:
     """Tell whether a text has a number, in one of the usual ways to write it."""
     whole, dot, part = number.partition(".")
     grouped = f"{int(whole):,}"
@@ -96,32 +98,32 @@ def _holds(body: str, number: str) -> bool:
     return any(re.search(rf"(?<!\d){re.escape(form)}{zeros}(?!\d)", body) for form in found)
 
 
-def _plain(value: Any) -> str:
+def _plain_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, (list, tuple, set)):
-        return "\n".join(_plain(item) for item in value)
-    return "\n".join(_plain(item) for item in value.values()) if isinstance(value, dict) else ""
+        return "\n".join(_plain_text(item) for item in value)
+    return "\n".join(_plain_text(item) for item in value.values()) if isinstance(value, dict) else ""
 
 
-def _numbers(text: str) -> dict[str, frozenset[str]]:
+def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:
     """Return the numbers of a text as written, each with what it may mean: "1.200" is 1200 and 1.2, "0.125" 0.125."""
     found = {}
     for match in _NUMBER.finditer(text):
         if len(match[0]) > _LONGEST:
             continue
         whole, part = match["grouped"] or match["whole"], match["part"] or ""
-        forms = {_form(re.sub(r"\D", "", whole), part)}
+        forms = {_canonical_number(re.sub(r"\D", "", whole), part)}
         if not part and len(halves := re.split("[.,]", whole)) == 2:
-            forms.add(_form(*halves))
+            forms.add(_canonical_number(*halves))
         if meant := frozenset(form for form in forms if "." in form or int(form) > _SMALL):
             found[match[0]] = meant
     return found
 
 
-def _form(whole: str, part: str) -> str:
+def _canonical_number(whole: str, part: str) -> str:
     """Write a number in one way, in which 1200.0 is 1200."""
     whole, part = whole.lstrip("0") or "0", part.rstrip("0")
     return f"{whole}.{part}" if part else whole

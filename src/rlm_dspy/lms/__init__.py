@@ -9,7 +9,7 @@ import dspy
 from rlm_dspy.lms import local_servers
 from rlm_dspy.lms.engine import SERVER, AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.offline import MODEL, offline_lm
-from rlm_dspy.lms.providers import OFFLINE, Choice, Route, choose
+from rlm_dspy.lms.providers import OFFLINE, ModelChoice, Route, choose
 
 _ROUTE = frozenset(Route.__dataclass_fields__) - {"model", "retries"} | {"num_retries"}
 
@@ -51,4 +51,4 @@ def server_address(model: Any) -> str | None:
     return metadata.get(SERVER)
 
 
-__all__ = ["OFFLINE", "Choice", "choose", "lm", "offline_lm", "server_address"]
+__all__ = ["OFFLINE", "ModelChoice", "choose", "lm", "offline_lm", "server_address"]

@@ -16,13 +16,13 @@ from dspy.clients.engines.lifecycle import aclosing_stream
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, _ChatStream
 from dspy.lm15 import Request, Response
 
-from rlm_dspy.deadlines import importing, items_of, result_of
+from rlm_dspy.deadlines import items_of, paused_garbage_collection, result_of
 from rlm_dspy.lms import errors, local_servers, rate_limits, streams, transport, windows
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
-from rlm_dspy.lms.rate_limits import LONGEST_WAIT, Tries
-from rlm_dspy.lms.transport import bounded
-from rlm_dspy.metering import CHARS_PER_TOKEN, waiting
+from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
+from rlm_dspy.lms.transport import bound_replies
+from rlm_dspy.metering import CHARS_PER_TOKEN, metered_wait
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class _Translated:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        found = errors.translate(error, self._route) if isinstance(error, Exception) else error
+        found = errors.translate_error(error, self._route) if isinstance(error, Exception) else error
         if isinstance(found, lm15.ContextLengthError):
             local_servers.forget_server(self._route.own_base)  # it may have been started again with another window
         if error is not None and found is not None and found is not error:
@@ -66,7 +66,7 @@ class _Routed:
 
     def load(self) -> None:
         """Import LiteLLM, which takes seconds: done before a run's clock starts, or its limit would end it unasked."""
-        with importing():
+        with paused_garbage_collection():
             get_litellm(feature="rlm_dspy.lm")
 
     def _check_key(self) -> None:
@@ -81,50 +81,52 @@ class _Routed:
         """The tokens that the server allocates for a prompt, where it is the user's own and tells."""
         return self.route.served_window()
 
-    def _finished(self, request: Request, response: Response) -> Response:
+    def _check_response(self, request: Request, response: Response) -> Response:
         """Refuse a reply to half a prompt, and one that is longer than any model writes."""
-        self._answered()
+        self._mark_reachable()
         if len(response.text or "") > _MOST_CHARS:
             raise errors.invalid_reply(self.route, f"has {len(response.text or ''):,} characters")
         read = response.usage.input_tokens
-        sent = transport.shortfall(request, read)
+        sent = transport.cut_prompt_tokens(request, read)
         if sent is not None and read is not None:
             raise errors.cut_prompt(self.route, read, sent)
         return response
 
-    def _answered(self) -> None:
+    def _mark_reachable(self) -> None:
         _ANSWERED.add(self.route.base or self.route.provider.name)
 
-    def _pause(self, tries: Tries, error: Exception) -> float | None:
+    def _retry_delay(self, tries: RetryState, error: Exception) -> float | None:
         """Return how long to wait before the next attempt; a server that was there may come back."""
         was_there = (self.route.base or self.route.provider.name) in _ANSWERED
         if isinstance(error, lm15.TransportError) and was_there:
             error.final = False
         return tries.pause(error, garbled=was_there and getattr(error, "garbled", False))
 
-    def _waiting(self, seconds: float, *, retry: bool = False) -> Any:
+    def _show_wait(self, seconds: float, *, retry: bool = False) -> Any:
         """Return the context of a wait, which is counted and shown."""
-        return waiting(self.route.model, self.route.provider.name, seconds, retry=retry)
+        return metered_wait(self.route.model, self.route.provider.name, seconds, retry=retry)
 
-    def _gives_way(self, error: Exception) -> bool:
+    def _can_fall_back(self, error: Exception) -> bool:
         """Whether the fallback is to answer instead."""
         return self.route.fallback is not None and isinstance(error, _FALL_BACK)
 
-    def _other(self) -> Route | None:
+    def _fallback_route(self) -> Route | None:
         """Return the route of the fallback; None is the offline engine."""
-        return None if self.route.fallback == OFFLINE else self.route.other()
+        return None if self.route.fallback == OFFLINE else self.route.fallback_route()
 
-    def _ended(self, request: Request, event: Any, source: Any) -> Any:
+    def _check_stream_end(self, request: Request, event: Any, source: Any) -> Any:
         """Treat the end of a stream as a finished reply."""
-        self._answered()
+        self._mark_reachable()
         read = event.usage.input_tokens if event.usage else None
-        sent = transport.shortfall(request, read)
+        sent = transport.cut_prompt_tokens(request, read)
         if sent is not None and read is not None:
             raise errors.cut_prompt(self.route, read, sent)
-        price = cost(self.route.model, event) if event.usage else None
-        return replace(event, provider_data={**(event.provider_data or {}), "cost": price, **self._limits(source)})
+        price = cost_from_table(self.route.model, event) if event.usage else None
+        return replace(
+            event, provider_data={**(event.provider_data or {}), "cost": price, **self._learn_limits(source)}
+        )
 
-    def _whole(self, raw: Any) -> Any:
+    def _checked_reply(self, raw: Any) -> Any:
         """Return LiteLLM's reply if it holds one."""
         if not getattr(raw, "choices", None):
             raise errors.invalid_reply(self.route, "has no choices in it")
@@ -134,43 +136,43 @@ class _Routed:
             raw.usage = None
         return raw
 
-    def _told(self, response: Response, raw: Any) -> Response:
+    def _with_cost(self, response: Response, raw: Any) -> Response:
         """Return the response with its cost and the provider's limits."""
-        data = {**(response.provider_data or {}), "cost": self._cost(response, raw), **self._limits(raw)}
+        data = {**(response.provider_data or {}), "cost": self._reply_cost(response, raw), **self._learn_limits(raw)}
         return replace(response, provider_data=data)
 
-    def _limits(self, raw: Any) -> dict[str, Any]:
+    def _learn_limits(self, raw: Any) -> dict[str, Any]:
         """Return the provider's limits as its headers tell them."""
         headers = dict(getattr(raw, "_response_headers", None) or {})
         limits = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
         if not limits:
             return {}
-        self._pace.told(limits, stretch=self.route.requests_per_minute is None)
+        self._rate_limiter.learn_limits(limits, stretch=self.route.requests_per_minute is None)
         return {"limits": limits}
 
-    def _cost(self, response: Response, raw: Any) -> float | None:
+    def _reply_cost(self, response: Response, raw: Any) -> float | None:
         if self.route.wire_model != self.route.model or self.route.provider.local:
-            return cost(self.route.model, response)
+            return cost_from_table(self.route.model, response)
         reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
         return reckoned or None
 
     @property
-    def _pace(self) -> rate_limits.Pace:
+    def _rate_limiter(self) -> rate_limits.RateLimiter:
         per_minute = self.route.requests_per_minute or self.route.provider.per_minute
-        return rate_limits.shared(self.route.base or self.route.provider.name, self.route.model, per_minute)
+        return rate_limits.shared_limiter(self.route.base or self.route.provider.name, self.route.model, per_minute)
 
-    def _waits(self, request: Request) -> Iterator[float]:
+    def _wait_times(self, request: Request) -> Iterator[float]:
         """Yield the seconds to wait, one after the other, until a request may start within the provider's limits."""
-        size = transport.size(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
-        while wait := self._pace.short(size):
+        size = transport.request_chars(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
+        while wait := self._rate_limiter.token_wait(size):
             if wait > LONGEST_WAIT:
                 raise errors.no_tokens_left(self.route, wait)
             yield wait
-        if wait := self._pace.reserve():  # even an empty sleep gives the processor away
+        if wait := self._rate_limiter.reserve():  # even an empty sleep gives the processor away
             yield wait
 
-    def _slot(self) -> threading.Semaphore | None:
-        return rate_limits.slot(self.route.base or self.route.provider.name, self.route.slots)
+    def _server_slot(self) -> threading.Semaphore | None:
+        return rate_limits.server_slot(self.route.base or self.route.provider.name, self.route.slots)
 
     def dump_state(self) -> dict[str, Any]:
         """Return the state that a saved program keeps: the route without its secrets."""
@@ -196,18 +198,18 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
     async def complete(self, request: Request) -> Response:
         """Perform one request; where that fails for good reason, the fallback's."""
-        (response,) = [item async for item in self._performed(request, self._once)]
+        (response,) = [item async for item in self._perform_request(request, self._complete_once)]
         return response
 
     def stream(self, request: Request) -> AsyncIterator[Any]:
         """Perform one request as a stream of events; once text has arrived, a failure is final."""
-        return self._performed(request, self._streamed)
+        return self._perform_request(request, self._stream_once)
 
-    async def _performed(
+    async def _perform_request(
         self, request: Request, attempt: Callable[[Request], AsyncGenerator[Any]]
     ) -> AsyncGenerator[Any]:
         """Yield what an attempt yields, or the next, or the fallback."""
-        tries = Tries(self.route.retries)
+        tries = RetryState(self.route.retries)
         while True:
             begun = False
             try:
@@ -217,46 +219,46 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                         yield item
                 return
             except lm15.LM15Error as error:
-                pause = None if begun else self._pause(tries, error)
-                if pause is None and (begun or not self._gives_way(error)):
+                pause = None if begun else self._retry_delay(tries, error)
+                if pause is None and (begun or not self._can_fall_back(error)):
                     raise
             if pause is None:
                 break
-            with self._waiting(pause, retry=True):
+            with self._show_wait(pause, retry=True):
                 await asyncio.sleep(pause)
-        other = self._other()
+        other = self._fallback_route()
         engine: Any = AsyncRoutedEngine(other) if other else AsyncOfflineEngine()
         request = replace(request, model=other.model if other else MODEL)
-        if attempt != self._streamed:
-            yield _by(await engine.complete(request), request.model)
+        if attempt != self._stream_once:
+            yield _with_model_name(await engine.complete(request), request.model)
             return
         async with aclosing(engine.stream(request)) as items:
             async for item in items:
-                yield _by(item, request.model)
+                yield _with_model_name(item, request.model)
 
-    async def _begin(self, request: Request) -> None:
+    async def _await_start(self, request: Request) -> None:
         self._check_key()
-        await asyncio.to_thread(self._warm)
-        for wait in self._waits(request):
-            with self._waiting(wait):
+        await asyncio.to_thread(self._load_slow_parts)
+        for wait in self._wait_times(request):
+            with self._show_wait(wait):
                 await asyncio.sleep(wait)
 
-    async def _once(self, request: Request) -> AsyncGenerator[Response]:
+    async def _complete_once(self, request: Request) -> AsyncGenerator[Response]:
         if await asyncio.to_thread(lambda: self.route.is_streamed):  # the server may first have to be asked
-            yield await lm15.amaterialize_response(self._streamed(request), request)
+            yield await lm15.amaterialize_response(self._stream_once(request), request)
             return
-        await self._begin(request)
-        async with _Held(self._slot()):
-            with _Translated(self.route), bounded(), _reporting_silence(self.route):
+        await self._await_start(request)
+        async with _Held(self._server_slot()):
+            with _Translated(self.route), bound_replies(), _reporting_silence(self.route):
                 async with asyncio.timeout(self.route.timeout):
                     response = await super().complete(request)
-        yield self._finished(request, response)
+        yield self._check_response(request, response)
 
-    async def _streamed(self, request: Request) -> AsyncGenerator[Any]:
-        await self._begin(request)
+    async def _stream_once(self, request: Request) -> AsyncGenerator[Any]:
+        await self._await_start(request)
         codec, ready = _ChatStream(request), []
         silence = _Silence(self.route)
-        async with _Held(self._slot()):
+        async with _Held(self._server_slot()):
             with _Translated(self.route):
                 litellm = get_litellm(feature="rlm_dspy.lm")
                 arguments = self._arguments(request, streaming=True)
@@ -271,10 +273,10 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                                 yield event
                             ready = []
                     streams.check_end(source, self.route)
-                    for event in [*ready, self._ended(request, codec.finish(litellm), source)]:
+                    for event in [*ready, self._check_stream_end(request, codec.finish(litellm), source)]:
                         yield event
 
-    def _warm(self) -> None:
+    def _load_slow_parts(self) -> None:
         """Do off the loop what takes seconds: importing LiteLLM, asking the server for its window and slots."""
         self.load()
         self.route.arguments()
@@ -285,7 +287,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         return _without_address(data) | self.route.arguments() | {"model": self.route.wire_model}
 
     def _response(self, raw: Any, request: Request) -> Response:
-        return self._told(super()._response(self._whole(raw), request), raw)
+        return self._with_cost(super()._response(self._checked_reply(raw), request), raw)
 
 
 class RoutedEngine(_Routed):
@@ -330,7 +332,7 @@ class _Silence:
         Raises:
             TimeoutError: it takes too long.
         """
-        with bounded(), _reporting_silence(self._route):
+        with bound_replies(), _reporting_silence(self._route):
             async with asyncio.timeout_at(self._until):
                 return await step
 
@@ -364,18 +366,18 @@ class _Held:
     """Holds a slot without blocking the event loop while it is waited for."""
 
     def __init__(self, slot: threading.Semaphore | None) -> None:
-        self._slot = slot
+        self._server_slot = slot
 
     async def __aenter__(self) -> None:
-        while self._slot is not None and not self._slot.acquire(blocking=False):
+        while self._server_slot is not None and not self._server_slot.acquire(blocking=False):
             await asyncio.sleep(0.02)
 
     async def __aexit__(self, *_: object) -> None:
-        if self._slot is not None:
-            self._slot.release()
+        if self._server_slot is not None:
+            self._server_slot.release()
 
 
-def cost(model: str, response: Any) -> float | None:
+def cost_from_table(model: str, response: Any) -> float | None:
     """Return what a reply cost in US dollars by the packaged table; 0.0 on this machine, None if unknown."""
     if model.startswith(("ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")):
         return 0.0
@@ -391,7 +393,7 @@ def cost(model: str, response: Any) -> float | None:
     return float(total) or None
 
 
-def _by(item: Any, model: str) -> Any:
+def _with_model_name(item: Any, model: str) -> Any:
     """Return the fallback's response, or the end of its stream, with its name, so that it is counted under it."""
     if getattr(item, "type", "end") != "end":
         return item

@@ -17,7 +17,7 @@ from typing import Any
 from dspy import lm15
 from dspy.clients._http import retry_after_seconds
 
-from rlm_dspy.dspy_errors import WINDOW_WORDS, bad_sample, causes
+from rlm_dspy.dspy_errors import WINDOW_WORDS, bad_sample, error_chain
 from rlm_dspy.lms import local_servers, ollama
 from rlm_dspy.lms.providers import PROVIDERS, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT
@@ -62,33 +62,37 @@ class StreamError(Exception):
         self.body = body
 
 
-def translate(error: Exception, route: Route) -> Exception:
+def translate_error(error: Exception, route: Route) -> Exception:
     """Return the lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
     if isinstance(error, lm15.LM15Error) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # DSPy's own reading; the HTTP error is below it
     if type(error) is lm15.ProviderError and not hasattr(error, "model"):  # lm15 could not read what LiteLLM had read
-        return invalid_reply(route, f"cannot be read ({_short(str(error), route)})")
+        return invalid_reply(route, f"cannot be read ({_shorten_text(str(error), route)})")
     if isinstance(error, (lm15.LM15Error, Warning, ImportError)):
         return error
-    chain = causes(error)
+    chain = error_chain(error)
     names = {type(step).__name__ for step in chain}
     reply = next((step.response for step in reversed(chain) if _is_reply(step)), None)
     if sample := bad_sample(error):
-        return _unread(route, *sample, None if reply is None else reply.status_code)
+        return _unreadable_sample(route, *sample, None if reply is None else reply.status_code)
     if reply is not None and "LocalProtocolError" not in names:
         if 300 <= reply.status_code < 400:
-            return _redirected(route, reply)
-        return _answered(route, reply.status_code, _text(reply, error, route), _wait(reply.headers, error))
-    return _unanswered(error, chain, route)
+            return _redirect_error(route, reply)
+        return _status_error(
+            route, reply.status_code, _reply_text(reply, error, route), _retry_wait(reply.headers, error)
+        )
+    return _no_reply_error(error, chain, route)
 
 
-def _unanswered(error: Exception, chain: list[BaseException], route: Route) -> Exception:
+def _no_reply_error(error: Exception, chain: list[BaseException], route: Route) -> Exception:
     """The error for an attempt that brought no reply with a status of failure."""
     names = {type(step).__name__ for step in chain}
     if names & _UNREACHED:
-        return final(_error(lm15.TransportError, route, f"cannot be reached{_at(route)}", _start(route)))
+        return mark_final(
+            _make_error(lm15.TransportError, route, f"cannot be reached{_address_suffix(route)}", _start_advice(route))
+        )
     if "Timeout" in names or any(isinstance(step, TimeoutError) for step in chain):
-        return _late(route)
+        return _timeout_error(route)
     if broken := _describe_broken(chain):
         return invalid_reply(route, broken)
     if names & _CUT:
@@ -100,7 +104,7 @@ def _unanswered(error: Exception, chain: list[BaseException], route: Route) -> E
     if names & _UNREADABLE or any(map(_is_no_completion, chain)):
         return invalid_reply(route, "is not a chat completion in JSON")
     if isinstance(error, (ValueError, OverflowError)):
-        return invalid_reply(route, f"cannot be read ({_short(str(error), route)})")
+        return invalid_reply(route, f"cannot be read ({_shorten_text(str(error), route)})")
     return _made_up(route, error)
 
 
@@ -120,14 +124,16 @@ def _describe_broken(chain: list[BaseException]) -> str | None:
     return None
 
 
-def _redirected(route: Route, reply: Any) -> Exception:
+def _redirect_error(route: Route, reply: Any) -> Exception:
     """The error for a redirect: following it would send the prompt to an address that the user did not choose."""
-    place = _short(str(reply.headers.get("location") or "nowhere"), route)
+    place = _shorten_text(str(reply.headers.get("location") or "nowhere"), route)
     said = f"redirects to {place} (HTTP {reply.status_code}), which is not followed"
-    return _error(lm15.InvalidRequestError, route, said, "If that is the server, set its address.", reply.status_code)
+    return _make_error(
+        lm15.InvalidRequestError, route, said, "If that is the server, set its address.", reply.status_code
+    )
 
 
-def final(error: Exception) -> Exception:
+def mark_final(error: Exception) -> Exception:
     """Mark an error whose class may pass by itself, but which will not."""
     error.final = True  # type: ignore[attr-defined]
     return error
@@ -135,20 +141,23 @@ def final(error: Exception) -> Exception:
 
 def missing_key(route: Route) -> Exception:
     """The error for a key that is not set."""
-    return _error(lm15.NotConfiguredError, route, "needs a key", f"Set {route.provider.key}.")
+    return _make_error(lm15.NotConfiguredError, route, "needs a key", f"Set {route.provider.key}.")
 
 
 def bad_key(route: Route) -> Exception:
     """The error for a key that cannot be sent."""
     where = route.provider.key or "api_key"
     wrong = f"The key in {where} has a line break, a blank or a letter beyond ASCII in it: fix it."
-    return _error(lm15.AuthError, route, "was not asked", wrong)
+    return _make_error(lm15.AuthError, route, "was not asked", wrong)
 
 
 def invalid_reply(route: Route, what: str) -> Exception:
     """The error for a reply that no one can use."""
-    found = _error(
-        lm15.ProviderError, route, f"answered, but the reply {what}", f"Check the address{_at(route)} and the model."
+    found = _make_error(
+        lm15.ProviderError,
+        route,
+        f"answered, but the reply {what}",
+        f"Check the address{_address_suffix(route)} and the model.",
     )
     found.garbled = True  # type: ignore[attr-defined]
     return found
@@ -156,46 +165,46 @@ def invalid_reply(route: Route, what: str) -> Exception:
 
 def no_tokens_left(route: Route, wait: float) -> Exception:
     """The error for a request that would have to wait too long for tokens, as the provider's headers have it."""
-    said = f"has no tokens left in your quota for {_duration(wait)}"
-    return _error(lm15.BillingError, route, said, "Try then.", None, wait)
+    said = f"has no tokens left in your quota for {_duration_text(wait)}"
+    return _make_error(lm15.BillingError, route, said, "Try then.", None, wait)
 
 
 def cut_prompt(route: Route, read: int, sent: int) -> Exception:
     """The error for a prompt whose beginning the server dropped without a word."""
     said = f"read only {read:,} of about {sent:,} tokens: the prompt was cut without a word"
-    return _error(lm15.ContextLengthError, route, said, "Raise num_ctx= or the server's window.")
+    return _make_error(lm15.ContextLengthError, route, said, "Raise num_ctx= or the server's window.")
 
 
-def _unread(route: Route, code: str, wrote: str, status: int | None) -> Exception:
+def _unreadable_sample(route: Route, code: str, wrote: str, status: int | None) -> Exception:
     """The error for a bad sample: the model wrote it, and its provider could not read it; it keeps what was written."""
     said = f"wrote a reply that its provider could not read ({code})"
-    found = _error(lm15.ProviderError, route, said, "Ask again, or use another model.", status)
+    found = _make_error(lm15.ProviderError, route, said, "Ask again, or use another model.", status)
     found.provider_code = code  # type: ignore[attr-defined]
     found.failed_generation = _without_secrets(wrote, route)  # type: ignore[attr-defined]
     return found
 
 
-def _late(route: Route) -> Exception:
+def _timeout_error(route: Route) -> Exception:
     late = f"did not answer within {route.timeout:g} s"
-    found = _error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
-    return final(found) if route.provider.local else found  # this machine is no faster the second time
+    found = _make_error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
+    return mark_final(found) if route.provider.local else found  # this machine is no faster the second time
 
 
 def cut_reply(route: Route) -> Exception:
     """The error for a reply that ends before its end."""
-    return _error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
+    return _make_error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
 
 
-def _answered(route: Route, status: int, text: str, wait: float | None, where: str = "") -> Exception:
+def _status_error(route: Route, status: int, text: str, wait: float | None, where: str = "") -> Exception:
     shown = f"{where or f'HTTP {status}'}: {text}"
     variable = route.provider.key or "api_key="
     if status in (401, 403):
-        return _error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
+        return _make_error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
     if status == 407:
         proxied = f"was not reached: a proxy on the way wants credentials ({shown})"
-        return final(_error(lm15.TransportError, route, proxied, "Check HTTP_PROXY and HTTPS_PROXY.", status))
+        return mark_final(_make_error(lm15.TransportError, route, proxied, "Check HTTP_PROXY and HTTPS_PROXY.", status))
     if status == 413 or (status == 429 and re.search(r"request too large", text, re.I)):
-        return _error(
+        return _make_error(
             lm15.InvalidRequestError,
             route,
             f"refused the request as too large for your quota ({shown})",
@@ -206,53 +215,59 @@ def _answered(route: Route, status: int, text: str, wait: float | None, where: s
         return _too_long(route, shown, status)
     if status == 404 and text == _PAGE:
         said = f"has nothing at this address ({shown})"
-        return _error(lm15.UnsupportedModelError, route, said, f"Check the address{_at(route)}.", status)
+        return _make_error(
+            lm15.UnsupportedModelError, route, said, f"Check the address{_address_suffix(route)}.", status
+        )
     if status == 404:
-        return _error(lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _nearest(route), status)
+        return _make_error(
+            lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _name_advice(route), status
+        )
     if status == 402 or "insufficient_quota" in text:
-        return _error(lm15.BillingError, route, f"wants payment ({shown})", "Check your plan.", status)
+        return _make_error(lm15.BillingError, route, f"wants payment ({shown})", "Check your plan.", status)
     if status == 429:
-        return _limited(route, shown, wait)
+        return _rate_limit_error(route, shown, wait)
     if _MEMORY.search(text):
         mend = "Use a smaller model or a smaller num_ctx=."
-        return _error(lm15.InvalidRequestError, route, f"lacks the memory for this model ({shown})", mend, status)
+        return _make_error(lm15.InvalidRequestError, route, f"lacks the memory for this model ({shown})", mend, status)
     if status in (408, 504):
-        return _passing(lm15.TimeoutError, route, f"timed out ({shown})", status, wait)
+        return _temporary_error(lm15.TimeoutError, route, f"timed out ({shown})", status, wait)
     if status >= 498:
-        return _passing(lm15.ServerError, route, f"failed ({shown})", status, wait)
-    return _invalid(route, status, text, shown)
+        return _temporary_error(lm15.ServerError, route, f"failed ({shown})", status, wait)
+    return _bad_request_error(route, status, text, shown)
 
 
-def _invalid(route: Route, status: int, text: str, shown: str) -> Exception:
+def _bad_request_error(route: Route, status: int, text: str, shown: str) -> Exception:
     if _REFUSED.search(text):
-        return _refused(route, shown, status)
+        return _refusal_error(route, shown, status)
     if "does not support chat" in text:
-        return _error(
-            lm15.UnsupportedModelError, route, f"cannot chat with this model ({shown})", _nearest(route), status
+        return _make_error(
+            lm15.UnsupportedModelError, route, f"cannot chat with this model ({shown})", _name_advice(route), status
         )
-    return _error(lm15.InvalidRequestError, route, f"refused the request ({shown})", "Check the options.", status)
+    return _make_error(lm15.InvalidRequestError, route, f"refused the request ({shown})", "Check the options.", status)
 
 
-def _passing(kind: Callable[..., Any], route: Route, what: str, status: int, wait: float | None) -> Exception:
+def _temporary_error(kind: Callable[..., Any], route: Route, what: str, status: int, wait: float | None) -> Exception:
     if wait is not None and wait > LONGEST_WAIT:
-        return final(_error(kind, route, what, f"Try again in {_duration(wait)}.", status, wait))
-    return _error(kind, route, what, "Try later.", status, wait)
+        return mark_final(_make_error(kind, route, what, f"Try again in {_duration_text(wait)}.", status, wait))
+    return _make_error(kind, route, what, "Try later.", status, wait)
 
 
-def _limited(route: Route, shown: str, wait: float | None) -> Exception:
+def _rate_limit_error(route: Route, shown: str, wait: float | None) -> Exception:
     if wait is not None and wait > LONGEST_WAIT:
-        return _error(
-            lm15.BillingError, route, f"is out of quota for {_duration(wait)} ({shown})", "Try then.", 429, wait
+        return _make_error(
+            lm15.BillingError, route, f"is out of quota for {_duration_text(wait)} ({shown})", "Try then.", 429, wait
         )
-    return _error(lm15.RateLimitError, route, f"limits your rate ({shown})", "Try later.", 429, wait)
+    return _make_error(lm15.RateLimitError, route, f"limits your rate ({shown})", "Try later.", 429, wait)
 
 
 def _too_long(route: Route, shown: str, status: int) -> Exception:
-    return _error(lm15.ContextLengthError, route, f"has too small a window ({shown})", _larger(route), status)
+    return _make_error(
+        lm15.ContextLengthError, route, f"has too small a window ({shown})", _window_advice(route), status
+    )
 
 
-def _refused(route: Route, shown: str, status: int) -> Exception:
-    return _error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
+def _refusal_error(route: Route, shown: str, status: int) -> Exception:
+    return _make_error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
 
 
 def _made_up(route: Route, error: Exception) -> Exception:
@@ -261,10 +276,10 @@ def _made_up(route: Route, error: Exception) -> Exception:
     name, error = type(error).__name__, below if isinstance(below, Exception) else error
     if name == "MidStreamFallbackError" and type(error).__name__ == "APIConnectionError":
         return cut_reply(route)  # and nothing else is known of how the stream ended
-    name, text = type(error).__name__, _short(_own_words(str(getattr(error, "message", "") or error)), route)
+    name, text = type(error).__name__, _shorten_text(_own_words(str(getattr(error, "message", "") or error)), route)
     if name == "BadRequestError" and getattr(error, "llm_provider", None) == "":
         prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
-        return _error(
+        return _make_error(
             lm15.UnsupportedModelError, route, "is no provider that is known", f"Model names begin with {prefixes}…"
         )
     status = getattr(error, "status_code", None)
@@ -273,8 +288,8 @@ def _made_up(route: Route, error: Exception) -> Exception:
     if name == "ContextWindowExceededError":
         return _too_long(route, f"HTTP {status}: {text}", status)
     if name == "ContentPolicyViolationError":
-        return _refused(route, f"HTTP {status}: {text}", status)
-    return _answered(route, status, text, None, "LiteLLM says")
+        return _refusal_error(route, f"HTTP {status}: {text}", status)
+    return _status_error(route, status, text, None, "LiteLLM says")
 
 
 def _own_words(text: str) -> str:
@@ -282,7 +297,7 @@ def _own_words(text: str) -> str:
     return re.sub(r"^(?:[\w.]+(?:Error|Exception): )+", "", text).split("Traceback (most recent call last)")[0]
 
 
-def _error(
+def _make_error(
     kind: Callable[..., Any],
     route: Route,
     what: str,
@@ -290,7 +305,7 @@ def _error(
     status: int | None = None,
     retry_after: float | None = None,
 ) -> Exception:
-    line = _hidden(f"{route.provider.name} ({route.model}) {what}. {mend}", route)
+    line = _masked_text(f"{route.provider.name} ({route.model}) {what}. {mend}", route)
     made = kind(line, provider=route.provider.name, status=status, retry_after=retry_after)
     made.message = line  # lm15 appends paragraphs of advice for its own users
     made.args = (line,)
@@ -305,14 +320,14 @@ def _without_secrets(text: str, route: Route) -> str:
     return text
 
 
-def _hidden(text: str, route: Route) -> str:
+def _masked_text(text: str, route: Route) -> str:
     text = _without_secrets(text, route)
     return re.sub(r"(?i)\b(bearer\s+|(?:sk|gsk|xai)[-_])[\w.-]{6,}", r"\1********", text)
 
 
 def cause(error: BaseException, route: Route) -> BaseException | None:
     """Return the error to name as a cause, unless a traceback would then show a secret that a server sent back."""
-    texts = [text for step in causes(error) for text in (str(step), repr(step))]
+    texts = [text for step in error_chain(error) for text in (str(step), repr(step))]
     return None if any(secret in text for secret in route.secrets for text in texts) else error
 
 
@@ -331,18 +346,18 @@ def _told_inside(cause: Any, route: Route) -> Exception | None:
     """Return the error that a server wrote into a reply which had begun as a good one, with the status 200."""
     name, body = type(cause).__name__, getattr(cause, "body", None)
     if isinstance(body, dict) and (name == "APIError" or isinstance(cause, StreamError)):
-        code, text, where = body.get("code"), _detail(body, route), "in the middle of its reply"
+        code, text, where = body.get("code"), _error_detail(body, route), "in the middle of its reply"
     elif type(cause) is Exception and hasattr(cause, "status_code"):  # so LiteLLM raises what it finds in a reply
-        code, text, where = cause.status_code, _short(str(getattr(cause, "message", "")), route), "in its reply"
+        code, text, where = cause.status_code, _shorten_text(str(getattr(cause, "message", "")), route), "in its reply"
     else:
         return None
     status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-    found = _answered(route, status, text, None, where)
+    found = _status_error(route, status, text, None, where)
     found.status = None  # type: ignore[attr-defined]  # it was 200
     return found
 
 
-def _text(reply: Any, error: Exception, route: Route) -> str:
+def _reply_text(reply: Any, error: Exception, route: Route) -> str:
     try:
         text = reply.text
     except (RuntimeError, UnicodeError):  # a streamed body that nobody read
@@ -350,48 +365,48 @@ def _text(reply: Any, error: Exception, route: Route) -> str:
     try:
         body = json.loads(text)
     except ValueError:
-        return _PAGE if "<html" in text[:500].lower() else _short(text, route)
-    return _detail(body, route)
+        return _PAGE if "<html" in text[:500].lower() else _shorten_text(text, route)
+    return _error_detail(body, route)
 
 
-def _detail(body: Any, route: Route) -> str:
+def _error_detail(body: Any, route: Route) -> str:
     detail = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(detail, dict):
         code = detail.get("code")
-        return _short(f"{detail.get('message') or detail}" + (f" [{code}]" if code else ""), route)
-    return _short(str(detail), route)
+        return _shorten_text(f"{detail.get('message') or detail}" + (f" [{code}]" if code else ""), route)
+    return _shorten_text(str(detail), route)
 
 
-def _short(text: str, route: Route) -> str:
-    text = _hidden(" ".join(text.split()), route)  # before a cut could leave half of a secret
+def _shorten_text(text: str, route: Route) -> str:
+    text = _masked_text(" ".join(text.split()), route)  # before a cut could leave half of a secret
     return text if len(text) <= 300 else text[:300] + "…"
 
 
-def _wait(headers: Any, error: Exception) -> float | None:
+def _retry_wait(headers: Any, error: Exception) -> float | None:
     kept = getattr(error, "litellm_response_headers", None) or {}
     value = headers.get("retry-after") or kept.get("retry-after")
     seconds: float | None = retry_after_seconds(value)
     return seconds
 
 
-def _at(route: Route) -> str:
+def _address_suffix(route: Route) -> str:
     return f" at {re.sub('//[^/@]*@', '//', route.base)}" if route.base else ""
 
 
-def _start(route: Route) -> str:
+def _start_advice(route: Route) -> str:
     if route.is_ollama:
         return "Start it (ollama serve) or set OLLAMA_HOST."
     return "Start the server or check api_base." if route.base else "Check the network."
 
 
-def _larger(route: Route) -> str:
+def _window_advice(route: Route) -> str:
     if route.is_ollama:
         return "Raise num_ctx=."
     server = local_servers.server_at(route.access)
     return _LARGER.get(server.kind if server else "", "Use a model with a larger window or a shorter input.")
 
 
-def _nearest(route: Route) -> str:
+def _name_advice(route: Route) -> str:
     names = list(route.provider.models)
     if route.is_ollama and route.base:
         try:
@@ -404,6 +419,6 @@ def _nearest(route: Route) -> str:
     return f"Pull it: ollama pull {route.model.partition('/')[2]}." if route.is_ollama else "Check the name."
 
 
-def _duration(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{round(seconds / 3600)} h"

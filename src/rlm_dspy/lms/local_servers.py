@@ -93,14 +93,14 @@ class Access:
 def chosen_address(model: str, given: str | None, env: Mapping[str, str] | None = None) -> str | None:
     """Return the address that the user gave: the option's, else that of a variable such as ``OPENAI_API_BASE``."""
     env = os.environ if env is None else env
-    names = (f"{_stem(model)}_API_BASE", f"{_stem(model)}_BASE_URL")
+    names = (f"{_variable_stem(model)}_API_BASE", f"{_variable_stem(model)}_BASE_URL")
     found = given or next(filter(None, map(env.get, names)), "")
     return found.strip() or None
 
 
 def key_variable(model: str) -> str:
     """Return the variable that holds the key of a model's server."""
-    return f"{_stem(model)}_API_KEY"
+    return f"{_variable_stem(model)}_API_KEY"
 
 
 def access_to(
@@ -171,7 +171,7 @@ def ask_server(access: Access) -> LocalServer:
     """
     shown = shown_address(access.base)
     base = shown.rstrip("/")
-    listed = _fetch(f"{base}/models", access)
+    listed = _fetch_json(f"{base}/models", access)
     rows = listed.get("data")
     if not isinstance(rows, list):
         raise ServerUnreachableError(f"{base}/models does not list models as OpenAI does", has_answered=True)
@@ -180,11 +180,11 @@ def ask_server(access: Access) -> LocalServer:
     if "llamacpp" in owners:
         return _llama_cpp(shown, rows, _asked_beside(access, "/props"))
     if "vllm" in owners:
-        return LocalServer(shown, "vLLM", tuple(_served(row, "id", "max_model_len") for row in rows))
+        return LocalServer(shown, "vLLM", tuple(_served_model(row, "id", "max_model_len") for row in rows))
     known = _asked_beside(access, "/api/v0/models").get("data")
     if isinstance(known, list) and any(_is_of_lm_studio(row) for row in known):
         return _lm_studio(shown, known)
-    return LocalServer(shown, OTHER, tuple(_served(row, "id", "max_model_len") for row in rows))
+    return LocalServer(shown, OTHER, tuple(_served_model(row, "id", "max_model_len") for row in rows))
 
 
 def shown_address(base: str) -> str:
@@ -196,12 +196,16 @@ def shown_address(base: str) -> str:
 def _llama_cpp(base: str, rows: list[dict[str, Any]], props: dict[str, Any]) -> LocalServer:
     """Read a llama-server: its window is that of a slot, the same for all."""
     settings = props.get("default_generation_settings")
-    window = _count(settings.get("n_ctx")) if isinstance(settings, dict) else None
+    window = _positive_count(settings.get("n_ctx")) if isinstance(settings, dict) else None
     models = []
     for row in rows:
         meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
-        models.append(ServedModel(row["id"], window or _count(meta.get("n_ctx")), _count(meta.get("n_ctx_train"))))
-    return LocalServer(base, "llama.cpp", tuple(models), _count(props.get("total_slots")), window)
+        models.append(
+            ServedModel(
+                row["id"], window or _positive_count(meta.get("n_ctx")), _positive_count(meta.get("n_ctx_train"))
+            )
+        )
+    return LocalServer(base, "llama.cpp", tuple(models), _positive_count(props.get("total_slots")), window)
 
 
 def _lm_studio(base: str, rows: list[Any]) -> LocalServer:
@@ -209,9 +213,9 @@ def _lm_studio(base: str, rows: list[Any]) -> LocalServer:
     models = []
     for row in rows[:MOST_MODELS]:
         if _is_of_lm_studio(row) and row.get("type") != "embeddings":
-            served = _served(row, "id", "loaded_context_length")
+            served = _served_model(row, "id", "loaded_context_length")
             window = served.window if row.get("state") == "loaded" else None
-            models.append(ServedModel(served.name, window, _count(row.get("max_context_length"))))
+            models.append(ServedModel(served.name, window, _positive_count(row.get("max_context_length"))))
     return LocalServer(base, "LM Studio", tuple(models))
 
 
@@ -219,8 +223,8 @@ def _is_of_lm_studio(row: Any) -> bool:
     return isinstance(row, dict) and is_shown(row.get("id")) and "state" in row and "max_context_length" in row
 
 
-def _served(row: dict[str, Any], name: str, window: str) -> ServedModel:
-    return ServedModel(row[name], _count(row.get(window)))
+def _served_model(row: dict[str, Any], name: str, window: str) -> ServedModel:
+    return ServedModel(row[name], _positive_count(row.get(window)))
 
 
 def is_shown(value: Any) -> bool:
@@ -228,7 +232,7 @@ def is_shown(value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
 
 
-def _count(value: Any) -> int | None:
+def _positive_count(value: Any) -> int | None:
     return value if type(value) is int and 0 < value <= MOST_TOKENS else None
 
 
@@ -236,7 +240,7 @@ def _asked_beside(access: Access, path: str) -> dict[str, Any]:
     """Return what is told at a path beside ``/v1``; empty if nothing is."""
     root = shown_address(access.base).rstrip("/").removesuffix("/v1")
     try:
-        return _fetch(root + path, access)
+        return _fetch_json(root + path, access)
     except ServerUnreachableError:
         return {}
 
@@ -248,7 +252,7 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
         """Follow none: a key is sent only where the user said."""
 
 
-def _fetch(url: str, access: Access) -> dict[str, Any]:
+def _fetch_json(url: str, access: Access) -> dict[str, Any]:
     headers = dict(access.headers or {})
     if access.key:
         headers.setdefault("Authorization", f"Bearer {access.key}")
@@ -311,5 +315,5 @@ def _is_private(host: str) -> bool:
         return "." not in host or host.lower().endswith(_LOCAL_NAMES)
 
 
-def _stem(model: str) -> str:
+def _variable_stem(model: str) -> str:
     return model.partition("/")[0].upper() if "/" in model else "OPENAI"

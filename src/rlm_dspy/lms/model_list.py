@@ -17,7 +17,7 @@ from dspy.utils.exceptions import LMError
 from rlm_dspy.lms import local_servers, ollama, windows
 from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.local_servers import Access, LocalServer, ServerUnreachableError
-from rlm_dspy.lms.providers import PROVIDERS, Choice, Provider, Route, choose
+from rlm_dspy.lms.providers import PROVIDERS, ModelChoice, Provider, Route, choose
 
 _CANARY = "The word to remember is heliotrope. "
 WANTED = 8_192  # tokens of a window in which a run has room for its instructions and a few steps
@@ -37,7 +37,7 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class Check:
+class DiagnosisLine:
     """One line of a diagnosis: what was found, and how to mend it where it is not ok."""
 
     status: Literal["ok", "warning", "failure"]
@@ -50,7 +50,7 @@ class Listing:
     """The models that can be reached now, and which one is used when none is named."""
 
     rows: tuple[ModelRow, ...]
-    choice: Choice
+    choice: ModelChoice
     notes: tuple[str, ...] = ()
 
 
@@ -63,7 +63,7 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
     try:
         for model in ollama.models(base):
             name = f"ollama_chat/{model.name}"
-            rows.append(ModelRow(name, "Ollama", ollama.window(base, model.name), model.size, 0.0, 0.0))
+            rows.append(ModelRow(name, "Ollama", ollama.trained_window(base, model.name), model.size, 0.0, 0.0))
     except ollama.OllamaUnreachableError:
         notes.append(f"no Ollama answers at {base}")
     for provider in PROVIDERS:
@@ -71,20 +71,20 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
         rows += found
         notes += [note] if note else []
         if provider.key and env.get(provider.key, "").strip():
-            rows += [_row(name, provider.name) for name in provider.models]
+            rows += [_priced_row(name, provider.name) for name in provider.models]
             notes += [] if provider.models else [f"{provider.key} is set: {provider.prefix}… models can be used"]
     if not env.get("GROQ_API_KEY", "").strip():
         notes.append("GROQ_API_KEY is not set")
     if everything:
         known = {row.name for row in rows}
-        rows += [row for row in _table() if row.name not in known]
+        rows += [row for row in _litellm_rows() if row.name not in known]
     return Listing(tuple(rows), choose(None, env), tuple(notes))
 
 
-def probe_provider(model: str, **options: Any) -> tuple[Check, ...]:
+def probe_provider(model: str, **options: Any) -> tuple[DiagnosisLine, ...]:
     """Diagnose a model: key, server, name, window (proved by a long prompt on Ollama), and a short round trip."""
     route = Route(model, retries=0, **options)
-    checks = [*_key(route), *_server(route)]
+    checks = [*_check_key(route), *_check_server(route)]
     if any(check.status == "failure" for check in checks):
         return tuple(checks)
     lm = dspy.LM(
@@ -92,7 +92,7 @@ def probe_provider(model: str, **options: Any) -> tuple[Check, ...]:
     )
     checks += _round_trip(lm)
     if route.is_ollama and checks[-1].status == "ok":
-        checks += [_slots(route), *_allocated(lm, route)]
+        checks += [_check_slots(route), *_check_window(lm, route)]
     return tuple(checks)
 
 
@@ -111,100 +111,107 @@ def _own_models(provider: Provider, env: Mapping[str, str]) -> tuple[list[ModelR
     return rows, "" if rows else f"the server at {server.base} lists no models"
 
 
-def _row(name: str, provider: str) -> ModelRow:
+def _priced_row(name: str, provider: str) -> ModelRow:
     known = windows.metadata(name)
     return ModelRow(
         name,
         provider,
         known.get("max_input_tokens"),
         None,
-        _million(known.get("input_cost_per_token")),
-        _million(known.get("output_cost_per_token")),
+        _price_per_million(known.get("input_cost_per_token")),
+        _price_per_million(known.get("output_cost_per_token")),
     )
 
 
-def _table() -> list[ModelRow]:
+def _litellm_rows() -> list[ModelRow]:
     entries = model_metadata._load()
     rows = []
     for name, entry in entries.items():
         if isinstance(entry, dict) and entry.get("mode") == "chat" and "litellm_provider" in entry:
             provider = str(entry["litellm_provider"])
             full = name if name.startswith(f"{provider}/") else f"{provider}/{name}"
-            prices = (_million(entry.get("input_cost_per_token")), _million(entry.get("output_cost_per_token")))
+            prices = (
+                _price_per_million(entry.get("input_cost_per_token")),
+                _price_per_million(entry.get("output_cost_per_token")),
+            )
             rows.append(ModelRow(full, provider, entry.get("max_input_tokens"), None, *prices))
     return sorted(rows, key=lambda row: row.name)
 
 
-def _million(price: Any) -> float | None:
+def _price_per_million(price: Any) -> float | None:
     return round(float(price) * 1e6, 6) if isinstance(price, (int, float)) else None
 
 
-def _key(route: Route) -> list[Check]:
+def _check_key(route: Route) -> list[DiagnosisLine]:
     variable = route.provider.key
     if not variable or route.provider.local:
         return []
     if route.key:
-        return [Check("ok", f"{variable} is set")]
+        return [DiagnosisLine("ok", f"{variable} is set")]
     if route.keyless:
-        return [Check("warning", f"{variable} is not set", "Set it if the server wants a key.")]
-    return [Check("failure", f"{variable} is not set", f"Set {variable}.")]
+        return [DiagnosisLine("warning", f"{variable} is not set", "Set it if the server wants a key.")]
+    return [DiagnosisLine("failure", f"{variable} is not set", f"Set {variable}.")]
 
 
-def _server(route: Route) -> list[Check]:
+def _check_server(route: Route) -> list[DiagnosisLine]:
     if not route.is_ollama:
         return [] if route.access is None else _own_server(route, route.access)
     base, name = route.base or "", route.model.partition("/")[2]
     try:
-        checks = [Check("ok", f"Ollama {ollama.version(base)} answers at {base}")]
+        checks = [DiagnosisLine("ok", f"Ollama {ollama.version(base)} answers at {base}")]
         names = {model.name for model in ollama.models(base)}
     except ollama.OllamaUnreachableError as error:
-        return [Check("failure", str(error), "Start it (ollama serve) or set OLLAMA_HOST.")]
+        return [DiagnosisLine("failure", str(error), "Start it (ollama serve) or set OLLAMA_HOST.")]
     if name not in names and f"{name}:latest" not in names:
         mend = f"Pull it: ollama pull {name}; there are {', '.join(sorted(names)) or 'none'}."
-        return [*checks, Check("failure", f"{name} is not among the server's models", mend)]
-    known = ollama.window(base, name)
+        return [*checks, DiagnosisLine("failure", f"{name} is not among the server's models", mend)]
+    known = ollama.trained_window(base, name)
     said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not tell its window"
-    return [*checks, Check("ok" if known else "warning", f"{said}; {route.window():,} are asked for")]
+    return [*checks, DiagnosisLine("ok" if known else "warning", f"{said}; {route.window():,} are asked for")]
 
 
-def _own_server(route: Route, access: Access) -> list[Check]:
+def _own_server(route: Route, access: Access) -> list[DiagnosisLine]:
     """Say what answers at an address of one's own, whether it has the model, and what it gives it."""
     try:
         server = local_servers.ask_server(access)
     except ServerUnreachableError as error:
         if error.has_answered:  # and it may chat all the same
-            return [Check("warning", str(error), "Check that the address ends in /v1, and the key.")]
-        return [Check("failure", str(error), "Start the server, or correct its address.")]
+            return [DiagnosisLine("warning", str(error), "Check that the address ends in /v1, and the key.")]
+        return [DiagnosisLine("failure", str(error), "Start the server, or correct its address.")]
     return [
-        Check("ok", f"{server.kind} answers at {server.base}"),
+        DiagnosisLine("ok", f"{server.kind} answers at {server.base}"),
         _served_name(server, route.name),
         _served_window(server, route.name),
         *_served_slots(server, route),
     ]
 
 
-def _served_name(server: LocalServer, name: str) -> Check:
+def _served_name(server: LocalServer, name: str) -> DiagnosisLine:
     names = [model.name for model in server.models]
     if server.has_model(name):
-        return Check("ok", f"{name} is among its {len(names)} models" if len(names) > 1 else f"{name} is its model")
+        return DiagnosisLine(
+            "ok", f"{name} is among its {len(names)} models" if len(names) > 1 else f"{name} is its model"
+        )
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
     mend = f"Name one of those that it has: {', '.join(near)}." if near else "Load a model there."
     answers = " (it answers with the one that it has)" if server.kind == "llama.cpp" else ""
-    return Check("warning", f"{name} is not among the server's models{answers}", mend)
+    return DiagnosisLine("warning", f"{name} is not among the server's models{answers}", mend)
 
 
-def _served_window(server: LocalServer, name: str) -> Check:
+def _served_window(server: LocalServer, name: str) -> DiagnosisLine:
     window = server.window_of(name)
     if window is None:
         unloaded = server.kind == "LM Studio" and server.has_model(name)
         said = f"{name} is not loaded, so that its window is not known" if unloaded else f"no window is told for {name}"
         mend = f"Load it, with a context of {WANTED:,} tokens or more." if unloaded else ""
-        return Check("warning", said, mend or f"{windows.UNKNOWN:,} tokens or what is published are reckoned with.")
+        return DiagnosisLine(
+            "warning", said, mend or f"{windows.UNKNOWN:,} tokens or what is published are reckoned with."
+        )
     each = " for each slot" if server.slots else ""
     if window >= WANTED:
-        return Check("ok", f"{name} has a window of {window:,} tokens{each}")
+        return DiagnosisLine("ok", f"{name} has a window of {window:,} tokens{each}")
     said = f"the window is only {window:,} tokens{each}"
-    return Check("warning", said, f"A run wants {WANTED:,} or more: {_larger_window(server, name)}.")
+    return DiagnosisLine("warning", said, f"A run wants {WANTED:,} or more: {_larger_window(server, name)}.")
 
 
 def _larger_window(server: LocalServer, name: str) -> str:
@@ -222,25 +229,27 @@ def _larger_window(server: LocalServer, name: str) -> str:
             return "see how the server is given one"
 
 
-def _served_slots(server: LocalServer, route: Route) -> list[Check]:
+def _served_slots(server: LocalServer, route: Route) -> list[DiagnosisLine]:
     """Compare how many requests llama.cpp serves at once with how many it is sent."""
     if server.slots is None:
         return []
     served, sent = f"{server.slots} slot{'s' * (server.slots > 1)}", route.concurrency or server.slots
     if sent > server.slots:
         said = f"{served}, but {sent} requests are sent at once and wait for each other"
-        return [Check("warning", said, f"Set concurrency={server.slots}, or start llama-server with -np {sent}.")]
+        return [
+            DiagnosisLine("warning", said, f"Set concurrency={server.slots}, or start llama-server with -np {sent}.")
+        ]
     used = "as many requests are sent at once" if sent == server.slots else f"{sent} used"
-    return [Check("ok", f"{served}, {used}")]
+    return [DiagnosisLine("ok", f"{served}, {used}")]
 
 
-def _round_trip(lm: dspy.LM) -> list[Check]:
+def _round_trip(lm: dspy.LM) -> list[DiagnosisLine]:
     get_litellm(feature="rlm_dspy.lm")  # its import is not the server's time
     began = time.perf_counter()
     try:
         lm("Reply with the word ok.", max_tokens=16)
     except LMError as error:
-        return [Check("failure", getattr(error, "message", None) or str(error))]
+        return [DiagnosisLine("failure", getattr(error, "message", None) or str(error))]
     seconds = time.perf_counter() - began
     entry = lm.history[-1]
     wrote = (entry["usage"] or {}).get("completion_tokens") or 0
@@ -248,55 +257,60 @@ def _round_trip(lm: dspy.LM) -> list[Check]:
     limits = (entry["response"].provider_data or {}).get("limits") or {}
     if limits:
         shown = ", ".join(f"{name.removeprefix('x-ratelimit-')} {value}" for name, value in sorted(limits.items()))
-        checks.append(Check("ok", f"limits: {shown}"))
-    return [*checks, Check("ok", f"a short reply took {seconds:.1f} s ({wrote / max(seconds, 1e-6):.0f} tokens/s)")]
+        checks.append(DiagnosisLine("ok", f"limits: {shown}"))
+    return [
+        *checks,
+        DiagnosisLine("ok", f"a short reply took {seconds:.1f} s ({wrote / max(seconds, 1e-6):.0f} tokens/s)"),
+    ]
 
 
-def _allocated(lm: dspy.LM, route: Route) -> list[Check]:
+def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
     """Prove the window: the server must read all of a prompt that is longer than its default."""
     asked = route.window()
-    checks: list[Check] = []
+    checks: list[DiagnosisLine] = []
     if asked <= ollama.DEFAULT_WINDOW:
         better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "take a model with a larger window"
         mend = f"A run wants {WANTED:,} or more: {better}."
         small = asked < ollama.DEFAULT_WINDOW
         said = f"a window of {asked:,} tokens is too small" if small else f"the window is only {asked:,} tokens"
-        checks.append(Check("failure" if small else "warning", said, mend))
+        checks.append(DiagnosisLine("failure" if small else "warning", said, mend))
         return checks
     sent = min(asked - 1024, ollama.DEFAULT_WINDOW + 1500)
     prompt = _CANARY + _FILLER * (sent * 4 // len(_FILLER)) + "Which word is to be remembered?"
     try:
         lm(prompt, max_tokens=16)
     except LMError as error:
-        return [Check("failure", getattr(error, "message", None) or str(error), "Raise the server's window.")]
+        return [DiagnosisLine("failure", getattr(error, "message", None) or str(error), "Raise the server's window.")]
     read = (lm.history[-1]["usage"] or {}).get("prompt_tokens") or 0
     if read <= ollama.DEFAULT_WINDOW * 0.9:
         mend = f"Of about {len(prompt) // 4:,} tokens the server read {read:,}: raise OLLAMA_CONTEXT_LENGTH."
-        return [Check("failure", "the server cuts long prompts without a word", mend)]
+        return [DiagnosisLine("failure", "the server cuts long prompts without a word", mend)]
     try:
         allocated = ollama.running(route.base or "").get(route.model.partition("/")[2], 0)
     except ollama.OllamaUnreachableError:
         allocated = 0  # a proxy may let only chats through
     shown = f" (the server allocated {allocated:,})" if allocated else ""
-    return [Check("ok", f"a prompt of {read:,} tokens was read whole{shown}")]
+    return [DiagnosisLine("ok", f"a prompt of {read:,} tokens was read whole{shown}")]
 
 
-def _slots(route: Route) -> Check:
+def _check_slots(route: Route) -> DiagnosisLine:
     """Compare how many requests the server serves at once with how many it is sent."""
     given = route.arguments()
     options = {"keep_alive": given["keep_alive"], "options": {"num_ctx": given["num_ctx"], "num_predict": 24}}
-    found = ollama.parallel(route.base or "", route.model.partition("/")[2], options)
+    found = ollama.measure_parallel(route.base or "", route.model.partition("/")[2], options)
     sent = route.slots or 1
     if found is None:
-        return Check("warning", "how many requests the server serves at once could not be measured", "Try later.")
+        return DiagnosisLine(
+            "warning", "how many requests the server serves at once could not be measured", "Try later."
+        )
     served = f"{found} parallel slot{'s' * (found > 1)}" + (" or more" if found >= ollama.MOST_PARALLEL else "")
     if found == sent:
-        return Check("ok", f"{served}, as many as are used")
+        return DiagnosisLine("ok", f"{served}, as many as are used")
     if found > sent:
-        return Check(
+        return DiagnosisLine(
             "ok",
             f"{served}, of which {sent} {'is' if sent == 1 else 'are'} used",
             f"Set OLLAMA_NUM_PARALLEL={found} here as well.",
         )
     mend = f"Set OLLAMA_NUM_PARALLEL={found} here, or start the server with OLLAMA_NUM_PARALLEL={sent}."
-    return Check("warning", f"{served}, but {sent} requests are sent at once and wait for each other", mend)
+    return DiagnosisLine("warning", f"{served}, but {sent} requests are sent at once and wait for each other", mend)

@@ -72,25 +72,25 @@ def models(base: str, timeout: float = 0.5) -> list[OllamaModel]:
     found = [
         OllamaModel(
             name=str(row["name"]),
-            size=_count(row.get("size")),
+            size=_positive_count(row.get("size")),
             modified=str(row.get("modified_at") or ""),
-            family=_detail(row, "family"),
-            parameters=_detail(row, "parameter_size"),
+            family=_model_detail(row, "family"),
+            parameters=_model_detail(row, "parameter_size"),
         )
-        for row in _rows(_ask(f"{base}/api/tags", None, timeout))
+        for row in _model_rows(_fetch_json(f"{base}/api/tags", None, timeout))
     ]
     return sorted(found, key=lambda model: model.modified, reverse=True)
 
 
-def window(base: str, model: str, timeout: float = 2.0) -> int | None:
+def trained_window(base: str, model: str, timeout: float = 2.0) -> int | None:
     """Return the window that a model was trained for, or None if the server does not say."""
     try:
-        info = _ask(f"{base}/api/show", {"model": model}, timeout).get("model_info")
+        info = _fetch_json(f"{base}/api/show", {"model": model}, timeout).get("model_info")
     except OllamaUnreachableError:
         return None
     if not isinstance(info, dict):
         return None
-    sizes = [_count(value) for key, value in info.items() if key.endswith(".context_length")]
+    sizes = [_positive_count(value) for key, value in info.items() if key.endswith(".context_length")]
     return next(filter(None, sizes), None)
 
 
@@ -100,11 +100,11 @@ def running(base: str, timeout: float = 2.0) -> dict[str, int]:
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
     """
-    rows = _rows(_ask(f"{base}/api/ps", None, timeout))
-    return {str(row["name"]): _count(row.get("context_length")) for row in rows}
+    rows = _model_rows(_fetch_json(f"{base}/api/ps", None, timeout))
+    return {str(row["name"]): _positive_count(row.get("context_length")) for row in rows}
 
 
-def parallel(base: str, model: str, options: dict[str, Any], timeout: float = 120.0) -> int | None:
+def measure_parallel(base: str, model: str, options: dict[str, Any], timeout: float = 120.0) -> int | None:
     """Measure how many requests the server serves at once; None if it answers none of them.
 
     No end point tells it. So twice as many requests are sent together until not all are served at once, which shows in
@@ -115,7 +115,7 @@ def parallel(base: str, model: str, options: dict[str, Any], timeout: float = 12
     sent = 2
     while True:
         with ThreadPoolExecutor(sent) as threads:
-            spans = [span for span in threads.map(lambda _: _span(base, body, timeout), range(sent)) if span]
+            spans = [span for span in threads.map(lambda _: _reply_span(base, body, timeout), range(sent)) if span]
         found = at_once(spans)
         if found < sent or sent >= MOST_PARALLEL:
             return found or None  # nothing was answered
@@ -137,37 +137,37 @@ def version(base: str, timeout: float = 0.5) -> str:
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
     """
-    return str(_ask(f"{base}/api/version", None, timeout).get("version", "unknown"))
+    return str(_fetch_json(f"{base}/api/version", None, timeout).get("version", "unknown"))
 
 
-def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
+def _model_rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
     rows = answer.get("models")
     if not isinstance(rows, list):
         return []
     return [row for row in rows if isinstance(row, dict) and is_shown(row.get("name"))]
 
 
-def _detail(row: dict[str, Any], name: str) -> str:
+def _model_detail(row: dict[str, Any], name: str) -> str:
     details = row.get("details")
     return str(details.get(name) or "") if isinstance(details, dict) else ""
 
 
-def _count(value: Any) -> int:
+def _positive_count(value: Any) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _span(base: str, body: dict[str, Any], timeout: float) -> tuple[datetime, datetime] | None:
+def _reply_span(base: str, body: dict[str, Any], timeout: float) -> tuple[datetime, datetime] | None:
     try:
-        lines = _send(f"{base}/api/chat", {**body, "stream": True}, timeout).splitlines()
+        lines = _send_request(f"{base}/api/chat", {**body, "stream": True}, timeout).splitlines()
         times = [datetime.fromisoformat(json.loads(line)["created_at"]) for line in lines]
     except (OllamaUnreachableError, ValueError, KeyError, TypeError):
         return None
     return (times[0], times[-1]) if times else None
 
 
-def _ask(url: str, body: Any, timeout: float) -> dict[str, Any]:
+def _fetch_json(url: str, body: Any, timeout: float) -> dict[str, Any]:
     try:
-        answer = json.loads(_send(url, body, timeout))
+        answer = json.loads(_send_request(url, body, timeout))
     except ValueError as error:
         raise OllamaUnreachableError(f"{url} does not answer as an Ollama server does ({error})") from error
     if not isinstance(answer, dict):
@@ -175,7 +175,7 @@ def _ask(url: str, body: Any, timeout: float) -> dict[str, Any]:
     return answer
 
 
-def _send(url: str, body: Any, timeout: float) -> bytes:
+def _send_request(url: str, body: Any, timeout: float) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")

@@ -19,7 +19,7 @@ GROQ_MODEL = "groq/openai/gpt-oss-20b"
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelChoice:
     """A model, and why it was chosen."""
 
     model: str
@@ -31,7 +31,7 @@ class Choice:
         return self.model == OFFLINE
 
 
-def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller") -> Choice:
+def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller") -> ModelChoice:
     """Choose a model: the one named, ``RLM_DSPY_MODEL``, Groq with a key, Ollama's newest, else the offline engine.
 
     Args:
@@ -40,19 +40,19 @@ def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller")
         by: who gave that name, for the reason.
     """
     if explicit and explicit.strip():
-        return Choice(explicit.strip(), f"named by {by}")
+        return ModelChoice(explicit.strip(), f"named by {by}")
     if named := env.get("RLM_DSPY_MODEL", "").strip():
-        return Choice(named, "named by RLM_DSPY_MODEL")
+        return ModelChoice(named, "named by RLM_DSPY_MODEL")
     if env.get("GROQ_API_KEY", "").strip():
-        return Choice(GROQ_MODEL, "GROQ_API_KEY is set")
+        return ModelChoice(GROQ_MODEL, "GROQ_API_KEY is set")
     base = ollama.base_url(env)
     try:
         found = [model for model in ollama.models(base) if model.chats]
     except ollama.OllamaUnreachableError:
-        return Choice(OFFLINE, f"no model is named, GROQ_API_KEY is not set, and no Ollama answers at {base}")
+        return ModelChoice(OFFLINE, f"no model is named, GROQ_API_KEY is not set, and no Ollama answers at {base}")
     if not found:
-        return Choice(OFFLINE, f"the Ollama at {base} has no chat model (ollama pull qwen3:8b)")
-    return Choice(f"ollama_chat/{found[0].name}", f"the newest model of the Ollama at {base}")
+        return ModelChoice(OFFLINE, f"the Ollama at {base} has no chat model (ollama pull qwen3:8b)")
+    return ModelChoice(f"ollama_chat/{found[0].name}", f"the newest model of the Ollama at {base}")
 
 
 NUM_CTX_LIMIT = 32_768  # a window costs memory on the server; users raise it by num_ctx=
@@ -126,7 +126,7 @@ class Route:
         if self.is_ollama:
             ollama.base_url(os.environ, self.api_base)
         elif self.own_base and not _is_address(self.own_base):
-            where = "api_base" if self.api_base else f"{self._stem}_API_BASE or {self._stem}_BASE_URL"
+            where = "api_base" if self.api_base else f"{self._variable_stem}_API_BASE or {self._variable_stem}_BASE_URL"
             raise ConfigurationError(f"{where} is no address of a server. Write it like http://127.0.0.1:8000/v1.")
         if self.fallback not in (None, OFFLINE):
             Route(str(self.fallback))  # a wrong name is told now, not when it is needed
@@ -159,7 +159,7 @@ class Route:
         return None if self.is_ollama else local_servers.access_to(self.model, self.api_base, self.key, self.headers)
 
     @cached_property
-    def _stem(self) -> str:
+    def _variable_stem(self) -> str:
         return self.provider.prefix.rstrip("/").upper()
 
     @property
@@ -223,7 +223,7 @@ class Route:
         server = local_servers.server_at(self.access)
         return None if server is None else server.slots
 
-    def other(self) -> Route:
+    def fallback_route(self) -> Route:
         """Return the route of the fallback, with what the user set for whatever model answers."""
         kept = {name: getattr(self, name) for name in ("timeout", "num_ctx", "keep_alive", "retries")}
         return Route(str(self.fallback), **kept)
@@ -239,7 +239,7 @@ class Route:
 
     def window(self) -> int:
         """Return the window to ask Ollama for: the model's own, up to a limit that ``num_ctx`` moves."""
-        return self.num_ctx or _window(self.base or "", self.model.partition("/")[2])
+        return self.num_ctx or _cached_window(self.base or "", self.model.partition("/")[2])
 
     def state(self) -> dict[str, Any]:
         """Return what a saved program keeps: everything but secrets."""
@@ -260,10 +260,10 @@ _EXAMPLES = "ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b"
 _windows: dict[tuple[str, str], int] = {}
 
 
-def _window(base: str, model: str) -> int:
+def _cached_window(base: str, model: str) -> int:
     # Asked once: a window that changes between calls would reload the model and lose its prefix cache.
     if (base, model) not in _windows:
-        found = ollama.window(base, model)
+        found = ollama.trained_window(base, model)
         if found is None:
             return min(NUM_CTX_LIMIT, 8192)
         _windows[base, model] = min(NUM_CTX_LIMIT, found)

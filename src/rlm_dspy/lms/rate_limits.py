@@ -17,7 +17,7 @@ _LONGEST_VALUE = 30  # characters of a header's number or duration
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": 60 * MINUTE, "d": _MINUTES * MINUTE}
 
 
-class Pace:
+class RateLimiter:
     """Hands out start times of which no window of a minute holds more than ``per_minute``, None being no limit.
 
     What a server's headers tell goes beyond it: tokens of a minute that are left, and a limit per day that
@@ -47,7 +47,7 @@ class Pace:
                 self._starts.append(start)
             return start - now
 
-    def short(self, tokens: int) -> float:
+    def token_wait(self, tokens: int) -> float:
         """Take the tokens of a request, or return the seconds after which to try again.
 
         A request that is larger than the limit is let through: the server says best what is wrong with it.
@@ -63,11 +63,11 @@ class Pace:
             self._left -= tokens
             return 0.0
 
-    def told(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
+    def learn_limits(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
         """Learn from a reply's headers; ``stretch`` if their limit of requests is one of a day, as Groq's is."""
-        most, left = (_count(limits.get(f"x-ratelimit-{name}-tokens")) for name in ("limit", "remaining"))
-        reset = seconds(limits.get("x-ratelimit-reset-tokens", ""))
-        daily = _count(limits.get("x-ratelimit-limit-requests")) or 0
+        most, left = (_header_count(limits.get(f"x-ratelimit-{name}-tokens")) for name in ("limit", "remaining"))
+        reset = parse_duration(limits.get("x-ratelimit-reset-tokens", ""))
+        daily = _header_count(limits.get("x-ratelimit-limit-requests")) or 0
         with self._lock:
             if most is not None and left is not None and reset is not None:
                 self._most, self._left, self._full = most, left, self._clock() + reset
@@ -75,7 +75,7 @@ class Pace:
                 self._starts = deque(self._starts, maxlen=daily // _MINUTES)
 
 
-def seconds(text: str) -> float | None:
+def parse_duration(text: str) -> float | None:
     """Read a duration as headers have it: ``7.66s``, ``1m26.4s``, ``120ms``, or seconds without a unit."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
     if len(text) > _LONGEST_VALUE:
@@ -85,22 +85,22 @@ def seconds(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
 
 
-def _count(text: str | None) -> int | None:
+def _header_count(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and len(text) <= _LONGEST_VALUE else None
 
 
-_paces: dict[tuple[str, str, int | None], Pace] = {}
+_paces: dict[tuple[str, str, int | None], RateLimiter] = {}
 _slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _lock = threading.Lock()
 
 
-def shared(place: str, model: str, per_minute: int | None) -> Pace:
+def shared_limiter(place: str, model: str, per_minute: int | None) -> RateLimiter:
     """Return the one pace of this process for a server's model; providers limit each model by itself."""
     with _lock:
-        return _paces.setdefault((place, model, per_minute), Pace(per_minute))
+        return _paces.setdefault((place, model, per_minute), RateLimiter(per_minute))
 
 
-def slot(place: str, most: int | None) -> threading.BoundedSemaphore | None:
+def server_slot(place: str, most: int | None) -> threading.BoundedSemaphore | None:
     """Return what one of a server's parallel slots is held by, None if it need not be."""
     if most is None:
         return None
@@ -114,7 +114,7 @@ _LONGEST_BACKOFF = 20.0
 _PASSING = (lm15.RateLimitError, lm15.ServerError, lm15.TransportError, lm15.TimeoutError)
 
 
-class Tries:
+class RetryState:
     """The attempts that one call has left."""
 
     def __init__(self, retries: int) -> None:
@@ -136,10 +136,10 @@ class Tries:
             return None
         self._left -= 1
         self._made += 1
-        return delay(self._made, getattr(error, "retry_after", None))
+        return backoff_delay(self._made, getattr(error, "retry_after", None))
 
 
-def delay(attempt: int, asked: float | None) -> float:
+def backoff_delay(attempt: int, asked: float | None) -> float:
     """Return what the provider asked for and a little more, else an exponential backoff, both with jitter.
 
     Without it, calls that were refused together would come back together.

@@ -32,9 +32,9 @@ class ReplyTooLargeError(Exception):
 
 
 @contextmanager
-def bounded() -> Iterator[None]:
+def bound_replies() -> Iterator[None]:
     """Hold the bounds for the requests that are made inside."""
-    _install()
+    _install_bounds()
     token = _is_bounded.set(True)
     try:
         yield
@@ -42,7 +42,7 @@ def bounded() -> Iterator[None]:
         _is_bounded.reset(token)
 
 
-def _install() -> None:
+def _install_bounds() -> None:
     with _installing:  # twice at once, and the bounded members would be taken for the original ones
         if hasattr(httpx.Response, "_unbounded_redirect"):
             return
@@ -61,18 +61,18 @@ def _has_redirect_location(response: Any) -> bool:
 def _iter_bytes(response: Any, chunk_size: int | None = None) -> Iterator[bytes]:
     left = MAX_REPLY_BYTES if _is_bounded.get() else None
     for chunk in response._unbounded_bytes(chunk_size):
-        left = _take(left, chunk)
+        left = _remaining_bytes(left, chunk)
         yield chunk
 
 
 async def _aiter_bytes(response: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
     left = MAX_REPLY_BYTES if _is_bounded.get() else None
     async for chunk in response._unbounded_async_bytes(chunk_size):
-        left = _take(left, chunk)
+        left = _remaining_bytes(left, chunk)
         yield chunk
 
 
-def _take(left: int | None, chunk: bytes) -> int | None:
+def _remaining_bytes(left: int | None, chunk: bytes) -> int | None:
     """Return how many bytes may still come.
 
     Raises:
@@ -91,19 +91,19 @@ SHORTEST = 8_000  # characters below which the count says too little
 _RUN = re.compile(r"(.)\1{4,}", re.DOTALL)
 
 
-def size(request: Request) -> int:
+def request_chars(request: Request) -> int:
     """Return how many characters a request has."""
-    return sum(map(len, _texts(request)))
+    return sum(map(len, _message_texts(request)))
 
 
-def shortfall(request: Request, reported_tokens: int | None) -> int | None:
+def cut_prompt_tokens(request: Request, reported_tokens: int | None) -> int | None:
     """Return about how many tokens were sent if far fewer were read, else None."""
     if not reported_tokens:  # LiteLLM makes 0 of what a server does not report
         return None
     # A long run of one character (blanks of a table, a rule) counts as the few tokens that it is.
-    chars = sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _texts(request))
+    chars = sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _message_texts(request))
     return chars // CHARS_PER_TOKEN if chars >= SHORTEST and reported_tokens * MOST_CHARS < chars else None
 
 
-def _texts(request: Request) -> list[str]:
+def _message_texts(request: Request) -> list[str]:
     return [request.system if isinstance(request.system, str) else "", *(m.text or "" for m in request.messages)]

@@ -16,52 +16,52 @@ TINY_WEIGHTS = 4  # billions
 SHARE = 0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
 
 
-def window(lm: Any) -> int:
+def window_tokens(lm: Any) -> int:
     """Return the tokens of an LM's window, or a guess where nobody says."""
-    return known(lm) or UNKNOWN
+    return known_window(lm) or UNKNOWN
 
 
-def known(lm: Any) -> int | None:
+def known_window(lm: Any) -> int | None:
     """Return the tokens of an LM's window: what its server allocates, else what is published, else None."""
     allocated = getattr(getattr(lm, "engine", None), "window", None) or getattr(lm, "kwargs", {}).get("num_ctx")
     if isinstance(allocated, int) and allocated > 0:
         return allocated
     if isinstance(getattr(lm, "engine", None), str):  # DSPy's own, which know no windows
-        served = _served(str(lm.model), lm.kwargs)
+        served = _served_window(str(lm.model), lm.kwargs)
         if served is not None:
             return served
     published = metadata(str(getattr(lm, "model", ""))).get("max_input_tokens")
     return published if isinstance(published, int) and published > 0 else None
 
 
-def _served(model: str, options: dict[str, Any]) -> int | None:
+def _served_window(model: str, options: dict[str, Any]) -> int | None:
     """Return the window that a server of the user's own tells, None if there is no such server or it does not."""
     base = options.get("api_base") or options.get("base_url")
     access = local_servers.access_to(model, base, options.get("api_key"), options.get("headers"))
     return local_servers.window_of(access, model.partition("/")[2] or model)
 
 
-def weights(model: str) -> float | None:
+def weight_billions(model: str) -> float | None:
     """Return the billions of weights that a model's name tells, such as 8.0 of ``qwen3:8b``."""
     found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", re.sub(r"[-_:/]", " ", model))
     return max(map(float, found)) if found else None
 
 
-def characters(lm: Any) -> int:
+def prompt_capacity_chars(lm: Any) -> int:
     """Return the characters that one prompt to an LM may have."""
-    return int(window(lm) * SHARE) * CHARS_PER_TOKEN
+    return int(window_tokens(lm) * SHARE) * CHARS_PER_TOKEN
 
 
 def is_small(lm: Any) -> bool:
     """Tell whether an LM needs the short protocol: a window of at most 16K tokens, or at most 14B weights by name."""
-    tokens = known(lm)
+    tokens = known_window(lm)
     if tokens is not None and tokens <= SMALL_WINDOW:
         return True
-    billions = weights(str(getattr(lm, "model", "")))
+    billions = weight_billions(str(getattr(lm, "model", "")))
     return billions is not None and billions <= SMALL_WEIGHTS
 
 
 def is_tiny(lm: Any) -> bool:
     """Tell whether an LM's name says that it has at most 4B weights, as those that repeat themselves and make up."""
-    billions = weights(str(getattr(lm, "model", "")))
+    billions = weight_billions(str(getattr(lm, "model", "")))
     return billions is not None and billions <= TINY_WEIGHTS

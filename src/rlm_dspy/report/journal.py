@@ -26,7 +26,9 @@ class SupportsPaths(Protocol):
         """Return the absolute path of a document, or None."""
 
 
-def summary(run: Run, outputs: Mapping[str, Any], *, mode: str, corpus: SupportsPaths | None = None) -> dict[str, Any]:
+def answer_summary(
+    run: Run, outputs: Mapping[str, Any], *, mode: str, corpus: SupportsPaths | None = None
+) -> dict[str, Any]:
     """Return the object of ``ask --json``: the answer, its evidence and what the run cost."""
     plain = {name: jsonable(value) for name, value in outputs.items()}
     answer = plain["answer"] if "answer" in plain else next(iter(plain.values())) if len(plain) == 1 else plain
@@ -91,7 +93,7 @@ def shown_path(path: str) -> str:
         return path
 
 
-def where(row: Mapping[str, Any]) -> str:
+def evidence_location(row: Mapping[str, Any]) -> str:
     """Return ``path:line`` of an evidence row, or as much of it as is known."""
     line, path = row["line"], row["path"]
     if place := row.get("place"):
@@ -101,14 +103,14 @@ def where(row: Mapping[str, Any]) -> str:
     return path if line is None else f"{path}:{line}"
 
 
-def dumps(value: Any, redactor: Redactor, *, indent: int | None = None) -> str:
+def redacted_json(value: Any, redactor: Redactor, *, indent: int | None = None) -> str:
     """Return JSON text with secrets masked and control characters escaped; a lone surrogate becomes ``?``."""
     text = json.dumps(redactor.value(value), ensure_ascii=False, indent=indent, default=str)
     text = CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
     return text.encode("utf-8", "replace").decode()
 
 
-def rows(path: Path, read: Callable[[bytes], Row], *, mend: bool = False) -> list[Row]:
+def read_rows(path: Path, read: Callable[[bytes], Row], *, mend: bool = False) -> list[Row]:
     """Return the rows of a journal, one a line; one that a kill cut off at the end is none.
 
     Args:
@@ -146,20 +148,20 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def save(run: Run, path: Path, redactor: Redactor) -> Path:
+def save_run(run: Run, path: Path, redactor: Redactor) -> Path:
     """Write the run to ``path`` whole or not at all, and return the path."""
-    text = dumps(jsonable(run.model_dump()), redactor, indent=2) + "\n"
+    text = redacted_json(jsonable(run.model_dump()), redactor, indent=2) + "\n"
     if path.exists() and not path.is_file():
         # A pipe or a device cannot be replaced, and must not be.
         path.write_text(text, encoding="utf-8")
         return path
     path = path.resolve()  # a link's target is written, the link stays
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, [text.encode()], mode=0o600)
+    replace_file(path, [text.encode()], mode=0o600)
     return path
 
 
-def replace(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
+def replace_file(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
     """Have ``path`` hold these parts, whole or not at all; ``mode`` (less the umask) is that of a new file.
 
     Raises:

@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.spinner import Spinner
 from rich.text import Text
 
-from rlm_dspy.report.render import counted, money
+from rlm_dspy.report.render import cost_text, counted_noun
 from rlm_dspy.run import Event
 
 if TYPE_CHECKING:
     from rlm_dspy.batch import Progress as Reached
 
 
-class Rate(ProgressColumn):
+class QuestionRate(ProgressColumn):
     """Questions per minute so far, those from the file not counted."""
 
     def render(self, task: Task) -> Text:
@@ -39,7 +39,7 @@ class Bar:
             TextColumn("{task.fields[state]}"),
             BarColumn(),
             MofNCompleteColumn(),
-            Rate(),
+            QuestionRate(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[money]}"),
@@ -53,7 +53,7 @@ class Bar:
         """Show how far the batch is: yellow while it runs, green when done, red once something failed."""
         colour = "red" if reached.failed else "green" if reached.done == reached.total else "yellow"
         state = f"[{colour}]{reached.answered} answered" + (f", {reached.failed} failed" if reached.failed else "")
-        cost = money(reached.cost)
+        cost = cost_text(reached.cost)
         self._progress.update(
             self._task, total=reached.total, completed=reached.done, state=state, money=cost, reused=reached.reused
         )
@@ -89,9 +89,9 @@ def status_line(event: Event | None, seconds: float, waiting: str = "") -> str:
     parts = [waiting or _DOING.get(event.kind, event.kind)]
     if event.max_steps > 1:
         parts.append(f"step {min(event.step, event.max_steps)}/{event.max_steps}")
-    parts.append(counted(event.sub_calls, "sub-call"))
-    parts.append(counted(event.usage.total_tokens, "token"))
-    parts.append(money(event.usage.cost))
+    parts.append(counted_noun(event.sub_calls, "sub-call"))
+    parts.append(counted_noun(event.usage.total_tokens, "token"))
+    parts.append(cost_text(event.usage.cost))
     parts.append(f"{seconds:.0f} s")
     return " · ".join(parts)
 
@@ -126,7 +126,9 @@ class StatusLine:
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live = Live(get_renderable=self._render, console=self._console, transient=True, refresh_per_second=8)
+            self._live = Live(
+                get_renderable=self._updated_spinner, console=self._console, transient=True, refresh_per_second=8
+            )
             self._live.start()
         return self
 
@@ -144,7 +146,7 @@ class StatusLine:
         waiting = f"waiting {until - now:.0f} s for {provider}" if until > now else ""
         return status_line(self._event, now - self._started, waiting)
 
-    def _render(self) -> Spinner:
+    def _updated_spinner(self) -> Spinner:
         text = Text(self.line(), no_wrap=True, overflow="ellipsis")
         self._spinner.update(text=text)
         return self._spinner

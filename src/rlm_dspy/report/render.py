@@ -16,7 +16,7 @@ QUOTE_LIMIT = 300
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
     """Return the text with control characters as escapes, so that no file can write to the terminal."""
     return CONTROL.sub(lambda match: repr(match.group())[1:-1], text.replace("\r\n", "\n"))
 
@@ -24,28 +24,28 @@ def printable(text: str) -> str:
 def jsonable(value: Any) -> Any:
     """Return the value as plain JSON types; what JSON has no form for becomes its ``str``."""
     try:
-        return _finite(to_jsonable_python(value, fallback=str))
+        return _name_nonfinite_floats(to_jsonable_python(value, fallback=str))
     except ValueError:
         # Bytes that are not UTF-8, for example: a readable form is worth more than a failure at the very end.
         return repr(value)
 
 
-def _finite(value: Any) -> Any:
+def _name_nonfinite_floats(value: Any) -> Any:
     """Turn NaN and infinities, which JSON does not have, into their names."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+        return {key: _name_nonfinite_floats(item) for key, item in value.items()}
+    return [_name_nonfinite_floats(item) for item in value] if isinstance(value, list) else value
 
 
-def outputs(values: Mapping[str, Any]) -> str:
+def outputs_text(values: Mapping[str, Any]) -> str:
     """Render typed outputs: a single one bare, several as ``name: value``, lists one item per line."""
     if len(values) == 1:
-        return "\n".join(_lines(next(iter(values.values())), bullet=""))
+        return "\n".join(_value_lines(next(iter(values.values())), bullet=""))
     blocks: list[str] = []
     for name, value in values.items():
-        lines = _lines(value, bullet="- ")
+        lines = _value_lines(value, bullet="- ")
         if len(lines) == 1 and not isinstance(value, (list, tuple, set, frozenset)):
             blocks.append(f"{name}: {lines[0]}")
         else:
@@ -53,22 +53,22 @@ def outputs(values: Mapping[str, Any]) -> str:
     return "\n".join(blocks)
 
 
-def _lines(value: Any, bullet: str) -> list[str]:
+def _value_lines(value: Any, bullet: str) -> list[str]:
     if isinstance(value, str):
         return value.splitlines() or [""]
     plain = jsonable(value)
     if isinstance(plain, list):
-        return [bullet + _inline(item) for item in plain] or ["(none)"]
+        return [bullet + _inline_text(item) for item in plain] or ["(none)"]
     if isinstance(plain, dict):
         return json.dumps(plain, ensure_ascii=False, indent=2).splitlines()
-    return [_inline(plain)]
+    return [_inline_text(plain)]
 
 
-def _inline(value: Any) -> str:
+def _inline_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def quoted(quote: str, limit: int = QUOTE_LIMIT) -> str:
+def quoted_line(quote: str, limit: int = QUOTE_LIMIT) -> str:
     """Return a quote on one line within double quotes, shortened at ``limit`` characters."""
     flat = " ".join(quote.split())
     return f'"{flat}"' if len(flat) <= limit else f'"{flat[: limit - 1].rstrip()}…"'
@@ -77,28 +77,28 @@ def quoted(quote: str, limit: int = QUOTE_LIMIT) -> str:
 def evidence_line(where: str, row: Mapping[str, Any]) -> str:
     """Return one line of evidence: where it stands, what it says, and whether it is weak."""
     mark = "  (weak: does not show the answer)" if row["weak"] else ""
-    return f"{where}  {quoted(row['quote'])}{mark}"
+    return f"{where}  {quoted_line(row['quote'])}{mark}"
 
 
-def counted(number: int, noun: str) -> str:
+def counted_noun(number: int, noun: str) -> str:
     """Return ``1 file``, ``2,345 files``; nouns in -y and -h are not needed here."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def money(cost: float | None) -> str:
+def cost_text(cost: float | None) -> str:
     """Return a cost in dollars; unknown stays unknown and is never shown as nothing."""
     if cost is None:
         return "cost unknown"
     return f"${cost:.4f}" if cost < 1 else f"${cost:,.2f}"
 
 
-def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
+def table_lines(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:
     """Return rows as aligned lines; the columns numbered in ``right`` are right-aligned."""
     if not rows:
         return []
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_cell(row, column, widths, right) for column in range(len(row))).rstrip() for row in rows]
+    return ["  ".join(_padded_cell(row, column, widths, right) for column in range(len(row))).rstrip() for row in rows]
 
 
-def _cell(row: Sequence[str], column: int, widths: Sequence[int], right: frozenset[int]) -> str:
+def _padded_cell(row: Sequence[str], column: int, widths: Sequence[int], right: frozenset[int]) -> str:
     return row[column].rjust(widths[column]) if column in right else row[column].ljust(widths[column])

@@ -23,7 +23,7 @@ _OURS = re.compile(r"[0-9a-f]{12}\.json")
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredRun:
     """A run with the file that holds it."""
 
     run: Run
@@ -31,7 +31,7 @@ class Kept:
     when: datetime
 
 
-class Shelf:
+class RunStore:
     """Runs below one folder, which need not exist."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,21 +41,21 @@ class Shelf:
     def put(self, run: Run, redactor: Redactor) -> Path:
         """Save a run and drop the oldest beyond ``KEPT``; only files named as we name them are ever dropped."""
         folders.make_private(self.folder)
-        place = journal.save(run, self.folder / f"{run.id}.json", redactor)
-        for path in self._paths()[KEPT:]:
+        place = journal.save_run(run, self.folder / f"{run.id}.json", redactor)
+        for path in self._run_paths()[KEPT:]:
             path.unlink(missing_ok=True)
         return place
 
-    def runs(self) -> Iterator[Kept]:
+    def runs(self) -> Iterator[StoredRun]:
         """Yield the runs, newest first; files that hold none are put into ``damaged``."""
         self.damaged = []
-        for path in self._paths():
+        for path in self._run_paths():
             try:
-                yield load(path)
+                yield load_run(path)
             except RLMError:
                 self.damaged.append(path)
 
-    def find(self, name: str) -> Kept:
+    def find(self, name: str) -> StoredRun:
         """Return the run of a file, an id or the beginning of one, or ``last``.
 
         Raises:
@@ -63,16 +63,16 @@ class Shelf:
         """
         path = Path(name)
         if path.suffix == ".json" or os.path.isfile(path):  # also false for a name that no file can have
-            return load(path)
-        paths = self._paths()
+            return load_run(path)
+        paths = self._run_paths()
         found = paths[:1] if name == "last" else [path for path in paths if path.name.startswith(name)]
         if len(found) == 1:
-            return load(found[0])
+            return load_run(found[0])
         if found:
             raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
         raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists those there are")
 
-    def _paths(self) -> list[Path]:
+    def _run_paths(self) -> list[Path]:
         """The files of runs, newest first."""
         if not self.folder.is_dir():
             return []
@@ -84,7 +84,7 @@ class Shelf:
         return [path for _, path in sorted(found, reverse=True)]
 
 
-def load(path: Path) -> Kept:
+def load_run(path: Path) -> StoredRun:
     """Read one run.
 
     Raises:
@@ -97,4 +97,4 @@ def load(path: Path) -> Kept:
         raise RLMError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise RLMError(f"{path} holds no run of this version: {error.errors()[0]['msg']}") from error
-    return Kept(run, path, when)
+    return StoredRun(run, path, when)

@@ -11,72 +11,72 @@ LINES = 12  # of a block of code or output, unless all is wanted
 WIDTH = 160
 
 
-def lines(run: Run, *, whole: bool = False) -> Iterator[str]:
+def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines of the tree; long blocks lose their middle unless ``whole``."""
-    facts = [f"run {run.id}", _ending(run), run.model or "no model", render.counted(len(run.steps), "step")]
-    facts += [render.counted(run.sub_calls, "sub-call"), _usage(run.usage), f"{run.seconds:.1f} s"]
+    facts = [f"run {run.id}", _ending_text(run), run.model or "no model", render.counted_noun(len(run.steps), "step")]
+    facts += [render.counted_noun(run.sub_calls, "sub-call"), _usage_text(run.usage), f"{run.seconds:.1f} s"]
     yield " · ".join(facts)
     for name, value in run.inputs.items():
-        yield f"{name}: {_line(value, whole)}"
+        yield f"{name}: {_short_line(value, whole)}"
     for step in run.steps:
-        yield from _step(step, whole)
+        yield from _step_lines(step, whole)
     if run.error:
-        yield f"error: {_line(run.error, whole)}"
+        yield f"error: {_short_line(run.error, whole)}"
     for name, value in run.outputs.items():
         if name != "evidence":
-            yield from _block(f"{name}:", render.outputs({name: value}), whole)
+            yield from _block_lines(f"{name}:", render.outputs_text({name: value}), whole)
     for row in map(journal.evidence_row, run.evidence):
-        yield f"evidence: {render.evidence_line(journal.where(row), row)}"
+        yield f"evidence: {render.evidence_line(journal.evidence_location(row), row)}"
     for warning in run.warnings:
-        yield f"warning: {_line(warning, whole)}"
+        yield f"warning: {_short_line(warning, whole)}"
     if len(run.usage_by_model) > 1:
         for model, usage in run.usage_by_model.items():
-            yield f"used by {model}: {render.counted(usage.calls, 'call')}, {_usage(usage)}"
+            yield f"used by {model}: {render.counted_noun(usage.calls, 'call')}, {_usage_text(usage)}"
 
 
-def _step(step: Step, whole: bool) -> Iterator[str]:
-    marks = [f"step {step.index}", f"{step.seconds:.1f} s", _usage(step.usage)]
+def _step_lines(step: Step, whole: bool) -> Iterator[str]:
+    marks = [f"step {step.index}", f"{step.seconds:.1f} s", _usage_text(step.usage)]
     marks += ["timed out"] * step.timed_out + ["failed"] * bool(step.error) + ["submitted"] * step.submitted
     yield "├─ " + " · ".join(marks)
     for name, text in (("reasoning", step.reasoning), ("code", step.code), ("output", step.output)):
         if text.strip():
-            yield from (f"│  {line}" for line in _block(f"{name}:", text, whole))
+            yield from (f"│  {line}" for line in _block_lines(f"{name}:", text, whole))
     for call in step.sub_calls:
-        yield from (f"│  {line}" for line in _sub_call(call, whole))
+        yield from (f"│  {line}" for line in _sub_call_lines(call, whole))
 
 
-def _sub_call(call: SubCall, whole: bool) -> Iterator[str]:
-    facts = [f"{call.kind} sub-call", call.model, _usage(call.usage), f"{call.seconds:.1f} s"]
+def _sub_call_lines(call: SubCall, whole: bool) -> Iterator[str]:
+    facts = [f"{call.kind} sub-call", call.model, _usage_text(call.usage), f"{call.seconds:.1f} s"]
     yield "├─ " + " · ".join(fact for fact in facts if fact)
-    yield f"│  asked: {_line(call.prompt, whole)}"
+    yield f"│  asked: {_short_line(call.prompt, whole)}"
     if call.run:
-        yield from (f"│  {line}" for line in lines(call.run, whole=whole))
+        yield from (f"│  {line}" for line in tree_lines(call.run, whole=whole))
     elif call.error is None:
-        yield f"│  answered: {_line(call.output, whole)}"
+        yield f"│  answered: {_short_line(call.output, whole)}"
     if call.error is not None:
-        yield f"│  failed: {_line(call.error, whole)}"
+        yield f"│  failed: {_short_line(call.error, whole)}"
 
 
-def _block(title: str, text: str, whole: bool) -> Iterator[str]:
+def _block_lines(title: str, text: str, whole: bool) -> Iterator[str]:
     found = text.strip("\n").split("\n")
     if len(found) == 1:
-        yield f"{title} {_line(found[0], whole)}"
+        yield f"{title} {_short_line(found[0], whole)}"
         return
     yield title
     if not whole and len(found) > LINES:
         half = LINES // 2
         found = [*found[:half], f"[… {len(found) - 2 * half:,} lines; --full shows them]", *found[-half:]]
-    yield from (f"  {_line(line, whole)}" for line in found)
+    yield from (f"  {_short_line(line, whole)}" for line in found)
 
 
-def _line(text: str, whole: bool) -> str:
+def _short_line(text: str, whole: bool) -> str:
     flat = text if "\n" not in text else " ".join(text.split())
     return flat if whole or len(flat) <= WIDTH else f"{flat[: WIDTH - 1]}…"
 
 
-def _ending(run: Run) -> str:
+def _ending_text(run: Run) -> str:
     return f"{run.status} by {run.stopped_by}" if run.stopped_by else run.status
 
 
-def _usage(usage: Usage) -> str:
-    return f"{render.counted(usage.total_tokens, 'token')}, {render.money(usage.cost)}"
+def _usage_text(usage: Usage) -> str:
+    return f"{render.counted_noun(usage.total_tokens, 'token')}, {render.cost_text(usage.cost)}"

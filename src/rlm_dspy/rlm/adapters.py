@@ -44,7 +44,7 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
         messages = [{"role": "system", "content": f"{signature.instructions}\n{self.form}"}]
         for turn in turns:
             messages.append({"role": "user", "content": turn["observation"]})
-            reply = written(turn.get("reasoning") or "", turn.get("code") or "")
+            reply = render_reply(turn.get("reasoning") or "", turn.get("code") or "")
             messages.append({"role": "assistant", "content": reply})
         return [*messages, {"role": "user", "content": inputs["observation"]}]
 
@@ -58,14 +58,14 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
             return {"reasoning": sections["reasoning"].strip(), "code": sections["code"]}
         if not sections and (found := read_plain(completion)):
             return {"reasoning": found[0], "code": found[1]}
-        raise _unreadable(self, signature, completion, "The reply has no code.")
+        raise _parse_error(self, signature, completion, "The reply has no code.")
 
 
 def _is_action(signature: type[dspy.Signature]) -> bool:
     return set(signature.output_fields) == {"reasoning", "code"}
 
 
-def written(reasoning: str, code: str) -> str:
+def render_reply(reasoning: str, code: str) -> str:
     """Return a past reply as the model is shown it: as it should have written it."""
     if not code:
         return reasoning
@@ -78,7 +78,7 @@ def is_plain() -> bool:
     return dspy.settings.adapter is None
 
 
-def adapter(*, small: bool = False) -> Any:
+def action_adapter(*, small: bool = False) -> Any:
     """Return the adapter of an action call: ours in place of DSPy's default, else the caller's own choice.
 
     Args:
@@ -100,13 +100,13 @@ def answer_adapter() -> Any:
 
 def plain_adapter() -> Any:
     """Return the adapter of a typed sub-call: as :func:`adapter`, asking once, with no text made a content part."""
-    chosen = copy.copy(adapter())
+    chosen = copy.copy(action_adapter())
     if hasattr(chosen, "use_json_adapter_fallback"):
         chosen.use_json_adapter_fallback = False
     render = chosen.format_user_message_content
 
     def as_text(*args: Any, **kwargs: Any) -> str:
-        return unmarked(render(*args, **kwargs))
+        return without_markers(render(*args, **kwargs))
 
     chosen.format_user_message_content = as_text
     return chosen
@@ -126,7 +126,7 @@ def ignoring_thinking(chosen: Any) -> Any:
         fields = frozenset(signature.output_fields) if isinstance(chosen, dspy.XMLAdapter) else frozenset()
         visible = visible_text(completion, fields)
         if visible is None:
-            raise _unreadable(chosen, signature, completion, "The reply ended inside its thinking.")
+            raise _parse_error(chosen, signature, completion, "The reply ended inside its thinking.")
         try:
             fields_read: dict[str, Any] = parse(signature, visible)
         except AdapterParseError as error:
@@ -140,11 +140,11 @@ def ignoring_thinking(chosen: Any) -> Any:
     return quiet
 
 
-def _unreadable(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:
+def _parse_error(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:
     return AdapterParseError(type(chosen).__name__, signature, reply, message)
 
 
-def unmarked(text: str) -> str:
+def without_markers(text: str) -> str:
     """Return ``text`` without the markers of DSPy's content parts."""
     return text.replace(MARK, MARK[:2] + " " + MARK[2:])
 

@@ -18,7 +18,7 @@ from dspy.adapters.utils import annotation_allows_none, parse_value
 
 from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
 from rlm_dspy.rlm import prompts
-from rlm_dspy.rlm.subcalls import short
+from rlm_dspy.rlm.subcalls import shorten_text
 
 _ENDLESS = re.compile(r"(?<![\w.])[\d_]*+\.?[\d_]*+[eE][-+]?[\d_]{5,}+(?!\w)")  # an exponent of five digits or more
 MOST_EXPONENT = 5_000  # of a Decimal, either way
@@ -28,13 +28,13 @@ LONGEST_LITERAL = 100_000  # characters of Python's notation: reading a hexadeci
 Parsed = tuple[dict[str, Any], str | None]
 
 
-def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
+def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
     """Read what SUBMIT was given as the outputs of a signature; the problem, if any, is advice for the model."""
     fields = signature.output_fields
     call = f"SUBMIT({', '.join(f'{name}=...' for name in fields)})."
     if not isinstance(value, Mapping):
         return {}, f"SUBMIT got a {type(value).__name__}; call {call}"
-    value = _unpacked(value, fields)
+    value = _unpacked_outputs(value, fields)
     defaults = {n: f.get_default(call_default_factory=True) for n, f in fields.items() if not f.is_required()}
     value = {**defaults, **value}
     if missing := [name for name in fields if name not in value]:
@@ -45,11 +45,13 @@ def parsed(signature: type[dspy.Signature], value: Any) -> Parsed:
             if value[name] is None and not annotation_allows_none(field.annotation):
                 raise ValueError("None is not a value of it; find the value, or say in words that there is none")
             _refuse_endless(value[name], field.annotation)
-            outputs[name] = _read(_hits_as_texts(value[name], field.annotation), field.annotation)
-            json.dumps(jsonable({name: outputs[name]}))
+            outputs[name] = _parse_as_type(_hits_as_texts(value[name], field.annotation), field.annotation)
+            json.dumps(jsonable_outputs({name: outputs[name]}))
         except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
             wanted = prompts.type_name(field)
-            errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {short(str(error), 1_000)}")
+            errors.append(
+                f"{name}: expected {wanted}, got {type(value[name]).__name__}: {shorten_text(str(error), 1_000)}"
+            )
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
 
 
@@ -75,7 +77,7 @@ def _refuse_endless(value: Any, annotation: Any) -> None:
             _refuse_endless(item, None)
 
 
-def _read(value: Any, annotation: Any) -> Any:
+def _parse_as_type(value: Any, annotation: Any) -> Any:
     """Read a value as a type, as DSPy does; of a long text neither JSON nor Python's notation is repaired."""
     if not isinstance(value, str) or len(value) <= LONGEST_REPAIRED or _keeps_texts(annotation):
         return parse_value(value, annotation)
@@ -106,7 +108,7 @@ def _hits_as_texts(value: Any, annotation: Any) -> Any:
     return value["text"] if is_hit and annotation is str else value
 
 
-def _unpacked(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the outputs that were submitted as one dict, as in ``SUBMIT({"answer": 5})``."""
     given = [name for name in fields if value.get(name) is not None]
     inner = value[given[0]] if len(given) == 1 else None
@@ -127,7 +129,7 @@ def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
     return True
 
 
-def located(
+def locate_evidence(
     value: Any, contexts: Mapping[str, Any], answers: Sequence[str] = ()
 ) -> tuple[Any, list[Evidence], list[str]]:
     """Locate all evidence that a value holds; return the value with it, the evidence in order, and what was wrong.
@@ -146,7 +148,7 @@ def located(
         problems.extend(wrong)
         return place
 
-    return _mapped(value, locate), checked, problems
+    return _map_evidence(value, locate), checked, problems
 
 
 def answers_beside(signature: type[dspy.Signature], outputs: Mapping[str, Any]) -> list[str]:
@@ -156,17 +158,17 @@ def answers_beside(signature: type[dspy.Signature], outputs: Mapping[str, Any]) 
     return short_answers(plain)
 
 
-def _mapped(value: Any, change: Callable[[Evidence], Evidence]) -> Any:
+def _map_evidence(value: Any, change: Callable[[Evidence], Evidence]) -> Any:
     """Return a value with each piece of evidence in it changed."""
     if isinstance(value, Evidence):
         return change(value)
     if type(value) in (list, tuple, set, frozenset):
-        return type(value)([_mapped(item, change) for item in value])
+        return type(value)([_map_evidence(item, change) for item in value])
     if isinstance(value, dict):
-        return {key: _mapped(item, change) for key, item in value.items()}
+        return {key: _map_evidence(item, change) for key, item in value.items()}
     if isinstance(value, pydantic.BaseModel) and holds_evidence(type(value)):
         fields = type(value).model_fields
-        return value.model_copy(update={name: _mapped(getattr(value, name), change) for name in fields})
+        return value.model_copy(update={name: _map_evidence(getattr(value, name), change) for name in fields})
     return value
 
 
@@ -180,14 +182,16 @@ def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
     return any(holds_evidence(part, (*above, annotation)) for part in parts)
 
 
-def rendering(value: Any) -> str:
+def render_input(value: Any) -> str:
     """Render an input for the record in a line."""
     if isinstance(value, str):
-        return short(value) if len(value) <= prompts.PREVIEW else f"str, {len(value):,} characters: {value[:200]}…"
-    return short(repr(value))
+        return (
+            shorten_text(value) if len(value) <= prompts.PREVIEW else f"str, {len(value):,} characters: {value[:200]}…"
+        )
+    return shorten_text(repr(value))
 
 
-def jsonable(outputs: Mapping[str, Any]) -> dict[str, Any]:
+def jsonable_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return outputs as plain JSON values; what has no JSON form, as bytes that are no text, is rendered."""
     kind = pydantic.TypeAdapter(dict[str, Any])
     dumped: dict[str, Any] = {}

@@ -16,9 +16,17 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, DepthExceededError, RLMError
 from rlm_dspy.lms import windows
-from rlm_dspy.rlm.adapters import unmarked
-from rlm_dspy.rlm.signatures import untrusted, validate_names
-from rlm_dspy.rlm.subcalls import CallError, Outputs, SubCalls, failed_call, misfit, readable, short
+from rlm_dspy.rlm.adapters import without_markers
+from rlm_dspy.rlm.signatures import parse_untrusted_signature, validate_names
+from rlm_dspy.rlm.subcalls import (
+    CallError,
+    Outputs,
+    SubCalls,
+    failed_call,
+    sendable_prompt,
+    shorten_text,
+    wrong_inputs_message,
+)
 from rlm_dspy.run import Run, SubCall
 
 OWN = 0.9  # a text this near to the whole of one's own context ...
@@ -28,7 +36,7 @@ COMPARED = 500  # characters of the two that are compared
 Child = Callable[[type[dspy.Signature], dict[str, Any]], tuple[dict[str, Any], Run]]
 
 
-class Recursion:
+class Children:
     """The recursive sub-calls of one run.
 
     Args:
@@ -55,17 +63,17 @@ class Recursion:
         self, signature: str, types: dict[str, Any], inputs: dict[str, Any], instruction: str | None = None
     ) -> Outputs | CallError:
         """Run a child on a signature of its own, as ``dspy.RLM(signature)(**inputs)`` in a cell asks for it."""
-        read = untrusted(signature, types)
+        read = parse_untrusted_signature(signature, types)
         validate_names(read, {})
         if instruction is not None:
-            read = read.with_instructions(unmarked(readable(instruction)))
+            read = read.with_instructions(without_markers(sendable_prompt(instruction)))
         if set(inputs) != set(read.input_fields):
-            raise ConfigurationError(misfit(signature, read, inputs))
-        given = {name: self._resolved(value) for name, value in inputs.items()}
+            raise ConfigurationError(wrong_inputs_message(signature, read, inputs))
+        given = {name: self._resolved_value(value) for name, value in inputs.items()}
         ledger = self._calls.ledger
         depth, most = ledger.depth + 1, ledger.root.budget.max_depth
         if depth <= most:
-            (result,) = self._calls.batch(lambda item: self._recurse(read, item, with_steps=True), [given])
+            (result,) = self._calls.batch(lambda item: self._run_child(read, item, with_steps=True), [given])
         elif self._policy == "raise":
             raise DepthExceededError(depth, most)
         else:
@@ -83,22 +91,22 @@ class Recursion:
             BudgetExceededError: not enough calls are left.
             ValueError: an item hands over what the run itself was given.
         """
-        signature = untrusted(f"text, instruction -> {output or 'output: str'}", types)
+        signature = parse_untrusted_signature(f"text, instruction -> {output or 'output: str'}", types)
         validate_names(signature, {})
-        given = [self._read(item) for item in items]
+        given = [self._resolve_item(item) for item in items]
         ledger = self._calls.ledger
         depth, most = ledger.depth + 1, ledger.root.budget.max_depth
         if depth <= most:
-            return self._calls.batch(lambda item: self._recurse(signature, item), given)
+            return self._calls.batch(lambda item: self._run_child(signature, item), given)
         if self._policy == "raise":
             raise DepthExceededError(depth, most)
-        return self._calls.batch(lambda item: self._flat(signature, item, typed=bool(output)), given)
+        return self._calls.batch(lambda item: self._answer_by_plain_calls(signature, item, typed=bool(output)), given)
 
-    def _read(self, item: Mapping[str, Any]) -> dict[str, Any]:
+    def _resolve_item(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Resolve a text that was sent as a place in the main context, and refuse one that is the whole of it."""
-        text, instruction = self._resolved(item["text"]), readable(item["instruction"])
+        text, instruction = self._resolved_value(item["text"]), sendable_prompt(item["instruction"])
         if isinstance(text, str):
-            text = readable(text)
+            text = sendable_prompt(text)
             same = SequenceMatcher(None, instruction[:COMPARED], self._task[:COMPARED]).ratio() >= SAME
             if same and self._text is not None and len(text) >= OWN * len(self._text):
                 raise ValueError(
@@ -107,13 +115,13 @@ class Recursion:
                 )
         return {"text": text, "instruction": instruction}
 
-    def _resolved(self, value: Any) -> Any:
+    def _resolved_value(self, value: Any) -> Any:
         """Return the text that was sent as a place in the main context, or the value itself."""
         if isinstance(value, dict) and set(value) == {"start", "end"} and self._text is not None:
             return self._text[int(value["start"]) : int(value["end"])]
         return value
 
-    def _recurse(
+    def _run_child(
         self, signature: type[dspy.Signature], item: dict[str, Any], *, with_steps: bool = False
     ) -> Outputs | CallError:
         started = time.perf_counter()
@@ -130,11 +138,11 @@ class Recursion:
                 raise
             result = failed_call(error)
         failed = isinstance(result, CallError)
-        self._calls.note(
+        self._calls.record_call(
             SubCall(
                 kind="recursive",
-                prompt=short("\n".join(str(value) for value in reversed(item.values()))),
-                output="" if isinstance(result, CallError) else short(str(result.values)),
+                prompt=shorten_text("\n".join(str(value) for value in reversed(item.values()))),
+                output="" if isinstance(result, CallError) else shorten_text(str(result.values)),
                 error=result.error if failed and isinstance(result, CallError) else None,
                 model=run.model if run else "",
                 usage=run.usage if run else SubCall.model_fields["usage"].default,
@@ -145,47 +153,53 @@ class Recursion:
         )
         return result
 
-    def _flat(self, signature: type[dspy.Signature], item: dict[str, Any], *, typed: bool) -> Outputs | CallError:
+    def _answer_by_plain_calls(
+        self, signature: type[dspy.Signature], item: dict[str, Any], *, typed: bool
+    ) -> Outputs | CallError:
         """Answer by plain calls: one if the text fits the window, else one for each piece and one to combine."""
         text = item["text"] if isinstance(item["text"], str) else str(item["text"])
-        room = windows.characters(self._calls.lm) - len(item["instruction"])
-        pieces = cut(text, max(1_000, room))
+        room = windows.prompt_capacity_chars(self._calls.lm) - len(item["instruction"])
+        pieces = cut_into_pieces(text, max(1_000, room))
         if len(pieces) == 1:
-            return self._one(signature, item["instruction"], text, typed)
+            return self._make_single_call(signature, item["instruction"], text, typed)
         if len(pieces) + 1 > (left := self._calls.ledger.calls_left):
             raise BudgetExceededError(
                 f"LLM call limit exceeded: the text needs {len(pieces)} + 1 calls to read and combine, {left} left. "
                 "Give a shorter text.",
                 limit="max_llm_calls",
             )
-        self._calls.tell(
+        self._calls.add_note(
             f"[subcall: at the depth limit, so plain calls answered over {len(pieces)} pieces of "
             f"{len(pieces[0]):,} characters each, and one combined them]"
         )
-        partial = self._calls.batch(lambda piece: self._one(signature, item["instruction"], piece, typed), pieces)
+        partial = self._calls.batch(
+            lambda piece: self._make_single_call(signature, item["instruction"], piece, typed), pieces
+        )
         for result in partial:
             if isinstance(result, CallError):
                 return result
         told = f"{item['instruction']}\n(The text was read in pieces; below is what each gave. Combine it.)"
-        return self._one(signature, told, self._joined(partial, max(1_000, room)), typed)
+        return self._make_single_call(signature, told, self._joined_answers(partial, max(1_000, room)), typed)
 
-    def _joined(self, partial: Sequence[Any], room: int) -> str:
+    def _joined_answers(self, partial: Sequence[Any], room: int) -> str:
         """Return what all pieces gave, each cut to its share if ``room`` characters do not hold them."""
         found = [f"From piece {n}: {part.values}" for n, part in enumerate(partial, 1)]
         share = room // len(found) - 40  # what a cut adds
         if sum(map(len, found)) + 2 * len(found) > room:
-            self._calls.tell(f"[subcall: the answers over the pieces were cut to {share:,} characters each]")
-            found = [short(text, share) for text in found]
+            self._calls.add_note(f"[subcall: the answers over the pieces were cut to {share:,} characters each]")
+            found = [shorten_text(text, share) for text in found]
         return "\n\n".join(found)
 
-    def _one(self, signature: type[dspy.Signature], instruction: str, text: str, typed: bool) -> Outputs | CallError:
+    def _make_single_call(
+        self, signature: type[dspy.Signature], instruction: str, text: str, typed: bool
+    ) -> Outputs | CallError:
         if typed:
             return self._calls.typed(signature, {"text": text, "instruction": instruction})
         answer = self._calls.plain(f"{instruction}\n\n{text}")
         return answer if isinstance(answer, CallError) else Outputs({"output": answer})
 
 
-def cut(text: str, room: int) -> Sequence[str]:
+def cut_into_pieces(text: str, room: int) -> Sequence[str]:
     """Cut a text into pieces of at most ``room`` characters, at line ends where there are any."""
     pieces = []
     start = 0

@@ -28,12 +28,12 @@ class Turn:
     code: str
 
 
-def size(turns: Sequence[Turn]) -> int:
+def conversation_chars(turns: Sequence[Turn]) -> int:
     """Count the characters of a conversation."""
     return sum(len(turn.observation) + len(turn.reasoning) + len(turn.code) for turn in turns)
 
 
-def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: str = VARIABLE) -> list[Turn]:
+def compact_turns(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: str = VARIABLE) -> list[Turn]:
     """Return the turns cut down to ``TARGET`` of ``limit`` characters, as far as that is possible.
 
     Args:
@@ -46,11 +46,15 @@ def compact(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: 
         return []
     goal = int(limit * TARGET)
     shorter = list(turns)
-    if size(shorter) > goal:
-        shorter = [*_elide(shorter[:-KEPT], variable), *shorter[-KEPT:]]
-    if size(shorter) > goal:
-        shorter = [*_fold(shorter[:-KEPT], steps), *shorter[-KEPT:]]
-    return shorter if size(shorter) <= goal else min(shorter, _summarise(shorter, goal, variable), key=size)
+    if conversation_chars(shorter) > goal:
+        shorter = [*_elide_outputs(shorter[:-KEPT], variable), *shorter[-KEPT:]]
+    if conversation_chars(shorter) > goal:
+        shorter = [*_fold_failed_steps(shorter[:-KEPT], steps), *shorter[-KEPT:]]
+    return (
+        shorter
+        if conversation_chars(shorter) <= goal
+        else min(shorter, _summarise_oldest(shorter, goal, variable), key=conversation_chars)
+    )
 
 
 def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str, refused: Exception) -> int:
@@ -59,23 +63,27 @@ def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str,
     Raises:
         Exception: ``refused``, since nothing can be taken from the conversation.
     """
-    room = int((size(turns) + len(observation)) * SHRUNK)
-    if size(compact(turns, steps, room - len(observation))) >= size(turns):
+    room = int((conversation_chars(turns) + len(observation)) * SHRUNK)
+    if conversation_chars(compact_turns(turns, steps, room - len(observation))) >= conversation_chars(turns):
         raise refused
     return room
 
 
-def past(steps: Sequence[Step]) -> list[dict[str, str]]:
+def steps_for_repl(steps: Sequence[Step]) -> list[dict[str, str]]:
     """Return the steps as the REPL variable holds them."""
     return [{"code": step.code, "output": step.output} for step in steps]
 
 
-def _elide(turns: list[Turn], variable: str) -> list[Turn]:
+def _elide_outputs(turns: list[Turn], variable: str) -> list[Turn]:
     """Replace long outputs by a reference; the first observation is the probe and stays."""
-    return [turns[0], *(replace(turn, observation=_reference(turn, variable)) for turn in turns[1:])] if turns else []
+    return (
+        [turns[0], *(replace(turn, observation=_shortened_observation(turn, variable)) for turn in turns[1:])]
+        if turns
+        else []
+    )
 
 
-def _reference(turn: Turn, variable: str) -> str:
+def _shortened_observation(turn: Turn, variable: str) -> str:
     header, _, body = turn.observation.partition("\n")
     if len(body) <= LONG:
         return turn.observation
@@ -84,7 +92,7 @@ def _reference(turn: Turn, variable: str) -> str:
     return f"{header}\n{body[: LONG // 4]} [… output of step {number}, {len(body):,} characters, left out; {again} …]"
 
 
-def _fold(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
+def _fold_failed_steps(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
     """Cut the code of steps that failed and were fixed by a later one."""
     fixed = max((step.index for step in steps if not step.error), default=0)
     failed = {step.index for step in steps if step.error and step.index < fixed}
@@ -92,18 +100,18 @@ def _fold(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
     return [replace(turn, code=min(turn.code, told.get(turn.number, turn.code), key=len)) for turn in turns]
 
 
-def _summarise(turns: list[Turn], goal: int, variable: str) -> list[Turn]:
+def _summarise_oldest(turns: list[Turn], goal: int, variable: str) -> list[Turn]:
     """Merge the oldest turns after the probe into a digest, until the rest fits."""
     first, rest = turns[0], turns[1:]
-    digest = [_line(first)]
-    while len(rest) > KEPT and len(first.observation) + sum(map(len, digest)) + size(rest) > goal:
-        digest.append(_line(rest.pop(0)))
+    digest = [_digest_line(first)]
+    while len(rest) > KEPT and len(first.observation) + sum(map(len, digest)) + conversation_chars(rest) > goal:
+        digest.append(_digest_line(rest.pop(0)))
     kept = "\n".join(digest[-40:])
     told = f"The steps before step {rest[0].number if rest else first.number + 1}, in short:\n{kept}"
     return [replace(first, reasoning=told, code=f"# their code and outputs are in {variable}"), *rest]
 
 
-def _line(turn: Turn) -> str:
+def _digest_line(turn: Turn) -> str:
     if turn.reasoning.startswith("The steps before step"):
         return turn.reasoning.partition("\n")[2]
     words = " ".join(turn.reasoning.split())

@@ -20,19 +20,19 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
-from rlm_dspy.dspy_errors import failed_generation, translated
+from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import Meter, tokens
 from rlm_dspy.rlm.adapters import answer_adapter
-from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable, located, rendering
+from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable_outputs, locate_evidence, render_input
 from rlm_dspy.rlm.passages import best_passages, place_of
 from rlm_dspy.rlm.prediction import RLMPrediction
-from rlm_dspy.rlm.prompts import chars_of, clean
+from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
-from rlm_dspy.rlm.session import QUESTIONS, is_context, main_context, quotable, task_of
-from rlm_dspy.rlm.signatures import TAKEN, limits, read_signature, validate_inputs
+from rlm_dspy.rlm.session import QUESTIONS, is_context, main_context, quotable_inputs, task_of
+from rlm_dspy.rlm.signatures import TAKEN, make_budget, read_signature, validate_inputs
 from rlm_dspy.run import Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 
@@ -70,7 +70,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         self.signature = read_signature(signature)
         if taken := sorted(TAKEN & set(self.signature.input_fields)):
             raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
-        self.budget = limits(
+        self.budget = make_budget(
             max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_cost=max_cost, max_seconds=max_seconds
         )
         self.on_event = on_event
@@ -94,18 +94,18 @@ class Direct(dspy.Module):  # type: ignore[misc]
             self.predict.lm or dspy.settings.lm
         )  # before anything is told: it is not the model's time
         with _Call(self, values) as call:
-            shown = {name: prompt_text(value) for name, value in self._selected(values, call).items()}
+            shown = {name: prompt_text(value) for name, value in self._selected_inputs(values, call).items()}
             call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
             callbacks = [*dspy.settings.callbacks, call.meter]
-            with translated(), dspy.context(callbacks=callbacks, adapter=answer_adapter()):
-                prediction = self._predict(shown, call.meter)
+            with translated_errors(), dspy.context(callbacks=callbacks, adapter=answer_adapter()):
+                prediction = self._call_predictor(shown, call.meter)
             if cut := explain_cut(call.meter.finish):
                 call.warnings.append(f"the answer may not be whole. {cut}")
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
             run = call.finish(outputs)
         return RLMPrediction.of(outputs, run)
 
-    def _selected(self, values: Mapping[str, Any], call: _Call) -> dict[str, Any]:
+    def _selected_inputs(self, values: Mapping[str, Any], call: _Call) -> dict[str, Any]:
         """Return the inputs, with the main context cut to its best passages if that was asked for."""
         selected = dict(values)
         main, question = main_context(values), task_of(values)
@@ -124,9 +124,9 @@ class Direct(dspy.Module):  # type: ignore[misc]
         call.warnings.append(f"the model was shown {what} ({len(text):,} of {whole:,} characters)")
         return selected
 
-    def _predict(self, shown: dict[str, Any], meter: Meter) -> Any:
+    def _call_predictor(self, shown: dict[str, Any], meter: Meter) -> Any:
         lm = self.predict.lm or dspy.settings.lm
-        patience = deadlines.Patience(self.budget.max_seconds, self.stop)
+        patience = deadlines.Deadline(self.budget.max_seconds, self.stop)
         try:
             try:
                 return deadlines.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
@@ -143,7 +143,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
             why = explain_cut(meter.finish) or ""
             if not why and visible_text(error.lm_response or "") is None:
                 why = "The reply ended inside its thinking."
-            message = f"the model's reply does not hold the outputs asked for: {_brief(error)} {why}".rstrip()
+            message = f"the model's reply does not hold the outputs asked for: {_brief_reply(error)} {why}".rstrip()
             raise ActionError(message) from error
 
 
@@ -154,7 +154,7 @@ class _Call:
         self.program = program
         self.values = values
         self.ledger = Ledger(program.budget)
-        self.meter = Meter(partial(self._emit, "wait"))
+        self.meter = Meter(partial(self._emit_event, "wait"))
         self._evidence: list[dict[str, Any]] = []
         self.warnings: list[str] = []
 
@@ -167,10 +167,10 @@ class _Call:
                 "Raise it, name fewer files, or use the rlm mode.",
                 limit="max_tokens",
             )
-        self._afford(estimate)
-        self._emit("step")
+        self._check_cost(estimate)
+        self._emit_event("step")
 
-    def _afford(self, estimate: int) -> None:
+    def _check_cost(self, estimate: int) -> None:
         limit, lm = self.program.budget.max_cost, self.program.predict.lm or dspy.settings.lm
         if limit is None:
             return
@@ -186,15 +186,15 @@ class _Call:
 
     def finish(self, outputs: dict[str, Any]) -> Run:
         """Locate the evidence in place and close the record."""
-        contexts, answers = quotable(self.values), answers_beside(self.program.signature, outputs)
+        contexts, answers = quotable_inputs(self.values), answers_beside(self.program.signature, outputs)
         fields = self.program.signature.output_fields
         for name in fields:
-            outputs[name], found, problems = located(outputs[name], contexts, answers)
+            outputs[name], found, problems = locate_evidence(outputs[name], contexts, answers)
             self._evidence += [item.model_dump() for item in found]
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
         plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
         self.warnings += unseen_numbers(plain, (), {k: v for k, v in self.values.items() if is_context(v)})
-        return self._close("submitted", outputs=jsonable(outputs))
+        return self._close_record("submitted", outputs=jsonable_outputs(outputs))
 
     def __enter__(self) -> _Call:
         return self
@@ -203,24 +203,24 @@ class _Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and getattr(error, "run", None) is None:
-            error.run = self._close(  # type: ignore[attr-defined]
+            error.run = self._close_record(  # type: ignore[attr-defined]
                 "stopped",
                 error=f"{type(error).__name__}: {error}",
                 stopped_by=getattr(error, "limit", None) or type(error).__name__,
             )
 
-    def _close(self, status: Any, **facts: Any) -> Run:
+    def _close_record(self, status: Any, **facts: Any) -> Run:
         program = self.program
         self.meter.abandon_calls()
         model = getattr(program.predict.lm or dspy.settings.lm, "model", "")
-        self._emit("final", status)
+        self._emit_event("final", status)
         return Run(
             id=uuid.uuid4().hex[:12],
             status=status,
             signature=program.signature.signature,
             model=model,
             sub_model=model,
-            inputs={name: rendering(value) for name, value in self.values.items()},
+            inputs={name: render_input(value) for name, value in self.values.items()},
             usage=self.meter.usage,
             usage_by_model=self.meter.by_model,
             seconds=self.ledger.seconds,
@@ -230,7 +230,7 @@ class _Call:
             **facts,
         )
 
-    def _emit(self, kind: Any, text: str = "", seconds: float = 0.0) -> None:
+    def _emit_event(self, kind: Any, text: str = "", seconds: float = 0.0) -> None:
         if self.program.on_event:
             usage = self.meter.usage
             self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=usage, seconds=seconds))
@@ -248,21 +248,21 @@ def prompt_price(lm: Any, tokens: int) -> float | None:
 def prompt_text(value: Any) -> Any:
     """Return a value with its texts fit for a prompt; a corpus as text, each file under a line with its name."""
     if isinstance(value, str):
-        return clean(value)
+        return clean_for_prompt(value)
     if type(value) in (list, tuple):
         return type(value)(map(prompt_text, value))
     if type(value) is dict:
         return {prompt_text(key): prompt_text(item) for key, item in value.items()}
     if not hasattr(value, "sandbox_index"):
         return value
-    parts = (f"=== {name} ({_lines(text)} lines) ===\n{text}" for name, text in value.items())
-    return clean("\n\n".join(parts))
+    parts = (f"=== {name} ({_count_lines(text)} lines) ===\n{text}" for name, text in value.items())
+    return clean_for_prompt("\n\n".join(parts))
 
 
-def _lines(text: str) -> int:
+def _count_lines(text: str) -> int:
     return text.count("\n") + (not text.endswith("\n") and bool(text))
 
 
-def _brief(error: AdapterParseError) -> str:
+def _brief_reply(error: AdapterParseError) -> str:
     reply = " ".join(str(error.lm_response or "").split())
     return repr(reply[:200]) if reply else "it is empty"

@@ -110,14 +110,14 @@ def as_our_demo(demo: Any, signature: type[dspy.Signature]) -> Any:
     variables, history = fields.pop(VARIABLES, ""), fields.pop(HISTORY, "")
     fields.pop(ITERATION, None)
     if is_action(signature):
-        fields["observation"] = f"{_text(variables)}\n{_text(history)}".strip()
+        fields["observation"] = f"{_joined_text(variables)}\n{_joined_text(history)}".strip()
     else:
         task, trajectory = list(signature.input_fields)
-        fields |= {task: _text(variables), trajectory: _text(history)}
+        fields |= {task: _joined_text(variables), trajectory: _joined_text(history)}
     return fields
 
 
-def _text(value: Any) -> str:
+def _joined_text(value: Any) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -152,7 +152,7 @@ def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: 
     return inputs if max_iters is None else {**inputs, ITERATION: f"{len(steps) + 1}/{max_iters}"}
 
 
-def accepted(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def accepted_inputs(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of the inputs that a function takes by name; a module takes all."""
     if isinstance(function, dspy.Module) or not callable(function):  # such as an object that has only ``acall``
         return dict(inputs)

@@ -191,10 +191,10 @@ class _State:
 
     def step(self) -> Generator[Needs, Any, Ending | None]:
         """Ask, run what was written, record it; return the ending if it was submitted."""
-        if compaction.size(self.turns) + len(self.observation) > self.room:
+        if compaction.conversation_chars(self.turns) + len(self.observation) > self.room:
             room, variable = self.room - len(self.observation), self.rules.past_variable
-            self.turns = compaction.compact(self.turns, self.steps, room, variable)
-            yield Execute("pass", {variable: compaction.past(self.steps)})
+            self.turns = compaction.compact_turns(self.turns, self.steps, room, variable)
+            yield Execute("pass", {variable: compaction.steps_for_repl(self.steps)})
         reply: Reply | Overflow | str = yield Ask(tuple(self.turns), self.observation)
         if isinstance(reply, Overflow):
             self.room = compaction.smaller_room(self.turns, self.steps, self.observation, reply.error)
@@ -210,7 +210,7 @@ class _State:
             if self.rules.stops_at_repeats and self.steps and self.steps[-1].reasoning == reply.text:
                 self.stopped_by = REPEATED
             remarks = [self.rules.reask(parsed.problem, reply.text or reply.code)]
-            self._close(reply, "", remarks, error=parsed.problem)
+            self._record_step(reply, "", remarks, error=parsed.problem)
             return None
         texts: list[str] = []
         observed: list[Observation] = []
@@ -219,16 +219,18 @@ class _State:
             try:
                 seen: Observation = yield Execute(cell)
             except GeneratorExit:  # the driver gave up: the interpreter died, or the run was cancelled
-                self._close(reply, self.rules.render([*texts, LOST]), error=LOST)
+                self._record_step(reply, self.rules.render([*texts, LOST]), error=LOST)
                 raise
             self.ran = True
             observed.append(seen)
-            texts.append(_marked(seen))
+            texts.append(_marked_output(seen))
             if seen.error or seen.has_submitted or seen.text.strip():
                 break
-        return self._judge(reply, parsed, observed, texts)
+        return self._conclude_step(reply, parsed, observed, texts)
 
-    def _judge(self, reply: Reply, parsed: ParsedReply, observed: list[Observation], texts: list[str]) -> Ending | None:
+    def _conclude_step(
+        self, reply: Reply, parsed: ParsedReply, observed: list[Observation], texts: list[str]
+    ) -> Ending | None:
         last = observed[-1]
         texts += self.rules.notes()
         texts += [seen.restored for seen in observed if seen.restored]
@@ -244,10 +246,10 @@ class _State:
             texts += [f"[{parsed.cut} Its last block did not run.]"] if parsed.cut else []
             texts.append(f"FINAL: {outputs}")
         shown = self.rules.render(texts)
-        self._close(
+        self._record_step(
             reply,
             shown,
-            [] if accepted else self._remarks(shown, parsed, observed),
+            [] if accepted else self._step_remarks(shown, parsed, observed),
             error=last.error or problem,
             timed_out=last.timed_out,
             submitted=accepted,
@@ -255,7 +257,7 @@ class _State:
         )
         return Ending("submitted", outputs, reply.reasoning) if accepted else None
 
-    def _remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> list[str]:
+    def _step_remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> list[str]:
         """Return what the model should know besides the output: blocks that did not run, a cell that ran before."""
         remarks: list[str] = []
         held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
@@ -268,7 +270,7 @@ class _State:
                 "[An unlabelled block after the code was not run: the output above is the real one. "
                 "Write code in ```python blocks.]"
             )
-        if advice := advise(parsed.cells[: len(observed)], observed[-1], self.rules.outputs):
+        if advice := step_advice(parsed.cells[: len(observed)], observed[-1], self.rules.outputs):
             remarks.append(advice)
         earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
         self.unreadable = self.unreadable + 1 if len(earlier) >= REPEATS else 0
@@ -282,7 +284,7 @@ class _State:
         earlier.append(len(self.steps) + 1)
         return remarks
 
-    def _close(
+    def _record_step(
         self, reply: Reply, shown: str, remarks: Sequence[str] = (), *, seconds: float = 0.0, **facts: Any
     ) -> None:
         """Record the step and turn it into the history of the next prompt."""
@@ -324,7 +326,7 @@ def read_cells(reply: Reply, first_output: str) -> ParsedReply:
     return parsed
 
 
-def advise(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) -> str | None:
+def step_advice(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) -> str | None:
     """Return what a model should do after a step that it seems to have misjudged, or None."""
     if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
         return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
@@ -335,14 +337,14 @@ def advise(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) ->
         )
     if seen.error or seen.has_submitted:
         return None
-    assigned = [name for name in outputs if any(_assigns(cell, name) for cell in cells)]
+    assigned = [name for name in outputs if any(_assigns_name(cell, name) for cell in cells)]
     if not outputs or len(assigned) < len(outputs):
         return None
     given = ", ".join(f"{name}={name}" for name in outputs)
     return f"[{' and '.join(f'`{name}`' for name in outputs)} set, not submitted: SUBMIT({given}) ends the run.]"
 
 
-def _assigns(cell: str, name: str) -> bool:
+def _assigns_name(cell: str, name: str) -> bool:
     return re.search(rf"^{re.escape(name)}\s*=(?!=)", cell, re.MULTILINE) is not None
 
 
@@ -351,7 +353,7 @@ def _without_cell_numbers(shown: str) -> str:
     return re.sub(r'File "<cell \d+>"', 'File "<cell>"', shown)
 
 
-def _marked(seen: Observation) -> str:
+def _marked_output(seen: Observation) -> str:
     """Return what a cell showed; where it failed it begins with "[Error]" and the exception, as in DSPy."""
     if not seen.error or seen.text.startswith("[Error]"):
         return seen.text

@@ -30,7 +30,7 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
 from rlm_dspy.context import Context
-from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated
+from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated_errors
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm import loop, prompts
 from rlm_dspy.rlm.children import Child
@@ -39,7 +39,14 @@ from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.repl import Repl
 from rlm_dspy.rlm.session import WATCHER, Session
-from rlm_dspy.rlm.signatures import limits, named_tools, output_field, read_signature, validate_inputs, validate_names
+from rlm_dspy.rlm.signatures import (
+    make_budget,
+    named_tools,
+    output_field,
+    read_signature,
+    validate_inputs,
+    validate_names,
+)
 from rlm_dspy.run import ConstructorSignature, Event, Run
 from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 
@@ -115,7 +122,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
         self.signature = read_signature(signature)
-        self.budget = limits(
+        self.budget = make_budget(
             max_iters=max_iters,
             max_llm_calls=max_llm_calls,
             max_depth=max_depth,
@@ -152,7 +159,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     @max_iters.setter
     def max_iters(self, value: int) -> None:
-        self.budget = limits(**{**self.budget.model_dump(), "max_iters": value})
+        self.budget = make_budget(**{**self.budget.model_dump(), "max_iters": value})
 
     @property
     def max_llm_calls(self) -> int:
@@ -161,7 +168,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     @max_llm_calls.setter
     def max_llm_calls(self, value: int) -> None:
-        self.budget = limits(**{**self.budget.model_dump(), "max_llm_calls": value})
+        self.budget = make_budget(**{**self.budget.model_dump(), "max_llm_calls": value})
 
     def __repr__(self) -> str:
         budget = self.budget
@@ -184,16 +191,16 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     def __call__(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
         """Run the RLM; long texts enter as handles, so that callbacks and logs never hold them."""
-        return super().__call__(*args, **self._entering(kwargs))
+        return super().__call__(*args, **self._callback_inputs(kwargs))
 
     async def acall(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
         """Run the RLM without blocking the event loop."""
-        return await super().acall(*args, **self._entering(kwargs))
+        return await super().acall(*args, **self._callback_inputs(kwargs))
 
-    def _entering(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _callback_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs of a call as its callbacks see them; a ``forward`` of a subclass works on the texts."""
         own = type(self).forward is RLM.forward and type(self).aforward is RLM.aforward
-        return handles(inputs) if own else inputs
+        return wrap_long_texts(inputs) if own else inputs
 
     async def stream(self, **inputs: Any) -> AsyncIterator[Event | dspy.Prediction]:
         """Yield the events of a run as they happen, and last the prediction.
@@ -247,10 +254,10 @@ class RLM(dspy.Module):  # type: ignore[misc]
         stop = self._taken_stop(inputs)
         validate_inputs(self.signature, inputs)
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
-        deadlines.load_engines(*self._lms())
-        return self._drive(Session(self, self.signature, inputs, self._children(factory), stop=stop), factory)
+        deadlines.load_engines(*self._possible_lms())
+        return self._drive_loop(Session(self, self.signature, inputs, self._child_factory(factory), stop=stop), factory)
 
-    def _lms(self) -> list[Any]:
+    def _possible_lms(self) -> list[Any]:
         """Return the LMs that a call may ask."""
         return [dspy.settings.lm, self.sub_lm, *(predictor.lm for predictor in self.predictors())]
 
@@ -258,19 +265,21 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Take this call's stop flag out of its inputs; the program's own is the default."""
         return self.stop if "stop" in self.signature.input_fields else inputs.pop("stop", None) or self.stop
 
-    def _drive(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
+    def _drive_loop(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
         """Perform what the loop asks for until it ends."""
-        with session, closing(self._repl(session, factory)) as repl, translated():
+        with session, closing(self._make_repl(session, factory)) as repl, translated_errors():
             repl.open()
-            session.opened(repl.has_toolkit, repl.warnings)
+            session.note_opened(repl.has_toolkit, repl.warnings)
             answer: Any = None
             with closing(loop.steps(session.rules())) as flow:
                 while True:
                     try:
                         need = flow.send(answer)
                     except StopIteration as stop:
-                        return prediction(session, stop.value)
-                    answer = execute(session, repl, need) if isinstance(need, Execute) else ask(session, need)
+                        return finish_prediction(session, stop.value)
+                    answer = (
+                        execute_cell(session, repl, need) if isinstance(need, Execute) else ask_predictor(session, need)
+                    )
 
     async def aforward(
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
@@ -280,24 +289,26 @@ class RLM(dspy.Module):  # type: ignore[misc]
         validate_inputs(self.signature, inputs)
         # Off the loop: a model may first be asked for its window, and a large input takes a moment to describe.
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
-        await asyncio.to_thread(deadlines.load_engines, *self._lms())
-        session = await asyncio.to_thread(Session, self, self.signature, inputs, self._children(factory), stop=stop)
-        with session, translated():
-            async with threaded(self._repl(session, factory)) as (repl, run):
-                return await _aperform(session, repl, run)
+        await asyncio.to_thread(deadlines.load_engines, *self._possible_lms())
+        session = await asyncio.to_thread(
+            Session, self, self.signature, inputs, self._child_factory(factory), stop=stop
+        )
+        with session, translated_errors():
+            async with repl_in_thread(self._make_repl(session, factory)) as (repl, run):
+                return await _adrive_loop(session, repl, run)
 
-    def _children(self, factory: Callable[[], CodeInterpreter]) -> Callable[[Session], Child]:
+    def _child_factory(self, factory: Callable[[], CodeInterpreter]) -> Callable[[Session], Child]:
         """Return what makes the children of a session: the child program, on the same kind of interpreter."""
         tuned = self.child
 
         def bound(parent: Session) -> Child:
             def child(signature: type[dspy.Signature], inputs: dict[str, Any]) -> tuple[dict[str, Any], Run]:
                 program = tuned or parent.rlm._make_child()
-                session = Session(program, signature, inputs, program._children(factory), parent)
+                session = Session(program, signature, inputs, program._child_factory(factory), parent)
                 try:
                     # Children that nobody tunes leave nothing in the trace, which optimizers match to predictors.
                     with nullcontext() if tuned else dspy.context(trace=[]):
-                        predicted = _called(program, session, factory, handles(inputs))
+                        predicted = _call_child(program, session, factory, wrap_long_texts(inputs))
                 finally:
                     parent.add(session.by_model)
                 return {name: predicted[name] for name in signature.output_fields}, session.record()
@@ -306,7 +317,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
         return bound
 
-    def _repl(self, session: Session, factory: Callable[[], CodeInterpreter]) -> Repl:
+    def _make_repl(self, session: Session, factory: Callable[[], CodeInterpreter]) -> Repl:
         """Make the interpreter of one call, with its tools."""
         interpreter = factory()
         _validate_interpreter(interpreter)
@@ -324,18 +335,22 @@ class RLM(dspy.Module):  # type: ignore[misc]
         return Repl(interpreter, session.values, tools, fields, session.main)
 
 
-async def _aperform(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
+async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
     """Perform what the loop asks for until it ends; ``run`` calls what it is given in the interpreter's thread."""
     await run(repl.open)
-    session.opened(repl.has_toolkit, repl.warnings)
+    session.note_opened(repl.has_toolkit, repl.warnings)
     answer: Any = None
     with closing(loop.steps(session.rules())) as flow:
         while True:
             try:
                 need = flow.send(answer)
             except StopIteration as stop:
-                return prediction(session, stop.value)
-            answer = await run(execute, session, repl, need) if isinstance(need, Execute) else await aask(session, need)
+                return finish_prediction(session, stop.value)
+            answer = (
+                await run(execute_cell, session, repl, need)
+                if isinstance(need, Execute)
+                else await aask_predictor(session, need)
+            )
 
 
 def chosen_factory(
@@ -357,23 +372,23 @@ def _one_of(name: str, value: str, *known: str) -> None:
         raise ConfigurationError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
 
 
-def prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
+def finish_prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
     """Close the record and return it with the outputs."""
     run = session.finish(ending)
     return RLMPrediction.of(ending.outputs, run, trajectory=run.trajectory, final_reasoning=ending.reasoning)
 
 
-def _called(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:
+def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:
     """Run a child as DSPy calls a module, so that callbacks see it with its steps under it."""
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def __call__(instance: RLM, **given: Any) -> dspy.Prediction:
-        return instance._drive(session, factory)
+        return instance._drive_loop(session, factory)
 
     return __call__(program, **inputs)
 
 
-def handles(inputs: dict[str, Any]) -> dict[str, Any]:
+def wrap_long_texts(inputs: dict[str, Any]) -> dict[str, Any]:
     """Wrap long texts so that whatever renders the inputs shows a line."""
     return {
         name: Context(value) if isinstance(value, str) and len(value) > HANDLE else value
@@ -385,9 +400,9 @@ CLOSING = 5.0  # seconds
 SMALLEST_ROOM = 4_000  # characters of a prompt, below which less room changes no extract
 
 
-def execute(session: Session, repl: Repl, need: Execute) -> Observation:
+def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
     """Run a cell, and interrupt it when the run's time is over or its caller stops it."""
-    patience = session.patience()
+    patience = session.deadline_for()
     if patience.endless:
         return repl.run(need.code, variables=need.variables)
     done = threading.Event()
@@ -409,7 +424,7 @@ def execute(session: Session, repl: Repl, need: Execute) -> Observation:
         watcher.join()
 
 
-def ask(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
+def ask_predictor(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
     """Call a predictor; the name of a limit comes back if one refuses or ends the call.
 
     Of a step whose prompt does not fit the window an :class:`Overflow` comes back; an extract is asked for again from
@@ -428,13 +443,13 @@ def _ask_once(session: Session, need: Ask | Extract) -> Reply | str:
     here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
     session.emit("step", "")
     try:
-        with session.asking(need) as asking:
+        with session.metered_call(need) as asking:
             lm = inputs.get("lm") or dspy.settings.lm
             predicted = deadlines.call(
-                session.patience(need),
+                session.deadline_for(need),
                 lm,
-                lambda: attempt(predictor, inputs),
-                lambda: aattempt(predictor, inputs),
+                lambda: try_predictor(predictor, inputs),
+                lambda: atry_predictor(predictor, inputs),
                 here=here,
             )
     except deadlines.Interrupted as over:
@@ -444,7 +459,7 @@ def _ask_once(session: Session, need: Ask | Extract) -> Reply | str:
     return session.reply(need, predicted, asking)
 
 
-async def aask(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
+async def aask_predictor(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
     """Call a predictor as :func:`ask` does, without blocking."""
     while True:
         try:
@@ -458,8 +473,8 @@ async def _aask_once(session: Session, need: Ask | Extract) -> Reply | str:
     predictor, inputs = session.request(need)
     session.emit("step", "")
     try:
-        with session.asking(need) as asking:
-            predicted = await deadlines.acall(session.patience(need), lambda: aattempt(predictor, inputs))
+        with session.metered_call(need) as asking:
+            predicted = await deadlines.acall(session.deadline_for(need), lambda: atry_predictor(predictor, inputs))
     except deadlines.Interrupted as over:
         return limit_reached(need, over.limit)
     except BudgetExceededError as error:
@@ -490,7 +505,7 @@ def limit_reached(need: Ask | Extract, limit: str) -> str:
     return limit
 
 
-def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
+def try_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
     """Call a predictor; a reply that cannot be parsed is returned as the error that holds it."""
     try:
         return predictor(**inputs)
@@ -500,7 +515,7 @@ def attempt(predictor: Any, inputs: dict[str, Any]) -> Any:
         return bad_sample_of(error, inputs)
 
 
-async def aattempt(predictor: Any, inputs: dict[str, Any]) -> Any:
+async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
     """Call a predictor as :func:`attempt` does, without blocking."""
     try:
         awaitable = hasattr(predictor, "acall") and deadlines.can_await(inputs.get("lm") or dspy.settings.lm)
@@ -523,7 +538,7 @@ def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
 
 
 @asynccontextmanager
-async def threaded(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
+async def repl_in_thread(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
     """Give an interpreter a thread for all of its life, since some are bound to the thread that started them.
 
     What runs a call there comes with it; a cancelled wait interrupts the cell. In the end the interpreter is closed,

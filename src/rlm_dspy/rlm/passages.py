@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rlm_dspy.sandbox.toolkit.ranking import Term, rank, stem, terms_of, words_of
+from rlm_dspy.sandbox.toolkit.ranking import Term, rank_passages, stem, terms_of, words_of
 
 SEARCHED = 20_000_000  # characters of an input that the host searches unasked; a model may search any
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -19,10 +19,10 @@ def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
     """
     terms = terms_of(question)
     if isinstance(value, str):
-        return rank(value, [None], terms, most)
+        return rank_passages(value, [None], terms, most)
     indexed = getattr(value, "index", None)
     found: list[dict[str, Any]] | None = indexed.rank(question, most) if indexed is not None else None
-    return rank(value, list(value), terms, most) if found is None else found
+    return rank_passages(value, list(value), terms, most) if found is None else found
 
 
 def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
@@ -37,8 +37,8 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
     lines: list[tuple[str, frozenset[str]]] = []
     for passage in best_passages(value, question, 2 * most):
         lines += _lines_of(passage)
-    weights = _rarity(terms, lines)
-    scored = [(_score(stems, weights), shown) for shown, stems in lines]
+    weights = _term_weights(terms, lines)
+    scored = [(_line_score(stems, weights), shown) for shown, stems in lines]
     scored.sort(key=lambda one: -one[0])
     shown_lines: list[str] = []
     for score, shown in scored[:most]:
@@ -66,7 +66,7 @@ def _lines_of(passage: dict[str, Any]) -> list[tuple[str, frozenset[str]]]:
     return lines
 
 
-def _rarity(terms: list[Term], lines: list[tuple[str, frozenset[str]]]) -> dict[tuple[str, ...], float]:
+def _term_weights(terms: list[Term], lines: list[tuple[str, frozenset[str]]]) -> dict[tuple[str, ...], float]:
     """Return the weight of each term: the fewer of the lines have it, the more it tells."""
     weights = {}
     for stems, _, weight in terms:
@@ -75,5 +75,5 @@ def _rarity(terms: list[Term], lines: list[tuple[str, frozenset[str]]]) -> dict[
     return weights
 
 
-def _score(stems_of_line: frozenset[str], weights: dict[tuple[str, ...], float]) -> float:
+def _line_score(stems_of_line: frozenset[str], weights: dict[tuple[str, ...], float]) -> float:
     return sum(weight for stems, weight in weights.items() if stems_of_line.issuperset(stems))

@@ -35,15 +35,15 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
         return self._store.get("run", self._run)
 
     def __repr__(self) -> str:
-        outputs = ", ".join(f"{name}={one_line(repr(value))}" for name, value in self._outputs().items())
+        outputs = ", ".join(f"{name}={one_line(repr(value))}" for name, value in self._signature_outputs().items())
         return f"Prediction({outputs})\n# {self._run!r}"
 
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        return html_table(self._outputs().items())
+        return html_table(self._signature_outputs().items())
 
-    def _outputs(self) -> dict[str, Any]:
+    def _signature_outputs(self) -> dict[str, Any]:
         return {name: value for name, value in self.items() if name not in ("trajectory", "final_reasoning")}
 
 

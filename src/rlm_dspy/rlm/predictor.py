@@ -38,11 +38,11 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
 
     def forward(self, **inputs: Any) -> Any:
         """Predict, with the demos as turns and the labelled examples as instructions."""
-        return super().forward(**self._prepared(inputs))
+        return super().forward(**self._prepared_inputs(inputs))
 
     async def aforward(self, **inputs: Any) -> Any:
         """Predict as :meth:`forward` does, without blocking."""
-        return await super().aforward(**self._prepared(inputs))
+        return await super().aforward(**self._prepared_inputs(inputs))
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """Return the state with demos that are short, hold no context and have a JSON form.
@@ -56,7 +56,11 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         fields = [*dspy_states.input_fields(self.signature), *outputs]
         instructions = dspy_states.with_protocol(self.signature, self.task, self.untuned)
         signature = {**state["signature"], "fields": fields, "instructions": instructions}
-        return {**state, "signature": signature, "demos": [portable(demo, self._known()) for demo in self.demos]}
+        return {
+            **state,
+            "signature": signature,
+            "demos": [portable_demo(demo, self._known_fields()) for demo in self.demos],
+        }
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Predictor:
         """Load a state saved by an RLM of ours or of DSPy's."""
@@ -82,10 +86,10 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
     def _own_demo(self, demo: Any) -> Any:
         return dspy_states.as_our_demo(demo, self.signature)
 
-    def _known(self) -> tuple[str, ...]:
+    def _known_fields(self) -> tuple[str, ...]:
         return (*self.signature.fields, *self.task_fields, "augmented")
 
-    def _prepared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _prepared_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         signature = inputs.get("signature") or self.signature
         demos: list[Any] = []
         labelled: list[str] = []
@@ -93,30 +97,30 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         for demo in map(self._own_demo, given):
             if set(signature.input_fields) & set(demo.keys()) and set(signature.output_fields) & set(demo.keys()):
                 demos.append(demo)
-            elif line := label(demo, self.task_fields):
+            elif line := labelled_line(demo, self.task_fields):
                 labelled.append(line)
         if labelled:
             text = "\n".join([signature.instructions, "", LABELLED, *labelled])
             signature = signature.with_instructions(text)
         history = inputs.get("history")
         if isinstance(history, dspy.History) and demos:
-            turns = [turn for demo in demos for turn in worked(demo)]
-            inputs, demos = {**inputs, "history": _Shown.of(turns, history)}, []
-        return {**inputs, "signature": signature, "demos": [compact(dict(demo.items())) for demo in demos]}
+            turns = [turn for demo in demos for turn in demo_turns(demo)]
+            inputs, demos = {**inputs, "history": _HistoryWithDemos.of(turns, history)}, []
+        return {**inputs, "signature": signature, "demos": [compact_inputs(dict(demo.items())) for demo in demos]}
 
     def _forward_postprocess(self, completions: Any, signature: Any, **inputs: Any) -> Any:
-        if isinstance(inputs.get("history"), _Shown):
+        if isinstance(inputs.get("history"), _HistoryWithDemos):
             inputs["history"] = inputs["history"].own
-        return super()._forward_postprocess(completions, signature, **compact(inputs))
+        return super()._forward_postprocess(completions, signature, **compact_inputs(inputs))
 
 
-class _Shown(dspy.History):  # type: ignore[misc]
+class _HistoryWithDemos(dspy.History):  # type: ignore[misc]
     """The turns of worked examples and of this run; only the latter are the run's ``own``."""
 
     _own: Any = pydantic.PrivateAttr(None)
 
     @classmethod
-    def of(cls, turns: list[dict[str, Any]], own: dspy.History) -> _Shown:
+    def of(cls, turns: list[dict[str, Any]], own: dspy.History) -> _HistoryWithDemos:
         shown = cls(messages=[*turns, *own.messages])
         shown._own = own
         return shown
@@ -126,59 +130,64 @@ class _Shown(dspy.History):  # type: ignore[misc]
         return self._own
 
 
-def compact(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def compact_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call's inputs as a trace may keep them."""
-    return {name: _short(value) for name, value in inputs.items()}
+    return {name: _shorten_value(value) for name, value in inputs.items()}
 
 
-def _short(value: Any) -> Any:
+def _shorten_value(value: Any) -> Any:
     if isinstance(value, dspy.History):
-        turns = [{name: _cut(text, KEPT_OF_TURN) for name, text in turn.items()} for turn in value.messages]
+        turns = [{name: _cut_text(text, KEPT_OF_TURN) for name, text in turn.items()} for turn in value.messages]
         return dspy.History(messages=turns if len(turns) <= TURNS else [turns[0], *turns[1 - TURNS :]])
-    return _cut(value, KEPT)
+    return _cut_text(value, KEPT)
 
 
-def _cut(value: Any, limit: int) -> Any:
-    return prompts.preview(value, limit, limit) if isinstance(value, str) else value
+def _cut_text(value: Any, limit: int) -> Any:
+    return prompts.preview_text(value, limit, limit) if isinstance(value, str) else value
 
 
-def worked(demo: Any) -> list[dict[str, Any]]:
+def demo_turns(demo: Any) -> list[dict[str, Any]]:
     """Return the turns of the run that a demo comes from, the last of which is the demo itself."""
     fields = dict(demo.items())
     history = fields.pop("history", None)
     past = history.get("messages", []) if isinstance(history, Mapping) else getattr(history, "messages", [])
-    turns = [*(dict(turn) for turn in past), {name: value for name, value in compact(fields).items() if name in SHAPE}]
+    turns = [
+        *(dict(turn) for turn in past),
+        {name: value for name, value in compact_inputs(fields).items() if name in SHAPE},
+    ]
     turns[0]["observation"] = WORKED + str(turns[0].get("observation", ""))
     return turns
 
 
-def label(demo: Any, fields: Iterable[str]) -> str:
+def labelled_line(demo: Any, fields: Iterable[str]) -> str:
     """Return a labelled example as a line; fields that are long or have no short form are left out."""
     shown = {name: demo[name] for name in fields if name in demo and _is_short(demo[name])}
     parts = [
-        f"{name}: {' '.join(value.split()) if isinstance(value, str) else _json(value)}"
+        f"{name}: {' '.join(value.split()) if isinstance(value, str) else _json_text(value)}"
         for name, value in shown.items()
     ]
     return "- " + "; ".join(parts) if parts else ""
 
 
 def _is_short(value: Any) -> bool:
-    return not hasattr(value, "toDict") and not hasattr(value, "sandbox_index") and len(_json(value)) <= KEPT_OF_LABEL
+    return (
+        not hasattr(value, "toDict") and not hasattr(value, "sandbox_index") and len(_json_text(value)) <= KEPT_OF_LABEL
+    )
 
 
-def portable(demo: Any, fields: Iterable[str]) -> dict[str, Any]:
+def portable_demo(demo: Any, fields: Iterable[str]) -> dict[str, Any]:
     """Return a demo as JSON values: its known fields, each text shortened, contexts as one line."""
     kept = {name: demo[name] for name in fields if name in demo}
-    dumped: dict[str, Any] = json.loads(_json({name: _plain(value) for name, value in kept.items()}))
+    dumped: dict[str, Any] = json.loads(_json_text({name: _plain_value(value) for name, value in kept.items()}))
     return dumped
 
 
-def _plain(value: Any) -> Any:
-    value = _short(value)
+def _plain_value(value: Any) -> Any:
+    value = _shorten_value(value)
     if hasattr(value, "sandbox_index") or not hasattr(value, "model_dump"):
         return value
     return value.model_dump(mode="json")
 
 
-def _json(value: Any) -> str:
+def _json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=repr)

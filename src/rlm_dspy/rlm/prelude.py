@@ -46,7 +46,7 @@ class _Outputs:
         return "Outputs(" + ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items()) + ")"
 
 
-def _shapes(text):
+def _class_shapes(text):
     """Return the shapes of the classes of this REPL that ``text`` names, and of those that they name."""
     shapes = {}
     pending = _re.findall(r"[A-Za-z_]\w*", text)
@@ -63,14 +63,14 @@ def _shapes(text):
         for base in reversed(kind.__mro__):
             hints.update({k: v for k, v in _inspect.get_annotations(base).items() if k[:1] != "_"})
         if hints:
-            fields = {key: _written(hint) for key, hint in hints.items()}
-            optional = [key for key in fields if _optional(kind, key)]
+            fields = {key: _annotation_text(hint) for key, hint in hints.items()}
+            optional = [key for key in fields if _is_optional_field(kind, key)]
             shapes[name] = {"fields": fields, "optional": optional, "doc": (kind.__doc__ or "")[:500]}
             pending += [word for hint in fields.values() for word in _re.findall(r"[A-Za-z_]\w*", hint)]
     return shapes
 
 
-def _optional(kind, key):
+def _is_optional_field(kind, key):
     """Tell whether a field of a class may be left out."""
     models, records = getattr(kind, "model_fields", None), getattr(kind, "__dataclass_fields__", None)
     if models is not None and key in models:
@@ -83,7 +83,7 @@ def _optional(kind, key):
     return hasattr(kind, key)
 
 
-def _written(hint):
+def _annotation_text(hint):
     if isinstance(hint, str):
         return hint
     if isinstance(hint, type) and not hasattr(hint, "__args__"):
@@ -91,35 +91,35 @@ def _written(hint):
     return str(hint).replace("typing.", "").replace("__main__.", "").replace("builtins.", "")
 
 
-def _made(value, shapes):
+def _make_instances(value, shapes):
     """Turn records of the REPL's own classes back into instances of them."""
     if isinstance(value, (list, tuple)):
-        return type(value)(_made(item, shapes) for item in value)
+        return type(value)(_make_instances(item, shapes) for item in value)
     if isinstance(value, dict):
-        return {key: _made(item, shapes) for key, item in value.items()}
+        return {key: _make_instances(item, shapes) for key, item in value.items()}
     name = getattr(value, "_name", None)
     if name in shapes and name in repl:
         optional = shapes[name].get("optional", ())
         given = {key: item for key, item in value.items() if item is not None or key not in optional}
-        return repl[name](**{key: _made(item, shapes) for key, item in given.items()})
+        return repl[name](**{key: _make_instances(item, shapes) for key, item in given.items()})
     return value
 
 
-def _answer(result, shapes):
+def _outputs_or_error(result, shapes):
     """Return a call's outputs, or the error object that stands in its place."""
     values = result.get("values") if isinstance(result, dict) else getattr(result, "values", None)
     if not isinstance(values, dict):
         return _types_module.SimpleNamespace(**result) if isinstance(result, dict) else result
-    return _Outputs({key: _made(item, shapes) for key, item in values.items()})
+    return _Outputs({key: _make_instances(item, shapes) for key, item in values.items()})
 
 
-def _checked(result):
+def _checked_outputs(result):
     if not isinstance(result, _Outputs):
         raise RuntimeError(f"{result.kind}: {result.error}")
     return result
 
 
-def _replies(results):
+def _reply_texts(results):
     """Return the replies of a batch as texts that know whether they failed."""
     replies = []
     for result in results:
@@ -133,21 +133,25 @@ def _replies(results):
     return replies
 
 
-def _plain(value):
+def _plain_value(value):
     """Return a hit of the toolkit as it is printed, in a list too: that is what a model reads best."""
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value) if type(value) in (list, tuple) else [*map(_plain, value)]
+        return (
+            type(value)(_plain_value(item) for item in value)
+            if type(value) in (list, tuple)
+            else [*map(_plain_value, value)]
+        )
     return str(value) if isinstance(value, str) and hasattr(type(value), "record") else value
 
 
 def llm_query(prompt):
     """Ask the sub-model one prompt, of which it sees nothing else"""
-    return _Reply(repl["__rlm_ask__"](prompt=_plain(prompt)))
+    return _Reply(repl["__rlm_ask__"](prompt=_plain_value(prompt)))
 
 
 def llm_query_batched(prompts):
     """Ask the sub-model many prompts at once; replies keep the order; a failed one has .ok False and .error"""
-    return _replies(repl["__rlm_llm_query__"](prompts=_plain(prompts)))
+    return _reply_texts(repl["__rlm_llm_query__"](prompts=_plain_value(prompts)))
 
 
 def _input_names(signature):
@@ -168,43 +172,43 @@ def predict(signature, *values, **inputs):
         raise TypeError(f"predict() got {len(values)} values for {len(names)} inputs: {', '.join(names)[:80]}")
     inputs = {**dict(zip(names, values, strict=False)), **inputs}
     instruction = inputs.pop("instruction", None) if "instruction" not in names else None
-    return _checked(predict_batched(signature, [inputs], instruction)[0])
+    return _checked_outputs(predict_batched(signature, [inputs], instruction)[0])
 
 
 def predict_batched(signature, items, instruction=None):
     """Ask many at once; each item is a dict of inputs; a failed one is an object with .ok False and .error"""
-    shapes = _shapes(signature)
-    sent = [{name: _plain(value) for name, value in dict(item).items()} for item in items]
+    shapes = _class_shapes(signature)
+    sent = [{name: _plain_value(value) for name, value in dict(item).items()} for item in items]
     results = repl["__rlm_predict__"](signature=signature, types=shapes, items=sent, instruction=instruction)
-    return [_answer(result, shapes) for result in results]
+    return [_outputs_or_error(result, shapes) for result in results]
 
 
 def subcall(text, instruction, output=None):
     """Let a child explore ``text`` in a REPL of its own; ``output`` types its answer, e.g. "items: list[str]" """
-    return _single(_checked(_children([(text, instruction)], None, output)[0]))
+    return _single_value(_checked_outputs(_call_children([(text, instruction)], None, output)[0]))
 
 
 def subcall_batched(items, instruction=None, output=None):
     """Run many children at once: items are (text, instruction) pairs, or texts that share ``instruction``"""
-    return [_single(answer) for answer in _children(items, instruction, output)]
+    return [_single_value(answer) for answer in _call_children(items, instruction, output)]
 
 
-def _children(items, instruction, output):
-    shapes = _shapes(output or "")
+def _call_children(items, instruction, output):
+    shapes = _class_shapes(output or "")
     pairs = [item if isinstance(item, (tuple, list)) else (item, instruction) for item in items]
-    sent = [{"text": _cut(text), "instruction": told} for text, told in pairs]
+    sent = [{"text": _text_or_place(text), "instruction": told} for text, told in pairs]
     results = repl["__rlm_subcall__"](items=sent, output=output, types=shapes)
-    return [_answer(result, shapes) for result in results]
+    return [_outputs_or_error(result, shapes) for result in results]
 
 
-def _single(answer):
+def _single_value(answer):
     values = answer.__dict__ if isinstance(answer, _Outputs) else None
     return next(iter(values.values())) if values and len(values) == 1 else answer
 
 
-def _cut(text):
+def _text_or_place(text):
     """Send a large piece of the main context as its place there: the host has it already."""
-    text = _plain(text)
+    text = _plain_value(text)
     if isinstance(text, str) and isinstance(_whole, str) and len(text) > 100_000:
         start = _whole.find(text)
         if start >= 0:
@@ -290,7 +294,7 @@ class _Predict(_Agent):
     """Answers a signature with one call."""
 
     def __call__(self, **inputs):
-        return _checked(predict_batched(self.signature, [inputs], self.instructions)[0])
+        return _checked_outputs(predict_batched(self.signature, [inputs], self.instructions)[0])
 
 
 class _ChainOfThought(_Agent):
@@ -298,18 +302,18 @@ class _ChainOfThought(_Agent):
 
     def __call__(self, **inputs):
         given, _, outputs = self.signature.partition("->")
-        return _checked(predict_batched(f"{given}-> reasoning, {outputs}", [inputs], self.instructions)[0])
+        return _checked_outputs(predict_batched(f"{given}-> reasoning, {outputs}", [inputs], self.instructions)[0])
 
 
 class _RLM(_Agent):
     """Lets a child with a REPL of its own answer a signature; its inputs are variables there."""
 
     def __call__(self, **inputs):
-        shapes = _shapes(self.signature)
-        sent = {name: _cut(value) for name, value in inputs.items()}
+        shapes = _class_shapes(self.signature)
+        sent = {name: _text_or_place(value) for name, value in inputs.items()}
         call = repl["__rlm_program__"]
         result = call(signature=self.signature, types=shapes, inputs=sent, instruction=self.instructions)
-        return _checked(_answer(result, shapes))
+        return _checked_outputs(_outputs_or_error(result, shapes))
 
 
 def _dspy_module():

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import dspy
 from dspy.adapters.utils import translate_field_type
 
-from rlm_dspy.rlm.adapters import unmarked
+from rlm_dspy.rlm.adapters import without_markers
 from rlm_dspy.rlm.reply_code import is_python
-from rlm_dspy.run import encodable
+from rlm_dspy.run import replace_surrogates
 from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
 
@@ -35,26 +35,26 @@ File = Mapping[str, Any]  # name, chars, lines
 def corpus_view(corpus: Any) -> str:
     """Return the files of a corpus with their lines, like ones on one line, and the beginnings of a few kinds."""
     files = corpus.sandbox_index()["files"]
-    return "\n".join([*_rows(files), *_beginnings(corpus, files), *_problems(corpus)])
+    return "\n".join([*_file_list_rows(files), *_beginning_lines(corpus, files), *_problem_lines(corpus)])
 
 
-def _problems(corpus: Any) -> list[str]:
+def _problem_lines(corpus: Any) -> list[str]:
     """Return what was not read, or not as it is, so that nobody takes what is missing for absent."""
     problems = getattr(corpus, "problems", ())
     told = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:PROBLEMS]]
     return told if len(problems) <= PROBLEMS else [*told, f"… and {len(problems) - PROBLEMS:,} more such files"]
 
 
-def _rows(files: Sequence[File]) -> list[str]:
-    groups = _groups(files) if len(files) > ALONE else [[file] for file in files]
-    rows = [_row(group) for group in groups[:ROWS]]
+def _file_list_rows(files: Sequence[File]) -> list[str]:
+    groups = _group_files(files) if len(files) > ALONE else [[file] for file in files]
+    rows = [_group_row(group) for group in groups[:ROWS]]
     left = sum(len(group) for group in groups[ROWS:])
     if left:
         rows.append(f"… and {left:,} more files")
     return rows
 
 
-def _groups(files: Sequence[File]) -> list[list[File]]:
+def _group_files(files: Sequence[File]) -> list[list[File]]:
     """Put files of one folder and kind together where there are several, in the order in which the first stands."""
     by_kind: dict[tuple[str, str], list[File]] = {}
     for file in files:
@@ -69,7 +69,7 @@ def _groups(files: Sequence[File]) -> list[list[File]]:
     return groups
 
 
-def _row(group: Sequence[File]) -> str:
+def _group_row(group: Sequence[File]) -> str:
     lines = sum(file["lines"] for file in group)
     first = PurePosixPath(group[0]["name"])
     if len(group) == 1:
@@ -79,7 +79,7 @@ def _row(group: Sequence[File]) -> str:
     return f"{folder}{len(group):,} files {first.name} … {last.name} ({lines:,} lines)"
 
 
-def _beginnings(corpus: Any, files: Sequence[File]) -> list[str]:
+def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
     """Return the first lines of a few files: of tables, whose header they hold, and of the kinds that most have."""
     by_kind: dict[str, list[File]] = {}
     for file in files:
@@ -155,7 +155,7 @@ def type_name(field: Any) -> str:
     return name
 
 
-def protocol(
+def protocol_text(
     signature: type[dspy.Signature],
     *,
     calls: int,
@@ -196,13 +196,13 @@ def tool_line(tool: dspy.Tool) -> str:
     return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
 
 
-def preview(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> str:
+def preview_text(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> str:
     """Return ``text``, or its head and tail around a line that says how much is left out."""
-    head, tail, left_out = ends(text, whole, shown)
+    head, tail, left_out = head_and_tail(text, whole, shown)
     return f"{head}\n[… {left_out:,} characters …]\n{tail}" if left_out else head
 
 
-def ends(text: str, whole: int, shown: int) -> tuple[str, str, int]:
+def head_and_tail(text: str, whole: int, shown: int) -> tuple[str, str, int]:
     """Return the head and the tail of a text and the characters between them; a short text is all head."""
     if len(text) <= whole:
         return text, "", 0
@@ -210,22 +210,22 @@ def ends(text: str, whole: int, shown: int) -> tuple[str, str, int]:
     return text[:half], text[-half:], len(text) - 2 * half
 
 
-def barred(text: str) -> str:
+def barred_text(text: str) -> str:
     """Return a text with a bar before each line, so that nobody takes it for code or for anything but data."""
     return "\n".join(f"| {line}" if line else "|" for line in text.splitlines()) or "|"
 
 
-def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE, shown: int = PREVIEW) -> str:
+def describe_variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE, shown: int = PREVIEW) -> str:
     """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
-    kind, text = type(value).__name__, _text(value)
-    head, tail, left_out = ends(text, whole, min(shown, whole))
+    kind, text = type(value).__name__, _rendered_value(value)
+    head, tail, left_out = head_and_tail(text, whole, min(shown, whole))
     complete = not left_out
-    body = barred(head) if complete else f"{barred(head)}\n[… {left_out:,} characters …]\n{barred(tail)}"
+    body = barred_text(head) if complete else f"{barred_text(head)}\n[… {left_out:,} characters …]\n{barred_text(tail)}"
     size = size_of(value, text)
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
-    if preview_of.shaped(value):
+    if preview_of.is_array_or_table(value):
         state = "its head"
     role = "; the main context, also `P`" if main else ""
     about = f" ({desc})" if desc else ""
@@ -234,11 +234,11 @@ def variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE
 
 def size_of(value: Any, text: str | None = None) -> str:
     """Say how large an input is, whose rendering is ``text``."""
-    text = _text(value) if text is None else text
+    text = _rendered_value(value) if text is None else text
     if hasattr(value, "sandbox_index"):
         return f"{len(value):,} files, {value.chars:,} characters"
-    if preview_of.shaped(value):
-        return preview_of.size(value)
+    if preview_of.is_array_or_table(value):
+        return preview_of.extent_text(value)
     if isinstance(value, str):
         return f"{len(text):,} characters, {count_lines(text):,} lines"
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
@@ -250,10 +250,10 @@ def chars_of(value: Any) -> int:
     """Return the characters of an input."""
     if hasattr(value, "sandbox_index"):
         return int(value.chars)
-    return len(value) if isinstance(value, (str, bytes)) else len(_text(value))
+    return len(value) if isinstance(value, (str, bytes)) else len(_rendered_value(value))
 
 
-def _text(value: Any) -> str:
+def _rendered_value(value: Any) -> str:
     """Render a value as text: itself, a corpus as its file list, anything else as JSON or its repr."""
     if isinstance(value, str):
         return value
@@ -261,46 +261,48 @@ def _text(value: Any) -> str:
         return repr(value[:WHOLE])
     if hasattr(value, "sandbox_index"):
         return corpus_view(value)
-    if preview_of.shaped(value):
-        return preview_of.head(value)
+    if preview_of.is_array_or_table(value):
+        return preview_of.first_rows(value)
     if hasattr(value, "rlm_preview"):
         return str(value.rlm_preview())
     if hasattr(value, "model_dump_json"):
         return str(value.model_dump_json())
     try:
-        return json.dumps(value, ensure_ascii=False, default=_stable)
+        return json.dumps(value, ensure_ascii=False, default=_stable_form)
     except (TypeError, ValueError, RecursionError):
-        return str(_stable(value))
+        return str(_stable_form(value))
 
 
-def _stable(value: Any) -> Any:
+def _stable_form(value: Any) -> Any:
     """Render a value the same way in every process: sets in order, objects without their address."""
     if isinstance(value, (set, frozenset)):
         return sorted(value, key=repr)
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = WHOLE) -> str:
+def render_probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = WHOLE) -> str:
     """Render the host's free look at the inputs, the first observation; up to ``whole`` characters are shown whole."""
     shown = []
     for name, value in values.items():
         desc = (fields[name].json_schema_extra or {}).get("desc") or ""
-        shown.append(variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main, whole=whole))
+        shown.append(
+            describe_variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main, whole=whole)
+        )
     return "Variables:\n" + "\n".join(shown)
 
 
-def counters(step: int, max_iters: int, ledger: str) -> str:
+def counters_line(step: int, max_iters: int, ledger: str) -> str:
     """Render the line that opens each observation."""
     return f"[step {step}/{max_iters} · {ledger}]"
 
 
-def observation(outputs: Sequence[str], limit: int) -> str:
+def observation_text(outputs: Sequence[str], limit: int) -> str:
     """Join what the cells of a step printed, its middle cut out beyond ``limit`` characters."""
     text = "\n".join(part for part in outputs if part)
-    return clip(text, limit) if text else "(no output - did you forget to print?)"
+    return clip_middle(text, limit) if text else "(no output - did you forget to print?)"
 
 
-def clip(text: str, limit: int) -> str:
+def clip_middle(text: str, limit: int) -> str:
     """Cut the middle out of a text beyond ``limit`` characters, and tell its true length."""
     if len(text) <= limit:
         return text
@@ -309,12 +311,12 @@ def clip(text: str, limit: int) -> str:
     return f"{text[:head]}\n[… {len(text) - limit:,} of {len(text):,} characters left out …]\n{text[-tail:]}"
 
 
-def clean(text: str) -> str:
+def clean_for_prompt(text: str) -> str:
     """Make ``text`` fit for a prompt: encodable, without markers that DSPy's adapters act on or write themselves."""
-    return unmarked(encodable(text)).replace("[[ ##", "[ [ ##")
+    return without_markers(replace_surrogates(text)).replace("[[ ##", "[ [ ##")
 
 
-def refusal(problem: str) -> str:
+def refusal_text(problem: str) -> str:
     """Render why a SUBMIT was not accepted."""
     return f"[SUBMIT refused] {problem}"
 
@@ -322,7 +324,7 @@ def refusal(problem: str) -> str:
 Form = Literal["plain", "code", "marked"]
 
 
-def reask(problem: str, submit: str, wrote: str, *, form: Form, look: str = "print(...)") -> str:
+def reask_text(problem: str, submit: str, wrote: str, *, form: Form, look: str = "print(...)") -> str:
     """Render what a reply that could not be read should have looked like, with the Python that it had, else ``look``.
 
     Args:
@@ -331,7 +333,7 @@ def reask(problem: str, submit: str, wrote: str, *, form: Form, look: str = "pri
     if wrote.lstrip().startswith(("{", "[")):
         wrote = ""  # JSON is not shown again as a form to follow
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
-    code = clip("\n".join(lines[:QUOTED]), PREVIEW)
+    code = clip_middle("\n".join(lines[:QUOTED]), PREVIEW)
     if not code or (form == "code" and not is_python(code)):
         code = look
     if form != "marked":
@@ -347,7 +349,7 @@ def reask(problem: str, submit: str, wrote: str, *, form: Form, look: str = "pri
     )
 
 
-def trajectory(steps: Sequence[Any], limit: int) -> str:
+def trajectory_text(steps: Sequence[Any], limit: int) -> str:
     """Render the steps for the extract predictor in about ``limit`` characters, the newest first to be whole."""
     parts: list[str] = []
     left = limit
@@ -355,9 +357,11 @@ def trajectory(steps: Sequence[Any], limit: int) -> str:
         if left < LEAST:
             parts.append(f"[steps 1 to {step.index}: left out]")
             break
-        code = clip(step.code, max(LEAST, left // 4))
-        output = observation([step.output], max(LEAST, left - len(code)))
-        parts.append(f"--- step {step.index} ---\n{clip(step.reasoning, LEAST)}\n```python\n{code}\n```\n{output}")
+        code = clip_middle(step.code, max(LEAST, left // 4))
+        output = observation_text([step.output], max(LEAST, left - len(code)))
+        parts.append(
+            f"--- step {step.index} ---\n{clip_middle(step.reasoning, LEAST)}\n```python\n{code}\n```\n{output}"
+        )
         left -= len(parts[-1])
     return "\n".join(reversed(parts))
 

@@ -22,7 +22,7 @@ from dspy.primitives.sandbox_serializable import SandboxSerializable
 from rlm_dspy.errors import SandboxError
 from rlm_dspy.rlm import prompts
 from rlm_dspy.rlm.loop import Observation
-from rlm_dspy.rlm.subcalls import short
+from rlm_dspy.rlm.subcalls import shorten_text
 from rlm_dspy.sandbox import Sandbox, toolkit
 from rlm_dspy.sandbox.cell import Compiled
 from rlm_dspy.sandbox.worker import tables
@@ -102,7 +102,7 @@ class Repl:
         for name, value in self._values.items():
             if isinstance(value, SandboxSerializable):
                 continue
-            table = tables.plain(value)
+            table = tables.plain_data(value)
             if hasattr(value, "sandbox_index"):
                 corpora[f"_raw_{name}"] = dict(value.items())
             else:
@@ -121,16 +121,16 @@ class Repl:
             shown = self.interpreter.execute(setup, variables={HOST_TOKEN_VAR: "", **self._plain, **corpora})
         except (CodeExecutionError, SyntaxError) as error:
             self.has_toolkit = False
-            self.warnings.append(f"{name_of(self.interpreter)} cannot take the toolkit: {short(str(error))}")
+            self.warnings.append(f"{name_of(self.interpreter)} cannot take the toolkit: {shorten_text(str(error))}")
             shown = "ready"
         if "ready" not in str(shown):
             self.warnings.append(f"{name_of(self.interpreter)} showed nothing of a cell that prints: is it a real one?")
         self.interpreter.start()  # after the set-up cell, as DSPy does it
         for name, value in self._values.items():
             if isinstance(value, SandboxSerializable):
-                self._assign(name, value)
+                self._assign_input(name, value)
 
-    def _assign(self, name: str, value: SandboxSerializable) -> None:
+    def _assign_input(self, name: str, value: SandboxSerializable) -> None:
         """Hand over one of DSPy's own serialisable types by its own code."""
         payload = value.to_sandbox()
         raw = f"_raw_{name}"
@@ -154,7 +154,7 @@ class Repl:
             self._bare = self._bare or done.kind == "died"  # the inputs come back by themselves
             return Observation(
                 text=done.text,
-                restored=self._restored(done.restored),
+                restored=self._restored_note(done.restored),
                 submitted=done.final,
                 has_submitted=done.has_final,
                 error=done.exception,
@@ -174,7 +174,7 @@ class Repl:
         text = "" if result is None else "\n".join(lines) if lines else str(result)
         return Observation(text=text, seconds=seconds)
 
-    def _restored(self, names: Sequence[str]) -> str:
+    def _restored_note(self, names: Sequence[str]) -> str:
         """Say which inputs a cell had bound to something else."""
         sizes = (f"`{name}` is again the input ({prompts.size_of(self._values[name])})" for name in names)
         return f"[{'; '.join(sizes)}; use another name.]" if names else ""

@@ -77,7 +77,7 @@ def split_thinking(
         return SplitReply(text)
     text = _EMPTY.sub("", text)
     code = find_code(text)
-    if any(not _inside(match.start(), code) for match in re.finditer(re.escape(_CHANNEL), text)):
+    if any(not _is_in_ranges(match.start(), code) for match in re.finditer(re.escape(_CHANNEL), text)):
         return _split_channels(text)
     if _BARE_ANALYSIS.match(text):
         _, final, answer = text.rpartition(_BARE_HARMONY_FINAL)
@@ -90,7 +90,7 @@ def _split_tags(text: str, code: list[tuple[int, int]], fields: frozenset[str]) 
     start = 0
     opened = thought = False
     for tag in _TAG.finditer(text):
-        if tag[0].strip("<>/ \t").lower() in fields or _inside(tag.start(), code) or _is_quoted(text, tag):
+        if tag[0].strip("<>/ \t").lower() in fields or _is_in_ranges(tag.start(), code) or _is_quoted(text, tag):
             continue
         thought = True
         if tag["open"]:
@@ -128,7 +128,7 @@ def _split_channels(text: str) -> SplitReply:
     return SplitReply("\n".join(spoken or prose), thought=True, unfinished=unfinished and not spoken)
 
 
-def _inside(offset: int, ranges: list[tuple[int, int]]) -> bool:
+def _is_in_ranges(offset: int, ranges: list[tuple[int, int]]) -> bool:
     return any(start <= offset < end for start, end in ranges)
 
 
@@ -275,7 +275,9 @@ def parse_reply(reply: str, first_output: str) -> ParsedReply:
     before, tag, code = text.partition(_PYTHON_TAG)
     if tag and not before.strip():
         return parse_code(code, first_output)
-    return _checked(_parse_text(text, first_output) or ParsedReply(problem=NO_CODE, reasoning=text.strip()))
+    return _refuse_rival_submits(
+        _parse_text(text, first_output) or ParsedReply(problem=NO_CODE, reasoning=text.strip())
+    )
 
 
 def parse_code(text: str, first_output: str) -> ParsedReply:
@@ -291,7 +293,7 @@ def parse_code(text: str, first_output: str) -> ParsedReply:
     if code and not field.lstrip().startswith(("{", "[")) and not _BARE_FINAL.search(code):
         return ParsedReply((unquoted_code(code),))
     if parsed := _parse_text(field, first_output):
-        return _checked(parsed)
+        return _refuse_rival_submits(parsed)
     if code:
         return ParsedReply((code,))
     if "```" in field or "~~~" in field:
@@ -318,7 +320,7 @@ def _parse_text(text: str, first_output: str) -> ParsedReply | None:
     return None
 
 
-def _checked(parsed: ParsedReply) -> ParsedReply:
+def _refuse_rival_submits(parsed: ParsedReply) -> ParsedReply:
     """Refuse a reply whose blocks submit different answers: all but one of them were drafts."""
     submits = {cell for cell in parsed.cells if submits_always(cell)}
     return replace(parsed, cells=(), problem=TWO_SUBMITS) if len(submits) > 1 else parsed
@@ -473,10 +475,10 @@ def _parse_elements(text: str) -> ParsedReply | None:
 @lru_cache(maxsize=32)
 def _blocks_in(text: str) -> tuple[Block, ...]:
     """Return the fenced blocks of a text, which is asked for several times in a row."""
-    return tuple(islice(_fenced(text), MAX_BLOCKS))
+    return tuple(islice(_fenced_blocks(text), MAX_BLOCKS))
 
 
-def _fenced(text: str) -> Iterator[Block]:
+def _fenced_blocks(text: str) -> Iterator[Block]:
     """Yield each fenced block, nested openings merged and stray fences skipped."""
     lines = text.split("\n")
     starts = [0]

@@ -28,12 +28,12 @@ _QUIET = (
 
 def is_python(code: str) -> bool:
     """Return whether ``code`` parses as a cell, top-level ``await`` included."""
-    return _parse(code) is not None
+    return _parse_python(code) is not None
 
 
 def looks_like_code(code: str) -> bool:
     """Return whether text does something when it is run: words and numbers parse as Python too."""
-    tree = _parse(code)
+    tree = _parse_python(code)
     return tree is not None and not all(map(_is_quiet, tree.body))
 
 
@@ -47,8 +47,8 @@ def repair_code(text: str) -> str | None:
     Blank lines around it go, an indentation of the whole is removed outside of string literals, and a
     ``from __future__`` import moves to the top. Code that needs none of this comes back byte for byte.
     """
-    for code in _framings(text.strip("\n").rstrip()):
-        tree = _parse(code)
+    for code in _possible_framings(text.strip("\n").rstrip()):
+        tree = _parse_python(code)
         if tree is not None:
             return _with_future_first(code, tree)
     return None
@@ -71,7 +71,7 @@ def string_value(text: str) -> str:
 
 def submits_always(code: str) -> bool:
     """Return whether a cell calls SUBMIT whatever happens before."""
-    tree = _parse(code) if "SUBMIT" in code else None
+    tree = _parse_python(code) if "SUBMIT" in code else None
     for node in tree.body if tree else ():
         call = node.value if isinstance(node, ast.Expr) else None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "SUBMIT":
@@ -79,15 +79,15 @@ def submits_always(code: str) -> bool:
     return False
 
 
-def _framings(text: str) -> Iterator[str]:
+def _possible_framings(text: str) -> Iterator[str]:
     """Yield the text as it is, then with other frames that models put around code."""
     yield text
     first, newline, rest = text.partition("\n")
     yield first.lstrip(" \t") + newline + rest
-    yield from _dedented(text)
+    yield from _dedented_code(text)
     margin = re.match(r"[ \t]*", rest.lstrip("\n"))
     if margin and margin[0]:
-        yield from _dedented(margin[0] + text)  # the first line lost the indentation that the others have
+        yield from _dedented_code(margin[0] + text)  # the first line lost the indentation that the others have
     if _PROMPT.match(text):
         lines = [line for line in text.split("\n") if _PROMPT.match(line)]
         yield "\n".join(_PROMPT.sub("", line) for line in lines)
@@ -100,10 +100,10 @@ def _framings(text: str) -> Iterator[str]:
         yield cleaned
 
 
-def _dedented(text: str) -> Iterator[str]:
+def _dedented_code(text: str) -> Iterator[str]:
     """Yield indented code without its indentation; lines inside a string literal keep theirs."""
     margin = re.match(r"[ \t]*", text)
-    tree = _parse(f"if 1:\n{text}") if margin and margin[0] else None
+    tree = _parse_python(f"if 1:\n{text}") if margin and margin[0] else None
     if margin is None or tree is None:
         return
     literal: set[int] = set()
@@ -122,7 +122,7 @@ def _with_future_first(code: str, tree: ast.Module) -> str:
     if "__future__" not in code:
         return code
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
-    if not imports or _compiles(code):
+    if not imports or _is_compilable(code):
         return code
     lines = code.encode().split(b"\n")
     for node in sorted(imports, key=lambda item: (item.lineno, item.col_offset), reverse=True):
@@ -133,7 +133,7 @@ def _with_future_first(code: str, tree: ast.Module) -> str:
     return f"from __future__ import {', '.join(names)}\n" + b"\n".join(lines).decode()
 
 
-def _parse(code: str) -> ast.Module | None:
+def _parse_python(code: str) -> ast.Module | None:
     return _parse_short(code) if len(code) <= CACHED_CHARS else _parse_any(code)
 
 
@@ -150,7 +150,7 @@ def _parse_any(code: str) -> ast.Module | None:
 _parse_short = lru_cache(maxsize=256)(_parse_any)  # one reply is looked at in several ways; trees are never changed
 
 
-def _compiles(code: str) -> bool:
+def _is_compilable(code: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -201,8 +201,12 @@ def read_json(text: str) -> JsonReply | None:
     text = text.strip().removeprefix("[TOOL_CALLS]").strip()
     if not text.startswith(("{", "[")):
         return None
-    value, repaired = _load(text)
-    return JsonReply(tuple(_codes(value)), _reasoning(value), repaired) if isinstance(value, (dict, list)) else None
+    value, repaired = _load_json(text)
+    return (
+        JsonReply(tuple(_code_pieces(value)), _reasoning_text(value), repaired)
+        if isinstance(value, (dict, list))
+        else None
+    )
 
 
 def find_json(text: str) -> JsonReply | None:
@@ -219,13 +223,13 @@ def find_json(text: str) -> JsonReply | None:
         except (ValueError, RecursionError):
             value = _load_broken(text[start.start() :])
             repaired = value is not None
-        if found := _codes(value):
+        if found := _code_pieces(value):
             first = first if codes else start.start()
             codes += found
     return JsonReply(tuple(codes), text[:first].strip(), repaired) if codes else None
 
 
-def _load(text: str) -> tuple[Any, bool]:
+def _load_json(text: str) -> tuple[Any, bool]:
     """Return the value of a text that is JSON, or a dict as Python writes it, and whether it had to be repaired."""
     try:
         return json.loads(text, strict=False), False
@@ -251,7 +255,7 @@ def _load_broken(text: str) -> Any:
         return None
 
 
-def _codes(value: Any, depth: int = 0) -> list[str]:
+def _code_pieces(value: Any, depth: int = 0) -> list[str]:
     """Return the pieces of code in an answer or in tool calls, in order."""
     if depth > 5:
         return []
@@ -259,7 +263,7 @@ def _codes(value: Any, depth: int = 0) -> list[str]:
         found: list[str] = []
         for item in value:
             if isinstance(item, (dict, list)):
-                found += _codes(item, depth + 1)
+                found += _code_pieces(item, depth + 1)
         return found
     if not isinstance(value, dict):
         return []
@@ -281,26 +285,26 @@ def _codes(value: Any, depth: int = 0) -> list[str]:
 def _codes_of_call(arguments: Any, depth: int, *, plain: bool) -> list[str]:
     """Return the code among a call's arguments, which come as an object, as JSON in a string, or as the code itself."""
     if isinstance(arguments, (dict, list)):
-        nested = _codes(arguments, depth + 1)
+        nested = _code_pieces(arguments, depth + 1)
         inner = arguments.get("input") if isinstance(arguments, dict) else None
         return nested or ([inner] if isinstance(inner, str) and inner.strip() else [])
     if not isinstance(arguments, str) or not arguments.strip():
         return []
     if arguments.strip().startswith(("{", "[")):
-        return _codes_of_call(_load(arguments.strip())[0], depth + 1, plain=False)
+        return _codes_of_call(_load_json(arguments.strip())[0], depth + 1, plain=False)
     return [arguments] if plain or looks_like_code(arguments) else []
 
 
 def _submit_call(value: dict[str, Any]) -> str | None:
     arguments = value.get("arguments", value.get("parameters"))
     if isinstance(arguments, str):
-        arguments = _load(arguments)[0]
+        arguments = _load_json(arguments)[0]
     if not isinstance(arguments, dict) or not all(str(name).isidentifier() for name in arguments):
         return None
     return f"SUBMIT({', '.join(f'{name}={item!r}' for name, item in arguments.items())})"
 
 
-def _reasoning(value: Any) -> str:
+def _reasoning_text(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
     return next((value[key] for key in REASONING_KEYS if isinstance(value.get(key), str)), "")

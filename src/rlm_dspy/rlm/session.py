@@ -23,15 +23,22 @@ from rlm_dspy.evidence import Evidence, unseen_numbers, unshown_answers, weak_ad
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
-from rlm_dspy.rlm.adapters import adapter, answer_adapter, is_plain
-from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable, located, parsed, rendering
-from rlm_dspy.rlm.children import Child, Recursion
+from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
+from rlm_dspy.rlm.answers import (
+    answers_beside,
+    holds_evidence,
+    jsonable_outputs,
+    locate_evidence,
+    parse_outputs,
+    render_input,
+)
+from rlm_dspy.rlm.children import Child, Children
 from rlm_dspy.rlm.loop import Ask, Ending, Extract, Reply, Rules
 from rlm_dspy.rlm.passages import best_lines
 from rlm_dspy.rlm.predictor import Predictor
-from rlm_dspy.rlm.prompts import clean
-from rlm_dspy.rlm.subcalls import SubCalls, as_lm, short
-from rlm_dspy.run import Event, EventKind, Run, Step, SubCall, Usage, encodable, unread
+from rlm_dspy.rlm.prompts import clean_for_prompt
+from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
+from rlm_dspy.run import Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, unread
 from rlm_dspy.sandbox.worker import tables
 
 # Below DSPy's own logger, which shows INFO in a plain script: ``verbose=True`` is seen there, as in DSPy.
@@ -80,10 +87,10 @@ class Session:
         # A child's last call is reserved before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
         self.subcalls: SubCalls = SubCalls(
-            rlm.sub_lm or self.lm, self.ledger, self.patience, self._called, partial(self.emit, "wait")
+            rlm.sub_lm or self.lm, self.ledger, self.deadline_for, self._record_call, partial(self.emit, "wait")
         )
-        self.recursion = Recursion(self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values))
-        self.room = windows.characters(chosen)
+        self.recursion = Children(self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values))
+        self.room = windows.prompt_capacity_chars(chosen)
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self._lock = threading.Lock()
@@ -99,19 +106,19 @@ class Session:
         self._protocol_text: str | None = None
         self.interpreter_rules = ""
         self.has_toolkit = True
-        self.probe = clean(self._probe())
+        self.probe = clean_for_prompt(self._probe_text())
 
-    def _probe(self) -> str:
+    def _probe_text(self) -> str:
         """Return the host's free look at the inputs."""
         fields, task = self.signature.input_fields, task_of(self.values)
         if not self.small:
-            return prompts.probe(self.values, fields, self.main, min(prompts.WHOLE, self.room // 3))
+            return prompts.render_probe(self.values, fields, self.main, min(prompts.WHOLE, self.room // 3))
         found: list[str] = []
         if task and self.main and self.main not in QUESTIONS:
             most, chars = small_prompts.FOUND_LINES, small_prompts.FOUND_CHARS
             found = best_lines(self.values[self.main], task, most, chars)
         first = next(iter(self.signature.output_fields))
-        return small_prompts.probe(self.values, task, self.main, found, first)
+        return small_prompts.render_probe(self.values, task, self.main, found, first)
 
     @property
     def tiny(self) -> bool:
@@ -128,7 +135,7 @@ class Session:
         value = self.values.get(self.main or "")
         return value if isinstance(value, str) else None
 
-    def opened(self, has_toolkit: bool, warnings: list[str]) -> None:
+    def note_opened(self, has_toolkit: bool, warnings: list[str]) -> None:
         """Note that the interpreter is ready, and whether it has the toolkit."""
         self.has_toolkit = has_toolkit
         self.warnings += warnings
@@ -148,7 +155,7 @@ class Session:
         shown = min(self.rlm.max_output_chars, self.room // 4)
         if self.small:
             shown = min(shown, small_prompts.OUTPUT)
-        reminder = small_prompts.reminder(task_of(self.values), next(iter(self.signature.output_fields)))
+        reminder = small_prompts.reminder_text(task_of(self.values), next(iter(self.signature.output_fields)))
         form: prompts.Form = "marked"
         if is_plain():
             form = "code" if self.small else "plain"
@@ -161,28 +168,30 @@ class Session:
             probe=self.probe,
             on_limit=self.rlm.on_limit,
             validate=self.validate,
-            exhausted=self._exhausted,
-            sub_calls=self.subcalls.taken,
-            notes=self.subcalls.notes,
+            exhausted=self._exhausted_limit,
+            sub_calls=self.subcalls.take_finished,
+            notes=self.subcalls.take_notes,
             room=max(2 * len(self.probe), self.room - OVERHEAD * CHARS_PER_TOKEN),
-            header=self._header,
-            render=lambda texts: clean(prompts.observation(texts, shown)),
-            clip=lambda text: prompts.clip(text, shown),
-            refusal=lambda problem: clean(prompts.refusal(problem)),
-            reask=lambda problem, wrote: prompts.reask(problem, submit, clean(wrote), form=form, look=look),
-            record=self._record,
+            header=self._observation_header,
+            render=lambda texts: clean_for_prompt(prompts.observation_text(texts, shown)),
+            clip=lambda text: prompts.clip_middle(text, shown),
+            refusal=lambda problem: clean_for_prompt(prompts.refusal_text(problem)),
+            reask=lambda problem, wrote: prompts.reask_text(
+                problem, submit, clean_for_prompt(wrote), form=form, look=look
+            ),
+            record=self._record_step,
             past_variable=self._free_name(compaction.VARIABLE),
             outputs=tuple(self.signature.output_fields),
             stops_at_repeats=self.tiny,
-            framed=small_prompts.framed if self.small else str,
-            reminder=clean(reminder) if self.small else "",
+            framed=small_prompts.framed_output if self.small else str,
+            reminder=clean_for_prompt(reminder) if self.small else "",
         )
 
-    def _header(self, step: int) -> str:
+    def _observation_header(self, step: int) -> str:
         """Return the line that opens an observation; a tiny model, which would write it back, has none."""
         if self.tiny:
             return ""
-        return prompts.counters(step, self.rlm.budget.max_iters, self.ledger.counters())
+        return prompts.counters_line(step, self.rlm.budget.max_iters, self.ledger.counters())
 
     def _free_name(self, name: str) -> str:
         """Return a name for the REPL that is neither an input's nor a tool's: the user's own stand before ours."""
@@ -191,7 +200,7 @@ class Session:
             name += "_"
         return name
 
-    def _exhausted(self, steps: tuple[Step, ...]) -> str | None:
+    def _exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
         """Stop stepping while another step (the last prompt and its output) and the extract still fit."""
         if not steps:
             return self.ledger.exhausted(share=STEPPING)
@@ -203,18 +212,18 @@ class Session:
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
         """Parse and check what was submitted; evidence that is not in the context is refused while ``strict``."""
-        outputs, problem = parsed(self.signature, value)
+        outputs, problem = parse_outputs(self.signature, value)
         if problem:
             return {}, problem
-        contexts, answers = quotable(self.values), answers_beside(self.signature, outputs)
+        contexts, answers = quotable_inputs(self.values), answers_beside(self.signature, outputs)
         found: list[Evidence] = []
         for name in outputs:
-            outputs[name], checked, problems = located(outputs[name], contexts, answers)
+            outputs[name], checked, problems = locate_evidence(outputs[name], contexts, answers)
             if problems and strict:
                 return {}, " ".join(problems)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
             found += checked
-        if strict and (doubt := self._doubt(outputs)):
+        if strict and (doubt := self._source_doubt(outputs)):
             return {}, doubt
         weak = [item for item in found if item.weak]
         if weak and len(weak) == len(found) and strict and not self._asked_for_stronger:
@@ -223,13 +232,13 @@ class Session:
         self._evidence = found
         return outputs, None
 
-    def patience(self, need: Ask | Extract | None = None) -> deadlines.Patience:
+    def deadline_for(self, need: Ask | Extract | None = None) -> deadlines.Deadline:
         """Return how long a step may wait; the extract may use what steps must leave."""
         left = self.ledger.seconds_left
         if isinstance(need, Extract):
-            return deadlines.Patience(left, None, self._over)
+            return deadlines.Deadline(left, None, self._over)
         reserved = (1 - STEPPING) * (self.ledger.root.budget.max_seconds or 0.0)
-        return deadlines.Patience(None if left is None else max(0.0, left - reserved), self.stop, self._over)
+        return deadlines.Deadline(None if left is None else max(0.0, left - reserved), self.stop, self._over)
 
     # --- asking a predictor ------------------------------------------------------------------------------------
 
@@ -239,11 +248,11 @@ class Session:
             reached = "max iterations" if need.limit == "max_iters" else need.limit
             dspy_logger.warning("RLM reached %s, using extract to get final output", reached)
             left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
-            shown = clean(prompts.trajectory(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
+            shown = clean_for_prompt(prompts.trajectory_text(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
             extract = self.rlm.extract
             if not isinstance(extract, Predictor):
                 given = dspy_states.inputs_for(self.probe, need.steps, None, self.rlm.max_output_chars)
-                return extract, dspy_states.accepted(extract, given)
+                return extract, dspy_states.accepted_inputs(extract, given)
             inputs: dict[str, Any] = {prompts.task_field(self.signature): self.probe, "trajectory": shown}
             if self.signature is not self.rlm.signature:
                 made = prompts.extract_signature(self.signature)
@@ -255,10 +264,16 @@ class Session:
         if not isinstance(action, Predictor):
             steps, most = self.steps, self.rlm.budget.max_iters
             given = dspy_states.inputs_for(self.probe, steps, most, self.rlm.max_output_chars)
-            given["signature"] = dspy_states.signature_for(action, self._action_signature(), self._protocol())
-            return action, dspy_states.accepted(action, given)
+            given["signature"] = dspy_states.signature_for(
+                action, self._action_signature(), self._protocol_instructions()
+            )
+            return action, dspy_states.accepted_inputs(action, given)
         turns = [
-            {"observation": turn.observation, "reasoning": clean(turn.reasoning), "code": clean(turn.code)}
+            {
+                "observation": turn.observation,
+                "reasoning": clean_for_prompt(turn.reasoning),
+                "code": clean_for_prompt(turn.code),
+            }
             for turn in need.history
         ]
         history = dspy.History(messages=turns)
@@ -280,15 +295,15 @@ class Session:
             strategy = current.instructions
             if self.small and strategy == own.instructions:  # what nobody tuned is shorter for a small model
                 strategy = small_prompts.STRATEGY
-            self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol()}")
+            self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol_instructions()}")
         return self._signature
 
-    def _protocol(self) -> str:
+    def _protocol_instructions(self) -> str:
         """Return the fixed part of the action's instructions."""
         if self._protocol_text is None:
             facts: dict[str, Any] = {
                 "calls": self.calls,
-                "room": windows.characters(self.subcalls.known_lm),
+                "room": windows.prompt_capacity_chars(self.subcalls.known_lm),
                 "tools": self.rlm.tools,
                 "toolkit": self.main is not None and self.has_toolkit,
                 "evidence": any(holds_evidence(f.annotation) for f in self.signature.output_fields.values()),
@@ -300,11 +315,11 @@ class Session:
                 corpus = hasattr(self.values.get(self.main or ""), "sandbox_index")
                 facts |= {"main": self.main if corpus else name, "corpus": corpus, "delimiter": delimiter}
                 facts |= {"task": self._task_text()}
-                self._protocol_text = small_prompts.protocol(self.signature, **facts)
+                self._protocol_text = small_prompts.protocol_text(self.signature, **facts)
             else:
                 facts |= {"recursion": self._may_recurse()}
                 facts |= {"corpus": any(hasattr(value, "sandbox_index") for value in self.values.values())}
-                self._protocol_text = prompts.protocol(self.signature, **facts)
+                self._protocol_text = prompts.protocol_text(self.signature, **facts)
         return self._protocol_text
 
     def _task_text(self) -> str:
@@ -320,26 +335,26 @@ class Session:
         """Return whether a child may be of use: an input is larger than what one sub-call takes."""
         if self.ledger.depth >= self.ledger.root.budget.max_depth:
             return False
-        room = windows.characters(self.subcalls.known_lm)
+        room = windows.prompt_capacity_chars(self.subcalls.known_lm)
         return any(prompts.chars_of(value) > room for value in self.values.values())
 
-    def asking(self, need: Ask | Extract) -> Asking:
+    def metered_call(self, need: Ask | Extract) -> MeteredCall:
         """Return the context in which the predictor is called for ``need``."""
         size = sum(len(t.observation) + len(t.reasoning) + len(t.code) for t in getattr(need, "history", ()))
-        return Asking(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
+        return MeteredCall(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
 
-    def reply(self, need: Ask | Extract, predicted: Any, asking: Asking) -> Reply:
+    def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> Reply:
         """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
         facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
         if isinstance(predicted, AdapterParseError):
-            self.code = encodable(_reply_text(predicted, asking.meter.response))
+            self.code = replace_surrogates(_reply_text(predicted, asking.meter.response))
             return Reply(text=self.code, **facts)
         if isinstance(need, Extract):
             names = self.signature.output_fields
             return Reply(outputs={name: value_of(predicted, name) for name in names}, **facts)
         reasoning, code = value_of(predicted, "reasoning") or "", value_of(predicted, "code") or ""
-        reply = Reply(reasoning=encodable(str(reasoning)), code=encodable(str(code)), **facts)
+        reply = Reply(reasoning=replace_surrogates(str(reasoning)), code=replace_surrogates(str(code)), **facts)
         if self.rlm.verbose:
             number = f"{len(self.steps) + 1}/{self.rlm.budget.max_iters}"
             dspy_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
@@ -349,15 +364,15 @@ class Session:
 
     # --- record ------------------------------------------------------------------------------------------------
 
-    def _record(self, step: Step) -> None:
+    def _record_step(self, step: Step) -> None:
         self.steps.append(step)
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
             size = f"{len(step.output):,} chars"
-            dspy_logger.info("Output (%s):\n%s", size, short(step.output, prompts.PREVIEW), extra=facts)
+            dspy_logger.info("Output (%s):\n%s", size, shorten_text(step.output, prompts.PREVIEW), extra=facts)
         self.emit("output", step.output)
 
-    def _called(self, call: SubCall, meter: Meter | None) -> None:
+    def _record_call(self, call: SubCall, meter: Meter | None) -> None:
         self.add(meter.by_model if meter else {})
         self.emit("sub_call", call.prompt)
 
@@ -389,7 +404,7 @@ class Session:
         lm = self.lm or dspy.settings.lm
         if self._last_call:
             self._last_call.cancel()
-        late = self.subcalls.left()
+        late = self.subcalls.take_remaining()
         if self.steps and late:  # calls that outlived the cell that made them
             last = self.steps[-1]
             self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
@@ -403,8 +418,8 @@ class Session:
             model=model_name(lm),
             sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),
             depth=self.ledger.depth,
-            inputs={name: rendering(value) for name, value in self.values.items()},
-            outputs=jsonable(ending.outputs) if ending else {},
+            inputs={name: render_input(value) for name, value in self.values.items()},
+            outputs=jsonable_outputs(ending.outputs) if ending else {},
             probe=self.probe,
             steps=tuple(self.steps),
             usage=self.ledger.usage,
@@ -412,44 +427,44 @@ class Session:
             sub_calls=self.ledger.sub_calls,
             seconds=time.perf_counter() - self._started,
             evidence=tuple(item.model_dump() for item in self._evidence) if ending else (),
-            warnings=(*self.warnings, *(self._unseen(ending.outputs) if ending else ())),
+            warnings=(*self.warnings, *(self._unseen_numbers(ending.outputs) if ending else ())),
             unread=unread(self.values),
         )
         self.emit("final", self.run.status)
         return self.run
 
-    def _unseen(self, outputs: Mapping[str, Any]) -> list[str]:
+    def _unseen_numbers(self, outputs: Mapping[str, Any]) -> list[str]:
         """Flag numbers of the answer that neither an output nor an input holds; evidence has its own check."""
-        return unseen_numbers(self._plain(outputs), [self.probe, *self._shown()], self._texts())
+        return unseen_numbers(self._plain_outputs(outputs), [self.probe, *self._printed_texts()], self._input_texts())
 
-    def _doubt(self, outputs: Mapping[str, Any]) -> str | None:
+    def _source_doubt(self, outputs: Mapping[str, Any]) -> str | None:
         """Ask a tiny model once where its answer is from, if it wrote it down and nothing shows it."""
         if not self.tiny or self._asked_for_source:
             return None
-        shown = [self.probe, *self._shown()]
-        plain = self._plain(outputs)
+        shown = [self.probe, *self._printed_texts()]
+        plain = self._plain_outputs(outputs)
         is_nothing = bool(plain) and all(value in (0, "0", "", "[]", []) for value in plain.values())
         answers = [str(value) for value in plain.values()]
         if not is_nothing:
-            answers = unshown_answers(plain, self.code, shown, self._texts())
+            answers = unshown_answers(plain, self.code, shown, self._input_texts())
         if not answers:
             return None
         self._asked_for_source = True
-        quoted = ", ".join(f"`{short(answer)}`" for answer in answers)
+        quoted = ", ".join(f"`{shorten_text(answer)}`" for answer in answers)
         return (small_prompts.NOTHING if is_nothing else small_prompts.MADE_UP).format(quoted=quoted)
 
-    def _plain(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _plain_outputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs without evidence."""
         fields = self.signature.output_fields
         return {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
 
-    def _shown(self) -> list[str]:
+    def _printed_texts(self) -> list[str]:
         """Return what the steps so far printed, and what their sub-calls replied."""
         return [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
 
-    def _texts(self) -> dict[str, Any]:
+    def _input_texts(self) -> dict[str, Any]:
         """Return the inputs as texts or corpora."""
-        return {name: value if is_context(value) else rendering(value) for name, value in self.values.items()}
+        return {name: value if is_context(value) else render_input(value) for name, value in self.values.items()}
 
     def __enter__(self) -> Session:
         return self
@@ -461,7 +476,7 @@ class Session:
             error.run = self.finish(None, error)  # type: ignore[attr-defined]
 
 
-class Asking:
+class MeteredCall:
     """Reserves, meters and settles one root call, and puts the right adapter and callbacks in place."""
 
     def __init__(self, session: Session, estimate: int, *, extract: bool) -> None:
@@ -472,10 +487,10 @@ class Asking:
         self._extract = extract
         self._reservation = session._last_call if extract else session.ledger.reserve(estimate, sub_call=child)
         settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
-        settings["adapter"] = answer_adapter() if extract else adapter(small=session.small)
+        settings["adapter"] = answer_adapter() if extract else action_adapter(small=session.small)
         self._context = dspy.context(**settings)
 
-    def __enter__(self) -> Asking:
+    def __enter__(self) -> MeteredCall:
         self._context.__enter__()
         return self
 
@@ -515,13 +530,13 @@ def is_context(value: Any) -> bool:
     return isinstance(value, str) or hasattr(value, "sandbox_index")
 
 
-def quotable(values: Mapping[str, Any]) -> dict[str, Any]:
+def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that evidence may quote, plain or structured, but not the question that is put to them."""
     quoted: dict[str, Any] = {}
     for name, value in values.items():
         if name in QUESTIONS and isinstance(value, str):
             continue
-        table = tables.plain(value)
+        table = tables.plain_data(value)
         quoted[name] = value if table is tables.OTHER else table
     return quoted
 

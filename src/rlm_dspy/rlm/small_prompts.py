@@ -115,7 +115,7 @@ REMINDER = """Question again: {task}
 If the answer is above, SUBMIT({first}="...") alone; else look in another way."""
 
 
-def protocol(
+def protocol_text(
     signature: type[Any],
     *,
     calls: int,
@@ -189,28 +189,28 @@ def _is_name(cell: str) -> bool:
     return bool(cell.strip()) and len(cell) <= 40 and any(letter.isalpha() for letter in cell) and "." not in cell
 
 
-def probe(values: Mapping[str, Any], task: str, main: str | None, found: Sequence[str], first: str) -> str:
+def render_probe(values: Mapping[str, Any], task: str, main: str | None, found: Sequence[str], first: str) -> str:
     """Render the first observation: the question, the inputs, and the lines that the host's own search found."""
     shown = [f"Question: {task}"] if task else []
     for name, value in values.items():
         if str(value) == task:
             continue
-        shown.append(prompts.variable(name, value, "", main=False, whole=WHOLE, shown=PREVIEW))
+        shown.append(prompts.describe_variable(name, value, "", main=False, whole=WHOLE, shown=PREVIEW))
         if name == main and isinstance(value, str) and (delimiter := delimiter_of(value)):
             columns = ", ".join(next(csv.reader([value.partition("\n")[0]], delimiter=delimiter)))
             shown.append(f"`{name}` is a table, one row a line, with the columns {columns}: read it by csv.DictReader.")
     if found:
         shown.append(f"Lines of `{main}` with words of the question:")
-        shown.append("\n".join(prompts.barred(line) for line in found))
+        shown.append("\n".join(prompts.barred_text(line) for line in found))
         shown.append(FOUND_ADVICE.format(main=main, first=first))
     return "\n".join(shown)
 
 
-def framed(output: str) -> str:
+def framed_output(output: str) -> str:
     """Render what a step printed so that it is not taken for something to write back."""
-    return f"Output:\n{prompts.barred(output)}"
+    return f"Output:\n{prompts.barred_text(output)}"
 
 
-def reminder(task: str, first: str) -> str:
+def reminder_text(task: str, first: str) -> str:
     """Render the question once more, for models that lose it out of sight; a long one is not repeated."""
     return REMINDER.format(task=task, first=first) if task and len(task) <= MAX_REMINDER_CHARS else ""

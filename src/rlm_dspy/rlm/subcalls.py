@@ -23,10 +23,10 @@ from rlm_dspy.budget import Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
-from rlm_dspy.rlm.adapters import plain_adapter, unmarked
+from rlm_dspy.rlm.adapters import plain_adapter, without_markers
 from rlm_dspy.rlm.replies import explain_cut, visible_text
-from rlm_dspy.rlm.signatures import untrusted
-from rlm_dspy.run import SubCall, SubCallKind, encodable
+from rlm_dspy.rlm.signatures import parse_untrusted_signature
+from rlm_dspy.run import SubCall, SubCallKind, replace_surrogates
 
 
 class CallableEngine:
@@ -80,15 +80,15 @@ def explain_unread(error: AdapterParseError) -> str:
         name, value, told = field.groups()
         reason = re.sub(r"^\d+ validation errors? for .*?\n\s*", "", told.partition("\n\n")[0])
         reason = reason.partition(" [type=")[0].partition("\n")[0]
-        return f"output `{name}` cannot be {_shown(value)}: {reason[:200] or 'it is of another type'}"
+        return f"output `{name}` cannot be {_quoted_value(value)}: {reason[:200] or 'it is of another type'}"
     parsed = error.parsed_result if isinstance(error.parsed_result, dict) else {}
     missing = [name for name in error.signature.output_fields if name not in parsed]
     told = text.partition("\n")[0]
     told = "" if told.startswith("Adapter ") else f"{told} "
-    return f"{told}The reply has no {', '.join(missing)}; it reads {_shown(str(error.lm_response or ''))}"
+    return f"{told}The reply has no {', '.join(missing)}; it reads {_quoted_value(str(error.lm_response or ''))}"
 
 
-def _shown(text: str) -> str:
+def _quoted_value(text: str) -> str:
     words = " ".join(text.split())
     return repr(words if len(words) <= QUOTED_REPLY else f"{words[: QUOTED_REPLY - 1]}…")
 
@@ -115,7 +115,7 @@ class Outputs:
     values: dict[str, Any]
 
 
-def short(text: str, limit: int = RENDERED) -> str:
+def shorten_text(text: str, limit: int = RENDERED) -> str:
     """Shorten ``text`` to a rendering for the record."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
@@ -135,7 +135,7 @@ class SubCalls:
         self,
         lm: Any,
         ledger: Ledger,
-        patience: Callable[[], deadlines.Patience],
+        patience: Callable[[], deadlines.Deadline],
         on_call: Callable[[SubCall, Meter | None], None],
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
@@ -178,13 +178,13 @@ class SubCalls:
             raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or pass sub_lm to RLM.")
         return lm
 
-    def taken(self) -> tuple[SubCall, ...]:
+    def take_finished(self) -> tuple[SubCall, ...]:
         """Return the sub-calls made since the last time, and forget them."""
         with self._lock:
             made, self._made = tuple(self._made), []
         return made
 
-    def left(self) -> tuple[SubCall, ...]:
+    def take_remaining(self) -> tuple[SubCall, ...]:
         """Return the sub-calls made since the last time and those that have not ended, when the run has.
 
         What the latter have been sent is charged as an estimate.
@@ -199,12 +199,12 @@ class SubCalls:
             self._on_call(made[-1], meter)
         return tuple(made)
 
-    def tell(self, note: str) -> None:
+    def add_note(self, note: str) -> None:
         """Keep a note that the model is shown with its step's output."""
         with self._lock:
             self._notes.append(note)
 
-    def notes(self) -> list[str]:
+    def take_notes(self) -> list[str]:
         """Return the notes since the last time, and forget them."""
         with self._lock:
             notes, self._notes = self._notes, []
@@ -219,7 +219,7 @@ class SubCalls:
 
     def llm_query(self, prompt: str) -> str:
         """Ask the sub-model one prompt, of which it sees nothing else."""
-        answer: str = raised(self.plain(readable(prompt)))
+        answer: str = result_or_raise(self.plain(sendable_prompt(prompt)))
         return answer
 
     def llm_query_batched(self, prompts: list[str]) -> list[str]:
@@ -230,18 +230,20 @@ class SubCalls:
         """Ask many prompts at once; answers keep the order."""
         if isinstance(prompts, str) or not isinstance(prompts, (list, tuple)):
             raise TypeError("llm_query_batched takes a list of prompts")
-        return self.batch(lambda prompt: caught(lambda text: self.plain(readable(text)), prompt), prompts)
+        return self.batch(
+            lambda prompt: result_or_error(lambda text: self.plain(sendable_prompt(text)), prompt), prompts
+        )
 
     def predict(
         self, signature: str, types: dict[str, Any], items: list[dict[str, Any]], instruction: str | None = None
     ) -> list[Outputs | CallError]:
         """Make typed calls, one for each item of inputs; answers keep the order."""
-        read = untrusted(signature, types)
+        read = parse_untrusted_signature(signature, types)
         if instruction is not None:
-            read = read.with_instructions(unmarked(readable(instruction)))
+            read = read.with_instructions(without_markers(sendable_prompt(instruction)))
         for item in items:
             if set(item) != set(read.input_fields):
-                raise ConfigurationError(misfit(signature, read, item))
+                raise ConfigurationError(wrong_inputs_message(signature, read, item))
         return self.typed_each(read, items)
 
     def typed_each(self, signature: type[dspy.Signature], items: Sequence[dict[str, Any]]) -> list[Outputs | CallError]:
@@ -252,7 +254,9 @@ class SubCalls:
 
         def asked_again(at: int) -> Outputs | CallError:
             told = f"{signature.instructions}\n\nAn earlier reply could not be read. {unread[at]}"
-            return caught(lambda item: self.typed(signature.with_instructions(unmarked(told)), item), items[at])
+            return result_or_error(
+                lambda item: self.typed(signature.with_instructions(without_markers(told)), item), items[at]
+            )
 
         for at, answer in zip(again, self.batch(asked_again, again), strict=True):
             if not isinstance(answer, CallError) or _is_unread(answer):
@@ -275,42 +279,43 @@ class SubCalls:
             return [one(item) for item in items]
         workers = min(len(items), self.ledger.budget.max_concurrency)
         with ThreadPoolExecutor(workers, thread_name_prefix="rlm-subcall") as pool:
-            futures = [pool.submit(contextvars.copy_context().run, caught, one, item) for item in items]
+            futures = [pool.submit(contextvars.copy_context().run, result_or_error, one, item) for item in items]
             return [future.result() for future in futures]
 
     def plain(self, prompt: str) -> str | CallError:
         """Make one plain call; the provider's failure is a value, a refused budget is raised."""
         lm = self.lm
-        room = windows.known(lm)
+        room = windows.known_window(lm)
         if room is not None and len(prompt) > room * CHARS_PER_TOKEN:
+            taken = windows.prompt_capacity_chars(lm)
             raise ValueError(
-                f"the prompt has {len(prompt):,} characters; the sub-model takes about {windows.characters(lm):,}: "
+                f"the prompt has {len(prompt):,} characters; the sub-model takes about {taken:,}: "
                 "cut it into pieces and ask about each"
             )
-        result: str | CallError = self.charged(
-            "plain", prompt, lambda: text_of(lm(prompt)), lambda: _awaited(lm.acall(prompt), text_of), shown=str
+        result: str | CallError = self.make_charged_call(
+            "plain", prompt, lambda: text_of(lm(prompt)), lambda: _await_and_read(lm.acall(prompt), text_of), shown=str
         )
         return result
 
     def typed(self, signature: type[dspy.Signature], inputs: dict[str, Any]) -> Outputs | CallError:
         """Make one typed call through ``dspy.Predict``, so that optimizers see it."""
         predictor = dspy.Predict(signature)
-        given = {name: readable(value) if isinstance(value, str) else value for name, value in inputs.items()}
+        given = {name: sendable_prompt(value) if isinstance(value, str) else value for name, value in inputs.items()}
         given["lm"] = self.lm
 
         def outputs(predicted: Any) -> Outputs:
             return Outputs({name: predicted.get(name) for name in signature.output_fields})
 
-        result: Outputs | CallError = self.charged(
+        result: Outputs | CallError = self.make_charged_call(
             "typed",
             "\n".join(f"{name}: {value}" for name, value in inputs.items()),
             lambda: outputs(predictor(**given)),
-            lambda: _awaited(predictor.acall(**given), outputs),
+            lambda: _await_and_read(predictor.acall(**given), outputs),
             shown=lambda found: str(found.values),
         )
         return result
 
-    def charged(
+    def make_charged_call(
         self,
         kind: SubCallKind,
         prompt: str,
@@ -324,13 +329,13 @@ class SubCalls:
         meter, started = Meter(self._on_wait), time.perf_counter()
         result: Any = CallError(error="the call did not end", kind="Interrupted")
         with self._lock:
-            unfinished = SubCall(kind=kind, prompt=short(prompt), error=result.error, model=self.lm.model)
+            unfinished = SubCall(kind=kind, prompt=shorten_text(prompt), error=result.error, model=self.lm.model)
             self._open[meter] = unfinished, reservation
         try:
             # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
             with self.ledger.slots, dspy.context(**settings):
-                result = self._whole(deadlines.call(patience, self.lm, direct, awaitable), meter)
+                result = self._visible_reply(deadlines.call(patience, self.lm, direct, awaitable), meter)
         except (DSPyLMError, AdapterParseError) as failure:
             result = failed_call(failure)
         except deadlines.Interrupted as over:
@@ -339,12 +344,14 @@ class SubCalls:
             meter.abandon_calls()
             reservation.settle(meter.usage)
             failed = isinstance(result, CallError)
-            output, error = ("", result.error) if failed else (short(shown(result)), None)
+            output, error = ("", result.error) if failed else (shorten_text(shown(result)), None)
             facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
-            self.note(SubCall(kind=kind, prompt=short(prompt), output=output, error=error, **facts), meter)
+            self.record_call(
+                SubCall(kind=kind, prompt=shorten_text(prompt), output=output, error=error, **facts), meter
+            )
         return result
 
-    def _whole(self, result: Any, meter: Meter) -> Any:
+    def _visible_reply(self, result: Any, meter: Meter) -> Any:
         """Return a reply without its thinking; what is left of one that was cut is noted, and nothing is an error."""
         finish = meter.finish
         text = visible_text(result) if isinstance(result, str) else result
@@ -356,7 +363,7 @@ class SubCalls:
                 self._cut[finish] += 1
         return text.strip() if isinstance(text, str) and text != result else text
 
-    def note(self, call: SubCall, meter: Meter | None) -> None:
+    def record_call(self, call: SubCall, meter: Meter | None) -> None:
         """Record a finished sub-call."""
         with self._lock:
             if meter and self._open.pop(meter, None) is None:  # the run has ended without it
@@ -365,7 +372,7 @@ class SubCalls:
         self._on_call(call, meter)
 
 
-def misfit(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
+def wrong_inputs_message(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
     """Say that the inputs given are not those of a signature, in few words whatever they are."""
     return f"`{signature[:QUOTED]}` takes {list(read.input_fields)}, not {str(list(given))[:QUOTED]}"
 
@@ -378,10 +385,10 @@ def failed_call(error: BaseException) -> CallError:
     """Return what stands for a call that failed."""
     if isinstance(error, AdapterParseError):
         return CallError(error=explain_unread(error), kind=AdapterParseError.__name__)
-    return CallError(error=short(str(error)), kind=type(error).__name__)
+    return CallError(error=shorten_text(str(error)), kind=type(error).__name__)
 
 
-def caught(one: Callable[[Any], T], item: Any) -> T | CallError:
+def result_or_error(one: Callable[[Any], T], item: Any) -> T | CallError:
     """Call ``one``; a call that is refused is a :class:`CallError`."""
     try:
         return one(item)
@@ -389,24 +396,24 @@ def caught(one: Callable[[Any], T], item: Any) -> T | CallError:
         return failed_call(error)
 
 
-async def _awaited(awaitable: Any, read: Callable[[Any], T]) -> T:
+async def _await_and_read(awaitable: Any, read: Callable[[Any], T]) -> T:
     return read(await awaitable)
 
 
-def raised(result: Any) -> Any:
+def result_or_raise(result: Any) -> Any:
     """Return a result, or raise what failed so that REPL code sees an exception."""
     if isinstance(result, CallError):
         raise RLMError(f"{result.kind}: {result.error}")
     return result
 
 
-def readable(prompt: Any) -> str:
+def sendable_prompt(prompt: Any) -> str:
     """Return a prompt that can be sent: a str, not empty, encodable."""
     if not isinstance(prompt, str):
         raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
     if not prompt.strip():
         raise ValueError("prompt cannot be empty")
-    return str(encodable(prompt))
+    return str(replace_surrogates(prompt))
 
 
 def text_of(outputs: Any) -> str:

@@ -6,6 +6,6 @@ from .default import default_factory
 from .execution import Execution
 from .interpreter import Sandbox
 from .pool import prewarm
-from .selftest import Check, report, selftest
+from .selftest import ProbeResult, report, selftest
 
-__all__ = ["Check", "Execution", "Mapped", "Sandbox", "default_factory", "prewarm", "report", "selftest"]
+__all__ = ["Execution", "Mapped", "ProbeResult", "Sandbox", "default_factory", "prewarm", "report", "selftest"]

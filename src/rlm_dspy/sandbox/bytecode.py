@@ -23,17 +23,17 @@ HEADER = 16
 Books = dict[str, tuple[bytes, bool]]
 
 
-def early(folder: Path) -> Iterator[bytes]:
+def early_bytecode(folder: Path) -> Iterator[bytes]:
     """Yield the file of what the zygote starts with; ``folder`` holds the worker and the toolkit."""
-    return _file(_ours(folder) | _library(modules.EARLY))
+    return _file_chunks(_own_modules(folder) | _library_modules(modules.EARLY))
 
 
-def late() -> Iterator[bytes]:
+def late_bytecode() -> Iterator[bytes]:
     """Yield the file of what sessions may ask for."""
-    return _file(_library(modules.SHELVED))
+    return _file_chunks(_library_modules(modules.SHELVED))
 
 
-def _file(books: Books) -> Iterator[bytes]:
+def _file_chunks(books: Books) -> Iterator[bytes]:
     index, at = {}, 0
     for name, (code, package) in books.items():
         index[name] = (at, at + len(code), package)
@@ -44,7 +44,7 @@ def _file(books: Books) -> Iterator[bytes]:
 
 
 @lru_cache(maxsize=1)
-def _ours(folder: Path) -> Books:
+def _own_modules(folder: Path) -> Books:
     """Return the worker's own modules, compiled anew if their sources changed."""
     books = {}
     for root, name in (("worker", "rlm_worker"), ("toolkit", "toolkit")):
@@ -55,7 +55,7 @@ def _ours(folder: Path) -> Books:
     return books
 
 
-def _library(names: Iterable[str]) -> Books:
+def _library_modules(names: Iterable[str]) -> Books:
     """Return what the standard library's folder has as bytecode already; the zygote imports the rest from there."""
     books: Books = {}
     library = os.path.dirname(os.__file__)
@@ -64,23 +64,23 @@ def _library(names: Iterable[str]) -> Books:
         if os.path.isdir(path):
             _add_package(books, path, name)
         else:
-            _add(books, path, name)
+            _add_module(books, path, name)
     return books
 
 
 def _add_package(books: Books, folder: str, name: str) -> None:
-    if not _add(books, os.path.join(folder, "__init__"), name, package=True):
+    if not _add_module(books, os.path.join(folder, "__init__"), name, package=True):
         return
     for entry in sorted(os.listdir(folder)):
         stem, extension = os.path.splitext(entry)
         inner = os.path.join(folder, stem)
         if extension == ".py" and stem not in ("__init__", "__main__"):
-            _add(books, inner, f"{name}.{stem}")
+            _add_module(books, inner, f"{name}.{stem}")
         elif not extension and entry != "test" and os.path.isfile(os.path.join(inner, "__init__.py")):
             _add_package(books, inner, f"{name}.{entry}")
 
 
-def _add(books: Books, path: str, name: str, *, package: bool = False) -> bool:
+def _add_module(books: Books, path: str, name: str, *, package: bool = False) -> bool:
     folder, stem = os.path.split(path)
     try:
         with open(os.path.join(folder, "__pycache__", f"{stem}.{sys.implementation.cache_tag}.pyc"), "rb") as file:

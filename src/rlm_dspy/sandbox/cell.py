@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
-from rlm_dspy.sandbox.tool_threads import Crew
+from rlm_dspy.sandbox.tool_threads import ToolThreads
 
 from .link import Link, Message
 from .process import ProtocolError, WorkerGoneError
@@ -43,7 +43,7 @@ _PATH = re.compile(r"(?<![\w.:/…])(?:[A-Za-z]:)?(?:/[\w.+@-]+){2,}/([\w.+@-]+)
 
 
 @dataclass
-class Ending:
+class CellEnding:
     """How a cell ended, as the host saw it."""
 
     how: str  # "result", "killed" (after its time), "gone" (by itself) or "protocol"
@@ -68,7 +68,7 @@ class Compiled(str):
         return self
 
 
-def written(code: str) -> Message:
+def code_fields(code: str) -> Message:
     """Return the part of a command that holds the code."""
     return {"compiled": code.compiled} if isinstance(code, Compiled) else {"code": code}
 
@@ -77,7 +77,7 @@ class Cell:
     """Plays one cell to its end."""
 
     def __init__(
-        self, link: Link, crew: Crew, tools: Tools, number: int, timeout: float, invoke: Invoke | None = None
+        self, link: Link, crew: ToolThreads, tools: Tools, number: int, timeout: float, invoke: Invoke | None = None
     ) -> None:
         self.link = link
         self.crew = crew
@@ -99,38 +99,38 @@ class Cell:
         self._ending = False
         self._charged = time.monotonic()
 
-    def play(self, message: Message, descriptors: list[int]) -> Ending:
+    def play(self, message: Message, descriptors: list[int]) -> CellEnding:
         """Send the cell and serve it until it ends, one way or another."""
         self._charged = time.monotonic()
-        ending = Ending("gone")
+        ending = CellEnding("gone")
         try:
-            self.link.wake(forks=message["forks"])
+            self.link.resume(forks=message["forks"])
             self.link.send(message, descriptors)
             ending = self._serve()
             if ending.how == "result":
                 self._await_copies(ending.result)
-                self.link.rest()
+                self.link.pause()
         except WorkerGoneError as error:
-            ending = Ending("gone", detail=str(error), timed_out=ending.timed_out)
+            ending = CellEnding("gone", detail=str(error), timed_out=ending.timed_out)
         except ProtocolError as error:
-            ending = Ending("protocol", detail=str(error))
-        return self._closed(ending)
+            ending = CellEnding("protocol", detail=str(error))
+        return self._complete_ending(ending)
 
-    def abandon(self) -> Ending:
+    def abandon(self) -> CellEnding:
         """End the cell because whoever waits for it was interrupted."""
         try:
             ending = self._end_early(timed_out=False)
             if ending.how == "result":
                 self._await_copies(ending.result)
-                self.link.rest()
+                self.link.pause()
         except (WorkerGoneError, ProtocolError) as error:
-            ending = Ending("gone", detail=str(error), interrupted=True)
-        return self._closed(ending)
+            ending = CellEnding("gone", detail=str(error), interrupted=True)
+        return self._complete_ending(ending)
 
-    def _patience(self, most: float) -> float:
+    def _copy_seconds(self, most: float) -> float:
         return min(most, max(LEAST_PATIENCE, PATIENCE * self.timeout))
 
-    def _closed(self, ending: Ending) -> Ending:
+    def _complete_ending(self, ending: CellEnding) -> CellEnding:
         if ending.how != "result":
             self.link.kill()
             if not self.awaited:
@@ -142,35 +142,35 @@ class Cell:
 
     def _await_copies(self, result: Message) -> None:
         """Hear from each copy that was forked; it may speak after the result."""
-        deadline = time.monotonic() + self._patience(COPY_SECONDS)
+        deadline = time.monotonic() + self._copy_seconds(COPY_SECONDS)
         while self.link.copies_due(result):
             found = self.link.receive(deadline)
             if found is None:
                 self.awaited = True
                 raise ProtocolError("a fork is unaccounted for")
             if found[1]["t"] == "call":  # from a thread that outlives the cell
-                self._call(found[1])
+                self._start_call(found[1])
             else:
-                self._handle(*found)
+                self._handle_message(*found)
 
     def _hear_last_copies(self) -> None:
         """Hear from copies that were forked just before the running process ended."""
-        deadline = time.monotonic() + self._patience(LATE_SECONDS)
+        deadline = time.monotonic() + self._copy_seconds(LATE_SECONDS)
         while self.link.copies_due({}) and time.monotonic() < deadline:
             try:
                 found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
                 if found is None and not self.link.zygote.strays():
                     return  # it was killed between asking for a fork and making one
                 if found is not None and found[1]["t"] == "standby":
-                    self._handle(*found)
+                    self._handle_message(*found)
             except (ProtocolError, WorkerGoneError):
                 continue
 
-    def _serve(self) -> Ending:
+    def _serve(self) -> CellEnding:
         while True:
             if self.stop.is_set() or self.fatal is not None:
                 return self._end_early(timed_out=False)
-            self._charge()
+            self._charge_time()
             if self.calls > MAX_CALLS:
                 raise ProtocolError("too many host calls")
             left = self.timeout - self.spent
@@ -180,21 +180,21 @@ class Cell:
                 stands = bool(self._waiting)
             began = time.thread_time()
             found = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
-            result = None if found is None else self._handle(*found)
+            result = None if found is None else self._handle_message(*found)
             if stands:  # what the host has to read meanwhile is the cell's time all the same
                 self.spent += time.thread_time() - began
             if result is not None:
-                self._charge()
-                return Ending("result", result, interrupted=self.stop.is_set())
+                self._charge_time()
+                return CellEnding("result", result, interrupted=self.stop.is_set())
 
-    def _charge(self) -> None:
+    def _charge_time(self) -> None:
         now = time.monotonic()
         with self._lock:
             if not self._waiting or self.link.blocked:
                 self.spent += now - self._charged
             self._charged = now
 
-    def _end_early(self, *, timed_out: bool) -> Ending:
+    def _end_early(self, *, timed_out: bool) -> CellEnding:
         """Interrupt the cell until it gives in, or its grace is over."""
         end = time.monotonic() + GRACE_SECONDS
         with self._lock:
@@ -204,14 +204,14 @@ class Cell:
             self.link.interrupt()
             found = self.link.receive(min(end, time.monotonic() + NUDGE_SECONDS))
             if found is not None:
-                result = self._handle(*found)
+                result = self._handle_message(*found)
                 if result is not None:
-                    return Ending("result", result, timed_out=timed_out, interrupted=not timed_out)
-        return Ending("killed", timed_out=timed_out, interrupted=not timed_out)
+                    return CellEnding("result", result, timed_out=timed_out, interrupted=not timed_out)
+        return CellEnding("killed", timed_out=timed_out, interrupted=not timed_out)
 
     # -- messages --------------------------------------------------------------------------------------------
 
-    def _handle(self, pid: int, message: Message) -> Message | None:
+    def _handle_message(self, pid: int, message: Message) -> Message | None:
         """Act on one frame; return it if it is the result."""
         kind = message["t"]
         if kind == "standby" and message.get("n") == self.number:
@@ -223,14 +223,14 @@ class Cell:
         if pid != self.link.active.pid:
             raise ProtocolError("a frame from the wrong process")
         if kind == "call":
-            self._call(message)
+            self._start_call(message)
             return None
         if kind == "result" and message.get("n") == self.number:
             return message
         raise ProtocolError(f"unexpected {kind[:20]!r}")
 
-    def _call(self, message: Message) -> None:
-        number, name = _addressed(message)
+    def _start_call(self, message: Message) -> None:
+        number, name = _number_and_name(message)
         self.calls += 1
         with self._lock:
             if number in self._waiting:
@@ -238,44 +238,44 @@ class Cell:
             crowded = len(self._waiting) >= MAX_WAITING
         generation, weight = self.link.generation, self.link.taken
         tool = self.tools.get(name)
-        refusal = self._refusal(name, tool, crowded or not self.crew.takes(weight))
+        refusal = self._refusal_reason(name, tool, crowded or not self.crew.takes(weight))
         if refusal is not None or tool is None:
             body = {"e": {"name": "RuntimeError", "text": refusal}}
-            self.crew.submit(lambda: self._answer(generation, number, body))
+            self.crew.submit(lambda: self._send_answer(generation, number, body))
             return
-        arguments, keywords = _arguments(message)
-        self._charge()
+        arguments, keywords = _decoded_arguments(message)
+        self._charge_time()
         with self._lock:
             self._waiting.add(number)
         context = self._context.copy()
-        serve = partial(self._served, name, tool, arguments, keywords)
-        self.crew.submit(lambda: self._answer(generation, number, context.run(serve)), weight)
+        serve = partial(self._call_tool, name, tool, arguments, keywords)
+        self.crew.submit(lambda: self._send_answer(generation, number, context.run(serve)), weight)
 
-    def _served(self, name: str, tool: Any, arguments: list[Any], keywords: dict[str, Any]) -> Message:
+    def _call_tool(self, name: str, tool: Any, arguments: list[Any], keywords: dict[str, Any]) -> Message:
         """Call a host function and return the answer; its failure is an answer too."""
         try:
-            arguments, keywords = _arranged(tool, arguments, keywords)
+            arguments, keywords = _arguments_by_name(tool, arguments, keywords)
             if self.invoke is None:
                 value = tool(*arguments, **keywords)
             else:
                 value = self.invoke(name, arguments, keywords)
             if inspect.isawaitable(value):
-                value = asyncio.run(_awaited(value))
+                value = asyncio.run(_await_value(value))
             return {"v": values.encode(value)}
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 self.fatal = error  # it is for the caller of the cell, not for its code
-            return {"e": {"name": type(error).__name__, "text": without_paths(_text(error))[:MAX_ERROR]}}
+            return {"e": {"name": type(error).__name__, "text": without_paths(_error_text(error))[:MAX_ERROR]}}
 
-    def _refusal(self, name: str, tool: Any, crowded: bool) -> str | None:
+    def _refusal_reason(self, name: str, tool: Any, crowded: bool) -> str | None:
         if tool is None:
             return f"{name[:80]}() is not available"
         if self._ending:
             return f"{name[:80]}() was not called: the cell is being stopped"
         return "too many host calls at once" if crowded else None
 
-    def _answer(self, generation: int, number: int, body: Message) -> None:
-        self._charge()
+    def _send_answer(self, generation: int, number: int, body: Message) -> None:
+        self._charge_time()
         with self._lock:
             self._waiting.discard(number)
         try:
@@ -284,14 +284,14 @@ class Cell:
             return
 
 
-def _addressed(message: Message) -> tuple[int, str]:
+def _number_and_name(message: Message) -> tuple[int, str]:
     number, name = message.get("id"), message.get("name")
     if type(number) is not int or not 0 < number < 2**53 or not isinstance(name, str):
         raise ProtocolError("malformed call")
     return number, name
 
 
-def _arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
+def _decoded_arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
     arguments, keywords = message.get("a"), message.get("k")
     if not isinstance(arguments, list) or not isinstance(keywords, dict):
         raise ProtocolError("malformed arguments")
@@ -308,14 +308,14 @@ def as_dict(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _text(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException as worse:  # a user's own __str__
         return f"(its text cannot be shown: {type(worse).__name__})"
 
 
-def _arranged(
+def _arguments_by_name(
     tool: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
     """Pass by name what was given by position: DSPy's wrapped tools take keywords only.
@@ -338,7 +338,7 @@ def _arranged(
     return [], {**named, **keywords}
 
 
-async def _awaited(value: Any) -> Any:
+async def _await_value(value: Any) -> Any:
     return await value
 
 

@@ -27,7 +27,7 @@ class Handle:
         return f"<{type(self.value).__name__}{size}>"
 
 
-def handled(value: Any) -> Any:
+def callback_value(value: Any) -> Any:
     """Return a value that callbacks may render: small ones as they are, others as a handle."""
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -60,7 +60,7 @@ def report_execute(sandbox: Any, code: str, variables: Mapping[str, Any], run: C
     def execute(instance: Any, code: str, variables: Mapping[str, Any]) -> Any:
         return run()
 
-    return execute(sandbox, code, {name: handled(value) for name, value in variables.items()})
+    return execute(sandbox, code, {name: callback_value(value) for name, value in variables.items()})
 
 
 def report_tool_call(
@@ -72,5 +72,5 @@ def report_tool_call(
     def invoke_tool(instance: Any, tool_name: str, args: list[Any], kwargs: Mapping[str, Any]) -> Any:
         return call()
 
-    named = {key: handled(value) for key, value in keywords.items()}
-    return invoke_tool(sandbox, name, [handled(value) for value in arguments], named)
+    named = {key: callback_value(value) for key, value in keywords.items()}
+    return invoke_tool(sandbox, name, [callback_value(value) for value in arguments], named)

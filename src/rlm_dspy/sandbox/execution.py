@@ -7,7 +7,7 @@ from typing import Any
 
 from dspy.primitives.code_interpreter import FinalOutput
 
-from .cell import Ending, as_dict
+from .cell import CellEnding, as_dict
 from .errors import CodeExecutionError, InterpreterDiedError
 from .link import Message
 from .worker import values
@@ -71,7 +71,7 @@ class MalformedError(ValueError):
     """The worker's result is not one."""
 
 
-def from_result(ending: Ending, timeout: float, memory_mb: int, cap: int) -> Execution:
+def from_result(ending: CellEnding, timeout: float, memory_mb: int, cap: int) -> Execution:
     """Return the outcome of a cell that reported by itself.
 
     Raises:
@@ -82,32 +82,32 @@ def from_result(ending: Ending, timeout: float, memory_mb: int, cap: int) -> Exe
     if kind is not None and (not isinstance(kind, str) or kind not in KINDS):
         raise MalformedError("unknown kind")
     stopped = ending.timed_out or ending.interrupted
-    exception = _text(message, "exc", 10_000)
-    note = _note(message, kind, ending, timeout, memory_mb)
+    exception = _text_field(message, "exc", 10_000)
+    note = _result_note(message, kind, ending, timeout, memory_mb)
     if kind in ("interrupt", "cpu") or (stopped and exception is None and "final" not in message):
-        exception = _stopped(exception, kind, ending, timeout)
+        exception = _stop_message(exception, kind, ending, timeout)
         kind = "interrupted" if ending.interrupted and not ending.timed_out else "timeout"
     return Execution(
-        stdout=_text(message, "out", cap + SLACK) or "",
-        stderr=_text(message, "err", cap + SLACK) or "",
+        stdout=_text_field(message, "out", cap + SLACK) or "",
+        stderr=_text_field(message, "err", cap + SLACK) or "",
         exception=exception,
-        final=_final(message),
+        final=_final_outputs(message),
         has_final="final" in message,
-        value=_text(message, "value", cap + SLACK),
-        result=_decoded(message, "data"),
+        value=_text_field(message, "value", cap + SLACK),
+        result=_decoded_field(message, "data"),
         timed_out=kind == "timeout",
         truncated=message.get("cut") is True,
         seconds=round(ending.seconds, 6),
-        names=_names(message, "names"),
-        restored=_names(message, "restored"),
+        names=_names_field(message, "names"),
+        restored=_names_field(message, "restored"),
         note=note,
         kind=kind or "ok",
     )
 
 
-def rolled_back(ending: Ending, timeout: float) -> Execution:
+def rolled_back(ending: CellEnding, timeout: float) -> Execution:
     """Return the outcome of a cell whose process had to be replaced by its sleeping copy."""
-    exception = _died(ending, timeout)
+    exception = _death_message(ending, timeout)
     return Execution(
         exception=exception,
         timed_out=ending.timed_out,
@@ -117,10 +117,10 @@ def rolled_back(ending: Ending, timeout: float) -> Execution:
     )
 
 
-def lost(ending: Ending, timeout: float) -> Execution:
+def session_lost(ending: CellEnding, timeout: float) -> Execution:
     """Return the outcome of a cell that took the session with it."""
     return Execution(
-        exception=_died(ending, timeout),
+        exception=_death_message(ending, timeout),
         timed_out=ending.timed_out,
         seconds=round(ending.seconds, 6),
         note=BEGUN_ANEW,
@@ -149,7 +149,7 @@ def for_dspy(done: Execution) -> Any:
     return done.text or None
 
 
-def _died(ending: Ending, timeout: float) -> str:
+def _death_message(ending: CellEnding, timeout: float) -> str:
     if ending.timed_out:
         return f"TimeoutError: the cell ran longer than {timeout:g} s, did not stop when interrupted, and was killed"
     if ending.interrupted:
@@ -159,7 +159,7 @@ def _died(ending: Ending, timeout: float) -> str:
     return "RuntimeError: the Python process of this cell crashed or was killed (memory, stack or a fatal call)"
 
 
-def _stopped(exception: str | None, kind: Any, ending: Ending, timeout: float) -> str:
+def _stop_message(exception: str | None, kind: Any, ending: CellEnding, timeout: float) -> str:
     """Name the limit that ended the cell, after the traceback of where it was."""
     where = (exception or "").rpartition("\n")[0]
     if ending.interrupted and not ending.timed_out:
@@ -171,7 +171,7 @@ def _stopped(exception: str | None, kind: Any, ending: Ending, timeout: float) -
     return f"{where}\n{reason}" if where else reason
 
 
-def _note(message: Message, kind: Any, ending: Ending, timeout: float, memory_mb: int) -> str | None:
+def _result_note(message: Message, kind: Any, ending: CellEnding, timeout: float, memory_mb: int) -> str | None:
     notes = []
     if kind == "memory":
         notes.append(f"the session may use {memory_mb} MB beyond its inputs; delete large names or work in pieces")
@@ -183,7 +183,7 @@ def _note(message: Message, kind: Any, ending: Ending, timeout: float, memory_mb
     return "; ".join(notes) or None
 
 
-def _text(message: Message, key: str, limit: int) -> str | None:
+def _text_field(message: Message, key: str, limit: int) -> str | None:
     text = message.get(key)
     if text is None:
         return None
@@ -192,23 +192,23 @@ def _text(message: Message, key: str, limit: int) -> str | None:
     return text
 
 
-def _decoded(message: Message, key: str) -> Any:
+def _decoded_field(message: Message, key: str) -> Any:
     try:
         return values.decode(message.get(key), as_dict)
     except (ValueError, RecursionError):
         raise MalformedError(f"bad field {key!r}") from None
 
 
-def _final(message: Message) -> Any:
+def _final_outputs(message: Message) -> Any:
     if "final" not in message:
         return None
-    final = _decoded(message, "final")
+    final = _decoded_field(message, "final")
     if not isinstance(final, dict) or not all(isinstance(key, str) for key in final):
         raise MalformedError("bad field 'final'")
     return final
 
 
-def _names(message: Message, key: str) -> tuple[str, ...]:
+def _names_field(message: Message, key: str) -> tuple[str, ...]:
     names = message.get(key, [])
     if not isinstance(names, list) or len(names) > 1000 or not all(isinstance(n, str) and len(n) <= 200 for n in names):
         raise MalformedError(f"bad field {key!r}")

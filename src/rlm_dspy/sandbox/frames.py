@@ -62,11 +62,11 @@ def parse_frame(body: bytes) -> dict[str, Any]:
     return message
 
 
-def _refuse(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_READER = json.JSONDecoder(parse_constant=_refuse)  # ``json.loads`` would make one for each frame
+_READER = json.JSONDecoder(parse_constant=_refuse_constant)  # ``json.loads`` would make one for each frame
 
 
 def _renew_lock() -> None:

@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Self, cast
 from dspy.utils.callback import BaseCallback, with_callbacks
 
 from rlm_dspy.sandbox import checks, events, execution, policy, pool
-from rlm_dspy.sandbox.single_entry import Turn
-from rlm_dspy.sandbox.tool_threads import Crew, in_thread
-from rlm_dspy.sandbox.variables import Given, Kept, Parcel
+from rlm_dspy.sandbox.single_entry import SingleEntry
+from rlm_dspy.sandbox.tool_threads import ToolThreads, in_thread
+from rlm_dspy.sandbox.variables import HeldCheckpoint, Parcel, VariableBook
 
 from . import zygote as zygotes
-from .cell import Cell, Ending, written
+from .cell import Cell, CellEnding, code_fields
 from .errors import CodeExecutionError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
 from .link import Link, Message
@@ -94,12 +94,12 @@ class Sandbox:
         self._owner = os.getpid()
         self._ended, self._number = False, 0
         self.turn = threading.Lock()
-        self._crew = Crew()
+        self._crew = ToolThreads()
         self._cell: Cell | None = None
-        self._given = Given()
+        self._given = VariableBook()
         self._sent: dict[str, Any] = {}
         self._anew = False
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, HeldCheckpoint] = {}
         self._crashes = 0  # in a row
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ class Sandbox:
         Raises:
             SandboxUnavailableError: the isolation asked for cannot be had here.
         """
-        with self._taken():
-            self._ready()
+        with self._take_turn():
+            self._ensure_worker()
 
     def load_modules(self, names: Sequence[str]) -> None:
         """Have third-party modules loaded for the code, besides those of the constructor; before the session starts."""
@@ -132,7 +132,7 @@ class Sandbox:
             CodeExecutionError: the code failed; the text holds all it printed and its traceback.
             SandboxDiedError: the session is gone with its state.
         """
-        return self._told(self._watched_run(code, variables, self.timeout, threading.Event()))
+        return self._dspy_result(self._watched_run(code, variables, self.timeout, threading.Event()))
 
     def __call__(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         """Run a cell as :meth:`execute` does."""
@@ -146,7 +146,7 @@ class Sandbox:
         """Do as ``execute`` does without blocking the event loop."""
         stop = threading.Event()
         play = partial(self._watched_run, code, variables, self.timeout, stop)
-        return await in_thread(lambda: self._told(play()), partial(self._cancel, stop))
+        return await in_thread(lambda: self._dspy_result(play()), partial(self._cancel_cell, stop))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def shutdown(self) -> None:
@@ -198,7 +198,7 @@ class Sandbox:
         """Do as ``run`` does without blocking the event loop; cancelling it interrupts the cell."""
         stop, limit = threading.Event(), self.timeout if timeout is None else timeout
         play = partial(self._watched_run, code, variables, limit, stop)
-        return cast(Execution, await in_thread(play, partial(self._cancel, stop)))
+        return cast(Execution, await in_thread(play, partial(self._cancel_cell, stop)))
 
     def interrupt(self) -> None:
         """End the running cell, if there is one, as Ctrl-C would; may be called from any thread."""
@@ -212,9 +212,9 @@ class Sandbox:
 
         Other names stay as they are.
         """
-        with self._taken():
+        with self._take_turn():
             self.tools.clear()
-            self._given = Given()
+            self._given = VariableBook()
             self._sent = {}
             self._anew = True
 
@@ -227,12 +227,12 @@ class Sandbox:
         Raises:
             SandboxError: there are too many, or no copy can be made here.
         """
-        with self._taken():
-            self._ready()
+        with self._take_turn():
+            self._ensure_worker()
             chosen = name if name is not None else f"checkpoint {self._number + 1}"
             if chosen not in self._kept and len(self._kept) >= MAX_CHECKPOINTS:
                 raise InterpreterFailedError(f"at most {MAX_CHECKPOINTS} checkpoints can be kept; forget one first")
-            self._keep(chosen)
+            self._save_checkpoint(chosen)
             self._kept[chosen] = self._kept.pop(chosen)  # the latest is last
             return chosen
 
@@ -243,30 +243,30 @@ class Sandbox:
             SandboxError: there is no such checkpoint.
             SandboxDiedError: the checkpoint could not be woken; the session is lost.
         """
-        with self._taken():
-            self._ready()
+        with self._take_turn():
+            self._ensure_worker()
             chosen = name if name is not None else next(reversed(self._kept), None)
             if chosen is None or chosen not in self._kept:
                 known = ", ".join(map(repr, self._kept)) or "none"
                 raise InterpreterFailedError(f"there is no checkpoint {chosen!r}; kept: {known}")
             self._return_to(self._kept[chosen])
-            self._keep(chosen)
+            self._save_checkpoint(chosen)
 
     def forget(self, name: str) -> None:
         """Drop a checkpoint and give its memory back; nothing happens if there is none of that name."""
-        with self._taken():
+        with self._take_turn():
             kept = self._kept.pop(name, None)
             if kept is not None and self._link is not None:
                 self._link.drop(kept.process)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _told(self, done: Execution) -> Any:
+    def _dspy_result(self, done: Execution) -> Any:
         if done.kind == "died":
             self.shutdown()
         return execution.for_dspy(done)
 
-    def _cancel(self, stop: threading.Event) -> bool:
+    def _cancel_cell(self, stop: threading.Event) -> bool:
         """Stop the cell that ``stop`` was made for; tell whether it has begun."""
         stop.set()
         cell, link = self._cell, self._link
@@ -275,18 +275,18 @@ class Sandbox:
             link.interrupt()
         return begun
 
-    def _taken(self) -> Turn:
+    def _take_turn(self) -> SingleEntry:
         if self._owner != os.getpid():  # before the turn, which a thread of that process may have had
             raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
-        return Turn(self)
+        return SingleEntry(self)
 
-    def _ready(self) -> None:
+    def _ensure_worker(self) -> None:
         """Have a live worker, or say why not."""
         if self._ended:
             raise InterpreterFailedError("this sandbox was shut down; make a new one")
         if self._link is not None:
             return
-        config = pool.configuration(self._setting, self.memory_mb, self.max_output_chars)
+        config = pool.worker_config(self._setting, self.memory_mb, self.max_output_chars)
         self._link = events.report_start(self, partial(pool.connect, self._setting, config))
         self._given.lose()
         self._sent = {}
@@ -295,7 +295,7 @@ class Sandbox:
         self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event
     ) -> Execution:
         """Run a cell; DSPy's callbacks see what ``execute`` returns or raises."""
-        play = partial(self._played, code, variables, timeout, stop)
+        play = partial(self._play_cell, code, variables, timeout, stop)
         if not events.is_watched(self):
             return play()
         ran: list[Execution] = []
@@ -311,26 +311,28 @@ class Sandbox:
                 raise
         return ran[0]
 
-    def _played(self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event) -> Execution:
+    def _play_cell(
+        self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event
+    ) -> Execution:
         """Take a turn: hand over what is new or lost, and run the cell, unless it is stopped before it begins."""
         checks.check_timeout(timeout)
-        with self._taken():
+        with self._take_turn():
             if stop.is_set():
                 raise InterpreterFailedError("the cell was cancelled before it began")
             checks.check_tools_against(self.tools, variables or {})
             parcels = self._given.pack(variables or {})
             try:
-                self._ready()
+                self._ensure_worker()
                 parcels += self._given.pack_lost(parcels)
-                return self._run(code, parcels, timeout, stop)
+                return self._run_cell(code, parcels, timeout, stop)
             finally:
                 for parcel in parcels:
                     parcel.close()
 
-    def _run(self, code: str, parcels: list[Parcel], timeout: float, stop: threading.Event) -> Execution:
+    def _run_cell(self, code: str, parcels: list[Parcel], timeout: float, stop: threading.Event) -> Execution:
         assert self._link is not None
         link = self._link
-        message = self._message(link, code, parcels, timeout)
+        message = self._cell_message(link, code, parcels, timeout)
         descriptors = [descriptor for parcel in parcels for descriptor in parcel.descriptors]
         handed = {parcel.message["name"] for parcel in parcels}
         invoke = self.invoke_tool if events.is_watched(self) else None
@@ -341,25 +343,25 @@ class Sandbox:
         try:
             ending = cell.play(message, descriptors)
         except KeyboardInterrupt:
-            self._conclude(cell.abandon(), handed, timeout)
+            self._conclude_cell(cell.abandon(), handed, timeout)
             raise
         except BaseException:
-            self._lose()
+            self._drop_session()
             raise
         finally:
             self._cell = None
-        done = self._conclude(ending, handed, timeout)
+        done = self._conclude_cell(ending, handed, timeout)
         if cell.fatal is not None:
             raise cell.fatal
         return done
 
-    def _message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
+    def _cell_message(self, link: Link, code: str, parcels: list[Parcel], timeout: float) -> Message:
         self._number += 1
         save = self.saving != "never" and link.can_save()
         message: Message = {
             "t": "exec",
             "n": self._number,
-            **written(code),
+            **code_fields(code),
             "cpu": max(LEAST_CPU, timeout * CPU_FACTOR),
             "save": save,
             "forks": 2 if save else 0,
@@ -379,7 +381,7 @@ class Sandbox:
         self._sent = present
         return message
 
-    def _conclude(self, ending: Ending, handed: set[str], timeout: float) -> Execution:
+    def _conclude_cell(self, ending: CellEnding, handed: set[str], timeout: float) -> Execution:
         """Keep the books of what the worker holds, roll back if it must be, and tell."""
         held_now = self._given.with_those(handed)
         if ending.saved:
@@ -394,15 +396,15 @@ class Sandbox:
                 self._anew = False
                 return done
             except execution.MalformedError as error:
-                ending = Ending("protocol", detail=str(error), seconds=ending.seconds, kept=ending.kept)
+                ending = CellEnding("protocol", detail=str(error), seconds=ending.seconds, kept=ending.kept)
         assert self._link is not None
-        if not self._ended and self._link.roll_back() and (self._crashes < 2 or self._works()):
+        if not self._ended and self._link.restore_standby() and (self._crashes < 2 or self._can_run_cell()):
             self._given.held, self._sent = self._given.safe, {}
             return execution.rolled_back(ending, timeout)
-        self._lose()
-        return execution.lost(ending, timeout)
+        self._drop_session()
+        return execution.session_lost(ending, timeout)
 
-    def _works(self) -> bool:
+    def _can_run_cell(self) -> bool:
         """Tell whether the copy that was just woken can run a cell, or is broken as the session was before it."""
         assert self._link is not None
         self._number += 1
@@ -411,7 +413,7 @@ class Sandbox:
         ending = Cell(self._link, self._crew, {}, self._number, KEEP_SECONDS).play(message, [])
         return ending.how == "result" and ending.result.get("value") == "42"
 
-    def _keep(self, name: str) -> None:
+    def _save_checkpoint(self, name: str) -> None:
         """Have the worker fork a copy that is held under this name."""
         assert self._link is not None
         link = self._link
@@ -423,7 +425,7 @@ class Sandbox:
         try:
             ending = cell.play({"t": "keep", "n": self._number, "forks": 1}, [])
         except BaseException:
-            self._lose()
+            self._drop_session()
             raise
         finally:
             self._cell = None
@@ -431,23 +433,23 @@ class Sandbox:
         if before is not None and before.process in link.held:
             link.drop(before.process)
         if ending.saved:
-            self._kept[name] = Kept(link.held[-1], self._given.copy())
+            self._kept[name] = HeldCheckpoint(link.held[-1], self._given.copy())
         if ending.how != "result":
             ending.saved = False  # what was saved is held apart: the session goes back to its own copy
-            self._conclude(ending, set(), KEEP_SECONDS)
+            self._conclude_cell(ending, set(), KEEP_SECONDS)
         if name not in self._kept:
             raise InterpreterFailedError("the session could not be copied")
 
-    def _return_to(self, kept: Kept) -> None:
+    def _return_to(self, kept: HeldCheckpoint) -> None:
         assert self._link is not None
-        if not self._link.return_to(kept.process):
-            self._lose()
+        if not self._link.restore_checkpoint(kept.process):
+            self._drop_session()
             raise InterpreterDiedError("the checkpoint could not be woken, and the session ended")
         self._given, self._sent = kept.given.copy(), {}
         if self.saving == "never":
             self._link.end_standby()
 
-    def _lose(self) -> None:
+    def _drop_session(self) -> None:
         link, self._link = self._link, None
         self._given.lose()
         self._sent, self._kept = {}, {}

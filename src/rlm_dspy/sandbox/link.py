@@ -23,7 +23,7 @@ from typing import Any
 
 from .frames import parse_frame
 from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
-from .zygote import CREDENTIALS, SCM_CREDENTIALS, Grant, Zygote
+from .zygote import CREDENTIALS, SCM_CREDENTIALS, ForkAllowance, Zygote
 
 MAX_FRAME = 32 << 20
 CHUNK = 1 << 18
@@ -44,7 +44,7 @@ class Link:
         self.zygote = zygote
         self.generation = 0
         self.blocked = False  # whether answers pile up because the worker does not read
-        self.grant = Grant()
+        self.grant = ForkAllowance()
         self.standbys = self.serial = 0  # copies that have spoken, and the latest of them
         self.standby: Process | None = None
         self.active: Process | None = None
@@ -62,8 +62,8 @@ class Link:
         try:
             with theirs, theirs_too:
                 zygote.spawn(config, theirs.fileno(), theirs_too.fileno())
-            self._watch()
-            pid, message = self._next(time.monotonic() + 30)
+            self._renew_poll()
+            pid, message = self._next_message(time.monotonic() + 30)
             if message.get("t") != "hello":
                 raise ProtocolError("no greeting")
             self.active = Process(pid, zygote.group)
@@ -71,10 +71,10 @@ class Link:
         except BaseException:
             self.close()
             raise
-        self._watch()
+        self._renew_poll()
         self._allow_forks(0)
 
-    def _watch(self) -> None:
+    def _renew_poll(self) -> None:
         self._poll = select.poll()
         self._poll.register(self._channel, select.POLLIN)
         if self.active is not None and self.active.descriptor >= 0:
@@ -102,36 +102,36 @@ class Link:
         generation = self.generation if generation is None else generation
         with self._writing:
             try:
-                self._write(view, rights, generation)
+                self._write_frame(view, rights, generation)
             except OSError as error:
                 raise WorkerGoneError(str(error)) from None
             finally:
                 self.blocked = False
 
-    def _write(self, view: memoryview, rights: list[Any], generation: int) -> None:
+    def _write_frame(self, view: memoryview, rights: list[Any], generation: int) -> None:
         whole, active = len(view), self.active
         deadline = time.monotonic() + SEND_SECONDS
         while view:
             if generation != self.generation:
                 raise WorkerGoneError("the worker was replaced")
-            sent = self._push(view, rights)
+            sent = self._send_bytes(view, rights)
             if sent:
                 view, rights = view[sent:], []
             elif not self._awake.is_set():
                 self._awake.wait()
                 deadline = time.monotonic() + SEND_SECONDS
-            elif not self._writable() and time.monotonic() > deadline:
+            elif not self._is_writable() and time.monotonic() > deadline:
                 if len(view) < whole and active is not None:
                     active.signal(signal.SIGKILL)  # it would take the next frame for the rest of this one
                 raise WorkerGoneError("the worker does not read")
 
-    def _push(self, view: memoryview, rights: list[Any]) -> int:
+    def _send_bytes(self, view: memoryview, rights: list[Any]) -> int:
         try:
             return self._channel.sendmsg([view], rights, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
 
-    def _writable(self) -> bool:
+    def _is_writable(self) -> bool:
         watch = select.poll()
         watch.register(self._channel, select.POLLOUT)
         self.blocked = not watch.poll(SEND_PAUSE * 1000)
@@ -145,20 +145,20 @@ class Link:
             ProtocolError: the frame is malformed.
         """
         while not self._frames:
-            if not self._wait(deadline):
+            if not self._wait_for_data(deadline):
                 return None
-            self._read()
+            self._read_frames()
         pid, body = self._frames.popleft()
         self.taken = len(body)
         return pid, parse_frame(body)
 
-    def _next(self, deadline: float) -> tuple[int, Message]:
+    def _next_message(self, deadline: float) -> tuple[int, Message]:
         found = self.receive(deadline)
         if found is None:
             raise WorkerGoneError("no answer")
         return found
 
-    def _wait(self, deadline: float) -> bool:
+    def _wait_for_data(self, deadline: float) -> bool:
         left = deadline - time.monotonic()
         if left <= 0:
             return False
@@ -169,7 +169,7 @@ class Link:
             raise WorkerGoneError("the worker ended")
         return False
 
-    def _read(self) -> None:
+    def _read_frames(self) -> None:
         size = socket.CMSG_SPACE(CREDENTIALS.size) + socket.CMSG_SPACE(4)
         try:
             data, ancillary, _, _ = self._channel.recvmsg(CHUNK, size, socket.MSG_DONTWAIT)
@@ -200,14 +200,14 @@ class Link:
 
     # -- processes -------------------------------------------------------------------------------------------
 
-    def wake(self, forks: int) -> None:
+    def resume(self, forks: int) -> None:
         """Let the worker run, with leave to fork its sleeping copy."""
         assert self.active is not None
         self._allow_forks(forks)
         self.active.signal(signal.SIGCONT)
         self._awake.set()
 
-    def rest(self) -> None:
+    def pause(self) -> None:
         """Stop the worker, and every thread in it, until the next cell."""
         assert self.active is not None
         self._allow_forks(0)
@@ -222,9 +222,9 @@ class Link:
         """Tell whether a fork has happened whose process has not spoken yet."""
         if self.zygote.controls_forks:
             return self.grant.used > self.standbys
-        return self.standbys < self._claimed(result)
+        return self.standbys < self._claimed_copies(result)
 
-    def _claimed(self, result: Message) -> int:
+    def _claimed_copies(self, result: Message) -> int:
         claimed = result.get("copies")
         return claimed if isinstance(claimed, int) else 0
 
@@ -269,12 +269,12 @@ class Link:
         self.zygote.members.discard(process.pid)
         process.kill(wait=False)
 
-    def return_to(self, process: Process) -> bool:
+    def restore_checkpoint(self, process: Process) -> bool:
         """Put a held copy in place of the running process; return whether it runs."""
         self.held.remove(process)
         self.end_standby(wait=True)  # before the token is sent, which it might take
         self.standby = process
-        return self.roll_back()
+        return self.restore_standby()
 
     def end_standby(self, *, wait: bool = False) -> None:
         """End the sleeping copy, if there is one."""
@@ -283,9 +283,9 @@ class Link:
             self.zygote.members.discard(self.standby.pid)
             self.standby = None
 
-    def roll_back(self) -> bool:
+    def restore_standby(self) -> bool:
         """Wake the sleeping copy in place of the running process; return whether there was one."""
-        self._outdate()
+        self._outdate_frames()
         self._end_active()
         standby, self.standby = self.standby, None
         if standby is None:
@@ -293,8 +293,8 @@ class Link:
         self.active = standby
         try:
             standby.signal(signal.SIGCONT)
-            self._drain()
-            self.grant, self.standbys, self.serial = Grant(left=1), 0, 0
+            self._discard_input()
+            self.grant, self.standbys, self.serial = ForkAllowance(left=1), 0, 0
             self.zygote.grant(standby.pid, self.grant)
             token = secrets.token_bytes(TOKEN)
             with self._writing:
@@ -302,22 +302,22 @@ class Link:
                 self._channel.settimeout(SEND_SECONDS)
                 self._channel.sendall(token)
                 self._channel.settimeout(None)
-            self._watch()
-            return self._resumed(standby.pid)
+            self._renew_poll()
+            return self._wait_until_resumed(standby.pid)
         except (OSError, WorkerGoneError, ProtocolError):
             return False
 
-    def _outdate(self) -> None:
+    def _outdate_frames(self) -> None:
         """Let no frame of the running process's go on, be it one that waits for it to wake."""
         self.generation += 1
         self._awake.set()
 
-    def _resumed(self, pid: int) -> bool:
+    def _wait_until_resumed(self, pid: int) -> bool:
         """Hear that the copy has woken and made a copy in its turn."""
         deadline = time.monotonic() + KILL_SECONDS
         woken: Message | None = None
         while woken is None or self.copies_due(woken):
-            speaker, message = self._next(deadline)
+            speaker, message = self._next_message(deadline)
             if message["t"] == "standby" and speaker != pid:
                 self.adopt(speaker, message.get("serial"))
             elif message["t"] == "resumed" and speaker == pid:
@@ -340,16 +340,16 @@ class Link:
             self.zygote.members.discard(self.active.pid)
             self.active = None
         if self.zygote.controls_forks and self.grant.used != self.standbys:
-            self._sweep()
+            self._kill_strays()
 
-    def _sweep(self) -> None:
+    def _kill_strays(self) -> None:
         """Kill what a dishonest worker forked and hid: any process of the group that no session knows."""
         for pid in self.zygote.strays():
             with contextlib.suppress(OSError, ProtocolError):
                 Process(pid, self.zygote.group).kill()
         self.standbys = self.grant.used
 
-    def _drain(self) -> None:
+    def _discard_input(self) -> None:
         self._incoming.clear()
         self._frames.clear()
         with contextlib.suppress(BlockingIOError):
@@ -358,7 +358,7 @@ class Link:
 
     def close(self) -> None:
         """End every process of the session and close its sockets; safe to call twice."""
-        self._outdate()
+        self._outdate_frames()
         self._end_active()
         self.end_standby()
         while self.held:

@@ -47,14 +47,14 @@ def choose(platform: str, machine: str, isolation: Isolation) -> Choice:
 def _choose_linux(machine: str, isolation: Isolation) -> Choice:
     if isolation == "none":
         return Choice("plain", "isolation='none' was asked for")
-    if syscalls.canonical(machine) is not None:
+    if syscalls.canonical_machine(machine) is not None:
         return Choice("linux", "seccomp, Landlock and namespaces")
     if isolation == "strong":
         return Choice("refuse", f"there is no system call table for {machine}")
     return Choice("linux", f"without seccomp: there is no system call table for {machine}")
 
 
-def shortfall(report: Mapping[str, Any]) -> str | None:
+def missing_layers(report: Mapping[str, Any]) -> str | None:
     """Return what "strong" isolation lacks in a zygote's own report, None if it holds.
 
     Strong means: the system call filter, no way to new privileges, and one more independent layer, Landlock or
@@ -62,21 +62,21 @@ def shortfall(report: Mapping[str, Any]) -> str | None:
     """
     missing = []
     if report.get("seccomp") is not True:
-        missing.append(f"seccomp ({_why(report, 'seccomp')})")
+        missing.append(f"seccomp ({_failure_reason(report, 'seccomp')})")
     if report.get("no_new_privs") is not True:
-        missing.append(f"no_new_privs ({_why(report, 'no_new_privs')})")
+        missing.append(f"no_new_privs ({_failure_reason(report, 'no_new_privs')})")
     if report.get("landlock") is not True and report.get("namespaces") is not True:
-        why = f"{_why(report, 'landlock')}, {_why(report, 'namespaces')}"
+        why = f"{_failure_reason(report, 'landlock')}, {_failure_reason(report, 'namespaces')}"
         missing.append(f"Landlock or namespaces ({why})")
     return "; ".join(missing) or None
 
 
-def _why(report: Mapping[str, Any], layer: str) -> str:
+def _failure_reason(report: Mapping[str, Any], layer: str) -> str:
     value = report.get(layer)
     return "not tried" if value is None or value is False else str(value)
 
 
-def unavailable(lacking: str) -> str:
+def unavailable_message(lacking: str) -> str:
     """Return the message for a machine that cannot give what was asked."""
     return (
         f"isolation='strong' cannot be had here: missing {lacking}. Run where the kernel allows it (Linux 5.13 or "
@@ -101,17 +101,17 @@ PROFILE = """(version 1)
 """
 
 
-def profile() -> str:
+def seatbelt_profile() -> str:
     """Return the Seatbelt profile for this interpreter: it may read its own library and nothing else."""
     folders = {sys.base_prefix, sysconfig.get_path("stdlib"), str(Path(__file__).parent), "/usr/lib", "/System/Library"}
-    readable = " ".join(f"(subpath {_quoted(folder)})" for folder in sorted(folders))
-    return PROFILE.format(executable=_quoted(str(Path(sys.executable).resolve())), readable=readable)
+    readable = " ".join(f"(subpath {_quoted_text(folder)})" for folder in sorted(folders))
+    return PROFILE.format(executable=_quoted_text(str(Path(sys.executable).resolve())), readable=readable)
 
 
-def wrap(command: list[str]) -> list[str]:
+def confined_command(command: list[str]) -> list[str]:
     """Return the command that runs ``command`` under the profile."""
-    return [SANDBOX_EXEC, "-p", profile(), *command]
+    return [SANDBOX_EXEC, "-p", seatbelt_profile(), *command]
 
 
-def _quoted(text: str) -> str:
+def _quoted_text(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -19,7 +19,7 @@ _lock = threading.Lock()
 _ready: dict[_Key, list[Link]] = {}
 
 
-def configuration(setting: zygotes.Setting, memory_mb: int, max_output_chars: int) -> dict[str, Any]:
+def worker_config(setting: zygotes.Setting, memory_mb: int, max_output_chars: int) -> dict[str, Any]:
     """Return what a worker is told at its birth."""
     return {
         "output": max_output_chars,
@@ -42,10 +42,10 @@ def prewarm(
         SandboxUnavailableError: the isolation asked for cannot be had here.
     """
     setting = zygotes.Setting(isolation, checks.with_parts(modules))
-    config = configuration(setting, memory_mb, max_output_chars)
-    fresh = [_made(zygotes.running(setting), config) for _ in range(count)]
+    config = worker_config(setting, memory_mb, max_output_chars)
+    fresh = [_new_link(zygotes.running_zygote(setting), config) for _ in range(count)]
     with _lock:
-        _ready.setdefault(_key(setting, config), []).extend(fresh)
+        _ready.setdefault(_pool_key(setting, config), []).extend(fresh)
 
 
 def connect(setting: zygotes.Setting, config: dict[str, Any]) -> Link:
@@ -54,22 +54,22 @@ def connect(setting: zygotes.Setting, config: dict[str, Any]) -> Link:
     Raises:
         SandboxUnavailableError: the isolation asked for cannot be had here.
     """
-    zygote = zygotes.running(setting)
-    return _take(zygote, config) or _made(zygote, config)
+    zygote = zygotes.running_zygote(setting)
+    return _pooled_link(zygote, config) or _new_link(zygote, config)
 
 
-def _made(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link:
+def _new_link(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link:
     # Without a user namespace the limit would count all that this user runs anywhere.
     config = config | {"tasks": MAX_TASKS if zygote.report.get("namespaces") is True else 0}
     try:
         return Link(zygote, config)
     except (OSError, WorkerGoneError, ProtocolError):  # the zygote died: its successor will do
-        return Link(zygotes.replace(zygote), config)
+        return Link(zygotes.replacement_zygote(zygote), config)
 
 
-def _take(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:
+def _pooled_link(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:
     with _lock:
-        links = _ready.get(_key(zygote.setting, config), [])
+        links = _ready.get(_pool_key(zygote.setting, config), [])
         while links:
             link = links.pop()
             if link.zygote is zygote and link.active is not None and not link.active.gone():
@@ -78,11 +78,11 @@ def _take(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:
     return None
 
 
-def _key(setting: zygotes.Setting, config: dict[str, Any]) -> _Key:
+def _pool_key(setting: zygotes.Setting, config: dict[str, Any]) -> _Key:
     return setting, config["memory"], config["output"]
 
 
-def forget() -> None:
+def drop_links() -> None:
     """Drop every session made ahead, without touching its processes (after a fork, or at the end)."""
     while _ready:
         for link in _ready.popitem()[1]:
@@ -94,6 +94,6 @@ def _after_fork() -> None:
     _lock = threading.Lock()
 
 
-zygotes.on_end(forget)
+zygotes.on_end(drop_links)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

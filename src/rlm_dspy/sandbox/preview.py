@@ -9,12 +9,12 @@ from .worker import tables
 ROWS, COLUMNS, VALUES = 5, 50, 20
 
 
-def shaped(value: Any) -> bool:
+def is_array_or_table(value: Any) -> bool:
     """Tell whether ``value`` is an array or a table of numpy or pandas."""
     return bool(tables.plain_kind(value) and getattr(value, "shape", ()))
 
 
-def size(value: Any) -> str:
+def extent_text(value: Any) -> str:
     """Return the extent of an array or table, and what it is in a REPL."""
     if tables.plain_kind(value) == "DataFrame":
         rows, columns = value.shape
@@ -25,11 +25,11 @@ def size(value: Any) -> str:
     return f"shape {tuple(value.shape)}, {value.dtype}; {here}{unless}"
 
 
-def head(value: Any) -> str:
+def first_rows(value: Any) -> str:
     """Return the first rows of a table below the types of its columns, or the first values of an array."""
     if tables.plain_kind(value) != "DataFrame":
-        return "\n".join(map(repr, tables.plain(value[:VALUES])))
+        return "\n".join(map(repr, tables.plain_data(value[:VALUES])))
     kinds = [f"{name}: {kind}" for name, kind in zip(value.columns, value.dtypes, strict=True)]
     more = [f"… {len(kinds) - COLUMNS:,} more columns"] if len(kinds) > COLUMNS else []
-    rows = tables.plain(value.iloc[:ROWS, :COLUMNS])
+    rows = tables.plain_data(value.iloc[:ROWS, :COLUMNS])
     return "\n".join([", ".join(kinds[:COLUMNS] + more), *map(repr, rows)])

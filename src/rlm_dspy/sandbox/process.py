@@ -29,7 +29,7 @@ class Process:
         self.pid = pid
         self.descriptor = -1
         if _LINUX:
-            self.descriptor = _opened(pid, group)
+            self.descriptor = _opened_descriptor(pid, group)
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing happens if the process is gone."""
@@ -64,7 +64,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Kept:
+class CheckpointProcess:
     """A checkpoint: the copy that is held, and which variables the session had been given."""
 
     process: Process
@@ -72,7 +72,7 @@ class Kept:
     given: dict[str, Any]
 
 
-def _opened(pid: int, group: int) -> int:
+def _opened_descriptor(pid: int, group: int) -> int:
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:

@@ -26,7 +26,7 @@ from .worker import syscalls
 
 
 @dataclass(frozen=True)
-class Check:
+class ProbeResult:
     """One probe: what was tried, whether it was refused, and how."""
 
     name: str
@@ -87,7 +87,7 @@ _CALLS: dict[str, tuple[int, int, str]] = {
 }
 
 
-def selftest(isolation: policy.Isolation = "best-effort") -> list[Check]:
+def selftest(isolation: policy.Isolation = "best-effort") -> list[ProbeResult]:
     """Try every forbidden operation from inside a sandbox and return how each ended.
 
     Raises:
@@ -96,31 +96,31 @@ def selftest(isolation: policy.Isolation = "best-effort") -> list[Check]:
     """
     if isolation == "none":
         raise ConfigurationError("selftest tries what must be refused; with isolation='none' it would be done")
-    column = 0 if syscalls.canonical(platform.machine()) == syscalls.X86_64 else 1
-    with _targets() as (setup, intact), Sandbox(isolation=isolation, timeout=5.0, checkpoint="never") as sandbox:
+    column = 0 if syscalls.canonical_machine(platform.machine()) == syscalls.X86_64 else 1
+    with _probe_targets() as (setup, intact), Sandbox(isolation=isolation, timeout=5.0, checkpoint="never") as sandbox:
         setup = _PRELUDE + setup
         checks = []
         for name, (x86, arm, arguments) in _CALLS.items():
             number = (x86, arm)[column]
-            checks.append(_probe(sandbox, name, setup, f"call({number}, {arguments})"))
+            checks.append(_run_probe(sandbox, name, setup, f"call({number}, {arguments})"))
         checks.append(
-            _probe(sandbox, "inherited environment", setup, "'DONE' if libc.getenv(b'PATH') else 'refused: empty'")
+            _run_probe(sandbox, "inherited environment", setup, "'DONE' if libc.getenv(b'PATH') else 'refused: empty'")
         )
-        checks.append(Check("canaries are untouched", intact(), "file, listener and host"))
+        checks.append(ProbeResult("canaries are untouched", intact(), "file, listener and host"))
     return checks
 
 
-def _probe(sandbox: Sandbox, name: str, setup: str, code: str) -> Check:
+def _run_probe(sandbox: Sandbox, name: str, setup: str, code: str) -> ProbeResult:
     done = sandbox.run(f"{setup}print({code})")
     if done.kind == "ok":
-        return Check(name, "DONE" not in done.stdout, done.stdout.strip())
+        return ProbeResult(name, "DONE" not in done.stdout, done.stdout.strip())
     if done.exception is not None and "crashed or was killed" in done.exception:
-        return Check(name, True, "killed")
-    return Check(name, False, (done.exception or done.text).rpartition("\n")[2][:120])
+        return ProbeResult(name, True, "killed")
+    return ProbeResult(name, False, (done.exception or done.text).rpartition("\n")[2][:120])
 
 
 @contextmanager
-def _targets() -> Iterator[tuple[str, Any]]:
+def _probe_targets() -> Iterator[tuple[str, Any]]:
     """Plant a file and a listener, and give the probes their names."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as listener:
         os.chmod(folder, 0o755)
@@ -154,4 +154,4 @@ def report(isolation: policy.Isolation = "best-effort") -> dict[str, Any]:
     Raises:
         SandboxUnavailableError: the isolation asked for cannot be had here.
     """
-    return dict(zygotes.running(zygotes.Setting(isolation)).report)
+    return dict(zygotes.running_zygote(zygotes.Setting(isolation)).report)

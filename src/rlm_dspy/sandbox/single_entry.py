@@ -9,16 +9,16 @@ from typing import Protocol
 from .errors import InterpreterFailedError
 
 
-class Turned(Protocol):
+class Enterable(Protocol):
     """What can be entered by one caller at a time."""
 
     turn: threading.Lock
 
 
-class Turn:
+class SingleEntry:
     """Lets one cell at a time into a sandbox, and tells a cell's own tool that it cannot come in."""
 
-    def __init__(self, sandbox: Turned) -> None:
+    def __init__(self, sandbox: Enterable) -> None:
         self._sandbox = sandbox
 
     def __enter__(self) -> None:
@@ -32,4 +32,4 @@ class Turn:
         self._sandbox.turn.release()
 
 
-_inside: contextvars.ContextVar[tuple[Turned, ...]] = contextvars.ContextVar("inside", default=())
+_inside: contextvars.ContextVar[tuple[Enterable, ...]] = contextvars.ContextVar("inside", default=())

@@ -56,7 +56,7 @@ MAX_LOAD = 64 << 20  # bytes of calls that may wait or be served at once
 Task = Callable[[], None]
 
 
-class Crew:
+class ToolThreads:
     """Runs tasks on threads that never keep the process alive."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Crew:
                 self._idle -= 1
             elif self._size < MAX_THREADS:
                 self._size += 1
-                threading.Thread(target=self._work, name="rlm-dspy-tool", daemon=True).start()
+                threading.Thread(target=self._run_tasks, name="rlm-dspy-tool", daemon=True).start()
             self._tasks.put((task, weight))
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Crew:
             for _ in range(self._size):
                 self._tasks.put(None)
 
-    def _work(self) -> None:
+    def _run_tasks(self) -> None:
         while True:
             try:
                 given = self._tasks.get(timeout=IDLE_SECONDS)

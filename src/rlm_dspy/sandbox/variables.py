@@ -66,21 +66,21 @@ def pack(name: str, value: Any) -> Parcel:
     if not isinstance(name, str) or not name.isidentifier() or name in FORBIDDEN:
         raise HandoverError(f"{name!r} cannot be the name of a variable in the sandbox")
     try:
-        return _pack(name, value)
+        return _pack_value(name, value)
     except (TypeError, ValueError) as error:
         raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {error}") from None
 
 
-def _pack(name: str, value: Any) -> Parcel:
+def _pack_value(name: str, value: Any) -> Parcel:
     if type(value) is str and len(value) >= LARGE:
         return _pack_text(name, value)
     if type(value) in (bytes, bytearray) and len(value) >= LARGE:
-        return apart({"name": name, "kind": "bytes"}, _pieces(value))
+        return sealed_parcel({"name": name, "kind": "bytes"}, _byte_pieces(value))
     if isinstance(value, Mapped) and not isinstance(value, type):
         return _pack_corpus(name, value)
     if hasattr(value, "sandbox_assignment") and hasattr(value, "to_sandbox"):
         return _pack_serializable(name, value)
-    like = tables.likeness(value)
+    like = tables.type_description(value)
     if like is not None:
         return _pack_table(name, value, like)
     return _pack_plain(name, value)
@@ -90,7 +90,7 @@ def _pack_table(name: str, value: Any, like: dict[str, Any]) -> Parcel:
     """Pack an array or table as plain data, with what it takes to make one again where its library is loaded."""
     if "dtype" in like and value.nbytes >= LARGE and value.dtype.isnative and value.dtype.char in NUMBERS:
         message = {"name": name, "kind": "numbers", "format": value.dtype.char, "shape": value.shape}
-        parcel = apart(message, _pieces(value.tobytes()))
+        parcel = sealed_parcel(message, _byte_pieces(value.tobytes()))
     else:
         parcel = _pack_plain(name, value)
     parcel.message["like"] = like
@@ -101,7 +101,7 @@ def _pack_plain(name: str, value: Any) -> Parcel:
     encoded = values.encode(value)
     text = json.dumps(encoded, separators=(",", ":"))
     if len(text) >= LARGE:
-        return apart({"name": name, "kind": "json"}, _pieces(text.encode("ascii")))
+        return sealed_parcel({"name": name, "kind": "json"}, _byte_pieces(text.encode("ascii")))
     return Parcel({"name": name, "kind": "value", "v": encoded})
 
 
@@ -115,12 +115,12 @@ def _pack_corpus(name: str, value: Mapped) -> Parcel:
     if file is not None and file[1] > 0:
         parcel = Parcel(message | {"size": file[1]}, [os.dup(file[0])])
     else:
-        parcel = apart(message, value.sandbox_chunks())
+        parcel = sealed_parcel(message, value.sandbox_chunks())
     if len(text) < LARGE:
         parcel.message["index"] = index
         return parcel
     try:
-        rest = apart({}, _pieces(text))
+        rest = sealed_parcel({}, _byte_pieces(text))
     except BaseException:
         parcel.close()
         raise
@@ -137,7 +137,7 @@ def _pack_serializable(name: str, value: Any) -> Parcel:
         payload: Any = data.decode("utf-8") if isinstance(data, bytes) else str(data)
     except UnicodeDecodeError:
         payload = data
-    parcel = _pack(raw, payload)
+    parcel = _pack_value(raw, payload)
     parcel.message |= {"name": name, "raw": raw}
     assignment = value.sandbox_assignment(name, raw)
     parcel.message["run"] = [code for code in (value.sandbox_setup(), assignment, f"del {raw}") if code.strip()]
@@ -146,15 +146,15 @@ def _pack_serializable(name: str, value: Any) -> Parcel:
 
 def _pack_text(name: str, text: str) -> Parcel:
     """Pack a long text in the fixed width in which Python itself stores it."""
-    width = 1 if text.isascii() else _width(text)
+    width = 1 if text.isascii() else _char_width(text)
     message = {"name": name, "kind": "text", "width": width, "chars": len(text), "ascii": text.isascii()}
     codec = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
     errors = "surrogatepass" if width > 1 else "strict"
     pieces = (text[at : at + PIECE].encode(codec, errors) for at in range(0, len(text), PIECE))
-    return apart(message, pieces, pad=width)
+    return sealed_parcel(message, pieces, pad=width)
 
 
-def _width(text: str) -> int:
+def _char_width(text: str) -> int:
     """Return the bytes per character of CPython's storage of a text that is not ASCII."""
     width = 1
     for at in range(0, len(text), PIECE):
@@ -170,13 +170,13 @@ def _width(text: str) -> int:
     return width
 
 
-def _pieces(data: bytes | bytearray) -> Iterator[memoryview]:
+def _byte_pieces(data: bytes | bytearray) -> Iterator[memoryview]:
     view = memoryview(data)
     for at in range(0, len(view), PIECE):
         yield view[at : at + PIECE]
 
 
-def apart(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
+def sealed_parcel(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
     """Write the chunks into an anonymous file that nobody can change any more."""
     descriptor = _anonymous_file()
     parcel = Parcel(message, [descriptor])
@@ -215,7 +215,7 @@ class Handing:
 Handings = dict[str, Handing]
 
 
-class Given:
+class VariableBook:
     """What was handed over, and what of it the worker (``held``) and its sleeping copy (``safe``) have.
 
     Args:
@@ -235,15 +235,15 @@ class Given:
         Raises:
             HandoverError: one of them cannot cross; nothing is given then.
         """
-        fresh = {name: Handing(value) for name, value in variables.items() if not self._stays(name, value)}
-        parcels = _packed(fresh)
+        fresh = {name: Handing(value) for name, value in variables.items() if not self._is_unchanged(name, value)}
+        parcels = _packed_parcels(fresh)
         self._before, self._given = self._given, self._given | fresh
         return parcels
 
     def pack_lost(self, coming: list[Parcel]) -> list[Parcel]:
         """Pack what was given before and is lost with an earlier process, but for what is ``coming`` anyway."""
         names = {parcel.message["name"] for parcel in coming}
-        return _packed({k: v for k, v in self._given.items() if k not in names and self.held.get(k) is not v})
+        return _packed_parcels({k: v for k, v in self._given.items() if k not in names and self.held.get(k) is not v})
 
     def with_those(self, names: Collection[str]) -> Handings:
         """Return what the worker holds after these were handed over."""
@@ -260,29 +260,34 @@ class Given:
         """Note that every process is gone."""
         self.held, self.safe = {}, {}
 
-    def copy(self) -> Given:
+    def copy(self) -> VariableBook:
         """Return the books of a copy of the worker as it is now."""
-        return Given(self._given, self.held)
+        return VariableBook(self._given, self.held)
 
-    def _stays(self, name: str, value: Any) -> bool:
+    def _is_unchanged(self, name: str, value: Any) -> bool:
         before = self.held.get(name)
-        return before is not None and before is self._given.get(name) and before.value is value and _lasts(value)
+        return (
+            before is not None
+            and before is self._given.get(name)
+            and before.value is value
+            and _is_long_and_fixed(value)
+        )
 
 
 @dataclass(frozen=True)
-class Kept:
+class HeldCheckpoint:
     """A checkpoint: the copy that is held, and which variables the session had been given."""
 
     process: Process
-    given: Given
+    given: VariableBook
 
 
-def _lasts(value: Any) -> bool:
+def _is_long_and_fixed(value: Any) -> bool:
     """Tell whether a value is long, and cannot change on the host."""
     return (isinstance(value, str | bytes) and len(value) >= LARGE) or isinstance(value, Mapped)
 
 
-def _packed(handings: Handings) -> list[Parcel]:
+def _packed_parcels(handings: Handings) -> list[Parcel]:
     parcels: list[Parcel] = []
     try:
         for name, handing in handings.items():

@@ -67,7 +67,7 @@ class Setting:
 
 
 @dataclass
-class Grant:
+class ForkAllowance:
     """How many forks a session's process may still make, and how many it made."""
 
     left: int = 0
@@ -89,7 +89,7 @@ class Zygote:
     def __post_init__(self) -> None:
         self._owner = os.getpid()
         self.members: set[int] = set()
-        self._grants: dict[int, Grant] = {}
+        self._grants: dict[int, ForkAllowance] = {}
         self._lock = threading.Lock()
         self._closing = threading.Lock()
         self._ready = threading.Event()
@@ -97,7 +97,7 @@ class Zygote:
         self._channel: socket.socket | None = None
         self._life = -1
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._live, name="rlm-dspy-zygote", daemon=True)
+        self._thread = threading.Thread(target=self._boot_and_supervise, name="rlm-dspy-zygote", daemon=True)
         self._thread.start()
         self._ready.wait(START_SECONDS)
         if self._failure is not None:
@@ -108,9 +108,9 @@ class Zygote:
 
     # -- the supervising thread ------------------------------------------------------------------------------
 
-    def _live(self) -> None:
+    def _boot_and_supervise(self) -> None:
         try:
-            self._boot()
+            self._boot_process()
         except (OSError, ValueError, InterpreterUnavailableError) as error:
             self._failure = (
                 error
@@ -120,34 +120,34 @@ class Zygote:
             self.close()
         self._ready.set()
         if self._failure is None:
-            self._supervise()
+            self._supervise_forks()
 
-    def _boot(self) -> None:
+    def _boot_process(self) -> None:
         choice = policy.choose(sys.platform, platform.machine(), self.setting.isolation)
         if choice.backend in ("refuse", "wasm"):
-            raise InterpreterUnavailableError(policy.unavailable(choice.reason))
+            raise InterpreterUnavailableError(policy.unavailable_message(choice.reason))
         _refuse_few_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, CONTROL)
         watched, self._life = os.pipe()
         self._channel = ours
         try:
             with theirs:
-                self._launch(choice, theirs.fileno(), watched)
+                self._launch_keeper(choice, theirs.fileno(), watched)
         finally:
             os.close(watched)
         if sys.platform == "linux":
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.settimeout(START_SECONDS)
-        self._instruct(ours, choice)
-        self._greet(ours, choice)
+        self._send_instructions(ours, choice)
+        self._check_report(ours, choice)
         ours.settimeout(None)
         self.alive = True
 
-    def _launch(self, choice: policy.Choice, control: int, life: int) -> None:
+    def _launch_keeper(self, choice: policy.Choice, control: int, life: int) -> None:
         flags = ["-s", "-P", "-S", "-B", "-X", "utf8"]
         command = [sys.executable, *flags, str(FOLDER / "worker" / "__main__.py"), str(control), str(life)]
         if choice.backend == "macos":
-            command = policy.wrap(command)
+            command = policy.confined_command(command)
         self._process = subprocess.Popen(
             command,
             env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"},  # each arena reserves 64 MB of addresses
@@ -160,7 +160,7 @@ class Zygote:
             start_new_session=True,
         )
 
-    def _instruct(self, channel: socket.socket, choice: policy.Choice) -> None:
+    def _send_instructions(self, channel: socket.socket, choice: policy.Choice) -> None:
         """Tell the zygote what to be, and hand over the bytecode of all that it may import."""
         everything = ("root", "namespaces", "privileges", "landlock", "seccomp", "fork_control")
         instructions = {
@@ -168,19 +168,19 @@ class Zygote:
             "modules": list(self.setting.modules),
             "path": _search_path(self.setting.modules),
         }
-        self._hand(channel, json.dumps(instructions).encode(), bytecode.early(FOLDER))
-        self._hand(channel, b"{}", bytecode.late())
+        self._send_file(channel, json.dumps(instructions).encode(), bytecode.early_bytecode(FOLDER))
+        self._send_file(channel, b"{}", bytecode.late_bytecode())
 
     @staticmethod
-    def _hand(channel: socket.socket, message: bytes, file: Iterable[bytes]) -> None:
-        parcel = variables.apart({}, file)
+    def _send_file(channel: socket.socket, message: bytes, file: Iterable[bytes]) -> None:
+        parcel = variables.sealed_parcel({}, file)
         try:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", parcel.descriptors))]
             channel.sendmsg([message], rights)
         finally:
             parcel.close()
 
-    def _greet(self, channel: socket.socket, choice: policy.Choice) -> None:
+    def _check_report(self, channel: socket.socket, choice: policy.Choice) -> None:
         """Take the zygote's report and decide whether it is enough."""
         size = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(CREDENTIALS.size)
         data, ancillary, _, _ = channel.recvmsg(MESSAGE, size)
@@ -195,31 +195,31 @@ class Zygote:
                 self.pid = CREDENTIALS.unpack(body[: CREDENTIALS.size])[0]
         self.group = os.getpgid(self.pid)
         self.report = {**message["report"], "backend": choice.backend, "reason": choice.reason}
-        lacking = policy.shortfall(self.report) if choice.backend == "linux" else None
+        lacking = policy.missing_layers(self.report) if choice.backend == "linux" else None
         self.report["strong"] = choice.backend == "macos" or (choice.backend == "linux" and lacking is None)
         if lacking and self.setting.isolation == "strong":
-            raise InterpreterUnavailableError(policy.unavailable(lacking))
+            raise InterpreterUnavailableError(policy.unavailable_message(lacking))
         if lacking or choice.backend == "plain":
             log.warning("the sandbox is weaker than isolation='strong': %s", lacking or choice.reason)
 
-    def _supervise(self) -> None:
+    def _supervise_forks(self) -> None:
         """Answer the forks that the sandbox asks for until the keeper ends."""
         assert self._process is not None
         if self.listener < 0:
             self._process.wait()
-            self._end()
+            self._mark_ended()
             return
         watch = select.poll()
         watch.register(self.listener, select.POLLIN)
         while True:
             events = watch.poll(500)
             if self._process.poll() is not None:
-                self._end()
+                self._mark_ended()
                 return
             if events and events[0][1] & select.POLLIN:
                 self._decide_fork()
 
-    def _end(self) -> None:
+    def _mark_ended(self) -> None:
         """The keeper is gone, and with it every process of this zygote."""
         self.alive = False
         if self._owner == os.getpid():
@@ -232,14 +232,14 @@ class Zygote:
         except OSError:  # the asking thread is gone already
             return
         number, pid, *_rest = NOTIFICATION.unpack(question)
-        approved = self._approve(pid, _rest[4])
+        approved = self._approve_fork(pid, _rest[4])
         reply = bytearray(ANSWER.pack(number, 0, 0 if approved else -EPERM, CONTINUE if approved else 0))
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.listener, NOTIFICATION_SEND, reply, True)
 
-    def _approve(self, pid: int, flags: int) -> bool:
+    def _approve_fork(self, pid: int, flags: int) -> bool:
         if flags & CLONE_THREAD:
-            return _threads(pid) < MOST_THREADS
+            return _thread_count(pid) < MOST_THREADS
         if flags & ~FORK_MARKS != FORK_SIGNAL:
             self.denied += 1
             return False
@@ -259,7 +259,7 @@ class Zygote:
         """Whether each fork inside needs the host's approval."""
         return self.report.get("fork_control") is True
 
-    def grant(self, pid: int, grant: Grant) -> None:
+    def grant(self, pid: int, grant: ForkAllowance) -> None:
         """Let the process ``pid`` fork as often as ``grant`` says."""
         with self._lock:
             self._grants[pid] = grant
@@ -274,7 +274,7 @@ class Zygote:
         assert self._channel is not None
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel, control]))]
         with self._lock:
-            self._grants.setdefault(self.pid, Grant()).left += 1
+            self._grants.setdefault(self.pid, ForkAllowance()).left += 1
         self._channel.sendmsg([json.dumps(config).encode()], rights)
 
     def strays(self) -> list[int]:
@@ -330,7 +330,7 @@ def _refuse_few_descriptors() -> None:
         )
 
 
-def _threads(pid: int) -> int:
+def _thread_count(pid: int) -> int:
     """Return how many threads a process has, more than any may have if it is gone."""
     try:
         return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[17])
@@ -349,7 +349,7 @@ _zygotes: dict[Setting, Zygote] = {}
 _starting = threading.Lock()
 
 
-def running(setting: Setting) -> Zygote:
+def running_zygote(setting: Setting) -> Zygote:
     """Return this process's zygote for ``setting``, started anew if there is none or it died."""
     with _starting:
         zygote = _zygotes.get(setting)
@@ -360,7 +360,7 @@ def running(setting: Setting) -> Zygote:
         return zygote
 
 
-def replace(dead: Zygote) -> Zygote:
+def replacement_zygote(dead: Zygote) -> Zygote:
     """Return a zygote in place of one that no longer answers; its living sessions keep it."""
     with _starting:
         zygote = _zygotes.get(dead.setting)

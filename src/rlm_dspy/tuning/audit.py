@@ -12,9 +12,9 @@ import dspy
 
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence.locate import texts_of
-from rlm_dspy.rlm.session import quotable
+from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.tuning import program as programs
-from rlm_dspy.tuning.scoring import ABSENT, normal
+from rlm_dspy.tuning.scoring import ABSENT, normal_text
 
 SHORTEST = 3  # characters of an answer that may tell anything: "7" and "no" stand everywhere
 LONG_NUMBER = 5  # digits
@@ -50,15 +50,15 @@ def find_leaks(
         base: the program before tuning; what its texts hold already is none either.
         field: the field of the examples that holds the answer.
     """
-    seen = {text for example in known for text in _answers(example.get(field))}
-    before = "\n".join(text for _, text in _texts(base)) if base is not None else ""
-    asked = " ".join(normal(str(example.get("question") or "")) for example in known)
+    seen = {text for example in known for text in _answer_texts(example.get(field))}
+    before = "\n".join(text for _, text in _tuned_texts(base)) if base is not None else ""
+    asked = " ".join(normal_text(str(example.get("question") or "")) for example in known)
     leaks = []
-    for part, text in _texts(program):
+    for part, text in _tuned_texts(program):
         for example in test:
-            question = normal(str(example.get("question") or ""))
-            for answer in dict.fromkeys([*_answers(example.get(field)), question]):
-                if answer in seen or not _holds(text, answer) or _holds(before, answer):
+            question = normal_text(str(example.get("question") or ""))
+            for answer in dict.fromkeys([*_answer_texts(example.get(field)), question]):
+                if answer in seen or not _holds_answer(text, answer) or _holds_answer(before, answer):
                     continue
                 if _is_common(answer) and not _names_subject(text, question, f"{before} {asked}"):
                     continue
@@ -85,31 +85,31 @@ def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **facts: Any
     )
 
 
-def _answers(value: Any) -> Iterator[str]:
+def _answer_texts(value: Any) -> Iterator[str]:
     """Yield the texts that give an answer away, ready to be compared."""
     for item in value if isinstance(value, (list, tuple, set)) else [value]:
         if item is None or isinstance(item, bool):
             continue
-        text = normal(item)
-        if len(text) >= SHORTEST and text != normal(ABSENT):
+        text = normal_text(item)
+        if len(text) >= SHORTEST and text != normal_text(ABSENT):
             yield text
 
 
-def _texts(program: dspy.Module) -> Iterator[tuple[str, str]]:
+def _tuned_texts(program: dspy.Module) -> Iterator[tuple[str, str]]:
     """Yield what is tuned of each predictor, its instructions and its demos, ready to be compared."""
-    with programs.thawed(program):
+    with programs.expose_compiled_parts(program):
         predictors = program.named_predictors()
     for name, predictor in predictors:
-        yield name, _plain(predictor.signature.instructions)
+        yield name, _normal_text(predictor.signature.instructions)
         demos = json.dumps([dict(demo) for demo in predictor.demos], ensure_ascii=False, default=str)
-        yield name + DEMOS, _plain(demos)
+        yield name + DEMOS, _normal_text(demos)
 
 
-def _plain(text: str) -> str:
-    return " ".join(normal(text.replace("\\n", " ")).split())
+def _normal_text(text: str) -> str:
+    return " ".join(normal_text(text.replace("\\n", " ")).split())
 
 
-def _holds(text: str, answer: str) -> bool:
+def _holds_answer(text: str, answer: str) -> bool:
     """Tell whether a text has an answer as words of their own."""
     return bool(answer) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
@@ -122,11 +122,13 @@ def _is_common(answer: str) -> bool:
 def _names_subject(text: str, question: str, known: str) -> bool:
     """Tell whether a text has a word of a question that no known text has: what the question is about."""
     words = {word for word in re.findall(r"\w+", question) if len(word) >= SUBJECT}
-    return any(_holds(text, word) and not _holds(known, word) for word in words)
+    return any(_holds_answer(text, word) and not _holds_answer(known, word) for word in words)
 
 
 def _is_in_contexts(answer: str, known: Sequence[dspy.Example]) -> bool:
     """Tell whether the context of a known question holds an answer, so that a demo may show it."""
     return any(
-        answer in text.text.casefold() for example in known for text in texts_of(quotable(dict(example.inputs())))
+        answer in text.text.casefold()
+        for example in known
+        for text in texts_of(quotable_inputs(dict(example.inputs())))
     )

@@ -38,7 +38,7 @@ class Candidate:
         return scoring.mean([score for name, score in self.scores.items() if ids is None or name in ids])
 
 
-class Chronicle:
+class CandidateLog:
     """The candidates in the order in which they were first tried. Thread-safe; copies are the same object."""
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Chronicle:
         self._runs: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Chronicle:
+    def __deepcopy__(self, memo: dict[int, Any]) -> CandidateLog:
         return self
 
-    def tried(self, program: Tunable, run: Run) -> None:
+    def record_run(self, program: Tunable, run: Run) -> None:
         """Note which candidate made a run."""
         state = state_of(program)
         digest = hashlib.sha256(json.dumps(state, sort_keys=True, default=repr).encode()).hexdigest()[:12]
@@ -60,7 +60,7 @@ class Chronicle:
                 self.candidates[digest] = Candidate(digest, number, state, instructions(program), demos)
             self._runs[run.id] = digest
 
-    def scored(self, example: Any, prediction: Any, score: float) -> None:
+    def record_score(self, example: Any, prediction: Any, score: float) -> None:
         """Note what a candidate's run scored."""
         run = run_of(prediction)
         with self._lock:
@@ -77,16 +77,16 @@ class Chronicle:
 
         def score(example: Any, prediction: Any) -> float:
             value = metric.score(example, prediction)
-            self.scored(example, prediction, value)
+            self.record_score(example, prediction, value)
             return value
 
         return Metric(score, metric.__name__, accept=metric.accept, field=metric.field)
 
 
-class Chronicled(Tunable):
+class LoggedTunable(Tunable):
     """A tunable RLM that tells a chronicle of its runs."""
 
-    def __init__(self, signature: Any, chronicle: Chronicle, **options: Any) -> None:
+    def __init__(self, signature: Any, chronicle: CandidateLog, **options: Any) -> None:
         super().__init__(signature, **options)
         self.chronicle = chronicle
 
@@ -94,5 +94,5 @@ class Chronicled(Tunable):
         """Answer, and note which candidate did."""
         prediction = super().forward(**inputs)
         if isinstance(run := run_of(prediction), Run):
-            self.chronicle.tried(self, run)
+            self.chronicle.record_run(self, run)
         return prediction

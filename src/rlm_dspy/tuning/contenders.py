@@ -48,7 +48,7 @@ def signature(*, evidence: bool = True) -> type[dspy.Signature]:
 
 
 @dataclass(frozen=True)
-class Limits:
+class QuestionLimits:
     """The limits of each question, for every side that knows them."""
 
     max_iters: int = 20
@@ -73,7 +73,7 @@ class Limits:
 
 
 @dataclass
-class Side:
+class Contender:
     """A program under its name; ``note`` tells what of it is not as its authors ship it."""
 
     name: str
@@ -85,17 +85,19 @@ class Side:
         """Put one question to the program."""
         if not self.texts:
             return self.program(**inputs)
-        return self.program(**{name: _plain(value) for name, value in inputs.items()})
+        return self.program(**{name: _plain_text(value) for name, value in inputs.items()})
 
 
-def _plain(value: Any) -> Any:
+def _plain_text(value: Any) -> Any:
     """Return a handle or a corpus as the text that other programs need."""
     if isinstance(value, Context):
         return value.text
     return prompt_text(value) if isinstance(value, Corpus) else value
 
 
-def side(name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True) -> Side:
+def make_contender(
+    name: str, limits: QuestionLimits, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True
+) -> Contender:
     """Make a side by name.
 
     Args:
@@ -111,11 +113,11 @@ def side(name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = N
     asked = signature(evidence=evidence)
     if name == "rlm":
         rlm = RLM(asked, sub_lm=sub_lm, **limits.of_rlm())
-        return Side(name, program.load(rlm, path) if path else rlm)
+        return Contender(name, program.load(rlm, path) if path else rlm)
     if name == "direct":
-        return Side(name, Direct(asked, **limits.of_direct()))
+        return Contender(name, Direct(asked, **limits.of_direct()))
     if name == "retrieve":
-        return Side(name, Direct(asked, passages=PASSAGES, **limits.of_direct()))
+        return Contender(name, Direct(asked, passages=PASSAGES, **limits.of_direct()))
     if name == "dspy.RLM":
         stock = dspy.RLM(
             asked.with_updated_fields("context", type_=str),
@@ -124,5 +126,5 @@ def side(name: str, limits: Limits, *, sub_lm: Any = None, path: Path | None = N
             sub_lm=sub_lm,
             interpreter_factory=Sandbox,
         )
-        return Side(name, stock, note="dspy.RLM runs in our sandbox, not in Deno", texts=True)
+        return Contender(name, stock, note="dspy.RLM runs in our sandbox, not in Deno", texts=True)
     raise ConfigurationError(f"there is no side {name!r} to compare; there are {', '.join(ALL_NAMES)}")

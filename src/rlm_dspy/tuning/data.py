@@ -102,9 +102,9 @@ def context(given: Any, folder: Path) -> Any:
     if isinstance(given, str):
         return handle(given)
     if isinstance(given, dict) and "task" in given:
-        return _generated(given)
+        return _generated_context(given)
     if isinstance(given, dict) and (named := given.get("files", given.get("file"))):
-        names, leave = _texts("files", named), _texts("exclude", given.get("exclude", ()))
+        names, leave = _text_tuple("files", named), _text_tuple("exclude", given.get("exclude", ()))
         key = (str(folder), names, leave)
         if key not in _cached:
             _cached[key] = corpus.read([os.path.normpath(folder / name) for name in names], exclude=leave)
@@ -112,14 +112,14 @@ def context(given: Any, folder: Path) -> Any:
     raise CorpusError('context must be a text, {"files": [...]} or the recipe of a task, {"task": ...}')
 
 
-def _texts(name: str, given: Any) -> tuple[str, ...]:
+def _text_tuple(name: str, given: Any) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise CorpusError(f"{name} of a context must be a text or a list of texts, not {given!r}")
     return tuple(texts)
 
 
-def _generated(recipe: Mapping[str, Any]) -> Any:
+def _generated_context(recipe: Mapping[str, Any]) -> Any:
     if unknown := set(recipe) - _RECIPE:
         raise CorpusError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(_RECIPE))}")
     try:

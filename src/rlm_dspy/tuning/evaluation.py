@@ -22,15 +22,15 @@ from pydantic import BaseModel, ConfigDict
 from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
-from rlm_dspy.evidence.evidence import valid
+from rlm_dspy.evidence.evidence import without_surrogates
 from rlm_dspy.report import journal as journals
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.rlm.prediction import run_of
-from rlm_dspy.rlm.session import quotable
+from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.run import Run
 from rlm_dspy.tuning import feedback
-from rlm_dspy.tuning.contenders import Side
-from rlm_dspy.tuning.metered_engine import Watch
+from rlm_dspy.tuning.contenders import Contender
+from rlm_dspy.tuning.metered_engine import PrefixMeter
 from rlm_dspy.tuning.metrics import Metric
 
 Status = Literal["submitted", "extracted", "stopped", "failed"]
@@ -101,41 +101,41 @@ class Evaluation:
         self.resumed = 0
         self._lock = threading.Lock()
 
-    def run(self, sides: Iterable[Side]) -> list[Row]:
+    def run(self, sides: Iterable[Contender]) -> list[Row]:
         """Ask what is not in the journal yet, and return all rows, side by side in the order of the examples."""
         sides = list(sides)
-        done = {row.key: row for row in self._kept()}
-        wanted = [(side, example, self._key(side, example)) for side in sides for example in self.examples]
+        done = {row.key: row for row in self._journal_rows()}
+        wanted = [(side, example, self._row_key(side, example)) for side in sides for example in self.examples]
         self.resumed = sum(key in done for *_, key in wanted)
         todo = {key: (side, example) for side, example, key in wanted if key not in done}
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval")
         try:
-            for row in self._asked(pool, todo):
+            for row in self._ask_all(pool, todo):
                 done[row.key] = row
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return [done[key] for *_, key in wanted]
 
-    def kept(self, side: Side) -> list[Row]:
+    def saved_rows(self, side: Contender) -> list[Row]:
         """Return the rows of a side that are in the journal, in the order of the examples."""
-        done = {row.key: row for row in self._kept()}
-        return [done[key] for example in self.examples if (key := self._key(side, example)) in done]
+        done = {row.key: row for row in self._journal_rows()}
+        return [done[key] for example in self.examples if (key := self._row_key(side, example)) in done]
 
-    def _asked(self, pool: ThreadPoolExecutor, todo: Mapping[str, tuple[Side, Any]]) -> Iterable[Row]:
+    def _ask_all(self, pool: ThreadPoolExecutor, todo: Mapping[str, tuple[Contender, Any]]) -> Iterable[Row]:
         futures: dict[Future[Row], str] = {}
         for key, (side, example) in todo.items():
-            futures[pool.submit(contextvars.copy_context().run, self._row, side, example, key)] = key
+            futures[pool.submit(contextvars.copy_context().run, self._evaluate_example, side, example, key)] = key
         for future in as_completed(futures):
             row = future.result()
             if self.on_row:
                 self.on_row(row)
             yield row
 
-    def _row(self, side: Side, example: Any, key: str) -> Row:
+    def _evaluate_example(self, side: Contender, example: Any, key: str) -> Row:
         """Ask one question, and keep the row at once, so that an interruption loses none that is finished."""
-        watch, started = Watch(), time.perf_counter()
+        watch, started = PrefixMeter(), time.perf_counter()
         # A future holds whatever a program or a metric raises, so that one bad row never ends the others.
-        attempt = attempted(lambda: self._predicted(side, example, watch))
+        attempt = finished_future(lambda: self._predict_answer(side, example, watch))
         seconds = time.perf_counter() - started
         error = attempt.exception()
         if error is not None and not isinstance(error, Exception):
@@ -147,9 +147,9 @@ class Evaluation:
             side=side.name,
             model=str(getattr(dspy.settings.lm, "model", "")),
             models=tuple(sorted(watch.by_model)),
-            id=valid(str(key if example.get("id") is None else example["id"])),
+            id=without_surrogates(str(key if example.get("id") is None else example["id"])),
             task=str(example.get("task") or ""),
-            expected=feedback.line(example.get(self.metric.field), 200),
+            expected=feedback.shorten_line(example.get(self.metric.field), 200),
             seconds=seconds,
             prefix_share=watch.prefix_share,
             calls=watch.usage.calls,
@@ -159,14 +159,17 @@ class Evaluation:
             completion_tokens=watch.usage.completion_tokens,
             cost=watch.usage.cost,
             steps=len(run.steps) if isinstance(run, Run) else len((prediction or {}).get("trajectory") or []),
-            **(_failed(error, run) if prediction is None else self._judged(prediction, example, run)),
+            **(_failure_facts(error, run) if prediction is None else self._score_facts(prediction, example, run)),
         )
-        self._keep(row)
+        self._write_row(row)
         return row
 
-    def _judged(self, prediction: Any, example: Any, run: Any) -> dict[str, Any]:
-        facts: dict[str, Any] = {"answer": _text(prediction.get(self.metric.field)), **_evidence(prediction, example)}
-        scored = attempted(lambda: self.metric.score(example, prediction))
+    def _score_facts(self, prediction: Any, example: Any, run: Any) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "answer": _answer_text(prediction.get(self.metric.field)),
+            **_count_quotes(prediction, example),
+        }
+        scored = finished_future(lambda: self.metric.score(example, prediction))
         if wrong := scored.exception():
             why = f"the metric {self.metric.__name__} raised {type(wrong).__name__}: {wrong}"
             return {**facts, "status": "failed", "error": why}
@@ -177,61 +180,61 @@ class Evaluation:
             status = "extracted" if forced else "submitted"
         return {**facts, "status": status, "score": scored.result()}
 
-    def _predicted(self, side: Side, example: Any, watch: Watch) -> Any:
+    def _predict_answer(self, side: Contender, example: Any, watch: PrefixMeter) -> Any:
         with dspy.context(callbacks=[*dspy.settings.callbacks, watch], trace=None):
             return side.ask(dict(example.inputs().items()))
 
     # --- the journal -------------------------------------------------------------------------------------------
 
-    def _key(self, side: Side, example: Any) -> str:
-        inputs = {name: _identity(value) for name, value in example.items()}
+    def _row_key(self, side: Contender, example: Any) -> str:
+        inputs = {name: _input_identity(value) for name, value in example.items()}
         told = json.dumps([self.identity, side.name, self.metric.__name__, inputs], sort_keys=True, default=repr)
         return hashlib.sha256(told.encode()).hexdigest()[:20]
 
-    def _kept(self) -> list[Row]:
+    def _journal_rows(self) -> list[Row]:
         """Return the rows of the journal that need not be asked again; one cut off by a kill is dropped."""
-        rows = journals.rows(self.journal, Row.model_validate_json, mend=True) if self.journal else []
+        rows = journals.read_rows(self.journal, Row.model_validate_json, mend=True) if self.journal else []
         return [row for row in rows if row.status != "failed"]
 
-    def _keep(self, row: Row) -> None:
+    def _write_row(self, row: Row) -> None:
         if self.journal is None:
             return
         with self._lock:
             self.journal.parent.mkdir(parents=True, exist_ok=True)
             with self.journal.open("a", encoding="utf-8") as file:
-                file.write(journals.dumps(row.model_dump(), self.redactor) + "\n")
+                file.write(journals.redacted_json(row.model_dump(), self.redactor) + "\n")
 
 
-def attempted(call: Callable[[], Any]) -> Future[Any]:
+def finished_future(call: Callable[[], Any]) -> Future[Any]:
     """Return the future of a finished call, which holds what it returned or raised, whatever that was."""
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(context.run, call)
 
 
-def _identity(value: Any) -> Any:
+def _input_identity(value: Any) -> Any:
     return value.digest if isinstance(value, Context) or hasattr(value, "sandbox_index") else value
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else feedback.line(value, 500)
+def _answer_text(value: Any) -> str | None:
+    return None if value is None else feedback.shorten_line(value, 500)
 
 
-def _failed(error: BaseException | None, run: Any) -> dict[str, Any]:
+def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
     """Tell a run that ended without an answer from one that an error of its surroundings ended."""
     stopped = (
         isinstance(run, Run) and isinstance(error, RLMError) and not isinstance(error, LMError | ConfigurationError)
     )
     return {
         "status": "stopped" if stopped else "failed",
-        "error": feedback.line(f"{type(error).__name__}: {error}", 500),
+        "error": feedback.shorten_line(f"{type(error).__name__}: {error}", 500),
     }
 
 
-def _evidence(prediction: Any, example: Any) -> dict[str, int]:
+def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and those of them that are in the context, the same way for every side."""
     given = prediction.get("evidence") or []
     quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
     values = {name: value.text if isinstance(value, Context) else value for name, value in example.inputs().items()}
-    verified = sum(not check([quote], quotable(values))[1] for quote in quotes)
+    verified = sum(not check([quote], quotable_inputs(values))[1] for quote in quotes)
     return {"quotes": len(quotes), "verified": verified}

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rlm_dspy.evidence.evidence import valid
+from rlm_dspy.evidence.evidence import without_surrogates
 from rlm_dspy.rlm.session import QUESTIONS
 from rlm_dspy.run import Run, Step
 
@@ -19,7 +19,7 @@ _FAR = 200_000  # a context this long is hardly read whole by printing
 _READ = 3_000  # printed characters that suggest reading by eye what code could have computed
 
 
-def write(
+def write_feedback(
     *, asked: Mapping[str, Any], expected: Any, got: Any, score: float, name: str, run: Run | None, error: str = ""
 ) -> str:
     """Return the feedback on one answer.
@@ -33,72 +33,83 @@ def write(
         run: the record, if the program left one.
         error: why there is no answer, if the program raised.
     """
-    lines = [f"Asked: {line(_asked(asked), 300)}"]
-    lines.append(f"Expected: {line(expected, 250)}")
-    lines.append(f"Got: {line(got, 250)}" if got is not None else "Got no answer.")
+    lines = [f"Asked: {shorten_line(_asked_text(asked), 300)}"]
+    lines.append(f"Expected: {shorten_line(expected, 250)}")
+    lines.append(f"Got: {shorten_line(got, 250)}" if got is not None else "Got no answer.")
     lines.append(f"Score: {score:.2f} ({name}).")
     if error:
-        lines.append(f"Error: {line(error, 300)}")
+        lines.append(f"Error: {shorten_line(error, 300)}")
     if run is not None:
-        lines += [part for part in (_ending(run), _failures(run), _habits(run), _evidence(run), _spent(run)) if part]
+        lines += [
+            part
+            for part in (
+                _ending_line(run),
+                _failures_line(run),
+                _habits_line(run),
+                _evidence_line(run),
+                _spending_line(run),
+            )
+            if part
+        ]
     text = "\n".join(lines)
     return text if len(text) <= LIMIT else text[: LIMIT - 1] + "…"
 
 
-def line(value: Any, limit: int) -> str:
+def shorten_line(value: Any, limit: int) -> str:
     """Return a value as one line of at most ``limit`` characters, head and tail."""
-    text = " ".join(valid(str(value)).split())
+    text = " ".join(without_surrogates(str(value)).split())
     half = (limit - 3) // 2
     return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
 
 
-def _asked(inputs: Mapping[str, Any]) -> str:
+def _asked_text(inputs: Mapping[str, Any]) -> str:
     named = {name: value for name, value in inputs.items() if name in QUESTIONS}
     short = named or {name: value for name, value in inputs.items() if not _is_context(value)}
     if len(short) == 1:
         return str(next(iter(short.values())))
-    return "; ".join(f"{name}: {line(value, 150)}" for name, value in short.items())
+    return "; ".join(f"{name}: {shorten_line(value, 150)}" for name, value in short.items())
 
 
 def _is_context(value: Any) -> bool:
     return hasattr(value, "sandbox_index") or type(value).__name__ == "Context" or len(str(value)) > LIMIT
 
 
-def _ending(run: Run) -> str:
+def _ending_line(run: Run) -> str:
     steps = len(run.steps)
     match run.status:
         case "submitted":
-            early = " without looking at anything first" if steps == 1 and not _printed(run.steps) else ""
+            early = " without looking at anything first" if steps == 1 and not _printed_chars(run.steps) else ""
             return f"Ended: submitted at step {steps}{early}."
         case "extracted":
-            limit = f"{run.stopped_by} stopped it after {_count(steps, 'step')}"
+            limit = f"{run.stopped_by} stopped it after {_counted_noun(steps, 'step')}"
             return f"Ended: {limit}, and the answer was extracted: SUBMIT earlier."
         case _:
-            return f"Ended without an answer after {_count(steps, 'step')}: {line(run.error or run.stopped_by, 250)}"
+            why = shorten_line(run.error or run.stopped_by, 250)
+            return f"Ended without an answer after {_counted_noun(steps, 'step')}: {why}"
 
 
-def _printed(steps: Iterable[Step]) -> int:
+def _printed_chars(steps: Iterable[Step]) -> int:
     return sum(len(step.output) for step in steps if not step.submitted)
 
 
-def _failures(run: Run) -> str:
+def _failures_line(run: Run) -> str:
     failed = [step for step in run.steps if step.error or step.timed_out]
     told = []
     for step in failed[:4]:
-        why = "timed out" if step.timed_out else line(step.error, 160)
-        told.append(f"step {step.index} ({line(step.code, 80)}): {why}")
+        why = "timed out" if step.timed_out else shorten_line(step.error, 160)
+        told.append(f"step {step.index} ({shorten_line(step.code, 80)}): {why}")
     more = f" and {len(failed) - 4} more" if len(failed) > 4 else ""
     return f"Failed steps: {'; '.join(told)}{more}." if failed else ""
 
 
-def _habits(run: Run) -> str:
+def _habits_line(run: Run) -> str:
     told = []
     silent = [step.index for step in run.steps if step.output.startswith("(no output")]
     if silent:
         told.append(f"steps {silent} printed nothing")
     codes = Counter(step.code.strip() for step in run.steps if step.code.strip())
     if repeated := sum(count - 1 for count in codes.values()):
-        told.append(f"{_count(repeated, 'step')} repeated code that had run before")
+        told.append(f"{_counted_noun(repeated, 'step')} repeated code that had run before")
     told += _sub_calls(run)
     return f"Habits: {'; '.join(told)}." if told else ""
 
@@ -106,33 +117,35 @@ def _habits(run: Run) -> str:
 def _sub_calls(run: Run) -> list[str]:
     calls = [call for step in run.steps for call in step.sub_calls]
     if not calls:
-        read = _printed(run.steps)
+        read = _printed_chars(run.steps)
         return [f"no sub-call was made, {read:,} characters were printed and read instead"] if read > _READ else []
-    told = [_count(len(calls), "sub-call")]
+    told = [_counted_noun(len(calls), "sub-call")]
     prompts = Counter(call.prompt for call in calls)
     if wasted := sum(count - 1 for count in prompts.values()):
         told.append(f"{wasted} of them asked again what was asked before")
     if failed := [call for call in calls if call.error]:
-        told.append(f"{len(failed)} of them failed ({line(failed[0].error, 120)})")
+        told.append(f"{len(failed)} of them failed ({shorten_line(failed[0].error, 120)})")
     return told
 
 
-def _evidence(run: Run) -> str:
+def _evidence_line(run: Run) -> str:
     unverified = [warning for warning in run.warnings if warning.startswith("unverified evidence")]
     verified = sum(item.get("match") is not None for item in run.evidence)
     if unverified:
-        return f"Evidence: found {_count(verified, 'quote')}, not found {len(unverified)}: {line(unverified[0], 250)}"
-    return f"Evidence: {_count(verified, 'quote')}, all found in the context." if run.evidence else ""
+        first = shorten_line(unverified[0], 250)
+        return f"Evidence: found {_counted_noun(verified, 'quote')}, not found {len(unverified)}: {first}"
+    return f"Evidence: {_counted_noun(verified, 'quote')}, all found in the context." if run.evidence else ""
 
 
-def _spent(run: Run) -> str:
+def _spending_line(run: Run) -> str:
     usage = run.usage
     cost = "unknown cost" if usage.cost is None else f"${usage.cost:.4f}"
     return (
-        f"Spent: {_count(len(run.steps), 'step')}, {_count(usage.calls, 'LM call')} ({run.sub_calls} by sub-calls), "
+        f"Spent: {_counted_noun(len(run.steps), 'step')}, {_counted_noun(usage.calls, 'LM call')} "
+        f"({run.sub_calls} by sub-calls), "
         f"{usage.total_tokens:,} tokens, {cost}, {run.seconds:.1f} s."
     )
 
 
-def _count(number: int, noun: str) -> str:
+def _counted_noun(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -23,7 +23,7 @@ from rlm_dspy.report import journal
 from rlm_dspy.run import Usage
 
 
-class CapReached(BaseException):
+class CapReachedError(BaseException):
     """The purse does not pay for another call; ``cap`` names which limit that is."""
 
     def __init__(self, cap: str) -> None:
@@ -31,7 +31,7 @@ class CapReached(BaseException):
         self.cap = cap
 
 
-class Purse:
+class SharedBudget:
     """What an optimization may spend and has spent, also in earlier attempts, which the log keeps.
 
     Args:
@@ -49,10 +49,10 @@ class Purse:
         self._dearest = 0.0
         self._lock = threading.Lock()
         # A line that a kill cut off was not paid for by more than one call.
-        for usage in journal.rows(log, Usage.model_validate_json, mend=True) if log else ():
+        for usage in journal.read_rows(log, Usage.model_validate_json, mend=True) if log else ():
             self.ledger.charge(usage)
             self.ledger.sub_calls += 1
-            self._remember(usage)
+            self._update_dearest(usage)
 
     @property
     def calls(self) -> int:
@@ -64,7 +64,7 @@ class Purse:
         """US dollars so far; None if a price is unknown."""
         return self.ledger.usage.cost
 
-    def _remember(self, usage: Usage) -> None:
+    def _update_dearest(self, usage: Usage) -> None:
         self._dearest = max(self._dearest, usage.cost or 0.0)
 
     def admit(self, size: int) -> Reservation:
@@ -75,14 +75,14 @@ class Purse:
         """
         with self._lock:
             if self.ledger.sub_calls >= self.max_calls - self.kept_back:
-                raise CapReached("max-calls")
+                raise CapReachedError("max-calls")
             # What is in the air has no price yet; the dearest call so far stands for each.
             if self.ledger.exhausted(cost=self._dearest * (self._flying + 1)):
-                raise CapReached("max-cost")
+                raise CapReachedError("max-cost")
             try:
                 reservation = self.ledger.reserve(size, sub_call=True)
             except BudgetExceededError as error:
-                raise CapReached(error.limit.replace("max_llm_calls", "max-calls").replace("_", "-")) from error
+                raise CapReachedError(error.limit.replace("max_llm_calls", "max-calls").replace("_", "-")) from error
             self._flying += 1
             return reservation
 
@@ -91,16 +91,16 @@ class Purse:
         with self._lock:
             self._flying -= 1
             reservation.settle(usage)
-            self._remember(usage)
+            self._update_dearest(usage)
             if self._log is not None:
                 with self._log.open("a", encoding="utf-8") as file:
                     file.write(usage.model_dump_json() + "\n")
 
 
-class PursedEngine:
+class MeteredEngine:
     """An engine whose calls are paid from a purse."""
 
-    def __init__(self, engine: Any, purse: Purse) -> None:
+    def __init__(self, engine: Any, purse: SharedBudget) -> None:
         self.engine = engine
         self.purse = purse
 
@@ -111,7 +111,7 @@ class PursedEngine:
 
     def complete(self, request: Request) -> Response:
         """Answer one request, if the purse pays."""
-        with _paying(self.purse, request) as paid:
+        with _charge_call(self.purse, request) as paid:
             response: Response = self.engine.complete(request)
             paid.append(response)
         return response
@@ -120,20 +120,20 @@ class PursedEngine:
         """Answer one request as a stream; tuning asks for none, so that it is not paid for from the purse."""
         return iter(self.engine.stream(request))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PursedEngine:
+    def __deepcopy__(self, memo: dict[int, Any]) -> MeteredEngine:
         return self
 
 
-class AsyncPursedEngine:
+class AsyncMeteredEngine:
     """The async twin."""
 
-    def __init__(self, engine: Any, purse: Purse) -> None:
+    def __init__(self, engine: Any, purse: SharedBudget) -> None:
         self.engine = engine
         self.purse = purse
 
     async def complete(self, request: Request) -> Response:
         """Answer one request, if the purse pays."""
-        with _paying(self.purse, request) as paid:
+        with _charge_call(self.purse, request) as paid:
             response: Response = await self.engine.complete(request)
             paid.append(response)
         return response
@@ -143,22 +143,22 @@ class AsyncPursedEngine:
         async for event in self.engine.stream(request):
             yield event
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncPursedEngine:
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncMeteredEngine:
         return self
 
 
 @contextmanager
-def _paying(purse: Purse, request: Request) -> Iterator[list[Response]]:
+def _charge_call(purse: SharedBudget, request: Request) -> Iterator[list[Response]]:
     reservation = purse.admit(sum(tokens(message.text or "") for message in request.messages))
     paid: list[Response] = []
     try:
         yield paid
     finally:
         # A call that failed is a call; providers do not bill it.
-        purse.settle(reservation, _usage(paid[0]) if paid else Usage(calls=1))
+        purse.settle(reservation, _response_usage(paid[0]) if paid else Usage(calls=1))
 
 
-def _usage(response: Response) -> Usage:
+def _response_usage(response: Response) -> Usage:
     used = response.usage
     data = response.provider_data
     return Usage(
@@ -169,7 +169,7 @@ def _usage(response: Response) -> Usage:
     )
 
 
-def pursed(lm: dspy.LM, purse: Purse) -> dspy.LM:
+def metered_lm(lm: dspy.LM, purse: SharedBudget) -> dspy.LM:
     """Return a copy of an LM that is paid for from the purse and answered from DSPy's cache where it can be.
 
     Raises:
@@ -179,13 +179,13 @@ def pursed(lm: dspy.LM, purse: Purse) -> dspy.LM:
         raise ConfigurationError(f"the caps cannot hold for {lm.model}: make it with rlm_dspy.lm({lm.model!r})")
     asynchronous = lm._async_engine_spec
     return lm.copy(
-        engine=PursedEngine(lm.engine, purse),
-        async_engine=AsyncPursedEngine(asynchronous, purse) if asynchronous else None,
+        engine=MeteredEngine(lm.engine, purse),
+        async_engine=AsyncMeteredEngine(asynchronous, purse) if asynchronous else None,
         cache=True,
     )
 
 
-class Watch(Meter):
+class PrefixMeter(Meter):
     """Counts a question's LM calls and usage, and how much of each prompt an earlier prompt began with."""
 
     def __init__(self) -> None:
@@ -203,16 +203,16 @@ class Watch(Meter):
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Compare the prompt with those before it."""
         super().on_lm_start(call_id, instance, inputs)
-        prompt = _text(inputs)
+        prompt = _prompt_text(inputs)
         with self._guard:
             if self._prompts:
                 self._sent += len(prompt)
-                self._shared += max(common(prompt, earlier) for earlier in self._prompts)
+                self._shared += max(common_prefix_length(prompt, earlier) for earlier in self._prompts)
             # The newest of a growing conversation begins with all before it; only branches need the others.
             self._prompts = [*(p for p in self._prompts if not prompt.startswith(p)), prompt][-32:]
 
 
-def common(one: str, other: str) -> int:
+def common_prefix_length(one: str, other: str) -> int:
     """Return how many characters two texts begin with in common, by halving."""
     low, high = 0, min(len(one), len(other))
     while low < high:
@@ -224,7 +224,7 @@ def common(one: str, other: str) -> int:
     return low
 
 
-def _text(inputs: dict[str, Any]) -> str:
+def _prompt_text(inputs: dict[str, Any]) -> str:
     messages = inputs.get("messages")
     if not messages:
         return str(inputs.get("prompt") or "")

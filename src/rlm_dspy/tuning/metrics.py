@@ -50,8 +50,8 @@ class Metric:
     def feedback(self, example: Any, prediction: Any) -> str:
         """Explain the score from the run, in at most 2,000 characters."""
         run = run_of(prediction)
-        return feedback.write(
-            asked=_asked(example),
+        return feedback.write_feedback(
+            asked=_example_inputs(example),
             expected=example.get(self.field),
             got=None if prediction is None else prediction.get(self.field),
             score=self.score(example, prediction),
@@ -78,36 +78,36 @@ class Metric:
 
 def of(scorer: str | Score, *, field: str = "answer", accept: float = 1.0) -> Metric:
     """Make a metric of a scorer's name, or of a function of (expected, got)."""
-    compare = _scorer(scorer) if isinstance(scorer, str) else scorer
+    compare = _find_scorer(scorer) if isinstance(scorer, str) else scorer
     name = scorer if isinstance(scorer, str) else getattr(scorer, "__name__", "score")
     return Metric(lambda example, pred: compare(example[field], pred.get(field)), name, field=field, accept=accept)
 
 
-def _scorer(name: str) -> Score:
+def _find_scorer(name: str) -> Score:
     if name not in scoring.SCORERS:
         known = ", ".join(sorted(scoring.SCORERS))
         raise ConfigurationError(f"there is no scorer {name!r}; there are {known}")
     return scoring.SCORERS[name]
 
 
-def _graded(example: Any, prediction: Any) -> float:
-    return _scorer(example.get("scorer") or "exact")(example["answer"], prediction.get("answer"))
+def _graded_score(example: Any, prediction: Any) -> float:
+    return _find_scorer(example.get("scorer") or "exact")(example["answer"], prediction.get("answer"))
 
 
-def _evidence(example: Any, prediction: Any) -> float:
+def _evidence_share(example: Any, prediction: Any) -> float:
     """The share of quotes that the host found and that hold what proves the answer."""
     quotes = [item for item in _evidence_of(prediction) if item.match is not None]
     claimed = len(_evidence_of(prediction))
     if not claimed:
-        return float(scoring.absent(example.get("answer")))
-    proofs = example.get("support") or scoring.items(example.get("answer"))
+        return float(scoring.is_absent(example.get("answer")))
+    proofs = example.get("support") or scoring.listed_items(example.get("answer"))
     good = sum(any(supports(item.quote, proof) for proof in proofs) for item in quotes)
     return good / claimed
 
 
 def supports(quote: str, proof: Any) -> bool:
     """Tell whether a quote and a proof are the same passage, one being part of the other."""
-    said, needed = scoring.normal(quote), scoring.normal(proof)
+    said, needed = scoring.normal_text(quote), scoring.normal_text(proof)
     if not said or not needed:
         return False
     # A bare value is proof only as a whole word; a sentence may be quoted in part.
@@ -119,7 +119,7 @@ def _evidence_of(prediction: Any) -> list[Any]:
     return [item for item in given if hasattr(item, "quote")] if isinstance(given, list) else []
 
 
-def _asked(example: Any) -> dict[str, Any]:
+def _example_inputs(example: Any) -> dict[str, Any]:
     return dict(example.inputs().items())
 
 
@@ -157,7 +157,7 @@ def composite(
     def score(example: Any, prediction: Any) -> float:
         value = quality.score(example, prediction)
         if evidence:
-            value = (1 - evidence) * value + evidence * _evidence(example, prediction)
+            value = (1 - evidence) * value + evidence * _evidence_share(example, prediction)
         if value < gate:
             return value
         return max(gate, value - penalty * min(1.0, spent(prediction, of) / allowance))
@@ -170,5 +170,5 @@ f1 = of("f1", accept=0.6)
 closeness = of("closeness", accept=0.75)
 set_f1 = of("set_f1", accept=0.9)
 abstention = of("abstention")
-graded = Metric(_graded, "graded", accept=0.9)
-evidence_precision = Metric(_evidence, "evidence precision")
+graded = Metric(_graded_score, "graded", accept=0.9)
+evidence_precision = Metric(_evidence_share, "evidence precision")

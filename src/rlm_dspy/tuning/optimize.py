@@ -20,9 +20,9 @@ from rlm_dspy.report import journal
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.tuning import contenders, program, scoring
 from rlm_dspy.tuning.audit import check_leaks
-from rlm_dspy.tuning.candidate_log import Chronicle, Chronicled
+from rlm_dspy.tuning.candidate_log import CandidateLog, LoggedTunable
 from rlm_dspy.tuning.evaluation import Evaluation, Row
-from rlm_dspy.tuning.metered_engine import CapReached, Purse, pursed
+from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
 from rlm_dspy.tuning.metrics import Metric
 
 OPTIMIZERS = ("gepa", "mipro", "bootstrap", "simba")
@@ -31,7 +31,7 @@ SPARE = 1.25  # the last evaluation may need so much more than the first
 
 
 @dataclass(frozen=True)
-class Rate:
+class UsageRate:
     """What a question takes on the average, and how it is known."""
 
     calls: float = GUESSED_CALLS
@@ -40,7 +40,7 @@ class Rate:
     measured: int = 0
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Rate:
+    def of(cls, rows: Sequence[Row]) -> UsageRate:
         """Measure it from rows of an evaluation."""
         asked = [row for row in rows if row.calls]
         if not asked:
@@ -63,7 +63,7 @@ class Plan:
     val: int
     test: int
     max_calls: int
-    rate: Rate
+    rate: UsageRate
     rollouts: int
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Plan:
         return [*lines, f"time: {', '.join(waits) or 'unknown: neither a rate limit nor a measurement is known'}"]
 
 
-def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rate: Rate) -> Plan:
+def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rate: UsageRate) -> Plan:
     """Fit an optimizer's settings into a number of calls.
 
     Raises:
@@ -99,7 +99,7 @@ def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rat
         raise ConfigurationError(f"there is no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
     judged = test * (1 + SPARE)
     left = int(max_calls / rate.calls - judged)
-    least = _least(optimizer, train, val)
+    least = _least_rollouts(optimizer, train, val)
     if left < least:
         needed = round((least + judged) * rate.calls + 1)
         raise ConfigurationError(
@@ -110,7 +110,7 @@ def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rat
     return Plan(optimizer, train, val, test, max_calls, rate, rollouts, settings)
 
 
-def _least(optimizer: str, train: int, val: int) -> int:
+def _least_rollouts(optimizer: str, train: int, val: int) -> int:
     return {
         "gepa": val + 6,
         "mipro": 2 * min(train, 4) + 2 * val,
@@ -152,17 +152,17 @@ def _simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
 _FIT = {"gepa": _gepa, "mipro": _mipro, "bootstrap": _bootstrap, "simba": _simba}
 
 
-def known(place: Path, model: str) -> Rate:
+def measured_rate(place: Path, model: str) -> UsageRate:
     """Return what earlier evaluations of a model measured, if their journal is there."""
-    rows = journal.rows(place, Row.model_validate_json)
-    return Rate.of([row for row in rows if row.side == "rlm" and row.model == model])
+    rows = journal.read_rows(place, Row.model_validate_json)
+    return UsageRate.of([row for row in rows if row.side == "rlm" and row.model == model])
 
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class OptimizationJob:
     """What is optimized, by what, on what, and what it may cost."""
 
     optimizer: str
@@ -176,7 +176,7 @@ class Job:
     max_cost: float | None = None
     prompt_lm: dspy.LM | None = None
     sub_lm: dspy.LM | None = None
-    limits: contenders.Limits = field(default_factory=contenders.Limits)
+    limits: contenders.QuestionLimits = field(default_factory=contenders.QuestionLimits)
     signature: Any = None
     threads: int = 4
     seed: int = 0
@@ -205,7 +205,7 @@ class Outcome:
     base: dspy.Module
     before: list[Row]
     after: list[Row]
-    chronicle: Chronicle
+    chronicle: CandidateLog
     calls: int
     cost: float | None
     ended: str
@@ -215,7 +215,7 @@ class Outcome:
 STATE = "state.json"
 
 
-def plan_for(job: Job, rate: Rate) -> Plan:
+def plan_for(job: OptimizationJob, rate: UsageRate) -> Plan:
     """Fit the optimizer's settings into the cap; an optimization that is gone on with keeps those that it began with.
 
     Raises:
@@ -225,8 +225,8 @@ def plan_for(job: Job, rate: Rate) -> Plan:
     if path.exists():
         saved = json.loads(path.read_text(encoding="utf-8")).get("plan") or {}
         if saved and saved["max_calls"] == job.max_calls and saved["optimizer"] == job.optimizer:
-            return Plan(**{**saved, "rate": Rate(**saved["rate"])})
-        rate = Rate(**saved["rate"]) if saved else rate
+            return Plan(**{**saved, "rate": UsageRate(**saved["rate"])})
+        rate = UsageRate(**saved["rate"]) if saved else rate
     sizes = {"train": len(job.train), "val": len(job.val), "test": len(job.test)}
     return plan(job.optimizer, job.max_calls, rate=rate, **sizes)
 
@@ -239,18 +239,18 @@ class Optimization:
             be written.
     """
 
-    def __init__(self, job: Job, plan: Plan, *, resume: bool = False, say: Say = lambda text: None) -> None:
+    def __init__(self, job: OptimizationJob, plan: Plan, *, resume: bool = False, say: Say = lambda text: None) -> None:
         self.job = job
         self.plan = plan
         self.say = say
-        self._admit(resume)
-        self.purse = Purse(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
-        self.chronicle = Chronicle()
-        self.lm = pursed(job.lm, self.purse)
-        self.prompt_lm = pursed(job.prompt_lm, self.purse) if job.prompt_lm else self.lm
-        self.sub_lm = pursed(job.sub_lm, self.purse) if job.sub_lm else None
+        self._claim_folder(resume)
+        self.purse = SharedBudget(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
+        self.chronicle = CandidateLog()
+        self.lm = metered_lm(job.lm, self.purse)
+        self.prompt_lm = metered_lm(job.prompt_lm, self.purse) if job.prompt_lm else self.lm
+        self.sub_lm = metered_lm(job.sub_lm, self.purse) if job.sub_lm else None
 
-    def _admit(self, resume: bool) -> None:
+    def _claim_folder(self, resume: bool) -> None:
         path, wanted = self.job.folder / STATE, json.loads(json.dumps(self.job.identity()))
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -266,7 +266,7 @@ class Optimization:
         text = json.dumps({**wanted, "plan": dataclasses.asdict(self.plan)}, indent=2)
         try:
             self.job.folder.mkdir(parents=True, exist_ok=True)
-            journal.replace(path, [text.encode() + b"\n"])
+            journal.replace_file(path, [text.encode() + b"\n"])
         except OSError as error:
             raise ConfigurationError(
                 f"{self.job.folder} cannot be written: {error.strerror}; name another folder"
@@ -281,9 +281,9 @@ class Optimization:
             ConfigurationError: the program holds answers of the questions to judge by; it is not saved.
             RLMError: every question of the first evaluation failed, so that there is nothing to learn from.
         """
-        with replaying(self.job.folder / "cache"), dspy.context(lm=self.lm):
-            base = self._program()
-            before, ended = self._evaluated("before", base)
+        with replay_cache(self.job.folder / "cache"), dspy.context(lm=self.lm):
+            base = self._make_program()
+            before, ended = self._evaluate_program("before", base)
             if before and all(row.status == "failed" for row in before):
                 raise RLMError(
                     f"every question failed, so there is nothing to learn from; the first: {before[0].error}"
@@ -293,12 +293,12 @@ class Optimization:
             made: dspy.Module = base
             parents: dict[str, str] = {}
             if not ended:
-                made, parents, ended = self._compiled(base)
+                made, parents, ended = self._compile_program(base)
             self.purse.kept_back = 0
             seen = [*self.job.train, *self.job.val]
             check_leaks(made, self.job.test, known=seen, base=base, field=self.job.metric.field)
             program.save(made, self.job.folder / "program.json", self.job.redactor)
-            after, cut = self._evaluated("after", made)
+            after, cut = self._evaluate_program("after", made)
         return Outcome(
             program=made,
             base=base,
@@ -311,11 +311,11 @@ class Optimization:
             parents=parents,
         )
 
-    def _program(self) -> Chronicled:
+    def _make_program(self) -> LoggedTunable:
         signature = self.job.signature or contenders.signature()
-        return Chronicled(signature, self.chronicle, sub_lm=self.sub_lm, **self.job.limits.of_rlm())
+        return LoggedTunable(signature, self.chronicle, sub_lm=self.sub_lm, **self.job.limits.of_rlm())
 
-    def _evaluated(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
+    def _evaluate_program(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
         """Return the rows on the questions to judge by, and the cap that ended it, if one did."""
         journal = self.job.folder / f"{name}.jsonl"
         identity = json.dumps(program.state_of(made), sort_keys=True, default=repr)
@@ -329,23 +329,23 @@ class Optimization:
         )
         self.say(f"{name}: {len(self.job.test)} questions")
         try:
-            return evaluation.run([contenders.Side("rlm", made)]), ""
-        except CapReached as reached:
-            return evaluation.kept(contenders.Side("rlm", made)), reached.cap
+            return evaluation.run([contenders.Contender("rlm", made)]), ""
+        except CapReachedError as reached:
+            return evaluation.saved_rows(contenders.Contender("rlm", made)), reached.cap
 
-    def _compiled(self, base: Chronicled) -> tuple[dspy.Module, dict[str, str], str]:
+    def _compile_program(self, base: LoggedTunable) -> tuple[dspy.Module, dict[str, str], str]:
         plan = self.plan
         random.seed(self.job.seed)  # some of DSPy's proposers draw from the global source
         self.say(
             f"compile: {plan.optimizer}, {self.purse.max_calls - self.purse.calls - self.purse.kept_back:,} calls left"
         )
         metric = self.chronicle.metric(self.job.metric)
-        with logged(self.job.folder / "log.txt", self.job.redactor):
+        with redirect_output(self.job.folder / "log.txt", self.job.redactor):
             try:
                 made, parents = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
-            except CapReached as reached:
+            except CapReachedError as reached:
                 best = self.chronicle.best([str(one.get("id")) for one in self.job.val])
-                made, parents = self._program(), {}
+                made, parents = self._make_program(), {}
                 if best is not None:
                     made.load_state(best.state)
                 return made, parents, reached.cap
@@ -412,7 +412,7 @@ _COMPILE: dict[str, Callable[[Optimization, Any, Metric, dict[str, Any]], tuple[
 
 
 @contextlib.contextmanager
-def replaying(folder: Path) -> Iterator[None]:
+def replay_cache(folder: Path) -> Iterator[None]:
     """Keep every reply in a folder of its own, from which a second attempt is answered."""
     before = dspy.cache
     dspy.configure_cache(disk_cache_dir=str(folder))
@@ -436,7 +436,7 @@ class _Log(io.TextIOWrapper):
 
 
 @contextlib.contextmanager
-def logged(path: Path, redactor: Redactor) -> Iterator[None]:
+def redirect_output(path: Path, redactor: Redactor) -> Iterator[None]:
     """Write what DSPy prints, draws and logs to a file instead of the terminal, secrets masked."""
     logger = logging.getLogger("dspy")
     with _Log(path, redactor) as file:

@@ -31,17 +31,17 @@ class Tunable(RLM):
         try:
             return super().forward(**inputs)
         except RLMError as error:
-            return failed(self.signature, error)
+            return failed_prediction(self.signature, error)
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
         """Answer as :meth:`forward` does, without blocking."""
         try:
             return await super().aforward(**inputs)
         except RLMError as error:
-            return failed(self.signature, error)
+            return failed_prediction(self.signature, error)
 
 
-def failed(signature: Any, error: RLMError) -> dspy.Prediction:
+def failed_prediction(signature: Any, error: RLMError) -> dspy.Prediction:
     """Return a prediction without outputs that holds the run of an error; raise what no candidate is to blame for."""
     if isinstance(error, (LMError, ConfigurationError)):
         raise error
@@ -80,7 +80,7 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
         path: where to; the folder is made.
         redactor: takes secrets out of instructions and demos; by default those of the environment.
     """
-    model = _models(program)
+    model = _model_names(program)
     state = state_of(program)
     signature = getattr(program, "signature", None)
     state["metadata"] = {
@@ -90,13 +90,13 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    journal.replace(path, [journal.dumps(state, redactor or Redactor(), indent=2).encode() + b"\n"])
+    journal.replace_file(path, [journal.redacted_json(state, redactor or Redactor(), indent=2).encode() + b"\n"])
     return path
 
 
 def state_of(program: dspy.Module) -> dict[str, Any]:
     """Return what is tuned of a program: instructions and demos, but no LM, which is chosen where it is loaded."""
-    with thawed(program):
+    with expose_compiled_parts(program):
         parts = program.named_parameters()
     state: dict[str, Any] = {}
     for name, part in parts:
@@ -106,7 +106,7 @@ def state_of(program: dspy.Module) -> dict[str, Any]:
     return state
 
 
-def _models(program: dspy.Module) -> str:
+def _model_names(program: dspy.Module) -> str:
     names = {lm.model for _, predictor in program.named_predictors() if (lm := predictor.lm)}
     default = dspy.settings.lm
     return ", ".join(sorted(names)) or str(getattr(default, "model", ""))
@@ -125,13 +125,13 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
         raise ConfigurationError(f"the program {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigurationError(f"{path} is not a saved program: {error}") from error
-    with thawed(program):
+    with expose_compiled_parts(program):
         names = [name for name, _ in program.named_parameters()]
     if not isinstance(state, dict) or not all(isinstance(state.get(name), dict) for name in names):
         missing = names if not isinstance(state, dict) else [n for n in names if not isinstance(state.get(n), dict)]
         raise ConfigurationError(f"{path} is not a program of this kind: it has no predictor {', '.join(missing)}")
     _check_signature(path, program, state)
-    with thawed(program):
+    with expose_compiled_parts(program):
         for name, predictor in program.named_predictors():
             _check_fields(path, name, predictor, state[name])
         program.load_state({name: {**state[name], "lm": None} for name in names})
@@ -139,7 +139,7 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
 
 
 @contextmanager
-def thawed(program: dspy.Module) -> Iterator[None]:
+def expose_compiled_parts(program: dspy.Module) -> Iterator[None]:
     """Let DSPy see the predictors of compiled parts too, which it leaves out of what it saves."""
     parts = [part for _, part in program.named_sub_modules() if getattr(part, "_compiled", False)]
     for part in parts:
@@ -168,9 +168,9 @@ def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any
     """Refuse a state whose fields are not those of the predictor: DSPy would zip them and lose some silently."""
     saved = state.get("signature")
     fields = saved.get("fields") if isinstance(saved, Mapping) and "instructions" in saved else None
-    if fields is None or not _objects(fields) or "demos" not in state:
+    if fields is None or not _is_object_list(fields) or "demos" not in state:
         raise ConfigurationError(f"{path}: {name} has no signature or demos; was it saved by another version of DSPy?")
-    if not _objects(state["demos"]):
+    if not _is_object_list(state["demos"]):
         raise ConfigurationError(f"{path}: {name} has demos that are no objects")
     prefixes = [str(field.get("prefix")) for field in fields]
     ours = [str((field.json_schema_extra or {}).get("prefix")) for field in predictor.signature.fields.values()]
@@ -182,16 +182,16 @@ def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any
             prefixes, ours = prefixes[theirs:], ours[inputs:]
     if len(prefixes) != len(ours) or prefixes[:-1] != ours[:-1]:  # COPRO rewrites the last one
         raise ConfigurationError(
-            f"{path} was saved for another signature: {name} has the fields {_names(prefixes)}, "
-            f"here they are {_names(ours)}. Load it with the signature that it was compiled for."
+            f"{path} was saved for another signature: {name} has the fields {_field_names(prefixes)}, "
+            f"here they are {_field_names(ours)}. Load it with the signature that it was compiled for."
         )
 
 
-def _objects(value: Any) -> bool:
+def _is_object_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
 
 
-def _names(prefixes: list[str]) -> str:
+def _field_names(prefixes: list[str]) -> str:
     return ", ".join(prefix.rstrip(":").lower() for prefix in prefixes) or "none"
 
 

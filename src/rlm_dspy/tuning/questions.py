@@ -58,7 +58,7 @@ class _Code:
     renamed: set[str] = field(default_factory=set)
 
 
-def make(corpus: Corpus, count: int, *, seed: int = 0) -> list[Question]:
+def make_questions(corpus: Corpus, count: int, *, seed: int = 0) -> list[Question]:
     """Return up to ``count`` questions about a corpus, the kinds taking turns, the same for the same seed.
 
     Raises:
@@ -108,7 +108,7 @@ def _read_module(code: _Code, name: str, tree: ast.Module, text: str) -> None:
             code.imported |= {(name, alias.asname or alias.name): module for alias in node.names}
             code.renamed |= {alias.name for alias in node.names if alias.asname not in (None, alias.name)}
     code.by_file[name] = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    bound = Counter(itertools.chain.from_iterable(map(_bound, ast.walk(tree))))
+    bound = Counter(itertools.chain.from_iterable(map(_bound_names, ast.walk(tree))))
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             value, target = node.value, node.targets[0].id
@@ -118,7 +118,7 @@ def _read_module(code: _Code, name: str, tree: ast.Module, text: str) -> None:
                 code.constants.setdefault(target, []).append((name, value.value, said.split("\n")[0]))
 
 
-def _bound(node: ast.AST) -> Iterator[str]:
+def _bound_names(node: ast.AST) -> Iterator[str]:
     """Yield the names that a node gives a value or takes it from, in whatever scope, but for parameters."""
     match node:
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
@@ -135,19 +135,19 @@ def _bound(node: ast.AST) -> Iterator[str]:
             yield from names
 
 
-def _single(found: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
+def _defined_once(found: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
     """Yield what is defined exactly once under a name that says something."""
     return ((name, places[0]) for name, places in found.items() if len(places) == 1 and len(name) > 3)
 
 
-def _constants(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
-    for name, (file, value, line) in _single(code.constants):
+def _constant_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, (file, value, line) in _defined_once(code.constants):
         if not isinstance(value, bool) and len(str(value)) <= SHORT and re.search(r"\w", str(value)):
             yield Question("lookup", f"What value does {file} assign to {name}?", value, support=(line,))
 
 
-def _defaults(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
-    for name, (_, node) in _single(code.functions):
+def _default_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, (_, node) in _defined_once(code.functions):
         arguments = [*node.args.posonlyargs, *node.args.args]
         given = list(zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True))
         given += [(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None]
@@ -159,18 +159,18 @@ def _defaults(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Quest
                 yield Question("default", asked, str(value) if isinstance(value, bool) else value)
 
 
-def _definitions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
-    for name, (file, _) in _single(code.functions):
+def _definition_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+    for name, (file, _) in _defined_once(code.functions):
         yield Question("definition", f"Which file defines the function {name}?", file, support=(f"def {name}(",))
-    for name, (file, _) in _single(code.classes):
+    for name, (file, _) in _defined_once(code.classes):
         yield Question("definition", f"Which file defines the class {name}?", file, support=(f"class {name}",))
 
 
-def _joins(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+def _join_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     """Ask through two definitions: a class, its base, and where or how often that is found."""
-    once = dict(_single(code.classes))
+    once = dict(_defined_once(code.classes))
     everyone = [node for places in code.classes.values() for _, node in places]
-    children = Counter(name for node in everyone for name in set(map(_base, node.bases)))
+    children = Counter(name for node in everyone for name in set(map(_base_class_name, node.bases)))
     for name, (file, node) in once.items():
         for base in node.bases if len(node.bases) == 1 else ():
             if isinstance(base, ast.Name):
@@ -183,17 +183,17 @@ def _joins(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question
             yield Question("count", f"How many classes inherit directly from {base_name}?", number, "closeness")
 
 
-def _base(node: ast.expr) -> str:
+def _base_class_name(node: ast.expr) -> str:
     """Return the name of a base: the last one of ``zoo.Animal``, the first one of ``Animal[int]``."""
     match node:
         case ast.Subscript(value=value):
-            return _base(value)
+            return _base_class_name(value)
         case ast.Attribute(attr=name) | ast.Name(id=name):
             return name
     return ""
 
 
-def _orders(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+def _order_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     for file, names in code.by_file.items():
         if len(names) > 2 and len(set(names)) == len(names):
             yield Question("first", f"Which is the first top-level function that {file} defines?", names[0])
@@ -204,7 +204,7 @@ def _orders(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Questio
 # --- text ----------------------------------------------------------------------------------------------------------
 
 
-def _headings(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+def _heading_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     for name, text in corpus.items():
         body = _FENCED.sub("", text)
         if PurePosixPath(name).suffix.lower() not in (".md", ".markdown") or _UNDERLINED.search(body):
@@ -218,7 +218,7 @@ def _headings(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Quest
             yield Question("count", f"How many headings below the title does {name} have?", len(below), "closeness")
 
 
-def _words(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+def _word_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     """Ask where a word stands that only one file has, and how many lines have one that is common."""
     homes: dict[str, set[str]] = {}
     for name, text in corpus.items():
@@ -240,7 +240,7 @@ def _words(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question
             yield Question("count", asked, lines, "closeness")
 
 
-def _tables(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+def _table_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     for name, text in corpus.items():
         if not name.endswith((".csv", ".tsv")):
             continue
@@ -255,13 +255,13 @@ def _tables(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Questio
         yield Question("count", f"How many rows does {name} have, without its head?", len(rows), "closeness")
         keys = [key for key in rows[0] if len({row[key] for row in rows}) == len(rows)]
         for column in rows[0]:
-            yield from _column(name, column, [row[column] for row in rows])
+            yield from _column_questions(name, column, [row[column] for row in rows])
             for row in rng.sample(rows, min(5, len(rows))) if keys and column.strip() and column != keys[0] else ():
                 asked = f"In {name}, what is the {column} of the row whose {keys[0]} is {row[keys[0]]}?"
                 yield Question("join", asked, row[column], support=(row[keys[0]],))
 
 
-def _column(name: str, column: str, values: list[str]) -> Iterator[Question]:
+def _column_questions(name: str, column: str, values: list[str]) -> Iterator[Question]:
     if all(re.fullmatch(r"-?\d{1,12}", value) for value in values):
         numbers = [int(value) for value in values]
         yield Question("sum", f"In {name}, what is the sum of the column {column}?", sum(numbers))
@@ -273,7 +273,7 @@ def _column(name: str, column: str, values: list[str]) -> Iterator[Question]:
         yield Question("count", asked, number, "closeness")
 
 
-def _absent(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
+def _absent_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     """Ask for what is not there: the right answer is to say so."""
     whole = "\n".join(text for _, text in corpus.items())
     for _ in range(20):
@@ -284,13 +284,13 @@ def _absent(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Questio
 
 
 _KINDS: tuple[Callable[[Corpus, _Code, random.Random], Iterator[Question]], ...] = (
-    _constants,
-    _defaults,
-    _definitions,
-    _joins,
-    _orders,
-    _headings,
-    _words,
-    _tables,
-    _absent,
+    _constant_questions,
+    _default_questions,
+    _definition_questions,
+    _join_questions,
+    _order_questions,
+    _heading_questions,
+    _word_questions,
+    _table_questions,
+    _absent_questions,
 )

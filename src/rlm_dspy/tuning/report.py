@@ -13,16 +13,16 @@ import dspy
 from rlm_dspy.tuning import program, scoring
 from rlm_dspy.tuning.candidate_log import Candidate
 from rlm_dspy.tuning.evaluation import Row
-from rlm_dspy.tuning.optimize import Job, Outcome
+from rlm_dspy.tuning.optimize import OptimizationJob, Outcome
 
 BAR = 20  # characters of a full bar
 ENDINGS = ("submitted", "extracted", "stopped", "failed")
 
 
-def figures(rows: Sequence[Row]) -> dict[str, Any]:
+def side_figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Return what one side's rows amount to; an unknown cost makes the sum unknown."""
     scores = [row.score for row in rows]
-    low, high = scoring.interval(scores)
+    low, high = scoring.mean_interval(scores)
     costs = [row.cost for row in rows]
     shares = [row.prefix_share for row in rows if row.prefix_share is not None]
     quotes = sum(row.quotes for row in rows)
@@ -53,7 +53,7 @@ def by_task(rows: Iterable[Row]) -> dict[str, float]:
     return {task: scoring.mean(scores) for task, scores in sorted(grouped.items())}
 
 
-def sides(rows: Sequence[Row]) -> dict[str, list[Row]]:
+def rows_by_side(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return the rows of each side, in the order in which the sides come."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
@@ -63,13 +63,13 @@ def sides(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def compare_sides(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the figures of each side and, against the first, the difference with its interval."""
-    grouped = sides(rows)
-    made = {name: figures(own) for name, own in grouped.items()}
+    grouped = rows_by_side(rows)
+    made = {name: side_figures(own) for name, own in grouped.items()}
     first, *others = grouped
     for name in others:
         against = {row.id: row.score for row in grouped[first]}
         differences = [row.score - against[row.id] for row in grouped[name] if row.id in against]
-        low, high = scoring.interval(differences)
+        low, high = scoring.mean_interval(differences)
         made[name]["difference"] = {"to": first, "mean": scoring.mean(differences), "interval": [low, high]}
     return made
 
@@ -79,7 +79,7 @@ def compare_sides(rows: Sequence[Row]) -> dict[str, Any]:
 _COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("score", lambda f: f"{f['score']:.3f}"),
     ("95% interval", lambda f: f"{f['interval'][0]:.3f}–{f['interval'][1]:.3f}"),
-    ("", lambda f: bar(f["score"])),
+    ("", lambda f: score_bar(f["score"])),
     ("submitted", lambda f: str(f["submitted"])),
     ("extracted", lambda f: str(f["extracted"])),
     ("stopped", lambda f: str(f["stopped"])),
@@ -89,23 +89,23 @@ _COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("cost", lambda f: "unknown" if f["cost"] is None else f"${f['cost']:.4f}"),
     ("s median", lambda f: f"{f['seconds_median']:.2f}"),
     ("s p95", lambda f: f"{f['seconds_p95']:.2f}"),
-    ("prefix", lambda f: _percent(f["prefix_share"])),
-    ("evidence", lambda f: _percent(f["evidence"])),
+    ("prefix", lambda f: _percent_text(f["prefix_share"])),
+    ("evidence", lambda f: _percent_text(f["evidence"])),
 ]
 
 
-def bar(share: float, width: int = BAR) -> str:
+def score_bar(share: float, width: int = BAR) -> str:
     """Return a bar of block characters for a number from 0 to 1."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(width, "·")
 
 
-def _percent(share: float | None) -> str:
+def _percent_text(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
+def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
     """Return the table of a compare_sides: a row for each figure, a column for each side."""
     shown = [(name, show) for name, show in _COLUMNS if bars or name]
     return [["", *made], *([name, *(show(found) for found in made.values())] for name, show in shown)]
@@ -113,7 +113,7 @@ def cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
 
 def task_cells(made: dict[str, Any]) -> list[list[str]]:
     """Return the table of scores by task; none if rows name no task."""
-    tasks = sorted({task for figures in made.values() for task in figures["tasks"]})
+    tasks = sorted({task for side_figures in made.values() for task in side_figures["tasks"]})
     head = ["task", *made]
     return (
         [head, *([task, *(f"{f['tasks'].get(task, 0.0):.3f}" for f in made.values())] for task in tasks)]
@@ -142,14 +142,14 @@ _STYLE = (
 )
 
 
-def page(title: str, rows: Sequence[Row]) -> str:
+def report_page(title: str, rows: Sequence[Row]) -> str:
     """Return a page with the tables, plots of score and seconds, and every question; it loads nothing."""
     made = compare_sides(rows)
-    body = [f"<h1>{html.escape(title)}</h1>", _table(cells(made, bars=False))]
-    body += [_score_plot(made), _time_plot(sides(rows))]
+    body = [f"<h1>{html.escape(title)}</h1>", _html_table(figure_cells(made, bars=False))]
+    body += [_score_plot(made), _time_plot(rows_by_side(rows))]
     body += [f"<p>{html.escape(line)}</p>" for line in differences(made)]
     if by := task_cells(made):
-        body.append(_table(by))
+        body.append(_html_table(by))
     listed = [["side", "question", "score", "ended", "answer", "expected", "calls", "seconds", "error"]]
     listed += [
         [
@@ -165,12 +165,12 @@ def page(title: str, rows: Sequence[Row]) -> str:
         ]
         for r in rows
     ]
-    body.append(_table(listed))
+    body.append(_html_table(listed))
     head = f"<meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>"
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
     head, *rest = rows
     lines = ["<tr>" + "".join(f"<th>{html.escape(cell)}" for cell in head)]
     lines += ["<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in rest]
@@ -205,12 +205,12 @@ def _time_plot(grouped: dict[str, list[Row]]) -> str:
     return f'<svg width="640" height="{30 + 30 * len(grouped)}" role="img" aria-label="seconds">{"".join(parts)}</svg>'
 
 
-def outcome_report(job: Job, outcome: Outcome) -> dict[str, Any]:
+def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
     """Return everything that is worth keeping, as JSON values."""
     ids = [str(one.get("id")) for one in job.val]
     against = {row.id: row.score for row in outcome.before}
     gaps = [row.score - against[row.id] for row in outcome.after if row.id in against]
-    low, high = scoring.interval(gaps)
+    low, high = scoring.mean_interval(gaps)
     return {
         "optimizer": job.optimizer,
         "model": job.lm.model,
@@ -220,20 +220,22 @@ def outcome_report(job: Job, outcome: Outcome) -> dict[str, Any]:
         "ended": outcome.ended,
         "calls": outcome.calls,
         "cost": outcome.cost,
-        "before": figures(outcome.before),
-        "after": figures(outcome.after),
+        "before": side_figures(outcome.before),
+        "after": side_figures(outcome.after),
         "gain": {"mean": scoring.mean(gaps), "interval": [low, high], "questions": len(gaps)},
         "demos": {"before": program.demos(outcome.base), "after": program.demos(outcome.program)},
-        "diff": diff(outcome.base, outcome.program),
-        "candidates": [_candidate(one, ids, outcome) for one in outcome.chronicle.candidates.values()],
+        "diff": instruction_diff(outcome.base, outcome.program),
+        "candidates": [_candidate_facts(one, ids, outcome) for one in outcome.chronicle.candidates.values()],
         "dspy": dspy.__version__,
     }
 
 
-def _candidate(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
-    above = outcome.parents.get(_text(one))
+def _candidate_facts(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
+    above = outcome.parents.get(_instructions_text(one))
     parent = (
-        next((c.number for c in outcome.chronicle.candidates.values() if _text(c) == above), None) if above else None
+        next((c.number for c in outcome.chronicle.candidates.values() if _instructions_text(c) == above), None)
+        if above
+        else None
     )
     put = [name for name in ids if name in one.scores]
     return {
@@ -249,11 +251,11 @@ def _candidate(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str
     }
 
 
-def _text(one: Candidate) -> str:
+def _instructions_text(one: Candidate) -> str:
     return json.dumps(one.instructions, sort_keys=True)
 
 
-def diff(base: dspy.Module, made: dspy.Module) -> str:
+def instruction_diff(base: dspy.Module, made: dspy.Module) -> str:
     """Return how the instructions changed, predictor by predictor, as a unified diff."""
     old, new = program.instructions(base), program.instructions(made)
     parts: list[str] = []
@@ -263,7 +265,7 @@ def diff(base: dspy.Module, made: dspy.Module) -> str:
     return "\n".join(parts)
 
 
-def text(made: dict[str, Any]) -> str:
+def report_markdown(made: dict[str, Any]) -> str:
     """Return the outcome_report as Markdown."""
     before, after, gain = made["before"], made["after"], made["gain"]
     low, high = gain["interval"]
@@ -271,20 +273,20 @@ def text(made: dict[str, Any]) -> str:
     lines = [
         f"# {made['optimizer']} on {made['model']}",
         "",
-        f"Ended: {made['ended']}. {made['calls']:,} calls, cost {_money(made['cost'])}, metric {made['metric']}; "
+        f"Ended: {made['ended']}. {made['calls']:,} calls, cost {_cost_text(made['cost'])}, metric {made['metric']}; "
         f"{made['questions']['train']} questions to learn from, {made['questions']['val']} to choose by, "
         f"{made['questions']['test']} to judge by. Instructions proposed by {made['prompt_model']}.",
         "",
         "| | score | 95% interval | calls | tokens | cost | seconds, median |",
         "|---|---|---|---|---|---|---|",
-        _line("before", before),
-        _line("after", after),
+        _figure_row("before", before),
+        _figure_row("after", after),
         "",
         f"Gain {gain['mean']:+.3f}, 95% interval {low:+.3f} to {high:+.3f}{sure}.",
         "",
         "## The prompt",
         "",
-        f"Demos: {_demos(made['demos']['after'])} (before: {_demos(made['demos']['before'])}).",
+        f"Demos: {_demo_counts(made['demos']['after'])} (before: {_demo_counts(made['demos']['before'])}).",
         "",
         "```diff",
         made["diff"] or "(the instructions are unchanged)",
@@ -292,28 +294,28 @@ def text(made: dict[str, Any]) -> str:
         "",
         "## What was tried",
         "",
-        *tree(made["candidates"]),
+        *candidate_tree(made["candidates"]),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _line(name: str, found: dict[str, Any]) -> str:
+def _figure_row(name: str, found: dict[str, Any]) -> str:
     low, high = found["interval"]
     return (
         f"| {name} | {found['score']:.3f} | {low:.3f}–{high:.3f} | {found['calls']:,} | {found['tokens']:,} | "
-        f"{_money(found['cost'])} | {found['seconds_median']:.2f} |"
+        f"{_cost_text(found['cost'])} | {found['seconds_median']:.2f} |"
     )
 
 
-def _money(cost: float | None) -> str:
+def _cost_text(cost: float | None) -> str:
     return "unknown" if cost is None else f"${cost:.4f}"
 
 
-def _demos(counts: dict[str, int]) -> str:
+def _demo_counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
 
 
-def tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
+def candidate_tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
     """Return the candidates that were put to questions to choose by, each under the one that it was made from.
 
     Others ran only to make demos, or were dropped after a few questions to learn from: they are counted.
@@ -326,7 +328,7 @@ def tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
         for one in kept:
             above = one["parent"] if one["parent"] in numbers else None
             if above == parent:
-                lines.append("  " * depth + _about(one))
+                lines.append("  " * depth + _candidate_line(one))
                 add(one["number"], depth + 1)
 
     add(None, 0)
@@ -335,6 +337,6 @@ def tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _about(one: dict[str, Any]) -> str:
+def _candidate_line(one: dict[str, Any]) -> str:
     chosen = " **chosen**" if one["chosen"] else ""
     return f"- {one['number']}: {one['val_score']:.3f} on {one['val_questions']}, {one['demos']} demos{chosen}"

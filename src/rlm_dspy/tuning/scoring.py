@@ -19,7 +19,7 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def interval(values: Sequence[float], *, share: float = 0.95, seed: int = 0) -> tuple[float, float]:
+def mean_interval(values: Sequence[float], *, share: float = 0.95, seed: int = 0) -> tuple[float, float]:
     """Return a bootstrap interval of the mean, the same for the same values."""
     if len(set(values)) < 2:
         return (mean(values), mean(values))
@@ -47,19 +47,19 @@ _PATH = re.compile(r"[\w./-]+\.\w{1,5}")
 ABSENT = "not in the corpus"
 
 
-def normal(value: Any) -> str:
+def normal_text(value: Any) -> str:
     """Return a value as text for comparison: case, outer punctuation, articles and white space do not count."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = unicodedata.normalize("NFKC", text).casefold()
     bare = re.sub(r"\b(?:a|an|the)\b", " ", text)
-    return next((kept for kept in map(_trim, (bare, text)) if kept), "")
+    return next((kept for kept in map(_trim_text, (bare, text)) if kept), "")
 
 
-def _trim(text: str) -> str:
+def _trim_text(text: str) -> str:
     return " ".join(text.split()).strip(" .,;:!?\"'`*()[]{}")
 
 
-def number(value: Any) -> float | None:
+def number_in(value: Any) -> float | None:
     """Return the number that a value is or, if it is a text with exactly one, holds."""
     if isinstance(value, bool):
         return None
@@ -69,19 +69,19 @@ def number(value: Any) -> float | None:
     return float(found[0].replace(",", "")) if len(found) == 1 else None
 
 
-def items(value: Any) -> list[str]:
+def listed_items(value: Any) -> list[str]:
     """Return the normalised items of a list, or of a text that lists them by lines, commas or as JSON."""
     if isinstance(value, str):
-        value = _listed(value)
+        value = _split_list(value)
     if value is None:
         return []
     if not isinstance(value, (list, tuple, set, frozenset)):
         value = [value]
     flat = (", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item for item in value)
-    return [text for item in flat if (text := normal(item))]
+    return [text for item in flat if (text := normal_text(item))]
 
 
-def _listed(text: str) -> list[Any]:
+def _split_list(text: str) -> list[Any]:
     try:
         read = json.loads(text)
     except ValueError:
@@ -100,23 +100,23 @@ def _listed(text: str) -> list[Any]:
 def exact(expected: Any, got: Any) -> float:
     """Score 1 for the same text, number or list, else 0."""
     if isinstance(expected, (int, float)) and not isinstance(expected, bool):
-        value = number(got)
+        value = number_in(got)
         return float(value is not None and math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-9))
     if isinstance(expected, list):
-        return float(items(expected) == items(got))
+        return float(listed_items(expected) == listed_items(got))
     if _PATH.fullmatch(str(expected)):  # evidence is written as path:line, and so are answers
         got = re.sub(r":\d+$", "", str(got).strip())
-    return float(got is not None and normal(expected) == normal(got))
+    return float(got is not None and normal_text(expected) == normal_text(got))
 
 
 def f1(expected: Any, got: Any) -> float:
     """Score the words that two texts share, as the harmonic mean of precision and recall."""
-    return _overlap(Counter(normal(expected).split()), Counter(normal("" if got is None else got).split()))
+    return _overlap_f1(Counter(normal_text(expected).split()), Counter(normal_text("" if got is None else got).split()))
 
 
 def closeness(expected: Any, got: Any) -> float:
     """Score a number by 0.75 to the power of its distance from the expected one, as OOLONG does."""
-    wanted, value = number(expected), number(got)
+    wanted, value = number_in(expected), number_in(got)
     if wanted is None or value is None:
         return 0.0
     return float(0.75 ** min(abs(wanted - value), 1_000.0))
@@ -124,22 +124,22 @@ def closeness(expected: Any, got: Any) -> float:
 
 def set_f1(expected: Any, got: Any) -> float:
     """Score two lists as sets, whatever their order."""
-    return _overlap(Counter(set(items(expected))), Counter(set(items(got))))
+    return _overlap_f1(Counter(set(listed_items(expected))), Counter(set(listed_items(got))))
 
 
-def absent(value: Any) -> bool:
+def is_absent(value: Any) -> bool:
     """Tell whether an answer says that the context does not hold one."""
     return value is None or value in ([], "") or (isinstance(value, str) and bool(_ABSENT.search(value)))
 
 
 def abstention(expected: Any, got: Any) -> float:
     """Score 1 for declining exactly where there is no answer, and for the right answer elsewhere."""
-    if absent(expected) or absent(got):
-        return float(absent(expected) and absent(got))
+    if is_absent(expected) or is_absent(got):
+        return float(is_absent(expected) and is_absent(got))
     return exact(expected, got)
 
 
-def _overlap(wanted: Counter[str], got: Counter[str]) -> float:
+def _overlap_f1(wanted: Counter[str], got: Counter[str]) -> float:
     if not wanted or not got:
         return float(not wanted and not got)
     shared = sum((wanted & got).values())

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import IO, Any
 
-from rlm_dspy.corpus.decoding import guess
-from rlm_dspy.corpus.readers.reader import Left, Member, Room, UnreadableError
+from rlm_dspy.corpus.decoding import guess_encoding
+from rlm_dspy.corpus.readers.reader import Member, SkippedMember, UnpackAllowance, UnreadableError
 
 MOST_BYTES = 200_000_000  # of all that one file holds, archives in archives included
 MOST_MEMBERS = 10_000
@@ -25,46 +25,46 @@ _FULL = f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_RATIO} t
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, NotImplementedError)
 
 
-def room_for(size: int) -> Room:
+def room_for(size: int) -> UnpackAllowance:
     """Return what a file of this size in bytes may unpack to, with all that is nested in it."""
-    return Room(min(MOST_BYTES, max(_HARMLESS, size * _RATIO)), MOST_MEMBERS)
+    return UnpackAllowance(min(MOST_BYTES, max(_HARMLESS, size * _RATIO)), MOST_MEMBERS)
 
 
-def read_gzip(data: bytes, name: str, room: Room) -> Iterator[Member]:
+def read_gzip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
     """Yield the one file of a gzip file."""
-    yield _single(gzip.open, data, name, "gz", room)
+    yield _single_member(gzip.open, data, name, "gz", room)
 
 
-def read_bzip2(data: bytes, name: str, room: Room) -> Iterator[Member]:
+def read_bzip2(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
     """Yield the one file of a bzip2 file."""
-    yield _single(bz2.open, data, name, "bz2", room)
+    yield _single_member(bz2.open, data, name, "bz2", room)
 
 
-def read_xz(data: bytes, name: str, room: Room) -> Iterator[Member]:
+def read_xz(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
     """Yield the one file of an xz file."""
-    yield _single(lzma.open, data, name, "xz", room)
+    yield _single_member(lzma.open, data, name, "xz", room)
 
 
-def read_zip(data: bytes, name: str, room: Room) -> Iterator[Member | Left]:
+def read_zip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
     """Yield the files of a ZIP archive, and what could not be read of it."""
     with zipfile.ZipFile(BytesIO(data)) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         for position, info in enumerate(infos):
             if room.bytes <= 0 or room.files <= 0:
-                yield Left("…", f"{len(infos) - position:,} more files in the archive: {_FULL}")
+                yield SkippedMember("…", f"{len(infos) - position:,} more files in the archive: {_FULL}")
                 return
             room.files -= 1
             name = _member_name(info)
             if info.flag_bits & 1:
-                yield Left(name, "encrypted")
+                yield SkippedMember(name, "encrypted")
                 continue
             try:
                 with archive.open(info) as file:
                     content = _within(file, info.compress_size, room, [])
             except UnreadableError as error:
-                yield Left(name, str(error))
+                yield SkippedMember(name, str(error))
             except (*_BROKEN, RuntimeError) as error:
-                yield Left(name, f"broken: {error}")
+                yield SkippedMember(name, f"broken: {error}")
             else:
                 yield Member(name, content)
 
@@ -80,10 +80,12 @@ def _member_name(info: zipfile.ZipInfo) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        return raw.decode(guess(raw, dos=True), "replace")
+        return raw.decode(guess_encoding(raw, dos=True), "replace")
 
 
-def _single(opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: str, room: Room) -> Member:
+def _single_member(
+    opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: str, room: UnpackAllowance
+) -> Member:
     if room.bytes <= 0:
         raise UnreadableError(_FULL)
     note = ""
@@ -100,7 +102,7 @@ def _single(opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: 
     return Member(inside, b"".join(pieces), note)
 
 
-def _within(file: IO[bytes], packed: int, room: Room, pieces: list[bytes]) -> bytes:
+def _within(file: IO[bytes], packed: int, room: UnpackAllowance, pieces: list[bytes]) -> bytes:
     """Decompress into ``pieces``, and stop at what cannot be honest; what was unpacked in vain counts too."""
     size = 0
     while piece := file.read1(_PIECE) if hasattr(file, "read1") else file.read(_PIECE):

@@ -46,7 +46,7 @@ _DECLARED = {  # what an archive says of itself in its first file
 
 def kind_of(name: str) -> str:
     """Name the kind of a file by the end of its name."""
-    return _KINDS.get(_ending(name), "text")
+    return _KINDS.get(_name_ending(name), "text")
 
 
 def find(name: str, data: bytes) -> Reader | Unpacker | None:
@@ -55,71 +55,73 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
     A third party's entry point in the group ``rlm_dspy.readers``, named after the end of file names without the dot,
     goes before ours.
     """
-    if (theirs := _installed().get(_ending(name))) is not None:
-        return Reader(_ending(name), lambda data, name: _load(theirs)(data, name), _version(theirs, name))
-    if data.startswith(b"%PDF-") or (b"%PDF-" in data[:1024] and _ending(name) == "pdf"):
-        return converter.reader("pdf")
+    if (theirs := _installed_readers().get(_name_ending(name))) is not None:
+        return Reader(
+            _name_ending(name), lambda data, name: _load_reader(theirs)(data, name), _reader_version(theirs, name)
+        )
+    if data.startswith(b"%PDF-") or (b"%PDF-" in data[:1024] and _name_ending(name) == "pdf"):
+        return converter.office_reader("pdf")
     if data.startswith(b"PK\x03\x04"):
-        return _zipped(data)
+        return _zip_reader(data)
     if data.startswith(b"SQLite format 3\0"):
-        return converter.reader("sqlite")
+        return converter.office_reader("sqlite")
     if mail.is_mbox(data):
         return Unpacker("mbox", mail.read_mbox)
     if data[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{\\rtf"):
-        return converter.reader("rtf")
+        return converter.office_reader("rtf")
     if data.startswith(_OLE):
         raise UnreadableError("an Office document that is encrypted or older than 2007: save it as .docx or the like")
     packed = next((reader for magic, reader in _PACKED.items() if data.startswith(magic)), None)
     return packed or _MARKUP.get(kind_of(name))
 
 
-def _zipped(data: bytes) -> Reader | Unpacker:
+def _zip_reader(data: bytes) -> Reader | Unpacker:
     """Tell an office document from any other archive."""
     try:
         archive = zipfile.ZipFile(BytesIO(data))
         names = archive.namelist()
-        declared = _declared(archive) if "mimetype" in names else None
+        declared = _declared_kind(archive) if "mimetype" in names else None
     except (*_BROKEN, RuntimeError) as error:
         raise UnreadableError(f"a broken ZIP archive: {error}") from None
     if declared:
-        return converter.reader(declared)
+        return converter.office_reader(declared)
     if "[Content_Types].xml" in names:
         office = next((kind for start, kind in _OFFICE.items() if any(name.startswith(start) for name in names)), None)
         if office:
-            return converter.reader(office)
+            return converter.office_reader(office)
     return Unpacker("zip", archives.read_zip)
 
 
-def _declared(archive: zipfile.ZipFile) -> str | None:
+def _declared_kind(archive: zipfile.ZipFile) -> str | None:
     """Return the kind of an OpenDocument file (or a template of one) or a book."""
     with archive.open("mimetype") as file:
         declared = file.read(100).decode("ascii", "replace").strip()
     return _DECLARED.get(declared.removesuffix("-template"))
 
 
-def _ending(name: str) -> str:
+def _name_ending(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
 @functools.cache
-def _installed() -> dict[str, EntryPoint]:
+def _installed_readers() -> dict[str, EntryPoint]:
     return {point.name.lower().lstrip("."): point for point in entry_points(group=GROUP)}
 
 
-def _version(point: EntryPoint, name: str) -> str:
+def _reader_version(point: EntryPoint, name: str) -> str:
     """Tell one work of a third party from another; the name counts too, for its reader is given it."""
     return f"{point.value}/{point.dist.version}/{name}" if point.dist is not None else ""
 
 
 @functools.cache
-def _load(point: EntryPoint) -> Read:
-    with guarded(f"its reader {point.value} cannot be loaded"):
+def _load_reader(point: EntryPoint) -> Read:
+    with unreadable_on_error(f"its reader {point.value} cannot be loaded"):
         found: Read = point.load()
     return found
 
 
 @contextlib.contextmanager
-def guarded(what: str) -> Iterator[None]:
+def unreadable_on_error(what: str) -> Iterator[None]:
     """Make whatever a reader raises the reason why its file is not read."""
     try:
         yield

@@ -80,26 +80,26 @@ class Converter:
         process.wait()
 
     def _asked(self, kind: str, data: bytes) -> dict[str, Any]:
-        process = self._running()
+        process = self._running_process()
         assert process.stdin is not None
         assert process.stdout is not None
         seconds = self._seconds + SECONDS_FOR_MB * len(data) / 1e6
         deadline = time.monotonic() + seconds * self._patience
         os.set_blocking(process.stdin.fileno(), False)
         request = json.dumps({"kind": kind, "size": len(data), "seconds": seconds})
-        self._send(process, request.encode() + b"\n" + data, deadline)
+        self._send_bytes(process, request.encode() + b"\n" + data, deadline)
         buffer = b""
         while b"\n" not in buffer:
-            buffer += self._receive(process.stdout.fileno(), deadline)
+            buffer += self._receive_bytes(process.stdout.fileno(), deadline)
         head, _, body = buffer.partition(b"\n")
         pieces, left = [body], int(head) - len(body)
         while left > 0:
-            pieces.append(self._receive(process.stdout.fileno(), deadline))
+            pieces.append(self._receive_bytes(process.stdout.fileno(), deadline))
             left -= len(pieces[-1])
         answer: dict[str, Any] = json.loads(b"".join(pieces))
         return answer
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running_process(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._process = subprocess.Popen(
@@ -114,37 +114,37 @@ class Converter:
             atexit.register(self.close)
         return self._process
 
-    def _send(self, process: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
+    def _send_bytes(self, process: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
         assert process.stdin is not None
         view = memoryview(data)
         while view:
-            self._wait(process.stdin.fileno(), select.POLLOUT, deadline)
+            self._wait_until_ready(process.stdin.fileno(), select.POLLOUT, deadline)
             view = view[os.write(process.stdin.fileno(), view[: 1 << 16]) :]
 
-    def _receive(self, descriptor: int, deadline: float) -> bytes:
-        self._wait(descriptor, select.POLLIN, deadline)
+    def _receive_bytes(self, descriptor: int, deadline: float) -> bytes:
+        self._wait_until_ready(descriptor, select.POLLIN, deadline)
         data = os.read(descriptor, 1 << 20)
         if not data:
-            raise ValueError(self._ending())
+            raise ValueError(self._exit_reason())
         return data
 
-    def _bound(self) -> str:
+    def _time_limit_message(self) -> str:
         return f"it took more than {self._seconds:,.0f} s of a processor and {SECONDS_FOR_MB:g} s for each MB of it"
 
-    def _ending(self) -> str:
+    def _exit_reason(self) -> str:
         """Tell why the child is gone."""
         process = self._process
         assert process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             if process.wait(timeout=5) == -signal.SIGXCPU:
-                return self._bound()
+                return self._time_limit_message()
         return "it crashed or used more than 3 GB of memory"
 
-    def _wait(self, descriptor: int, event: int, deadline: float) -> None:
+    def _wait_until_ready(self, descriptor: int, event: int, deadline: float) -> None:
         ready = select.poll()
         ready.register(descriptor, event)
         if not ready.poll(max(0.0, 1_000 * (deadline - time.monotonic()))):
-            raise TimeoutError(self._bound())
+            raise TimeoutError(self._time_limit_message())
 
 
 @functools.cache
@@ -154,6 +154,6 @@ def shared() -> Converter:
 
 
 @functools.cache
-def reader(kind: str) -> Reader:
+def office_reader(kind: str) -> Reader:
     """Return the reader of a kind of office document."""
     return Reader(kind, lambda data, name: shared().convert(kind, data), VERSION)

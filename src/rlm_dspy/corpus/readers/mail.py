@@ -12,7 +12,7 @@ from typing import Any
 
 from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
-from rlm_dspy.corpus.readers.reader import Converted, Left, Member, Room, UnreadableError
+from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, UnpackAllowance, UnreadableError
 
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
@@ -20,11 +20,11 @@ _MESSAGE = re.compile(rb"^From [^\n]*\n(?=[!-9;-~]+:)", re.MULTILINE)  # where a
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
-def read_email(data: bytes, name: str) -> Iterator[Converted | Member | Left]:
+def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedMember]:
     """Yield the headers and body of a message, then its attachments as files."""
     message = email.message_from_bytes(data, policy=email.policy.compat32)
     lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key)))]
-    body = _body(message)
+    body = _body_part(message)
     text, note, unread = "", "", None
     if body is not None:
         text, note = _part_text(body)
@@ -32,23 +32,23 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | Left]:
             try:
                 text = converter.shared().convert("html", text.encode("utf-8", "replace")).text
             except UnreadableError as error:
-                text, unread = "", Left("body.html", str(error))
+                text, unread = "", SkippedMember("body.html", str(error))
     yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode(), note=note)
     if unread is not None:
         yield unread
     is_page = message.get_content_type() == "multipart/related"  # a saved web page: its styles and pictures
-    for number, part in enumerate(_beside(message, body), 1):
+    for number, part in enumerate(_attachment_parts(message, body), 1):
         if not is_page or part.get_content_type() in ("text/html", "text/plain"):
-            yield _member(part, number)
+            yield _attachment_member(part, number)
 
 
-def read_mbox(data: bytes, name: str, room: Room) -> Iterator[Member | Left]:
+def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
     """Yield the messages of an mbox file, each as a mail."""
     starts = [found.start() for found in _MESSAGE.finditer(data)]
     digits = len(str(len(starts)))
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
         if room.files <= 0:
-            yield Left("…", f"{len(starts) - number + 1:,} more messages: no file may hold more")
+            yield SkippedMember("…", f"{len(starts) - number + 1:,} more messages: no file may hold more")
             return
         room.files -= 1
         content = data[data.index(b"\n", start) + 1 : end]
@@ -64,12 +64,12 @@ def header_text(value: Any) -> str:
     """Return a header as a reader sees it: encoded words decoded, raw bytes decoded as a file's would be."""
     if value is None:
         return ""
-    raw = _raw(str(value)) if not isinstance(value, email.header.Header) else None
-    words = "".join(_words(value if raw is None else raw))
+    raw = _decode_raw_header(str(value)) if not isinstance(value, email.header.Header) else None
+    words = "".join(_decoded_words(value if raw is None else raw))
     return " ".join(words.encode("utf-8", "replace").decode().split())
 
 
-def _raw(text: str) -> str:
+def _decode_raw_header(text: str) -> str:
     """Return a header whose bytes beyond ASCII are decoded."""
     try:
         text.encode("utf-8")
@@ -78,7 +78,7 @@ def _raw(text: str) -> str:
         return decode(text.encode("utf-8", "surrogateescape"))[0]
 
 
-def _words(value: Any) -> Iterator[str]:
+def _decoded_words(value: Any) -> Iterator[str]:
     try:
         parts = email.header.decode_header(value)
     except (ValueError, email.errors.HeaderParseError):
@@ -87,12 +87,12 @@ def _words(value: Any) -> Iterator[str]:
         if isinstance(part, str):
             yield part
         elif charset is None:
-            yield _latin(part)
+            yield _decode_header_bytes(part)
         else:
-            yield _decoded(part, charset)[0]
+            yield _decode_in_charset(part, charset)[0]
 
 
-def _latin(part: bytes) -> str:
+def _decode_header_bytes(part: bytes) -> str:
     """Return what the parser of headers keeps as bytes: text that it had encoded itself."""
     try:
         return part.decode("ascii")
@@ -100,7 +100,7 @@ def _latin(part: bytes) -> str:
         return decode(part)[0]
 
 
-def _decoded(data: bytes, charset: str | None) -> tuple[str, str]:
+def _decode_in_charset(data: bytes, charset: str | None) -> tuple[str, str]:
     """Return a text in the charset that it names, or as a file without a name for it would be read."""
     known = known_encoding(charset.split()[0].strip("\"'")) if charset and charset.strip() else None
     if known is not None and known != "ascii" and not _is_utf8(data):
@@ -120,7 +120,7 @@ def _is_utf8(data: bytes) -> bool:
         return False
 
 
-def _body(message: Message) -> Message | None:
+def _body_part(message: Message) -> Message | None:
     """Return the part that is the text of a message: plain if there is one, else a page."""
     found: dict[str, Message] = {}
     for part in message.walk():
@@ -142,10 +142,10 @@ def _part_text(part: Message) -> tuple[str, str]:
     data = payload if isinstance(payload, bytes) else b""
     charset = part.get_param("charset")
     named = charset[2] if isinstance(charset, tuple) else charset
-    return _decoded(data, str(named) if named else None)
+    return _decode_in_charset(data, str(named) if named else None)
 
 
-def _beside(part: Message, body: Message | None, other: bool = False) -> Iterator[Message]:
+def _attachment_parts(part: Message, body: Message | None, other: bool = False) -> Iterator[Message]:
     """Yield the parts of a message but its body and ``other`` forms of the body's text."""
     kind = part.get_content_type()
     if part is body or (other and kind in ("text/plain", "text/html") and not part.get_filename()):
@@ -154,12 +154,12 @@ def _beside(part: Message, body: Message | None, other: bool = False) -> Iterato
         other = other or (kind == "multipart/alternative" and any(inner is body for inner in part.walk()))
         for inner in part.get_payload():
             if isinstance(inner, Message):
-                yield from _beside(inner, body, other)
+                yield from _attachment_parts(inner, body, other)
     elif part.is_multipart() or part.get_payload():
         yield part
 
 
-def _member(part: Message, number: int) -> Member:
+def _attachment_member(part: Message, number: int) -> Member:
     kind = part.get_content_type()
     if part.is_multipart():
         inner = [one for one in part.get_payload() if isinstance(one, Message)]

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from rlm_dspy.corpus.corpus import Mark
+from rlm_dspy.corpus.corpus import LineMark
 from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
@@ -21,19 +21,19 @@ _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
 
 def read_html(data: bytes, name: str) -> Converted:
     """Return the visible text of a page; scripts and styles are left out, headings become Markdown's."""
-    text, note = _decoded(data)
+    text, note = _decode_page(data)
     if len(data) > _LONGEST:
         return Converted(text, note="too long to be parsed, so its markup is kept")
-    made = _seen(text)
+    made = _convert_page(text)
     return replace(made, note="; ".join(filter(None, (note, made.note))))
 
 
-def _seen(page: str) -> Converted:
+def _convert_page(page: str) -> Converted:
     """Have a page parsed where one that was made to take forever does no harm."""
     return converter.shared().convert("html", page.encode("utf-8", "replace"))
 
 
-def _decoded(data: bytes) -> tuple[str, str]:
+def _decode_page(data: bytes) -> tuple[str, str]:
     declared = _CHARSET.search(data[:2048])
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         # Where what it says of itself is wrong, it is guessed as with any other file.
@@ -50,16 +50,16 @@ def read_notebook(data: bytes, name: str) -> Converted:
         notebook = json.loads(decode(data)[0])
         sheets = notebook.get("worksheets") or [notebook]
         cells = [cell for sheet in sheets for cell in sheet["cells"]]
-        language = _language(notebook.get("metadata"))
+        language = _code_language(notebook.get("metadata"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"a broken notebook: {error}") from None
     parts: list[str] = []
-    marks: list[Mark] = []
+    marks: list[LineMark] = []
     odd: list[int] = []
     line = 1
     for number, cell in enumerate(cells, 1):
         try:
-            body = _cell(cell, language)
+            body = _cell_markdown(cell, language)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             odd.append(number)
             continue
@@ -71,17 +71,17 @@ def read_notebook(data: bytes, name: str) -> Converted:
     return Converted("".join(parts), tuple(marks), note)
 
 
-def _cell(cell: dict[str, Any], language: str) -> str:
+def _cell_markdown(cell: dict[str, Any], language: str) -> str:
     """Return a cell as Markdown: code between fences, with what it printed."""
-    source = _joined(cell.get("source", cell.get("input", "")))
+    source = _plain_text(cell.get("source", cell.get("input", "")))
     if cell.get("cell_type") == "heading":
         return f"{'#' * int(cell.get('level') or 1)} {source}"
     if cell.get("cell_type") != "code":
         return source
-    return f"```{language}\n{source}\n```\n{_outputs(cell)}"
+    return f"```{language}\n{source}\n```\n{_rendered_outputs(cell)}"
 
 
-def _language(metadata: Any) -> str:
+def _code_language(metadata: Any) -> str:
     """The language of a notebook's code, as its metadata name it, or else Python."""
     named = metadata if isinstance(metadata, dict) else {}
     for part, key in (("language_info", "name"), ("kernelspec", "language")):
@@ -91,32 +91,36 @@ def _language(metadata: Any) -> str:
     return "python"
 
 
-def _outputs(cell: dict[str, Any]) -> str:
-    shown = [_output(output)[:_OUTPUT] for output in cell.get("outputs") or ()]
+def _rendered_outputs(cell: dict[str, Any]) -> str:
+    shown = [_output_text(output)[:_OUTPUT] for output in cell.get("outputs") or ()]
     return "".join(f"Output:\n{text}\n" for text in shown if text.strip())
 
 
-def _output(output: dict[str, Any]) -> str:
+def _output_text(output: dict[str, Any]) -> str:
     """Return an output as text; where it has several forms, the first of those that read best."""
     if output.get("output_type") in ("error", "pyerr"):
         traceback = output.get("traceback") or ()
         named = f"{output.get('ename') or 'Error'}: {output.get('evalue') or ''}"
-        told = "\n".join(map(_joined, traceback))
+        told = "\n".join(map(_plain_text, traceback))
         return told if named in told else f"{told}\n{named}".lstrip("\n")
     forms = {**output, **(output.get("data") or {})}  # format 3 has them beside the rest
     for plain in ("text", "text/plain"):
-        if _joined(forms.get(plain) or "").strip() and not _is_placeholder(_joined(forms[plain])):
-            return _joined(forms[plain])
+        if _plain_text(forms.get(plain) or "").strip() and not _is_placeholder(_plain_text(forms[plain])):
+            return _plain_text(forms[plain])
     for markdown in ("text/markdown", "markdown", "text/latex", "latex"):
         if forms.get(markdown):
-            return _joined(forms[markdown])
+            return _plain_text(forms[markdown])
     if page := forms.get("text/html") or forms.get("html"):
         try:
-            return _seen(_joined(page)).text
+            return _convert_page(_plain_text(page)).text
         except UnreadableError:  # it draws and says nothing
             return ""
     data = forms.get("application/json", forms.get("json"))
-    return json.dumps(data, ensure_ascii=False) if data else _joined(forms.get("text/plain") or forms.get("text") or "")
+    return (
+        json.dumps(data, ensure_ascii=False)
+        if data
+        else _plain_text(forms.get("text/plain") or forms.get("text") or "")
+    )
 
 
 def _is_placeholder(text: str) -> bool:
@@ -124,6 +128,6 @@ def _is_placeholder(text: str) -> bool:
     return re.fullmatch(r"\s*<[\w.]+ object(?: at 0x[0-9a-f]+)?>\s*", text) is not None
 
 
-def _joined(text: Any) -> str:
+def _plain_text(text: Any) -> str:
     plain = "".join(text) if isinstance(text, list) else str(text)
     return re.sub(r"\x1b\[[0-9;]*m", "", plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from rlm_dspy.corpus.corpus import Mark
+from rlm_dspy.corpus.corpus import LineMark
 
 
 class UnreadableError(Exception):
@@ -20,7 +20,7 @@ class Converted:
     """
 
     text: str
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[LineMark, ...] = ()
     note: str = ""
     late: bool = False
 
@@ -35,7 +35,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Left:
+class SkippedMember:
     """A file found inside another one and not read, and why."""
 
     name: str
@@ -43,14 +43,14 @@ class Left:
 
 
 @dataclass
-class Room:
+class UnpackAllowance:
     """What a file may still unpack to, with all that is nested in it: less with each byte and each file."""
 
     bytes: int
     files: int
 
 
-Outcome = str | Converted | Iterable[Converted | Member | Left]
+Outcome = str | Converted | Iterable[Converted | Member | SkippedMember]
 Read = Callable[[bytes, str], Outcome]  # called with a file's bytes and its name
 
 
@@ -68,4 +68,4 @@ class Unpacker:
     """A reader of archives, with its name: what it unpacks it takes from the room there is."""
 
     name: str
-    read: Callable[[bytes, str, Room], Iterable[Member | Left]]
+    read: Callable[[bytes, str, UnpackAllowance], Iterable[Member | SkippedMember]]

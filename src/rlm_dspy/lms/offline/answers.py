@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_dspy.lms.offline.prompt import Field
-from rlm_dspy.lms.offline.question import Question, Term, read
+from rlm_dspy.lms.offline.question import ParsedQuestion, Term, read
 
 _MONTH_NAMES = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
@@ -33,7 +33,7 @@ _EXPECTED = (
 )
 
 
-def cells(line: str, like: str | None = None) -> list[str]:
+def row_cells(line: str, like: str | None = None) -> list[str]:
     """Cut a line of a table into its cells, by what stands between those of ``like`` or its own; none if it cannot."""
     between = max(("\t", "|", ";", ","), key=(like or line).count)
     text = line.strip().strip("|") if between == "|" else line
@@ -46,28 +46,30 @@ def cells(line: str, like: str | None = None) -> list[str]:
     return [cell.strip(" `*") if between == "|" else cell.strip() for cell in row]
 
 
-def cell(question: Question, row: str, head: str) -> tuple[float, str | None]:
+def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | None]:
     """Return how much of the question a row and the column that is asked for have (0 to 1), and the cell.
 
     Nothing fits a row that lacks a name of the question, or has none of its words; without a column that is
     asked for the cell is None.
     """
-    names, values = cells(head), cells(row, head)
+    names, values = row_cells(head), row_cells(row, head)
     terms = [term for term in question.terms if term.strong or " " not in term.text]
     if len(names) < 2 or not values or len(values) > len(names) or not terms:
         return 0.0, None  # of a row with more cells than names nobody knows which cell has which name
     values = values + [""] * (len(names) - len(values))
-    keys, told = _keys(terms, values)
+    keys, told = _key_cells(terms, values)
     open_ones = [term for term in terms if term not in told]
     marks = [
-        (_named(open_ones, name) + _expected(question.text, name, value), place)
+        (_name_weight(open_ones, name) + _expected_bonus(question.text, name, value), place)
         for place, (name, value) in enumerate(zip(names, values, strict=True))
         if place not in keys
     ]
     best, place = max(marks, key=lambda mark: (mark[0], -mark[1]), default=(0.0, -1))
-    heads = " ".join(map(_spelled, names))
-    column = [term for term in open_ones if best > 0 and place >= 0 and _loose(term, _spelled(names[place]))]
-    others = [term for term in open_ones if term not in column and _loose(term, heads)]
+    heads = " ".join(map(_name_words, names))
+    column = [
+        term for term in open_ones if best > 0 and place >= 0 and _matches_loosely(term, _name_words(names[place]))
+    ]
+    others = [term for term in open_ones if term not in column and _matches_loosely(term, heads)]
     there = [*told, *column, *others]
     if not told or any(term.weight >= 2.5 and term not in there for term in terms):
         return 0.0, None
@@ -77,7 +79,7 @@ def cell(question: Question, row: str, head: str) -> tuple[float, str | None]:
     return fit, values[place] if best > 0 else None
 
 
-def _keys(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[Term]]:
+def _key_cells(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[Term]]:
     """Tell which cells have the terms that a row has, as few of them as have all, and those terms."""
     found = [[term for term in terms if re.search(term.pattern, value, re.I)] for value in values]
     keys: set[int] = set()
@@ -89,7 +91,7 @@ def _keys(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[
     return keys, told
 
 
-def _spelled(name: str) -> str:
+def _name_words(name: str) -> str:
     """The words of a column's name, with what they are short for; a month is named too."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     words = re.findall(r"[^\W\d_]+", apart.lower())
@@ -99,31 +101,31 @@ def _spelled(name: str) -> str:
     return " ".join([*words, *(_LONG[word] for word in words if word in _LONG), *named, name.lower()])
 
 
-def _loose(term: Term, spelled: str) -> bool:
+def _matches_loosely(term: Term, spelled: str) -> bool:
     """Tell whether a word is in the name of a column, or shares most of its letters with a word of it."""
     if re.search(term.pattern.replace(r"(?:\b|_)", r"\b"), spelled, re.I):
         return True
     word = term.text.lower()
-    return any(_kin(word, other) for other in spelled.split())
+    return any(_is_similar(word, other) for other in spelled.split())
 
 
-def _kin(one: str, other: str) -> bool:
+def _is_similar(one: str, other: str) -> bool:
     shared = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     return shared >= 5 and shared >= 0.6 * max(len(one), len(other))
 
 
-def _named(terms: Sequence[Term], name: str) -> float:
+def _name_weight(terms: Sequence[Term], name: str) -> float:
     """What the words of the question that no cell has weigh in the name of a column, less if it has others too."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)) or [name]
-    known = [word for word in words if any(_loose(term, _spelled(word)) for term in terms)]
-    found = sum(term.weight for term in terms if _loose(term, _spelled(name)))
+    known = [word for word in words if any(_matches_loosely(term, _name_words(word)) for term in terms)]
+    found = sum(term.weight for term in terms if _matches_loosely(term, _name_words(name)))
     return found * (0.3 + 0.7 * len(known) / len(words))
 
 
-def _expected(asked: str, name: str, value: str) -> float:
+def _expected_bonus(asked: str, name: str, value: str) -> float:
     for word, column, shape in _EXPECTED:
         if re.search(word, asked, re.I) and re.fullmatch(shape, value):
-            return 1.2 if re.search(rf"\b(?:{column})", _spelled(name)) else 0.2
+            return 1.2 if re.search(rf"\b(?:{column})", _name_words(name)) else 0.2
     return 0.0
 
 
@@ -193,27 +195,27 @@ def passages(rows: Iterable[dict[str, Any]]) -> list[Passage]:
     ]
 
 
-def find(question: Question, given: list[Passage]) -> Finding:
+def find_answer(question: ParsedQuestion, given: list[Passage]) -> Finding:
     """Choose the answer among ranked passages."""
-    judged = sorted(((_judge(question, passage), passage) for passage in given), key=lambda item: -item[0][0])
-    judged = [(verdict, passage) for verdict, passage in judged if covers(question, passage)]
+    judged = sorted(((_judge_passage(question, passage), passage) for passage in given), key=lambda item: -item[0][0])
+    judged = [(verdict, passage) for verdict, passage in judged if covers_question(question, passage)]
     if not judged:
         return Finding(NOTHING, found=False)
     (score, value), best = judged[0]
     if value and _MANY.search(question.text):
-        return _several(question, judged)
+        return _finding_of_names(question, judged)
     if value is not None and best.head:
         return _of_rows([(mark, passage) for mark, passage in judged if passage.head and mark[0] > score - 0.01])
     if value is not None:
         return Finding(value, (best,), names=(value,))
     close = [passage for (mark, _), passage in judged[1:3] if mark > 0.85 * score]
-    return Finding(_shown(question, best), (best, *close))
+    return Finding(_passage_answer(question, best), (best, *close))
 
 
 _BY_NAME = ("defined", "file", "what", "raises", "subclasses", "bases", "parameters", "returns")
 
 
-def covers(question: Question, passage: Passage) -> bool:
+def covers_question(question: ParsedQuestion, passage: Passage) -> bool:
     """Tell whether a passage, with its surroundings, has enough of the question in it."""
     if passage.head:
         return cell(question, passage.text, passage.head)[0] >= 0.45
@@ -224,11 +226,11 @@ def covers(question: Question, passage: Passage) -> bool:
     single = [(there, term) for there, term in terms if term.strong or " " not in term.text]
     plain = [(there, term) for there, term in single if not term.strong and term.weight >= 1]
     # Where a name is given, one word beside it that is not there proves nothing.
-    enough = not plain or (len(plain) == 1 and question.kind in _BY_NAME and names) or _share(plain) >= 0.3
-    return _share(single) >= 0.45 and bool(enough)
+    enough = not plain or (len(plain) == 1 and question.kind in _BY_NAME and names) or _found_share(plain) >= 0.3
+    return _found_share(single) >= 0.45 and bool(enough)
 
 
-def _share(terms: list[tuple[bool, Term]]) -> float:
+def _found_share(terms: list[tuple[bool, Term]]) -> float:
     total = sum(term.weight for _, term in terms)
     return sum(term.weight for there, term in terms if there) / total if total else 0.0
 
@@ -236,7 +238,7 @@ def _share(terms: list[tuple[bool, Term]]) -> float:
 _DEFINED = re.compile(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]")
 
 
-def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
+def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, str | None]:
     """Score a passage again by whether it holds an answer of the right kind, and give that answer."""
     bonus = 0.0
     value: str | None = None
@@ -245,11 +247,11 @@ def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
         if value is not None:
             return passage.score + 8.0 * bonus, value
     if question.kind in ("default", "value"):
-        bonus, value = _value(question, passage)
+        bonus, value = _assigned_value(question, passage)
     elif extract := _EXTRACT.get(question.kind):
         value = extract(question, passage)
         bonus = 3.5 if value is not None else 0.0
-        bonus += 3.0 * _names(question, value) if value and question.kind == "env" else 0.0
+        bonus += 3.0 * _name_match(question, value) if value and question.kind == "env" else 0.0
     around = " ".join([passage.text, *passage.names, passage.source or ""])
     bonus += sum(1.5 for term in question.terms if term.weight >= 2.5 and re.search(term.pattern, around, re.I))
     defined = (
@@ -258,7 +260,7 @@ def _judge(question: Question, passage: Passage) -> tuple[float, str | None]:
         else re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
     )
     if defined:
-        bonus += 3.0 * _names(question, defined[1] or defined[2])
+        bonus += 3.0 * _name_match(question, defined[1] or defined[2])
     explains = r"\W{0,6}(?:%s)[`*\"]*\s*(?:\([^)\n]*\))?[`*\"]*\s*(?:is|are|means|[:\u2013\u2014])\s"
     if question.kind == "what" and re.match(explains % "|".join(question.subjects or ("$",)), passage.text, re.I):
         bonus += 3.0
@@ -276,7 +278,7 @@ def _of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     return Finding("; ".join(found), tuple(found.values()), names=tuple(found))
 
 
-def _several(question: Question, judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
+def _finding_of_names(question: ParsedQuestion, judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     names: dict[str, Passage] = {}
     top = judged[0][0][0]
     for (score, value), passage in judged:
@@ -286,7 +288,7 @@ def _several(question: Question, judged: list[tuple[tuple[float, str | None], Pa
     return Finding(", ".join(chosen), tuple(names[name] for name in chosen), names=tuple(chosen))
 
 
-def _shown(question: Question, passage: Passage) -> str:
+def _passage_answer(question: ParsedQuestion, passage: Passage) -> str:
     """The passage as an answer: without list marks, with what it announces."""
     text = " ".join(passage.text.split())
     doc = re.match(r'[^"\']{0,400}?(?:"""|\'\'\')\s*(.+?)(?:\n\s*\n|"""|\'\'\'|\Z)', passage.after, re.S)
@@ -306,18 +308,18 @@ _ASSIGNED = re.compile(
 )
 
 
-def _value(question: Question, passage: Passage) -> tuple[float, str | None]:
+def _assigned_value(question: ParsedQuestion, passage: Passage) -> tuple[float, str | None]:
     """Find what a passage sets or says of the subject: (how well it fits, the value)."""
     text = passage.text
     best: tuple[float, str | None] = (0.0, None)
     for found in _ASSIGNED.finditer(text):
-        fit = _names(question, found["name"])
-        value = _literal(text[found.end() :], found["name"]) if fit else None
+        fit = _name_match(question, found["name"])
+        value = _leading_literal(text[found.end() :], found["name"]) if fit else None
         unpacked = not found["typed"] and re.match(r"[^=(]*,[^=(]*$", text[: found.start("name")])
         if value is None or unpacked:
             continue
         colon = 3.5 if re.search(r"[\"']\s*:", found[0]) else 2.0
-        mark = fit * (colon if found["colon"] else 4.0) + _sureness(value) + (1.0 if found["typed"] else 0.0)
+        mark = fit * (colon if found["colon"] else 4.0) + _value_confidence(value) + (1.0 if found["typed"] else 0.0)
         mark += 1.0 if question.kind == "default" and "default" in found["name"].lower() else 0.0
         if not found["typed"] and "(" in text[: found.start("name")] and not re.match(r"\s*(?:async )?def\b", text):
             mark -= 1.5  # what one caller passes
@@ -328,17 +330,17 @@ def _value(question: Question, passage: Passage) -> tuple[float, str | None]:
     return best
 
 
-def _names(question: Question, name: str) -> float:
+def _name_match(question: ParsedQuestion, name: str) -> float:
     """How much of what is asked for a name has in it, from 0 to 1."""
     asked = [term for term in question.terms if term.strong or " " not in term.text]
     if any(term.strong and re.fullmatch(term.pattern, name, re.I) for term in asked):
         return 1.0 if any(term.text == name for term in asked) else 0.9
     words = [term for term in asked if not term.strong]
     loose = [(term.pattern.replace(r"(?:\b|_)", "").replace(r"\b", ""), term) for term in words]
-    return _share([(bool(re.search(pattern, name, re.I)), term) for pattern, term in loose])
+    return _found_share([(bool(re.search(pattern, name, re.I)), term) for pattern, term in loose])
 
 
-def _sureness(value: str) -> float:
+def _value_confidence(value: str) -> float:
     if re.match(r"[-+]?\d|[\"']|[rbf][\"']|(?:True|False)$", value):
         return 1.5
     if value[0] in "[{(":
@@ -356,25 +358,27 @@ def _sureness(value: str) -> float:
     return 0.0 if re.fullmatch(r"[A-Z][A-Z0-9_]*|default\w*", value) else -2.0
 
 
-def _in_prose(question: Question, text: str) -> tuple[float, str | None]:
+def _in_prose(question: ParsedQuestion, text: str) -> tuple[float, str | None]:
     """Find a value in a table row or after the word "default", if what stands before it names the subject."""
     if text.lstrip().startswith("|"):
-        cells = [cell.strip(" `*") for cell in text.strip().strip("|").split("|")]
+        row_cells = [cell.strip(" `*") for cell in text.strip().strip("|").split("|")]
         shape = r"[-+]?\d[\w.,]*(?: ?\w+)?|None|True|False|\".*\"|'.*'"
-        return 4.0 * _names(question, cells[0]), next((c for c in cells[1:] if re.fullmatch(shape, c)), None)
+        return 4.0 * _name_match(question, row_cells[0]), next(
+            (c for c in row_cells[1:] if re.fullmatch(shape, c)), None
+        )
     best: tuple[float, str | None] = (0.0, None)
     verb = r"(?:\s+(?:to|is|are|of|as)\b|\s*[=:,])"
     for found in re.finditer(rf"(?i)\bdefault(?:s|ed)?\b(?:{verb}|(?:\s+[\w`-]+){{1,3}}?{verb})?\s*", text):
-        value = _literal(text[found.end() :], "")
-        if value and _sureness(value) > 0:
+        value = _leading_literal(text[found.end() :], "")
+        if value and _value_confidence(value) > 0:
             asked = [term for term in question.terms if term.weight >= 1 and " " not in term.text]
             before = text[max(0, found.start() - 60) : found.end()]
-            fit = _share([(bool(re.search(term.pattern, before, re.I)), term) for term in asked])
+            fit = _found_share([(bool(re.search(term.pattern, before, re.I)), term) for term in asked])
             best = max(best, (4.5 * fit, value), key=lambda item: item[0])
     return best
 
 
-def _literal(text: str, subject: str) -> str | None:
+def _leading_literal(text: str, subject: str) -> str | None:
     found = _LITERAL.match(text)
     if not found:
         return None
@@ -389,7 +393,7 @@ def _literal(text: str, subject: str) -> str | None:
     return value
 
 
-def _raiser(question: Question, passage: Passage) -> str | None:
+def _raise_site(question: ParsedQuestion, passage: Passage) -> str | None:
     raised = re.search(r"\b(?:raise|throw\s+new)\s+((?:\w+\.)*[A-Z]\w+)", passage.text)
     if not raised:
         return None
@@ -405,8 +409,8 @@ def _raiser(question: Question, passage: Passage) -> str | None:
     return ".".join(reversed(passage.names)) or passage.where
 
 
-def _first(pattern: str, group: int = 1) -> Any:
-    def extract(question: Question, passage: Passage) -> str | None:
+def _first_match(pattern: str, group: int = 1) -> Any:
+    def extract(question: ParsedQuestion, passage: Passage) -> str | None:
         for subject in question.subjects:
             found = re.search(pattern.replace("SUBJECT", subject), passage.text + passage.after, re.S | re.I)
             if found and found.start() <= len(passage.text):
@@ -416,7 +420,7 @@ def _first(pattern: str, group: int = 1) -> Any:
     return extract
 
 
-def _defined(question: Question, passage: Passage) -> str | None:
+def _definition_place(question: ParsedQuestion, passage: Passage) -> str | None:
     shape = r"(?:class|def|function|fn|func|struct|interface|type)\s+|^\s*"
     for subject in question.subjects:
         if re.search(rf"(?:{shape}){subject}\s*[(:=<{{]", passage.text, re.I):
@@ -424,42 +428,44 @@ def _defined(question: Question, passage: Passage) -> str | None:
     return None
 
 
-def _token(pattern: str) -> Any:
-    def extract(question: Question, passage: Passage) -> str | None:
+def _best_token(pattern: str) -> Any:
+    def extract(question: ParsedQuestion, passage: Passage) -> str | None:
         asked = question.text.lower()
         found = [token for token in re.findall(pattern, passage.text) if token.lower() not in asked]
-        return max(found, key=lambda token: _names(question, token), default=None)
+        return max(found, key=lambda token: _name_match(question, token), default=None)
 
     return extract
 
 
-_NAMED = _token(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
+_NAMED = _best_token(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b")
 
 
-def _variable(question: Question, passage: Passage) -> str | None:
+def _environment_variable(question: ParsedQuestion, passage: Passage) -> str | None:
     read = re.search(r"(?:environ|env)\w*(?:\.get)?\s*[\[(]\s*[\"'](\w+)[\"']", passage.text)
     found: str | None = read[1] if read else _NAMED(question, passage)
     return found
 
 
-def _file(question: Question, passage: Passage) -> str | None:
+def _source_file(question: ParsedQuestion, passage: Passage) -> str | None:
     return passage.source
 
 
 _EXTRACT: dict[str, Any] = {
-    "raises": _raiser,
-    "subclasses": _first(r"class\s+(\w+)\([^)\n]*SUBJECT"),
-    "bases": _first(r"class\s+SUBJECT\(([^)]*)\)"),
-    "parameters": _first(r"(?:def\s+SUBJECT|class\s+SUBJECT\b.{0,400}?def\s+__init__)\s*(\((?:[^()]|\([^()]*\))*\))"),
-    "returns": _first(r"def\s+SUBJECT\s*\((?:[^()]|\([^()]*\))*\)\s*->\s*([^\n]+?):\s*(?:\n|$)"),
-    "defined": _defined,
-    "env": _variable,
-    "error": _token(r"\b\w+(?:Error|Exception|Warning)\b"),
-    "file": _file,
+    "raises": _raise_site,
+    "subclasses": _first_match(r"class\s+(\w+)\([^)\n]*SUBJECT"),
+    "bases": _first_match(r"class\s+SUBJECT\(([^)]*)\)"),
+    "parameters": _first_match(
+        r"(?:def\s+SUBJECT|class\s+SUBJECT\b.{0,400}?def\s+__init__)\s*(\((?:[^()]|\([^()]*\))*\))"
+    ),
+    "returns": _first_match(r"def\s+SUBJECT\s*\((?:[^()]|\([^()]*\))*\)\s*->\s*([^\n]+?):\s*(?:\n|$)"),
+    "defined": _definition_place,
+    "env": _environment_variable,
+    "error": _best_token(r"\b\w+(?:Error|Exception|Warning)\b"),
+    "file": _source_file,
 }
 
 
-def numbers(text: str) -> list[str]:
+def numbers_in(text: str) -> list[str]:
     """Return the numbers of a text, without separators."""
     return [re.sub("[,_]", "", found).rstrip(".") for found in _NUMBER.findall(text)]
 
@@ -495,33 +501,35 @@ _GENERIC = frozenset(
 )
 
 
-def fill(
-    fields: tuple[Field, ...], question: Question, finding: Finding, given: list[Passage]
+def fill_fields(
+    fields: tuple[Field, ...], question: ParsedQuestion, finding: Finding, given: list[Passage]
 ) -> tuple[dict[str, Any], list[str]]:
     """Return a plain value for each field, and the names of those that nothing was found for."""
     values: dict[str, Any] = {}
     missing: list[str] = []
     for field in fields:
         if field.name == "reasoning":
-            values[field.name] = reasoning(question, finding)
+            values[field.name] = explain_finding(question, finding)
             continue
-        own = finding if field.name in _GENERIC or is_evidence(field) else _own(field, question, finding, given)
-        value = _typed(field.type, own, question)
+        own = (
+            finding if field.name in _GENERIC or is_evidence(field) else _field_finding(field, question, finding, given)
+        )
+        value = _typed_value(field.type, own, question)
         if value is None:
             missing.append(field.name)
-            value = empty(field.type)
+            value = empty_value(field.type)
         values[field.name] = value
     if missing and "reasoning" in values:
-        values["reasoning"] += placeholders(missing)
+        values["reasoning"] += missing_note(missing)
     return values, missing
 
 
-def placeholders(missing: list[str]) -> str:
+def missing_note(missing: list[str]) -> str:
     """Tell which values are not from the text."""
     return f" Nothing was found for {', '.join(missing)}; empty values stand there."
 
 
-def reasoning(question: Question, finding: Finding) -> str:
+def explain_finding(question: ParsedQuestion, finding: Finding) -> str:
     """Tell how the answer came about."""
     terms = ", ".join(term.text for term in question.terms[:8]) or "no keywords"
     if not finding.found:
@@ -535,7 +543,7 @@ def is_evidence(field: Field) -> bool:
     return "Evidence" in field.type or (field.name in ("evidence", "quotes", "citations") and "list" in field.type)
 
 
-def quotes(finding: Finding, *, bare: bool = False) -> list[dict[str, Any]]:
+def evidence_quotes(finding: Finding, *, bare: bool = False) -> list[dict[str, Any]]:
     """Return the passages as evidence: exact quotes with their places, or only quotes and sources."""
     found = []
     for passage in finding.passages[:6]:
@@ -548,7 +556,7 @@ def quotes(finding: Finding, *, bare: bool = False) -> list[dict[str, Any]]:
     return found
 
 
-def _own(field: Field, question: Question, finding: Finding, given: list[Passage]) -> Finding:
+def _field_finding(field: Field, question: ParsedQuestion, finding: Finding, given: list[Passage]) -> Finding:
     """Look for a field with a telling name among the same passages."""
     extra = read(f"{field.name.replace('_', ' ')} {field.desc}")
     asked_already = {term.text for term in question.terms}
@@ -562,28 +570,28 @@ def _own(field: Field, question: Question, finding: Finding, given: list[Passage
     best = max(near, key=lambda passage: passage.score + 2 * mark(passage), default=None)
     if best is None or mark(best) == 0:
         return finding
-    asked = Question(question.text, read(f"{field.name.replace('_', ' ')}?").kind, extra.terms, extra.subjects)
-    return find(asked, [best]) if covers(asked, best) else Finding(best.text, (best,))
+    asked = ParsedQuestion(question.text, read(f"{field.name.replace('_', ' ')}?").kind, extra.terms, extra.subjects)
+    return find_answer(asked, [best]) if covers_question(asked, best) else Finding(best.text, (best,))
 
 
-def _typed(kind: str, finding: Finding, question: Question) -> Any:
+def _typed_value(kind: str, finding: Finding, question: ParsedQuestion) -> Any:
     if re.match(r"(?:(?:Optional|Union|UnionType)\[)?str\b", kind):
         return finding.answer
     if "Evidence" in kind:
-        return quotes(finding)
+        return evidence_quotes(finding)
     if not finding.found:
         return None
     texts = [finding.answer, *(passage.text for passage in finding.passages)]
-    if options := _options(kind):
+    if options := _literal_options(kind):
         said = (o for text in texts for o in options if re.search(rf"(?i)\b{re.escape(str(o))}\b", text))
         return next(said, None)
     base = re.split(r"[|,\]]", re.sub(r"^(?:Optional|Union|UnionType)\[", "", kind))[0].strip()
     if base.startswith(("list", "List", "tuple", "set", "Sequence")):
-        return _items(kind, finding)
+        return _list_items(kind, finding)
     return _SCALARS.get(base, lambda _: finding.answer if base == "Any" else None)(texts)
 
 
-def _options(kind: str) -> list[Any]:
+def _literal_options(kind: str) -> list[Any]:
     found = re.search(r"Literal\[(.*)\]", kind)
     if not found:
         return []
@@ -593,7 +601,7 @@ def _options(kind: str) -> list[Any]:
         return []
 
 
-def _items(kind: str, finding: Finding) -> list[Any]:
+def _list_items(kind: str, finding: Finding) -> list[Any]:
     texts = list(finding.names) or [passage.text for passage in finding.passages[:5]]
     if len(texts) == 1 and re.fullmatch(r"\[.*\]|\(.*\)", texts[0]):
         try:
@@ -603,24 +611,24 @@ def _items(kind: str, finding: Finding) -> list[Any]:
     inner = re.search(r"\[(int|float)\b", kind)
     if not inner:
         return texts
-    found = [number for text in texts for number in numbers(text)]
+    found = [number for text in texts for number in numbers_in(text)]
     return [int(float(number)) if inner[1] == "int" else float(number) for number in found]
 
 
-def _integer(texts: list[str]) -> int | None:
-    return next((int(n) for text in texts for n in numbers(text) if "." not in n), None)
+def _first_integer(texts: list[str]) -> int | None:
+    return next((int(n) for text in texts for n in numbers_in(text) if "." not in n), None)
 
 
-def _real(texts: list[str]) -> float | None:
-    return next((float(n) for text in texts for n in numbers(text)), None)
+def _first_float(texts: list[str]) -> float | None:
+    return next((float(n) for text in texts for n in numbers_in(text)), None)
 
 
-def _truth(texts: list[str]) -> bool:
+def _stated_truth(texts: list[str]) -> bool:
     """A stated truth value if there is one; else whether anything was found at all."""
     return texts[0].strip().lower() not in ("false", "no", "off", "none")
 
 
-def _date(texts: list[str]) -> str | None:
+def _first_date(texts: list[str]) -> str | None:
     for text in texts:
         if found := re.search(r"\b(\d{4})-(\d\d)-(\d\d)\b", text):
             return found[0]
@@ -634,20 +642,20 @@ def _date(texts: list[str]) -> str | None:
 
 
 _SCALARS: dict[str, Any] = {
-    "int": _integer,
-    "float": _real,
-    "Decimal": _real,
-    "bool": _truth,
-    "date": _date,
-    "datetime": _date,
+    "int": _first_integer,
+    "float": _first_float,
+    "Decimal": _first_float,
+    "bool": _stated_truth,
+    "date": _first_date,
+    "datetime": _first_date,
 }
 
 
-def empty(kind: str) -> Any:
+def empty_value(kind: str) -> Any:
     """The emptiest value that a type allows."""
     if "None" in kind or kind.startswith("Optional"):
         return None
-    if options := _options(kind):
+    if options := _literal_options(kind):
         open_ones = ("unknown", "none", "other", "n/a", "neutral")
         return next((option for option in options if str(option).lower() in open_ones), options[0])
     if kind.startswith(("list", "List", "tuple", "set", "Sequence")):

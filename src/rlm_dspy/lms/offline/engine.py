@@ -31,7 +31,7 @@ class OfflineEngine:
 
     def complete(self, request: Request) -> Response:
         """Answer one request."""
-        text = reply(prompt.read(request))
+        text = answer_prompt(prompt.read(request))
         sent = sum(len(message.text or "") for message in request.messages) + len(str(request.system or ""))
         counted = Usage(input_tokens=sent // 4, output_tokens=len(text) // 4, total_tokens=sent // 4 + len(text) // 4)
         return Response(
@@ -91,20 +91,20 @@ class AsyncOfflineEngine:
         return cls()
 
 
-def reply(given: Prompt) -> str:
+def answer_prompt(given: Prompt) -> str:
     """Answer a prompt in the format that it asks for."""
     if given.plays_rlm:
-        note, code = _move(prompt.play(given))
-        return _render(given, {"reasoning": note, "code": f"```python\n{code}\n```"})
+        note, code = _choose_move(prompt.read_run_state(given))
+        return _render_reply(given, {"reasoning": note, "code": f"```python\n{code}\n```"})
     if given.format == "plain":
-        asked, text = _split(given.inputs["prompt"])
+        asked, text = _split_prompt(given.inputs["prompt"])
         return _look_up(asked, text)[1].answer
     asked, text = _asked_and_text(given)
     searched, finding, passages = _look_up(asked, text)
-    return _render(given, answers.fill(given.outputs, searched, finding, passages)[0])
+    return _render_reply(given, answers.fill_fields(given.outputs, searched, finding, passages)[0])
 
 
-def _render(given: Prompt, values: dict[str, Any]) -> str:
+def _render_reply(given: Prompt, values: dict[str, Any]) -> str:
     values = {field.name: values.get(field.name, "") for field in given.outputs}
     if given.format == "json":
         return json.dumps(values, ensure_ascii=False, indent=2)
@@ -118,34 +118,38 @@ def _render(given: Prompt, values: dict[str, Any]) -> str:
 # Playing a run
 
 
-def _move(play: Play) -> tuple[str, str]:
+def _choose_move(play: Play) -> tuple[str, str]:
     """Choose the next reasoning and code of a run."""
-    asked, target = _task(play)
+    asked, target = _find_task(play)
     searched = question.read(asked)
     rows = [row for seen in play.observations for row in prompt.json_lines(seen)]
     passages = answers.passages(rows)
     refusals = sum("[SUBMIT refused]" in seen for seen in play.observations)
     if target is None or refusals:
-        return _submit(play, searched, passages, refusals)
+        return _submit_move(play, searched, passages, refusals)
     if not play.observations:
-        return "Look for the words of the question in the context.", _exploration(searched, target, _source())
+        return "Look for the words of the question in the context.", _exploration_code(
+            searched, target, _explorer_source()
+        )
     if len(play.observations) == 1 and not rows:
         if re.search(r"(?i)timed? ?out|time limit|\d s(?:econds)?\b.*interrupted", play.observations[0]):
-            return "That took too long: search for less.", _exploration(searched, target, _source(), lean=True)
-        plain = _exploration(searched, target, _PLAIN + _source())
+            return "That took too long: search for less.", _exploration_code(
+                searched, target, _explorer_source(), lean=True
+            )
+        plain = _exploration_code(searched, target, _PLAIN + _explorer_source())
         return "The look-up failed here: search again with plain Python only.", plain
-    finding = answers.find(searched, passages)
-    wider = question.widen(searched, rows[0].get("missing", ()) if rows else ())
+    finding = answers.find_answer(searched, passages)
+    wider = question.widen_question(searched, rows[0].get("missing", ()) if rows else ())
     if wider and not finding.found:
         if len(play.observations) == 1:
-            return "Nothing fits yet: search again with parts of the names.", _exploration(wider, target, "")
-        again = answers.find(wider, answers.passages(prompt.json_lines(play.observations[-1])))
+            return "Nothing fits yet: search again with parts of the names.", _exploration_code(wider, target, "")
+        again = answers.find_answer(wider, answers.passages(prompt.json_lines(play.observations[-1])))
         if again.found:
-            return _submit(play, wider, list(again.passages), 0)
-    return _submit(play, searched, passages, 0)
+            return _submit_move(play, wider, list(again.passages), 0)
+    return _submit_move(play, searched, passages, 0)
 
 
-def _task(play: Play) -> tuple[str, str | None]:
+def _find_task(play: Play) -> tuple[str, str | None]:
     """The question and the variable to look in: the input that is named like a question, or the shortest; the rest."""
     whole = [variable for variable in play.variables if variable.whole]
     named = [variable for variable in whole if _ASKING.search(variable.name)]
@@ -155,10 +159,10 @@ def _task(play: Play) -> tuple[str, str | None]:
     target = next((variable for variable in rest if variable.main), None) or max(
         rest, key=lambda variable: len(variable.text), default=None
     )
-    return asking.text if asking else _outputs(play.outputs), target.name if target else None
+    return asking.text if asking else _output_words(play.outputs), target.name if target else None
 
 
-def _exploration(searched: question.Question, target: str, functions: str, *, lean: bool = False) -> str:
+def _exploration_code(searched: question.ParsedQuestion, target: str, functions: str, *, lean: bool = False) -> str:
     """Write the cell that looks for the question's words; ``functions`` are those that are not there yet."""
     plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan(lean=lean).items())
     tools = f"lambda *a, **k: grep(*a, text={target}, **k), lambda *a, **k: search(*a, text={target}, **k)"
@@ -184,28 +188,30 @@ def search(query, text, k=10):
 
 
 @functools.cache
-def _source() -> str:
+def _explorer_source() -> str:
     """The explorer as the text of a cell."""
     whole = inspect.getsource(explorer)
     return whole.partition("# --- cell ---\n")[2].partition("# --- end ---")[0].strip() + "\n\n"
 
 
-def _submit(play: Play, searched: question.Question, passages: list[Passage], refusals: int) -> tuple[str, str]:
+def _submit_move(
+    play: Play, searched: question.ParsedQuestion, passages: list[Passage], refusals: int
+) -> tuple[str, str]:
     """Write the SUBMIT; each refusal makes it plainer."""
-    finding = answers.find(searched, passages) if passages else Finding(answers.NOTHING, found=False)
+    finding = answers.find_answer(searched, passages) if passages else Finding(answers.NOTHING, found=False)
     if play.observations and not any(map(prompt.json_lines, play.observations)):
         finding = Finding("The look-up could not be done: its code failed in the REPL.", found=False)
     if refusals >= 3:
         finding = Finding(finding.answer, (), finding.found)
-    values, empty = answers.fill(play.outputs, searched, finding, passages)
+    values, empty = answers.fill_fields(play.outputs, searched, finding, passages)
     for field in play.outputs:
         if answers.is_evidence(field):
-            values[field.name] = answers.quotes(finding, bare=refusals > 0)
+            values[field.name] = answers.evidence_quotes(finding, bare=refusals > 0)
         elif refusals >= 2 and field.type != "str":
-            values[field.name] = answers.empty(field.type)
-    note = answers.reasoning(searched, finding)
+            values[field.name] = answers.empty_value(field.type)
+    note = answers.explain_finding(searched, finding)
     if empty:
-        note += answers.placeholders(empty)
+        note += answers.missing_note(empty)
     given = ",\n    ".join(f"{name}={value!r}" for name, value in values.items())
     return note, f"SUBMIT(\n    {given},\n)"
 
@@ -213,22 +219,22 @@ def _submit(play: Play, searched: question.Question, passages: list[Passage], re
 # Answering from the prompt itself
 
 
-def _look_up(asked: str, text: str) -> tuple[question.Question, Finding, list[Passage]]:
+def _look_up(asked: str, text: str) -> tuple[question.ParsedQuestion, Finding, list[Passage]]:
     searched = question.read(asked)
     namespace: dict[str, Any] = {}
-    texts = {name: body for name, body in prompt.files(text).items() if body.strip()}
+    texts = {name: body for name, body in prompt.split_files(text).items() if body.strip()}
     if not texts or not searched.terms:
         return searched, Finding(answers.NOTHING, found=False), []
     namespace["context"] = texts[""] if set(texts) == {""} else toolkit.Corpus.from_texts(texts)
     toolkit.bind(namespace, "context")
-    attempt: question.Question | None = searched
+    attempt: question.ParsedQuestion | None = searched
     while attempt:
         missing, rows = _EXPLORE(attempt.plan(), namespace["context"], namespace["grep"], namespace["search"])
         passages = answers.passages(rows)
-        finding = answers.find(attempt, passages)
+        finding = answers.find_answer(attempt, passages)
         if finding.found:
             return attempt, finding, passages
-        attempt = question.widen(attempt, missing)
+        attempt = question.widen_question(attempt, missing)
     return searched, Finding(answers.NOTHING, found=False), []
 
 
@@ -241,18 +247,18 @@ def _asked_and_text(given: Prompt) -> tuple[str, str]:
     asked = named[0] if named else min(inputs, key=lambda name: len(inputs[name]), default="")
     rest = {name: text for name, text in inputs.items() if name != asked}
     if not rest and not named:  # a single input to be judged: what is asked are the outputs
-        return _outputs(given.outputs), inputs.get(asked, "")
+        return _output_words(given.outputs), inputs.get(asked, "")
     return inputs.get(asked, ""), "\n\n".join(rest.values())
 
 
-def _outputs(fields: tuple[Field, ...]) -> str:
+def _output_words(fields: tuple[Field, ...]) -> str:
     telling = (field for field in fields if field.name != "reasoning" and not answers.is_evidence(field))
     return " ".join(f"{field.name.replace('_', ' ')} {field.desc}" for field in telling)
 
 
 def _from_run(task: str, trajectory: str) -> tuple[str, str]:
     """What a run asked and, file by file, what its steps printed."""
-    asked, _ = _task(Play(prompt.variables(task), (), ()))
+    asked, _ = _find_task(Play(prompt.variables(task), (), ()))
     texts: dict[str, list[str]] = {}
     for row in prompt.json_lines(trajectory):
         texts.setdefault(str(row.get("source", "context")), []).append(str(row.get("text", "")))
@@ -261,7 +267,7 @@ def _from_run(task: str, trajectory: str) -> tuple[str, str]:
     return asked, "".join(f"=== {name} ===\n" + "\n".join(found) + "\n" for name, found in texts.items())
 
 
-def _split(text: str) -> tuple[str, str]:
+def _split_prompt(text: str) -> tuple[str, str]:
     """Cut a plain prompt into what it asks and the text that it gives."""
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     asking = next((part for part in (*paragraphs[:1], *paragraphs[-1:], *paragraphs[1:-1]) if "?" in part), None)

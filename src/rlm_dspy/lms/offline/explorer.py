@@ -21,17 +21,17 @@ def explore(plan, context, grep, search):
             return context
         return context[int(source)] if isinstance(context, list | tuple) else context[source]
 
-    terms, missing, places = look(plan, plan["reach"] // max(1, getattr(context, "chars", 1)), grep, search)
+    terms, missing, places = find_places(plan, plan["reach"] // max(1, getattr(context, "chars", 1)), grep, search)
     signs = [(re.compile(pattern), weight) for pattern, weight in plan["signs"]]
     found: dict = {}
     for (source, start, stop), base in places.items():
         text = read(source)
-        for low, high in pieces(text, start, stop):
-            head = header(text, low)
+        for low, high in touching_ranges(text, start, stop):
+            head = table_header(text, low)
             if head == text[low:high].strip():
                 continue  # the names of columns are told with each row
             near = head or text[max(0, low - 250) : high + 250]
-            score = base + closeness(terms, text[low:high], near) + closeness(signs, text[low:high], near)
+            score = base + weigh_patterns(terms, text[low:high], near) + weigh_patterns(signs, text[low:high], near)
             if score > found.get((source, low), (0.0,))[0]:
                 found[source, low] = (score, high, base)
     passages: list = []
@@ -41,7 +41,7 @@ def explore(plan, context, grep, search):
         alike[piece] = alike.get(piece, 0) + 1
         if alike[piece] > 2 or len(passages) >= 200:
             continue
-        passages.append(describe(terms, read(source), source, (low, high), score, plan["after"]))
+        passages.append(describe_passage(terms, read(source), source, (low, high), score, plan["after"]))
         passages[-1]["strong"] = base >= 2
     passages.sort(key=lambda passage: (-passage["score"], str(passage.get("source")), passage["start"]))
     for place, passage in enumerate(passages):
@@ -50,7 +50,7 @@ def explore(plan, context, grep, search):
     return missing, passages[: plan["keep"]]
 
 
-def look(plan, most, grep, search):
+def find_places(plan, most, grep, search):
     """Return (the terms weighed by rarity, the patterns found nowhere, the places to read with their weights).
 
     Where no more than ``most`` patterns can be looked for in time, the first terms are, as plain words if they are few.
@@ -86,14 +86,14 @@ def look(plan, most, grep, search):
     return terms, missing, places
 
 
-def pieces(text, start, stop):
+def touching_ranges(text, start, stop):
     """Yield the ranges of the lines, in prose of the sentences, that touch text[start:stop]."""
     at = text.rfind("\n", 0, start) + 1
     while at < stop:
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
-        row = header(text, at)
-        low, high = paragraph(text, at, end) if end - at < 400 and not row else (at, end)
+        row = table_header(text, at)
+        low, high = paragraph_range(text, at, end) if end - at < 400 and not row else (at, end)
         cuts = [low, high]
         if not row and (high - low > 240 or (low, high) != (at, end)):
             low = max(low, start - 4000)
@@ -110,7 +110,7 @@ def pieces(text, start, stop):
         at = max(end, cuts[-1]) + 1
 
 
-def paragraph(text, start, end):
+def paragraph_range(text, start, end):
     """Return the range of the wrapped prose that a line belongs to, or of the line itself."""
 
     def prose(line):
@@ -138,7 +138,7 @@ def paragraph(text, start, end):
     return start, end
 
 
-def closeness(patterns, piece, near):
+def weigh_patterns(patterns, piece, near):
     """Weigh the patterns that are in a piece, and by a third the welcome ones that are near it."""
     found = 0.0
     for pattern, weight in patterns:
@@ -149,7 +149,7 @@ def closeness(patterns, piece, near):
     return found
 
 
-def header(text, at):
+def table_header(text, at):
     """Return the line that names the columns of the table row at a position, or nothing if it is no such row."""
     start = text.rfind("\n", 0, at) + 1
     row = text[start : start + 4000].partition("\n")[0]
@@ -180,12 +180,12 @@ def is_table(text, between):
     return all(between in line and not re.search(r"[.:{]$", line.strip()) for line in lines)
 
 
-def describe(terms, text, source, place, score, after):
+def describe_passage(terms, text, source, place, score, after):
     """Describe a passage with its place, the definitions or headings around it and the terms that it has."""
     low, high = place
-    names = enclosing(text, low)
+    names = enclosing_names(text, low)
     around = " ".join([*names, str(source or "")])
-    head = header(text, low)
+    head = table_header(text, low)
     near = f"{text[low:high]}\n{head}" if head else text[max(0, low - 250) : high + 250]
     has = [number for number, (term, _) in enumerate(terms) if term.search(around) or term.search(near)]
     score += sum(
@@ -203,7 +203,7 @@ def describe(terms, text, source, place, score, after):
     return passage
 
 
-def enclosing(text, start):
+def enclosing_names(text, start):
     """Return the names of the definitions or headings around a position, the innermost first."""
     line = text.rfind("\n", 0, start) + 1
     indent = len(text[line : line + 200]) - len(text[line : line + 200].lstrip(" "))

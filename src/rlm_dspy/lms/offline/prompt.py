@@ -88,15 +88,15 @@ def read(request: Request) -> Prompt:
     listed = rest.partition("All interactions will be structured")[0]
     names = [match[1] for match in _FIELD.finditer(head)]
     kind = "json" if "Outputs will be a JSON object" in rest else "chat"
-    return Prompt(kind, system, fields(listed), sections(last, names), turns)
+    return Prompt(kind, system, parse_fields(listed), field_sections(last, names), turns)
 
 
-def fields(text: str) -> tuple[Field, ...]:
+def parse_fields(text: str) -> tuple[Field, ...]:
     """Read a list of fields with types and descriptions."""
     return tuple(Field(match[1], match[2], match[3].strip()) for match in _FIELD.finditer(text))
 
 
-def sections(text: str, names: list[str]) -> dict[str, str]:
+def field_sections(text: str, names: list[str]) -> dict[str, str]:
     """Cut a user message at the markers of the known input fields."""
     text = _REMINDER.sub("", text)
     marker = re.compile(r"^\[\[ ## (" + "|".join(map(re.escape, names)) + r") ## \]\]\n?", re.M)
@@ -105,30 +105,30 @@ def sections(text: str, names: list[str]) -> dict[str, str]:
     return {match[1]: text[match.end() : end].strip("\n") for match, end in zip(found, ends, strict=False)}
 
 
-def play(prompt: Prompt) -> Play:
+def read_run_state(prompt: Prompt) -> Play:
     """Read the state of a run out of its turns."""
     users = [text for role, text in prompt.turns if role == "user"]
-    seen = [sections(text, ["observation"]).get("observation", text) for text in users]
+    seen = [field_sections(text, ["observation"]).get("observation", text) for text in users]
     start = max((place for place, text in enumerate(seen) if text.startswith("[step 1/")), default=0)
     given = prompt.system.partition("Outputs, given once by SUBMIT(")[2]
     listed = given.partition("\n")[2].partition("Functions in the REPL")[0]
-    return Play(variables(seen[start] if seen else ""), fields(listed), tuple(seen[start + 1 :]))
+    return Play(variables(seen[start] if seen else ""), parse_fields(listed), tuple(seen[start + 1 :]))
 
 
 def variables(probe: str) -> tuple[Variable, ...]:
     """Read the variables that a probe shows."""
     return tuple(
-        Variable(match["name"], match["about"], unbarred(match["text"]), match["state"] == "whole")
+        Variable(match["name"], match["about"], strip_bars(match["text"]), match["state"] == "whole")
         for match in _VARIABLE.finditer(probe)
     )
 
 
-def unbarred(text: str) -> str:
+def strip_bars(text: str) -> str:
     """Return a quoted text without the bars before its lines."""
     return "\n".join(line.removeprefix("|").removeprefix(" ") for line in text.rstrip("\n").split("\n"))
 
 
-def files(text: str) -> dict[str, str]:
+def split_files(text: str) -> dict[str, str]:
     """Cut a text at its ``=== path (N lines) ===`` headers; without any it is one text named ""."""
     found = list(re.finditer(r"^=== (.+?)(?: \([\d,]+ lines?\))? ===\n", text, re.M))
     if not found:

@@ -87,7 +87,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Question:
+class ParsedQuestion:
     """A question as the engine understands it: kind, terms, and the subjects' patterns."""
 
     text: str
@@ -98,25 +98,25 @@ class Question:
     def plan(self, *, lean: bool = False) -> dict[str, object]:
         """Return the plain data that the explorer works from; lean, for a context too large for all of it."""
         terms = self.terms[:3] if lean else self.terms
-        shapes = self._weighed()[:2] if lean else self._weighed()
+        shapes = self._weighed_shapes()[:2] if lean else self._weighed_shapes()
         return {
             "query": " ".join(term.text for term in terms) or self.text,
-            "terms": [[term.pattern, term.weight, term.strong, _plain(term.pattern)] for term in terms],
+            "terms": [[term.pattern, term.weight, term.strong, _bare_pattern(term.pattern)] for term in terms],
             "shapes": [list(shape) for shape in shapes],
-            "signs": [list(sign) for sign in (*SIGNS.get(self.kind, ()), *_units(self.text), *_DULL)],
+            "signs": [list(sign) for sign in (*SIGNS.get(self.kind, ()), *_unit_signs(self.text), *_DULL)],
             "fold": not any(term.strong for term in self.terms),
             "reach": 1_000_000_000 if lean else 8_000_000_000,  # characters that are grepped, all patterns together
             "keep": 24,
             "after": 500,
         }
 
-    def _weighed(self) -> list[tuple[str, float, str]]:
+    def _weighed_shapes(self) -> list[tuple[str, float, str]]:
         # A common word is part of many names, so that a name with it tells little.
         named = any(term.strong for term in self.terms)
         return [
-            (shape, weight if named else 0.4 * weight, _plain(subject) if subject in shape else "")
+            (shape, weight if named else 0.4 * weight, _bare_pattern(subject) if subject in shape else "")
             for subject in self.subjects
-            for shape, weight in _shapes(self.kind, subject)
+            for shape, weight in _answer_shapes(self.kind, subject)
         ]
 
 
@@ -129,7 +129,7 @@ _DULL = (
 )
 
 
-def _plain(pattern: str) -> str:
+def _bare_pattern(pattern: str) -> str:
     """What a pattern looks for without its edges: found many times as fast, and wherever the pattern is."""
     for edge in (r"(?:\b|_)", r"s?(?:\b|_)", r"\b", r"\w*"):
         pattern = pattern.removeprefix(edge)
@@ -138,7 +138,7 @@ def _plain(pattern: str) -> str:
     return pattern
 
 
-def _units(text: str) -> list[tuple[str, float]]:
+def _unit_signs(text: str) -> list[tuple[str, float]]:
     """The measures that a question asks for."""
     signs = []
     if re.search(r"(?i)\bhow (?:much (?:memory|ram|space)|big|large)\b|\b(?:memory|file size)\b", text):
@@ -148,24 +148,24 @@ def _units(text: str) -> list[tuple[str, float]]:
     if re.search(r"(?i)\b(?:price|cost|how much does|expensive)\b", text):
         signs.append((r"[$€£]\s?\d|\d\s?(?:dollars|euros|USD|EUR)\b", 2.0))
     if many := re.search(r"(?i)\bhow many ((?:[\w-]+ ){0,2}?)([\w-]+)", text):
-        nouns = "|".join(_stem(word) for word in f"{many[1]} {many[2]}".split())
+        nouns = "|".join(_stem_pattern(word) for word in f"{many[1]} {many[2]}".split())
         signs.append((rf"(?i)\d[\d,.]*\s+(?:[\w-]+\s+){{0,2}}?(?:{nouns})", 2.5))
     return signs
 
 
-def read(text: str) -> Question:
+def read(text: str) -> ParsedQuestion:
     """Read a question."""
     kind = next((kind for kind, pattern in _KINDS if re.search(pattern, text, re.I)), "any")
-    terms = _terms(text)
+    terms = _find_terms(text)
     strong = [term.pattern for term in terms if term.strong]
-    plain = [rf"\w*{_stem(term.text)}\w*" for term in terms if term.weight >= 1 and " " not in term.text]
+    plain = [rf"\w*{_stem_pattern(term.text)}\w*" for term in terms if term.weight >= 1 and " " not in term.text]
     phrases = [term.pattern for term in terms if " " in term.text and not term.strong]
-    return Question(text, kind, terms, tuple(strong[:3] + phrases[:3] if strong else phrases[:2] + plain[:3]))
+    return ParsedQuestion(text, kind, terms, tuple(strong[:3] + phrases[:3] if strong else phrases[:2] + plain[:3]))
 
 
-def widen(question: Question, missing: Collection[str]) -> Question | None:
+def widen_question(question: ParsedQuestion, missing: Collection[str]) -> ParsedQuestion | None:
     """Return the question with the names that are nowhere taken apart into words, or None if there are none."""
-    apart = {term.text for term in question.terms if term.pattern in missing and len(_parts(term.text)) > 1}
+    apart = {term.text for term in question.terms if term.pattern in missing and len(_name_parts(term.text)) > 1}
     if not any(term.strong and term.text in apart for term in question.terms):
         return None
     found: dict[str, Term] = {}
@@ -173,34 +173,34 @@ def widen(question: Question, missing: Collection[str]) -> Question | None:
         if term.text not in apart:
             found[term.text.lower()] = term
             continue
-        for word in _parts(term.text):
-            _add(found, word.lower(), 0.3 if word.lower() in _LIGHT else 1.5, False)
+        for word in _name_parts(term.text):
+            _add_term(found, word.lower(), 0.3 if word.lower() in _LIGHT else 1.5, False)
     terms = tuple(found.values())
-    return Question(question.text, question.kind, terms, tuple(rf"\w*{re.escape(t.text)}\w*" for t in terms[:4]))
+    return ParsedQuestion(question.text, question.kind, terms, tuple(rf"\w*{re.escape(t.text)}\w*" for t in terms[:4]))
 
 
-def _parts(name: str) -> list[str]:
+def _name_parts(name: str) -> list[str]:
     return [word for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name) if len(word) > 2]
 
 
-def _terms(text: str) -> tuple[Term, ...]:
+def _find_terms(text: str) -> tuple[Term, ...]:
     found: dict[str, Term] = {}
     for quoted in re.findall(r"[`\"“]([^`\"“”\n]{2,60})[`\"”]", text):
-        _add(found, quoted.strip(), 4.0, True)
+        _add_term(found, quoted.strip(), 4.0, True)
     words = re.findall(r"-{0,2}[^\W_](?:[\w.'\u2019-]*\w)?|_\w+", text)
     for place, word in enumerate(words):
         word = re.sub(r"['\u2019]s$", "", word)
         # A dotted name is looked up by its parts; the last is what is asked for.
         parts = word.split(".") if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", word) else [word]
         for part in parts[:-1]:
-            _add(found, part, 1.0, False)
+            _add_term(found, part, 1.0, False)
         _add_word(found, parts[-1], first=place == 0, dotted=len(parts) > 1)
     for named in re.findall(r"\b([A-Z]\w+) (?:class|exception|module)\b|\b(?:class|exception) ([A-Z]\w+)", text):
-        _add(found, named[0] or named[1], 4.0, True)
+        _add_term(found, named[0] or named[1], 4.0, True)
     for named in re.findall(rf"(?i)\b(\w+) {_ROLE}\b|\b{_ROLE} (\w+)", text):
         for name in named:
             if name and name.lower() not in _STOP | _LIGHT:
-                _add(found, name, 4.0, True)
+                _add_term(found, name, 4.0, True)
     _add_phrases(found, words)
     return tuple(sorted(found.values(), key=lambda term: -term.weight)[:14])
 
@@ -210,16 +210,16 @@ def _add_word(found: dict[str, Term], word: str, *, first: bool, dotted: bool) -
     if (lower in _STOP and (first or word != "May")) or (len(word) < 2 and not word.isdigit()):
         return
     if dotted or word.startswith("--") or re.search(r"_|[a-z][A-Z]|[A-Z]{2}|[A-Za-z]\d|\d[A-Za-z]", word):
-        _add(found, word, 4.0, True)
+        _add_term(found, word, 4.0, True)
     elif word[0].isupper() and not first:
-        _add(found, word, 2.5, False)
+        _add_term(found, word, 2.5, False)
     else:
-        _add(found, lower, 0.5 if lower in _LIGHT else 1.0 + 0.05 * min(len(lower), 10), False)
+        _add_term(found, lower, 0.5 if lower in _LIGHT else 1.0 + 0.05 * min(len(lower), 10), False)
 
 
-def _add(found: dict[str, Term], text: str, weight: float, strong: bool) -> None:
+def _add_term(found: dict[str, Term], text: str, weight: float, strong: bool) -> None:
     proper = not strong and text[:1].isupper()
-    body = re.escape(text.removesuffix("s") if proper else text) if strong or proper else _stem(text)
+    body = re.escape(text.removesuffix("s") if proper else text) if strong or proper else _stem_pattern(text)
     edge = r"\b" if text[:1].isalnum() or text[:1] == "_" else ""
     left = edge if strong else r"(?:\b|_)"
     right = (r"\b" if re.search(r"\w$", text) else "") if strong else r"\w*"
@@ -230,15 +230,15 @@ def _add(found: dict[str, Term], text: str, weight: float, strong: bool) -> None
         found[key] = Term(text, f"{left}{body}{right}", weight, strong)
 
 
-def _stem(word: str) -> str:
+def _stem_pattern(word: str) -> str:
     lower = word.lower()
     for ending in ("ations", "ation", "ingly", "ings", "ing", "ies", "ied", "edly", "ed", "es", "s", "ly", "e", "y"):
         if lower.endswith(ending) and len(lower) - len(ending) >= 4:
-            return _either(lower, re.escape(lower[: -len(ending)]))
-    return _either(lower, re.escape(lower))
+            return _with_short_form(lower, re.escape(lower[: -len(ending)]))
+    return _with_short_form(lower, re.escape(lower))
 
 
-def _either(word: str, stem: str) -> str:
+def _with_short_form(word: str, stem: str) -> str:
     short = next((short for full, short in _SHORT.items() if word in (full, full + "s", full[:-1] + "ies")), None)
     return f"(?:{stem}|{short})" if short else stem
 
@@ -257,11 +257,11 @@ def _add_phrase(found: dict[str, Term], pair: list[str]) -> None:
     pair = [word.lower() for word in pair]
     if any(word in _STOP or not word.isalpha() for word in pair) or pair[0] in ("default", "which"):
         return
-    joined = "[ _-]?".join(_stem(word) for word in pair)
+    joined = "[ _-]?".join(_stem_pattern(word) for word in pair)
     found.setdefault(" ".join(pair), Term(" ".join(pair), rf"(?:\b|_){joined}\w*", 2.0, False))
 
 
-def _shapes(kind: str, subject: str) -> list[tuple[str, float]]:
+def _answer_shapes(kind: str, subject: str) -> list[tuple[str, float]]:
     shapes: list[tuple[str, float]] = []
     defines = rf"(?m)^[ \t]*(?:export |pub |async |static )*{_DEFINES}\s+{subject}"
     assigned = rf"(?m)(?:^[ \t]*|[(,{{]\s*|self\.){subject}[\"'`]?\s*"

@@ -23,14 +23,14 @@ _PARTS = ("delimited", "corpus", "patterns", "hits", "scopes", "matching", "cutt
 
 def source() -> str:
     """Return the toolkit as a program that defines ``Corpus`` and ``bind``."""
-    program = "\n".join(_without_own_imports(_read(part)) for part in _PARTS)
+    program = "\n".join(_without_own_imports(_module_source(part)) for part in _PARTS)
     return (
         f"_toolkit = {{'__name__': 'toolkit'}}\nexec({program!r}, _toolkit)\n"
         "Corpus, bind = _toolkit['Corpus'], _toolkit['bind']\n"
     )
 
 
-def _read(part: str) -> str:
+def _module_source(part: str) -> str:
     with open(os.path.join(os.path.dirname(__file__), f"{part}.py"), encoding="utf-8") as file:
         return file.read()
 

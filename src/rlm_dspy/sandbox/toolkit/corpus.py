@@ -54,11 +54,11 @@ class Corpus:
 
     def info(self, name: str) -> FileInfo:
         """Return what is known of one file: name, kind, size in characters, lines."""
-        return self.files[self._numbers[self._known(name)]]
+        return self.files[self._numbers[self._checked_name(name)]]
 
     def raw(self, name: str) -> Any:
         """Return the bytes of one file, UTF-8, without copying them."""
-        start, stop = self._spans[self._known(name)]
+        start, stop = self._spans[self._checked_name(name)]
         return memoryview(self._buffer)[start:stop]
 
     def place(self, name: str, line: int) -> str | None:
@@ -112,7 +112,7 @@ class Corpus:
         if name in self._cache:
             self._cache.move_to_end(name)
             return self._cache[name]
-        return self._keep(name, str(self.raw(name), "utf-8", "surrogatepass"))
+        return self._cache_text(name, str(self.raw(name), "utf-8", "surrogatepass"))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._spans)
@@ -127,15 +127,15 @@ class Corpus:
         plural = "" if len(self) == 1 else "s"
         return f"Corpus({len(self):,} file{plural}, {self.chars:,} characters)"
 
-    def _known(self, name: str) -> str:
+    def _checked_name(self, name: str) -> str:
         if name not in self._spans:
-            raise KeyError(f"no file {quoted(name)} in the corpus{closest(name, self._spans)}")
+            raise KeyError(f"no file {quoted(name)} in the corpus{spelling_hint(name, self._spans)}")
         return name
 
     def _some_name(self) -> str:
         return next(iter(self._spans), "README.md")
 
-    def _keep(self, name: str, text: str) -> str:
+    def _cache_text(self, name: str, text: str) -> str:
         self._cache[name] = text
         self._cached += text.__sizeof__()
         while self._cached > _CACHED and len(self._cache) > 1:
@@ -168,7 +168,7 @@ def quoted(value: Any) -> str:
     return shown if len(shown) <= _QUOTED else shown[: _QUOTED - 1] + "…"
 
 
-def closest(name: str, names: Iterable[str]) -> str:
+def spelling_hint(name: str, names: Iterable[str]) -> str:
     """Return a hint that names what was probably meant, or nothing."""
     import difflib  # only where something is misspelt
 

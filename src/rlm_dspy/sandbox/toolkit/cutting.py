@@ -71,15 +71,15 @@ def _paragraph_stop(body: str, start: int, most: int) -> int:
 
 def cut_headings(body: str, size: int, shared: int) -> list[Range]:
     """Cut before each Markdown heading, whatever the size."""
-    return _between([start for start, _ in headings(body)], len(body))
+    return _ranges_between([start for start, _ in headings(body)], len(body))
 
 
 def cut_definitions(body: str, size: int, shared: int) -> list[Range]:
     """Cut before each top-level definition of a program, whatever the size."""
-    return _between([start for start, _ in definitions(body)], len(body))
+    return _ranges_between([start for start, _ in definitions(body)], len(body))
 
 
-def _between(starts: Sequence[int], stop: int) -> list[Range]:
+def _ranges_between(starts: Sequence[int], stop: int) -> list[Range]:
     edges = sorted({0, stop, *starts})
     return list(itertools.pairwise(edges))
 
@@ -101,7 +101,7 @@ def cut_by(function: Callable[[str], Iterable[Any]], body: str) -> list[Range]:
     """
     parts = list(function(body))
     if all(isinstance(part, int) and 0 <= part <= len(body) for part in parts):
-        return _between(parts, len(body))
+        return _ranges_between(parts, len(body))
     ranges = [tuple(part) for part in parts if isinstance(part, (tuple, list)) and len(part) == 2]
     right = [(a, b) for a, b in ranges if isinstance(a, int) and isinstance(b, int) and 0 <= a <= b <= len(body)]
     if len(right) < len(parts):
@@ -124,7 +124,7 @@ def definitions(body: str) -> list[tuple[int, str]]:
     return [(match.start(), match["line"].strip()) for match in re.finditer(_DEFINITION, body, re.M | re.X)]
 
 
-def outlined(data: Any, names: Sequence[Any]) -> str:
+def outline_text(data: Any, names: Sequence[Any]) -> str:
     """Return the tree of files with their sizes, headings and top-level definitions, as much as fits a screen."""
     most = _ALONE if len(names) == 1 else _PARTS
     lines: list[str] = []
@@ -135,8 +135,8 @@ def outlined(data: Any, names: Sequence[Any]) -> str:
             if above != folder:
                 lines.append(f"{above or '.'}/")
                 folder = above
-            lines.append(f"{'  ' if above else ''}{last}: {_sizes(data, name)}")
-        parts = _parts(str(name or ""), read(data, name))
+            lines.append(f"{'  ' if above else ''}{last}: {_size_text(data, name)}")
+        parts = _outline_parts(str(name or ""), read(data, name))
         shown = parts
         if len(parts) > most:
             shown = [part for part in parts if part[1][0] != " "][:most]
@@ -148,7 +148,7 @@ def outlined(data: Any, names: Sequence[Any]) -> str:
     return "\n".join(lines) or "(no files)"
 
 
-def _sizes(data: Any, name: Any) -> str:
+def _size_text(data: Any, name: Any) -> str:
     body = data.info(name) if isinstance(data, Corpus) else None
     chars, lines = (body.size, body.lines) if body else (len(read(data, name)), count_lines(read(data, name)))
     return f"{lines:,} lines, {chars:,} characters"
@@ -166,7 +166,7 @@ def _with_methods(body: str, found: list[tuple[int, str]]) -> list[tuple[int, st
     return both
 
 
-def _parts(name: str, body: str) -> list[tuple[int, str]]:
+def _outline_parts(name: str, body: str) -> list[tuple[int, str]]:
     """The headings of prose, else the definitions of a program and the methods of its classes, each with its line."""
     program = name.lower().endswith((".py", ".pyi", ".sh", ".rb", ".pl", ".r", ".yaml", ".yml", ".toml"))
     found = [] if program else headings(body)

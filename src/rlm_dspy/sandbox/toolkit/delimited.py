@@ -49,7 +49,7 @@ def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
     usual = "\t" if kind == "tsv" else ","
     best, most = usual, (0.0, 0)
     for delimiter in sorted(DELIMITERS, key=lambda one: one != usual):
-        widths = _widths(head, delimiter)
+        widths = _record_widths(head, delimiter)
         usual_widths = collections.Counter(width for width in widths if width > 1).most_common(1)
         if not usual_widths:
             continue
@@ -60,7 +60,7 @@ def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
     return best, text
 
 
-def _widths(head: str, delimiter: str) -> list[int]:
+def _record_widths(head: str, delimiter: str) -> list[int]:
     """Return how many cells the first records have."""
     widths: list[int] = []
     try:
@@ -90,7 +90,7 @@ def _header_at(rows: list[list[str]]) -> int:
 def _as_dicts(rows: list[list[str]]) -> list[dict[str, str]]:
     if not rows:
         return []
-    names = _names(rows[0], max(map(len, rows)))
+    names = _column_names(rows[0], max(map(len, rows)))
     records = []
     for row in rows[1:]:
         width = max(len(row), len(rows[0]))
@@ -99,7 +99,7 @@ def _as_dicts(rows: list[list[str]]) -> list[dict[str, str]]:
     return records
 
 
-def _names(header: list[str], many: int) -> list[str]:
+def _column_names(header: list[str], many: int) -> list[str]:
     names: list[str] = []
     for number in range(1, many + 1):
         name = header[number - 1].strip() if number <= len(header) else ""

@@ -56,17 +56,17 @@ class Hit(str):
     def __getitem__(self, key: Any) -> Any:
         """Return a field by its name, the line or the text by 0 or 1, or a piece of the text by a slice."""
         if isinstance(key, slice):
-            return self._text()[key]
+            return self._line_text()[key]
         if isinstance(key, str):
             if key == "text":
-                return self._text()
+                return self._line_text()
             if key in self._facts or key in _FIELDS:
                 return self._facts.get(key)
             raise KeyError(f"a hit has {', '.join(self.keys())}, not {quoted(key)}")
-        return (self._facts["line"], self._text())[key]
+        return (self._facts["line"], self._line_text())[key]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter((self._facts["line"], self._text()))
+        return iter((self._facts["line"], self._line_text()))
 
     @property
     def scope(self) -> str:
@@ -95,30 +95,30 @@ class Hit(str):
 
     def group(self, *which: Any) -> Any:
         """Return what the pattern matched, or some of its groups."""
-        match = self._matched()
+        match = self._pattern_match()
         if match is None:
-            return self._text()
+            return self._line_text()
         return match.group(*which)
 
     def groups(self, default: Any = None) -> tuple[Any, ...]:
         """Return the groups of the pattern."""
-        match = self._matched()
+        match = self._pattern_match()
         return () if match is None else match.groups(default)
 
     def groupdict(self) -> dict[str, Any]:
         """Return the named groups of the pattern."""
-        match = self._matched()
+        match = self._pattern_match()
         return {} if match is None else match.groupdict()
 
     def span(self) -> tuple[int, int]:
         """Return the range."""
         return self._facts["start"], self._facts["end"]
 
-    def _matched(self) -> "re.Match[str] | None":
+    def _pattern_match(self) -> "re.Match[str] | None":
         found: re.Match[str] | None = None if self._origin is None else self._origin.matched(self._facts["start"])
         return found
 
-    def _text(self) -> str:
+    def _line_text(self) -> str:
         return str.__str__(self)
 
     def __str__(self) -> str:
@@ -126,7 +126,7 @@ class Hit(str):
 
     def printed(self, most: int) -> str:
         """Return ``source:line: text`` with about ``most`` characters of the text, those around the match."""
-        text = self._text()
+        text = self._line_text()
         if len(text) > most:
             low = max(0, min(self._at - most // 2, len(text) - most))
             text = ("…" if low else "") + text[low : low + most] + ("…" if low + most < len(text) else "")
@@ -143,7 +143,7 @@ class Hit(str):
         return format(str(self), spec)
 
     def __reduce__(self) -> Any:
-        return Hit, (self._text(), self._facts, None, self._at)
+        return Hit, (self._line_text(), self._facts, None, self._at)
 
 
 class Matches(list[Hit]):
@@ -182,9 +182,9 @@ class Matches(list[Hit]):
     def cut(self) -> str:
         """What is not among the matches, in words, or nothing."""
         whole = self.complete and self.total <= len(self)
-        return "" if whole else self._told(len(self), "raise max_matches or narrow by source=")
+        return "" if whole else self._count_note(len(self), "raise max_matches or narrow by source=")
 
-    def _told(self, shown: int, advice: str) -> str:
+    def _count_note(self, shown: int, advice: str) -> str:
         if self._store is not None and self._store.full:
             end = f"the list ends at {len(self._store):,}, the most that one grep finds"
             advice = f"{end}: narrow the pattern or source="
@@ -206,8 +206,8 @@ class Matches(list[Hit]):
         told = ""
         if self.cut or len(self) > SHOWN:
             advice = "raise max_matches" if self.cut else "all are in the list: loop over it,"
-            told = f"\n[{self._told(len(hits), f'{advice} or narrow by source=')}]"
-        return apart.join(_counted(lines)) + told
+            told = f"\n[{self._count_note(len(hits), f'{advice} or narrow by source=')}]"
+        return apart.join(_lines_with_counts(lines)) + told
 
     # Reading, which makes only what is read
 
@@ -215,10 +215,10 @@ class Matches(list[Hit]):
         return super().__len__() if self._store is None else len(self._order)
 
     def __iter__(self) -> Iterator[Hit]:
-        return super().__iter__() if self._store is None else map(self._store.made, self._order)
+        return super().__iter__() if self._store is None else map(self._store.make_hit, self._order)
 
     def __reversed__(self) -> Iterator[Hit]:
-        return super().__reversed__() if self._store is None else map(self._store.made, reversed(self._order))
+        return super().__reversed__() if self._store is None else map(self._store.make_hit, reversed(self._order))
 
     def __getitem__(self, key: Any) -> Any:
         if self._store is None:
@@ -227,7 +227,7 @@ class Matches(list[Hit]):
         if isinstance(key, slice):
             return Matches(store=self._store, order=self._order[key])
         try:
-            return self._store.made(self._order[key])
+            return self._store.make_hit(self._order[key])
         except IndexError:
             raise IndexError(f"there is no hit {key}: {len(self):,} were found") from None
 
@@ -259,14 +259,14 @@ class Matches(list[Hit]):
         return Matches, (list(self),)
 
 
-def _counted(lines: list[str]) -> Iterator[str]:
+def _lines_with_counts(lines: list[str]) -> Iterator[str]:
     """Say a line that is there several times once."""
     for line, same in itertools.groupby(lines):
         often = len(list(same))
         yield line if often == 1 else f"{line} (×{often})"
 
 
-def _changing(name: str) -> Callable[..., Any]:
+def _changing_method(name: str) -> Callable[..., Any]:
     """Return a method of ``list`` that makes all hits first."""
     method = getattr(list, name)
 
@@ -282,6 +282,6 @@ def _changing(name: str) -> Callable[..., Any]:
 
 
 for _name in ("append", "clear", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"):
-    setattr(Matches, _name, _changing(_name))
+    setattr(Matches, _name, _changing_method(_name))
 for _name in ("__delitem__", "__iadd__", "__imul__", "__mul__", "__rmul__", "__setitem__"):
-    setattr(Matches, _name, _changing(_name))
+    setattr(Matches, _name, _changing_method(_name))

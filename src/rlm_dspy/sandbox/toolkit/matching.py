@@ -12,7 +12,7 @@ from typing import Any
 
 from .corpus import Corpus
 from .hits import Hit, Matches
-from .patterns import fast, slow
+from .patterns import re2_pattern, re_pattern
 from .scopes import CODE, scope_of
 
 LINE = 1000  # characters of one line that a hit has
@@ -44,11 +44,11 @@ class Places:
             self._stops.append(len(self) + len(part.starts))
             self._parts.append(part)
 
-    def made(self, number: int) -> Hit:
+    def make_hit(self, number: int) -> Hit:
         """Make the hit of this number."""
         at = bisect.bisect_right(self._stops, number)
         part = self._parts[at]
-        return part.made(number - self._stops[at] + len(part.starts))
+        return part.make_hit(number - self._stops[at] + len(part.starts))
 
 
 class Part:
@@ -65,11 +65,11 @@ class Part:
         """The text of the file."""
         return read(self.data, self.name) if self._body is None else self._body
 
-    def made(self, at: int) -> Hit:
+    def make_hit(self, at: int) -> Hit:
         """Make a hit of one of the places."""
-        start, end, line = self._counted(at)
-        text, inside = self._shown(at)
-        return Hit(text, facts(self.data, self.name, line, start, end), self, inside)
+        start, end, line = self._start_end_line(at)
+        text, inside = self._line_and_offset(at)
+        return Hit(text, hit_fields(self.data, self.name, line, start, end), self, inside)
 
     def matched(self, start: int) -> "re.Match[str] | None":
         """Match again at a place, for its groups."""
@@ -77,22 +77,22 @@ class Part:
 
     def scope(self, start: int, *, printed: bool = False) -> str:
         """Return the class and function around a place; ``printed`` where that is known to be code, and cheap."""
-        if printed and not (str(self.name or "").endswith(CODE) and self._size() <= _SCOPED):
+        if printed and not (str(self.name or "").endswith(CODE) and self._char_count() <= _SCOPED):
             return ""
         return scope_of(self.body, start)
 
-    def _size(self) -> int:
+    def _char_count(self) -> int:
         return int(self.data.info(self.name).size) if self._body is None else len(self._body)
 
-    def _counted(self, at: int) -> tuple[int, int, int]:
+    def _start_end_line(self, at: int) -> tuple[int, int, int]:
         for number in range(len(self._lines), at + 1):
             place = self.starts[number - 1] if number else 0
             line = self._lines[number - 1] if number else 1
             self._lines.append(line + self.body.count("\n", place, self.starts[number]))
         return self.starts[at], self.ends[at], self._lines[at]
 
-    def _shown(self, at: int) -> tuple[str, int]:
-        return show(self.body, self.starts[at], self.ends[at], self.around)
+    def _line_and_offset(self, at: int) -> tuple[str, int]:
+        return matched_line(self.body, self.starts[at], self.ends[at], self.around)
 
 
 class BytesPart(Part):
@@ -105,40 +105,40 @@ class BytesPart(Part):
         self._view, self._ascii = view, ascii_only
         self._chars = array("q")
 
-    def _counted(self, at: int) -> tuple[int, int, int]:
+    def _start_end_line(self, at: int) -> tuple[int, int, int]:
         for number in range(len(self._lines), at + 1):
             place = self.starts[number - 1] if number else 0
             line = self._lines[number - 1] if number else 1
             chars = self._chars[number - 1] if number else 0
             start = self.starts[number]
-            self._lines.append(line + _newlines(self._view, place, start))
-            self._chars.append(chars + self._length(place, start))
+            self._lines.append(line + _count_newlines(self._view, place, start))
+            self._chars.append(chars + self._count_chars(place, start))
         first = self._chars[at]
-        return first, first + self._length(self.starts[at], self.ends[at]), self._lines[at]
+        return first, first + self._count_chars(self.starts[at], self.ends[at]), self._lines[at]
 
-    def _length(self, start: int, end: int) -> int:
-        return end - start if self._ascii else _length(self._view, start, end)
+    def _count_chars(self, start: int, end: int) -> int:
+        return end - start if self._ascii else _count_chars(self._view, start, end)
 
-    def _shown(self, at: int) -> tuple[str, int]:
-        return _shown(self._view, self.starts[at], self.ends[at], self.around, 1 if self._ascii else 4)
+    def _line_and_offset(self, at: int) -> tuple[str, int]:
+        return _line_and_offset(self._view, self.starts[at], self.ends[at], self.around, 1 if self._ascii else 4)
 
 
-def find(expression: "re.Pattern[str]", data: Any, names: Iterable[Any], limit: float, around: int) -> Matches:
+def find_matches(expression: "re.Pattern[str]", data: Any, names: Iterable[Any], limit: float, around: int) -> Matches:
     """Find a pattern in the named files (None: the single text that ``data`` is), ``limit`` matches at most."""
     found = Places()
     most = int(min(limit, MOST))
     left = _SCANNED
     for name in names:
         full = len(found) >= most
-        view, ascii_only = _bytes(data, name)
-        regex = fast(expression, ascii_only)
+        view, ascii_only = _utf8_bytes(data, name)
+        regex = re2_pattern(expression, ascii_only)
         counted = sum(found.counts.values()) - len(found)
         if full and (most == MOST or regex is None or left < len(view) or counted >= _COUNTED):
             found.complete = False
             break
         left -= len(view) if full else 0
         if regex is None:
-            _search_text(slow(expression), expression, data, name, found, most, around)
+            _search_text(re_pattern(expression), expression, data, name, found, most, around)
         else:
             part = BytesPart(data, name, expression, around, view, ascii_only)
             _search_bytes(regex, view, part, found, most)
@@ -147,7 +147,7 @@ def find(expression: "re.Pattern[str]", data: Any, names: Iterable[Any], limit: 
     return Matches(store=found, order=range(len(found)))
 
 
-def _bytes(data: Any, name: Any) -> tuple[Any, bool]:
+def _utf8_bytes(data: Any, name: Any) -> tuple[Any, bool]:
     """The UTF-8 bytes of a file, and whether all of them are ASCII."""
     if isinstance(data, Corpus):
         view = data.raw(name)
@@ -208,24 +208,24 @@ def _as_characters(part: Part, view: Any, ascii_only: bool) -> Part:
         return made
     place = chars = 0
     for start, end in zip(part.starts, part.ends, strict=True):
-        chars += _length(view, place, start)
+        chars += _count_chars(view, place, start)
         place = start
         made.starts.append(chars)
-        made.ends.append(chars + _length(view, start, end))
+        made.ends.append(chars + _count_chars(view, start, end))
     return made
 
 
-def _newlines(view: Any, start: int, end: int) -> int:
+def _count_newlines(view: Any, start: int, end: int) -> int:
     if end - start <= _PIECE:
         return bytes(view[start:end]).count(b"\n")
     return sum(bytes(view[at : min(at + _PIECE, end)]).count(b"\n") for at in range(start, end, _PIECE))
 
 
-def _length(view: Any, start: int, end: int) -> int:
+def _count_chars(view: Any, start: int, end: int) -> int:
     return len(str(view[start:end], "utf-8", "surrogatepass"))
 
 
-def _shown(view: Any, start: int, end: int, around: int, width: int) -> tuple[str, int]:
+def _line_and_offset(view: Any, start: int, end: int, around: int, width: int) -> tuple[str, int]:
     """Show a match from no more bytes around it than are needed."""
     if not around and end - start < _NEAR:  # most lines are short
         near, rest = bytes(view[max(0, start - _NEAR) : start]), bytes(view[start : end + _NEAR])
@@ -245,7 +245,7 @@ def _shown(view: Any, start: int, end: int, around: int, width: int) -> tuple[st
     before = str(view[low:start], "utf-8", "surrogatepass")
     inside = str(view[start:end], "utf-8", "surrogatepass")
     after = str(view[end:high], "utf-8", "surrogatepass")
-    return show(before + inside + after, len(before), len(before) + len(inside), around)
+    return matched_line(before + inside + after, len(before), len(before) + len(inside), around)
 
 
 # Reading and showing
@@ -257,7 +257,7 @@ def read(data: Any, name: Any) -> str:
     return body if isinstance(body, str) else str(body)
 
 
-def facts(data: Any, name: Any, line: int, start: int, end: int) -> dict[str, Any]:
+def hit_fields(data: Any, name: Any, line: int, start: int, end: int) -> dict[str, Any]:
     """Return the fields of a hit but its text; of a converted file it also has the page, row or cell."""
     known: dict[str, Any] = {} if name is None else {"source": name}
     known |= {"line": line, "start": start, "end": end, "range": (start, end)}
@@ -265,7 +265,7 @@ def facts(data: Any, name: Any, line: int, start: int, end: int) -> dict[str, An
     return known if place is None else {**known, "place": place}
 
 
-def show(body: str, start: int, end: int, around: int) -> tuple[str, int]:
+def matched_line(body: str, start: int, end: int, around: int) -> tuple[str, int]:
     """Return the line of a match, and where in it the match begins; with whole lines before and after, if asked.
 
     A line of more than 1,000 characters is cut around the match.
@@ -294,7 +294,7 @@ def _lines_before(body: str, place: int, many: int) -> Iterator[str]:
     lines: list[str] = []
     while place > 0 and len(lines) < many:
         start = body.rfind("\n", 0, place - 1) + 1
-        lines.append(_short(body, start, place - 1))
+        lines.append(_short_line(body, start, place - 1))
         place = start
     return reversed(lines)
 
@@ -302,9 +302,9 @@ def _lines_before(body: str, place: int, many: int) -> Iterator[str]:
 def _lines_after(body: str, place: int, many: int) -> Iterator[str]:
     while 0 <= place < len(body) - 1 and many:
         stop = body.find("\n", place + 1)
-        yield _short(body, place + 1, stop if stop >= 0 else len(body))
+        yield _short_line(body, place + 1, stop if stop >= 0 else len(body))
         place, many = stop, many - 1
 
 
-def _short(body: str, start: int, stop: int) -> str:
+def _short_line(body: str, start: int, stop: int) -> str:
     return body[start : min(stop, start + LINE)].removesuffix("\r") + ("…" if stop - start > LINE else "")

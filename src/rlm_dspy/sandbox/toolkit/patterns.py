@@ -27,7 +27,7 @@ _ASCII = {"d": "0-9", "w": "0-9A-Za-z_", "s": r"\t-\r\x1c-\x1f "}
 _UNICODE = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": r"\t-\r\x1c-\x1f \x{85}\p{Z}"}
 
 
-def compiled(pattern: Any, flags: int = 0) -> "re.Pattern[str]":
+def compiled_pattern(pattern: Any, flags: int = 0) -> "re.Pattern[str]":
     """Compile a pattern, in which ^ and $ mean lines, or say what is wrong with it; a compiled one keeps its flags."""
     if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
         return re.compile(pattern.pattern, pattern.flags | flags) if flags else pattern
@@ -52,23 +52,23 @@ def _with_flags_first(text: str, flags: int) -> "re.Pattern[str]":
         return re.compile(late[0] + text.replace(late[0], ""), flags)
 
 
-def slow(expression: "re.Pattern[str]") -> "re.Pattern[str]":
+def re_pattern(expression: "re.Pattern[str]") -> "re.Pattern[str]":
     """Return the expression for ``re``: a leading ".*" matches from a line's start or not at all, so it is said."""
     text = expression.pattern
     anchored = text.startswith(".*") and expression.flags & re.M and not _ACROSS_LINES.search(text)
     return re.compile("^" + text, expression.flags) if anchored else expression
 
 
-def fast(expression: "re.Pattern[str]", ascii_only: bool) -> Any:
+def re2_pattern(expression: "re.Pattern[str]", ascii_only: bool) -> Any:
     """Return an RE2 expression that finds the same in UTF-8 bytes, or None if there is none."""
-    return _translated(expression.pattern, expression.flags, ascii_only) if re2 is not None else None
+    return _translated_pattern(expression.pattern, expression.flags, ascii_only) if re2 is not None else None
 
 
 @functools.lru_cache(maxsize=64)
-def _translated(pattern: str, flags: int, ascii_only: bool) -> Any:
+def _translated_pattern(pattern: str, flags: int, ascii_only: bool) -> Any:
     if flags & ~_KNOWN_FLAGS or (not flags & re.M and "$" in pattern) or _prefers_nothing(pattern, flags):
         return None
-    translated = _rewritten(pattern, _ASCII if ascii_only else _UNICODE)
+    translated = _rewritten_pattern(pattern, _ASCII if ascii_only else _UNICODE)
     if translated is None:
         return None
     options = re2.Options()
@@ -88,14 +88,14 @@ def _prefers_nothing(pattern: str, flags: int) -> bool:
     return any(match.start() == match.end() for match in re.compile(pattern, flags).finditer("ab c\n"))
 
 
-def _rewritten(pattern: str, classes: dict[str, str]) -> str | None:
+def _rewritten_pattern(pattern: str, classes: dict[str, str]) -> str | None:
     """Spell out \\d, \\w and \\s; None for what RE2 would silently read in another way."""
     out: list[str] = []
     place, inside = 0, False
     while place < len(pattern):
         char, after = pattern[place], pattern[place + 1 : place + 2]
         if char == "\\":
-            piece = _escape(after, inside, classes)
+            piece = _rewritten_escape(after, inside, classes)
             if piece is None:
                 return None
             out.append(piece)
@@ -116,7 +116,7 @@ def _rewritten(pattern: str, classes: dict[str, str]) -> str | None:
     return "".join(out)
 
 
-def _escape(letter: str, inside: bool, classes: dict[str, str]) -> str | None:
+def _rewritten_escape(letter: str, inside: bool, classes: dict[str, str]) -> str | None:
     if letter in classes:
         return classes[letter] if inside else f"[{classes[letter]}]"
     if letter.lower() in classes:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .matching import facts, read
+from .matching import hit_fields, read
 
 PASSAGE = 600  # a ranked passage has between half and one and a half of this many characters
 
@@ -32,7 +32,7 @@ _SUFFIXES = ("ing", "ed", "es", "s")
 Term = tuple[tuple[str, ...], tuple[str, ...], float]  # stems in a row, substrings to look for, weight
 
 
-def _lower(text: str) -> str:
+def _lowered_text(text: str) -> str:
     """Lower case of the same length: one character alone has a longer one."""
     return text.replace("\u0130", "i").lower()
 
@@ -68,16 +68,16 @@ def terms_of(query: str) -> list[Term]:
     for name in re.findall(r"\w+(?:[.:/-]\w+)*", query[:2000]):
         parts = words_of(name)
         if len(parts) > 1 and not re.search(_DENSE, name):
-            needles = (_lower(name), "_".join(parts), "".join(parts))
+            needles = (_lowered_text(name), "_".join(parts), "".join(parts))
             stems = tuple(map(stem, parts))
             terms[stems] = (stems, tuple(dict.fromkeys(needles)), 1.5)
     return list(terms.values())[:32]
 
 
-def rank(data: Any, names: Sequence[Any], terms: Sequence[Term], limit: int) -> list[dict[str, Any]]:
+def rank_passages(data: Any, names: Sequence[Any], terms: Sequence[Term], limit: int) -> list[dict[str, Any]]:
     counts, passages = [], 0
     for name in names:
-        low = _lower(read(data, name))
+        low = _lowered_text(read(data, name))
         passages += len(low) // PASSAGE + 1
         counts.append([sum(low.count(needle) for needle in needles) for _, needles, _ in terms])
     if not counts:
@@ -87,19 +87,19 @@ def rank(data: Any, names: Sequence[Any], terms: Sequence[Term], limit: int) -> 
         weight * math.log(1 + (passages + 0.5) / (min(total, passages) + 0.5))
         for (_, _, weight), total in zip(terms, totals, strict=True)
     ]
-    chosen = _rarest(totals)
+    chosen = _rarest_terms(totals)
     rough: dict[tuple[int, int], float] = {}
     for number, name in enumerate(names):
         present = [at for at in chosen if counts[number][at]]
         if present:
-            _gather(read(data, name), number, [(terms[at][1], weights[at]) for at in present], rough)
+            _add_term_weights(read(data, name), number, [(terms[at][1], weights[at]) for at in present], rough)
     best = sorted(rough, key=lambda place: (-rough[place], place))[:_RANKED]
-    scored = _score(data, names, sorted(best), terms, weights)
+    scored = _scored_passages(data, names, sorted(best), terms, weights)
     scored.sort(key=lambda one: (-one[0], one[1], one[2]))
-    return [passage(data, names[number], at, score) for score, number, at in scored[:limit]]
+    return [passage_record(data, names[number], at, score) for score, number, at in scored[:limit]]
 
 
-def _rarest(totals: Sequence[int]) -> list[int]:
+def _rarest_terms(totals: Sequence[int]) -> list[int]:
     """The positions of the terms that occur, rarest first, as many as one search can look at."""
     order = sorted((total, at) for at, total in enumerate(totals) if total)
     chosen: list[int] = []
@@ -112,25 +112,25 @@ def _rarest(totals: Sequence[int]) -> list[int]:
     return chosen
 
 
-def _gather(
+def _add_term_weights(
     body: str, number: int, wanted: list[tuple[tuple[str, ...], float]], rough: dict[tuple[int, int], float]
 ) -> None:
     """Add each term's weight to the passages of a file in which it occurs."""
-    low = _lower(body)
+    low = _lowered_text(body)
     for needles, weight in wanted:
         seen: set[int] = set()
         for needle in needles:
             place = low.find(needle)
             while place >= 0 and len(seen) < _OCCURRENCES:
                 at = place // PASSAGE
-                at += place >= edge(body, at + 1)
+                at += place >= passage_start(body, at + 1)
                 seen.add(at)
-                place = low.find(needle, max(place + len(needle), edge(body, at + 1) - len(needle) + 1))
+                place = low.find(needle, max(place + len(needle), passage_start(body, at + 1) - len(needle) + 1))
         for at in seen:
             rough[number, at] = rough.get((number, at), 0.0) + weight
 
 
-def edge(body: str, at: int) -> int:
+def passage_start(body: str, at: int) -> int:
     """Where a passage begins: after the last blank line, line or word before a multiple of its length."""
     stop = at * PASSAGE
     if stop <= 0 or stop >= len(body):
@@ -142,7 +142,7 @@ def edge(body: str, at: int) -> int:
     return stop
 
 
-def _score(
+def _scored_passages(
     data: Any,
     names: Sequence[Any],
     places: list[tuple[int, int]],
@@ -155,7 +155,7 @@ def _score(
         if number != last:
             last, body = number, read(data, names[number])
             titles = frozenset(map(stem, words_of(str(names[number] or ""))))
-        stems = list(map(stem, words_of(body[edge(body, at) : edge(body, at + 1)])))
+        stems = list(map(stem, words_of(body[passage_start(body, at) : passage_start(body, at + 1)])))
         score = bm25(stems, titles, terms, weights)
         if score > 0:
             scored.append((round(score, 4), number, at))
@@ -168,24 +168,24 @@ def bm25(stems: list[str], titles: frozenset[str], terms: Sequence[Term], weight
     counts = collections.Counter(stems)
     score = title = covered = 0.0
     for (row, _, _), weight in zip(terms, weights, strict=True):
-        often = counts[row[0]] if len(row) == 1 else _runs(stems, row) if counts[row[0]] else 0
+        often = counts[row[0]] if len(row) == 1 else _count_runs(stems, row) if counts[row[0]] else 0
         score += weight * often * 2.2 / (often + length)
         title += 0.5 * weight if titles.issuperset(row) else 0.0
         covered += weight if often or titles.issuperset(row) else 0.0
     return (score + title) * (0.5 + 0.5 * covered / sum(weights)) if score else 0.0
 
 
-def _runs(stems: list[str], row: tuple[str, ...]) -> int:
+def _count_runs(stems: list[str], row: tuple[str, ...]) -> int:
     """How often some stems stand next to each other in this order."""
     return sum(tuple(stems[at : at + len(row)]) == row for at, one in enumerate(stems) if one == row[0])
 
 
-def passage(data: Any, name: Any, at: int, score: float) -> dict[str, Any]:
+def passage_record(data: Any, name: Any, at: int, score: float) -> dict[str, Any]:
     """Return a passage as the record of a hit that has a score."""
     body = read(data, name)
-    start, end = edge(body, at), edge(body, at + 1)
+    start, end = passage_start(body, at), passage_start(body, at + 1)
     shown = body[start:end]
     start += len(shown) - len(shown.lstrip("\r\n"))
     end -= len(shown) - len(shown.rstrip())
     line = body.count("\n", 0, start) + 1
-    return {"score": score, **facts(data, name, line, start, end), "text": body[start:end]}
+    return {"score": score, **hit_fields(data, name, line, start, end), "text": body[start:end]}

@@ -25,7 +25,7 @@ def scope_of(body: str, start: int) -> str:
     """Return the definitions around a place, such as "class Shop > def price", or nothing."""
     line_start = body.rfind("\n", 0, start) + 1
     line_end = body.find("\n", line_start)
-    limit = _indent(body[line_start : line_end if line_end >= 0 else len(body)])
+    limit = _indent_width(body[line_start : line_end if line_end >= 0 else len(body)])
     found: list[str] = []
     for _ in range(_CLIMBED):
         if line_start == 0 or limit == 0:
@@ -33,11 +33,11 @@ def scope_of(body: str, start: int) -> str:
         stop = line_start - 1
         line_start = body.rfind("\n", 0, stop) + 1
         line = body[line_start : min(stop, line_start + 400)]
-        indent, text = _indent(line), line.strip()
+        indent, text = _indent_width(line), line.strip()
         if not text or indent >= limit or text[0] in ")]}{#":
             continue
         limit = indent
-        if title := _title(text):
+        if title := _definition_title(text):
             found.append(title)
     return " > ".join(reversed(found))
 
@@ -46,7 +46,7 @@ def methods(body: str, start: int, stop: int) -> list[tuple[int, str]]:
     """Return (offset, first line) of the methods of the class that stands in this part of a program."""
     found: list[tuple[int, int, str]] = []
     for match in re.finditer(r"^([ \t]+)(\S.*)$", body[start:stop], re.M):
-        if _title(match[2].strip()):
+        if _definition_title(match[2].strip()):
             found.append((start + match.start(), len(match[1].expandtabs(4)), match[2].strip()))
     least = min((indent for _, indent, _ in found), default=0)
     return [(offset, line) for offset, indent, line in found if indent == least]
@@ -58,12 +58,12 @@ def has_methods(line: str) -> bool:
     return named is not None and named["kind"] in ("class", "interface", "struct", "trait", "impl", "object", "module")
 
 
-def _indent(line: str) -> int:
+def _indent_width(line: str) -> int:
     wide = line.expandtabs(4)
     return len(wide) - len(wide.lstrip())
 
 
-def _title(text: str) -> str:
+def _definition_title(text: str) -> str:
     """Return "def price" or "price()" for the first line of a definition, else nothing."""
     if named := re.match(_NAMED, text):
         return f"{named['kind']} {named['name'].rstrip(':')}"

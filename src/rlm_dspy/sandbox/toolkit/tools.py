@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .corpus import Corpus, closest, quoted
-from .cutting import CUTTERS, cut_by, outlined
+from .corpus import Corpus, quoted, spelling_hint
+from .cutting import CUTTERS, cut_by, outline_text
 from .hits import Hit, Matches
-from .matching import Part, find, read
-from .patterns import compiled
-from .ranking import rank, terms_of
+from .matching import Part, find_matches, read
+from .patterns import compiled_pattern
+from .ranking import rank_passages, terms_of
 
 INDEXED = "_search_index"  # the host's own search over the main context, where there is one
 
@@ -32,20 +32,20 @@ class Toolkit:
     def peek(self, start: Any = 0, end: Any = None, source: Any = None, text: Any = None) -> str:
         """Return the text from start to end (default 2,000 characters); source="path" for one file."""
         if not isinstance(start, int):
-            start, end, source, text = self._peeked(start, end, source, text)
-        data = self._data(text)
+            start, end, source, text = self._peek_arguments(start, end, source, text)
+        data = self._text_or_main(text)
         if source is not None:
-            data = read(data, _names(data, source, single=True)[0])
-        total = data.chars if isinstance(data, Corpus) else len(_flat(data))
-        low, high = _window(start, end, total)
+            data = read(data, _matching_names(data, source, single=True)[0])
+        total = data.chars if isinstance(data, Corpus) else len(_joined_text(data))
+        low, high = _peek_range(start, end, total)
         if not isinstance(data, Corpus):
-            return _flat(data)[low:high]
+            return _joined_text(data)[low:high]
         parts = list(data.slice(low, high))
         if len(data) == 1:
             return "".join(part for _, part in parts)
         return "\n".join(f"=== {name} ===\n{part}" for name, part in parts)
 
-    def _peeked(self, first: Any, start: Any, end: Any, text: Any) -> tuple[Any, Any, Any, Any]:
+    def _peek_arguments(self, first: Any, start: Any, end: Any, text: Any) -> tuple[Any, Any, Any, Any]:
         """Read ``peek(text, start, end)``, ``peek(source, …)``, ``peek(hit)`` and ``peek((start, end))``."""
         if isinstance(first, Hit):
             return first.start, start, first.source, text
@@ -79,11 +79,11 @@ class Toolkit:
                 source, text = named or source, text if whole is None else whole
             else:
                 numbers[-1] = value
-        expression = compiled(pattern, flags | (re.I if ignore_case else 0))
-        limit = math.inf if numbers[0] is None else _count("max_matches", numbers[0], 1)
-        around = _count("context", numbers[1] or 0, 0)
-        data = self._data(text)
-        return find(expression, data, _listed(data, source), limit, around)
+        expression = compiled_pattern(pattern, flags | (re.I if ignore_case else 0))
+        limit = math.inf if numbers[0] is None else _checked_count("max_matches", numbers[0], 1)
+        around = _checked_count("context", numbers[1] or 0, 0)
+        data = self._text_or_main(text)
+        return find_matches(expression, data, _names_to_read(data, source), limit, around)
 
     def chunk(
         self,
@@ -95,14 +95,14 @@ class Toolkit:
     ) -> list[tuple[Any, ...]]:
         """Cut into ranges for select(): by lines, chars, paragraphs, headings, definitions, or a function(text)."""
         if self._is_long(mode):
-            mode, size, overlap, text = _chunked(mode, size, overlap)
+            mode, size, overlap, text = _chunk_arguments(mode, size, overlap)
         if not callable(mode) and mode not in CUTTERS:
             raise ValueError(f"mode must be one of {', '.join(CUTTERS)} or a function, not {quoted(mode)}")
-        length, shared = _count("size", size, 1), _count("overlap", overlap, 0)
+        length, shared = _checked_count("size", size, 1), _checked_count("overlap", overlap, 0)
         if shared >= length:
             shared = length // 2  # a chunk must advance; half is the usual most
         ranges: list[tuple[Any, ...]] = []
-        for name, body in _sources(self._data(text), source):
+        for name, body in _named_texts(self._text_or_main(text), source):
             cuts = cut_by(mode, body) if callable(mode) else CUTTERS[mode](body, length, shared)
             ranges.extend(cuts if name is None else ((name, start, end) for start, end in cuts))
         return ranges
@@ -113,11 +113,11 @@ class Toolkit:
             ranges, text = (ranges, text), None
         if _is_text(ranges) and not isinstance(ranges, Hit) and "range" not in ranges:
             ranges, text = text, ranges
-        data = self._data(text)
+        data = self._text_or_main(text)
         one = isinstance(ranges, (dict, Hit)) or (isinstance(ranges, tuple) and ranges and isinstance(ranges[-1], int))
         if not one and not isinstance(ranges, Iterable):
             raise ValueError(f"ranges come from chunk, grep or search, or are (start, end) pairs, not {quoted(ranges)}")
-        return "".join(_cut(data, item) for item in ([ranges] if one else ranges))
+        return "".join(_range_text(data, item) for item in ([ranges] if one else ranges))
 
     def search(self, query: Any, k: Any = 10, text: Any = None, source: str | None = None) -> Matches:
         """Rank passages by the words of a query: the k best hits, with .score .line .text .range .source."""
@@ -126,25 +126,25 @@ class Toolkit:
         if _is_text(k):
             named, whole = self._file_or_text(k)
             source, text, k = named or source, text if whole is None else whole, 10
-        limit = _count("k", k, 1)
+        limit = _checked_count("k", k, 1)
         if not isinstance(query, str):
             raise ValueError(f"query must be a string, not {type(query).__name__}")
-        data = self._data(text)
-        names = _listed(data, source)
+        data = self._text_or_main(text)
+        names = _names_to_read(data, source)
         indexed = self._namespace.get(INDEXED)
         found = None
         if indexed is not None and isinstance(data, Corpus) and data is self._namespace.get(str(self._main)):
             found = indexed(query=query, k=limit, names=None if source is None else names)
         if found is None:
-            found = rank(data, names, terms_of(query), limit)
+            found = rank_passages(data, names, terms_of(query), limit)
         return Matches([Hit.of(one, Part(data, one.get("source"), None, 0)) for one in found])
 
     def outline(self, text: Any = None, source: str | None = None) -> str:
         """Return the tree of files with sizes, headings and top-level definitions, each with its line."""
         if isinstance(text, str) and source is None:
             source, text = self._file_or_text(text)
-        data = self._data(text)
-        return outlined(data, _listed(data, source))
+        data = self._text_or_main(text)
+        return outline_text(data, _names_to_read(data, source))
 
     def _is_long(self, value: Any) -> bool:
         """Tell whether an argument is a text to work on, and no name, pattern or query."""
@@ -159,7 +159,7 @@ class Toolkit:
             return value, None
         return None, value
 
-    def _data(self, text: Any) -> Any:
+    def _text_or_main(self, text: Any) -> Any:
         """The given text, or else the main context as it is bound now: a string or a mapping of strings."""
         if text is None and self._main is None:
             raise ValueError("there is no main context here: pass text=...")
@@ -191,20 +191,20 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], str) and not isinstance(value[0], Hit)
 
 
-def _chunked(text: Any, first: Any, second: Any) -> tuple[Any, Any, Any, Any]:
+def _chunk_arguments(text: Any, first: Any, second: Any) -> tuple[Any, Any, Any, Any]:
     """Read ``chunk(text)``, ``chunk(text, "lines", 200)`` and ``chunk(text, 2000)``, which means characters."""
     if isinstance(first, str) or callable(first):
         return first, second or 200, 0, text
     return "lines" if first == 200 and not second else "chars", first, second, text
 
 
-def _count(name: str, value: Any, least: int) -> int:
+def _checked_count(name: str, value: Any, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {quoted(value)}")
     return value
 
 
-def _window(start: Any, end: Any, total: int) -> tuple[int, int]:
+def _peek_range(start: Any, end: Any, total: int) -> tuple[int, int]:
     for name, value in (("start", start), ("end", 0 if end is None else end)):
         if not isinstance(value, int):
             raise ValueError(f"{name} must be a whole number, not {quoted(value)}")
@@ -212,25 +212,25 @@ def _window(start: Any, end: Any, total: int) -> tuple[int, int]:
     return low, low + _PEEK if end is None else slice(0, end).indices(total)[1]
 
 
-def _listed(data: Any, source: Any) -> list[Any]:
+def _names_to_read(data: Any, source: Any) -> list[Any]:
     """The names of what is to be read; None stands for a single text."""
     if not isinstance(data, str):
-        return list(data) if source is None else _names(data, source)
+        return list(data) if source is None else _matching_names(data, source)
     if source is not None:
         raise ValueError("source= names a file of a corpus; this context is a single text")
     return [None]
 
 
-def _sources(data: Any, source: str | None) -> Iterator[tuple[str | None, str]]:
+def _named_texts(data: Any, source: str | None) -> Iterator[tuple[str | None, str]]:
     """Yield (name, text) of what is to be read."""
-    return ((name, read(data, name)) for name in _listed(data, source))
+    return ((name, read(data, name)) for name in _names_to_read(data, source))
 
 
-def _flat(data: Any) -> str:
-    return data if isinstance(data, str) else "".join(body for _, body in _sources(data, None))
+def _joined_text(data: Any) -> str:
+    return data if isinstance(data, str) else "".join(body for _, body in _named_texts(data, None))
 
 
-def _names(data: Any, source: Any, *, single: bool = False) -> list[str]:
+def _matching_names(data: Any, source: Any, *, single: bool = False) -> list[str]:
     """The names that ``source`` means: a name, a glob, the end of a path, or a folder."""
     if isinstance(data, str) or not isinstance(source, str):
         raise ValueError(f"source must be a file name or a glob of a corpus, not {quoted(source)}")
@@ -239,13 +239,13 @@ def _names(data: Any, source: Any, *, single: bool = False) -> list[str]:
     found = found or [name for name in names if name.endswith("/" + source)]
     found = found or [name for name in names if name.startswith(source.rstrip("/") + "/")]
     if not found:
-        raise ValueError(f"no file matches {quoted(source)}{closest(source, names)}")
+        raise ValueError(f"no file matches {quoted(source)}{spelling_hint(source, names)}")
     if single and len(found) > 1:
         raise ValueError(f"{quoted(source)} means {len(found)} files ({', '.join(found[:5])}): name one")
     return found
 
 
-def _cut(data: Any, item: Any) -> str:
+def _range_text(data: Any, item: Any) -> str:
     """The text of one range."""
     if isinstance(item, (dict, Hit)):
         item = (item.get("source"), *item["range"]) if item.get("range") else ()
@@ -255,5 +255,5 @@ def _cut(data: Any, item: Any) -> str:
     if not isinstance(start, int) or not isinstance(end, int):
         raise ValueError(f"a range has whole numbers, not {quoted(item)}")
     if source is not None:
-        data = read(data, _names(data, source, single=True)[0])
-    return str((data if isinstance(data, Corpus) else _flat(data))[start:end])
+        data = read(data, _matching_names(data, source, single=True)[0])
+    return str((data if isinstance(data, Corpus) else _joined_text(data))[start:end])

@@ -14,7 +14,7 @@ import sys
 MESSAGE = 1 << 18
 
 
-def receive(channel: _socket.socket) -> tuple[bytes, dict[str, tuple[int, int, bool]], memoryview]:
+def receive_bytecode(channel: _socket.socket) -> tuple[bytes, dict[str, tuple[int, int, bool]], memoryview]:
     """Return a message of the host, and the index and the code objects of the file that came with it."""
     message, rights, _, _ = channel.recvmsg(MESSAGE, _socket.CMSG_SPACE(4))
     descriptor = int.from_bytes(rights[0][2][:4], sys.byteorder)
@@ -31,13 +31,13 @@ if __name__ == "__main__":
     gc.disable()  # nothing made before the first session is garbage
     kind = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
     channel = _socket.socket(_socket.AF_UNIX, kind, 0, int(sys.argv[1]))
-    instructions, index, codes = receive(channel)
+    instructions, index, codes = receive_bytecode(channel)
     first, last, _ = index["rlm_worker.shelf"]
     space: dict[str, object] = {"__name__": "rlm_worker.shelf"}
     exec(marshal.loads(codes[first:last]), space)
-    books = space["Shelf"]()  # type: ignore[operator]
+    books = space["BytecodeImporter"]()  # type: ignore[operator]
     books.add(index, codes)
     sys.meta_path.insert(2, books)  # before the finder that searches folders
     __import__("rlm_worker.forks", fromlist=["watch"]).watch()  # before the first module that registers anything
     main = __import__("rlm_worker.zygote", fromlist=["main"]).main
-    main(channel, int(sys.argv[2]), instructions, books, receive)
+    main(channel, int(sys.argv[2]), instructions, books, receive_bytecode)

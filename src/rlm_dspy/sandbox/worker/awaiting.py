@@ -72,7 +72,7 @@ class Begun:
         return repr(self._future.result()) if self._future.done() else "<a call that has begun: await it>"
 
 
-def begin(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+def start_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """Begin a host call in a thread of the running loop; call anything else, or without a loop, at once."""
     import asyncio
 
@@ -83,9 +83,9 @@ def begin(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any
     return Begun(start(function, *arguments, **keywords))
 
 
-async def finish(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+async def await_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """Make a host call and let other tasks go on meanwhile."""
-    begun = begin(function, *arguments, **keywords)
+    begun = start_call(function, *arguments, **keywords)
     return await begun if isinstance(begun, Begun) else begun
 
 
@@ -96,18 +96,18 @@ def begin_calls(tree: ast.Module, namespace: dict[str, Any]) -> None:
         return
     calls = {name for name, value in namespace.items() if getattr(value, "host_call", False) is True}
     names = _awaited_names(nodes)
-    for value in _places(nodes, names):
-        for node in _held(value):
+    for value in _awaited_expressions(nodes, names):
+        for node in _held_nodes(value):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in calls:
-                _rewrite(node, _BEGIN)
+                _rewrite_call(node, _BEGIN)
     for node in nodes:
         if isinstance(node, ast.AsyncFunctionDef):
             finisher = _Finisher(calls)
             node.body = [finisher.visit(statement) for statement in node.body]
-    namespace.update({_BEGIN: begin, _FINISH: finish})
+    namespace.update({_BEGIN: start_call, _FINISH: await_call})
 
 
-def _rewrite(call: ast.Call, name: str) -> None:
+def _rewrite_call(call: ast.Call, name: str) -> None:
     """Turn ``f(x)`` into ``name(f, x)``."""
     call.args = [call.func, *call.args]
     call.func = ast.copy_location(ast.Name(name, ast.Load()), call.func)
@@ -125,16 +125,16 @@ class _Finisher(NodeTransformer):
             return node
         self.generic_visit(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in self._calls:
-            _rewrite(node, _FINISH)
+            _rewrite_call(node, _FINISH)
             return ast.copy_location(ast.Await(node), node)
         return node
 
 
-def _called(node: ast.Call) -> str:
+def _called_name(node: ast.Call) -> str:
     return str(getattr(node.func, "attr", None) or getattr(node.func, "id", ""))
 
 
-def _held(node: ast.AST | None) -> Iterator[ast.AST]:
+def _held_nodes(node: ast.AST | None) -> Iterator[ast.AST]:
     """Yield the names and calls whose values an expression holds, itself or as items."""
     parts: list[Any] = []
     if isinstance(node, (ast.Starred, ast.NamedExpr, ast.DictComp, ast.Subscript)):
@@ -149,21 +149,21 @@ def _held(node: ast.AST | None) -> Iterator[ast.AST]:
         parts = [node.body, node.orelse]
     elif isinstance(node, ast.BinOp):
         parts = [node.left, node.right]
-    elif isinstance(node, ast.Call) and _called(node) in _TAKERS | _COPIES:
+    elif isinstance(node, ast.Call) and _called_name(node) in _TAKERS | _COPIES:
         parts = list(node.args)
-        if isinstance(node.func, ast.Attribute) and _called(node) in _COPIES:
+        if isinstance(node.func, ast.Attribute) and _called_name(node) in _COPIES:
             parts.append(node.func.value)
     elif node is not None:
         yield node
     for part in parts:
-        yield from _held(part)
+        yield from _held_nodes(part)
 
 
 def _awaited_names(nodes: list[ast.AST]) -> set[str]:
     """Return the names whose values, or whose items, are awaited or given to ``gather`` and its kin."""
     names: set[str] = set()
     for node in nodes:
-        taken = isinstance(node, ast.Await) or (isinstance(node, ast.Call) and _called(node) in _TAKERS)
+        taken = isinstance(node, ast.Await) or (isinstance(node, ast.Call) and _called_name(node) in _TAKERS)
         if taken:
             names.update(_names_in(node.value if isinstance(node, ast.Await) else node))
     size = -1
@@ -176,17 +176,17 @@ def _awaited_names(nodes: list[ast.AST]) -> set[str]:
 
 
 def _names_in(node: ast.AST) -> Iterator[str]:
-    return (held.id for held in _held(node) if isinstance(held, ast.Name))
+    return (held.id for held in _held_nodes(node) if isinstance(held, ast.Name))
 
 
-def _places(nodes: list[ast.AST], names: set[str]) -> Iterator[ast.AST | None]:
+def _awaited_expressions(nodes: list[ast.AST], names: set[str]) -> Iterator[ast.AST | None]:
     """Yield the expressions whose values are awaited, at once or by one of these names."""
     for node in nodes:
         if isinstance(node, ast.Await):
             yield node.value
         elif isinstance(node, ast.Call):
             put = isinstance(node.func, ast.Attribute) and node.func.attr in _PUTTERS
-            if _called(node) in _TAKERS or (put and names & set(_names_in(node.func.value))):  # type: ignore[attr-defined]
+            if _called_name(node) in _TAKERS or (put and names & set(_names_in(node.func.value))):  # type: ignore[attr-defined]
                 yield from node.args
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

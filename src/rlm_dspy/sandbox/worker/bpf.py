@@ -57,31 +57,31 @@ class Filter:
         self.stack = stack
 
 
-def refuse(number: int = EPERM) -> int:
+def errno_action(number: int = EPERM) -> int:
     """Return the filter's answer that fails the call with this errno."""
     return 0x00050000 | number
 
 
-def assemble(rules: Filter) -> bytes:
+def assemble_filter(rules: Filter) -> bytes:
     """Return the program for ``rules``, ready for the kernel."""
-    code = _preamble(rules.machine)
+    code = _machine_check(rules.machine)
     for name in syscalls.HARMLESS:
-        number = syscalls.number(syscalls.HARMLESS, name, rules.machine)
+        number = syscalls.call_number(syscalls.HARMLESS, name, rules.machine)
         if number is not None:
-            code += _when(number, [(RETURN, 0, 0, ALLOW)])
-    for name, body in _guarded(rules).items():
-        number = syscalls.number(syscalls.GUARDED, name, rules.machine)
+            code += _when_called(number, [(RETURN, 0, 0, ALLOW)])
+    for name, body in _guarded_rules(rules).items():
+        number = syscalls.call_number(syscalls.GUARDED, name, rules.machine)
         assert number is not None
-        code += _when(number, body)
+        code += _when_called(number, body)
     for name in syscalls.FATAL:
-        number = syscalls.number(syscalls.FATAL, name, rules.machine)
+        number = syscalls.call_number(syscalls.FATAL, name, rules.machine)
         assert number is not None
-        code += _when(number, [(RETURN, 0, 0, KILL)])
-    code.append((RETURN, 0, 0, refuse()))
+        code += _when_called(number, [(RETURN, 0, 0, KILL)])
+    code.append((RETURN, 0, 0, errno_action()))
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
 
-def _preamble(machine: str) -> list[Instruction]:
+def _machine_check(machine: str) -> list[Instruction]:
     code = [
         (LOAD, 0, 0, 4),
         (EQUAL, 1, 0, syscalls.AUDIT_ARCH[machine]),
@@ -93,32 +93,32 @@ def _preamble(machine: str) -> list[Instruction]:
     return code
 
 
-def _when(number: int, body: list[Instruction]) -> list[Instruction]:
+def _when_called(number: int, body: list[Instruction]) -> list[Instruction]:
     return [(EQUAL, 0, len(body), number), *body]
 
 
-def _argument(index: int) -> Instruction:
+def _load_argument(index: int) -> Instruction:
     """Load the low half of an argument; every value tested here fits into it."""
     return (LOAD, 0, 0, 16 + 8 * index)
 
 
 def _one_of(index: int, values: tuple[int, ...]) -> list[Instruction]:
     """Allow when the argument is one of ``values``, refuse otherwise."""
-    code = [_argument(index)]
+    code = [_load_argument(index)]
     for position, value in enumerate(values):
         code.append((EQUAL, len(values) - position, 0, value))
-    return [*code, (RETURN, 0, 0, refuse()), (RETURN, 0, 0, ALLOW)]
+    return [*code, (RETURN, 0, 0, errno_action()), (RETURN, 0, 0, ALLOW)]
 
 
-def _guarded(rules: Filter) -> dict[str, list[Instruction]]:
-    no = (RETURN, 0, 0, refuse())
+def _guarded_rules(rules: Filter) -> dict[str, list[Instruction]]:
+    no = (RETURN, 0, 0, errno_action())
     yes = (RETURN, 0, 0, ALLOW)
     return {
         # Shared and downward-growing maps would escape RLIMIT_DATA.
         "mmap": [
-            _argument(2),
+            _load_argument(2),
             (ANY_BIT, 3, 0, PROT_EXEC),
-            _argument(3),
+            _load_argument(3),
             (ANY_BIT, 1, 0, MAP_SHARED | MAP_GROWSDOWN),
             yes,
             no,
@@ -126,8 +126,8 @@ def _guarded(rules: Filter) -> dict[str, list[Instruction]]:
         # RLIMIT_DATA counts what is writable: pages that were filled must stay so. All that the C library needs is to
         # make reserved pages writable, for the stacks of threads and for its heaps.
         "mprotect": _one_of(2, (PROT_READ | PROT_WRITE,)),
-        "clone": _clone(rules.fork),
-        "clone3": [(RETURN, 0, 0, refuse(ENOSYS))],  # its arguments are in memory, so glibc must fall back
+        "clone": _clone_rules(rules.fork),
+        "clone3": [(RETURN, 0, 0, errno_action(ENOSYS))],  # its arguments are in memory, so glibc must fall back
         "fcntl": _one_of(1, (F_DUPFD_CLOEXEC, F_GETFD, F_GETFL)),
         "prlimit64": _one_of(0, (0,)),  # of itself, and a hard limit can only be lowered
         "sendmsg": _one_of(0, rules.send_on) if rules.send_on else [no],
@@ -136,17 +136,17 @@ def _guarded(rules: Filter) -> dict[str, list[Instruction]]:
     }
 
 
-def _clone(fork: str) -> list[Instruction]:
+def _clone_rules(fork: str) -> list[Instruction]:
     """Decide about a thread and about a fork, and refuse all between (vfork, shared memory without thread)."""
-    verdict = {"ask": ASK_HOST, "allow": ALLOW, "refuse": refuse()}[fork]
+    verdict = {"ask": ASK_HOST, "allow": ALLOW, "refuse": errno_action()}[fork]
     thread = ASK_HOST if fork == "ask" else ALLOW
     return [
-        _argument(0),
+        _load_argument(0),
         (ANY_BIT, 5, 0, CLONE_FORBIDDEN),
         (AND, 0, 0, CLONE_THREAD | CLONE_VM),
         (EQUAL, 2, 0, CLONE_THREAD | CLONE_VM),
         (EQUAL, 0, 2, 0),
         (RETURN, 0, 0, verdict),
         (RETURN, 0, 0, thread),
-        (RETURN, 0, 0, refuse()),
+        (RETURN, 0, 0, errno_action()),
     ]

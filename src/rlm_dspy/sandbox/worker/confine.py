@@ -46,13 +46,13 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
 
 
-def _libc() -> Any:
+def _load_libc() -> Any:
     library = ctypes.CDLL(None, use_errno=True)
     library.syscall.restype = ctypes.c_long
     return library
 
 
-def _failure() -> str:
+def _errno_name() -> str:
     return errno.errorcode.get(ctypes.get_errno(), "error")
 
 
@@ -67,18 +67,18 @@ def drop_root(report: Report) -> None:
         report["setuid"] = True
     except OSError as error:
         report["setuid"] = errno.errorcode.get(error.errno or 0, "error")
-    _libc().prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    _load_libc().prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def enter_namespaces(report: Report) -> None:
     """Take user, net, ipc, uts, mount and pid namespaces of our own, if the system lets us."""
-    libc = _libc()
+    libc = _load_libc()
     uid, gid = os.getuid(), os.getgid()
     flags = NEW_PID_NAMESPACE
     for flag in NAMESPACES.values():
         flags |= flag
     if libc.unshare(flags) != 0:
-        report["namespaces"] = _failure()
+        report["namespaces"] = _errno_name()
         return
     report["namespaces"] = True
     try:
@@ -91,22 +91,22 @@ def enter_namespaces(report: Report) -> None:
 
 def die_with_parent() -> None:
     """Ask for SIGKILL when the thread that made this process ends."""
-    _libc().prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    _load_libc().prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent dies."""
-    _libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _load_libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def give_up_privileges(report: Report) -> None:
     """Drop every capability for good and become opaque to other processes of the same user."""
-    libc = _libc()
+    libc = _load_libc()
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    report["no_new_privs"] = libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 or _failure()
+    report["no_new_privs"] = libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 or _errno_name()
     header, data = _CapHeader(0x20080522, 0), (_CapData * 2)()
     dropped = libc.capset(ctypes.byref(header), ctypes.byref(data)) == 0
-    report["capabilities"] = dropped or _failure()
+    report["capabilities"] = dropped or _errno_name()
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_MEMLOCK):
         resource.setrlimit(limit, (0, 0))
     if hasattr(resource, "RLIMIT_MSGQUEUE"):
@@ -114,12 +114,12 @@ def give_up_privileges(report: Report) -> None:
         resource.setrlimit(resource.RLIMIT_SIGPENDING, (256, 256))
 
 
-def landlock(report: Report) -> None:
+def apply_landlock(report: Report) -> None:
     """Handle every right that this kernel's Landlock knows and grant none."""
-    libc = _libc()
+    libc = _load_libc()
     version = libc.syscall(ctypes.c_long(syscalls.LANDLOCK_CREATE_RULESET), None, ctypes.c_long(0), ctypes.c_long(1))
     if version < 1:
-        report["landlock"] = _failure()
+        report["landlock"] = _errno_name()
         return
     report["landlock_abi"] = int(version)
     for attributes in _landlock_attributes(int(version)):
@@ -133,10 +133,10 @@ def landlock(report: Report) -> None:
             restricted = libc.syscall(
                 ctypes.c_long(syscalls.LANDLOCK_RESTRICT_SELF), ctypes.c_long(ruleset), ctypes.c_long(0)
             )
-            report["landlock"] = restricted == 0 or _failure()
+            report["landlock"] = restricted == 0 or _errno_name()
             os.close(ruleset)
             return
-    report["landlock"] = _failure()
+    report["landlock"] = _errno_name()
 
 
 def _landlock_attributes(version: int) -> list[bytes]:
@@ -152,27 +152,27 @@ def _landlock_attributes(version: int) -> list[bytes]:
 
 def filter_calls(report: Report, rules: bpf.Filter) -> int:
     """Install the seccomp filter and return the descriptor on which forks are asked for, -1 without one."""
-    libc = _libc()
+    libc = _load_libc()
     call = ctypes.c_long(syscalls.SECCOMP[rules.machine])
-    code = bpf.assemble(rules)
-    program, keep = _program(code)
+    code = bpf.assemble_filter(rules)
+    program, keep = _filter_program(code)
     flags = SECCOMP_FILTER_FLAG_NEW_LISTENER if rules.fork == "ask" else 0
     result = libc.syscall(call, ctypes.c_long(SECCOMP_SET_MODE_FILTER), ctypes.c_long(flags), ctypes.byref(program))
     del keep
-    report["seccomp"] = result >= 0 or _failure()
+    report["seccomp"] = result >= 0 or _errno_name()
     report["fork_control"] = result >= 0 and rules.fork == "ask"
     return int(result) if result >= 0 and flags else -1
 
 
-def _program(code: bytes) -> tuple[_Program, Any]:
+def _filter_program(code: bytes) -> tuple[_Program, Any]:
     buffer = ctypes.create_string_buffer(code, len(code))
     return _Program(len(code) // 8, ctypes.addressof(buffer)), buffer
 
 
 def last_filter(machine: str, rules: bpf.Filter) -> Callable[[], None]:
     """Return a function that adds one more filter; made early, because it needs ``ctypes`` and memory."""
-    libc = _libc()
-    program, keep = _program(bpf.assemble(rules))
+    libc = _load_libc()
+    program, keep = _filter_program(bpf.assemble_filter(rules))
 
     def install() -> None:
         if libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(program), 0, 0) != 0:
@@ -183,4 +183,4 @@ def last_filter(machine: str, rules: bpf.Filter) -> Callable[[], None]:
 
 def machine() -> str | None:
     """Return the name of this machine's system call table, None if there is none."""
-    return syscalls.canonical(os.uname().machine)
+    return syscalls.canonical_machine(os.uname().machine)

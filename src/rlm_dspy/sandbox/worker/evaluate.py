@@ -43,7 +43,7 @@ def remember_lines() -> None:
     sys.modules["linecache"].cache.update(_lines)
 
 
-def parse(source: str, number: int) -> ast.Module:
+def parse_cell(source: str, number: int) -> ast.Module:
     """Parse a cell and remember its lines for tracebacks."""
     name = f"{CELL} {number}>"
     _lines[name] = (len(source), None, source.splitlines(keepends=True), name)
@@ -54,7 +54,7 @@ def parse(source: str, number: int) -> ast.Module:
     return tree
 
 
-class Looks:
+class ReadOnlyCheck:
     """Tells whether a cell only looks at names, so that the state it leaves is the state it found.
 
     Names must stand for values of plain types or for the functions meant here, and subscripts must be of plain
@@ -69,49 +69,49 @@ class Looks:
         self.plain = _PLAIN.union(texts)
         self.texts = (str, bytes, *texts[:2])
 
-    def tame(self, tree: ast.Module) -> bool:
+    def is_read_only(self, tree: ast.Module) -> bool:
         """Tell it of one cell."""
         try:
-            return all(map(self._harmless, own.walk(tree)))
+            return all(map(self._is_harmless, own.walk(tree)))
         except (LookupError, TypeError, AttributeError):
             return False
 
-    def _harmless(self, node: ast.AST) -> bool:
+    def _is_harmless(self, node: ast.AST) -> bool:
         kind = type(node)
         if kind is ast.Name or kind is ast.Subscript:
-            self._value(node)
+            self._static_value(node)
         elif isinstance(node, ast.Call):
-            known = isinstance(node.func, ast.Name) and self._value(node.func) is self.calls.get(node.func.id)
+            known = isinstance(node.func, ast.Name) and self._static_value(node.func) is self.calls.get(node.func.id)
             return known and not any(keyword.arg in (None, "file") for keyword in node.keywords)
         return kind in _TAME_NODES
 
-    def _value(self, node: ast.AST) -> Any:
+    def _static_value(self, node: ast.AST) -> Any:
         """Return a value of the kind that an expression has; raise ``LookupError`` if only running it would tell."""
         if isinstance(node, ast.Name):
             value = self.namespace[node.id] if node.id in self.namespace else self.namespace["__builtins__"][node.id]
         elif isinstance(node, ast.Subscript):
-            value = self._part(self._value(node.value), node.slice)
+            value = self._subscript_value(self._static_value(node.value), node.slice)
         elif isinstance(node, ast.Constant):
             return node.value
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -self._value(node.operand)
+            return -self._static_value(node.operand)
         elif isinstance(node, ast.Tuple):
-            return tuple(map(self._value, node.elts))
+            return tuple(map(self._static_value, node.elts))
         else:
             raise LookupError
         if type(value) not in self.plain:
             raise LookupError
         return value
 
-    def _part(self, whole: Any, index: ast.AST) -> Any:
+    def _subscript_value(self, whole: Any, index: ast.AST) -> Any:
         if type(whole) in self.texts:
             return ""
         if not isinstance(whole, list | tuple | dict):
             raise LookupError
-        return type(whole)() if isinstance(index, ast.Slice) else whole[self._value(index)]
+        return type(whole)() if isinstance(index, ast.Slice) else whole[self._static_value(index)]
 
 
-def run(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
+def run_cell(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
     """Run a parsed cell and return the value of its last expression, None if it ends in a statement."""
     name = f"{CELL} {number}>"
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
@@ -121,14 +121,14 @@ def run(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
     if isinstance(last, ast.Expr):
         codes.append(compile(ast.Expression(last.value), name, "eval", FLAGS, dont_inherit=True))
     if any(code.co_flags & CO_COROUTINE for code in codes):
-        return _complete(_awaited(codes, namespace))
+        return _run_on_loop(_run_async_codes(codes, namespace))
     value = None
     for code in codes:
         value = eval(code, namespace)
     return value if isinstance(last, ast.Expr) else None
 
 
-async def _awaited(codes: list[Any], namespace: dict[str, Any]) -> Any:
+async def _run_async_codes(codes: list[Any], namespace: dict[str, Any]) -> Any:
     """Run a cell that awaits, all of it inside the loop."""
     value = None
     for code in codes:
@@ -142,11 +142,11 @@ _loops: list[Any] = []
 _begun: list[Any] = []  # of the last cell that awaited: its task, or all that it began and that resisted its end
 
 
-def _complete(coroutine: Any) -> Any:
+def _run_on_loop(coroutine: Any) -> Any:
     """Run a cell on the session's loop; if it is stopped, so are the tasks that it began, else they may go on."""
     import asyncio  # most sessions never await, and this import takes longer than all others together
 
-    loop = _loop(asyncio)
+    loop = _session_loop(asyncio)
     earlier = asyncio.all_tasks(loop)
     main = loop.create_task(coroutine)
     _begun[:] = [main]
@@ -155,7 +155,7 @@ def _complete(coroutine: Any) -> Any:
     except BaseException as error:
         if not main.done() or isinstance(error, KeyboardInterrupt):
             with suppress(KeyboardInterrupt):  # the host strikes until the cell has ended
-                _cancel(asyncio, loop, earlier)
+                _cancel_tasks(asyncio, loop, earlier)
             if main.done() and not main.cancelled():
                 return main.result()
         raise
@@ -163,7 +163,7 @@ def _complete(coroutine: Any) -> Any:
         _begun[:] = [task for task in _begun if not task.done()]  # what is done would keep its result alive
 
 
-def _cancel(asyncio: Any, loop: Any, earlier: set[Any]) -> None:
+def _cancel_tasks(asyncio: Any, loop: Any, earlier: set[Any]) -> None:
     """End the tasks that were not there ``earlier``, a few times if they resist."""
     for _ in range(CANCELS):
         _begun[:] = asyncio.all_tasks(loop) - earlier
@@ -174,7 +174,7 @@ def _cancel(asyncio: Any, loop: Any, earlier: set[Any]) -> None:
         loop.run_until_complete(asyncio.wait(_begun, timeout=CANCEL_SECONDS))
 
 
-def _loop(asyncio: Any) -> Any:
+def _session_loop(asyncio: Any) -> Any:
     """Return the session's event loop: a new one if there is none, or what a stopped cell began resists on it."""
     if _loops and (_loops[0].is_running() or not all(task.done() for task in _begun)):
         asyncio._set_running_loop(None)  # it was struck at a bad moment
@@ -191,7 +191,7 @@ def renew_threads() -> None:
         loop.renew()
 
 
-def echo(value: Any, cap: int) -> str:
+def echo_value(value: Any, cap: int) -> str:
     """Return the repr of a cell's last value, without building one far longer than is shown."""
     if isinstance(value, str | bytes) and len(value) > 4 * cap:
         half = repr(value[: 2 * cap]), repr(value[-2 * cap :])
@@ -199,7 +199,7 @@ def echo(value: Any, cap: int) -> str:
     return output.without_addresses(output.clip(repr(value), cap)[0])
 
 
-def explain(error: BaseException) -> str:
+def cell_traceback(error: BaseException) -> str:
     """Return the traceback of the model's own lines; never fails, whatever the exception does."""
     import traceback  # takes longer than most cells, and most never need it
 
@@ -208,10 +208,10 @@ def explain(error: BaseException) -> str:
         _own_lines(told)
         return output.without_addresses(output.clip("".join(told.format()).strip(), MAX_TRACEBACK)[0])
     except BaseException:
-        return _bare(error)
+        return _name_and_text(error)
 
 
-def _bare(error: BaseException) -> str:
+def _name_and_text(error: BaseException) -> str:
     """Return an exception's name and text where its traceback cannot be made."""
     try:
         return output.clip(f"{type(error).__name__}: {error}", MAX_TRACEBACK)[0]
@@ -227,7 +227,7 @@ def _own_lines(told: Any, depth: int = 0) -> None:
             _own_lines(linked, depth + 1)
 
 
-def summary(error: BaseException) -> str:
+def error_summary(error: BaseException) -> str:
     """Return ``TypeName: message`` of an exception, however odd."""
     import traceback
 
@@ -240,7 +240,7 @@ def summary(error: BaseException) -> str:
 def thread_failed(told: Any) -> None:
     """Tell of an exception that ended a thread."""
     if told.exc_value is not None and told.exc_type is not SystemExit:
-        sys.stderr.write(f"in thread {getattr(told.thread, 'name', '?')}: {explain(told.exc_value)}\n")
+        sys.stderr.write(f"in thread {getattr(told.thread, 'name', '?')}: {cell_traceback(told.exc_value)}\n")
 
 
 def error_class(name: str) -> type[Exception]:

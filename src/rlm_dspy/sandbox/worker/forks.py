@@ -31,10 +31,10 @@ _IN_CHILD: "list[Action]" = []
 def watch() -> None:
     """Keep what is registered from now on for ``fork``, instead of having it run around every fork."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork = _register
+        os.register_at_fork = _register_actions
 
 
-def _register(
+def _register_actions(
     *,
     before: "Action | None" = None,
     after_in_parent: "Action | None" = None,
@@ -56,19 +56,19 @@ def fork() -> int:
         OSError: no process could be made.
     """
     if not _count():
-        return _fork()
+        return _fork_uninterrupted()
     for action in _BEFORE:
         action()
     child = -1
     try:
-        child = _fork()
+        child = _fork_uninterrupted()
     finally:
         for action in _IN_PARENT if child else _IN_CHILD:
             action()
     return child
 
 
-def _fork() -> int:
+def _fork_uninterrupted() -> int:
     """Fork while no interrupt strikes: the kernel would begin the call anew, and ask the host for a second fork."""
     before = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGXCPU))
     try:

@@ -16,7 +16,7 @@ WIDE = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
 Zstr = Callable[[int, int, int, bool], "str | None"]
 
 
-class HandoverError(Exception):
+class ReceiveVariableError(Exception):
     """A variable could not be taken in; ``name`` is the variable."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -24,7 +24,7 @@ class HandoverError(Exception):
         self.name = name
 
 
-def take(
+def receive_variables(
     parcels: list[dict[str, Any]], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
 ) -> None:
     """Put each parcel's value into the namespace; all descriptors of the message are used up, come what may."""
@@ -32,15 +32,17 @@ def take(
     mine = deque(descriptors.popleft() for _ in range(min(wanted, len(descriptors))))
     try:
         if len(mine) < wanted:
-            raise HandoverError(parcels[0]["name"], f"{wanted} large parts at once are too many; hand over fewer")
+            raise ReceiveVariableError(
+                parcels[0]["name"], f"{wanted} large parts at once are too many; hand over fewer"
+            )
         for parcel in parcels:
-            _take(parcel, mine, namespace, zstr, toolkit)
+            _receive_variable(parcel, mine, namespace, zstr, toolkit)
     finally:
         for unused in mine:
             close(unused)
 
 
-def _take(
+def _receive_variable(
     parcel: dict[str, Any], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
 ) -> None:
     name = parcel["name"]
@@ -48,29 +50,29 @@ def _take(
     index = descriptors.popleft() if "index_size" in parcel else -1
     try:
         if index >= 0:
-            parcel["index"] = own.loads(bytes(_map(index, parcel["index_size"])))
-        namespace[parcel.get("raw", name)] = _open(parcel, descriptor, zstr, toolkit)
+            parcel["index"] = own.loads(bytes(_mapped_bytes(index, parcel["index_size"])))
+        namespace[parcel.get("raw", name)] = _opened_value(parcel, descriptor, zstr, toolkit)
         if "like" in parcel:
-            namespace[name] = tables.revived(namespace[name], parcel["like"])
+            namespace[name] = tables.restored_value(namespace[name], parcel["like"])
         for source in parcel.get("run", ()):
             exec(compile(source, f"<setup of {name}>", "exec"), namespace)
     except MemoryError:
-        raise HandoverError(name, "it does not fit into the sandbox's memory limit") from None
+        raise ReceiveVariableError(name, "it does not fit into the sandbox's memory limit") from None
     except Exception as error:
-        raise HandoverError(name, f"{type(error).__name__}: {error}") from None
+        raise ReceiveVariableError(name, f"{type(error).__name__}: {error}") from None
     finally:
         for used in (descriptor, index):
             if used >= 0:
                 close(used)
 
 
-def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: Any) -> Any:
+def _opened_value(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: Any) -> Any:
     kind = parcel["kind"]
     if kind == "value":
         return values.decode(parcel["v"], values.Record)
     if kind == "text":
-        return _text(parcel, descriptor, zstr)
-    view = _map(descriptor, parcel["size"])
+        return _mapped_text(parcel, descriptor, zstr)
+    view = _mapped_bytes(descriptor, parcel["size"])
     if kind == "json":
         return values.decode(own.loads(bytes(view)), values.Record)
     if kind == "numbers":
@@ -83,19 +85,19 @@ def _open(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: A
     raise ValueError(f"unknown kind {kind!r}")
 
 
-def _map(descriptor: int, size: int) -> memoryview:
+def _mapped_bytes(descriptor: int, size: int) -> memoryview:
     if not size:
         return memoryview(b"")
     return memoryview(mmap(descriptor, size, MAP_PRIVATE, PROT_READ))  # shared: not before Linux 6.7
 
 
-def _text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
+def _mapped_text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
     width, chars = parcel["width"], parcel["chars"]
     if zstr is not None:
         text = zstr(descriptor, chars, width, parcel["ascii"])
         if text is not None:
             return text
-    with _map(descriptor, parcel["size"]) as whole:
+    with _mapped_bytes(descriptor, parcel["size"]) as whole:
         body = whole[: chars * width]
         try:
             return str(body, WIDE[width], "surrogatepass" if width > 1 else "strict")

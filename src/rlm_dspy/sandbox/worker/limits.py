@@ -15,7 +15,7 @@ CPU_LIMIT = 24 * 3600
 STACK = 8 << 20  # of the main thread; what it takes is not counted as data
 
 
-def threads() -> None:
+def limit_threads() -> None:
     """Limit the number of threads, and the stack of each."""
     threading.stack_size(THREAD_STACK)
     start = threading.Thread.start
@@ -28,7 +28,7 @@ def threads() -> None:
     threading.Thread.start = limited  # type: ignore[method-assign]
 
 
-def process(config: dict[str, Any], data: int, addresses: int) -> None:
+def limit_process(config: dict[str, Any], data: int, addresses: int) -> None:
     """Set the kernel's limits for this process and all it may fork.
 
     Args:
@@ -36,17 +36,17 @@ def process(config: dict[str, Any], data: int, addresses: int) -> None:
         data: writable memory that the process begins with.
         addresses: addresses that it may use beside what the host lets it have of memory.
     """
-    _lower(resource.RLIMIT_DATA, data + config["memory"])
-    _lower(resource.RLIMIT_AS, addresses + config["memory"])
-    _lower(resource.RLIMIT_STACK, STACK)
-    _lower(resource.RLIMIT_NOFILE, MAX_FILES)
+    _lower_limit(resource.RLIMIT_DATA, data + config["memory"])
+    _lower_limit(resource.RLIMIT_AS, addresses + config["memory"])
+    _lower_limit(resource.RLIMIT_STACK, STACK)
+    _lower_limit(resource.RLIMIT_NOFILE, MAX_FILES)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
     tasks = config.get("tasks", 0)
     if tasks and not 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[1] <= tasks:
         resource.setrlimit(resource.RLIMIT_NPROC, (tasks, tasks))
 
 
-def _lower(limit: int, most: int) -> None:
+def _lower_limit(limit: int, most: int) -> None:
     """Set a limit for good, unless it is lower already."""
     hard = resource.getrlimit(limit)[1]
     if hard == resource.RLIM_INFINITY or hard > most:
@@ -54,7 +54,7 @@ def _lower(limit: int, most: int) -> None:
     resource.setrlimit(limit, (hard, hard))
 
 
-def cpu(seconds: float) -> None:
+def limit_cpu(seconds: float) -> None:
     """Have SIGXCPU sent after so many more seconds of this process's time; 0 sets no limit."""
     if seconds:
         soft = int(process_time() + seconds) + 1

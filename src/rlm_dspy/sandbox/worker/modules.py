@@ -85,7 +85,7 @@ class NotAllowedError(PermissionError):
 NotAllowedError.__name__ = NotAllowedError.__qualname__ = "PermissionError"
 
 
-def refusal(module: str) -> str:
+def import_refusal(module: str) -> str:
     """Return what the model is told about a module it cannot have."""
     root = module.partition(".")[0]
     advice = ADVICE.get(root) or f"Available: {', '.join(sorted(ALLOWED - {'builtins', 'copyreg', 'token'}))}."
@@ -101,13 +101,13 @@ def guarded_builtins(extra: frozenset[str] = frozenset()) -> dict[str, Any]:
 
     def __import__(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0 and not _may_import(name.partition(".")[0], extra):
-            raise ImportError(refusal(name), name=name)
+            raise ImportError(import_refusal(name), name=name)
         return original(name, globals, locals, fromlist, level)
 
     names["__import__"] = __import__
     for name, text in _HOPELESS.items():
-        names[name] = _hopeless(name, text)
-    names["exit"] = names["quit"] = _leave
+        names[name] = _refusing_function(name, text)
+    names["exit"] = names["quit"] = _exit_cell
     for name in ("copyright", "credits", "license"):
         names.pop(name, None)
     return names
@@ -117,20 +117,20 @@ _ours: frozenset[str] = frozenset()
 _loaded: dict[str, Any] = {}
 
 
-def remember() -> None:
+def remember_loaded() -> None:
     """Note what is loaded before any cell runs; what a cell itself puts into ``sys.modules`` it may import."""
     global _ours
     _ours = frozenset(name.partition(".")[0] for name in sys.modules)
     _loaded.update(sys.modules)
 
 
-def mend() -> None:
+def restore_modules() -> None:
     """Put back the modules that a cell took away."""
     if len(sys.modules) < len(_loaded):
         sys.modules.update(_loaded)
 
 
-def mend_builtins(namespace: dict[str, Any], ours: dict[str, Any]) -> None:
+def restore_builtins(namespace: dict[str, Any], ours: dict[str, Any]) -> None:
     """Give the cells their builtins back where one took some away."""
     theirs = namespace.get("__builtins__")
     if type(theirs) is not dict:
@@ -145,7 +145,7 @@ def _may_import(root: str, extra: frozenset[str]) -> bool:
     return root in sys.modules and root not in _ours
 
 
-def _hopeless(name: str, text: str) -> Callable[..., None]:
+def _refusing_function(name: str, text: str) -> Callable[..., None]:
     def refuse(*arguments: Any, **keywords: Any) -> None:
         raise NotAllowedError(text)
 
@@ -153,28 +153,28 @@ def _hopeless(name: str, text: str) -> Callable[..., None]:
     return refuse
 
 
-def _leave(code: Any = None) -> None:
+def _exit_cell(code: Any = None) -> None:
     raise SystemExit(code)
 
 
-def hopeless(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] = frozenset()) -> str | None:
+def hopeless_reason(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] = frozenset()) -> str | None:
     """Return why this cell cannot work: an unconditional statement asks for what does not exist here."""
     own = set(namespace)
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            for root in _roots(statement):
+            for root in _imported_roots(statement):
                 if not _may_import(root, extra) and "sys" not in own:  # who has sys may add modules
-                    return f"ImportError: {refusal(root)}"
+                    return f"ImportError: {import_refusal(root)}"
         elif isinstance(statement, ast.Expr | ast.Assign) and isinstance(statement.value, ast.Call):
             function = statement.value.func
             if isinstance(function, ast.Name) and function.id in _HOPELESS and function.id not in own:
                 return f"PermissionError: {_HOPELESS[function.id]}"
         if statement is not tree.body[-1]:
-            own |= _bound(statement)
+            own |= _bound_names(statement)
     return None
 
 
-def _bound(statement: ast.stmt) -> set[str]:
+def _bound_names(statement: ast.stmt) -> set[str]:
     """Return the names that a statement may bind."""
     found = set()
     for node in own.walk(statement):
@@ -187,7 +187,7 @@ def _bound(statement: ast.stmt) -> set[str]:
     return found
 
 
-def _roots(statement: ast.Import | ast.ImportFrom) -> list[str]:
+def _imported_roots(statement: ast.Import | ast.ImportFrom) -> list[str]:
     if isinstance(statement, ast.ImportFrom):
         return [] if statement.level else [(statement.module or "").partition(".")[0]]
     return [alias.name.partition(".")[0] for alias in statement.names]

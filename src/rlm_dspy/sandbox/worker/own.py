@@ -60,7 +60,7 @@ def walk(node: Any) -> Iterator[Any]:
         yield node
 
 
-def mend() -> None:
+def restore_system() -> None:
     """Put back what the worker cannot do without; it needs none of it itself."""
     _builtins.update(_standard)
     _sys.update(_system)

@@ -33,7 +33,7 @@ def name_code() -> None:
     external.SourceLoader.get_code = get_code
 
 
-def hide() -> None:
+def hide_paths() -> None:
     """Take the paths out of ``sys``, of all modules, and of the code that is there already."""
     for name in _EMPTY:
         if getattr(sys, name, None):
@@ -47,14 +47,14 @@ def hide() -> None:
             _hide_module(module)
     for function in gc.get_objects():
         if type(function) is FunctionType:
-            _rename(function.__code__, function.__module__ or "python")
+            _rename_code(function.__code__, function.__module__ or "python")
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        _rename(frame.f_code, "worker")
+        _rename_code(frame.f_code, "worker")
         frame = frame.f_back
 
 
-def _rename(code: Any, module: str) -> None:
+def _rename_code(code: Any, module: str) -> None:
     if code.co_filename.startswith("/"):
         _imp._fix_co_filename(code, f"<{module}>")  # type: ignore[attr-defined]
 

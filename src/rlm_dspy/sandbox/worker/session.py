@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from . import awaiting, evaluate, forks, handed, limits, modules, output, own, values
-from .wire import Message, Wire, frame, refuse_many_values
+from .wire import Message, Wire, encoded_frame, refuse_many_values
 
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
@@ -27,7 +27,7 @@ QUOTED = 80  # characters of an argument that an error quotes
 TOKEN = 16
 
 
-class Interrupted(KeyboardInterrupt):
+class CellInterrupted(KeyboardInterrupt):
     """The host wants this cell to end."""
 
 
@@ -35,7 +35,7 @@ class Submitted(BaseException):
     """SUBMIT was called: the cell ends here."""
 
 
-class Session:
+class WorkerSession:
     """Serves one host-side Sandbox until its socket closes.
 
     It is made before the fork, and ``join`` gives it what makes it one session: every page that is written to after
@@ -53,7 +53,7 @@ class Session:
         self.namespace: dict[str, Any] = self.module.__dict__
         self.builtins = modules.guarded_builtins(self.extra)
         self.namespace["__builtins__"] = dict(self.builtins)
-        self.submit = self._submit  # one object, or it would be new to each cell
+        self.submit = self._submit_outputs  # one object, or it would be new to each cell
         self.fields: list[str] | None = None
         self.tools: dict[str, Any] = {}
         self.main: str | None = None
@@ -66,7 +66,7 @@ class Session:
         self.dirty = True
         self.copies = 0
         self.after = False
-        self._bind()
+        self._bind_names()
         seed(0)  # so that a rerun prints the same and the model's replies come from the cache
 
     # -- setting up ------------------------------------------------------------------------------------------
@@ -79,30 +79,32 @@ class Session:
         sys.modules["__main__"] = self.module
         self.out = output.Output(cap)
         self.err = output.Output(cap)
-        wire.deferred = self._strike
+        wire.deferred = self._raise_pending
 
-    def _bind(self) -> None:
-        self.namespace.update(SUBMIT=self.submit, FINAL=self._finish, FINAL_VAR=self._finish_with)
+    def _bind_names(self) -> None:
+        self.namespace.update(SUBMIT=self.submit, FINAL=self._submit_first, FINAL_VAR=self._finish_with)
         if self.toolkit is not None:
             self.toolkit.bind(self.namespace, self.main)
-        self.looks = evaluate.Looks(self.namespace, self.toolkit)
+        self.looks = evaluate.ReadOnlyCheck(self.namespace, self.toolkit)
 
     def configure(self, message: Message) -> None:
         """Take over the host's present tools, output fields and main variable."""
         if "main" in message and (message["main"] != self.main or message.get("anew")):
             self.main = message["main"]
-            self._bind()
+            self._bind_names()
         if "fields" in message:
             self.fields = message["fields"]
         if "tools" in message:
             for name in self.tools.keys() - set(message["tools"]):
                 self.namespace.pop(name, None)
-            self.tools = {name: self._tool(name) for name in message["tools"]}
+            self.tools = {name: self._host_function(name) for name in message["tools"]}
             self.namespace.update(self.tools)
         self.protected = message.get("protected", self.protected)
         if message.get("anew"):
             self.inputs.clear()
-        handed.take(message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit)
+        handed.receive_variables(
+            message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit
+        )
         for parcel in message.get("vars", []):
             if parcel["name"] in self.protected and parcel["name"] in self.namespace:
                 self.inputs[parcel["name"]] = self.namespace[parcel["name"]]
@@ -112,13 +114,13 @@ class Session:
         if self.main is not None and renewed and self.main in self.namespace:
             self.namespace["P"] = self.namespace[self.main]
 
-    def _tool(self, name: str) -> Callable[..., Any]:
+    def _host_function(self, name: str) -> Callable[..., Any]:
         def tool(*arguments: Any, **keywords: Any) -> Any:
             call = {
                 "t": "call",
                 "name": name,
-                "a": [self._cross(value, name) for value in arguments],
-                "k": {key: self._cross(value, name) for key, value in keywords.items()},
+                "a": [self._encoded_argument(value, name) for value in arguments],
+                "k": {key: self._encoded_argument(value, name) for key, value in keywords.items()},
             }
             answer = self.wire.ask(call)
             if "e" in answer:
@@ -130,7 +132,7 @@ class Session:
         return tool
 
     @staticmethod
-    def _cross(value: Any, name: str) -> Any:
+    def _encoded_argument(value: Any, name: str) -> Any:
         try:
             return values.encode(value)
         except (TypeError, ValueError) as error:
@@ -138,11 +140,11 @@ class Session:
 
     # -- SUBMIT ----------------------------------------------------------------------------------------------
 
-    def _submit(self, *arguments: Any, **keywords: Any) -> NoReturn:
+    def _submit_outputs(self, *arguments: Any, **keywords: Any) -> NoReturn:
         """End the run with these outputs."""
         if get_ident() != self.thread:
             raise RuntimeError("SUBMIT() is for the cell itself, not for a thread: let the cell wait for its result")
-        chosen = self._named(arguments, keywords)
+        chosen = self._outputs_by_name(arguments, keywords)
         try:
             encoded = values.encode(chosen)
         except (TypeError, ValueError) as error:
@@ -154,7 +156,7 @@ class Session:
         self.final = encoded
         raise Submitted
 
-    def _named(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+    def _outputs_by_name(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
         if self.fields is None:
             if not arguments:
                 return keywords
@@ -166,7 +168,7 @@ class Session:
             raise TypeError(f"SUBMIT() got {len(arguments)} values for {len(self.fields)} outputs; call {expected}")
         only = arguments[0] if len(arguments) == 1 and len(self.fields) > 1 and not keywords else None
         if isinstance(only, dict):
-            return self._named((), only)  # all outputs in one dict
+            return self._outputs_by_name((), only)  # all outputs in one dict
         chosen = dict(zip(self.fields, arguments, strict=False))
         if twice := chosen.keys() & keywords.keys():
             raise TypeError(f"SUBMIT() got {sorted(twice)[0][:QUOTED]!r} twice; call {expected}")
@@ -177,19 +179,19 @@ class Session:
             raise TypeError(f"SUBMIT() misses {', '.join(map(repr, missing))}; call {expected}")
         return chosen
 
-    def _finish(self, value: Any) -> NoReturn:
+    def _submit_first(self, value: Any) -> NoReturn:
         """Submit ``value`` as the first output."""
         name = self.fields[0] if self.fields else "output"
-        self._submit(**{name: value})
+        self._submit_outputs(**{name: value})
 
     def _finish_with(self, name: str) -> NoReturn:
         """Submit the variable called ``name`` as the first output."""
         if not isinstance(name, str):
-            self._finish(name)
+            self._submit_first(name)
         key = name.strip().strip("\"'")
         if key not in self.namespace:
             raise NameError(f"FINAL_VAR: there is no variable {key[:QUOTED]!r}; FINAL(value) takes a value")
-        self._finish(self.namespace[key])
+        self._submit_first(self.namespace[key])
 
     # -- interrupts ------------------------------------------------------------------------------------------
 
@@ -200,20 +202,20 @@ class Session:
         if self.wire.guarded:
             self.pending = True
             return
-        raise Interrupted
+        raise CellInterrupted
 
-    def _strike(self) -> None:
+    def _raise_pending(self) -> None:
         if self.pending and self.armed:
             self.pending = False
-            raise Interrupted
+            raise CellInterrupted
 
-    def _disarm(self) -> None:
+    def _disarm_interrupts(self) -> None:
         while True:
             try:
                 self.armed = False
                 self.pending = False
                 return
-            except Interrupted:
+            except CellInterrupted:
                 continue
 
     # -- cells -----------------------------------------------------------------------------------------------
@@ -229,8 +231,8 @@ class Session:
                     self.cell(message)
                 else:
                     _exit(1)
-            except Interrupted:  # struck after the cell had ended
-                self._disarm()
+            except CellInterrupted:  # struck after the cell had ended
+                self._disarm_interrupts()
 
     def cell(self, message: Message) -> None:
         """Run one cell, keep a copy of the state around it, and report."""
@@ -238,16 +240,16 @@ class Session:
         result: Message = {"t": "result", "n": number}
         try:
             self.configure(message)
-        except handed.HandoverError as error:
+        except handed.ReceiveVariableError as error:
             self.wire.send({**result, "kind": "handover", "name": error.name, "exc": str(error)})
             return
-        self._mend()
+        self._restore_names()
         before = dict(self.namespace)
         self.dirty = self.dirty or message["renew"] or bool(message.get("vars"))
         self.out.clear()
         self.err.clear()
         self.final = None
-        changed = self._attempt(message, result)
+        changed = self._run_source(message, result)
         if changed:
             self.dirty = True
             self.after = True
@@ -257,7 +259,7 @@ class Session:
         result["restored"] = self._restore_inputs()
         self._report(result)
 
-    def _attempt(self, message: Message, result: Message) -> bool:
+    def _run_source(self, message: Message, result: Message) -> bool:
         """Run the source and fill ``result``; return whether state may have changed."""
         number = message["n"]
         changed = self.after = False
@@ -268,39 +270,39 @@ class Session:
                     changed = self.armed = True
                     exec(loads(a2b_base64(message["compiled"])), self._own_names())
                     return True
-                tree = evaluate.parse(message["code"], number)
-                changed = message["always"] or not self.looks.tame(tree)
-                why_not = modules.hopeless(tree, self.namespace, self.extra)
+                tree = evaluate.parse_cell(message["code"], number)
+                changed = message["always"] or not self.looks.is_read_only(tree)
+                why_not = modules.hopeless_reason(tree, self.namespace, self.extra)
                 if why_not:
                     result.update(kind="refused", exc=why_not)
                     return False
                 if changed and self.dirty and message["save"]:
                     self._save(number)
-                limits.cpu(message["cpu"])
+                limits.limit_cpu(message["cpu"])
                 self.armed = True
                 if "await" in message["code"] or "async" in message["code"]:
                     awaiting.begin_calls(tree, self.namespace)
-                value = evaluate.run(tree, self.namespace, number)
+                value = evaluate.run_cell(tree, self.namespace, number)
                 if value is not None:
-                    result["value"] = evaluate.echo(value, self.out.cap)
+                    result["value"] = evaluate.echo_value(value, self.out.cap)
                     if len(result["value"]) <= MAX_VALUE:
-                        result["data"] = self._data(value)
+                        result["data"] = self._encoded_value(value)
             finally:
-                own.mend()
-                self._disarm()
+                own.restore_system()
+                self._disarm_interrupts()
         except Resumed:
             raise
         except Submitted:
             pass
-        except Interrupted as error:
-            self._disarm()
-            result.update(kind=self.reason, exc=evaluate.explain(error))
+        except CellInterrupted as error:
+            self._disarm_interrupts()
+            result.update(kind=self.reason, exc=evaluate.cell_traceback(error))
         except BaseException as error:  # the outer edge: whatever the cell raises is told, never fatal
-            self._disarm()
-            result.update(self._told(error))
+            self._disarm_interrupts()
+            result.update(self._error_result(error))
         return changed
 
-    def _data(self, value: Any) -> Any:
+    def _encoded_value(self, value: Any) -> Any:
         """Return the last expression's value for the host, None if it cannot cross the border or is far too much."""
         if self.toolkit is not None and isinstance(value, self.toolkit.Matches) and len(value) > MAX_HITS:
             return None
@@ -316,20 +318,20 @@ class Session:
         builtins = self.namespace["__builtins__"]
         return {"__name__": "rlm", "__builtins__": builtins, "repl": self.namespace, "taken": taken, "main": self.main}
 
-    def _told(self, error: BaseException) -> Message:
+    def _error_result(self, error: BaseException) -> Message:
         if isinstance(error, SyntaxError) and str(error.filename).startswith(evaluate.CELL):
-            return {"kind": "syntax", "exc": evaluate.summary(error)}
+            return {"kind": "syntax", "exc": evaluate.error_summary(error)}
         if isinstance(error, SystemExit):
             return {"kind": "exit", "exc": "SystemExit: exit() ends only the cell; the session goes on."}
         if isinstance(error, MemoryError):
-            return {"kind": "memory", "exc": evaluate.explain(error)}
-        return {"kind": "error", "exc": evaluate.explain(error)}
+            return {"kind": "memory", "exc": evaluate.cell_traceback(error)}
+        return {"kind": "error", "exc": evaluate.cell_traceback(error)}
 
-    def _mend(self) -> None:
+    def _restore_names(self) -> None:
         """Put back what earlier cells may have taken away."""
-        own.mend()
-        modules.mend()
-        modules.mend_builtins(self.namespace, self.builtins)
+        own.restore_system()
+        modules.restore_modules()
+        modules.restore_builtins(self.namespace, self.builtins)
         self.namespace["SUBMIT"] = self.submit
         for name, tool in self.tools.items():
             self.namespace.setdefault(name, tool)
@@ -369,13 +371,13 @@ class Session:
 
     def _save(self, number: int) -> None:
         """Fork a copy of this session that sleeps until the host needs it."""
-        notice = frame({"t": "standby", "n": number, "after": self.after, "serial": self.copies + 1})
+        notice = encoded_frame({"t": "standby", "n": number, "after": self.after, "serial": self.copies + 1})
         try:
             child = forks.fork()
         except OSError:
             return
         if child == 0:
-            self._sleep(notice)
+            self._sleep_as_standby(notice)
         self.copies += 1
         self.dirty = False
 
@@ -386,7 +388,7 @@ class Session:
         self.dirty = dirty
         self.wire.send({"t": "result", "n": number, "copies": self.copies})
 
-    def _sleep(self, notice: bytes) -> NoReturn:
+    def _sleep_as_standby(self, notice: bytes) -> NoReturn:
         """Be the standby: nothing but the host's token may let this process go on."""
         try:
             self._wait_for_token(notice)
@@ -421,15 +423,15 @@ class Resumed(BaseException):
     """This process was the standby and is the session now."""
 
 
-def prepare(extra: frozenset[str], toolkit: Any, zstr: Any) -> Session:
+def prepare_session(extra: frozenset[str], toolkit: Any, zstr: Any) -> WorkerSession:
     """Return a session for a worker to serve, in a process that is to be forked."""
-    limits.threads()
+    limits.limit_threads()
     threading.excepthook = evaluate.thread_failed
     sys.unraisablehook = lambda told: None
-    return Session(extra, toolkit, zstr)
+    return WorkerSession(extra, toolkit, zstr)
 
 
-def main(channel: int, control: int, cap: int, session: Session) -> NoReturn:
+def main(channel: int, control: int, cap: int, session: WorkerSession) -> NoReturn:
     """Become a worker that serves this session; ``cap`` is how much a cell may print."""
     wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel))
     session.join(wire, control, cap)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-class Shelf:
+class BytecodeImporter:
     """A finder and loader of the modules that were put on it."""
 
     def __init__(self) -> None:

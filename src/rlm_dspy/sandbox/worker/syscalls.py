@@ -99,13 +99,13 @@ LANDLOCK_CREATE_RULESET = 444
 LANDLOCK_RESTRICT_SELF = 446
 
 
-def number(
+def call_number(
     table: dict[str, tuple[int, int | None]] | dict[str, tuple[int, int]], name: str, machine: str
 ) -> int | None:
     """Return the number of system call ``name`` on ``machine``, None where it does not exist."""
     return table[name][0 if machine == X86_64 else 1]
 
 
-def canonical(machine: str) -> str | None:
+def canonical_machine(machine: str) -> str | None:
     """Return the table to use for what ``platform.machine()`` said, None for a machine without one."""
     return {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}.get(machine.lower())

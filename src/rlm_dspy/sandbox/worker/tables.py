@@ -14,7 +14,7 @@ OTHER = object()
 _FINER = ("[ns]", "[ps]", "[fs]", "[as]")  # than Python's times
 
 
-def plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
     """Return a value of numpy or pandas as plain data, ``OTHER`` for anything else.
 
     Raises:
@@ -38,7 +38,7 @@ def _from_numpy(value: Any) -> Any:
 def _from_pandas(value: Any) -> Any:
     kind = type(value).__name__
     if kind == "DataFrame":
-        labels, columns = _columns(value)
+        labels, columns = _labels_and_columns(value)
         return [dict(zip(labels, row, strict=True)) for row in zip(*columns, strict=True)]
     if kind in ("NaTType", "NAType"):
         return None
@@ -46,38 +46,38 @@ def _from_pandas(value: Any) -> Any:
         return value.to_pydatetime(warn=False)
     if kind == "Timedelta":
         return value.to_pytimedelta()
-    return _list(value) if hasattr(value, "tolist") else OTHER
+    return _plain_column(value) if hasattr(value, "tolist") else OTHER
 
 
-def _columns(frame: Any) -> tuple[list[Any], list[list[Any]]]:
+def _labels_and_columns(frame: Any) -> tuple[list[Any], list[list[Any]]]:
     if not frame.columns.is_unique:
         raise TypeError("a table whose columns share a name cannot cross the sandbox's border; rename them")
-    if _indexed(frame):
+    if _has_own_index(frame):
         frame = frame.reset_index()
-    return frame.columns.tolist(), [_list(frame.iloc[:, at]) for at in range(frame.shape[1])]
+    return frame.columns.tolist(), [_plain_column(frame.iloc[:, at]) for at in range(frame.shape[1])]
 
 
-def _indexed(frame: Any) -> bool:
+def _has_own_index(frame: Any) -> bool:
     """Tell whether the index of a table is more than the count of its rows."""
     index = frame.index
     counts = type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1
     return not counts or index.name is not None
 
 
-def _list(column: Any) -> list[Any]:
-    return [None if _missing(item) else item for item in column.tolist()]
+def _plain_column(column: Any) -> list[Any]:
+    return [None if _is_missing(item) else item for item in column.tolist()]
 
 
-def _missing(item: Any) -> bool:
+def _is_missing(item: Any) -> bool:
     return type(item).__name__ in ("NaTType", "NAType") or (isinstance(item, float) and item != item)
 
 
-def likeness(value: Any) -> dict[str, Any] | None:
+def type_description(value: Any) -> dict[str, Any] | None:
     """Return what ``revived`` needs beyond the plain data, None for what is plain for good."""
     if plain_kind(value) == "ndarray" and value.dtype.kind in "biufcSUMm":
         return {"dtype": value.dtype.str}
     if plain_kind(value) == "DataFrame":
-        names = list(value.index.names) if _indexed(value) else []
+        names = list(value.index.names) if _has_own_index(value) else []
         labels, kinds = [str(label) for label in value.columns], [str(kind) for kind in value.dtypes]
         return {"labels": labels, "dtypes": kinds, "index": names}
     return None
@@ -89,7 +89,7 @@ def plain_kind(value: Any) -> str:
     return kind.__name__ if kind.__module__.partition(".")[0] in ("numpy", "pandas") else ""
 
 
-def revived(data: Any, like: dict[str, Any]) -> Any:
+def restored_value(data: Any, like: dict[str, Any]) -> Any:
     """Make of plain data what it was, where the library is loaded; else leave it."""
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
     if "dtype" in like:
@@ -100,7 +100,7 @@ def revived(data: Any, like: dict[str, Any]) -> Any:
         return pandas.DataFrame(columns=like["labels"])
     labels, names = list(data[0]), like["index"]
     kinds = [None] * len(names) + like["dtypes"]
-    columns = {at: _series(pandas, [row[label] for row in data], kinds[at]) for at, label in enumerate(labels)}
+    columns = {at: _restored_series(pandas, [row[label] for row in data], kinds[at]) for at, label in enumerate(labels)}
     frame = pandas.DataFrame(columns)
     frame.columns = labels
     if names:
@@ -109,7 +109,7 @@ def revived(data: Any, like: dict[str, Any]) -> Any:
     return frame
 
 
-def _series(pandas: Any, items: list[Any], kind: str | None) -> Any:
+def _restored_series(pandas: Any, items: list[Any], kind: str | None) -> Any:
     try:
         return pandas.Series(items, dtype=kind)
     except Exception:  # a type of column that needs what is not here, as the names of time zones

@@ -49,30 +49,30 @@ class Record:
 
     def __getitem__(self, key: str) -> Any:
         try:
-            return self._fields()[key]
+            return self._field_values()[key]
         except KeyError:
-            raise KeyError(f"{self._name} has the fields {', '.join(self._fields())}") from None
+            raise KeyError(f"{self._name} has the fields {', '.join(self._field_values())}") from None
 
-    def _fields(self) -> dict[str, Any]:
+    def _field_values(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_name"}
 
     def keys(self) -> KeysView[str]:
-        return self._fields().keys()
+        return self._field_values().keys()
 
     def items(self) -> ItemsView[str, Any]:
-        return self._fields().items()
+        return self._field_values().items()
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self._fields().get(key, default)
+        return self._field_values().get(key, default)
 
     def __iter__(self) -> Any:
-        return iter(self._fields())
+        return iter(self._field_values())
 
     def __contains__(self, key: object) -> bool:
-        return key in self._fields()
+        return key in self._field_values()
 
     def __len__(self) -> int:
-        return len(self._fields())
+        return len(self._field_values())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Record) and self.__dict__ == other.__dict__
@@ -80,7 +80,7 @@ class Record:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"{self._name}({', '.join(f'{k}={v!r}' for k, v in self._fields().items())})"
+        return f"{self._name}({', '.join(f'{k}={v!r}' for k, v in self._field_values().items())})"
 
 
 def encode(value: Any, depth: int = 0) -> Any:
@@ -91,7 +91,7 @@ def encode(value: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep (or refers to itself)")
     if kind is int:
-        return value if -SAFE_INT < value < SAFE_INT else {TAG: "int", "v": _short(hex(value))}
+        return value if -SAFE_INT < value < SAFE_INT else {TAG: "int", "v": _bounded_text(hex(value))}
     if kind is float:
         return value if math.isfinite(value) else {TAG: "float", "v": repr(value)}
     if kind is list:
@@ -113,19 +113,19 @@ def _encode_dict(value: dict[Any, Any], depth: int) -> Any:
 def _encode_key(value: Any, depth: int) -> Any:
     """Encode what must be hashable when it is decoded again."""
     encoded = encode(value, depth + 1)
-    if not _hashable(encoded):
+    if not _is_hashable(encoded):
         raise TypeError(f"a {type(value).__name__} in a set or as a key cannot cross the border: use a tuple or a str")
     return encoded
 
 
-def _hashable(encoded: Any) -> bool:
+def _is_hashable(encoded: Any) -> bool:
     if isinstance(encoded, dict):
         tag = encoded.get(TAG)
-        return all(map(_hashable, encoded["v"])) if tag == "tuple" else tag not in (None, "dict", "set", "record")
+        return all(map(_is_hashable, encoded["v"])) if tag == "tuple" else tag not in (None, "dict", "set", "record")
     return not isinstance(encoded, list)
 
 
-def _short(text: str) -> str:
+def _bounded_text(text: str) -> str:
     """Return the text of a number.
 
     Raises:
@@ -149,7 +149,7 @@ def _encode_text(tag: str, render: Callable[[Any], str]) -> Callable[[Any, int],
     return lambda value, depth: {TAG: tag, "v": render(value)}
 
 
-def _base64(value: bytes | bytearray) -> str:
+def _base64_text(value: bytes | bytearray) -> str:
     return binascii.b2a_base64(value, newline=False).decode("ascii")
 
 
@@ -169,21 +169,21 @@ _ENCODERS: dict[type, Callable[[Any, int], Any]] = {
     tuple: _encode_many("tuple"),
     set: _encode_set("set"),
     frozenset: _encode_set("frozenset"),
-    bytes: _encode_text("bytes", _base64),
-    bytearray: _encode_text("bytes", _base64),
+    bytes: _encode_text("bytes", _base64_text),
+    bytearray: _encode_text("bytes", _base64_text),
     complex: _encode_complex,
     datetime.date: _encode_text("date", datetime.date.isoformat),
     datetime.datetime: _encode_time,
     datetime.time: _encode_time,
     datetime.timedelta: _encode_delta,
-    decimal.Decimal: _encode_text("decimal", lambda v: _short(str(_bounded(v)))),
+    decimal.Decimal: _encode_text("decimal", lambda v: _bounded_text(str(_bounded_decimal(v)))),
 }
 
 
 def _encode_other(value: Any, depth: int) -> Any:
     if isinstance(value, enum.Enum):
         return encode(value.value, depth + 1)
-    table = tables.plain(value)
+    table = tables.plain_data(value)
     if table is not tables.OTHER:
         return encode(table, depth + 1)
     if isinstance(value, str) and hasattr(type(value), "record"):  # a hit of the toolkit
@@ -193,7 +193,7 @@ def _encode_other(value: Any, depth: int) -> Any:
             return encode(plain(value), depth + 1)
     fraction = sys.modules.get("fractions")  # not imported for this alone: it takes longer than most cells
     if fraction is not None and isinstance(value, fraction.Fraction):
-        return {TAG: "fraction", "v": _short(f"{hex(value.numerator)}/{hex(value.denominator)}")}
+        return {TAG: "fraction", "v": _bounded_text(f"{hex(value.numerator)}/{hex(value.denominator)}")}
     fields = _fields_of(value)
     if fields is not None:
         return {
@@ -225,7 +225,7 @@ _SUBCLASSES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 def _fields_of(value: Any) -> dict[str, Any] | None:
     """Return the fields of a record, dataclass or pydantic model, else None."""
     if isinstance(value, Record):
-        return value._fields()
+        return value._field_values()
     declared = getattr(type(value), "__dataclass_fields__", None)
     if isinstance(declared, dict):
         return {name: getattr(value, name) for name in declared if hasattr(value, name)}
@@ -259,22 +259,22 @@ def decode(value: Any, record: Callable[[str, dict[str, Any]], Any], depth: int 
 def _decode_tagged(value: dict[str, Any], record: Callable[[str, dict[str, Any]], Any], depth: int) -> Any:
     tag, body = value[TAG], value["v"]
     if tag in ("tuple", "set", "frozenset"):
-        items = [decode(item, record, depth + 1) for item in _a(list, body)]
+        items = [decode(item, record, depth + 1) for item in _checked_type(list, body)]
         if tag == "tuple":
             return tuple(items)
         _refuse_collisions(items)
         return set(items) if tag == "set" else frozenset(items)
     if tag == "dict":
-        pairs = [(decode(k, record, depth + 1), decode(v, record, depth + 1)) for k, v in _a(list, body)]
+        pairs = [(decode(k, record, depth + 1), decode(v, record, depth + 1)) for k, v in _checked_type(list, body)]
         _refuse_collisions([key for key, _ in pairs])
         return dict(pairs)
     if tag == "record":
-        fields = {key: decode(item, record, depth + 1) for key, item in _a(dict, body).items()}
-        return record(_a(str, value["n"])[:100], fields)
+        fields = {key: decode(item, record, depth + 1) for key, item in _checked_type(dict, body).items()}
+        return record(_checked_type(str, value["n"])[:100], fields)
     return _DECODERS[tag](value)
 
 
-def _a(kind: type, body: Any) -> Any:
+def _checked_type(kind: type, body: Any) -> Any:
     if type(body) is not kind:
         raise ValueError(f"expected {kind.__name__}")
     return body
@@ -293,22 +293,22 @@ def _refuse_collisions(keys: list[Any]) -> None:
 
 
 def _decode_complex(value: dict[str, Any]) -> complex:
-    real, imag = (decode(part, lambda name, fields: fields) for part in _a(list, value["v"]))
+    real, imag = (decode(part, lambda name, fields: fields) for part in _checked_type(list, value["v"]))
     return complex(real, imag)
 
 
 def _decode_fraction(value: dict[str, Any]) -> Any:
     from fractions import Fraction
 
-    over, under = _number(value).split("/")
+    over, under = _number_text(value).split("/")
     return Fraction(int(over, 16), int(under, 16))
 
 
-def _number(value: dict[str, Any]) -> str:
-    return _short(_a(str, value["v"]))
+def _number_text(value: dict[str, Any]) -> str:
+    return _bounded_text(_checked_type(str, value["v"]))
 
 
-def _bounded(value: decimal.Decimal) -> decimal.Decimal:
+def _bounded_decimal(value: decimal.Decimal) -> decimal.Decimal:
     """Refuse a number that takes for ever to be written out as a whole one."""
     if value.is_finite() and abs(value.adjusted()) > MOST_EXPONENT:
         raise ValueError(f"a Decimal with an exponent beyond {MOST_EXPONENT:,} cannot cross")
@@ -316,18 +316,18 @@ def _bounded(value: decimal.Decimal) -> decimal.Decimal:
 
 
 def _decode_float(value: dict[str, Any]) -> float:
-    return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[_a(str, value["v"])]
+    return {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}[_checked_type(str, value["v"])]
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "int": lambda v: int(_number(v), 16),
+    "int": lambda v: int(_number_text(v), 16),
     "float": _decode_float,
-    "bytes": lambda v: binascii.a2b_base64(_a(str, v["v"]).encode("ascii"), strict_mode=True),
+    "bytes": lambda v: binascii.a2b_base64(_checked_type(str, v["v"]).encode("ascii"), strict_mode=True),
     "complex": _decode_complex,
     "date": lambda v: datetime.date.fromisoformat(v["v"]),
     "datetime": lambda v: datetime.datetime.fromisoformat(v["v"]).replace(fold=v["fold"]),
     "time": lambda v: datetime.time.fromisoformat(v["v"]).replace(fold=v["fold"]),
     "timedelta": lambda v: datetime.timedelta(*v["v"]),
-    "decimal": lambda v: _bounded(decimal.Decimal(_number(v))),
+    "decimal": lambda v: _bounded_decimal(decimal.Decimal(_number_text(v))),
     "fraction": _decode_fraction,
 }

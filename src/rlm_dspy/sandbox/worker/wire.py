@@ -62,7 +62,7 @@ def refuse_many_values(body: bytes, what: str) -> None:
         raise ValueError(f"{what} holds {count:,} values; the limit is {MAX_VALUES:,}: pass less, or one string")
 
 
-def frame(message: Message) -> bytes:
+def encoded_frame(message: Message) -> bytes:
     """Return the message as it is written.
 
     Raises:
@@ -101,16 +101,16 @@ class Wire:
 
     def send(self, message: Message) -> None:
         """Write one frame."""
-        written = frame(message)
+        written = encoded_frame(message)
         with self._writing:
-            self._guard(self.write, memoryview(written))
+            self._run_guarded(self.write, memoryview(written))
 
     def write(self, view: memoryview) -> None:
         """Write these bytes, whatever other threads do."""
         while view:
             view = view[write(self.channel.fileno(), view) :]
 
-    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
+    def _run_guarded(self, action: Callable[..., None], *arguments: Any) -> None:
         """Run ``action`` whole; an interrupt that came meanwhile strikes at its end."""
         if get_ident() != self._main:
             action(*arguments)
@@ -124,7 +124,7 @@ class Wire:
 
     def command(self) -> Message:
         """Wait for the host's next command, outside of any cell."""
-        return self._found(lambda: self._commands.popleft() if self._commands else None)
+        return self._wait_until_found(lambda: self._commands.popleft() if self._commands else None)
 
     def ask(self, message: Message) -> Message:
         """Send a call and wait for its answer; other threads may do the same meanwhile."""
@@ -133,12 +133,12 @@ class Wire:
         self._awaited.add(number)
         try:
             self.send(message)
-            return self._found(lambda: self._answers.pop(number, None))
+            return self._wait_until_found(lambda: self._answers.pop(number, None))
         finally:
             self._awaited.discard(number)
             self._answers.pop(number, None)
 
-    def _found(self, look: Callable[[], Message | None]) -> Message:
+    def _wait_until_found(self, look: Callable[[], Message | None]) -> Message:
         """Wait until ``look`` finds something; one thread at a time reads, or frames would be torn apart."""
         while True:
             with self._turn:
@@ -148,16 +148,16 @@ class Wire:
                     return found
                 self._leading = True
             try:
-                self._take()
+                self._read_frames()
             finally:
                 with self._turn:
                     self._leading = False
                     self._turn.notify_all()
 
-    def _take(self) -> None:
+    def _read_frames(self) -> None:
         """Wait for bytes (an interrupt may strike here) and sort the frames they complete."""
         self._poll.poll()
-        self._guard(self._receive)
+        self._run_guarded(self._receive)
 
     def _receive(self) -> None:
         size = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)

@@ -33,7 +33,7 @@ _TEMPLATES = {
 }
 
 
-def maker() -> Maker | None:
+def string_maker() -> Maker | None:
     """Return ``make(descriptor, chars, width, ascii)``, or None where strings are laid out otherwise."""
     if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.maxsize < 2**32:
         return None
@@ -54,12 +54,12 @@ def maker() -> Maker | None:
     def make(descriptor: int, chars: int, width: int, ascii: bool) -> str | None:
         if chars < SHORTEST:
             return None
-        return _build(libc, descriptor, chars, width, ascii, counted)
+        return _build_string(libc, descriptor, chars, width, ascii, counted)
 
-    return make if _sound(make) else None
+    return make if _is_sound(make) else None
 
 
-def _build(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, counted: int) -> str | None:
+def _build_string(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, counted: int) -> str | None:
     template = _TEMPLATES[width, ascii][0]
     header = sys.getsizeof(template) - (len(template) + 1) * width
     page = mmap.PAGESIZE
@@ -86,7 +86,7 @@ def _build(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, coun
     return text
 
 
-def _sound(make: Maker) -> bool:
+def _is_sound(make: Maker) -> bool:
     """Make one string of each kind and compare all that can be asked of it."""
     for (width, ascii), (piece, codec) in _TEMPLATES.items():
         real = (piece + " ") * 700
@@ -96,12 +96,12 @@ def _sound(make: Maker) -> bool:
             made = make(descriptor, len(real), width, ascii)
         finally:
             os.close(descriptor)
-        if made is None or not _same(made, real):
+        if made is None or not _is_same_text(made, real):
             return False
     return True
 
 
-def _same(made: str, real: str) -> bool:
+def _is_same_text(made: str, real: str) -> bool:
     return (
         made == real
         and hash(made) == hash(real)

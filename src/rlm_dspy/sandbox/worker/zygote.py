@@ -36,7 +36,7 @@ CHANNEL = 40
 
 
 def main(
-    channel: socket.socket, life: int, instructions: bytes, books: shelf.Shelf, receive: Callable[..., Any]
+    channel: socket.socket, life: int, instructions: bytes, books: shelf.BytecodeImporter, receive: Callable[..., Any]
 ) -> NoReturn:
     """Run as the keeper until the host goes away; the zygote goes on in a descendant."""
     warnings.simplefilter("ignore", SyntaxWarning)
@@ -46,28 +46,28 @@ def main(
     report: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
     started = time.perf_counter()
     places.name_code()
-    toolkit = _preload(policy, books)
+    toolkit = _preload_modules(policy, books)
     _, index, codes = receive(channel)
     books.add(index, codes)
-    report["missing"] = _import([*_unshelved(books), *policy["modules"]])
+    report["missing"] = _import_modules([*_modules_without_bytecode(books), *policy["modules"]])
     sys.path.clear()
-    share = zstr.maker()
+    share = zstr.string_maker()
     report["shared_text"] = share is not None
-    ready = session.prepare(frozenset(policy["modules"]), toolkit, share)
-    report["import_ms"] = _since(started)
+    ready = session.prepare_session(frozenset(policy["modules"]), toolkit, share)
+    report["import_ms"] = _milliseconds_since(started)
     started = time.perf_counter()
-    _descend(channel, life, policy, report)
-    sizes = _sizes()
-    listener = _lock(policy, report, channel.fileno())
-    report["lock_ms"] = _since(started)
-    _serve(channel, listener, report, ready, sizes)
+    _fork_zygote(channel, life, policy, report)
+    sizes = _memory_sizes()
+    listener = _lock_down(policy, report, channel.fileno())
+    report["lock_ms"] = _milliseconds_since(started)
+    _serve_orders(channel, listener, report, ready, sizes)
 
 
-def _since(started: float) -> float:
+def _milliseconds_since(started: float) -> float:
     return round(1000 * (time.perf_counter() - started), 2)
 
 
-def _preload(policy: dict[str, Any], books: shelf.Shelf) -> Any:
+def _preload_modules(policy: dict[str, Any], books: shelf.BytecodeImporter) -> Any:
     """Import what every session needs and what could not be imported later; return the toolkit."""
     books.after["asyncio"] = _shrink_asyncio
     books.after["linecache"] = evaluate.remember_lines
@@ -79,11 +79,11 @@ def _preload(policy: dict[str, Any], books: shelf.Shelf) -> Any:
     # Looked for by `copy`, in every folder, for the sake of Jython.
     sys.modules["org"] = None  # type: ignore[assignment]
     sys.path += policy["path"]
-    _import(modules.PRELOADED)
+    _import_modules(modules.PRELOADED)
     return __import__("toolkit")
 
 
-def _import(names: Iterable[str]) -> list[str]:
+def _import_modules(names: Iterable[str]) -> list[str]:
     """Import these modules; return those that are not there."""
     missing = []
     for name in names:
@@ -94,7 +94,7 @@ def _import(names: Iterable[str]) -> list[str]:
     return missing
 
 
-def _unshelved(books: shelf.Shelf) -> list[str]:
+def _modules_without_bytecode(books: shelf.BytecodeImporter) -> list[str]:
     """Return what the host had no bytecode of and nothing could read later."""
     return [name for name in modules.SHELVED if name in modules.ALLOWED and name not in books.books]
 
@@ -103,7 +103,7 @@ def _shrink_asyncio() -> None:
     __import__("rlm_worker.miniloop", fromlist=["install"]).install()
 
 
-def _descend(channel: socket.socket, life: int, policy: dict[str, Any], report: dict[str, Any]) -> None:
+def _fork_zygote(channel: socket.socket, life: int, policy: dict[str, Any], report: dict[str, Any]) -> None:
     """Leave the keeper and the reaper behind and return in the process that becomes the zygote."""
     linux = sys.platform == "linux"
     if linux:
@@ -117,7 +117,7 @@ def _descend(channel: socket.socket, life: int, policy: dict[str, Any], report: 
     reaper = os.fork()
     if reaper:
         channel.close()
-        _keep(reaper, life)
+        _run_keeper(reaper, life)
     os.setsid()
     if linux:
         confine.die_with_parent()
@@ -126,11 +126,11 @@ def _descend(channel: socket.socket, life: int, policy: dict[str, Any], report: 
     if zygote:
         channel.close()
         os.close(life)
-        _reap()
+        _run_reaper()
     os.close(life)
 
 
-def _keep(reaper: int, life: int) -> NoReturn:
+def _run_keeper(reaper: int, life: int) -> NoReturn:
     """Wait for the host to vanish or the reaper to end, then kill all that is left."""
     watch = select.poll()
     watch.register(life, 0)
@@ -143,7 +143,7 @@ def _keep(reaper: int, life: int) -> NoReturn:
             os._exit(0)
 
 
-def _reap() -> NoReturn:
+def _run_reaper() -> NoReturn:
     """Collect the dead; end when nobody is left."""
     while True:
         try:
@@ -152,7 +152,7 @@ def _reap() -> NoReturn:
             os._exit(0)
 
 
-def _lock(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
+def _lock_down(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
     """Lock this process down by every layer the policy wants; return the fork listener, -1 without one."""
     if sys.platform != "linux":
         return -1
@@ -160,7 +160,7 @@ def _lock(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
     if "privileges" not in policy["without"]:
         confine.give_up_privileges(report)
     if "landlock" not in policy["without"]:
-        confine.landlock(report)
+        confine.apply_landlock(report)
     machine = confine.machine()
     if machine is None or "seccomp" in policy["without"]:
         report["seccomp"] = False
@@ -175,16 +175,16 @@ def _lock(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
     return confine.filter_calls(report, bpf.Filter(machine, receive, (control,), fork="allow", stack=True))
 
 
-def _serve(
-    channel: socket.socket, listener: int, report: dict[str, Any], ready: session.Session, sizes: tuple[int, int]
+def _serve_orders(
+    channel: socket.socket, listener: int, report: dict[str, Any], ready: session.WorkerSession, sizes: tuple[int, int]
 ) -> NoReturn:
     rules = report.pop("last_filter", None)
     last_filter = confine.last_filter(rules.machine, rules) if rules and report.get("seccomp") is True else None
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in [name for name in sys.modules if name == "__main__" or name.startswith("ctypes")]:
         del sys.modules[name]
-    modules.remember()
-    places.hide()
+    modules.remember_loaded()
+    places.hide_paths()
     gc.freeze()
     attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))] if listener >= 0 else []
     channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
@@ -192,8 +192,8 @@ def _serve(
         os.close(listener)
     ahead = list(modules.WARMED)
     while True:
-        _idle(channel, ahead)
-        config, descriptors = _order(channel)
+        _import_while_idle(channel, ahead)
+        config, descriptors = _next_order(channel)
         if os.fork():
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -201,19 +201,19 @@ def _serve(
         _become_worker(channel, config, descriptors, sizes, ready, last_filter)
 
 
-def _idle(channel: socket.socket, ahead: list[str]) -> None:
+def _import_while_idle(channel: socket.socket, ahead: list[str]) -> None:
     """Import ahead, one module at a time, until the host wants something."""
     waiting = select.poll()
     waiting.register(channel, select.POLLIN)
     while ahead and not waiting.poll(IDLE_MS):
         with contextlib.suppress(ImportError):
             __import__(ahead.pop(0))
-        modules.remember()  # at once: a session may begin now, and what is loaded by then is ours
+        modules.remember_loaded()  # at once: a session may begin now, and what is loaded by then is ours
         if not ahead:
             gc.freeze()
 
 
-def _order(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def _next_order(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Wait for the host to want a worker."""
     data, ancillary, _, _ = channel.recvmsg(MESSAGE, socket.CMSG_SPACE(16))
     if not data:
@@ -230,13 +230,13 @@ def _become_worker(
     config: dict[str, Any],
     descriptors: list[int],
     sizes: tuple[int, int],
-    ready: session.Session,
+    ready: session.WorkerSession,
     last_filter: Any,
 ) -> NoReturn:
     try:
         gc.enable()
         channel.close()
-        limits.process(config, *sizes)
+        limits.limit_process(config, *sizes)
         if last_filter is not None:
             last_filter()
         wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL)
@@ -250,7 +250,7 @@ def _become_worker(
     os._exit(1)
 
 
-def _sizes() -> tuple[int, int]:
+def _memory_sizes() -> tuple[int, int]:
     """Return how much memory this process begins with, and the addresses that a session may use beside its memory."""
     page = os.sysconf("SC_PAGE_SIZE")
     beside = RESERVED + min(os.sysconf("SC_PHYS_PAGES") * page, MOST_CONTEXTS)  # not to be had after the lock-down

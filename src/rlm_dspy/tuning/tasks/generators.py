@@ -103,12 +103,12 @@ class Draw:
     def name(self, syllables: int = 2) -> str:
         """Return a new capitalised name that only this split can have."""
         while True:
-            word = "".join(self._syllable() for _ in range(syllables)).capitalize()
+            word = "".join(self._random_syllable() for _ in range(syllables)).capitalize()
             if word not in self._taken and zlib.crc32(word.encode()) % len(SPLITS) == self._share:
                 self._taken.add(word)
                 return word
 
-    def _syllable(self) -> str:
+    def _random_syllable(self) -> str:
         return self.rng.choice(_ONSETS) + self.rng.choice(_VOWELS) + self.rng.choice(_CODAS)
 
     def names(self, count: int, syllables: int = 2) -> list[str]:
@@ -123,7 +123,7 @@ class Draw:
         """Return what belongs to this level."""
         return {"easy": easy, "medium": medium, "hard": hard}[self.level]
 
-    def filler(self, chars: int) -> list[str]:
+    def filler_lines(self, chars: int) -> list[str]:
         """Return lines of harmless prose, about ``chars`` characters in all."""
         pool = [
             self.rng.choice(_FILLER).format(
@@ -141,15 +141,15 @@ class Draw:
             chars -= sum(map(len, batch)) + len(batch)
         return lines
 
-    def hidden(self, lines: Sequence[str]) -> str:
+    def hide_lines(self, lines: Sequence[str]) -> str:
         """Hide lines at random places of a filler text of this draw's size."""
         shuffled = list(lines)
         self.rng.shuffle(shuffled)
-        return self.spread(shuffled)
+        return self.spread_lines(shuffled)
 
-    def spread(self, lines: Sequence[str]) -> str:
+    def spread_lines(self, lines: Sequence[str]) -> str:
         """Spread lines over a filler text of this draw's size, keeping their order."""
-        filler = self.filler(self.chars - sum(len(line) + 1 for line in lines))
+        filler = self.filler_lines(self.chars - sum(len(line) + 1 for line in lines))
         places = sorted(self.rng.choices(range(len(filler) + 1), k=len(lines)))
         text: list[str] = []
         last = 0
@@ -170,7 +170,7 @@ def needle(draw: Draw) -> Item:
     return Item(
         task="needle",
         level=draw.level,
-        context=draw.hidden(lines),
+        context=draw.hide_lines(lines),
         question=f"What are all access codes of {place}?" if many else f"What is the access code of {place}?",
         answer=sorted(codes) if many else codes[0],
         scorer="set_f1" if many else "exact",
@@ -197,7 +197,7 @@ def variables(draw: Draw) -> Item:
     return Item(
         task="variables",
         level=draw.level,
-        context=draw.spread(ordered),
+        context=draw.spread_lines(ordered),
         question=f"Which variables hold the value {value} at the end? List all of them.",
         answer=sorted(sought),
         scorer="set_f1",
@@ -270,7 +270,7 @@ _START = datetime.date(2024, 1, 1)
 def counting(draw: Draw) -> Item:
     """Count labelled lines: by label; by label and user or month; or with labels to be told from the text."""
     users = draw.names(12)
-    rows = _texts(draw, users)
+    rows = _labelled_texts(draw, users)
     label, other = draw.rng.sample(list(LABELS), 2)
     user = draw.rng.choice(users)
     month = _START.replace(month=draw.rng.randrange(1, 13)).strftime("%Y-%m")
@@ -303,7 +303,7 @@ def counting(draw: Draw) -> Item:
     )
 
 
-def _texts(draw: Draw, users: list[str]) -> list[tuple[datetime.date, str, str, str]]:
+def _labelled_texts(draw: Draw, users: list[str]) -> list[tuple[datetime.date, str, str, str]]:
     """Return (day, user, label, line) of as many texts as fill the context."""
     rows, length = [], 0
     while length < draw.chars:
@@ -324,11 +324,11 @@ def pairs(draw: Draw) -> Item:
     first, second, *others = draw.rng.sample(list(LABELS), len(LABELS))
     both = sorted(draw.rng.sample(users, draw.by_level(3, 4, 6)))
     allowed = {user: [*others, draw.rng.choice((first, second))] for user in users if user not in both}
-    lines = [_post(draw, user, label) for user in both for label in (first, second)]
+    lines = [_post_line(draw, user, label) for user in both for label in (first, second)]
     length = sum(map(len, lines))
     while length < draw.chars:
         user = draw.rng.choice(users)
-        line = _post(draw, user, draw.rng.choice(allowed.get(user, list(LABELS))))
+        line = _post_line(draw, user, draw.rng.choice(allowed.get(user, list(LABELS))))
         lines.append(line)
         length += len(line) + 1
     draw.rng.shuffle(lines)
@@ -345,7 +345,7 @@ def pairs(draw: Draw) -> Item:
     )
 
 
-def _post(draw: Draw, user: str, label: str) -> str:
+def _post_line(draw: Draw, user: str, label: str) -> str:
     said = draw.rng.choice(LABELS[label])
     return f"User: {user} || Text: {said} || Label: {label}"
 
@@ -353,7 +353,7 @@ def _post(draw: Draw, user: str, label: str) -> str:
 def logs(draw: Draw) -> Item:
     """Answer from a CSV log: a count, a sum over a filter, or the first, last or slowest line of a service."""
     services = [name.lower() for name in draw.names(6)]
-    rows = _requests(draw, services)
+    rows = _request_rows(draw, services)
     faults = sorted({row[1:3] for row in rows if row[2] != 200}) or sorted({row[1:3] for row in rows})
     service, status = draw.rng.choice(faults)
     wanted = [row for row in rows if row[1:3] == (service, status)]
@@ -382,7 +382,7 @@ def logs(draw: Draw) -> Item:
     )
 
 
-def _requests(draw: Draw, services: list[str]) -> list[tuple[str, str, int, int, int]]:
+def _request_rows(draw: Draw, services: list[str]) -> list[tuple[str, str, int, int, int]]:
     """Return (time, service, status, ms, bytes) of as many requests as fill the context."""
     rows = []
     clock = datetime.datetime(2025, 3, 1)
@@ -438,16 +438,16 @@ def code(draw: Draw) -> Item:
     path, name, parameter, value = draw.rng.choice(functions)
     line = f"def {name}(data, {parameter}={value}):"
     if draw.level == "easy":
-        return _about(draw, files, f"What is the default of {parameter} in the function {name}?", value, line)
+        return _code_item(draw, files, f"What is the default of {parameter} in the function {name}?", value, line)
     if draw.level == "medium" or not classes:
-        return _about(draw, files, f"Which file defines the function {name}?", path, line)
+        return _code_item(draw, files, f"Which file defines the function {name}?", path, line)
     base = draw.rng.choice(sorted({base for *_, base in classes}))
     children = [child for _, child, of in classes if of == base]
     asked = f"How many classes inherit from {base}?"
-    return _about(draw, files, asked, len(children), *(f"class {child}({base}):" for child in children))
+    return _code_item(draw, files, asked, len(children), *(f"class {child}({base}):" for child in children))
 
 
-def _about(draw: Draw, files: dict[str, str], question: str, answer: object, *support: str) -> Item:
+def _code_item(draw: Draw, files: dict[str, str], question: str, answer: object, *support: str) -> Item:
     return Item("code", draw.level, files, question, answer, "exact", support)
 
 
@@ -470,7 +470,7 @@ def synthesis(draw: Draw) -> Item:
     files = {}
     for number, day in enumerate(days):
         date = datetime.date(2016, 1, 1) + datetime.timedelta(days=day)
-        body = draw.filler(draw.chars // count - 60)
+        body = draw.filler_lines(draw.chars // count - 60)
         for line in told[day]:
             body.insert(draw.rng.randrange(len(body) + 1), line)
         files[f"reports/{number:04d}.txt"] = "\n".join([f"Report of {date}.", *body]) + "\n"

@@ -16,17 +16,17 @@ _AT_ONCE = 1_000  # rows
 def table_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each table with a header, so that a line's number tells a row's; views and indexes are left out."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
-        names = _tables(database, data)
+        names = _load_table_names(database, data)
         if not names:
             raise RefusedError("a database without tables")
         if data[18:20] == b"\x02\x02":
             notes.append("its newest rows may be in a -wal file beside it, which is not read")
         for name in names:
             yield f"=== {' '.join(name.split())} ===", "", False
-            yield from _rows(database, name, notes)
+            yield from _row_pieces(database, name, notes)
 
 
-def _tables(database: sqlite3.Connection, data: bytes) -> list[str]:
+def _load_table_names(database: sqlite3.Connection, data: bytes) -> list[str]:
     """Open a file in memory, where nothing of it can be changed, and name its tables."""
     try:
         database.deserialize(_without_log(data))
@@ -47,14 +47,14 @@ def _without_log(data: bytes) -> bytes:
     return data[:18] + b"\x01\x01" + data[20:] if data[18:20] == b"\x02\x02" else data
 
 
-def _rows(database: sqlite3.Connection, name: str, notes: Notes) -> Iterator[Piece]:
+def _row_pieces(database: sqlite3.Connection, name: str, notes: Notes) -> Iterator[Piece]:
     try:
-        cursor = database.execute(f"select * from {_quoted(name)}")
-        header = "\t".join(_shown(column[0]) for column in cursor.description)
+        cursor = database.execute(f"select * from {_quoted_name(name)}")
+        header = "\t".join(_cell_text(column[0]) for column in cursor.description)
         yield header, "", False
         left, size, number = MOST_CELLS, 0, 0
         while rows := cursor.fetchmany(_AT_ONCE):
-            text = "\n".join("\t".join(map(_shown, row)) for row in rows)
+            text = "\n".join("\t".join(map(_cell_text, row)) for row in rows)
             size += len(text)
             left -= len(header.split("\t")) * len(rows)
             yield text, f"table {name} row" if not number else "", not number
@@ -65,7 +65,7 @@ def _rows(database: sqlite3.Connection, name: str, notes: Notes) -> Iterator[Pie
         notes.append(f"the rest of table {name} cannot be read: {error}")
 
 
-def _shown(value: object) -> str:
+def _cell_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bytes):
@@ -74,5 +74,5 @@ def _shown(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def _quoted(name: str) -> str:
+def _quoted_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -33,21 +33,21 @@ def chapter_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         part = posixpath.normpath(posixpath.join(posixpath.dirname(main), unquote(value_of(item, "href"))))
         if part in locked:
             raise RefusedError("a book with copy protection")
-        text = seen_text(closed_xhtml(_decoded(_read(package, part))), outside_only=True)
+        text = seen_text(closed_xhtml(_decode_chapter(_read_part(package, part))), outside_only=True)
         if text.strip():
             number += 1
             yield text, f"chapter {number}", False
 
 
-def _read(package: Package, part: str) -> bytes:
+def _read_part(package: Package, part: str) -> bytes:
     try:
         return package.read(part)
     except BROKEN:
-        package.leave(part)
+        package.note_broken_part(part)
         return b""
 
 
-def _decoded(data: bytes) -> str:
+def _decode_chapter(data: bytes) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", "replace")
     declared = _DECLARED.match(data)

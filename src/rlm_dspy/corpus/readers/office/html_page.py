@@ -79,32 +79,32 @@ class _Scanner:
         while self._at < len(text):
             found = text.find("<", self._at)
             if found < 0:
-                self._hand(len(text))
+                self._emit_text(len(text))
                 return
             if found > self._at:
-                self._hand(found)
+                self._emit_text(found)
             if text.startswith("<!--", found):
-                self._skip(found + 2 if text.startswith(("<!-->", "<!--->"), found) else found + 4, "-->")
+                self._skip_past(found + 2 if text.startswith(("<!-->", "<!--->"), found) else found + 4, "-->")
             elif text.startswith(("<!", "<?"), found):
-                self._skip(found, ">")
+                self._skip_past(found, ">")
             elif name := _NAME.match(text, found + 1):
-                self._start(name[0].lower(), name.end())
+                self._scan_start_tag(name[0].lower(), name.end())
             elif name := _NAME.match(text, found + 2) if text.startswith("</", found) else None:
-                self._skip(name.end(), ">")
+                self._skip_past(name.end(), ">")
                 self._seen.end(name[0].lower())
             else:
                 self._seen.text("<")
                 self._at = found + 1
 
-    def _hand(self, end: int) -> None:
+    def _emit_text(self, end: int) -> None:
         self._seen.text(unescape(self._text[self._at : end]))
         self._at = end
 
-    def _skip(self, start: int, ending: str) -> None:
+    def _skip_past(self, start: int, ending: str) -> None:
         end = self._text.find(ending, start)
         self._at = len(self._text) if end < 0 else end + len(ending)
 
-    def _start(self, tag: str, at: int) -> None:
+    def _scan_start_tag(self, tag: str, at: int) -> None:
         """Hand a tag over with its attributes, and the text of what holds no elements."""
         attributes: Attributes = {}
         text = self._text
@@ -199,7 +199,7 @@ class _Page:
             self._follow_table(tag)
             level = int(tag[1]) if re.fullmatch("h[1-6]", tag) else 0
             self._parts.append("\n" + ("#" * level + " " if level else "- " if tag == "li" else ""))
-        self._show(tag, attributes)
+        self._write_attributes(tag, attributes)
 
     def _begin_cell(self, attributes: Attributes) -> None:
         rows = attributes.get("rowspan", "1")
@@ -217,25 +217,25 @@ class _Page:
         elif tag == "tr" and self._tables:
             self._tables[-1].end_row(self._parts)
 
-    def _show(self, tag: str, attributes: Attributes) -> None:
+    def _write_attributes(self, tag: str, attributes: Attributes) -> None:
         """Write what attributes show: pictures, what is filled into forms, where links lead."""
         if tag == "a":
             self._close_link()
-            self._link = (_address(attributes.get("href", "")), len(self._parts))
+            self._link = (_link_address(attributes.get("href", "")), len(self._parts))
         elif tag == "img" and (alternative := " ".join(attributes.get("alt", "").split())):
             self._parts.append(f"[image: {alternative}]")
         elif tag == "input":
-            self._append(_filled(attributes))
+            self._append_text(_input_text(attributes))
         elif tag == "option":
             self._parts.append("[x] " if "selected" in attributes else "[ ] ")
         elif tag == "textarea":
-            self._append(" ")
+            self._append_text(" ")
 
     def end(self, tag: str) -> None:
         """Take in the end of an element."""
         self._title = False
         if self._count.get(tag):
-            self._end(tag)
+            self._end_element(tag)
         if tag in _BLOCKS and not self._hidden:
             if tag in ("tr", "table") and self._tables:
                 self._tables[-1].end_row(self._parts)
@@ -249,15 +249,15 @@ class _Page:
             self._parts.append(f"\n{text.strip()}\n")
             return
         if self._hidden and self._open[-1] == "head" and text.strip():
-            self._end("head")
+            self._end_element("head")
         if not self._hidden:
             if self._count.get("pre"):
                 text = text.replace(" ", _KEPT)
             elif not self._count.get("textarea"):
                 text = re.sub(r"\s+", " ", text)
-            self._append(text)
+            self._append_text(text)
 
-    def _append(self, text: str) -> None:
+    def _append_text(self, text: str) -> None:
         """Add a text, with one space between it and what stands before."""
         spaced = bool(self._parts) and self._parts[-1].endswith(" ") and text.startswith(" ")
         self._parts.append(text[1:] if spaced else text)
@@ -271,13 +271,13 @@ class _Page:
     def _make_room(self, tag: str) -> None:
         """End what a tag ends without saying so."""
         if self._count.get("title") and self._open[-1] == "title":
-            self._end("title")
+            self._end_element("title")
         if self._count.get("head") and (tag == "body" or (self._open[-1] == "head" and tag not in _IN_HEAD)):
-            self._end("head")
+            self._end_element("head")
         while self._open and self._open[-1] in _ENDS.get(tag, ()):
-            self._end(self._open[-1])
+            self._end_element(self._open[-1])
 
-    def _end(self, tag: str) -> None:
+    def _end_element(self, tag: str) -> None:
         """End the last element of this tag and all in it."""
         ended = ""
         while ended != tag:
@@ -305,13 +305,13 @@ def _is_hidden(tag: str, attributes: Attributes) -> bool:
     return "hidden" in attributes or re.search(r"display\s*:\s*none", attributes.get("style", ""), re.I) is not None
 
 
-def _address(target: str) -> str:
+def _link_address(target: str) -> str:
     """Return where a link leads, or "" for a place in the page and for what only a browser can follow."""
     address = "".join(target.split())
     return "" if address.startswith("#") or re.match(r"(javascript|data|blob|about):", address, re.I) else address
 
 
-def _filled(attributes: Attributes) -> str:
+def _input_text(attributes: Attributes) -> str:
     """Return what an input of a form shows."""
     kind, value = attributes.get("type", "text").lower(), attributes.get("value", "")
     if kind in ("checkbox", "radio"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element
 
-from .parts import Package, all_named, child_of, local, value_of
+from .parts import Package, all_named, child_of, local_name, value_of
 from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
 
 MOST_CELLS = 20_000_000  # of a spreadsheet
@@ -22,12 +22,12 @@ _UNSEEN = frozenset(
 def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield the blocks of a text, between its headers and footers."""
     package = Package(data, notes)
-    body = _body(package, "text")
+    body = _body_element(package, "text")
     for kind in ("header", "footer"):
         if kind == "footer":
             for line in _Story().blocks(body):
                 yield line, "", False
-        for line in _margins(package, kind):
+        for line in _margin_lines(package, kind):
             yield line, "", False
 
 
@@ -35,12 +35,12 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each slide with its notes; hidden ones are marked."""
     package = Package(data, notes)
     hidden = _styles_with(package, "visibility", "hidden")
-    pages = (one for one in _body(package, "presentation") if local(one) == "page")
+    pages = (one for one in _body_element(package, "presentation") if local_name(one) == "page")
     for number, page in enumerate(pages, 1):
         lines = ["[hidden slide]"] if value_of(page, "style-name") in hidden else []
         story = _Story()
         for part in page:
-            if local(part) == "notes":
+            if local_name(part) == "notes":
                 said = " ".join(filter(None, (line.strip() for line in _Story().blocks(part))))
                 lines += [f"Notes: {said}"] if said else []
             else:
@@ -53,7 +53,7 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     package = Package(data, notes)
     hidden = _styles_with(package, "display", "false")
     limit = _Limit()
-    for table in (one for one in _body(package, "spreadsheet") if local(one) == "table"):
+    for table in (one for one in _body_element(package, "spreadsheet") if local_name(one) == "table"):
         name = " ".join(value_of(table, "name").split())
         yield f"=== {name}{' (hidden)' if value_of(table, 'style-name') in hidden else ''} ===", "", False
         rows = _sheet_rows(table, limit)
@@ -63,7 +63,7 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             raise CutError(f"cut after row {len(rows):,} of sheet {name}: {limit.reached()}")
 
 
-def _body(package: Package, kind: str) -> Element:
+def _body_element(package: Package, kind: str) -> Element:
     content = package.root("content.xml")
     if package.read("META-INF/manifest.xml").find(b"encryption-data") >= 0:
         raise RefusedError("encrypted")
@@ -73,7 +73,7 @@ def _body(package: Package, kind: str) -> Element:
     return body
 
 
-def _margins(package: Package, kind: str) -> Iterator[str]:
+def _margin_lines(package: Package, kind: str) -> Iterator[str]:
     """Yield the headers or footers of all pages, each text once."""
     seen: set[str] = set()
     for margin in all_named(package.tree("styles.xml"), kind, f"{kind}-left", f"{kind}-first"):
@@ -97,15 +97,23 @@ class _Story:
         self._notes = 0
         self._inside = 0  # how many tables and boxes are around
         self._writers: dict[str, Callable[[Element], str]] = {
-            "tab": lambda one: "\t", "line-break": lambda one: "\n", "s": self._spaces, "a": self._link,
-            "note": self._note, "annotation": self._comment, "frame": self._frame, "ruby": self._ruby,
-            "text-box": self._box, "custom-shape": self._box, "rect": self._box,
-        }  # fmt: skip
+            "tab": lambda one: "\t",
+            "line-break": lambda one: "\n",
+            "s": self._repeated_spaces,
+            "a": self._link_text,
+            "note": self._note_mark,
+            "annotation": self._collect_comment,
+            "frame": self._frame_text,
+            "ruby": self._ruby_text,
+            "text-box": self._collect_box,
+            "custom-shape": self._collect_box,
+            "rect": self._collect_box,
+        }
 
     def blocks(self, parent: Element | list[Element], before: str = "") -> Iterator[str]:
         """Yield the paragraphs, list items and rows in an element."""
         for child in parent:
-            name = local(child)
+            name = local_name(child)
             if name in ("p", "h"):
                 level = value_of(child, "outline-level", default="1") if name == "h" else "0"
                 text = self.inline(child)
@@ -118,7 +126,9 @@ class _Story:
                 yield from self.blocks(child, before)
             elif name == "table-row":
                 self._inside += 1
-                yield "\t".join(map(self.cell, (one for one in child if local(one).endswith("table-cell")))).rstrip()
+                yield "\t".join(
+                    map(self.cell, (one for one in child if local_name(one).endswith("table-cell")))
+                ).rstrip()
                 self._inside -= 1
             elif name in self._writers:
                 text = self._writers[name](child)
@@ -127,9 +137,9 @@ class _Story:
             elif name not in _UNSEEN:
                 yield from self.blocks(child, before)
             if not self._inside:
-                yield from self.taken()
+                yield from self.take_lines_beside()
 
-    def taken(self) -> list[str]:
+    def take_lines_beside(self) -> list[str]:
         """Return what waits to be written beside the text."""
         waiting, self._beside = self._beside, []
         return waiting
@@ -140,51 +150,51 @@ class _Story:
 
     def inline(self, parent: Element) -> str:
         """Return the text in an element, whose spaces count as one."""
-        parts = [_spaced(parent.text)]
+        parts = [_collapsed_spaces(parent.text)]
         for child in parent:
-            name = local(child)
+            name = local_name(child)
             if name in self._writers:
                 parts.append(self._writers[name](child))
             elif name not in _UNSEEN:
                 parts.append(self.inline(child))
-            parts.append(_spaced(child.tail))
+            parts.append(_collapsed_spaces(child.tail))
         return "".join(parts)
 
-    def _spaces(self, element: Element) -> str:
+    def _repeated_spaces(self, element: Element) -> str:
         count = value_of(element, "c", default="1")
         return " " * min(int(count) if count.isdecimal() else 1, _MOST_SPACES)
 
-    def _link(self, element: Element) -> str:
+    def _link_text(self, element: Element) -> str:
         text, address = self.inline(element), value_of(element, "href")
         plain = not address or address.startswith("#") or address.removeprefix("mailto:").rstrip("/") in text
         return text if plain or not text.strip() else f"{text} ({address})"
 
-    def _note(self, element: Element) -> str:
+    def _note_mark(self, element: Element) -> str:
         kind = value_of(element, "note-class", default="footnote")
         self._notes += 1
         text = " ".join(" ".join(_Story().blocks(element)).split())
         self._beside.append(f"[{kind} {self._notes}] {text}")
         return f"[{self._notes}]" if kind == "footnote" else f"[{kind} {self._notes}]"
 
-    def _comment(self, element: Element) -> str:
+    def _collect_comment(self, element: Element) -> str:
         text = " ".join(" ".join(_Story().blocks(element)).split())
         self._beside += [f"[comment] {text}"] if text else []
         return ""
 
-    def _frame(self, element: Element) -> str:
+    def _frame_text(self, element: Element) -> str:
         described = (value_of(one) or one.text or "" for one in all_named(element, "desc", "title"))
         text = next((" ".join(one.split()) for one in described if one.strip()), "")
-        self._box(element)
+        self._collect_box(element)
         return f"[image: {text}]" if text else ""
 
-    def _box(self, element: Element) -> str:
+    def _collect_box(self, element: Element) -> str:
         self._inside += 1
         lines = [line for line in self.blocks(element) if line.strip()]
         self._inside -= 1
         self._beside += lines
         return ""
 
-    def _ruby(self, element: Element) -> str:
+    def _ruby_text(self, element: Element) -> str:
         base, above = child_of(element, "ruby-base"), child_of(element, "ruby-text")
         reading = self.inline(above) if above is not None else ""
         return (self.inline(base) if base is not None else "") + (f"({reading})" if reading else "")
@@ -209,7 +219,7 @@ def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
     empty = 0
     for row in all_named(table, "table-row"):
         line = _sheet_row(row, limit)
-        times = min(_times(row, "number-rows-repeated"), _MOST_ROWS - len(rows) - empty)
+        times = min(_repeat_count(row, "number-rows-repeated"), _MOST_ROWS - len(rows) - empty)
         if not line:
             empty += max(0, times)
             continue
@@ -227,9 +237,9 @@ def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
 def _sheet_row(row: Element, limit: _Limit) -> str:
     cells: list[str] = []
     empty = size = 0
-    for cell in (one for one in row if local(one).endswith("table-cell")):
-        text = "" if local(cell).startswith("covered") else _value(cell)
-        times = min(_times(cell, "number-columns-repeated"), _MOST_COLUMNS - len(cells) - empty)
+    for cell in (one for one in row if local_name(one).endswith("table-cell")):
+        text = "" if local_name(cell).startswith("covered") else _cell_value(cell)
+        times = min(_repeat_count(cell, "number-columns-repeated"), _MOST_COLUMNS - len(cells) - empty)
         if not text:
             empty += max(0, times)
             continue
@@ -243,7 +253,7 @@ def _sheet_row(row: Element, limit: _Limit) -> str:
     return "\t".join(cells)
 
 
-def _value(cell: Element) -> str:
+def _cell_value(cell: Element) -> str:
     """Return what a cell shows; days as ISO 8601, and a formula that nobody has calculated as it stands."""
     story = _Story()
     story._inside = 1
@@ -253,15 +263,15 @@ def _value(cell: Element) -> str:
         text = value_of(cell, "date-value").replace("T00:00:00", "").replace("T", " ")
     elif not text:
         text = value_of(cell, "value") or (formula.partition(":")[2] if not kind else "")
-    return " ".join([text, *story.taken()]).strip()
+    return " ".join([text, *story.take_lines_beside()]).strip()
 
 
-def _times(element: Element, name: str) -> int:
+def _repeat_count(element: Element, name: str) -> int:
     times = value_of(element, name, default="1")
     return int(times) if times.isdecimal() and len(times) < 9 else 1
 
 
-def _spaced(text: str | None) -> str:
+def _collapsed_spaces(text: str | None) -> str:
     """Return a text whose spaces and line ends count as one space."""
     if not text:
         return ""

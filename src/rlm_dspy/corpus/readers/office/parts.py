@@ -24,7 +24,7 @@ _FIELD = re.compile(rb"/Subtype\s*/Widget\b")
 _MOST_PAGES = 100_000
 
 
-def mended(data: bytes) -> bytes:
+def repaired_pdf(data: bytes) -> bytes:
     """Return a PDF of the pages whose objects are whole.
 
     Raises:
@@ -85,7 +85,7 @@ class Package:
                 f"it unpacks to {size / 1e6:,.0f} MB, far more than its size, as a zip bomb does: the limit is "
                 f"{_RATIO} times its size and {MOST_UNPACKED / 1e6:,.0f} MB"
             )
-        self._infos = {_plain(info.filename): info for info in infos}
+        self._infos = {_normalized_name(info.filename): info for info in infos}
         self._relations: dict[str, dict[str, Relation]] = {}
 
     def names(self) -> list[str]:
@@ -98,14 +98,14 @@ class Package:
         Raises:
             KeyError: there is no such part.
         """
-        info = self._infos[_plain(name)]
+        info = self._infos[_normalized_name(name)]
         if info.flag_bits & 1:
             raise RefusedError("encrypted")
         return self._archive.open(info)
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a part, or none where there is no such part."""
-        if _plain(name) not in self._infos:
+        if _normalized_name(name) not in self._infos:
             return b""
         with self.open(name) as file:
             data = file.read(MOST_PART + 1)
@@ -118,7 +118,7 @@ class Package:
         try:
             return self.root(name)
         except BROKEN:
-            self.leave(name)
+            self.note_broken_part(name)
             return Element("none")
 
     def root(self, name: str) -> Element:
@@ -126,7 +126,7 @@ class Package:
         data = self.read(name)
         return tree_of(data) if data.strip() else Element("none")
 
-    def leave(self, name: str) -> None:
+    def note_broken_part(self, name: str) -> None:
         """Note that a part is broken, so that it is not read to its end."""
         if (note := f"its part {name.lstrip('/')} is broken") not in self._notes:
             self._notes.append(note)
@@ -134,10 +134,10 @@ class Package:
     def relations(self, name: str) -> dict[str, Relation]:
         """Return what a part refers to, by its id."""
         if name not in self._relations:
-            self._relations[name] = self._related(name)
+            self._relations[name] = self._read_relations(name)
         return self._relations[name]
 
-    def _related(self, name: str) -> dict[str, Relation]:
+    def _read_relations(self, name: str) -> dict[str, Relation]:
         folder, _, file = name.rpartition("/")
         found = {}
         for element in self.tree(f"{folder}/_rels/{file}.rels"):
@@ -151,7 +151,7 @@ class Package:
     def main_part(self, usual: str) -> str:
         """Return the name of the part where the document begins."""
         starts = [one.target for one in self.relations("").values() if one.kind == "officeDocument"]
-        return next((name for name in starts if _plain(name) in self._infos), usual)
+        return next((name for name in starts if _normalized_name(name) in self._infos), usual)
 
 
 def tree_of(data: bytes) -> Element:
@@ -181,7 +181,7 @@ class _BegunError(Exception):
     """The first element is reached, so that no declarations can follow."""
 
 
-def local(element: Element) -> str:
+def local_name(element: Element) -> str:
     """Return an element's name without its namespace, of which office files have two for each."""
     return element.tag.rpartition("}")[2]
 
@@ -205,13 +205,13 @@ def child_of(element: Element | None, *path: str) -> Element | None:
     for name in path:
         if element is None:
             return None
-        element = next((child for child in element if local(child) == name), None)
+        element = next((child for child in element if local_name(child) == name), None)
     return element
 
 
 def first_of(element: Element, *names: str) -> Element | None:
     """Return the first child that has one of these names."""
-    return next((child for child in element if local(child) in names), None)
+    return next((child for child in element if local_name(child) in names), None)
 
 
 def chosen_of(element: Element) -> Element:
@@ -224,8 +224,8 @@ def chosen_of(element: Element) -> Element:
 
 def all_named(element: Element, *names: str) -> Iterator[Element]:
     """Yield the elements of these names at any depth, in their order."""
-    return (one for one in element.iter() if local(one) in names)
+    return (one for one in element.iter() if local_name(one) in names)
 
 
-def _plain(name: str) -> str:
+def _normalized_name(name: str) -> str:
     return name.replace("\\", "/").lstrip("/").lower()

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .parts import mended
-from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError, listed
+from .parts import repaired_pdf
+from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError, joined_with_and
 
 # What pdfium writes for a hyphen at a line's end, a soft hyphen, and a plain one before a line's end.
 _DIVIDER = re.compile("([\x02\ufffe\u00ad])[ \t]*(?:\r?\n|\r)?|[-‐][ \t]*(?:\r?\n|\r)")
@@ -42,11 +42,11 @@ class Words:
                 tokens = {token.lower() for token in _TOKEN.findall(_DIVIDER.sub("\0", text)) if "\0" not in token}
                 self._known.update(token.replace("‐", "-") for token in tokens)
 
-    def mended(self, text: str) -> str:
+    def undivided_text(self, text: str) -> str:
         """Return a text without divided words."""
-        return _DIVIDER.sub(self._joint, text)
+        return _DIVIDER.sub(self._joining_text, text)
 
-    def _joint(self, match: re.Match[str]) -> str:
+    def _joining_text(self, match: re.Match[str]) -> str:
         """Return what stands between the halves of a word: a hyphen or nothing."""
         text, start = match.string, match.start()
         left = _LEFT.search(text[max(0, start - _LONGEST) : start])
@@ -82,33 +82,33 @@ _MOST_CHOICES = 1_000
 
 def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield the text of each page."""
-    pages = _pages(data, notes)
+    pages = _read_pages(data, notes)
     words = Words(pages)
     for number, page in enumerate(pages, 1):
-        yield words.mended(page), f"page {number}", False
+        yield words.undivided_text(page), f"page {number}", False
     empty = [str(number) for number, page in enumerate(pages, 1) if not page.strip()]
     if empty and len(empty) < len(pages):
         has = f"page {empty[0]} has no text: a scan?"
-        notes.append(has if len(empty) == 1 else f"pages {listed(empty)} have no text: scans?")
+        notes.append(has if len(empty) == 1 else f"pages {joined_with_and(empty)} have no text: scans?")
     if sum(map(len, pages)) > MOST_CHARS:
         raise CutError(f"cut after page {len(pages)}: it has more than {MOST_CHARS:,} characters")
 
 
-def _pages(data: bytes, notes: Notes) -> list[str]:
+def _read_pages(data: bytes, notes: Notes) -> list[str]:
     """Return the text of each page as it comes, up to the characters that a document may have."""
-    document = _opened(data, notes)
+    document = _open_document(data, notes)
     document.init_forms()
     pages: list[str] = []
     size = 0
     for number in range(len(document)):
-        pages.append(_page(document, number))
+        pages.append(_page_text(document, number))
         size += len(pages[-1])
         if size > MOST_CHARS:
             break
     return pages
 
 
-def _opened(data: bytes, notes: Notes) -> Any:
+def _open_document(data: bytes, notes: Notes) -> Any:
     import pypdfium2
 
     cut = b"%%EOF" not in data[-_TAIL:]
@@ -120,7 +120,7 @@ def _opened(data: bytes, notes: Notes) -> Any:
             raise RefusedError("an encrypted PDF") from None
     if document is None or not len(document):
         try:
-            document = pypdfium2.PdfDocument(mended(data))
+            document = pypdfium2.PdfDocument(repaired_pdf(data))
         except (pypdfium2.PdfiumError, ValueError):
             raise RefusedError("a broken PDF") from None
         cut = True
@@ -130,7 +130,7 @@ def _opened(data: bytes, notes: Notes) -> Any:
     return document
 
 
-def _page(document: Any, number: int) -> str:
+def _page_text(document: Any, number: int) -> str:
     import pypdfium2
 
     try:
@@ -139,13 +139,13 @@ def _page(document: Any, number: int) -> str:
     except pypdfium2.PdfiumError:
         return ""
     text = words.get_text_bounded()
-    beside = list(_annotations(document, page, words))
+    beside = list(_annotation_texts(document, page, words))
     words.close()
     page.close()
     return "\n".join(filter(None, [text, *beside]))
 
 
-def _annotations(document: Any, page: Any, words: Any) -> Iterator[str]:
+def _annotation_texts(document: Any, page: Any, words: Any) -> Iterator[str]:
     """Yield what is filled into the fields of a page, and the remarks on it."""
     import pypdfium2.raw as pdfium
 
@@ -157,12 +157,14 @@ def _annotations(document: Any, page: Any, words: Any) -> Iterator[str]:
         if pdfium.FPDFAnnot_GetFlags(annotation) & _UNSEEN:
             text = ""
         elif kind == _WIDGET:
-            text = _field(document.formenv, annotation, words) if document.formenv else ""
+            text = _field_text(document.formenv, annotation, words) if document.formenv else ""
         else:
             text = (
                 ""
                 if kind in (_LINK, _POPUP)
-                else _string(lambda *into, one=annotation: pdfium.FPDFAnnot_GetStringValue(one, b"Contents", *into))
+                else _read_string(
+                    lambda *into, one=annotation: pdfium.FPDFAnnot_GetStringValue(one, b"Contents", *into)
+                )
             )
             text = f"[comment] {' '.join(text.split())}" if text.strip() else ""
         pdfium.FPDFPage_CloseAnnot(annotation)
@@ -170,7 +172,7 @@ def _annotations(document: Any, page: Any, words: Any) -> Iterator[str]:
             yield text
 
 
-def _field(form: Any, annotation: Any, words: Any) -> str:
+def _field_text(form: Any, annotation: Any, words: Any) -> str:
     """Return a field as "label: value", or nothing where it is empty."""
     import pypdfium2.raw as pdfium
 
@@ -178,29 +180,29 @@ def _field(form: Any, annotation: Any, words: Any) -> str:
     flags = pdfium.FPDFAnnot_GetFormFieldFlags(form, annotation)
     if kind == _BUTTON or (kind == _TEXT and flags & _PASSWORD):
         return ""
-    value = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldValue(form, annotation, *into))
+    value = _read_string(lambda *into: pdfium.FPDFAnnot_GetFormFieldValue(form, annotation, *into))
     checked = kind in (_CHECKBOX, _RADIO) and pdfium.FPDFAnnot_IsChecked(form, annotation)
     if kind == _RADIO:
-        value = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldExportValue(form, annotation, *into)) or "[x]"
+        value = _read_string(lambda *into: pdfium.FPDFAnnot_GetFormFieldExportValue(form, annotation, *into)) or "[x]"
     elif kind in (_COMBO, _LIST):
-        value = ", ".join(_chosen(form, annotation)) or value
+        value = ", ".join(_chosen_labels(form, annotation)) or value
     elif kind == _CHECKBOX:
         value = "[x]" if checked else "[ ]"
     if not value.strip() or (kind == _RADIO and not checked):
         return ""
-    label = _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldAlternateName(form, annotation, *into))
+    label = _read_string(lambda *into: pdfium.FPDFAnnot_GetFormFieldAlternateName(form, annotation, *into))
     label = label or _left_of(annotation, words)
-    label = label or _string(lambda *into: pdfium.FPDFAnnot_GetFormFieldName(form, annotation, *into))
+    label = label or _read_string(lambda *into: pdfium.FPDFAnnot_GetFormFieldName(form, annotation, *into))
     return f"{' '.join(label.split()).rstrip(':')}: {' '.join(value.split())}"
 
 
-def _chosen(form: Any, annotation: Any) -> Iterator[str]:
+def _chosen_labels(form: Any, annotation: Any) -> Iterator[str]:
     """Yield the choices of a list as they are shown, which may differ from what the file stores."""
     import pypdfium2.raw as pdfium
 
     for index in range(min(pdfium.FPDFAnnot_GetOptionCount(form, annotation), _MOST_CHOICES)):
         if pdfium.FPDFAnnot_IsOptionSelected(form, annotation, index):
-            yield _string(lambda *into, at=index: pdfium.FPDFAnnot_GetOptionLabel(form, annotation, at, *into))
+            yield _read_string(lambda *into, at=index: pdfium.FPDFAnnot_GetOptionLabel(form, annotation, at, *into))
 
 
 def _left_of(annotation: Any, words: Any) -> str:
@@ -214,7 +216,7 @@ def _left_of(annotation: Any, words: Any) -> str:
     return " ".join(text.split())[-80:]
 
 
-def _string(ask: Callable[..., int]) -> str:
+def _read_string(ask: Callable[..., int]) -> str:
     """Return a string that pdfium writes as UTF-16 into a buffer, once it has said how long it is."""
     import pypdfium2.raw as pdfium
 

@@ -19,6 +19,6 @@ class CutError(Exception):
     """The document goes on, and the rest is not read; the message says so."""
 
 
-def listed(words: list[str]) -> str:
+def joined_with_and(words: list[str]) -> str:
     """Return "3", "3 and 7" or "3, 7 and 9"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

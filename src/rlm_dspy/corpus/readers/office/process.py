@@ -30,7 +30,7 @@ READERS: dict[str, Reading] = {
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ufeff]")
 
 
-def convert(kind: str, data: bytes) -> dict[str, Any]:
+def convert_document(kind: str, data: bytes) -> dict[str, Any]:
     """Join the pieces of a document and note where each begins."""
     notes: Notes = []
     parts: list[str] = []
@@ -41,7 +41,7 @@ def convert(kind: str, data: bytes) -> dict[str, Any]:
             if what:
                 marks.append((line, what, counted))
             seen = what or seen
-            text = _plain(text)
+            text = _plain_text(text)
             parts.append(text)
             line += text.count("\n")
             size += len(text)
@@ -55,7 +55,7 @@ def convert(kind: str, data: bytes) -> dict[str, Any]:
     return {"text": text.encode("utf-8", "replace").decode(), "marks": marks, "note": "; ".join(notes)}
 
 
-def _plain(text: str) -> str:
+def _plain_text(text: str) -> str:
     """Return a text without control characters, its lines ended by line feeds."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROLS.sub("", text).rstrip("\n") + "\n"
@@ -64,7 +64,7 @@ def _plain(text: str) -> str:
 def answer(kind: str, data: bytes) -> dict[str, Any]:
     """Convert a document, or say why not; whatever these libraries raise is a reason."""
     try:
-        return convert(kind, data)
+        return convert_document(kind, data)
     except RefusedError as error:
         return {"error": str(error)}
     except ImportError as error:

@@ -55,7 +55,7 @@ class _Document:
     _parts: dict[str, list[str]] = field(default_factory=lambda: {"": []})
     _waiting: list[str] = field(default_factory=list)  # notes, until the paragraph is over
     _bytes: bytearray = field(default_factory=bytearray)  # not decoded yet
-    _codec: str = "cp1252"
+    _codec_name: str = "cp1252"
     _fonts: dict[int, str] = field(default_factory=dict)
     _font: int | None = None  # in the table of fonts: which one is described
     _passed: int = 0  # characters still to be passed over
@@ -72,28 +72,28 @@ class _Document:
             if word:
                 value = int(number) if number else None
                 at += max(0, value or 0) if word == "bin" else 0
-                self._word(word, value)
+                self._apply_word(word, value)
             elif byte:
                 self._add_bytes(bytes([int(byte, 16)]))
             elif symbol:
-                self._symbol(symbol)
+                self._apply_symbol(symbol)
             elif brace:
-                self._brace(brace)
+                self._apply_brace(brace)
             elif plain:
                 self._add_bytes(plain.encode("latin-1"))
         while self._outer:
-            self._brace("}")
-        self._flush()
+            self._apply_brace("}")
+        self._flush_bytes()
         text = "".join([*self._parts[""], *(f"\n{note}" for note in self._waiting)])
         heads = [one for one in self._margins if one.startswith("[header]")]
-        return "\n".join([*heads, _joined(text), *(one for one in self._margins if one not in heads)])
+        return "\n".join([*heads, _cleaned_text(text), *(one for one in self._margins if one not in heads)])
 
-    def _word(self, word: str, value: int | None) -> None:
+    def _apply_word(self, word: str, value: int | None) -> None:
         optional, self._optional = self._optional, False
         if word in _SIGNS:
-            self._write(_SIGNS[word])
+            self._write_text(_SIGNS[word])
         elif word == "u" and value is not None:
-            self._write(chr(value % 0x10000))
+            self._write_text(chr(value % 0x10000))
             self._passed = self._group.fallback
         elif word == "uc":
             self._group = replace(self._group, fallback=min(max(0, value or 0), 100))
@@ -102,12 +102,14 @@ class _Document:
         elif word == "plain":
             self._group = replace(self._group, hidden=False, codec="")
         elif word in _BESIDE:
-            self._flush()
+            self._flush_bytes()
             self._group = replace(self._group, into=_BESIDE[word])
             self._parts[_BESIDE[word]] = []
         elif word in ("ansicpg", "mac", "pc", "pca"):
             number = {"mac": 10000, "pc": 437, "pca": 850}.get(word, value or 1252)
-            self._codec = _codec({10000: "mac_roman", 65001: "utf-8"}.get(number, f"cp{number}"), self._codec)
+            self._codec_name = _codec_name(
+                {10000: "mac_roman", 65001: "utf-8"}.get(number, f"cp{number}"), self._codec_name
+            )
         elif word in ("f", "fcharset"):
             self._choose_font(word, value or 0)
         elif word in _SKIPPED or (optional and word not in _KNOWN):
@@ -118,28 +120,28 @@ class _Document:
             if word == "f":
                 self._font = value
             elif self._font is not None and value in _CHARSETS:
-                self._fonts[self._font] = _codec(_CHARSETS[value], self._codec)
+                self._fonts[self._font] = _codec_name(_CHARSETS[value], self._codec_name)
         elif word == "f":
-            self._flush()
+            self._flush_bytes()
             self._group = replace(self._group, codec=self._fonts.get(value, ""))
 
-    def _symbol(self, symbol: str) -> None:
+    def _apply_symbol(self, symbol: str) -> None:
         if symbol == "*":
             self._optional = True
         elif symbol in _SYMBOLS:
-            self._write(_SYMBOLS[symbol])
+            self._write_text(_SYMBOLS[symbol])
 
-    def _brace(self, brace: str) -> None:
-        self._flush()
+    def _apply_brace(self, brace: str) -> None:
+        self._flush_bytes()
         self._passed, self._optional = 0, False
         if brace == "{":
             self._outer.append(self._group)
         elif self._outer:
             ended, self._group = self._group, self._outer.pop()
             if ended.into != self._group.into:
-                self._end(ended.into)
+                self._place_group_text(ended.into)
 
-    def _end(self, kind: str) -> None:
+    def _place_group_text(self, kind: str) -> None:
         """Put what stands beside the text where it belongs."""
         text = " ".join("".join(self._parts.pop(kind, [])).split())
         if not text:
@@ -161,29 +163,29 @@ class _Document:
         if self._group.shown and not self._group.hidden:
             self._bytes += data[passed:]
 
-    def _write(self, text: str) -> None:
-        self._flush()
+    def _write_text(self, text: str) -> None:
+        self._flush_bytes()
         if not self._group.shown or self._group.hidden:
             return
         if text == "\n" and self._waiting and not self._group.into:
             text, self._waiting = "\n" + "".join(f"{note}\n" for note in self._waiting), []
         self._parts.setdefault(self._group.into, []).append(text)
 
-    def _flush(self) -> None:
+    def _flush_bytes(self) -> None:
         if self._bytes:
-            text = self._bytes.decode(self._group.codec or self._codec, "replace")
+            text = self._bytes.decode(self._group.codec or self._codec_name, "replace")
             self._parts.setdefault(self._group.into, []).append(text)
             self._bytes.clear()
 
 
-def _codec(name: str, other: str) -> str:
+def _codec_name(name: str, other: str) -> str:
     try:
         return codecs.lookup(name).name
     except LookupError:
         return other
 
 
-def _joined(text: str) -> str:
+def _cleaned_text(text: str) -> str:
     """Return a text whose halves of characters beyond 65,535 are put together, and whose rows end without a tab."""
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return re.sub(r"\t+(?=\n)", "", text)

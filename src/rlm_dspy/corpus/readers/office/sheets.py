@@ -11,7 +11,7 @@ from typing import IO
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from .parts import BROKEN, Package, all_named, child_of, local, refuse_entities, relation_of, value_of
+from .parts import BROKEN, Package, all_named, child_of, local_name, refuse_entities, relation_of, value_of
 from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
 from .slides import chart_lines, paragraphs_of
 
@@ -37,10 +37,10 @@ def formats_of(root: Element) -> list[Format]:
     """Return the formats of a workbook's styles in the order in which cells name them."""
     codes = {value_of(one, "numFmtId"): value_of(one, "formatCode") for one in all_named(root, "numFmt")}
     styles = child_of(root, "cellXfs")
-    return [_format(value_of(one, "numFmtId"), codes) for one in styles] if styles is not None else []
+    return [_number_format(value_of(one, "numFmtId"), codes) for one in styles] if styles is not None else []
 
 
-def _format(number: str, codes: dict[str, str]) -> Format:
+def _number_format(number: str, codes: dict[str, str]) -> Format:
     if number not in codes:
         known = int(number) if number.isdecimal() else 0
         return Format(_DATES.get(known, ""), known in _PERCENT)
@@ -58,18 +58,18 @@ def number_text(text: str, form: Format, *, since_1904: bool = False) -> str:
     except ValueError:
         return text
     if form.date and abs(number) < _LATEST:
-        return _date(number, form.date, since_1904=since_1904)
+        return _date_text(number, form.date, since_1904=since_1904)
     if form.percent:
-        return f"{_digits(round(number * 100, 10))}%"
-    plain = text if text.lstrip("-").isdecimal() else _digits(number)
+        return f"{_digits_text(round(number * 100, 10))}%"
+    plain = text if text.lstrip("-").isdecimal() else _digits_text(number)
     return plain.zfill(form.zeros) if form.zeros and plain.isdecimal() else plain
 
 
-def _digits(number: float) -> str:
+def _digits_text(number: float) -> str:
     return str(int(number)) if number.is_integer() and abs(number) < 1e16 else repr(number)
 
 
-def _date(number: float, code: str, *, since_1904: bool) -> str:
+def _date_text(number: float, code: str, *, since_1904: bool) -> str:
     """Return a day as ISO 8601, a time of day, or how long something took."""
     seconds = round(number * 86_400)
     has_day = re.search("[yd]", code) is not None or ("h" not in code and "s" not in code)
@@ -77,7 +77,7 @@ def _date(number: float, code: str, *, since_1904: bool) -> str:
         sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
         return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     if number < 0:
-        return _digits(number)
+        return _digits_text(number)
     start = datetime(1904, 1, 1) if since_1904 else datetime(1899, 12, 30 if number >= 60 else 31)
     when = start + timedelta(seconds=seconds)
     if not has_day:
@@ -88,17 +88,17 @@ def _date(number: float, code: str, *, since_1904: bool) -> str:
 
 def texts_of(root: Element) -> Iterator[str]:
     """Yield the texts that a workbook's cells share."""
-    return (rich_text(one) for one in root if local(one) == "si")
+    return (rich_text(one) for one in root if local_name(one) == "si")
 
 
 def rich_text(element: Element) -> str:
     """Return a text in several fonts, without how it is read aloud."""
     parts = []
     for one in element:
-        if local(one) == "t":
+        if local_name(one) == "t":
             parts.append(one.text or "")
-        elif local(one) == "r":
-            parts += [inner.text or "" for inner in one if local(inner) == "t"]
+        elif local_name(one) == "r":
+            parts += [inner.text or "" for inner in one if local_name(inner) == "t"]
     return "".join(parts)
 
 
@@ -106,11 +106,11 @@ def position_of(reference: str) -> tuple[int, int]:
     """Return the row and column of a cell such as "C12", counted from one; 0 for what it does not say."""
     letters = reference.rstrip("0123456789")
     row = reference[len(letters) :]
-    return int(row) if 0 < len(row) < 9 else 0, _column(letters)
+    return int(row) if 0 < len(row) < 9 else 0, _column_number(letters)
 
 
 @functools.lru_cache(_CACHED_COLUMNS)
-def _column(letters: str) -> int:
+def _column_number(letters: str) -> int:
     column = 0
     for letter in letters[:5]:
         column = column * 26 + ord(letter) - 64 if "A" <= letter <= "Z" else column
@@ -127,7 +127,7 @@ Comments = dict[int, dict[int, str]]  # by row and column
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each sheet, the hidden ones marked, and what its pictures and charts say."""
     book = _Book(Package(data, notes))
-    if local(book.root) != "workbook":
+    if local_name(book.root) != "workbook":
         raise RefusedError("broken or binary (.xlsb): save it as .xlsx")
     for element in all_named(book.root, "sheet"):
         relation = book.relations.get(relation_of(element))
@@ -139,7 +139,7 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         rows = book.rows(relation.target)
         if rows:
             yield "\n".join(rows), f"sheet {name} row", True
-        drawn = list(book.drawn(relation.target))
+        drawn = list(book.drawing_texts(relation.target))
         if drawn:
             yield "\n".join(drawn), f"sheet {name}, drawings", False
         if book.full:
@@ -162,12 +162,12 @@ class _Book:
         self._cells = self._chars = 0
         self._shared: dict[str, str] = {}  # formulas of a sheet that stand for several cells
         self._since_1904 = value_of(child_of(self.root, "workbookPr"), "date1904") in ("1", "true")
-        self._texts = list(texts_of(package.tree(self._part("sharedStrings"))))
-        self._formats = formats_of(package.tree(self._part("styles")))
+        self._texts = list(texts_of(package.tree(self._part_name("sharedStrings"))))
+        self._formats = formats_of(package.tree(self._part_name("styles")))
 
     def rows(self, part: str) -> list[str]:
         """Return the rows of a sheet, up to the last that holds anything."""
-        comments = self._comments(part)
+        comments = self._cell_comments(part)
         self._shared.clear()
         rows: list[str] = []
         try:
@@ -175,20 +175,20 @@ class _Book:
                 refuse_entities(file.read(_BEGINNING), whole=False)
             with self._package.open(part) as file:
                 for number, cells in _sheet_rows(file):
-                    self._take(rows, number, cells, comments)
+                    self._add_row(rows, number, cells, comments)
                     if self.full:
                         break
         except KeyError:
             return rows
         except BROKEN:
-            self._package.leave(part)
+            self._package.note_broken_part(part)
         for number in sorted(row for row in comments if row > len(rows)):
-            self._take(rows, number, [], comments)
+            self._add_row(rows, number, [], comments)
         while rows and not rows[-1]:
             rows.pop()
         return rows
 
-    def _take(self, rows: list[str], number: int, cells: list[Element], comments: Comments) -> None:
+    def _add_row(self, rows: list[str], number: int, cells: list[Element], comments: Comments) -> None:
         """Add a row of cells, and the empty rows before it."""
         number = number or len(rows) + 1
         if not len(rows) < number <= _MOST_ROWS:
@@ -197,7 +197,7 @@ class _Book:
         column = 0
         for cell in cells:
             column = position_of(cell.get("r", ""))[1] or column + 1
-            text = " ".join(self._value(cell).split())
+            text = " ".join(self._cell_text(cell).split())
             if text and column <= _MOST_COLUMNS:
                 values[column] = text
         for column, text in comments.get(number, {}).items():
@@ -213,11 +213,11 @@ class _Book:
             rows += [""] * (number - len(rows) - 1)
             rows.append(line)
 
-    def _value(self, cell: Element) -> str:
+    def _cell_text(self, cell: Element) -> str:
         """Return what a cell shows, or its formula where nobody has calculated it."""
         kind, text, formula, valued = cell.get("t", "n"), "", None, False
         for one in cell:
-            name = local(one)
+            name = local_name(one)
             if name == "v":
                 text, valued = one.text or "", True
             elif name == "f":
@@ -230,7 +230,7 @@ class _Book:
             return self._texts[int(text)] if text.isdecimal() and int(text) < len(self._texts) else ""
         if not text:
             empty = valued and kind == "str"  # the formula was calculated, and its value is an empty text
-            return self._formula(formula) if formula is not None and not empty else ""
+            return self._formula_text(formula) if formula is not None and not empty else ""
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
         if kind == "n":
@@ -240,12 +240,12 @@ class _Book:
             return number_text(text, form, since_1904=self._since_1904)
         return text.replace("T00:00:00", "") if kind == "d" else text
 
-    def _formula(self, formula: Element) -> str:
+    def _formula_text(self, formula: Element) -> str:
         self.formulas += 1
         shared = self._shared.get(formula.get("si", ""), "the cells beside it")
         return f"={formula.text}" if formula.text else f"=(filled on from {shared})"
 
-    def _comments(self, part: str) -> Comments:
+    def _cell_comments(self, part: str) -> Comments:
         """Return the remarks on a sheet's cells; of a conversation, what was said in it."""
         comments: Comments = {}
         related = [one for one in self._package.relations(part).values() if not one.outside]
@@ -260,7 +260,7 @@ class _Book:
                     inside[column] = f"{inside[column]} / {text}" if column in inside else text
         return comments
 
-    def drawn(self, part: str) -> Iterator[str]:
+    def drawing_texts(self, part: str) -> Iterator[str]:
         """Yield the texts of a sheet's boxes, pictures and charts."""
         for relation in self._package.relations(part).values():
             if relation.kind != "drawing" or relation.outside:
@@ -274,7 +274,7 @@ class _Book:
                 if inner.kind == "chart" and not inner.outside:
                     yield from chart_lines(self._package, inner.target)
 
-    def _part(self, kind: str) -> str:
+    def _part_name(self, kind: str) -> str:
         return next((one.target for one in self.relations.values() if one.kind == kind), f"xl/{kind}.xml")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
-from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local, relation_of, value_of
+from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local_name, relation_of, value_of
 from .pieces import Notes, Piece
 
 _MOST_POINTS = 10_000  # of a chart
@@ -14,13 +14,13 @@ _MOST_POINTS = 10_000  # of a chart
 def paragraphs_of(body: Element) -> list[str]:
     """Return the paragraphs (``a:p``) of a shape's or a cell's text."""
     inner = child_of(body, "txBody")
-    return [_paragraph(one) for one in (body if inner is None else inner) if local(one) == "p"]
+    return [_paragraph_text(one) for one in (body if inner is None else inner) if local_name(one) == "p"]
 
 
-def _paragraph(paragraph: Element) -> str:
+def _paragraph_text(paragraph: Element) -> str:
     parts = []
     for one in paragraph.iter():
-        name = local(one)
+        name = local_name(one)
         if name == "t":
             parts.append(one.text or "")
         elif name == "br":
@@ -36,14 +36,14 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
     if chart is None:
         return
     title = child_of(chart, "title")
-    yield f"[chart] {' '.join(_words(title))}".rstrip()
+    yield f"[chart] {' '.join(_title_words(title))}".rstrip()
     names = [""]
     columns: list[dict[int, str]] = []
     categories: dict[int, str] = {}
     for series in all_named(chart, "ser"):
-        names.append(" ".join(_words(child_of(series, "tx"))))
-        categories |= _points(first_of(series, "cat", "xVal"))
-        columns.append(_points(first_of(series, "val", "yVal")))
+        names.append(" ".join(_title_words(child_of(series, "tx"))))
+        categories |= _series_points(first_of(series, "cat", "xVal"))
+        columns.append(_series_points(first_of(series, "val", "yVal")))
     if any(names):
         yield "\t".join(names)
     rows = sorted({row for points in (categories, *columns) for row in points})[:_MOST_POINTS]
@@ -51,12 +51,12 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
         yield "\t".join([categories.get(row, ""), *(points.get(row, "") for points in columns)])
 
 
-def _words(element: Element | None) -> list[str]:
+def _title_words(element: Element | None) -> list[str]:
     """Return what a title or a name says, whether it is rich text or comes from a cell."""
     return [one.text.strip() for one in all_named(element, "t", "v") if one.text] if element is not None else []
 
 
-def _points(element: Element | None) -> dict[int, str]:
+def _series_points(element: Element | None) -> dict[int, str]:
     if element is None:
         return {}
     points = {}
@@ -103,55 +103,55 @@ class _Slide:
             yield "[hidden slide]"
         tree = child_of(self._root, "cSld", "spTree")
         if tree is not None:
-            yield from self._shapes(tree)
+            yield from self._shape_lines(tree)
         for relation in self._relations.values():
             if relation.outside:
                 continue
             if relation.kind == "notesSlide":
-                yield from self._notes(relation.target)
+                yield from self._note_lines(relation.target)
             elif relation.kind in ("comments", "comment"):
-                yield from self._comments(relation.target)
+                yield from self._comment_lines(relation.target)
 
-    def _shapes(self, parent: Element) -> Iterator[str]:
+    def _shape_lines(self, parent: Element) -> Iterator[str]:
         for shape in parent:
-            name = local(shape)
+            name = local_name(shape)
             if name == "AlternateContent":
-                yield from self._shapes(chosen_of(shape))
+                yield from self._shape_lines(chosen_of(shape))
             elif name == "grpSp":
-                yield from self._shapes(shape)
+                yield from self._shape_lines(shape)
             elif name in ("sp", "cxnSp"):
-                yield from _described(shape) if name == "cxnSp" else ()
+                yield from _description_lines(shape) if name == "cxnSp" else ()
                 body = child_of(shape, "txBody")
                 if body is not None:
                     yield "\n".join(paragraphs_of(body))
             elif name == "pic":
-                yield from _described(shape)
+                yield from _description_lines(shape)
             elif name == "graphicFrame":
-                yield from _described(shape)
-                yield from self._graphic(shape)
+                yield from _description_lines(shape)
+                yield from self._graphic_lines(shape)
 
-    def _graphic(self, frame: Element) -> Iterator[str]:
+    def _graphic_lines(self, frame: Element) -> Iterator[str]:
         """Yield the rows of a table, the values of a chart or the texts of a diagram."""
         for table in all_named(frame, "tbl"):
-            for row in (one for one in table if local(one) == "tr"):
-                cells = (" ".join(paragraphs_of(cell)) for cell in row if local(cell) == "tc")
+            for row in (one for one in table if local_name(one) == "tr"):
+                cells = (" ".join(paragraphs_of(cell)) for cell in row if local_name(cell) == "tc")
                 yield "\t".join(" ".join(cell.split("\n")).strip() for cell in cells)
         for chart in all_named(frame, "chart"):
-            if relation := self._inside(relation_of(chart)):
+            if relation := self._inner_relation(relation_of(chart)):
                 yield from chart_lines(self._package, relation.target)
         for diagram in all_named(frame, "relIds"):
-            data = self._inside(relation_of(diagram, "dm"))
+            data = self._inner_relation(relation_of(diagram, "dm"))
             lines = list(diagram_lines(self._package, data.target)) if data else []
             drawings = (one for one in self._relations.values() if one.kind == "diagramDrawing" and not one.outside)
             for drawing in () if lines else drawings:
                 lines += diagram_lines(self._package, drawing.target)
             yield from lines
 
-    def _inside(self, name: str) -> Relation | None:
+    def _inner_relation(self, name: str) -> Relation | None:
         relation = self._relations.get(name)
         return relation if relation is not None and not relation.outside else None
 
-    def _notes(self, part: str) -> Iterator[str]:
+    def _note_lines(self, part: str) -> Iterator[str]:
         for shape in all_named(self._package.tree(part), "sp"):
             holder = child_of(shape, "nvSpPr", "nvPr", "ph")
             body = child_of(shape, "txBody")
@@ -160,15 +160,15 @@ class _Slide:
                 if text.strip():
                     yield "Notes: " + text
 
-    def _comments(self, part: str) -> Iterator[str]:
+    def _comment_lines(self, part: str) -> Iterator[str]:
         for one in all_named(self._package.tree(part), "cm", "txBody"):
             plain = child_of(one, "text")
             text = (plain.text or "") if plain is not None else " ".join(paragraphs_of(one))
-            if text.strip() and (plain is not None or local(one) == "txBody"):
+            if text.strip() and (plain is not None or local_name(one) == "txBody"):
                 yield f"[comment] {' '.join(text.split())}"
 
 
-def _described(shape: Element) -> Iterator[str]:
+def _description_lines(shape: Element) -> Iterator[str]:
     """Yield the alternative text of a picture, which those who cannot see it are read."""
     for one in shape:
         named = child_of(one, "cNvPr")

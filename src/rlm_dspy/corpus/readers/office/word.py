@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
-from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local, relation_of, value_of
+from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local_name, relation_of, value_of
 from .pieces import Notes, Piece, RefusedError
 from .slides import chart_lines, diagram_lines
 
@@ -44,7 +44,7 @@ class Styles:
     """The styles of a document by their ids, read when they are met: of hundreds a document uses a few."""
 
     def __init__(self, root: Element) -> None:
-        self._elements = {value_of(one, "styleId"): one for one in root if local(one) == "style"}
+        self._elements = {value_of(one, "styleId"): one for one in root if local_name(one) == "style"}
         self._known: dict[str, Style] = {}
         self._usual = ""  # the style of paragraphs that name none
         for name, element in self._elements.items():
@@ -57,15 +57,15 @@ class Styles:
         if name not in self._elements:
             return None
         if name not in self._known:
-            self._known[name] = self._read(name, _DEEPEST)
+            self._known[name] = self._read_style(name, _DEEPEST)
         return self._known[name]
 
-    def _read(self, name: str, deeper: int) -> Style:
+    def _read_style(self, name: str, deeper: int) -> Style:
         element = self._elements.get(name)
         if element is None or not deeper:
             return Style()
         below = value_of(child_of(element, "basedOn"))
-        style = self._read(below, deeper - 1) if below else Style()
+        style = self._read_style(below, deeper - 1) if below else Style()
         title = value_of(child_of(element, "name")).lower()
         if heading := re.fullmatch(r"heading (\d)", title):
             style = replace(style, level=int(heading[1]))
@@ -98,14 +98,14 @@ class Numbering:
         self._restarts: dict[tuple[str, int], int] = {}
         self._counts: dict[str, dict[int, int]] = {}
         for one in all_named(root, "abstractNum"):
-            self._levels[value_of(one, "abstractNumId")] = dict(_levels(one))
-        for one in (child for child in root if local(child) == "num"):
+            self._levels[value_of(one, "abstractNumId")] = dict(_list_levels(one))
+        for one in (child for child in root if local_name(child) == "num"):
             name = value_of(one, "numId")
             self._models[name] = value_of(child_of(one, "abstractNumId"))
             for changed in all_named(one, "lvlOverride"):
                 start = value_of(child_of(changed, "startOverride"))
                 if start.isdecimal():
-                    self._restarts[name, _whole(value_of(changed, "ilvl"))] = int(start)
+                    self._restarts[name, _whole_number(value_of(changed, "ilvl"))] = int(start)
         self._link(root, styles)
 
     def _link(self, root: Element, styles: Styles) -> None:
@@ -133,21 +133,21 @@ class Numbering:
         def number(match: re.Match[str]) -> str:
             wanted = int(match[1]) - 1
             of = levels.get(wanted, _Level())
-            return figure(counts.get(wanted, of.start), of.figures)
+            return format_list_number(counts.get(wanted, of.start), of.figures)
 
         made = re.sub(r"%(\d)", number, level.pattern).strip()
         return f"{made} " if made else ""
 
 
-def _levels(model: Element) -> Iterator[tuple[int, _Level]]:
-    for one in (child for child in model if local(child) == "lvl"):
-        depth = _whole(value_of(one, "ilvl"))
+def _list_levels(model: Element) -> Iterator[tuple[int, _Level]]:
+    for one in (child for child in model if local_name(child) == "lvl"):
+        depth = _whole_number(value_of(one, "ilvl"))
         start = value_of(child_of(one, "start"), default="1")
         figures = value_of(child_of(one, "numFmt"), default="decimal")
-        yield depth, _Level(figures, value_of(child_of(one, "lvlText")), _whole(start))
+        yield depth, _Level(figures, value_of(child_of(one, "lvlText")), _whole_number(start))
 
 
-def figure(count: int, figures: str) -> str:
+def format_list_number(count: int, figures: str) -> str:
     """Return a number as a list writes it."""
     if figures.endswith("Letter") and 0 < count <= 26 * 30:
         text = chr(ord("a") + (count - 1) % 26) * ((count - 1) // 26 + 1)
@@ -163,7 +163,7 @@ def figure(count: int, figures: str) -> str:
     return text.upper() if figures.startswith("upper") else text
 
 
-def _whole(text: str) -> int:
+def _whole_number(text: str) -> int:
     return int(text) if re.fullmatch(r"\d{1,9}", text) else 0
 
 
@@ -179,21 +179,21 @@ _SIGNS = {"fc": "✓", "fb": "✗", "fe": "☑", "fd": "☒", "a8": "☐", "6f":
 
 def document_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield headers, the text block by block with its notes and comments, and footers."""
-    document = Document(Package(data, notes))
+    document = WordDocument(Package(data, notes))
     for text in document.texts():
         yield text, "", False
 
 
-class Document:
+class WordDocument:
     """The parts of a Word document that its text refers to."""
 
     def __init__(self, package: Package) -> None:
         self.package = package
         self.main = package.main_part("word/document.xml")
         self.relations = package.relations(self.main)
-        self.styles = Styles(self._part("styles"))
-        self.numbering = Numbering(self._part("numbering"), self.styles)
-        self.notes = {kind: self._notes(kind) for kind in ("footnote", "endnote", "comment")}
+        self.styles = Styles(self._part_root("styles"))
+        self.numbering = Numbering(self._part_root("numbering"), self.styles)
+        self.notes = {kind: self._notes_by_id(kind) for kind in ("footnote", "endnote", "comment")}
         self.numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}, "comment": {}}
         self.drawn: set[str] = set()  # parts that are read already
 
@@ -203,13 +203,13 @@ class Document:
         body = child_of(root, "body")
         if body is None:
             raise RefusedError(f"broken: its part {self.main} is no Word document")
-        yield from self._margins(root, "header")
+        yield from self._margin_lines(root, "header")
         yield from Story(self, self.main).blocks(body)
         for kind in ("footnote", "endnote", "comment"):
             for name in self.notes[kind]:
                 if kind == "endnote" or name not in self.numbers[kind]:
                     yield from self.note(kind, name)
-        yield from self._margins(root, "footer")
+        yield from self._margin_lines(root, "footer")
 
     def number(self, kind: str, name: str) -> int:
         """Return the number of a note, counted as they are met."""
@@ -218,13 +218,13 @@ class Document:
     def note(self, kind: str, name: str) -> Iterator[str]:
         """Yield a note or comment, marked, where it says anything."""
         element = self.notes[kind].get(name)
-        part = self._target(kind + "s")
+        part = self._part_name(kind + "s")
         text = " ".join(" ".join(Story(self, part).blocks(element)).split()) if element is not None else ""
         if text:
             number = "" if kind == "comment" else f" {self.number(kind, name)}"
             yield f"[{kind}{number}] {text}"
 
-    def _margins(self, root: Element, kind: str) -> Iterator[str]:
+    def _margin_lines(self, root: Element, kind: str) -> Iterator[str]:
         """Yield the headers or footers of all sections, each text once."""
         seen: set[str] = set()
         for reference in all_named(root, kind + "Reference"):
@@ -235,20 +235,20 @@ class Document:
                         seen.add(line)
                         yield f"[{kind}] {line}"
 
-    def _notes(self, kind: str) -> dict[str, Element]:
+    def _notes_by_id(self, kind: str) -> dict[str, Element]:
         """Return the notes of a kind by their ids, without the lines that part them from the text."""
-        found = (one for one in self._part(kind + "s") if local(one) == kind)
+        found = (one for one in self._part_root(kind + "s") if local_name(one) == kind)
         return {value_of(one, "id"): one for one in found if value_of(one, "type") in ("", "normal")}
 
-    def _part(self, kind: str) -> Element:
-        return self.package.tree(self._target(kind))
+    def _part_root(self, kind: str) -> Element:
+        return self.package.tree(self._part_name(kind))
 
-    def _target(self, kind: str) -> str:
+    def _part_name(self, kind: str) -> str:
         return next((one.target for one in self.relations.values() if one.kind == kind), f"word/{kind}.xml")
 
 
 @dataclass
-class _Field:
+class _OpenField:
     """A field that is open: whether its result has begun, what its instructions are and what it has shown."""
 
     begun: bool = False
@@ -259,33 +259,50 @@ class _Field:
 class Story:
     """Walks one part; what is beside its text (boxes, notes, comments) follows the block it hangs on."""
 
-    def __init__(self, document: Document, part: str) -> None:
+    def __init__(self, document: WordDocument, part: str) -> None:
         self._document = document
         self._relations: dict[str, Relation] = document.package.relations(part)
         self._beside: list[str] = []
-        self._fields: list[_Field] = []  # that are open
+        self._fields: list[_OpenField] = []  # that are open
         self._joined = ""  # a paragraph whose end was deleted goes on in the next one
         self._tables = 0
         self._writers: dict[str, Callable[[Element], str]] = {
-            "r": self._run, "t": self._text, "fldChar": self._field, "AlternateContent": self._alternative,
-            "txbxContent": self._box, "hyperlink": self._link, "sym": self._sign, "br": self._break,
-            "tab": lambda one: "\t" if self._shown() else "", "ptab": lambda one: "\t", "cr": lambda one: "\n",
-            "noBreakHyphen": lambda one: "-", "footnoteReference": lambda one: self._note("footnote", one),
-            "endnoteReference": lambda one: self._note("endnote", one), "ruby": self._ruby,
-            "commentReference": lambda one: self._note("comment", one), "docPr": self._image, "shape": self._shape,
-            "instrText": self._instruct, "fldSimple": self._simple,
-            "textpath": lambda one: value_of(one, "string"), "chart": self._chart, "relIds": self._diagram,
-            "f": self._fraction, "sup": lambda one: self._raised("^", one), "sub": lambda one: self._raised("_", one),
-        }  # fmt: skip
+            "r": self._run_text,
+            "t": self._element_text,
+            "fldChar": self._follow_field,
+            "AlternateContent": self._alternative_text,
+            "txbxContent": self._collect_box,
+            "hyperlink": self._link,
+            "sym": self._symbol_text,
+            "br": self._break_text,
+            "tab": lambda one: "\t" if self._is_visible() else "",
+            "ptab": lambda one: "\t",
+            "cr": lambda one: "\n",
+            "noBreakHyphen": lambda one: "-",
+            "footnoteReference": lambda one: self._note_mark("footnote", one),
+            "endnoteReference": lambda one: self._note_mark("endnote", one),
+            "ruby": self._ruby_text,
+            "commentReference": lambda one: self._note_mark("comment", one),
+            "docPr": self._image_text,
+            "shape": self._shape_text,
+            "instrText": self._read_instruction,
+            "fldSimple": self._simple_field_text,
+            "textpath": lambda one: value_of(one, "string"),
+            "chart": self._collect_chart,
+            "relIds": self._collect_diagram,
+            "f": self._fraction_text,
+            "sup": lambda one: self._script_text("^", one),
+            "sub": lambda one: self._script_text("_", one),
+        }
 
     def blocks(self, parent: Element) -> Iterator[str]:
         """Yield the paragraphs and rows of a body, cell or box."""
         for child in parent:
-            name = local(child)
+            name = local_name(child)
             if name == "p":
-                yield from self._paragraph(child)
+                yield from self._paragraph_lines(child)
             elif name == "tbl":
-                yield from self._rows(child)
+                yield from self._row_lines(child)
             elif name == "AlternateContent":
                 yield from self.blocks(chosen_of(child))
             elif name == "sdt" and is_on(child_of(child, "sdtPr"), "showingPlcHdr"):
@@ -296,11 +313,11 @@ class Story:
             text, self._joined = self._joined, ""
             yield text
 
-    def _paragraph(self, paragraph: Element) -> Iterator[str]:
+    def _paragraph_lines(self, paragraph: Element) -> Iterator[str]:
         before, self._joined = self._joined, ""
         properties = child_of(paragraph, "pPr")
         mark = child_of(properties, "rPr")
-        text = before + self._inline(paragraph)
+        text = before + self._inline_text(paragraph)
         self._fields = [field for field in self._fields if field.begun]
         if mark is not None and first_of(mark, "del", "moveFrom") is not None:
             self._joined = text
@@ -309,49 +326,49 @@ class Story:
         named = value_of(child_of(properties, "pStyle"))
         style = with_properties(styles.get(named) or styles.get("") or Style(), properties)
         if not (style.hidden or (is_on(mark, "vanish") and not text.strip())):
-            yield self._head(style, text) + text
+            yield self._paragraph_prefix(style, text) + text
         if not self._tables:
-            yield from self._taken()
+            yield from self._take_lines_beside()
 
-    def _head(self, style: Style, text: str) -> str:
+    def _paragraph_prefix(self, style: Style, text: str) -> str:
         """Return what stands before a paragraph: the marks of a heading and the number of a list."""
         if not text.strip():
             return ""
         return ("#" * min(style.level, 6) + " " if style.level else "") + self._document.numbering.label(style)
 
-    def _taken(self) -> Iterator[str]:
+    def _take_lines_beside(self) -> Iterator[str]:
         waiting, self._beside = self._beside, []
         yield from waiting
 
-    def _rows(self, table: Element) -> Iterator[str]:
+    def _row_lines(self, table: Element) -> Iterator[str]:
         self._tables += 1
-        for row in _inner(table, "tr"):
+        for row in _inner_elements(table, "tr"):
             properties = child_of(row, "trPr")
             if properties is not None and (child_of(properties, "del") is not None or is_on(properties, "hidden")):
                 continue
             cells = []
-            for cell in _inner(row, "tc"):
+            for cell in _inner_elements(row, "tc"):
                 span = value_of(child_of(cell, "tcPr", "gridSpan"), default="1")
                 cells.append(" ".join(" ".join(self.blocks(cell)).split()))
                 cells += [""] * (min(int(span), _WIDEST) - 1 if span.isdecimal() else 0)
             yield "\t".join(cells).rstrip()
             if self._tables == 1:
-                yield from self._taken()
+                yield from self._take_lines_beside()
         self._tables -= 1
 
-    def _inline(self, parent: Element) -> str:
+    def _inline_text(self, parent: Element) -> str:
         parts = []
         for child in parent:
-            name = local(child)
+            name = local_name(child)
             if name in self._writers:
                 parts.append(self._writers[name](child))
             elif name == "sdt" and is_on(child_of(child, "sdtPr"), "showingPlcHdr"):
                 continue
             elif name not in _UNSEEN:
-                parts.append(self._inline(child))
+                parts.append(self._inline_text(child))
         return "".join(parts)
 
-    def _run(self, run: Element) -> str:
+    def _run_text(self, run: Element) -> str:
         properties = child_of(run, "rPr")
         if properties is not None:
             named = value_of(child_of(properties, "rStyle"))
@@ -359,56 +376,56 @@ class Story:
             vanish = child_of(properties, "vanish")
             if is_on(properties, "vanish") or (vanish is None and style.hidden):
                 for one in all_named(run, "fldChar"):
-                    self._field(one)
+                    self._follow_field(one)
                 return ""
-        return self._inline(run)
+        return self._inline_text(run)
 
-    def _shown(self) -> bool:
+    def _is_visible(self) -> bool:
         return all(field.begun for field in self._fields)
 
-    def _text(self, element: Element) -> str:
-        if not self._shown():
+    def _element_text(self, element: Element) -> str:
+        if not self._is_visible():
             return ""
         text = element.text or ""
         if self._fields:
             self._fields[-1].shown += text
         return text
 
-    def _instruct(self, element: Element) -> str:
+    def _read_instruction(self, element: Element) -> str:
         if self._fields and not self._fields[-1].begun:
             self._fields[-1].told += element.text or ""
         return ""
 
-    def _simple(self, element: Element) -> str:
-        text = self._inline(element)
-        return text + _leading(value_of(element, "instr"), text)
+    def _simple_field_text(self, element: Element) -> str:
+        text = self._inline_text(element)
+        return text + _field_link(value_of(element, "instr"), text)
 
-    def _break(self, element: Element) -> str:
-        return "" if value_of(element, "type") in ("page", "column") or not self._shown() else "\n"
+    def _break_text(self, element: Element) -> str:
+        return "" if value_of(element, "type") in ("page", "column") or not self._is_visible() else "\n"
 
-    def _field(self, element: Element) -> str:
+    def _follow_field(self, element: Element) -> str:
         """Follow the instructions and results of fields; a form's boxes and lists are drawn by Word itself."""
         kind = value_of(element, "fldCharType")
         if kind == "begin":
-            self._fields.append(_Field())
-            return _drawn(child_of(element, "ffData"))
+            self._fields.append(_OpenField())
+            return _form_field_text(child_of(element, "ffData"))
         if self._fields and kind == "separate":
             self._fields[-1].begun = True
         elif self._fields and kind == "end":
             field = self._fields.pop()
-            return _leading(field.told, field.shown) if field.begun and self._shown() else ""
+            return _field_link(field.told, field.shown) if field.begun and self._is_visible() else ""
         return ""
 
-    def _alternative(self, element: Element) -> str:
+    def _alternative_text(self, element: Element) -> str:
         """Return the first form of a drawing, or the other one where the first says nothing."""
         waiting = len(self._beside)
-        text = self._inline(chosen_of(element))
+        text = self._inline_text(chosen_of(element))
         other = child_of(element, "Fallback")
         if text or len(self._beside) > waiting or other is None:
             return text
-        return self._inline(other)
+        return self._inline_text(other)
 
-    def _box(self, element: Element) -> str:
+    def _collect_box(self, element: Element) -> str:
         fields, self._fields = self._fields, []
         self._tables += 1
         lines = [line for line in self.blocks(element) if line.strip()]
@@ -418,11 +435,11 @@ class Story:
         return ""
 
     def _link(self, element: Element) -> str:
-        text = self._inline(element)
+        text = self._inline_text(element)
         relation = self._relations.get(relation_of(element))
-        return text + (_address(relation.target, text) if relation is not None and relation.outside else "")
+        return text + (_link_suffix(relation.target, text) if relation is not None and relation.outside else "")
 
-    def _sign(self, element: Element) -> str:
+    def _symbol_text(self, element: Element) -> str:
         code, font = value_of(element, "char").lower(), value_of(element, "font").lower()
         if not code or any(letter not in "0123456789abcdef" for letter in code) or len(code) > 5:
             return ""
@@ -434,7 +451,7 @@ class Story:
         letter = chr(number) if number >= 32 else ""
         return _GREEK.get(letter, letter) if font == "symbol" else letter
 
-    def _note(self, kind: str, element: Element) -> str:
+    def _note_mark(self, kind: str, element: Element) -> str:
         name = value_of(element, "id")
         if name not in self._document.notes[kind]:
             return ""
@@ -444,70 +461,70 @@ class Story:
             self._beside += self._document.note(kind, name)
         return {"footnote": f"[{number}]", "endnote": f"[endnote {number}]", "comment": ""}[kind]
 
-    def _image(self, element: Element) -> str:
+    def _image_text(self, element: Element) -> str:
         text = value_of(element, "descr").strip()
         return f"[image: {' '.join(text.split())}]" if text else ""
 
-    def _shape(self, element: Element) -> str:
+    def _shape_text(self, element: Element) -> str:
         text = value_of(element, "alt").strip()
-        return (f"[image: {' '.join(text.split())}]" if text else "") + self._inline(element)
+        return (f"[image: {' '.join(text.split())}]" if text else "") + self._inline_text(element)
 
-    def _chart(self, element: Element) -> str:
-        return self._drawing(relation_of(element), chart_lines)
+    def _collect_chart(self, element: Element) -> str:
+        return self._collect_drawing(relation_of(element), chart_lines)
 
-    def _diagram(self, element: Element) -> str:
-        return self._drawing(relation_of(element, "dm"), diagram_lines)
+    def _collect_diagram(self, element: Element) -> str:
+        return self._collect_drawing(relation_of(element, "dm"), diagram_lines)
 
-    def _drawing(self, name: str, lines: Callable[[Package, str], Iterator[str]]) -> str:
+    def _collect_drawing(self, name: str, lines: Callable[[Package, str], Iterator[str]]) -> str:
         relation, drawn = self._relations.get(name), self._document.drawn
         if relation is not None and not relation.outside and relation.target not in drawn:
             drawn.add(relation.target)
             self._beside += lines(self._document.package, relation.target)
         return ""
 
-    def _ruby(self, element: Element) -> str:
+    def _ruby_text(self, element: Element) -> str:
         """Return a word with how it is read, which the file has before it."""
         base, above = child_of(element, "rubyBase"), child_of(element, "rt")
-        reading = self._inline(above) if above is not None else ""
-        return (self._inline(base) if base is not None else "") + (f"({reading})" if reading else "")
+        reading = self._inline_text(above) if above is not None else ""
+        return (self._inline_text(base) if base is not None else "") + (f"({reading})" if reading else "")
 
-    def _raised(self, sign: str, element: Element) -> str:
-        text = self._inline(element)
+    def _script_text(self, sign: str, element: Element) -> str:
+        text = self._inline_text(element)
         return sign + text if text else ""
 
-    def _fraction(self, element: Element) -> str:
+    def _fraction_text(self, element: Element) -> str:
         above, below = child_of(element, "num"), child_of(element, "den")
         if above is None or below is None:
-            return self._inline(element)
-        return f"({self._inline(above)})/({self._inline(below)})"
+            return self._inline_text(element)
+        return f"({self._inline_text(above)})/({self._inline_text(below)})"
 
 
-def _leading(instruction: str, text: str) -> str:
+def _field_link(instruction: str, text: str) -> str:
     """Return where a field of a link leads, behind its text."""
     address = re.match(r'\s*HYPERLINK\s+"([^"]+)"', instruction)
-    return _address(address[1], text) if address else ""
+    return _link_suffix(address[1], text) if address else ""
 
 
-def _address(address: str, text: str) -> str:
+def _link_suffix(address: str, text: str) -> str:
     """Return an address as it follows a link's text, or "" where the text says it."""
     return f" ({address})" if text.strip() and address.removeprefix("mailto:").strip("/") not in text else ""
 
 
-def _inner(parent: Element, name: str) -> Iterator[Element]:
+def _inner_elements(parent: Element, name: str) -> Iterator[Element]:
     """Yield the rows of a table or the cells of a row, also those in content controls and other wrappers."""
     for child in parent:
-        if local(child) == name:
+        if local_name(child) == name:
             yield child
-        elif local(child) not in _UNSEEN and local(child) not in ("p", "tbl"):
-            yield from _inner(child, name)
+        elif local_name(child) not in _UNSEEN and local_name(child) not in ("p", "tbl"):
+            yield from _inner_elements(child, name)
 
 
-def _drawn(form: Element | None) -> str:
+def _form_field_text(form: Element | None) -> str:
     """Return what a form's box or list of choices shows."""
     box, choices = child_of(form, "checkBox"), child_of(form, "ddList")
     if box is not None:
         checked = child_of(box, "checked")
         return "[x]" if is_on(box, "default" if checked is None else "checked") else "[ ]"
-    entries = [value_of(one) for one in choices if local(one) == "listEntry"] if choices is not None else []
+    entries = [value_of(one) for one in choices if local_name(one) == "listEntry"] if choices is not None else []
     chosen = value_of(child_of(choices, "result"), default="0")
     return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else ""
