@@ -238,14 +238,6 @@ def checkpoint_cost() -> str:
     return f"{cost:.2f} ms ({cost / float(bare.stdout):.1f} × a bare `os.fork` of as much state)"
 
 
-def named_checkpoint() -> str:
-    """Time of ``checkpoint()`` and ``restore()`` with 100 MB of the session's own state."""
-    with Sandbox(memory_mb=1024) as sandbox:
-        sandbox.execute(STATE)
-        made = milliseconds(lambda: sandbox.checkpoint("kept"), 20)
-        return f"{made:.2f} ms, back {milliseconds(lambda: sandbox.restore('kept'), 20):.2f} ms"
-
-
 def table() -> list[Row]:
     """Measure everything."""
     rows: list[Row] = []
@@ -274,7 +266,6 @@ def table() -> list[Row]:
     row("idle session", "≤ 10 MB", lambda make: idle_memory(), ours_only=True)
     row("100 sessions at once", "≤ 1 s, ≤ 1 GB", lambda make: hundred_sessions(), ours_only=True)
     row("copy-on-write checkpoint, 100 MB state", "≤ 5 ms", lambda make: checkpoint_cost(), ours_only=True)
-    row("`checkpoint()`, 100 MB state", "≤ 5 ms", lambda make: named_checkpoint(), ours_only=True)
     return rows
 
 

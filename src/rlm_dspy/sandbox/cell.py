@@ -92,7 +92,6 @@ class Cell:
         self.awaited = False  # whether all time for copies to speak has passed already
         self.calls = 0
         self.stop = threading.Event()
-        self.adopt = link.adopt  # what becomes of a copy: the session's standby, or one to be held
         self._context = contextvars.copy_context()
         self._waiting: set[int] = set()
         self._lock = threading.Lock()
@@ -215,7 +214,7 @@ class Cell:
         """Act on one frame; return it if it is the result."""
         kind = message["t"]
         if kind == "standby" and message.get("n") == self.number:
-            if self.adopt(pid, message.get("serial")):
+            if self.link.adopt(pid, message.get("serial")):
                 self.saved = True
                 self.kept = message.get("after") is True
             return None

@@ -20,7 +20,7 @@ from dspy.utils.callback import BaseCallback, with_callbacks
 from rlm_dspy.sandbox import checks, events, execution, policy, pool
 from rlm_dspy.sandbox.single_entry import SingleEntry
 from rlm_dspy.sandbox.tool_threads import ToolThreads, in_thread
-from rlm_dspy.sandbox.variables import HeldCheckpoint, Parcel, VariableBook
+from rlm_dspy.sandbox.variables import Parcel, VariableBook
 
 from . import zygote as zygotes
 from .cell import Cell, CellEnding, code_fields
@@ -29,8 +29,7 @@ from .execution import Execution
 from .link import Link, Message
 
 CPU_FACTOR, LEAST_CPU = 4, 2.0
-MAX_CHECKPOINTS = 8
-KEEP_SECONDS = 10.0
+PROBE_SECONDS = 10.0
 
 
 class Sandbox:
@@ -99,7 +98,6 @@ class Sandbox:
         self._given = VariableBook()
         self._sent: dict[str, Any] = {}
         self._anew = False
-        self._kept: dict[str, HeldCheckpoint] = {}
         self._crashes = 0  # in a row
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
@@ -217,47 +215,6 @@ class Sandbox:
             self._given = VariableBook()
             self._sent = {}
             self._anew = True
-
-    def checkpoint(self, name: str | None = None) -> str:
-        """Keep the session's state as it is now and return the name to go back to it by.
-
-        The copy shares memory with the session until one of them changes it; at most ``MAX_CHECKPOINTS`` are
-        kept, a name used again stands for the newer one, and all end with the session.
-
-        Raises:
-            SandboxError: there are too many, or no copy can be made here.
-        """
-        with self._take_turn():
-            self._ensure_worker()
-            chosen = name if name is not None else f"checkpoint {self._number + 1}"
-            if chosen not in self._kept and len(self._kept) >= MAX_CHECKPOINTS:
-                raise InterpreterFailedError(f"at most {MAX_CHECKPOINTS} checkpoints can be kept; forget one first")
-            self._save_checkpoint(chosen)
-            self._kept[chosen] = self._kept.pop(chosen)  # the latest is last
-            return chosen
-
-    def restore(self, name: str | None = None) -> None:
-        """Go back to a checkpoint, by default the latest; it stays, and may be gone back to again.
-
-        Raises:
-            SandboxError: there is no such checkpoint.
-            SandboxDiedError: the checkpoint could not be woken; the session is lost.
-        """
-        with self._take_turn():
-            self._ensure_worker()
-            chosen = name if name is not None else next(reversed(self._kept), None)
-            if chosen is None or chosen not in self._kept:
-                known = ", ".join(map(repr, self._kept)) or "none"
-                raise InterpreterFailedError(f"there is no checkpoint {chosen!r}; kept: {known}")
-            self._return_to(self._kept[chosen])
-            self._save_checkpoint(chosen)
-
-    def forget(self, name: str) -> None:
-        """Drop a checkpoint and give its memory back; nothing happens if there is none of that name."""
-        with self._take_turn():
-            kept = self._kept.pop(name, None)
-            if kept is not None and self._link is not None:
-                self._link.drop(kept.process)
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -410,48 +367,12 @@ class Sandbox:
         self._number += 1
         message: Message = {"t": "exec", "n": self._number, "code": "6 * 7", "cpu": LEAST_CPU, "vars": []}
         message |= {"save": False, "forks": 0, "always": False, "renew": False}
-        ending = Cell(self._link, self._crew, {}, self._number, KEEP_SECONDS).play(message, [])
+        ending = Cell(self._link, self._crew, {}, self._number, PROBE_SECONDS).play(message, [])
         return ending.how == "result" and ending.result.get("value") == "42"
-
-    def _save_checkpoint(self, name: str) -> None:
-        """Have the worker fork a copy that is held under this name."""
-        assert self._link is not None
-        link = self._link
-        if not link.can_save():
-            raise InterpreterFailedError("no checkpoint can be made on this platform")
-        self._number += 1
-        cell = self._cell = Cell(link, self._crew, self.tools, self._number, KEEP_SECONDS)
-        cell.adopt = link.hold
-        try:
-            ending = cell.play({"t": "keep", "n": self._number, "forks": 1}, [])
-        except BaseException:
-            self._drop_session()
-            raise
-        finally:
-            self._cell = None
-        before = self._kept.pop(name, None) if not ending.saved else self._kept.get(name)
-        if before is not None and before.process in link.held:
-            link.drop(before.process)
-        if ending.saved:
-            self._kept[name] = HeldCheckpoint(link.held[-1], self._given.copy())
-        if ending.how != "result":
-            ending.saved = False  # what was saved is held apart: the session goes back to its own copy
-            self._conclude_cell(ending, set(), KEEP_SECONDS)
-        if name not in self._kept:
-            raise InterpreterFailedError("the session could not be copied")
-
-    def _return_to(self, kept: HeldCheckpoint) -> None:
-        assert self._link is not None
-        if not self._link.restore_checkpoint(kept.process):
-            self._drop_session()
-            raise InterpreterDiedError("the checkpoint could not be woken, and the session ended")
-        self._given, self._sent = kept.given.copy(), {}
-        if self.saving == "never":
-            self._link.end_standby()
 
     def _drop_session(self) -> None:
         link, self._link = self._link, None
         self._given.lose()
-        self._sent, self._kept = {}, {}
+        self._sent = {}
         if link is not None:
             link.close()

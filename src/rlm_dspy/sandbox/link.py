@@ -48,7 +48,6 @@ class Link:
         self.standbys = self.serial = 0  # copies that have spoken, and the latest of them
         self.standby: Process | None = None
         self.active: Process | None = None
-        self.held: list[Process] = []  # copies stopped where they are, until they are put in place or dropped
         self.taken = 0  # bytes of the frame received last
         self._incoming: dict[int, bytearray] = {}
         self._frames: deque[tuple[int, bytes]] = deque()
@@ -250,36 +249,10 @@ class Link:
         fresh.signal(signal.SIGSTOP)  # whatever the cell had patched, its copy runs no more of it
         return True
 
-    def hold(self, pid: int, serial: object) -> bool:
-        """Take the process that says so as a copy to be held: stopped, so that no token can wake it."""
-        assert self.active is not None
-        if pid in (self.active.pid, *(process.pid for process in self.held)):
-            raise ProtocolError("a second copy from the same process")
-        fresh = Process(pid, self.zygote.group)
-        fresh.signal(signal.SIGSTOP)
-        self.standbys += 1
-        self.serial = max(self.serial, serial if isinstance(serial, int) else 0)
-        self.zygote.members.add(pid)
-        self.held.append(fresh)
-        return True
-
-    def drop(self, process: Process) -> None:
-        """End a copy that was held."""
-        self.held.remove(process)
-        self.zygote.members.discard(process.pid)
-        process.kill(wait=False)
-
-    def restore_checkpoint(self, process: Process) -> bool:
-        """Put a held copy in place of the running process; return whether it runs."""
-        self.held.remove(process)
-        self.end_standby(wait=True)  # before the token is sent, which it might take
-        self.standby = process
-        return self.restore_standby()
-
-    def end_standby(self, *, wait: bool = False) -> None:
+    def end_standby(self) -> None:
         """End the sleeping copy, if there is one."""
         if self.standby is not None:
-            self.standby.kill(wait=wait)  # its memory may take a while to be given back
+            self.standby.kill(wait=False)  # its memory may take a while to be given back
             self.zygote.members.discard(self.standby.pid)
             self.standby = None
 
@@ -361,14 +334,12 @@ class Link:
         self._outdate_frames()
         self._end_active()
         self.end_standby()
-        while self.held:
-            self.drop(self.held[-1])
         self.let_go()
 
     def let_go(self) -> None:
         """Close the sockets only: the processes belong to another host process."""
         self._channel.close()
         self._control.close()
-        for process in (self.active, self.standby, *self.held):
+        for process in (self.active, self.standby):
             if process is not None:
                 process.let_go()

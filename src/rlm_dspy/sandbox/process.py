@@ -7,8 +7,6 @@ import os
 import select
 import signal
 import sys
-from dataclasses import dataclass
-from typing import Any
 
 KILL_SECONDS = 5.0
 _LINUX = sys.platform == "linux"
@@ -61,15 +59,6 @@ class Process:
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-
-@dataclass(frozen=True)
-class CheckpointProcess:
-    """A checkpoint: the copy that is held, and which variables the session had been given."""
-
-    process: Process
-    held: dict[str, Any]
-    given: dict[str, Any]
 
 
 def _opened_descriptor(pid: int, group: int) -> int:

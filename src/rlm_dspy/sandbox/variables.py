@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from .errors import HandoverError
-from .process import Process
 from .worker import tables, values
 from .worker.wire import MAX_DESCRIPTORS
 
@@ -216,18 +215,13 @@ Handings = dict[str, Handing]
 
 
 class VariableBook:
-    """What was handed over, and what of it the worker (``held``) and its sleeping copy (``safe``) have.
+    """The variables handed over, and those that the worker (``held``) and its sleeping copy (``safe``) have."""
 
-    Args:
-        given: the latest of every name.
-        held: what the worker and its copy hold.
-    """
-
-    def __init__(self, given: Handings | None = None, held: Handings | None = None) -> None:
-        self._given: Handings = dict(given or {})
+    def __init__(self) -> None:
+        self._given: Handings = {}  # the latest of every name
         self._before = self._given  # without those of the latest cell
-        self.held: Handings = dict(held or {})
-        self.safe: Handings = dict(held or {})
+        self.held: Handings = {}
+        self.safe: Handings = {}
 
     def pack(self, variables: dict[str, Any]) -> list[Parcel]:
         """Pack what is given now; a long text, bytes or corpus that the worker was given before stays as it is there.
@@ -260,10 +254,6 @@ class VariableBook:
         """Note that every process is gone."""
         self.held, self.safe = {}, {}
 
-    def copy(self) -> VariableBook:
-        """Return the books of a copy of the worker as it is now."""
-        return VariableBook(self._given, self.held)
-
     def _is_unchanged(self, name: str, value: Any) -> bool:
         before = self.held.get(name)
         return (
@@ -272,14 +262,6 @@ class VariableBook:
             and before.value is value
             and _is_long_and_fixed(value)
         )
-
-
-@dataclass(frozen=True)
-class HeldCheckpoint:
-    """A checkpoint: the copy that is held, and which variables the session had been given."""
-
-    process: Process
-    given: VariableBook
 
 
 def _is_long_and_fixed(value: Any) -> bool:

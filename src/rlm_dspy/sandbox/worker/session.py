@@ -225,9 +225,7 @@ class WorkerSession:
         while True:
             message = self.wire.command()
             try:
-                if message["t"] == "keep":
-                    self.keep(message["n"])
-                elif message["t"] == "exec":
+                if message["t"] == "exec":
                     self.cell(message)
                 else:
                     _exit(1)
@@ -380,13 +378,6 @@ class WorkerSession:
             self._sleep_as_standby(notice)
         self.copies += 1
         self.dirty = False
-
-    def keep(self, number: int) -> None:
-        """Fork a copy that the host will hold, beside the one it goes back to by itself."""
-        dirty = self.dirty
-        self._save(number)
-        self.dirty = dirty
-        self.wire.send({"t": "result", "n": number, "copies": self.copies})
 
     def _sleep_as_standby(self, notice: bytes) -> NoReturn:
         """Be the standby: nothing but the host's token may let this process go on."""
