@@ -18,6 +18,9 @@ from rlm_dspy.deadlines import Interrupted
 from rlm_dspy.run import Usage
 
 CHARS_PER_TOKEN = 4
+# Providers on the user's own machines, whose tokens cost nothing.
+FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
+LONG_PROMPT_TOKENS = 128_000  # above this some providers charge other prices
 NOTICEABLE = 1.0  # seconds; shorter waits are counted, not announced
 
 
@@ -32,6 +35,28 @@ def metadata(model: str) -> dict[str, Any]:
     provider, slash, name = model.partition("/")
     found: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
     return found or {}
+
+
+def token_cost(model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tokens: int = 0) -> float | None:
+    """Return the US dollars for so many tokens: 0.0 from a free provider, None if the price is unknown.
+
+    Args:
+        model: a LiteLLM model string.
+        prompt_tokens: tokens of the prompt, with those read from the provider's cache.
+        reply_tokens: tokens of the reply.
+        cached_tokens: tokens of the prompt that were read from the provider's cache.
+    """
+    if model.startswith(FREE_PROVIDERS):
+        return 0.0
+    rates = metadata(model)
+    read, written = rates.get("input_cost_per_token"), rates.get("output_cost_per_token")
+    if read is None or written is None:
+        return None
+    if prompt_tokens > LONG_PROMPT_TOKENS and any("_above_" in name for name in rates):
+        return None
+    cached = min(cached_tokens, prompt_tokens)
+    cached_price = rates.get("cache_read_input_token_cost", read)
+    return float((prompt_tokens - cached) * read + cached * cached_price + reply_tokens * written)
 
 
 class Meter(BaseCallback):  # type: ignore[misc]
@@ -144,7 +169,5 @@ def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
         sent += len(str((message.get("content") if isinstance(message, dict) else message) or "")) // CHARS_PER_TOKEN
     for output in call["outputs"] or ():
         got += len(str((output.get("text") if isinstance(output, dict) else output) or "")) // CHARS_PER_TOKEN
-    prices = metadata(model)
-    in_price, out_price = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
-    cost = None if in_price is None or out_price is None else sent * in_price + got * out_price
+    cost = token_cost(model, sent, got)
     return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost, estimated_calls=1)

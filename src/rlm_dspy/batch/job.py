@@ -16,9 +16,9 @@ from rlm_dspy import lms
 from rlm_dspy.corpus import Corpus, read
 from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowError
 from rlm_dspy.evidence import Evidence
-from rlm_dspy.metering import CHARS_PER_TOKEN
+from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import journal
-from rlm_dspy.rlm.direct import PASSAGES, Direct, prompt_price
+from rlm_dspy.rlm.direct import PASSAGES, Direct
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import read_signature
 
@@ -76,7 +76,8 @@ class Program:
         """What a question costs in US dollars at least: a direct call its prompt, where the price is known; else 0."""
         if self._chosen_mode != "direct":
             return 0.0
-        return prompt_price(self.lm or dspy.settings.lm, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
+        model = str(getattr(self.lm or dspy.settings.lm, "model", ""))
+        return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
 
     @property
     def _chosen_mode(self) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rlm_dspy.cli import exit_codes, logs, models, out_option, reading, settings
@@ -23,7 +22,8 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.deadlines import paused_garbage_collection
 from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError
-from rlm_dspy.lms import engine, windows
+from rlm_dspy.lms import windows
+from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.direct import NO_PASSAGE, PASSAGES, Direct
@@ -37,7 +37,6 @@ _OUTPUT = 900  # tokens that a step's output adds to the following prompts
 _PASSAGES = 1_000  # tokens of those that are shown in the mode "retrieve"
 _STEPS = (3, 8)  # of a usual question
 _SUB_PROMPT = 4_000  # tokens of a usual sub-call
-_UNPAID = ("offline/", "ollama/", "ollama_chat/")
 
 
 def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, max_calls: int) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, ma
     else:
         low, high = (min(steps, max_iters) for steps in _STEPS)
         spent = [_exploration_estimate(low, 0), _exploration_estimate(high, min(10, max_calls))]
-    costs = [_prompt_cost(model, prompt, reply) for _, prompt, reply in spent]
+    costs = [token_cost(model, prompt, reply) for _, prompt, reply in spent]
     return {
         "files": len(corpus),
         "characters": corpus.chars,
@@ -83,13 +82,6 @@ def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
     """Each step's prompt has all that came before; sub-calls stand alone."""
     prompt = sum(_PROTOCOL + step * (_OUTPUT + _REPLY) for step in range(steps)) + sub_calls * _SUB_PROMPT
     return steps + sub_calls, prompt, (steps + sub_calls) * _REPLY
-
-
-def _prompt_cost(model: str, prompt: int, reply: int) -> float | None:
-    if model.startswith(_UNPAID):
-        return 0.0
-    usage = SimpleNamespace(input_tokens=prompt, output_tokens=reply, cache_read_tokens=0)
-    return engine.cost_from_table(model, SimpleNamespace(usage=usage))
 
 
 def _range_text(pair: list[int]) -> str:

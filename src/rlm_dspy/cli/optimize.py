@@ -15,6 +15,7 @@ from rlm_dspy import lms
 from rlm_dspy.cli import eval, exit_codes, models, settings
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
 from rlm_dspy.tuning import data, optimize, report
 
@@ -77,7 +78,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     for line in plan.lines(request.max_cost, per_minute(chosen.lm), request.threads):
         terminal.note(line)
     for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
-        if request.max_cost is not None and is_unpriced(lm):
+        if request.max_cost is not None and token_cost(lm.model, 1, 1) is None:
             terminal.note(f"the price of {lm.model} is unknown, so --max-cost cannot hold for it; --max-calls does.")
     if not confirm_spending(request, terminal):
         terminal.note("nothing was spent.")
@@ -120,15 +121,6 @@ def per_minute(lm: Any) -> int | None:
     """Return the rate limit of a model, if it is known."""
     route = getattr(lm.engine, "route", None)
     return getattr(route, "requests_per_minute", None)
-
-
-def is_unpriced(lm: Any) -> bool:
-    """Tell whether a model's price is unknown to LiteLLM and it is not free."""
-    if lm.model.startswith(("ollama", "offline")):
-        return False
-    import litellm
-
-    return lm.model not in litellm.model_cost and lm.model.partition("/")[2] not in litellm.model_cost
 
 
 def confirm_spending(request: OptimizeRequest, terminal: Terminal) -> bool:

@@ -17,16 +17,15 @@ from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, _ChatStream
 from dspy.lm15 import Request, Response
 
 from rlm_dspy.deadlines import items_of, paused_garbage_collection, result_of
-from rlm_dspy.lms import errors, local_servers, rate_limits, streams, transport, windows
+from rlm_dspy.lms import errors, local_servers, rate_limits, streams, transport
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
 from rlm_dspy.lms.transport import bound_replies
-from rlm_dspy.metering import CHARS_PER_TOKEN, metered_wait
+from rlm_dspy.metering import CHARS_PER_TOKEN, FREE_PROVIDERS, metered_wait, token_cost
 
 logger = logging.getLogger(__name__)
 
-_TIER = 128_000  # tokens of a prompt from where some providers have other prices
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
 
 # The entry of the LM's ``metadata`` that names its server. It is not sent. The key of DSPy's cache has the metadata but
@@ -379,18 +378,10 @@ class _Held:
 
 def cost_from_table(model: str, response: Any) -> float | None:
     """Return what a reply cost in US dollars by the packaged table; 0.0 on this machine, None if unknown."""
-    if model.startswith(("ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")):
-        return 0.0
-    used, rates = response.usage, windows.metadata(model)
-    price, written = rates.get("input_cost_per_token"), rates.get("output_cost_per_token")
-    if None in (price, written, used.input_tokens, used.output_tokens):
-        return None
-    if used.input_tokens > _TIER and any("_above_" in name for name in rates):
-        return None  # long prompts have rates of their own
-    cached = min(used.cache_read_tokens or 0, used.input_tokens)
-    fresh = used.input_tokens - cached
-    total = fresh * price + cached * rates.get("cache_read_input_token_cost", price) + used.output_tokens * written
-    return float(total) or None
+    used = response.usage
+    if used.input_tokens is None or used.output_tokens is None:
+        return 0.0 if model.startswith(FREE_PROVIDERS) else None
+    return token_cost(model, used.input_tokens, used.output_tokens, used.cache_read_tokens or 0)
 
 
 def _with_model_name(item: Any, model: str) -> Any:

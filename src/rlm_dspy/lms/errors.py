@@ -23,7 +23,6 @@ from rlm_dspy.lms.providers import PROVIDERS, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT
 from rlm_dspy.lms.transport import MAX_REPLY_BYTES
 
-_TOO_LARGE = re.compile(r"request (?:entity )?too large|tokens per (?:minute|day).*requested (\d+)", re.I | re.S)
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
 _REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
 

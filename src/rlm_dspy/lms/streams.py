@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,17 +17,6 @@ def watch_lines(source: Any, route: Route) -> None:
     parse = getattr(lines, "chunk_parser", None)
     if route.is_ollama and lines is not None and parse is not None:
         lines.chunk_parser = partial(_parse_line, parse)
-
-
-@contextmanager
-def hanging_up(source: Any) -> Iterator[None]:
-    """Close the connection of a stream that is left before its end: older versions of LiteLLM leave that to chance."""
-    try:
-        yield
-    finally:
-        close = getattr(getattr(source, "completion_stream", None), "close", None)
-        if callable(close):
-            close()
 
 
 def check_end(source: Any, route: Route) -> None:

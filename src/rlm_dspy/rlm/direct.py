@@ -23,8 +23,7 @@ from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
-from rlm_dspy.lms import windows
-from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import answer_adapter
 from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable_outputs, locate_evidence, render_input
 from rlm_dspy.rlm.passages import best_passages, place_of
@@ -174,7 +173,7 @@ class _Call:
         limit, lm = self.program.budget.max_cost, self.program.predict.lm or dspy.settings.lm
         if limit is None:
             return
-        price = prompt_price(lm, estimate)
+        price = token_cost(str(getattr(lm, "model", "")), estimate)
         if price is None:
             self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost could not hold")
         elif price >= limit:
@@ -234,15 +233,6 @@ class _Call:
         if self.program.on_event:
             usage = self.meter.usage
             self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=usage, seconds=seconds))
-
-
-def prompt_price(lm: Any, tokens: int) -> float | None:
-    """Return what a prompt of so many tokens costs in US dollars, None where the price is not known."""
-    model = str(getattr(lm, "model", ""))
-    if model.startswith(("offline", "ollama", "hosted_vllm/", "lm_studio/", "llamafile/")):
-        return 0.0
-    rate = windows.metadata(model).get("input_cost_per_token")
-    return None if rate is None else float(rate) * tokens
 
 
 def prompt_text(value: Any) -> Any:

@@ -15,7 +15,6 @@ from rlm_dspy.rlm.session import QUESTIONS
 from rlm_dspy.run import Run, Step
 
 LIMIT = 2_000
-_FAR = 200_000  # a context this long is hardly read whole by printing
 _READ = 3_000  # printed characters that suggest reading by eye what code could have computed
 
 

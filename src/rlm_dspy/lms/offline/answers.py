@@ -235,9 +235,6 @@ def _found_share(terms: list[tuple[bool, Term]]) -> float:
     return sum(term.weight for there, term in terms if there) / total if total else 0.0
 
 
-_DEFINED = re.compile(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]")
-
-
 def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, str | None]:
     """Score a passage again by whether it holds an answer of the right kind, and give that answer."""
     bonus = 0.0
