@@ -74,8 +74,8 @@ def test_compaction_keeps_the_probe_and_the_newest_turns_and_never_grows(turns: 
     steps = [Step(index=n, output="o", error="boom" if n in failed else None) for n in range(1, len(turns) + 1)]
     shorter = compact_turns(turns, steps, limit)
     assert [turn.observation for turn in shorter[:1]] == [turn.observation for turn in turns[:1]]
-    if len(turns) > compaction.KEPT:
-        assert shorter[-compaction.KEPT :] == turns[-compaction.KEPT :]
+    if len(turns) > compaction.UNTOUCHED_TURNS:
+        assert shorter[-compaction.UNTOUCHED_TURNS :] == turns[-compaction.UNTOUCHED_TURNS :]
     assert conversation_chars(shorter) <= conversation_chars(turns)
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_is_stopped_gives_its_best_answer(where: str) -> None:
 @pytest.fixture
 def early(monkeypatch: pytest.MonkeyPatch) -> float:
     """Seconds for a run whose steps end after a fifth of them, so that a busy machine has time for the extract."""
-    monkeypatch.setattr(session, "STEPPING", 0.2)
+    monkeypatch.setattr(session, "STEP_TIME_SHARE", 0.2)
     return 6.0
 
 

@@ -89,7 +89,7 @@ def test_what_is_beyond_the_limit_of_bytes_is_told(tmp_path):
 
 def test_reading_stops_before_the_memory_is_full(tmp_path, monkeypatch):
     monkeypatch.setattr(collecting, "available", lambda: 1_000_000)
-    monkeypatch.setattr(collecting, "_WEIGHED", 10)
+    monkeypatch.setattr(collecting, "_MEMORY_CHECK_BYTES", 10)
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("x" * 10)
     (told,) = read([tmp_path]).skipped

@@ -12,8 +12,8 @@ from rlm_dspy.sandbox import Sandbox
 @pytest.fixture(autouse=True)
 def small(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("RLM_DSPY_HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.setattr(collecting, "WHOLE", 1000)
-    monkeypatch.setattr(collecting, "PART", 400)
+    monkeypatch.setattr(collecting, "MAX_VALUE_BYTES", 1000)
+    monkeypatch.setattr(collecting, "PART_BYTES", 400)
 
 
 def lines(many, word="line"):

@@ -96,7 +96,7 @@ def test_what_cannot_be_had_is_one_line(site, page, why):
 
 
 def test_the_seconds_hold_for_the_headers_too(site, monkeypatch):
-    monkeypatch.setattr(fetching, "SECONDS", 0.5)
+    monkeypatch.setattr(fetching, "FETCH_SECONDS", 0.5)
     with pytest.raises(CorpusError, match=r"cannot be fetched: it took more than 0\.5 s"):
         read([f"{site}/dripping"], urls=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dspy
 
 import rlm_dspy
-from rlm_dspy.rlm.prompts import ROWS, corpus_view
+from rlm_dspy.rlm.prompts import MAX_FILE_ROWS, corpus_view
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -38,7 +38,7 @@ def test_the_header_of_a_table_is_shown_before_what_is_more_frequent() -> None:
 
 def test_what_is_not_listed_is_counted() -> None:
     rows = view({f"folder{n}/file.md": "x\n" for n in range(200)})
-    assert rows[ROWS] == "… and 160 more files"
+    assert rows[MAX_FILE_ROWS] == "… and 160 more files"
 
 
 def test_a_long_first_line_is_cut_with_a_mark() -> None:

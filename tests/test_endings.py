@@ -187,7 +187,7 @@ def test_cost_ends_a_run() -> None:
 
 @pytest.mark.parametrize("code", ["import time\ntime.sleep(60)", "while True: pass"])
 def test_seconds_end_a_run_whose_cell_hangs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STEPPING", 0.2)  # a busy machine has time for the extract
+    monkeypatch.setattr(session, "STEP_TIME_SHARE", 0.2)  # a busy machine has time for the extract
     lm, _ = scripted(action("print(1)"), action(code), fields(answer="x"))
     started = time.monotonic()
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=6))
@@ -196,7 +196,7 @@ def test_seconds_end_a_run_whose_cell_hangs(code: str, monkeypatch: pytest.Monke
 
 
 def test_seconds_end_a_run_whose_model_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STEPPING", 0.2)
+    monkeypatch.setattr(session, "STEP_TIME_SHARE", 0.2)
     over = threading.Event()
 
     def hang(message: str) -> str:
@@ -316,7 +316,7 @@ class Stubborn:
 async def test_the_event_loop_keeps_ticking_while_a_cancelled_run_waits_for_a_foreign_cell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CLOSING", 2.0)
+    monkeypatch.setattr(module, "CLOSING_SECONDS", 2.0)
     lm, _ = scripted(action("hang"))
     interpreter = Stubborn()
     with dspy.context(lm=lm):

@@ -21,8 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
-POLL = 0.05  # seconds between looks at the clock and the stop flag
-_HALT = 2.0  # seconds at most that the end of the process waits for what a loop is in the midst of
+POLL_SECONDS = 0.05  # seconds between looks at the clock and the stop flag
+_MAX_HALT_SECONDS = 2.0  # seconds at most that the end of the process waits for what a loop is in the midst of
 
 
 class Interrupted(Exception):
@@ -143,7 +143,7 @@ def _wait_for(future: Future[Any], patience: Deadline | None) -> Any:
         Interrupted: the wait was over first.
     """
     try:
-        while not wait([future], None if patience is None else POLL).done:
+        while not wait([future], None if patience is None else POLL_SECONDS).done:
             if patience is not None:
                 patience.check()
         return future.result()
@@ -187,7 +187,7 @@ def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
 def _next_of(arrived: SimpleQueue[Any], patience: Deadline | None) -> Any:
     while True:
         try:
-            return arrived.get(timeout=None if patience is None else POLL)
+            return arrived.get(timeout=None if patience is None else POLL_SECONDS)
         except Empty:
             if patience is not None:
                 patience.check()
@@ -218,7 +218,7 @@ async def acall(patience: Deadline, awaitable: Callable[[], Awaitable[Any]]) -> 
     task = asyncio.ensure_future(awaitable())
     try:
         while not task.done():
-            await asyncio.wait({task}, timeout=None if patience.endless else POLL)
+            await asyncio.wait({task}, timeout=None if patience.endless else POLL_SECONDS)
             if not task.done():
                 patience.check()
         return task.result()
@@ -274,7 +274,7 @@ def _halt_loops() -> None:
     for loop, _ in _loops:
         held = threading.Event()
         loop.call_soon_threadsafe(_block_thread, held)
-        held.wait(_HALT)
+        held.wait(_MAX_HALT_SECONDS)
 
 
 def _block_thread(held: threading.Event) -> None:

@@ -21,7 +21,7 @@ CHARS_PER_TOKEN = 4
 # Providers on the user's own machines, whose tokens cost nothing.
 FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
 LONG_PROMPT_TOKENS = 128_000  # above this some providers charge other prices
-NOTICEABLE = 1.0  # seconds; shorter waits are counted, not announced
+NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
 
 def tokens(text: str) -> int:
@@ -132,7 +132,7 @@ def metered_wait(model: str, provider: str, seconds: float, *, retry: bool) -> I
     meters = [callback for callback in dspy.settings.callbacks if isinstance(callback, Meter)]
     for meter in meters:
         meter.last_wait = f"{'after a failure ' if retry else ''}{provider} was not to be asked for {seconds:.0f} s"
-        if meter.on_wait and seconds >= NOTICEABLE:
+        if meter.on_wait and seconds >= NOTICEABLE_SECONDS:
             meter.on_wait(provider, seconds)
     started = time.monotonic()
     try:

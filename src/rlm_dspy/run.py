@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-UNREAD = 1_000  # files not read that a record names
+MAX_UNREAD_FILES = 1_000  # files not read that a record names
 
 Status = Literal["submitted", "extracted", "stopped"]
 EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
@@ -185,9 +185,9 @@ def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Name what a corpus among the inputs met and did not read, or read only in part or by a guess, and why."""
     skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
     problems = [one for value in values.values() for one in getattr(value, "problems", ()) if not one.unread]
-    told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:UNREAD])
+    told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:MAX_UNREAD_FILES])
     many = len(skipped) + len(problems)
-    return told if many <= UNREAD else (*told, f"… and {many - UNREAD:,} more")
+    return told if many <= MAX_UNREAD_FILES else (*told, f"… and {many - MAX_UNREAD_FILES:,} more")
 
 
 SubCall.model_rebuild()

@@ -64,7 +64,7 @@ def run(
     home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Result]]:
     """Run the command in this process, which saves the start-up, and put back what it sets."""
-    loggers = [logging.getLogger(name) for name in (logs.OURS, *logs.LOUD)]
+    loggers = [logging.getLogger(name) for name in (logs.OURS, *logs.NOISY_LOGGERS)]
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
     hook = sys.excepthook
 

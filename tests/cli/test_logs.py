@@ -17,7 +17,7 @@ KEY = "gsk_canary_0123456789"
 
 @pytest.fixture
 def configure() -> Iterator[Callable[[int, bool], logging.Logger]]:
-    loggers = [logging.getLogger(name) for name in (logs.OURS, *logs.LOUD)]
+    loggers = [logging.getLogger(name) for name in (logs.OURS, *logs.NOISY_LOGGERS)]
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
 
     def call(verbose: int, as_json: bool) -> logging.Logger:

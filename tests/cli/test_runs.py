@@ -164,7 +164,7 @@ def test_a_run_that_went_away_is_passed_by(tmp_path: Path) -> None:
 
 
 def test_the_oldest_make_room_and_other_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_store, "KEPT", 3)
+    monkeypatch.setattr(run_store, "MAX_RUNS", 3)
     kept = RunStore(tmp_path)
     (tmp_path / "mine.json").write_text("{}")
     facts: dict[str, Any] = {"status": "submitted"}

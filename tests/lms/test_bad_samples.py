@@ -29,7 +29,7 @@ CODES = pytest.mark.parametrize("code", ["tool_use_failed", "output_parse_failed
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "_FIRST", 0.01)
+    monkeypatch.setattr(rate_limits, "_FIRST_BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(engine, "_ANSWERED", set())
 
 

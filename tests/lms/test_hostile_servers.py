@@ -152,7 +152,7 @@ def test_a_drip_ends_at_the_timeout(serve: Callable, streamed: bool) -> None:
 def test_a_silent_server_is_reported_while_it_is_waited_for(
     serve: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine, "SLOW", 0.2)
+    monkeypatch.setattr(engine, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(engine, "_reported", {})
     with caplog.at_level(logging.WARNING), pytest.raises(Exception, match="did not answer"):
         made(serve(b"", pause=60.0), timeout=1.0)("hi")

@@ -177,7 +177,7 @@ def test_a_published_window_is_known_and_an_unknown_one_is_a_guess() -> None:
     groq, mystery = lm("groq/openai/gpt-oss-20b"), lm("openai/mystery", api_base="http://127.0.0.1:9")
     assert windows.known_window(groq) == 131072
     assert windows.metadata("groq/openai/gpt-oss-20b")["input_cost_per_token"] > 0
-    assert (windows.known_window(mystery), windows.window_tokens(mystery)) == (None, windows.UNKNOWN)
+    assert (windows.known_window(mystery), windows.window_tokens(mystery)) == (None, windows.DEFAULT_WINDOW_TOKENS)
     assert not windows.is_small(groq)
 
 

@@ -103,7 +103,7 @@ def test_a_wait_in_a_sub_call_is_counted_there() -> None:
 
 
 def test_a_server_that_never_answered_is_not_asked_twice_but_one_that_did_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "_FIRST", 0.05)
+    monkeypatch.setattr(rate_limits, "_FIRST_BACKOFF_SECONDS", 0.05)
     made = lm("ollama_chat/x", api_base="http://127.0.0.1:9", cache=False, num_ctx=2048)
     for answered, expected in ((set(), 0), ({"http://127.0.0.1:9"}, 3)):
         monkeypatch.setattr(engine, "_ANSWERED", answered)

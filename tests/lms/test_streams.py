@@ -40,7 +40,7 @@ DEATHS = {
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "_FIRST", 0.01)
+    monkeypatch.setattr(rate_limits, "_FIRST_BACKOFF_SECONDS", 0.01)
     monkeypatch.setattr(engine, "_ANSWERED", set())  # a port may be taken twice
 
 

@@ -13,7 +13,14 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import data, metrics
-from rlm_dspy.rlm.predictor import KEPT, KEPT_OF_TURN, TURNS, compact_inputs, demo_turns, portable_demo
+from rlm_dspy.rlm.predictor import (
+    KEPT_OF_TURN,
+    MAX_KEPT_CHARS,
+    MAX_KEPT_TURNS,
+    compact_inputs,
+    demo_turns,
+    portable_demo,
+)
 from rlm_dspy.testing import action, scripted, texts
 from rlm_dspy.tuning import Tunable, program, ran
 from tuning.student import Engine, examples, student, teacher
@@ -169,8 +176,8 @@ def test_a_labelled_example_with_a_short_context_is_shown_without_it() -> None:
 def test_a_trace_keeps_a_long_run_short() -> None:
     turn = {"observation": "o" * 9_000, "reasoning": "r" * 9_000, "code": "c" * 9_000}
     kept = compact_inputs({"history": dspy.History(messages=[turn] * 20), "observation": "o" * 90_000, "n": 3})
-    assert len(kept["history"].messages) == TURNS
-    assert len(str(kept)) < TURNS * 3 * (KEPT_OF_TURN + 100) + KEPT + 200
+    assert len(kept["history"].messages) == MAX_KEPT_TURNS
+    assert len(str(kept)) < MAX_KEPT_TURNS * 3 * (KEPT_OF_TURN + 100) + MAX_KEPT_CHARS + 200
     assert kept["n"] == 3
 
 

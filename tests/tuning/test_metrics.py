@@ -189,7 +189,7 @@ def test_feedback_tells_what_went_wrong_in_few_words() -> None:
     ):
         assert part in text
     assert "Asked: q?" in text
-    assert len(text) <= feedback.LIMIT
+    assert len(text) <= feedback.MAX_FEEDBACK_CHARS
 
 
 @given(st.text(), st.text(max_size=9_000), st.lists(st.text(max_size=500), max_size=30))
@@ -197,7 +197,7 @@ def test_feedback_is_never_long(question: str, answer: str, codes: list[str]) ->
     steps = tuple(Step(index=n, code=code, output=code, error=code) for n, code in enumerate(codes, 1))
     example = dspy.Example(context="x" * 5_000, question=question, answer=answer).with_inputs("context", "question")
     text = metrics.f1.feedback(example, pred(answer, run=run(steps=steps)))
-    assert len(text) <= feedback.LIMIT
+    assert len(text) <= feedback.MAX_FEEDBACK_CHARS
     assert "x" * 500 not in text.replace(answer, "")
 
 

@@ -266,7 +266,7 @@ async def test_asynchronous_calls_are_paid_for_as_well() -> None:
 @pytest.mark.parametrize("calls", [600, 2_000, 20_000])
 def test_a_plan_stays_within_its_calls(optimizer: str, calls: int) -> None:
     made = optimize.plan(optimizer, calls, train=12, val=10, test=20, rate=optimize.UsageRate(calls=4))
-    assert (made.rollouts + 20 * (1 + optimize.SPARE)) * 4 <= calls * 1.05
+    assert (made.rollouts + 20 * (1 + optimize.FINAL_CALLS_FACTOR)) * 4 <= calls * 1.05
     assert all(value >= 0 for value in made.settings.values())
 
 

@@ -18,7 +18,7 @@ from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowErro
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import journal
-from rlm_dspy.rlm.direct import PASSAGES, Direct
+from rlm_dspy.rlm.direct import SHOWN_PASSAGES, Direct
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import read_signature
 
@@ -107,7 +107,7 @@ class Program:
 
     def _make_direct(self, max_cost: float | None, mode: str) -> Direct:
         limits = {name: value for name, value in self.limits.items() if name in ("max_tokens", "max_seconds")}
-        passages = PASSAGES if mode == "retrieve" else None
+        passages = SHOWN_PASSAGES if mode == "retrieve" else None
         return Direct(self.signature, passages=passages, max_cost=self._cost_limit(max_cost), **limits)
 
     def _cost_limit(self, max_cost: float | None) -> float | None:

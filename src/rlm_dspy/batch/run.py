@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 
 # Errors that the next question would meet as well, and after how many in a row the batch gives up.
 _HOPELESS = {LMAuthError.__name__: 1, ConfigurationError.__name__: 1, LMUnavailableError.__name__: 3}
-_POLL = 0.2  # seconds between looks at the stop flag
+_POLL_SECONDS = 0.2  # seconds between looks at the stop flag
 
 
 class Answering(Protocol):
@@ -245,7 +245,7 @@ class _InFlight:
             self._start_questions(pool)
             if not self._flying:
                 return
-            done, _ = wait(self._flying, timeout=_POLL, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._flying, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 self._finish_question(future)
 

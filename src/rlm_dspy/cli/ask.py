@@ -26,16 +26,16 @@ from rlm_dspy.lms import windows
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.rlm.direct import NO_PASSAGE, PASSAGES, Direct
+from rlm_dspy.rlm.direct import NO_PASSAGE, SHOWN_PASSAGES, Direct
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run, Usage
 from rlm_dspy.tuning import program, scoring
 
-_PROTOCOL = 2_000  # tokens of instructions that each prompt has
-_REPLY = 350  # tokens of a step's reasoning and code
-_OUTPUT = 900  # tokens that a step's output adds to the following prompts
-_PASSAGES = 1_000  # tokens of those that are shown in the mode "retrieve"
-_STEPS = (3, 8)  # of a usual question
+_PROTOCOL_TOKENS = 2_000  # tokens of instructions that each prompt has
+_REPLY_TOKENS = 350  # tokens of a step's reasoning and code
+_OUTPUT_TOKENS = 900  # tokens that a step's output adds to the following prompts
+_PASSAGES_TOKENS = 1_000  # tokens of those that are shown in the mode "retrieve"
+_USUAL_STEPS = (3, 8)  # of a usual question
 _SUB_PROMPT = 4_000  # tokens of a usual sub-call
 
 
@@ -43,11 +43,11 @@ def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, ma
     """Return files, tokens, mode and model, and the calls and cost of a usual question, low and high."""
     size = reading.estimate_tokens(corpus.chars)
     if mode == "direct":
-        spent = [(1, size + _PROTOCOL, _REPLY)] * 2
+        spent = [(1, size + _PROTOCOL_TOKENS, _REPLY_TOKENS)] * 2
     elif mode == "retrieve":
-        spent = [(1, _PASSAGES + _PROTOCOL, _REPLY)] * 2
+        spent = [(1, _PASSAGES_TOKENS + _PROTOCOL_TOKENS, _REPLY_TOKENS)] * 2
     else:
-        low, high = (min(steps, max_iters) for steps in _STEPS)
+        low, high = (min(steps, max_iters) for steps in _USUAL_STEPS)
         spent = [_exploration_estimate(low, 0), _exploration_estimate(high, min(10, max_calls))]
     costs = [token_cost(model, prompt, reply) for _, prompt, reply in spent]
     return {
@@ -80,8 +80,11 @@ def estimate_text(facts: dict[str, Any]) -> str:
 
 def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
     """Each step's prompt has all that came before; sub-calls stand alone."""
-    prompt = sum(_PROTOCOL + step * (_OUTPUT + _REPLY) for step in range(steps)) + sub_calls * _SUB_PROMPT
-    return steps + sub_calls, prompt, (steps + sub_calls) * _REPLY
+    prompt = (
+        sum(_PROTOCOL_TOKENS + step * (_OUTPUT_TOKENS + _REPLY_TOKENS) for step in range(steps))
+        + sub_calls * _SUB_PROMPT
+    )
+    return steps + sub_calls, prompt, (steps + sub_calls) * _REPLY_TOKENS
 
 
 def _range_text(pair: list[int]) -> str:
@@ -174,7 +177,7 @@ class Asking:
     def _ask_question(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
         given = self.given()
         if self.mode == "retrieve":
-            return self._direct_program(watch, passages=PASSAGES)(**given)
+            return self._direct_program(watch, passages=SHOWN_PASSAGES)(**given)
         if self.mode == "rlm" and self._may_retrieve(chosen):
             prediction = self._answer_from_passages(watch, given)
             if prediction is not None:
@@ -204,7 +207,7 @@ class Asking:
     def _answer_from_passages(self, watch: Callable[[Event], None], given: Mapping[str, Any]) -> Any:
         """Return the answer from the passages that fit best, or None where they gave none; what it cost is kept."""
         try:
-            prediction = self._direct_program(watch, passages=PASSAGES)(**given)
+            prediction = self._direct_program(watch, passages=SHOWN_PASSAGES)(**given)
         except (ActionError, LMContextWindowError) as error:
             self.earlier = error.run.usage if error.run else None
             return None
@@ -365,8 +368,8 @@ def _usage_line(run: Run, mode: str) -> str:
     return " · ".join([*parts, render.cost_text(run.usage.cost), f"{run.seconds:.1f} s"])
 
 
-_TOLD = 3  # files beyond a limit that are named
-_TOLD_GIVEN = 50  # files that were named and not read as they are
+_MAX_NAMED_FILES = 3  # files beyond a limit that are named
+_MAX_NAMED_PROBLEMS = 50  # files that were named and not read as they are
 
 
 @dataclass(frozen=True)
@@ -418,10 +421,12 @@ def mode(request: AskRequest, values: settings.Settings, corpus: Corpus) -> str:
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     given = [problem for problem in corpus.problems if problem.given]
-    for problem in given[:_TOLD_GIVEN]:
+    for problem in given[:_MAX_NAMED_PROBLEMS]:
         terminal.note(f"warning: {reading.told(corpus, problem)}")
-    if len(given) > _TOLD_GIVEN:
-        terminal.note(f"warning: {len(given) - _TOLD_GIVEN:,} more files that were named were not read as they are.")
+    if len(given) > _MAX_NAMED_PROBLEMS:
+        terminal.note(
+            f"warning: {len(given) - _MAX_NAMED_PROBLEMS:,} more files that were named were not read as they are."
+        )
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(
@@ -436,7 +441,7 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     )
     # Whoever named a large file or folder expects it to be read; the rest is left out as always.
     limited = [one for one in corpus.skipped if one.limited]
-    for one in limited[:_TOLD]:
+    for one in limited[:_MAX_NAMED_FILES]:
         terminal.note(f"warning: {one.name} is {reading.by_flags(one.reason)}.")
-    if len(limited) > _TOLD:
-        terminal.note(f"warning: {len(limited) - _TOLD:,} more are beyond a limit.")
+    if len(limited) > _MAX_NAMED_FILES:
+        terminal.note(f"warning: {len(limited) - _MAX_NAMED_FILES:,} more are beyond a limit.")

@@ -21,8 +21,8 @@ from rlm_dspy.report import render, tree
 from rlm_dspy.run import Run, Usage
 from rlm_dspy.sandbox import Sandbox
 
-INDEXED = 20_000_000  # characters from which a conversation builds an index
-REMEMBERED = 20  # earlier questions that a question knows
+MIN_INDEXED_CHARS = 20_000_000  # characters from which a conversation builds an index
+MAX_EARLIER_QUESTIONS = 20  # earlier questions that a question knows
 
 HELP = """/add PATH…  read more files
 /files      list the files
@@ -135,7 +135,7 @@ class Chat:
 
     def _build_index(self) -> None:
         """Build the search index of a large corpus while the user thinks; runs use it once it is complete."""
-        if self._corpus.chars >= INDEXED:
+        if self._corpus.chars >= MIN_INDEXED_CHARS:
             threading.Thread(target=self._corpus.index.build, daemon=True, name="rlm-index").start()
 
     def _input_lines(self) -> Iterator[str]:
@@ -166,7 +166,7 @@ class Chat:
             question=question, paths=(), flags={}, choice=self._choice, out="answer: str", as_json=self._json,
             trace=None, dry_run=False, log_json=False,
         )  # fmt: skip
-        turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._earlier[-REMEMBERED:])
+        turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._earlier[-MAX_EARLIER_QUESTIONS:])
         turn.interpreter_factory = self._lender
         try:
             code = turn.answer(chosen)

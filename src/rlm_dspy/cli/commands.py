@@ -359,10 +359,10 @@ def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
 
 
 # What DSPy and LiteLLM make as they load stays; looking through it for garbage takes a sixth of the time.
-COLLECT = (20_000, 50, 100)
+GC_THRESHOLDS = (20_000, 50, 100)
 # What the system says where a disk, a quota or a file is full, or may not be written.
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
-KEPT = "Make room and run it again: `rlm-dspy trace last` has the run of an ask, `batch --resume` goes on."
+FULL_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+FULL_DISK_ADVICE = "Make room and run it again: `rlm-dspy trace last` has the run of an ask, `batch --resume` goes on."
 
 
 @click.group(
@@ -389,7 +389,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; without ``args`` it is the process's own command, and ends it."""
     if args is not None:
         return _run_app(args)
-    gc.set_threshold(*COLLECT)
+    gc.set_threshold(*GC_THRESHOLDS)
     return leave(_run_app(None))
 
 
@@ -411,9 +411,11 @@ def _run_app(args: Sequence[str] | None) -> int:
         terminal.error(str(error))
         return exit_codes.code(error)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL_DISK_ERRORS:
             raise
         terminal.crash(error)
-        terminal.error(f"{error.filename or 'stdout or a file'} cannot be written: {error.strerror}. {KEPT}")
+        terminal.error(
+            f"{error.filename or 'stdout or a file'} cannot be written: {error.strerror}. {FULL_DISK_ADVICE}"
+        )
         return exit_codes.FAILED
     return result if isinstance(result, int) else exit_codes.ANSWERED

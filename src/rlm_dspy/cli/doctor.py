@@ -23,7 +23,7 @@ from rlm_dspy.report import journal, render
 from rlm_dspy.sandbox import report, selftest
 
 DISTRIBUTION = "dspy-recursive"
-SHOWN = ("dspy", "litellm")  # versions that a report of a defect should name
+SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a report of a defect should name
 # Modules that read documents, and the packages that they come in.
 READERS = {"pypdfium2": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx", "openpyxl": "openpyxl"}
 
@@ -75,8 +75,8 @@ def _check_versions() -> Iterator[DiagnosisLine]:
     for line, mend in wrong:
         yield DiagnosisLine("failure", line, mend)
     if not wrong:
-        shown = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
-        yield DiagnosisLine("ok", f"{shown} and {len(wanted) - len(SHOWN)} more are as required")
+        shown = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN_VERSIONS)
+        yield DiagnosisLine("ok", f"{shown} and {len(wanted) - len(SHOWN_VERSIONS)} more are as required")
     if missing := [package for module, package in READERS.items() if util.find_spec(module) is None]:
         mend = f"If you need them: pip install {' '.join(missing)}"
         yield DiagnosisLine("ok", "PDF, Word, PowerPoint or Excel files are not read", mend)

@@ -87,7 +87,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     check_writable(request.journal, "--journal")
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
-        raise click.UsageError(f"--compare names no side; there are {', '.join(contenders.NAMES)}.")
+        raise click.UsageError(f"--compare names no side; there are {', '.join(contenders.CONTENDER_NAMES)}.")
     if request.program and "rlm" not in names:
         raise click.UsageError("--program is for the side rlm, which --compare does not name.")
     asked = [_make_contender(name, request, values, chosen) for name in names]

@@ -13,7 +13,7 @@ from rlm_dspy.report.render import printable_text
 
 OURS = "rlm_dspy"
 # Libraries that print to stderr by themselves; they are heard from -vv on.
-LOUD = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx")
+NOISY_LOGGERS = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -91,7 +91,7 @@ def configure(verbose: int, as_json: bool, redactor: Redactor, *, quiet: bool = 
     ours.handlers = [handler, warnings]
     ours.propagate = False
     ours.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
-    for name in LOUD:
+    for name in NOISY_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False

@@ -22,9 +22,9 @@ from rlm_dspy.corpus.screening import has_private_key, is_secret
 from rlm_dspy.corpus.store import Store
 from rlm_dspy.corpus.walking import printable_name
 
-PART = 32_000_000
+PART_BYTES = 32_000_000
 
-_HEAD = 65_536
+_HEAD_BYTES = 65_536
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
 
@@ -59,11 +59,11 @@ class File:
 
     def head(self) -> bytes:
         """Return the first bytes, which are read again later."""
-        return os.pread(self._descriptor, _HEAD, 0)
+        return os.pread(self._descriptor, _HEAD_BYTES, 0)
 
     def read(self, most: int) -> bytes:
         """Return the next bytes, fewer than ``most`` only at the end; some files have more than their size tells."""
-        data = os.read(self._descriptor, min(most, self.size or _HEAD))
+        data = os.read(self._descriptor, min(most, self.size or _HEAD_BYTES))
         if len(data) in (0, self.size, most):
             return data
         pieces = [data]
@@ -77,7 +77,7 @@ class File:
         """Yield the whole file in pieces of about ``PART`` bytes that end with a line where there are lines."""
         mark, end = bom_and_line_end(self.head())
         rest, left = b"", self.size
-        while left > 0 and (data := self.read(min(PART, left))):
+        while left > 0 and (data := self.read(min(PART_BYTES, left))):
             left -= len(data)
             data = rest + data
             cut = _line_end(data, end)
@@ -102,18 +102,18 @@ def _line_end(data: bytes, end: bytes) -> int:
     return cut - back if back and data[cut - back] >= 0xC0 else cut
 
 
-WHOLE = 200_000_000  # bytes of a text that is one value; a larger one becomes parts
-SPARE = 500_000_000  # bytes of memory that reading leaves to the rest of the machine
-_WEIGHED = 200_000_000  # bytes that are stored between two looks at the memory
-CONVERTING = 1_800.0  # seconds that all files of one reading may take to be converted
-_DEPTH = 3  # files around a file
+MAX_VALUE_BYTES = 200_000_000  # bytes of a text that is one value; a larger one becomes parts
+SPARE_MEMORY_BYTES = 500_000_000  # bytes of memory that reading leaves to the rest of the machine
+_MEMORY_CHECK_BYTES = 200_000_000  # bytes that are stored between two looks at the memory
+MAX_CONVERSION_SECONDS = 1_800.0  # seconds that all files of one reading may take to be converted
+_MAX_NESTING = 3  # files around a file
 
 
 @dataclass(frozen=True)
 class Limits:
     """How much is read: of one file, how many files, and of all together; beyond them it is told, not read."""
 
-    file_bytes: int = WHOLE
+    file_bytes: int = MAX_VALUE_BYTES
     files: int = 500_000
     bytes: int = 8_000_000_000
 
@@ -152,10 +152,10 @@ class Collector:
             return f"beyond the limit of {limits.files:,} files (max_files raises it)"
         if self._store.size >= limits.bytes:
             return f"beyond the limit of {limits.bytes / 1e9:,.6g} GB in all (max_bytes raises it)"
-        if self._store.size < self._weighed + _WEIGHED:
+        if self._store.size < self._weighed + _MEMORY_CHECK_BYTES:
             return None
         free = available()
-        if free is not None and free < SPARE:
+        if free is not None and free < SPARE_MEMORY_BYTES:
             return f"{NO_MEMORY} ({free / 1e6:,.0f} MB)"
         self._weighed = self._store.size
         return None
@@ -186,7 +186,7 @@ class Collector:
         """Read an open file: whole, or in parts if it is a text too large to be one value."""
         if file.size > self.limits.file_bytes:
             self.skip(name, too_large(self.limits.file_bytes))
-        elif file.size > WHOLE and _is_text(head := file.head(), name):
+        elif file.size > MAX_VALUE_BYTES and _is_text(head := file.head(), name):
             foreign = why_binary(head)
             self.skip(name, foreign) if foreign else self._add_parts(file, _Source(name, path, room_for(0)))
         else:
@@ -217,7 +217,7 @@ class Collector:
         """Add a text as ``name/part-001`` and so on; the places in them are the lines of the file."""
         name = source.name
         kind = kind_of(name) if kind_of(name) not in ("csv", "tsv") else "text"  # only the first part has the header
-        digits, before = len(str(file.size // PART + 1)), 0
+        digits, before = len(str(file.size // PART_BYTES + 1)), 0
         for number, data in enumerate(file.parts(), 1):
             part = f"{name}/part-{number:0{digits}}"
             if self.full:
@@ -246,7 +246,7 @@ class Collector:
         kind = kind_of(name) if kind_of(name) != "text" else reader.name
         if isinstance(reader, Reader):
             outcome = self._cache.converted(reader, data, lambda: self._run_reader(reader, data, name))
-        elif depth < _DEPTH:
+        elif depth < _MAX_NESTING:
             outcome = reader.read(data, name, source.room)
         else:
             raise UnreadableError("an archive in an archive in an archive")
@@ -263,10 +263,10 @@ class Collector:
 
     def _run_reader(self, reader: Reader, data: bytes, name: str) -> Outcome:
         """Have a file converted that was not before, as long as all of them together may take."""
-        if self._converting >= CONVERTING:
+        if self._converting >= MAX_CONVERSION_SECONDS:
             raise UnreadableError(
-                f"beyond the {CONVERTING:,.0f} s that converting files may take in all: ask again, for what was "
-                "converted is kept, or name fewer"
+                f"beyond the {MAX_CONVERSION_SECONDS:,.0f} s that converting files may take in all: "
+                "ask again (converted files are cached), or name fewer files"
             )
         started = time.monotonic()
         try:
@@ -280,8 +280,8 @@ class Collector:
             self.skip(inside, part.reason)
         elif not self._secrets and is_secret(PurePath(inside).name, inside[len(name) :].rpartition("/")[0]):
             self.skip(inside, "looks like a secret")
-        elif depth >= _DEPTH:
-            self.skip(inside, f"more than {_DEPTH} files around it")
+        elif depth >= _MAX_NESTING:
+            self.skip(inside, f"more than {_MAX_NESTING} files around it")
         elif self.full:
             self.skip(inside, self.full)
         else:

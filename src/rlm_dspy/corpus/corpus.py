@@ -32,7 +32,7 @@ LEFT_OUT = (
     *("a virtual environment", "a symbolic link", "not a regular file", "an image", "a program", "binary"),
 )
 
-_PIECE = 8 << 20
+_PIECE_BYTES = 8 << 20
 
 LineMark = tuple[
     int, str, bool
@@ -276,8 +276,8 @@ class Corpus:
         if self._store is None:
             yield from (document.body.view() for document in self.documents)
             return
-        for at in range(0, self._store.size, _PIECE):
-            yield self._store.view(at, min(at + _PIECE, self._store.size))
+        for at in range(0, self._store.size, _PIECE_BYTES):
+            yield self._store.view(at, min(at + _PIECE_BYTES, self._store.size))
 
     def __getitem__(self, name: str) -> str:
         if name in self._by_name:

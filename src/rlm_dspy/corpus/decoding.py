@@ -13,8 +13,8 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-SAMPLED = 16_000  # bytes of words with bytes beyond ASCII that are looked at, from all over the file
-SECTIONS = 8  # of the file, from each of which words are taken
+SAMPLE_BYTES = 16_000  # bytes of words with bytes beyond ASCII that are looked at, from all over the file
+SAMPLE_SECTIONS = 8  # of the file, from each of which words are taken
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ LANGUAGES = (
 )
 
 _HIGH_WORD = re.compile(rb"[\x80-\xff][^ \t\r\n]{0,200}")  # from its first byte beyond ASCII on
-_BEFORE = 20  # bytes of the word before that
+_CONTEXT_BYTES = 20  # bytes of the word before that
 _TYPOGRAPHY = frozenset("„“”‚‘’‹›«»–—…€£¥¢¡¿§¶¬¨¸°©®™·•×±½¼¾²³µ¶†‡‰´`\u00a0\u00ad№")
 _KANA = re.compile(r"[\u3041-\u30ff]")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -80,9 +80,9 @@ _MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
 _USUAL = frozenset(
     {*_MULTIBYTE, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "iso8859_2", "iso8859_7"}
 )
-_SYMBOL = 0.6  # the weight of a typographic sign, which any language may have
+_SYMBOL_WEIGHT = 0.6  # the weight of a typographic sign, which any language may have
 _DOS = frozenset({"cp437", "cp850", "cp852", "cp866"})
-_WHOLE = 0.25  # what it is worth that all bytes pair up to characters, which is rare in other encodings
+_COMPLETE_WEIGHT = 0.25  # what it is worth that all bytes pair up to characters, which is rare in other encodings
 
 _ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *(name for one in LANGUAGES for name in one.encodings)]))
 
@@ -109,19 +109,19 @@ def guess_encoding(data: bytes, *, dos: bool = False) -> str:
 def high_words(data: bytes) -> bytes:
     """Return the words that have bytes beyond ASCII, some from each section of the file."""
     words: list[bytes] = []
-    sections = SECTIONS if len(data) > SAMPLED else 1
+    sections = SAMPLE_SECTIONS if len(data) > SAMPLE_BYTES else 1
     step = -(-len(data) // sections) or 1
     for start in range(0, len(data), step):
         begin = start if not start else data.find(b"\n", start) + 1 or start  # no word is cut, nor a character
-        room = SAMPLED // sections
+        room = SAMPLE_BYTES // sections
         for found in _HIGH_WORD.finditer(data, begin, start + step):
-            before = data[max(0, found.start() - _BEFORE) : found.start()]
+            before = data[max(0, found.start() - _CONTEXT_BYTES) : found.start()]
             word = re.split(rb"[ \t\r\n]", before)[-1] + found[0]
             words.append(word)
             room -= len(word)
             if room <= 0:
                 break
-    return b" ".join(words)[: 2 * SAMPLED]
+    return b" ".join(words)[: 2 * SAMPLE_BYTES]
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _letter_weight(char: str, ranks: dict[str, float]) -> float:
         weight = 1.0 - 0.5 * rank
         return weight if char == small else 0.8 * weight
     if char in _TYPOGRAPHY:
-        return _SYMBOL
+        return _SYMBOL_WEIGHT
     return -3.0 if unicodedata.category(char) in ("Cc", "Co", "Cn") else -1.5
 
 
@@ -203,7 +203,7 @@ def _multibyte_score(reading: _Reading, encoding: str) -> float:
         total -= 0.3 * reading.counted  # Japanese is hardly ever written without its syllables
     if not reading.counted:
         return -9.0
-    return total / reading.counted + (0.0 if reading.broken else _WHOLE)
+    return total / reading.counted + (0.0 if reading.broken else _COMPLETE_WEIGHT)
 
 
 def _cjk_weight(char: str, encoding: str) -> float:
@@ -234,7 +234,7 @@ def _is_in_standard(char: str, encoding: str) -> bool:
         return False
 
 
-_SNIFFED = 8192
+_SNIFFED_BYTES = 8192
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -256,7 +256,7 @@ _FOREIGN = tuple(magic for magic, _ in _MAGIC)
 _TAR = slice(257, 262)  # where a tar archive says that it is one
 
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r\f\x08\x1b"))
-_LEAST_WIDE = 6  # bytes of a text in UTF-16 that can be known without a mark
+_MIN_UTF16_BYTES = 6  # bytes of a text in UTF-16 that can be known without a mark
 _NUL_RUNS = 16  # in a log that was cut while it was written, and one more for every so many bytes
 _NUL_EVERY = 4096
 _ESCAPED = re.compile(rb"\x1b\$[@B]")  # begins Japanese in ISO-2022-JP
@@ -287,7 +287,7 @@ def why_binary(head: bytes) -> str | None:
         return next(what for magic, what in _MAGIC if head.startswith(magic))
     if head[_TAR] == b"ustar":
         return "a tar archive"
-    sample = head[:_SNIFFED]
+    sample = head[:_SNIFFED_BYTES]
     if b"\0" in sample:
         if wide_encoding(sample) or _is_cut_log(head):
             return None
@@ -310,7 +310,7 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
     if encoding is not None:
         return _decode_replacing_errors(data, "utf-8" if _is_utf8(data, encoding) else encoding)
     if b"\0" in data:
-        if found := wide_encoding(data[:_SNIFFED]):
+        if found := wide_encoding(data[:_SNIFFED_BYTES]):
             return _decode_replacing_errors(data, found)[0], f"read as {found}"
         bare = data.replace(b"\0", b"")
         text, note = decode(bare)
@@ -361,7 +361,7 @@ def as_written(declared: str | None) -> str | None:
 def wide_encoding(head: bytes) -> str | None:
     """Return the UTF-16 that a text without a mark is in, told by its zeros, or None."""
     even = head[: len(head) // 2 * 2]
-    if len(even) < _LEAST_WIDE or b"\0" not in even or (len(head) < _SNIFFED and len(head) != len(even)):
+    if len(even) < _MIN_UTF16_BYTES or b"\0" not in even or (len(head) < _SNIFFED_BYTES and len(head) != len(even)):
         return None
     units = len(even) // 2
     low, high = even[1::2].count(0) / units, even[0::2].count(0) / units  # zeros behind, and before
@@ -403,7 +403,7 @@ def _is_cut_log(data: bytes) -> bool:
     """Tell whether bytes are a text but for a few runs of zeros, as where a log was cut while it was written."""
     bare = data.replace(b"\0", b"")
     if not bare:
-        return len(data) > _SNIFFED  # more may follow
+        return len(data) > _SNIFFED_BYTES  # more may follow
     if b"\n" not in bare or len(re.findall(rb"\0+", data)) > _NUL_RUNS + len(bare) // _NUL_EVERY:
         return False
     controls = len(bare) - len(bare.translate(None, _CONTROLS))

@@ -17,8 +17,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from rlm_dspy.errors import CorpusError
 
-SECONDS = 30.0
-REDIRECTS = 5
+FETCH_SECONDS = 30.0
+MAX_REDIRECTS = 5
 
 _LATE = "it took more than {:,.3g} s"
 
@@ -55,9 +55,9 @@ def fetch_page(url: str, most: int) -> Page:
     # On a thread of its own, for looking a name up and headers that drip in know no limit in all.
     threading.Thread(target=lambda: done.put(_page_or_reason(url, parts, most)), daemon=True).start()
     try:
-        page = done.get(timeout=SECONDS)
+        page = done.get(timeout=FETCH_SECONDS)
     except queue.Empty:
-        page = _LATE.format(SECONDS)
+        page = _LATE.format(FETCH_SECONDS)
     if isinstance(page, str):
         raise CorpusError(f"{shown} cannot be fetched: {' '.join(page.split())[:200]}")
     return page
@@ -69,7 +69,7 @@ def _page_or_reason(url: str, parts: SplitResult, most: int) -> Page | str:
     opener = urllib.request.build_opener(_Redirects(_is_private(host)))
     request = urllib.request.Request(url, headers={"User-Agent": "rlm-dspy", "Accept-Encoding": "identity"})
     try:
-        with opener.open(request, timeout=SECONDS) as answer:
+        with opener.open(request, timeout=FETCH_SECONDS) as answer:
             data = _read_body(answer, most)
             return Page(_page_name(host, parts.path, answer.headers.get_content_type()), data)
     except urllib.error.HTTPError as error:
@@ -80,7 +80,7 @@ def _page_or_reason(url: str, parts: SplitResult, most: int) -> Page | str:
 
 
 def _read_body(answer: Any, most: int) -> bytes:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + FETCH_SECONDS
     pieces, size = [], 0
     while piece := answer.read1(1 << 16):
         pieces.append(piece)
@@ -88,7 +88,7 @@ def _read_body(answer: Any, most: int) -> bytes:
         if size > most:
             raise ValueError(f"it is larger than {most / 1e6:,.6g} MB")
         if time.monotonic() > deadline:
-            raise TimeoutError(_LATE.format(SECONDS))
+            raise TimeoutError(_LATE.format(FETCH_SECONDS))
     return b"".join(pieces)
 
 
@@ -105,7 +105,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows a few redirects, over HTTP only, and not from the open net into a private one."""
 
-    max_redirections = REDIRECTS
+    max_redirections = MAX_REDIRECTS
 
     def __init__(self, private: bool) -> None:
         self._private = private

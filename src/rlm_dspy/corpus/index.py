@@ -36,10 +36,10 @@ logger = logging.getLogger(__name__)
 MOST_BYTES = 4 << 30  # of all indexes together; the oldest make room
 
 _VERSION = 1
-_POSTINGS = 20_000  # passages that one search looks at before it ranks
-_ENOUGH = 200  # passages with rare words, beyond which common words are not looked at
-_RANKED = 600  # passages that one search reads in full
-_STALE = 0.3  # the share of passages of files that are gone from which an index is built anew
+_MAX_POSTINGS = 20_000  # passages that one search looks at before it ranks
+_ENOUGH_PASSAGES = 200  # passages with rare words, beyond which common words are not looked at
+_MAX_RANKED_PASSAGES = 600  # passages that one search reads in full
+_MAX_STALE_SHARE = 0.3  # the share of passages of files that are gone from which an index is built anew
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # FTS5 takes such a text for one word
 _SCHEMA = """
@@ -124,7 +124,7 @@ class Index:
         except sqlite3.Error:
             return True
         total = sum(count for _, count in rows)
-        return bool(sum(count for digest, count in rows if bytes(digest) not in live) > _STALE * total)
+        return bool(sum(count for digest, count in rows if bytes(digest) not in live) > _MAX_STALE_SHARE * total)
 
     def _index_new_documents(self, db: sqlite3.Connection) -> None:
         known = {bytes(digest) for (digest,) in db.execute("select digest from files")}
@@ -143,9 +143,11 @@ class Index:
     def _passages_with(self, db: sqlite3.Connection, term: Term) -> tuple[int, list[int]]:
         """How many passages have all stems of a term, and their numbers, no more than one search can look at."""
         match = " AND ".join(f'"{one}"*' for one in term[0])
-        found = db.execute("select rowid from passages where passages match ? limit ?", (match, _POSTINGS)).fetchall()
+        found = db.execute(
+            "select rowid from passages where passages match ? limit ?", (match, _MAX_POSTINGS)
+        ).fetchall()
         often = len(found)
-        if often == _POSTINGS:
+        if often == _MAX_POSTINGS:
             often = db.execute("select count(*) from passages where passages match ?", (match,)).fetchone()[0]
         return often, [row for (row,) in found]
 
@@ -176,7 +178,7 @@ class Index:
             for first, count, document in documents
             for row in _rows_between(rough, first, count)
         ]
-        best = sorted(places, key=lambda one: one[:3])[:_RANKED]
+        best = sorted(places, key=lambda one: one[:3])[:_MAX_RANKED_PASSAGES]
         scored: list[tuple[float, str, int, Document]] = []
         for document, spots in _by_document(best):
             body, titles = document.text, frozenset(map(stem, words_of(document.name)))
@@ -201,7 +203,7 @@ def _rough_scores(found: Sequence[list[int]], weights: Sequence[float]) -> dict[
     seen = 0
     for rows, weight in sorted(zip(found, weights, strict=True), key=lambda one: len(one[0])):
         seen += len(rows)
-        if len(rough) >= _ENOUGH and seen > _POSTINGS:
+        if len(rough) >= _ENOUGH_PASSAGES and seen > _MAX_POSTINGS:
             break
         for row in rows:
             rough[row] = rough.get(row, 0.0) + weight

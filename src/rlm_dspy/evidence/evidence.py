@@ -52,7 +52,7 @@ _LABEL = re.compile(
     r"|(?:,\s*|\s+)(?:page|slide|row|cell|sheet(?:\b.*?\brow)?)\s*\d+(?!\w|\.\w)).*",
     re.DOTALL,
 )
-_SOURCE = 1_000  # characters of a source that are looked at
+_MAX_SOURCE_CHARS = 1_000  # characters of a source that are looked at
 
 
 class Evidence(BaseModel):
@@ -119,7 +119,7 @@ def _split_place(given: dict[str, Any]) -> None:
     """Take the place out of a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
     if given["source"] is None:
         return
-    source = without_surrogates(str(given["source"]))[:_SOURCE].strip()
+    source = without_surrogates(str(given["source"]))[:_MAX_SOURCE_CHARS].strip()
     if label := _LABEL.fullmatch(source):
         source = label["path"].strip(" ,(")
     if place := _PLACE.fullmatch(source):

@@ -190,25 +190,25 @@ def has_quoted_fields(record: Mapping[str, Any], quoted: Mapping[str, Any]) -> b
     return all(name in record and str(record[name]) == str(item) for name, item in quoted.items())
 
 
-FUZZY = 92.0  # the likeness, of 100, from which a passage is taken for the quote
-LEAST = 24  # characters that such a quote must have
+MIN_LIKENESS = 92.0  # the likeness, of 100, from which a passage is taken for the quote
+MIN_QUOTE_CHARS = 24  # characters that such a quote must have
 
-_SLIP = 75  # the likeness of a word that was only misspelt
-_NEAR = 60  # windows compared to find the nearest passage
-_COMPARED = 300  # characters of a window that are compared and shown
-_ADVISED = 50  # the likeness from which a passage is worth showing
-_READ = 200_000_000  # characters in which a passage is looked for
+_MIN_WORD_LIKENESS = 75  # the likeness of a word that was only misspelt
+_MAX_WINDOWS = 60  # windows compared to find the nearest passage
+_MAX_WINDOW_CHARS = 300  # characters of a window that are compared and shown
+_MIN_SHOWN_LIKENESS = 50  # the likeness from which a passage is worth showing
+_MAX_SEARCHED_CHARS = 200_000_000  # characters in which a passage is looked for
 _NEGATIONS = frozenset({"not", "no", "never", "none", "without", "nor", "neither", "cannot", "nicht", "kein", "keine"})
 
 
 def find_fuzzy_match(quote: str, texts: Sequence[Text]) -> TextRange | None:
     """Find a passage that is the quote but for slips of the pen: its numbers and negations are the same."""
-    if len(quote) < LEAST:
+    if len(quote) < MIN_QUOTE_CHARS:
         return None
     best: tuple[float, TextRange] | None = None
     for hit in _candidate_windows(quote, texts, len(quote)):
         window = hit.text.text[hit.start : hit.end]
-        aligned = fuzz.partial_ratio_alignment(quote, window, score_cutoff=FUZZY)
+        aligned = fuzz.partial_ratio_alignment(quote, window, score_cutoff=MIN_LIKENESS)
         if aligned is None or (best is not None and aligned.score <= best[0]):
             continue
         start, end = _whole_words(window, aligned.dest_start, aligned.dest_end)
@@ -229,7 +229,7 @@ def _differs_by_slips(quote: str, passage: str) -> bool:
     """Tell whether the words differ by letters alone, or by the little ones that are easily left out."""
     ours, theirs = re.findall(r"\w+", quote.lower()), re.findall(r"\w+", passage.lower())
     for change, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
-        if change == "replace" and fuzz.ratio(" ".join(ours[a:b]), " ".join(theirs[c:d])) < _SLIP:
+        if change == "replace" and fuzz.ratio(" ".join(ours[a:b]), " ".join(theirs[c:d])) < _MIN_WORD_LIKENESS:
             return False
         if change in ("insert", "delete") and any(len(word) > 3 for word in (*ours[a:b], *theirs[c:d])):
             return False
@@ -251,14 +251,14 @@ def missing_quote_advice(quote: str, texts: Sequence[Text], variables: Sequence[
     near = _nearest_passage(quote, texts)
     if near is None:
         return f"the quote {told} is not in {where}, nor anything like it: quote what is there, word for word."
-    passage = _one_line(near.text.text[near.start : near.end], _COMPARED)
+    passage = _one_line(near.text.text[near.start : near.end], _MAX_WINDOW_CHARS)
     place = Evidence(quote="", source=near.text.source, line=near.line).where
     return f"the quote {told} is not in {where}. The nearest passage, at {place}, is {passage}: copy from it exactly."
 
 
 def _nearest_passage(quote: str, texts: Sequence[Text]) -> TextRange | None:
     """The passage most like a quote, among windows around its rarest words; None if none is much like it."""
-    quote = quote[:_COMPARED]
+    quote = quote[:_MAX_WINDOW_CHARS]
     wanted = set(re.findall(r"\w+", quote.lower()))
     best: list[tuple[int, int, TextRange]] = []
     for hit in _candidate_windows(quote, texts, 20):
@@ -266,7 +266,7 @@ def _nearest_passage(quote: str, texts: Sequence[Text]) -> TextRange | None:
         best.append((-shared, len(best), hit))
     ranked = sorted(best, key=lambda one: one[:2])[:5]
     closest = [(fuzz.ratio(quote, hit.text.text[hit.start : hit.end]), -order, hit) for _, order, hit in ranked]
-    closest = [one for one in closest if one[0] >= _ADVISED]
+    closest = [one for one in closest if one[0] >= _MIN_SHOWN_LIKENESS]
     return max(closest, key=lambda one: one[:2])[2] if closest else None
 
 
@@ -284,7 +284,7 @@ def _candidate_windows(quote: str, texts: Sequence[Text], slack: int) -> Iterato
 
 def _searchable_texts(texts: Sequence[Text]) -> list[Text]:
     """As many texts as can be searched in a moment, in their order."""
-    left = _READ
+    left = _MAX_SEARCHED_CHARS
     chosen: list[Text] = []
     for text in texts:
         left -= text.size
@@ -296,7 +296,7 @@ def _searchable_texts(texts: Sequence[Text]) -> list[Text]:
 
 def _windows_around(texts: Sequence[Text], word: str, before: int, length: int, slack: int) -> Iterator[TextRange]:
     """Yield as much text around a word as the quote has around it, up to whole words."""
-    left = _NEAR
+    left = _MAX_WINDOWS
     for text in texts:
         body = text.text
         for place in word_offsets(body, word, left):
@@ -317,7 +317,7 @@ MIN_QUOTE = 3
 MAX_QUOTE = 2_000
 
 _UNPLACED = {"match": None, "start": None, "end": None, "line": None, "place": None}
-_TRIED = 5_000  # places where a changed quote is tried
+_MAX_PLACES = 5_000  # places where a changed quote is tried
 
 _QUOTES = "\"'`\u00b4\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a"
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
@@ -424,7 +424,7 @@ def _line_with(body: str, values: Sequence[str]) -> tuple[str, int] | None:
     longest = max(values, key=len, default="")
     if not longest:
         return None
-    for place in word_offsets(body, longest, _TRIED):
+    for place in word_offsets(body, longest, _MAX_PLACES):
         start = body.rfind("\n", 0, place) + 1
         end = body.find("\n", place)
         line = body[start : end if end >= 0 else len(body)]
@@ -496,7 +496,7 @@ def _normalized_match(item: Evidence, text: Text, pattern: re.Pattern[str], word
     reach = 2 * len(quote) + 200
     found: list[tuple[int, int]] = []
     beyond = 0
-    for place in word_offsets(body, min(counts)[1], _TRIED):
+    for place in word_offsets(body, min(counts)[1], _MAX_PLACES):
         if place >= beyond:
             match = pattern.search(body, max(beyond, place - reach), min(len(body), place + reach))
             if match:

@@ -9,7 +9,7 @@ from typing import Any
 from rlm_dspy.evidence.locate import SupportsItems, texts_of
 
 MOST_WORDS = 6  # of an answer whose words are looked for: longer ones are put in the model's own words
-SHORTEST = 3  # characters of a word that tells something
+MIN_WORD_CHARS = 3  # characters of a word that tells something
 _OWN_WORDS = frozenset(
     {"yes", "no", "none", "true", "false", "null", "unknown", "nothing", "not", "found", "the", "and", "corpus"}
 )
@@ -45,7 +45,9 @@ def _holds_no_word(answer: str, shown: Iterable[str], contexts: Mapping[str, str
     words = re.findall(r"[^\W_]+", answer.casefold())
     if not words or len(words) > MOST_WORDS:
         return False
-    telling = [word for word in words if len(word) >= SHORTEST and word not in _OWN_WORDS and not word.isdecimal()]
+    telling = [
+        word for word in words if len(word) >= MIN_WORD_CHARS and word not in _OWN_WORDS and not word.isdecimal()
+    ]
     if not telling:
         return False
     if any(word in text.casefold() for text in shown for word in telling):
@@ -53,9 +55,9 @@ def _holds_no_word(answer: str, shown: Iterable[str], contexts: Mapping[str, str
     return not any(word in text.text.casefold() for text in texts_of(contexts) for word in telling)
 
 
-_SMALL = 12  # whole numbers up to this one are counted by heart
-_LONGEST = 100  # characters of a number; a longer one is a key or a dump
-_READ = 300_000_000  # characters of input in which numbers are looked for
+_MAX_UNFLAGGED_NUMBER = 12  # whole numbers up to this one are counted by heart
+_MAX_NUMBER_CHARS = 100  # characters of a number; a longer one is a key or a dump
+_MAX_SEARCHED_CHARS = 300_000_000  # characters of input in which numbers are looked for
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?P<grouped>[1-9]\d{0,2}(?P<mark>[.,\u00a0\u202f' ])\d{3}(?:(?P=mark)\d{3})*)|(?P<whole>\d+))"
     r"(?:[.,](?P<part>\d+))?(?!\w)"
@@ -72,7 +74,7 @@ def unseen_numbers(
         {form for text in shown for forms in _parsed_numbers(text).values() for form in forms} if open_ones else set()
     )
     open_ones = {forms for forms in open_ones if not forms & known}
-    left = _READ
+    left = _MAX_SEARCHED_CHARS
     for text in texts_of(contexts) if open_ones else ():
         left -= text.size
         if left < 0:
@@ -112,13 +114,13 @@ def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:
     """Return the numbers of a text as written, each with what it may mean: "1.200" is 1200 and 1.2, "0.125" 0.125."""
     found = {}
     for match in _NUMBER.finditer(text):
-        if len(match[0]) > _LONGEST:
+        if len(match[0]) > _MAX_NUMBER_CHARS:
             continue
         whole, part = match["grouped"] or match["whole"], match["part"] or ""
         forms = {_canonical_number(re.sub(r"\D", "", whole), part)}
         if not part and len(halves := re.split("[.,]", whole)) == 2:
             forms.add(_canonical_number(*halves))
-        if meant := frozenset(form for form in forms if "." in form or int(form) > _SMALL):
+        if meant := frozenset(form for form in forms if "." in form or int(form) > _MAX_UNFLAGGED_NUMBER):
             found[match[0]] = meant
     return found
 

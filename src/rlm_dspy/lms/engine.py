@@ -32,9 +32,9 @@ _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.Rat
 # not the address that the engine has, so it is this that keeps replies of two servers to the same prompt apart.
 SERVER = "server_address"
 
-_REPLY = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer are allowed
+_EXPECTED_REPLY_TOKENS = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer are allowed
 
-SLOW = 15.0  # seconds of silence that are reported
+SILENCE_SECONDS = 15.0  # seconds of silence that are reported
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _MOST_TOKENS = 10**9  # that one call can use
 _MOST_CHARS = 2_000_000  # of a reply: DSPy's reading of longer ones takes many seconds, and so does keeping them
@@ -162,7 +162,9 @@ class _Routed:
 
     def _wait_times(self, request: Request) -> Iterator[float]:
         """Yield the seconds to wait, one after the other, until a request may start within the provider's limits."""
-        size = transport.request_chars(request) // CHARS_PER_TOKEN + min(request.config.max_tokens or _REPLY, _REPLY)
+        size = transport.request_chars(request) // CHARS_PER_TOKEN + min(
+            request.config.max_tokens or _EXPECTED_REPLY_TOKENS, _EXPECTED_REPLY_TOKENS
+        )
         while wait := self._rate_limiter.token_wait(size):
             if wait > LONGEST_WAIT:
                 raise errors.no_tokens_left(self.route, wait)
@@ -348,13 +350,13 @@ def _reporting_silence(route: Route) -> Iterator[None]:
 
     def report() -> None:
         now = loop.time()
-        if now - _reported.get(route.model, -SLOW) >= SLOW - 1:
+        if now - _reported.get(route.model, -SILENCE_SECONDS) >= SILENCE_SECONDS - 1:
             _reported[route.model] = now
             shown = (route.provider.name, route.model, now - started, route.timeout)
             logger.warning("%s (%s) has not answered for %.0f s; one try may take %g s (timeout)", *shown)
-        timers[:] = [loop.call_later(SLOW, report)]
+        timers[:] = [loop.call_later(SILENCE_SECONDS, report)]
 
-    timers.append(loop.call_later(SLOW, report))
+    timers.append(loop.call_later(SILENCE_SECONDS, report))
     try:
         yield
     finally:

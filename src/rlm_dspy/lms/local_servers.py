@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 Kind = Literal["llama.cpp", "LM Studio", "vLLM", "an OpenAI-compatible server"]
 
 OTHER: Kind = "an OpenAI-compatible server"
-TIMEOUT = 2.0  # seconds for one answer
+TIMEOUT_SECONDS = 2.0  # seconds for one answer
 MOST_BYTES = 4_000_000
 MOST_MODELS = 500
 MOST_TOKENS = 100_000_000
@@ -87,7 +87,7 @@ class Access:
     base: str = field(repr=False)
     key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    timeout: float = TIMEOUT
+    timeout: float = TIMEOUT_SECONDS
 
 
 def chosen_address(model: str, given: str | None, env: Mapping[str, str] | None = None) -> str | None:

@@ -20,7 +20,7 @@ from rlm_dspy.lms.local_servers import Access, LocalServer, ServerUnreachableErr
 from rlm_dspy.lms.providers import PROVIDERS, ModelChoice, Provider, Route, choose
 
 _CANARY = "The word to remember is heliotrope. "
-WANTED = 8_192  # tokens of a window in which a run has room for its instructions and a few steps
+MIN_WINDOW_TOKENS = 8_192  # tokens of a window in which a run has room for its instructions and a few steps
 _FILLER = "This line only takes up room in the prompt. "
 
 
@@ -203,15 +203,15 @@ def _served_window(server: LocalServer, name: str) -> DiagnosisLine:
     if window is None:
         unloaded = server.kind == "LM Studio" and server.has_model(name)
         said = f"{name} is not loaded, so that its window is not known" if unloaded else f"no window is told for {name}"
-        mend = f"Load it, with a context of {WANTED:,} tokens or more." if unloaded else ""
+        mend = f"Load it, with a context of {MIN_WINDOW_TOKENS:,} tokens or more." if unloaded else ""
         return DiagnosisLine(
-            "warning", said, mend or f"{windows.UNKNOWN:,} tokens or what is published are reckoned with."
+            "warning", said, mend or f"{windows.DEFAULT_WINDOW_TOKENS:,} tokens or what is published are reckoned with."
         )
     each = " for each slot" if server.slots else ""
-    if window >= WANTED:
+    if window >= MIN_WINDOW_TOKENS:
         return DiagnosisLine("ok", f"{name} has a window of {window:,} tokens{each}")
     said = f"the window is only {window:,} tokens{each}"
-    return DiagnosisLine("warning", said, f"A run wants {WANTED:,} or more: {_larger_window(server, name)}.")
+    return DiagnosisLine("warning", said, f"A run wants {MIN_WINDOW_TOKENS:,} or more: {_larger_window(server, name)}.")
 
 
 def _larger_window(server: LocalServer, name: str) -> str:
@@ -220,11 +220,11 @@ def _larger_window(server: LocalServer, name: str) -> str:
     match server.kind:
         case "llama.cpp":
             shared = f", which its {slots} slots share, or with fewer slots (-np)" if slots > 1 else ""
-            return f"start llama-server with -c {WANTED * slots}{shared}"
+            return f"start llama-server with -c {MIN_WINDOW_TOKENS * slots}{shared}"
         case "LM Studio":
-            return f"load it with a larger context length (lms load {name} --context-length {WANTED})"
+            return f"load it with a larger context length (lms load {name} --context-length {MIN_WINDOW_TOKENS})"
         case "vLLM":
-            return f"start vLLM with --max-model-len {WANTED}"
+            return f"start vLLM with --max-model-len {MIN_WINDOW_TOKENS}"
         case _:
             return "see how the server is given one"
 
@@ -270,7 +270,7 @@ def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
     checks: list[DiagnosisLine] = []
     if asked <= ollama.DEFAULT_WINDOW:
         better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "take a model with a larger window"
-        mend = f"A run wants {WANTED:,} or more: {better}."
+        mend = f"A run wants {MIN_WINDOW_TOKENS:,} or more: {better}."
         small = asked < ollama.DEFAULT_WINDOW
         said = f"a window of {asked:,} tokens is too small" if small else f"the window is only {asked:,} tokens"
         checks.append(DiagnosisLine("failure" if small else "warning", said, mend))

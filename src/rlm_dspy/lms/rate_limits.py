@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 
 from dspy import lm15
 
-MINUTE = 60.0
-_MINUTES = 24 * 60  # of a day
+MINUTE_SECONDS = 60.0
+_DAY_MINUTES = 24 * 60  # of a day
 _LONGEST_VALUE = 30  # characters of a header's number or duration
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE, "h": 60 * MINUTE, "d": _MINUTES * MINUTE}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE_SECONDS, "h": 60 * MINUTE_SECONDS, "d": _DAY_MINUTES * MINUTE_SECONDS}
 
 
 class RateLimiter:
@@ -42,7 +42,7 @@ class RateLimiter:
         with self._lock:
             start = now = self._clock()
             if len(self._starts) == self.per_minute:
-                start = max(now, self._starts[0] + MINUTE)
+                start = max(now, self._starts[0] + MINUTE_SECONDS)
             if self.per_minute:
                 self._starts.append(start)
             return start - now
@@ -57,7 +57,7 @@ class RateLimiter:
                 return 0.0
             now = self._clock()
             if now >= self._full:
-                self._left, self._full = self._most, now + MINUTE
+                self._left, self._full = self._most, now + MINUTE_SECONDS
             if tokens > self._left:
                 return self._full - now
             self._left -= tokens
@@ -71,8 +71,8 @@ class RateLimiter:
         with self._lock:
             if most is not None and left is not None and reset is not None:
                 self._most, self._left, self._full = most, left, self._clock() + reset
-            if stretch and self.per_minute and daily // _MINUTES > self.per_minute:
-                self._starts = deque(self._starts, maxlen=daily // _MINUTES)
+            if stretch and self.per_minute and daily // _DAY_MINUTES > self.per_minute:
+                self._starts = deque(self._starts, maxlen=daily // _DAY_MINUTES)
 
 
 def parse_duration(text: str) -> float | None:
@@ -109,7 +109,7 @@ def server_slot(place: str, most: int | None) -> threading.BoundedSemaphore | No
 
 
 LONGEST_WAIT = 60.0  # seconds that a provider may ask for; beyond them a run ends and says so
-_FIRST = 0.5
+_FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF = 20.0
 _PASSING = (lm15.RateLimitError, lm15.ServerError, lm15.TransportError, lm15.TimeoutError)
 
@@ -146,5 +146,5 @@ def backoff_delay(attempt: int, asked: float | None) -> float:
     """
     if asked is not None:
         return min(asked * random.uniform(1.0, 1.1), LONGEST_WAIT)
-    longest = min(_FIRST * 2**attempt, _LONGEST_BACKOFF)
+    longest = min(_FIRST_BACKOFF_SECONDS * 2**attempt, _LONGEST_BACKOFF)
     return random.uniform(longest / 2, longest)

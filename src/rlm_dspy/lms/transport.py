@@ -87,7 +87,7 @@ def _remaining_bytes(left: int | None, chunk: bytes) -> int | None:
 
 # A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
 MOST_CHARS = 10
-SHORTEST = 8_000  # characters below which the count says too little
+MIN_PROMPT_CHARS = 8_000  # characters below which the count says too little
 _RUN = re.compile(r"(.)\1{4,}", re.DOTALL)
 
 
@@ -102,7 +102,7 @@ def cut_prompt_tokens(request: Request, reported_tokens: int | None) -> int | No
         return None
     # A long run of one character (blanks of a table, a rule) counts as the few tokens that it is.
     chars = sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _message_texts(request))
-    return chars // CHARS_PER_TOKEN if chars >= SHORTEST and reported_tokens * MOST_CHARS < chars else None
+    return chars // CHARS_PER_TOKEN if chars >= MIN_PROMPT_CHARS and reported_tokens * MOST_CHARS < chars else None
 
 
 def _message_texts(request: Request) -> list[str]:

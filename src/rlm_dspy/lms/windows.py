@@ -9,16 +9,18 @@ from rlm_dspy.lms import local_servers
 from rlm_dspy.metering import CHARS_PER_TOKEN
 from rlm_dspy.metering import metadata as metadata
 
-UNKNOWN = 32_768  # tokens, where nobody says: between small local models and hosted ones
+DEFAULT_WINDOW_TOKENS = 32_768  # tokens, where nobody says: between small local models and hosted ones
 SMALL_WINDOW = 16_384  # tokens
 SMALL_WEIGHTS = 14  # billions
 TINY_WEIGHTS = 4  # billions
-SHARE = 0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
+PROMPT_SHARE = (
+    0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
+)
 
 
 def window_tokens(lm: Any) -> int:
     """Return the tokens of an LM's window, or a guess where nobody says."""
-    return known_window(lm) or UNKNOWN
+    return known_window(lm) or DEFAULT_WINDOW_TOKENS
 
 
 def known_window(lm: Any) -> int | None:
@@ -49,7 +51,7 @@ def weight_billions(model: str) -> float | None:
 
 def prompt_capacity_chars(lm: Any) -> int:
     """Return the characters that one prompt to an LM may have."""
-    return int(window_tokens(lm) * SHARE) * CHARS_PER_TOKEN
+    return int(window_tokens(lm) * PROMPT_SHARE) * CHARS_PER_TOKEN
 
 
 def is_small(lm: Any) -> bool:

@@ -16,7 +16,7 @@ MASK = "********"
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:API_?KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)", re.I
 )
-_SHORTEST = 8
+_MIN_SECRET_CHARS = 8
 
 
 def is_secret_name(name: str) -> bool:
@@ -36,7 +36,7 @@ class Redactor:
         """Add values that must never be shown, with the surrounding blanks that keys often carry."""
         for value in values:
             for form in (value, value.strip()):
-                if len(form) >= _SHORTEST:
+                if len(form) >= _MIN_SECRET_CHARS:
                     self._values.add(form)
 
     def text(self, text: str) -> str:

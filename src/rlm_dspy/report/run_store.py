@@ -18,7 +18,7 @@ from rlm_dspy.report import journal
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.run import Run
 
-KEPT = 200
+MAX_RUNS = 200
 _OURS = re.compile(r"[0-9a-f]{12}\.json")
 
 
@@ -42,7 +42,7 @@ class RunStore:
         """Save a run and drop the oldest beyond ``KEPT``; only files named as we name them are ever dropped."""
         folders.make_private(self.folder)
         place = journal.save_run(run, self.folder / f"{run.id}.json", redactor)
-        for path in self._run_paths()[KEPT:]:
+        for path in self._run_paths()[MAX_RUNS:]:
             path.unlink(missing_ok=True)
         return place
 

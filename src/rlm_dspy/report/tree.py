@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rlm_dspy.report import journal, render
 from rlm_dspy.run import Run, Step, SubCall, Usage
 
-LINES = 12  # of a block of code or output, unless all is wanted
-WIDTH = 160
+MAX_LINES = 12  # of a block of code or output, unless all is wanted
+MAX_WIDTH = 160
 
 
 def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
@@ -63,15 +63,15 @@ def _block_lines(title: str, text: str, whole: bool) -> Iterator[str]:
         yield f"{title} {_short_line(found[0], whole)}"
         return
     yield title
-    if not whole and len(found) > LINES:
-        half = LINES // 2
+    if not whole and len(found) > MAX_LINES:
+        half = MAX_LINES // 2
         found = [*found[:half], f"[… {len(found) - 2 * half:,} lines; --full shows them]", *found[-half:]]
     yield from (f"  {_short_line(line, whole)}" for line in found)
 
 
 def _short_line(text: str, whole: bool) -> str:
     flat = text if "\n" not in text else " ".join(text.split())
-    return flat if whole or len(flat) <= WIDTH else f"{flat[: WIDTH - 1]}…"
+    return flat if whole or len(flat) <= MAX_WIDTH else f"{flat[: MAX_WIDTH - 1]}…"
 
 
 def _ending_text(run: Run) -> str:

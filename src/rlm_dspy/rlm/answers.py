@@ -186,7 +186,9 @@ def render_input(value: Any) -> str:
     """Render an input for the record in a line."""
     if isinstance(value, str):
         return (
-            shorten_text(value) if len(value) <= prompts.PREVIEW else f"str, {len(value):,} characters: {value[:200]}…"
+            shorten_text(value)
+            if len(value) <= prompts.PREVIEW_CHARS
+            else f"str, {len(value):,} characters: {value[:200]}…"
         )
     return shorten_text(repr(value))
 

@@ -29,9 +29,9 @@ from rlm_dspy.rlm.subcalls import (
 )
 from rlm_dspy.run import Run, SubCall
 
-OWN = 0.9  # a text this near to the whole of one's own context ...
-SAME = 0.85  # ... with an instruction this near to one's own is no division of the work
-COMPARED = 500  # characters of the two that are compared
+SAME_TEXT_SHARE = 0.9  # a text this near to the whole of one's own context ...
+SAME_INSTRUCTION_LIKENESS = 0.85  # ... with an instruction this near to one's own is no division of the work
+COMPARED_CHARS = 500  # characters of the two that are compared
 
 Child = Callable[[type[dspy.Signature], dict[str, Any]], tuple[dict[str, Any], Run]]
 
@@ -107,8 +107,11 @@ class Children:
         text, instruction = self._resolved_value(item["text"]), sendable_prompt(item["instruction"])
         if isinstance(text, str):
             text = sendable_prompt(text)
-            same = SequenceMatcher(None, instruction[:COMPARED], self._task[:COMPARED]).ratio() >= SAME
-            if same and self._text is not None and len(text) >= OWN * len(self._text):
+            same = (
+                SequenceMatcher(None, instruction[:COMPARED_CHARS], self._task[:COMPARED_CHARS]).ratio()
+                >= SAME_INSTRUCTION_LIKENESS
+            )
+            if same and self._text is not None and len(text) >= SAME_TEXT_SHARE * len(self._text):
                 raise ValueError(
                     "this hands over nearly all of your own context with your own instruction, which divides nothing: "
                     "give a piece of it, or a narrower instruction, or answer it here"

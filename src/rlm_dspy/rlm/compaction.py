@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from rlm_dspy.run import Step
 
 VARIABLE = "past_steps"  # in the REPL: the code and output of every step so far
-KEPT = 2  # newest turns that are never touched
-TARGET = 0.45  # of the limit that is left after a move
-SHRUNK = 0.9  # of a refused prompt's characters are the room from then on
-LONG = 240  # characters of an output that are worth a reference
+UNTOUCHED_TURNS = 2  # newest turns that are never touched
+TARGET_SHARE = 0.45  # of the limit that is left after a move
+SHRINK_FACTOR = 0.9  # of a refused prompt's characters are the room from then on
+MIN_MOVED_CHARS = 240  # characters of an output that are worth a reference
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def compact_turns(turns: Sequence[Turn], steps: Sequence[Step], limit: int, vari
     """
     if not turns:
         return []
-    goal = int(limit * TARGET)
+    goal = int(limit * TARGET_SHARE)
     shorter = list(turns)
     if conversation_chars(shorter) > goal:
-        shorter = [*_elide_outputs(shorter[:-KEPT], variable), *shorter[-KEPT:]]
+        shorter = [*_elide_outputs(shorter[:-UNTOUCHED_TURNS], variable), *shorter[-UNTOUCHED_TURNS:]]
     if conversation_chars(shorter) > goal:
-        shorter = [*_fold_failed_steps(shorter[:-KEPT], steps), *shorter[-KEPT:]]
+        shorter = [*_fold_failed_steps(shorter[:-UNTOUCHED_TURNS], steps), *shorter[-UNTOUCHED_TURNS:]]
     return (
         shorter
         if conversation_chars(shorter) <= goal
@@ -63,7 +63,7 @@ def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str,
     Raises:
         Exception: ``refused``, since nothing can be taken from the conversation.
     """
-    room = int((conversation_chars(turns) + len(observation)) * SHRUNK)
+    room = int((conversation_chars(turns) + len(observation)) * SHRINK_FACTOR)
     if conversation_chars(compact_turns(turns, steps, room - len(observation))) >= conversation_chars(turns):
         raise refused
     return room
@@ -85,11 +85,12 @@ def _elide_outputs(turns: list[Turn], variable: str) -> list[Turn]:
 
 def _shortened_observation(turn: Turn, variable: str) -> str:
     header, _, body = turn.observation.partition("\n")
-    if len(body) <= LONG:
+    if len(body) <= MIN_MOVED_CHARS:
         return turn.observation
     number = turn.number - 1
     again = f"print({variable}[{number - 1}]['output'])"
-    return f"{header}\n{body[: LONG // 4]} [… output of step {number}, {len(body):,} characters, left out; {again} …]"
+    head = body[: MIN_MOVED_CHARS // 4]
+    return f"{header}\n{head} [… output of step {number}, {len(body):,} characters, left out; {again} …]"
 
 
 def _fold_failed_steps(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
@@ -104,7 +105,9 @@ def _summarise_oldest(turns: list[Turn], goal: int, variable: str) -> list[Turn]
     """Merge the oldest turns after the probe into a digest, until the rest fits."""
     first, rest = turns[0], turns[1:]
     digest = [_digest_line(first)]
-    while len(rest) > KEPT and len(first.observation) + sum(map(len, digest)) + conversation_chars(rest) > goal:
+    while (
+        len(rest) > UNTOUCHED_TURNS and len(first.observation) + sum(map(len, digest)) + conversation_chars(rest) > goal
+    ):
         digest.append(_digest_line(rest.pop(0)))
     kept = "\n".join(digest[-40:])
     told = f"The steps before step {rest[0].number if rest else first.number + 1}, in short:\n{kept}"

@@ -30,13 +30,13 @@ from rlm_dspy.rlm.passages import best_passages, place_of
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
-from rlm_dspy.rlm.session import QUESTIONS, is_context, main_context, quotable_inputs, task_of
+from rlm_dspy.rlm.session import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
 from rlm_dspy.rlm.signatures import TAKEN, make_budget, read_signature, validate_inputs
 from rlm_dspy.run import Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 
 NO_PASSAGE = "in which no passage fits the question"
-PASSAGES = 6  # that are shown in the mode "retrieve"
+SHOWN_PASSAGES = 6  # that are shown in the mode "retrieve"
 
 
 class Direct(dspy.Module):  # type: ignore[misc]
@@ -108,7 +108,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         """Return the inputs, with the main context cut to its best passages if that was asked for."""
         selected = dict(values)
         main, question = main_context(values), task_of(values)
-        if self.passages is None or main is None or not question or main in QUESTIONS:
+        if self.passages is None or main is None or not question or main in QUESTION_FIELDS:
             return selected
         whole = chars_of(values[main])
         if whole <= self.passages * PASSAGE:

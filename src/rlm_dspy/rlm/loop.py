@@ -17,13 +17,13 @@ from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.replies import ParsedReply, explain_cut, parse_code, parse_reply, visible_text
 from rlm_dspy.run import Status, Step, SubCall, Usage
 
-REASKS = 2  # replies in a row that may be unreadable before the run ends
-REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
+MAX_REASKS = 2  # replies in a row that may be unreadable before the run ends
+MAX_REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
 REPEATED = "repeats"  # names the end of a run whose model, a tiny one, ran a cell again that changed nothing
 NOTHING_SAID = "(no reply besides thinking)"  # in the next prompt, which never repeats a model's thinking
 LOST = "[the run ended in this cell]"
-NAMED_SUBMIT = 80  # characters of a held-back SUBMIT that are shown
-REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
+MAX_SUBMIT_CHARS = 80  # characters of a held-back SUBMIT that are shown
+MAX_REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
     if not state.ran and limit != REPEATED:
         if limit == "unreadable":
             raise ActionError(
-                f"the model's last {REASKS + 1} replies had no code that could be run, and no cell ever ran "
+                f"the model's last {MAX_REASKS + 1} replies had no code that could be run, and no cell ever ran "
                 f"(the last one: {state.steps[-1].error}); try another model or a shorter task"
             )
         raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
@@ -183,7 +183,7 @@ class _State:
         """Name what forbids another step, or None."""
         if self.stopped_by:
             return self.stopped_by
-        if self.unreadable > REASKS:
+        if self.unreadable > MAX_REASKS:
             return "unreadable"
         if len(self.steps) >= self.rules.max_iters:
             return "max_iters"
@@ -237,7 +237,7 @@ class _State:
         outputs: dict[str, Any] = {}
         problem: str | None = None
         if last.has_submitted:
-            outputs, problem = self.rules.validate(last.submitted, self.refused < REFUSALS)
+            outputs, problem = self.rules.validate(last.submitted, self.refused < MAX_REFUSALS)
             if problem:
                 self.refused += 1
                 texts.append(self.rules.refusal(problem))
@@ -273,7 +273,7 @@ class _State:
         if advice := step_advice(parsed.cells[: len(observed)], observed[-1], self.rules.outputs):
             remarks.append(advice)
         earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
-        self.unreadable = self.unreadable + 1 if len(earlier) >= REPEATS else 0
+        self.unreadable = self.unreadable + 1 if len(earlier) >= MAX_REPEATS else 0
         if earlier and self.rules.stops_at_repeats:
             self.stopped_by = REPEATED
         if earlier:
@@ -367,5 +367,5 @@ def _held_back(cells: tuple[str, ...]) -> str:
     named = ""
     if submits:
         call = submits[0][submits[0].index("SUBMIT(") :]
-        named = f", nor was its {call[:NAMED_SUBMIT]}{'…' if len(call) > NAMED_SUBMIT else ''}"
+        named = f", nor was its {call[:MAX_SUBMIT_CHARS]}{'…' if len(call) > MAX_SUBMIT_CHARS else ''}"
     return f"[This is the output of your first code that printed something; the {blocks} not run{named}.]"

@@ -52,7 +52,7 @@ from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 
 logger = logging.getLogger(__name__)
 
-HANDLE = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
+MIN_HANDLE_CHARS = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
 
 
 class RLM(dspy.Module):  # type: ignore[misc]
@@ -391,13 +391,13 @@ def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterp
 def wrap_long_texts(inputs: dict[str, Any]) -> dict[str, Any]:
     """Wrap long texts so that whatever renders the inputs shows a line."""
     return {
-        name: Context(value) if isinstance(value, str) and len(value) > HANDLE else value
+        name: Context(value) if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS else value
         for name, value in inputs.items()
     }
 
 
-CLOSING = 5.0  # seconds
-SMALLEST_ROOM = 4_000  # characters of a prompt, below which less room changes no extract
+CLOSING_SECONDS = 5.0  # seconds
+MIN_ROOM_CHARS = 4_000  # characters of a prompt, below which less room changes no extract
 
 
 def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
@@ -408,7 +408,7 @@ def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
     done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(deadlines.POLL):
+        while not done.wait(deadlines.POLL_SECONDS):
             try:
                 patience.check()
             except deadlines.Interrupted:
@@ -492,7 +492,7 @@ def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Ov
         raise error
     if isinstance(need, Ask):
         return Overflow(error)
-    if session.room < SMALLEST_ROOM:
+    if session.room < MIN_ROOM_CHARS:
         raise error
     session.room //= 2
     return None
@@ -559,6 +559,6 @@ async def repl_in_thread(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., 
     finally:
         closed = asyncio.wrap_future(thread.submit(repl.close))
         thread.shutdown(wait=False)
-        await asyncio.wait({closed}, timeout=CLOSING)
+        await asyncio.wait({closed}, timeout=CLOSING_SECONDS)
         if closed.done():
             closed.result()

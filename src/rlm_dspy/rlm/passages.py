@@ -7,9 +7,9 @@ from typing import Any
 
 from rlm_dspy.sandbox.toolkit.ranking import Term, rank_passages, stem, terms_of, words_of
 
-SEARCHED = 20_000_000  # characters of an input that the host searches unasked; a model may search any
+MAX_SEARCHED_CHARS = 20_000_000  # characters of an input that the host searches unasked; a model may search any
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-LINE = 200  # characters of a line that are shown
+MAX_LINE_CHARS = 200  # characters of a line that are shown
 
 
 def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
     They come from the best passages; a line counts by the words of the question that are rare in these.
     """
     size = len(value) if isinstance(value, str) else int(value.chars)
-    if size > SEARCHED:
+    if size > MAX_SEARCHED_CHARS:
         return []
     terms = terms_of(question)
     lines: list[tuple[str, frozenset[str]]] = []
@@ -60,8 +60,8 @@ def _lines_of(passage: dict[str, Any]) -> list[tuple[str, frozenset[str]]]:
     source = f"{passage['source']}:" if passage.get("source") else ""
     lines = []
     for number, text in enumerate(passage["text"].splitlines(), passage["line"]):
-        for part in [text] if len(text) <= LINE else _SENTENCE_END.split(text):
-            shown = part if len(part) <= LINE else f"{part[:LINE]}…"
+        for part in [text] if len(text) <= MAX_LINE_CHARS else _SENTENCE_END.split(text):
+            shown = part if len(part) <= MAX_LINE_CHARS else f"{part[:MAX_LINE_CHARS]}…"
             lines.append((f"{source}{number}: {shown}", frozenset(map(stem, words_of(part)))))
     return lines
 

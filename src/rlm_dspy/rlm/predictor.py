@@ -17,10 +17,10 @@ import pydantic
 
 from rlm_dspy.rlm import dspy_states, prompts
 
-KEPT = 2_000  # characters of a text that a trace, a demo or a saved program keeps, head and tail
+MAX_KEPT_CHARS = 2_000  # characters of a text that a trace, a demo or a saved program keeps, head and tail
 KEPT_OF_TURN = 800  # the same for each text of a past turn
 KEPT_OF_LABEL = 300  # longer fields of a labelled example are left out
-TURNS = 6  # past turns that are kept: the first and the newest
+MAX_KEPT_TURNS = 6  # past turns that are kept: the first and the newest
 SHAPE = ("observation", "reasoning", "code")
 WORKED = "(a worked example of another task: none of its variables exist here)\n"
 LABELLED = "Examples of inputs and their right outputs (long inputs are left out):"
@@ -138,8 +138,10 @@ def compact_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 def _shorten_value(value: Any) -> Any:
     if isinstance(value, dspy.History):
         turns = [{name: _cut_text(text, KEPT_OF_TURN) for name, text in turn.items()} for turn in value.messages]
-        return dspy.History(messages=turns if len(turns) <= TURNS else [turns[0], *turns[1 - TURNS :]])
-    return _cut_text(value, KEPT)
+        return dspy.History(
+            messages=turns if len(turns) <= MAX_KEPT_TURNS else [turns[0], *turns[1 - MAX_KEPT_TURNS :]]
+        )
+    return _cut_text(value, MAX_KEPT_CHARS)
 
 
 def _cut_text(value: Any, limit: int) -> Any:

@@ -17,13 +17,13 @@ from rlm_dspy.run import replace_surrogates
 from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
 
-ALONE = 20  # files up to this number are each listed
-ALIKE = 4  # of more, so many files of one folder and kind stand on one line
-ROWS = 40  # of the list
-HEADS = 3  # files whose beginnings are shown, each of another kind
+MAX_LISTED_FILES = 20  # files up to this number are each listed
+MIN_GROUPED_FILES = 4  # of more, so many files of one folder and kind stand on one line
+MAX_FILE_ROWS = 40  # of the list
+MAX_SHOWN_HEADS = 3  # files whose beginnings are shown, each of another kind
 HEAD_LINES = 4
 HEAD_CHARS = 120  # of each of these lines
-PROBLEMS = 5  # files that were not read as they are, which are named
+MAX_NAMED_PROBLEMS = 5  # files that were not read as they are, which are named
 PROBLEM_CHARS = 200
 READ_CHARS = 2_000_000  # of a file whose beginning is shown; a larger one is read when the model asks
 
@@ -41,14 +41,18 @@ def corpus_view(corpus: Any) -> str:
 def _problem_lines(corpus: Any) -> list[str]:
     """Return what was not read, or not as it is, so that nobody takes what is missing for absent."""
     problems = getattr(corpus, "problems", ())
-    told = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:PROBLEMS]]
-    return told if len(problems) <= PROBLEMS else [*told, f"… and {len(problems) - PROBLEMS:,} more such files"]
+    told = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:MAX_NAMED_PROBLEMS]]
+    return (
+        told
+        if len(problems) <= MAX_NAMED_PROBLEMS
+        else [*told, f"… and {len(problems) - MAX_NAMED_PROBLEMS:,} more such files"]
+    )
 
 
 def _file_list_rows(files: Sequence[File]) -> list[str]:
-    groups = _group_files(files) if len(files) > ALONE else [[file] for file in files]
-    rows = [_group_row(group) for group in groups[:ROWS]]
-    left = sum(len(group) for group in groups[ROWS:])
+    groups = _group_files(files) if len(files) > MAX_LISTED_FILES else [[file] for file in files]
+    rows = [_group_row(group) for group in groups[:MAX_FILE_ROWS]]
+    left = sum(len(group) for group in groups[MAX_FILE_ROWS:])
     if left:
         rows.append(f"… and {left:,} more files")
     return rows
@@ -62,7 +66,7 @@ def _group_files(files: Sequence[File]) -> list[list[File]]:
         by_kind.setdefault((str(path.parent), path.suffix), []).append(file)
     groups: list[list[File]] = []
     for group in by_kind.values():
-        if len(group) >= ALIKE:
+        if len(group) >= MIN_GROUPED_FILES:
             groups.append(group)
         else:
             groups += [[file] for file in group]
@@ -87,7 +91,7 @@ def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
             by_kind.setdefault(PurePosixPath(file["name"]).suffix, []).append(file)
     kinds = sorted(by_kind, key=lambda kind: (kind not in TABLES, -len(by_kind[kind])))
     shown = []
-    for group in [by_kind[kind] for kind in kinds[:HEADS]]:
+    for group in [by_kind[kind] for kind in kinds[:MAX_SHOWN_HEADS]]:
         name = group[0]["name"]
         lines = [line for line in re.split(r"\r?\n", corpus[name][: HEAD_LINES * HEAD_CHARS * 4]) if line.strip()]
         if lines:
@@ -96,10 +100,10 @@ def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
     return shown
 
 
-WHOLE = 20_000  # inputs up to this many characters are shown whole
-QUOTED = 20  # lines of an unreadable reply that are quoted back
-LEAST = 400  # characters of a step that are worth showing
-PREVIEW = 1_000  # of longer ones, this many characters are shown, half from each end
+MAX_WHOLE_CHARS = 20_000  # inputs up to this many characters are shown whole
+MAX_QUOTED_LINES = 20  # lines of an unreadable reply that are quoted back
+MIN_STEP_CHARS = 400  # characters of a step that are worth showing
+PREVIEW_CHARS = 1_000  # of longer ones, this many characters are shown, half from each end
 
 ACTION_STRATEGY = """Answer from data that lives in variables of a Python REPL, not in this prompt. You write short code, see what it prints, and write the next.
 1. Find: search for the words that matter and print what you find; learn the structure before you process it.
@@ -196,7 +200,7 @@ def tool_line(tool: dspy.Tool) -> str:
     return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
 
 
-def preview_text(text: str, whole: int = WHOLE, shown: int = PREVIEW) -> str:
+def preview_text(text: str, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS) -> str:
     """Return ``text``, or its head and tail around a line that says how much is left out."""
     head, tail, left_out = head_and_tail(text, whole, shown)
     return f"{head}\n[… {left_out:,} characters …]\n{tail}" if left_out else head
@@ -215,7 +219,9 @@ def barred_text(text: str) -> str:
     return "\n".join(f"| {line}" if line else "|" for line in text.splitlines()) or "|"
 
 
-def describe_variable(name: str, value: Any, desc: str, *, main: bool, whole: int = WHOLE, shown: int = PREVIEW) -> str:
+def describe_variable(
+    name: str, value: Any, desc: str, *, main: bool, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS
+) -> str:
     """Render one input variable for the probe: type, size, and the value itself or its head and tail."""
     kind, text = type(value).__name__, _rendered_value(value)
     head, tail, left_out = head_and_tail(text, whole, min(shown, whole))
@@ -258,7 +264,7 @@ def _rendered_value(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
-        return repr(value[:WHOLE])
+        return repr(value[:MAX_WHOLE_CHARS])
     if hasattr(value, "sandbox_index"):
         return corpus_view(value)
     if preview_of.is_array_or_table(value):
@@ -280,7 +286,9 @@ def _stable_form(value: Any) -> Any:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
-def render_probe(values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = WHOLE) -> str:
+def render_probe(
+    values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = MAX_WHOLE_CHARS
+) -> str:
     """Render the host's free look at the inputs, the first observation; up to ``whole`` characters are shown whole."""
     shown = []
     for name, value in values.items():
@@ -333,7 +341,7 @@ def reask_text(problem: str, submit: str, wrote: str, *, form: Form, look: str =
     if wrote.lstrip().startswith(("{", "[")):
         wrote = ""  # JSON is not shown again as a form to follow
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
-    code = clip_middle("\n".join(lines[:QUOTED]), PREVIEW)
+    code = clip_middle("\n".join(lines[:MAX_QUOTED_LINES]), PREVIEW_CHARS)
     if not code or (form == "code" and not is_python(code)):
         code = look
     if form != "marked":
@@ -354,13 +362,13 @@ def trajectory_text(steps: Sequence[Any], limit: int) -> str:
     parts: list[str] = []
     left = limit
     for step in reversed(steps):
-        if left < LEAST:
+        if left < MIN_STEP_CHARS:
             parts.append(f"[steps 1 to {step.index}: left out]")
             break
-        code = clip_middle(step.code, max(LEAST, left // 4))
-        output = observation_text([step.output], max(LEAST, left - len(code)))
+        code = clip_middle(step.code, max(MIN_STEP_CHARS, left // 4))
+        output = observation_text([step.output], max(MIN_STEP_CHARS, left - len(code)))
         parts.append(
-            f"--- step {step.index} ---\n{clip_middle(step.reasoning, LEAST)}\n```python\n{code}\n```\n{output}"
+            f"--- step {step.index} ---\n{clip_middle(step.reasoning, MIN_STEP_CHARS)}\n```python\n{code}\n```\n{output}"
         )
         left -= len(parts[-1])
     return "\n".join(reversed(parts))

@@ -47,12 +47,12 @@ dspy_logger = logging.getLogger("dspy.rlm_dspy")
 if TYPE_CHECKING:
     from rlm_dspy.rlm.module import RLM
 
-EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
-OVERHEAD = 1_000  # tokens of instructions around what a prompt shows
-QUESTIONS = frozenset({"question", "query", "instruction", "task", "prompt"})
-SMALL_CALLS = 16  # sub-calls of a run steered by a small model, which storms otherwise
-SMALL_REPLY = 2_048  # tokens of its replies
-STEPPING = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
+MAX_EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
+OVERHEAD_TOKENS = 1_000  # tokens of instructions around what a prompt shows
+QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
+MAX_SMALL_CALLS = 16  # sub-calls of a run steered by a small model, which storms otherwise
+MAX_SMALL_REPLY_TOKENS = 2_048  # tokens of its replies
+STEP_TIME_SHARE = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
 # Told of the events of every run in the current context; ``RLM.stream`` sets it.
 WATCHER: ContextVar[Callable[[Event], None] | None] = ContextVar("rlm_dspy_watcher", default=None)
 
@@ -77,7 +77,7 @@ class Session:
         self.lm = (parent.subcalls.lm if parent else None) or getattr(rlm.generate_action, "lm", None)
         chosen = self.lm or dspy.settings.lm
         self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
-        self.calls = min(rlm.budget.max_llm_calls, SMALL_CALLS) if self.small else rlm.budget.max_llm_calls
+        self.calls = min(rlm.budget.max_llm_calls, MAX_SMALL_CALLS) if self.small else rlm.budget.max_llm_calls
         budget = rlm.budget.model_copy(update={"max_llm_calls": self.calls})
         self.ledger: Ledger = Ledger(budget, parent.ledger if parent else None)
         self.stop: threading.Event | None = parent.stop if parent else stop
@@ -85,7 +85,7 @@ class Session:
         told = parent._watchers if parent else (rlm.on_event, WATCHER.get())
         self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
         # A child's last call is reserved before its first, so that it can always answer.
-        self._last_call = self.ledger.reserve(OVERHEAD, sub_call=True) if parent else None
+        self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True) if parent else None
         self.subcalls: SubCalls = SubCalls(
             rlm.sub_lm or self.lm, self.ledger, self.deadline_for, self._record_call, partial(self.emit, "wait")
         )
@@ -112,10 +112,10 @@ class Session:
         """Return the host's free look at the inputs."""
         fields, task = self.signature.input_fields, task_of(self.values)
         if not self.small:
-            return prompts.render_probe(self.values, fields, self.main, min(prompts.WHOLE, self.room // 3))
+            return prompts.render_probe(self.values, fields, self.main, min(prompts.MAX_WHOLE_CHARS, self.room // 3))
         found: list[str] = []
-        if task and self.main and self.main not in QUESTIONS:
-            most, chars = small_prompts.FOUND_LINES, small_prompts.FOUND_CHARS
+        if task and self.main and self.main not in QUESTION_FIELDS:
+            most, chars = small_prompts.MAX_FOUND_LINES, small_prompts.MAX_FOUND_CHARS
             found = best_lines(self.values[self.main], task, most, chars)
         first = next(iter(self.signature.output_fields))
         return small_prompts.render_probe(self.values, task, self.main, found, first)
@@ -129,7 +129,7 @@ class Session:
 
     def _main_text_name(self) -> str | None:
         """Name the main context if it is a text and not the question itself."""
-        return self.main if self._own_text() is not None and self.main not in QUESTIONS else None
+        return self.main if self._own_text() is not None and self.main not in QUESTION_FIELDS else None
 
     def _own_text(self) -> str | None:
         value = self.values.get(self.main or "")
@@ -154,7 +154,7 @@ class Session:
         submit = ", ".join(f"{name}=..." for name in self.signature.output_fields)
         shown = min(self.rlm.max_output_chars, self.room // 4)
         if self.small:
-            shown = min(shown, small_prompts.OUTPUT)
+            shown = min(shown, small_prompts.MAX_OUTPUT_CHARS)
         reminder = small_prompts.reminder_text(task_of(self.values), next(iter(self.signature.output_fields)))
         form: prompts.Form = "marked"
         if is_plain():
@@ -171,7 +171,7 @@ class Session:
             exhausted=self._exhausted_limit,
             sub_calls=self.subcalls.take_finished,
             notes=self.subcalls.take_notes,
-            room=max(2 * len(self.probe), self.room - OVERHEAD * CHARS_PER_TOKEN),
+            room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN),
             header=self._observation_header,
             render=lambda texts: clean_for_prompt(prompts.observation_text(texts, shown)),
             clip=lambda text: prompts.clip_middle(text, shown),
@@ -203,12 +203,12 @@ class Session:
     def _exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
         """Stop stepping while another step (the last prompt and its output) and the extract still fit."""
         if not steps:
-            return self.ledger.exhausted(share=STEPPING)
+            return self.ledger.exhausted(share=STEP_TIME_SHARE)
         last = steps[-1]
         shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
         step = last.usage.total_tokens + len(last.output) // CHARS_PER_TOKEN
-        extract = min(shown, EXTRACT_CHARS) // CHARS_PER_TOKEN + OVERHEAD
-        return self.ledger.exhausted(tokens=step + extract, cost=last.usage.cost or 0.0, share=STEPPING)
+        extract = min(shown, MAX_EXTRACT_CHARS) // CHARS_PER_TOKEN + OVERHEAD_TOKENS
+        return self.ledger.exhausted(tokens=step + extract, cost=last.usage.cost or 0.0, share=STEP_TIME_SHARE)
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
         """Parse and check what was submitted; evidence that is not in the context is refused while ``strict``."""
@@ -237,7 +237,7 @@ class Session:
         left = self.ledger.seconds_left
         if isinstance(need, Extract):
             return deadlines.Deadline(left, None, self._over)
-        reserved = (1 - STEPPING) * (self.ledger.root.budget.max_seconds or 0.0)
+        reserved = (1 - STEP_TIME_SHARE) * (self.ledger.root.budget.max_seconds or 0.0)
         return deadlines.Deadline(None if left is None else max(0.0, left - reserved), self.stop, self._over)
 
     # --- asking a predictor ------------------------------------------------------------------------------------
@@ -247,8 +247,8 @@ class Session:
         if isinstance(need, Extract):
             reached = "max iterations" if need.limit == "max_iters" else need.limit
             dspy_logger.warning("RLM reached %s, using extract to get final output", reached)
-            left = self.room - len(self.probe) - OVERHEAD * CHARS_PER_TOKEN
-            shown = clean_for_prompt(prompts.trajectory_text(need.steps, max(2_000, min(EXTRACT_CHARS, left))))
+            left = self.room - len(self.probe) - OVERHEAD_TOKENS * CHARS_PER_TOKEN
+            shown = clean_for_prompt(prompts.trajectory_text(need.steps, max(2_000, min(MAX_EXTRACT_CHARS, left))))
             extract = self.rlm.extract
             if not isinstance(extract, Predictor):
                 given = dspy_states.inputs_for(self.probe, need.steps, None, self.rlm.max_output_chars)
@@ -279,7 +279,7 @@ class Session:
         history = dspy.History(messages=turns)
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
         if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
-            inputs["config"] = {"max_tokens": SMALL_REPLY}
+            inputs["config"] = {"max_tokens": MAX_SMALL_REPLY_TOKENS}
         return action, self._with_lm(inputs)
 
     def _with_lm(self, inputs: dict[str, Any], own: Any = None) -> dict[str, Any]:
@@ -369,7 +369,7 @@ class Session:
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
             size = f"{len(step.output):,} chars"
-            dspy_logger.info("Output (%s):\n%s", size, shorten_text(step.output, prompts.PREVIEW), extra=facts)
+            dspy_logger.info("Output (%s):\n%s", size, shorten_text(step.output, prompts.PREVIEW_CHARS), extra=facts)
         self.emit("output", step.output)
 
     def _record_call(self, call: SubCall, meter: Meter | None) -> None:
@@ -534,7 +534,7 @@ def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that evidence may quote, plain or structured, but not the question that is put to them."""
     quoted: dict[str, Any] = {}
     for name, value in values.items():
-        if name in QUESTIONS and isinstance(value, str):
+        if name in QUESTION_FIELDS and isinstance(value, str):
             continue
         table = tables.plain_data(value)
         quoted[name] = value if table is tables.OTHER else table
@@ -543,13 +543,13 @@ def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def task_of(values: Mapping[str, Any]) -> str:
     """Return what a run was asked: its question or instruction."""
-    return next((str(value) for name, value in values.items() if name in QUESTIONS), "")
+    return next((str(value) for name, value in values.items() if name in QUESTION_FIELDS), "")
 
 
 def main_context(values: Mapping[str, Any]) -> str | None:
     """Name the input that the toolkit works on: a corpus, else ``context``, else the longest text but the question."""
     texts = {name: value for name, value in values.items() if is_context(value)}
-    texts = {name: value for name, value in texts.items() if name not in QUESTIONS} or texts
+    texts = {name: value for name, value in texts.items() if name not in QUESTION_FIELDS} or texts
     if not texts:
         return None
     for name, value in texts.items():

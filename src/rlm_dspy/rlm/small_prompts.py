@@ -13,13 +13,13 @@ from typing import Any
 
 from rlm_dspy.rlm import prompts
 
-WHOLE = 2_000  # characters of an input that is shown whole
-PREVIEW = 600  # of longer ones, head and tail together
-OUTPUT = 1_500  # characters of a step's output that are shown
-FOUND_LINES = 5
-FOUND_CHARS = 800
+MAX_WHOLE_CHARS = 2_000  # characters of an input that is shown whole
+PREVIEW_CHARS = 600  # of longer ones, head and tail together
+MAX_OUTPUT_CHARS = 1_500  # characters of a step's output that are shown
+MAX_FOUND_LINES = 5
+MAX_FOUND_CHARS = 800
 MAX_REMINDER_CHARS = 400  # of a question that is repeated under each output
-SNIFFED = 4  # lines by which a table is known
+SNIFFED_LINES = 4  # lines by which a table is known
 
 STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
 
@@ -169,8 +169,8 @@ def protocol_text(
 
 def delimiter_of(text: str) -> str | None:
     """Return what divides the columns of a text that is a table with a header, or None if it is none."""
-    head = text[:4_000].splitlines()[:SNIFFED]
-    if len(head) < SNIFFED:
+    head = text[:4_000].splitlines()[:SNIFFED_LINES]
+    if len(head) < SNIFFED_LINES:
         return None
     for delimiter in (",", ";", "\t", "|"):
         try:
@@ -195,7 +195,7 @@ def render_probe(values: Mapping[str, Any], task: str, main: str | None, found: 
     for name, value in values.items():
         if str(value) == task:
             continue
-        shown.append(prompts.describe_variable(name, value, "", main=False, whole=WHOLE, shown=PREVIEW))
+        shown.append(prompts.describe_variable(name, value, "", main=False, whole=MAX_WHOLE_CHARS, shown=PREVIEW_CHARS))
         if name == main and isinstance(value, str) and (delimiter := delimiter_of(value)):
             columns = ", ".join(next(csv.reader([value.partition("\n")[0]], delimiter=delimiter)))
             shown.append(f"`{name}` is a table, one row a line, with the columns {columns}: read it by csv.DictReader.")

@@ -68,7 +68,7 @@ def prompt_of(request: Request) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-QUOTED_REPLY = 80  # characters of a reply or value that are shown
+MAX_QUOTED_REPLY_CHARS = 80  # characters of a reply or value that are shown
 
 _FIELD = re.compile(r"Failed to parse field (\w+) with value (.*?) from the LM response\. Error message: (.*)", re.S)
 
@@ -90,11 +90,11 @@ def explain_unread(error: AdapterParseError) -> str:
 
 def _quoted_value(text: str) -> str:
     words = " ".join(text.split())
-    return repr(words if len(words) <= QUOTED_REPLY else f"{words[: QUOTED_REPLY - 1]}…")
+    return repr(words if len(words) <= MAX_QUOTED_REPLY_CHARS else f"{words[: MAX_QUOTED_REPLY_CHARS - 1]}…")
 
 
-RENDERED = 500
-QUOTED = 80  # characters of an argument that an error quotes
+MAX_RECORDED_CHARS = 500
+MAX_QUOTED_CHARS = 80  # characters of an argument that an error quotes
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Outputs:
     values: dict[str, Any]
 
 
-def shorten_text(text: str, limit: int = RENDERED) -> str:
+def shorten_text(text: str, limit: int = MAX_RECORDED_CHARS) -> str:
     """Shorten ``text`` to a rendering for the record."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
@@ -374,7 +374,9 @@ class SubCalls:
 
 def wrong_inputs_message(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
     """Say that the inputs given are not those of a signature, in few words whatever they are."""
-    return f"`{signature[:QUOTED]}` takes {list(read.input_fields)}, not {str(list(given))[:QUOTED]}"
+    return (
+        f"`{signature[:MAX_QUOTED_CHARS]}` takes {list(read.input_fields)}, not {str(list(given))[:MAX_QUOTED_CHARS]}"
+    )
 
 
 def _is_unread(answer: Any) -> TypeGuard[CallError]:

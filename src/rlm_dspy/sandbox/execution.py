@@ -57,13 +57,13 @@ class Execution:
 
 
 KINDS = frozenset({"error", "syntax", "refused", "exit", "memory", "interrupt", "cpu"})
-SLACK = 200
+SLACK_CHARS = 200
 
-PUT_BACK = (
+SESSION_ROLLED_BACK = (
     "The session was put back to where it was before this cell: what the cell printed and assigned is lost, all "
     "earlier names are kept."
 )
-KEPT = "The session goes on: all names are kept, what the cell printed is lost."
+SESSION_KEPT = "The session goes on: all names are kept, what the cell printed is lost."
 BEGUN_ANEW = "The session ended and a new one begins: the input variables are there again, every other name is lost."
 
 
@@ -88,12 +88,12 @@ def from_result(ending: CellEnding, timeout: float, memory_mb: int, cap: int) ->
         exception = _stop_message(exception, kind, ending, timeout)
         kind = "interrupted" if ending.interrupted and not ending.timed_out else "timeout"
     return Execution(
-        stdout=_text_field(message, "out", cap + SLACK) or "",
-        stderr=_text_field(message, "err", cap + SLACK) or "",
+        stdout=_text_field(message, "out", cap + SLACK_CHARS) or "",
+        stderr=_text_field(message, "err", cap + SLACK_CHARS) or "",
         exception=exception,
         final=_final_outputs(message),
         has_final="final" in message,
-        value=_text_field(message, "value", cap + SLACK),
+        value=_text_field(message, "value", cap + SLACK_CHARS),
         result=_decoded_field(message, "data"),
         timed_out=kind == "timeout",
         truncated=message.get("cut") is True,
@@ -112,7 +112,7 @@ def rolled_back(ending: CellEnding, timeout: float) -> Execution:
         exception=exception,
         timed_out=ending.timed_out,
         seconds=round(ending.seconds, 6),
-        note=KEPT if ending.kept else PUT_BACK,
+        note=SESSION_KEPT if ending.kept else SESSION_ROLLED_BACK,
         kind="timeout" if ending.timed_out else "interrupted" if ending.interrupted else "error",
     )
 

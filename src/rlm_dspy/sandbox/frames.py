@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from .process import ProtocolError
 from .worker.wire import MAX_VALUES, count_values
 
-LONG = 1 << 16  # bytes; what is shorter makes too few objects for the garbage collector to take notice
+LONG_FRAME_BYTES = 1 << 16  # bytes; what is shorter makes too few objects for the garbage collector to take notice
 
 _pausing = threading.Lock()
 _pauses = 0
@@ -48,12 +48,12 @@ def parse_frame(body: bytes) -> dict[str, Any]:
     Raises:
         ProtocolError: it is no message, or holds too many values.
     """
-    if len(body) > LONG:
+    if len(body) > LONG_FRAME_BYTES:
         count = count_values(body)
         if count > MAX_VALUES:
             raise ProtocolError(f"a frame holds {count:,} values; the limit is {MAX_VALUES:,}")
     try:
-        with paused_collection() if len(body) > LONG else contextlib.nullcontext():
+        with paused_collection() if len(body) > LONG_FRAME_BYTES else contextlib.nullcontext():
             message = _READER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"malformed frame: {type(error).__name__}") from None

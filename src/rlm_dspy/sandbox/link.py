@@ -26,10 +26,10 @@ from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
 from .zygote import CREDENTIALS, SCM_CREDENTIALS, ForkAllowance, Zygote
 
 MAX_FRAME = 32 << 20
-CHUNK = 1 << 18
+CHUNK_BYTES = 1 << 18
 SEND_SECONDS = 30.0
 SEND_PAUSE = 0.1
-TOKEN = 16
+TOKEN_BYTES = 16
 _LENGTH = struct.Struct("<I")
 _WRITER = json.JSONEncoder(separators=(",", ":"))  # ``json.dumps`` would make one for each frame
 _LINUX = sys.platform == "linux"
@@ -171,7 +171,7 @@ class Link:
     def _read_frames(self) -> None:
         size = socket.CMSG_SPACE(CREDENTIALS.size) + socket.CMSG_SPACE(4)
         try:
-            data, ancillary, _, _ = self._channel.recvmsg(CHUNK, size, socket.MSG_DONTWAIT)
+            data, ancillary, _, _ = self._channel.recvmsg(CHUNK_BYTES, size, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError as error:
@@ -269,7 +269,7 @@ class Link:
             self._discard_input()
             self.grant, self.standbys, self.serial = ForkAllowance(left=1), 0, 0
             self.zygote.grant(standby.pid, self.grant)
-            token = secrets.token_bytes(TOKEN)
+            token = secrets.token_bytes(TOKEN_BYTES)
             with self._writing:
                 self._control.sendall(token)
                 self._channel.settimeout(SEND_SECONDS)
@@ -326,7 +326,7 @@ class Link:
         self._incoming.clear()
         self._frames.clear()
         with contextlib.suppress(BlockingIOError):
-            while self._channel.recv(CHUNK, socket.MSG_DONTWAIT):
+            while self._channel.recv(CHUNK_BYTES, socket.MSG_DONTWAIT):
                 pass
 
     def close(self) -> None:

@@ -23,8 +23,8 @@ try:
 except ImportError:  # Windows, where nothing here is ever packed
     fcntl = None  # type: ignore[assignment]
 
-LARGE = 1 << 16
-PIECE = 8 << 20
+LARGE_BYTES = 1 << 16
+PIECE_BYTES = 8 << 20
 NUMBERS = frozenset("?bBhHiIlLqQfd")  # the types of arrays that memory views know as well
 F_ADD_SEALS, ALL_SEALS = 1033, 0x0F
 FORBIDDEN = frozenset({"SUBMIT", "__builtins__", "__name__"})
@@ -71,9 +71,9 @@ def pack(name: str, value: Any) -> Parcel:
 
 
 def _pack_value(name: str, value: Any) -> Parcel:
-    if type(value) is str and len(value) >= LARGE:
+    if type(value) is str and len(value) >= LARGE_BYTES:
         return _pack_text(name, value)
-    if type(value) in (bytes, bytearray) and len(value) >= LARGE:
+    if type(value) in (bytes, bytearray) and len(value) >= LARGE_BYTES:
         return sealed_parcel({"name": name, "kind": "bytes"}, _byte_pieces(value))
     if isinstance(value, Mapped) and not isinstance(value, type):
         return _pack_corpus(name, value)
@@ -87,7 +87,7 @@ def _pack_value(name: str, value: Any) -> Parcel:
 
 def _pack_table(name: str, value: Any, like: dict[str, Any]) -> Parcel:
     """Pack an array or table as plain data, with what it takes to make one again where its library is loaded."""
-    if "dtype" in like and value.nbytes >= LARGE and value.dtype.isnative and value.dtype.char in NUMBERS:
+    if "dtype" in like and value.nbytes >= LARGE_BYTES and value.dtype.isnative and value.dtype.char in NUMBERS:
         message = {"name": name, "kind": "numbers", "format": value.dtype.char, "shape": value.shape}
         parcel = sealed_parcel(message, _byte_pieces(value.tobytes()))
     else:
@@ -99,7 +99,7 @@ def _pack_table(name: str, value: Any, like: dict[str, Any]) -> Parcel:
 def _pack_plain(name: str, value: Any) -> Parcel:
     encoded = values.encode(value)
     text = json.dumps(encoded, separators=(",", ":"))
-    if len(text) >= LARGE:
+    if len(text) >= LARGE_BYTES:
         return sealed_parcel({"name": name, "kind": "json"}, _byte_pieces(text.encode("ascii")))
     return Parcel({"name": name, "kind": "value", "v": encoded})
 
@@ -115,7 +115,7 @@ def _pack_corpus(name: str, value: Mapped) -> Parcel:
         parcel = Parcel(message | {"size": file[1]}, [os.dup(file[0])])
     else:
         parcel = sealed_parcel(message, value.sandbox_chunks())
-    if len(text) < LARGE:
+    if len(text) < LARGE_BYTES:
         parcel.message["index"] = index
         return parcel
     try:
@@ -149,15 +149,15 @@ def _pack_text(name: str, text: str) -> Parcel:
     message = {"name": name, "kind": "text", "width": width, "chars": len(text), "ascii": text.isascii()}
     codec = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
     errors = "surrogatepass" if width > 1 else "strict"
-    pieces = (text[at : at + PIECE].encode(codec, errors) for at in range(0, len(text), PIECE))
+    pieces = (text[at : at + PIECE_BYTES].encode(codec, errors) for at in range(0, len(text), PIECE_BYTES))
     return sealed_parcel(message, pieces, pad=width)
 
 
 def _char_width(text: str) -> int:
     """Return the bytes per character of CPython's storage of a text that is not ASCII."""
     width = 1
-    for at in range(0, len(text), PIECE):
-        piece = text[at : at + PIECE]
+    for at in range(0, len(text), PIECE_BYTES):
+        piece = text[at : at + PIECE_BYTES]
         if width == 1:
             try:
                 piece.encode("latin-1")
@@ -171,8 +171,8 @@ def _char_width(text: str) -> int:
 
 def _byte_pieces(data: bytes | bytearray) -> Iterator[memoryview]:
     view = memoryview(data)
-    for at in range(0, len(view), PIECE):
-        yield view[at : at + PIECE]
+    for at in range(0, len(view), PIECE_BYTES):
+        yield view[at : at + PIECE_BYTES]
 
 
 def sealed_parcel(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
@@ -266,7 +266,7 @@ class VariableBook:
 
 def _is_long_and_fixed(value: Any) -> bool:
     """Tell whether a value is long, and cannot change on the host."""
-    return (isinstance(value, str | bytes) and len(value) >= LARGE) or isinstance(value, Mapped)
+    return (isinstance(value, str | bytes) and len(value) >= LARGE_BYTES) or isinstance(value, Mapped)
 
 
 def _packed_parcels(handings: Handings) -> list[Parcel]:

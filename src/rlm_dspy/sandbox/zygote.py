@@ -39,7 +39,7 @@ log = logging.getLogger("rlm_dspy.sandbox")
 
 FOLDER = Path(__file__).parent
 START_SECONDS = 30.0
-MESSAGE = 1 << 18
+MAX_MESSAGE_BYTES = 1 << 18
 SCM_CREDENTIALS = 2
 CREDENTIALS = struct.Struct("iII")
 
@@ -52,7 +52,7 @@ CONTROL = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRA
 # SIGCHLD, and where the C library wants the child's id written.
 FORK_SIGNAL, FORK_MARKS = 17, 0x01000000 | 0x00200000
 CLONE_THREAD = 0x10000
-LEAST_DESCRIPTORS = 48
+MIN_DESCRIPTORS = 48
 MOST_THREADS = 128  # of one process; ``threading`` refuses more than 64 by itself
 
 
@@ -183,7 +183,7 @@ class Zygote:
     def _check_report(self, channel: socket.socket, choice: policy.Choice) -> None:
         """Take the zygote's report and decide whether it is enough."""
         size = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(CREDENTIALS.size)
-        data, ancillary, _, _ = channel.recvmsg(MESSAGE, size)
+        data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE_BYTES, size)
         if not data:
             raise InterpreterUnavailableError("the sandbox ended while it was starting")
         message = json.loads(data)
@@ -323,9 +323,9 @@ def _refuse_few_descriptors() -> None:
     import resource  # which Windows has not
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if 0 <= most < LEAST_DESCRIPTORS:
+    if 0 <= most < MIN_DESCRIPTORS:
         raise InterpreterUnavailableError(
-            f"the sandbox needs {LEAST_DESCRIPTORS} descriptors, and this process may have {most}: raise its hard "
+            f"the sandbox needs {MIN_DESCRIPTORS} descriptors, and this process may have {most}: raise its hard "
             "limit (ulimit -Hn)"
         )
 

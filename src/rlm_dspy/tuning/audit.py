@@ -16,11 +16,11 @@ from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.tuning import program as programs
 from rlm_dspy.tuning.scoring import ABSENT, normal_text
 
-SHORTEST = 3  # characters of an answer that may tell anything: "7" and "no" stand everywhere
+MIN_ANSWER_CHARS = 3  # characters of an answer that may tell anything: "7" and "no" stand everywhere
 LONG_NUMBER = 5  # digits
-SUBJECT = 4  # characters of a word that names what a question is about
+MIN_SUBJECT_CHARS = 4  # characters of a word that names what a question is about
 DEMOS = " (demos)"
-NAMED = 5  # leaks that an error names
+MAX_NAMED_LEAKS = 5  # leaks that an error names
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **facts: Any
     leaks = find_leaks(program, test, **facts)
     if not leaks:
         return
-    named = "; ".join(f"{leak.part} has {leak.text!r} of question {leak.question}" for leak in leaks[:NAMED])
-    more = f"; and {len(leaks) - NAMED} more" if len(leaks) > NAMED else ""
+    named = "; ".join(f"{leak.part} has {leak.text!r} of question {leak.question}" for leak in leaks[:MAX_NAMED_LEAKS])
+    more = f"; and {len(leaks) - MAX_NAMED_LEAKS} more" if len(leaks) > MAX_NAMED_LEAKS else ""
     raise ConfigurationError(
         f"the program holds answers of the questions that judge it, so its score proves nothing: {named}{more}. "
         "Keep the test questions out of what the optimizer sees, or judge by others."
@@ -91,7 +91,7 @@ def _answer_texts(value: Any) -> Iterator[str]:
         if item is None or isinstance(item, bool):
             continue
         text = normal_text(item)
-        if len(text) >= SHORTEST and text != normal_text(ABSENT):
+        if len(text) >= MIN_ANSWER_CHARS and text != normal_text(ABSENT):
             yield text
 
 
@@ -121,7 +121,7 @@ def _is_common(answer: str) -> bool:
 
 def _names_subject(text: str, question: str, known: str) -> bool:
     """Tell whether a text has a word of a question that no known text has: what the question is about."""
-    words = {word for word in re.findall(r"\w+", question) if len(word) >= SUBJECT}
+    words = {word for word in re.findall(r"\w+", question) if len(word) >= MIN_SUBJECT_CHARS}
     return any(_holds_answer(text, word) and not _holds_answer(known, word) for word in words)
 
 

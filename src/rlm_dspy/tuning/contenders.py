@@ -13,13 +13,13 @@ from rlm_dspy.context import Context
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence import Evidence
-from rlm_dspy.rlm.direct import PASSAGES, Direct, prompt_text
+from rlm_dspy.rlm.direct import SHOWN_PASSAGES, Direct, prompt_text
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.tuning import program
 
-NAMES = ("rlm", "direct", "dspy.RLM")
-ALL_NAMES = (*NAMES, "retrieve")
+CONTENDER_NAMES = ("rlm", "direct", "dspy.RLM")
+ALL_NAMES = (*CONTENDER_NAMES, "retrieve")
 
 INSTRUCTIONS = (
     "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
@@ -117,7 +117,7 @@ def make_contender(
     if name == "direct":
         return Contender(name, Direct(asked, **limits.of_direct()))
     if name == "retrieve":
-        return Contender(name, Direct(asked, passages=PASSAGES, **limits.of_direct()))
+        return Contender(name, Direct(asked, passages=SHOWN_PASSAGES, **limits.of_direct()))
     if name == "dspy.RLM":
         stock = dspy.RLM(
             asked.with_updated_fields("context", type_=str),

@@ -24,8 +24,8 @@ from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.tuning import scoring, tasks
 
-HANDLE = 2_000  # texts longer than this become handles
-DIGEST = 16  # hexadecimal digits that a recipe keeps of its context
+MIN_HANDLE_CHARS = 2_000  # texts longer than this become handles
+DIGEST_DIGITS = 16  # hexadecimal digits that a recipe keeps of its context
 _RECIPE = frozenset({"task", "split", "index", "seed", "tokens", "level", "sha256"})
 _cached: dict[tuple[Any, ...], Any] = {}
 
@@ -140,7 +140,7 @@ def contain(texts: str | Mapping[str, str]) -> Any:
 
 def handle(value: Any) -> Any:
     """Return a long text as a handle, anything else as it is."""
-    return Context(value) if isinstance(value, str) and len(value) > HANDLE else value
+    return Context(value) if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS else value
 
 
 def handles(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
@@ -165,7 +165,7 @@ def generated(task: str, split: tasks.Split, indices: Iterable[int], **recipe: A
     for index in indices:
         given: dict[str, Any] = {"seed": 0, "tokens": 8_000, **recipe, "task": task, "split": split, "index": index}
         item = tasks.make(**given)
-        given |= {"level": item.level, "sha256": contain(item.context).digest[:DIGEST]}
+        given |= {"level": item.level, "sha256": contain(item.context).digest[:DIGEST_DIGITS]}
         row = {"id": f"{task}-{split}-{given['tokens']}-{given['seed']}-{index}", "task": task, "level": item.level}
         row |= {"question": item.question, "answer": item.answer, "scorer": item.scorer}
         made.append(row | {"support": list(item.support)[:5], "context": given})

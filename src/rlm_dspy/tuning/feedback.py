@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlm_dspy.evidence.evidence import without_surrogates
-from rlm_dspy.rlm.session import QUESTIONS
+from rlm_dspy.rlm.session import QUESTION_FIELDS
 from rlm_dspy.run import Run, Step
 
-LIMIT = 2_000
-_READ = 3_000  # printed characters that suggest reading by eye what code could have computed
+MAX_FEEDBACK_CHARS = 2_000
+_PRINTED_BY_EYE_CHARS = 3_000  # printed characters that suggest reading by eye what code could have computed
 
 
 def write_feedback(
@@ -51,7 +51,7 @@ def write_feedback(
             if part
         ]
     text = "\n".join(lines)
-    return text if len(text) <= LIMIT else text[: LIMIT - 1] + "…"
+    return text if len(text) <= MAX_FEEDBACK_CHARS else text[: MAX_FEEDBACK_CHARS - 1] + "…"
 
 
 def shorten_line(value: Any, limit: int) -> str:
@@ -62,7 +62,7 @@ def shorten_line(value: Any, limit: int) -> str:
 
 
 def _asked_text(inputs: Mapping[str, Any]) -> str:
-    named = {name: value for name, value in inputs.items() if name in QUESTIONS}
+    named = {name: value for name, value in inputs.items() if name in QUESTION_FIELDS}
     short = named or {name: value for name, value in inputs.items() if not _is_context(value)}
     if len(short) == 1:
         return str(next(iter(short.values())))
@@ -70,7 +70,7 @@ def _asked_text(inputs: Mapping[str, Any]) -> str:
 
 
 def _is_context(value: Any) -> bool:
-    return hasattr(value, "sandbox_index") or type(value).__name__ == "Context" or len(str(value)) > LIMIT
+    return hasattr(value, "sandbox_index") or type(value).__name__ == "Context" or len(str(value)) > MAX_FEEDBACK_CHARS
 
 
 def _ending_line(run: Run) -> str:
@@ -117,7 +117,11 @@ def _sub_calls(run: Run) -> list[str]:
     calls = [call for step in run.steps for call in step.sub_calls]
     if not calls:
         read = _printed_chars(run.steps)
-        return [f"no sub-call was made, {read:,} characters were printed and read instead"] if read > _READ else []
+        return (
+            [f"no sub-call was made, {read:,} characters were printed and read instead"]
+            if read > _PRINTED_BY_EYE_CHARS
+            else []
+        )
     told = [_counted_noun(len(calls), "sub-call")]
     prompts = Counter(call.prompt for call in calls)
     if wasted := sum(count - 1 for count in prompts.values()):

@@ -27,7 +27,7 @@ from rlm_dspy.tuning.metrics import Metric
 
 OPTIMIZERS = ("gepa", "mipro", "bootstrap", "simba")
 GUESSED_CALLS = 6.0  # LM calls of a question, where nothing has been measured
-SPARE = 1.25  # the last evaluation may need so much more than the first
+FINAL_CALLS_FACTOR = 1.25  # the last evaluation may need so much more than the first
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rat
     """
     if optimizer not in OPTIMIZERS:
         raise ConfigurationError(f"there is no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
-    judged = test * (1 + SPARE)
+    judged = test * (1 + FINAL_CALLS_FACTOR)
     left = int(max_calls / rate.calls - judged)
     least = _least_rollouts(optimizer, train, val)
     if left < least:
@@ -289,7 +289,7 @@ class Optimization:
                     f"every question failed, so there is nothing to learn from; the first: {before[0].error}"
                 )
             spent = sum(row.calls for row in before)
-            self.purse.kept_back = min(round(spent * SPARE), self.job.max_calls // 2)
+            self.purse.kept_back = min(round(spent * FINAL_CALLS_FACTOR), self.job.max_calls // 2)
             made: dspy.Module = base
             parents: dict[str, str] = {}
             if not ended:

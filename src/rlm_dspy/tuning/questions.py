@@ -23,8 +23,8 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.tuning.scoring import ABSENT
 
-SHORT = 60  # characters of a value that is worth asking for
-COMMON = 400  # rare words are looked for among so many
+MAX_VALUE_CHARS = 60  # characters of a value that is worth asking for
+MAX_WORDS = 400  # rare words are looked for among so many
 _FENCED = re.compile(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)|<!--.*?-->")
 _HEADING = re.compile(r"(?m)^ {0,3}(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINED = re.compile(r"(?m)\S[^\n]*\n {0,3}(?:=+|-+)[ \t]*$")
@@ -142,7 +142,7 @@ def _defined_once(found: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
 
 def _constant_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     for name, (file, value, line) in _defined_once(code.constants):
-        if not isinstance(value, bool) and len(str(value)) <= SHORT and re.search(r"\w", str(value)):
+        if not isinstance(value, bool) and len(str(value)) <= MAX_VALUE_CHARS and re.search(r"\w", str(value)):
             yield Question("lookup", f"What value does {file} assign to {name}?", value, support=(line,))
 
 
@@ -153,7 +153,7 @@ def _default_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Itera
         given += [(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None]
         for argument, default in given:
             plain = isinstance(default, ast.Constant) and isinstance(default.value, int | float | str)
-            if plain and len(said := ast.unparse(default)) <= SHORT:
+            if plain and len(said := ast.unparse(default)) <= MAX_VALUE_CHARS:
                 value = default.value if isinstance(default, ast.Constant) else said
                 asked = f"What is the default of the parameter {argument.arg} of the function {name}?"
                 yield Question("default", asked, str(value) if isinstance(value, bool) else value)
@@ -226,7 +226,7 @@ def _word_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator
             homes.setdefault(word, set()).add(name)
     words = sorted(homes)
     rng.shuffle(words)
-    for word in words[:COMMON]:
+    for word in words[:MAX_WORDS]:
         if len(homes[word]) == 1 and len(corpus) > 2:
             yield Question("lookup", f"Which file has the word '{word}'?", next(iter(homes[word])), support=(word,))
         elif len(corpus) > 2:

@@ -15,7 +15,7 @@ from rlm_dspy.tuning.candidate_log import Candidate
 from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.optimize import OptimizationJob, Outcome
 
-BAR = 20  # characters of a full bar
+BAR_CHARS = 20  # characters of a full bar
 ENDINGS = ("submitted", "extracted", "stopped", "failed")
 
 
@@ -94,7 +94,7 @@ _COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
 ]
 
 
-def score_bar(share: float, width: int = BAR) -> str:
+def score_bar(share: float, width: int = BAR_CHARS) -> str:
     """Return a bar of block characters for a number from 0 to 1."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     full, rest = divmod(eighths, 8)

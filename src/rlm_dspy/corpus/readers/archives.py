@@ -16,18 +16,20 @@ from rlm_dspy.corpus.readers.reader import Member, SkippedMember, UnpackAllowanc
 
 MOST_BYTES = 200_000_000  # of all that one file holds, archives in archives included
 MOST_MEMBERS = 10_000
-_PIECE = 64 << 10
+_PIECE_BYTES = 64 << 10
 _UTF8 = 0x800  # the flag of a name in UTF-8
-_RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
-_HARMLESS = 20_000_000
-_FULL = f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_RATIO} times its size or {MOST_MEMBERS:,} files"
+_MAX_RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
+_HARMLESS_BYTES = 20_000_000
+_FULL = (
+    f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_MAX_RATIO} times its size or {MOST_MEMBERS:,} files"
+)
 
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, NotImplementedError)
 
 
 def room_for(size: int) -> UnpackAllowance:
     """Return what a file of this size in bytes may unpack to, with all that is nested in it."""
-    return UnpackAllowance(min(MOST_BYTES, max(_HARMLESS, size * _RATIO)), MOST_MEMBERS)
+    return UnpackAllowance(min(MOST_BYTES, max(_HARMLESS_BYTES, size * _MAX_RATIO)), MOST_MEMBERS)
 
 
 def read_gzip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
@@ -105,12 +107,12 @@ def _single_member(
 def _within(file: IO[bytes], packed: int, room: UnpackAllowance, pieces: list[bytes]) -> bytes:
     """Decompress into ``pieces``, and stop at what cannot be honest; what was unpacked in vain counts too."""
     size = 0
-    while piece := file.read1(_PIECE) if hasattr(file, "read1") else file.read(_PIECE):
+    while piece := file.read1(_PIECE_BYTES) if hasattr(file, "read1") else file.read(_PIECE_BYTES):
         pieces.append(piece)
         size += len(piece)
         room.bytes -= len(piece)
-        if size > max(_HARMLESS, packed * _RATIO):
-            raise UnreadableError(f"unpacks to more than {_RATIO} times its size, as a zip bomb does")
+        if size > max(_HARMLESS_BYTES, packed * _MAX_RATIO):
+            raise UnreadableError(f"unpacks to more than {_MAX_RATIO} times its size, as a zip bomb does")
         if room.bytes < 0:
             raise UnreadableError(_FULL)
     return b"".join(pieces)

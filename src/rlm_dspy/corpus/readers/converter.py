@@ -19,9 +19,9 @@ from typing import Any
 from rlm_dspy.corpus.readers.reader import Converted, Reader, UnreadableError
 
 PROGRAM = Path(__file__).parent / "office" / "__main__.py"
-SECONDS = 60.0  # of a processor that a document may use
+MAX_CPU_SECONDS = 60.0  # of a processor that a document may use
 SECONDS_FOR_MB = 2.0  # and more of them the larger it is
-_PATIENCE = 20  # times as long may pass on the clock, for other programs use the processor too
+_CLOCK_FACTOR = 20  # times as long may pass on the clock, for other programs use the processor too
 
 VERSION = "3"  # of what the program makes of a document
 
@@ -35,7 +35,9 @@ _NAMES = {
 class Converter:
     """One child process that converts one document after the other."""
 
-    def __init__(self, program: Path = PROGRAM, seconds: float = SECONDS, patience: float = _PATIENCE) -> None:
+    def __init__(
+        self, program: Path = PROGRAM, seconds: float = MAX_CPU_SECONDS, patience: float = _CLOCK_FACTOR
+    ) -> None:
         self._program = program
         self._seconds = seconds
         self._patience = patience

@@ -13,8 +13,8 @@ from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
 
-_LONGEST = 30_000_000  # bytes of HTML that are parsed; more is read as it is
-_OUTPUT = 100_000  # characters of one output of a notebook's cell
+_MAX_HTML_BYTES = 30_000_000  # bytes of HTML that are parsed; more is read as it is
+_MAX_OUTPUT_CHARS = 100_000  # characters of one output of a notebook's cell
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
 
@@ -22,7 +22,7 @@ _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
 def read_html(data: bytes, name: str) -> Converted:
     """Return the visible text of a page; scripts and styles are left out, headings become Markdown's."""
     text, note = _decode_page(data)
-    if len(data) > _LONGEST:
+    if len(data) > _MAX_HTML_BYTES:
         return Converted(text, note="too long to be parsed, so its markup is kept")
     made = _convert_page(text)
     return replace(made, note="; ".join(filter(None, (note, made.note))))
@@ -92,7 +92,7 @@ def _code_language(metadata: Any) -> str:
 
 
 def _rendered_outputs(cell: dict[str, Any]) -> str:
-    shown = [_output_text(output)[:_OUTPUT] for output in cell.get("outputs") or ()]
+    shown = [_output_text(output)[:_MAX_OUTPUT_CHARS] for output in cell.get("outputs") or ()]
     return "".join(f"Output:\n{text}\n" for text in shown if text.strip())
 
 

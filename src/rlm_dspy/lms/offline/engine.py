@@ -23,7 +23,7 @@ from rlm_dspy.sandbox import toolkit
 MODEL = "offline/extractive"
 _ASKING = re.compile(r"question|query|task|instruction|request|ask|prompt|goal", re.I)
 _EXPLORE: Callable[..., Any] = explorer.explore
-_SHOWN = 7_000  # characters that one exploration prints
+_MAX_SHOWN_CHARS = 7_000  # characters that one exploration prints
 
 
 class OfflineEngine:
@@ -166,7 +166,7 @@ def _exploration_code(searched: question.ParsedQuestion, target: str, functions:
     """Write the cell that looks for the question's words; ``functions`` are those that are not there yet."""
     plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan(lean=lean).items())
     tools = f"lambda *a, **k: grep(*a, text={target}, **k), lambda *a, **k: search(*a, text={target}, **k)"
-    return f"{functions}plan = {{\n    {plan},\n}}\nshow(*explore(plan, {target}, {tools}), {_SHOWN})"
+    return f"{functions}plan = {{\n    {plan},\n}}\nshow(*explore(plan, {target}, {tools}), {_MAX_SHOWN_CHARS})"
 
 
 _PLAIN = """import re

@@ -12,7 +12,7 @@ MAX_THREADS = 64
 THREAD_STACK = 1 << 20
 MAX_FILES = 320  # room for the large variables of one cell
 CPU_LIMIT = 24 * 3600
-STACK = 8 << 20  # of the main thread; what it takes is not counted as data
+STACK_BYTES = 8 << 20  # of the main thread; what it takes is not counted as data
 
 
 def limit_threads() -> None:
@@ -38,7 +38,7 @@ def limit_process(config: dict[str, Any], data: int, addresses: int) -> None:
     """
     _lower_limit(resource.RLIMIT_DATA, data + config["memory"])
     _lower_limit(resource.RLIMIT_AS, addresses + config["memory"])
-    _lower_limit(resource.RLIMIT_STACK, STACK)
+    _lower_limit(resource.RLIMIT_STACK, STACK_BYTES)
     _lower_limit(resource.RLIMIT_NOFILE, MAX_FILES)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT))
     tasks = config.get("tasks", 0)

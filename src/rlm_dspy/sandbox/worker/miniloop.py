@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-THREADS = 32
+MAX_THREADS = 32
 
 
 class MiniLoop(base_events.BaseEventLoop):
@@ -28,7 +28,7 @@ class MiniLoop(base_events.BaseEventLoop):
         """Begin with no threads: those of before a fork are gone, and may have held locks."""
         self._wake = threading.Event()
         # The usual default follows the number of processors; here threads mostly wait for the host.
-        self._threads = ThreadPoolExecutor(THREADS)
+        self._threads = ThreadPoolExecutor(MAX_THREADS)
         self.set_default_executor(self._threads)
 
     def begin(self, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Future[Any]:

@@ -23,8 +23,8 @@ MAX_NAMES = 10_000
 MAX_VALUE = 10_000  # characters of the repr of a last expression whose value crosses too
 MAX_DATA = 1 << 18  # of its JSON: a class of the cell's own may have a short repr
 MAX_HITS = 100  # of a last expression whose value crosses too
-QUOTED = 80  # characters of an argument that an error quotes
-TOKEN = 16
+MAX_QUOTED_CHARS = 80  # characters of an argument that an error quotes
+TOKEN_BYTES = 16
 
 
 class CellInterrupted(KeyboardInterrupt):
@@ -171,10 +171,10 @@ class WorkerSession:
             return self._outputs_by_name((), only)  # all outputs in one dict
         chosen = dict(zip(self.fields, arguments, strict=False))
         if twice := chosen.keys() & keywords.keys():
-            raise TypeError(f"SUBMIT() got {sorted(twice)[0][:QUOTED]!r} twice; call {expected}")
+            raise TypeError(f"SUBMIT() got {sorted(twice)[0][:MAX_QUOTED_CHARS]!r} twice; call {expected}")
         chosen.update(keywords)
         if unknown := [name for name in chosen if name not in self.fields]:
-            raise TypeError(f"SUBMIT() got an unknown output {unknown[0][:QUOTED]!r}; call {expected}")
+            raise TypeError(f"SUBMIT() got an unknown output {unknown[0][:MAX_QUOTED_CHARS]!r}; call {expected}")
         if missing := [name for name in self.fields if name not in chosen]:
             raise TypeError(f"SUBMIT() misses {', '.join(map(repr, missing))}; call {expected}")
         return chosen
@@ -190,7 +190,7 @@ class WorkerSession:
             self._submit_first(name)
         key = name.strip().strip("\"'")
         if key not in self.namespace:
-            raise NameError(f"FINAL_VAR: there is no variable {key[:QUOTED]!r}; FINAL(value) takes a value")
+            raise NameError(f"FINAL_VAR: there is no variable {key[:MAX_QUOTED_CHARS]!r}; FINAL(value) takes a value")
         self._submit_first(self.namespace[key])
 
     # -- interrupts ------------------------------------------------------------------------------------------
@@ -390,8 +390,8 @@ class WorkerSession:
     def _wait_for_token(self, notice: bytes) -> None:
         """Sleep until the token comes, then skip what the dead session never read."""
         self.wire.write(memoryview(notice))
-        token = read(self.control, TOKEN)
-        if len(token) != TOKEN:
+        token = read(self.control, TOKEN_BYTES)
+        if len(token) != TOKEN_BYTES:
             _exit(0)
         self.wire.forget()
         self.copies = 0
@@ -400,7 +400,7 @@ class WorkerSession:
             data = read(self.wire.channel.fileno(), 1 << 16)
             if not data:
                 _exit(0)
-            tail = tail[-TOKEN:] + data
+            tail = tail[-TOKEN_BYTES:] + data
 
     def carry_on(self) -> None:
         """Take over from the dead session: first make a new standby, then say so."""

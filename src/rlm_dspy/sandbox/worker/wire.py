@@ -25,7 +25,7 @@ from . import own
 MAX_FRAME = 32 << 20
 MAX_VALUES = 500_000  # of one message: parsing so many takes the host half a second, whatever they are
 MAX_COMMAND = 1 << 30  # the host is trusted, but a length that is none must not be waited for
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 MAX_DESCRIPTORS = 253  # as many as the kernel lets one message carry
 
 _LENGTH = struct.Struct("<I")
@@ -161,7 +161,7 @@ class Wire:
 
     def _receive(self) -> None:
         size = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
-        data, ancillary, _, _ = self.channel.recvmsg(CHUNK, size)
+        data, ancillary, _, _ = self.channel.recvmsg(CHUNK_BYTES, size)
         if not data:
             _exit(0)
         for level, kind, body in ancillary:

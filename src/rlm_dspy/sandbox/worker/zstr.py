@@ -20,7 +20,7 @@ from typing import Any
 MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x02, 0x10, 0x20
 REFERENCES, LENGTH, HASH, STATE, POINTERS = 0, 16, 24, 32, 40
 FOREVER = 1 << 40
-SHORTEST = 8
+MIN_CHARS = 8
 
 Maker = Callable[[int, int, int, bool], "str | None"]
 
@@ -52,7 +52,7 @@ def string_maker() -> Maker | None:
     counted = ctypes.c_ssize_t.from_address(id(None) + REFERENCES).value if sys.version_info >= (3, 12) else FOREVER
 
     def make(descriptor: int, chars: int, width: int, ascii: bool) -> str | None:
-        if chars < SHORTEST:
+        if chars < MIN_CHARS:
             return None
         return _build_string(libc, descriptor, chars, width, ascii, counted)
 

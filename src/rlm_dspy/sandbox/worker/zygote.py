@@ -25,14 +25,14 @@ from typing import Any, NoReturn
 
 from . import bpf, confine, evaluate, limits, modules, places, session, shelf, zstr
 
-MESSAGE = 1 << 18
+MAX_MESSAGE_BYTES = 1 << 18
 IDLE_MS = 20
-WARMING = 16 << 20  # memory for what is imported after the measuring
+LATE_IMPORT_BYTES = 16 << 20  # memory for what is imported after the measuring
 # Addresses for contexts, which may be as large as the machine's memory, and for stacks and heaps that are reserved.
 # A page that was never written takes none, but its entry in a table takes a five-hundredth of it.
 MOST_CONTEXTS, RESERVED = 64 << 30, 2 << 30
 # The number a worker's socket always has, so that the filter can let descriptors in on it and nowhere else.
-CHANNEL = 40
+CHANNEL_DESCRIPTOR = 40
 
 
 def main(
@@ -165,7 +165,7 @@ def _lock_down(policy: dict[str, Any], report: dict[str, Any], control: int) -> 
     if machine is None or "seccomp" in policy["without"]:
         report["seccomp"] = False
         return -1
-    receive = (control, CHANNEL)
+    receive = (control, CHANNEL_DESCRIPTOR)
     if "fork_control" not in policy["without"]:
         listener = confine.filter_calls(report, bpf.Filter(machine, receive, (control,), fork="ask"))
         if listener >= 0:
@@ -215,7 +215,7 @@ def _import_while_idle(channel: socket.socket, ahead: list[str]) -> None:
 
 def _next_order(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Wait for the host to want a worker."""
-    data, ancillary, _, _ = channel.recvmsg(MESSAGE, socket.CMSG_SPACE(16))
+    data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(16))
     if not data:
         os._exit(0)
     descriptors = array.array("i")
@@ -239,7 +239,7 @@ def _become_worker(
         limits.limit_process(config, *sizes)
         if last_filter is not None:
             last_filter()
-        wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL)
+        wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL_DESCRIPTOR)
         os.close(descriptors[0])
         session.main(wire, descriptors[1], config["output"], ready)
     except BaseException:  # nobody is left to tell: the host sees the worker end
@@ -259,4 +259,4 @@ def _memory_sizes() -> tuple[int, int]:
             pages = [int(count) for count in file.read().split()]
     except OSError:
         return 64 << 20, (1 << 30) + beside
-    return pages[5] * page + WARMING, pages[0] * page + WARMING + beside
+    return pages[5] * page + LATE_IMPORT_BYTES, pages[0] * page + LATE_IMPORT_BYTES + beside

@@ -32,10 +32,10 @@ _SINGLE = re.compile(r"<([a-zA-Z][^<>]*)/>")
 _SPACES = re.compile(r"[\s/]*")
 
 _KEPT = "\x1f"  # stands for a blank that is shown as it is, until the others are cut
-_SPANNED = 200  # characters of a cell that are written again in the rows it spans
+_MAX_REPEATED_CHARS = 200  # characters of a cell that are written again in the rows it spans
 _MOST_SPANNING = 1_000  # rows and cells of all tables that are, so that a page stays about as long as it is
 
-_BEGINNING = 2_000  # characters in which a page says that it is XHTML
+_DECLARATION_CHARS = 2_000  # characters in which a page says that it is XHTML
 
 Attributes = dict[str, str]
 
@@ -43,7 +43,7 @@ Attributes = dict[str, str]
 def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield what is seen of a page, given as UTF-8; headings become Markdown's."""
     page = data.decode("utf-8", "replace")
-    if page.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in page[:_BEGINNING]:
+    if page.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in page[:_DECLARATION_CHARS]:
         page = closed_xhtml(page)
     yield seen_text(page), "", False
 
@@ -149,7 +149,7 @@ class _Table:
         if self.opened is not None:
             (column, rows, start), self.opened = self.opened, None
             if rows > 1:
-                self.spanning[column] = (rows - 1, " ".join("".join(parts[start:]).split())[:_SPANNED])
+                self.spanning[column] = (rows - 1, " ".join("".join(parts[start:]).split())[:_MAX_REPEATED_CHARS])
 
     def fill(self, parts: list[str]) -> None:
         """Write the cells of rows above that reach into the next columns of this one."""

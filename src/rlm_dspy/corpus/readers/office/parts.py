@@ -56,8 +56,8 @@ def repaired_pdf(data: bytes) -> bytes:
 
 MOST_UNPACKED = 400_000_000  # bytes of all parts
 MOST_PART = 100_000_000  # bytes of a part that is held as a tree
-_RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
-_HARMLESS = 50_000_000
+_MAX_RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
+_HARMLESS_BYTES = 50_000_000
 
 BROKEN = (expat.ExpatError, ElementTree.ParseError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
@@ -80,10 +80,10 @@ class Package:
         self._archive = zipfile.ZipFile(io.BytesIO(data))
         infos = self._archive.infolist()
         size = sum(info.file_size for info in infos)
-        if size > MOST_UNPACKED or size > max(_HARMLESS, _RATIO * len(data)):
+        if size > MOST_UNPACKED or size > max(_HARMLESS_BYTES, _MAX_RATIO * len(data)):
             raise RefusedError(
                 f"it unpacks to {size / 1e6:,.0f} MB, far more than its size, as a zip bomb does: the limit is "
-                f"{_RATIO} times its size and {MOST_UNPACKED / 1e6:,.0f} MB"
+                f"{_MAX_RATIO} times its size and {MOST_UNPACKED / 1e6:,.0f} MB"
             )
         self._infos = {_normalized_name(info.filename): info for info in infos}
         self._relations: dict[str, dict[str, Relation]] = {}

@@ -14,7 +14,7 @@ from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError, joined_wit
 _DIVIDER = re.compile("([\x02\ufffe\u00ad])[ \t]*(?:\r?\n|\r)?|[-‐][ \t]*(?:\r?\n|\r)")
 _LEFT = re.compile(r"[\w'’‐-]*\Z")
 _RIGHT = re.compile(r"[\w'’‐-]{0,60}")
-_LONGEST = 60  # letters of a word that are looked at
+_MAX_WORD_LETTERS = 60  # letters of a word that are looked at
 _TOKEN = re.compile(r"[\w\0‐-]+")
 _SOFT = "\u00ad"
 
@@ -49,7 +49,7 @@ class Words:
     def _joining_text(self, match: re.Match[str]) -> str:
         """Return what stands between the halves of a word: a hyphen or nothing."""
         text, start = match.string, match.start()
-        left = _LEFT.search(text[max(0, start - _LONGEST) : start])
+        left = _LEFT.search(text[max(0, start - _MAX_WORD_LETTERS) : start])
         right = _RIGHT.match(text, match.end())
         if left and right and left[0] and right[0]:
             return "-" if self._is_hyphenated(left[0], right[0]) else ""
@@ -71,7 +71,7 @@ class Words:
         return (last in _SECOND and first not in _PREFIXES) or (first in _HALVES and last in _WHOLES)
 
 
-_TAIL = 2_048  # bytes at whose end a whole PDF says so
+_TAIL_BYTES = 2_048  # bytes at whose end a whole PDF says so
 _MOST_ANNOTATIONS = 10_000  # of a page
 _WIDGET, _LINK, _POPUP = 20, 2, 16
 _UNSEEN = 2 | 32  # flags of annotations: hidden, not to be viewed
@@ -111,7 +111,7 @@ def _read_pages(data: bytes, notes: Notes) -> list[str]:
 def _open_document(data: bytes, notes: Notes) -> Any:
     import pypdfium2
 
-    cut = b"%%EOF" not in data[-_TAIL:]
+    cut = b"%%EOF" not in data[-_TAIL_BYTES:]
     document = None
     try:
         document = pypdfium2.PdfDocument(data)

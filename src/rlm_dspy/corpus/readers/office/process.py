@@ -18,7 +18,7 @@ from typing import Any
 from . import database, epub, html_page, opendocument, pdf, rtf, sheets, slides, word
 from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError
 
-MEMORY = 3 << 30
+MAX_MEMORY_BYTES = 3 << 30
 
 READERS: dict[str, Reading] = {
     "html": html_page.page_pieces, "pdf": pdf.page_pieces, "docx": word.document_pieces,
@@ -70,7 +70,7 @@ def answer(kind: str, data: bytes) -> dict[str, Any]:
     except ImportError as error:
         return {"missing": str(error.name)}
     except MemoryError:
-        return {"error": f"it needs more than {MEMORY >> 30} GB of memory: split it"}
+        return {"error": f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory: split it"}
     except RecursionError:
         return {"error": "its parts lie too deep in one another"}
     except BaseException as error:  # the edge of this process: nothing may leave it but an answer
@@ -97,7 +97,7 @@ def _limit_memory() -> None:
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -21,7 +21,7 @@ _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # what a format shows as it stands
 _CACHED_COLUMNS = 16_384
-_LATEST = 2_958_466  # days: the end of the year 9999
+_LATEST_DAY = 2_958_466  # days: the end of the year 9999
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def number_text(text: str, form: Format, *, since_1904: bool = False) -> str:
         number = float(text)
     except ValueError:
         return text
-    if form.date and abs(number) < _LATEST:
+    if form.date and abs(number) < _LATEST_DAY:
         return _date_text(number, form.date, since_1904=since_1904)
     if form.percent:
         return f"{_digits_text(round(number * 100, 10))}%"

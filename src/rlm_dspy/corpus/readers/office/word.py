@@ -12,7 +12,7 @@ from .pieces import Notes, Piece, RefusedError
 from .slides import chart_lines, diagram_lines
 
 _OFF = ("0", "false", "off")
-_DEEPEST = 20  # styles that are based on one another
+_MAX_STYLE_DEPTH = 20  # styles that are based on one another
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
           (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
 
@@ -57,7 +57,7 @@ class Styles:
         if name not in self._elements:
             return None
         if name not in self._known:
-            self._known[name] = self._read_style(name, _DEEPEST)
+            self._known[name] = self._read_style(name, _MAX_STYLE_DEPTH)
         return self._known[name]
 
     def _read_style(self, name: str, deeper: int) -> Style:
@@ -171,7 +171,7 @@ _UNSEEN = frozenset(
     """del moveFrom delText instrText delInstrText rPr pPr sectPr sdtPr sdtEndPr tblPr tblGrid trPr tcPr tblPrEx rubyPr
     fldData customXmlPr smartTagPr""".split()  # noqa: SIM905
 )
-_WIDEST = 63  # columns of a table, as Word has it
+_MAX_TABLE_COLUMNS = 63  # columns of a table, as Word has it
 _GREEK = dict(zip("abgdezhqiklmnxoprstufcyw", "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
 _GREEK |= {letter.upper(): greek.upper() for letter, greek in _GREEK.items()}
 _SIGNS = {"fc": "✓", "fb": "✗", "fe": "☑", "fd": "☒", "a8": "☐", "6f": "☐", "e0": "→", "a7": "▪", "b7": "•", "d8": "➢"}
@@ -350,7 +350,7 @@ class Story:
             for cell in _inner_elements(row, "tc"):
                 span = value_of(child_of(cell, "tcPr", "gridSpan"), default="1")
                 cells.append(" ".join(" ".join(self.blocks(cell)).split()))
-                cells += [""] * (min(int(span), _WIDEST) - 1 if span.isdecimal() else 0)
+                cells += [""] * (min(int(span), _MAX_TABLE_COLUMNS) - 1 if span.isdecimal() else 0)
             yield "\t".join(cells).rstrip()
             if self._tables == 1:
                 yield from self._take_lines_beside()
