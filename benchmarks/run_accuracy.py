@@ -19,6 +19,7 @@ import dspy
 
 import rlm_dspy
 from rlm_dspy import metrics
+from rlm_dspy.budget import Budget
 from rlm_dspy.report import render
 from rlm_dspy.tuning import contenders, data, report, tasks
 from rlm_dspy.tuning.evaluation import Evaluation, Row
@@ -53,8 +54,8 @@ def main() -> None:
     journal = JOURNALS / f"{given.model.replace('/', '-')}.jsonl"
     if given.fresh:
         journal.unlink(missing_ok=True)
-    limits = contenders.QuestionLimits(max_iters=given.max_iters)
-    asked = [contenders.make_contender(name, limits, evidence=not given.short) for name in given.sides]
+    budget = Budget(max_iters=given.max_iters)
+    asked = [contenders.make_contender(name, budget, evidence=not given.short) for name in given.sides]
     print(f"model {lm.model}, dspy {dspy.__version__}, {given.count} questions of each task and size")
     for side in asked:
         if side.note:

@@ -133,3 +133,10 @@ class Tree(RuleBasedStateMachine):
 
 Tree.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestTree = Tree.TestCase
+
+
+def test_a_budget_replaces_the_separate_limits_and_excludes_them() -> None:
+    budget = rlm_dspy.Budget(max_iters=3, max_cost=0.5)
+    assert rlm_dspy.RLM("context, question -> answer", budget=budget).budget is budget
+    with pytest.raises(ConfigurationError, match="budget= holds all limits"):
+        rlm_dspy.RLM("context, question -> answer", max_iters=3, budget=budget)

@@ -350,7 +350,7 @@ async def test_a_run_that_is_cancelled_has_its_record_with_what_was_in_flight(wh
 
 async def test_a_direct_call_that_is_cancelled_counts_what_was_sent(early: float) -> None:
     engine, lm = hanging("direct")
-    direct = Direct("context, question -> answer", max_seconds=early)
+    direct = Direct("context, question -> answer", budget=rlm_dspy.Budget(max_seconds=early))
     with dspy.context(lm=lm), pytest.raises(BudgetExceededError) as caught:
         direct(context="c" * 4000, question="q")
     assert engine.waiting == 1

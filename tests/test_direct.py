@@ -8,6 +8,7 @@ import dspy
 import pytest
 
 import rlm_dspy
+from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm.direct import Direct, prompt_text
@@ -45,17 +46,17 @@ def test_a_prompt_that_alone_costs_more_than_max_cost_is_not_sent() -> None:
     with dspy.context(lm=lm):
         told_as = r"the prompt alone costs about \$0\.0150, max_cost is \$0\.0100"
         with pytest.raises(BudgetExceededError, match=told_as) as told:
-            Direct(SIGNATURE, max_cost=0.01)(context="x" * 400_000, question="q")
+            Direct(SIGNATURE, budget=Budget(max_cost=0.01))(context="x" * 400_000, question="q")
         assert script.requests == []
         assert told.value.limit == "max_cost"
-        run = Direct(SIGNATURE, max_cost=0.02)(context="x" * 400_000, question="q").run
+        run = Direct(SIGNATURE, budget=Budget(max_cost=0.02))(context="x" * 400_000, question="q").run
     assert not [warning for warning in run.warnings if "max_cost" in warning]
 
 
 def test_a_price_that_is_unknown_is_told_where_max_cost_cannot_hold() -> None:
     lm, _ = scripted(fields(answer="x", evidence="[]"))
     with dspy.context(lm=lm):
-        run = Direct(SIGNATURE, max_cost=0.01)(context=TEXT, question="q").run
+        run = Direct(SIGNATURE, budget=Budget(max_cost=0.01))(context=TEXT, question="q").run
     assert run.warnings == ("the price of scripted/model is unknown, so max_cost could not hold",)
 
 
@@ -109,8 +110,6 @@ def test_a_failure_carries_its_run() -> None:
 def test_inputs_are_checked_before_anything_is_asked() -> None:
     with pytest.raises(ConfigurationError, match="Missing required inputs"):
         Direct(SIGNATURE)(context=TEXT)
-    with pytest.raises(ConfigurationError, match="max_tokens"):
-        Direct(SIGNATURE, max_tokens=0)
 
 
 @pytest.mark.filterwarnings("ignore:Field name:UserWarning")

@@ -13,6 +13,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import metrics
+from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import contenders, report, scoring
@@ -135,7 +136,7 @@ def test_an_empty_dataset_and_an_unknown_side_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="the dataset is empty"):
         Evaluation([], metrics.exact)
     with pytest.raises(ConfigurationError, match="there is no side 'gpt'"):
-        contenders.make_contender("gpt", contenders.QuestionLimits())
+        contenders.make_contender("gpt", Budget())
 
 
 def test_the_same_questions_go_to_all_three_sides_and_are_measured_alike() -> None:
@@ -146,10 +147,7 @@ def test_the_same_questions_go_to_all_three_sides_and_are_measured_alike() -> No
 
     lm, script = scripted(reply)
     with dspy.context(lm=lm):
-        asked = [
-            contenders.make_contender(name, contenders.QuestionLimits(max_iters=3))
-            for name in contenders.CONTENDER_NAMES
-        ]
+        asked = [contenders.make_contender(name, Budget(max_iters=3)) for name in contenders.CONTENDER_NAMES]
         rows = Evaluation(questions(2), metrics.exact, threads=1).run(asked)
     made = report.compare_sides(rows)
     assert list(made) == ["rlm", "direct", "dspy.RLM"]

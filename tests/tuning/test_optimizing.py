@@ -16,10 +16,11 @@ import dspy
 import pytest
 
 from rlm_dspy import data, metrics
+from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.run import Usage
-from rlm_dspy.tuning import contenders, optimize, program, report
+from rlm_dspy.tuning import optimize, program, report
 from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
 from rlm_dspy.tuning.optimize import Optimization, OptimizationJob, plan_for, redirect_output
@@ -50,7 +51,7 @@ def job(
         folder=folder,
         max_calls=calls,
         prompt_lm=prompt_lm,
-        limits=contenders.QuestionLimits(max_iters=4),
+        budget=Budget(max_iters=4),
         signature="context, question -> answer",
         threads=2,
         **more,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import dspy
 
 from rlm_dspy import lms
+from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus, read
 from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowError
 from rlm_dspy.evidence import Evidence
@@ -36,7 +37,7 @@ class Program:
         lm: the LM that steers; None is the configured one.
         sub_lm: the LM of sub-calls.
         mode: ``auto`` asks small corpora in one call.
-        limits: keyword arguments of :class:`rlm_dspy.RLM` for each question.
+        budget: the limits of each question.
         state: of a compiled RLM, as ``dump_state`` gives it.
     """
 
@@ -46,7 +47,7 @@ class Program:
     sub_lm: Any = None
     mode: Mode = "auto"
     direct_tokens: int = DIRECT_TOKENS
-    limits: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
     state: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -68,7 +69,7 @@ class Program:
             for name, item in self.signature.fields.items()
         }
         models = [_lm_identity(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
-        facts = [self.signature.instructions, fields, models, self._chosen_mode, dict(self.limits), self.state]
+        facts = [self.signature.instructions, fields, models, self._chosen_mode, self.budget.model_dump(), self.state]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -106,16 +107,16 @@ class Program:
         return journal.answer_summary(prediction.run, values, mode=mode, corpus=self.corpus)
 
     def _make_direct(self, max_cost: float | None, mode: str) -> Direct:
-        limits = {name: value for name, value in self.limits.items() if name in ("max_tokens", "max_seconds")}
         passages = SHOWN_PASSAGES if mode == "retrieve" else None
-        return Direct(self.signature, passages=passages, max_cost=self._cost_limit(max_cost), **limits)
+        return Direct(self.signature, passages=passages, budget=self._budget_with(max_cost))
 
-    def _cost_limit(self, max_cost: float | None) -> float | None:
-        return min((cost for cost in (max_cost, self.limits.get("max_cost")) if cost is not None), default=None)
+    def _budget_with(self, max_cost: float | None) -> Budget:
+        """Return the budget, with the lower of its own ``max_cost`` and this one."""
+        costs = [cost for cost in (max_cost, self.budget.max_cost) if cost is not None]
+        return self.budget.model_copy(update={"max_cost": min(costs, default=None)})
 
     def _make_rlm(self, max_cost: float | None) -> RLM:
-        limits = {**self.limits, "max_cost": self._cost_limit(max_cost)}
-        rlm = RLM(self.signature, sub_lm=self.sub_lm, **limits)
+        rlm = RLM(self.signature, sub_lm=self.sub_lm, budget=self._budget_with(max_cost))
         if self.state is not None:
             try:
                 rlm.load_state(dict(self.state))
@@ -134,7 +135,7 @@ class Job:
         model, sub_model: names for :func:`rlm_dspy.lm`; keys come from the environment of the process.
         reading: keyword arguments of :func:`rlm_dspy.read`.
         connection: keyword arguments of :func:`rlm_dspy.lm`; a rate limit there is one process's, so divide it.
-        mode, limits, state: as for :class:`Program`.
+        mode, budget, state: as for :class:`Program`.
         expects: the digest that the texts must have; filled in by the batch.
     """
 
@@ -145,7 +146,7 @@ class Job:
     reading: Mapping[str, Any] = field(default_factory=dict)
     connection: Mapping[str, Any] = field(default_factory=dict)
     mode: Mode = "auto"
-    limits: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
     state: Mapping[str, Any] | None = None
     expects: str | None = None
 
@@ -181,7 +182,7 @@ class Job:
             )
         lm = lms.lm(self.model, **self.connection)
         sub_lm = lms.lm(self.sub_model, **self.connection) if self.sub_model else None
-        return Program(self.signature, corpus, lm, sub_lm, self.mode, limits=self.limits, state=self.state)
+        return Program(self.signature, corpus, lm, sub_lm, self.mode, budget=self.budget, state=self.state)
 
     @property
     def corpus_digest(self) -> str:

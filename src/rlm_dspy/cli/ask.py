@@ -245,27 +245,14 @@ class Asking:
                 raise interrupt from error
 
     def _direct_program(self, watch: Callable[[Event], None], passages: int | None = None) -> Direct:
-        values = self.values
-        return Direct(
-            self.signature,
-            passages=passages,
-            max_tokens=values.max_tokens,
-            max_cost=values.max_cost,
-            max_seconds=values.max_seconds,
-            on_event=watch,
-        )
+        return Direct(self.signature, passages=passages, budget=self.values.budget, on_event=watch)
 
     def _rlm_program(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
-        values = self.values
         rlm = RLM(
             self.signature,
-            max_iters=values.max_iters,
-            max_llm_calls=values.max_calls,
             sub_lm=chosen.sub_lm,
             interpreter_factory=self.interpreter_factory,
-            max_tokens=values.max_tokens,
-            max_cost=values.max_cost,
-            max_seconds=values.max_seconds,
+            budget=self.values.budget,
         )
         if self.request.program:
             program.load(rlm, self.request.program)

@@ -118,15 +118,10 @@ def _run_batch(
     chosen = models.choose(values)
     if chosen.notice:
         terminal.note(chosen.notice)
-    limits = {
-        "max_iters": values.max_iters,
-        "max_llm_calls": values.max_calls,
-        "max_tokens": values.max_tokens,
-        "max_seconds": values.max_seconds,
-    }
+    budget = values.budget.model_copy(update={"max_cost": None})  # which is for the whole batch
     signature = out_option.ask_signature(request.fields)
     program = Program(
-        signature, corpus, chosen.lm, chosen.sub_lm, values.mode, direct_tokens=values.direct_tokens, limits=limits
+        signature, corpus, chosen.lm, chosen.sub_lm, values.mode, direct_tokens=values.direct_tokens, budget=budget
     )
     answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
     with _show_progress(request, terminal) as bar:

@@ -67,17 +67,6 @@ def prepare_model(
     return values, chosen
 
 
-def question_limits(values: settings.Settings) -> contenders.QuestionLimits:
-    """Return the limits of each question."""
-    return contenders.QuestionLimits(
-        max_iters=values.max_iters,
-        max_calls=values.max_calls,
-        max_tokens=values.max_tokens,
-        max_cost=values.max_cost,
-        max_seconds=values.max_seconds,
-    )
-
-
 def run(request: EvalRequest, terminal: Terminal) -> int:
     """Evaluate, print, and return the exit code."""
     chosen_metric = metric(request.metric)
@@ -122,14 +111,14 @@ def _make_contender(
     name: str, request: EvalRequest, values: settings.Settings, chosen: models.Chosen
 ) -> contenders.Contender:
     path = request.program if name == "rlm" else None
-    return contenders.make_contender(name, question_limits(values), sub_lm=chosen.sub_lm, path=path)
+    return contenders.make_contender(name, values.budget, sub_lm=chosen.sub_lm, path=path)
 
 
 def _row_identity(request: EvalRequest, values: settings.Settings, chosen: models.Chosen) -> str:
     """Tell what a row depends on besides side, metric and example."""
     text = request.program.read_text(encoding="utf-8") if request.program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
-    return json.dumps([chosen.name, sub, repr(question_limits(values)), text])
+    return json.dumps([chosen.name, sub, repr(values.budget), text])
 
 
 class EvalProgress:

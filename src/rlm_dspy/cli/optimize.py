@@ -69,7 +69,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         max_cost=request.max_cost,
         prompt_lm=lms.lm(request.prompt_model) if request.prompt_model else None,
         sub_lm=chosen.sub_lm,
-        limits=eval.question_limits(values),
+        budget=values.budget,
         threads=request.threads,
         seed=request.seed,
         redactor=terminal.redactor,

@@ -30,6 +30,7 @@ from pydantic_settings import (
 )
 
 from rlm_dspy import folders
+from rlm_dspy.budget import Budget
 from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.local_servers import is_loopback, key_variable
@@ -88,6 +89,17 @@ class Settings(BaseSettings):
     def project_models(self) -> Mapping[str, str]:
         """The models that a file of the current folder names, each with that file."""
         return self._project_models
+
+    @property
+    def budget(self) -> Budget:
+        """The limits of one question."""
+        return Budget(
+            max_iters=self.max_iters,
+            max_llm_calls=self.max_calls,
+            max_tokens=self.max_tokens,
+            max_cost=self.max_cost,
+            max_seconds=self.max_seconds,
+        )
 
     @field_validator("home")
     @classmethod

@@ -18,7 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
-from rlm_dspy.budget import Ledger
+from rlm_dspy.budget import Budget, Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
@@ -31,7 +31,7 @@ from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.session import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
-from rlm_dspy.rlm.signatures import TAKEN, make_budget, read_signature, validate_inputs
+from rlm_dspy.rlm.signatures import TAKEN, read_signature, validate_inputs
 from rlm_dspy.run import Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 
@@ -46,9 +46,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
         signature: as for an RLM; a corpus is written into the prompt file by file.
         passages: show only so many passages of 300 to 900 characters of the main context, those that fit the question
             best; the run's warnings say how much that was of it. None shows all.
-        max_tokens: tokens of the call; a longer prompt is refused before it is sent.
-        max_cost: US dollars of the call; a prompt that alone costs more is refused, as far as its price is known.
-        max_seconds: how long to wait for the reply.
+        budget: ``max_tokens`` and ``max_cost`` refuse a prompt that alone passes them, before it is sent;
+            ``max_seconds`` ends the wait for the reply. The other limits are those of an RLM.
         on_event: told what happens, for a status line.
     """
 
@@ -57,9 +56,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         signature: Any,
         *,
         passages: int | None = None,
-        max_tokens: int | None = None,
-        max_cost: float | None = None,
-        max_seconds: float | None = None,
+        budget: Budget | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         super().__init__()
@@ -69,9 +66,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         self.signature = read_signature(signature)
         if taken := sorted(TAKEN & set(self.signature.input_fields)):
             raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
-        self.budget = make_budget(
-            max_iters=1, max_llm_calls=0, max_tokens=max_tokens, max_cost=max_cost, max_seconds=max_seconds
-        )
+        self.budget = budget or Budget()
         self.on_event = on_event
         self.stop: threading.Event | None = None  # set it to end the wait
         flat = self.signature

@@ -29,6 +29,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
+from rlm_dspy.budget import Budget
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated_errors
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
@@ -72,6 +73,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
             ``dspy.PythonInterpreter`` means the default here; given to a call, it is what it says.
         max_depth: levels of recursive sub-calls.
         max_tokens, max_cost, max_seconds: limits of the whole tree in tokens, US dollars, seconds.
+        budget: all limits at once, instead of the separate ones.
         on_limit: ``"extract"`` answers from the trajectory when a limit ends the run, ``"raise"`` raises.
         depth_policy: below ``max_depth``, ``"plain"`` answers by plain calls, ``"raise"`` refuses.
         max_concurrency: sub-calls in flight at once, over the whole tree.
@@ -109,6 +111,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         on_limit: Literal["extract", "raise"] = "extract",
         depth_policy: Literal["plain", "raise"] = "plain",
         max_concurrency: int = 8,
+        budget: Budget | None = None,
         profile: Literal["auto", "small", "standard"] = "auto",
         tune_children: bool = False,
         on_event: Callable[[Event], None] | None = None,
@@ -122,7 +125,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
         self.signature = read_signature(signature)
-        self.budget = make_budget(
+        separate = make_budget(
             max_iters=max_iters,
             max_llm_calls=max_llm_calls,
             max_depth=max_depth,
@@ -131,6 +134,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
             max_seconds=max_seconds,
             max_concurrency=max_concurrency,
         )
+        if budget is not None and separate != Budget():
+            raise ConfigurationError("budget= holds all limits: give it alone, without max_iters= and the like")
+        self.budget = budget or separate
         self.max_output_chars = max_output_chars
         self.verbose = verbose
         self.sub_lm = sub_lm

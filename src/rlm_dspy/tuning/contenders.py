@@ -9,6 +9,7 @@ from typing import Any
 
 import dspy
 
+from rlm_dspy.budget import Budget
 from rlm_dspy.context import Context
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError
@@ -47,31 +48,6 @@ def signature(*, evidence: bool = True) -> type[dspy.Signature]:
     return made if evidence else made.delete("evidence").with_instructions(SHORT_INSTRUCTIONS)
 
 
-@dataclass(frozen=True)
-class QuestionLimits:
-    """The limits of each question, for every side that knows them."""
-
-    max_iters: int = 20
-    max_calls: int = 50
-    max_tokens: int | None = None
-    max_cost: float | None = None
-    max_seconds: float | None = None
-
-    def of_rlm(self) -> dict[str, Any]:
-        """Return them as the constructor of an RLM takes them."""
-        return {
-            "max_iters": self.max_iters,
-            "max_llm_calls": self.max_calls,
-            "max_tokens": self.max_tokens,
-            "max_cost": self.max_cost,
-            "max_seconds": self.max_seconds,
-        }
-
-    def of_direct(self) -> dict[str, Any]:
-        """Return those that a direct call has."""
-        return {"max_tokens": self.max_tokens, "max_cost": self.max_cost, "max_seconds": self.max_seconds}
-
-
 @dataclass
 class Contender:
     """A program under its name; ``note`` tells what of it is not as its authors ship it."""
@@ -96,13 +72,13 @@ def _plain_text(value: Any) -> Any:
 
 
 def make_contender(
-    name: str, limits: QuestionLimits, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True
+    name: str, budget: Budget, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True
 ) -> Contender:
     """Make a side by name.
 
     Args:
         name: one of ``ALL_NAMES``.
-        limits: of each question.
+        budget: the limits of each question.
         sub_lm: the LM of sub-calls.
         path: a saved program for the side ``rlm``.
         evidence: ask for quotes too.
@@ -112,17 +88,17 @@ def make_contender(
     """
     asked = signature(evidence=evidence)
     if name == "rlm":
-        rlm = RLM(asked, sub_lm=sub_lm, **limits.of_rlm())
+        rlm = RLM(asked, sub_lm=sub_lm, budget=budget)
         return Contender(name, program.load(rlm, path) if path else rlm)
     if name == "direct":
-        return Contender(name, Direct(asked, **limits.of_direct()))
+        return Contender(name, Direct(asked, budget=budget))
     if name == "retrieve":
-        return Contender(name, Direct(asked, passages=SHOWN_PASSAGES, **limits.of_direct()))
+        return Contender(name, Direct(asked, passages=SHOWN_PASSAGES, budget=budget))
     if name == "dspy.RLM":
         stock = dspy.RLM(
             asked.with_updated_fields("context", type_=str),
-            max_iters=limits.max_iters,
-            max_llm_calls=limits.max_calls,
+            max_iters=budget.max_iters,
+            max_llm_calls=budget.max_llm_calls,
             sub_lm=sub_lm,
             interpreter_factory=Sandbox,
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 import dspy
 
+from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.report import journal
 from rlm_dspy.report.redact import Redactor
@@ -176,7 +177,7 @@ class OptimizationJob:
     max_cost: float | None = None
     prompt_lm: dspy.LM | None = None
     sub_lm: dspy.LM | None = None
-    limits: contenders.QuestionLimits = field(default_factory=contenders.QuestionLimits)
+    budget: Budget = field(default_factory=Budget)
     signature: Any = None
     threads: int = 4
     seed: int = 0
@@ -191,7 +192,7 @@ class OptimizationJob:
             "models": models,
             "metric": self.metric.__name__,
             "questions": questions,
-            "limits": repr(self.limits),
+            "limits": repr(self.budget),
             "seed": self.seed,
             "dspy": dspy.__version__,
         }
@@ -313,7 +314,7 @@ class Optimization:
 
     def _make_program(self) -> LoggedTunable:
         signature = self.job.signature or contenders.signature()
-        return LoggedTunable(signature, self.chronicle, sub_lm=self.sub_lm, **self.job.limits.of_rlm())
+        return LoggedTunable(signature, self.chronicle, sub_lm=self.sub_lm, budget=self.job.budget)
 
     def _evaluate_program(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
         """Return the rows on the questions to judge by, and the cap that ended it, if one did."""
