@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from pydantic import ValidationError
 
+import rlm_dspy
 from rlm_dspy.budget import Budget, Ledger, Reservation
-from rlm_dspy.errors import BudgetExceededError, DepthExceededError
+from rlm_dspy.errors import BudgetExceededError, ConfigurationError, DepthExceededError
 from rlm_dspy.run import Usage
 
 
