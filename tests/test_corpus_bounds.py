@@ -61,7 +61,7 @@ def test_depth_is_bounded():
     shapes = "<p:grpSp>" * 5_000 + "</p:grpSp>" * 5_000
     cases = (("odt", open_document("text", deep)), ("pptx", show_of(slide_of(shapes))))
     for kind, data in cases:
-        assert office.answer(kind, data) == {"error": "its parts lie too deep in one another"}
+        assert office.answer(kind, data) == {"error": "its parts are nested too deeply"}
 
 
 def test_what_is_broken_beside_the_text_costs_only_itself():

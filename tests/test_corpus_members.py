@@ -117,12 +117,12 @@ def test_what_is_no_archive_is_read_however_deep_it_lies():
     notebook = json.dumps({"cells": [{"cell_type": "markdown", "source": "deep"}]}).encode()
     corpus = collected({"a.zip": nested("a.ipynb", notebook, 3), "b.zip": nested("a.eml", documents.message(), 3)})
     assert corpus.names == ("a.zip/in.zip/in.zip/a.ipynb", "b.zip/in.zip/in.zip/a.eml")
-    assert reasons(corpus) == {"b.zip/in.zip/in.zip/a.eml/lease.pdf": "more than 3 files around it"}
+    assert reasons(corpus) == {"b.zip/in.zip/in.zip/a.eml/lease.pdf": "nested in more than 3 files"}
 
 
 def test_an_archive_in_three_others_is_refused():
     corpus = collected({"a.zip": nested("a.zip", gzip.compress(b"x"), 3)})
-    assert reasons(corpus) == {"a.zip/in.zip/in.zip/a.zip": "an archive in an archive in an archive"}
+    assert reasons(corpus) == {"a.zip/in.zip/in.zip/a.zip": "an archive nested in two others"}
 
 
 def test_messages_in_messages_end_somewhere():
@@ -135,7 +135,7 @@ def test_messages_in_messages_end_somewhere():
         mail = outer
     corpus = collected({"a.eml": mail.as_bytes()})
     assert len(corpus) == 4
-    assert list(reasons(corpus).values()) == ["more than 3 files around it"]
+    assert list(reasons(corpus).values()) == ["nested in more than 3 files"]
 
 
 # Third parties
@@ -308,7 +308,7 @@ def test_converting_a_folder_has_a_limit_and_what_is_beyond_it_is_told(tmp_path,
     (tmp_path / "b.txt").write_text("two")
     corpus = read([tmp_path])
     assert corpus.names == ("b.txt",)
-    assert "that converting files may take in all" in corpus.skipped[0].reason
+    assert "allowed for converting files" in corpus.skipped[0].reason
     assert corpus.problems[0].unread
 
 

@@ -107,7 +107,7 @@ def test_what_is_left_of_a_cut_off_file_is_read_and_told(share):
     made = office.answer("pdf", data[: int(len(data) * share)])
     lines = made["text"].splitlines()
     assert lines[:4] == [f"This is page {number}." for number in range(1, 5)]
-    assert made["note"].startswith("the file is broken or cut off: what is left of it has")
+    assert made["note"].startswith("the file is broken or cut off: only")
 
 
 def test_a_cut_off_file_without_a_whole_page_is_refused():

@@ -210,4 +210,4 @@ def test_entities_are_never_expanded_and_depth_is_bounded():
         refused = office.answer("docx", packed({"word/document.xml": data}))
         assert refused == {"error": "its XML declares entities, as no office program does"}
     deep = "<w:sdt><w:sdtContent>" * 5_000 + paragraph("x") + "</w:sdtContent></w:sdt>" * 5_000
-    assert office.answer("docx", word_of(deep)) == {"error": "its parts lie too deep in one another"}
+    assert office.answer("docx", word_of(deep)) == {"error": "its parts are nested too deeply"}

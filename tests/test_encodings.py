@@ -187,7 +187,7 @@ def test_an_encoding_can_be_named(tmp_path: Path) -> None:
     assert corpus.documents[0].note == ""
     assert [one.name for one in corpus.skipped] == ["b.dat"]
     assert "odd" in read([tmp_path / "b.dat"], encoding="ascii")["b.dat"]
-    with pytest.raises(ConfigurationError, match="there is no encoding 'klingon'"):
+    with pytest.raises(ConfigurationError, match="unknown text encoding 'klingon'"):
         read([tmp_path], encoding="klingon")
 
 

@@ -1,4 +1,4 @@
-"""Files as bytes: opening never waits, and what is too large to be one value comes in parts that end with a line."""
+"""Read files as bytes without blocking, splitting large ones into parts at line ends."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BIN
 
 
 class NotReadError(Exception):
-    """A file was left out for the reason that is the message."""
+    """A file was not read; the message is the reason."""
 
 
 class File:
-    """A regular file that is open for reading; ``size`` is what it had in bytes when it was opened.
+    """A regular file open for reading; ``size`` is its size in bytes when it was opened.
 
     Raises:
-        NotReadError: it is no regular file.
-        OSError: it cannot be opened.
+        NotReadError: It is not a regular file.
+        OSError: It cannot be opened.
     """
 
     def __init__(self, path: str, *, follow: bool) -> None:
@@ -58,11 +58,11 @@ class File:
         os.close(self._descriptor)
 
     def head(self) -> bytes:
-        """Return the first bytes, which are read again later."""
+        """Return the first bytes without consuming them."""
         return os.pread(self._descriptor, _HEAD_BYTES, 0)
 
     def read(self, most: int) -> bytes:
-        """Return the next bytes, fewer than ``most`` only at the end; some files have more than their size tells."""
+        """Return the next bytes, fewer than ``most`` only at the end; some files are longer than their stated size."""
         data = os.read(self._descriptor, min(most, self.size or _HEAD_BYTES))
         if len(data) in (0, self.size, most):
             return data
@@ -74,7 +74,7 @@ class File:
         return b"".join(pieces)
 
     def parts(self) -> Iterator[bytes]:
-        """Yield the whole file in pieces of about ``PART`` bytes that end with a line where there are lines."""
+        """Yield the whole file in pieces of about ``PART`` bytes, split at line ends where possible."""
         mark, end = bom_and_line_end(self.head())
         rest, left = b"", self.size
         while left > 0 and (data := self.read(min(PART_BYTES, left))):
@@ -88,7 +88,7 @@ class File:
 
 
 def _line_end(data: bytes, end: bytes) -> int:
-    """Where the last whole line of a text ends, or its last whole character if it is one line."""
+    """Return where the last complete line ends, or the last complete character if there is only one line."""
     place = data.rfind(end)
     while place % len(end) and place >= 0:
         place = data.rfind(end, 0, place + len(end) - 1)
@@ -97,21 +97,21 @@ def _line_end(data: bytes, end: bytes) -> int:
     cut = len(data) - len(data) % len(end)
     if len(end) == 2:
         high = data[cut - 1 if end[0] else cut - 2]
-        return cut - 2 if 0xD8 <= high < 0xDC else cut  # half of a pair of surrogates
+        return cut - 2 if 0xD8 <= high < 0xDC else cut  # half of a surrogate pair
     back = next((n for n in range(1, min(4, cut)) if data[cut - n] & 0xC0 != 0x80), 0) if len(end) == 1 else 0
     return cut - back if back and data[cut - back] >= 0xC0 else cut
 
 
-MAX_VALUE_BYTES = 200_000_000  # bytes of a text that is one value; a larger one becomes parts
-SPARE_MEMORY_BYTES = 500_000_000  # bytes of memory that reading leaves to the rest of the machine
-_MEMORY_CHECK_BYTES = 200_000_000  # bytes that are stored between two looks at the memory
-MAX_CONVERSION_SECONDS = 1_800.0  # seconds that all files of one reading may take to be converted
-_MAX_NESTING = 3  # files around a file
+MAX_VALUE_BYTES = 200_000_000  # bytes of one text; a larger one is split into parts
+SPARE_MEMORY_BYTES = 500_000_000  # bytes of memory left free for the rest of the machine
+_MEMORY_CHECK_BYTES = 200_000_000  # bytes stored between two checks of free memory
+MAX_CONVERSION_SECONDS = 1_800.0  # seconds for all conversions of one read
+_MAX_NESTING = 3  # levels of nested archives
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is read: of one file, how many files, and of all together; beyond them it is told, not read."""
+    """Limits per file, on the number of files and on the total; what exceeds them is reported, not read."""
 
     file_bytes: int = MAX_VALUE_BYTES
     files: int = 500_000
@@ -120,7 +120,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Source:
-    """The file that others were found in: its name, where it is, and what it may still unpack to."""
+    """The outermost file of nested ones: its name, its path, and how much it may still unpack to."""
 
     name: str
     path: str
@@ -133,8 +133,8 @@ class Collector:
     def __init__(self, limits: Limits, *, secrets: bool, encoding: str | None = None) -> None:
         self.limits = limits
         self._encoding = encoding
-        self._named: set[str] = set()  # what the user named, and no folder around it
-        self._roots: dict[str, str] = {}  # where that is, and the folders that were named, by what names begin with
+        self._named: set[str] = set()  # files the user named directly, not by their folder
+        self._roots: dict[str, str] = {}  # paths of named files and folders, by name prefix
         self._secrets = secrets
         self._weighed = 0
         self._converting = 0.0  # seconds
@@ -146,7 +146,7 @@ class Collector:
 
     @property
     def full(self) -> str | None:
-        """Why nothing more can be taken, if so."""
+        """Why nothing more can be read, or None."""
         limits = self.limits
         if len(self._documents) >= limits.files:
             return f"beyond the limit of {limits.files:,} files (max_files raises it)"
@@ -161,11 +161,11 @@ class Collector:
         return None
 
     def skip(self, name: str, reason: str) -> None:
-        """Note what was not read and why."""
+        """Record a file that was not read, and why."""
         self._skipped.append(Skipped(name, reason))
 
     def finish(self, origin: str = "") -> tuple[Corpus, bool]:
-        """Return the corpus, and whether there is nothing but white space in it."""
+        """Return the corpus, and whether it holds nothing but white space."""
         self._cache.close()
         self._store.seal()
         skipped = sorted(self._skipped, key=lambda one: one.name)
@@ -173,17 +173,17 @@ class Collector:
         return Corpus(documents, skipped, origin=origin, given=self._named, roots=roots), self._blank
 
     def note_named_file(self, name: str, path: str = "") -> None:
-        """Note that the user named a file: with an encoding it is then read as a text, whatever it looks like."""
+        """Record that the user named a file: if an encoding was given, it is read as text whatever it looks like."""
         self._named.add(name)
         if path:
             self.note_root(name, path)
 
     def note_root(self, begins: str, path: str) -> None:
-        """Note where the files are whose names begin so."""
+        """Record the path of the files whose names start with a prefix."""
         self._roots.setdefault(begins, path)
 
     def take(self, file: File, name: str, path: str) -> None:
-        """Read an open file: whole, or in parts if it is a text too large to be one value."""
+        """Read an open file: whole, or in parts if it is a text too large for one value."""
         if file.size > self.limits.file_bytes:
             self.skip(name, too_large(self.limits.file_bytes))
         elif file.size > MAX_VALUE_BYTES and _is_text(head := file.head(), name):
@@ -193,7 +193,7 @@ class Collector:
             self.add(file.read(self.limits.file_bytes + 1), name, path)
 
     def add(self, data: bytes, name: str, path: str = "") -> None:
-        """Read the bytes of a file, and of what is inside it."""
+        """Read the bytes of a file and of the files inside it."""
         self._add_bytes(data, name, _Source(name, path, room_for(len(data))), 0)
 
     def _add_bytes(self, data: bytes, name: str, source: _Source, depth: int, note: str = "") -> None:
@@ -214,7 +214,7 @@ class Collector:
                 self.skip(name, str(error))
 
     def _add_parts(self, file: File, source: _Source) -> None:
-        """Add a text as ``name/part-001`` and so on; the places in them are the lines of the file."""
+        """Add a text as ``name/part-001`` and so on; line numbers refer to the whole file."""
         name = source.name
         kind = kind_of(name) if kind_of(name) not in ("csv", "tsv") else "text"  # only the first part has the header
         digits, before = len(str(file.size // PART_BYTES + 1)), 0
@@ -237,7 +237,7 @@ class Collector:
         self._store_document(name, source, text, kind=kind_of(name), size=len(data), note=_joined_notes(before, note))
 
     def _is_plain(self, data: bytes) -> bool:
-        """Tell whether a text needs no decoding to be stored: most of what is large is such a text."""
+        """Return whether a text can be stored without decoding, as most large texts can."""
         return self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
 
     def _add_converted(
@@ -249,7 +249,7 @@ class Collector:
         elif depth < _MAX_NESTING:
             outcome = reader.read(data, name, source.room)
         else:
-            raise UnreadableError("an archive in an archive in an archive")
+            raise UnreadableError("an archive nested in two others")
         empty = True
         for part in _checked_parts(outcome):
             empty = False
@@ -262,7 +262,7 @@ class Collector:
             raise UnreadableError("empty")
 
     def _run_reader(self, reader: Reader, data: bytes, name: str) -> Outcome:
-        """Have a file converted that was not before, as long as all of them together may take."""
+        """Convert a file that is not in the cache, within the time limit for all conversions."""
         if self._converting >= MAX_CONVERSION_SECONDS:
             raise UnreadableError(
                 f"beyond the {MAX_CONVERSION_SECONDS:,.0f} s that converting files may take in all: "
@@ -281,7 +281,7 @@ class Collector:
         elif not self._secrets and is_secret(PurePath(inside).name, inside[len(name) :].rpartition("/")[0]):
             self.skip(inside, "looks like a secret")
         elif depth >= _MAX_NESTING:
-            self.skip(inside, f"more than {_MAX_NESTING} files around it")
+            self.skip(inside, f"nested in more than {_MAX_NESTING} files")
         elif self.full:
             self.skip(inside, self.full)
         else:
@@ -309,7 +309,7 @@ class Collector:
         return document
 
     def _unique_name(self, name: str, source: _Source) -> str:
-        """Lengthen a name that is taken by the folders above its file, or number it if that does not help."""
+        """Prefix a name that is taken with its parent folders, or number it if that does not help."""
         wanted = name
         if name in self._documents:
             above = [printable_name(part) for part in PurePath(source.path).parts[1:]]
@@ -328,7 +328,7 @@ def _joined_notes(*notes: str) -> str:
 
 
 def too_large(limit: int) -> str:
-    """Say that a file is larger than may be read."""
+    """Return the reason for a file that exceeds the size limit."""
     return f"larger than the limit of {limit / 1e6:,.6g} MB (max_file_bytes raises it)"
 
 
@@ -346,7 +346,7 @@ def _run_reader(reader: Reader, data: bytes, name: str) -> Outcome:
 
 
 def _checked_parts(outcome: Outcome) -> Iterator[Converted | Member | SkippedMember]:
-    """Yield what a reader made until it fails."""
+    """Yield the results of a reader until it fails."""
     with unreadable_on_error("its reader failed"):
         parts: Iterator[Any] = iter((outcome,) if isinstance(outcome, Converted) else outcome)
     while True:
@@ -360,7 +360,7 @@ def _checked_parts(outcome: Outcome) -> Iterator[Converted | Member | SkippedMem
 
 
 def _check_part(part: object) -> None:
-    """Refuse what a reader made if it is not what it should be."""
+    """Raise if a reader returned something other than a valid result."""
     match part:
         case Converted(text=str(), marks=tuple() | list(), note=str()) if all(map(_is_mark, part.marks)):
             return

@@ -1,7 +1,7 @@
-"""What a reader hands over: documents, and the corpus that holds them.
+"""Documents, and the corpus that holds them.
 
-A corpus may be 100 MB, and it travels as a DSPy input: its rendering is one short line wherever it is printed,
-logged, dumped to JSON or put into a prompt, so that its text never leaves except through ``corpus[name]``.
+A corpus may be 100 MB and is passed around as a DSPy input, so it renders as one short line wherever it is printed,
+logged, dumped to JSON or put into a prompt. Its text is available only through ``corpus[name]``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rlm_dspy.corpus.index import Index
 
 NO_MEMORY = "beyond the memory that is free"
-# Why a file is left out that nobody asked for; any other reason is told.
+# Reasons that are not reported for files nobody named; all other reasons are reported.
 LEFT_OUT = (
     *("hidden", "ignored by", "excluded", "empty", "only white space", "a lock file", "minified", "installed packages"),
     *("a virtual environment", "a symbolic link", "not a regular file", "an image", "a program", "binary"),
@@ -34,16 +34,14 @@ LEFT_OUT = (
 
 _PIECE_BYTES = 8 << 20
 
-LineMark = tuple[
-    int, str, bool
-]  # a line, what begins there ("page 3"), and whether the lines from there on are counted
+LineMark = tuple[int, str, bool]  # a line, what begins there ("page 3"), and whether lines after it are counted
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text of a corpus: ``name`` is a POSIX path, ``size`` its stored bytes, ``note`` what was guessed or cut.
+    """One text of a corpus: ``name`` is a POSIX path, ``size`` its stored bytes, ``note`` what was guessed or cut off.
 
-    ``path`` is the file on disk, with what lies inside it after it ("/data/all.zip/a.txt"); empty for none.
+    ``path`` is the file on disk, followed by the path inside it ("/data/all.zip/a.txt"); empty for none.
     """
 
     name: str
@@ -69,7 +67,7 @@ class Document:
         store: Store | None = None,
         path: str = "",
     ) -> Document:
-        """Make a document of a text (bytes: ASCII), counting what there is to count."""
+        """Make a document from a text (bytes must be ASCII) and count its lines and characters."""
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         lines = data.count(b"\n") + (1 if data and not data.endswith(b"\n") else 0)
         body = store.add(data) if store is not None else StoredText.of(data)
@@ -78,17 +76,17 @@ class Document:
 
     @property
     def text(self) -> str:
-        """The text, decoded anew at each call."""
+        """The text, decoded on each access."""
         return self.body.text()
 
     def place(self, line: int) -> str | None:
         """Return the page, sheet row, cell or table row that a line belongs to, such as "page 3"."""
-        from rlm_dspy.sandbox.toolkit import label  # with it comes DSPy, which reading does without
+        from rlm_dspy.sandbox.toolkit import label  # imports DSPy, which reading does not need
 
         return self._row_label(line) if self.kind in ("csv", "tsv") else label(self.marks, line)
 
     def _row_label(self, line: int) -> str:
-        """Count the records up to a line; a quoted cell may have several lines."""
+        """Return the table row of a line; a quoted cell may span several lines."""
         if b'"' not in bytes(self.body.view()):
             return f"row {line}"
         table = csv.reader(io.StringIO(self.text, newline=""), delimiter="\t" if self.kind == "tsv" else ",")
@@ -100,25 +98,25 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that was met and not read, and why."""
+    """A file that was found but not read, and why."""
 
     name: str
     reason: str
 
     @property
     def missed(self) -> bool:
-        """Whether it could have held an answer: it was neither empty nor left out by a choice or as noise."""
+        """Whether it could have held an answer: it was not empty, excluded or noise."""
         return not self.reason.startswith(LEFT_OUT)
 
     @property
     def limited(self) -> bool:
-        """Whether it was left out for its size, which a larger limit would change."""
+        """Whether it exceeded a limit that the user can raise."""
         return " limit of " in self.reason or self.reason.startswith(NO_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A file that was not read, or not as it is, and why; ``given`` says that the user named it."""
+    """A file that was not read, or not fully, and why; ``given`` means that the user named it."""
 
     name: str
     reason: str
@@ -130,7 +128,7 @@ class Problem:
 
 
 class Corpus:
-    """Documents in the order of their names, immutable, with the text of each behind ``corpus[name]``.
+    """An immutable collection of documents, ordered by name; ``corpus[name]`` is a document's text.
 
     Example:
         >>> corpus = Corpus.from_texts({"b.md": "second", "a.md": "first"})
@@ -150,20 +148,20 @@ class Corpus:
         self.documents = tuple(sorted(documents, key=lambda document: document.name))
         self.skipped = tuple(skipped)
         self._origin = origin
-        self._given = frozenset(given)  # the names of files that were named, and no folder around them
-        self._roots = dict(roots)  # the folders and files that were named, by what the names below them begin with
+        self._given = frozenset(given)  # files the user named directly, not by their folder
+        self._roots = dict(roots)  # paths of named files and folders, by name prefix
         self._by_name = {document.name: document for document in self.documents}
         if len(self._by_name) < len(self.documents):
-            raise CorpusError("two documents of a corpus have the same name: give each its own")
+            raise CorpusError("two documents of a corpus have the same name: give each its own name")
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, str]) -> Corpus:
-        """Make a corpus of texts by name, with no files behind it."""
+        """Make a corpus from texts by name, without files."""
         return cls(Document.of(name, text) for name, text in texts.items())
 
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
-        """What was read in part or by a guess, and what was not read that could have held an answer."""
+        """Files read only in part or with a guess, and unread files that could have held an answer."""
         found = [Problem(one.name, one.note, self._is_given(one.name)) for one in self.documents if one.note]
         for one in self.skipped:
             given = self._is_given(one.name)
@@ -172,7 +170,7 @@ class Corpus:
         return tuple(found)
 
     def path_of(self, name: str) -> str | None:
-        """Return the absolute path of a file that was read or met, or None if it is unknown or no file."""
+        """Return the absolute path of a file that was read or skipped, or None if it has no path."""
         document = self._by_name.get(name)
         if document is not None:
             return document.path or None
@@ -180,7 +178,7 @@ class Corpus:
         return None if root is None else self._roots[root] + name[len(root) :]
 
     def _is_given(self, name: str) -> bool:
-        """Tell whether a file was named, or lies in one that was."""
+        """Return whether the user named a file or the archive it is in."""
         parts = name.split("/")
         return any("/".join(parts[:many]) in self._given for many in range(1, len(parts) + 1))
 
@@ -191,17 +189,17 @@ class Corpus:
 
     @cached_property
     def chars(self) -> int:
-        """The characters of all texts together."""
+        """The number of characters in all texts."""
         return sum(document.chars for document in self.documents)
 
     @cached_property
     def lines(self) -> int:
-        """The lines of all texts together."""
+        """The number of lines in all texts."""
         return sum(document.lines for document in self.documents)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over names and texts: equal for equal content, wherever it lies."""
+        """SHA-256 over names and texts: equal for equal content, wherever it is stored."""
         total = hashlib.sha256()
         for document in self.documents:
             for part in (document.name.encode("utf-8", "surrogatepass"), document.body.view()):
@@ -210,7 +208,7 @@ class Corpus:
         return total.hexdigest()
 
     def add(self, more: Corpus) -> Corpus:
-        """Return a corpus that has the documents of another too, which win where names are equal.
+        """Return a corpus with the documents of both; on equal names those of ``more`` win.
 
         Example:
             >>> Corpus.from_texts({"a": "1"}).add(Corpus.from_texts({"b": "2"})).names
@@ -223,18 +221,18 @@ class Corpus:
 
     @property
     def origin(self) -> str:
-        """Where the documents are from, as a digest: a folder's stays when a file in it changes."""
+        """A digest of the paths read; it stays the same when a file in a folder changes."""
         return self._origin or self.digest
 
     @cached_property
     def index(self) -> Index:
-        """The search index on disk, which is used where it was built."""
+        """The search index on disk, used if it was built."""
         from rlm_dspy.corpus.index import Index
 
         return Index(self)
 
     def search_index(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
-        """Rank passages by the index; None without one: the toolkit then searches by itself."""
+        """Rank passages by the index; return None without one, and the toolkit searches itself."""
         return self.index.rank(query, k, names)
 
     def items(self) -> Iterator[tuple[str, str]]:
@@ -242,21 +240,21 @@ class Corpus:
         return ((document.name, document.text) for document in self.documents)
 
     def place(self, name: str, line: int) -> str | None:
-        """Return the page, sheet row or cell of a line of a document, if it has such."""
+        """Return the page, sheet row or cell of a line of a document, or None."""
         return self._by_name[name].place(line)
 
     @cached_property
     def _store(self) -> Store | None:
-        """The one store that holds all texts, if there is one."""
+        """The store that holds all texts, or None if there is no single one."""
         stores = {id(document.body.store) for document in self.documents}
         return self.documents[0].body.store if len(stores) == 1 else None
 
     def sandbox_file(self) -> tuple[int, int] | None:
-        """Return the descriptor and size of a sealed file that is what ``sandbox_chunks`` yields, if there is one."""
+        """Return the descriptor and size of a sealed file with the bytes of ``sandbox_chunks``, or None."""
         return None if self._store is None else (self._store.descriptor, self._store.size)
 
     def sandbox_index(self) -> dict[str, Any]:
-        """Tell where each document lies in the bytes of ``sandbox_chunks``."""
+        """Return where each document is in the bytes of ``sandbox_chunks``."""
         files: list[dict[str, Any]] = []
         start = 0
         for document in self.documents:
@@ -317,7 +315,7 @@ class Corpus:
         return self
 
     def toDict(self) -> str:
-        """Stand for this corpus where DSPy saves examples and demos: as the short rendering."""
+        """Return the short rendering, which DSPy saves in examples and demos."""
         return repr(self)
 
     @classmethod

@@ -1,8 +1,8 @@
-"""The legacy encoding of a text, told by what it would say in each: letters of one language, in the usual case.
+"""Detect the legacy encoding of a text: the right one decodes to the letters of one language, in normal case.
 
-A language's letters stand in the order of their frequency, most frequent first, only those beyond ASCII. An encoding
-under which bytes become letters that the language does not have, symbols inside words, or capitals after small letters,
-is not the one. (charset-normalizer 3.4 alone was right for 69 of the 81 files of tests/test_encodings.py's table.)
+Each language lists its non-ASCII letters, most frequent first. An encoding is ruled out if it yields letters that the
+language lacks, symbols inside words, or capitals after small letters. (charset-normalizer 3.4 alone gets 69 of the 81
+files in the table of tests/test_encodings.py right.)
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
-SAMPLE_BYTES = 16_000  # bytes of words with bytes beyond ASCII that are looked at, from all over the file
-SAMPLE_SECTIONS = 8  # of the file, from each of which words are taken
+SAMPLE_BYTES = 16_000  # bytes of non-ASCII words to examine, from all over the file
+SAMPLE_SECTIONS = 8  # sections of the file to sample words from
 
 
 @dataclass(frozen=True)
 class Language:
-    """What texts of a language look like: its letters beyond ASCII, and the encodings in which it is written."""
+    """A language's non-ASCII letters and the encodings used for it."""
 
     letters: str
     encodings: tuple[str, ...]
@@ -57,8 +57,8 @@ LANGUAGES = (
     Language("านรอกเงมยลวดทสตะปบคหแจพชขใไโผถศณธฟษฉซญฐฎฏฑฒฌฆภฝฤฦา่้๊๋์็ัิีึืุูำๆฯ฿", ("cp874",)),  # Thai
 )
 
-_HIGH_WORD = re.compile(rb"[\x80-\xff][^ \t\r\n]{0,200}")  # from its first byte beyond ASCII on
-_CONTEXT_BYTES = 20  # bytes of the word before that
+_HIGH_WORD = re.compile(rb"[\x80-\xff][^ \t\r\n]{0,200}")  # starts at the word's first non-ASCII byte
+_CONTEXT_BYTES = 20  # bytes of the word before its first non-ASCII byte
 _TYPOGRAPHY = frozenset("„“”‚‘’‹›«»–—…€£¥¢¡¿§¶¬¨¸°©®™·•×±½¼¾²³µ¶†‡‰´`\u00a0\u00ad№")
 _KANA = re.compile(r"[\u3041-\u30ff]")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -74,25 +74,25 @@ _KOREAN = frozenset(
     "이다는에을의가고를한하로지은도사기서자시어대해리인그나있일아스정수제부전과구상보만라원주장동으전여비공성게면들세유오안신경무조위니물관화야국개우용생저문"
     "내소적연음합께습해요중모발요계당실명방학교터까했된할"
 )
-_COMMON_HAN = 0.35  # the weight of an ideograph that is not among the most frequent ones
-_SECOND_LEVEL = 0x98  # the first byte from which Shift-JIS has the rarer half of its ideographs
+_COMMON_HAN = 0.35  # weight of an ideograph outside the most frequent ones
+_SECOND_LEVEL = 0x98  # first lead byte of the rarer half of Shift-JIS's ideographs
 _MULTIBYTE = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
 _USUAL = frozenset(
     {*_MULTIBYTE, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "iso8859_2", "iso8859_7"}
 )
-_SYMBOL_WEIGHT = 0.6  # the weight of a typographic sign, which any language may have
+_SYMBOL_WEIGHT = 0.6  # weight of a typographic sign, common to all languages
 _DOS = frozenset({"cp437", "cp850", "cp852", "cp866"})
-_COMPLETE_WEIGHT = 0.25  # what it is worth that all bytes pair up to characters, which is rare in other encodings
+_COMPLETE_WEIGHT = 0.25  # bonus if all bytes pair up into characters, which is rare in other encodings
 
 _ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *(name for one in LANGUAGES for name in one.encodings)]))
 
 
 def guess_encoding(data: bytes, *, dos: bool = False) -> str:
-    """Return the name of the encoding in which some bytes most likely are a text.
+    """Return the name of the most likely encoding.
 
     Args:
-        data: the text, or a name.
-        dos: it is from where DOS's encodings are as usual as those of Windows: a name in an archive.
+        data: A text or a name.
+        dos: Whether DOS encodings are as likely as Windows ones, as for names in an archive.
     """
     sample = high_words(data)
     readings = {encoding: _read_sample(sample, encoding) for encoding in _ENCODINGS}
@@ -107,12 +107,12 @@ def guess_encoding(data: bytes, *, dos: bool = False) -> str:
 
 
 def high_words(data: bytes) -> bytes:
-    """Return the words that have bytes beyond ASCII, some from each section of the file."""
+    """Return words with non-ASCII bytes, some from each section of the file."""
     words: list[bytes] = []
     sections = SAMPLE_SECTIONS if len(data) > SAMPLE_BYTES else 1
     step = -(-len(data) // sections) or 1
     for start in range(0, len(data), step):
-        begin = start if not start else data.find(b"\n", start) + 1 or start  # no word is cut, nor a character
+        begin = start if not start else data.find(b"\n", start) + 1 or start  # cut no word or character
         room = SAMPLE_BYTES // sections
         for found in _HIGH_WORD.finditer(data, begin, start + step):
             before = data[max(0, found.start() - _CONTEXT_BYTES) : found.start()]
@@ -126,7 +126,7 @@ def high_words(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a sample would be in one encoding: its characters beyond ASCII, and what no text has."""
+    """A sample decoded in one encoding: its non-ASCII characters, and its implausible ones."""
 
     chars: dict[str, int]
     broken: int
@@ -138,7 +138,7 @@ class _Reading:
 
     @property
     def evidence(self) -> float:
-        """How many characters speak for a language: one that comes again and again says little more than once."""
+        """How many characters count as evidence; repeats of the same character add little."""
         return max(1.0, min(self.counted, 1.5 * len(self.chars)))
 
 
@@ -149,7 +149,7 @@ def _read_sample(sample: bytes, encoding: str) -> _Reading:
 
 
 def _encoding_rarity(encoding: str, dos: bool) -> float:
-    """Return how many letters an encoding must explain better than the usual Western one before it is believed."""
+    """Return how many more letters an encoding must explain than the common Western one to be chosen."""
     if dos and encoding in _DOS:
         return 0.4
     if encoding == "cp1252" and not dos:
@@ -158,7 +158,7 @@ def _encoding_rarity(encoding: str, dos: bool) -> float:
 
 
 def _language_score(reading: _Reading, ranks: dict[str, float]) -> float:
-    """Return how much a sample is like a language: 1 at best, below 0 where it is not."""
+    """Return how well a sample matches a language: 1 at best, below 0 for no match."""
     total = -3.0 * reading.broken - 2.0 * reading.odd
     for char, count in reading.chars.items():
         total += count * _letter_weight(char, ranks)
@@ -178,12 +178,12 @@ def _letter_weight(char: str, ranks: dict[str, float]) -> float:
 
 _ODD = re.compile(r"(?<=[^\W\d_A-Z])[^\W\d_a-z](?=[^\W\d_A-Z])|(?<=[^\W\d_])[¡-¿×÷](?=[^\W\d_])")
 _TWO_SCRIPTS = re.compile(r"[A-Za-zÀ-ɏ][Ͱ-\u0fff]|[Ͱ-\u0fff][A-Za-zÀ-ɏ]|(?<=[a-z])[\u3041-\ud7a3](?=[a-z])")
-_SIGNS = "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # they stand above or below a consonant
+_SIGNS = "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # written above or below a consonant
 _NO_THAI = re.compile(rf"(?<![\u0e01-\u0e2e{_SIGNS}])[{_SIGNS}]|[\u0e40-\u0e44](?![\u0e01-\u0e2e])")
 
 
 def _count_oddities(text: str) -> int:
-    """Count what no language has: capitals between small letters, symbols in words, letters of two scripts in one."""
+    """Count oddities: capitals between small letters, symbols inside words, words that mix two scripts."""
     odd = len(_TWO_SCRIPTS.findall(text)) + 2 * len(_NO_THAI.findall(text))
     for found in _ODD.finditer(text):
         char = found[0]
@@ -193,14 +193,14 @@ def _count_oddities(text: str) -> int:
 
 
 def _multibyte_score(reading: _Reading, encoding: str) -> float:
-    """Return how much a sample is like Japanese, Chinese or Korean in an encoding of these."""
+    """Return how well a sample in a CJK encoding matches Japanese, Chinese or Korean."""
     total = -4.0 * reading.broken - _encoding_rarity(encoding, False) * max(1.0, reading.counted / reading.evidence)
     kana = False
     for char, count in reading.chars.items():
         kana = kana or bool(_KANA.match(char))
         total += count * _cjk_weight(char, encoding)
     if encoding in ("cp932", "euc_jp") and not kana:
-        total -= 0.3 * reading.counted  # Japanese is hardly ever written without its syllables
+        total -= 0.3 * reading.counted  # Japanese almost always contains kana
     if not reading.counted:
         return -9.0
     return total / reading.counted + (0.0 if reading.broken else _COMPLETE_WEIGHT)
@@ -210,7 +210,7 @@ def _cjk_weight(char: str, encoding: str) -> float:
     if _CJK_MARKS.match(char):
         return 0.6
     if "\uff66" <= char <= "\uff9f":
-        return -0.5  # half-width syllables: what other encodings look like in Shift-JIS
+        return -0.5  # half-width kana: what other encodings look like in Shift-JIS
     if encoding == "cp949":
         if _HANGUL.match(char):
             return 1.0 if char in _KOREAN else 0.5 if _is_in_standard(char, "euc_kr") else -0.5
@@ -227,9 +227,9 @@ def _cjk_weight(char: str, encoding: str) -> float:
 
 
 def _is_in_standard(char: str, encoding: str) -> bool:
-    """Tell whether a character is in the national standard, which has all but the rarest."""
+    """Return whether a character is in the national standard, which has all but the rarest."""
     try:
-        return len(char.encode(encoding)) == 2  # EUC-KR spells out syllables that it does not have, in eight bytes
+        return len(char.encode(encoding)) == 2  # EUC-KR spells out missing syllables in eight bytes
     except UnicodeEncodeError:
         return False
 
@@ -253,34 +253,34 @@ _MAGIC = (
 
 _MARKED = tuple(bom for bom, _ in _BOMS)
 _FOREIGN = tuple(magic for magic, _ in _MAGIC)
-_TAR = slice(257, 262)  # where a tar archive says that it is one
+_TAR = slice(257, 262)  # where a tar archive has its magic bytes
 
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r\f\x08\x1b"))
-_MIN_UTF16_BYTES = 6  # bytes of a text in UTF-16 that can be known without a mark
-_NUL_RUNS = 16  # in a log that was cut while it was written, and one more for every so many bytes
+_MIN_UTF16_BYTES = 6  # fewest bytes needed to recognise UTF-16 without a BOM
+_NUL_RUNS = 16  # allowed in a truncated log, plus one for every so many bytes
 _NUL_EVERY = 4096
 _ESCAPED = re.compile(rb"\x1b\$[@B]")  # begins Japanese in ISO-2022-JP
-# What a text says of its own encoding: XML, Python and editors in the first lines, a style sheet at its begin.
+# Encoding declarations: of XML, Python and editors in the first lines, of style sheets at the start.
 _DECLARED = re.compile(
     rb"\A\s*<\?xml[^>]{0,200}?\bencoding\s*=\s*[\"']([\w.:-]{1,40})[\"']"
     rb"|\A@charset \"([\w.:-]{1,40})\";"
     rb"|\A(?:[^\n]{0,200}\n)?[ \t\f]*(?:#|//|%|;|<!--)[^\n]{0,100}?\b(?:file)?(?:en)?coding[:=][ \t]*([\w.:-]{1,40})"
 )
-# Names that only browsers and mail programs know.
+# Encoding names that only browsers and mail programs know.
 _SPOKEN = {
     "iso-8859-8-i": "iso8859-8", "windows-31j": "cp932", "x-sjis": "cp932", "x-gbk": "gbk", "x-mac-roman": "mac_roman",
     "x-mac-cyrillic": "mac_cyrillic", "ks_c_5601-1987": "cp949", "unicode-1-1-utf-8": "utf-8", "x-x-big5": "big5",
 }  # fmt: skip
-# What is written under the name of a smaller encoding, as browsers take it (encoding.spec.whatwg.org).
+# The superset to use for a declared encoding, as browsers do (encoding.spec.whatwg.org).
 _LARGER = {
     "iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "tis-620": "cp874", "iso8859-11": "cp874",
     "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "cp950",
 }  # fmt: skip
-_PROBE = b'<meta charset="\\u0041 +AGE- ~1 .xn--4ca.">'  # no encoding that is declared in ASCII changes it
+_PROBE = b'<meta charset="\\u0041 +AGE- ~1 .xn--4ca.">'  # unchanged by every encoding that can be declared in ASCII
 
 
 def why_binary(head: bytes) -> str | None:
-    """Say why a file that begins with these bytes is no text, or None."""
+    """Return why a file that begins with these bytes is not text, or None if it is."""
     if head.startswith(_MARKED):
         return None
     if head.startswith(_FOREIGN):
@@ -298,11 +298,11 @@ def why_binary(head: bytes) -> str | None:
 
 
 def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
-    """Return the text and a note that is empty unless something had to be guessed, replaced or left out.
+    """Return the text and a note on what was guessed, replaced or left out, empty if nothing was.
 
     Args:
-        data: the whole file.
-        encoding: what the user says that it is in; a mark at its begin says more.
+        data: The whole file.
+        encoding: The encoding the user named; a byte order mark takes precedence.
     """
     for bom, marked in _BOMS:
         if data.startswith(bom):
@@ -319,7 +319,7 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
 
 
 def _decode_plain(data: bytes) -> tuple[str, str]:
-    """Return the text of bytes without NULs and without a mark."""
+    """Return the text of bytes without NULs and without a byte order mark."""
     try:
         if _ESCAPED.search(data):
             return data.decode("iso2022_jp"), "read as iso2022_jp"
@@ -336,7 +336,7 @@ def _decode_plain(data: bytes) -> tuple[str, str]:
 
 
 def known_encoding(name: str) -> str | None:
-    """Return Python's name of an encoding that a text may be in, or None if there is none of this name."""
+    """Return Python's name for a text encoding, or None if it is unknown."""
     try:
         found = codecs.lookup(_SPOKEN.get(name.strip().lower(), name.strip())).name
         is_wide = found.startswith(("utf-16", "utf-32"))
@@ -346,7 +346,7 @@ def known_encoding(name: str) -> str | None:
 
 
 def declared_encoding(data: bytes) -> str | None:
-    """Return the encoding that a text names in its first lines, if it can be one."""
+    """Return the encoding declared in a text's first lines, or None if there is no valid one."""
     found = _DECLARED.search(data[:1024])
     name = next(filter(None, found.groups()), b"") if found else b""
     known = as_written(known_encoding(name.decode("ascii"))) if name else None
@@ -354,17 +354,17 @@ def declared_encoding(data: bytes) -> str | None:
 
 
 def as_written(declared: str | None) -> str | None:
-    """Return what a text is really in that names its encoding: the larger one that programs write under that name."""
+    """Return the encoding to use for a declared one: the superset that programs write under that name."""
     return _LARGER.get(declared, declared) if declared else None
 
 
 def wide_encoding(head: bytes) -> str | None:
-    """Return the UTF-16 that a text without a mark is in, told by its zeros, or None."""
+    """Return the UTF-16 variant of a text without a BOM, judging by its zero bytes, or None."""
     even = head[: len(head) // 2 * 2]
     if len(even) < _MIN_UTF16_BYTES or b"\0" not in even or (len(head) < _SNIFFED_BYTES and len(head) != len(even)):
         return None
     units = len(even) // 2
-    low, high = even[1::2].count(0) / units, even[0::2].count(0) / units  # zeros behind, and before
+    low, high = even[1::2].count(0) / units, even[0::2].count(0) / units  # zeros after and before each ASCII byte
     encoding = "utf-16-le" if low >= high else "utf-16-be"
     try:
         text = even.decode(encoding)
@@ -376,7 +376,7 @@ def wide_encoding(head: bytes) -> str | None:
 
 
 def bom_and_line_end(head: bytes) -> tuple[bytes, bytes]:
-    """Return the BOM of a text of UTF-16 or UTF-32 (else nothing), and how it ends its lines."""
+    """Return the BOM (empty unless UTF-16 or UTF-32) and the encoded line ending."""
     for bom, encoding in _BOMS[1:]:
         if head.startswith(bom):
             return bom, "\n".encode(encoding)
@@ -384,13 +384,13 @@ def bom_and_line_end(head: bytes) -> tuple[bytes, bytes]:
 
 
 def _is_text(text: str, share: float) -> bool:
-    """Tell whether so many of the characters are letters, digits, marks, punctuation or blanks."""
+    """Return whether at least this share of characters are letters, digits, marks, punctuation or spaces."""
     good = sum(char in "\t\r\n" or unicodedata.category(char)[0] in "LMNPSZ" for char in text)
     return good >= share * len(text)
 
 
 def _is_one_script(text: str) -> bool:
-    """Tell whether most letters are of one block of 256, or of the frequent ones of East Asia."""
+    """Return whether most letters are in one block of 256, or in the common East Asian blocks."""
     letters = [ord(char) for char in text if char.isalpha()]
     blocks = [letter >> 8 for letter in letters]
     most = max((blocks.count(block) for block in set(blocks)), default=0)
@@ -400,7 +400,7 @@ def _is_one_script(text: str) -> bool:
 
 
 def _is_cut_log(data: bytes) -> bool:
-    """Tell whether bytes are a text but for a few runs of zeros, as where a log was cut while it was written."""
+    """Return whether bytes are text with a few runs of zeros, as in a log truncated while being written."""
     bare = data.replace(b"\0", b"")
     if not bare:
         return len(data) > _SNIFFED_BYTES  # more may follow
@@ -411,7 +411,7 @@ def _is_cut_log(data: bytes) -> bool:
 
 
 def _is_utf8(data: bytes, encoding: str) -> bool:
-    """Tell whether a text is UTF-8 though another encoding was named, which is for those that are not."""
+    """Return whether a text is UTF-8 despite the named encoding, which applies only to texts that are not."""
     return not encoding.startswith(("utf-16", "utf-32")) and not data.isascii() and not _is_broken(data, "utf-8")
 
 
@@ -432,7 +432,7 @@ def _decode_replacing_errors(data: bytes, encoding: str) -> tuple[str, str]:
 
 
 def _mostly_utf8(data: bytes) -> bool:
-    """Tell whether a damaged text is still UTF-8: more of its sequences are whole than broken."""
+    """Return whether a damaged text is still UTF-8: most of its sequences are intact."""
     text = data.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     return len(re.findall(r"[^\x00-\x7f\ufffd]", text)) > broken

@@ -1,4 +1,4 @@
-"""Converted texts, kept by the content they were made of, so that a file is converted once."""
+"""A cache of converted texts, keyed by file content, so that each file is converted once; and the memory available."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
 class _PlainDisk(diskcache.JSONDisk):  # type: ignore[misc]  # diskcache has no types
-    """JSON in and out: nothing that lies in the folder is ever unpickled."""
+    """Store JSON only; nothing in the folder is ever unpickled."""
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         if mode == diskcache.core.MODE_PICKLE:
-            raise ValueError("a pickle, which is never kept here")
+            raise ValueError("a pickle, which this cache never stores")
         return super().fetch(mode, filename, value, read)
 
 
 class ConversionCache:
-    """The cache of one reading, opened when the first file needs it; without a usable folder it does nothing."""
+    """The cache for one read, opened on first use; without a usable folder it does nothing."""
 
     def __init__(self) -> None:
         self._cache: diskcache.Cache | None = None
         self._off = bool(os.environ.get("RLM_DSPY_NO_CACHE"))
 
     def converted(self, reader: Reader, data: bytes, make: Callable[[], Outcome]) -> Outcome:
-        """Return what the reader made of these bytes before, or make it now; only one whole text is kept."""
+        """Return the cached conversion of these bytes, or convert them now; only a single complete text is cached."""
         cache = self._opened_cache() if reader.version else None
         if cache is None:
             return make()
@@ -54,7 +54,7 @@ class ConversionCache:
         try:
             cache.set(key, [made.text, made.marks, made.note], retry=False)
         except _FAILURES as error:
-            logger.debug("a converted text could not be kept: %s", error)
+            logger.debug("a converted text could not be cached: %s", error)
         return made
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class ConversionCache:
             text, marks, note = value
             return Converted(text, tuple((line, what, counted) for line, what, counted in marks), note)
         except (*_FAILURES, ValueError, TypeError, zlib.error) as error:
-            logger.debug("a kept text could not be read: %s", error)
+            logger.debug("a cached text could not be read: %s", error)
             return None
 
     def _opened_cache(self) -> diskcache.Cache | None:
@@ -93,7 +93,7 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def available() -> int | None:
-    """Return the bytes that can be had without ending other programs, in this container too; None if unknown."""
+    """Return the bytes of memory available in this system and container, or None if unknown."""
     known = [size for size in (_of_system(), _of_group()) if size is not None]
     return min(known, default=None)
 
@@ -111,7 +111,7 @@ def _of_group() -> int | None:
 
 
 def _number_in_file(file: Path) -> int | None:
-    """Read a file that holds one number; one of another kind ("max") tells nothing."""
+    """Read a file that holds one number; return None for anything else, such as "max"."""
     try:
         return int(file.read_text())
     except (OSError, ValueError):

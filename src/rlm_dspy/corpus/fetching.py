@@ -1,5 +1,5 @@
-"""Pages from the web: one request at a time, with caps on size, time and redirects, and never into a private network
-that the user did not name."""
+"""Fetch web pages: one request at a time, with limits on size, time and redirects. A redirect never enters a private
+network that the user did not name."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Page:
-    """What a URL gave, under a name that tells where it is from and of which kind."""
+    """A fetched page, with a name that shows its origin and its kind."""
 
     name: str
     data: bytes
 
 
 def is_url(path: str) -> bool:
-    """Tell whether a path is the address of a page."""
+    """Return whether a path is a URL."""
     return path.lower().startswith(("https://", "http://"))
 
 
@@ -45,14 +45,14 @@ def fetch_page(url: str, most: int) -> Page:
     """Fetch a page.
 
     Raises:
-        CorpusError: it cannot be had, is larger than ``most`` bytes, or leads where it should not.
+        CorpusError: It cannot be fetched, is larger than ``most`` bytes, or redirects to a forbidden address.
     """
     parts = urlsplit(url)
     if not parts.hostname:
-        raise CorpusError(f"{url[:200]} is no address: it names no host")
+        raise CorpusError(f"{url[:200]} is not a valid URL: it has no host")
     shown = f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
     done: queue.SimpleQueue[Page | str] = queue.SimpleQueue()
-    # On a thread of its own, for looking a name up and headers that drip in know no limit in all.
+    # In its own thread, because name resolution and slow headers have no overall timeout.
     threading.Thread(target=lambda: done.put(_page_or_reason(url, parts, most)), daemon=True).start()
     try:
         page = done.get(timeout=FETCH_SECONDS)
@@ -64,7 +64,7 @@ def fetch_page(url: str, most: int) -> Page:
 
 
 def _page_or_reason(url: str, parts: SplitResult, most: int) -> Page | str:
-    """Fetch a page, or say why not."""
+    """Return the page, or why it could not be fetched."""
     host = parts.hostname or ""
     opener = urllib.request.build_opener(_Redirects(_is_private(host)))
     request = urllib.request.Request(url, headers={"User-Agent": "rlm-dspy", "Accept-Encoding": "identity"})
@@ -103,7 +103,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, over HTTP only, and not from the open net into a private one."""
+    """Follow a few redirects, over HTTP(S) only, and never from the public internet into a private network."""
 
     max_redirections = MAX_REDIRECTS
 
@@ -115,16 +115,16 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         parts = urlsplit(newurl)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise urllib.error.URLError(f"it leads to {newurl[:100]}")
+            raise urllib.error.URLError(f"it redirects to {newurl[:100]}")
         if urlsplit(req.full_url).scheme == "https" and parts.scheme == "http":
-            raise urllib.error.URLError("it leads from https to http")
+            raise urllib.error.URLError("it redirects from https to http")
         if not self._private and _is_private(parts.hostname):
-            raise urllib.error.URLError(f"it leads to {parts.hostname}, which is not on the open net")
+            raise urllib.error.URLError(f"it redirects to {parts.hostname}, which is not a public address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _is_private(host: str) -> bool:
-    """Tell whether a host is this machine or one of a private network; what has no address is not."""
+    """Return whether a host is this machine or in a private network; one that does not resolve is not."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -133,7 +133,7 @@ def _is_private(host: str) -> bool:
 
 
 def _is_open(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address is of the open net, and so is the IPv4 address that it may stand for."""
+    """Return whether an address is public, and so is any IPv4 address embedded in it."""
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global
     inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]

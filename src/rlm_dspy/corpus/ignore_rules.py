@@ -1,6 +1,7 @@
-"""What git tracks, read from its index: running git in a folder of strangers would run what its settings name.
+"""Git's ignore rules, and the files git tracks according to its index.
 
-The format is that of gitformat-index(5), versions 2 to 4.
+The files are parsed here because running git could execute commands from an untrusted configuration. The index format
+is that of gitformat-index(5), versions 2 to 4.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_INDEX_BYTES = 500_000_000
-_FIXED = 62  # bytes of an entry before its name, with SHA-1
+_FIXED = 62  # bytes of an entry before its name, for SHA-1
 _EXTENDED = 0x4000
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """The files that git tracks below a repository's root, by absolute path, and the folders that hold any."""
+    """Absolute paths of the files git tracks in a repository, and of the folders that contain them."""
 
     files: frozenset[str] = frozenset()
     folders: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 def tracked_below(top: Path | None, git: Path | None) -> Tracked:
-    """Return what the index in a ``.git`` folder lists; nothing if there is none or it cannot be read."""
+    """Return the files listed in the index of a ``.git`` folder; empty if it is missing or unreadable."""
     if top is None or git is None:
         return Tracked()
     try:
@@ -50,11 +51,11 @@ def _index_names(data: bytes) -> Iterator[str]:
     """Yield the names of an index.
 
     Raises:
-        ValueError, struct.error, IndexError: it is no index, or a cut one.
+        ValueError, struct.error, IndexError: It is not an index, or it is truncated.
     """
     magic, version, count = struct.unpack_from(">4sII", data)
     if magic != b"DIRC" or version not in (2, 3, 4):
-        raise ValueError("no index of git")
+        raise ValueError("not a git index")
     at, before = 12, b""
     for _ in range(count):
         (flags,) = struct.unpack_from(">H", data, at + _FIXED - 2)
@@ -66,12 +67,12 @@ def _index_names(data: bytes) -> Iterator[str]:
         name = before[: len(before) - cut] + data[start:end] if version == 4 else data[start:end]
         before = name
         yield os.fsdecode(name)
-        # Entries of versions 2 and 3 are padded with NULs to a multiple of eight bytes.
+        # Versions 2 and 3 pad entries with NULs to a multiple of eight bytes.
         at = end + 1 if version == 4 else at + (end - at + 8) // 8 * 8
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number of variable length, as git writes it, and where it ends."""
+    """Return a variable-length number in git's encoding, and where it ends."""
     value = data[at] & 0x7F
     while data[at] & 0x80:
         at += 1
@@ -88,7 +89,7 @@ _CLASSES = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One pattern; ``parts`` match the path's parts one by one, None standing for any number of them."""
+    """One pattern; ``parts`` match the path's parts one by one, None matches any number of them."""
 
     parts: tuple[re.Pattern[str] | None, ...]
     negated: bool
@@ -96,19 +97,19 @@ class Rule:
     anywhere: bool
 
     def matches(self, names: Sequence[str], is_folder: bool) -> bool:
-        """Tell whether the pattern matches a path, given in parts, below the folder of its file."""
+        """Return whether the pattern matches a path, split into parts, below the folder of its file."""
         if self.folders_only and not is_folder:
             return False
         return _parts_match(self.parts, names[-1:] if self.anywhere else names)
 
 
 def parse_rules(lines: Iterable[str]) -> tuple[Rule, ...]:
-    """Read the lines of a file, leaving out what git would not understand either."""
+    """Parse the lines of a file, skipping those that git ignores as invalid."""
     return tuple(rule for line in lines if (rule := _parse_rule(line)) is not None)
 
 
 def verdict(rules: Sequence[Rule], names: Sequence[str], is_folder: bool) -> bool | None:
-    """Return True for ignored, False for re-included, None where no rule speaks."""
+    """Return True for ignored, False for re-included, None if no rule matches."""
     return next((not rule.negated for rule in reversed(rules) if rule.matches(names, is_folder)), None)
 
 
@@ -127,12 +128,12 @@ def _parse_rule(line: str) -> Rule | None:
     except (ValueError, re.error):
         return None
     if parts[-1] is None:
-        parts.insert(-1, _ANY)  # "folder/**" is what lies inside, not the folder
+        parts.insert(-1, _ANY)  # "folder/**" matches the contents, not the folder
     return Rule(tuple(parts), negated, folders_only, anywhere) if pattern else None
 
 
 def _parts_match(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
-    """Match parts with names; after a mismatch the last "**" takes one name more."""
+    """Match parts against names; after a mismatch the last "**" takes one more name."""
     at = place = mark = 0
     last = -1
     while place < len(names):
@@ -150,7 +151,7 @@ def _parts_match(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) 
 
 
 def _compile_part(text: str) -> re.Pattern[str]:
-    """Compile one part of a path; each star but the last is atomic, so that no pattern takes long."""
+    """Compile one part of a pattern; each star but the last is atomic, so that no pattern backtracks for long."""
     chunks, place = [""], 0
     while place < len(text):
         char = text[place]
@@ -174,7 +175,7 @@ def _compile_part(text: str) -> re.Pattern[str]:
 
 
 def _translate_bracket(text: str, place: int) -> tuple[str, int]:
-    """Translate a set of characters that begins after its bracket; return it and where the text goes on."""
+    """Translate a bracket expression from after its bracket on; return it and where it ends."""
     negated = text[place : place + 1] in ("!", "^")
     place += negated
     items, first = [], place
@@ -207,19 +208,19 @@ MAX_PATTERN_BYTES = 10_000_000  # of a file of patterns
 
 @dataclass(frozen=True)
 class Layer:
-    """The rules of one file; they hold for the paths below ``folder``."""
+    """The rules of one file; they apply to paths below ``folder``."""
 
     folder: str
     rules: tuple[Rule, ...]
 
     def verdict(self, path: str, is_folder: bool) -> bool | None:
-        """Return True for ignored, False for re-included, None where no rule speaks."""
+        """Return True for ignored, False for re-included, None if no rule matches."""
         names = path[len(self.folder) :].replace(os.sep, "/").strip("/").split("/")
         return verdict(self.rules, names, is_folder)
 
 
 def is_ignored(layers: tuple[Layer, ...], path: str, is_folder: bool) -> bool:
-    """Ask the layers, the deepest first: the last rule that speaks decides."""
+    """Return whether the layers ignore a path; the deepest layer with a matching rule decides."""
     for layer in reversed(layers):
         verdict = layer.verdict(path, is_folder)
         if verdict is not None:
@@ -228,9 +229,9 @@ def is_ignored(layers: tuple[Layer, ...], path: str, is_folder: bool) -> bool:
 
 
 def layers_above(root: str) -> tuple[Layer, ...]:
-    """Collect the rules that reach a folder from above: the repository's own and those of its upper folders.
+    """Collect the rules that apply to a folder from above: the repository's own and those of parent folders.
 
-    A folder that these rules themselves ignore was named on purpose, so they do not apply to it.
+    If these rules ignore the folder itself, it was named on purpose and they do not apply.
     """
     top = _repository_root(Path(root))
     if top is None:
@@ -247,7 +248,7 @@ def layers_above(root: str) -> tuple[Layer, ...]:
 
 
 def layer_in(folder: str) -> tuple[Layer, ...]:
-    """Read the rules that a folder itself has."""
+    """Read the rules in a folder's own ignore files."""
     return _layers_of_file(Path(folder, ".gitignore"), folder)
 
 
@@ -258,7 +259,7 @@ def _layers_of_file(file: Path, folder: str) -> tuple[Layer, ...]:
 
 
 def _file_text(file: Path) -> str:
-    """Return the text of a small file, nothing if it cannot be read."""
+    """Return the text of a small file, empty if it cannot be read."""
     try:
         if not file.is_file() or file.stat().st_size > MAX_PATTERN_BYTES:
             return ""
@@ -268,23 +269,23 @@ def _file_text(file: Path) -> str:
 
 
 def _repository_root(root: Path) -> Path | None:
-    # Where a folder may not be entered this says no; Path.exists would raise.
+    # os.path.exists returns False for a folder without permission; Path.exists would raise.
     return next((folder for folder in (root, *root.parents) if os.path.exists(folder / ".git")), None)
 
 
 def tracked_around(root: str) -> Tracked:
-    """Return what git tracks in the repository that a folder is in: that is read even where a rule matches it."""
+    """Return the files git tracks in the repository around a folder; they are read even if a rule matches them."""
     top = _repository_root(Path(root))
     return Tracked() if top is None else tracked_below(top, git_folder(top, shared=False))
 
 
 def everything_in(folder: str) -> Layer:
-    """Return the rule that ignores all in a folder, in which only what git tracks is read."""
+    """Return a layer that ignores everything in a folder, so that only tracked files are read."""
     return Layer(folder, parse_rules(["*"]))
 
 
 def _own_excludes(top: Path) -> Path:
-    """Return the user's file of patterns for all repositories: ``core.excludesFile``, or where git looks without it."""
+    """Return the path of the user's global patterns: ``core.excludesFile``, or git's default."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git"
     named = None
     for place in (config / "config", Path.home() / ".gitconfig", git_folder(top) / "config"):
@@ -293,7 +294,7 @@ def _own_excludes(top: Path) -> Path:
 
 
 def _excludes_in(place: Path) -> str | None:
-    """Return the ``excludesFile`` of the section ``core`` of a configuration of git."""
+    """Return ``core.excludesFile`` from a git configuration file."""
     section, found = "", None
     for line in _file_text(place).split("\n"):
         line = line.strip()
@@ -306,14 +307,14 @@ def _excludes_in(place: Path) -> str | None:
 
 
 def git_folder(top: Path, *, shared: bool = True) -> Path:
-    """Return the folder that holds a repository's data; ``shared`` is that of all its worktrees."""
+    """Return the folder with a repository's data; ``shared`` means the one common to all worktrees."""
     git = top / ".git"
     try:
-        if git.is_file():  # a worktree or submodule: the file names the real folder, which may share another's
+        if git.is_file():  # a worktree or submodule: the file names the real folder, which may point to a shared one
             git = top / git.read_text("utf-8", errors="replace").removeprefix("gitdir:").strip()
             common = git / "commondir"
             if shared and common.is_file():
                 git = git / common.read_text("utf-8", errors="replace").strip()
     except OSError:
-        pass  # then its rules cannot be read either
+        pass  # its rules cannot be read either
     return git

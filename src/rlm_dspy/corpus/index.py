@@ -1,7 +1,7 @@
-"""A search index of a corpus on disk: SQLite's FTS5 tells which passages have a word, our own ranking orders them.
+"""A search index of a corpus on disk: SQLite's FTS5 finds the passages with a word, our own ranking orders them.
 
-Building takes as long as a dozen searches without an index, so it is done only when it is asked for; it is kept by
-content, and only files that changed are read again. Whatever goes wrong with it, search goes on without.
+Building takes as long as a dozen searches without an index, so it is done only on request. The index is keyed by
+content, and only changed files are read again. If the index fails, search works without it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 4 << 30  # of all indexes together; the oldest make room
+MOST_BYTES = 4 << 30  # of all indexes together; the oldest are deleted first
 
 _VERSION = 1
-_MAX_POSTINGS = 20_000  # passages that one search looks at before it ranks
-_ENOUGH_PASSAGES = 200  # passages with rare words, beyond which common words are not looked at
+_MAX_POSTINGS = 20_000  # passages per term that one search considers
+_ENOUGH_PASSAGES = 200  # once rare words give this many passages, common words are skipped
 _MAX_RANKED_PASSAGES = 600  # passages that one search reads in full
-_MAX_STALE_SHARE = 0.3  # the share of passages of files that are gone from which an index is built anew
+_MAX_STALE_SHARE = 0.3  # share of passages of removed files at which the index is rebuilt
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # FTS5 takes such a text for one word
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # FTS5 treats such text as one word
 _SCHEMA = """
 create table if not exists files (digest blob primary key, first integer, count integer);
 create virtual table if not exists passages using fts5(text, content='', detail=none, tokenize='unicode61');
@@ -62,14 +62,14 @@ class Index:
         return folders.cache_folder() / "indexes" / f"{self._corpus.origin[:32]}.v{_VERSION}.sqlite"
 
     def ready(self) -> bool:
-        """Tell whether the index has all files of the corpus as they are."""
+        """Whether the index has all files of the corpus in their current state."""
         if self.path.is_file():
             with contextlib.suppress(sqlite3.Error), contextlib.closing(self._open_database()) as db:
                 return self._passage_ranges(db) is not None
         return False
 
     def build(self) -> bool:
-        """Index what is not indexed yet, and tell whether the index can be used."""
+        """Index the new files, and return whether the index is usable."""
         try:
             folders.make_private(self.path.parent)
             if self._is_outdated():
@@ -85,13 +85,13 @@ class Index:
         return self.ready()
 
     def rank(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
-        """Return the best passages as the toolkit's ``search`` does, or None if it has to do it itself."""
+        """Return the best passages as the toolkit's ``search`` does, or None if the index cannot answer."""
         terms = terms_of(query)
         if _UNSPACED.search(query) or not terms or not self.path.is_file():
             return None
         try:
             with contextlib.closing(self._open_database()) as db:
-                db.execute("begin")  # places and passages of one state: another corpus may build it anew meanwhile
+                db.execute("begin")  # one consistent state: another corpus may rebuild the index
                 places = self._passage_ranges(db)
                 if places is None:
                     return None
@@ -114,7 +114,7 @@ class Index:
         return db
 
     def _is_outdated(self) -> bool:
-        """Tell whether most of an older index is of no use any more, or it cannot be read."""
+        """Return whether an existing index is mostly stale or unreadable."""
         if not self.path.is_file():
             return False
         live = {document.body.digest() for document in self._corpus.documents}
@@ -141,7 +141,7 @@ class Index:
             following += count
 
     def _passages_with(self, db: sqlite3.Connection, term: Term) -> tuple[int, list[int]]:
-        """How many passages have all stems of a term, and their numbers, no more than one search can look at."""
+        """Return how many passages have all stems of a term, and the numbers of the first ``_POSTINGS``."""
         match = " AND ".join(f'"{one}"*' for one in term[0])
         found = db.execute(
             "select rowid from passages where passages match ? limit ?", (match, _MAX_POSTINGS)
@@ -152,14 +152,14 @@ class Index:
         return often, [row for (row,) in found]
 
     def _passage_ranges(self, db: sqlite3.Connection) -> _Places | None:
-        """The first passage of each file and how many it has, or None if a file of the corpus is not there."""
+        """Return each file's first passage and passage count, or None if a file of the corpus is not indexed."""
         rows = db.execute("select digest, first, count from files")
         places = {bytes(digest): (first, count) for digest, first, count in rows}
         live = {document.body.digest() for document in self._corpus.documents}
         return places if places and live <= places.keys() else None
 
     def _searched_documents(self, names: Sequence[str] | None, places: _Places) -> list[tuple[int, int, Document]]:
-        """The documents to be searched by their passages' numbers."""
+        """Return the documents to search with their passage numbers."""
         wanted = None if names is None else set(names)
         chosen = [document for document in self._corpus.documents if wanted is None or document.name in wanted]
         placed = ((*places[document.body.digest()], document) for document in chosen)
@@ -191,14 +191,14 @@ class Index:
 
 
 def _cut(body: str) -> Iterator[str]:
-    """Yield the passages of a text, names like ``maxIters`` split into their words."""
+    """Yield the passages of a text, with names like ``maxIters`` split into words."""
     for at in range(len(body) // PASSAGE + 1):
         text = body[passage_start(body, at) : passage_start(body, at + 1)]
         yield _HUMP.sub(" ", text.encode("utf-8", "replace").decode())
 
 
 def _rough_scores(found: Sequence[list[int]], weights: Sequence[float]) -> dict[int, float]:
-    """Add up what the rarest terms weigh in each passage."""
+    """Sum the weights of the rarest terms in each passage."""
     rough: dict[int, float] = {}
     seen = 0
     for rows, weight in sorted(zip(found, weights, strict=True), key=lambda one: len(one[0])):

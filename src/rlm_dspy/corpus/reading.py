@@ -1,4 +1,4 @@
-"""Paths to a corpus: what was named is read or explained, what is below it is chosen, and nothing blocks."""
+"""Read paths into a corpus without blocking: named files are read or explained, files below folders are filtered."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import FileSelection, FoundFile, printable_name, walk_folder
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
-WRITER_SECONDS = 3  # that a named pipe may wait for somebody to write to it
+WRITER_SECONDS = 3  # to wait for a writer on a named pipe
 
 _Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class _Root:
-    """Something that was named: as it was typed, where it is, and what is wanted of it."""
+    """A path the user named: as typed, where it is, and which files of it to read."""
 
     typed: str
     path: str
@@ -58,22 +58,22 @@ def read(
     """Read files, folders, globs, URLs and ``-`` (standard input) into one corpus.
 
     Args:
-        paths: What to read. A file that is named is read even if it is hidden or ignored.
-        include: Patterns as in ``.gitignore``; of folders only files that match one are read.
+        paths: What to read. A file named here is read even if it is hidden or ignored.
+        include: Patterns as in ``.gitignore``; only matching files in folders are read.
         exclude: Patterns of files and folders to leave out.
         hidden: Read hidden files and folders too.
         ignore: Honour ``.gitignore``.
         secrets: Read files that look like secrets (``.env``, private keys) too.
-        max_file_bytes: Leave out larger files. A text of more than 200 MB is read as ``name/part-001`` and so on.
+        max_file_bytes: Skip larger files. A text of more than 200 MB is read as ``name/part-001`` and so on.
         max_files: Read no more files than this.
         max_bytes: Read no more text than this, in bytes.
-        urls: Fetch what begins with ``https://`` or ``http://``.
-        encoding: What the texts are in, instead of a guess where they are not UTF-8; a file that is named is then read
-            as a text, whatever it looks like. A byte order mark says more.
+        urls: Fetch paths that begin with ``https://`` or ``http://``.
+        encoding: The encoding of texts that are not UTF-8, instead of a guess; named files are then read as text,
+            whatever they look like. A byte order mark takes precedence.
         stdin: Where ``-`` reads from, by default standard input.
 
     Returns:
-        The corpus; ``corpus.skipped`` tells what was left out and why.
+        The corpus; ``corpus.skipped`` lists what was left out and why.
 
     Raises:
         CorpusError: Something named is missing or a secret, or nothing readable remains.
@@ -87,7 +87,7 @@ def read(
     choice = FileSelection(_pattern_spec(include), _exclude_rules(exclude), hidden, ignore, secrets)
     known = known_encoding(encoding) if encoding is not None else None
     if encoding is not None and known is None:
-        raise ConfigurationError(f"there is no encoding {encoding!r} for texts: name one such as cp1252 or cp932")
+        raise ConfigurationError(f"unknown text encoding {encoding!r}: name one such as cp1252 or cp932")
     found = Collector(Limits(max_file_bytes, max_files, max_bytes), secrets=secrets, encoding=known)
     reader = _Reader(choice, found, many=len(typed) > 1)
     for path in dict.fromkeys(map(_as_text, typed)):
@@ -101,7 +101,7 @@ def read(
 
 
 class _Reader:
-    """Reads what is named, and what lies below it."""
+    """Reads named paths and the files below them."""
 
     def __init__(self, choice: FileSelection, found: Collector, *, many: bool) -> None:
         self._choice = choice
@@ -160,7 +160,7 @@ class _Reader:
         self._add_file(FoundFile(root.path, name), follow=True)
 
     def _take_pipe(self, path: str, name: str) -> None:
-        """Read a named pipe to its end, as ``cat`` does; it has no path at which it can be opened again."""
+        """Read a named pipe to its end, as ``cat`` does; it cannot be reopened by path."""
         self._found.note_named_file(name)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -168,7 +168,7 @@ class _Reader:
                 waiting = select.poll()
                 waiting.register(descriptor, select.POLLIN)
                 if not waiting.poll(1_000 * WRITER_SECONDS):
-                    self._found.skip(name, "not a regular file: a pipe that nobody writes to")
+                    self._found.skip(name, "not a regular file: a named pipe without a writer")
                     return
                 os.set_blocking(descriptor, True)
                 self._found.add(pipe.read(self._found.limits.file_bytes + 1), name)
@@ -202,14 +202,14 @@ def _locate_root(typed: str) -> _Root:
     path = os.path.expanduser(typed)
     try:
         if os.path.exists(path):
-            # A pipe that a shell names, as for <(command), has no other path than the one that was typed.
+            # A pipe from the shell, as for <(command), exists only under the path as typed.
             return _Root(typed, path if _is_pipe(path) else os.path.realpath(path))
         fixed, rest = _split_glob(path)
         if rest and os.path.isdir(fixed):
             only = GitIgnoreSpec.from_lines(["/" + rest])
             return _Root(fixed, os.path.realpath(fixed), only)
     except (ValueError, re.error, OSError) as error:
-        raise CorpusError(f"{_short_path(typed)} is no usable path: {error}") from None
+        raise CorpusError(f"{_short_path(typed)} is not a usable path: {error}") from None
     raise CorpusError(f"{_short_path(typed)}: no such file or folder")
 
 
@@ -230,7 +230,7 @@ def _split_glob(path: str) -> tuple[str, str]:
 
 
 def _name_prefix(typed: str) -> str:
-    """What stands before the names below a root: the path as typed if it is a plain relative one, else its end."""
+    """Return the prefix of names below a root: the path as typed if it is plainly relative, else its last part."""
     path = PurePath(os.path.expanduser(typed))
     parts = [part for part in path.parts if part != "."]
     if path.is_absolute():
@@ -273,6 +273,6 @@ def _nothing_read_message(typed: str, skipped: Sequence[Skipped]) -> str:
 
 
 def _origin_digest(paths: Sequence[str]) -> str:
-    """Return what an index is named after: the places that were read, so that a changed folder keeps its index."""
+    """Return the key of the search index: the paths read, so that a changed folder keeps its index."""
     places = "\0".join(os.path.abspath(path) for path in paths)
     return hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""What is not read from a folder unless asked for: secrets, and files that are noise to any question."""
+"""Files in a folder that are not read unless requested: secrets, and noise for any question."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ _NOISE_FOLDERS = frozenset({"node_modules", "bower_components", "__pycache__"})
 
 
 def is_secret(name: str, folder: str = "") -> bool:
-    """Tell whether a file of this name, in a folder of that path, usually holds credentials."""
+    """Return whether files with this name in such a folder usually hold credentials."""
     if not name.endswith(".pub") and not _SECRET_FOLDERS.isdisjoint(folder.replace(os.sep, "/").split("/")):
         return True
     return bool(_SECRET.fullmatch(name)) and not _PUBLIC_ENV.fullmatch(name)
 
 
 def has_private_key(head: bytes) -> bool:
-    """Tell whether a file begins as a private key does, whatever its name."""
+    """Return whether a file begins like a private key, whatever its name."""
     return bool(_PRIVATE_KEY.match(head))
 
 
 def noise_reason(name: str) -> str | None:
-    """Say why a file answers no question, or None."""
+    """Return why a file is noise for any question, or None."""
     low = name.lower()
     if low in _LOCK_FILES:
         return "a lock file"
@@ -60,7 +60,7 @@ def noise_reason(name: str) -> str | None:
 
 
 def noise_folder(name: str, entries: frozenset[str]) -> str | None:
-    """Say why a folder is full of what others wrote or made, or None."""
+    """Return why a folder is full of third-party or generated files, or None."""
     if name in _NOISE_FOLDERS:
         return "installed packages or caches"
     return "a virtual environment" if "pyvenv.cfg" in entries else None

@@ -1,4 +1,4 @@
-"""Where the texts of a corpus lie: one after the other, as UTF-8, in memory that the sandbox can map as it is."""
+"""Store the texts of a corpus one after the other as UTF-8, in memory that the sandbox can map directly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ADD_SEALS, _ALL_SEALS = 1033, 0x0F
 
 
 class Store:
-    """An anonymous file that grows by texts and, once sealed, never changes again."""
+    """An anonymous file to which texts are appended until it is sealed."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -34,14 +34,14 @@ class Store:
         return StoredText(self, start, self.size)
 
     def seal(self) -> None:
-        """Let nobody, this process included, change what is stored."""
+        """Make the stored bytes immutable for every process, including this one."""
         if sys.platform == "linux":
             fcntl.fcntl(self.descriptor, _ADD_SEALS, _ALL_SEALS)
         if self.size:
             self._map = mmap.mmap(self.descriptor, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
     def view(self, start: int, stop: int) -> memoryview:
-        """Return stored bytes, without copying them once the store is sealed."""
+        """Return stored bytes, without a copy once the store is sealed."""
         if self._map is None:
             return memoryview(os.pread(self.descriptor, stop - start, start))
         return memoryview(self._map)[start:stop]
@@ -64,16 +64,16 @@ class StoredText:
 
     @classmethod
     def of(cls, data: bytes) -> StoredText:
-        """Keep a text on its own."""
+        """Hold a text outside any store."""
         return cls(data, 0, len(data))
 
     @property
     def store(self) -> Store | None:
-        """The store that the text lies in."""
+        """The store that holds the text, or None."""
         return self._home if isinstance(self._home, Store) else None
 
     def view(self) -> memoryview:
-        """Return the bytes without copying them."""
+        """Return the bytes without a copy."""
         home = self._home
         return home.view(self.start, self.stop) if isinstance(home, Store) else memoryview(home)[self.start : self.stop]
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are to be read, in a stable order, and why the others are not."""
+"""Choose the files of a folder to read, in a stable order, and explain why others are skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IGNORED = "ignored by .gitignore"
 
 @dataclass(frozen=True)
 class FileSelection:
-    """What a reader was told to take and to leave."""
+    """The user's choice of files to read and to skip."""
 
     include: GitIgnoreSpec | None
     exclude: tuple[Rule, ...]
@@ -38,7 +38,7 @@ class FileSelection:
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """A file to read: its path for the host, its name for everybody else."""
+    """A file to read: its path on the host, and its name in the corpus."""
 
     path: str
     name: str
@@ -52,7 +52,7 @@ class _Folder:
 
 
 def printable_name(name: str) -> str:
-    """Render a file name so that it is one line of valid text: odd bytes and control characters are escaped."""
+    """Render a file name as one line of valid text, with invalid bytes and control characters escaped."""
     if name.isprintable():
         return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -60,7 +60,7 @@ def printable_name(name: str) -> str:
 
 
 def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = None) -> Iterator[FoundFile | Skipped]:
-    """Yield what there is to read below a folder; ``only`` narrows it to the files of a glob."""
+    """Yield the files to read below a folder, and the skipped ones; ``only`` restricts them to a glob."""
     pending = [_Folder(root, "", layers_above(root) if choice.ignore else ())]
     tracked = tracked_around(root) if choice.ignore else Tracked()
     while pending:
@@ -95,7 +95,7 @@ def _classify_entry(
     tracked: Tracked,
 ) -> FoundFile | Skipped | _Folder | None:
     name = prefix + entry.name
-    try:  # what the folder itself tells of its entries, without a call for each
+    try:  # from the directory listing, without a stat call for each
         is_folder = entry.is_dir(follow_symlinks=False)
         kind = "folder" if is_folder else "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Quotes that back an answer, and numbers in it that nothing backs, checked by the host."""
+"""Host-side checks of the quotes that back an answer, and of numbers in it that nothing backs."""
 
 from rlm_dspy.evidence.evidence import Evidence, is_weak, short_answers, weak_advice
 from rlm_dspy.evidence.locate import MAX_QUOTE, MIN_QUOTE, check, verified

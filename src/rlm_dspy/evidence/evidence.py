@@ -1,4 +1,4 @@
-"""Whether a quote supports an answer, or is only found in the context."""
+"""Decide whether a quote supports an answer or merely occurs in the context."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SHORT_ANSWER_CHARS = 80  # an answer up to this long can be looked for in a quote
-STRONG_WORDS = 5  # a quote of so many words says something by itself
+SHORT_ANSWER_CHARS = 80  # the longest answer that is looked for in a quote
+STRONG_WORDS = 5  # a quote of this many words is evidence by itself
 
 
 def is_weak(quote: str, answers: Iterable[str]) -> bool:
-    """Return whether a quote neither holds one of the short answers nor has at least five words."""
+    """Return whether a quote contains none of the short answers and has fewer than five words."""
     if len(re.findall(r"\w+", quote)) >= STRONG_WORDS:
         return False
     plain = _plain_words(quote)
@@ -21,7 +21,7 @@ def is_weak(quote: str, answers: Iterable[str]) -> bool:
 
 
 def short_answers(outputs: Mapping[str, Any]) -> list[str]:
-    """Return the texts and numbers among the outputs that are short enough to be looked for."""
+    """Return the texts and numbers in the outputs that are short enough to search for."""
     found: list[str] = []
     for value in outputs.values():
         items = value if isinstance(value, (list, tuple, set)) else [value]
@@ -32,7 +32,7 @@ def short_answers(outputs: Mapping[str, Any]) -> list[str]:
 
 
 def weak_advice(weak: list[Evidence]) -> str:
-    """Say what is wrong with weak quotes."""
+    """Return advice to the model about weak quotes."""
     quotes = ", ".join(repr(item.quote[:60]) for item in weak[:3])
     return (
         f"the evidence {quotes} is in the context, but does not show the answer: quote the words that hold it (or at "
@@ -52,7 +52,7 @@ _LABEL = re.compile(
     r"|(?:,\s*|\s+)(?:page|slide|row|cell|sheet(?:\b.*?\brow)?)\s*\d+(?!\w|\.\w)).*",
     re.DOTALL,
 )
-_MAX_SOURCE_CHARS = 1_000  # characters of a source that are looked at
+_MAX_SOURCE_CHARS = 1_000  # characters of a source that are parsed
 
 
 class Evidence(BaseModel):
@@ -93,7 +93,7 @@ class Evidence(BaseModel):
 
     @property
     def where(self) -> str:
-        """Where the quote stands: ``path:line``, ``path:page 3`` of a converted file, ``line N`` in a single text."""
+        """Where the quote is: ``path:line``, ``path:page 3`` in a converted file, ``line N`` in a single text."""
         if self.place is not None:
             return self.place if self.source is None else f"{self.source}:{self.place}"
         if self.line is None:
@@ -105,18 +105,18 @@ class Evidence(BaseModel):
 
 
 def without_surrogates(text: str) -> str:
-    """Replace lone surrogates, which pydantic and every encoder refuse."""
+    """Replace lone surrogates, which pydantic and every encoder reject."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _position_number(value: Any) -> int | None:
-    """A position that a model gave, or None if it is none: the host finds the true one anyway."""
+    """Return a position from the model as an int, or None if invalid; the host finds the true one anyway."""
     digits = re.match(r"\s*(\d{1,12})", str(value)) if isinstance(value, (int, str)) else None
     return int(digits[1]) if digits and not isinstance(value, bool) else None
 
 
 def _split_place(given: dict[str, Any]) -> None:
-    """Take the place out of a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
+    """Split the place off a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
     if given["source"] is None:
         return
     source = without_surrogates(str(given["source"]))[:_MAX_SOURCE_CHARS].strip()

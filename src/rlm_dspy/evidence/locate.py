@@ -1,4 +1,4 @@
-"""The texts that may be quoted: read when they are looked into, one at a time, for a corpus may be a gigabyte."""
+"""Locate quotes in the texts, which are read one at a time on demand because a corpus may be a gigabyte."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rlm_dspy.evidence.evidence import Evidence, without_surrogates
 
 
 class SupportsItems(Protocol):
-    """Several texts by name, such as a corpus."""
+    """A collection of named texts, such as a corpus."""
 
     def items(self) -> Iterable[tuple[str, str]]:
         """Yield (name, text)."""
 
 
 class Text:
-    """One text that may be quoted; ``source`` is None for the main one if it is no file."""
+    """One text that may be quoted; ``source`` is None for a main text that is not a file."""
 
     __slots__ = ("_load", "_place", "size", "source", "variable")
 
@@ -46,7 +46,7 @@ class Text:
 
     @property
     def text(self) -> str:
-        """The text, which is not kept."""
+        """The text, loaded on each access."""
         return self._load()
 
     def place(self, line: int) -> str | None:
@@ -64,7 +64,7 @@ class TextRange:
 
     @property
     def line(self) -> int:
-        """The line in which it begins."""
+        """The line where it begins."""
         return self.text.text.count("\n", 0, self.start) + 1
 
 
@@ -107,7 +107,7 @@ def words_of(quote: str) -> list[str]:
 
 
 def word_offsets(body: str, word: str, most: int) -> Iterator[int]:
-    """Yield where a word stands, at most so often."""
+    """Yield the offsets of a word, at most ``most`` of them."""
     place = body.find(word)
     while place >= 0 and most:
         yield place
@@ -133,7 +133,7 @@ def strings_of(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str
 
 
 def records_of(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yield (path, record) for each dict, model or row in a value, the outer ones first."""
+    """Yield (path, record) for each dict, model or row in a value, outer ones first."""
     fields = fields_of(value)
     if fields is not None:
         yield path, fields
@@ -159,7 +159,7 @@ def parts_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:
-    """Return the fields of a dict, a model, a dataclass or a named tuple, None of anything else."""
+    """Return the fields of a dict, model, dataclass or named tuple, or None for anything else."""
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
     if isinstance(value, pydantic.BaseModel):
@@ -171,7 +171,7 @@ def fields_of(value: Any) -> dict[str, Any] | None:
 
 
 def quoted_record(quote: str) -> dict[str, Any] | None:
-    """Return the record that a quote is the ``str()`` or the JSON of, None if it is neither."""
+    """Parse a quote that is the ``str()`` or the JSON of a record, or return None."""
     text = quote.strip()
     if not text.startswith("{"):
         return None
@@ -186,23 +186,23 @@ def quoted_record(quote: str) -> dict[str, Any] | None:
 
 
 def has_quoted_fields(record: Mapping[str, Any], quoted: Mapping[str, Any]) -> bool:
-    """Return whether a record has all that a quoted one says."""
+    """Return whether a record has all values of a quoted one."""
     return all(name in record and str(record[name]) == str(item) for name, item in quoted.items())
 
 
-MIN_LIKENESS = 92.0  # the likeness, of 100, from which a passage is taken for the quote
-MIN_QUOTE_CHARS = 24  # characters that such a quote must have
+MIN_LIKENESS = 92.0  # similarity, of 100, from which a passage counts as the quote
+MIN_QUOTE_CHARS = 24  # minimum characters of such a quote
 
-_MIN_WORD_LIKENESS = 75  # the likeness of a word that was only misspelt
+_MIN_WORD_LIKENESS = 75  # similarity from which a word is only misspelt
 _MAX_WINDOWS = 60  # windows compared to find the nearest passage
 _MAX_WINDOW_CHARS = 300  # characters of a window that are compared and shown
-_MIN_SHOWN_LIKENESS = 50  # the likeness from which a passage is worth showing
-_MAX_SEARCHED_CHARS = 200_000_000  # characters in which a passage is looked for
+_MIN_SHOWN_LIKENESS = 50  # similarity from which a passage is worth showing
+_MAX_SEARCHED_CHARS = 200_000_000  # characters searched for a passage
 _NEGATIONS = frozenset({"not", "no", "never", "none", "without", "nor", "neither", "cannot", "nicht", "kein", "keine"})
 
 
 def find_fuzzy_match(quote: str, texts: Sequence[Text]) -> TextRange | None:
-    """Find a passage that is the quote but for slips of the pen: its numbers and negations are the same."""
+    """Find a passage that equals the quote except for typos; its numbers and negations must be the same."""
     if len(quote) < MIN_QUOTE_CHARS:
         return None
     best: tuple[float, TextRange] | None = None
@@ -220,13 +220,13 @@ def find_fuzzy_match(quote: str, texts: Sequence[Text]) -> TextRange | None:
 
 
 def _numbers_and_negations(text: str) -> tuple[Counter[str], Counter[str]]:
-    """What a slip must not change."""
+    """Return the numbers and negations, which a typo must not change."""
     words = re.findall(r"[a-z]+", text.lower().replace("n't", " not"))
     return Counter(re.findall(r"\d+", text)), Counter(word for word in words if word in _NEGATIONS)
 
 
 def _differs_by_slips(quote: str, passage: str) -> bool:
-    """Tell whether the words differ by letters alone, or by the little ones that are easily left out."""
+    """Return whether the words differ only in letters, or in small words that are easily left out."""
     ours, theirs = re.findall(r"\w+", quote.lower()), re.findall(r"\w+", passage.lower())
     for change, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
         if change == "replace" and fuzz.ratio(" ".join(ours[a:b]), " ".join(theirs[c:d])) < _MIN_WORD_LIKENESS:
@@ -245,7 +245,7 @@ def _whole_words(window: str, start: int, end: int) -> tuple[int, int]:
 
 
 def missing_quote_advice(quote: str, texts: Sequence[Text], variables: Sequence[str]) -> str:
-    """Tell a model, in a line, that a quote is not there, and what it may have meant."""
+    """Return one line for the model: the quote was not found, and what it may have meant."""
     told = _one_line(quote, 80)
     where = " or ".join(f"`{name}`" for name in variables) or "any context"
     near = _nearest_passage(quote, texts)
@@ -257,7 +257,7 @@ def missing_quote_advice(quote: str, texts: Sequence[Text], variables: Sequence[
 
 
 def _nearest_passage(quote: str, texts: Sequence[Text]) -> TextRange | None:
-    """The passage most like a quote, among windows around its rarest words; None if none is much like it."""
+    """Return the passage most similar to a quote, among windows around its rarest words, or None."""
     quote = quote[:_MAX_WINDOW_CHARS]
     wanted = set(re.findall(r"\w+", quote.lower()))
     best: list[tuple[int, int, TextRange]] = []
@@ -283,7 +283,7 @@ def _candidate_windows(quote: str, texts: Sequence[Text], slack: int) -> Iterato
 
 
 def _searchable_texts(texts: Sequence[Text]) -> list[Text]:
-    """As many texts as can be searched in a moment, in their order."""
+    """Return the first texts, up to as many characters as can be searched quickly."""
     left = _MAX_SEARCHED_CHARS
     chosen: list[Text] = []
     for text in texts:
@@ -295,7 +295,7 @@ def _searchable_texts(texts: Sequence[Text]) -> list[Text]:
 
 
 def _windows_around(texts: Sequence[Text], word: str, before: int, length: int, slack: int) -> Iterator[TextRange]:
-    """Yield as much text around a word as the quote has around it, up to whole words."""
+    """Yield as much text around a word as the quote has around it, extended to whole words."""
     left = _MAX_WINDOWS
     for text in texts:
         body = text.text
@@ -317,7 +317,7 @@ MIN_QUOTE = 3
 MAX_QUOTE = 2_000
 
 _UNPLACED = {"match": None, "start": None, "end": None, "line": None, "place": None}
-_MAX_PLACES = 5_000  # places where a changed quote is tried
+_MAX_PLACES = 5_000  # offsets where a modified quote is tried
 
 _QUOTES = "\"'`\u00b4\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a"
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
@@ -335,14 +335,14 @@ def check(
     """Find each quote in the contexts.
 
     Args:
-        evidence: What the model gave; source, start and line serve as hints where a quote occurs more than once.
+        evidence: The model's quotes; source, start and line are hints where a quote occurs more than once.
         contexts: Texts, or corpora, by the names of their variables.
 
     Returns:
         The evidence that was found, with its true place, and one line of advice for each piece that was not.
     """
     if evidence and not contexts:
-        return [], ["the quote is not in any context, for there is none here: give an empty list of evidence."]
+        return [], ["the quote is not in any context, because there is no context: give an empty list of evidence."]
     texts = texts_of(contexts)
     located, problems = [], []
     for number, item in enumerate(evidence, 1):
@@ -358,7 +358,7 @@ def check(
 def verified(
     items: Sequence[Evidence], contexts: Mapping[str, str | SupportsItems]
 ) -> tuple[list[Evidence], list[str]]:
-    """Return all evidence in order, located where it was found and else with no ``match``, and what was wrong."""
+    """Return all evidence in order, without ``match`` where a quote was not found, and the problems."""
     checked, problems = [], []
     for item in items:
         located, wrong = check([item], contexts)
@@ -392,7 +392,7 @@ def _locate_quote(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
 
 
 def _locate_evidence(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
-    """Locate a quote as it is, as a record, or without the bars that a preview has before its lines."""
+    """Locate a quote verbatim, as a record, or without the bars that previews put before lines."""
     plain = re.sub(r"^\| ?", "", item.quote, flags=re.MULTILINE)
     if plain != item.quote and not _why_unfit(plain) and not any(item.quote in text.text for text in texts):
         item = item.model_copy(update={"quote": plain})
@@ -434,7 +434,7 @@ def _line_with(body: str, values: Sequence[str]) -> tuple[str, int] | None:
 
 
 def _source_distance(source: str | None, text: Text) -> int:
-    """How badly a text fits the source that the model named."""
+    """Return how poorly a text matches the source that the model named."""
     if not source or source == text.source:
         return 0
     name = text.source or text.variable
@@ -458,7 +458,7 @@ def _exact_match(item: Evidence, text: Text) -> TextRange | None:
 
 
 def _hinted_offset(item: Evidence, body: str) -> int | None:
-    """The offset that the model's start or line means in this text."""
+    """Return the offset that the model's start or line refers to in this text."""
     if item.start is not None:
         return item.start
     if item.line is None:
@@ -473,7 +473,7 @@ def _hinted_offset(item: Evidence, body: str) -> int | None:
 
 
 def _quote_pattern(quote: str) -> re.Pattern[str]:
-    """A pattern for a quote in which spacing, quotation marks, dashes and ellipses may differ."""
+    """Return a pattern for a quote that allows other spacing, quotation marks, dashes and ellipses."""
     parts = []
     for piece in _PIECES.finditer(quote.strip(_OUTER)):
         if piece["space"]:
@@ -481,14 +481,14 @@ def _quote_pattern(quote: str) -> re.Pattern[str]:
         elif piece["dots"]:
             parts.append(r"(?:…|\.\.\.)")
         else:
-            # A run is taken as a whole, from its first mark on, or looking for a long one would never end.
+            # Match a run of marks as a whole, or searching for a long run would never end.
             alike = next((marks for marks in _MARKS if re.match(marks, piece[0])), None)
             parts.append(f"(?<!{alike}){alike}++" if alike else re.escape(piece[0]))
     return re.compile("".join(parts))
 
 
 def _normalized_match(item: Evidence, text: Text, pattern: re.Pattern[str], words: Sequence[str]) -> TextRange | None:
-    """Try the pattern around each place of the quote's rarest long word."""
+    """Try the pattern around each occurrence of the quote's rarest long word."""
     body, quote = text.text, item.quote
     counts = [(body.count(word), word) for word in words[:3]]
     if not counts or min(counts)[0] == 0:

@@ -1,4 +1,4 @@
-"""Answers that a model wrote down without having seen them: no output and no input shows their numbers or words."""
+"""Find answers that a model made up: no output and no input contains their numbers or words."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from rlm_dspy.evidence.locate import SupportsItems, texts_of
 
-MOST_WORDS = 6  # of an answer whose words are looked for: longer ones are put in the model's own words
-MIN_WORD_CHARS = 3  # characters of a word that tells something
+MOST_WORDS = 6  # of an answer whose words are searched; longer ones are usually paraphrased
+MIN_WORD_CHARS = 3  # minimum characters of a significant word
 _OWN_WORDS = frozenset(
     {"yes", "no", "none", "true", "false", "null", "unknown", "nothing", "not", "found", "the", "and", "corpus"}
 )
@@ -18,13 +18,13 @@ _OWN_WORDS = frozenset(
 def unshown_answers(
     outputs: Mapping[str, Any], code: str, shown: Iterable[str], contexts: Mapping[str, str | SupportsItems]
 ) -> list[str]:
-    """Return the answers that stand as they are in ``code`` and whose numbers or words nothing else shows.
+    """Return the answers that are literals in ``code`` and whose numbers or words nothing else contains.
 
     Args:
-        outputs: what was submitted; only texts and numbers are looked at.
-        code: what the model wrote to submit it; an answer that it computed is not in there.
-        shown: the outputs of the run.
-        contexts: its inputs.
+        outputs: The submitted values; only texts and numbers are checked.
+        code: The model's code that submitted them; it does not contain computed answers.
+        shown: The outputs of the run.
+        contexts: The inputs of the run.
     """
     texts = list(shown)
     found = []
@@ -41,7 +41,7 @@ def unshown_answers(
 
 
 def _holds_no_word(answer: str, shown: Iterable[str], contexts: Mapping[str, str | SupportsItems]) -> bool:
-    """Tell whether a short answer has words of its own, of which nothing shows any."""
+    """Return whether a short answer has words, none of which occurs elsewhere."""
     words = re.findall(r"[^\W_]+", answer.casefold())
     if not words or len(words) > MOST_WORDS:
         return False
@@ -55,9 +55,9 @@ def _holds_no_word(answer: str, shown: Iterable[str], contexts: Mapping[str, str
     return not any(word in text.text.casefold() for text in texts_of(contexts) for word in telling)
 
 
-_MAX_UNFLAGGED_NUMBER = 12  # whole numbers up to this one are counted by heart
-_MAX_NUMBER_CHARS = 100  # characters of a number; a longer one is a key or a dump
-_MAX_SEARCHED_CHARS = 300_000_000  # characters of input in which numbers are looked for
+_MAX_UNFLAGGED_NUMBER = 12  # whole numbers up to this one are never flagged
+_MAX_NUMBER_CHARS = 100  # characters of a number; longer ones are keys or dumps
+_MAX_SEARCHED_CHARS = 300_000_000  # characters of input searched for numbers
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?P<grouped>[1-9]\d{0,2}(?P<mark>[.,\u00a0\u202f' ])\d{3}(?:(?P=mark)\d{3})*)|(?P<whole>\d+))"
     r"(?:[.,](?P<part>\d+))?(?!\w)"
@@ -67,7 +67,7 @@ _NUMBER = re.compile(
 def unseen_numbers(
     outputs: Mapping[str, Any], shown: Iterable[str], contexts: Mapping[str, str | SupportsItems]
 ) -> list[str]:
-    """Return a warning for each output with numbers that are in nothing shown and in no context."""
+    """Return a warning for each output with numbers that no shown output and no context contains."""
     asked = {name: _parsed_numbers(_plain_text(value)) for name, value in outputs.items()}
     open_ones = {forms for numbers in asked.values() for forms in numbers.values()}
     known = (
@@ -78,7 +78,7 @@ def unseen_numbers(
     for text in texts_of(contexts) if open_ones else ():
         left -= text.size
         if left < 0:
-            return []  # not all was looked at, so nothing can be said
+            return []  # the search was incomplete, so nothing is certain
         body = text.text
         open_ones = {forms for forms in open_ones if not any(_holds_number(body, number) for number in forms)}
     warnings = []
@@ -90,7 +90,7 @@ def unseen_numbers(
 
 
 def _holds_number(body: str, number: str) -> bool:
-    """Tell whether a text has a number, in one of the usual ways to write it."""
+    """Return whether a text contains a number in any common notation."""
     whole, dot, part = number.partition(".")
     grouped = f"{int(whole):,}"
     forms = {head + dot + part for head in (whole, grouped, grouped.replace(",", " "), grouped.replace(",", "'"))}
@@ -111,7 +111,7 @@ def _plain_text(value: Any) -> str:
 
 
 def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:
-    """Return the numbers of a text as written, each with what it may mean: "1.200" is 1200 and 1.2, "0.125" 0.125."""
+    """Return the numbers of a text as written, each with its possible values: "1.200" is 1200 or 1.2, "0.125" 0.125."""
     found = {}
     for match in _NUMBER.finditer(text):
         if len(match[0]) > _MAX_NUMBER_CHARS:
@@ -126,6 +126,6 @@ def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:
 
 
 def _canonical_number(whole: str, part: str) -> str:
-    """Write a number in one way, in which 1200.0 is 1200."""
+    """Return the canonical form of a number, in which 1200.0 is 1200."""
     whole, part = whole.lstrip("0") or "0", part.rstrip("0")
     return f"{whole}.{part}" if part else whole

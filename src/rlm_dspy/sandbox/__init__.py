@@ -1,4 +1,4 @@
-"""A native CPython that untrusted code cannot leave, ready in milliseconds, with state that survives."""
+"""A native CPython that confines untrusted code, starts in milliseconds and keeps its state."""
 
 from rlm_dspy.sandbox.variables import Mapped
 

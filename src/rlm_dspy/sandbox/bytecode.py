@@ -1,6 +1,6 @@
-"""What a zygote may import, read by the host as bytecode while the zygote's own interpreter is still starting.
+"""The modules a zygote may import, read by the host as bytecode while the zygote's interpreter is still starting.
 
-It crosses in two sealed files, that nobody has to wait for the second: the length of the index (8 bytes,
+They are sent in two sealed files, so that nothing waits for the second: the length of the index (8 bytes,
 little-endian), the index (``marshal``: module name to start, stop and whether it is a package), then the code objects.
 The zygote maps the files and searches no folder.
 """
@@ -24,12 +24,12 @@ Books = dict[str, tuple[bytes, bool]]
 
 
 def early_bytecode(folder: Path) -> Iterator[bytes]:
-    """Yield the file of what the zygote starts with; ``folder`` holds the worker and the toolkit."""
+    """Yield the file of modules the zygote starts with; ``folder`` holds the worker and the toolkit."""
     return _file_chunks(_own_modules(folder) | _library_modules(modules.EARLY))
 
 
 def late_bytecode() -> Iterator[bytes]:
-    """Yield the file of what sessions may ask for."""
+    """Yield the file of modules that sessions may import."""
     return _file_chunks(_library_modules(modules.SHELVED))
 
 
@@ -45,7 +45,7 @@ def _file_chunks(books: Books) -> Iterator[bytes]:
 
 @lru_cache(maxsize=1)
 def _own_modules(folder: Path) -> Books:
-    """Return the worker's own modules, compiled anew if their sources changed."""
+    """Return the worker's own modules, recompiled if their sources changed."""
     books = {}
     for root, name in (("worker", "rlm_worker"), ("toolkit", "toolkit")):
         for path in (folder / root).glob("*.py"):
@@ -56,7 +56,7 @@ def _own_modules(folder: Path) -> Books:
 
 
 def _library_modules(names: Iterable[str]) -> Books:
-    """Return what the standard library's folder has as bytecode already; the zygote imports the rest from there."""
+    """Return the cached bytecode of standard library modules; the zygote imports the rest from its folder."""
     books: Books = {}
     library = os.path.dirname(os.__file__)
     for name in names:

@@ -1,7 +1,7 @@
 """One cell's conversation with the worker: a small state machine with a clock.
 
-The clock stands still while a host call is being served. When it runs out the cell is interrupted, again and
-again for a moment, then killed. Whatever arrives out of turn ends the session's process, never the host.
+The clock stops while a host call is being served. When it runs out, the cell is interrupted repeatedly for a
+moment, then killed. Unexpected messages end the session's process, never the host.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .worker import values
 GRACE_SECONDS = 1.0
 COPY_SECONDS = 5.0
 LATE_SECONDS = 2.0
-# Of a cell's time, the part that a copy which never speaks may take beyond it; a copy of its own accord speaks at once.
+# Extra wait for copies that do not report: a share of the cell's timeout, and a minimum in seconds.
 PATIENCE, LEAST_PATIENCE = 0.1, 0.5
 NUDGE_SECONDS = 0.02
-LOOK_SECONDS = 0.5  # an interrupt that struck before the cell had begun is seen after this at most
+LOOK_SECONDS = 0.5  # longest delay until an interrupt from before the cell's start is noticed
 MAX_CALLS = 100_000
 MAX_WAITING = 1_000
 MAX_ERROR = 4_000
@@ -57,7 +57,7 @@ class CellEnding:
 
 
 class Compiled(str):
-    """Code of the host's own, compiled ahead: the cells' namespace is its ``repl``; no copy is made before it."""
+    """Precompiled code of the host; it sees the cells' namespace as ``repl``, and no copy is made before it."""
 
     compiled: str
 
@@ -69,12 +69,12 @@ class Compiled(str):
 
 
 def code_fields(code: str) -> Message:
-    """Return the part of a command that holds the code."""
+    """Return the part of a command with the code."""
     return {"compiled": code.compiled} if isinstance(code, Compiled) else {"code": code}
 
 
 class Cell:
-    """Plays one cell to its end."""
+    """Runs one cell to its end."""
 
     def __init__(
         self, link: Link, crew: ToolThreads, tools: Tools, number: int, timeout: float, invoke: Invoke | None = None
@@ -83,13 +83,13 @@ class Cell:
         self.crew = crew
         self.tools = tools
         self.fatal: BaseException | None = None
-        self.invoke = invoke  # calls a tool for the code, where somebody watches
+        self.invoke = invoke  # calls a tool for the code, if callbacks are registered
         self.number = number
         self.timeout = timeout
         self.spent = 0.0
         self.saved = False
         self.kept = False
-        self.awaited = False  # whether all time for copies to speak has passed already
+        self.awaited = False  # whether the time for copies to report is used up
         self.calls = 0
         self.stop = threading.Event()
         self._context = contextvars.copy_context()
@@ -99,7 +99,7 @@ class Cell:
         self._charged = time.monotonic()
 
     def play(self, message: Message, descriptors: list[int]) -> CellEnding:
-        """Send the cell and serve it until it ends, one way or another."""
+        """Send the cell and serve it until it ends."""
         self._charged = time.monotonic()
         ending = CellEnding("gone")
         try:
@@ -116,7 +116,7 @@ class Cell:
         return self._complete_ending(ending)
 
     def abandon(self) -> CellEnding:
-        """End the cell because whoever waits for it was interrupted."""
+        """End the cell because its caller was interrupted."""
         try:
             ending = self._end_early(timed_out=False)
             if ending.how == "result":
@@ -140,7 +140,7 @@ class Cell:
         return ending
 
     def _await_copies(self, result: Message) -> None:
-        """Hear from each copy that was forked; it may speak after the result."""
+        """Wait for the report of each forked copy; it may come after the result."""
         deadline = time.monotonic() + self._copy_seconds(COPY_SECONDS)
         while self.link.copies_due(result):
             found = self.link.receive(deadline)
@@ -153,13 +153,13 @@ class Cell:
                 self._handle_message(*found)
 
     def _hear_last_copies(self) -> None:
-        """Hear from copies that were forked just before the running process ended."""
+        """Wait for the reports of copies forked just before the running process ended."""
         deadline = time.monotonic() + self._copy_seconds(LATE_SECONDS)
         while self.link.copies_due({}) and time.monotonic() < deadline:
             try:
                 found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
                 if found is None and not self.link.zygote.strays():
-                    return  # it was killed between asking for a fork and making one
+                    return  # it was killed between requesting a fork and making it
                 if found is not None and found[1]["t"] == "standby":
                     self._handle_message(*found)
             except (ProtocolError, WorkerGoneError):
@@ -180,7 +180,7 @@ class Cell:
             began = time.thread_time()
             found = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
             result = None if found is None else self._handle_message(*found)
-            if stands:  # what the host has to read meanwhile is the cell's time all the same
+            if stands:  # reading messages still counts as the cell's time
                 self.spent += time.thread_time() - began
             if result is not None:
                 self._charge_time()
@@ -194,7 +194,7 @@ class Cell:
             self._charged = now
 
     def _end_early(self, *, timed_out: bool) -> CellEnding:
-        """Interrupt the cell until it gives in, or its grace is over."""
+        """Interrupt the cell until it ends or its grace period is over."""
         end = time.monotonic() + GRACE_SECONDS
         with self._lock:
             self._waiting.clear()
@@ -211,7 +211,7 @@ class Cell:
     # -- messages --------------------------------------------------------------------------------------------
 
     def _handle_message(self, pid: int, message: Message) -> Message | None:
-        """Act on one frame; return it if it is the result."""
+        """Handle one frame; return it if it is the result."""
         kind = message["t"]
         if kind == "standby" and message.get("n") == self.number:
             if self.link.adopt(pid, message.get("serial")):
@@ -251,7 +251,7 @@ class Cell:
         self.crew.submit(lambda: self._send_answer(generation, number, context.run(serve)), weight)
 
     def _call_tool(self, name: str, tool: Any, arguments: list[Any], keywords: dict[str, Any]) -> Message:
-        """Call a host function and return the answer; its failure is an answer too."""
+        """Call a host function and return the answer, which may be its failure."""
         try:
             arguments, keywords = _arguments_by_name(tool, arguments, keywords)
             if self.invoke is None:
@@ -263,7 +263,7 @@ class Cell:
             return {"v": values.encode(value)}
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                self.fatal = error  # it is for the caller of the cell, not for its code
+                self.fatal = error  # for the caller of the cell, not for its code
             return {"e": {"name": type(error).__name__, "text": without_paths(_error_text(error))[:MAX_ERROR]}}
 
     def _refusal_reason(self, name: str, tool: Any, crowded: bool) -> str | None:
@@ -303,7 +303,7 @@ def _decoded_arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
 
 
 def as_dict(name: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Show a dataclass of the sandbox as a plain dict on the host."""
+    """Return a dataclass of the sandbox as a plain dict on the host."""
     return fields
 
 
@@ -317,16 +317,16 @@ def _error_text(error: BaseException) -> str:
 def _arguments_by_name(
     tool: Callable[..., Any], arguments: list[Any], keywords: dict[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Pass by name what was given by position: DSPy's wrapped tools take keywords only.
+    """Turn positional arguments into keywords, because DSPy's wrapped tools take only keywords.
 
     Raises:
-        TypeError: the arguments do not fit the tool's signature.
+        TypeError: The arguments do not fit the tool's signature.
     """
     if not arguments:
         return arguments, keywords
     try:
         signature = inspect.signature(tool)
-    except (TypeError, ValueError):  # some built-in functions have none
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return arguments, keywords
     signature.bind(*arguments, **keywords)
     named: dict[str, Any] = {}
@@ -342,5 +342,5 @@ async def _await_value(value: Any) -> Any:
 
 
 def without_paths(text: str) -> str:
-    """Shorten absolute paths of this machine to their last part, for text that a model will see."""
+    """Shorten absolute paths of this machine to their last part, for text shown to a model."""
     return _PATH.sub(r"…/\1", text)

@@ -1,4 +1,4 @@
-"""What a sandbox refuses before it starts: settings and names that cannot work."""
+"""Reject settings and names that cannot work before a sandbox starts."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .errors import HandoverError
 MAX_SECONDS = 86_400
 _NUMPY = ("numpy.random", "numpy.fft", "numpy.polynomial")
 _PANDAS = ("pandas.io.formats.string", "pandas.io.formats.csvs", "pandas.io.formats.html")
-# What these load when it is first used, which is too late after the lock-down.
+# Submodules that these libraries load lazily, which is impossible after the lock-down.
 PARTS = {"numpy": _NUMPY, "pandas": ("numpy", *_NUMPY, *_PANDAS)}
-MAX_OUTPUT = 350_000  # of this, output, errors and echo fit one frame beside the largest SUBMIT, all of it emoji
+MAX_OUTPUT = 350_000  # output, errors and echo of this size fit in one frame with the largest SUBMIT, even all emoji
 
 
 def check_timeout(timeout: float) -> None:
-    """Refuse a time that no clock here can keep."""
+    """Reject a timeout that the clocks cannot represent."""
     if not 0 < timeout <= MAX_SECONDS:
         raise ConfigurationError(f"timeout must be a number of seconds up to {MAX_SECONDS:,}, not {timeout!r}")
 
 
 def check_limits(memory_mb: int, max_output_chars: int, isolation: str, checkpoint: str) -> None:
-    """Refuse settings that cannot work."""
+    """Reject settings that cannot work."""
     if memory_mb < 16:
         raise ConfigurationError(f"memory_mb must be at least 16, not {memory_mb!r}")
     if not 0 < max_output_chars <= MAX_OUTPUT:
-        raise ConfigurationError(f"max_output_chars must lie between 1 and {MAX_OUTPUT:,}, not {max_output_chars!r}")
+        raise ConfigurationError(f"max_output_chars must be between 1 and {MAX_OUTPUT:,}, not {max_output_chars!r}")
     if isolation not in policy.ISOLATIONS:
         raise ConfigurationError(f"isolation must be one of {', '.join(policy.ISOLATIONS)}, not {isolation!r}")
     if checkpoint not in policy.CHECKPOINTS:
@@ -39,18 +39,18 @@ def check_limits(memory_mb: int, max_output_chars: int, isolation: str, checkpoi
 
 
 def with_parts(modules: Sequence[str]) -> tuple[str, ...]:
-    """Return the modules and the parts of them that have to be loaded beforehand."""
+    """Return the modules and their submodules that must be preloaded."""
     return tuple(dict.fromkeys(part for name in modules for part in (name, *PARTS.get(name, ()))))
 
 
 def check_names(tools: dict[str, Callable[..., Any]], what: str) -> None:
-    """Refuse names that code could not use."""
+    """Reject names that are not usable in code."""
     for name in tools:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in FORBIDDEN:
             raise ConfigurationError(f"{name!r} cannot be the name of a {what}")
 
 
 def check_tools_against(tools: dict[str, Callable[..., Any]], variables: dict[str, Any]) -> None:
-    """Refuse a name that stands for both a tool and a variable."""
+    """Reject a name used for both a tool and a variable."""
     if both := sorted(tools.keys() & variables.keys()):
         raise HandoverError(f"{both[0]!r} is the name of both a variable and a tool")

@@ -1,6 +1,6 @@
-"""This package's sandbox errors, which are DSPy's interpreter errors as well.
+"""This package's sandbox errors, which are also DSPy interpreter errors.
 
-Kept here and not in ``rlm_dspy.errors``, because importing DSPy takes seconds.
+They are not in ``rlm_dspy.errors`` because importing DSPy takes seconds.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from rlm_dspy.errors import ConfigurationError, SandboxDiedError, SandboxError, 
 
 
 class InterpreterDiedError(SandboxDiedError, CodeInterpreterError):  # type: ignore[misc]
-    """The worker is gone, and the session's state with it."""
+    """The worker ended, and the session's state is lost."""
 
 
 class InterpreterUnavailableError(SandboxUnavailableError, CodeInterpreterError):  # type: ignore[misc]
-    """The isolation that was asked for cannot be had on this machine."""
+    """The requested isolation is not available on this machine."""
 
 
 class InterpreterFailedError(SandboxError, CodeInterpreterError):  # type: ignore[misc]
-    """The sandbox cannot do what was asked: it was shut down, or is busy with this very call."""
+    """The sandbox cannot serve the call: it was shut down, or is busy with this same call."""
 
 
 class HandoverError(ConfigurationError, CodeInterpreterError):  # type: ignore[misc]
-    """A variable cannot cross into the sandbox; the message names it."""
+    """A variable cannot be passed to the sandbox; the message names it."""
 
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""DSPy's callbacks for what a sandbox does: startup, execute, tool call, shutdown.
+"""DSPy callbacks for sandbox events: startup, execute, tool call, shutdown.
 
-What a cell is handed or hands on may be a context of many megabytes: callbacks get a handle of it, never its text.
+The inputs and tool arguments of a cell may be contexts of many megabytes: callbacks get a handle, never the text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Handle:
 
 
 def callback_value(value: Any) -> Any:
-    """Return a value that callbacks may render: small ones as they are, others as a handle."""
+    """Return a value that callbacks can render: small values unchanged, others as a handle."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str) and len(value) <= MAX_SHOWN_CHARS:
@@ -37,7 +37,7 @@ def callback_value(value: Any) -> Any:
 
 
 def is_watched(sandbox: Any) -> bool:
-    """Return whether any callback wants to know."""
+    """Return whether any callback is registered."""
     return bool(dspy.settings.get("callbacks", []) or sandbox.callbacks)
 
 

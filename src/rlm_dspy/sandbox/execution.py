@@ -1,4 +1,4 @@
-"""What one cell brought back, as plain values."""
+"""The outcome of one cell, as plain values."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .worker import values
 
 @dataclass(frozen=True)
 class Execution:
-    """The outcome of one cell; nothing here is an exception, because failures of the code are data.
+    """The outcome of one cell; failures of the code are data, not exceptions.
 
     Attributes:
-        stdout: what it printed, head and tail within the cap.
-        stderr: what it wrote to standard error, likewise.
-        exception: the traceback of the cell's own lines, None if it ended well.
-        final: the values given to SUBMIT, by output name.
-        has_final: whether SUBMIT was called.
-        value: repr of the last expression, None if there was none.
-        result: its value, where it can cross the border.
-        timed_out: whether a time limit ended it.
-        truncated: whether something was left out of stdout or stderr.
-        seconds: time the code took, time in host calls excluded.
-        names: names created or bound anew.
-        restored: protected inputs that the cell had bound to something else, and that are the inputs again.
-        note: what else happened, and what was lost.
+        stdout: What it printed, head and tail within the cap.
+        stderr: What it wrote to standard error, likewise.
+        exception: The traceback of the cell's own lines, None if it succeeded.
+        final: The values passed to SUBMIT, by output name.
+        has_final: Whether SUBMIT was called.
+        value: The repr of the last expression, None if there was none.
+        result: The value of the last expression, if it can leave the sandbox.
+        timed_out: Whether a time limit ended it.
+        truncated: Whether stdout or stderr was cut.
+        seconds: The time the code took, excluding host calls.
+        names: The names it created or rebound.
+        restored: Protected inputs that the cell had rebound and that were restored.
+        note: What else happened, and what was lost.
         kind: "ok", "error", "syntax", "refused", "exit", "memory", "timeout", "interrupted" or "died".
     """
 
@@ -51,7 +51,7 @@ class Execution:
 
     @property
     def text(self) -> str:
-        """What a model should be shown: output, echo, errors, traceback and note, in this order."""
+        """The text to show to the model: output, echo, errors, traceback and note, in this order."""
         parts = (self.stdout, self.value, self.stderr, self.exception, self.note and f"[{self.note}]")
         return "\n".join(part.rstrip("\n") for part in parts if part)
 
@@ -68,14 +68,14 @@ BEGUN_ANEW = "The session ended and a new one begins: the input variables are th
 
 
 class MalformedError(ValueError):
-    """The worker's result is not one."""
+    """The worker's result is malformed."""
 
 
 def from_result(ending: CellEnding, timeout: float, memory_mb: int, cap: int) -> Execution:
-    """Return the outcome of a cell that reported by itself.
+    """Return the outcome of a cell that reported its result.
 
     Raises:
-        MalformedError: a field is missing, too long or of the wrong type.
+        MalformedError: A field is missing, too long or of the wrong type.
     """
     message = ending.result
     kind = message.get("kind")
@@ -106,7 +106,7 @@ def from_result(ending: CellEnding, timeout: float, memory_mb: int, cap: int) ->
 
 
 def rolled_back(ending: CellEnding, timeout: float) -> Execution:
-    """Return the outcome of a cell whose process had to be replaced by its sleeping copy."""
+    """Return the outcome of a cell whose process was replaced by its sleeping copy."""
     exception = _death_message(ending, timeout)
     return Execution(
         exception=exception,
@@ -118,7 +118,7 @@ def rolled_back(ending: CellEnding, timeout: float) -> Execution:
 
 
 def session_lost(ending: CellEnding, timeout: float) -> Execution:
-    """Return the outcome of a cell that took the session with it."""
+    """Return the outcome of a cell that ended the session."""
     return Execution(
         exception=_death_message(ending, timeout),
         timed_out=ending.timed_out,
@@ -129,12 +129,12 @@ def session_lost(ending: CellEnding, timeout: float) -> Execution:
 
 
 def for_dspy(done: Execution) -> Any:
-    """Return or raise what DSPy's protocol wants of a cell.
+    """Return or raise what DSPy's protocol expects from a cell.
 
     Raises:
-        SyntaxError: the code is not Python.
-        CodeExecutionError: the code failed.
-        SandboxDiedError: the session is gone.
+        SyntaxError: The code is not valid Python.
+        CodeExecutionError: The code failed.
+        SandboxDiedError: The session ended.
     """
     if done.kind == "died":
         raise InterpreterDiedError(done.note or "the session ended")
@@ -160,7 +160,7 @@ def _death_message(ending: CellEnding, timeout: float) -> str:
 
 
 def _stop_message(exception: str | None, kind: Any, ending: CellEnding, timeout: float) -> str:
-    """Name the limit that ended the cell, after the traceback of where it was."""
+    """Return the traceback of a stopped cell followed by the limit that ended it."""
     where = (exception or "").rpartition("\n")[0]
     if ending.interrupted and not ending.timed_out:
         reason = "KeyboardInterrupt: the cell was interrupted"

@@ -1,7 +1,7 @@
-"""Reading a worker's frames, each of which may be made to cost the host as much as it can.
+"""Read a worker's frames, any of which may be crafted to cost the host as much as possible.
 
-Holds: a frame is bounded in bytes (``link``) and in values before anything is made of it. Does not hold: half a second
-of parsing, at most, is not interrupted.
+Holds: a frame is bounded in bytes (``link``) and in values before it is parsed. Does not hold: parsing is not
+interruptible; it takes at most half a second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from .process import ProtocolError
 from .worker.wire import MAX_VALUES, count_values
 
-LONG_FRAME_BYTES = 1 << 16  # bytes; what is shorter makes too few objects for the garbage collector to take notice
+LONG_FRAME_BYTES = 1 << 16  # bytes; shorter frames make too few objects to trigger the garbage collector
 
 _pausing = threading.Lock()
 _pauses = 0
@@ -26,7 +26,7 @@ _was_enabled = False
 
 @contextlib.contextmanager
 def paused_collection() -> Iterator[None]:
-    """Keep the garbage collector from running over a heap that only grows; several threads may ask for it at once."""
+    """Pause the garbage collector while the heap only grows; several threads may do so at once."""
     global _pauses, _was_enabled
     with _pausing:
         if _pauses == 0:
@@ -46,7 +46,7 @@ def parse_frame(body: bytes) -> dict[str, Any]:
     """Return the message in a frame.
 
     Raises:
-        ProtocolError: it is no message, or holds too many values.
+        ProtocolError: It is not a message, or holds too many values.
     """
     if len(body) > LONG_FRAME_BYTES:
         count = count_values(body)
@@ -66,11 +66,11 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_READER = json.JSONDecoder(parse_constant=_refuse_constant)  # ``json.loads`` would make one for each frame
+_READER = json.JSONDecoder(parse_constant=_refuse_constant)  # ``json.loads`` would make one per frame
 
 
 def _renew_lock() -> None:
-    """In a forked copy, forget who held the lock and what other threads had paused."""
+    """Reset the lock and the pauses of other threads in a forked copy."""
     global _pausing, _pauses
     _pausing = threading.Lock()
     if _pauses and _was_enabled:

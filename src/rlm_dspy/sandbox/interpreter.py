@@ -1,7 +1,7 @@
-"""``Sandbox``: a Python session that untrusted code cannot leave, ready in milliseconds.
+"""``Sandbox``: a Python session that confines untrusted code and starts in milliseconds.
 
-It serves DSPy's ``CodeInterpreter`` protocol (``execute``) and a richer one (``run``, ``arun``) in which
-failures of the code are values.
+It implements DSPy's ``CodeInterpreter`` protocol (``execute``) and a richer one (``run``, ``arun``) that
+returns failures of the code as values.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ PROBE_SECONDS = 10.0
 
 
 class Sandbox:
-    """A confined, persistent Python session; cells run one at a time and keep their names.
+    """A confined, persistent Python session; cells run one at a time and share a namespace.
 
     Args:
-        tools: host functions that the code may call by name.
-        output_fields: the outputs SUBMIT expects, as ``[{"name": …}, …]``; any when None.
-        timeout: seconds a cell may run, time in host calls excluded.
-        memory_mb: memory the session may use beyond the contexts handed to it.
-        max_output_chars: how much of what a cell prints is kept, head and tail.
-        isolation: "strong" demands what ``report()`` calls strong, "best-effort" takes what there is,
+        tools: Host functions that the code may call by name.
+        output_fields: The outputs SUBMIT expects, as ``[{"name": …}, …]``; None accepts any.
+        timeout: Seconds a cell may run, excluding time in host calls.
+        memory_mb: Memory the session may use in addition to its contexts.
+        max_output_chars: Characters of a cell's output to keep, head and tail.
+        isolation: "strong" requires what ``report()`` calls strong, "best-effort" uses the layers available,
             "none" is an unconfined process.
         checkpoint: "auto" keeps a sleeping copy of the session after each cell that may have changed it,
-            "always" after every cell, "never" none.
-        main: the name of the variable that ``P`` and the text functions stand for.
-        modules: third-party modules to load for the code, such as ``("numpy",)``.
-        callbacks: DSPy callbacks for this sandbox alone, besides ``dspy.settings.callbacks``.
+            "always" after every cell, "never" keeps none.
+        main: The name of the variable that ``P`` and the text functions use.
+        modules: Third-party modules to load for the code, such as ``("numpy",)``.
+        callbacks: DSPy callbacks for this sandbox only, in addition to ``dspy.settings.callbacks``.
 
     Example:
         >>> with Sandbox() as sandbox:
@@ -83,7 +83,7 @@ class Sandbox:
         self.output_fields = output_fields
         self.callbacks: list[BaseCallback] = list(callbacks)
         self.main = main
-        self.protected: tuple[str, ...] = ()  # variables that are set back when a cell has bound them to another value
+        self.protected: tuple[str, ...] = ()  # variables to restore when a cell has rebound them
         self.timeout = timeout
         self.memory_mb = memory_mb
         self.max_output_chars = max_output_chars
@@ -103,16 +103,16 @@ class Sandbox:
     # -- DSPy's protocol -------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Make the session ready; the first cell does so by itself.
+        """Start the session; the first cell does so automatically.
 
         Raises:
-            SandboxUnavailableError: the isolation asked for cannot be had here.
+            SandboxUnavailableError: The requested isolation is not available here.
         """
         with self._take_turn():
             self._ensure_worker()
 
     def load_modules(self, names: Sequence[str]) -> None:
-        """Have third-party modules loaded for the code, besides those of the constructor; before the session starts."""
+        """Load more third-party modules than the constructor named; call this before the session starts."""
         loaded = self._setting.modules
         more = tuple(name for name in checks.with_parts(names) if name not in loaded)
         if more and self._link is None:
@@ -122,13 +122,13 @@ class Sandbox:
         """Run a cell the way DSPy expects it.
 
         Returns:
-            ``FinalOutput`` if SUBMIT was called, else the text printed, with the last expression's value after it;
-            without any, the value itself, None if there is none.
+            ``FinalOutput`` if SUBMIT was called, else the printed text followed by the last expression's value;
+            if nothing was printed, the value itself, or None.
 
         Raises:
-            SyntaxError: the code is not Python.
-            CodeExecutionError: the code failed; the text holds all it printed and its traceback.
-            SandboxDiedError: the session is gone with its state.
+            SyntaxError: The code is not valid Python.
+            CodeExecutionError: The code failed; the message has all its output and the traceback.
+            SandboxDiedError: The session ended and its state is lost.
         """
         return self._dspy_result(self._watched_run(code, variables, self.timeout, threading.Event()))
 
@@ -141,7 +141,7 @@ class Sandbox:
         return events.report_tool_call(self, tool_name, args, kwargs, lambda: self.tools[tool_name](*args, **kwargs))
 
     async def aexecute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
-        """Do as ``execute`` does without blocking the event loop."""
+        """Run ``execute`` without blocking the event loop."""
         stop = threading.Event()
         play = partial(self._watched_run, code, variables, self.timeout, stop)
         return await in_thread(lambda: self._dspy_result(play()), partial(self._cancel_cell, stop))
@@ -160,7 +160,7 @@ class Sandbox:
         if cell is not None and link is not None:
             cell.stop.set()
             link.interrupt()
-        with self.turn:  # whoever starts it now has ended then
+        with self.turn:  # waits for a start or cell in progress
             if self._link is not None:
                 self._link.close()
                 self._link = None
@@ -182,33 +182,33 @@ class Sandbox:
     # -- our own protocol ------------------------------------------------------------------------------------
 
     def run(self, code: str, variables: dict[str, Any] | None = None, *, timeout: float | None = None) -> Execution:
-        """Run a cell and return what came of it; failures of the code are part of the result.
+        """Run a cell and return its outcome; failures of the code are part of it.
 
         Raises:
-            ConfigurationError: a variable or tool cannot cross; nothing was run.
-            SandboxError: the sandbox was shut down or cannot be had.
+            ConfigurationError: A variable or tool cannot be passed to the sandbox; nothing was run.
+            SandboxError: The sandbox was shut down or is not available.
         """
         return self._watched_run(code, variables, self.timeout if timeout is None else timeout, threading.Event())
 
     async def arun(
         self, code: str, variables: dict[str, Any] | None = None, *, timeout: float | None = None
     ) -> Execution:
-        """Do as ``run`` does without blocking the event loop; cancelling it interrupts the cell."""
+        """Run ``run`` without blocking the event loop; cancelling it interrupts the cell."""
         stop, limit = threading.Event(), self.timeout if timeout is None else timeout
         play = partial(self._watched_run, code, variables, limit, stop)
         return cast(Execution, await in_thread(play, partial(self._cancel_cell, stop)))
 
     def interrupt(self) -> None:
-        """End the running cell, if there is one, as Ctrl-C would; may be called from any thread."""
+        """Interrupt the running cell, if any, like Ctrl-C; may be called from any thread."""
         cell, link = self._cell, self._link
         if cell is not None and link is not None:
             cell.stop.set()
             link.interrupt()
 
     def renew(self) -> None:
-        """Forget inputs and tools: the next cell finds those that it is given, and the functions, as in a new session.
+        """Reset inputs and tools, so that the next cell has only its own inputs, as in a new session.
 
-        Other names stay as they are.
+        Other names are kept.
         """
         with self._take_turn():
             self.tools.clear()
@@ -224,7 +224,7 @@ class Sandbox:
         return execution.for_dspy(done)
 
     def _cancel_cell(self, stop: threading.Event) -> bool:
-        """Stop the cell that ``stop`` was made for; tell whether it has begun."""
+        """Stop the cell of this ``stop`` event; return whether it has begun."""
         stop.set()
         cell, link = self._cell, self._link
         begun = cell is not None and cell.stop is stop
@@ -233,12 +233,12 @@ class Sandbox:
         return begun
 
     def _take_turn(self) -> SingleEntry:
-        if self._owner != os.getpid():  # before the turn, which a thread of that process may have had
+        if self._owner != os.getpid():  # before the turn, which a thread of that process may hold
             raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
         return SingleEntry(self)
 
     def _ensure_worker(self) -> None:
-        """Have a live worker, or say why not."""
+        """Make sure there is a live worker, or raise."""
         if self._ended:
             raise InterpreterFailedError("this sandbox was shut down; make a new one")
         if self._link is not None:
@@ -251,7 +251,7 @@ class Sandbox:
     def _watched_run(
         self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event
     ) -> Execution:
-        """Run a cell; DSPy's callbacks see what ``execute`` returns or raises."""
+        """Run a cell, passing DSPy's callbacks what ``execute`` returns or raises."""
         play = partial(self._play_cell, code, variables, timeout, stop)
         if not events.is_watched(self):
             return play()
@@ -271,7 +271,7 @@ class Sandbox:
     def _play_cell(
         self, code: str, variables: dict[str, Any] | None, timeout: float, stop: threading.Event
     ) -> Execution:
-        """Take a turn: hand over what is new or lost, and run the cell, unless it is stopped before it begins."""
+        """Pass new and lost variables, and run the cell, unless it is stopped before it begins."""
         checks.check_timeout(timeout)
         with self._take_turn():
             if stop.is_set():
@@ -339,7 +339,7 @@ class Sandbox:
         return message
 
     def _conclude_cell(self, ending: CellEnding, handed: set[str], timeout: float) -> Execution:
-        """Keep the books of what the worker holds, roll back if it must be, and tell."""
+        """Record which variables the worker holds, roll back if needed, and return the outcome."""
         held_now = self._given.with_those(handed)
         if ending.saved:
             self._given.safe = held_now
@@ -362,7 +362,7 @@ class Sandbox:
         return execution.session_lost(ending, timeout)
 
     def _can_run_cell(self) -> bool:
-        """Tell whether the copy that was just woken can run a cell, or is broken as the session was before it."""
+        """Return whether the copy just woken can run a cell, or is as broken as the session before it."""
         assert self._link is not None
         self._number += 1
         message: Message = {"t": "exec", "n": self._number, "code": "6 * 7", "cpu": LEAST_CPU, "vars": []}

@@ -1,7 +1,7 @@
-"""The host's end of one session: frames, the worker's processes, and the way back to the sleeping copy.
+"""The host's end of one session: frames, the worker's processes, and rollback to the sleeping copy.
 
-Every frame is hostile: sizes are capped before memory is reserved, JSON is strict, and the kernel (not the
-frame) tells which process wrote it.
+Every frame is hostile: sizes are capped before memory is reserved, JSON is strict, and the kernel, not the
+frame, identifies the process that wrote it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SEND_SECONDS = 30.0
 SEND_PAUSE = 0.1
 TOKEN_BYTES = 16
 _LENGTH = struct.Struct("<I")
-_WRITER = json.JSONEncoder(separators=(",", ":"))  # ``json.dumps`` would make one for each frame
+_WRITER = json.JSONEncoder(separators=(",", ":"))  # ``json.dumps`` would make one per frame
 _LINUX = sys.platform == "linux"
 
 Message = dict[str, Any]
@@ -43,16 +43,16 @@ class Link:
     def __init__(self, zygote: Zygote, config: dict[str, Any]) -> None:
         self.zygote = zygote
         self.generation = 0
-        self.blocked = False  # whether answers pile up because the worker does not read
+        self.blocked = False  # whether answers queue up because the worker does not read
         self.grant = ForkAllowance()
-        self.standbys = self.serial = 0  # copies that have spoken, and the latest of them
+        self.standbys = self.serial = 0  # number of copies that have reported, and the latest serial
         self.standby: Process | None = None
         self.active: Process | None = None
         self.taken = 0  # bytes of the frame received last
         self._incoming: dict[int, bytearray] = {}
         self._frames: deque[tuple[int, bytes]] = deque()
         self._writing = threading.Lock()
-        self._awake = threading.Event()  # whether the worker runs, so that it can be expected to read
+        self._awake = threading.Event()  # whether the worker is running and should be reading
         self._awake.set()
         self._channel, theirs = socket.socketpair()
         self._control, theirs_too = socket.socketpair()
@@ -87,13 +87,13 @@ class Link:
     # -- frames ----------------------------------------------------------------------------------------------
 
     def send(self, message: Message, descriptors: list[int] | None = None, generation: int | None = None) -> None:
-        """Write one frame, with descriptors attached to its beginning.
+        """Write one frame, with descriptors attached to its first bytes.
 
-        A frame meant for a process that was replaced meanwhile (its ``generation``) is not sent any more. While the
-        worker rests the rest of a frame waits with it; a running one that stops reading in mid-frame is killed.
+        A frame for a process that was replaced in the meantime (its ``generation``) is not sent. While the worker is
+        stopped, the rest of a frame waits; a running worker that stops reading in mid-frame is killed.
 
         Raises:
-            WorkerGoneError: nobody takes the frame.
+            WorkerGoneError: The frame cannot be delivered.
         """
         body = _WRITER.encode(message).encode("ascii")
         view = memoryview(_LENGTH.pack(len(body)) + body)
@@ -121,7 +121,7 @@ class Link:
                 deadline = time.monotonic() + SEND_SECONDS
             elif not self._is_writable() and time.monotonic() > deadline:
                 if len(view) < whole and active is not None:
-                    active.signal(signal.SIGKILL)  # it would take the next frame for the rest of this one
+                    active.signal(signal.SIGKILL)  # it would read the next frame as the rest of this one
                 raise WorkerGoneError("the worker does not read")
 
     def _send_bytes(self, view: memoryview, rights: list[Any]) -> int:
@@ -137,11 +137,11 @@ class Link:
         return not self.blocked
 
     def receive(self, deadline: float) -> tuple[int, Message] | None:
-        """Return the next frame and the process that wrote it, None at the deadline.
+        """Return the next frame and the process that wrote it, or None at the deadline.
 
         Raises:
-            WorkerGoneError: the worker ended.
-            ProtocolError: the frame is malformed.
+            WorkerGoneError: The worker ended.
+            ProtocolError: The frame is malformed.
         """
         while not self._frames:
             if not self._wait_for_data(deadline):
@@ -185,7 +185,7 @@ class Link:
                     os.close(unwanted)
         if not data:
             raise WorkerGoneError("the worker closed its socket")
-        # Kept apart by writer: a frame may be cut short by its writer's death, or by another's frame.
+        # One buffer per writer: a frame may be cut short by its writer's death, or interleaved with another's.
         incoming = self._incoming.setdefault(pid, bytearray())
         incoming += data
         while len(incoming) >= 4:
@@ -200,25 +200,25 @@ class Link:
     # -- processes -------------------------------------------------------------------------------------------
 
     def resume(self, forks: int) -> None:
-        """Let the worker run, with leave to fork its sleeping copy."""
+        """Let the worker run, and allow it to fork its sleeping copy."""
         assert self.active is not None
         self._allow_forks(forks)
         self.active.signal(signal.SIGCONT)
         self._awake.set()
 
     def pause(self) -> None:
-        """Stop the worker, and every thread in it, until the next cell."""
+        """Stop the worker and all its threads until the next cell."""
         assert self.active is not None
         self._allow_forks(0)
         self._awake.clear()
         self.active.signal(signal.SIGSTOP)
 
     def can_save(self) -> bool:
-        """Tell whether the worker may be forked here."""
+        """Return whether the worker can be forked on this platform."""
         return self.zygote.controls_forks or self.zygote.report.get("backend") == "plain"
 
     def copies_due(self, result: Message) -> bool:
-        """Tell whether a fork has happened whose process has not spoken yet."""
+        """Return whether a forked copy has not reported yet."""
         if self.zygote.controls_forks:
             return self.grant.used > self.standbys
         return self.standbys < self._claimed_copies(result)
@@ -228,12 +228,12 @@ class Link:
         return claimed if isinstance(claimed, int) else 0
 
     def interrupt(self) -> None:
-        """Ask the running cell to end."""
+        """Ask the running cell to stop."""
         if self.active is not None:
             self.active.signal(signal.SIGINT)
 
     def adopt(self, pid: int, serial: object) -> bool:
-        """Take the process that says so as the new sleeping copy, unless a later one has spoken before it."""
+        """Make the reporting process the new sleeping copy, unless a later one has already reported."""
         assert self.active is not None
         if pid == self.active.pid or (self.standby is not None and pid == self.standby.pid):
             raise ProtocolError("a second copy from the same process")
@@ -246,7 +246,7 @@ class Link:
         self.serial = serial
         self.end_standby()
         self.standby = fresh
-        fresh.signal(signal.SIGSTOP)  # whatever the cell had patched, its copy runs no more of it
+        fresh.signal(signal.SIGSTOP)  # so that the copy runs no code the cell has patched
         return True
 
     def end_standby(self) -> None:
@@ -257,7 +257,7 @@ class Link:
             self.standby = None
 
     def restore_standby(self) -> bool:
-        """Wake the sleeping copy in place of the running process; return whether there was one."""
+        """Replace the running process by the sleeping copy; return whether there was one."""
         self._outdate_frames()
         self._end_active()
         standby, self.standby = self.standby, None
@@ -281,12 +281,12 @@ class Link:
             return False
 
     def _outdate_frames(self) -> None:
-        """Let no frame of the running process's go on, be it one that waits for it to wake."""
+        """Invalidate all frames for the running process, including those waiting for it to wake."""
         self.generation += 1
         self._awake.set()
 
     def _wait_until_resumed(self, pid: int) -> bool:
-        """Hear that the copy has woken and made a copy in its turn."""
+        """Wait for the copy to report that it woke and made its own copy."""
         deadline = time.monotonic() + KILL_SECONDS
         woken: Message | None = None
         while woken is None or self.copies_due(woken):
@@ -300,7 +300,7 @@ class Link:
         return True
 
     def kill(self) -> None:
-        """Kill the running process; from now on only its copies are listened to."""
+        """Kill the running process; from then on only frames from its copies are read."""
         if self.active is not None:
             self.zygote.revoke(self.active.pid)
             self._poll = select.poll()
@@ -316,7 +316,7 @@ class Link:
             self._kill_strays()
 
     def _kill_strays(self) -> None:
-        """Kill what a dishonest worker forked and hid: any process of the group that no session knows."""
+        """Kill processes that a dishonest worker forked and hid: those of the group that no session knows."""
         for pid in self.zygote.strays():
             with contextlib.suppress(OSError, ProtocolError):
                 Process(pid, self.zygote.group).kill()
@@ -337,7 +337,7 @@ class Link:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the sockets only: the processes belong to another host process."""
+        """Close the sockets only, because the processes belong to another host process."""
         self._channel.close()
         self._control.close()
         for process in (self.active, self.standby):

@@ -1,4 +1,4 @@
-"""Which isolation a platform gives, decided by pure functions that the tests run for every platform."""
+"""Choose the isolation for a platform, with pure functions that the tests run for every platform."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CHECKPOINTS = ("auto", "always", "never")
 
 @dataclass(frozen=True)
 class Choice:
-    """What to use on a platform, and why."""
+    """The backend for a platform, and the reason."""
 
     backend: Backend
     reason: str
 
 
 def choose(platform: str, machine: str, isolation: Isolation) -> Choice:
-    """Return the backend for ``sys.platform`` and ``platform.machine()``; never weaker than asked.
+    """Return the backend for ``sys.platform`` and ``platform.machine()``; never weaker than requested.
 
-    "linux" confines natively, "macos" by Seatbelt, "plain" is a process without confinement, "wasm" means
+    "linux" confines natively, "macos" uses Seatbelt, "plain" is a process without confinement, "wasm" means
     DSPy's ``PythonInterpreter``, "refuse" that nothing here satisfies the request.
     """
     if platform.startswith("linux"):
@@ -55,10 +55,10 @@ def _choose_linux(machine: str, isolation: Isolation) -> Choice:
 
 
 def missing_layers(report: Mapping[str, Any]) -> str | None:
-    """Return what "strong" isolation lacks in a zygote's own report, None if it holds.
+    """Return what a zygote's own report lacks for "strong" isolation, None if nothing.
 
-    Strong means: the system call filter, no way to new privileges, and one more independent layer, Landlock or
-    namespaces. Forks need no look: with the filter the host controls them, or each worker gives them up.
+    Strong means: the system call filter, no new privileges, and one more independent layer, Landlock or
+    namespaces. Forks need no check: with the filter the host controls them, or each worker gives them up.
     """
     missing = []
     if report.get("seccomp") is not True:
@@ -77,11 +77,11 @@ def _failure_reason(report: Mapping[str, Any], layer: str) -> str:
 
 
 def unavailable_message(lacking: str) -> str:
-    """Return the message for a machine that cannot give what was asked."""
+    """Return the message for a machine that lacks the requested isolation."""
     return (
-        f"isolation='strong' cannot be had here: missing {lacking}. Run where the kernel allows it (Linux 5.13 or "
+        f"isolation='strong' is not available here: missing {lacking}. Run where the kernel allows it (Linux 5.13 or "
         "newer; in Docker, a seccomp profile that permits seccomp and landlock), or pass "
-        "isolation='best-effort' for the layers there are, or use interpreter_factory=dspy.PythonInterpreter."
+        "isolation='best-effort' for the layers available, or use interpreter_factory=dspy.PythonInterpreter."
     )
 
 
@@ -102,7 +102,7 @@ PROFILE = """(version 1)
 
 
 def seatbelt_profile() -> str:
-    """Return the Seatbelt profile for this interpreter: it may read its own library and nothing else."""
+    """Return the Seatbelt profile for this interpreter, which allows it to read only its own library."""
     folders = {sys.base_prefix, sysconfig.get_path("stdlib"), str(Path(__file__).parent), "/usr/lib", "/System/Library"}
     readable = " ".join(f"(subpath {_quoted_text(folder)})" for folder in sorted(folders))
     return PROFILE.format(executable=_quoted_text(str(Path(sys.executable).resolve())), readable=readable)

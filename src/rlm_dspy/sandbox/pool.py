@@ -1,4 +1,4 @@
-"""Sessions made ahead of need, for whoever asks: a fresh one costs milliseconds, a pooled one next to nothing."""
+"""A pool of sessions made in advance: a new one takes milliseconds, a pooled one almost no time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import zygote as zygotes
 from .link import Link
 from .process import ProtocolError, WorkerGoneError
 
-MAX_TASKS = 8192  # threads and processes of all sessions of a zygote, where the kernel counts them apart
+MAX_TASKS = 8192  # threads and processes of all sessions of a zygote, if the kernel counts them separately
 
 _Key = tuple[zygotes.Setting, int, int]
 
@@ -20,7 +20,7 @@ _ready: dict[_Key, list[Link]] = {}
 
 
 def worker_config(setting: zygotes.Setting, memory_mb: int, max_output_chars: int) -> dict[str, Any]:
-    """Return what a worker is told at its birth."""
+    """Return the configuration a worker receives when it is forked."""
     return {
         "output": max_output_chars,
         "memory": memory_mb << 20,
@@ -39,7 +39,7 @@ def prewarm(
     """Start the zygote and keep ``count`` sessions ready for sandboxes with these limits.
 
     Raises:
-        SandboxUnavailableError: the isolation asked for cannot be had here.
+        SandboxUnavailableError: The requested isolation is not available here.
     """
     setting = zygotes.Setting(isolation, checks.with_parts(modules))
     config = worker_config(setting, memory_mb, max_output_chars)
@@ -49,21 +49,21 @@ def prewarm(
 
 
 def connect(setting: zygotes.Setting, config: dict[str, Any]) -> Link:
-    """Return a session: one made ahead if there is one, else a new one.
+    """Return a session, from the pool if possible, else a new one.
 
     Raises:
-        SandboxUnavailableError: the isolation asked for cannot be had here.
+        SandboxUnavailableError: The requested isolation is not available here.
     """
     zygote = zygotes.running_zygote(setting)
     return _pooled_link(zygote, config) or _new_link(zygote, config)
 
 
 def _new_link(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link:
-    # Without a user namespace the limit would count all that this user runs anywhere.
+    # Without a user namespace the limit would count all processes of this user.
     config = config | {"tasks": MAX_TASKS if zygote.report.get("namespaces") is True else 0}
     try:
         return Link(zygote, config)
-    except (OSError, WorkerGoneError, ProtocolError):  # the zygote died: its successor will do
+    except (OSError, WorkerGoneError, ProtocolError):  # the zygote died: use its successor
         return Link(zygotes.replacement_zygote(zygote), config)
 
 
@@ -83,7 +83,7 @@ def _pool_key(setting: zygotes.Setting, config: dict[str, Any]) -> _Key:
 
 
 def drop_links() -> None:
-    """Drop every session made ahead, without touching its processes (after a fork, or at the end)."""
+    """Drop all pooled sessions without touching their processes (after a fork, or at exit)."""
     while _ready:
         for link in _ready.popitem()[1]:
             link.let_go()

@@ -1,4 +1,4 @@
-"""What a model is told of an array or a table before it looks: shape, columns, the first rows, and what it is here."""
+"""Previews of arrays and tables for the model: shape, columns, first rows, and type in the REPL."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ ROWS, COLUMNS, VALUES = 5, 50, 20
 
 
 def is_array_or_table(value: Any) -> bool:
-    """Tell whether ``value`` is an array or a table of numpy or pandas."""
+    """Return whether ``value`` is a numpy array or a pandas table."""
     return bool(tables.plain_kind(value) and getattr(value, "shape", ()))
 
 
 def extent_text(value: Any) -> str:
-    """Return the extent of an array or table, and what it is in a REPL."""
+    """Return the size of an array or table, and its type in the REPL."""
     if tables.plain_kind(value) == "DataFrame":
         rows, columns = value.shape
         here = "a DataFrame where pandas can be imported, else a list of dicts, one a row"
@@ -26,7 +26,7 @@ def extent_text(value: Any) -> str:
 
 
 def first_rows(value: Any) -> str:
-    """Return the first rows of a table below the types of its columns, or the first values of an array."""
+    """Return the column types and first rows of a table, or the first values of an array."""
     if tables.plain_kind(value) != "DataFrame":
         return "\n".join(map(repr, tables.plain_data(value[:VALUES])))
     kinds = [f"{name}: {kind}" for name, kind in zip(value.columns, value.dtypes, strict=True)]

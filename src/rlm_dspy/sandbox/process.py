@@ -1,4 +1,4 @@
-"""The processes of a session, named so that no other can be hit that took the number of one."""
+"""The processes of a session, held by descriptors so that a reused process id is never signalled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINUX = sys.platform == "linux"
 
 
 class ProtocolError(Exception):
-    """The worker sent what no honest worker sends."""
+    """The worker sent something that no honest worker sends."""
 
 
 class WorkerGoneError(Exception):
@@ -21,7 +21,7 @@ class WorkerGoneError(Exception):
 
 
 class Process:
-    """A process of the session that can be signalled without hitting another that took its number."""
+    """A process of the session, signalled safely even if its process id is reused."""
 
     def __init__(self, pid: int, group: int) -> None:
         self.pid = pid
@@ -30,7 +30,7 @@ class Process:
             self.descriptor = _opened_descriptor(pid, group)
 
     def signal(self, number: int) -> None:
-        """Send a signal; nothing happens if the process is gone."""
+        """Send a signal; do nothing if the process has ended."""
         with contextlib.suppress(OSError):
             if self.descriptor >= 0:
                 signal.pidfd_send_signal(self.descriptor, number)
@@ -38,7 +38,7 @@ class Process:
                 os.kill(self.pid, number)
 
     def gone(self) -> bool:
-        """Tell whether the process has ended."""
+        """Return whether the process has ended."""
         if self.descriptor < 0:
             return False
         watch = select.poll()
@@ -46,7 +46,7 @@ class Process:
         return bool(watch.poll(0))
 
     def kill(self, *, wait: bool = True) -> None:
-        """Kill the process and wait until it is gone, if that matters."""
+        """Kill the process, and wait for its end if ``wait``."""
         self.signal(signal.SIGKILL)
         if self.descriptor >= 0 and wait:
             watch = select.poll()
@@ -55,7 +55,7 @@ class Process:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close the descriptor; the number is given up first, as a fork may come between."""
+        """Close the descriptor; it is forgotten first, because a fork may happen in between."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -65,12 +65,12 @@ def _opened_descriptor(pid: int, group: int) -> int:
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
-        raise ProtocolError("a process spoke and ended") from None
+        raise ProtocolError("the sender of a message has ended") from None
     try:
-        known = os.getpgid(pid) == group  # checked after opening, so the number cannot have changed hands
+        known = os.getpgid(pid) == group  # checked after opening, so the process id cannot have been reused
     except OSError:
         known = False
     if not known:
         os.close(descriptor)
-        raise ProtocolError("a stranger spoke")
+        raise ProtocolError("a message from an unknown process")
     return descriptor

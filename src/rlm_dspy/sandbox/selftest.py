@@ -1,8 +1,8 @@
-"""Proof instead of promise: each operation that must be refused is tried from inside, and its end reported.
+"""Test the isolation: try each forbidden operation from inside a sandbox and report the result.
 
-Every probe runs as a cell of a throw-away sandbox and goes past all Python-level politeness: it takes the C
-library from the worker's own memory and makes the system call. What counts as refused is an error number of
-refusal, or death of the worker.
+Every probe runs as a cell of a throw-away sandbox and bypasses all Python-level checks: it takes the C library
+from the worker's own memory and makes the system call. A probe counts as refused if the call fails with an
+errno of refusal, or if the worker is killed.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ _CALLS: dict[str, tuple[int, int, str]] = {
 
 
 def selftest(isolation: policy.Isolation = "best-effort") -> list[ProbeResult]:
-    """Try every forbidden operation from inside a sandbox and return how each ended.
+    """Try every forbidden operation from inside a sandbox and return the results.
 
     Raises:
-        ConfigurationError: without isolation, where each of them would happen.
-        SandboxUnavailableError: no sandbox can be made here at all.
+        ConfigurationError: isolation is "none", so the operations would succeed.
+        SandboxUnavailableError: No sandbox can be made here.
     """
     if isolation == "none":
-        raise ConfigurationError("selftest tries what must be refused; with isolation='none' it would be done")
+        raise ConfigurationError("selftest needs isolation: with isolation='none' the operations would succeed")
     column = 0 if syscalls.canonical_machine(platform.machine()) == syscalls.X86_64 else 1
     with _probe_targets() as (setup, intact), Sandbox(isolation=isolation, timeout=5.0, checkpoint="never") as sandbox:
         setup = _PRELUDE + setup
@@ -121,7 +121,7 @@ def _run_probe(sandbox: Sandbox, name: str, setup: str, code: str) -> ProbeResul
 
 @contextmanager
 def _probe_targets() -> Iterator[tuple[str, Any]]:
-    """Plant a file and a listener, and give the probes their names."""
+    """Set up a file and a listener as targets, and yield the code that names them for the probes."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as listener:
         os.chmod(folder, 0o755)
         canary = Path(folder, "canary")
@@ -149,9 +149,9 @@ def _probe_targets() -> Iterator[tuple[str, Any]]:
 
 
 def report(isolation: policy.Isolation = "best-effort") -> dict[str, Any]:
-    """Return what confines code on this machine: the layers that are active, as the zygote found them.
+    """Return the isolation layers that are active on this machine, as the zygote found them.
 
     Raises:
-        SandboxUnavailableError: the isolation asked for cannot be had here.
+        SandboxUnavailableError: The requested isolation is not available here.
     """
     return dict(zygotes.running_zygote(zygotes.Setting(isolation)).report)

@@ -1,4 +1,4 @@
-"""One at a time into a sandbox."""
+"""Mutual exclusion for a sandbox."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .errors import InterpreterFailedError
 
 
 class Enterable(Protocol):
-    """What can be entered by one caller at a time."""
+    """An object that one caller at a time may enter."""
 
     turn: threading.Lock
 
 
 class SingleEntry:
-    """Lets one cell at a time into a sandbox, and tells a cell's own tool that it cannot come in."""
+    """Admits one cell at a time to a sandbox, and raises if a cell's own tool tries to enter."""
 
     def __init__(self, sandbox: Enterable) -> None:
         self._sandbox = sandbox

@@ -1,4 +1,4 @@
-"""Blocking work for a caller that has an event loop to keep turning."""
+"""Threads for blocking work: of callers with an event loop, and of tool calls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ GIVE_UP_SECONDS = 10.0
 
 
 async def in_thread(work: Callable[[], Any], cancel: Callable[[], bool]) -> Any:
-    """Do ``work`` on a thread of its own; a cancelled caller cancels it, and waits a moment for the end of what began.
+    """Run ``work`` in its own thread; if the caller is cancelled, cancel it and wait briefly for its end.
 
     Args:
-        work: what is to be done.
-        cancel: ends the work, or sees that it never begins; returns whether it has begun.
+        work: The blocking work.
+        cancel: Ends the work, or prevents its start; returns whether it has begun.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -35,14 +35,14 @@ async def in_thread(work: Callable[[], Any], cancel: Callable[[], bool]) -> Any:
             outcome = future.set_exception, error
         else:
             outcome = future.set_result, value
-        with contextlib.suppress(RuntimeError):  # nobody waited, and the loop is closed
+        with contextlib.suppress(RuntimeError):  # no one waited, and the loop is closed
             loop.call_soon_threadsafe(settle, *outcome)
 
     threading.Thread(target=body, name="rlm-dspy-cell", daemon=True).start()
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        future.add_done_callback(asyncio.Future.exception)  # which nobody else will look at
+        future.add_done_callback(asyncio.Future.exception)  # mark the exception as retrieved
         if cancel():
             await asyncio.wait([future], timeout=GIVE_UP_SECONDS)
         raise
@@ -67,11 +67,11 @@ class ToolThreads:
         self._load = 0
 
     def takes(self, weight: int) -> bool:
-        """Tell whether a call of so many bytes may wait here beside those that do."""
+        """Return whether a call of this many bytes may join those that wait."""
         return self._load + weight <= MAX_LOAD
 
     def submit(self, task: Task, weight: int = 0) -> None:
-        """Run ``task`` on an idle thread or on a new one; beyond the limit it waits its turn."""
+        """Run ``task`` on an idle thread or a new one; beyond the limit it waits."""
         with self._lock:
             self._load += weight
             if self._idle > 0:
@@ -82,7 +82,7 @@ class ToolThreads:
             self._tasks.put((task, weight))
 
     def close(self) -> None:
-        """Send idle threads home; busy ones go when their task is done."""
+        """End idle threads now, and busy ones when their task is done."""
         with self._lock:
             for _ in range(self._size):
                 self._tasks.put(None)
@@ -107,7 +107,7 @@ class ToolThreads:
             given = None  # an idle thread holds no arguments
             try:
                 task()
-            except BaseException as error:  # told as any thread's; the next task has a thread all the same
+            except BaseException as error:  # reported like any thread's; the next task still gets a thread
                 threading.excepthook(threading.ExceptHookArgs((type(error), error, error.__traceback__, None)))
             del task
             with self._lock:

@@ -1,7 +1,7 @@
-"""Taking the host's values apart for the journey: small ones as JSON, large ones as sealed memory.
+"""Pack the host's values for the sandbox: small ones as JSON, large ones as sealed memory.
 
-A text, bytes or corpus is written once into an anonymous file that nobody can change any more; the worker
-maps it, and so do its copies. What cannot cross is refused here, by name, before any code runs.
+A text, bytes or corpus is written once into a sealed anonymous file; the worker and its copies map it. Values
+that cannot be passed are rejected here, by name, before any code runs.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from .worker.wire import MAX_DESCRIPTORS
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing here is ever packed
+except ImportError:  # Windows, where nothing is packed
     fcntl = None  # type: ignore[assignment]
 
 LARGE_BYTES = 1 << 16
 PIECE_BYTES = 8 << 20
-NUMBERS = frozenset("?bBhHiIlLqQfd")  # the types of arrays that memory views know as well
+NUMBERS = frozenset("?bBhHiIlLqQfd")  # array types that memory views also support
 F_ADD_SEALS, ALL_SEALS = 1033, 0x0F
 FORBIDDEN = frozenset({"SUBMIT", "__builtins__", "__name__"})
 
 
 @runtime_checkable
 class Mapped(Protocol):
-    """A corpus that can cross as mapped bytes instead of as objects."""
+    """A corpus that can be passed as mapped bytes instead of objects."""
 
     def sandbox_index(self) -> dict[str, Any]:
-        """Return where each file lies: ``{"files": [{"name", "kind", "start", "stop", "chars", "lines"}, …]}``."""
+        """Return the position of each file: ``{"files": [{"name", "kind", "start", "stop", "chars", "lines"}, …]}``."""
         ...
 
     def sandbox_chunks(self) -> Iterable[bytes]:
@@ -45,7 +45,7 @@ class Mapped(Protocol):
 
 @dataclass
 class Parcel:
-    """One variable on its way: the message, and a descriptor if the body travels apart."""
+    """A packed variable: the message, and a descriptor if the body is sent separately."""
 
     message: dict[str, Any]
     descriptors: list[int] = field(default_factory=list)
@@ -60,7 +60,7 @@ def pack(name: str, value: Any) -> Parcel:
     """Prepare ``value`` to become the variable ``name``.
 
     Raises:
-        HandoverError: the name or the value cannot be a variable of the sandbox.
+        HandoverError: The name or the value cannot be a variable of the sandbox.
     """
     if not isinstance(name, str) or not name.isidentifier() or name in FORBIDDEN:
         raise HandoverError(f"{name!r} cannot be the name of a variable in the sandbox")
@@ -86,7 +86,7 @@ def _pack_value(name: str, value: Any) -> Parcel:
 
 
 def _pack_table(name: str, value: Any, like: dict[str, Any]) -> Parcel:
-    """Pack an array or table as plain data, with what it takes to make one again where its library is loaded."""
+    """Pack an array or table as plain data, with the information to rebuild it where its library is loaded."""
     if "dtype" in like and value.nbytes >= LARGE_BYTES and value.dtype.isnative and value.dtype.char in NUMBERS:
         message = {"name": name, "kind": "numbers", "format": value.dtype.char, "shape": value.shape}
         parcel = sealed_parcel(message, _byte_pieces(value.tobytes()))
@@ -105,7 +105,7 @@ def _pack_plain(name: str, value: Any) -> Parcel:
 
 
 def _pack_corpus(name: str, value: Mapped) -> Parcel:
-    """Pack a corpus: as the sealed file that it is already, if it is one; a long index travels apart as well."""
+    """Pack a corpus, reusing its sealed file if it has one; a long index is sent separately too."""
     index = value.sandbox_index()
     text = json.dumps(index, separators=(",", ":")).encode("ascii")
     sealed: Callable[[], tuple[int, int] | None] = getattr(value, "sandbox_file", lambda: None)
@@ -129,7 +129,7 @@ def _pack_corpus(name: str, value: Mapped) -> Parcel:
 
 
 def _pack_serializable(name: str, value: Any) -> Parcel:
-    """Pack DSPy's ``SandboxSerializable``: its data crosses, then its own two pieces of code run."""
+    """Pack DSPy's ``SandboxSerializable``: its data is sent, then its own two pieces of code run."""
     data = value.to_sandbox()
     raw = f"_{name}_data"
     try:
@@ -144,7 +144,7 @@ def _pack_serializable(name: str, value: Any) -> Parcel:
 
 
 def _pack_text(name: str, text: str) -> Parcel:
-    """Pack a long text in the fixed width in which Python itself stores it."""
+    """Pack a long text in the fixed width that Python uses to store it."""
     width = 1 if text.isascii() else _char_width(text)
     message = {"name": name, "kind": "text", "width": width, "chars": len(text), "ascii": text.isascii()}
     codec = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[width]
@@ -154,7 +154,7 @@ def _pack_text(name: str, text: str) -> Parcel:
 
 
 def _char_width(text: str) -> int:
-    """Return the bytes per character of CPython's storage of a text that is not ASCII."""
+    """Return the bytes per character with which CPython stores a non-ASCII text."""
     width = 1
     for at in range(0, len(text), PIECE_BYTES):
         piece = text[at : at + PIECE_BYTES]
@@ -176,7 +176,7 @@ def _byte_pieces(data: bytes | bytearray) -> Iterator[memoryview]:
 
 
 def sealed_parcel(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
-    """Write the chunks into an anonymous file that nobody can change any more."""
+    """Write the chunks into a sealed anonymous file."""
     descriptor = _anonymous_file()
     parcel = Parcel(message, [descriptor])
     try:
@@ -206,7 +206,7 @@ def _anonymous_file() -> int:
 
 @dataclass(eq=False, frozen=True)
 class Handing:
-    """A value handed over once; handed over again, even the same value is another."""
+    """One handover of a value; a second handover of the same value is a different one."""
 
     value: Any
 
@@ -224,10 +224,10 @@ class VariableBook:
         self.safe: Handings = {}
 
     def pack(self, variables: dict[str, Any]) -> list[Parcel]:
-        """Pack what is given now; a long text, bytes or corpus that the worker was given before stays as it is there.
+        """Pack new variables; a long text, bytes or corpus that the worker already has is not sent again.
 
         Raises:
-            HandoverError: one of them cannot cross; nothing is given then.
+            HandoverError: One of them cannot be passed; none is recorded then.
         """
         fresh = {name: Handing(value) for name, value in variables.items() if not self._is_unchanged(name, value)}
         parcels = _packed_parcels(fresh)
@@ -235,23 +235,23 @@ class VariableBook:
         return parcels
 
     def pack_lost(self, coming: list[Parcel]) -> list[Parcel]:
-        """Pack what was given before and is lost with an earlier process, but for what is ``coming`` anyway."""
+        """Pack earlier variables that were lost with a process, except those already ``coming``."""
         names = {parcel.message["name"] for parcel in coming}
         return _packed_parcels({k: v for k, v in self._given.items() if k not in names and self.held.get(k) is not v})
 
     def with_those(self, names: Collection[str]) -> Handings:
-        """Return what the worker holds after these were handed over."""
+        """Return the variables that the worker holds after these were handed over."""
         return self.held | {name: self._given[name] for name in names if name in self._given}
 
     def refused(self, result: Mapping[str, Any], handed: Collection[str]) -> HandoverError:
-        """Forget what the worker could not take in, and what was given with it; the rest of ``handed`` is not held."""
+        """Forget the variable that the worker rejected and those given with it; the rest of ``handed`` is not held."""
         name = result["name"]
         self._given = {k: v for k, v in self._before.items() if k != name}
         self.held = {k: v for k, v in self.held.items() if k not in handed}
         return HandoverError(f"variable {name!r} cannot be handed to the sandbox: {str(result.get('exc'))[:500]}")
 
     def lose(self) -> None:
-        """Note that every process is gone."""
+        """Record that every process has ended."""
         self.held, self.safe = {}, {}
 
     def _is_unchanged(self, name: str, value: Any) -> bool:
@@ -265,7 +265,7 @@ class VariableBook:
 
 
 def _is_long_and_fixed(value: Any) -> bool:
-    """Tell whether a value is long, and cannot change on the host."""
+    """Return whether a value is long and immutable on the host."""
     return (isinstance(value, str | bytes) and len(value) >= LARGE_BYTES) or isinstance(value, Mapped)
 
 

@@ -1,8 +1,8 @@
 """The host's side of the zygote: start it once per process, ask it for workers, approve their forks.
 
-A long-lived thread starts and supervises each zygote, because Linux tells a child of its parent's death when
-the *thread* that made it ends. Forks inside the sandbox arrive here as questions: only those that a session
-was granted are approved.
+A long-lived thread starts and supervises each zygote, because Linux signals the parent's death to a child when
+the *thread* that made it ends. Forks inside the sandbox arrive here as requests: only those granted to a
+session are approved.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .errors import InterpreterUnavailableError
 
 try:
     import fcntl
-except ImportError:  # Windows, where no zygote is ever started
+except ImportError:  # Windows, where no zygote is started
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("rlm_dspy.sandbox")
@@ -49,16 +49,16 @@ ANSWER = struct.Struct("=QqiI")
 CONTINUE = 1
 EPERM = 1
 CONTROL = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-# SIGCHLD, and where the C library wants the child's id written.
+# SIGCHLD, and the flags with which the C library has the child's id written.
 FORK_SIGNAL, FORK_MARKS = 17, 0x01000000 | 0x00200000
 CLONE_THREAD = 0x10000
 MIN_DESCRIPTORS = 48
-MOST_THREADS = 128  # of one process; ``threading`` refuses more than 64 by itself
+MOST_THREADS = 128  # of one process; the worker's ``threading`` allows only 64
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What distinguishes one zygote from another."""
+    """The settings that distinguish one zygote from another."""
 
     isolation: policy.Isolation = "strong"
     modules: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Setting:
 
 @dataclass
 class ForkAllowance:
-    """How many forks a session's process may still make, and how many it made."""
+    """How many forks a session's process may still make, and how many it has made."""
 
     left: int = 0
     used: int = 0
@@ -76,7 +76,7 @@ class ForkAllowance:
 
 @dataclass
 class Zygote:
-    """A running zygote; ``report`` is what it proved about itself at its start."""
+    """A running zygote; ``report`` lists the isolation it verified at startup."""
 
     setting: Setting
     report: dict[str, Any] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class Zygote:
             command = policy.confined_command(command)
         self._process = subprocess.Popen(
             command,
-            env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"},  # each arena reserves 64 MB of addresses
+            env={"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"},  # each arena reserves 64 MB of address space
             cwd="/",
             close_fds=True,
             pass_fds=(control, life),
@@ -161,7 +161,7 @@ class Zygote:
         )
 
     def _send_instructions(self, channel: socket.socket, choice: policy.Choice) -> None:
-        """Tell the zygote what to be, and hand over the bytecode of all that it may import."""
+        """Send the zygote its instructions and the bytecode of all modules it may import."""
         everything = ("root", "namespaces", "privileges", "landlock", "seccomp", "fork_control")
         instructions = {
             "without": list(everything if choice.backend == "plain" else self.setting.without),
@@ -181,7 +181,7 @@ class Zygote:
             parcel.close()
 
     def _check_report(self, channel: socket.socket, choice: policy.Choice) -> None:
-        """Take the zygote's report and decide whether it is enough."""
+        """Read the zygote's report and check that it is sufficient."""
         size = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(CREDENTIALS.size)
         data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE_BYTES, size)
         if not data:
@@ -203,7 +203,7 @@ class Zygote:
             log.warning("the sandbox is weaker than isolation='strong': %s", lacking or choice.reason)
 
     def _supervise_forks(self) -> None:
-        """Answer the forks that the sandbox asks for until the keeper ends."""
+        """Answer the sandbox's fork requests until the keeper ends."""
         assert self._process is not None
         if self.listener < 0:
             self._process.wait()
@@ -220,7 +220,7 @@ class Zygote:
                 self._decide_fork()
 
     def _mark_ended(self) -> None:
-        """The keeper is gone, and with it every process of this zygote."""
+        """Clean up after the keeper and every process of this zygote have ended."""
         self.alive = False
         if self._owner == os.getpid():
             self._close_descriptors()
@@ -229,7 +229,7 @@ class Zygote:
         question = bytearray(NOTIFICATION.size)
         try:
             fcntl.ioctl(self.listener, NOTIFICATION_RECEIVE, question, True)
-        except OSError:  # the asking thread is gone already
+        except OSError:  # the requesting thread has already ended
             return
         number, pid, *_rest = NOTIFICATION.unpack(question)
         approved = self._approve_fork(pid, _rest[4])
@@ -260,17 +260,17 @@ class Zygote:
         return self.report.get("fork_control") is True
 
     def grant(self, pid: int, grant: ForkAllowance) -> None:
-        """Let the process ``pid`` fork as often as ``grant`` says."""
+        """Allow the process ``pid`` as many forks as ``grant`` says."""
         with self._lock:
             self._grants[pid] = grant
 
     def revoke(self, pid: int) -> None:
-        """Let the process ``pid`` fork no more."""
+        """Allow the process ``pid`` no more forks."""
         with self._lock:
             self._grants.pop(pid, None)
 
     def spawn(self, config: dict[str, Any], channel: int, control: int) -> None:
-        """Have a worker forked that serves the two sockets' other ends."""
+        """Have a worker forked that serves the other ends of the two sockets."""
         assert self._channel is not None
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel, control]))]
         with self._lock:
@@ -278,7 +278,7 @@ class Zygote:
         self._channel.sendmsg([json.dumps(config).encode()], rights)
 
     def strays(self) -> list[int]:
-        """Return the orphans among this zygote's processes that no session knows."""
+        """Return the orphaned processes of this zygote that no session knows."""
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdecimal() and int(entry) not in self.members and int(entry) != self.pid:
@@ -289,7 +289,7 @@ class Zygote:
         return found
 
     def close(self) -> None:
-        """End the zygote and every session it ever made; safe to call twice."""
+        """End the zygote and all its sessions; safe to call twice."""
         self.alive = False
         self._close_descriptors()
         if self._process is not None and self._owner == os.getpid():
@@ -310,17 +310,17 @@ class Zygote:
                     os.close(descriptor)
 
     def forget(self) -> None:
-        """In a forked copy of the host: let go of what belongs to the original."""
+        """Release what belongs to the original, in a forked copy of the host."""
         self.alive = False
-        self._closing = threading.Lock()  # a thread of the original may have held it
+        self._closing = threading.Lock()  # a thread of the original may hold it
         self._close_descriptors()
         if self._process is not None:
             self._process.returncode = 0  # not our child: never wait for it
 
 
 def _refuse_few_descriptors() -> None:
-    """Raise where a worker could not have its socket at the number that the filter knows."""
-    import resource  # which Windows has not
+    """Raise if the descriptor limit is too low for the socket number that the filter expects."""
+    import resource  # not available on Windows
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if 0 <= most < MIN_DESCRIPTORS:
@@ -331,7 +331,7 @@ def _refuse_few_descriptors() -> None:
 
 
 def _thread_count(pid: int) -> int:
-    """Return how many threads a process has, more than any may have if it is gone."""
+    """Return how many threads a process has, or more than allowed if it has ended."""
     try:
         return int(Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[17])
     except (OSError, ValueError, IndexError):
@@ -339,7 +339,7 @@ def _thread_count(pid: int) -> int:
 
 
 def _search_path(modules: tuple[str, ...]) -> list[str]:
-    """Return where third-party modules are to be found, only if some are wanted."""
+    """Return the search path for third-party modules, empty if none are requested."""
     if not modules and importlib.util.find_spec("re2") is None:
         return []
     return [entry for entry in sys.path if entry]
@@ -350,7 +350,7 @@ _starting = threading.Lock()
 
 
 def running_zygote(setting: Setting) -> Zygote:
-    """Return this process's zygote for ``setting``, started anew if there is none or it died."""
+    """Return this process's zygote for ``setting``, starting one if needed or if it died."""
     with _starting:
         zygote = _zygotes.get(setting)
         if zygote is None or not zygote.alive:
@@ -361,7 +361,7 @@ def running_zygote(setting: Setting) -> Zygote:
 
 
 def replacement_zygote(dead: Zygote) -> Zygote:
-    """Return a zygote in place of one that no longer answers; its living sessions keep it."""
+    """Return a replacement for a zygote that no longer answers; its live sessions keep the old one."""
     with _starting:
         zygote = _zygotes.get(dead.setting)
         if zygote is None or zygote is dead or not zygote.alive:
@@ -377,7 +377,7 @@ _on_end: list[Callable[[], None]] = []
 
 
 def on_end(action: Callable[[], None]) -> None:
-    """Have ``action`` called when the zygotes end, and in a forked copy of the host."""
+    """Register ``action`` to be called when the zygotes end, and in a forked copy of the host."""
     _on_end.append(action)
 
 

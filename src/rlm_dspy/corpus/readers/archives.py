@@ -1,4 +1,4 @@
-"""Compressed files: what is inside is read in its turn, as long as it stays within limits."""
+"""Compressed files, unpacked within limits; the files inside are read in turn."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import IO, Any
 from rlm_dspy.corpus.decoding import guess_encoding
 from rlm_dspy.corpus.readers.reader import Member, SkippedMember, UnpackAllowance, UnreadableError
 
-MOST_BYTES = 200_000_000  # of all that one file holds, archives in archives included
+MOST_BYTES = 200_000_000  # of everything in one file, nested archives included
 MOST_MEMBERS = 10_000
 _PIECE_BYTES = 64 << 10
-_UTF8 = 0x800  # the flag of a name in UTF-8
-_MAX_RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
+_UTF8 = 0x800  # the ZIP flag for names in UTF-8
+_MAX_RATIO = 250  # an archive above this and above the bytes below is hostile
 _HARMLESS_BYTES = 20_000_000
 _FULL = (
     f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_MAX_RATIO} times its size or {MOST_MEMBERS:,} files"
@@ -28,27 +28,27 @@ _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, Va
 
 
 def room_for(size: int) -> UnpackAllowance:
-    """Return what a file of this size in bytes may unpack to, with all that is nested in it."""
+    """Return the allowance for unpacking a file of this size in bytes, nested files included."""
     return UnpackAllowance(min(MOST_BYTES, max(_HARMLESS_BYTES, size * _MAX_RATIO)), MOST_MEMBERS)
 
 
 def read_gzip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
-    """Yield the one file of a gzip file."""
+    """Yield the file in a gzip file."""
     yield _single_member(gzip.open, data, name, "gz", room)
 
 
 def read_bzip2(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
-    """Yield the one file of a bzip2 file."""
+    """Yield the file in a bzip2 file."""
     yield _single_member(bz2.open, data, name, "bz2", room)
 
 
 def read_xz(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
-    """Yield the one file of an xz file."""
+    """Yield the file in an xz file."""
     yield _single_member(lzma.open, data, name, "xz", room)
 
 
 def read_zip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
-    """Yield the files of a ZIP archive, and what could not be read of it."""
+    """Yield the files of a ZIP archive, and those that could not be read."""
     with zipfile.ZipFile(BytesIO(data)) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         for position, info in enumerate(infos):
@@ -72,7 +72,7 @@ def read_zip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member |
 
 
 def _member_name(info: zipfile.ZipInfo) -> str:
-    """Return a file's name; where the archive does not say that it is UTF-8, it is in whatever its maker used."""
+    """Return a file's name, guessing the encoding unless the archive declares UTF-8."""
     if info.flag_bits & _UTF8 or info.filename.isascii():
         return info.filename
     try:
@@ -98,14 +98,14 @@ def _single_member(
         except _BROKEN as error:
             if not any(pieces):
                 raise UnreadableError(f"broken: {error}") from None
-            note = f"the archive is cut off or damaged ({error}): only what is before that was read"
+            note = f"the archive is cut off or damaged ({error}): only the part before that was read"
     plain = name.rpartition("/")[2]
     inside = plain[: -len(ending) - 1] if plain.lower().endswith("." + ending) else plain
     return Member(inside, b"".join(pieces), note)
 
 
 def _within(file: IO[bytes], packed: int, room: UnpackAllowance, pieces: list[bytes]) -> bytes:
-    """Decompress into ``pieces``, and stop at what cannot be honest; what was unpacked in vain counts too."""
+    """Decompress into ``pieces`` and stop at a zip bomb; discarded bytes count too."""
     size = 0
     while piece := file.read1(_PIECE_BYTES) if hasattr(file, "read1") else file.read(_PIECE_BYTES):
         pieces.append(piece)

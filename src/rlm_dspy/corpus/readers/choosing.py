@@ -1,4 +1,4 @@
-"""Which reader a file needs, told by its first bytes and by the end of its name."""
+"""Choose the reader for a file by its first bytes and its file extension."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlm_dspy.corpus.readers import archives, converter, mail, markup
 from rlm_dspy.corpus.readers.reader import Read, Reader, Unpacker, UnreadableError
 
 GROUP = "rlm_dspy.readers"
-_HEAD = 64  # bytes in which a kind is told that may have blanks before it
+_HEAD = 64  # bytes searched for a signature that may follow white space
 
 _KINDS = {
     "md": "markdown", "markdown": "markdown", "rst": "text", "txt": "text", "log": "log", "csv": "csv", "tsv": "tsv",
@@ -38,22 +38,22 @@ _PACKED = {
 _OFFICE = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
-_DECLARED = {  # what an archive says of itself in its first file
+_DECLARED = {  # media types declared in an archive's first file
     "application/epub+zip": "epub", "application/vnd.oasis.opendocument.text": "odt",
     "application/vnd.oasis.opendocument.spreadsheet": "ods", "application/vnd.oasis.opendocument.presentation": "odp",
 }  # fmt: skip
 
 
 def kind_of(name: str) -> str:
-    """Name the kind of a file by the end of its name."""
+    """Return the kind of a file by its extension."""
     return _KINDS.get(_name_ending(name), "text")
 
 
 def find(name: str, data: bytes) -> Reader | Unpacker | None:
-    """Return the reader of a file, or None for plain text and for what nobody can read.
+    """Return the reader for a file, or None for plain text and for formats without a reader.
 
-    A third party's entry point in the group ``rlm_dspy.readers``, named after the end of file names without the dot,
-    goes before ours.
+    An entry point in the group ``rlm_dspy.readers``, named after the file extension without the dot, takes precedence
+    over the built-in readers.
     """
     if (theirs := _installed_readers().get(_name_ending(name))) is not None:
         return Reader(
@@ -76,7 +76,7 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
 
 
 def _zip_reader(data: bytes) -> Reader | Unpacker:
-    """Tell an office document from any other archive."""
+    """Return the reader for a ZIP archive, which may be an office document."""
     try:
         archive = zipfile.ZipFile(BytesIO(data))
         names = archive.namelist()
@@ -93,7 +93,7 @@ def _zip_reader(data: bytes) -> Reader | Unpacker:
 
 
 def _declared_kind(archive: zipfile.ZipFile) -> str | None:
-    """Return the kind of an OpenDocument file (or a template of one) or a book."""
+    """Return the kind of an OpenDocument file or template, or of an EPUB book."""
     with archive.open("mimetype") as file:
         declared = file.read(100).decode("ascii", "replace").strip()
     return _DECLARED.get(declared.removesuffix("-template"))
@@ -109,7 +109,7 @@ def _installed_readers() -> dict[str, EntryPoint]:
 
 
 def _reader_version(point: EntryPoint, name: str) -> str:
-    """Tell one work of a third party from another; the name counts too, for its reader is given it."""
+    """Return the cache version of a third-party reader; it includes the name, which the reader receives."""
     return f"{point.value}/{point.dist.version}/{name}" if point.dist is not None else ""
 
 
@@ -122,7 +122,7 @@ def _load_reader(point: EntryPoint) -> Read:
 
 @contextlib.contextmanager
 def unreadable_on_error(what: str) -> Iterator[None]:
-    """Make whatever a reader raises the reason why its file is not read."""
+    """Turn any exception of a reader into the reason why its file was not read."""
     try:
         yield
     except UnreadableError:

@@ -1,4 +1,4 @@
-"""The host's side of the process that reads pages, PDF and office files: started when needed, killed when it hangs."""
+"""Host side of the process that reads HTML, PDF and office files: started on demand, killed when it hangs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from typing import Any
 from rlm_dspy.corpus.readers.reader import Converted, Reader, UnreadableError
 
 PROGRAM = Path(__file__).parent / "office" / "__main__.py"
-MAX_CPU_SECONDS = 60.0  # of a processor that a document may use
-SECONDS_FOR_MB = 2.0  # and more of them the larger it is
-_CLOCK_FACTOR = 20  # times as long may pass on the clock, for other programs use the processor too
+MAX_CPU_SECONDS = 60.0  # CPU seconds per document
+SECONDS_FOR_MB = 2.0  # CPU seconds added per MB of the document
+_CLOCK_FACTOR = 20  # wall-clock allowance as a multiple of CPU time, because the processor is shared
 
-VERSION = "3"  # of what the program makes of a document
+VERSION = "3"  # of the output; part of the cache key
 
 _NAMES = {
     "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",
@@ -33,7 +33,7 @@ _NAMES = {
 
 
 class Converter:
-    """One child process that converts one document after the other."""
+    """A child process that converts documents one after the other."""
 
     def __init__(
         self, program: Path = PROGRAM, seconds: float = MAX_CPU_SECONDS, patience: float = _CLOCK_FACTOR
@@ -48,7 +48,7 @@ class Converter:
         """Return the text of a document.
 
         Raises:
-            UnreadableError: it is broken, encrypted or empty, or takes too long or too much memory.
+            UnreadableError: It is broken, encrypted or empty, or takes too long or too much memory.
         """
         with self._turn:
             try:
@@ -60,7 +60,7 @@ class Converter:
                 self.close()
                 raise UnreadableError(f"{_NAMES[kind]} whose reader gave up: {error}") from None
             except BaseException:
-                self.close()  # its answer would be taken for that to the next request
+                self.close()  # or its late answer would be taken for the next one
                 raise
         if "missing" in answer:
             raise UnreadableError(f"{_NAMES[kind]}: to read it, pip install {answer['missing']}")
@@ -77,7 +77,7 @@ class Converter:
         process.kill()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                with contextlib.suppress(OSError):  # it may hold bytes for a child that is gone
+                with contextlib.suppress(OSError):  # the buffer may hold bytes for a child that has exited
                     stream.close()
         process.wait()
 
@@ -134,7 +134,7 @@ class Converter:
         return f"it took more than {self._seconds:,.0f} s of a processor and {SECONDS_FOR_MB:g} s for each MB of it"
 
     def _exit_reason(self) -> str:
-        """Tell why the child is gone."""
+        """Return why the child exited."""
         process = self._process
         assert process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -157,5 +157,5 @@ def shared() -> Converter:
 
 @functools.cache
 def office_reader(kind: str) -> Reader:
-    """Return the reader of a kind of office document."""
+    """Return the reader for a kind of office document."""
     return Reader(kind, lambda data, name: shared().convert(kind, data), VERSION)

@@ -1,4 +1,4 @@
-"""E-mail as text: headers and body, decoded however their charset is named, then the attachments as files."""
+"""E-mail as text: decoded headers and body, then the attachments as files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, Unp
 
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
-_MESSAGE = re.compile(rb"^From [^\n]*\n(?=[!-9;-~]+:)", re.MULTILINE)  # where a message of an mbox begins
+_MESSAGE = re.compile(rb"^From [^\n]*\n(?=[!-9;-~]+:)", re.MULTILINE)  # start of a message in an mbox
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
@@ -36,14 +36,14 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
     yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode(), note=note)
     if unread is not None:
         yield unread
-    is_page = message.get_content_type() == "multipart/related"  # a saved web page: its styles and pictures
+    is_page = message.get_content_type() == "multipart/related"  # a saved web page with its styles and pictures
     for number, part in enumerate(_attachment_parts(message, body), 1):
         if not is_page or part.get_content_type() in ("text/html", "text/plain"):
             yield _attachment_member(part, number)
 
 
 def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
-    """Yield the messages of an mbox file, each as a mail."""
+    """Yield the messages of an mbox file as e-mail files."""
     starts = [found.start() for found in _MESSAGE.finditer(data)]
     digits = len(str(len(starts)))
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
@@ -56,12 +56,12 @@ def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member 
 
 
 def is_mbox(data: bytes) -> bool:
-    """Tell whether a file begins as an mbox does."""
+    """Return whether a file begins like an mbox."""
     return data.startswith(b"From ") and _MESSAGE.match(data[:2_000].replace(b"\r\n", b"\n")) is not None
 
 
 def header_text(value: Any) -> str:
-    """Return a header as a reader sees it: encoded words decoded, raw bytes decoded as a file's would be."""
+    """Return a header as displayed: encoded words decoded, raw bytes decoded as in a file."""
     if value is None:
         return ""
     raw = _decode_raw_header(str(value)) if not isinstance(value, email.header.Header) else None
@@ -70,7 +70,7 @@ def header_text(value: Any) -> str:
 
 
 def _decode_raw_header(text: str) -> str:
-    """Return a header whose bytes beyond ASCII are decoded."""
+    """Return a header with its non-ASCII bytes decoded."""
     try:
         text.encode("utf-8")
         return text
@@ -93,7 +93,7 @@ def _decoded_words(value: Any) -> Iterator[str]:
 
 
 def _decode_header_bytes(part: bytes) -> str:
-    """Return what the parser of headers keeps as bytes: text that it had encoded itself."""
+    """Return the text that the header parser had encoded to bytes."""
     try:
         return part.decode("ascii")
     except UnicodeDecodeError:
@@ -101,7 +101,7 @@ def _decode_header_bytes(part: bytes) -> str:
 
 
 def _decode_in_charset(data: bytes, charset: str | None) -> tuple[str, str]:
-    """Return a text in the charset that it names, or as a file without a name for it would be read."""
+    """Decode a text in its declared charset, or else as a file with no declared encoding."""
     known = known_encoding(charset.split()[0].strip("\"'")) if charset and charset.strip() else None
     if known is not None and known != "ascii" and not _is_utf8(data):
         for encoding in dict.fromkeys((as_written(known) or known, known)):
@@ -113,7 +113,7 @@ def _decode_in_charset(data: bytes, charset: str | None) -> tuple[str, str]:
 
 
 def _is_utf8(data: bytes) -> bool:
-    """Tell whether bytes beyond ASCII are UTF-8, whatever they are said to be: by chance they never are."""
+    """Return whether bytes are valid non-ASCII UTF-8, which is never by chance, whatever charset is declared."""
     try:
         return not data.isascii() and bool(data.decode("utf-8"))
     except UnicodeDecodeError:
@@ -121,7 +121,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _body_part(message: Message) -> Message | None:
-    """Return the part that is the text of a message: plain if there is one, else a page."""
+    """Return the part with the text of a message: plain text if there is one, else HTML."""
     found: dict[str, Message] = {}
     for part in message.walk():
         kind = part.get_content_type()
@@ -131,7 +131,7 @@ def _body_part(message: Message) -> Message | None:
         elif kind == "text/html" or (kind == "text/plain" and _part_text(part)[0].strip()):
             found[kind] = part
         if kind == "message/rfc822":
-            break  # a message that is forwarded has a body of its own
+            break  # a forwarded message has its own body
     if message.get_content_type() == "multipart/related" and "text/html" in found:
         return found["text/html"]
     return found.get("text/plain") or found.get("text/html")
@@ -146,7 +146,7 @@ def _part_text(part: Message) -> tuple[str, str]:
 
 
 def _attachment_parts(part: Message, body: Message | None, other: bool = False) -> Iterator[Message]:
-    """Yield the parts of a message but its body and ``other`` forms of the body's text."""
+    """Yield the parts of a message except its body and ``other`` forms of the body."""
     kind = part.get_content_type()
     if part is body or (other and kind in ("text/plain", "text/html") and not part.get_filename()):
         return

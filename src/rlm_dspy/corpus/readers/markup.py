@@ -1,4 +1,4 @@
-"""Pages and notebooks as plain text."""
+"""HTML pages and notebooks as plain text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
 
-_MAX_HTML_BYTES = 30_000_000  # bytes of HTML that are parsed; more is read as it is
-_MAX_OUTPUT_CHARS = 100_000  # characters of one output of a notebook's cell
+_MAX_HTML_BYTES = 30_000_000  # bytes of HTML that are parsed; larger pages are read unparsed
+_MAX_OUTPUT_CHARS = 100_000  # characters kept of one cell output
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
 
 
 def read_html(data: bytes, name: str) -> Converted:
-    """Return the visible text of a page; scripts and styles are left out, headings become Markdown's."""
+    """Return the visible text of a page, without scripts and styles, with Markdown headings."""
     text, note = _decode_page(data)
     if len(data) > _MAX_HTML_BYTES:
         return Converted(text, note="too long to be parsed, so its markup is kept")
@@ -29,17 +29,17 @@ def read_html(data: bytes, name: str) -> Converted:
 
 
 def _convert_page(page: str) -> Converted:
-    """Have a page parsed where one that was made to take forever does no harm."""
+    """Parse a page in the child process, where a hostile page can only time out."""
     return converter.shared().convert("html", page.encode("utf-8", "replace"))
 
 
 def _decode_page(data: bytes) -> tuple[str, str]:
     declared = _CHARSET.search(data[:2048])
     if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        # Where what it says of itself is wrong, it is guessed as with any other file.
+        # If the declared encoding is wrong, the encoding is guessed as for any other file.
         with contextlib.suppress(UnicodeError):
             encoding = as_written(known_encoding(declared[1].decode("ascii")))
-            if encoding and not encoding.startswith(("utf-16", "utf-32")):  # in which the page could not say so
+            if encoding and not encoding.startswith(("utf-16", "utf-32")):  # unreadable in these
                 return data.decode(encoding), ""
     return decode(data)
 
@@ -67,7 +67,7 @@ def read_notebook(data: bytes, name: str) -> Converted:
         marks.append((line, f"cell {number}", False))
         line += body.count("\n")
         parts.append(body)
-    note = f"of {len(cells):,} cells these are no cells: {', '.join(map(str, odd[:20]))}" if odd else ""
+    note = f"of {len(cells):,} cells these are invalid: {', '.join(map(str, odd[:20]))}" if odd else ""
     return Converted("".join(parts), tuple(marks), note)
 
 
@@ -82,7 +82,7 @@ def _cell_markdown(cell: dict[str, Any], language: str) -> str:
 
 
 def _code_language(metadata: Any) -> str:
-    """The language of a notebook's code, as its metadata name it, or else Python."""
+    """Return the language of a notebook's code from its metadata, Python by default."""
     named = metadata if isinstance(metadata, dict) else {}
     for part, key in (("language_info", "name"), ("kernelspec", "language")):
         language = named[part].get(key) if isinstance(named.get(part), dict) else None
@@ -97,13 +97,13 @@ def _rendered_outputs(cell: dict[str, Any]) -> str:
 
 
 def _output_text(output: dict[str, Any]) -> str:
-    """Return an output as text; where it has several forms, the first of those that read best."""
+    """Return an output as text, in its most readable form."""
     if output.get("output_type") in ("error", "pyerr"):
         traceback = output.get("traceback") or ()
         named = f"{output.get('ename') or 'Error'}: {output.get('evalue') or ''}"
         told = "\n".join(map(_plain_text, traceback))
         return told if named in told else f"{told}\n{named}".lstrip("\n")
-    forms = {**output, **(output.get("data") or {})}  # format 3 has them beside the rest
+    forms = {**output, **(output.get("data") or {})}  # format 3 stores the forms at the top level
     for plain in ("text", "text/plain"):
         if _plain_text(forms.get(plain) or "").strip() and not _is_placeholder(_plain_text(forms[plain])):
             return _plain_text(forms[plain])
@@ -113,7 +113,7 @@ def _output_text(output: dict[str, Any]) -> str:
     if page := forms.get("text/html") or forms.get("html"):
         try:
             return _convert_page(_plain_text(page)).text
-        except UnreadableError:  # it draws and says nothing
+        except UnreadableError:  # graphics without text
             return ""
     data = forms.get("application/json", forms.get("json"))
     return (
@@ -124,7 +124,7 @@ def _output_text(output: dict[str, Any]) -> str:
 
 
 def _is_placeholder(text: str) -> bool:
-    """Tell whether a plain text only names the object that another form shows, such as <IPython...HTML object>."""
+    """Return whether a text is only the repr of an object with another form, such as <IPython...HTML object>."""
     return re.fullmatch(r"\s*<[\w.]+ object(?: at 0x[0-9a-f]+)?>\s*", text) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a reader returns, and how it refuses."""
+"""The types a reader returns, and the error it raises."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Converted:
-    """A text made of a file; ``marks`` tell at which lines its pages, sheets or cells begin.
+    """The text of a file; ``marks`` give the lines where its pages, sheets or cells begin.
 
-    ``late`` is set where it was cut because time ran out: such a text is not kept for the next time.
+    ``late`` is set if the text was cut because time ran out; such a text is not cached.
     """
 
     text: str
@@ -27,7 +27,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class Member:
-    """A file found inside another one, to be read in its turn; ``note`` says if it is not whole."""
+    """A file inside another one, still to be read; ``note`` says if it is incomplete."""
 
     name: str
     data: bytes
@@ -36,7 +36,7 @@ class Member:
 
 @dataclass(frozen=True)
 class SkippedMember:
-    """A file found inside another one and not read, and why."""
+    """A file inside another one that was not read, and why."""
 
     name: str
     reason: str
@@ -44,7 +44,7 @@ class SkippedMember:
 
 @dataclass
 class UnpackAllowance:
-    """What a file may still unpack to, with all that is nested in it: less with each byte and each file."""
+    """How many bytes and files a file may still unpack to, nested ones included."""
 
     bytes: int
     files: int
@@ -56,7 +56,7 @@ Read = Callable[[bytes, str], Outcome]  # called with a file's bytes and its nam
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader with its name; ``version`` is "" for one whose work is not worth keeping."""
+    """A named reader; ``version`` is "" if its output is not worth caching."""
 
     name: str
     read: Read
@@ -65,7 +65,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Unpacker:
-    """A reader of archives, with its name: what it unpacks it takes from the room there is."""
+    """A named archive reader; what it unpacks is charged to the room left."""
 
     name: str
     read: Callable[[bytes, str, UnpackAllowance], Iterable[Member | SkippedMember]]

@@ -1,12 +1,12 @@
-"""Text tools that run where the data is: peek, grep, chunk, select, search, outline, and the handle of a corpus.
+"""Text tools that run where the data is: peek, grep, chunk, select, search, outline, and the corpus handle.
 
-The files here import only the standard library (and google-re2 where it is installed) and nothing of ours but each
-other. ``source()`` makes one program of them for any other interpreter: execute it, then
-``bind(globals(), "context")``. It runs them in a namespace of their own, in which each top-level name must be there
-once, and classes may not be dataclasses (these need a registered module).
+The files here import only each other and the standard library (and google-re2 if installed). ``source()`` joins
+them into one program for any other interpreter: execute it, then call ``bind(globals(), "context")``. The program
+runs in its own namespace, in which each top-level name must be unique, and classes may not be dataclasses (which
+need a registered module).
 
 All ranges are character offsets, end exclusive. On a corpus they count within one file (the match has its
-``source``), or, where no file is named, within the texts of all files put one after the other.
+``source``), or, if no file is named, within the concatenated texts of all files.
 """
 
 import ast

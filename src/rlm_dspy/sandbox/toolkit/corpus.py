@@ -1,4 +1,4 @@
-"""The handle of a corpus: many files over one buffer of bytes, decoded when they are read."""
+"""The corpus handle: many files over one buffer of bytes, decoded when they are read."""
 
 import bisect
 import collections
@@ -10,7 +10,7 @@ from .delimited import TABLES, WORKBOOKS, sheet_rows, table_rows
 
 FileInfo = collections.namedtuple("FileInfo", "name kind size lines")  # size counts characters
 
-_CACHED = 64_000_000  # bytes of decoded files that a corpus keeps
+_CACHED = 64_000_000  # bytes of decoded files that a corpus caches
 _QUOTED = 80  # characters of an argument that an error quotes
 
 
@@ -32,7 +32,7 @@ class Corpus:
 
     @classmethod
     def from_texts(cls, texts: dict[str, str]) -> "Corpus":
-        """Make a corpus of texts by name."""
+        """Make a corpus from texts by name."""
         files, parts, start = [], [], 0
         for name, text in texts.items():
             data = text.encode("utf-8", "surrogatepass")
@@ -49,24 +49,24 @@ class Corpus:
 
     @property
     def chars(self) -> int:
-        """The characters of all files together."""
+        """The number of characters in all files."""
         return self._starts[-1]
 
     def info(self, name: str) -> FileInfo:
-        """Return what is known of one file: name, kind, size in characters, lines."""
+        """Return the facts about one file: name, kind, size in characters, lines."""
         return self.files[self._numbers[self._checked_name(name)]]
 
     def raw(self, name: str) -> Any:
-        """Return the bytes of one file, UTF-8, without copying them."""
+        """Return the UTF-8 bytes of one file without a copy."""
         start, stop = self._spans[self._checked_name(name)]
         return memoryview(self._buffer)[start:stop]
 
     def place(self, name: str, line: int) -> str | None:
-        """Return the page, sheet row or cell that a line of a converted file belongs to, such as "page 3"."""
+        """Return the page, sheet row or cell of a line in a converted file, such as "page 3"."""
         return label(self._marks.get(name, ()), line)
 
     def rows(self, name: str) -> list[Any]:
-        """Return the records of a CSV, TSV, JSON or JSONL file or of a workbook, tables as dicts by their header."""
+        """Return the records of a CSV, TSV, JSON or JSONL file or of a workbook; table rows are dicts by header."""
         text, kind = self[name], self.info(name).kind
         ending = name.rpartition(".")[2].lower()
         if kind in TABLES or ending in TABLES:
@@ -78,10 +78,10 @@ class Corpus:
         if "json" in (kind, ending):
             value = json.loads(text)
             return value if isinstance(value, list) else [value]
-        raise ValueError(f"{name!r} has no rows: it is no CSV, TSV, JSON or JSONL file, and no workbook")
+        raise ValueError(f"{name!r} has no rows: it is not a CSV, TSV, JSON or JSONL file or a workbook")
 
     def slice(self, start: int, end: int) -> Iterator[tuple[str, str]]:
-        """Yield (name, part) for the files that lie between two offsets of the whole corpus."""
+        """Yield (name, part) for the files between two offsets in the whole corpus."""
         first = max(0, bisect.bisect_right(self._starts, start) - 1)
         for position in range(first, len(self.files)):
             base = self._starts[position]
@@ -144,12 +144,12 @@ class Corpus:
 
 
 def count_lines(text: str) -> int:
-    """Count lines; a last line without an end counts too."""
+    """Count lines, including a last line without a line end."""
     return text.count("\n") + (1 if text and not text.endswith("\n") else 0)
 
 
 def label(marks: Any, line: int) -> str | None:
-    """Return the label of the last mark at or before a line; a counted one goes on: "row 1", "row 2", …"""
+    """Return the label of the last mark at or before a line; a counted one increments: "row 1", "row 2", …"""
     at = bisect.bisect_right(marks, line, key=lambda mark: mark[0]) - 1
     if at < 0:
         return None
@@ -158,7 +158,7 @@ def label(marks: Any, line: int) -> str | None:
 
 
 def quoted(value: Any) -> str:
-    """Return the repr of an argument for an error, 80 characters of it at most."""
+    """Return the repr of an argument for an error, cut to 80 characters."""
     if isinstance(value, (str, bytes)):
         shown = repr(value[: _QUOTED + 1])
     elif isinstance(value, (list, tuple, dict, set)) and len(value) > 8:
@@ -169,8 +169,8 @@ def quoted(value: Any) -> str:
 
 
 def spelling_hint(name: str, names: Iterable[str]) -> str:
-    """Return a hint that names what was probably meant, or nothing."""
-    import difflib  # only where something is misspelt
+    """Return a hint with the names that were probably meant, or an empty string."""
+    import difflib  # needed only for misspelt names
 
     near = difflib.get_close_matches(name[:1000], list(names)[:5000], n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""

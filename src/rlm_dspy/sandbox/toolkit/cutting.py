@@ -1,4 +1,4 @@
-"""Cutting texts into ranges, by size or by what they are made of, and the outline that such parts give."""
+"""Cut texts into ranges by size or by structure, and make outlines from their parts."""
 
 import itertools
 import re
@@ -11,11 +11,11 @@ from .scopes import has_methods, methods
 
 Range = tuple[int, int]
 
-_LISTED = 200  # files that an outline names
-_PARTS = 12  # headings or definitions of one file among many
-_ALONE = 400  # headings or definitions of a file that stands alone
+_LISTED = 200  # files listed in an outline
+_PARTS = 12  # headings or definitions listed per file of many
+_ALONE = 400  # headings or definitions listed of a single file
 
-# Compiled when they are first used.
+# Compiled on first use.
 _HEADING = r"^(?P<marks>#{1,6})[ \t]+(?P<title>\S.*)$"
 _FENCE = r"^ {0,3}(```|~~~)"
 _DEFINITION = r"""^(?:@\w.*\n)*(?P<line>
@@ -26,7 +26,7 @@ _DEFINITION = r"""^(?:@\w.*\n)*(?P<line>
 
 
 def cut_lines(body: str, size: int, shared: int) -> list[Range]:
-    """Cut into ranges of ``size`` lines that share ``shared``."""
+    """Cut into ranges of ``size`` lines that overlap by ``shared``."""
     step = size - shared
     starts, ends, line, place = [], [], 0, 0
     while place < len(body):
@@ -40,13 +40,13 @@ def cut_lines(body: str, size: int, shared: int) -> list[Range]:
 
 
 def cut_chars(body: str, size: int, shared: int) -> list[Range]:
-    """Cut into ranges of ``size`` characters that share ``shared``."""
-    last = max(1, len(body) - shared) if body else 0  # a chunk that starts here or later would add nothing
+    """Cut into ranges of ``size`` characters that overlap by ``shared``."""
+    last = max(1, len(body) - shared) if body else 0  # a chunk starting here or later would add nothing new
     return [(start, min(start + size, len(body))) for start in range(0, last, size - shared)]
 
 
 def cut_paragraphs(body: str, size: int, shared: int) -> list[Range]:
-    """Pack whole paragraphs, each with the blank lines after it; cut one that is longer than a chunk."""
+    """Pack whole paragraphs with the blank lines after them; split those longer than a chunk."""
     length, start, ranges = size - shared, 0, []
     while start < len(body):
         stop = _paragraph_stop(body, start, start + length)
@@ -94,10 +94,10 @@ CUTTERS: dict[str, Callable[[str, int, int], list[Range]]] = {
 
 
 def cut_by(function: Callable[[str], Iterable[Any]], body: str) -> list[Range]:
-    """Cut as a function says, which returns ranges, or the offsets where parts begin.
+    """Cut by a function that returns ranges, or the offsets where parts begin.
 
     Raises:
-        ValueError: it returned something else.
+        ValueError: It returned something else.
     """
     parts = list(function(body))
     if all(isinstance(part, int) and 0 <= part <= len(body) for part in parts):
@@ -110,7 +110,7 @@ def cut_by(function: Callable[[str], Iterable[Any]], body: str) -> list[Range]:
 
 
 def headings(body: str) -> list[tuple[int, str]]:
-    """Return (offset, heading as written) of the Markdown headings that are not in a code block."""
+    """Return (offset, heading as written) of the Markdown headings outside code blocks."""
     found = [(match.start(), match[0].strip()) for match in re.finditer(_HEADING, body, re.M)]
     if not found:
         return []
@@ -120,12 +120,12 @@ def headings(body: str) -> list[tuple[int, str]]:
 
 
 def definitions(body: str) -> list[tuple[int, str]]:
-    """Return (offset, first line) of the top-level definitions of a program in one of the usual languages."""
+    """Return (offset, first line) of a program's top-level definitions, for common languages."""
     return [(match.start(), match["line"].strip()) for match in re.finditer(_DEFINITION, body, re.M | re.X)]
 
 
 def outline_text(data: Any, names: Sequence[Any]) -> str:
-    """Return the tree of files with their sizes, headings and top-level definitions, as much as fits a screen."""
+    """Return the tree of files with sizes, headings and top-level definitions, shortened to fit a screen."""
     most = _ALONE if len(names) == 1 else _PARTS
     lines: list[str] = []
     folder = ""
@@ -155,7 +155,7 @@ def _size_text(data: Any, name: Any) -> str:
 
 
 def _with_methods(body: str, found: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Put the methods of each class after it, indented."""
+    """Insert the methods of each class after it, indented."""
     both: list[tuple[int, str]] = []
     stops = [*(start for start, _ in found), len(body)][1:]
     for (start, title), stop in zip(found, stops, strict=False):
@@ -167,7 +167,7 @@ def _with_methods(body: str, found: list[tuple[int, str]]) -> list[tuple[int, st
 
 
 def _outline_parts(name: str, body: str) -> list[tuple[int, str]]:
-    """The headings of prose, else the definitions of a program and the methods of its classes, each with its line."""
+    """Return the headings of a text, else the definitions and methods of a program, each with its line."""
     program = name.lower().endswith((".py", ".pyi", ".sh", ".rb", ".pl", ".r", ".yaml", ".yml", ".toml"))
     found = [] if program else headings(body)
     found = found or _with_methods(body, definitions(body))

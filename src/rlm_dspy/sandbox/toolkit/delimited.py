@@ -1,4 +1,4 @@
-"""Tables as people save them: any delimiter, lines before the header, two columns of one name, rows of any length."""
+"""Read real-world tables: any delimiter, lines before the header, duplicate column names, rows of any length."""
 
 import collections
 import csv
@@ -8,15 +8,15 @@ import re
 TABLES = frozenset({"csv", "tsv"})
 WORKBOOKS = frozenset({"xlsx", "ods", "sqlite"})
 DELIMITERS = (",", ";", "\t", "|")
-_SNIFFED = 40  # records by which the delimiter is known
+_SNIFFED = 40  # records used to detect the delimiter
 _SNIFFED_CHARS = 200_000
-_SHEET = re.compile(r"=== (.+) ===")  # what begins a sheet of a converted workbook
+_SHEET = re.compile(r"=== (.+) ===")  # the start of a sheet in a converted workbook
 
 
 def table_rows(text: str, kind: str) -> list[dict[str, str]]:
-    """Return the records of a delimited text as dicts by the names in its header; all values are strings.
+    """Return the records of a delimited text as dicts with the header's names as keys; all values are strings.
 
-    Columns of one name get a number ("amount", "amount_2"), cells beyond the header "column_4", missing ones are "".
+    Duplicate names get a number ("amount", "amount_2"), extra cells get names such as "column_4", missing ones are "".
     """
     text = text.removeprefix("\ufeff")
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
@@ -26,7 +26,7 @@ def table_rows(text: str, kind: str) -> list[dict[str, str]]:
 
 
 def sheet_rows(text: str) -> list[dict[str, str]]:
-    """Return the records of a converted workbook; with several sheets each record has the name of its own."""
+    """Return the records of a converted workbook; with several sheets, each record names its sheet."""
     sheets: list[tuple[str, list[list[str]]]] = []
     for line in text.split("\n"):
         if found := _SHEET.fullmatch(line):
@@ -41,7 +41,7 @@ def sheet_rows(text: str) -> list[dict[str, str]]:
 
 
 def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
-    """Return what divides the cells, and the text without the line that says so."""
+    """Return the delimiter, and the text without the line that declares it."""
     first, _, rest = text.partition("\n")
     if found := re.fullmatch(r'"?sep=(.)"?', first.strip("\r"), re.IGNORECASE):
         return found[1], rest
@@ -61,7 +61,7 @@ def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
 
 
 def _record_widths(head: str, delimiter: str) -> list[int]:
-    """Return how many cells the first records have."""
+    """Return the number of cells in each of the first records."""
     widths: list[int] = []
     try:
         for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter):
@@ -75,7 +75,7 @@ def _record_widths(head: str, delimiter: str) -> list[int]:
 
 
 def _header_at(rows: list[list[str]]) -> int:
-    """Return which row has the names: the first that is as wide as most, where titles and the like stand before it."""
+    """Return the index of the header: the first row as wide as most, after any titles."""
     widths = collections.Counter(len(row) for row in rows[1 : _SNIFFED + 1]).most_common(1)
     usual = widths[0][0] if widths else 1
     if usual < 2:

@@ -1,6 +1,6 @@
-"""What was found: a hit, which reads like its line, and the list of all hits, each made when it is looked at.
+"""Search results: a hit, which reads like its line, and the list of all hits, each created on access.
 
-A model treats a hit as a string, as a dict, as a pair of line and text, or as a match of ``re``: each of them works.
+Models treat a hit as a string, a dict, a pair of line and text, or an ``re`` match: all of these work.
 """
 
 import itertools
@@ -10,22 +10,22 @@ from typing import Any
 
 from .corpus import quoted
 
-SHOWN = 20  # hits that a printed list shows
+SHOWN = 20  # hits shown in a printed list
 
 _FIELDS = ("source", "line", "text", "start", "end", "range", "place", "score")
 _PRINTED = 400  # characters of a hit's line in a printed list
-_FILES = 8  # files whose counts are told
+_FILES = 8  # files listed with their counts
 
 
 class _Offset(int):
-    """A number that may be called, because ``re`` has ``match.start()``."""
+    """A callable number, because ``re`` has ``match.start()``."""
 
     def __call__(self) -> int:
         return int(self)
 
 
 class Hit(str):
-    """A place that was found: its line as a str, its fields as attributes and items, printed with where it is."""
+    """A search result: its line as a str, its fields as attributes and items; printed with its location."""
 
     __slots__ = ("_at", "_facts", "_origin")
 
@@ -34,14 +34,14 @@ class Hit(str):
     _at: int
 
     def __new__(cls, text: str, facts: dict[str, Any], origin: Any = None, at: int = 0) -> "Hit":
-        """Make a hit of its text and its other fields; ``at`` is where in the text the match begins."""
+        """Make a hit from its text and its other fields; ``at`` is the offset of the match in the text."""
         hit = super().__new__(cls, text)
         hit._facts, hit._origin, hit._at = facts, origin, at
         return hit
 
     @classmethod
     def of(cls, record: dict[str, Any], origin: Any = None) -> "Hit":
-        """Make a hit of a record that has its text among its fields."""
+        """Make a hit from a record that includes its text."""
         facts = {name: value for name, value in record.items() if name != "text"}
         facts["range"] = (record["start"], record["end"])
         return cls(record["text"], facts, origin)
@@ -54,7 +54,7 @@ class Hit(str):
         raise AttributeError(f"a hit has no {quoted(name)}; it has {', '.join(self.keys())}, scope and group()")
 
     def __getitem__(self, key: Any) -> Any:
-        """Return a field by its name, the line or the text by 0 or 1, or a piece of the text by a slice."""
+        """Return a field by name, the line or text by index 0 or 1, or part of the text by a slice."""
         if isinstance(key, slice):
             return self._line_text()[key]
         if isinstance(key, str):
@@ -70,11 +70,11 @@ class Hit(str):
 
     @property
     def scope(self) -> str:
-        """The class and function that the place is in, of a program: "class Shop > def price"."""
+        """The enclosing class and function in a program: "class Shop > def price"."""
         return "" if self._origin is None else str(self._origin.scope(self._facts["start"]))
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a field, or ``default`` where the hit has none of that name."""
+        """Return a field, or ``default`` if the hit lacks it."""
         return self.record().get(key, default)
 
     def keys(self) -> list[str]:
@@ -90,11 +90,11 @@ class Hit(str):
         return [(name, self[name]) for name in self.keys()]
 
     def record(self) -> dict[str, Any]:
-        """Return the fields as a plain dict, which is how a hit leaves the interpreter."""
+        """Return the fields as a plain dict, the form in which a hit leaves the sandbox."""
         return dict(self.items())
 
     def group(self, *which: Any) -> Any:
-        """Return what the pattern matched, or some of its groups."""
+        """Return the pattern's match, or some of its groups."""
         match = self._pattern_match()
         if match is None:
             return self._line_text()
@@ -125,7 +125,7 @@ class Hit(str):
         return self.printed(len(self) + 2)
 
     def printed(self, most: int) -> str:
-        """Return ``source:line: text`` with about ``most`` characters of the text, those around the match."""
+        """Return ``source:line: text`` with about ``most`` characters of the text around the match."""
         text = self._line_text()
         if len(text) > most:
             low = max(0, min(self._at - most // 2, len(text) - most))
@@ -147,9 +147,9 @@ class Hit(str):
 
 
 class Matches(list[Hit]):
-    """All hits of a search as a list; printing shows the first 20. ``counts`` tells how many each file has.
+    """All hits of a search as a list; printing shows the first 20, ``counts`` has the number per file.
 
-    The hits are made when they are read, from ``store`` and the numbers in ``order``; a change makes all of them.
+    Hits are created on access from ``store`` and the indexes in ``order``; modifying the list creates all of them.
     """
 
     def __init__(self, hits: Iterable[Hit] = (), store: Any = None, order: range = range(0)) -> None:
@@ -159,7 +159,7 @@ class Matches(list[Hit]):
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many matches each file has, those beyond ``max_matches`` too."""
+        """The number of matches per file, including those beyond ``max_matches``."""
         if self._store is not None and len(self._order) == len(self._store):
             known: dict[str, int] = self._store.counts
             return known
@@ -175,12 +175,12 @@ class Matches(list[Hit]):
 
     @property
     def total(self) -> int:
-        """All matches that were counted, in this list or not."""
+        """The number of matches counted, in this list or not."""
         return sum(self.counts.values())
 
     @property
     def cut(self) -> str:
-        """What is not among the matches, in words, or nothing."""
+        """A note on the matches missing from the list, or an empty string."""
         whole = self.complete and self.total <= len(self)
         return "" if whole else self._count_note(len(self), "raise max_matches or narrow by source=")
 
@@ -209,7 +209,7 @@ class Matches(list[Hit]):
             told = f"\n[{self._count_note(len(hits), f'{advice} or narrow by source=')}]"
         return apart.join(_lines_with_counts(lines)) + told
 
-    # Reading, which makes only what is read
+    # Reading, which creates only the hits that are read
 
     def __len__(self) -> int:
         return super().__len__() if self._store is None else len(self._order)
@@ -260,14 +260,14 @@ class Matches(list[Hit]):
 
 
 def _lines_with_counts(lines: list[str]) -> Iterator[str]:
-    """Say a line that is there several times once."""
+    """Yield lines, with consecutive repeats joined and counted."""
     for line, same in itertools.groupby(lines):
         often = len(list(same))
         yield line if often == 1 else f"{line} (×{often})"
 
 
 def _changing_method(name: str) -> Callable[..., Any]:
-    """Return a method of ``list`` that makes all hits first."""
+    """Return a ``list`` method that creates all hits first."""
     method = getattr(list, name)
 
     def changed(self: Matches, *arguments: Any, **keywords: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Finding a pattern in many files: places as characters and lines, what was found where, and what was cut.
+"""Find a pattern in many files: the offsets and lines of matches, counts per file, and limits.
 
-Only the ranges are kept of what is found. A hit's line, its number and its text are made when somebody looks at it,
-from the text that was searched, whatever its variable is bound to by then.
+Only the ranges of matches are stored. A hit's line, line number and text are computed on access from the text that
+was searched, even if its variable has been rebound.
 """
 
 import bisect
@@ -15,23 +15,23 @@ from .hits import Hit, Matches
 from .patterns import re2_pattern, re_pattern
 from .scopes import CODE, scope_of
 
-LINE = 1000  # characters of one line that a hit has
-MOST = 1_000_000  # matches that one grep finds: 32 MB of numbers when all are looked at
+LINE = 1000  # characters of a line kept in a hit
+MOST = 1_000_000  # matches per grep: 32 MB of numbers when all are accessed
 
-_COUNTED = 20_000  # matches that are counted after enough are found
-_SCANNED = 256_000_000  # bytes that are searched for counting alone
+_COUNTED = 20_000  # matches counted after enough are found
+_SCANNED = 256_000_000  # bytes searched only for counting
 _PIECE = 1 << 20
-_NEAR = 300  # bytes around a match in which most lines end
-_SCOPED = 1_000_000  # characters of a program up to which a printed hit tells its class and function
+_NEAR = 300  # bytes around a match within which most lines end
+_SCOPED = 1_000_000  # largest program, in characters, for which printed hits name their class and function
 
 
 class Places:
-    """What was found in all files: where it is, how often by file, and whether that is everything."""
+    """The matches in all files: their places, their counts per file, and whether they are complete."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self.complete = True
-        self.full = False  # whether the most that one grep finds was reached
+        self.full = False  # whether the limit per grep was reached
         self._parts: list[Part] = []
         self._stops: list[int] = []
 
@@ -45,14 +45,14 @@ class Places:
             self._parts.append(part)
 
     def make_hit(self, number: int) -> Hit:
-        """Make the hit of this number."""
+        """Make the hit with this number."""
         at = bisect.bisect_right(self._stops, number)
         part = self._parts[at]
         return part.make_hit(number - self._stops[at] + len(part.starts))
 
 
 class Part:
-    """The places found in one file as characters; what is asked of them is counted from the last one asked for."""
+    """The places found in one file, in characters; lines are counted from the last place asked for."""
 
     def __init__(self, data: Any, name: Any, expression: "re.Pattern[str] | None", around: int) -> None:
         self.data, self.name, self.expression, self.around = data, name, expression, around
@@ -66,17 +66,17 @@ class Part:
         return read(self.data, self.name) if self._body is None else self._body
 
     def make_hit(self, at: int) -> Hit:
-        """Make a hit of one of the places."""
+        """Make a hit from one of the places."""
         start, end, line = self._start_end_line(at)
         text, inside = self._line_and_offset(at)
         return Hit(text, hit_fields(self.data, self.name, line, start, end), self, inside)
 
     def matched(self, start: int) -> "re.Match[str] | None":
-        """Match again at a place, for its groups."""
+        """Match again at an offset, to get the groups."""
         return None if self.expression is None else self.expression.match(self.body, start)
 
     def scope(self, start: int, *, printed: bool = False) -> str:
-        """Return the class and function around a place; ``printed`` where that is known to be code, and cheap."""
+        """Return the class and function around an offset; with ``printed``, only for code and if cheap."""
         if printed and not (str(self.name or "").endswith(CODE) and self._char_count() <= _SCOPED):
             return ""
         return scope_of(self.body, start)
@@ -96,7 +96,7 @@ class Part:
 
 
 class BytesPart(Part):
-    """The places found in one file of a corpus, as bytes of it."""
+    """The places found in one file of a corpus, in bytes."""
 
     def __init__(
         self, data: Any, name: Any, expression: "re.Pattern[str]", around: int, view: Any, ascii_only: bool
@@ -124,7 +124,7 @@ class BytesPart(Part):
 
 
 def find_matches(expression: "re.Pattern[str]", data: Any, names: Iterable[Any], limit: float, around: int) -> Matches:
-    """Find a pattern in the named files (None: the single text that ``data`` is), ``limit`` matches at most."""
+    """Find a pattern in the named files (None: ``data`` is a single text), with at most ``limit`` matches."""
     found = Places()
     most = int(min(limit, MOST))
     left = _SCANNED
@@ -148,7 +148,7 @@ def find_matches(expression: "re.Pattern[str]", data: Any, names: Iterable[Any],
 
 
 def _utf8_bytes(data: Any, name: Any) -> tuple[Any, bool]:
-    """The UTF-8 bytes of a file, and whether all of them are ASCII."""
+    """Return the UTF-8 bytes of a file, and whether all of them are ASCII."""
     if isinstance(data, Corpus):
         view = data.raw(name)
         return view, len(view) == data.info(name).size
@@ -187,7 +187,7 @@ def _search_bytes(regex: Any, view: Any, part: Part, found: Places, most: int) -
         start, end = match.span()
         if start == end:
             if start == empty or (start < len(view) and view[start] & 0xC0 == 0x80):
-                continue  # RE2 finds an empty match twice, and some inside a character
+                continue  # RE2 finds empty matches twice, and some inside a character
             empty = start
         many += 1
         if many <= left:
@@ -201,7 +201,7 @@ def _search_bytes(regex: Any, view: Any, part: Part, found: Places, most: int) -
 
 
 def _as_characters(part: Part, view: Any, ascii_only: bool) -> Part:
-    """Return the places of a text that is no file of a corpus: its bytes are not kept."""
+    """Return the places in characters for a text outside a corpus, whose bytes are not kept."""
     made = Part(part.data, part.name, part.expression, part.around)
     if ascii_only:
         made.starts, made.ends = part.starts, part.ends
@@ -226,7 +226,7 @@ def _count_chars(view: Any, start: int, end: int) -> int:
 
 
 def _line_and_offset(view: Any, start: int, end: int, around: int, width: int) -> tuple[str, int]:
-    """Show a match from no more bytes around it than are needed."""
+    """Show a match, decoding only as many bytes around it as needed."""
     if not around and end - start < _NEAR:  # most lines are short
         near, rest = bytes(view[max(0, start - _NEAR) : start]), bytes(view[start : end + _NEAR])
         first, last = near.rfind(b"\n"), rest.find(b"\n", end - start)
@@ -252,13 +252,13 @@ def _line_and_offset(view: Any, start: int, end: int, around: int, width: int) -
 
 
 def read(data: Any, name: Any) -> str:
-    """Return the text of a file; None names the single text that ``data`` is."""
+    """Return the text of a file; None means that ``data`` is a single text."""
     body = data if name is None else data[name]
     return body if isinstance(body, str) else str(body)
 
 
 def hit_fields(data: Any, name: Any, line: int, start: int, end: int) -> dict[str, Any]:
-    """Return the fields of a hit but its text; of a converted file it also has the page, row or cell."""
+    """Return the fields of a hit except its text; for a converted file also the page, row or cell."""
     known: dict[str, Any] = {} if name is None else {"source": name}
     known |= {"line": line, "start": start, "end": end, "range": (start, end)}
     place = data.place(name, line) if isinstance(data, Corpus) else None
@@ -266,7 +266,7 @@ def hit_fields(data: Any, name: Any, line: int, start: int, end: int) -> dict[st
 
 
 def matched_line(body: str, start: int, end: int, around: int) -> tuple[str, int]:
-    """Return the line of a match, and where in it the match begins; with whole lines before and after, if asked.
+    """Return the line of a match and the match's offset in it, optionally with lines before and after.
 
     A line of more than 1,000 characters is cut around the match.
     """

@@ -1,7 +1,7 @@
-"""Regular expressions as Python reads them, run by google-re2 over bytes where both mean the same.
+"""Regular expressions with Python's semantics, run by google-re2 over bytes where both agree.
 
-RE2 takes time linear in the text whatever the pattern. It has no look-around and no back-references, and its
-classes are ASCII; a pattern that would mean something else there is left to ``re``, under the cell's time limit.
+RE2 takes linear time for any pattern. It has no look-around and no back-references, and its classes are ASCII;
+patterns with another meaning in RE2 are left to ``re``, under the cell's time limit.
 """
 
 import functools
@@ -12,23 +12,23 @@ from .corpus import quoted
 
 try:
     import re2
-except ImportError:  # an extra; without it all patterns go to re
+except ImportError:  # an extra; without it, re runs all patterns
     re2 = None
 
 _KNOWN_FLAGS = re.M | re.I | re.S | re.U
 
 _LATE_FLAGS = re.compile(r"\(\?[aimsx]+\)")
 
-# What may make a pattern that begins with ".*" match elsewhere than from a line's start, or over its end.
+# Syntax with which a leading ".*" may match from inside a line, or across its end.
 _ACROSS_LINES = re.compile(r"^\.\*[?+{]|\||\(\?|\[\^|\n|\\[\dnsWDxuUN]")
 
-# Python's classes in RE2's words: for ASCII text, and for any text.
+# Python's character classes in RE2 syntax: for ASCII text, and for any text.
 _ASCII = {"d": "0-9", "w": "0-9A-Za-z_", "s": r"\t-\r\x1c-\x1f "}
 _UNICODE = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": r"\t-\r\x1c-\x1f \x{85}\p{Z}"}
 
 
 def compiled_pattern(pattern: Any, flags: int = 0) -> "re.Pattern[str]":
-    """Compile a pattern, in which ^ and $ mean lines, or say what is wrong with it; a compiled one keeps its flags."""
+    """Compile a pattern with ^ and $ matching at lines, or raise a clear error; a compiled one keeps its flags."""
     if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
         return re.compile(pattern.pattern, pattern.flags | flags) if flags else pattern
     if not isinstance(pattern, str) or not pattern:
@@ -42,7 +42,7 @@ def compiled_pattern(pattern: Any, flags: int = 0) -> "re.Pattern[str]":
 
 
 def _with_flags_first(text: str, flags: int) -> "re.Pattern[str]":
-    """Compile a pattern; one in which ``(?i)`` does not stand first means the same to a model."""
+    """Compile a pattern, accepting ``(?i)`` in any position as models write it."""
     try:
         return re.compile(text, flags)
     except re.error as error:
@@ -53,14 +53,14 @@ def _with_flags_first(text: str, flags: int) -> "re.Pattern[str]":
 
 
 def re_pattern(expression: "re.Pattern[str]") -> "re.Pattern[str]":
-    """Return the expression for ``re``: a leading ".*" matches from a line's start or not at all, so it is said."""
+    """Return the expression for ``re``, with a leading ".*" anchored at line starts, where alone it can match."""
     text = expression.pattern
     anchored = text.startswith(".*") and expression.flags & re.M and not _ACROSS_LINES.search(text)
     return re.compile("^" + text, expression.flags) if anchored else expression
 
 
 def re2_pattern(expression: "re.Pattern[str]", ascii_only: bool) -> Any:
-    """Return an RE2 expression that finds the same in UTF-8 bytes, or None if there is none."""
+    """Return an RE2 expression that finds the same in UTF-8 bytes, or None if RE2 cannot."""
     return _translated_pattern(expression.pattern, expression.flags, ascii_only) if re2 is not None else None
 
 
@@ -82,14 +82,14 @@ def _translated_pattern(pattern: str, flags: int, ascii_only: bool) -> Any:
 
 
 def _prefers_nothing(pattern: str, flags: int) -> bool:
-    """Tell whether an empty match may hide a longer one at the same place, which ``re`` finds next."""
+    """Return whether an empty match may hide a longer one at the same offset, which ``re`` finds next."""
     if not re.search(r"\||[?*}]\?", pattern):
         return False
     return any(match.start() == match.end() for match in re.compile(pattern, flags).finditer("ab c\n"))
 
 
 def _rewritten_pattern(pattern: str, classes: dict[str, str]) -> str | None:
-    """Spell out \\d, \\w and \\s; None for what RE2 would silently read in another way."""
+    """Expand \\d, \\w and \\s; return None for syntax that RE2 would silently read differently."""
     out: list[str] = []
     place, inside = 0, False
     while place < len(pattern):
@@ -104,7 +104,7 @@ def _rewritten_pattern(pattern: str, classes: dict[str, str]) -> str | None:
         if inside and char == "]" and out[-1] not in ("[", "[^"):
             inside = False
         elif inside and char == "[":
-            char = "\\["  # RE2 would take [[:alpha:]] for a class
+            char = "\\["  # RE2 would read [[:alpha:]] as a class
         elif not inside and char == "[":
             inside = True
             if after == "^":
@@ -122,5 +122,5 @@ def _rewritten_escape(letter: str, inside: bool, classes: dict[str, str]) -> str
     if letter.lower() in classes:
         return None if inside else f"[^{classes[letter.lower()]}]"
     if letter in "bB" and (inside or classes is _UNICODE):
-        return None  # RE2's word boundaries are those of ASCII
+        return None  # RE2's word boundaries are ASCII only
     return "\\" + letter

@@ -1,7 +1,7 @@
-"""Ranked passages: BM25 over pieces of about 600 characters, without an index.
+"""Rank passages: BM25 over pieces of about 600 characters, without an index.
 
-Words of the query are looked for as plain substrings, rarest first, and only the passages where they occur are split
-into words; so the cost is that of a few scans, whatever the size.
+Words of the query are searched as plain substrings, rarest first, and only the passages where they occur are split
+into words. So the cost is a few scans, whatever the size.
 """
 
 import collections
@@ -13,9 +13,9 @@ from typing import Any
 
 from .matching import hit_fields, read
 
-PASSAGE = 600  # a ranked passage has between half and one and a half of this many characters
+PASSAGE = 600  # characters of a ranked passage, give or take half
 
-_OCCURRENCES = 200_000  # places that one search looks at before it ranks
+_OCCURRENCES = 200_000  # occurrences that one search considers before ranking
 _RANKED = 2_000  # passages that one search reads in full
 
 _STOP = frozenset(
@@ -23,17 +23,17 @@ _STOP = frozenset(
     my of on or should that the their there this to was we were what when where which who why will with would
     you your""".split()  # noqa: SIM905 - a list of fifty quoted words is harder to read
 )
-# Compiled when they are first used: that takes longer than all imports here.
+# Compiled on first use, because that takes longer than all imports here.
 _HUMP = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 _WORD = r"[^\W_]+"
-_DENSE = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts that put no space between words
+_DENSE = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts without spaces between words
 _SUFFIXES = ("ing", "ed", "es", "s")
 
-Term = tuple[tuple[str, ...], tuple[str, ...], float]  # stems in a row, substrings to look for, weight
+Term = tuple[tuple[str, ...], tuple[str, ...], float]  # consecutive stems, substrings to search for, weight
 
 
 def _lowered_text(text: str) -> str:
-    """Lower case of the same length: one character alone has a longer one."""
+    """Return the lower case at the same length; a single character has a longer one."""
     return text.replace("\u0130", "i").lower()
 
 
@@ -46,7 +46,7 @@ def stem(word: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words, identifiers split into their parts, unspaced scripts into pairs of characters."""
+    """Return lower-case words, with identifiers split into parts and unspaced scripts into character pairs."""
     words = re.findall(_WORD, re.sub(_HUMP, " ", text).lower())
     if text.isascii() or not re.search(_DENSE, text):
         return words
@@ -58,7 +58,7 @@ def words_of(text: str) -> list[str]:
 
 
 def terms_of(query: str) -> list[Term]:
-    """What a query looks for: its words, and its identifiers (max_iters, dspy.RLM) as a whole too."""
+    """Return the terms of a query: its words, and also its identifiers (max_iters, dspy.RLM) as a whole."""
     words = words_of(query[:2000])
     kept = [word for word in words if word not in _STOP] or words
     terms: dict[tuple[str, ...], Term] = {}
@@ -100,7 +100,7 @@ def rank_passages(data: Any, names: Sequence[Any], terms: Sequence[Term], limit:
 
 
 def _rarest_terms(totals: Sequence[int]) -> list[int]:
-    """The positions of the terms that occur, rarest first, as many as one search can look at."""
+    """Return the positions of the terms that occur, rarest first, up to the limit of one search."""
     order = sorted((total, at) for at, total in enumerate(totals) if total)
     chosen: list[int] = []
     seen = 0
@@ -131,7 +131,7 @@ def _add_term_weights(
 
 
 def passage_start(body: str, at: int) -> int:
-    """Where a passage begins: after the last blank line, line or word before a multiple of its length."""
+    """Return where a passage begins: after the last blank line, line or word before a multiple of its length."""
     stop = at * PASSAGE
     if stop <= 0 or stop >= len(body):
         return min(max(stop, 0), len(body))
@@ -163,7 +163,7 @@ def _scored_passages(
 
 
 def bm25(stems: list[str], titles: frozenset[str], terms: Sequence[Term], weights: Sequence[float]) -> float:
-    """BM25, half a point more for a word of the file's name, scaled by how much of the query is covered."""
+    """Return BM25, plus half a point for words in the file's name, scaled by the share of the query covered."""
     length = 1.2 * (0.5 + 0.5 * len(stems) / 80)
     counts = collections.Counter(stems)
     score = title = covered = 0.0
@@ -176,12 +176,12 @@ def bm25(stems: list[str], titles: frozenset[str], terms: Sequence[Term], weight
 
 
 def _count_runs(stems: list[str], row: tuple[str, ...]) -> int:
-    """How often some stems stand next to each other in this order."""
+    """Return how often the stems occur consecutively in this order."""
     return sum(tuple(stems[at : at + len(row)]) == row for at, one in enumerate(stems) if one == row[0])
 
 
 def passage_record(data: Any, name: Any, at: int, score: float) -> dict[str, Any]:
-    """Return a passage as the record of a hit that has a score."""
+    """Return a passage as the record of a hit with a score."""
     body = read(data, name)
     start, end = passage_start(body, at), passage_start(body, at + 1)
     shown = body[start:end]

@@ -1,4 +1,4 @@
-"""Which class and function of a program a place is in, and which methods a class has, told by indentation."""
+"""Find the class and function around an offset, and the methods of a class, by indentation."""
 
 import re
 
@@ -7,14 +7,14 @@ CODE = (
     *(".hpp", ".cs", ".php", ".swift", ".scala", ".rb", ".lua"),
 )
 
-_CLIMBED = 3_000  # lines that are looked at above a place
+_CLIMBED = 3_000  # lines examined above an offset
 _KEYWORDS = "class|def|function|func|fun|fn|interface|struct|enum|trait|impl|module|object|namespace|record|union|sub"
 _MODIFIERS = (
     r"(?:(?:export|default|pub(?:\([a-z]+\))?|public|private|protected|internal|static|final|abstract|async|override"
     r"|virtual|unsafe|inline|extern|const|suspend|open|data|sealed|partial|get|set)\s+)*"
 )
 _NAMED = rf"{_MODIFIERS}(?P<kind>{_KEYWORDS})\b\s*(?:\([^)]*\)\s*)?(?P<name>[\w.$:]+)"
-# A method without a keyword: "void run(int n) {", "constructor(name) {". It is no call, so a brace ends its line.
+# A method without a keyword: "void run(int n) {", "constructor(name) {". Unlike a call, its line ends in a brace.
 _UNNAMED = rf"{_MODIFIERS}(?:[\w<>\[\],.*&?:]+\s+)*?(?P<method>[\w$~]+)\s*\([^;{{}}]*\)[^;{{}}()=]*\{{$"
 _CONTROL = frozenset(
     {"if", "for", "while", "switch", "catch", "else", "do", "try", "with", "return", "foreach", "using", "lock", "when"}
@@ -22,7 +22,7 @@ _CONTROL = frozenset(
 
 
 def scope_of(body: str, start: int) -> str:
-    """Return the definitions around a place, such as "class Shop > def price", or nothing."""
+    """Return the definitions around an offset, such as "class Shop > def price", or an empty string."""
     line_start = body.rfind("\n", 0, start) + 1
     line_end = body.find("\n", line_start)
     limit = _indent_width(body[line_start : line_end if line_end >= 0 else len(body)])
@@ -43,7 +43,7 @@ def scope_of(body: str, start: int) -> str:
 
 
 def methods(body: str, start: int, stop: int) -> list[tuple[int, str]]:
-    """Return (offset, first line) of the methods of the class that stands in this part of a program."""
+    """Return (offset, first line) of the methods of the class in this part of a program."""
     found: list[tuple[int, int, str]] = []
     for match in re.finditer(r"^([ \t]+)(\S.*)$", body[start:stop], re.M):
         if _definition_title(match[2].strip()):
@@ -53,7 +53,7 @@ def methods(body: str, start: int, stop: int) -> list[tuple[int, str]]:
 
 
 def has_methods(line: str) -> bool:
-    """Tell whether the first line of a definition begins a class or its like."""
+    """Return whether the first line of a definition begins a class or similar."""
     named = re.match(_NAMED, line)
     return named is not None and named["kind"] in ("class", "interface", "struct", "trait", "impl", "object", "module")
 
@@ -64,7 +64,7 @@ def _indent_width(line: str) -> int:
 
 
 def _definition_title(text: str) -> str:
-    """Return "def price" or "price()" for the first line of a definition, else nothing."""
+    """Return "def price" or "price()" for the first line of a definition, else an empty string."""
     if named := re.match(_NAMED, text):
         return f"{named['kind']} {named['name'].rstrip(':')}"
     method = re.match(_UNNAMED, text[:300]) if text.endswith("{") else None

@@ -1,4 +1,4 @@
-"""The functions that a cell calls: peek, grep, chunk, select, search and outline over the main context."""
+"""The functions for cells: peek, grep, chunk, select, search and outline over the main context."""
 
 import fnmatch
 import math
@@ -13,14 +13,14 @@ from .matching import Part, find_matches, read
 from .patterns import compiled_pattern
 from .ranking import rank_passages, terms_of
 
-INDEXED = "_search_index"  # the host's own search over the main context, where there is one
+INDEXED = "_search_index"  # the host's own search over the main context, if available
 
 _LONG = 300  # characters above which a string is a text, not a name or a query
-_PEEK = 2000  # characters that peek shows when no end is given
+_PEEK = 2000  # characters that peek shows by default
 
 
 class Toolkit:
-    """The text tools over one main context, which they look up by name at each call."""
+    """The text tools over one main context, which is looked up by name at each call."""
 
     def __init__(self, namespace: dict[str, Any], main: str | None) -> None:
         self._namespace = namespace
@@ -46,7 +46,7 @@ class Toolkit:
         return "\n".join(f"=== {name} ===\n{part}" for name, part in parts)
 
     def _peek_arguments(self, first: Any, start: Any, end: Any, text: Any) -> tuple[Any, Any, Any, Any]:
-        """Read ``peek(text, start, end)``, ``peek(source, …)``, ``peek(hit)`` and ``peek((start, end))``."""
+        """Interpret ``peek(text, start, end)``, ``peek(source, …)``, ``peek(hit)`` and ``peek((start, end))``."""
         if isinstance(first, Hit):
             return first.start, start, first.source, text
         if isinstance(first, tuple) and len(first) in (2, 3) and isinstance(first[-1], int):
@@ -100,7 +100,7 @@ class Toolkit:
             raise ValueError(f"mode must be one of {', '.join(CUTTERS)} or a function, not {quoted(mode)}")
         length, shared = _checked_count("size", size, 1), _checked_count("overlap", overlap, 0)
         if shared >= length:
-            shared = length // 2  # a chunk must advance; half is the usual most
+            shared = length // 2  # chunks must advance; half is the usual maximum
         ranges: list[tuple[Any, ...]] = []
         for name, body in _named_texts(self._text_or_main(text), source):
             cuts = cut_by(mode, body) if callable(mode) else CUTTERS[mode](body, length, shared)
@@ -147,20 +147,20 @@ class Toolkit:
         return outline_text(data, _names_to_read(data, source))
 
     def _is_long(self, value: Any) -> bool:
-        """Tell whether an argument is a text to work on, and no name, pattern or query."""
+        """Return whether an argument is a text to work on, not a name, pattern or query."""
         if not isinstance(value, str):
             return _is_text(value)
         return len(value) > _LONG or "\n" in value or value is self._namespace.get(str(self._main))
 
     def _file_or_text(self, value: Any) -> tuple[Any, Any]:
-        """Take an argument as (a file's name, None) or as (None, a text)."""
+        """Interpret an argument as (file name, None) or (None, text)."""
         data = self._namespace.get(str(self._main))
         if isinstance(value, str) and not isinstance(data, (str, list, type(None))) and not self._is_long(value):
             return value, None
         return None, value
 
     def _text_or_main(self, text: Any) -> Any:
-        """The given text, or else the main context as it is bound now: a string or a mapping of strings."""
+        """Return the given text, or else the current main context: a string or a mapping of strings."""
         if text is None and self._main is None:
             raise ValueError("there is no main context here: pass text=...")
         data = self._namespace.get(str(self._main)) if text is None else text
@@ -173,7 +173,7 @@ class Toolkit:
 
 
 def bind(namespace: dict[str, Any], main: str | None) -> None:
-    """Put the text tools into a namespace, and the main context as ``P`` if it is there."""
+    """Add the text tools to a namespace, and the main context as ``P`` if it exists."""
     tools = Toolkit(namespace, main)
     for tool in (tools.peek, tools.grep, tools.chunk, tools.select, tools.search, tools.outline):
         namespace[tool.__name__] = tool
@@ -185,14 +185,14 @@ def bind(namespace: dict[str, Any], main: str | None) -> None:
 
 
 def _is_text(value: Any) -> bool:
-    """Tell whether an argument is a text, a corpus, or several texts."""
+    """Return whether an argument is a text, a corpus, or several texts."""
     if isinstance(value, (str, Corpus, dict)):
         return True
     return isinstance(value, list) and bool(value) and isinstance(value[0], str) and not isinstance(value[0], Hit)
 
 
 def _chunk_arguments(text: Any, first: Any, second: Any) -> tuple[Any, Any, Any, Any]:
-    """Read ``chunk(text)``, ``chunk(text, "lines", 200)`` and ``chunk(text, 2000)``, which means characters."""
+    """Interpret ``chunk(text)``, ``chunk(text, "lines", 200)`` and ``chunk(text, 2000)``, which means characters."""
     if isinstance(first, str) or callable(first):
         return first, second or 200, 0, text
     return "lines" if first == 200 and not second else "chars", first, second, text
@@ -213,7 +213,7 @@ def _peek_range(start: Any, end: Any, total: int) -> tuple[int, int]:
 
 
 def _names_to_read(data: Any, source: Any) -> list[Any]:
-    """The names of what is to be read; None stands for a single text."""
+    """Return the names of the texts to read; None stands for a single text."""
     if not isinstance(data, str):
         return list(data) if source is None else _matching_names(data, source)
     if source is not None:
@@ -222,7 +222,7 @@ def _names_to_read(data: Any, source: Any) -> list[Any]:
 
 
 def _named_texts(data: Any, source: str | None) -> Iterator[tuple[str | None, str]]:
-    """Yield (name, text) of what is to be read."""
+    """Yield (name, text) of the texts to read."""
     return ((name, read(data, name)) for name in _names_to_read(data, source))
 
 
@@ -231,7 +231,7 @@ def _joined_text(data: Any) -> str:
 
 
 def _matching_names(data: Any, source: Any, *, single: bool = False) -> list[str]:
-    """The names that ``source`` means: a name, a glob, the end of a path, or a folder."""
+    """Return the names that ``source`` matches: a name, a glob, the end of a path, or a folder."""
     if isinstance(data, str) or not isinstance(source, str):
         raise ValueError(f"source must be a file name or a glob of a corpus, not {quoted(source)}")
     names = [name for name in data if isinstance(name, str)]
@@ -246,7 +246,7 @@ def _matching_names(data: Any, source: Any, *, single: bool = False) -> list[str
 
 
 def _range_text(data: Any, item: Any) -> str:
-    """The text of one range."""
+    """Return the text of one range."""
     if isinstance(item, (dict, Hit)):
         item = (item.get("source"), *item["range"]) if item.get("range") else ()
     if not isinstance(item, (list, tuple)) or len(item) not in (2, 3):

@@ -1,5 +1,5 @@
-"""What runs inside the sandbox: standard library only, and nothing here is trusted by the host.
+"""The code inside the sandbox: it uses only the standard library, and the host trusts none of it.
 
-The kernel filter is the boundary. Code of the model shares this process, so it may rewrite every line of
-it; whatever these modules promise (capped output, tidy frames, friendly messages) is ergonomics.
+The kernel filter is the boundary. The model's code shares this process and may rewrite every line of it, so
+what these modules provide (capped output, tidy frames, friendly messages) is ergonomics.
 """

@@ -1,7 +1,7 @@
-"""Entry of the zygote: ``python -s -P -S -B worker/__main__.py CONTROL_FD LIFE_FD``.
+"""Entry point of the zygote: ``python -s -P -S -B worker/__main__.py CONTROL_FD LIFE_FD``.
 
-The host sends its instructions, and with them a file of bytecode from which everything is imported, this folder's
-modules as a package of its own: neither ``rlm_dspy`` nor its dependencies are loaded.
+The host sends its instructions with a file of bytecode from which everything is imported, including this folder's
+modules as a separate package. Neither ``rlm_dspy`` nor its dependencies are loaded.
 """
 
 import _socket
@@ -15,11 +15,11 @@ MESSAGE = 1 << 18
 
 
 def receive_bytecode(channel: _socket.socket) -> tuple[bytes, dict[str, tuple[int, int, bool]], memoryview]:
-    """Return a message of the host, and the index and the code objects of the file that came with it."""
+    """Return a message from the host, and the index and code objects of the file sent with it."""
     message, rights, _, _ = channel.recvmsg(MESSAGE, _socket.CMSG_SPACE(4))
     descriptor = int.from_bytes(rights[0][2][:4], sys.byteorder)
     kept = os.dup(descriptor)
-    os.close(kept)  # the number that the mapping takes for itself, and needs no more once it is made
+    os.close(kept)  # free this number for the mapping's own duplicate, which is closed below
     view = memoryview(mmap.mmap(descriptor, 0, mmap.MAP_PRIVATE, mmap.PROT_READ))
     os.close(kept)
     os.close(descriptor)
@@ -28,7 +28,7 @@ def receive_bytecode(channel: _socket.socket) -> tuple[bytes, dict[str, tuple[in
 
 
 if __name__ == "__main__":
-    gc.disable()  # nothing made before the first session is garbage
+    gc.disable()  # no garbage is made before the first session
     kind = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
     channel = _socket.socket(_socket.AF_UNIX, kind, 0, int(sys.argv[1]))
     instructions, index, codes = receive_bytecode(channel)
@@ -38,6 +38,6 @@ if __name__ == "__main__":
     books = space["BytecodeImporter"]()  # type: ignore[operator]
     books.add(index, codes)
     sys.meta_path.insert(2, books)  # before the finder that searches folders
-    __import__("rlm_worker.forks", fromlist=["watch"]).watch()  # before the first module that registers anything
+    __import__("rlm_worker.forks", fromlist=["watch"]).watch()  # before the first module that registers handlers
     main = __import__("rlm_worker.zygote", fromlist=["main"]).main
     main(channel, int(sys.argv[2]), instructions, books, receive_bytecode)

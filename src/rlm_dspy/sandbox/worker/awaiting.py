@@ -1,9 +1,9 @@
-"""Lets a cell await host calls: ``await llm_query(p)`` and ``asyncio.gather(*[llm_query(p) for p in prompts])``.
+"""Let a cell await host calls: ``await llm_query(p)`` and ``asyncio.gather(*[llm_query(p) for p in prompts])``.
 
-The functions return their result at once, which nobody could gather. So in a cell that awaits, each call whose result
-is awaited begins in a thread instead: one that stands under ``await`` or in ``gather`` and its kin, or is put into a
-name that does. A call that is a value of its own in an ``async def`` is awaited there, so that other tasks go on.
-All other calls, and all cells that do not await, stay as they were written.
+Host functions return their result directly, so their calls cannot be awaited. In a cell that awaits, each call whose
+result is awaited therefore starts in a thread: a call under ``await`` or in ``gather`` and similar functions, directly
+or through a name. Any other call in an ``async def`` is awaited there, so that other tasks can run. All other calls,
+and all cells that do not await, stay as written.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _SCOPES = (ast.FunctionDef, ast.Lambda, ast.ClassDef, ast.ListComp, ast.SetComp,
 
 
 class Begun:
-    """A host call that goes on in a thread: await it for its result; used as a value it waits for it."""
+    """A host call running in a thread: await it for its result; using it as a value also waits."""
 
     def __init__(self, future: Any) -> None:
         self._future = future
         self._steps: Any = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        import asyncio  # it is there: somebody awaits
+        import asyncio  # already imported: the cell awaits
 
         steps: Generator[Any, Any, Any] = asyncio.wrap_future(self._future).__await__()
         return steps
 
-    # ``create_task`` takes coroutines only, so it is one.
+    # ``create_task`` takes only coroutines, so this class is one.
 
     def send(self, value: Any) -> Any:
-        """Go on as a coroutine."""
+        """Resume the coroutine."""
         self._steps = self._steps or self.__await__()
         return self._steps.send(value)
 
@@ -53,7 +53,7 @@ class Begun:
         return self._steps.throw(*error)
 
     def close(self) -> None:
-        """End the coroutine; the call goes on."""
+        """End the coroutine; the call continues."""
         if self._steps is not None:
             self._steps.close()
 
@@ -73,7 +73,7 @@ class Begun:
 
 
 def start_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Begin a host call in a thread of the running loop; call anything else, or without a loop, at once."""
+    """Start a host call in a thread of the running loop; call other functions, or without a loop, directly."""
     import asyncio
 
     loop = asyncio._get_running_loop()
@@ -84,13 +84,13 @@ def start_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -
 
 
 async def await_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """Make a host call and let other tasks go on meanwhile."""
+    """Make a host call while other tasks run."""
     begun = start_call(function, *arguments, **keywords)
     return await begun if isinstance(begun, Begun) else begun
 
 
 def begin_calls(tree: ast.Module, namespace: dict[str, Any]) -> None:
-    """Let the host calls of a cell begin where their results are awaited."""
+    """Rewrite a cell so that host calls with awaited results start in threads."""
     nodes = list(own.walk(tree))
     if not any(isinstance(node, _ASYNC) for node in nodes):
         return
@@ -114,13 +114,13 @@ def _rewrite_call(call: ast.Call, name: str) -> None:
 
 
 class _Finisher(NodeTransformer):
-    """Awaits the host calls in the body of an ``async def``, in no scope within it."""
+    """Awaits the host calls in the body of an ``async def``, but not in nested scopes."""
 
     def __init__(self, calls: set[str]) -> None:
         self._calls = calls
 
     def visit(self, node: ast.AST) -> Any:
-        """Return what stands in the place of a node."""
+        """Return the replacement of a node."""
         if isinstance(node, (*_SCOPES, ast.AsyncFunctionDef)):
             return node
         self.generic_visit(node)
@@ -135,7 +135,7 @@ def _called_name(node: ast.Call) -> str:
 
 
 def _held_nodes(node: ast.AST | None) -> Iterator[ast.AST]:
-    """Yield the names and calls whose values an expression holds, itself or as items."""
+    """Yield the names and calls whose values an expression is or contains as items."""
     parts: list[Any] = []
     if isinstance(node, (ast.Starred, ast.NamedExpr, ast.DictComp, ast.Subscript)):
         parts = [node.value]
@@ -160,7 +160,7 @@ def _held_nodes(node: ast.AST | None) -> Iterator[ast.AST]:
 
 
 def _awaited_names(nodes: list[ast.AST]) -> set[str]:
-    """Return the names whose values, or whose items, are awaited or given to ``gather`` and its kin."""
+    """Return the names whose values or items are awaited or passed to ``gather`` and similar functions."""
     names: set[str] = set()
     for node in nodes:
         taken = isinstance(node, ast.Await) or (isinstance(node, ast.Call) and _called_name(node) in _TAKERS)
@@ -180,7 +180,7 @@ def _names_in(node: ast.AST) -> Iterator[str]:
 
 
 def _awaited_expressions(nodes: list[ast.AST], names: set[str]) -> Iterator[ast.AST | None]:
-    """Yield the expressions whose values are awaited, at once or by one of these names."""
+    """Yield the expressions whose values are awaited, directly or through one of these names."""
     for node in nodes:
         if isinstance(node, ast.Await):
             yield node.value

@@ -1,8 +1,8 @@
 """The seccomp filter as a classic BPF program, assembled by hand.
 
-Holds: every system call that is not named here is refused; no page becomes executable; no process, file,
-socket or memory object comes into being; a fork happens only if the host says yes.
-Does not hold: calls that are allowed may still reveal time and load (side channels).
+Holds: every system call that is not listed is refused; no page becomes executable; no process, file, socket or
+memory object is created; a fork happens only if the host approves it.
+Does not hold: allowed calls may still reveal time and load (side channels).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Instruction = tuple[int, int, int, int]
 
 
 class Filter:
-    """What one filter allows beyond the harmless calls.
+    """The calls that one filter allows beyond the harmless ones.
 
     Attributes:
-        machine: the table of ``syscalls`` to use.
-        receive_on: descriptors on which ``recvmsg`` may take messages (and descriptors) in.
-        send_on: descriptors on which ``sendmsg`` may be used.
-        fork: "ask" sends forks and new threads to the host's supervisor, "allow" and "refuse" decide at once about
-            forks, and let every thread begin.
-        stack: whether one more filter may be added later (only without a supervisor).
+        machine: The table of ``syscalls`` to use.
+        receive_on: Descriptors on which ``recvmsg`` may receive messages (and descriptors).
+        send_on: Descriptors on which ``sendmsg`` may be used.
+        fork: "ask" sends forks and new threads to the host's supervisor; "allow" and "refuse" decide about forks
+            directly, and allow every thread.
+        stack: Whether one more filter may be added later (only without a supervisor).
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Filter:
 
 
 def errno_action(number: int = EPERM) -> int:
-    """Return the filter's answer that fails the call with this errno."""
+    """Return the filter result that fails the call with this errno."""
     return 0x00050000 | number
 
 
@@ -98,12 +98,12 @@ def _when_called(number: int, body: list[Instruction]) -> list[Instruction]:
 
 
 def _load_argument(index: int) -> Instruction:
-    """Load the low half of an argument; every value tested here fits into it."""
+    """Load the low half of an argument, which holds every value tested here."""
     return (LOAD, 0, 0, 16 + 8 * index)
 
 
 def _one_of(index: int, values: tuple[int, ...]) -> list[Instruction]:
-    """Allow when the argument is one of ``values``, refuse otherwise."""
+    """Allow the call if the argument is one of ``values``, else refuse it."""
     code = [_load_argument(index)]
     for position, value in enumerate(values):
         code.append((EQUAL, len(values) - position, 0, value))
@@ -123,13 +123,15 @@ def _guarded_rules(rules: Filter) -> dict[str, list[Instruction]]:
             yes,
             no,
         ],
-        # RLIMIT_DATA counts what is writable: pages that were filled must stay so. All that the C library needs is to
-        # make reserved pages writable, for the stacks of threads and for its heaps.
+        # RLIMIT_DATA counts only writable pages, so filled pages must stay writable. The C library only needs to make
+        # reserved pages writable, for thread stacks and heaps.
         "mprotect": _one_of(2, (PROT_READ | PROT_WRITE,)),
         "clone": _clone_rules(rules.fork),
-        "clone3": [(RETURN, 0, 0, errno_action(ENOSYS))],  # its arguments are in memory, so glibc must fall back
+        "clone3": [
+            (RETURN, 0, 0, errno_action(ENOSYS))
+        ],  # its arguments are in memory, so make glibc fall back to clone
         "fcntl": _one_of(1, (F_DUPFD_CLOEXEC, F_GETFD, F_GETFL)),
-        "prlimit64": _one_of(0, (0,)),  # of itself, and a hard limit can only be lowered
+        "prlimit64": _one_of(0, (0,)),  # only for itself; a hard limit can only be lowered
         "sendmsg": _one_of(0, rules.send_on) if rules.send_on else [no],
         "recvmsg": _one_of(0, rules.receive_on) if rules.receive_on else [no],
         "prctl": _one_of(0, (PR_SET_NAME, PR_SET_SECCOMP) if rules.stack else (PR_SET_NAME,)),
@@ -137,7 +139,7 @@ def _guarded_rules(rules: Filter) -> dict[str, list[Instruction]]:
 
 
 def _clone_rules(fork: str) -> list[Instruction]:
-    """Decide about a thread and about a fork, and refuse all between (vfork, shared memory without thread)."""
+    """Decide about threads and forks, and refuse anything between (vfork, shared memory without thread)."""
     verdict = {"ask": ASK_HOST, "allow": ALLOW, "refuse": errno_action()}[fork]
     thread = ASK_HOST if fork == "ask" else ALLOW
     return [

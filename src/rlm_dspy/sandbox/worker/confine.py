@@ -1,15 +1,15 @@
-"""Locking this process down by kernel mechanisms alone, through ``ctypes``: no compiled dependency.
+"""Lock this process down with kernel mechanisms, through ``ctypes`` and without compiled dependencies.
 
-Holds: after ``lock`` this process and all it forks can name no file, socket, process or namespace.
-Does not hold: against a bug in the kernel's few remaining system calls, or on other systems than Linux.
+Holds: after ``lock``, this process and all its forks can name no file, socket, process or namespace.
+Does not hold: against bugs in the few system calls left, or on systems other than Linux.
 
-The order matters: drop root before making a user namespace (so that nobody owns it), be dumpable again
-before writing ``uid_map``, give capabilities up after the namespaces, and filter last of all.
+The order matters: drop root before making a user namespace (so that "nobody" owns it), become dumpable again
+before writing ``uid_map``, drop capabilities after the namespaces, and install the filter last.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
+import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads instantly
 import ctypes
 import errno
 import os
@@ -28,7 +28,7 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 NAMESPACES = {"user": 0x10000000, "net": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000, "mnt": 0x00020000}
 NEW_PID_NAMESPACE = 0x20000000
 
-LANDLOCK_FILES = {1: 13, 2: 14, 3: 15, 4: 15}  # rights the kernel of this version knows, as a count of bits
+LANDLOCK_FILES = {1: 13, 2: 14, 3: 15, 4: 15}  # number of rights by Landlock version
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8
 
 Report = dict[str, Any]
@@ -57,7 +57,7 @@ def _errno_name() -> str:
 
 
 def drop_root(report: Report) -> None:
-    """Become nobody when started as root."""
+    """Become "nobody" if started as root."""
     if os.geteuid() != 0:
         return
     try:
@@ -71,7 +71,7 @@ def drop_root(report: Report) -> None:
 
 
 def enter_namespaces(report: Report) -> None:
-    """Take user, net, ipc, uts, mount and pid namespaces of our own, if the system lets us."""
+    """Enter new user, net, ipc, uts, mount and pid namespaces, if the system allows it."""
     libc = _load_libc()
     uid, gid = os.getuid(), os.getgid()
     flags = NEW_PID_NAMESPACE
@@ -90,12 +90,12 @@ def enter_namespaces(report: Report) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask for SIGKILL when the thread that made this process ends."""
+    """Request SIGKILL for when the thread that made this process ends."""
     _load_libc().prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent dies."""
+    """Become the parent of descendants whose parent dies."""
     _load_libc().prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -115,7 +115,7 @@ def give_up_privileges(report: Report) -> None:
 
 
 def apply_landlock(report: Report) -> None:
-    """Handle every right that this kernel's Landlock knows and grant none."""
+    """Restrict every right that this kernel's Landlock knows, and grant none."""
     libc = _load_libc()
     version = libc.syscall(ctypes.c_long(syscalls.LANDLOCK_CREATE_RULESET), None, ctypes.c_long(0), ctypes.c_long(1))
     if version < 1:
@@ -140,7 +140,7 @@ def apply_landlock(report: Report) -> None:
 
 
 def _landlock_attributes(version: int) -> list[bytes]:
-    """Return ruleset attributes to try, the strictest first (some vendors' kernels overstate their version)."""
+    """Return ruleset attributes to try, strictest first (some vendor kernels overstate their version)."""
     files = (1 << LANDLOCK_FILES.get(version, 16)) - 1
     sized = {True: 8, version >= 4: 16, version >= 6: 24}[True]
     full = struct.pack("<QQQ", files, 3, 3)[:sized]
@@ -151,7 +151,7 @@ def _landlock_attributes(version: int) -> list[bytes]:
 
 
 def filter_calls(report: Report, rules: bpf.Filter) -> int:
-    """Install the seccomp filter and return the descriptor on which forks are asked for, -1 without one."""
+    """Install the seccomp filter; return the descriptor for fork requests, or -1 without one."""
     libc = _load_libc()
     call = ctypes.c_long(syscalls.SECCOMP[rules.machine])
     code = bpf.assemble_filter(rules)
@@ -170,7 +170,7 @@ def _filter_program(code: bytes) -> tuple[_Program, Any]:
 
 
 def last_filter(machine: str, rules: bpf.Filter) -> Callable[[], None]:
-    """Return a function that adds one more filter; made early, because it needs ``ctypes`` and memory."""
+    """Return a function that adds one more filter; prepared early, because it needs ``ctypes`` and memory."""
     libc = _load_libc()
     program, keep = _filter_program(bpf.assemble_filter(rules))
 
@@ -182,5 +182,5 @@ def last_filter(machine: str, rules: bpf.Filter) -> Callable[[], None]:
 
 
 def machine() -> str | None:
-    """Return the name of this machine's system call table, None if there is none."""
+    """Return the name of this machine's system call table, or None."""
     return syscalls.canonical_machine(os.uname().machine)

@@ -1,4 +1,4 @@
-"""Running one cell's source: compile, run, echo the last expression, tell errors in the cell's own terms."""
+"""Run one cell's source: compile, run, echo the last expression, report errors in terms of the cell's lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ else:
 CELL = "<cell"
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 MAX_TRACEBACK = 8000
-CO_COROUTINE = 0x80  # as in inspect, whose import takes longer than this cell
+CO_COROUTINE = 0x80  # as in inspect, which takes longer to import than most cells to run
 CANCELS, CANCEL_SECONDS = 3, 0.1
 
 _TAME_CALLS = {name: getattr(builtins, name) for name in ("print", "len", "type", "isinstance", "dir")}
@@ -35,11 +35,11 @@ _TAME_NODES = frozenset(
 )
 
 
-_lines: dict[str, tuple[int, None, list[str], str]] = {}  # of the cells, as linecache keeps them
+_lines: dict[str, tuple[int, None, list[str], str]] = {}  # lines of the cells in linecache's format
 
 
 def remember_lines() -> None:
-    """Give ``linecache``, which was just imported, the lines of all cells."""
+    """Add the lines of all cells to the newly imported ``linecache``."""
     sys.modules["linecache"].cache.update(_lines)
 
 
@@ -55,10 +55,10 @@ def parse_cell(source: str, number: int) -> ast.Module:
 
 
 class ReadOnlyCheck:
-    """Tells whether a cell only looks at names, so that the state it leaves is the state it found.
+    """Decides whether a cell is read-only, so that it leaves the session's state unchanged.
 
-    Names must stand for values of plain types or for the functions meant here, and subscripts must be of plain
-    containers; a ``__repr__`` or ``__eq__`` of things inside them that changes something goes unnoticed.
+    Names must be bound to values of plain types or to the known functions, and subscripts must be of plain
+    containers. A ``__repr__`` or ``__eq__`` of their items that changes state goes unnoticed.
     """
 
     def __init__(self, namespace: dict[str, Any], toolkit: Any) -> None:
@@ -70,7 +70,7 @@ class ReadOnlyCheck:
         self.texts = (str, bytes, *texts[:2])
 
     def is_read_only(self, tree: ast.Module) -> bool:
-        """Tell it of one cell."""
+        """Return whether a cell is read-only."""
         try:
             return all(map(self._is_harmless, own.walk(tree)))
         except (LookupError, TypeError, AttributeError):
@@ -86,7 +86,7 @@ class ReadOnlyCheck:
         return kind in _TAME_NODES
 
     def _static_value(self, node: ast.AST) -> Any:
-        """Return a value of the kind that an expression has; raise ``LookupError`` if only running it would tell."""
+        """Return a value of an expression's type; raise ``LookupError`` if only running it would show the type."""
         if isinstance(node, ast.Name):
             value = self.namespace[node.id] if node.id in self.namespace else self.namespace["__builtins__"][node.id]
         elif isinstance(node, ast.Subscript):
@@ -112,7 +112,7 @@ class ReadOnlyCheck:
 
 
 def run_cell(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
-    """Run a parsed cell and return the value of its last expression, None if it ends in a statement."""
+    """Run a parsed cell; return the value of its last expression, or None if it ends in a statement."""
     name = f"{CELL} {number}>"
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     codes = []
@@ -129,7 +129,7 @@ def run_cell(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
 
 
 async def _run_async_codes(codes: list[Any], namespace: dict[str, Any]) -> Any:
-    """Run a cell that awaits, all of it inside the loop."""
+    """Run a cell that awaits entirely inside the loop."""
     value = None
     for code in codes:
         value = eval(code, namespace)
@@ -139,11 +139,11 @@ async def _run_async_codes(codes: list[Any], namespace: dict[str, Any]) -> Any:
 
 
 _loops: list[Any] = []
-_begun: list[Any] = []  # of the last cell that awaited: its task, or all that it began and that resisted its end
+_begun: list[Any] = []  # the last awaiting cell's task, or the tasks it started that resist cancellation
 
 
 def _run_on_loop(coroutine: Any) -> Any:
-    """Run a cell on the session's loop; if it is stopped, so are the tasks that it began, else they may go on."""
+    """Run a cell on the session's loop; if it is stopped, its tasks are cancelled, else they may continue."""
     import asyncio  # most sessions never await, and this import takes longer than all others together
 
     loop = _session_loop(asyncio)
@@ -154,17 +154,17 @@ def _run_on_loop(coroutine: Any) -> Any:
         return loop.run_until_complete(main)
     except BaseException as error:
         if not main.done() or isinstance(error, KeyboardInterrupt):
-            with suppress(KeyboardInterrupt):  # the host strikes until the cell has ended
+            with suppress(KeyboardInterrupt):  # the host interrupts until the cell has ended
                 _cancel_tasks(asyncio, loop, earlier)
             if main.done() and not main.cancelled():
                 return main.result()
         raise
     finally:
-        _begun[:] = [task for task in _begun if not task.done()]  # what is done would keep its result alive
+        _begun[:] = [task for task in _begun if not task.done()]  # finished tasks would keep their results alive
 
 
 def _cancel_tasks(asyncio: Any, loop: Any, earlier: set[Any]) -> None:
-    """End the tasks that were not there ``earlier``, a few times if they resist."""
+    """Cancel the tasks that are not in ``earlier``, repeatedly if they resist."""
     for _ in range(CANCELS):
         _begun[:] = asyncio.all_tasks(loop) - earlier
         if not _begun:
@@ -175,9 +175,9 @@ def _cancel_tasks(asyncio: Any, loop: Any, earlier: set[Any]) -> None:
 
 
 def _session_loop(asyncio: Any) -> Any:
-    """Return the session's event loop: a new one if there is none, or what a stopped cell began resists on it."""
+    """Return the session's event loop, or a new one at first use or if tasks of a stopped cell still resist."""
     if _loops and (_loops[0].is_running() or not all(task.done() for task in _begun)):
-        asyncio._set_running_loop(None)  # it was struck at a bad moment
+        asyncio._set_running_loop(None)  # it was interrupted at a bad moment
         _loops.clear()
     if not _loops or _loops[0].is_closed():
         _loops[:] = [asyncio.new_event_loop()]
@@ -186,13 +186,13 @@ def _session_loop(asyncio: Any) -> Any:
 
 
 def renew_threads() -> None:
-    """Give the loop threads of its own after a fork, which took none along."""
+    """Give the loop new threads after a fork, which copies none."""
     for loop in _loops:
         loop.renew()
 
 
 def echo_value(value: Any, cap: int) -> str:
-    """Return the repr of a cell's last value, without building one far longer than is shown."""
+    """Return the repr of a cell's last value, without building one much longer than shown."""
     if isinstance(value, str | bytes) and len(value) > 4 * cap:
         half = repr(value[: 2 * cap]), repr(value[-2 * cap :])
         return output.shorten(half[0], half[1], len(value), cap)
@@ -201,7 +201,7 @@ def echo_value(value: Any, cap: int) -> str:
 
 def cell_traceback(error: BaseException) -> str:
     """Return the traceback of the model's own lines; never fails, whatever the exception does."""
-    import traceback  # takes longer than most cells, and most never need it
+    import traceback  # takes longer than most cells, which never need it
 
     try:
         told = traceback.TracebackException.from_exception(error, compact=True)
@@ -212,7 +212,7 @@ def cell_traceback(error: BaseException) -> str:
 
 
 def _name_and_text(error: BaseException) -> str:
-    """Return an exception's name and text where its traceback cannot be made."""
+    """Return an exception's name and text when its traceback cannot be made."""
     try:
         return output.clip(f"{type(error).__name__}: {error}", MAX_TRACEBACK)[0]
     except BaseException:
@@ -238,13 +238,13 @@ def error_summary(error: BaseException) -> str:
 
 
 def thread_failed(told: Any) -> None:
-    """Tell of an exception that ended a thread."""
+    """Report an exception that ended a thread."""
     if told.exc_value is not None and told.exc_type is not SystemExit:
         sys.stderr.write(f"in thread {getattr(told.thread, 'name', '?')}: {cell_traceback(told.exc_value)}\n")
 
 
 def error_class(name: str) -> type[Exception]:
-    """Return the exception class that a tool's failure is raised as: a builtin one, or one of that name."""
+    """Return the exception class for a tool's failure: the builtin one, or a new one of that name."""
     known = getattr(builtins, name, None)
     if isinstance(known, type) and issubclass(known, Exception) and known not in (StopIteration, StopAsyncIteration):
         if known in (UnicodeDecodeError, UnicodeEncodeError, UnicodeTranslateError, BaseExceptionGroup, ExceptionGroup):

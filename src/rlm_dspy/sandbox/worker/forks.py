@@ -1,12 +1,12 @@
-"""Forks that leave out what only threads make necessary.
+"""Fork without the standard library's fork handlers, which only threads make necessary.
 
-The standard library has functions run around each fork, which renew locks that another thread may have held. A process
-of one thread has none of those, and each function makes the copy write to dozens of pages that it would go on sharing.
+The handlers renew locks that another thread may hold. A single-threaded process has no such locks, and each handler
+makes the copy write to dozens of pages that it would otherwise share.
 """
 
 import os
 
-# The C module, which loads at once.
+# The C module, which loads instantly.
 from _signal import (  # type: ignore[import-not-found]
     SIG_BLOCK,
     SIG_SETMASK,
@@ -29,7 +29,7 @@ _IN_CHILD: "list[Action]" = []
 
 
 def watch() -> None:
-    """Keep what is registered from now on for ``fork``, instead of having it run around every fork."""
+    """Keep handlers registered from now on for ``fork`` to run, instead of around every fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork = _register_actions
 
@@ -41,19 +41,19 @@ def _register_actions(
     after_in_child: "Action | None" = None,
 ) -> None:
     if before is not None:
-        _BEFORE.insert(0, before)  # the last to be registered is the first to run
+        _BEFORE.insert(0, before)  # handlers run in reverse order of registration
     if after_in_parent is not None:
         _IN_PARENT.append(after_in_parent)
-    # A copy goes on with the chance that the session had: `random` is not to seed itself anew.
+    # A copy continues the session's random sequence, so `random` must not reseed itself.
     if after_in_child is not None and getattr(after_in_child, "__name__", "") != "seed":
         _IN_CHILD.append(after_in_child)
 
 
 def fork() -> int:
-    """Fork; return 0 in the copy, and its process id in the original.
+    """Fork; return 0 in the copy, and the copy's process id in the original.
 
     Raises:
-        OSError: no process could be made.
+        OSError: The process could not be made.
     """
     if not _count():
         return _fork_uninterrupted()
@@ -69,7 +69,7 @@ def fork() -> int:
 
 
 def _fork_uninterrupted() -> int:
-    """Fork while no interrupt strikes: the kernel would begin the call anew, and ask the host for a second fork."""
+    """Fork with interrupts blocked: the kernel would restart the call and ask the host for a second fork."""
     before = pthread_sigmask(SIG_BLOCK, (SIGINT, SIGXCPU))
     try:
         return fork_now()

@@ -1,4 +1,4 @@
-"""Variables that the host hands over: small ones inside the message, large ones as sealed memory."""
+"""Receive variables from the host: small ones inside the message, large ones as sealed memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Zstr = Callable[[int, int, int, bool], "str | None"]
 
 
 class ReceiveVariableError(Exception):
-    """A variable could not be taken in; ``name`` is the variable."""
+    """A variable could not be received; ``name`` is its name."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(reason)
@@ -27,7 +27,7 @@ class ReceiveVariableError(Exception):
 def receive_variables(
     parcels: list[dict[str, Any]], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
 ) -> None:
-    """Put each parcel's value into the namespace; all descriptors of the message are used up, come what may."""
+    """Put each parcel's value into the namespace; all descriptors of the message are consumed in any case."""
     wanted = sum((parcel.get("size") is not None) + ("index_size" in parcel) for parcel in parcels)
     mine = deque(descriptors.popleft() for _ in range(min(wanted, len(descriptors))))
     try:
@@ -88,7 +88,7 @@ def _opened_value(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, to
 def _mapped_bytes(descriptor: int, size: int) -> memoryview:
     if not size:
         return memoryview(b"")
-    return memoryview(mmap(descriptor, size, MAP_PRIVATE, PROT_READ))  # shared: not before Linux 6.7
+    return memoryview(mmap(descriptor, size, MAP_PRIVATE, PROT_READ))  # MAP_SHARED would need Linux 6.7
 
 
 def _mapped_text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:

@@ -1,4 +1,4 @@
-"""What a worker may take of the machine; a cell that takes more is told by an exception of its own."""
+"""Resource limits of a worker; a cell that exceeds one gets an ordinary exception."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 MAX_THREADS = 64
 THREAD_STACK = 1 << 20
-MAX_FILES = 320  # room for the large variables of one cell
+MAX_FILES = 320  # enough for the large variables of one cell
 CPU_LIMIT = 24 * 3600
-STACK_BYTES = 8 << 20  # of the main thread; what it takes is not counted as data
+STACK_BYTES = 8 << 20  # of the main thread; not counted as data
 
 
 def limit_threads() -> None:
-    """Limit the number of threads, and the stack of each."""
+    """Limit the number of threads and the stack of each."""
     threading.stack_size(THREAD_STACK)
     start = threading.Thread.start
 
@@ -29,12 +29,12 @@ def limit_threads() -> None:
 
 
 def limit_process(config: dict[str, Any], data: int, addresses: int) -> None:
-    """Set the kernel's limits for this process and all it may fork.
+    """Set the kernel's limits for this process and its forks.
 
     Args:
-        config: what the host wants.
-        data: writable memory that the process begins with.
-        addresses: addresses that it may use beside what the host lets it have of memory.
+        config: The host's configuration.
+        data: Writable memory of the process at its start.
+        addresses: Address space it may use in addition to its memory limit.
     """
     _lower_limit(resource.RLIMIT_DATA, data + config["memory"])
     _lower_limit(resource.RLIMIT_AS, addresses + config["memory"])
@@ -47,7 +47,7 @@ def limit_process(config: dict[str, Any], data: int, addresses: int) -> None:
 
 
 def _lower_limit(limit: int, most: int) -> None:
-    """Set a limit for good, unless it is lower already."""
+    """Set a limit for good, unless it is already lower."""
     hard = resource.getrlimit(limit)[1]
     if hard == resource.RLIM_INFINITY or hard > most:
         hard = most
@@ -55,7 +55,7 @@ def _lower_limit(limit: int, most: int) -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Have SIGXCPU sent after so many more seconds of this process's time; 0 sets no limit."""
+    """Request SIGXCPU after this many more seconds of CPU time; 0 sets no limit."""
     if seconds:
         soft = int(process_time() + seconds) + 1
         setrlimit(RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))

@@ -1,7 +1,7 @@
 """An asyncio event loop without descriptors: no epoll, no self-pipe, nothing the filter would refuse.
 
-It serves coroutines, timers, threads (``run_in_executor``, ``to_thread``) and therefore host calls; there is
-no network inside, so nothing else can be waited for.
+It supports coroutines, timers and threads (``run_in_executor``, ``to_thread``), and therefore host calls. There
+is no network inside, so there is nothing else to wait for.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class MiniLoop(base_events.BaseEventLoop):
         self.renew()
 
     def renew(self) -> None:
-        """Begin with no threads: those of before a fork are gone, and may have held locks."""
+        """Start with no threads: those from before a fork are gone and may have held locks."""
         self._wake = threading.Event()
-        # The usual default follows the number of processors; here threads mostly wait for the host.
+        # Python's default depends on the number of processors; here threads mostly wait for the host.
         self._threads = ThreadPoolExecutor(MAX_THREADS)
         self.set_default_executor(self._threads)
 
@@ -48,7 +48,7 @@ class MiniLoop(base_events.BaseEventLoop):
 
 
 def install() -> None:
-    """Make ``asyncio.run`` and its kin use ``MiniLoop``."""
+    """Make ``asyncio.run`` and related functions use ``MiniLoop``."""
     asyncio.new_event_loop = MiniLoop
     events.new_event_loop = MiniLoop
     runners.events.new_event_loop = MiniLoop  # type: ignore[attr-defined]

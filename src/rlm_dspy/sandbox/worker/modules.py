@@ -1,6 +1,6 @@
-"""Which modules a cell may import, and what it is told about the others.
+"""The modules a cell may import, and the messages for all others.
 
-This is a courtesy, not a boundary: it turns a hopeless ``import os`` into a clear message at once.
+This is a convenience, not a boundary: it turns a hopeless ``import os`` into a clear message.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ALLOWED = """
 """
 ALLOWED = frozenset(_ALLOWED.split())
 
-# Loaded before the lock-down: what nearly every session uses, and C extensions, which cannot be loaded after it.
+# Loaded before the lock-down: modules nearly every session uses, and C extensions, which cannot be loaded later.
 _PRELOADED = """
     re json math collections collections.abc itertools functools operator datetime heapq bisect io random time types
     contextlib threading enum copy array binascii cmath unicodedata zlib copyreg keyword errno _decimal _contextvars
@@ -38,7 +38,7 @@ _PRELOADED = """
 """
 PRELOADED = tuple(_PRELOADED.split())
 
-# Handed over as bytecode: first what the zygote itself needs, then single modules and whole packages for the sessions.
+# Sent as bytecode: first the modules the zygote needs, then single modules and whole packages for sessions.
 _EARLY = """
     __future__ _weakrefset ast ctypes csv decimal difflib fnmatch linecache numbers reprlib struct textwrap token
     tokenize traceback typing warnings weakref
@@ -54,7 +54,7 @@ _SHELVED = """
 """
 SHELVED = tuple(_SHELVED.split())
 
-# What an idle zygote imports ahead, so that later sessions find it ready.
+# Imported in advance by an idle zygote for later sessions.
 _WARMED = """
     typing traceback linecache textwrap string dataclasses statistics inspect decimal fractions csv calendar hashlib
     difflib pprint asyncio concurrent.futures.thread logging base64 uuid html urllib.parse _strptime
@@ -62,7 +62,7 @@ _WARMED = """
 WARMED = tuple(_WARMED.split())
 
 REFUSED = "is not allowed in this sandbox"
-LOADABLE = frozenset({"numpy", "pandas", "scipy", "sklearn", "polars", "pyarrow"})  # what the caller may have loaded
+LOADABLE = frozenset({"numpy", "pandas", "scipy", "sklearn", "polars", "pyarrow"})  # modules that the caller may load
 ADVICE = {
     "os": "There are no files, processes or environment here; the inputs are variables.",
     "subprocess": "No process can be started here.",
@@ -79,14 +79,14 @@ _HOPELESS = {
 
 
 class NotAllowedError(PermissionError):
-    """What was asked for does not exist inside the sandbox."""
+    """The requested module or function does not exist inside the sandbox."""
 
 
 NotAllowedError.__name__ = NotAllowedError.__qualname__ = "PermissionError"
 
 
 def import_refusal(module: str) -> str:
-    """Return what the model is told about a module it cannot have."""
+    """Return the message to the model about a module it cannot import."""
     root = module.partition(".")[0]
     advice = ADVICE.get(root) or f"Available: {', '.join(sorted(ALLOWED - {'builtins', 'copyreg', 'token'}))}."
     if root in LOADABLE:
@@ -95,7 +95,7 @@ def import_refusal(module: str) -> str:
 
 
 def guarded_builtins(extra: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return the builtins a cell sees."""
+    """Return the builtins for cells."""
     names = dict(vars(builtins))
     original = builtins.__import__
 
@@ -118,20 +118,20 @@ _loaded: dict[str, Any] = {}
 
 
 def remember_loaded() -> None:
-    """Note what is loaded before any cell runs; what a cell itself puts into ``sys.modules`` it may import."""
+    """Record the modules loaded before any cell runs; a cell may import what it adds to ``sys.modules`` itself."""
     global _ours
     _ours = frozenset(name.partition(".")[0] for name in sys.modules)
     _loaded.update(sys.modules)
 
 
 def restore_modules() -> None:
-    """Put back the modules that a cell took away."""
+    """Restore the modules that a cell removed."""
     if len(sys.modules) < len(_loaded):
         sys.modules.update(_loaded)
 
 
 def restore_builtins(namespace: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Give the cells their builtins back where one took some away."""
+    """Restore the builtins that a cell removed."""
     theirs = namespace.get("__builtins__")
     if type(theirs) is not dict:
         namespace["__builtins__"] = dict(ours)
@@ -158,12 +158,12 @@ def _exit_cell(code: Any = None) -> None:
 
 
 def hopeless_reason(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] = frozenset()) -> str | None:
-    """Return why this cell cannot work: an unconditional statement asks for what does not exist here."""
+    """Return why this cell cannot work, if an unconditional statement needs something that does not exist here."""
     own = set(namespace)
     for statement in tree.body:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             for root in _imported_roots(statement):
-                if not _may_import(root, extra) and "sys" not in own:  # who has sys may add modules
+                if not _may_import(root, extra) and "sys" not in own:  # a cell with sys may add modules
                     return f"ImportError: {import_refusal(root)}"
         elif isinstance(statement, ast.Expr | ast.Assign) and isinstance(statement.value, ast.Call):
             function = statement.value.func

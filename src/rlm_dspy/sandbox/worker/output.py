@@ -1,6 +1,6 @@
-"""What a cell prints: the head and the tail are kept, the middle is counted.
+"""The output of a cell: the head and the tail are kept, the middle is only counted.
 
-A cell may print for ever: memory stays within twice the cap, and the true length is told.
+A cell may print endlessly: memory stays within twice the cap, and the true length is reported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{6,16}\b")
 
 
 class Output(io.TextIOBase):
-    """A text stream that keeps ``cap`` characters of what is written, half from either end."""
+    """A text stream that keeps ``cap`` characters of its input, half from either end."""
 
     def __init__(self, cap: int) -> None:
         self.cap = cap
@@ -50,11 +50,11 @@ class Output(io.TextIOBase):
         self._tail_size += len(text)
         while len(self._tail) > 1 and self._tail_size - len(self._tail[0]) >= self.cap:
             self._tail_size -= len(self._tail.popleft())
-        if len(self._tail) > 4096:  # many tiny prints: one long string is smaller than many short ones
+        if len(self._tail) > 4096:  # many small writes: one long string is smaller than many short ones
             self._tail = deque(["".join(self._tail)])
 
     def text(self) -> tuple[str, bool]:
-        """Return what is shown and whether something was left out."""
+        """Return the kept text, and whether anything was left out."""
         head = "".join(self._head)
         if self.total <= self.cap:
             return without_addresses(head), False
@@ -80,5 +80,5 @@ def clip(text: str, cap: int) -> tuple[str, bool]:
 
 
 def without_addresses(text: str) -> str:
-    """Blank memory addresses in default reprs: they differ from run to run and mean nothing to a reader."""
+    """Remove memory addresses from default reprs: they differ from run to run and carry no information."""
     return _ADDRESS.sub(" at 0x…", text) if " at 0x" in text else text

@@ -1,8 +1,8 @@
-"""What the worker needs of the standard library after a cell ran, out of the reach of what the cell changed there.
+"""The worker's own references to the standard library, unaffected by a cell's changes to its modules.
 
-Holds: a cell that sets names of ``json``, ``ast``, ``threading`` or ``os``, or clears them, changes them for itself and
-later cells, not for the worker; ``builtins`` are put back. Does not hold: against code that changes the worker's own
-objects, which costs it the session.
+Holds: a cell that sets or deletes names of ``json``, ``ast``, ``threading`` or ``os`` changes them for itself and later
+cells, not for the worker; ``builtins`` are restored. Does not hold: against code that changes the worker's own objects,
+which ends the session.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _scan: Any = vars(json.JSONDecoder())["scan_once"]
 
 
 def _no_json(value: object) -> None:
-    raise TypeError(f"a {type(value).__name__} is no JSON")
+    raise TypeError(f"a {type(value).__name__} is not JSON serializable")
 
 
 _make: Any = vars(encoder)["c_make_encoder"]
-if _make is not None:  # neither this nor the scanner runs a line of Python
+if _make is not None:  # neither this nor the scanner runs any Python code
     _chunks = _make(None, _no_json, encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
 else:
     _chunks = json.JSONEncoder(check_circular=False, separators=(",", ":")).iterencode
 
 
 def dumps(value: Any) -> str:
-    """Return a value that is not nested in itself as JSON."""
+    """Return a value without cycles as JSON."""
     return "".join(_chunks(value, 0))
 
 
 def loads(text: str | bytes) -> Any:
-    """Return what compact JSON says; it comes from the host, so no more is checked."""
+    """Parse compact JSON from the host, which is trusted and needs no more checks."""
     return _scan(text.decode() if isinstance(text, bytes) else text, 0)[0]
 
 
 def walk(node: Any) -> Iterator[Any]:
-    """Yield a syntax tree's nodes, as ``ast.walk`` does."""
+    """Yield a syntax tree's nodes, like ``ast.walk``."""
     todo = deque([node])
     while todo:
         node = todo.popleft()
@@ -61,6 +61,6 @@ def walk(node: Any) -> Iterator[Any]:
 
 
 def restore_system() -> None:
-    """Put back what the worker cannot do without; it needs none of it itself."""
+    """Restore the names that the worker depends on, without using them."""
     _builtins.update(_standard)
     _sys.update(_system)

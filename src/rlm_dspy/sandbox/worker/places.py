@@ -1,7 +1,7 @@
-"""Hiding where Python and this package lie on the host: paths tell user names, and differ from machine to machine.
+"""Hide the host's paths of Python and of this package: they reveal user names and differ between machines.
 
-Holds: no attribute of ``sys`` or of a module, no file name of code or of a frame, tells a path. Does not hold: the raw
-memory of the process, and the bytecode that the host handed over, still do.
+Holds: no attribute of ``sys`` or of a module, and no file name of code or of a frame, reveals a path. Does not hold:
+the raw memory of the process and the bytecode from the host still contain paths.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIX = "/python"
 
 
 def name_code() -> None:
-    """Have all code that is loaded from now on named after its module."""
+    """Name all code loaded from now on after its module."""
     load = external.SourceLoader.get_code
 
     def get_code(self: Any, name: str) -> Any:
@@ -34,7 +34,7 @@ def name_code() -> None:
 
 
 def hide_paths() -> None:
-    """Take the paths out of ``sys``, of all modules, and of the code that is there already."""
+    """Remove the paths from ``sys``, from all modules, and from code that is already loaded."""
     for name in _EMPTY:
         if getattr(sys, name, None):
             setattr(sys, name, "")

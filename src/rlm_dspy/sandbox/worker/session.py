@@ -1,8 +1,8 @@
-"""One REPL session: cells in, results out, state kept, and a sleeping copy of it to go back to."""
+"""One REPL session: it runs cells, keeps their state, and forks a sleeping copy for rollback."""
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
+import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads instantly
 import _socket as socket
 import sys
 import threading
@@ -20,26 +20,26 @@ from .wire import Message, Wire, encoded_frame, refuse_many_values
 
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
-MAX_VALUE = 10_000  # characters of the repr of a last expression whose value crosses too
-MAX_DATA = 1 << 18  # of its JSON: a class of the cell's own may have a short repr
-MAX_HITS = 100  # of a last expression whose value crosses too
+MAX_VALUE = 10_000  # characters of a last expression's repr up to which its value is sent too
+MAX_DATA = 1 << 18  # bytes of its JSON, because a cell's own class may have a short repr
+MAX_HITS = 100  # of a last expression whose value is sent too
 MAX_QUOTED_CHARS = 80  # characters of an argument that an error quotes
 TOKEN_BYTES = 16
 
 
 class CellInterrupted(KeyboardInterrupt):
-    """The host wants this cell to end."""
+    """The host asked this cell to end."""
 
 
 class Submitted(BaseException):
-    """SUBMIT was called: the cell ends here."""
+    """SUBMIT was called, which ends the cell."""
 
 
 class WorkerSession:
     """Serves one host-side Sandbox until its socket closes.
 
-    It is made before the fork, and ``join`` gives it what makes it one session: every page that is written to after
-    the fork is a page of its own, and takes its time.
+    The zygote makes it before forking, and ``join`` attaches it to one host session, because pages written after a
+    fork must be copied.
     """
 
     wire: Wire
@@ -49,16 +49,16 @@ class WorkerSession:
         self.toolkit = toolkit
         self.zstr = zstr
         self.extra = extra
-        self.module = ModuleType("__main__")  # dataclasses and get_type_hints look their module up
+        self.module = ModuleType("__main__")  # dataclasses and get_type_hints look up their module
         self.namespace: dict[str, Any] = self.module.__dict__
         self.builtins = modules.guarded_builtins(self.extra)
         self.namespace["__builtins__"] = dict(self.builtins)
-        self.submit = self._submit_outputs  # one object, or it would be new to each cell
+        self.submit = self._submit_outputs  # one object, or each cell would see a new one
         self.fields: list[str] | None = None
         self.tools: dict[str, Any] = {}
         self.main: str | None = None
         self.protected: list[str] = []
-        self.inputs: dict[str, Any] = {}  # the protected variables as they were handed over
+        self.inputs: dict[str, Any] = {}  # the protected variables as handed over
         self.final: Any = None
         self.armed = False
         self.pending = False
@@ -67,12 +67,12 @@ class WorkerSession:
         self.copies = 0
         self.after = False
         self._bind_names()
-        seed(0)  # so that a rerun prints the same and the model's replies come from the cache
+        seed(0)  # so that a rerun prints the same and cached model replies apply
 
     # -- setting up ------------------------------------------------------------------------------------------
 
     def join(self, wire: Wire, control: int, cap: int) -> None:
-        """Take the two sockets of the host's session, and how much a cell may print."""
+        """Attach to the two sockets of the host's session, with the cap on a cell's output."""
         self.wire = wire
         self.control = control
         self.thread = get_ident()
@@ -88,7 +88,7 @@ class WorkerSession:
         self.looks = evaluate.ReadOnlyCheck(self.namespace, self.toolkit)
 
     def configure(self, message: Message) -> None:
-        """Take over the host's present tools, output fields and main variable."""
+        """Apply the host's current tools, output fields and main variable."""
         if "main" in message and (message["main"] != self.main or message.get("anew")):
             self.main = message["main"]
             self._bind_names()
@@ -221,7 +221,7 @@ class WorkerSession:
     # -- cells -----------------------------------------------------------------------------------------------
 
     def serve(self) -> NoReturn:
-        """Answer the host's commands for ever."""
+        """Serve the host's commands until the process ends."""
         while True:
             message = self.wire.command()
             try:
@@ -229,11 +229,11 @@ class WorkerSession:
                     self.cell(message)
                 else:
                     _exit(1)
-            except CellInterrupted:  # struck after the cell had ended
+            except CellInterrupted:  # interrupted after the cell had ended
                 self._disarm_interrupts()
 
     def cell(self, message: Message) -> None:
-        """Run one cell, keep a copy of the state around it, and report."""
+        """Run one cell, save copies of the state around it, and report the result."""
         number = message["n"]
         result: Message = {"t": "result", "n": number}
         try:
@@ -264,7 +264,7 @@ class WorkerSession:
         self.reason = "interrupt"
         try:
             try:
-                if "compiled" in message:  # code of the host's own
+                if "compiled" in message:  # the host's own code
                     changed = self.armed = True
                     exec(loads(a2b_base64(message["compiled"])), self._own_names())
                     return True
@@ -295,13 +295,13 @@ class WorkerSession:
         except CellInterrupted as error:
             self._disarm_interrupts()
             result.update(kind=self.reason, exc=evaluate.cell_traceback(error))
-        except BaseException as error:  # the outer edge: whatever the cell raises is told, never fatal
+        except BaseException as error:  # the boundary: whatever the cell raises is reported, never fatal
             self._disarm_interrupts()
             result.update(self._error_result(error))
         return changed
 
     def _encoded_value(self, value: Any) -> Any:
-        """Return the last expression's value for the host, None if it cannot cross the border or is far too much."""
+        """Return the last expression's value for the host, or None if it cannot be sent or is too large."""
         if self.toolkit is not None and isinstance(value, self.toolkit.Matches) and len(value) > MAX_HITS:
             return None
         try:
@@ -311,7 +311,7 @@ class WorkerSession:
             return None
 
     def _own_names(self) -> dict[str, Any]:
-        """Return a namespace for the host's own code, which reaches that of the cells as ``repl``."""
+        """Return a namespace for the host's own code, with the cells' namespace as ``repl``."""
         taken = frozenset(name for name in (*self.tools, *self.protected) if not name.startswith("__"))
         builtins = self.namespace["__builtins__"]
         return {"__name__": "rlm", "__builtins__": builtins, "repl": self.namespace, "taken": taken, "main": self.main}
@@ -326,7 +326,7 @@ class WorkerSession:
         return {"kind": "error", "exc": evaluate.cell_traceback(error)}
 
     def _restore_names(self) -> None:
-        """Put back what earlier cells may have taken away."""
+        """Restore what earlier cells may have removed."""
         own.restore_system()
         modules.restore_modules()
         modules.restore_builtins(self.namespace, self.builtins)
@@ -337,7 +337,7 @@ class WorkerSession:
         sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
 
     def _restore_inputs(self) -> list[str]:
-        """Bind the inputs again that the cell bound to something else, and name them."""
+        """Restore the inputs that the cell rebound, and return their names."""
         lost: list[str] = []
         for name, value in self.inputs.items():
             if name in self.protected and self.namespace.get(name, self) is not value:
@@ -380,15 +380,15 @@ class WorkerSession:
         self.dirty = False
 
     def _sleep_as_standby(self, notice: bytes) -> NoReturn:
-        """Be the standby: nothing but the host's token may let this process go on."""
+        """Become the standby: only the host's token lets this process continue."""
         try:
             self._wait_for_token(notice)
-        except BaseException:  # whatever user code broke, a copy must never run on by itself
+        except BaseException:  # whatever user code broke, a copy must never continue by itself
             _exit(1)
         raise Resumed
 
     def _wait_for_token(self, notice: bytes) -> None:
-        """Sleep until the token comes, then skip what the dead session never read."""
+        """Sleep until the token arrives, then skip what the dead session did not read."""
         self.wire.write(memoryview(notice))
         token = read(self.control, TOKEN_BYTES)
         if len(token) != TOKEN_BYTES:
@@ -403,7 +403,7 @@ class WorkerSession:
             tail = tail[-TOKEN_BYTES:] + data
 
     def carry_on(self) -> None:
-        """Take over from the dead session: first make a new standby, then say so."""
+        """Take over from the dead session: make a new standby, then report it."""
         self.after = False
         evaluate.renew_threads()
         self._save(0)
@@ -411,11 +411,11 @@ class WorkerSession:
 
 
 class Resumed(BaseException):
-    """This process was the standby and is the session now."""
+    """This process was the standby and is now the session."""
 
 
 def prepare_session(extra: frozenset[str], toolkit: Any, zstr: Any) -> WorkerSession:
-    """Return a session for a worker to serve, in a process that is to be forked."""
+    """Return a session for a worker to serve after the fork."""
     limits.limit_threads()
     threading.excepthook = evaluate.thread_failed
     sys.unraisablehook = lambda told: None
@@ -423,7 +423,7 @@ def prepare_session(extra: frozenset[str], toolkit: Any, zstr: Any) -> WorkerSes
 
 
 def main(channel: int, control: int, cap: int, session: WorkerSession) -> NoReturn:
-    """Become a worker that serves this session; ``cap`` is how much a cell may print."""
+    """Become a worker that serves this session; ``cap`` limits the output of a cell in characters."""
     wire = Wire(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel))
     session.join(wire, control, cap)
     for number in (signal.SIGINT, signal.SIGXCPU):

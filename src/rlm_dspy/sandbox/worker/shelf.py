@@ -1,7 +1,7 @@
-"""Modules kept as bytecode in memory, imported when they are asked for.
+"""Import modules on demand from bytecode in memory.
 
-Finding and reading a file takes longer than running what is in it, and nothing can be read after the lock-down: so
-the host hands all bytes over at the start, and modules run on demand or while the zygote has nothing else to do.
+Finding and reading a file takes longer than running the module, and nothing can be read after the lock-down. So
+the host sends all bytecode at the start, and modules run on demand or while the zygote is idle.
 """
 
 import marshal
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BytecodeImporter:
-    """A finder and loader of the modules that were put on it."""
+    """A finder and loader for modules added as bytecode."""
 
     def __init__(self) -> None:
         self.books: dict[str, tuple[memoryview, bool]] = {}
@@ -25,18 +25,18 @@ class BytecodeImporter:
         return "<library>"
 
     def add(self, index: "dict[str, tuple[int, int, bool]]", codes: memoryview) -> None:
-        """Put modules on the shelf: where each one's code is, and whether it is a package."""
+        """Add modules: where the code of each one is, and whether it is a package."""
         for name, (start, stop, package) in index.items():
             self.books[name] = (codes[start:stop], package)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Find a module on the shelf."""
+        """Return the spec of a module, or None if it was not added."""
         if name not in self.books:
             return None
         return ModuleSpec(name, self, is_package=self.books[name][1])  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to the import system to make the module."""
+        """Let the import system make the module."""
 
     def exec_module(self, module: "ModuleType") -> None:
         """Run the module's bytecode."""

@@ -1,7 +1,7 @@
-"""System call numbers of the two machines the filter knows, side by side.
+"""System call numbers of the two architectures the filter supports.
 
 x86-64 from ``arch/x86/entry/syscalls/syscall_64.tbl``; aarch64 from ``include/uapi/asm-generic/unistd.h``.
-None means that the call does not exist there.
+None means that the call does not exist on that architecture.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ AARCH64 = "aarch64"
 
 AUDIT_ARCH = {X86_64: 0xC000003E, AARCH64: 0xC00000B7}
 
-# Calls that are harmless with any argument: they act on this process and what it already holds.
+# Calls that are harmless with any argument: they act only on this process and its open descriptors.
 HARMLESS: dict[str, tuple[int, int | None]] = {
     "read": (0, 63),
     "write": (1, 64),
@@ -57,7 +57,7 @@ HARMLESS: dict[str, tuple[int, int | None]] = {
     "membarrier": (324, 283),
 }
 
-# Calls that are allowed with certain arguments only; the filter spells the conditions out.
+# Calls that are allowed only with certain arguments, which the filter lists.
 GUARDED: dict[str, tuple[int, int]] = {
     "mmap": (9, 222),
     "mprotect": (10, 226),
@@ -70,7 +70,7 @@ GUARDED: dict[str, tuple[int, int]] = {
     "prctl": (157, 167),
 }
 
-# Calls that no honest program makes here: whoever tries one is killed rather than refused.
+# Calls that no honest program makes here: they kill the process instead of failing.
 FATAL: dict[str, tuple[int, int]] = {
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -102,10 +102,10 @@ LANDLOCK_RESTRICT_SELF = 446
 def call_number(
     table: dict[str, tuple[int, int | None]] | dict[str, tuple[int, int]], name: str, machine: str
 ) -> int | None:
-    """Return the number of system call ``name`` on ``machine``, None where it does not exist."""
+    """Return the number of system call ``name`` on ``machine``, or None if it does not exist."""
     return table[name][0 if machine == X86_64 else 1]
 
 
 def canonical_machine(machine: str) -> str | None:
-    """Return the table to use for what ``platform.machine()`` said, None for a machine without one."""
+    """Return the table name for a value of ``platform.machine()``, or None if unsupported."""
     return {"x86_64": X86_64, "amd64": X86_64, "aarch64": AARCH64, "arm64": AARCH64}.get(machine.lower())

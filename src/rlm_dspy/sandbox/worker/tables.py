@@ -1,8 +1,8 @@
-"""Arrays of numpy and tables of pandas as plain data, and back; neither is ever imported here, only recognised.
+"""Convert numpy arrays and pandas tables to plain data and back, without importing either library.
 
-A DataFrame is a list of dicts, one for each row (an index that tells something comes first, as columns); a Series is a
-list, an array nested lists, a scalar Python's own. What a table misses (NaN, NaT, NA) is None; NaN in an array stays.
-Times keep microseconds. Both ends use this: the host for what it hands over, the worker for what it submits.
+A DataFrame becomes a list of dicts, one per row (a meaningful index becomes the first columns); a Series a list, an
+array nested lists, a scalar a Python value. Missing values in a table (NaN, NaT, NA) become None; NaN in an array
+stays. Times keep microseconds. Both ends use this: the host for inputs, the worker for submitted values.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 from typing import Any
 
 OTHER = object()
-_FINER = ("[ns]", "[ps]", "[fs]", "[as]")  # than Python's times
+_FINER = ("[ns]", "[ps]", "[fs]", "[as]")  # finer than Python's times
 
 
 def plain_data(value: Any) -> Any:
-    """Return a value of numpy or pandas as plain data, ``OTHER`` for anything else.
+    """Return a numpy or pandas value as plain data, ``OTHER`` for anything else.
 
     Raises:
-        TypeError: a table whose columns share a name.
+        TypeError: Columns of the table share a name.
     """
     library = type(value).__module__.partition(".")[0]
     if library == "numpy" and hasattr(value, "tolist"):
@@ -58,7 +58,7 @@ def _labels_and_columns(frame: Any) -> tuple[list[Any], list[list[Any]]]:
 
 
 def _has_own_index(frame: Any) -> bool:
-    """Tell whether the index of a table is more than the count of its rows."""
+    """Return whether a table's index is more than row numbers."""
     index = frame.index
     counts = type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1
     return not counts or index.name is not None
@@ -73,7 +73,7 @@ def _is_missing(item: Any) -> bool:
 
 
 def type_description(value: Any) -> dict[str, Any] | None:
-    """Return what ``revived`` needs beyond the plain data, None for what is plain for good."""
+    """Return what ``revived`` needs besides the plain data, or None if the value stays plain."""
     if plain_kind(value) == "ndarray" and value.dtype.kind in "biufcSUMm":
         return {"dtype": value.dtype.str}
     if plain_kind(value) == "DataFrame":
@@ -84,13 +84,13 @@ def type_description(value: Any) -> dict[str, Any] | None:
 
 
 def plain_kind(value: Any) -> str:
-    """Return the name of a class of numpy or pandas, "" for a value of any other."""
+    """Return the class name of a numpy or pandas value, "" for any other value."""
     kind = type(value)
     return kind.__name__ if kind.__module__.partition(".")[0] in ("numpy", "pandas") else ""
 
 
 def restored_value(data: Any, like: dict[str, Any]) -> Any:
-    """Make of plain data what it was, where the library is loaded; else leave it."""
+    """Rebuild the original from plain data if its library is loaded; else return the data."""
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
     if "dtype" in like:
         return numpy.array(data, dtype=like["dtype"]) if numpy else data
@@ -112,5 +112,5 @@ def restored_value(data: Any, like: dict[str, Any]) -> Any:
 def _restored_series(pandas: Any, items: list[Any], kind: str | None) -> Any:
     try:
         return pandas.Series(items, dtype=kind)
-    except Exception:  # a type of column that needs what is not here, as the names of time zones
+    except Exception:  # a column type that needs missing data, such as time zone names
         return pandas.Series(items)

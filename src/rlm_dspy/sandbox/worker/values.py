@@ -1,7 +1,7 @@
-"""Values to JSON and back, exactly: big integers, NaN, bytes, sets, dates and tuples keep their type.
+"""Convert values to JSON and back exactly: big integers, NaN, bytes, sets, dates and tuples keep their type.
 
 Holds: decoding is total (a hostile frame gives ``ValueError``, never a hang or a foreign type); no class is
-ever looked up by a name that came over the wire. Does not hold: identity and cycles are not kept.
+looked up by a name from the wire. Does not hold: identity and cycles are not kept.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TAG = "$"
 SAFE_INT = 2**53
 MAX_DEPTH = 100
 MAX_COLLISIONS = 100
-MOST_EXPONENT = 5_000  # of a Decimal, either way
-MAX_NUMBER = 10_000  # characters of one number; work on much longer ones takes seconds that nobody can interrupt
+MOST_EXPONENT = 5_000  # of a Decimal, positive or negative
+MAX_NUMBER = 10_000  # characters of one number; operations on longer ones are slow and uninterruptible
 
 _LISTLIKE: Any = (
     deque,
@@ -39,7 +39,7 @@ _LISTLIKE: Any = (
 
 
 class Record:
-    """A dataclass or model that crossed over: fields as attributes and as items."""
+    """A received dataclass or model, with fields as attributes and as items."""
 
     _name: str
 
@@ -84,7 +84,7 @@ class Record:
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """Turn ``value`` into what JSON can carry; raise ``TypeError`` for a type that cannot cross."""
+    """Turn ``value`` into JSON data; raise ``TypeError`` for an unsupported type."""
     kind = type(value)
     if value is None or kind is str or kind is bool:
         return value
@@ -111,7 +111,7 @@ def _encode_dict(value: dict[Any, Any], depth: int) -> Any:
 
 
 def _encode_key(value: Any, depth: int) -> Any:
-    """Encode what must be hashable when it is decoded again."""
+    """Encode a value that must be hashable when decoded."""
     encoded = encode(value, depth + 1)
     if not _is_hashable(encoded):
         raise TypeError(f"a {type(value).__name__} in a set or as a key cannot cross the border: use a tuple or a str")
@@ -129,7 +129,7 @@ def _bounded_text(text: str) -> str:
     """Return the text of a number.
 
     Raises:
-        ValueError: it is absurdly long.
+        ValueError: It is too long.
     """
     if len(text) > MAX_NUMBER:
         raise ValueError(f"a number of {len(text):,} characters is too long: the limit is {MAX_NUMBER:,}")
@@ -141,7 +141,7 @@ def _encode_many(tag: str) -> Callable[[Iterable[Any], int], Any]:
 
 
 def _encode_set(tag: str) -> Callable[[Iterable[Any], int], Any]:
-    # Sorted, because the order of a set of strings differs from process to process.
+    # Sorted, because the order of a set of strings differs between processes.
     return lambda value, depth: {TAG: tag, "v": sorted((_encode_key(i, depth) for i in value), key=repr)}
 
 
@@ -191,7 +191,7 @@ def _encode_other(value: Any, depth: int) -> Any:
     for base, plain in _SUBCLASSES:
         if isinstance(value, base):
             return encode(plain(value), depth + 1)
-    fraction = sys.modules.get("fractions")  # not imported for this alone: it takes longer than most cells
+    fraction = sys.modules.get("fractions")  # not imported only for this: it takes longer than most cells
     if fraction is not None and isinstance(value, fraction.Fraction):
         return {TAG: "fraction", "v": _bounded_text(f"{hex(value.numerator)}/{hex(value.denominator)}")}
     fields = _fields_of(value)
@@ -223,7 +223,7 @@ _SUBCLASSES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def _fields_of(value: Any) -> dict[str, Any] | None:
-    """Return the fields of a record, dataclass or pydantic model, else None."""
+    """Return the fields of a record, dataclass or pydantic model, or None."""
     if isinstance(value, Record):
         return value._field_values()
     declared = getattr(type(value), "__dataclass_fields__", None)
@@ -237,10 +237,10 @@ def _fields_of(value: Any) -> dict[str, Any] | None:
 
 
 def decode(value: Any, record: Callable[[str, dict[str, Any]], Any], depth: int = 0) -> Any:
-    """Rebuild what ``encode`` wrote; ``record`` makes the object for a dataclass or model.
+    """Decode the output of ``encode``; ``record`` makes the object for a dataclass or model.
 
     Raises:
-        ValueError: the data was not written by ``encode``.
+        ValueError: The data was not written by ``encode``.
     """
     if depth > MAX_DEPTH * 2:
         raise ValueError("nested too deeply")
@@ -281,7 +281,7 @@ def _checked_type(kind: type, body: Any) -> Any:
 
 
 def _refuse_collisions(keys: list[Any]) -> None:
-    """Refuse keys chosen to share one hash: filling a set with them would take quadratic time."""
+    """Reject keys crafted to share one hash: filling a set with them would take quadratic time."""
     if len(keys) <= MAX_COLLISIONS:
         return
     hashes = sorted(hash(key) for key in keys)
@@ -309,7 +309,7 @@ def _number_text(value: dict[str, Any]) -> str:
 
 
 def _bounded_decimal(value: decimal.Decimal) -> decimal.Decimal:
-    """Refuse a number that takes for ever to be written out as a whole one."""
+    """Reject a Decimal that would take too long to convert to an integer."""
     if value.is_finite() and abs(value.adjusted()) > MOST_EXPONENT:
         raise ValueError(f"a Decimal with an exponent beyond {MOST_EXPONENT:,} cannot cross")
     return value

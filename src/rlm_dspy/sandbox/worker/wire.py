@@ -1,8 +1,8 @@
 """Length-prefixed JSON frames on the session's private socket, from any thread.
 
-Whichever thread waits first reads for all (the leader); the others wait for their answer to be put down.
-An interrupt may strike at any bytecode of the main thread, so bytes already taken from the kernel are kept
-on the object, and the two places where they are in flight are guarded.
+The first thread to wait reads for all (the leader); the others wait for their answer to be delivered. An
+interrupt may arrive at any bytecode of the main thread, so bytes already read from the kernel are kept on the
+object, and the two places where they are in transit are guarded.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from typing import Any
 from . import own
 
 MAX_FRAME = 32 << 20
-MAX_VALUES = 500_000  # of one message: parsing so many takes the host half a second, whatever they are
-MAX_COMMAND = 1 << 30  # the host is trusted, but a length that is none must not be waited for
+MAX_VALUES = 500_000  # of one message: parsing this many takes the host half a second, whatever they are
+MAX_COMMAND = 1 << 30  # the host is trusted, but never wait for an invalid length
 CHUNK_BYTES = 1 << 16
-MAX_DESCRIPTORS = 253  # as many as the kernel lets one message carry
+MAX_DESCRIPTORS = 253  # the kernel's limit per message
 
 _LENGTH = struct.Struct("<I")
 
-# A string that never ends counts to the end, or each quotation mark in it would be searched for its own.
+# An unterminated string extends to the end; otherwise each quotation mark in it would start a new search.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 
 Message = dict[str, Any]
 
 
 def count_values(body: bytes) -> int:
-    """Return how many values a JSON text holds, or at least ``MAX_VALUES + 1`` if it holds more, without parsing it."""
+    """Count the values in a JSON text without parsing it; above the limit, return at least ``MAX_VALUES + 1``."""
     count = _count_separators(body)
     if count <= MAX_VALUES:
         return count
-    for strings, found in enumerate(_STRING.finditer(body)):  # what stands inside a string separates nothing
-        if strings > 2 * MAX_VALUES:  # of each pair in a dict, the key is one as well
+    for strings, found in enumerate(_STRING.finditer(body)):  # characters inside a string are not separators
+        if strings > 2 * MAX_VALUES:  # the keys of dicts are strings too
             return MAX_VALUES + 1
         if found.end() - found.start() > 2:
             count -= _count_separators(found.group()) - 1
@@ -50,23 +50,23 @@ def count_values(body: bytes) -> int:
 
 
 def _count_separators(body: bytes) -> int:
-    """Return how many values commas and brackets tell of; an empty list or dict is one value."""
+    """Return the number of values that commas and brackets imply; an empty list or dict is one value."""
     opened, empty = body.count(b"[") + body.count(b"{"), body.count(b"[]") + body.count(b"{}")
     return body.count(b",") + opened - empty + 1
 
 
 def refuse_many_values(body: bytes, what: str) -> None:
-    """Raise ``ValueError`` if a JSON text holds more values than the host would parse."""
+    """Raise ``ValueError`` if a JSON text holds more values than the host accepts."""
     count = count_values(body)
     if count > MAX_VALUES:
         raise ValueError(f"{what} holds {count:,} values; the limit is {MAX_VALUES:,}: pass less, or one string")
 
 
 def encoded_frame(message: Message) -> bytes:
-    """Return the message as it is written.
+    """Return the message as a frame.
 
     Raises:
-        ValueError: it is too long.
+        ValueError: It is too long.
     """
     body = own.dumps(message).encode("ascii")
     if len(body) > MAX_FRAME:
@@ -87,8 +87,8 @@ class Wire:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew after a fork: drop what was half read, and the locks of threads that are gone."""
-        self._poll = poll()  # the old one counts as in use if a thread waited on it as the fork was made
+        """Reset after a fork: drop partly read frames, and the locks of threads that are gone."""
+        self._poll = poll()  # the old one counts as in use if a thread waited on it during the fork
         self._poll.register(self.channel.fileno(), POLLIN)
         self._incoming = bytearray()
         self._writing = allocate_lock()
@@ -106,12 +106,12 @@ class Wire:
             self._run_guarded(self.write, memoryview(written))
 
     def write(self, view: memoryview) -> None:
-        """Write these bytes, whatever other threads do."""
+        """Write these bytes without interleaving with other threads."""
         while view:
             view = view[write(self.channel.fileno(), view) :]
 
     def _run_guarded(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Run ``action`` whole; an interrupt that came meanwhile strikes at its end."""
+        """Run ``action`` to its end; an interrupt in the meantime is raised afterwards."""
         if get_ident() != self._main:
             action(*arguments)
             return
@@ -123,11 +123,11 @@ class Wire:
         self.deferred()
 
     def command(self) -> Message:
-        """Wait for the host's next command, outside of any cell."""
+        """Wait for the host's next command, outside any cell."""
         return self._wait_until_found(lambda: self._commands.popleft() if self._commands else None)
 
     def ask(self, message: Message) -> Message:
-        """Send a call and wait for its answer; other threads may do the same meanwhile."""
+        """Send a call and wait for its answer; other threads may do the same concurrently."""
         number = next(self._ids)
         message["id"] = number
         self._awaited.add(number)
@@ -139,7 +139,7 @@ class Wire:
             self._answers.pop(number, None)
 
     def _wait_until_found(self, look: Callable[[], Message | None]) -> Message:
-        """Wait until ``look`` finds something; one thread at a time reads, or frames would be torn apart."""
+        """Wait until ``look`` finds something; only one thread reads at a time, or frames would be split."""
         while True:
             with self._turn:
                 while (found := look()) is None and self._leading:
@@ -155,7 +155,7 @@ class Wire:
                     self._turn.notify_all()
 
     def _read_frames(self) -> None:
-        """Wait for bytes (an interrupt may strike here) and sort the frames they complete."""
+        """Wait for bytes (an interrupt may be raised here) and dispatch the frames they complete."""
         self._poll.poll()
         self._run_guarded(self._receive)
 

@@ -1,10 +1,10 @@
-"""A real ``str`` whose characters are the shared mapping itself: a text of any size without a copy.
+"""A real ``str`` whose characters are in the shared mapping: a text of any size without a copy.
 
-Holds: there is a maker only if strings made by it passed a self-test of this very interpreter; otherwise
-texts are copied. Does not hold: it rests on CPython's layout of compact strings, hence the test.
+Holds: there is a maker only if its strings pass a self-test on the running interpreter; otherwise texts are
+copied. Does not hold: it depends on CPython's layout of compact strings, hence the test.
 
 A string's header is written into a private page that ends where the read-only characters begin. The object is
-never freed: its count of references starts far too high, and the mapping lives as long as the process.
+never freed: its reference count starts far too high, and the mapping lives as long as the process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIN_CHARS = 8
 
 Maker = Callable[[int, int, int, bool], "str | None"]
 
-# A string of each kind, from which the header is copied: (width, ascii) and how its characters are stored.
+# By (width, ascii): a string from which the header is copied, and the encoding of its characters.
 _TEMPLATES = {
     (1, True): ("a string", "ascii"),
     (1, False): ("a strïng", "latin-1"),
@@ -34,7 +34,7 @@ _TEMPLATES = {
 
 
 def string_maker() -> Maker | None:
-    """Return ``make(descriptor, chars, width, ascii)``, or None where strings are laid out otherwise."""
+    """Return ``make(descriptor, chars, width, ascii)``, or None if strings have another layout."""
     if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.maxsize < 2**32:
         return None
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
@@ -65,7 +65,7 @@ def _build_string(libc: Any, descriptor: int, chars: int, width: int, ascii: boo
     page = mmap.PAGESIZE
     size = -(-(chars + 1) * width // page) * page
     none = ctypes.c_void_p(-1).value
-    base = libc.mmap(None, page + size, 0, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)  # counts against no limit
+    base = libc.mmap(None, page + size, 0, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)  # does not count against any limit
     if base is None or base == none:
         return None
     writable = mmap.PROT_READ | mmap.PROT_WRITE
@@ -87,7 +87,7 @@ def _build_string(libc: Any, descriptor: int, chars: int, width: int, ascii: boo
 
 
 def _is_sound(make: Maker) -> bool:
-    """Make one string of each kind and compare all that can be asked of it."""
+    """Make one string of each kind and compare its observable behaviour."""
     for (width, ascii), (piece, codec) in _TEMPLATES.items():
         real = (piece + " ") * 700
         descriptor = os.memfd_create("self-test")

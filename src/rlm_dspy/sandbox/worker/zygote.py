@@ -1,14 +1,14 @@
 """The zygote: loads the standard library once, locks itself down, then forks a worker per session.
 
-Three processes come from one start. The *keeper* is the host's child: it only waits, and when the host goes
-away it kills everything. Under it the *reaper*, first process of the pid namespace where there is one, adopts
-what loses its parent. Under that the zygote. Only workers, forked from the zygote, ever run a model's code.
-If the zygote dies, sessions live on; if the host dies, nothing does.
+One start makes three processes. The *keeper* is the host's child: it only waits, and kills everything when the
+host ends. Its child is the *reaper*, the first process of the pid namespace if there is one, which adopts
+orphans. The reaper's child is the zygote. Only workers, forked from the zygote, run a model's code. Sessions
+survive the end of the zygote, but not that of the host.
 """
 
 from __future__ import annotations
 
-import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads at once
+import _signal as signal  # type: ignore[import-not-found]  # the C module, which loads instantly
 import _socket as socket
 import array
 import contextlib
@@ -27,18 +27,18 @@ from . import bpf, confine, evaluate, limits, modules, places, session, shelf, z
 
 MAX_MESSAGE_BYTES = 1 << 18
 IDLE_MS = 20
-LATE_IMPORT_BYTES = 16 << 20  # memory for what is imported after the measuring
-# Addresses for contexts, which may be as large as the machine's memory, and for stacks and heaps that are reserved.
-# A page that was never written takes none, but its entry in a table takes a five-hundredth of it.
+LATE_IMPORT_BYTES = 16 << 20  # memory for modules imported after the measurement
+# Address space for contexts, which may be as large as the machine's memory, and for reserved stacks and heaps.
+# A page never written to takes no memory, but its page table entry takes a five-hundredth of a page.
 MOST_CONTEXTS, RESERVED = 64 << 30, 2 << 30
-# The number a worker's socket always has, so that the filter can let descriptors in on it and nowhere else.
+# The fixed descriptor of a worker's socket, so that the filter can allow descriptors to arrive only there.
 CHANNEL_DESCRIPTOR = 40
 
 
 def main(
     channel: socket.socket, life: int, instructions: bytes, books: shelf.BytecodeImporter, receive: Callable[..., Any]
 ) -> NoReturn:
-    """Run as the keeper until the host goes away; the zygote goes on in a descendant."""
+    """Run as the keeper until the host ends; the zygote continues in a descendant."""
     warnings.simplefilter("ignore", SyntaxWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
     os.environ.clear()
@@ -68,15 +68,15 @@ def _milliseconds_since(started: float) -> float:
 
 
 def _preload_modules(policy: dict[str, Any], books: shelf.BytecodeImporter) -> Any:
-    """Import what every session needs and what could not be imported later; return the toolkit."""
+    """Import the modules that every session needs or that cannot be imported later; return the toolkit."""
     books.after["asyncio"] = _shrink_asyncio
     books.after["linecache"] = evaluate.remember_lines
-    # Some modules ask for the system's name as they load; the call itself is refused, and the host's name nobody's.
+    # Some modules read the system's name on import; the call is refused, and the host's name is private.
     system = os.uname_result(("Linux", "sandbox", "", "", os.uname().machine))
     os.uname = lambda: system
-    # Neither is of use without a network, and both load large libraries.
+    # Both are useless without a network, and load large libraries.
     sys.modules["ssl"] = sys.modules["_hashlib"] = None  # type: ignore[assignment]
-    # Looked for by `copy`, in every folder, for the sake of Jython.
+    # `copy` searches every folder for it, for Jython.
     sys.modules["org"] = None  # type: ignore[assignment]
     sys.path += policy["path"]
     _import_modules(modules.PRELOADED)
@@ -84,7 +84,7 @@ def _preload_modules(policy: dict[str, Any], books: shelf.BytecodeImporter) -> A
 
 
 def _import_modules(names: Iterable[str]) -> list[str]:
-    """Import these modules; return those that are not there."""
+    """Import these modules; return those that are missing."""
     missing = []
     for name in names:
         try:
@@ -95,7 +95,7 @@ def _import_modules(names: Iterable[str]) -> list[str]:
 
 
 def _modules_without_bytecode(books: shelf.BytecodeImporter) -> list[str]:
-    """Return what the host had no bytecode of and nothing could read later."""
+    """Return the modules without bytecode from the host, which cannot be read later."""
     return [name for name in modules.SHELVED if name in modules.ALLOWED and name not in books.books]
 
 
@@ -104,13 +104,13 @@ def _shrink_asyncio() -> None:
 
 
 def _fork_zygote(channel: socket.socket, life: int, policy: dict[str, Any], report: dict[str, Any]) -> None:
-    """Leave the keeper and the reaper behind and return in the process that becomes the zygote."""
+    """Fork the keeper and the reaper, and return in the process that becomes the zygote."""
     linux = sys.platform == "linux"
     if linux:
         confine.die_with_parent()
         if "root" not in policy["without"]:
             confine.drop_root(report)
-            confine.die_with_parent()  # a change of user clears it
+            confine.die_with_parent()  # a change of user clears the setting
         if "namespaces" not in policy["without"]:
             confine.enter_namespaces(report)
     gc.freeze()
@@ -131,7 +131,7 @@ def _fork_zygote(channel: socket.socket, life: int, policy: dict[str, Any], repo
 
 
 def _run_keeper(reaper: int, life: int) -> NoReturn:
-    """Wait for the host to vanish or the reaper to end, then kill all that is left."""
+    """Wait for the host or the reaper to end, then kill all remaining processes."""
     watch = select.poll()
     watch.register(life, 0)
     while True:
@@ -144,7 +144,7 @@ def _run_keeper(reaper: int, life: int) -> NoReturn:
 
 
 def _run_reaper() -> NoReturn:
-    """Collect the dead; end when nobody is left."""
+    """Reap dead processes; end when none are left."""
     while True:
         try:
             os.wait()
@@ -153,7 +153,7 @@ def _run_reaper() -> NoReturn:
 
 
 def _lock_down(policy: dict[str, Any], report: dict[str, Any], control: int) -> int:
-    """Lock this process down by every layer the policy wants; return the fork listener, -1 without one."""
+    """Lock this process down with every layer of the policy; return the fork listener, or -1 without one."""
     if sys.platform != "linux":
         return -1
     confine.die_with_parent()
@@ -170,7 +170,7 @@ def _lock_down(policy: dict[str, Any], report: dict[str, Any], control: int) -> 
         listener = confine.filter_calls(report, bpf.Filter(machine, receive, (control,), fork="ask"))
         if listener >= 0:
             return listener
-    # Without a supervisor the zygote may fork freely, and each worker gives that up for itself.
+    # Without a supervisor the zygote may fork freely, and each worker drops that right itself.
     report["last_filter"] = bpf.Filter(machine, receive, (), fork="refuse")
     return confine.filter_calls(report, bpf.Filter(machine, receive, (control,), fork="allow", stack=True))
 
@@ -202,19 +202,19 @@ def _serve_orders(
 
 
 def _import_while_idle(channel: socket.socket, ahead: list[str]) -> None:
-    """Import ahead, one module at a time, until the host wants something."""
+    """Preload modules, one at a time, until the host sends an order."""
     waiting = select.poll()
     waiting.register(channel, select.POLLIN)
     while ahead and not waiting.poll(IDLE_MS):
         with contextlib.suppress(ImportError):
             __import__(ahead.pop(0))
-        modules.remember_loaded()  # at once: a session may begin now, and what is loaded by then is ours
+        modules.remember_loaded()  # immediately: a session may start now, and modules loaded so far are ours
         if not ahead:
             gc.freeze()
 
 
 def _next_order(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Wait for the host to want a worker."""
+    """Wait for the host's order for a worker."""
     data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE_BYTES, socket.CMSG_SPACE(16))
     if not data:
         os._exit(0)
@@ -242,7 +242,7 @@ def _become_worker(
         wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL_DESCRIPTOR)
         os.close(descriptors[0])
         session.main(wire, descriptors[1], config["output"], ready)
-    except BaseException:  # nobody is left to tell: the host sees the worker end
+    except BaseException:  # nothing can be reported here: the host sees the worker end
         if config.get("debug"):
             import traceback
 
@@ -251,9 +251,9 @@ def _become_worker(
 
 
 def _memory_sizes() -> tuple[int, int]:
-    """Return how much memory this process begins with, and the addresses that a session may use beside its memory."""
+    """Return this process's initial memory, and the address space that a session may use besides its memory."""
     page = os.sysconf("SC_PAGE_SIZE")
-    beside = RESERVED + min(os.sysconf("SC_PHYS_PAGES") * page, MOST_CONTEXTS)  # not to be had after the lock-down
+    beside = RESERVED + min(os.sysconf("SC_PHYS_PAGES") * page, MOST_CONTEXTS)  # not available after the lock-down
     try:
         with open("/proc/self/statm") as file:
             pages = [int(count) for count in file.read().split()]

@@ -1,4 +1,4 @@
-"""Starts the program where nothing of the package around it is loaded."""
+"""Start the program without loading the enclosing package."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-NAME = "rlm_office"  # no library has it
+NAME = "rlm_office"  # not the name of any library
 
 
 def main() -> None:
-    """Load this folder as a package of its own, and run it."""
+    """Load this folder as a separate package, and run it."""
     spec = spec_from_file_location(NAME, Path(__file__).with_name("__init__.py"))
     assert spec is not None
     assert spec.loader is not None

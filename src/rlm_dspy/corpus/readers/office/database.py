@@ -1,4 +1,4 @@
-"""SQLite files: each table as tab-separated rows under the names of its columns."""
+"""SQLite files as text: each table as tab-separated rows below a header."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
 
 MOST_CELLS = 20_000_000  # of a table
-_MOST_BLOB = 40  # bytes of a value without text that are shown
+_MOST_BLOB = 40  # bytes shown of a binary value
 _AT_ONCE = 1_000  # rows
 
 
 def table_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield each table with a header, so that a line's number tells a row's; views and indexes are left out."""
+    """Yield each table below a header, so that line numbers give row numbers; skip views and indexes."""
     with contextlib.closing(sqlite3.connect(":memory:")) as database:
         names = _load_table_names(database, data)
         if not names:
@@ -27,7 +27,7 @@ def table_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 def _load_table_names(database: sqlite3.Connection, data: bytes) -> list[str]:
-    """Open a file in memory, where nothing of it can be changed, and name its tables."""
+    """Open a file in memory, read-only, and return the names of its tables."""
     try:
         database.deserialize(_without_log(data))
         database.text_factory = lambda text: text.decode("utf-8", "replace")
@@ -43,7 +43,7 @@ def _load_table_names(database: sqlite3.Connection, data: bytes) -> list[str]:
 
 
 def _without_log(data: bytes) -> bytes:
-    """Return a database that has a log beside it as one without, for memory has no place for the log."""
+    """Return a WAL-mode database marked as having no WAL, which an in-memory database cannot have."""
     return data[:18] + b"\x01\x01" + data[20:] if data[18:20] == b"\x02\x02" else data
 
 

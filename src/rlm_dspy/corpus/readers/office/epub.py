@@ -1,4 +1,4 @@
-"""Books (EPUB): their chapters in the order of reading."""
+"""EPUB books as text: chapters in reading order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DECLARED = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]{1,40})")
 
 
 def chapter_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield each file of a book's spine but its list of contents."""
+    """Yield each file of a book's spine except its table of contents."""
     package = Package(data, notes)
     roots = all_named(package.tree("META-INF/container.xml"), "rootfile")
     main = next((value_of(one, "full-path") for one in roots), "")

@@ -1,4 +1,4 @@
-"""Pages: what is seen of HTML, in time that grows with its length whatever it holds."""
+"""The visible text of HTML, extracted in linear time for any input."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _VOID = frozenset("area base br col embed hr img input link meta param source tr
 _RAW = frozenset({"script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes"})  # hold no elements
 _IN_HEAD = frozenset({"base", "link", "meta", "title", "style", "script", "noscript", "template"})
 _IN_A_PARAGRAPH = frozenset({"br", "caption", "legend", "option", "select", "title"})
-_ENDS = {tag: {"p"} for tag in _BLOCKS - _IN_A_PARAGRAPH} | {  # what a tag ends
+_ENDS = {tag: {"p"} for tag in _BLOCKS - _IN_A_PARAGRAPH} | {  # elements that a tag implicitly ends
     "li": {"p", "li"}, "dt": {"p", "dt", "dd"}, "dd": {"p", "dt", "dd"}, "option": {"option"}, "a": {"a"},
     "td": {"p", "td", "th"}, "th": {"p", "td", "th"}, "tr": {"p", "td", "th", "tr"},
     "tbody": {"p", "td", "th", "tr", "tbody", "thead"}, "tfoot": {"p", "td", "th", "tr", "tbody", "thead"},
 }  # fmt: skip
-_VALUELESS = frozenset({"hidden", "password", "file", "image"})  # inputs whose value nobody sees
+_VALUELESS = frozenset({"hidden", "password", "file", "image"})  # inputs whose value is not shown
 
 _NAME = re.compile(r"[a-zA-Z][^\s/>]*")
 _ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>]*))?""")
 _SINGLE = re.compile(r"<([a-zA-Z][^<>]*)/>")
 _SPACES = re.compile(r"[\s/]*")
 
-_KEPT = "\x1f"  # stands for a blank that is shown as it is, until the others are cut
-_MAX_REPEATED_CHARS = 200  # characters of a cell that are written again in the rows it spans
-_MOST_SPANNING = 1_000  # rows and cells of all tables that are, so that a page stays about as long as it is
+_KEPT = "\x1f"  # placeholder for significant spaces until the others are collapsed
+_MAX_REPEATED_CHARS = 200  # characters of a cell that are repeated in the rows it spans
+_MOST_SPANNING = 1_000  # rows and cells repeated in all tables, so that the text stays about as long as the page
 
-_DECLARATION_CHARS = 2_000  # characters in which a page says that it is XHTML
+_DECLARATION_CHARS = 2_000  # characters searched for an XHTML declaration
 
 Attributes = dict[str, str]
 
 
 def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield what is seen of a page, given as UTF-8; headings become Markdown's."""
+    """Yield the visible text of a page in UTF-8, with Markdown headings."""
     page = data.decode("utf-8", "replace")
     if page.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in page[:_DECLARATION_CHARS]:
         page = closed_xhtml(page)
@@ -49,7 +49,7 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 def closed_xhtml(page: str) -> str:
-    """Return XHTML whose elements that hold nothing are written as HTML writes them."""
+    """Return XHTML with its empty elements written as in HTML."""
 
     def closed(match: re.Match[str]) -> str:
         name = match[1].split(None, 1)[0]
@@ -59,14 +59,14 @@ def closed_xhtml(page: str) -> str:
 
 
 def seen_text(page: str, *, outside_only: bool = False) -> str:
-    """Return what is seen of a page, with where its links lead: all, or only those to the world outside."""
+    """Return the visible text of a page with link targets: all, or only external ones."""
     seen = _Page(outside_only=outside_only)
     _Scanner(page, seen).scan()
     return seen.result()
 
 
 class _Scanner:
-    """Tells tags from text, in linear time: what has no end ends the page."""
+    """Separates tags from text in linear time; an unterminated construct ends the page."""
 
     def __init__(self, page: str, seen: _Page) -> None:
         self._text = page
@@ -74,7 +74,7 @@ class _Scanner:
         self._at = 0
 
     def scan(self) -> None:
-        """Hand the page's tags and texts over, in their order."""
+        """Pass on the page's tags and texts, in order."""
         text = self._text
         while self._at < len(text):
             found = text.find("<", self._at)
@@ -105,7 +105,7 @@ class _Scanner:
         self._at = len(self._text) if end < 0 else end + len(ending)
 
     def _scan_start_tag(self, tag: str, at: int) -> None:
-        """Hand a tag over with its attributes, and the text of what holds no elements."""
+        """Pass on a tag with its attributes, and the content of raw text elements."""
         attributes: Attributes = {}
         text = self._text
         while found := _ATTRIBUTE.match(text, at):
@@ -113,10 +113,10 @@ class _Scanner:
             if value[:1] in ('"', "'") and value[-1:] == value[:1] and len(value) > 1:
                 value = value[1:-1]
             attributes.setdefault(found[1].lower(), unescape(value))
-        at = _SPACES.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        at = _SPACES.match(text, at).end()  # type: ignore[union-attr]  # it also matches nothing
         self._at = at + 1
         if at >= len(text):
-            return  # the page ends in a tag
+            return  # the page ends inside a tag
         self._seen.start(tag, attributes)
         if tag in _RAW:
             ending = re.compile(f"</{tag}(?=[\\s/>])", re.I).search(text, self._at)
@@ -129,15 +129,15 @@ class _Scanner:
 
 
 class _Table:
-    """Where the cells of a table stand: one that spans rows is written again in each, so that a row says all of it."""
+    """The cell positions of a table; a cell that spans rows is repeated in each, so that every row is complete."""
 
     def __init__(self) -> None:
         self.column = 0
-        self.opened: tuple[int, int, int] | None = None  # the column of a cell, its rows, and where its text begins
-        self.spanning: dict[int, tuple[int, str]] = {}  # by column: the rows to come, and the text
+        self.opened: tuple[int, int, int] | None = None  # column and row span of a cell, and where its text begins
+        self.spanning: dict[int, tuple[int, str]] = {}  # by column: rows left, and text
 
     def begin(self, parts: list[str], rows: int) -> None:
-        """Take in the start of a cell, behind those that reach into its row."""
+        """Handle the start of a cell, after those that span into its row."""
         self.close(parts)
         self.fill(parts)
         parts.append(" \t")
@@ -145,14 +145,14 @@ class _Table:
         self.column += 1
 
     def close(self, parts: list[str]) -> None:
-        """Take in the end of the open cell."""
+        """Handle the end of the open cell."""
         if self.opened is not None:
             (column, rows, start), self.opened = self.opened, None
             if rows > 1:
                 self.spanning[column] = (rows - 1, " ".join("".join(parts[start:]).split())[:_MAX_REPEATED_CHARS])
 
     def fill(self, parts: list[str]) -> None:
-        """Write the cells of rows above that reach into the next columns of this one."""
+        """Write the cells from rows above that span into the next columns of this row."""
         while self.column in self.spanning:
             rows, text = self.spanning.pop(self.column)
             parts.append(f" \t{text}")
@@ -161,7 +161,7 @@ class _Table:
             self.column += 1
 
     def end_row(self, parts: list[str]) -> None:
-        """Take in the end of a row."""
+        """Handle the end of a row."""
         self.close(parts)
         if self.column:
             self.fill(parts)
@@ -169,21 +169,21 @@ class _Table:
 
 
 class _Page:
-    """Collects what a reader of a page sees."""
+    """Collects the visible text of a page."""
 
     def __init__(self, *, outside_only: bool) -> None:
         self._outside_only = outside_only
         self._parts: list[str] = []
         self._open: list[str] = []
-        self._count: Counter[str] = Counter()  # of what is open, by its tag
-        self._hidden = 0  # how many elements were open when a hidden one had begun, or 0
+        self._count: Counter[str] = Counter()  # open elements by tag
+        self._hidden = 0  # number of open elements when a hidden one began, or 0
         self._title = False
         self._tables: list[_Table] = []
         self._spans = _MOST_SPANNING
-        self._link: tuple[str, int] = ("", 0)  # where the open link leads, and how many parts there were at its start
+        self._link: tuple[str, int] = ("", 0)  # target of the open link, and the number of parts at its start
 
     def start(self, tag: str, attributes: Attributes) -> None:
-        """Take in the start of an element."""
+        """Handle the start of an element."""
         self._make_room(tag)
         self._title = tag == "title" and not self._count.get("svg")
         if tag not in _VOID:
@@ -218,7 +218,7 @@ class _Page:
             self._tables[-1].end_row(self._parts)
 
     def _write_attributes(self, tag: str, attributes: Attributes) -> None:
-        """Write what attributes show: pictures, what is filled into forms, where links lead."""
+        """Write what attributes show: pictures, form values and link targets."""
         if tag == "a":
             self._close_link()
             self._link = (_link_address(attributes.get("href", "")), len(self._parts))
@@ -232,7 +232,7 @@ class _Page:
             self._append_text(" ")
 
     def end(self, tag: str) -> None:
-        """Take in the end of an element."""
+        """Handle the end of an element."""
         self._title = False
         if self._count.get(tag):
             self._end_element(tag)
@@ -244,7 +244,7 @@ class _Page:
             self._parts.append("\n")
 
     def text(self, text: str) -> None:
-        """Take in a text."""
+        """Handle a text."""
         if self._title:
             self._parts.append(f"\n{text.strip()}\n")
             return
@@ -258,7 +258,7 @@ class _Page:
             self._append_text(text)
 
     def _append_text(self, text: str) -> None:
-        """Add a text, with one space between it and what stands before."""
+        """Append a text, separated by one space from the text before it."""
         spaced = bool(self._parts) and self._parts[-1].endswith(" ") and text.startswith(" ")
         self._parts.append(text[1:] if spaced else text)
 
@@ -269,7 +269,7 @@ class _Page:
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).replace(_KEPT, " ").strip("\n") + "\n"
 
     def _make_room(self, tag: str) -> None:
-        """End what a tag ends without saying so."""
+        """End the elements that a tag implicitly ends."""
         if self._count.get("title") and self._open[-1] == "title":
             self._end_element("title")
         if self._count.get("head") and (tag == "body" or (self._open[-1] == "head" and tag not in _IN_HEAD)):
@@ -278,7 +278,7 @@ class _Page:
             self._end_element(self._open[-1])
 
     def _end_element(self, tag: str) -> None:
-        """End the last element of this tag and all in it."""
+        """End the last element of this tag and everything in it."""
         ended = ""
         while ended != tag:
             ended = self._open.pop()
@@ -289,7 +289,7 @@ class _Page:
             self._hidden = 0
 
     def _close_link(self) -> None:
-        """Write where a link leads behind its text, where the text does not say so itself."""
+        """Write a link's target after its text, unless the text already shows it."""
         (address, start), self._link = self._link, ("", 0)
         if not address or (self._outside_only and not re.match(r"[a-z]+:", address, re.I)):
             return
@@ -300,19 +300,19 @@ class _Page:
 
 
 def _is_hidden(tag: str, attributes: Attributes) -> bool:
-    if tag in ("html", "body"):  # which scripts show when they are done
+    if tag in ("html", "body"):  # scripts unhide these when they finish
         return False
     return "hidden" in attributes or re.search(r"display\s*:\s*none", attributes.get("style", ""), re.I) is not None
 
 
 def _link_address(target: str) -> str:
-    """Return where a link leads, or "" for a place in the page and for what only a browser can follow."""
+    """Return a link's target, or "" for anchors in the page and for targets only a browser can follow."""
     address = "".join(target.split())
     return "" if address.startswith("#") or re.match(r"(javascript|data|blob|about):", address, re.I) else address
 
 
 def _input_text(attributes: Attributes) -> str:
-    """Return what an input of a form shows."""
+    """Return the displayed value of a form input."""
     kind, value = attributes.get("type", "text").lower(), attributes.get("value", "")
     if kind in ("checkbox", "radio"):
         return " [x] " if "checked" in attributes else " [ ] "

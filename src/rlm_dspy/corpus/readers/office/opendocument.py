@@ -1,4 +1,4 @@
-"""OpenDocument texts, spreadsheets and presentations (LibreOffice): what a person sees of them."""
+"""The visible text of OpenDocument texts, spreadsheets and presentations (LibreOffice)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .parts import Package, all_named, child_of, local_name, value_of
 from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
 
 MOST_CELLS = 20_000_000  # of a spreadsheet
-_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, as LibreOffice has them
+_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, LibreOffice's limits
 _MOST_SPACES = 1_000
 
 _UNSEEN = frozenset(
@@ -20,7 +20,7 @@ _UNSEEN = frozenset(
 
 
 def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield the blocks of a text, between its headers and footers."""
+    """Yield the headers, the blocks of a text, and the footers."""
     package = Package(data, notes)
     body = _body_element(package, "text")
     for kind in ("header", "footer"):
@@ -32,7 +32,7 @@ def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield each slide with its notes; hidden ones are marked."""
+    """Yield each slide with its notes, marking hidden ones."""
     package = Package(data, notes)
     hidden = _styles_with(package, "visibility", "hidden")
     pages = (one for one in _body_element(package, "presentation") if local_name(one) == "page")
@@ -49,7 +49,7 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield each sheet as tab-separated rows, so that a line's number is a row's."""
+    """Yield each sheet as tab-separated rows, so that line numbers are row numbers."""
     package = Package(data, notes)
     hidden = _styles_with(package, "display", "false")
     limit = _Limit()
@@ -84,18 +84,18 @@ def _margin_lines(package: Package, kind: str) -> Iterator[str]:
 
 
 def _styles_with(package: Package, name: str, value: str) -> set[str]:
-    """Return the names of the styles of which a property has this value."""
+    """Return the names of the styles with this property value."""
     styles = all_named(package.tree("content.xml"), "style")
     return {value_of(one, "name") for one in styles if any(value_of(inner, name) == value for inner in one)}
 
 
 class _Story:
-    """Walks a text; what is beside it (boxes, notes, comments) follows the block it hangs on."""
+    """Walks a text; boxes, notes and comments follow the block they are anchored to."""
 
     def __init__(self) -> None:
         self._beside: list[str] = []
         self._notes = 0
-        self._inside = 0  # how many tables and boxes are around
+        self._inside = 0  # number of enclosing tables and boxes
         self._writers: dict[str, Callable[[Element], str]] = {
             "tab": lambda one: "\t",
             "line-break": lambda one: "\n",
@@ -140,16 +140,16 @@ class _Story:
                 yield from self.take_lines_beside()
 
     def take_lines_beside(self) -> list[str]:
-        """Return what waits to be written beside the text."""
+        """Return and clear the pending notes, comments and boxes."""
         waiting, self._beside = self._beside, []
         return waiting
 
     def cell(self, cell: Element) -> str:
-        """Return the text of a cell of a table, in one line."""
+        """Return the text of a table cell on one line."""
         return " ".join(" ".join(self.blocks(cell)).split())
 
     def inline(self, parent: Element) -> str:
-        """Return the text in an element, whose spaces count as one."""
+        """Return the text in an element, with runs of spaces collapsed."""
         parts = [_collapsed_spaces(parent.text)]
         for child in parent:
             name = local_name(child)
@@ -201,7 +201,7 @@ class _Story:
 
 
 class _Limit:
-    """What the sheets of a workbook may hold in all."""
+    """The limits on all sheets of a workbook together."""
 
     def __init__(self) -> None:
         self.chars = self.cells = 0
@@ -214,7 +214,7 @@ class _Limit:
 
 
 def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
-    """Return the rows of a sheet, up to the last that holds anything."""
+    """Return the rows of a sheet, up to the last non-empty one."""
     rows: list[str] = []
     empty = 0
     for row in all_named(table, "table-row"):
@@ -254,7 +254,7 @@ def _sheet_row(row: Element, limit: _Limit) -> str:
 
 
 def _cell_value(cell: Element) -> str:
-    """Return what a cell shows; days as ISO 8601, and a formula that nobody has calculated as it stands."""
+    """Return the displayed value of a cell: dates as ISO 8601, formulas without a stored value as written."""
     story = _Story()
     story._inside = 1
     text = story.cell(cell)
@@ -272,7 +272,7 @@ def _repeat_count(element: Element, name: str) -> int:
 
 
 def _collapsed_spaces(text: str | None) -> str:
-    """Return a text whose spaces and line ends count as one space."""
+    """Collapse runs of white space into one space."""
     if not text:
         return ""
     before, after = " " if text[0].isspace() else "", " " if text[-1].isspace() and text.strip() else ""

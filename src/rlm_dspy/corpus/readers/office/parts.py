@@ -1,4 +1,4 @@
-"""A PDF whose end is gone: its pages, found one by one, under a new list of pages."""
+"""The parts of office archives and their XML; and the repair of truncated PDFs under a new page list."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MOST_PAGES = 100_000
 
 
 def repaired_pdf(data: bytes) -> bytes:
-    """Return a PDF of the pages whose objects are whole.
+    """Return a PDF of the pages whose objects are intact.
 
     Raises:
-        ValueError: there are none.
+        ValueError: There are no such pages.
     """
     end = data.rfind(b"endobj") + len(b"endobj")
     starts = [(int(one[1]), one.end()) for one in _OBJECT.finditer(data, 0, end)]
@@ -55,8 +55,8 @@ def repaired_pdf(data: bytes) -> bytes:
 
 
 MOST_UNPACKED = 400_000_000  # bytes of all parts
-MOST_PART = 100_000_000  # bytes of a part that is held as a tree
-_MAX_RATIO = 250  # beyond this, and beyond the bytes below, an archive was made to harm
+MOST_PART = 100_000_000  # bytes of a part that is parsed into a tree
+_MAX_RATIO = 250  # an archive above this and above the bytes below is hostile
 _HARMLESS_BYTES = 50_000_000
 
 BROKEN = (expat.ExpatError, ElementTree.ParseError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
@@ -64,7 +64,7 @@ BROKEN = (expat.ExpatError, ElementTree.ParseError, zipfile.BadZipFile, zlib.err
 
 @dataclass(frozen=True)
 class Relation:
-    """A part (or an address outside) that another part names by ``id``; ``kind`` is the last word of its type."""
+    """A part or external address that another part references by ``id``; ``kind`` is the last word of its type."""
 
     id: str
     kind: str
@@ -73,7 +73,7 @@ class Relation:
 
 
 class Package:
-    """An archive of parts, found by their names in any case."""
+    """An archive of parts with case-insensitive names."""
 
     def __init__(self, data: bytes, notes: Notes) -> None:
         self._notes = notes
@@ -93,10 +93,10 @@ class Package:
         return list(self._infos)
 
     def open(self, name: str) -> IO[bytes]:
-        """Return a part to be read piece by piece.
+        """Open a part to read it piece by piece.
 
         Raises:
-            KeyError: there is no such part.
+            KeyError: There is no such part.
         """
         info = self._infos[_normalized_name(name)]
         if info.flag_bits & 1:
@@ -104,7 +104,7 @@ class Package:
         return self._archive.open(info)
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a part, or none where there is no such part."""
+        """Return the bytes of a part, empty if there is no such part."""
         if _normalized_name(name) not in self._infos:
             return b""
         with self.open(name) as file:
@@ -114,7 +114,7 @@ class Package:
         return data
 
     def tree(self, name: str) -> Element:
-        """Return a part's root element: an empty one where there is no such part, or a broken one, which is noted."""
+        """Return a part's root element, empty if the part is missing or broken; a broken part is noted."""
         try:
             return self.root(name)
         except BROKEN:
@@ -122,17 +122,17 @@ class Package:
             return Element("none")
 
     def root(self, name: str) -> Element:
-        """Return the root element of the part without which there is no document."""
+        """Return the root element of a required part."""
         data = self.read(name)
         return tree_of(data) if data.strip() else Element("none")
 
     def note_broken_part(self, name: str) -> None:
-        """Note that a part is broken, so that it is not read to its end."""
+        """Note that a part is broken and was not read to its end."""
         if (note := f"its part {name.lstrip('/')} is broken") not in self._notes:
             self._notes.append(note)
 
     def relations(self, name: str) -> dict[str, Relation]:
-        """Return what a part refers to, by its id."""
+        """Return the relations of a part by id."""
         if name not in self._relations:
             self._relations[name] = self._read_relations(name)
         return self._relations[name]
@@ -149,7 +149,7 @@ class Package:
         return found
 
     def main_part(self, usual: str) -> str:
-        """Return the name of the part where the document begins."""
+        """Return the name of the document's main part."""
         starts = [one.target for one in self.relations("").values() if one.kind == "officeDocument"]
         return next((name for name in starts if _normalized_name(name) in self._infos), usual)
 
@@ -161,7 +161,7 @@ def tree_of(data: bytes) -> Element:
 
 
 def refuse_entities(data: bytes, *, whole: bool = True) -> None:
-    """Raise where XML, or its beginning, declares anything: office files do not, so no entity is ever expanded."""
+    """Raise if XML, or its beginning, declares entities; office files never do, so no entity is ever expanded."""
     parser = expat.ParserCreate()
 
     def declare(name: str, system: str | None, public: str | None, inner: bool) -> None:
@@ -178,16 +178,16 @@ def refuse_entities(data: bytes, *, whole: bool = True) -> None:
 
 
 class _BegunError(Exception):
-    """The first element is reached, so that no declarations can follow."""
+    """The first element was reached, so no declarations can follow."""
 
 
 def local_name(element: Element) -> str:
-    """Return an element's name without its namespace, of which office files have two for each."""
+    """Return an element's name without its namespace; office files use two namespaces for each name."""
     return element.tag.rpartition("}")[2]
 
 
 def value_of(element: Element | None, name: str = "val", default: str = "") -> str:
-    """Return an attribute by its name without its namespace."""
+    """Return an attribute by its name without namespace."""
     if element is not None:
         for key, value in element.attrib.items():
             if key.rpartition("}")[2] == name:
@@ -196,12 +196,12 @@ def value_of(element: Element | None, name: str = "val", default: str = "") -> s
 
 
 def relation_of(element: Element, name: str = "id") -> str:
-    """Return the id of the relation that an element names (``r:id``)."""
+    """Return the id of the relation that an element references (``r:id``)."""
     return next((value for key, value in element.attrib.items() if key.endswith(f"/relationships}}{name}")), "")
 
 
 def child_of(element: Element | None, *path: str) -> Element | None:
-    """Return the first child of this name, and so on down the path."""
+    """Return the descendant at the end of a path, taking the first child of each name."""
     for name in path:
         if element is None:
             return None
@@ -210,12 +210,12 @@ def child_of(element: Element | None, *path: str) -> Element | None:
 
 
 def first_of(element: Element, *names: str) -> Element | None:
-    """Return the first child that has one of these names."""
+    """Return the first child with one of these names."""
     return next((child for child in element if local_name(child) in names), None)
 
 
 def chosen_of(element: Element) -> Element:
-    """Return the form of a drawing (``mc:AlternateContent``) that today's programs show."""
+    """Return the form of a drawing (``mc:AlternateContent``) that current programs show."""
     for name in ("Choice", "Fallback"):
         if (found := child_of(element, name)) is not None:
             return found
@@ -223,7 +223,7 @@ def chosen_of(element: Element) -> Element:
 
 
 def all_named(element: Element, *names: str) -> Iterator[Element]:
-    """Yield the elements of these names at any depth, in their order."""
+    """Yield the elements with these names at any depth, in document order."""
     return (one for one in element.iter() if local_name(one) in names)
 
 

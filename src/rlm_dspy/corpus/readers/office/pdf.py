@@ -1,4 +1,4 @@
-"""Words that a line's end divides: joined, or left with the hyphen that is their own."""
+"""The text of PDF files, with words divided at line ends joined or left hyphenated."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from .parts import repaired_pdf
 from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError, joined_with_and
 
-# What pdfium writes for a hyphen at a line's end, a soft hyphen, and a plain one before a line's end.
+# pdfium's character for a hyphen at a line end, a soft hyphen, and a plain hyphen before a line end.
 _DIVIDER = re.compile("([\x02\ufffe\u00ad])[ \t]*(?:\r?\n|\r)?|[-‐][ \t]*(?:\r?\n|\r)")
 _LEFT = re.compile(r"[\w'’‐-]*\Z")
 _RIGHT = re.compile(r"[\w'’‐-]{0,60}")
-_MAX_WORD_LETTERS = 60  # letters of a word that are looked at
+_MAX_WORD_LETTERS = 60  # letters of a word that are examined
 _TOKEN = re.compile(r"[\w\0‐-]+")
 _SOFT = "\u00ad"
 
-# How English writes words of which the document shows no other: what is not named here is joined.
+# English usage for words the document shows only divided; all others are joined.
 _OWN_HYPHEN = frozenset("self well ill non third e twenty thirty forty fifty sixty".split())  # noqa: SIM905
 _ENDINGS = frozenset({"ed", "er", "ing", "ington", "ish", "less", "ly", "ness", "sense"})
 _PREFIXES = frozenset("de dis im in inter mis out over pre re sub super un under up".split())  # noqa: SIM905
@@ -32,7 +32,7 @@ _BETWEEN = frozenset("a and as at by in it of on or the to up".split())  # noqa:
 
 
 class Words:
-    """The words of a document, which tell how one of them is written where it is divided."""
+    """The words of a document, which show how a divided word is spelled."""
 
     def __init__(self, pages: Iterable[str]) -> None:
         self._known: set[str] = set()
@@ -43,11 +43,11 @@ class Words:
                 self._known.update(token.replace("‐", "-") for token in tokens)
 
     def undivided_text(self, text: str) -> str:
-        """Return a text without divided words."""
+        """Return a text with divided words joined."""
         return _DIVIDER.sub(self._joining_text, text)
 
     def _joining_text(self, match: re.Match[str]) -> str:
-        """Return what stands between the halves of a word: a hyphen or nothing."""
+        """Return what joins the halves of a word: a hyphen or nothing."""
         text, start = match.string, match.start()
         left = _LEFT.search(text[max(0, start - _MAX_WORD_LETTERS) : start])
         right = _RIGHT.match(text, match.end())
@@ -71,10 +71,10 @@ class Words:
         return (last in _SECOND and first not in _PREFIXES) or (first in _HALVES and last in _WHOLES)
 
 
-_TAIL_BYTES = 2_048  # bytes at whose end a whole PDF says so
+_TAIL_BYTES = 2_048  # bytes in which a complete PDF has its end marker
 _MOST_ANNOTATIONS = 10_000  # of a page
 _WIDGET, _LINK, _POPUP = 20, 2, 16
-_UNSEEN = 2 | 32  # flags of annotations: hidden, not to be viewed
+_UNSEEN = 2 | 32  # annotation flags: hidden, no view
 _BUTTON, _CHECKBOX, _RADIO, _COMBO, _LIST, _TEXT = 1, 2, 3, 4, 5, 6
 _PASSWORD = 1 << 13
 _MOST_CHOICES = 1_000
@@ -95,7 +95,7 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 def _read_pages(data: bytes, notes: Notes) -> list[str]:
-    """Return the text of each page as it comes, up to the characters that a document may have."""
+    """Return the raw text of each page, up to the limit of characters per document."""
     document = _open_document(data, notes)
     document.init_forms()
     pages: list[str] = []
@@ -126,7 +126,7 @@ def _open_document(data: bytes, notes: Notes) -> Any:
         cut = True
     if cut:
         pages = "1 page" if len(document) == 1 else f"{len(document):,} pages"
-        notes.append(f"the file is broken or cut off: what is left of it has {pages}")
+        notes.append(f"the file is broken or cut off: only {pages} could be recovered")
     return document
 
 
@@ -146,7 +146,7 @@ def _page_text(document: Any, number: int) -> str:
 
 
 def _annotation_texts(document: Any, page: Any, words: Any) -> Iterator[str]:
-    """Yield what is filled into the fields of a page, and the remarks on it."""
+    """Yield the form values and comments of a page."""
     import pypdfium2.raw as pdfium
 
     for index in range(min(pdfium.FPDFPage_GetAnnotCount(page.raw), _MOST_ANNOTATIONS)):
@@ -173,7 +173,7 @@ def _annotation_texts(document: Any, page: Any, words: Any) -> Iterator[str]:
 
 
 def _field_text(form: Any, annotation: Any, words: Any) -> str:
-    """Return a field as "label: value", or nothing where it is empty."""
+    """Return a field as "label: value", or an empty string if it has no value."""
     import pypdfium2.raw as pdfium
 
     kind = pdfium.FPDFAnnot_GetFormFieldType(form, annotation)
@@ -197,7 +197,7 @@ def _field_text(form: Any, annotation: Any, words: Any) -> str:
 
 
 def _chosen_labels(form: Any, annotation: Any) -> Iterator[str]:
-    """Yield the choices of a list as they are shown, which may differ from what the file stores."""
+    """Yield the selected options of a list as displayed, which may differ from the stored values."""
     import pypdfium2.raw as pdfium
 
     for index in range(min(pdfium.FPDFAnnot_GetOptionCount(form, annotation), _MOST_CHOICES)):
@@ -206,7 +206,7 @@ def _chosen_labels(form: Any, annotation: Any) -> Iterator[str]:
 
 
 def _left_of(annotation: Any, words: Any) -> str:
-    """Return what is printed on the left of a field, on its line."""
+    """Return the text to the left of a field on the same line."""
     import pypdfium2.raw as pdfium
 
     box = pdfium.FS_RECTF()
@@ -217,7 +217,7 @@ def _left_of(annotation: Any, words: Any) -> str:
 
 
 def _read_string(ask: Callable[..., int]) -> str:
-    """Return a string that pdfium writes as UTF-16 into a buffer, once it has said how long it is."""
+    """Return a string from pdfium, which first reports its length and then writes UTF-16 into a buffer."""
     import pypdfium2.raw as pdfium
 
     size = ask(None, 0)

@@ -1,11 +1,11 @@
-"""What a reader yields, and how it refuses or cuts a document."""
+"""The pieces a reader yields, and the errors for documents it refuses or cuts off."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 Piece = tuple[str, str, bool]  # a text, what it is ("page 3"), and whether its lines are counted
-Notes = list[str]  # what is to be told of a document beside its text
+Notes = list[str]  # remarks on a document, shown beside its text
 Reading = Callable[[bytes, Notes], Iterator[Piece]]
 
 MOST_CHARS = 50_000_000  # of one document
@@ -16,7 +16,7 @@ class RefusedError(Exception):
 
 
 class CutError(Exception):
-    """The document goes on, and the rest is not read; the message says so."""
+    """The rest of the document is not read; the message says where it was cut and why."""
 
 
 def joined_with_and(words: list[str]) -> str:

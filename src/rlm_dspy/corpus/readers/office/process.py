@@ -1,9 +1,9 @@
 """The program: reads requests from stdin and writes answers to stdout.
 
-A request is a line of JSON with ``kind``, ``size`` and ``seconds`` and that many bytes; an answer is the length of a
-line of JSON and that line, with ``text``, ``marks`` and ``note``, or ``error``. What a document may cost is counted in
-characters, cells and bytes, so that every machine reads the same of it; the processor time that the host allows only
-ends what hangs, and this process with it.
+A request is a line of JSON with ``kind``, ``size`` and ``seconds``, followed by ``size`` bytes. An answer is the length
+of a line of JSON and that line, with ``text``, ``marks`` and ``note``, or ``error``. Documents are limited by
+characters, cells and bytes, so that every machine reads the same text; the limit on CPU time only ends hangs, by ending
+this process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ufeff]")
 
 
 def convert_document(kind: str, data: bytes) -> dict[str, Any]:
-    """Join the pieces of a document and note where each begins."""
+    """Join the pieces of a document and record where each begins."""
     notes: Notes = []
     parts: list[str] = []
     marks: list[tuple[int, str, bool]] = []
@@ -56,13 +56,13 @@ def convert_document(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def _plain_text(text: str) -> str:
-    """Return a text without control characters, its lines ended by line feeds."""
+    """Return a text without control characters, with line feeds as line ends."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROLS.sub("", text).rstrip("\n") + "\n"
 
 
 def answer(kind: str, data: bytes) -> dict[str, Any]:
-    """Convert a document, or say why not; whatever these libraries raise is a reason."""
+    """Convert a document, or return why it failed; any exception of the libraries becomes the reason."""
     try:
         return convert_document(kind, data)
     except RefusedError as error:
@@ -72,8 +72,8 @@ def answer(kind: str, data: bytes) -> dict[str, Any]:
     except MemoryError:
         return {"error": f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory: split it"}
     except RecursionError:
-        return {"error": "its parts lie too deep in one another"}
-    except BaseException as error:  # the edge of this process: nothing may leave it but an answer
+        return {"error": "its parts are nested too deeply"}
+    except BaseException as error:  # the process boundary: only answers may cross it
         if isinstance(error, KeyboardInterrupt):
             raise
         return {"error": f"broken: {type(error).__name__}: {str(error)[:200]}"}
@@ -102,7 +102,7 @@ def _limit_memory() -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Have the system end this process when it has used so many more seconds of a processor."""
+    """Have the system end this process after this many more seconds of CPU time."""
     with contextlib.suppress(ImportError):  # not on Windows
         import resource
 

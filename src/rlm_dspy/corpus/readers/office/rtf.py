@@ -1,4 +1,4 @@
-"""RTF: its text, however old or sloppy the program that wrote it; what it cannot name, it passes over."""
+"""The text of RTF files, including old and sloppy ones; unknown destinations are skipped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SKIPPED = frozenset(
     atrfstart atrfend bkmkstart bkmkend filetbl xe tc ftnsep ftnsepc aftnsep aftnsepc aftncn ftncn sp sn sv private
     panose falt pnseclvl template passwordhash userprops xform""".split()  # noqa: SIM905
 )
-_KNOWN = frozenset({"shpinst", "annotation", "shptxt", "fldrslt", "footnote"})  # of what may be passed over
+_KNOWN = frozenset({"shpinst", "annotation", "shptxt", "fldrslt", "footnote"})  # optional destinations that are read
 _BESIDE = {"footnote": "footnote", "annotation": "comment"}
 _BESIDE |= {kind + page: kind for kind in ("header", "footer") for page in ("", "l", "r", "f")}
 _SIGNS = {"emdash": "—", "endash": "–", "bullet": "•", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”",
@@ -33,11 +33,11 @@ _CHARSETS = {77: "mac_roman", 128: "cp932", 129: "cp949", 130: "johab", 134: "gb
 
 @dataclass(frozen=True)
 class _Group:
-    """What holds until the end of a group; ``into`` names what its text belongs to, "" the document itself."""
+    """The state of a group; ``into`` names the destination of its text, "" is the document itself."""
 
     shown: bool = True
     hidden: bool = False
-    fallback: int = 1  # characters behind one in Unicode that stand for it in old programs
+    fallback: int = 1  # fallback characters after a Unicode one, for old programs
     codec: str = ""
     into: str = ""
 
@@ -53,12 +53,12 @@ class _Document:
     _group: _Group = field(default_factory=_Group)
     _outer: list[_Group] = field(default_factory=list)
     _parts: dict[str, list[str]] = field(default_factory=lambda: {"": []})
-    _waiting: list[str] = field(default_factory=list)  # notes, until the paragraph is over
+    _waiting: list[str] = field(default_factory=list)  # notes, until the paragraph ends
     _bytes: bytearray = field(default_factory=bytearray)  # not decoded yet
     _codec_name: str = "cp1252"
     _fonts: dict[int, str] = field(default_factory=dict)
-    _font: int | None = None  # in the table of fonts: which one is described
-    _passed: int = 0  # characters still to be passed over
+    _font: int | None = None  # the entry of the font table being read
+    _passed: int = 0  # characters still to be skipped
     _optional: bool = False
     _notes: int = 0
     _margins: list[str] = field(default_factory=list)
@@ -116,7 +116,7 @@ class _Document:
             self._group = replace(self._group, shown=False)
 
     def _choose_font(self, word: str, value: int) -> None:
-        if not self._group.shown:  # in the table of fonts
+        if not self._group.shown:  # in the font table
             if word == "f":
                 self._font = value
             elif self._font is not None and value in _CHARSETS:
@@ -142,7 +142,7 @@ class _Document:
                 self._place_group_text(ended.into)
 
     def _place_group_text(self, kind: str) -> None:
-        """Put what stands beside the text where it belongs."""
+        """Place a note or comment when its group ends."""
         text = " ".join("".join(self._parts.pop(kind, [])).split())
         if not text:
             return
@@ -186,6 +186,6 @@ def _codec_name(name: str, other: str) -> str:
 
 
 def _cleaned_text(text: str) -> str:
-    """Return a text whose halves of characters beyond 65,535 are put together, and whose rows end without a tab."""
+    """Join surrogate pairs in a text, and strip the tab at the end of table rows."""
     text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return re.sub(r"\t+(?=\n)", "", text)

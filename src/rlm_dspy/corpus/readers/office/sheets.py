@@ -1,4 +1,4 @@
-"""The values of a workbook's cells as a person reads them: dates, percentages, numbers."""
+"""The cell values of a workbook as displayed: dates, percentages, numbers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
 from .slides import chart_lines, paragraphs_of
 
 _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s", 20: "h:m", 21: "h:m:s",
-          22: "y-m-d h:m", 45: "m:s", 46: "[h]:m:s", 47: "m:s"}  # fmt: skip  # formats that a file need not spell out
+          22: "y-m-d h:m", 45: "m:s", 46: "[h]:m:s", 47: "m:s"}  # fmt: skip  # built-in formats
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
 _PERCENT = frozenset({9, 10})
-_WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # what a format shows as it stands
+_WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # literal parts of a format
 _CACHED_COLUMNS = 16_384
 _LATEST_DAY = 2_958_466  # days: the end of the year 9999
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a number is shown; ``date`` has the letters of its parts, ``zeros`` the digits it is filled up to."""
+    """A number format; ``date`` has the letters of its parts, ``zeros`` the digits to pad to."""
 
     date: str = ""
     percent: bool = False
@@ -34,7 +34,7 @@ class Format:
 
 
 def formats_of(root: Element) -> list[Format]:
-    """Return the formats of a workbook's styles in the order in which cells name them."""
+    """Return the formats of a workbook's styles by the index that cells use."""
     codes = {value_of(one, "numFmtId"): value_of(one, "formatCode") for one in all_named(root, "numFmt")}
     styles = child_of(root, "cellXfs")
     return [_number_format(value_of(one, "numFmtId"), codes) for one in styles] if styles is not None else []
@@ -52,7 +52,7 @@ def _number_format(number: str, codes: dict[str, str]) -> Format:
 
 
 def number_text(text: str, form: Format, *, since_1904: bool = False) -> str:
-    """Return a stored number as it is shown, with all its digits."""
+    """Return a stored number as displayed, with all its digits."""
     try:
         number = float(text)
     except ValueError:
@@ -70,7 +70,7 @@ def _digits_text(number: float) -> str:
 
 
 def _date_text(number: float, code: str, *, since_1904: bool) -> str:
-    """Return a day as ISO 8601, a time of day, or how long something took."""
+    """Return a date as ISO 8601, a time of day, or a duration."""
     seconds = round(number * 86_400)
     has_day = re.search("[yd]", code) is not None or ("h" not in code and "s" not in code)
     if "[" in code or (not has_day and (number < 0 or number >= 1)):
@@ -87,12 +87,12 @@ def _date_text(number: float, code: str, *, since_1904: bool) -> str:
 
 
 def texts_of(root: Element) -> Iterator[str]:
-    """Yield the texts that a workbook's cells share."""
+    """Yield a workbook's shared strings."""
     return (rich_text(one) for one in root if local_name(one) == "si")
 
 
 def rich_text(element: Element) -> str:
-    """Return a text in several fonts, without how it is read aloud."""
+    """Return a rich text without its phonetic reading."""
     parts = []
     for one in element:
         if local_name(one) == "t":
@@ -103,7 +103,7 @@ def rich_text(element: Element) -> str:
 
 
 def position_of(reference: str) -> tuple[int, int]:
-    """Return the row and column of a cell such as "C12", counted from one; 0 for what it does not say."""
+    """Return the row and column of a cell such as "C12", counted from one; 0 for a missing part."""
     letters = reference.rstrip("0123456789")
     row = reference[len(letters) :]
     return int(row) if 0 < len(row) < 9 else 0, _column_number(letters)
@@ -118,14 +118,14 @@ def _column_number(letters: str) -> int:
 
 
 MOST_CELLS = 20_000_000  # of a workbook
-_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, as Excel has them
+_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, Excel's limits
 _BEGINNING = 1 << 16
 
 Comments = dict[int, dict[int, str]]  # by row and column
 
 
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield each sheet, the hidden ones marked, and what its pictures and charts say."""
+    """Yield each sheet, marking hidden ones, and the text of its pictures and charts."""
     book = _Book(Package(data, notes))
     if local_name(book.root) != "workbook":
         raise RefusedError("broken or binary (.xlsb): save it as .xlsx")
@@ -146,11 +146,11 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             raise CutError(f"cut after row {len(rows):,} of sheet {name}: {book.full}")
     if book.formulas:
         count = "a formula has" if book.formulas == 1 else f"{book.formulas:,} formulas have"
-        notes.append(f"{count} no stored value: read as =formula, for only a spreadsheet program can calculate it")
+        notes.append(f"{count} no stored value: read as =formula, because only a spreadsheet program can calculate it")
 
 
 class _Book:
-    """A workbook: what its sheets share, and what was met in them."""
+    """A workbook: the data its sheets share, and what was found in them."""
 
     def __init__(self, package: Package) -> None:
         self._package = package
@@ -158,15 +158,15 @@ class _Book:
         self.root = package.root(main)
         self.relations = package.relations(main)
         self.formulas = 0  # without a value
-        self.full = ""  # why nothing more is read, if so
+        self.full = ""  # why reading stopped, or ""
         self._cells = self._chars = 0
-        self._shared: dict[str, str] = {}  # formulas of a sheet that stand for several cells
+        self._shared: dict[str, str] = {}  # formulas of a sheet shared by several cells
         self._since_1904 = value_of(child_of(self.root, "workbookPr"), "date1904") in ("1", "true")
         self._texts = list(texts_of(package.tree(self._part_name("sharedStrings"))))
         self._formats = formats_of(package.tree(self._part_name("styles")))
 
     def rows(self, part: str) -> list[str]:
-        """Return the rows of a sheet, up to the last that holds anything."""
+        """Return the rows of a sheet, up to the last non-empty one."""
         comments = self._cell_comments(part)
         self._shared.clear()
         rows: list[str] = []
@@ -189,7 +189,7 @@ class _Book:
         return rows
 
     def _add_row(self, rows: list[str], number: int, cells: list[Element], comments: Comments) -> None:
-        """Add a row of cells, and the empty rows before it."""
+        """Add a row of cells, preceded by any empty rows."""
         number = number or len(rows) + 1
         if not len(rows) < number <= _MOST_ROWS:
             return
@@ -214,7 +214,7 @@ class _Book:
             rows.append(line)
 
     def _cell_text(self, cell: Element) -> str:
-        """Return what a cell shows, or its formula where nobody has calculated it."""
+        """Return the displayed value of a cell, or its formula if there is no stored value."""
         kind, text, formula, valued = cell.get("t", "n"), "", None, False
         for one in cell:
             name = local_name(one)
@@ -229,7 +229,7 @@ class _Book:
         if kind == "s":
             return self._texts[int(text)] if text.isdecimal() and int(text) < len(self._texts) else ""
         if not text:
-            empty = valued and kind == "str"  # the formula was calculated, and its value is an empty text
+            empty = valued and kind == "str"  # the formula was calculated as an empty text
             return self._formula_text(formula) if formula is not None and not empty else ""
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
@@ -246,7 +246,7 @@ class _Book:
         return f"={formula.text}" if formula.text else f"=(filled on from {shared})"
 
     def _cell_comments(self, part: str) -> Comments:
-        """Return the remarks on a sheet's cells; of a conversation, what was said in it."""
+        """Return the comments on a sheet's cells, and the texts of threaded ones."""
         comments: Comments = {}
         related = [one for one in self._package.relations(part).values() if not one.outside]
         threads = [one for one in related if one.kind == "threadedComment"]
@@ -261,7 +261,7 @@ class _Book:
         return comments
 
     def drawing_texts(self, part: str) -> Iterator[str]:
-        """Yield the texts of a sheet's boxes, pictures and charts."""
+        """Yield the texts of a sheet's text boxes, pictures and charts."""
         for relation in self._package.relations(part).values():
             if relation.kind != "drawing" or relation.outside:
                 continue
@@ -279,7 +279,7 @@ class _Book:
 
 
 def _sheet_rows(file: IO[bytes]) -> Iterator[tuple[int, list[Element]]]:
-    """Yield the number (0: the next one) and the cells of each row; what is behind is forgotten."""
+    """Yield the number (0: the next one) and the cells of each row; rows already read are freed."""
     for _, element in ElementTree.iterparse(file):
         if element.tag.endswith("}row"):
             number = element.get("r", "")

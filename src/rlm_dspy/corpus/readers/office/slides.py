@@ -1,4 +1,4 @@
-"""The text of drawings, which Word, PowerPoint and Excel share: paragraphs, charts and SmartArt."""
+"""The text of drawings in Word, PowerPoint and Excel: paragraphs, charts and SmartArt; and of slides."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _paragraph_text(paragraph: Element) -> str:
         elif name == "br":
             parts.append("\n")
         elif name == "tab":
-            parts.append("\t" if len(one.attrib) == 0 else "")  # else it is a tab stop
+            parts.append("\t" if len(one.attrib) == 0 else "")  # with attributes it is a tab stop
     return "".join(parts)
 
 
 def chart_lines(package: Package, part: str) -> Iterator[str]:
-    """Yield a chart's title and a table of its values: a row for each category, a column for each series."""
+    """Yield a chart's title and a table of its values, with a row per category and a column per series."""
     chart = child_of(package.tree(part), "chart")
     if chart is None:
         return
@@ -52,7 +52,7 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
 
 
 def _title_words(element: Element | None) -> list[str]:
-    """Return what a title or a name says, whether it is rich text or comes from a cell."""
+    """Return the text of a title or name, from rich text or from a cell."""
     return [one.text.strip() for one in all_named(element, "t", "v") if one.text] if element is not None else []
 
 
@@ -75,7 +75,7 @@ def diagram_lines(package: Package, part: str) -> Iterator[str]:
 
 
 def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield each slide in the order in which they are shown; hidden ones are marked."""
+    """Yield each slide in presentation order, marking hidden ones."""
     package = Package(data, notes)
     main = package.main_part("ppt/presentation.xml")
     order = child_of(package.root(main), "sldIdLst")
@@ -90,7 +90,7 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 class _Slide:
-    """One slide, and the parts it refers to."""
+    """One slide, and the parts it references."""
 
     def __init__(self, package: Package, part: str) -> None:
         self._package = package
@@ -98,7 +98,7 @@ class _Slide:
         self._relations: dict[str, Relation] = package.relations(part)
 
     def lines(self) -> Iterator[str]:
-        """Yield what is on the slide, then its notes and comments."""
+        """Yield the slide's content, then its notes and comments."""
         if value_of(self._root, "show") in ("0", "false"):
             yield "[hidden slide]"
         tree = child_of(self._root, "cSld", "spTree")
@@ -169,7 +169,7 @@ class _Slide:
 
 
 def _description_lines(shape: Element) -> Iterator[str]:
-    """Yield the alternative text of a picture, which those who cannot see it are read."""
+    """Yield the alternative text of a picture."""
     for one in shape:
         named = child_of(one, "cNvPr")
         text = " ".join(value_of(named, "descr").split())

@@ -1,4 +1,4 @@
-"""The styles and list numbers of a Word document: which paragraph is a heading, and what number stands before it."""
+"""Word documents as text, with headings, list numbers, notes and comments."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .pieces import Notes, Piece, RefusedError
 from .slides import chart_lines, diagram_lines
 
 _OFF = ("0", "false", "off")
-_MAX_STYLE_DEPTH = 20  # styles that are based on one another
+_MAX_STYLE_DEPTH = 20  # levels of styles based on other styles
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
           (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Style:
-    """What a style says of its paragraphs and runs; ``level`` is that of a heading, or 0."""
+    """Properties a style gives to paragraphs and runs; ``level`` is the heading level, or 0."""
 
     level: int = 0
     list: str = ""
@@ -35,24 +35,24 @@ class _Level:
 
 
 def is_on(properties: Element | None, name: str) -> bool:
-    """Tell whether a property is there and not switched off."""
+    """Return whether a property is present and not switched off."""
     found = child_of(properties, name)
     return found is not None and value_of(found) not in _OFF
 
 
 class Styles:
-    """The styles of a document by their ids, read when they are met: of hundreds a document uses a few."""
+    """The styles of a document by id, read on demand, because a document uses few of its hundreds of styles."""
 
     def __init__(self, root: Element) -> None:
         self._elements = {value_of(one, "styleId"): one for one in root if local_name(one) == "style"}
         self._known: dict[str, Style] = {}
-        self._usual = ""  # the style of paragraphs that name none
+        self._usual = ""  # the default style of paragraphs
         for name, element in self._elements.items():
             if value_of(element, "default") in ("1", "true") and value_of(element, "type") == "paragraph":
                 self._usual = name
 
     def get(self, name: str) -> Style | None:
-        """Return a style; "" stands for that of paragraphs that name none."""
+        """Return a style; "" is the default paragraph style."""
         name = name or self._usual
         if name not in self._elements:
             return None
@@ -78,7 +78,7 @@ class Styles:
 
 
 def with_properties(style: Style, properties: Element | None) -> Style:
-    """Return a style with what a paragraph says for itself."""
+    """Return a style overridden by a paragraph's own properties."""
     outline, numbered = value_of(child_of(properties, "outlineLvl")), child_of(properties, "numPr")
     if outline.isdecimal():
         style = replace(style, level=int(outline) + 1 if int(outline) < 9 else 0)
@@ -93,8 +93,8 @@ class Numbering:
     """Counts the numbered paragraphs of a document."""
 
     def __init__(self, root: Element, styles: Styles) -> None:
-        self._levels: dict[str, dict[int, _Level]] = {}  # by the id of what lists are made after
-        self._models: dict[str, str] = {}  # of each list
+        self._levels: dict[str, dict[int, _Level]] = {}  # by abstract numbering id
+        self._models: dict[str, str] = {}  # abstract numbering id of each list
         self._restarts: dict[tuple[str, int], int] = {}
         self._counts: dict[str, dict[int, int]] = {}
         for one in all_named(root, "abstractNum"):
@@ -109,14 +109,14 @@ class Numbering:
         self._link(root, styles)
 
     def _link(self, root: Element, styles: Styles) -> None:
-        """Follow the models that only name a style, which names the list."""
+        """Resolve abstract numberings that only name a style, which names the list."""
         for one in all_named(root, "abstractNum"):
             style = styles.get(value_of(child_of(one, "numStyleLink")))
             if style is not None and (model := self._models.get(style.list)) in self._levels:
                 self._levels[value_of(one, "abstractNumId")] = self._levels[model]
 
     def label(self, style: Style) -> str:
-        """Return what stands before the next paragraph of this style: "", "- ", "3. ", "2.1 "."""
+        """Return the list label of the next paragraph in this style: "", "- ", "3. ", "2.1 "."""
         model = self._models.get(style.list)
         if model is None or model not in self._levels:
             return ""
@@ -148,7 +148,7 @@ def _list_levels(model: Element) -> Iterator[tuple[int, _Level]]:
 
 
 def format_list_number(count: int, figures: str) -> str:
-    """Return a number as a list writes it."""
+    """Format a number in a list's numbering format."""
     if figures.endswith("Letter") and 0 < count <= 26 * 30:
         text = chr(ord("a") + (count - 1) % 26) * ((count - 1) // 26 + 1)
     elif figures.endswith("Roman") and 0 < count < 4000:
@@ -171,21 +171,21 @@ _UNSEEN = frozenset(
     """del moveFrom delText instrText delInstrText rPr pPr sectPr sdtPr sdtEndPr tblPr tblGrid trPr tcPr tblPrEx rubyPr
     fldData customXmlPr smartTagPr""".split()  # noqa: SIM905
 )
-_MAX_TABLE_COLUMNS = 63  # columns of a table, as Word has it
+_MAX_TABLE_COLUMNS = 63  # columns of a table, Word's limit
 _GREEK = dict(zip("abgdezhqiklmnxoprstufcyw", "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
 _GREEK |= {letter.upper(): greek.upper() for letter, greek in _GREEK.items()}
 _SIGNS = {"fc": "✓", "fb": "✗", "fe": "☑", "fd": "☒", "a8": "☐", "6f": "☐", "e0": "→", "a7": "▪", "b7": "•", "d8": "➢"}
 
 
 def document_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
-    """Yield headers, the text block by block with its notes and comments, and footers."""
+    """Yield the headers, then the text block by block with notes and comments, then the footers."""
     document = WordDocument(Package(data, notes))
     for text in document.texts():
         yield text, "", False
 
 
 class WordDocument:
-    """The parts of a Word document that its text refers to."""
+    """The parts of a Word document that its text references."""
 
     def __init__(self, package: Package) -> None:
         self.package = package
@@ -195,14 +195,14 @@ class WordDocument:
         self.numbering = Numbering(self._part_root("numbering"), self.styles)
         self.notes = {kind: self._notes_by_id(kind) for kind in ("footnote", "endnote", "comment")}
         self.numbers: dict[str, dict[str, int]] = {"footnote": {}, "endnote": {}, "comment": {}}
-        self.drawn: set[str] = set()  # parts that are read already
+        self.drawn: set[str] = set()  # parts already read
 
     def texts(self) -> Iterator[str]:
         """Yield the lines of the document."""
         root = self.package.root(self.main)
         body = child_of(root, "body")
         if body is None:
-            raise RefusedError(f"broken: its part {self.main} is no Word document")
+            raise RefusedError(f"broken: its part {self.main} is not a Word document")
         yield from self._margin_lines(root, "header")
         yield from Story(self, self.main).blocks(body)
         for kind in ("footnote", "endnote", "comment"):
@@ -212,11 +212,11 @@ class WordDocument:
         yield from self._margin_lines(root, "footer")
 
     def number(self, kind: str, name: str) -> int:
-        """Return the number of a note, counted as they are met."""
+        """Return the number of a note, in order of appearance."""
         return self.numbers[kind].setdefault(name, len(self.numbers[kind]) + 1)
 
     def note(self, kind: str, name: str) -> Iterator[str]:
-        """Yield a note or comment, marked, where it says anything."""
+        """Yield a note or comment with its mark, unless it is empty."""
         element = self.notes[kind].get(name)
         part = self._part_name(kind + "s")
         text = " ".join(" ".join(Story(self, part).blocks(element)).split()) if element is not None else ""
@@ -236,7 +236,7 @@ class WordDocument:
                         yield f"[{kind}] {line}"
 
     def _notes_by_id(self, kind: str) -> dict[str, Element]:
-        """Return the notes of a kind by their ids, without the lines that part them from the text."""
+        """Return the notes of a kind by id, without the separators from the text."""
         found = (one for one in self._part_root(kind + "s") if local_name(one) == kind)
         return {value_of(one, "id"): one for one in found if value_of(one, "type") in ("", "normal")}
 
@@ -249,7 +249,7 @@ class WordDocument:
 
 @dataclass
 class _OpenField:
-    """A field that is open: whether its result has begun, what its instructions are and what it has shown."""
+    """An open field: whether its result has begun, its instructions and its result so far."""
 
     begun: bool = False
     told: str = ""
@@ -257,14 +257,14 @@ class _OpenField:
 
 
 class Story:
-    """Walks one part; what is beside its text (boxes, notes, comments) follows the block it hangs on."""
+    """Walks one part; boxes, notes and comments follow the block they are anchored to."""
 
     def __init__(self, document: WordDocument, part: str) -> None:
         self._document = document
         self._relations: dict[str, Relation] = document.package.relations(part)
         self._beside: list[str] = []
-        self._fields: list[_OpenField] = []  # that are open
-        self._joined = ""  # a paragraph whose end was deleted goes on in the next one
+        self._fields: list[_OpenField] = []  # open fields
+        self._joined = ""  # text of a paragraph whose mark was deleted; it joins the next one
         self._tables = 0
         self._writers: dict[str, Callable[[Element], str]] = {
             "r": self._run_text,
@@ -331,7 +331,7 @@ class Story:
             yield from self._take_lines_beside()
 
     def _paragraph_prefix(self, style: Style, text: str) -> str:
-        """Return what stands before a paragraph: the marks of a heading and the number of a list."""
+        """Return the prefix of a paragraph: heading marks and list number."""
         if not text.strip():
             return ""
         return ("#" * min(style.level, 6) + " " if style.level else "") + self._document.numbering.label(style)
@@ -404,7 +404,7 @@ class Story:
         return "" if value_of(element, "type") in ("page", "column") or not self._is_visible() else "\n"
 
     def _follow_field(self, element: Element) -> str:
-        """Follow the instructions and results of fields; a form's boxes and lists are drawn by Word itself."""
+        """Track the instructions and results of fields; form boxes and lists are rendered as Word draws them."""
         kind = value_of(element, "fldCharType")
         if kind == "begin":
             self._fields.append(_OpenField())
@@ -417,7 +417,7 @@ class Story:
         return ""
 
     def _alternative_text(self, element: Element) -> str:
-        """Return the first form of a drawing, or the other one where the first says nothing."""
+        """Return the text of a drawing's first form, or of the fallback if that is empty."""
         waiting = len(self._beside)
         text = self._inline_text(chosen_of(element))
         other = child_of(element, "Fallback")
@@ -483,7 +483,7 @@ class Story:
         return ""
 
     def _ruby_text(self, element: Element) -> str:
-        """Return a word with how it is read, which the file has before it."""
+        """Return a word followed by its ruby text, which the file stores first."""
         base, above = child_of(element, "rubyBase"), child_of(element, "rt")
         reading = self._inline_text(above) if above is not None else ""
         return (self._inline_text(base) if base is not None else "") + (f"({reading})" if reading else "")
@@ -500,18 +500,18 @@ class Story:
 
 
 def _field_link(instruction: str, text: str) -> str:
-    """Return where a field of a link leads, behind its text."""
+    """Return a link field's target, to be put after its text."""
     address = re.match(r'\s*HYPERLINK\s+"([^"]+)"', instruction)
     return _link_suffix(address[1], text) if address else ""
 
 
 def _link_suffix(address: str, text: str) -> str:
-    """Return an address as it follows a link's text, or "" where the text says it."""
+    """Return the address to put after a link's text, or "" if the text already shows it."""
     return f" ({address})" if text.strip() and address.removeprefix("mailto:").strip("/") not in text else ""
 
 
 def _inner_elements(parent: Element, name: str) -> Iterator[Element]:
-    """Yield the rows of a table or the cells of a row, also those in content controls and other wrappers."""
+    """Yield the rows of a table or the cells of a row, including those in content controls and other wrappers."""
     for child in parent:
         if local_name(child) == name:
             yield child
@@ -520,7 +520,7 @@ def _inner_elements(parent: Element, name: str) -> Iterator[Element]:
 
 
 def _form_field_text(form: Element | None) -> str:
-    """Return what a form's box or list of choices shows."""
+    """Return the text that a form's check box or drop-down list shows."""
     box, choices = child_of(form, "checkBox"), child_of(form, "ddList")
     if box is not None:
         checked = child_of(box, "checked")
