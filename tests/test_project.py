@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import measure_shape
 import pytest
 
 import rlm_dspy
@@ -23,6 +24,7 @@ def tool(*command: str) -> None:
 
 def test_ruff_finds_nothing() -> None:
     tool("-m", "ruff", "check", "--no-cache", ".")
+    tool("-m", "ruff", "format", "--check", "--no-cache", ".")
 
 
 @pytest.mark.slow
@@ -48,13 +50,40 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         rlm_dspy.nothing  # noqa: B018  the access is the test
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
-def test_functions_stay_short(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            length = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
-            assert length <= 40, f"{node.name} has {length} lines"
+@pytest.fixture(scope="module")
+def shape() -> measure_shape.Shape:
+    return measure_shape.measure(ROOT / "src" / "rlm_dspy", lazy_rooms=frozenset({"rlm_dspy.cli"}))
+
+
+def test_no_modules_import_each_other(shape: measure_shape.Shape) -> None:
+    assert shape.cycles == []
+
+
+def test_functions_stay_short(shape: measure_shape.Shape) -> None:
+    assert shape.line_percentile(0.9) <= 25
+    assert max(shape.function_lines) <= 60
+
+
+def test_a_class_name_stands_once(shape: measure_shape.Shape) -> None:
+    # The corpus of a cell has the name of the corpus that it is, on the other side of the sandbox's wall.
+    assert shape.double_classes.keys() == {"Corpus"}
+
+
+def test_names_say_what_comes_back(shape: measure_shape.Shape) -> None:
+    assert shape.one_word_share < 0.45
+
+
+ODD_WORDS = re.compile(
+    r"is none|of none|(?i:\b(?:mend(?:s|ed|ing)?|anew|whoever|tell whether|purse|chronicle|crew|shelf)\b)"
+)
+
+
+@pytest.mark.parametrize(
+    "path", [*SOURCES, *(ROOT / "docs").glob("*.md"), ROOT / "README.md"], ids=lambda path: path.stem
+)
+def test_no_private_words(path: Path) -> None:
+    found = [line for line in path.read_text().splitlines() if ODD_WORDS.search(line)]
+    assert found == []
 
 
 # Outer edges: each hands what it caught to somebody who raises, shows or sends it.
