@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rlm_dspy.lms import local_servers
+
+# The tests do not depend on how busy the machine is.
+settings.register_profile("any load", deadline=None)
+settings.load_profile("any load")
 
 # Read when LiteLLM is first imported: without it, that import waits for a network that tests must not use.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")

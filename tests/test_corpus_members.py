@@ -275,7 +275,7 @@ def test_a_reader_of_no_distribution_is_held_to_the_same(monkeypatch):
 
 @pytest.mark.usefixtures("theirs")
 def test_a_reader_that_cannot_be_loaded_is_told_of_a_huge_file_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlm_dspy.corpus.collecting.WHOLE", 10)
+    monkeypatch.setattr("rlm_dspy.corpus.collecting.MAX_VALUE_BYTES", 10)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.broken").write_text("x" * 20)
     (tmp_path / "in" / "b.txt").write_text("b")
@@ -303,7 +303,7 @@ def test_names_in_an_archive_are_decoded_as_its_maker_wrote_them(tmp_path, name,
 
 
 def test_converting_a_folder_has_a_limit_and_what_is_beyond_it_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlm_dspy.corpus.collecting.CONVERTING", 0.0)
+    monkeypatch.setattr("rlm_dspy.corpus.collecting.MAX_CONVERSION_SECONDS", 0.0)
     (tmp_path / "a.html").write_text("<p>one</p>")
     (tmp_path / "b.txt").write_text("two")
     corpus = read([tmp_path])

@@ -469,7 +469,7 @@ def test_the_program_answers_until_its_input_ends(monkeypatch):
 
 
 def test_html_that_is_very_long_keeps_its_markup(tmp_path, monkeypatch):
-    monkeypatch.setattr("rlm_dspy.corpus.readers.markup._LONGEST", 10)
+    monkeypatch.setattr("rlm_dspy.corpus.readers.markup._MAX_HTML_BYTES", 10)
     assert corpus_of(tmp_path, "a.html", "<p>text text text</p>")["a.html"] == "<p>text text text</p>"
 
 

@@ -221,7 +221,7 @@ PROBE = """
 from rlm_dspy.rlm import prompts
 class Thing: pass
 for value in ({"beta", "alpha", "gamma", "delta"}, [{"x": {"one", "two", "three"}}, Thing()], {(1, 2): Thing()}):
-    print(prompts.variable("value", value, "", main=False))
+    print(prompts.describe_variable("value", value, "", main=False))
 """
 
 

@@ -26,7 +26,7 @@ async def import_slowly():
     _imp.release_lock()
 
 asyncio.kept = Last()
-deadlines._submit(import_slowly())
+deadlines._submit_to_loop(import_slowly())
 begun.wait()
 """
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence.absence import ABSENT
 from rlm_dspy.run import Run, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted
 from rlm_dspy.tuning import Tunable, feedback, ran, scoring
@@ -76,14 +77,14 @@ def test_closeness_is_that_of_oolong(got: Any, score: float) -> None:
 @pytest.mark.parametrize(
     ("expected", "got", "score"),
     [
-        (scoring.ABSENT, "This is not in the corpus.", 1),
-        (scoring.ABSENT, "The context does not mention it.", 1),
-        (scoring.ABSENT, "42", 0),
+        (ABSENT, "This is not in the corpus.", 1),
+        (ABSENT, "The context does not mention it.", 1),
+        (ABSENT, "42", 0),
         (42, "It is not stated.", 0),
         (42, "42", 1),
-        (scoring.ABSENT, None, 1),
-        (scoring.ABSENT, "Nothing in the files tells it.", 1),
-        (scoring.ABSENT, "It is defined in utils.py, not in the tests", 0),
+        (ABSENT, None, 1),
+        (ABSENT, "Nothing in the files tells it.", 1),
+        (ABSENT, "It is defined in utils.py, not in the tests", 0),
     ],
 )
 def test_abstention(expected: Any, got: Any, score: float) -> None:

@@ -8,23 +8,20 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import dspy
 
 from rlm_dspy import lms
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus, read
-from rlm_dspy.errors import ConfigurationError, CorpusError, LMContextWindowError
+from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import journal
-from rlm_dspy.rlm.direct import SHOWN_PASSAGES, Direct
+from rlm_dspy.rlm.answering import DIRECT_TOKENS, Answerer, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import read_signature
-
-Mode = Literal["auto", "rlm", "direct", "retrieve"]
-DIRECT_TOKENS = 16_000  # below about as much, one call answers better than an RLM does
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Program:
         object.__setattr__(self, "signature", read_signature(self.signature))
         if (names := set(self.signature.input_fields)) != {"context", "question"}:
             raise ConfigurationError(f"a batch's signature has the inputs context and question, not {sorted(names)}")
-        self._make_rlm(None)  # a limit or a state that cannot work is told before anything is asked
+        self._answerer(None).make_rlm()  # a limit or a state that cannot work is told before anything is asked
 
     @property
     def corpus_digest(self) -> str:
@@ -69,22 +66,21 @@ class Program:
             for name, item in self.signature.fields.items()
         }
         models = [_lm_identity(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
-        facts = [self.signature.instructions, fields, models, self._chosen_mode, self.budget.model_dump(), self.state]
+        facts = [self.signature.instructions, fields, models, self._first_mode, self.budget.model_dump(), self.state]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def price(self) -> float:
         """What a question costs in US dollars at least: a direct call its prompt, where the price is known; else 0."""
-        if self._chosen_mode != "direct":
+        if self._first_mode != "direct":
             return 0.0
         model = str(getattr(self.lm or dspy.settings.lm, "model", ""))
         return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
 
     @property
-    def _chosen_mode(self) -> str:
-        if self.mode != "auto":
-            return self.mode
-        return "direct" if self.corpus.chars <= self.direct_tokens * CHARS_PER_TOKEN else "rlm"
+    def _first_mode(self) -> str:
+        compiled = self.state is not None
+        return first_mode(self.mode, self.corpus.chars, direct_tokens=self.direct_tokens, is_compiled=compiled)
 
     def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
         """Answer one question for at most ``max_cost``, and return it as plain data.
@@ -92,36 +88,29 @@ class Program:
         Raises:
             RLMError: with the partial run.
         """
-        mode = self._chosen_mode
         with dspy.context(lm=self.lm or dspy.settings.lm):
-            given = {"context": self.corpus, "question": question}
-            try:
-                prediction = (self._make_rlm(max_cost) if mode == "rlm" else self._make_direct(max_cost, mode))(**given)
-            except LMContextWindowError:
-                if self.mode != "auto" or mode != "direct":
-                    raise
-                mode = "rlm"
-                prediction = self._make_rlm(max_cost)(**given)
+            found = self._answerer(max_cost).answer(self.corpus, question)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
-        values = {name: prediction.get(name) for name in self.signature.output_fields if name not in evidence}
-        return journal.answer_summary(prediction.run, values, mode=mode, corpus=self.corpus)
+        values = {name: found.prediction.get(name) for name in self.signature.output_fields if name not in evidence}
+        return journal.answer_summary(found.run, values, mode=found.mode, corpus=self.corpus)
 
-    def _make_direct(self, max_cost: float | None, mode: str) -> Direct:
-        passages = SHOWN_PASSAGES if mode == "retrieve" else None
-        return Direct(self.signature, passages=passages, budget=self._budget_with(max_cost))
-
-    def _budget_with(self, max_cost: float | None) -> Budget:
-        """Return the budget, with the lower of its own ``max_cost`` and this one."""
+    def _answerer(self, max_cost: float | None) -> Answerer:
+        """Return what answers one question, for the lower of the budget's ``max_cost`` and this one."""
         costs = [cost for cost in (max_cost, self.budget.max_cost) if cost is not None]
-        return self.budget.model_copy(update={"max_cost": min(costs, default=None)})
+        return Answerer(
+            self.signature,
+            mode=self.mode,
+            budget=self.budget.model_copy(update={"max_cost": min(costs, default=None)}),
+            sub_lm=self.sub_lm,
+            direct_tokens=self.direct_tokens,
+            compile_rlm=None if self.state is None else self._load_state,
+        )
 
-    def _make_rlm(self, max_cost: float | None) -> RLM:
-        rlm = RLM(self.signature, sub_lm=self.sub_lm, budget=self._budget_with(max_cost))
-        if self.state is not None:
-            try:
-                rlm.load_state(dict(self.state))
-            except (KeyError, TypeError) as error:
-                raise ConfigurationError(f"the state is not that of an RLM: {error} is missing in it") from error
+    def _load_state(self, rlm: RLM) -> RLM:
+        try:
+            rlm.load_state(dict(self.state or {}))
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(f"the state is not that of an RLM: {error} is missing in it") from error
         return rlm
 
 

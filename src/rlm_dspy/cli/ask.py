@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,15 @@ from rlm_dspy.cli.startup import warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.deadlines import paused_garbage_collection
-from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError
-from rlm_dspy.lms import windows
+from rlm_dspy.errors import BudgetExceededError
+from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.rlm.direct import NO_PASSAGE, SHOWN_PASSAGES, Direct
+from rlm_dspy.rlm.answering import Answerer, first_mode
 from rlm_dspy.rlm.module import RLM
-from rlm_dspy.run import Event, Run, Usage
-from rlm_dspy.tuning import program, scoring
+from rlm_dspy.run import Event, Run
+from rlm_dspy.tuning import program
 
 _PROTOCOL_TOKENS = 2_000  # tokens of instructions that each prompt has
 _REPLY_TOKENS = 350  # tokens of a step's reasoning and code
@@ -99,12 +99,6 @@ def _money_range(pair: list[float]) -> str:
 
 logger = logging.getLogger(__name__)
 
-# A question for all of the text, not for a place in it.
-_COUNTS = re.compile(
-    r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
-    r"smallest|all|each|every|list|compare|first|last)\b",
-    re.IGNORECASE,
-)
 _MISS_CHARS = 120  # of an answer that says nothing but that there is none
 
 
@@ -120,7 +114,6 @@ class Asking:
         self.signature = out_option.ask_signature(request.out)
         self.interpreter_factory: Callable[[], Any] | None = None
         self.result: Run | None = None
-        self.earlier: Usage | None = None  # what an attempt from a few passages used
 
     def run(self) -> int:
         """Ask, print, and return the exit code."""
@@ -141,13 +134,12 @@ class Asking:
             extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
         )
         with chosen.active(), self._save_run_on_error(), self._show_progress() as watch:
-            prediction = self._ask_question(watch, chosen)
-        run: Run = prediction.run
-        if self.earlier is not None:
-            run = run.model_copy(update={"usage": self.earlier + run.usage})
-        self.result = run
+            found = self._answerer(watch, chosen).answer(self.corpus, self.request.question, **self.more_inputs())
+        self.result, self.mode, run = found.run, found.mode, found.run
         filed = self._try_save_run(run)
-        values = {name: prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE}
+        values = {
+            name: found.prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE
+        }
         self._print_answer(run, values)
         if not filed:
             return exit_codes.FAILED
@@ -161,7 +153,7 @@ class Asking:
         answer = next(iter(values.values()), None) if len(values) == 1 else None
         if not isinstance(answer, str) or any(row.get("match") for row in run.evidence):
             return False
-        return len(answer) <= _MISS_CHARS and scoring.is_absent(answer)
+        return len(answer) <= _MISS_CHARS and is_absent(answer)
 
     def _tell_missed(self) -> None:
         """Say which files could hold an answer that was not found, because they were not read."""
@@ -174,59 +166,25 @@ class Asking:
         first = reading.told(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
-    def _ask_question(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Any:
-        given = self.given()
-        if self.mode == "retrieve":
-            return self._direct_program(watch, passages=SHOWN_PASSAGES)(**given)
-        if self.mode == "rlm" and self._may_retrieve(chosen):
-            prediction = self._answer_from_passages(watch, given)
-            if prediction is not None:
-                self.mode = "retrieve"
-                return prediction
-            self.terminal.note("The passages that fit best do not hold the answer, so the text is explored.")
-        if self.mode == "direct":
-            try:
-                return self._direct_program(watch)(**given)
-            except LMContextWindowError:
-                if self.values.mode == "direct":
-                    raise
-                self.mode = "rlm"
-                self.terminal.note("The text does not fit the model's window, so it is explored instead.")
-        return self._explore_corpus(self._rlm_program(watch, chosen), given, watch)
+    def _answerer(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Answerer:
+        return Answerer(
+            self.signature,
+            mode=self.values.mode,
+            budget=self.values.budget,
+            sub_lm=chosen.sub_lm,
+            direct_tokens=self.values.direct_tokens,
+            compile_rlm=partial(program.load, path=self.request.program) if self.request.program else None,
+            interpreter_factory=self.interpreter_factory,
+            explore=partial(self._explore_corpus, watch),
+            on_event=watch,
+            on_note=self.terminal.note,
+        )
 
-    def _may_retrieve(self, chosen: models.Chosen) -> bool:
-        """Tell whether a few passages may do: a tiny model is asked for something that stands in one place.
+    def more_inputs(self) -> dict[str, Any]:
+        """Return the inputs besides the context and the question."""
+        return {}
 
-        On such a model that won over exploring, but lost where a table had to be computed (benchmarks/ACCURACY.md).
-        """
-        if self.values.mode != "auto" or self.request.program or not windows.is_tiny(chosen.lm):
-            return False
-        tables = any(document.kind in ("csv", "tsv", "xlsx") for document in self.corpus.documents)
-        return not tables and not _COUNTS.search(self.request.question)
-
-    def _answer_from_passages(self, watch: Callable[[Event], None], given: Mapping[str, Any]) -> Any:
-        """Return the answer from the passages that fit best, or None where they gave none; what it cost is kept."""
-        try:
-            prediction = self._direct_program(watch, passages=SHOWN_PASSAGES)(**given)
-        except (ActionError, LMContextWindowError) as error:
-            self.earlier = error.run.usage if error.run else None
-            return None
-        if not self._is_doubtful(prediction):
-            return prediction
-        self.earlier = prediction.run.usage
-        return None
-
-    def _is_doubtful(self, prediction: Any) -> bool:
-        answer = prediction.get(next(iter(self.signature.output_fields)))
-        warnings = prediction.run.warnings
-        made_up = any(one.startswith("unseen numbers") or NO_PASSAGE in one for one in warnings)
-        return made_up or scoring.is_absent(answer)
-
-    def given(self) -> dict[str, Any]:
-        """Return the inputs of the question."""
-        return {"context": self.corpus, "question": self.request.question}
-
-    def _explore_corpus(self, rlm: RLM, given: Mapping[str, Any], watch: Callable[[Event], None]) -> Any:
+    def _explore_corpus(self, watch: Callable[[Event], None], rlm: RLM, inputs: Mapping[str, Any]) -> Any:
         """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
 
         Raises:
@@ -236,28 +194,13 @@ class Asking:
         rlm.stop = threading.Event()
         with Interrupts(rlm.stop, lambda: note("Asking for the best answer so far; Ctrl-C again stops at once.")):
             try:
-                return rlm(**given)
+                return rlm(**inputs)
             except BudgetExceededError as error:
                 if error.limit != "stop":
                     raise
                 interrupt = KeyboardInterrupt()
                 interrupt.run = error.run  # type: ignore[attr-defined]
                 raise interrupt from error
-
-    def _direct_program(self, watch: Callable[[Event], None], passages: int | None = None) -> Direct:
-        return Direct(self.signature, passages=passages, budget=self.values.budget, on_event=watch)
-
-    def _rlm_program(self, watch: Callable[[Event], None], chosen: models.Chosen) -> RLM:
-        rlm = RLM(
-            self.signature,
-            sub_lm=chosen.sub_lm,
-            interpreter_factory=self.interpreter_factory,
-            budget=self.values.budget,
-        )
-        if self.request.program:
-            program.load(rlm, self.request.program)
-        rlm.on_event = watch  # loading copies the program, and a watcher cannot be copied
-        return rlm
 
     @contextmanager
     def _show_progress(self) -> Iterator[Callable[[Event], None]]:
@@ -397,13 +340,9 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
 
 
 def mode(request: AskRequest, values: settings.Settings, corpus: Corpus) -> str:
-    """Return how the question will be put: to a model that explores, or with the whole text in one call."""
-    if request.program or values.mode == "rlm":
-        return "rlm"
-    if values.mode == "retrieve":
-        return "retrieve"
-    fits = reading.estimate_tokens(corpus.chars) <= values.direct_tokens
-    return "direct" if values.mode == "direct" or fits else "rlm"
+    """Return the mode to begin with."""
+    compiled = request.program is not None
+    return first_mode(values.mode, corpus.chars, direct_tokens=values.direct_tokens, is_compiled=compiled)
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:

@@ -82,9 +82,9 @@ class ChatTurn(Asking):
             told = dspy.InputField(desc="earlier questions and answers, oldest first")
             self.signature = self.signature.append("conversation", told, type_=list[dict[str, str]])
 
-    def given(self) -> dict[str, Any]:
-        """Return the inputs of the question, the conversation so far among them."""
-        return super().given() | ({"conversation": self._earlier} if self._earlier else {})
+    def more_inputs(self) -> dict[str, Any]:
+        """Return the conversation so far."""
+        return {"conversation": self._earlier} if self._earlier else {}
 
 
 class Chat:

@@ -265,8 +265,8 @@ class Collector:
         """Convert a file that is not in the cache, within the time limit for all conversions."""
         if self._converting >= MAX_CONVERSION_SECONDS:
             raise UnreadableError(
-                f"beyond the {MAX_CONVERSION_SECONDS:,.0f} s that converting files may take in all: "
-                "ask again (converted files are cached), or name fewer files"
+                f"beyond the {MAX_CONVERSION_SECONDS:,.0f} s allowed for converting files: "
+                "run again (finished conversions are cached), or name fewer files"
             )
         started = time.monotonic()
         try:

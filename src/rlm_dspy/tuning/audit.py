@@ -11,10 +11,11 @@ from typing import Any
 import dspy
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence.absence import ABSENT
 from rlm_dspy.evidence.locate import texts_of
 from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.tuning import program as programs
-from rlm_dspy.tuning.scoring import ABSENT, normal_text
+from rlm_dspy.tuning.scoring import normal_text
 
 MIN_ANSWER_CHARS = 3  # characters of an answer that may tell anything: "7" and "no" stand everywhere
 LONG_NUMBER = 5  # digits

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import dspy
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.run import Run
 from rlm_dspy.tuning import feedback, scoring
@@ -99,7 +100,7 @@ def _evidence_share(example: Any, prediction: Any) -> float:
     quotes = [item for item in _evidence_of(prediction) if item.match is not None]
     claimed = len(_evidence_of(prediction))
     if not claimed:
-        return float(scoring.is_absent(example.get("answer")))
+        return float(is_absent(example.get("answer")))
     proofs = example.get("support") or scoring.listed_items(example.get("answer"))
     good = sum(any(supports(item.quote, proof) for proof in proofs) for item in quotes)
     return good / claimed

@@ -21,7 +21,7 @@ from typing import Any
 
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.tuning.scoring import ABSENT
+from rlm_dspy.evidence.absence import ABSENT
 
 MAX_VALUE_CHARS = 60  # characters of a value that is worth asking for
 MAX_WORDS = 400  # rare words are looked for among so many

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rlm_dspy.evidence.absence import is_absent
+
 RESAMPLES = 2_000
 
 
@@ -36,15 +38,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
-_WHOLE = r"in (?:any of )?(?:the |this |these |any )?(?:given |provided )?(?:corpus|context|texts?|files|documents?)"
-_ABSENT = re.compile(  # "not in" alone may contrast: in a.py, not in the tests
-    rf"\b(?:not (?:{_WHOLE}|found|mentioned|stated|given|present|contained|available|specified|listed)|no (?:such|"
-    rf"mention|information|answer|record)|nothing (?:{_WHOLE}|about|was found)|does not (?:say|state|mention|contain|"
-    r"appear)|cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
-    re.I,
-)
 _PATH = re.compile(r"[\w./-]+\.\w{1,5}")
-ABSENT = "not in the corpus"
 
 
 def normal_text(value: Any) -> str:
@@ -125,11 +119,6 @@ def closeness(expected: Any, got: Any) -> float:
 def set_f1(expected: Any, got: Any) -> float:
     """Score two lists as sets, whatever their order."""
     return _overlap_f1(Counter(set(listed_items(expected))), Counter(set(listed_items(got))))
-
-
-def is_absent(value: Any) -> bool:
-    """Tell whether an answer says that the context does not hold one."""
-    return value is None or value in ([], "") or (isinstance(value, str) and bool(_ABSENT.search(value)))
 
 
 def abstention(expected: Any, got: Any) -> float:

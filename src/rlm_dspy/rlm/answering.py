@@ -1,0 +1,165 @@
+"""The one way to answer a question about a corpus: in one call, from its best passages, or by exploring it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dspy
+
+from rlm_dspy.budget import Budget
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import ActionError, LMContextWindowError
+from rlm_dspy.evidence.absence import is_absent
+from rlm_dspy.lms import windows
+from rlm_dspy.metering import CHARS_PER_TOKEN
+from rlm_dspy.rlm.direct import NO_PASSAGE, SHOWN_PASSAGES, Direct
+from rlm_dspy.rlm.module import RLM
+from rlm_dspy.run import Event, Run, Usage
+
+Mode = Literal["auto", "rlm", "direct", "retrieve"]
+DIRECT_TOKENS = 16_000  # texts up to about this size are answered better by one call than by exploring
+# A question about all of the text, not about one place in it.
+_WHOLE_TEXT_QUESTION = re.compile(
+    r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
+    r"smallest|all|each|every|list|compare|first|last)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prediction, the run of it with the usage of every attempt, and the mode that gave it."""
+
+    prediction: dspy.Prediction
+    run: Run
+    mode: str
+
+
+def first_mode(mode: str, chars: int, *, direct_tokens: int = DIRECT_TOKENS, is_compiled: bool = False) -> str:
+    """Return the mode to begin with: "auto" is "direct" for small texts, and a compiled program explores.
+
+    Args:
+        mode: one of ``Mode``.
+        chars: characters of the corpus.
+        direct_tokens: the size up to which "auto" sends the whole text in one call.
+        is_compiled: whether the RLM was compiled by an optimizer.
+    """
+    if is_compiled:
+        return "rlm"
+    if mode != "auto":
+        return mode
+    return "direct" if chars <= direct_tokens * CHARS_PER_TOKEN else "rlm"
+
+
+def _explore(rlm: RLM, inputs: Mapping[str, Any]) -> dspy.Prediction:
+    return rlm(**inputs)
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Answers questions about a corpus in the mode that fits.
+
+    Args:
+        signature: with the inputs ``context`` and ``question``.
+        mode: "auto" begins with one call if the corpus is small, explores it if that does not fit the window, and
+            tries the best passages first for a tiny model that is asked about one place.
+        budget: the limits of each attempt.
+        sub_lm: the LM of sub-calls.
+        direct_tokens: the size up to which "auto" sends the whole text in one call.
+        compile_rlm: returns the RLM with its compiled state; None where there is none.
+        interpreter_factory: as for :class:`~rlm_dspy.RLM`.
+        explore: calls the RLM.
+        on_event: called with each event.
+        on_note: called with a line when the mode changes.
+    """
+
+    signature: Any
+    mode: str = "auto"
+    budget: Budget = field(default_factory=Budget)
+    sub_lm: Any = None
+    direct_tokens: int = DIRECT_TOKENS
+    compile_rlm: Callable[[RLM], RLM] | None = None
+    interpreter_factory: Callable[[], Any] | None = None
+    explore: Callable[[RLM, Mapping[str, Any]], Any] = _explore
+    on_event: Callable[[Event], None] | None = None
+    on_note: Callable[[str], None] | None = None
+
+    def answer(self, corpus: Corpus, question: str, **inputs: Any) -> Answer:
+        """Answer one question; further inputs of the signature are passed on.
+
+        Raises:
+            RLMError: with the partial run.
+        """
+        given = {"context": corpus, "question": question, **inputs}
+        mode = first_mode(
+            self.mode, corpus.chars, direct_tokens=self.direct_tokens, is_compiled=self.compile_rlm is not None
+        )
+        earlier = Usage()
+        if mode == "rlm" and self._may_retrieve(corpus, question):
+            found, earlier = self._answer_from_passages(given)
+            if found is not None:
+                return found
+            self._note("The passages that fit best do not hold the answer, so the text is explored.")
+        if mode == "direct":
+            try:
+                return _as_answer(self._direct()(**given), mode)
+            except LMContextWindowError:
+                if self.mode == "direct":
+                    raise
+                self._note("The text does not fit the model's window, so it is explored instead.")
+        if mode == "retrieve":
+            return _as_answer(self._direct(SHOWN_PASSAGES)(**given), mode)
+        return _as_answer(self.explore(self.make_rlm(), given), "rlm", earlier)
+
+    def make_rlm(self) -> RLM:
+        """Return the RLM that explores.
+
+        Raises:
+            ConfigurationError: the signature or the compiled state cannot work.
+        """
+        rlm = RLM(self.signature, sub_lm=self.sub_lm, interpreter_factory=self.interpreter_factory, budget=self.budget)
+        if self.compile_rlm is not None:
+            rlm = self.compile_rlm(rlm)
+        rlm.on_event = self.on_event  # afterwards: loading a state copies the program, and a watcher cannot be copied
+        return rlm
+
+    def _direct(self, passages: int | None = None) -> Direct:
+        return Direct(self.signature, passages=passages, budget=self.budget, on_event=self.on_event)
+
+    def _may_retrieve(self, corpus: Corpus, question: str) -> bool:
+        """Return whether to try a few passages first: a tiny model is asked about one place.
+
+        On such a model that won over exploring, but lost where a table had to be computed (benchmarks/ACCURACY.md).
+        """
+        if self.mode != "auto" or self.compile_rlm is not None or not windows.is_tiny(dspy.settings.lm):
+            return False
+        has_tables = any(document.kind in ("csv", "tsv", "xlsx") for document in corpus.documents)
+        return not has_tables and not _WHOLE_TEXT_QUESTION.search(question)
+
+    def _answer_from_passages(self, given: Mapping[str, Any]) -> tuple[Answer | None, Usage]:
+        """Return the answer from the best passages, None where they gave none; and the usage."""
+        try:
+            prediction = self._direct(SHOWN_PASSAGES)(**given)
+        except (ActionError, LMContextWindowError) as error:
+            return None, error.run.usage if error.run else Usage()
+        found = _as_answer(prediction, "retrieve")
+        return (None if self._is_doubtful(found) else found), found.run.usage
+
+    def _is_doubtful(self, found: Answer) -> bool:
+        first = found.prediction.get(next(iter(self.signature.output_fields)))
+        warnings = found.run.warnings
+        return is_absent(first) or any(one.startswith("unseen numbers") or NO_PASSAGE in one for one in warnings)
+
+    def _note(self, line: str) -> None:
+        if self.on_note:
+            self.on_note(line)
+
+
+def _as_answer(prediction: Any, mode: str, earlier: Usage | None = None) -> Answer:
+    run = prediction.rlm_run
+    if earlier is not None and earlier.calls:
+        run = run.model_copy(update={"usage": earlier + run.usage})
+    return Answer(prediction, run, mode)
