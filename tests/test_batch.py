@@ -406,7 +406,7 @@ def test_a_worker_whose_files_differ_answers_nothing(job: Job, tmp_path: Path) -
     other = tmp_path / "texts" / "other.txt"
     other.write_text("something else")
     moved = Job(SIGNATURE, paths=(*pinned.paths, str(other)), model="offline", expects=pinned.expects)
-    with pytest.raises(CorpusError, match="not those that the batch began with"):
+    with pytest.raises(CorpusError, match="differ from those the batch started with"):
         moved.program()
     assert answer_question(moved, "q", None)["error"]["type"] == "CorpusError"
 

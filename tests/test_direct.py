@@ -57,7 +57,7 @@ def test_a_price_that_is_unknown_is_told_where_max_cost_cannot_hold() -> None:
     lm, _ = scripted(fields(answer="x", evidence="[]"))
     with dspy.context(lm=lm):
         run = Direct(SIGNATURE, budget=Budget(max_cost=0.01))(context=TEXT, question="q").run
-    assert run.warnings == ("the price of scripted/model is unknown, so max_cost could not hold",)
+    assert run.warnings == ("the price of scripted/model is unknown, so max_cost was not enforced",)
 
 
 def test_each_file_of_a_corpus_is_introduced_by_its_name() -> None:

@@ -105,7 +105,7 @@ def test_an_interpreter_that_shows_nothing_of_its_set_up_is_reported() -> None:
     with dspy.context(lm=lm):
         rlm = rlm_dspy.RLM("context, question -> answer", max_iters=1, interpreter_factory=Dead)
         result = rlm(context="c", question="q")
-    assert any("Dead showed nothing" in warning for warning in result.run.warnings)
+    assert any("Dead returned no output" in warning for warning in result.run.warnings)
 
 
 def test_a_model_that_writes_no_code_is_asked_again_and_then_reported() -> None:

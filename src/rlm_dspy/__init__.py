@@ -1,16 +1,16 @@
-"""Recursive Language Models for DSPy: answer from contexts far larger than a window, by code in a confined REPL."""
+"""Recursive Language Models for DSPy: answer from contexts larger than any window, by code in a sandboxed REPL."""
 
 import os
 from typing import TYPE_CHECKING
 
 from rlm_dspy._version import __version__
 
-# LiteLLM reads these as it is imported. Prices and windows come from its packaged table, not from the network. And it
-# does not load a .env file of the current folder, which could send keys and documents to an address of its own.
+# LiteLLM reads these on import. Prices and windows come from its packaged table, not from the network. It also does not
+# load a .env file from the current folder, which could send keys and documents to a foreign address.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
 
-if TYPE_CHECKING:  # what is imported on first use below, for type checkers and editors
+if TYPE_CHECKING:  # imported lazily below; listed for type checkers and editors
     from rlm_dspy.budget import Budget
     from rlm_dspy.context import Context
     from rlm_dspy.corpus import Corpus, read
@@ -54,10 +54,10 @@ _HOMES = {
 }
 
 
-if not TYPE_CHECKING:  # else type checkers would take any unknown name for an object
+if not TYPE_CHECKING:  # else type checkers would accept any name
 
     def __getattr__(name: str) -> object:
-        """Import a public name when it is first used, so that the command line starts without DSPy."""
+        """Import a public name on first use, so that the command line starts without DSPy."""
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m rlm_dspy`` is the command ``rlm-dspy``."""
+"""Run the command ``rlm-dspy`` as ``python -m rlm_dspy``."""
 
 import sys
 

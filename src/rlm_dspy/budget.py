@@ -1,7 +1,7 @@
-"""The limits of a run (a frozen value) and the ledger that a whole tree of runs is charged to.
+"""The limits of a run (a frozen value) and the ledger for a whole tree of runs.
 
-A call is reserved before it is made and settled after, so that concurrent calls cannot overshoot by more than
-what was already in flight. A child's ledger charges every ancestor, root first.
+A call is reserved before it is made and settled afterwards, so that concurrent calls cannot overshoot by more than
+what is already in flight. A child's ledger charges every ancestor, root first.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Budget(BaseModel):
     """The limits of one run; ``None`` means unlimited.
 
     Args:
-        max_iters: steps of one RLM (each child has as many).
-        max_llm_calls: sub-LM calls of the whole tree: plain, typed, and every call that a child makes.
+        max_iters: steps of one RLM (each child has the same limit).
+        max_llm_calls: sub-LM calls of the whole tree: plain, typed, and every call made by a child.
         max_tokens: prompt and completion tokens of the whole tree.
-        max_cost: US dollars of the whole tree; calls whose price is unknown count as nothing, with one warning.
-        max_seconds: wall clock of the whole run.
+        max_cost: US dollars of the whole tree; calls with an unknown price are not counted, with one warning.
+        max_seconds: wall-clock seconds of the whole run.
         max_depth: levels of children below the root.
         max_concurrency: sub-calls in flight at once.
     """
@@ -51,7 +51,7 @@ class Budget(BaseModel):
 
 
 class Reservation:
-    """One call that was let through; settle it with its real usage, or with none if it failed."""
+    """One admitted call; settle it with its actual usage, or with empty usage if it failed."""
 
     def __init__(self, ledger: Ledger, tokens: int) -> None:
         self._ledger = ledger
@@ -59,20 +59,20 @@ class Reservation:
         self._open = True
 
     def settle(self, usage: Usage) -> None:
-        """Replace the estimate by what the call really used; the second settlement is ignored."""
+        """Replace the estimate by the actual usage; a second settlement is ignored."""
         if self._open:
             self._open = False
             self._ledger._settle_call(self._tokens, usage)
 
     def cancel(self) -> None:
-        """Give back a sub-call that was never made."""
+        """Release a sub-call that was never made."""
         if self._open:
             self._open = False
             self._ledger._settle_call(self._tokens, Usage(), sub_calls=1)
 
 
 class Ledger:
-    """What a run and its ancestors have reserved and spent. Thread-safe."""
+    """The reserved and spent amounts of a run and its ancestors. Thread-safe."""
 
     def __init__(
         self, budget: Budget, parent: Ledger | None = None, clock: Callable[[], float] = time.monotonic
@@ -81,13 +81,13 @@ class Ledger:
         self.parent = parent
         self.depth: int = parent.depth + 1 if parent else 0
         self.usage = Usage()
-        self.known_cost = 0.0  # US dollars of the calls whose price is known, where usage.cost may be None
+        self.known_cost = 0.0  # US dollars of the calls with a known price; usage.cost may be None
         self.sub_calls = 0
         self._reserved_tokens = 0
         self._clock = clock
         self._started = clock()
         self._lock: threading.RLock = parent._lock if parent else threading.RLock()
-        # Sub-calls in flight over the whole tree; a child holds none while it waits for its own.
+        # Sub-calls in flight in the whole tree; a child holds no slot while it waits for its own sub-calls.
         self.slots: threading.BoundedSemaphore = (
             parent.slots if parent else threading.BoundedSemaphore(budget.max_concurrency)
         )
@@ -113,7 +113,7 @@ class Ledger:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the nearest ``max_seconds`` of the chain, never negative; None without a limit."""
+        """Seconds until the earliest ``max_seconds`` in the chain, never negative; None without a limit."""
         left = [
             node.budget.max_seconds - node.seconds
             for node in self._chain_from_root()
@@ -123,12 +123,12 @@ class Ledger:
 
     @property
     def calls_left(self) -> int:
-        """Sub-calls that this ledger and its ancestors still let through."""
+        """Sub-calls that this ledger and its ancestors still allow."""
         with self._lock:
             return max(0, min(node.budget.max_llm_calls - node.sub_calls for node in self._chain_from_root()))
 
     def exhausted(self, *, tokens: int = 0, cost: float = 0.0, share: float = 1.0) -> str | None:
-        """Name a limit that forbids a further step which needs so much, within ``share`` of the time; or None."""
+        """Name a limit that forbids a step needing this much, within ``share`` of the time; None if there is none."""
         with self._lock:
             for node in self._chain_from_root():
                 if limit := node._spent_limit(tokens, cost, share):
@@ -147,14 +147,14 @@ class Ledger:
         return None
 
     def charge(self, usage: Usage) -> None:
-        """Charge a call that no limit may refuse: the final extract."""
+        """Charge a call that no limit may refuse, i.e. the final extract."""
         self._settle_call(0, usage)
 
     def reserve(self, tokens: int, *, sub_call: bool) -> Reservation:
-        """Let a call through, estimated at ``tokens``, or refuse it.
+        """Admit a call estimated at ``tokens``, or refuse it.
 
         Raises:
-            BudgetExceededError: a limit of this ledger or of an ancestor would be passed.
+            BudgetExceededError: the call would exceed a limit of this ledger or an ancestor.
         """
         with self._lock:
             chain = self._chain_from_root()
@@ -184,8 +184,8 @@ class Ledger:
             root = self.root
             if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
                 root._warned_cost = True
-                logger.warning("the price of a model is unknown, so max_cost cannot hold for it; other limits still do")
+                logger.warning("a model's price is unknown, so max_cost does not cover it; other limits still apply")
 
     def counters(self) -> str:
-        """What is used of the call limit, for a prompt: no clock, and no tokens, which a rerun from the cache saves."""
+        """The used part of the call limit, for prompts; no time or tokens, which would defeat the cache on a rerun."""
         return f"sub-calls {self.sub_calls}/{self.budget.max_llm_calls}"

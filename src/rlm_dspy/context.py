@@ -1,4 +1,4 @@
-"""A long input as a handle: whatever renders it (tracers, demos, proposers, logs) shows a line, not the text."""
+"""A handle for a long input: anything that renders it (tracers, demos, proposers, logs) shows one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic_core import core_schema
 
 
 class Context:
-    """A text whose rendering is its length and digest; an RLM gives the text itself to the REPL.
+    """A text that renders as its length and digest; an RLM passes the text itself to the REPL.
 
     Example:
         >>> dspy.Example(context=rlm_dspy.Context(open("book.txt").read()), question="…", answer="…")
@@ -45,12 +45,12 @@ class Context:
         return self  # immutable by convention, and large
 
     def toDict(self) -> str:
-        """Return the short rendering for DSPy, which calls this when it saves a demo."""
+        """Return the short rendering; DSPy calls this when it saves a demo."""
         return repr(self)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        """Take handles and plain texts as they are; serialise the short rendering."""
+        """Accept handles and plain texts unchanged; serialise the short rendering."""
         return core_schema.no_info_plain_validator_function(
             lambda value: cls(value) if isinstance(value, str) else value,
             serialization=core_schema.plain_serializer_function_ser_schema(repr),

@@ -1,8 +1,8 @@
-"""Waiting for a model no longer than the run may take, and no longer than its caller wants.
+"""Wait for a model only as long as the run's deadline and its caller allow.
 
-A call that can be awaited runs on the process's own event loop and is cancelled, so that nothing of it stays behind.
-That loop lives as long as the process, because HTTP clients keep their connections for the loop that they were made in.
-A call that cannot be awaited (a custom engine without an async twin) is left in a daemon thread, which ends when the
+A call that can be awaited runs on the process's own event loop and is cancelled, so that nothing is left behind. The
+loop lives as long as the process, because HTTP clients bind their connections to the loop they were created in. A call
+that cannot be awaited (a custom engine without an async twin) is abandoned in a daemon thread, which ends when the
 engine returns.
 """
 
@@ -21,12 +21,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
-POLL_SECONDS = 0.05  # seconds between looks at the clock and the stop flag
-_MAX_HALT_SECONDS = 2.0  # seconds at most that the end of the process waits for what a loop is in the midst of
+POLL_SECONDS = 0.05  # seconds between checks of the clock and the stop flag
+_MAX_HALT_SECONDS = 2.0  # maximum seconds that process exit waits for a loop's current callback
 
 
 class Interrupted(Exception):
-    """The wait ended first; ``limit`` is ``max_seconds`` or ``stop``."""
+    """The wait ended before the call; ``limit`` is ``max_seconds`` or ``stop``."""
 
     def __init__(self, limit: str) -> None:
         super().__init__(limit)
@@ -34,9 +34,9 @@ class Interrupted(Exception):
 
 
 class Deadline:
-    """Until when to wait: a deadline in seconds from now, a flag, both or neither.
+    """How long to wait: a deadline in seconds from now, a stop flag, both or neither.
 
-    ``over`` is set when the run is: it ends only pauses, of threads whose reply nobody will read.
+    ``over`` is set when the run has ended; it cuts short sleeps in abandoned threads.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Deadline:
 
     @property
     def endless(self) -> bool:
-        """Whether nothing but the end of the run can end the wait."""
+        """Whether only the end of the run can end the wait."""
         return self._until is None and self._stop is None
 
     def check(self) -> None:
@@ -63,7 +63,7 @@ _patience: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("pat
 
 
 class _DeadlineScope:
-    """Makes a call whose pauses are as short as its patience; what it then raises is told as its interruption."""
+    """Runs a call whose pauses end with the deadline; errors raised after it become :class:`Interrupted`."""
 
     def __init__(self, patience: Deadline) -> None:
         self._patience = patience
@@ -78,16 +78,16 @@ class _DeadlineScope:
 
 
 def can_await(lm: Any) -> bool:
-    """Tell whether an LM has an async path of its own."""
+    """Return whether an LM has a native async path."""
     spec = getattr(lm, "_engine_spec", None)
     return isinstance(spec, str) or (spec is not None and getattr(lm, "_async_engine_spec", None) is not None)
 
 
 @contextlib.contextmanager
 def paused_garbage_collection() -> Iterator[None]:
-    """Put garbage collection off, which finds next to nothing while modules are imported; for any number of threads."""
+    """Disable garbage collection during imports, where it finds almost nothing; safe in several threads."""
     enabled = gc.isenabled()
-    if enabled:  # or another thread, which has put it off, puts it on again
+    if enabled:  # else another thread has disabled it and will enable it again
         gc.disable()
     try:
         yield
@@ -97,7 +97,7 @@ def paused_garbage_collection() -> Iterator[None]:
 
 
 def load_engines(*lms: Any) -> None:
-    """Have the engines of LMs load what they need, so that it does not count as time of the run that is to start."""
+    """Load the engines of LMs now, so that loading does not count towards the run's time."""
     for lm in lms:
         load = getattr(getattr(lm, "_engine_spec", None), "load", None)
         if callable(load):
@@ -112,10 +112,10 @@ def call(
     *,
     here: bool = False,
 ) -> Any:
-    """Return what the call returns; one that must be made in this very thread (``here``) ends only where it pauses.
+    """Make a call and return its result; one that must run in this thread (``here``) can end only where it pauses.
 
     Raises:
-        Interrupted: the wait was over first.
+        Interrupted: the wait ended first.
     """
 
     def patiently() -> Any:
@@ -137,10 +137,10 @@ async def _await_result(awaitable: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _wait_for(future: Future[Any], patience: Deadline | None) -> Any:
-    """Return a future's result; it is cancelled where the wait ends first.
+    """Return a future's result; cancel it if the wait ends first.
 
     Raises:
-        Interrupted: the wait was over first.
+        Interrupted: the wait ended first.
     """
     try:
         while not wait([future], None if patience is None else POLL_SECONDS).done:
@@ -152,16 +152,16 @@ def _wait_for(future: Future[Any], patience: Deadline | None) -> Any:
 
 
 def result_of(work: Coroutine[Any, Any, Any]) -> Any:
-    """Return what a coroutine returns, on the process's own event loop, from whatever thread.
+    """Run a coroutine on the process's own event loop, from any thread, and return its result.
 
     Raises:
-        Interrupted: the call in which this is called may take no longer.
+        Interrupted: the deadline of the surrounding call has passed.
     """
     return _wait_for(_submit_to_loop(work), _patience.get())
 
 
 def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
-    """Yield what an async iterator yields, as :func:`result_of` returns what a coroutine returns."""
+    """Iterate over an async iterator, as :func:`result_of` runs a coroutine."""
     arrived: SimpleQueue[Any] = SimpleQueue()
     end = object()
 
@@ -194,14 +194,14 @@ def _next_of(arrived: SimpleQueue[Any], patience: Deadline | None) -> Any:
 
 
 def daemon_future(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-    """Make a call in a daemon thread of its own: one that is left behind does not hold up the process's end."""
+    """Make a call in its own daemon thread, so that an abandoned call does not delay process exit."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
             future.set_result(call(*args, **kwargs))
-        except BaseException as error:  # carried to the caller, who raises it
+        except BaseException as error:  # re-raised by the caller
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="rlm-wait").start()
@@ -209,12 +209,12 @@ def daemon_future(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future
 
 
 async def in_thread(call: Callable[[], Any]) -> Any:
-    """Await a call that blocks, in a daemon thread that has the caller's context."""
+    """Await a blocking call in a daemon thread with the caller's context."""
     return await asyncio.wrap_future(daemon_future(contextvars.copy_context().run, call))
 
 
 async def acall(patience: Deadline, awaitable: Callable[[], Awaitable[Any]]) -> Any:
-    """Await the call as :func:`call` does, and cancel it when the wait is over."""
+    """Await a call like :func:`call`, and cancel it when the wait ends."""
     task = asyncio.ensure_future(awaitable())
     try:
         while not task.done():
@@ -229,7 +229,7 @@ async def acall(patience: Deadline, awaitable: Callable[[], Awaitable[Any]]) -> 
 
 
 class _Threads(ThreadPoolExecutor):
-    """Makes each call in a daemon thread of its own."""
+    """Runs each call in its own daemon thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return daemon_future(fn, *args, **kwargs)
@@ -242,7 +242,7 @@ _making = threading.Lock()
 def _submit_to_loop(work: Coroutine[Any, Any, Any]) -> Future[Any]:
     """Start a coroutine on the process's own event loop, in the caller's context.
 
-    A caller on that very loop, which it blocks, is given a second one.
+    A caller that is itself on that loop, and so blocks it, gets a second loop.
     """
     with _making:
         here = [thread for _, thread in _loops].index(threading.current_thread()) + 1 if _is_on_loop() else 0
@@ -260,16 +260,16 @@ def _is_on_loop() -> bool:
 
 
 def _forget_loops() -> None:
-    """Begin without loops in a forked child, where their threads are not."""
+    """Drop the loops in a forked child, which does not have their threads."""
     global _making
     _loops.clear()
     _making = threading.Lock()
 
 
 def _halt_loops() -> None:
-    """Hold every loop still, for good, as the process ends.
+    """Stop every loop permanently at process exit.
 
-    Its thread could otherwise end in the midst of an import, with a lock on which the end of the process then waits.
+    Otherwise its thread could end in the middle of an import, holding a lock that process exit waits for.
     """
     for loop, _ in _loops:
         held = threading.Event()

@@ -1,4 +1,4 @@
-"""DSPy's provider and interpreter errors: made ours as well so that they carry the run, and read for bad samples."""
+"""Make DSPy's provider and interpreter errors ours as well, so that they carry the run; detect bad samples."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import errors
 
-# The codes with which Groq refuses, as a bad request, what its own model wrote: a call of a tool that there is not, a
-# reply not in the model's own format, text that is not JSON.
+# Groq's codes for rejecting, as a bad request, the output of its own model: a call of an unknown tool, a reply that is
+# not in the model's own format, text that is not JSON.
 BAD_SAMPLES = frozenset({"tool_use_failed", "output_parse_failed", "json_validate_failed"})
 
 
-# What servers say, each in its own words, of a prompt that does not fit the window.
+# The messages of various servers for a prompt that does not fit the window.
 WINDOW_WORDS = re.compile(
     r"context[ _](?:length|window|size)|maximum context|prompt is too long|input length exceeds|reduce the length", re.I
 )
@@ -29,7 +29,7 @@ WINDOW_WORDS = re.compile(
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Give DSPy's errors our classes as well, so that they carry the run, and ours the one that DSPy has."""
+    """Add our classes to DSPy's errors, so that they carry the run, and DSPy's class to ours."""
     try:
         yield
     except errors.ActionError as error:
@@ -57,7 +57,7 @@ def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
 
 
 def with_our_class(ours: type[BaseException], error: BaseException) -> BaseException:
-    """Make ``error`` also one of ours, so that a program that catches DSPy's own class still does."""
+    """Make ``error`` an instance of our class too; programs that catch DSPy's class still work."""
     if isinstance(error, ours):
         return error
     twin = _combined_error(ours, type(error), error.args, error.__dict__)
@@ -69,7 +69,7 @@ def with_our_class(ours: type[BaseException], error: BaseException) -> BaseExcep
 def _combined_error(
     ours: type[BaseException], theirs: type[BaseException], args: Any, state: dict[str, Any]
 ) -> BaseException:
-    """Make an error of both classes, which can be copied and pickled as any other."""
+    """Make an error of both classes that can be copied and pickled."""
 
     def reduce(self: BaseException) -> Any:
         plain = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self.__dict__.items()}
@@ -82,11 +82,11 @@ def _combined_error(
 
 
 class NoModelError(dspy.LMNotConfiguredError, ValueError):  # type: ignore[misc]
-    """No LM is configured; DSPy's own predictors raise a ``ValueError`` then."""
+    """No LM is configured; also a ``ValueError``, which DSPy's own predictors raise in this case."""
 
 
 class UnreadableReplyError(errors.ActionError, AdapterParseError):  # type: ignore[misc]
-    """No reply of the model could be used; a program that catches DSPy's class for that catches this one."""
+    """No reply of the model could be used; also DSPy's class, for programs that catch that."""
 
     def __init__(self, message: str) -> None:
         Exception.__init__(self, message)
@@ -105,11 +105,11 @@ UnreadableReplyError.__name__ = UnreadableReplyError.__qualname__ = "ActionError
 
 
 class BadSampleError(AdapterParseError):  # type: ignore[misc]
-    """A reply that the provider itself could not read; ``lm_response`` is its text, as far as it was kept."""
+    """A reply that the provider itself could not parse; ``lm_response`` is its text, if the provider returned it."""
 
 
 def is_overflow(error: BaseException) -> bool:
-    """Tell whether a prompt was refused as too long; DSPy's own engine knows llama.cpp's words for it as no class."""
+    """Return whether a prompt was refused as too long; DSPy's own engine has no class for llama.cpp's message."""
     if isinstance(error, dspy.ContextWindowExceededError):
         return True
     status = getattr(error, "status", None)
@@ -117,19 +117,19 @@ def is_overflow(error: BaseException) -> bool:
 
 
 def failed_generation(error: BaseException) -> str | None:
-    """Return what a model wrote where its provider refused to hand that on; ``""`` if its text was not kept.
+    """Return the text of a reply that its provider rejected; ``""`` if the text was not returned.
 
-    It is a bad sample and not a bad request: the next attempt may succeed. None if ``error`` is anything else.
+    This is a bad sample, not a bad request: the next attempt may succeed. None for any other error.
 
     Args:
-        error: what a call of an LM raised, by this package's engine or any of DSPy's.
+        error: the error raised by an LM call, from this package's engine or DSPy's.
     """
     sample = bad_sample(error)
     return None if sample is None else sample[1]
 
 
 def bad_sample(error: BaseException) -> tuple[str, str] | None:
-    """Return the provider's code for a bad sample and what the model wrote, as far as its causes tell; else None."""
+    """Return the provider's code for a bad sample and the model's text, found among the error's causes, or None."""
     code, text = "", ""
     for cause in error_chain(error):
         found, wrote = _refused_sample(cause)
@@ -138,7 +138,7 @@ def bad_sample(error: BaseException) -> tuple[str, str] | None:
 
 
 def error_chain(error: BaseException) -> list[Any]:
-    """Return an error and what led to it, the first cause last."""
+    """Return an error and its chain of causes, the first cause last."""
     found: list[Any] = []
     step: BaseException | None = error
     while step is not None and step not in found and len(found) < 12:
@@ -148,7 +148,7 @@ def error_chain(error: BaseException) -> list[Any]:
 
 
 def _refused_sample(cause: Any) -> tuple[str, str]:
-    """Return the code of a bad sample and its text as one exception has them; empty where it has not."""
+    """Return the code and text of a bad sample from one exception; empty strings if it has none."""
     body = _error_body(cause)
     codes = [body.get("code"), *(getattr(cause, name, None) for name in ("provider_code", "code", "status_code"))]
     code = next((code for code in codes if isinstance(code, str) and code in BAD_SAMPLES), "")
@@ -157,12 +157,12 @@ def _refused_sample(cause: Any) -> tuple[str, str]:
 
 
 def _error_body(cause: Any) -> dict[str, Any]:
-    """Return the error that a server described, from an SDK's exception or the reply that it holds."""
+    """Return the server's error object from an SDK exception or the reply attached to it."""
     body = getattr(cause, "body", None)
     if body is None:
         try:
             body = json.loads(cause.response.text)
-        except (AttributeError, RuntimeError, ValueError):  # no reply, one that nobody read, or no JSON
+        except (AttributeError, RuntimeError, ValueError):  # no reply, an unread one, or not JSON
             return {}
     detail = body.get("error", body) if isinstance(body, dict) else None
     return detail if isinstance(detail, dict) else {}

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class RLMError(Exception):
-    """Root of this package's exceptions; ``run`` is the partial run when one had begun."""
+    """Root of this package's exceptions; ``run`` is the partial run if one had started."""
 
     run: Run | None = None
 
 
 class ConfigurationError(RLMError, ValueError):
-    """The caller gave something that cannot work: a signature, a name, a limit, a setting."""
+    """The caller passed something invalid: a signature, a name, a limit, a setting."""
 
 
 class BudgetExceededError(RLMError):
@@ -61,7 +61,7 @@ class SandboxError(RLMError):
 
 
 class SandboxUnavailableError(SandboxError):
-    """The isolation that was asked for cannot be had on this machine."""
+    """The requested isolation is not available on this machine."""
 
 
 class SandboxDiedError(SandboxError):
@@ -69,7 +69,7 @@ class SandboxDiedError(SandboxError):
 
 
 class ActionError(RLMError):
-    """The model never wrote anything that could be run."""
+    """The model never wrote code that could be run."""
 
 
 class LMError(RLMError):
@@ -81,7 +81,7 @@ class LMAuthError(LMError):
 
 
 class LMRateLimitError(LMError):
-    """The provider's quota is used up; ``wait`` is its own estimate in seconds, if it gave one."""
+    """The provider's quota is used up; ``wait`` is the provider's estimate in seconds, if it gave one."""
 
     def __init__(self, message: str, *, wait: float | None = None) -> None:
         super().__init__(message)

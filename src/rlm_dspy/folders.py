@@ -1,4 +1,4 @@
-"""The folders that things are kept in, by the platform's custom, closed to other users."""
+"""The package's folders, in the platform's usual place and closed to other users."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only the user can read; one that is there is closed to others.
+    """Make a folder that only the user can read; close an existing one to others.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be made.
     """
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.mkdir(exist_ok=True, mode=0o700)
     if folder.stat().st_mode & 0o077:
-        with contextlib.suppress(OSError):  # another user's, or of a file system without modes
+        with contextlib.suppress(OSError):  # another user's folder, or a file system without modes
             folder.chmod(0o700)
 
 
 def protect_dspy_cache() -> None:
-    """Close the folder where DSPy keeps replies to other users; one that others may write to is shared on purpose."""
+    """Close DSPy's folder of cached replies to other users, unless it is shared (writable by others) on purpose."""
     with contextlib.suppress(OSError, RuntimeError):  # no such folder, or no home
         folder = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
         mode = folder.stat().st_mode
@@ -31,7 +31,7 @@ def protect_dspy_cache() -> None:
 
 
 def cache_folder() -> Path:
-    """Return ``$RLM_DSPY_HOME``, or else ``rlm-dspy`` in the platform's cache folder."""
+    """Return ``$RLM_DSPY_HOME``, or ``rlm-dspy`` in the platform's cache folder."""
     if home := os.environ.get("RLM_DSPY_HOME"):
         return Path(home).expanduser()
     if xdg := os.environ.get("XDG_CACHE_HOME"):

@@ -1,4 +1,4 @@
-"""What LM calls used, read from DSPy's own records of them."""
+"""Usage of LM calls, read from DSPy's own records."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
 
 def tokens(text: str) -> int:
-    """Estimate the tokens of ``text``, at four characters each."""
+    """Estimate the tokens of ``text`` at four characters each."""
     return len(text) // CHARS_PER_TOKEN + 1
 
 
 @lru_cache(maxsize=256)
 def metadata(model: str) -> dict[str, Any]:
-    """Return what the packaged table says of a model string; empty if it has no entry."""
+    """Return the packaged table's entry for a model string, or an empty dict."""
     provider, slash, name = model.partition("/")
     found: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
     return found or {}
@@ -50,6 +50,8 @@ def token_cost(model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tok
         return 0.0
     rates = metadata(model)
     read, written = rates.get("input_cost_per_token"), rates.get("output_cost_per_token")
+    if not read and not written:  # the table has no price
+        return None
     if read is None or written is None:
         return None
     if prompt_tokens > LONG_PROMPT_TOKENS and any("_above_" in name for name in rates):
@@ -60,16 +62,16 @@ def token_cost(model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tok
 
 
 class Meter(BaseCallback):  # type: ignore[misc]
-    """Collects the usage of every LM call made in the context that has it among its callbacks.
+    """Collects the usage of every LM call made in a context that has it among its callbacks.
 
-    ``on_wait`` is told of a provider and the seconds that a call is about to wait for it.
+    ``on_wait`` is called with a provider and the seconds that a call is about to wait for it.
     """
 
     def __init__(self, on_wait: Callable[[str, float], None] | None = None) -> None:
         self.on_wait = on_wait
         self.by_model: dict[str, Usage] = {}
-        self.last_wait = ""  # what the last pause before a call was for
-        self.response: Any = None  # the last one, an lm15 Response; None if DSPy's history is switched off
+        self.last_wait = ""  # the reason of the last pause before a call
+        self.response: Any = None  # the last lm15 Response; None if DSPy's history is disabled
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._lock = threading.Lock()
 
@@ -81,15 +83,15 @@ class Meter(BaseCallback):  # type: ignore[misc]
 
     @property
     def finish(self) -> str:
-        """Why the last reply ended, as its server says: "stop", "length", "content_filter"."""
+        """The finish reason of the last reply: "stop", "length", "content_filter"."""
         reason = getattr(self.response, "finish_reason", None)
-        choices = getattr(self.response, "choices", None)  # of LiteLLM's own response, which DSPy's engine for it keeps
+        choices = getattr(self.response, "choices", None)  # LiteLLM's own response, kept by DSPy's engine for it
         if reason is None and choices:
             reason = getattr(choices[0], "finish_reason", None)
         return str(reason or "stop")
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Remember which LM a call belongs to and what it is sent."""
+        """Remember the LM and the input of a call."""
         self._calls[call_id] = (instance, inputs)
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
@@ -99,13 +101,13 @@ class Meter(BaseCallback):  # type: ignore[misc]
         lm, sent = self._calls.pop(call_id)
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
-        if isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent, and may be paid for
+        if isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent and may be billed
             usage = _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
         elif exception is not None:
             usage = Usage(calls=1)
         elif entry is not None:
             usage = _reported_usage(entry)
-        else:  # DSPy's history may be switched off
+        else:  # DSPy's history may be disabled
             usage = _estimated_usage({**sent, "outputs": outputs}, getattr(lm, "model", ""))
         self.response = entry["response"] if entry else None
         data = getattr(self.response, "provider_data", None)
@@ -113,7 +115,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
 
     def abandon_calls(self) -> None:
-        """Count what calls in flight have been sent: their wait is over, and nobody will read their replies."""
+        """Count the prompts of calls in flight: their wait has ended, and nobody will read their replies."""
         while self._calls:
             lm, sent = self._calls.popitem()[1]
             self.add(
@@ -121,17 +123,17 @@ class Meter(BaseCallback):  # type: ignore[misc]
             )
 
     def add(self, model: str, usage: Usage) -> None:
-        """Add to what a model used."""
+        """Add to a model's usage."""
         with self._lock:
             self.by_model[model] = self.by_model.get(model, Usage()) + usage
 
 
 @contextmanager
 def metered_wait(model: str, provider: str, seconds: float, *, retry: bool) -> Iterator[None]:
-    """Tell every meter of the current context that a call waits now, and count how long it did."""
+    """Notify every meter of the current context that a call is waiting, and count how long it waits."""
     meters = [callback for callback in dspy.settings.callbacks if isinstance(callback, Meter)]
     for meter in meters:
-        meter.last_wait = f"{'after a failure ' if retry else ''}{provider} was not to be asked for {seconds:.0f} s"
+        meter.last_wait = f"waiting {seconds:.0f} s for {provider}{' after a failure' if retry else ''}"
         if meter.on_wait and seconds >= NOTICEABLE_SECONDS:
             meter.on_wait(provider, seconds)
     started = time.monotonic()
@@ -146,10 +148,10 @@ def metered_wait(model: str, provider: str, seconds: float, *, retry: bool) -> I
 def _reported_usage(entry: dict[str, Any]) -> Usage:
     reported = entry["usage"] or {}
     if not reported and getattr(getattr(entry["response"], "usage", None), "input_tokens", None) is not None:
-        return Usage(calls=1)  # it came from DSPy's cache, where only the response has its usage: nothing was spent
+        return Usage(calls=1)  # it came from DSPy's cache, which keeps no usage in the entry: nothing was spent
     estimated = _estimated_usage(entry, str(entry.get("model") or ""))
     sent, got = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
-    # Some servers report nothing, some zeros; a prompt and a reply always have tokens.
+    # Some servers report nothing, some report zeros; a prompt and a reply always have tokens.
     if sent <= 0 or got < 0 or (got == 0 and estimated.completion_tokens > 0):
         return estimated
     cost = entry.get("cost")
@@ -162,7 +164,7 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
 
 
 def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
-    """Estimate what a call used of which nothing is reported, at the published price of its model if there is one."""
+    """Estimate the usage of a call that reports none, at the published price of its model, if known."""
     messages = call.get("messages") or [call.get("prompt")]
     sent = got = 0
     for message in messages:

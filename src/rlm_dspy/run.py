@@ -1,6 +1,6 @@
-"""The record of a run: frozen values that go to JSON and back.
+"""The record of a run: frozen values that can be saved as JSON and loaded again.
 
-What is recorded of a step is what the model was shown; contexts appear only as short renderings.
+A step records exactly what the model was shown; contexts appear only as short renderings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MAX_UNREAD_FILES = 1_000  # files not read that a record names
+MAX_UNREAD_FILES = 1_000  # unread files named in a record
 
 Status = Literal["submitted", "extracted", "stopped"]
 EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
@@ -20,7 +20,7 @@ SubCallKind = Literal["plain", "typed", "recursive"]
 
 
 def replace_surrogates(value: Any) -> Any:
-    """Return a value whose texts have a UTF-8 form: a lone surrogate, which models do write, becomes a `?`."""
+    """Return a value whose texts can be encoded as UTF-8: lone surrogates, which models do write, become `?`."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if type(value) in (list, tuple):
@@ -38,10 +38,10 @@ class _Value(BaseModel):
 
 
 class Usage(_Value):
-    """Calls, tokens and US dollars; ``cost`` is None once any part of it is unknown (never 0 for unknown).
+    """Calls, tokens and US dollars; ``cost`` is None as soon as any part is unknown (never 0 for unknown).
 
-    ``retries`` are attempts after the first; ``waited_seconds`` were spent waiting to be let in by a provider;
-    ``estimated_calls`` are calls of which the server reported no usage, so that their tokens are estimates.
+    ``retries`` counts attempts after the first; ``waited_seconds`` is time spent waiting for a provider's limits;
+    ``estimated_calls`` counts calls without reported usage, whose tokens are estimates.
     """
 
     calls: int = 0
@@ -86,7 +86,7 @@ class SubCall(_Value):
 
 
 class Step(_Value):
-    """One turn: what the model wrote and what came back, exactly as it was shown."""
+    """One turn: the model's reply and the observation, exactly as shown."""
 
     index: int
     reasoning: str = ""
@@ -101,10 +101,10 @@ class Step(_Value):
 
 
 class Event(_Value):
-    """Something that just happened in a run, for whoever watches it.
+    """An event in a run, for watchers.
 
-    ``usage`` and ``sub_calls`` are the totals of the tree so far; ``text`` is what the kind is about: the code,
-    the output, a shortened sub-call prompt, the final status, the provider that a ``wait`` of ``seconds`` is for.
+    ``usage`` and ``sub_calls`` are the totals of the tree so far. ``text`` depends on the kind: the code, the output, a
+    shortened sub-call prompt, the final status, or the provider of a ``wait`` of ``seconds``.
     """
 
     kind: EventKind
@@ -120,8 +120,8 @@ class Event(_Value):
 class Run(_Value):
     """The full record of one call of an RLM.
 
-    ``status`` tells how it ended: ``submitted`` by the model, ``extracted`` from the trajectory because
-    ``stopped_by`` (a limit) ended it first, or ``stopped`` without an answer (then it is attached to an exception).
+    ``status`` is how it ended: ``submitted`` by the model, ``extracted`` from the trajectory because ``stopped_by`` (a
+    limit) ended it first, or ``stopped`` without an answer (the run is then attached to an exception).
     """
 
     id: str
@@ -146,11 +146,11 @@ class Run(_Value):
 
     @property
     def trajectory(self) -> list[dict[str, str]]:
-        """The steps as ``{reasoning, code, output}``, the shape that ``dspy.RLM`` has."""
+        """The steps as ``{reasoning, code, output}``, the same form as in ``dspy.RLM``."""
         return [{"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in self.steps]
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
-        """Yield what is shown of a run, in one line: how it ended and what it took."""
+        """Yield the fields of the one-line repr: how the run ended and what it used."""
         yield "status", self.status
         if self.stopped_by is not None:
             yield "stopped_by", self.stopped_by
@@ -165,7 +165,7 @@ class Run(_Value):
         return repr(self)
 
     def _repr_html_(self) -> str:
-        """Return the small table that a notebook shows: how the run ended, what it took, and its outputs."""
+        """Return a small table for notebooks: how the run ended, what it used, and its outputs."""
         figures = {name: f"{value:,}" for name, value in self._summary_figures() if value is not None}
         rows = [(name, figures.get(name, value)) for name, value in self.__repr_args__() if name != "warnings"]
         rows += [("warning", text) for text in self.warnings[:3]]
@@ -182,7 +182,7 @@ class Run(_Value):
 
 
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name what a corpus among the inputs met and did not read, or read only in part or by a guess, and why."""
+    """List the files of input corpora that were skipped, or read only in part or by guessing, with the reason."""
     skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
     problems = [one for value in values.values() for one in getattr(value, "problems", ()) if not one.unread]
     told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:MAX_UNREAD_FILES])
@@ -197,20 +197,20 @@ SHOWN_CHARS = 200  # of each value
 
 
 def one_line(value: Any) -> str:
-    """Return a value as one line, cut where it is long."""
+    """Return a value as one line, shortened if it is long."""
     text = " ".join(str(value)[: 10 * SHOWN_CHARS].split())
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def html_table(rows: Iterable[tuple[str, Any]]) -> str:
-    """Return rows of a name and a value as an HTML table."""
+    """Return (name, value) rows as an HTML table."""
     cells = ((html.escape(one_line(name)), html.escape(one_line(value))) for name, value in rows)
     lines = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
     return f"<table>{''.join(lines)}</table>"
 
 
 class ConstructorSignature:
-    """Shows ``inspect``, ``help`` and notebooks the arguments of a module, which DSPy's metaclass hides.
+    """Exposes a module's arguments to ``inspect``, ``help`` and notebooks; DSPy's metaclass hides them.
 
     Example:
         >>> class Program(dspy.Module):
@@ -218,7 +218,7 @@ class ConstructorSignature:
     """
 
     def __get__(self, program: object, kind: type) -> inspect.Signature:
-        """Return the arguments that making a ``kind`` takes; a program that is made has those of its call."""
+        """Return the constructor's arguments for the class, the call's arguments for an instance."""
         if program is not None:
             raise AttributeError("__signature__")
         whole = inspect.signature(kind.__init__)  # type: ignore[misc]

@@ -1,7 +1,7 @@
-"""A scripted model, to test a program without a server, a key or a model.
+"""A scripted model for testing programs without a server, a key or a model.
 
-Its replies are given beforehand, in order or as a function of what the model is shown, and every request is kept. It is
-an engine for ``dspy.LM``, so all of DSPy runs as it does with a real model: adapters, callbacks, cache, streams.
+Its replies are given in advance, as a list or as functions of the prompt, and every request is recorded. It is an
+engine for ``dspy.LM``, so all of DSPy works as with a real model: adapters, callbacks, cache, streams.
 
     from rlm_dspy.testing import action, scripted
 
@@ -30,13 +30,13 @@ _CHARS_PER_TOKEN = 4
 
 @dataclass(frozen=True)
 class ScriptedReply:
-    """A reply with more to it than its text.
+    """A reply with details beyond its text.
 
     Args:
-        text: what the model says; it may be empty.
-        finish_reason: why it ended there: ``length`` is a reply cut short, ``content_filter`` one held back.
-        reasoning: the hidden thinking that the server hands over apart from the text.
-        usage: the tokens that the server reports; ``counted`` reckons four characters each, None reports none.
+        text: the visible text; may be empty.
+        finish_reason: why the reply ended: ``length`` if it was cut short, ``content_filter`` if it was withheld.
+        reasoning: hidden thinking that the server returns separately from the text.
+        usage: the tokens reported by the server; ``counted`` estimates four characters each, None reports nothing.
     """
 
     text: str
@@ -46,14 +46,14 @@ class ScriptedReply:
 
 
 Said = str | ScriptedReply | Exception
-"""What a model may do: say a text, say it in a certain way, or fail."""
+"""A scripted action: a text, a detailed reply, or a failure."""
 
 Scripted = Said | Callable[[str], Said]
-"""One entry of a script: what the model does, or a function that is shown the last message and tells it."""
+"""One entry of a script: an action, or a function that maps the last message to one."""
 
 
 class Engine(Protocol):
-    """What DSPy asks of a synchronous engine."""
+    """The interface that DSPy requires of a synchronous engine."""
 
     def complete(self, request: Request) -> Response:
         """Perform one request."""
@@ -61,24 +61,24 @@ class Engine(Protocol):
 
 
 class Script:
-    """An engine that says what it was told to say.
+    """An engine with scripted replies.
 
     Args:
-        *replies: what it says at the first call, the second, and so on; the last entry repeats. A text or a ``Reply``
-            is said; an exception is raised in its place, as a provider that fails would
-            (``dspy.lm15.RateLimitError("slow down")``); a function is called with the text of the last message, and
+        *replies: the reply to the first call, the second, and so on; the last entry repeats. A text or a ``Reply`` is
+            returned; an exception is raised, like a failing provider
+            (``dspy.lm15.RateLimitError("slow down")``); a function is called with the text of the last message and
             may return any of these, raise or wait.
         delay: seconds that every reply takes.
-        window: the tokens that the model can be given at once, or None if nobody says.
+        window: the size of the model's window in tokens, or None if unknown.
 
     Attributes:
-        requests: every request so far, as the model was shown it; ``texts`` makes it readable.
-        reports: whether the server tells what calls used; a ``Reply`` may say otherwise of itself.
+        requests: every request so far, as the model received it; ``texts`` makes it readable.
+        reports: whether the server reports usage; a ``Reply`` may override this for itself.
     """
 
     def __init__(self, *replies: Scripted, delay: float = 0.0, window: int | None = None) -> None:
         if not replies:
-            raise ConfigurationError("A script needs at least one reply.")
+            raise ConfigurationError("A script needs at least one reply. Pass a text, a Reply or a function.")
         self.replies = replies
         self.delay = delay
         self.window = window
@@ -87,7 +87,7 @@ class Script:
         self._lock = threading.Lock()
 
     def complete(self, request: Request) -> Response:
-        """Perform one request: keep it, and say what is due."""
+        """Record one request and return the next reply."""
         with self._lock:
             number = len(self.requests)
             self.requests.append(request)
@@ -126,7 +126,7 @@ class Script:
 
 
 class AsyncScript:
-    """The twin for async callers of any synchronous engine; it never blocks the event loop."""
+    """The async twin of any synchronous engine; it never blocks the event loop."""
 
     def __init__(self, script: Engine) -> None:
         self.script = script
@@ -148,17 +148,17 @@ def scripted(
     model: str = "scripted/model",
     window: int | None = None,
 ) -> tuple[dspy.LM, Script]:
-    """Return an LM that replies as scripted, and its script with the requests that it saw.
+    """Return an LM with scripted replies, and its script, which records the requests.
 
     Args:
-        *replies: what it says, one call after the other; see ``Script``.
+        *replies: the replies, one per call; see ``Script``.
         delay: seconds that every reply takes.
-        cache: whether DSPy may answer a request that it has seen before.
-        model: the name under which calls are counted.
-        window: the tokens of the model's window, or None if nobody says.
+        cache: whether DSPy may answer repeated requests from its cache.
+        model: the model name under which calls are counted.
+        window: the size of the model's window in tokens, or None if unknown.
 
     Raises:
-        ConfigurationError: there are no replies.
+        ConfigurationError: no replies are given.
 
     Example:
         >>> lm, script = scripted("first", RuntimeError("down"), lambda shown: shown.upper())
@@ -168,18 +168,18 @@ def scripted(
 
 
 def action(code: str, reasoning: str = "next") -> str:
-    """Return the reply in which a model has ``code`` run."""
+    """Return a reply that runs ``code``."""
     return f"[[ ## reasoning ## ]]\n{reasoning}\n\n[[ ## code ## ]]\n```python\n{code}\n```\n\n[[ ## completed ## ]]"
 
 
 def fields(**values: str) -> str:
-    """Return the reply that gives the named output fields, as to ``dspy.Predict``."""
+    """Return a reply with the named output fields, as for ``dspy.Predict``."""
     given = [f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items()]
     return "".join(given) + "[[ ## completed ## ]]"
 
 
 def texts(request: Request) -> list[str]:
-    """Return the system text and each message with its role, as the model reads them."""
+    """Return the system text and each message with its role, as the model sees them."""
     system = request.system
     first = system if isinstance(system, str) else "".join(part.text for part in system or ())
     return [first, *(f"{message.role}: {message.text}" for message in request.messages)]

@@ -320,7 +320,7 @@ def test_the_offline_engine_says_that_it_is_one_and_how_to_have_another(run: Cal
     [
         ("groq/openai/gpt-oss-20b", 4, "GROQ_API_KEY"),
         ("nosuchprovider/model", 4, "nosuchprovider"),
-        ("two words", 2, "is no model name"),
+        ("two words", 2, "is not a model name"),
         ("ollama_chat/x", 4, "127.0.0.1:9"),
     ],
 )

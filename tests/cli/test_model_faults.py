@@ -63,7 +63,7 @@ def test_an_address_that_is_none(ask: Callable, address: str) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "ftp://here", "two words"])
 def test_an_address_where_no_ollama_can_be(ask: Callable, address: str) -> None:
-    told(ask("ollama_chat/x", OLLAMA_HOST=address), 2, "no address of an Ollama server")
+    told(ask("ollama_chat/x", OLLAMA_HOST=address), 2, "not a valid address of an Ollama server")
 
 
 def test_a_page_instead_of_json(ask: Callable) -> None:
@@ -95,7 +95,7 @@ def test_a_name_with_a_typo_names_the_nearest(ask: Callable) -> None:
         told(ask("groq/openai/gpt-os-20b", GROQ_API_BASE=server.url), 4, f"Did you mean {GROQ}")
     with OllamaServer() as server:
         told(ask("ollama_chat/qwen3:8", OLLAMA_HOST=server.url), 4, "Did you mean ollama_chat/qwen3:8b?")
-    told(ask("grok/openai/gpt-oss-20b"), 4, "no provider")
+    told(ask("grok/openai/gpt-oss-20b"), 4, "not a known provider")
 
 
 def test_an_embedding_model(ask: Callable) -> None:

@@ -22,7 +22,7 @@ def nobody(home: object, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_nothing_configured_the_offline_engine_is_the_default(run: Callable) -> None:
     result = run("models")
     assert result.code == 0
-    assert result.out.startswith("default: offline (no model is named")
+    assert result.out.startswith("default: offline (no model is set")
     assert "GROQ_API_KEY is not set" in result.err
 
 

@@ -52,8 +52,8 @@ def test_eval_scores_all_sides_side_by_side_and_goes_on_where_it_was(run: Callab
     [
         (("gone.jsonl",), 6, "gone.jsonl cannot be read"),
         (("bad.jsonl",), 6, "bad.jsonl:2: not valid JSON"),
-        (("d.jsonl", "--metric", "best"), 2, "there is no scorer 'best'; there are"),
-        (("d.jsonl", "--compare", "gpt"), 2, "there is no side 'gpt' to compare"),
+        (("d.jsonl", "--metric", "best"), 2, "'best' is not a scorer; choose from"),
+        (("d.jsonl", "--compare", "gpt"), 2, "'gpt' is not a side to compare"),
         (("d.jsonl", "--compare", ","), 2, "--compare names no side"),
         (("d.jsonl", "--program", "gone.json"), 2, "the program gone.json cannot be read"),
         (("d.jsonl", "--compare", "direct", "--program", "gone.json"), 2, "--program is for the side rlm"),
@@ -104,7 +104,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     models = ("-m", f"openai/{STUDENT}", "--metric", "exact", "--threads", "2")
     result = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400", "--yes")
     assert result.code == 0, result.err
-    assert "questions: 8 to learn from, 6 to choose by, 6 to judge by (twice)" in result.err
+    assert "questions: 8 training, 6 validation, 6 test (asked twice)" in result.err
     assert "at most 400 calls" in result.err
     assert "after  1.000" in result.out
     folder = home / "tags-gepa"
@@ -118,7 +118,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     assert json.loads(tuned.out)["sides"]["rlm"]["score"] == 1
     again = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400")
     assert again.code == 2
-    assert "--resume goes on with it" in again.err
+    assert "continue it with --resume" in again.err
 
 
 def test_optimize_names_each_model_whose_price_is_unknown(run: Callable, home: Path, room: Classroom) -> None:
@@ -144,7 +144,7 @@ def test_optimize_refuses_a_folder_that_cannot_be_made(run: Callable, home: Path
     data = str(write_class(home / "tags.jsonl", 20, 7))
     result = run("optimize", data, "--max-calls", "400", "--out", f"{data}/run", "--yes")
     assert result.code == 2
-    assert f"{data}/run cannot be written: Not a directory; name another folder" in result.err
+    assert f"{data}/run cannot be written: Not a directory; choose another folder" in result.err
 
 
 def test_optimize_refuses_a_question_in_two_parts(run: Callable, home: Path) -> None:

@@ -123,7 +123,7 @@ def test_what_the_fallback_said_is_not_kept_as_the_models(run: Callable, monkeyp
 def test_a_fallback_that_cannot_be_a_model_is_told_before_anything_is_asked(run: Callable) -> None:
     result = run("ask", "-m", "groq/x", "--fallback", "two words", "q", "notes.txt")
     assert (result.code, result.out) == (2, "")
-    assert "no model name" in result.err
+    assert "not a model name" in result.err
 
 
 def test_a_score_says_which_questions_the_fallback_answered(

@@ -144,7 +144,7 @@ def test_an_error_that_is_no_providers_is_none() -> None:
 
 def test_our_engine_says_that_the_model_wrote_it_and_keeps_no_secret() -> None:
     refusal = Fault(400, bad_sample("output_parse_failed", f"{WROTE} # {KEY}"))
-    says = r"could not read \(output_parse_failed\)"
+    says = r"could not parse \(output_parse_failed\)"
     with OpenAIServer(refusal) as server, pytest.raises(dspy.LMProviderError, match=says) as caught:
         made("ours", server)("hi")
     assert caught.value.status == 400

@@ -63,5 +63,5 @@ def test_the_offline_engine_is_a_model_like_others() -> None:
 
 @pytest.mark.parametrize("given", ["box:port", "127.0.0.1:99999", "ftp://box", "two words", "http://[::1"])
 def test_what_is_no_address_is_refused(given: str) -> None:
-    with pytest.raises(ConfigurationError, match="no address of an Ollama server"):
+    with pytest.raises(ConfigurationError, match="not a valid address of an Ollama server"):
         ollama.base_url({"OLLAMA_HOST": given})

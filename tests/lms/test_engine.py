@@ -192,7 +192,7 @@ def test_an_impossible_count_is_refused(name: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", ["", "two words", "\n"])
 def test_a_name_that_cannot_be_a_model_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="no model name"):
+    with pytest.raises(ConfigurationError, match="not a model name"):
         lm(name)
 
 

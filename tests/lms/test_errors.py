@@ -33,7 +33,7 @@ ROWS = [
         "too small a window",
         1,
     ),
-    ("json", Fault(400, error("Failed", "x", "json_validate_failed")), dspy.LMProviderError, "could not read", 1),
+    ("json", Fault(400, error("Failed", "x", "json_validate_failed")), dspy.LMProviderError, "could not parse", 1),
     ("content", Fault(400, error("blocked by content policy", "x")), dspy.LMInvalidRequestError, "content", 1),
     ("400", Fault(400, error("bad option", "x")), dspy.LMInvalidRequestError, "bad option", 1),
     ("malformed", Fault(200, "{not json"), dspy.LMProviderError, "not a chat completion", 1),
@@ -121,7 +121,7 @@ def test_a_key_with_a_line_break_is_not_sent() -> None:
 
 
 def test_an_unknown_provider_is_told() -> None:
-    with pytest.raises(dspy.LMUnsupportedModelError, match="no provider that is known"):
+    with pytest.raises(dspy.LMUnsupportedModelError, match="not a known provider"):
         lm("frobnicate/x", cache=False)("hi")
 
 
@@ -209,7 +209,11 @@ def unreadable() -> Exception:
             dspy.lm15.ProviderError,
             "not a chat completion",
         ),
-        (lambda: told_by_class("BadRequestError", llm_provider=""), dspy.lm15.UnsupportedModelError, "no provider"),
+        (
+            lambda: told_by_class("BadRequestError", llm_provider=""),
+            dspy.lm15.UnsupportedModelError,
+            "not a known provider",
+        ),
         (lambda: told_by_class("ContextWindowExceededError"), dspy.lm15.ContextLengthError, "too small a window"),
         (lambda: told_by_class("ContentPolicyViolationError"), dspy.lm15.InvalidRequestError, "refused the content"),
     ],

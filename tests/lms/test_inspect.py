@@ -67,7 +67,7 @@ def test_a_window_too_small_for_a_run_is_told(window: int, status: str) -> None:
         asked = statuses("ollama_chat/tiny", api_base=server.url, num_ctx=window)
     assert found[-1][0] == asked[-1][0] == status
     assert f"{window:,} tokens" in found[-1][1]
-    assert "take a model with a larger window" in found[-1][1]
+    assert "use a model with a larger window" in found[-1][1]
     assert "raise RLM_DSPY_NUM_CTX" in asked[-1][1]
 
 
@@ -103,7 +103,7 @@ def test_only_what_the_server_served_at_once_overlaps() -> None:
     ("used", "status", "said"),
     [
         ("", "ok", "2 parallel slots, of which 1 is used Set OLLAMA_NUM_PARALLEL=2 here as well."),
-        ("2", "ok", "2 parallel slots, as many as are used"),
+        ("2", "ok", "2 parallel slots, all used"),
         ("3", "warning", "2 parallel slots, but 3 requests are sent at once"),
     ],
 )
@@ -266,10 +266,10 @@ def test_a_small_window_is_a_warning_that_says_how_to_raise_it(pages: dict[str, 
 @pytest.mark.parametrize(
     ("pages", "name", "said"),
     [
-        (llama_cpp(), "qwen", "qwen is not among the server's models (it answers with the one that it has) Name"),
-        (vllm(), "qwen", "qwen is not among the server's models Name one of those that it has: qwen2.5-coder-0.5b."),
-        (lm_studio(), "qwen3-8b", "qwen3-8b is not loaded, so that its window is not known Load it, with a context of"),
-        (plain(NAME), NAME, f"no window is told for {NAME} 32,768 tokens or what is published are reckoned with."),
+        (llama_cpp(), "qwen", "qwen is not among the server's models (it answers with its only model) Use"),
+        (vllm(), "qwen", "qwen is not among the server's models Use one of its models: qwen2.5-coder-0.5b."),
+        (lm_studio(), "qwen3-8b", "qwen3-8b is not loaded, so its window is unknown Load it with a context of"),
+        (plain(NAME), NAME, f"the window of {NAME} is unknown The published window or 32,768 tokens are assumed."),
     ],
 )
 def test_what_a_server_does_not_have_or_tell_is_a_warning(pages: dict[str, Any], name: str, said: str) -> None:

@@ -52,21 +52,24 @@ def test_a_context_is_a_text_files_or_a_recipe(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ('{"question": ', "d.jsonl:2: not valid JSON"),
-        ("[1]", "d.jsonl:2: a line is a JSON object, not list"),
+        ("[1]", "d.jsonl:2: each line must be a JSON object, not list"),
         ({"question": "q?"}, "d.jsonl:2: missing answer, context"),
-        ({**ROW, "question": " "}, "d.jsonl:2: question must be a text"),
-        ({**ROW, "scorer": "best"}, "d.jsonl:2: there is no scorer 'best'"),
+        ({**ROW, "question": " "}, "d.jsonl:2: question must be a non-empty text"),
+        ({**ROW, "scorer": "best"}, "d.jsonl:2: 'best' is not a scorer"),
         ({**ROW, "context": {"files": ["gone.txt"]}}, "d.jsonl:2: .*gone.txt"),
         ({**ROW, "context": {"files": 5}}, "d.jsonl:2: files of a context must be"),
         ({**ROW, "context": {"files": [5]}}, "d.jsonl:2: files of a context must be"),
         ({**ROW, "context": {"files": ["x"], "exclude": 5}}, "d.jsonl:2: exclude of a context must be"),
-        ({**ROW, "id": "d-1"}, "d.jsonl:2: the id 'd-1' is that of an earlier question"),
+        ({**ROW, "id": "d-1"}, "d.jsonl:2: the id 'd-1' is used twice"),
         ({**ROW, "context": 7}, "d.jsonl:2: context must be"),
-        ({**ROW, "context": {"task": "chess"}}, "d.jsonl:2: there is no task 'chess'"),
-        ({**ROW, "context": {"task": "needle", "size": 9}}, "d.jsonl:2: a recipe has no size"),
+        ({**ROW, "context": {"task": "chess"}}, "d.jsonl:2: 'chess' is not a task"),
+        ({**ROW, "context": {"task": "needle", "size": 9}}, "d.jsonl:2: a recipe cannot have size"),
         ({**ROW, "context": {"task": "needle", "tokens": 10}}, "d.jsonl:2: tokens must be"),
-        ({**ROW, "context": {"task": "needle", "tokens": "many"}}, "d.jsonl:2: the recipe cannot be followed"),
-        ({**ROW, "context": {"task": "needle", "sha256": "0" * 16}}, "d.jsonl:2: the recipe gives another context"),
+        ({**ROW, "context": {"task": "needle", "tokens": "many"}}, "d.jsonl:2: the recipe is invalid"),
+        (
+            {**ROW, "context": {"task": "needle", "sha256": "0" * 16}},
+            "d.jsonl:2: the recipe no longer generates the context",
+        ),
     ],
 )
 def test_a_bad_line_is_told_with_its_number(row: Any, message: str, tmp_path: Path) -> None:
@@ -80,7 +83,7 @@ def test_an_id_of_nought_is_an_id(tmp_path: Path) -> None:
 
 
 def test_files_that_hold_nothing_or_are_not_there_are_told(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="holds no examples"):
+    with pytest.raises(CorpusError, match="has no examples"):
         data.load(jsonl(tmp_path / "empty.jsonl"))
     with pytest.raises(CorpusError, match="cannot be read: No such file"):
         data.load(tmp_path / "gone.jsonl")

@@ -135,7 +135,7 @@ def test_a_metric_that_raises_is_told_and_loses_no_answer() -> None:
 def test_an_empty_dataset_and_an_unknown_side_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="the dataset is empty"):
         Evaluation([], metrics.exact)
-    with pytest.raises(ConfigurationError, match="there is no side 'gpt'"):
+    with pytest.raises(ConfigurationError, match="'gpt' is not a side to compare"):
         contenders.make_contender("gpt", Budget())
 
 

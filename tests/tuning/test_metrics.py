@@ -122,7 +122,7 @@ def test_a_metric_serves_evaluate_bootstrapping_and_gepa() -> None:
 def test_graded_uses_the_scorer_that_the_example_names() -> None:
     assert metrics.graded(gold(10, scorer="closeness"), pred(11)) == 0.75
     assert metrics.graded(gold(10), pred(11)) == 0
-    with pytest.raises(ConfigurationError, match="no scorer 'nothing'; there are"):
+    with pytest.raises(ConfigurationError, match="'nothing' is not a scorer; choose from"):
         metrics.graded(gold(10, scorer="nothing"), pred(11))
 
 

@@ -141,10 +141,10 @@ def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -
 def test_a_folder_is_gone_on_with_only_when_that_is_said_and_is_meant(tmp_path: Path) -> None:
     made, *_ = job(tmp_path / "run")
     Optimization(made, plan_for(made, RATE))
-    with pytest.raises(ConfigurationError, match="--resume goes on with it"):
+    with pytest.raises(ConfigurationError, match="continue it with --resume"):
         Optimization(made, plan_for(made, RATE))
     other, *_ = job(tmp_path / "run", seed=7)
-    with pytest.raises(ConfigurationError, match="with another seed"):
+    with pytest.raises(ConfigurationError, match="with a different seed"):
         Optimization(other, plan_for(other, RATE), resume=True)
 
 
@@ -245,7 +245,7 @@ def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
 
 
 def test_an_lm_without_an_engine_of_its_own_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="the caps cannot hold for openai/some-model"):
+    with pytest.raises(ConfigurationError, match="the caps cannot be enforced for openai/some-model"):
         metered_lm(dspy.LM("openai/some-model"), SharedBudget(1))
 
 
@@ -274,7 +274,7 @@ def test_a_plan_stays_within_its_calls(optimizer: str, calls: int) -> None:
 def test_a_plan_that_cannot_be_paid_names_what_it_needs() -> None:
     with pytest.raises(ConfigurationError, match="max-calls 50 is too little for gepa on 12 \\+ 10 \\+ 20 questions"):
         optimize.plan("gepa", 50, train=12, val=10, test=20, rate=optimize.UsageRate())
-    with pytest.raises(ConfigurationError, match="there is no optimizer 'adam'"):
+    with pytest.raises(ConfigurationError, match="'adam' is not an optimizer"):
         optimize.plan("adam", 50, train=12, val=10, test=20, rate=optimize.UsageRate())
 
 

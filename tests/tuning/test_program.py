@@ -55,8 +55,8 @@ def test_a_program_with_a_lone_surrogate_is_saved_and_loaded(tmp_path: Path) -> 
     ("text", "message"),
     [
         ("{", "is not a saved program"),
-        ("[]", "is not a program of this kind: it has no predictor generate_action, extract"),
-        ('{"generate_action": {}}', "no predictor extract"),
+        ("[]", "is not a program of this kind: it lacks the predictor generate_action, extract"),
+        ('{"generate_action": {}}', "lacks the predictor extract"),
     ],
 )
 def test_a_file_that_is_no_program_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -106,9 +106,9 @@ def test_a_program_file_never_chooses_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metadata": ["a"]}, "its metadata are no object"),
-        ({"extract": {"demos": [1, 2]}}, "extract has demos that are no objects"),
-        ({"extract": {"demos": {"a": 1}}}, "extract has demos that are no objects"),
+        ({"metadata": ["a"]}, "its metadata is not an object"),
+        ({"extract": {"demos": [1, 2]}}, "extract has demos that are not objects"),
+        ({"extract": {"demos": {"a": 1}}}, "extract has demos that are not objects"),
         ({"extract": {"signature": {"fields": [1, 2, 3]}}}, "extract has no signature or demos"),
     ],
 )

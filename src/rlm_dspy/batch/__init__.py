@@ -1,4 +1,4 @@
-"""Many questions of one corpus: any executor, one budget, and a file of answers that a kill does not hurt.
+"""Ask many questions about one corpus: any executor, one budget, and an answers file that survives a kill.
 
 Example:
     >>> job = Job("context, question -> answer", paths=("docs",), model="offline")

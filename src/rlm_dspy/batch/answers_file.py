@@ -1,8 +1,8 @@
-"""The file of answers, which is its own journal.
+"""The answers file, which is its own journal.
 
-While a batch runs, each row is appended and on disk before it counts; when the batch ends, the file is replaced by
-one row per question, in the order of the questions. A row is found again by its key: the same question, of the same
-texts, put to the same program. A line that a kill cut short is not a row.
+While a batch runs, each row is appended and flushed to disk before it counts. When the batch ends, the file is replaced
+by one row per question, in the order of the questions. Rows are looked up by key: the same question about the same
+texts, asked of the same program. An incomplete last line is ignored.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ Row = dict[str, Any]
 
 
 def answer_key(question: str, corpus: str, program: str) -> str:
-    """Return what identifies an answer: question, digest of the corpus, digest of the program."""
+    """Return the key of an answer, from the question, the digest of the corpus and the digest of the program."""
     return hashlib.sha256(json.dumps([question, corpus, program]).encode()).hexdigest()
 
 
 class Answers:
-    """Rows on disk, of one batch; ``resume`` takes over the answers that the file already has.
+    """The rows of one batch on disk; ``resume`` reuses the answers already in the file.
 
     Raises:
-        ConfigurationError: the file exists and is not to be resumed, is no regular file or none of ours, cannot be
-            written, or another batch writes it.
+        ConfigurationError: the file exists and ``resume`` is not set, is not a regular file or not an answers file,
+            cannot be written, or is being written by another batch.
     """
 
     def __init__(self, path: Path, *, resume: bool = False, redactor: Redactor | None = None) -> None:
-        self.path = path = path.resolve()  # what a link points to is written, and the link stays
+        self.path = path = path.resolve()  # write to a link's target and keep the link
         self._redactor = redactor or Redactor()
         self._found: dict[str, Row] = {}
-        self.backup: Path | None = None  # where rows went that belong to other questions, texts or programs
+        self.backup: Path | None = None  # the backup of rows of other questions, texts or programs
         if path.exists() and not path.is_file():
-            raise ConfigurationError(f"{path} is not a regular file; name another")
+            raise ConfigurationError(f"{path} is not a regular file; choose another file")
         if path.exists() and path.stat().st_size and not resume:
-            raise ConfigurationError(f"{path} already holds answers: resume it (--resume) or name another file")
+            raise ConfigurationError(f"{path} already holds answers: resume it (--resume) or choose another file")
         try:
             self._file = path.open("ab", buffering=0)
         except OSError as error:
-            raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Name another file.") from error
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
         try:
             _lock_file(self._file, path)
             self._found = {row["key"]: row for row in journal.read_rows(path, _parse_row, mend=True)}
@@ -64,7 +64,7 @@ class Answers:
             raise
 
     def take(self, keys: Iterable[str]) -> dict[str, Row]:
-        """Return the good answers among ``keys``; rows of other keys are copied aside before they are replaced."""
+        """Return the good answers for ``keys``; rows with other keys are backed up before they are replaced."""
         wanted = set(keys)
         if not self._found.keys() <= wanted:
             names = (f"{self.path.name}.bak{number if number > 1 else ''}" for number in itertools.count(1))
@@ -73,7 +73,7 @@ class Answers:
         return {name: row for name, row in self._found.items() if name in wanted and row.get("ok")}
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Put one row on the disk, whole or not at all.
+        """Write one row to disk, whole or not at all.
 
         Raises:
             OSError: the disk is full, or the file cannot be written for another reason.
@@ -94,7 +94,7 @@ class Answers:
         journal.replace_file(self.path, map(self._encode_row, rows))
 
     def close(self) -> None:
-        """Close the file, and let others have it."""
+        """Close the file and release its lock."""
         self._file.close()
 
     def _encode_row(self, row: Mapping[str, Any]) -> bytes:
@@ -109,10 +109,10 @@ def _parse_row(line: bytes) -> Row:
 
 
 def _lock_file(file: FileIO, path: Path) -> None:
-    """Keep a second batch from writing the same file; the lock goes with the process."""
+    """Prevent a second batch from writing the same file; the lock ends with the process."""
     if sys.platform == "win32":
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigurationError(f"another batch is writing {path}; wait for it or name another file") from None
+        raise ConfigurationError(f"another batch is writing {path}; wait for it or choose another file") from None

@@ -1,4 +1,4 @@
-"""What answers one question of a batch: a program in this process, or a job from which any process makes one."""
+"""Answer one question of a batch: a program in this process, or a job from which any process can make one."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from rlm_dspy.rlm.signatures import read_signature
 
 @dataclass(frozen=True)
 class Program:
-    """An RLM, or one direct call, over one corpus; every question shares its LM, and with it the rate limit.
+    """An RLM or a direct call over one corpus; all questions share the LM and so its rate limit.
 
     Args:
-        signature: with the inputs ``context`` and ``question``.
-        corpus: what every question is put to.
-        lm: the LM that steers; None is the configured one.
-        sub_lm: the LM of sub-calls.
-        mode: ``auto`` asks small corpora in one call.
+        signature: a signature with the inputs ``context`` and ``question``.
+        corpus: the corpus that the questions are about.
+        lm: the main LM; None means the configured one.
+        sub_lm: the LM for sub-calls.
+        mode: as for :class:`~rlm_dspy.rlm.answering.Answerer`.
         budget: the limits of each question.
-        state: of a compiled RLM, as ``dump_state`` gives it.
+        state: the state of a compiled RLM, from ``dump_state``.
     """
 
     signature: Any
@@ -60,7 +60,7 @@ class Program:
 
     @cached_property
     def digest(self) -> str:
-        """What identifies the program: signature, models, mode, limits and compiled state."""
+        """A digest of the program: signature, models, mode, limits and compiled state."""
         fields = {
             name: [str(item.annotation), (item.json_schema_extra or {}).get("desc")]
             for name, item in self.signature.fields.items()
@@ -116,11 +116,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Job:
-    """A program as plain data, which processes and machines can be sent: each reads the paths and makes it once.
+    """A program as plain data that can be sent to other processes and machines; each makes the program once.
 
     Args:
-        signature: as text, or a class that the other process can import.
-        paths: what to read; the same files have to be there wherever the job runs.
+        signature: a text, or a class that the other process can import.
+        paths: the files to read; they must be the same wherever the job runs.
         model, sub_model: names for :func:`rlm_dspy.lm`; keys come from the environment of the process.
         reading: keyword arguments of :func:`rlm_dspy.read`.
         connection: keyword arguments of :func:`rlm_dspy.lm`; a rate limit there is one process's, so divide it.
@@ -143,7 +143,7 @@ class Job:
         """Return this process's program for the job.
 
         Raises:
-            CorpusError: the files are missing here, or not those that the batch began with.
+            CorpusError: the files are missing here, or differ from those the batch started with.
         """
         with _LOCK:
             if self._cache_key not in _MADE:
@@ -151,7 +151,7 @@ class Job:
             return _MADE[self._cache_key]
 
     def pinned(self) -> Job:
-        """Return the job with the digest of the texts as they are now; this process does not read them again for it."""
+        """Return the job with the current digest of the texts; this process will not read them again for it."""
         program = self.program()
         job = replace(self, expects=program.corpus_digest)
         with _LOCK:
@@ -166,8 +166,8 @@ class Job:
         corpus = read(self.paths, **self.reading)
         if self.expects is not None and corpus.digest != self.expects:
             raise CorpusError(
-                f"{', '.join(self.paths)}: the files here are not those that the batch began with; "
-                "give every worker the same files, and leave them alone while the batch runs"
+                f"{', '.join(self.paths)}: the files here differ from those the batch started with; "
+                "give every worker the same files, and do not change them while the batch runs"
             )
         lm = lms.lm(self.model, **self.connection)
         sub_lm = lms.lm(self.sub_model, **self.connection) if self.sub_model else None
@@ -180,21 +180,21 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """What identifies the program."""
+        """A digest of the program."""
         return self.program().digest
 
     @property
     def price(self) -> float:
-        """What a question costs in US dollars at least."""
+        """The minimum cost of a question in US dollars."""
         return self.program().price
 
     def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
-        """Answer one question, in whichever process this is."""
+        """Answer one question in this process."""
         return self.program().answer(question, max_cost)
 
 
 _LOCK = threading.Lock()
-_MADE: dict[str, Program] = {}  # this process's newest programs, by the plain data of their jobs
+_MADE: dict[str, Program] = {}  # this process's newest programs by the plain data of their jobs
 
 
 def _cache_program(key: str, program: Program) -> None:

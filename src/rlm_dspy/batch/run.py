@@ -1,7 +1,7 @@
-"""One sum of money for all questions of a batch, divided beforehand.
+"""Run a batch; its budget is divided among the questions in advance.
 
-A ledger can be shared by threads but not by processes, so each question is given a sum of its own as its ``max_cost``.
-What is handed out and what is spent never exceed the total together; what a question leaves over goes back.
+A ledger can be shared by threads but not by processes, so each question gets its own share as its ``max_cost``. Shares
+in use and spending together never exceed the total; the unused part of a share is returned.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rlm_dspy.errors import ConfigurationError, LMAuthError, LMUnavailableError,
 
 
 class CostShare:
-    """Divides ``total`` US dollars (None: without end) among questions of which none costs less than ``least``."""
+    """Divides ``total`` US dollars (None: unlimited) among questions that cost at least ``least`` each."""
 
     def __init__(self, total: float | None, least: float = 0.0) -> None:
         self._left = total  # neither spent nor handed out
@@ -33,23 +33,23 @@ class CostShare:
         self.unknown = False  # whether the price of any answer is unknown
 
     def take(self, free: int) -> float | None:
-        """Return the sum for the next question, which ``free`` places share with others to come.
+        """Return the share of the next question, if ``free`` slots are to be filled.
 
-        None means no limit; 0 that what is left would not pay for a usual question: wait for what those in flight
-        give back, or stop. A question begun on less would cost money and give no answer.
+        None means no limit. 0 means that the rest would not pay for a typical question: wait until questions in flight
+        return money, or stop. A question started with less would cost money and give no answer.
         """
         if self._left is None:
             return None
         usual = max(self._least, self.spent / self._asked if self._asked else 0.0)
         if self._left <= 0 or self._left < usual:
             return 0.0
-        # An even share, but no less than twice the usual price while there is as much: many small shares answer less.
+        # An even share, but at least twice the usual price if available: many small shares give fewer answers.
         share = min(self._left, max(self._left / free, 2 * usual))
         self._left -= share
         return share
 
     def give_back(self, share: float | None, cost: float | None) -> None:
-        """Book what a question cost, and take back the rest of its share."""
+        """Record a question's cost, and take back the rest of its share."""
         self._asked += 1
         self.unknown = self.unknown or cost is None
         self.spent += cost or 0.0
@@ -59,32 +59,32 @@ class CostShare:
 
 logger = logging.getLogger(__name__)
 
-# Errors that the next question would meet as well, and after how many in a row the batch gives up.
+# Errors that would also fail the next question, and how many in a row end the batch.
 _HOPELESS = {LMAuthError.__name__: 1, ConfigurationError.__name__: 1, LMUnavailableError.__name__: 3}
-_POLL_SECONDS = 0.2  # seconds between looks at the stop flag
+_POLL_SECONDS = 0.2  # seconds between checks of the stop flag
 
 
 class Answering(Protocol):
-    """What answers questions. On an executor of processes it is pickled with every question: keep it small.
+    """The protocol for answering questions. A process pool pickles it with every question: keep it small.
 
-    It may also have a ``price``: US dollars that each question costs at least.
+    It may also have a ``price``: the minimum cost of each question in US dollars.
     """
 
     @property
     def corpus_digest(self) -> str:
-        """Identifies the texts."""
+        """A digest of the texts."""
 
     @property
     def digest(self) -> str:
-        """Identifies the program."""
+        """A digest of the program."""
 
     def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
-        """Return a plain answer whose ``usage`` has its ``cost``, or raise an RLMError."""
+        """Return an answer as plain data, with the ``cost`` in its ``usage``, or raise an RLMError."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a batch is; ``reused`` answers came from the file and are among the answered."""
+    """The progress of a batch; ``reused`` answers came from the file and are included in ``answered``."""
 
     total: int
     answered: int
@@ -94,17 +94,17 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Questions that are over."""
+        """The number of finished questions."""
         return self.answered + self.failed
 
 
 @dataclass(frozen=True)
 class Report:
-    """One row per question, in their order; a row that is not ``ok`` has an ``error`` instead of an answer.
+    """One row per question, in order; a row that is not ``ok`` has an ``error`` instead of an answer.
 
-    ``stopped_by`` is ``max_cost``, ``stop``, ``disk`` (the file could not be written), the class of a hopeless error or
-    of that of an executor whose worker died, or None if every question was asked. ``unsaved`` are the rows that are
-    not in the file, and ``disk_error`` says why.
+    ``stopped_by`` is ``max_cost``, ``stop``, ``disk`` (the file could not be written), the class of a fatal error or of
+    the executor's error when a worker died, or None if every question was asked. ``unsaved`` are the rows missing from
+    the file, and ``disk_error`` says why.
     """
 
     rows: tuple[Row, ...]
@@ -117,7 +117,7 @@ class Report:
 
     @property
     def answered(self) -> int:
-        """Questions that have an answer."""
+        """The number of questions with an answer."""
         return sum(row["ok"] for row in self.rows)
 
     @property
@@ -127,23 +127,23 @@ class Report:
 
     @property
     def success_rate(self) -> float:
-        """The share of questions that have an answer."""
+        """The share of questions with an answer."""
         return self.answered / len(self.rows) if self.rows else 1.0
 
 
 class Batch:
-    """Asks many questions of one program.
+    """Asks one program many questions.
 
     Args:
-        program: a :class:`Program` for threads, a :class:`Job` for any executor, or anything that answers.
-        out: the file of answers; without one they are only returned.
+        program: a :class:`Program` for threads, a :class:`Job` for any executor, or any :class:`Answering` object.
+        out: the answers file; without one, answers are only returned.
         executor: where questions run; by default threads of this process.
         concurrency: questions in flight at once.
-        max_cost: US dollars for all questions together; answers from the file cost nothing again.
-        on_progress: told after each question, in the calling thread.
+        max_cost: US dollars for all questions together; answers from the file cost nothing.
+        on_progress: called after each question, in the calling thread.
 
     Attributes:
-        stop: set it, from anywhere, and no further question is begun; those in flight are finished.
+        stop: when set, from any thread, no further question is started; those in flight are finished.
     """
 
     def __init__(
@@ -169,10 +169,10 @@ class Batch:
         self._on_progress = on_progress
 
     def run(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
-        """Ask every question that the file does not answer yet, and settle and close the file.
+        """Ask every question that the file does not answer yet, then rewrite and close the file.
 
         Args:
-            questions: texts, or mappings with ``question`` and perhaps ``id``, which the rows then have too.
+            questions: texts, or mappings with ``question`` and optionally ``id``, which is copied to the row.
         """
         try:
             return self._run_questions(questions)
@@ -216,30 +216,30 @@ class Batch:
         try:
             yield pool
         except BaseException:
-            # Nobody waits for what is in flight: a resumed batch has its finished LM calls in DSPy's cache.
+            # Do not wait for questions in flight: a resumed batch finds their finished LM calls in DSPy's cache.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
 
 
 class _InFlight:
-    """The questions of one batch that are waiting, in flight, and over."""
+    """The questions of one batch: waiting, in flight, and finished."""
 
     def __init__(self, batch: Batch, waiting: dict[str, str], progress: Progress, keys: list[str]) -> None:
         self.batch = batch
         self.purse = CostShare(batch._max_cost, getattr(batch.program, "price", 0.0))
         self.rows: dict[str, Row] = {}
         self.stopped_by: str | None = None
-        self.unsaved: set[str] = set()  # keys of rows that the file does not have
+        self.unsaved: set[str] = set()  # keys of rows missing from the file
         self.disk_error: str | None = None
         self._waiting = waiting
         self._flying: dict[Future[Row], tuple[str, float | None]] = {}
         self._progress = progress
         self._times = {name: keys.count(name) for name in waiting} if len(set(keys)) < len(keys) else {}
-        self._streak = ("", 0)  # the error of the last question that is over, and how many in a row had it
+        self._streak = ("", 0)  # the error of the last finished question, and how many in a row had it
 
     def run(self, pool: Executor) -> None:
-        """Keep so many questions in flight until none is left or something stops the batch."""
+        """Keep ``concurrency`` questions in flight until none is left or the batch is stopped."""
         self._report_progress()
         while True:
             self._start_questions(pool)
@@ -262,33 +262,33 @@ class _InFlight:
             name, question = next(iter(self._waiting.items()))
             try:
                 future = self._submit_question(pool, question, share)
-            except BrokenExecutor as error:  # a worker died, and its executor takes nothing more
+            except BrokenExecutor as error:  # a worker died, so the executor accepts no more work
                 self.stopped_by = type(error).__name__
                 return
             del self._waiting[name]
             self._flying[future] = (name, share)
 
     def _submit_question(self, pool: Executor, question: str, share: float | None) -> Future[Row]:
-        if isinstance(pool, ThreadPoolExecutor):  # the caller's dspy.context holds for its threads
+        if isinstance(pool, ThreadPoolExecutor):  # its threads inherit the caller's dspy.context
             return pool.submit(contextvars.copy_context().run, answer_question, self.batch.program, question, share)
         return pool.submit(answer_question, self.batch.program, question, share)
 
     def _finish_question(self, future: Future[Row]) -> None:
         name, share = self._flying.pop(future)
         error = future.exception()
-        # An RLMError arrives as a row; anything else is a defect, or a worker that died, and costs what was in flight.
+        # An RLMError arrives as a row; anything else is a bug or a dead worker, and loses the questions in flight.
         row = future.result() if error is None else failure_row(error)
         knew = self.purse.unknown
         self.purse.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
         if self.purse.unknown and not knew and self.batch._max_cost is not None:
-            logger.warning("the price of a model is unknown, so max_cost cannot hold for it; other limits still do")
+            logger.warning("a model's price is unknown, so max_cost does not cover it; other limits still apply")
         self.rows[name] = row
         self._stop_if_hopeless(row)
         self._save_row(name, row)
         self._report_progress(row, self._times.get(name, 1))
 
     def _save_row(self, name: str, row: Row) -> None:
-        """Put the row on disk; if that fails, begin no other question and keep the row for the report."""
+        """Write the row to disk; if that fails, start no further question and keep the row for the report."""
         if not self.batch._out:
             return
         try:
@@ -299,7 +299,7 @@ class _InFlight:
             self.unsaved.add(name)
 
     def _stop_if_hopeless(self, row: Row) -> None:
-        """Stop the batch once its errors say that the rest would fail in the same way."""
+        """Stop the batch once its errors show that the rest would fail in the same way."""
         kind = (row.get("error") or {}).get("type", "")
         self._streak = (kind, self._streak[1] + 1 if kind == self._streak[0] else 1)
         if self._streak[1] >= _HOPELESS.get(kind, math.inf):
@@ -317,7 +317,7 @@ class _InFlight:
 
 
 def answer_question(program: Answering, question: str, max_cost: float | None) -> Row:
-    """Answer one question as a row; what a run raises on purpose is a row too."""
+    """Answer one question as a row; an RLMError becomes a row too."""
     try:
         return {"question": question, "ok": True, "error": None, **program.answer(question, max_cost)}
     except RLMError as error:
@@ -325,7 +325,7 @@ def answer_question(program: Answering, question: str, max_cost: float | None) -
 
 
 def failure_row(error: BaseException) -> Row:
-    """Return the row of a question that failed: what happened, and what it had cost by then."""
+    """Return the row of a failed question: the error, and the cost until then."""
     kind = next((base.__name__ for base in type(error).__mro__ if base.__module__ == "rlm_dspy.errors"), None)
     row: Row = {"ok": False, "error": {"type": kind or type(error).__name__, "message": str(error)}}
     if run := getattr(error, "run", None):

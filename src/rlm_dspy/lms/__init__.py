@@ -1,4 +1,4 @@
-"""Models: LiteLLM routing, the offline extractive engine, and the choice between them."""
+"""Models: LiteLLM routing, the offline extractive engine, and choosing between them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _ROUTE = frozenset(Route.__dataclass_fields__) - {"model", "retries"} | {"num_re
 
 
 def lm(model: str, **options: Any) -> dspy.LM:
-    """Return a model as a ``dspy.LM`` with the defaults that its provider needs.
+    """Return a ``dspy.LM`` with the defaults that its provider needs.
 
     Args:
         model: a LiteLLM model string, such as ``ollama_chat/qwen3:8b`` or ``groq/openai/gpt-oss-20b``;
             ``offline`` is the embedded extractive engine.
-        **options: of the connection (``api_base``, ``api_key``, ``headers``, ``timeout``, ``num_ctx``,
+        **options: connection options (``api_base``, ``api_key``, ``headers``, ``timeout``, ``num_ctx``,
             ``keep_alive``, ``think``, ``requests_per_minute``, ``concurrency``, ``fallback``, ``num_retries``); all
             others go to ``dspy.LM`` (``temperature``, ``max_tokens``, ``cache``, …).
 
     Raises:
-        ConfigurationError: the name or an option cannot be.
+        ConfigurationError: the name or an option is invalid.
 
     Example:
         >>> dspy.configure(lm=lm("ollama_chat/qwen3:8b", num_ctx=16384))  # doctest: +SKIP
@@ -35,18 +35,18 @@ def lm(model: str, **options: Any) -> dspy.LM:
     if model in (OFFLINE, MODEL):
         return offline_lm(**rest)
     if ours.get("fallback"):
-        rest.setdefault("cache", False)  # DSPy would keep the fallback's reply as this model's
+        rest.setdefault("cache", False)  # DSPy would cache the fallback's reply as this model's
     retries = ours.pop("num_retries", Route.retries)
     route = Route(model, retries=retries, **ours)
     if route.base and route.base != route.provider.base:
-        # Part of the key of DSPy's cache, which does not have what the engine has.
+        # Part of DSPy's cache key, which does not include the engine's settings.
         rest["metadata"] = {**rest.get("metadata", {}), SERVER: local_servers.shown_address(route.base)}
     engines = {"engine": RoutedEngine(route), "async_engine": AsyncRoutedEngine(route)}
     return dspy.LM(route.model, **engines, num_retries=0, **rest)
 
 
 def server_address(model: Any) -> str | None:
-    """Return the address of a model's server, where that is not the provider's public one."""
+    """Return the address of a model's server, if it is not the provider's public one."""
     metadata = getattr(model, "kwargs", {}).get("metadata") or {}
     return metadata.get(SERVER)
 

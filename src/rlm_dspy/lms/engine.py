@@ -1,4 +1,4 @@
-"""Our engine over LiteLLM: one attempt, the provider's defaults, errors by who must act, cost, and no silent cuts."""
+"""The engine over LiteLLM: single attempts, provider defaults, errors by who must act, cost, no silent truncation."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ logger = logging.getLogger(__name__)
 
 _FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
 
-# The entry of the LM's ``metadata`` that names its server. It is not sent. The key of DSPy's cache has the metadata but
-# not the address that the engine has, so it is this that keeps replies of two servers to the same prompt apart.
+# The entry of the LM's ``metadata`` that names its server. It is not sent. DSPy's cache key contains the metadata but
+# not the engine's address, so this entry separates the replies of two servers to the same prompt.
 SERVER = "server_address"
 
-_EXPECTED_REPLY_TOKENS = 1_000  # tokens that a reply is reckoned at, beforehand, where no fewer are allowed
+_EXPECTED_REPLY_TOKENS = 1_000  # estimated tokens of a reply, unless its limit is lower
 
-SILENCE_SECONDS = 15.0  # seconds of silence that are reported
+SILENCE_SECONDS = 15.0  # seconds of silence between warnings
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_MOST_TOKENS = 10**9  # that one call can use
-_MOST_CHARS = 2_000_000  # of a reply: DSPy's reading of longer ones takes many seconds, and so does keeping them
+_MOST_TOKENS = 10**9  # plausible maximum of one call
+_MOST_CHARS = 2_000_000  # longest reply accepted: parsing and storing longer ones takes DSPy many seconds
 
-_ANSWERED: set[str] = set()  # servers that this process has had an answer from
+_ANSWERED: set[str] = set()  # servers that have answered this process
 
 
 class _Translated:
-    """Whatever LiteLLM raises inside becomes the one line and the class that tell who must act."""
+    """Translates LiteLLM's exceptions to one line and a class that shows who must act."""
 
     def __init__(self, route: Route) -> None:
         self._route = route
@@ -53,7 +53,7 @@ class _Translated:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         found = errors.translate_error(error, self._route) if isinstance(error, Exception) else error
         if isinstance(found, lm15.ContextLengthError):
-            local_servers.forget_server(self._route.own_base)  # it may have been started again with another window
+            local_servers.forget_server(self._route.own_base)  # it may have been restarted with another window
         if error is not None and found is not None and found is not error:
             raise found from errors.cause(error, self._route)
 
@@ -64,7 +64,7 @@ class _Routed:
     route: Route
 
     def load(self) -> None:
-        """Import LiteLLM, which takes seconds: done before a run's clock starts, or its limit would end it unasked."""
+        """Import LiteLLM, which takes seconds, before a run's clock starts."""
         with paused_garbage_collection():
             get_litellm(feature="rlm_dspy.lm")
 
@@ -77,11 +77,11 @@ class _Routed:
 
     @property
     def window(self) -> int | None:
-        """The tokens that the server allocates for a prompt, where it is the user's own and tells."""
+        """The window in tokens that the server allocates, if it is the user's own and reports it."""
         return self.route.served_window()
 
     def _check_response(self, request: Request, response: Response) -> Response:
-        """Refuse a reply to half a prompt, and one that is longer than any model writes."""
+        """Refuse a reply to a truncated prompt, and one longer than any model writes."""
         self._mark_reachable()
         if len(response.text or "") > _MOST_CHARS:
             raise errors.invalid_reply(self.route, f"has {len(response.text or ''):,} characters")
@@ -95,26 +95,26 @@ class _Routed:
         _ANSWERED.add(self.route.base or self.route.provider.name)
 
     def _retry_delay(self, tries: RetryState, error: Exception) -> float | None:
-        """Return how long to wait before the next attempt; a server that was there may come back."""
+        """Return how long to wait before the next attempt; a server that has answered before may come back."""
         was_there = (self.route.base or self.route.provider.name) in _ANSWERED
         if isinstance(error, lm15.TransportError) and was_there:
             error.final = False
         return tries.pause(error, garbled=was_there and getattr(error, "garbled", False))
 
     def _show_wait(self, seconds: float, *, retry: bool = False) -> Any:
-        """Return the context of a wait, which is counted and shown."""
+        """Return a context manager that counts and shows a wait."""
         return metered_wait(self.route.model, self.route.provider.name, seconds, retry=retry)
 
     def _can_fall_back(self, error: Exception) -> bool:
-        """Whether the fallback is to answer instead."""
+        """Whether the fallback should answer instead."""
         return self.route.fallback is not None and isinstance(error, _FALL_BACK)
 
     def _fallback_route(self) -> Route | None:
-        """Return the route of the fallback; None is the offline engine."""
+        """Return the route of the fallback; None means the offline engine."""
         return None if self.route.fallback == OFFLINE else self.route.fallback_route()
 
     def _check_stream_end(self, request: Request, event: Any, source: Any) -> Any:
-        """Treat the end of a stream as a finished reply."""
+        """Check and complete the end of a stream like a finished reply."""
         self._mark_reachable()
         read = event.usage.input_tokens if event.usage else None
         sent = transport.cut_prompt_tokens(request, read)
@@ -126,12 +126,12 @@ class _Routed:
         )
 
     def _checked_reply(self, raw: Any) -> Any:
-        """Return LiteLLM's reply if it holds one."""
+        """Return LiteLLM's reply if it has any choices."""
         if not getattr(raw, "choices", None):
-            raise errors.invalid_reply(self.route, "has no choices in it")
+            raise errors.invalid_reply(self.route, "has no choices")
         counts = [getattr(getattr(raw, "usage", None), name, None) for name in _COUNTS]
         if any(isinstance(count, int) and not 0 <= count <= _MOST_TOKENS for count in counts):
-            logger.warning("%s reports %s tokens, which cannot be: its usage is estimated", self.route.model, counts)
+            logger.warning("%s reports an impossible usage of %s tokens: it is estimated", self.route.model, counts)
             raw.usage = None
         return raw
 
@@ -141,7 +141,7 @@ class _Routed:
         return replace(response, provider_data=data)
 
     def _learn_limits(self, raw: Any) -> dict[str, Any]:
-        """Return the provider's limits as its headers tell them."""
+        """Return the provider's limits from its headers."""
         headers = dict(getattr(raw, "_response_headers", None) or {})
         limits = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
         if not limits:
@@ -161,7 +161,7 @@ class _Routed:
         return rate_limits.shared_limiter(self.route.base or self.route.provider.name, self.route.model, per_minute)
 
     def _wait_times(self, request: Request) -> Iterator[float]:
-        """Yield the seconds to wait, one after the other, until a request may start within the provider's limits."""
+        """Yield successive waits in seconds until a request may start within the provider's limits."""
         size = transport.request_chars(request) // CHARS_PER_TOKEN + min(
             request.config.max_tokens or _EXPECTED_REPLY_TOKENS, _EXPECTED_REPLY_TOKENS
         )
@@ -169,19 +169,19 @@ class _Routed:
             if wait > LONGEST_WAIT:
                 raise errors.no_tokens_left(self.route, wait)
             yield wait
-        if wait := self._rate_limiter.reserve():  # even an empty sleep gives the processor away
+        if wait := self._rate_limiter.reserve():  # even an empty sleep yields the processor
             yield wait
 
     def _server_slot(self) -> threading.Semaphore | None:
         return rate_limits.server_slot(self.route.base or self.route.provider.name, self.route.slots)
 
     def dump_state(self) -> dict[str, Any]:
-        """Return the state that a saved program keeps: the route without its secrets."""
+        """Return the state for a saved program: the route without its secrets."""
         return self.route.state()
 
     @classmethod
     def load_state(cls, state: dict[str, Any]) -> Any:
-        """Make the engine of a saved program; its key comes from the environment."""
+        """Restore the engine of a saved program; its key comes from the environment."""
         return cls(Route(**state))  # type: ignore[call-arg]
 
     def __repr__(self) -> str:
@@ -189,9 +189,9 @@ class _Routed:
 
 
 class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
-    """Performs requests through LiteLLM; the event loop is never blocked, and cancelling ends any wait."""
+    """Performs requests through LiteLLM; never blocks the event loop, and cancelling ends any wait."""
 
-    complete_legacy = None  # DSPy would pass the route by
+    complete_legacy = None  # else DSPy would bypass the route
 
     def __init__(self, route: Route) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def _perform_request(
         self, request: Request, attempt: Callable[[Request], AsyncGenerator[Any]]
     ) -> AsyncGenerator[Any]:
-        """Yield what an attempt yields, or the next, or the fallback."""
+        """Yield the items of the first attempt that works, or of the fallback."""
         tries = RetryState(self.route.retries)
         while True:
             begun = False
@@ -245,7 +245,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                 await asyncio.sleep(wait)
 
     async def _complete_once(self, request: Request) -> AsyncGenerator[Response]:
-        if await asyncio.to_thread(lambda: self.route.is_streamed):  # the server may first have to be asked
+        if await asyncio.to_thread(lambda: self.route.is_streamed):  # the server may have to be asked first
             yield await lm15.amaterialize_response(self._stream_once(request), request)
             return
         await self._await_start(request)
@@ -268,7 +268,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                 async with aclosing_stream(source):
                     while (chunk := await silence.wait_for(anext(source, None))) is not None:
                         ready += codec.feed(chunk)
-                        if ready and ready[-1].type != "start":  # which shows nothing yet
+                        if ready and ready[-1].type != "start":  # a start event carries no text yet
                             silence.end()
                             for event in ready:
                                 yield event
@@ -278,7 +278,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                         yield event
 
     def _load_slow_parts(self) -> None:
-        """Do off the loop what takes seconds: importing LiteLLM, asking the server for its window and slots."""
+        """Do the slow work in a thread: import LiteLLM, ask the server for its window and slots."""
         self.load()
         self.route.arguments()
         _ = self.route.slots
@@ -292,7 +292,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
 
 class RoutedEngine(_Routed):
-    """Performs requests as the async engine does, and waits for them."""
+    """Performs requests with the async engine, and blocks until they are done."""
 
     def __init__(self, route: Route) -> None:
         self.route = route
@@ -307,31 +307,31 @@ class RoutedEngine(_Routed):
         return items_of(AsyncRoutedEngine(self.route).stream(request))
 
     def close(self) -> None:
-        """Do nothing: connections belong to the process."""
+        """Do nothing: connections are shared by the process."""
 
 
 def _without_address(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments without the address of the server, which is for the cache alone."""
+    """Return the arguments without the server's address, which is only for the cache."""
     metadata = {name: value for name, value in (arguments.pop("metadata", None) or {}).items() if name != SERVER}
     return arguments | ({"metadata": metadata} if metadata else {})
 
 
 class _Silence:
-    """Bounds how long a stream may bring nothing; keep-alives and empty chunks are nothing."""
+    """Limits how long a stream may be silent; keep-alives and empty chunks count as silence."""
 
     def __init__(self, route: Route) -> None:
         self._route = route
         self.end()
 
     def end(self) -> None:
-        """Take note that something came."""
+        """Restart the timeout, because something arrived."""
         self._until = asyncio.get_running_loop().time() + self._route.timeout
 
     async def wait_for(self, step: Awaitable[Any]) -> Any:
         """Await a step of the stream.
 
         Raises:
-            TimeoutError: it takes too long.
+            TimeoutError: the step takes too long.
         """
         with bound_replies(), _reporting_silence(self._route):
             async with asyncio.timeout_at(self._until):
@@ -343,7 +343,7 @@ _reported: dict[str, float] = {}
 
 @contextmanager
 def _reporting_silence(route: Route) -> Iterator[None]:
-    """Warn every ``SLOW`` seconds while a server does not answer; of several calls that wait for it, only once."""
+    """Warn every ``SLOW`` seconds while a server does not answer, once for all calls that wait for it."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     timers: list[asyncio.TimerHandle] = []
@@ -364,7 +364,7 @@ def _reporting_silence(route: Route) -> Iterator[None]:
 
 
 class _Held:
-    """Holds a slot without blocking the event loop while it is waited for."""
+    """Holds a slot; waiting for it does not block the event loop."""
 
     def __init__(self, slot: threading.Semaphore | None) -> None:
         self._server_slot = slot
@@ -387,7 +387,7 @@ def cost_from_table(model: str, response: Any) -> float | None:
 
 
 def _with_model_name(item: Any, model: str) -> Any:
-    """Return the fallback's response, or the end of its stream, with its name, so that it is counted under it."""
+    """Set the fallback's model name on its response or stream end, so that usage is counted under it."""
     if getattr(item, "type", "end") != "end":
         return item
     return replace(item, provider_data={**(item.provider_data or {}), "answered_by": model})

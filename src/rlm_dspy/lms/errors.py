@@ -1,9 +1,9 @@
-"""Reads LiteLLM's failures for who must act, whatever the provider.
+"""Translate LiteLLM's failures into errors by who must act, for any provider.
 
 LiteLLM blurs statuses (401 arrives as a bad request, 413 as a rate limit, an unreachable server as an internal
-error, a stream that ends early as HTTP 500) and drops headers, but keeps the HTTP error among the causes: that is
-what is read here. Where no server answered, the classes of the exceptions tell what happened. Only what a server said
-is searched for words; LiteLLM's own sentences change from version to version.
+error, a stream that ends early as HTTP 500) and drops headers, but keeps the HTTP error among the causes; this module
+reads that. If no server answered, the exception classes show what happened. Only the server's own text is searched for
+words, because LiteLLM's messages change from version to version.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _LARGER = {
     "LM Studio": "Load the model with a larger context length, or shorten the input.",
 }
 
-# What a library raises when it reads a reply that is not what it should be.
+# Exceptions that libraries raise for malformed replies.
 _UNREADABLE = {
     "JSONDecodeError", "AttributeError", "IndexError", "KeyError", "TypeError", "ValidationError",
     "APIResponseValidationError",
 }  # fmt: skip
-# What is wrong with a reply, by the class of the exception that the HTTP clients (aiohttp, httpx) raise over it.
+# What is wrong with a reply, by the class of the HTTP client's exception (aiohttp, httpx).
 _BROKEN = {
     "ReplyTooLargeError": f"is longer than {MAX_REPLY_BYTES >> 20} MB, and was not read to its end",
     "TooManyRedirects": "redirects in a circle",
@@ -47,14 +47,14 @@ _BROKEN = {
     "UnicodeDecodeError": "is not valid UTF-8",
     "RecursionError": "is nested too deeply",
 }
-_TLS = re.compile(r"\\x1[456]\\x03")  # how a record of TLS begins, in the text of an exception
+_TLS = re.compile(r"\\x1[456]\\x03")  # the beginning of a TLS record, in the text of an exception
 _PAGE = "an HTML page"
 _CUT = {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}
 _UNREACHED = {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}
 
 
 class StreamError(Exception):
-    """A server wrote an error into its stream: ``body`` is that line."""
+    """A server wrote an error into its stream; ``body`` is that line."""
 
     def __init__(self, body: dict[str, Any]) -> None:
         super().__init__(str(body.get("error")))
@@ -62,10 +62,10 @@ class StreamError(Exception):
 
 
 def translate_error(error: Exception, route: Route) -> Exception:
-    """Return the lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
+    """Return an lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
     if isinstance(error, lm15.LM15Error) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # DSPy's own reading; the HTTP error is below it
-    if type(error) is lm15.ProviderError and not hasattr(error, "model"):  # lm15 could not read what LiteLLM had read
+        error = error.__cause__  # DSPy's own translation; the HTTP error is its cause
+    if type(error) is lm15.ProviderError and not hasattr(error, "model"):  # lm15 could not parse LiteLLM's result
         return invalid_reply(route, f"cannot be read ({_shorten_text(str(error), route)})")
     if isinstance(error, (lm15.LM15Error, Warning, ImportError)):
         return error
@@ -84,7 +84,7 @@ def translate_error(error: Exception, route: Route) -> Exception:
 
 
 def _no_reply_error(error: Exception, chain: list[BaseException], route: Route) -> Exception:
-    """The error for an attempt that brought no reply with a status of failure."""
+    """The error for an attempt without an error status from a server."""
     names = {type(step).__name__ for step in chain}
     if names & _UNREACHED:
         return mark_final(
@@ -108,7 +108,7 @@ def _no_reply_error(error: Exception, chain: list[BaseException], route: Route) 
 
 
 def _describe_broken(chain: list[BaseException]) -> str | None:
-    """Say what is wrong with a reply that is no sound HTTP, or not as its headers say; None if nothing is known."""
+    """Describe what is wrong with a reply that is malformed HTTP or contradicts its headers; None if unknown."""
     names, text = [type(step).__name__ for step in chain], " ".join(map(str, chain))
     if "BadStatusLine" in names or "illegal status line" in text:
         if _TLS.search(text):
@@ -124,16 +124,16 @@ def _describe_broken(chain: list[BaseException]) -> str | None:
 
 
 def _redirect_error(route: Route, reply: Any) -> Exception:
-    """The error for a redirect: following it would send the prompt to an address that the user did not choose."""
+    """The error for a redirect; following it would send the prompt to an address that the user did not choose."""
     place = _shorten_text(str(reply.headers.get("location") or "nowhere"), route)
-    said = f"redirects to {place} (HTTP {reply.status_code}), which is not followed"
+    said = f"redirects to {place} (HTTP {reply.status_code}); redirects are not followed"
     return _make_error(
         lm15.InvalidRequestError, route, said, "If that is the server, set its address.", reply.status_code
     )
 
 
 def mark_final(error: Exception) -> Exception:
-    """Mark an error whose class may pass by itself, but which will not."""
+    """Mark an error as permanent although its class is usually temporary."""
     error.final = True  # type: ignore[attr-defined]
     return error
 
@@ -146,12 +146,12 @@ def missing_key(route: Route) -> Exception:
 def bad_key(route: Route) -> Exception:
     """The error for a key that cannot be sent."""
     where = route.provider.key or "api_key"
-    wrong = f"The key in {where} has a line break, a blank or a letter beyond ASCII in it: fix it."
+    wrong = f"The key in {where} contains a line break, a blank or a non-ASCII character: fix it."
     return _make_error(lm15.AuthError, route, "was not asked", wrong)
 
 
 def invalid_reply(route: Route, what: str) -> Exception:
-    """The error for a reply that no one can use."""
+    """The error for an unusable reply."""
     found = _make_error(
         lm15.ProviderError,
         route,
@@ -163,20 +163,20 @@ def invalid_reply(route: Route, what: str) -> Exception:
 
 
 def no_tokens_left(route: Route, wait: float) -> Exception:
-    """The error for a request that would have to wait too long for tokens, as the provider's headers have it."""
+    """The error for a request that would wait too long for tokens, according to the provider's headers."""
     said = f"has no tokens left in your quota for {_duration_text(wait)}"
     return _make_error(lm15.BillingError, route, said, "Try then.", None, wait)
 
 
 def cut_prompt(route: Route, read: int, sent: int) -> Exception:
-    """The error for a prompt whose beginning the server dropped without a word."""
-    said = f"read only {read:,} of about {sent:,} tokens: the prompt was cut without a word"
+    """The error for a prompt whose beginning the server dropped silently."""
+    said = f"read only {read:,} of about {sent:,} tokens: it cut the prompt without an error"
     return _make_error(lm15.ContextLengthError, route, said, "Raise num_ctx= or the server's window.")
 
 
 def _unreadable_sample(route: Route, code: str, wrote: str, status: int | None) -> Exception:
-    """The error for a bad sample: the model wrote it, and its provider could not read it; it keeps what was written."""
-    said = f"wrote a reply that its provider could not read ({code})"
+    """The error for a bad sample, which the provider could not parse; it keeps the model's text."""
+    said = f"wrote a reply that its provider could not parse ({code})"
     found = _make_error(lm15.ProviderError, route, said, "Ask again, or use another model.", status)
     found.provider_code = code  # type: ignore[attr-defined]
     found.failed_generation = _without_secrets(wrote, route)  # type: ignore[attr-defined]
@@ -186,11 +186,11 @@ def _unreadable_sample(route: Route, code: str, wrote: str, status: int | None) 
 def _timeout_error(route: Route) -> Exception:
     late = f"did not answer within {route.timeout:g} s"
     found = _make_error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
-    return mark_final(found) if route.provider.local else found  # this machine is no faster the second time
+    return mark_final(found) if route.provider.local else found  # a local model is not faster the second time
 
 
 def cut_reply(route: Route) -> Exception:
-    """The error for a reply that ends before its end."""
+    """The error for a reply that ends too early."""
     return _make_error(lm15.TransportError, route, "cut the connection in the middle of its reply", "Try again.")
 
 
@@ -200,7 +200,7 @@ def _status_error(route: Route, status: int, text: str, wait: float | None, wher
     if status in (401, 403):
         return _make_error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
     if status == 407:
-        proxied = f"was not reached: a proxy on the way wants credentials ({shown})"
+        proxied = f"was not reached: a proxy requires credentials ({shown})"
         return mark_final(_make_error(lm15.TransportError, route, proxied, "Check HTTP_PROXY and HTTPS_PROXY.", status))
     if status == 413 or (status == 429 and re.search(r"request too large", text, re.I)):
         return _make_error(
@@ -213,7 +213,7 @@ def _status_error(route: Route, status: int, text: str, wait: float | None, wher
     if WINDOW_WORDS.search(text) and status in (400, 422, 500):
         return _too_long(route, shown, status)
     if status == 404 and text == _PAGE:
-        said = f"has nothing at this address ({shown})"
+        said = f"serves nothing at this address ({shown})"
         return _make_error(
             lm15.UnsupportedModelError, route, said, f"Check the address{_address_suffix(route)}.", status
         )
@@ -222,12 +222,14 @@ def _status_error(route: Route, status: int, text: str, wait: float | None, wher
             lm15.UnsupportedModelError, route, f"does not have this model ({shown})", _name_advice(route), status
         )
     if status == 402 or "insufficient_quota" in text:
-        return _make_error(lm15.BillingError, route, f"wants payment ({shown})", "Check your plan.", status)
+        return _make_error(lm15.BillingError, route, f"requires payment ({shown})", "Check your plan.", status)
     if status == 429:
         return _rate_limit_error(route, shown, wait)
     if _MEMORY.search(text):
         mend = "Use a smaller model or a smaller num_ctx=."
-        return _make_error(lm15.InvalidRequestError, route, f"lacks the memory for this model ({shown})", mend, status)
+        return _make_error(
+            lm15.InvalidRequestError, route, f"has too little memory for this model ({shown})", mend, status
+        )
     if status in (408, 504):
         return _temporary_error(lm15.TimeoutError, route, f"timed out ({shown})", status, wait)
     if status >= 498:
@@ -270,16 +272,16 @@ def _refusal_error(route: Route, shown: str, status: int) -> Exception:
 
 
 def _made_up(route: Route, error: Exception) -> Exception:
-    """Read an exception behind which there is no reply of a server: its class tells, its words and status may not."""
+    """Translate an exception without a server's reply: its class is reliable, its text and status may not be."""
     below = getattr(error, "original_exception", None)
     name, error = type(error).__name__, below if isinstance(below, Exception) else error
     if name == "MidStreamFallbackError" and type(error).__name__ == "APIConnectionError":
-        return cut_reply(route)  # and nothing else is known of how the stream ended
+        return cut_reply(route)  # nothing else is known about how the stream ended
     name, text = type(error).__name__, _shorten_text(_own_words(str(getattr(error, "message", "") or error)), route)
     if name == "BadRequestError" and getattr(error, "llm_provider", None) == "":
         prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
         return _make_error(
-            lm15.UnsupportedModelError, route, "is no provider that is known", f"Model names begin with {prefixes}…"
+            lm15.UnsupportedModelError, route, "is not a known provider", f"Model names begin with {prefixes}…"
         )
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not type(error).__module__.startswith(("litellm", "openai")):
@@ -292,7 +294,7 @@ def _made_up(route: Route, error: Exception) -> Exception:
 
 
 def _own_words(text: str) -> str:
-    """Return a sentence of LiteLLM's without the classes before it and the traceback behind it."""
+    """Return LiteLLM's message without leading class names and the trailing traceback."""
     return re.sub(r"^(?:[\w.]+(?:Error|Exception): )+", "", text).split("Traceback (most recent call last)")[0]
 
 
@@ -325,28 +327,28 @@ def _masked_text(text: str, route: Route) -> str:
 
 
 def cause(error: BaseException, route: Route) -> BaseException | None:
-    """Return the error to name as a cause, unless a traceback would then show a secret that a server sent back."""
+    """Return the error to chain as a cause, unless its traceback would show a secret that a server sent back."""
     texts = [text for step in error_chain(error) for text in (str(step), repr(step))]
     return None if any(secret in text for secret in route.secrets for text in texts) else error
 
 
 def _is_reply(cause: Any) -> bool:
-    """Whether an exception holds a reply that a server really gave; LiteLLM makes up replies in its own."""
+    """Whether an exception holds a real reply of a server; LiteLLM puts made-up replies in its own exceptions."""
     made_up = type(cause).__module__.startswith("litellm.exceptions")
     return not made_up and type(cause).__name__.endswith("StatusError") and hasattr(cause, "response")
 
 
 def _is_no_completion(cause: Any) -> bool:
-    """Whether LiteLLM found, with a status of its own, that what OpenAI's client had read is no chat completion."""
+    """Whether LiteLLM reports, with its own status, that the OpenAI client's result is not a chat completion."""
     return type(cause).__name__ == "OpenAIError" and type(cause).__module__.startswith("litellm.llms.openai")
 
 
 def _told_inside(cause: Any, route: Route) -> Exception | None:
-    """Return the error that a server wrote into a reply which had begun as a good one, with the status 200."""
+    """Return the error that a server wrote into a reply that started with status 200."""
     name, body = type(cause).__name__, getattr(cause, "body", None)
     if isinstance(body, dict) and (name == "APIError" or isinstance(cause, StreamError)):
         code, text, where = body.get("code"), _error_detail(body, route), "in the middle of its reply"
-    elif type(cause) is Exception and hasattr(cause, "status_code"):  # so LiteLLM raises what it finds in a reply
+    elif type(cause) is Exception and hasattr(cause, "status_code"):  # LiteLLM raises errors found in a reply this way
         code, text, where = cause.status_code, _shorten_text(str(getattr(cause, "message", "")), route), "in its reply"
     else:
         return None
@@ -359,7 +361,7 @@ def _told_inside(cause: Any, route: Route) -> Exception | None:
 def _reply_text(reply: Any, error: Exception, route: Route) -> str:
     try:
         text = reply.text
-    except (RuntimeError, UnicodeError):  # a streamed body that nobody read
+    except (RuntimeError, UnicodeError):  # an unread streamed body
         text = str(error)
     try:
         body = json.loads(text)
@@ -377,7 +379,7 @@ def _error_detail(body: Any, route: Route) -> str:
 
 
 def _shorten_text(text: str, route: Route) -> str:
-    text = _masked_text(" ".join(text.split()), route)  # before a cut could leave half of a secret
+    text = _masked_text(" ".join(text.split()), route)  # before shortening, which could leave half of a secret
     return text if len(text) <= 300 else text[:300] + "…"
 
 

@@ -1,8 +1,8 @@
-"""What the user's own OpenAI-compatible server is, and the window that it gives: llama.cpp, LM Studio, vLLM, others.
+"""Detect the user's own OpenAI-compatible server and its window: llama.cpp, LM Studio, vLLM, others.
 
-Only a server at an address that the user chose is asked, and never a cloud provider. Whatever answers is not trusted:
-an answer is read up to a size and a time, redirects are not followed, values of a wrong type count as not told, and
-no key, password or text of the server's gets into a message.
+Only servers at addresses the user chose are asked, never a cloud provider. Answers are not trusted: they are limited in
+size and time, redirects are not followed, values of the wrong type are ignored, and no key, password or text from the
+server appears in a message.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ MOST_BYTES = 4_000_000
 MOST_MODELS = 500
 MOST_TOKENS = 100_000_000
 LONGEST_NAME = 200
-ASK_AGAIN = 30.0  # seconds after which a server is asked again that did not answer, or whose answer may change
+ASK_AGAIN = 30.0  # seconds before asking again a server that did not answer or whose answer may change
 
-# Prefixes of models that speak OpenAI's wire; at those that name a kind of server, any host may be the user's own.
+# Model prefixes that use OpenAI's API; for those that name a kind of server, any host may be the user's own.
 OPENAI = "openai/"
 SELF_HOSTED = ("hosted_vllm/", "lm_studio/", "llamafile/")
 CLOUDS = (
@@ -43,7 +43,7 @@ _LOCAL_NAMES = (".local", ".localhost", ".lan", ".internal", ".home.arpa")
 
 
 class ServerUnreachableError(Exception):
-    """The server did not answer as one with OpenAI's wire; ``has_answered`` tells whether anybody did."""
+    """No OpenAI-compatible answer; ``has_answered`` says whether anything answered."""
 
     def __init__(self, message: str, *, has_answered: bool) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class ServerUnreachableError(Exception):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model of a server: the window that it has there now, and the largest that it could have."""
+    """A served model: its current window, and the largest it could have."""
 
     name: str
     window: int | None = None
@@ -61,7 +61,7 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A server that answered; ``slots`` is how many requests it serves at once, if it tells."""
+    """A server that answered; ``slots`` is the number of requests it serves at once, if it reports it."""
 
     base: str
     kind: Kind = OTHER
@@ -70,11 +70,11 @@ class LocalServer:
     slot_window: int | None = None
 
     def has_model(self, name: str) -> bool:
-        """Tell whether a model of this name is served."""
+        """Return whether the server has a model of this name."""
         return any(model.name == name for model in self.models)
 
     def window_of(self, name: str) -> int | None:
-        """Return the window of a model; llama.cpp answers with the one that it has, whatever name it is asked for."""
+        """Return the window of a model; llama.cpp uses its only model for any name."""
         if self.slot_window is not None:
             return self.slot_window
         return next((model.window for model in self.models if model.name == name), None)
@@ -82,7 +82,7 @@ class LocalServer:
 
 @dataclass(frozen=True)
 class Access:
-    """How to ask a server: the address, and what it is shown, which no text shows."""
+    """How to reach a server: the address, and credentials, which are never shown."""
 
     base: str = field(repr=False)
     key: str | None = field(default=None, repr=False)
@@ -91,7 +91,7 @@ class Access:
 
 
 def chosen_address(model: str, given: str | None, env: Mapping[str, str] | None = None) -> str | None:
-    """Return the address that the user gave: the option's, else that of a variable such as ``OPENAI_API_BASE``."""
+    """Return the address from the option, or from a variable such as ``OPENAI_API_BASE``."""
     env = os.environ if env is None else env
     names = (f"{_variable_stem(model)}_API_BASE", f"{_variable_stem(model)}_BASE_URL")
     found = given or next(filter(None, map(env.get, names)), "")
@@ -99,14 +99,14 @@ def chosen_address(model: str, given: str | None, env: Mapping[str, str] | None 
 
 
 def key_variable(model: str) -> str:
-    """Return the variable that holds the key of a model's server."""
+    """Return the name of the variable with the key of a model's server."""
     return f"{_variable_stem(model)}_API_KEY"
 
 
 def access_to(
     model: str, given: str | None, key: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Access | None:
-    """Return how to ask the server of a model what it is, or None if it is not the user's own."""
+    """Return how to reach a model's server, or None if it is not the user's own."""
     base = chosen_address(model, given)
     if base is None or not may_be_asked(model, base):
         return None
@@ -114,10 +114,10 @@ def access_to(
 
 
 def may_be_asked(model: str, base: str) -> bool:
-    """Tell whether a server is the user's own.
+    """Return whether a server is the user's own and may be queried.
 
-    With ``openai/`` its host must be this machine's, a private address, or a name that only a local network knows;
-    with a prefix that names a kind of server, it must only be none of the cloud's.
+    With ``openai/``, the host must be this machine, a private address, or a name known only in a local network. With a
+    prefix that names a kind of server, any host except a cloud provider's will do.
     """
     try:
         host = (urlsplit(base).hostname or "").rstrip(".")
@@ -131,18 +131,18 @@ def may_be_asked(model: str, base: str) -> bool:
 
 
 def window_of(access: Access | None, name: str) -> int | None:
-    """Return the window that a server gives a model, or None if it does not tell."""
+    """Return the window that a server gives a model, or None if it does not report it."""
     server = server_at(access)
     return None if server is None else server.window_of(name)
 
 
 def server_at(access: Access | None) -> LocalServer | None:
-    """Return what is known of a server, which is asked once; None if it does not answer."""
+    """Return what is known about a server, which is asked once; None if it does not answer."""
     if access is None:
         return None
     with _asking:
         asked_at, server = _asked.get(access.base, (None, None))
-        # LM Studio's user loads and unloads models while it runs.
+        # Users load and unload models in LM Studio while it runs.
         may_change = server is None or server.kind == "LM Studio"
         if asked_at is None or (may_change and time.monotonic() - asked_at > ASK_AGAIN):
             try:
@@ -154,7 +154,7 @@ def server_at(access: Access | None) -> LocalServer | None:
 
 
 def forget_server(base: str | None) -> None:
-    """Have a server asked again: what it said of its window was not so."""
+    """Forget a server's answer, because its window was wrong; it will be asked again."""
     with _asking:
         _asked.pop(base or "", None)
 
@@ -164,10 +164,10 @@ _asking = threading.Lock()
 
 
 def ask_server(access: Access) -> LocalServer:
-    """Ask a server what it is.
+    """Query a server for its kind and its models.
 
     Raises:
-        ServerUnreachableError: nothing answers there, or not with a list of models.
+        ServerUnreachableError: nothing answers there, or the answer is not a list of models.
     """
     shown = shown_address(access.base)
     base = shown.rstrip("/")
@@ -188,13 +188,13 @@ def ask_server(access: Access) -> LocalServer:
 
 
 def shown_address(base: str) -> str:
-    """Return an address without the name and password that may be in it."""
+    """Return an address without its user name and password."""
     parts = urlsplit(base)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _llama_cpp(base: str, rows: list[dict[str, Any]], props: dict[str, Any]) -> LocalServer:
-    """Read a llama-server: its window is that of a slot, the same for all."""
+    """Parse the answers of a llama-server: its window is per slot, the same for all models."""
     settings = props.get("default_generation_settings")
     window = _positive_count(settings.get("n_ctx")) if isinstance(settings, dict) else None
     models = []
@@ -209,7 +209,7 @@ def _llama_cpp(base: str, rows: list[dict[str, Any]], props: dict[str, Any]) -> 
 
 
 def _lm_studio(base: str, rows: list[Any]) -> LocalServer:
-    """Read LM Studio's own list: only of a loaded model is the window known."""
+    """Parse LM Studio's own list: the window is known only for loaded models."""
     models = []
     for row in rows[:MOST_MODELS]:
         if _is_of_lm_studio(row) and row.get("type") != "embeddings":
@@ -228,7 +228,7 @@ def _served_model(row: dict[str, Any], name: str, window: str) -> ServedModel:
 
 
 def is_shown(value: Any) -> bool:
-    """Tell whether a model's name can be shown and sent."""
+    """Return whether a model's name can be shown and sent."""
     return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
 
 
@@ -237,7 +237,7 @@ def _positive_count(value: Any) -> int | None:
 
 
 def _asked_beside(access: Access, path: str) -> dict[str, Any]:
-    """Return what is told at a path beside ``/v1``; empty if nothing is."""
+    """Return the answer at a path next to ``/v1``, or an empty dict."""
     root = shown_address(access.base).rstrip("/").removesuffix("/v1")
     try:
         return _fetch_json(root + path, access)
@@ -246,10 +246,10 @@ def _asked_beside(access: Access, path: str) -> dict[str, Any]:
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Opens an address and nothing that it redirects to."""
+    """Refuses redirects."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Follow none: a key is sent only where the user said."""
+        """Return None, so that a key is sent only to the address the user chose."""
 
 
 def _fetch_json(url: str, access: Access) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def _fetch_json(url: str, access: Access) -> dict[str, Any]:
     except (TimeoutError, ConnectionError):
         raise ServerUnreachableError(f"{url} did not answer within {access.timeout:g} s", has_answered=False) from None
     except (OSError, HTTPException, ValueError, RecursionError):
-        # Why is not told: the server's text and our headers may stand in the exception.
+        # The reason is omitted: the exception may contain the server's text and our headers.
         raise ServerUnreachableError(f"{url} did not answer with JSON", has_answered=True) from None
     if not isinstance(answer, dict):
         raise ServerUnreachableError(f"{url} did not answer with a JSON object", has_answered=True)
@@ -280,11 +280,11 @@ def _fetch_json(url: str, access: Access) -> dict[str, Any]:
 
 
 def read_bounded(reply: Any, until: float) -> bytes:
-    """Read an answer that is neither too long nor too slow.
+    """Read an answer within limits of size and time.
 
     Raises:
-        ValueError: it is too long.
-        TimeoutError: it is too slow.
+        ValueError: the answer is too long.
+        TimeoutError: the answer is too slow.
     """
     parts = []
     left = MOST_BYTES
@@ -299,7 +299,7 @@ def read_bounded(reply: Any, until: float) -> bytes:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether an address (``http://127.0.0.1:11434``, ``localhost:8000``) is one of this machine's own."""
+    """Return whether an address (``http://127.0.0.1:11434``, ``localhost:8000``) is on this machine."""
     try:
         host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback or host in ("0.0.0.0", "::")
@@ -308,7 +308,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _is_private(host: str) -> bool:
-    """Tell whether a host is this machine, or one that only a local network knows."""
+    """Return whether a host is this machine, or known only in a local network."""
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:

@@ -1,4 +1,4 @@
-"""What models are there, and whether the chosen one works: data for ``models`` and ``doctor``."""
+"""List the available models and check the chosen one: data for ``models`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rlm_dspy.lms.local_servers import Access, LocalServer, ServerUnreachableErr
 from rlm_dspy.lms.providers import PROVIDERS, ModelChoice, Provider, Route, choose
 
 _CANARY = "The word to remember is heliotrope. "
-MIN_WINDOW_TOKENS = 8_192  # tokens of a window in which a run has room for its instructions and a few steps
+MIN_WINDOW_TOKENS = 8_192  # tokens of a window with room for the instructions and a few steps
 _FILLER = "This line only takes up room in the prompt. "
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model that could be used: prices are US dollars per million tokens, None where unknown."""
+    """An available model; prices are US dollars per million tokens, None if unknown."""
 
     name: str
     provider: str
@@ -38,7 +38,7 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class DiagnosisLine:
-    """One line of a diagnosis: what was found, and how to mend it where it is not ok."""
+    """One line of a diagnosis: the finding, and how to fix it if it is not ok."""
 
     status: Literal["ok", "warning", "failure"]
     what: str
@@ -47,7 +47,7 @@ class DiagnosisLine:
 
 @dataclass(frozen=True)
 class Listing:
-    """The models that can be reached now, and which one is used when none is named."""
+    """The models that can be reached now, and the default one."""
 
     rows: tuple[ModelRow, ...]
     choice: ModelChoice
@@ -55,7 +55,7 @@ class Listing:
 
 
 def list_models(env: Mapping[str, str] | None = None, *, everything: bool = False) -> Listing:
-    """List what Ollama and servers of one's own have, Groq's models if there is a key, and if asked LiteLLM's table."""
+    """List the models of Ollama and own servers, Groq's with a key, and on request LiteLLM's whole table."""
     env = os.environ if env is None else env
     base = ollama.base_url(env)
     rows: list[ModelRow] = []
@@ -82,7 +82,7 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
 
 
 def probe_provider(model: str, **options: Any) -> tuple[DiagnosisLine, ...]:
-    """Diagnose a model: key, server, name, window (proved by a long prompt on Ollama), and a short round trip."""
+    """Diagnose a model: key, server, name, window (tested with a long prompt on Ollama), and a short round trip."""
     route = Route(model, retries=0, **options)
     checks = [*_check_key(route), *_check_server(route)]
     if any(check.status == "failure" for check in checks):
@@ -97,7 +97,7 @@ def probe_provider(model: str, **options: Any) -> tuple[DiagnosisLine, ...]:
 
 
 def _own_models(provider: Provider, env: Mapping[str, str]) -> tuple[list[ModelRow], str]:
-    """Return the models of the server of one's own that a variable names, or a note if it does not list any."""
+    """Return the models of the user's own server named by a variable, or a note if it lists none."""
     base = local_servers.chosen_address(provider.prefix, None, env)
     if base is None or not local_servers.may_be_asked(provider.prefix, base):
         return [], ""
@@ -149,7 +149,7 @@ def _check_key(route: Route) -> list[DiagnosisLine]:
     if route.key:
         return [DiagnosisLine("ok", f"{variable} is set")]
     if route.keyless:
-        return [DiagnosisLine("warning", f"{variable} is not set", "Set it if the server wants a key.")]
+        return [DiagnosisLine("warning", f"{variable} is not set", "Set it if the server requires a key.")]
     return [DiagnosisLine("failure", f"{variable} is not set", f"Set {variable}.")]
 
 
@@ -163,21 +163,21 @@ def _check_server(route: Route) -> list[DiagnosisLine]:
     except ollama.OllamaUnreachableError as error:
         return [DiagnosisLine("failure", str(error), "Start it (ollama serve) or set OLLAMA_HOST.")]
     if name not in names and f"{name}:latest" not in names:
-        mend = f"Pull it: ollama pull {name}; there are {', '.join(sorted(names)) or 'none'}."
+        mend = f"Pull it: ollama pull {name}; available: {', '.join(sorted(names)) or 'none'}."
         return [*checks, DiagnosisLine("failure", f"{name} is not among the server's models", mend)]
     known = ollama.trained_window(base, name)
-    said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not tell its window"
-    return [*checks, DiagnosisLine("ok" if known else "warning", f"{said}; {route.window():,} are asked for")]
+    said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not report its window"
+    return [*checks, DiagnosisLine("ok" if known else "warning", f"{said}; {route.window():,} are requested")]
 
 
 def _own_server(route: Route, access: Access) -> list[DiagnosisLine]:
-    """Say what answers at an address of one's own, whether it has the model, and what it gives it."""
+    """Check the user's own server: what answers, whether it has the model, and the model's window and slots."""
     try:
         server = local_servers.ask_server(access)
     except ServerUnreachableError as error:
-        if error.has_answered:  # and it may chat all the same
+        if error.has_answered:  # it may still be able to chat
             return [DiagnosisLine("warning", str(error), "Check that the address ends in /v1, and the key.")]
-        return [DiagnosisLine("failure", str(error), "Start the server, or correct its address.")]
+        return [DiagnosisLine("failure", str(error), "Start the server or correct its address.")]
     return [
         DiagnosisLine("ok", f"{server.kind} answers at {server.base}"),
         _served_name(server, route.name),
@@ -193,8 +193,8 @@ def _served_name(server: LocalServer, name: str) -> DiagnosisLine:
             "ok", f"{name} is among its {len(names)} models" if len(names) > 1 else f"{name} is its model"
         )
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-    mend = f"Name one of those that it has: {', '.join(near)}." if near else "Load a model there."
-    answers = " (it answers with the one that it has)" if server.kind == "llama.cpp" else ""
+    mend = f"Use one of its models: {', '.join(near)}." if near else "Load a model there."
+    answers = " (it answers with its only model)" if server.kind == "llama.cpp" else ""
     return DiagnosisLine("warning", f"{name} is not among the server's models{answers}", mend)
 
 
@@ -202,20 +202,20 @@ def _served_window(server: LocalServer, name: str) -> DiagnosisLine:
     window = server.window_of(name)
     if window is None:
         unloaded = server.kind == "LM Studio" and server.has_model(name)
-        said = f"{name} is not loaded, so that its window is not known" if unloaded else f"no window is told for {name}"
-        mend = f"Load it, with a context of {MIN_WINDOW_TOKENS:,} tokens or more." if unloaded else ""
+        said = f"{name} is not loaded, so its window is unknown" if unloaded else f"the window of {name} is unknown"
+        mend = f"Load it with a context of {MIN_WINDOW_TOKENS:,} tokens or more." if unloaded else ""
         return DiagnosisLine(
-            "warning", said, mend or f"{windows.DEFAULT_WINDOW_TOKENS:,} tokens or what is published are reckoned with."
+            "warning", said, mend or f"The published window or {windows.DEFAULT_WINDOW_TOKENS:,} tokens are assumed."
         )
     each = " for each slot" if server.slots else ""
     if window >= MIN_WINDOW_TOKENS:
         return DiagnosisLine("ok", f"{name} has a window of {window:,} tokens{each}")
     said = f"the window is only {window:,} tokens{each}"
-    return DiagnosisLine("warning", said, f"A run wants {MIN_WINDOW_TOKENS:,} or more: {_larger_window(server, name)}.")
+    return DiagnosisLine("warning", said, f"A run needs {MIN_WINDOW_TOKENS:,} or more: {_larger_window(server, name)}.")
 
 
 def _larger_window(server: LocalServer, name: str) -> str:
-    """Say how a server is given a larger window."""
+    """Return how to give a server a larger window."""
     slots = server.slots or 1
     match server.kind:
         case "llama.cpp":
@@ -226,11 +226,11 @@ def _larger_window(server: LocalServer, name: str) -> str:
         case "vLLM":
             return f"start vLLM with --max-model-len {MIN_WINDOW_TOKENS}"
         case _:
-            return "see how the server is given one"
+            return "see the server's documentation"
 
 
 def _served_slots(server: LocalServer, route: Route) -> list[DiagnosisLine]:
-    """Compare how many requests llama.cpp serves at once with how many it is sent."""
+    """Compare the number of requests llama.cpp serves at once with the number it is sent."""
     if server.slots is None:
         return []
     served, sent = f"{server.slots} slot{'s' * (server.slots > 1)}", route.concurrency or server.slots
@@ -265,12 +265,12 @@ def _round_trip(lm: dspy.LM) -> list[DiagnosisLine]:
 
 
 def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
-    """Prove the window: the server must read all of a prompt that is longer than its default."""
+    """Test the window: the server must read a whole prompt that is longer than its default window."""
     asked = route.window()
     checks: list[DiagnosisLine] = []
     if asked <= ollama.DEFAULT_WINDOW:
-        better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "take a model with a larger window"
-        mend = f"A run wants {MIN_WINDOW_TOKENS:,} or more: {better}."
+        better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "use a model with a larger window"
+        mend = f"A run needs {MIN_WINDOW_TOKENS:,} or more: {better}."
         small = asked < ollama.DEFAULT_WINDOW
         said = f"a window of {asked:,} tokens is too small" if small else f"the window is only {asked:,} tokens"
         checks.append(DiagnosisLine("failure" if small else "warning", said, mend))
@@ -283,29 +283,27 @@ def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
         return [DiagnosisLine("failure", getattr(error, "message", None) or str(error), "Raise the server's window.")]
     read = (lm.history[-1]["usage"] or {}).get("prompt_tokens") or 0
     if read <= ollama.DEFAULT_WINDOW * 0.9:
-        mend = f"Of about {len(prompt) // 4:,} tokens the server read {read:,}: raise OLLAMA_CONTEXT_LENGTH."
-        return [DiagnosisLine("failure", "the server cuts long prompts without a word", mend)]
+        mend = f"The server read {read:,} of about {len(prompt) // 4:,} tokens: raise OLLAMA_CONTEXT_LENGTH."
+        return [DiagnosisLine("failure", "the server cuts long prompts silently", mend)]
     try:
         allocated = ollama.running(route.base or "").get(route.model.partition("/")[2], 0)
     except ollama.OllamaUnreachableError:
-        allocated = 0  # a proxy may let only chats through
+        allocated = 0  # a proxy may allow only chats
     shown = f" (the server allocated {allocated:,})" if allocated else ""
     return [DiagnosisLine("ok", f"a prompt of {read:,} tokens was read whole{shown}")]
 
 
 def _check_slots(route: Route) -> DiagnosisLine:
-    """Compare how many requests the server serves at once with how many it is sent."""
+    """Compare the number of requests the server serves at once with the number it is sent."""
     given = route.arguments()
     options = {"keep_alive": given["keep_alive"], "options": {"num_ctx": given["num_ctx"], "num_predict": 24}}
     found = ollama.measure_parallel(route.base or "", route.model.partition("/")[2], options)
     sent = route.slots or 1
     if found is None:
-        return DiagnosisLine(
-            "warning", "how many requests the server serves at once could not be measured", "Try later."
-        )
+        return DiagnosisLine("warning", "the number of parallel requests could not be measured", "Try again later.")
     served = f"{found} parallel slot{'s' * (found > 1)}" + (" or more" if found >= ollama.MOST_PARALLEL else "")
     if found == sent:
-        return DiagnosisLine("ok", f"{served}, as many as are used")
+        return DiagnosisLine("ok", f"{served}, all used")
     if found > sent:
         return DiagnosisLine(
             "ok",

@@ -1,4 +1,4 @@
-"""Asks an Ollama server what it has; plain HTTP, short timeouts, no LiteLLM."""
+"""Query an Ollama server: plain HTTP, short timeouts, no LiteLLM."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.local_servers import NoRedirects, is_shown, read_bounded
 
 DEFAULT_BASE = "http://127.0.0.1:11434"
-DEFAULT_WINDOW = 4096  # what a server allocates when it is not told
-MOST_PARALLEL = 16  # requests at once, beyond which nobody looks
+DEFAULT_WINDOW = 4096  # allocated by a server by default
+MOST_PARALLEL = 16  # largest number of parallel requests that is measured
 
 
 class OllamaUnreachableError(Exception):
-    """No Ollama server answered as one; the message says where and why."""
+    """No Ollama server answered; the message says where and why."""
 
 
 @dataclass(frozen=True)
 class OllamaModel:
-    """A model that a server has."""
+    """A model on a server."""
 
     name: str
     size: int = 0
@@ -37,34 +37,34 @@ class OllamaModel:
 
     @property
     def chats(self) -> bool:
-        """Whether it is for chat, not for embeddings."""
+        """Whether the model is for chat, not for embeddings."""
         return "bert" not in self.family and "embed" not in self.name
 
 
 def base_url(env: Mapping[str, str], explicit: str | None = None) -> str:
     """Return the server's address from an option, ``OLLAMA_HOST`` or ``OLLAMA_API_BASE``, or the default.
 
-    ``OLLAMA_HOST`` is what the server itself listens on, so that 0.0.0.0 means this machine.
+    ``OLLAMA_HOST`` is the address the server listens on, so 0.0.0.0 means this machine.
 
     Raises:
-        ConfigurationError: it is no address.
+        ConfigurationError: the address is invalid.
     """
     given = (explicit or env.get("OLLAMA_HOST") or env.get("OLLAMA_API_BASE") or DEFAULT_BASE).strip()
     try:
         parts = urlsplit(given if "//" in given else f"//{given}", scheme="http")
         port = parts.port or (443 if parts.scheme == "https" else 80 if "//" in given else 11434)
     except ValueError as error:
-        raise ConfigurationError(f"{given!r} is no address of an Ollama server: {error}.") from error
+        raise ConfigurationError(f"{given!r} is not a valid address of an Ollama server: {error}.") from error
     host = parts.hostname or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if parts.scheme not in ("http", "https") or any(char.isspace() for char in host):
-        raise ConfigurationError(f"{given!r} is no address of an Ollama server. Write http://host:11434.")
+        raise ConfigurationError(f"{given!r} is not a valid address of an Ollama server. Write http://host:11434.")
     path = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/api")
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
 def models(base: str, timeout: float = 0.5) -> list[OllamaModel]:
-    """Return the server's models, the newest first.
+    """Return the server's models, newest first.
 
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
@@ -95,7 +95,7 @@ def trained_window(base: str, model: str, timeout: float = 2.0) -> int | None:
 
 
 def running(base: str, timeout: float = 2.0) -> dict[str, int]:
-    """Return the loaded models with the window that was allocated for each.
+    """Return the loaded models with the window allocated for each.
 
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
@@ -107,9 +107,9 @@ def running(base: str, timeout: float = 2.0) -> dict[str, int]:
 def measure_parallel(base: str, model: str, options: dict[str, Any], timeout: float = 120.0) -> int | None:
     """Measure how many requests the server serves at once; None if it answers none of them.
 
-    No end point tells it. So twice as many requests are sent together until not all are served at once, which shows in
-    the times that the server itself writes on their first and last tokens: neither this machine's load nor the way
-    between can make two requests overlap that did not.
+    No endpoint reports this. So the number of concurrent requests is doubled until not all are served at once, judged
+    by the server's own timestamps of the first and last tokens: neither this machine's load nor the network can make
+    requests overlap that did not.
     """
     body = {"model": model, "messages": [{"role": "user", "content": "Count from 1 to 40."}], **options}
     sent = 2
@@ -123,7 +123,7 @@ def measure_parallel(base: str, model: str, options: dict[str, Any], timeout: fl
 
 
 def at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
-    """Return the most spans of time that have a moment in common; one may begin where another ends."""
+    """Return the maximum number of overlapping time spans; one may begin where another ends."""
     found, running = min(1, len(spans)), 0
     for _, step in sorted((moment, step) for span in spans for moment, step in zip(span, (1, -1), strict=True)):
         running += step

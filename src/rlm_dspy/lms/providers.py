@@ -1,4 +1,4 @@
-"""Which model answers when none is named."""
+"""The default model, the table of providers, and the route to a model."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ GROQ_MODEL = "groq/openai/gpt-oss-20b"
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model, and why it was chosen."""
+    """A model, and the reason for choosing it."""
 
     model: str
     reason: str
 
     @property
     def offline(self) -> bool:
-        """Whether it is the offline engine."""
+        """Whether the model is the offline engine."""
         return self.model == OFFLINE
 
 
 def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller") -> ModelChoice:
-    """Choose a model: the one named, ``RLM_DSPY_MODEL``, Groq with a key, Ollama's newest, else the offline engine.
+    """Choose a model: the given one, ``RLM_DSPY_MODEL``, Groq with a key, Ollama's newest, or the offline engine.
 
     Args:
-        explicit: a model's name, if there is one.
-        env: the variables.
-        by: who gave that name, for the reason.
+        explicit: a model's name, if one is given.
+        env: the environment variables.
+        by: who gave the name, for the reason.
     """
     if explicit and explicit.strip():
         return ModelChoice(explicit.strip(), f"named by {by}")
@@ -49,25 +49,25 @@ def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller")
     try:
         found = [model for model in ollama.models(base) if model.chats]
     except ollama.OllamaUnreachableError:
-        return ModelChoice(OFFLINE, f"no model is named, GROQ_API_KEY is not set, and no Ollama answers at {base}")
+        return ModelChoice(OFFLINE, f"no model is set, GROQ_API_KEY is not set, and no Ollama answers at {base}")
     if not found:
         return ModelChoice(OFFLINE, f"the Ollama at {base} has no chat model (ollama pull qwen3:8b)")
     return ModelChoice(f"ollama_chat/{found[0].name}", f"the newest model of the Ollama at {base}")
 
 
-NUM_CTX_LIMIT = 32_768  # a window costs memory on the server; users raise it by num_ctx=
+NUM_CTX_LIMIT = 32_768  # a window costs memory on the server; raise it with num_ctx=
 
 
 @dataclass(frozen=True)
 class Provider:
-    """One row of the table of defaults."""
+    """One row of the table of provider defaults."""
 
     name: str
     prefix: str
     key: str | None = None  # the environment variable that holds the key
-    per_minute: int | None = None  # requests that the smallest plan allows
+    per_minute: int | None = None  # requests allowed by the smallest plan
     local: bool = False
-    base: str | None = None  # where the provider's own server is, if LiteLLM need not know
+    base: str | None = None  # the provider's server, if not left to LiteLLM
     models: tuple[str, ...] = ()  # names for "did you mean"
 
 
@@ -95,13 +95,13 @@ PROVIDERS: tuple[Provider, ...] = (
 
 @dataclass(frozen=True)
 class Route:
-    """How to reach one model; ``api_key`` and ``headers`` are never shown nor saved."""
+    """How to reach one model; ``api_key`` and ``headers`` are never shown or saved."""
 
     model: str
-    api_base: str | None = field(default=None, repr=False)  # it may hold a password
+    api_base: str | None = field(default=None, repr=False)  # may contain a password
     api_key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] | None = field(default=None, repr=False)
-    timeout: float = 120.0  # seconds for one try; of a stream, in which nothing comes
+    timeout: float = 120.0  # seconds for one attempt; for a stream, seconds of silence
     num_ctx: int | None = None
     keep_alive: str | int | None = "10m"
     think: bool | str | None = None
@@ -112,7 +112,7 @@ class Route:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\S+", self.model):
-            raise ConfigurationError(f"{self.model!r} is no model name. Write provider/model, such as {_EXAMPLES}.")
+            raise ConfigurationError(f"{self.model!r} is not a model name. Write provider/model, such as {_EXAMPLES}.")
         if self.model.startswith("ollama/"):
             object.__setattr__(self, "model", "ollama_chat/" + self.model.removeprefix("ollama/"))
         if type(self.timeout) not in (int, float) or not 0 < self.timeout < math.inf:
@@ -127,13 +127,13 @@ class Route:
             ollama.base_url(os.environ, self.api_base)
         elif self.own_base and not _is_address(self.own_base):
             where = "api_base" if self.api_base else f"{self._variable_stem}_API_BASE or {self._variable_stem}_BASE_URL"
-            raise ConfigurationError(f"{where} is no address of a server. Write it like http://127.0.0.1:8000/v1.")
+            raise ConfigurationError(f"{where} is not a valid URL. Write it like http://127.0.0.1:8000/v1.")
         if self.fallback not in (None, OFFLINE):
-            Route(str(self.fallback))  # a wrong name is told now, not when it is needed
+            Route(str(self.fallback))  # report a wrong name now, not when it is needed
 
     @cached_property
     def provider(self) -> Provider:
-        """The provider's row; of an unknown one, only its name is known."""
+        """The provider's row; for an unknown provider, it has only the name."""
         known = next((row for row in PROVIDERS if self.model.startswith(row.prefix)), None)
         prefix = self.model.partition("/")[0] if "/" in self.model else "openai"
         return known or Provider(prefix, f"{prefix}/", key=f"{prefix.upper()}_API_KEY")
@@ -145,17 +145,17 @@ class Route:
 
     @property
     def base(self) -> str | None:
-        """The server's address, where it is not the provider's public one."""
+        """The server's address, if it is not the provider's public one."""
         return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.own_base or self.provider.base
 
     @property
     def own_base(self) -> str | None:
-        """The address that the user gave: the option's, else that of a variable such as ``GROQ_API_BASE``."""
+        """The user's address, from the option or from a variable such as ``GROQ_API_BASE``."""
         return local_servers.chosen_address(self.provider.prefix, self.api_base)
 
     @property
     def access(self) -> local_servers.Access | None:
-        """How to ask a server of the user's own what it is; None if there is no such server."""
+        """How to query the user's own server; None if there is none."""
         return None if self.is_ollama else local_servers.access_to(self.model, self.api_base, self.key, self.headers)
 
     @cached_property
@@ -164,36 +164,36 @@ class Route:
 
     @property
     def keyless(self) -> bool:
-        """Whether no key is needed: local servers, and whatever speaks OpenAI's wire at an address of the user's."""
+        """Whether no key is needed: for local servers, and OpenAI-compatible ones at an address the user gave."""
         row = self.provider
         known = row in PROVIDERS
         return row.key is None or not known or bool(self.api_base or (row.prefix == "openai/" and self.own_base))
 
     @property
     def wire_model(self) -> str:
-        """The model string that LiteLLM is given.
+        """The model string passed to LiteLLM.
 
-        Groq is spoken to as any OpenAI server: LiteLLM's own Groq path drops the rate-limit headers and fails
-        when a reply has no ``service_tier``.
+        Groq is used as a generic OpenAI server: LiteLLM's own Groq path drops the rate-limit headers and fails
+        if a reply has no ``service_tier``.
         """
         return f"openai/{self.model.removeprefix('groq/')}" if self.model.startswith("groq/") else self.model
 
     @property
     def key(self) -> str | None:
-        """The key to use now: the option's, else the environment's."""
+        """The key to use now, from the option or the environment."""
         found = self.api_key or os.environ.get(self.provider.key or local_servers.key_variable(self.model), "")
         return found.strip() or None
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be shown of this route, the longest first: key, password, headers and their last words."""
+        """Values that must not be shown, longest first: key, password, headers and their last words."""
         password = None if self.is_ollama else urlsplit(self.own_base or "").password
         headers = (self.headers or {}).values()
         given = [self.key or "", password or "", *headers, *(value.split()[-1] for value in headers if value.strip())]
         return sorted((value for value in given if len(value) >= 4), key=len, reverse=True)
 
     def arguments(self) -> dict[str, Any]:
-        """Return what LiteLLM is given besides the request."""
+        """Return the arguments for LiteLLM besides the request."""
         given: dict[str, Any] = {"timeout": self.timeout, "max_retries": 0}
         if self.base:
             given["api_base"] = self.base
@@ -211,38 +211,38 @@ class Route:
 
     @property
     def is_streamed(self) -> bool:
-        """Whether every reply is read as a stream: llama.cpp notices only there that nobody listens any more."""
+        """Whether every reply is streamed: only then does llama.cpp notice that the client has disconnected."""
         server = local_servers.server_at(self.access)
         return server is not None and server.kind == "llama.cpp"
 
     @property
     def slots(self) -> int | None:
-        """How many requests the server is given at once, if that is to be limited."""
+        """The limit of concurrent requests to the server, or None."""
         if self.concurrency or self.is_ollama:
             return self.concurrency or _ollama_slots()
         server = local_servers.server_at(self.access)
         return None if server is None else server.slots
 
     def fallback_route(self) -> Route:
-        """Return the route of the fallback, with what the user set for whatever model answers."""
+        """Return the route of the fallback, with the user's settings that apply to any model."""
         kept = {name: getattr(self, name) for name in ("timeout", "num_ctx", "keep_alive", "retries")}
         return Route(str(self.fallback), **kept)
 
     @property
     def name(self) -> str:
-        """The model's name as its server has it."""
+        """The model's name on its server."""
         return self.model.partition("/")[2] or self.model
 
     def served_window(self) -> int | None:
-        """Return the window that the server gives the model, None if nobody tells."""
+        """Return the window that the server gives the model, or None if unknown."""
         return self.window() if self.is_ollama else local_servers.window_of(self.access, self.name)
 
     def window(self) -> int:
-        """Return the window to ask Ollama for: the model's own, up to a limit that ``num_ctx`` moves."""
+        """Return the window to request from Ollama: the model's own, up to a limit that ``num_ctx`` overrides."""
         return self.num_ctx or _cached_window(self.base or "", self.model.partition("/")[2])
 
     def state(self) -> dict[str, Any]:
-        """Return what a saved program keeps: everything but secrets."""
+        """Return the state for a saved program: everything except secrets."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         fields["api_base"] = self.api_base and re.sub("//[^/@]*@", "//", self.api_base)
         return {name: value for name, value in fields.items() if name not in ("api_key", "headers")}

@@ -1,4 +1,4 @@
-"""Spaces requests so that a provider's limit per minute, or a server's slots, are not run into."""
+"""Space requests so that they stay within a provider's limit per minute and a server's slots; decide on retries."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from collections.abc import Callable, Mapping
 from dspy import lm15
 
 MINUTE_SECONDS = 60.0
-_DAY_MINUTES = 24 * 60  # of a day
+_DAY_MINUTES = 24 * 60  # in a day
 _LONGEST_VALUE = 30  # characters of a header's number or duration
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE_SECONDS, "h": 60 * MINUTE_SECONDS, "d": _DAY_MINUTES * MINUTE_SECONDS}
 
 
 class RateLimiter:
-    """Hands out start times of which no window of a minute holds more than ``per_minute``, None being no limit.
+    """Assigns start times so that no window of a minute has more than ``per_minute``; None means no limit.
 
-    What a server's headers tell goes beyond it: tokens of a minute that are left, and a limit per day that
-    ``per_minute`` would never let anyone reach.
+    It also learns from a server's headers: the tokens left in the minute, and a limit per day so high that
+    ``per_minute`` would never reach it.
     """
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._starts: deque[float] = deque(maxlen=per_minute)
         self._lock = threading.Lock()
-        self._most: int | None = None  # tokens of a minute; what follows holds where it is known
+        self._most: int | None = None  # tokens per minute; the fields below are valid if it is known
         self._left = 0
-        self._full = 0.0  # when all of them are there again
+        self._full = 0.0  # when all of them are available again
 
     @property
     def per_minute(self) -> int | None:
-        """The requests that a minute may have."""
+        """The requests allowed per minute."""
         return self._starts.maxlen
 
     def reserve(self) -> float:
-        """Reserve the next start and return how many seconds it is away."""
+        """Reserve the next start and return the seconds until then."""
         with self._lock:
             start = now = self._clock()
             if len(self._starts) == self.per_minute:
@@ -48,9 +48,9 @@ class RateLimiter:
             return start - now
 
     def token_wait(self, tokens: int) -> float:
-        """Take the tokens of a request, or return the seconds after which to try again.
+        """Take the tokens of a request, or return the seconds until the next try.
 
-        A request that is larger than the limit is let through: the server says best what is wrong with it.
+        A request larger than the limit is let through: the server explains best what is wrong with it.
         """
         with self._lock:
             if self._most is None or tokens > self._most:
@@ -64,7 +64,7 @@ class RateLimiter:
             return 0.0
 
     def learn_limits(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
-        """Learn from a reply's headers; ``stretch`` if their limit of requests is one of a day, as Groq's is."""
+        """Learn from a reply's headers; ``stretch`` if their request limit is per day, like Groq's."""
         most, left = (_header_count(limits.get(f"x-ratelimit-{name}-tokens")) for name in ("limit", "remaining"))
         reset = parse_duration(limits.get("x-ratelimit-reset-tokens", ""))
         daily = _header_count(limits.get("x-ratelimit-limit-requests")) or 0
@@ -76,7 +76,7 @@ class RateLimiter:
 
 
 def parse_duration(text: str) -> float | None:
-    """Read a duration as headers have it: ``7.66s``, ``1m26.4s``, ``120ms``, or seconds without a unit."""
+    """Parse a duration from a header: ``7.66s``, ``1m26.4s``, ``120ms``, or seconds without a unit."""
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
     if len(text) > _LONGEST_VALUE:
         return None
@@ -95,20 +95,20 @@ _lock = threading.Lock()
 
 
 def shared_limiter(place: str, model: str, per_minute: int | None) -> RateLimiter:
-    """Return the one pace of this process for a server's model; providers limit each model by itself."""
+    """Return this process's shared pace for a server's model; providers limit each model separately."""
     with _lock:
         return _paces.setdefault((place, model, per_minute), RateLimiter(per_minute))
 
 
 def server_slot(place: str, most: int | None) -> threading.BoundedSemaphore | None:
-    """Return what one of a server's parallel slots is held by, None if it need not be."""
+    """Return the semaphore of a server's parallel slots, or None without a limit."""
     if most is None:
         return None
     with _lock:
         return _slots.setdefault((place, most), threading.BoundedSemaphore(most))
 
 
-LONGEST_WAIT = 60.0  # seconds that a provider may ask for; beyond them a run ends and says so
+LONGEST_WAIT = 60.0  # longest wait in seconds that a provider may ask for; beyond it the call fails
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF = 20.0
 _PASSING = (lm15.RateLimitError, lm15.ServerError, lm15.TransportError, lm15.TimeoutError)
@@ -123,11 +123,11 @@ class RetryState:
         self._garbled = False
 
     def pause(self, error: Exception, *, garbled: bool = False) -> float | None:
-        """Return the seconds to wait before the next attempt, or None if there is to be none.
+        """Return the seconds to wait before the next attempt, or None to give up.
 
         Args:
-            error: what ended this attempt.
-            garbled: whether it was a reply that cannot be read of a server that is known to work, which may pass once.
+            error: the error that ended this attempt.
+            garbled: whether it was an unreadable reply of a server known to work, which is retried once.
         """
         passes = isinstance(error, _PASSING) and not getattr(error, "final", False)
         if garbled:
@@ -140,9 +140,9 @@ class RetryState:
 
 
 def backoff_delay(attempt: int, asked: float | None) -> float:
-    """Return what the provider asked for and a little more, else an exponential backoff, both with jitter.
+    """Return slightly more than the provider asked for, or an exponential backoff, both with jitter.
 
-    Without it, calls that were refused together would come back together.
+    Without jitter, calls that were refused together would return together.
     """
     if asked is not None:
         return min(asked * random.uniform(1.0, 1.1), LONGEST_WAIT)

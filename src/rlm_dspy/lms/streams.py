@@ -1,4 +1,4 @@
-"""What LiteLLM hides of a stream: an error that the server wrote into it, no end at all, the text as it was written."""
+"""Recover what LiteLLM hides in a stream: an error written by the server, a missing end, the unaltered text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlm_dspy.lms.providers import Route
 
 
 def watch_lines(source: Any, route: Route) -> None:
-    """Have Ollama's lines read by us first: LiteLLM keeps an error in a sentence only, and alters text."""
+    """Parse Ollama's lines before LiteLLM, which turns errors into plain messages and alters text."""
     lines = getattr(source, "completion_stream", None)
     parse = getattr(lines, "chunk_parser", None)
     if route.is_ollama and lines is not None and parse is not None:
@@ -20,7 +20,7 @@ def watch_lines(source: Any, route: Route) -> None:
 
 
 def check_end(source: Any, route: Route) -> None:
-    """Refuse a stream that did not come to its end: LiteLLM makes one up where the server left off."""
+    """Refuse a stream that did not end properly: LiteLLM invents an end when the server stops."""
     reasons = ("received_finish_reason", "intermittent_finish_reason")
     if any(getattr(source, name, "unknown") for name in reasons):
         return
@@ -31,12 +31,12 @@ def check_end(source: Any, route: Route) -> None:
 
 
 def _parse_line(parse: Callable[..., Any], chunk: Any) -> Any:
-    """Parse a line of Ollama's: an error of the server is raised, and text stays as the model wrote it."""
+    """Parse one of Ollama's lines: raise the server's errors, and keep text as the model wrote it."""
     if isinstance(chunk, dict) and chunk.get("error"):
         raise errors.StreamError(chunk)
     parsed = parse(chunk)
     delta, said = parsed.choices[0].delta, chunk["message"]
-    # LiteLLM takes marks of thinking out of the text, even those in a string of the code that the model wrote.
+    # LiteLLM removes thinking tags from the text, even inside strings of the model's code.
     delta.content = said.get("content") or None
     delta.reasoning_content = said.get("thinking") or None
     return parsed

@@ -1,10 +1,10 @@
-"""Bounds on what a model's server may send, kept where LiteLLM's HTTP clients read it.
+"""Limits on what a model's server may send, enforced where LiteLLM's HTTP clients read it.
 
-LiteLLM has no setting for them, and makes its clients itself, so two public members of ``httpx.Response`` are replaced.
-They behave as before everywhere but inside ``bounded``.
+LiteLLM has no setting for them and creates its own clients, so public members of ``httpx.Response`` are replaced. They
+behave as before everywhere except inside ``bounded``.
 
-Holds: a reply is read up to ``MAX_REPLY_BYTES`` after decompression, and no redirect is followed, so that a prompt and
-the headers with its key reach no address that the user did not choose.
+Holds: a reply is read up to ``MAX_REPLY_BYTES`` after decompression, and no redirect is followed, so that prompts and
+headers with keys reach only addresses the user chose.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ReplyTooLargeError(Exception):
 
 @contextmanager
 def bound_replies() -> Iterator[None]:
-    """Hold the bounds for the requests that are made inside."""
+    """Enforce the limits for requests made inside."""
     _install_bounds()
     token = _is_bounded.set(True)
     try:
@@ -43,7 +43,7 @@ def bound_replies() -> Iterator[None]:
 
 
 def _install_bounds() -> None:
-    with _installing:  # twice at once, and the bounded members would be taken for the original ones
+    with _installing:  # else a second installation would take the replaced members for the originals
         if hasattr(httpx.Response, "_unbounded_redirect"):
             return
         httpx.Response._unbounded_redirect = httpx.Response.has_redirect_location  # type: ignore[attr-defined]
@@ -73,10 +73,10 @@ async def _aiter_bytes(response: Any, chunk_size: int | None = None) -> AsyncIte
 
 
 def _remaining_bytes(left: int | None, chunk: bytes) -> int | None:
-    """Return how many bytes may still come.
+    """Return how many bytes may still arrive.
 
     Raises:
-        ReplyTooLargeError: there were more than that.
+        ReplyTooLargeError: the limit is exceeded.
     """
     if left is None:
         return None
@@ -85,22 +85,22 @@ def _remaining_bytes(left: int | None, chunk: bytes) -> int | None:
     return left - len(chunk)
 
 
-# A token is seldom more than a few characters; far fewer tokens than this mean that part of a prompt was not read.
+# A token is seldom more than a few characters; far fewer tokens than that mean that part of the prompt was not read.
 MOST_CHARS = 10
-MIN_PROMPT_CHARS = 8_000  # characters below which the count says too little
+MIN_PROMPT_CHARS = 8_000  # prompts below this many characters are not judged
 _RUN = re.compile(r"(.)\1{4,}", re.DOTALL)
 
 
 def request_chars(request: Request) -> int:
-    """Return how many characters a request has."""
+    """Return the number of characters of a request."""
     return sum(map(len, _message_texts(request)))
 
 
 def cut_prompt_tokens(request: Request, reported_tokens: int | None) -> int | None:
-    """Return about how many tokens were sent if far fewer were read, else None."""
-    if not reported_tokens:  # LiteLLM makes 0 of what a server does not report
+    """Return the approximate number of tokens sent if far fewer were read, else None."""
+    if not reported_tokens:  # LiteLLM reports 0 if the server reports nothing
         return None
-    # A long run of one character (blanks of a table, a rule) counts as the few tokens that it is.
+    # A long run of one character (table padding, a rule) is only a few tokens.
     chars = sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _message_texts(request))
     return chars // CHARS_PER_TOKEN if chars >= MIN_PROMPT_CHARS and reported_tokens * MOST_CHARS < chars else None
 

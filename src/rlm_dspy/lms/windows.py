@@ -1,4 +1,4 @@
-"""How much text a model can be given, from what is really known about it."""
+"""The size of a model's window and the text that fits, from what is actually known about it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from rlm_dspy.lms import local_servers
 from rlm_dspy.metering import CHARS_PER_TOKEN
 from rlm_dspy.metering import metadata as metadata
 
-DEFAULT_WINDOW_TOKENS = 32_768  # tokens, where nobody says: between small local models and hosted ones
+DEFAULT_WINDOW_TOKENS = 32_768  # tokens assumed if unknown: between small local models and hosted ones
 SMALL_WINDOW = 16_384  # tokens
 SMALL_WEIGHTS = 14  # billions
 TINY_WEIGHTS = 4  # billions
 PROMPT_SHARE = (
-    0.6  # of a window that a prompt may fill: the rest is for the reply and for tokens shorter than four characters
+    0.6  # of a window that a prompt may fill; the rest is for the reply and tokens shorter than four characters
 )
 
 
 def window_tokens(lm: Any) -> int:
-    """Return the tokens of an LM's window, or a guess where nobody says."""
+    """Return an LM's window in tokens, or a guess if unknown."""
     return known_window(lm) or DEFAULT_WINDOW_TOKENS
 
 
 def known_window(lm: Any) -> int | None:
-    """Return the tokens of an LM's window: what its server allocates, else what is published, else None."""
+    """Return an LM's window in tokens, as allocated by its server or as published, or None."""
     allocated = getattr(getattr(lm, "engine", None), "window", None) or getattr(lm, "kwargs", {}).get("num_ctx")
     if isinstance(allocated, int) and allocated > 0:
         return allocated
-    if isinstance(getattr(lm, "engine", None), str):  # DSPy's own, which know no windows
+    if isinstance(getattr(lm, "engine", None), str):  # DSPy's own engines, which know no windows
         served = _served_window(str(lm.model), lm.kwargs)
         if served is not None:
             return served
@@ -37,25 +37,25 @@ def known_window(lm: Any) -> int | None:
 
 
 def _served_window(model: str, options: dict[str, Any]) -> int | None:
-    """Return the window that a server of the user's own tells, None if there is no such server or it does not."""
+    """Return the window reported by the user's own server, or None."""
     base = options.get("api_base") or options.get("base_url")
     access = local_servers.access_to(model, base, options.get("api_key"), options.get("headers"))
     return local_servers.window_of(access, model.partition("/")[2] or model)
 
 
 def weight_billions(model: str) -> float | None:
-    """Return the billions of weights that a model's name tells, such as 8.0 of ``qwen3:8b``."""
+    """Return the billions of weights in a model's name, such as 8.0 for ``qwen3:8b``."""
     found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", re.sub(r"[-_:/]", " ", model))
     return max(map(float, found)) if found else None
 
 
 def prompt_capacity_chars(lm: Any) -> int:
-    """Return the characters that one prompt to an LM may have."""
+    """Return the maximum characters of one prompt to an LM."""
     return int(window_tokens(lm) * PROMPT_SHARE) * CHARS_PER_TOKEN
 
 
 def is_small(lm: Any) -> bool:
-    """Tell whether an LM needs the short protocol: a window of at most 16K tokens, or at most 14B weights by name."""
+    """Return whether an LM needs the short protocol: a window of at most 16K tokens, or at most 14B weights by name."""
     tokens = known_window(lm)
     if tokens is not None and tokens <= SMALL_WINDOW:
         return True
@@ -64,6 +64,6 @@ def is_small(lm: Any) -> bool:
 
 
 def is_tiny(lm: Any) -> bool:
-    """Tell whether an LM's name says that it has at most 4B weights, as those that repeat themselves and make up."""
+    """Return whether an LM has at most 4B weights by name; such models repeat themselves and make up answers."""
     billions = weight_billions(str(getattr(lm, "model", "")))
     return billions is not None and billions <= TINY_WEIGHTS

@@ -1,1 +1,1 @@
-"""What people see and keep of a run: the live line, rendered answers, run files, redaction."""
+"""Show and store runs: the live status line, rendered answers, run files, redaction."""

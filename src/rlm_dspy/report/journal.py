@@ -1,4 +1,4 @@
-"""Runs as JSON: the whole record for a file, and the one object that ``ask --json`` prints."""
+"""Runs as JSON: the full record for a file, and the object that ``ask --json`` prints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = TypeVar("Row")
 
 
 class SupportsPaths(Protocol):
-    """A corpus that knows where its files are."""
+    """A corpus that knows the paths of its files."""
 
     def path_of(self, name: str) -> str | None:
         """Return the absolute path of a document, or None."""
@@ -29,7 +29,7 @@ class SupportsPaths(Protocol):
 def answer_summary(
     run: Run, outputs: Mapping[str, Any], *, mode: str, corpus: SupportsPaths | None = None
 ) -> dict[str, Any]:
-    """Return the object of ``ask --json``: the answer, its evidence and what the run cost."""
+    """Return the object of ``ask --json``: the answer, its evidence and the run's cost."""
     plain = {name: jsonable(value) for name, value in outputs.items()}
     answer = plain["answer"] if "answer" in plain else next(iter(plain.values())) if len(plain) == 1 else plain
     return {
@@ -59,11 +59,11 @@ def answer_summary(
 
 
 def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -> dict[str, Any]:
-    """Return one piece of recorded evidence as it goes to users: quote, path, line, verified.
+    """Return one piece of recorded evidence for users: quote, path, line, verified.
 
     Args:
-        item: the evidence as the run has it.
-        corpus: where it is from; ``path`` is then relative to the current folder, whatever was named.
+        item: the evidence from the run.
+        corpus: its corpus; if given, ``path`` is relative to the current folder.
     """
     name = item.get("source")
     place = corpus.path_of(str(name)) if corpus is not None and name else None
@@ -80,21 +80,21 @@ def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -
 
 
 def shown_name(corpus: SupportsPaths, name: str) -> str:
-    """Return the path at which a file of a corpus is opened from the current folder, or its name if it is no file."""
+    """Return the path of a corpus file relative to the current folder, or its name if it is not a file."""
     place = corpus.path_of(name)
     return shown_path(place) if place else name
 
 
 def shown_path(path: str) -> str:
-    """Return an absolute path as it is opened from the current folder."""
+    """Return an absolute path relative to the current folder."""
     try:
         return os.path.relpath(path)
-    except (OSError, ValueError):  # the folder is gone, or on another drive
+    except (OSError, ValueError):  # the folder is gone or on another drive
         return path
 
 
 def evidence_location(row: Mapping[str, Any]) -> str:
-    """Return ``path:line`` of an evidence row, or as much of it as is known."""
+    """Return ``path:line`` of an evidence row, as far as it is known."""
     line, path = row["line"], row["path"]
     if place := row.get("place"):
         return f"{path}:{place}" if path else str(place)
@@ -111,30 +111,30 @@ def redacted_json(value: Any, redactor: Redactor, *, indent: int | None = None) 
 
 
 def read_rows(path: Path, read: Callable[[bytes], Row], *, mend: bool = False) -> list[Row]:
-    """Return the rows of a journal, one a line; one that a kill cut off at the end is none.
+    """Return the rows of a journal, one per line; an incomplete last line is ignored.
 
     Args:
-        path: the journal; one that is not there has no rows.
-        read: makes a row of a line, or raises a ``ValueError``.
-        mend: take what a kill left off the file, for whoever is about to append to it.
+        path: the journal; a missing file has no rows.
+        read: parses a line to a row, or raises a ``ValueError``.
+        mend: remove an incomplete last line from the file, so that rows can be appended.
 
     Raises:
-        ConfigurationError: the file cannot be read, or a line is no row; it is left as it is.
+        ConfigurationError: the file cannot be read, or a line is not a row; the file is left unchanged.
     """
     if not path.exists():
         return []
     try:
         *lines, rest = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Name another file.") from error
-    # What a kill leaves of a row is no JSON value. A rest that is one has to be a row too, or the file is none of ours.
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Choose another file.") from error
+    # An incomplete row is not valid JSON. A last line that is valid must be a row, or the file is not a journal.
     torn = b'{"'.startswith(rest[:2]) and not _is_json(rest)
     found = []
     for number, line in enumerate(lines if torn else [*lines, rest], 1):
         try:
             found.append(read(line))
         except ValueError as error:
-            raise ConfigurationError(f"{path}:{number} is not a row of this journal; name another file") from error
+            raise ConfigurationError(f"{path}:{number} is not a row of this journal; choose another file") from error
     if rest and mend:
         os.truncate(path, path.stat().st_size - len(rest))
     return found[: len(lines)]
@@ -149,20 +149,20 @@ def _is_json(line: bytes) -> bool:
 
 
 def save_run(run: Run, path: Path, redactor: Redactor) -> Path:
-    """Write the run to ``path`` whole or not at all, and return the path."""
+    """Write the run to ``path``, whole or not at all, and return the path."""
     text = redacted_json(jsonable(run.model_dump()), redactor, indent=2) + "\n"
     if path.exists() and not path.is_file():
         # A pipe or a device cannot be replaced, and must not be.
         path.write_text(text, encoding="utf-8")
         return path
-    path = path.resolve()  # a link's target is written, the link stays
+    path = path.resolve()  # write to a link's target and keep the link
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, [text.encode()], mode=0o600)
     return path
 
 
 def replace_file(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
-    """Have ``path`` hold these parts, whole or not at all; ``mode`` (less the umask) is that of a new file.
+    """Write these parts to ``path``, whole or not at all; a new file gets ``mode`` (less the umask).
 
     Raises:
         OSError: the file cannot be written.

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 class QuestionRate(ProgressColumn):
-    """Questions per minute so far, those from the file not counted."""
+    """Questions per minute so far, without those reused from the file."""
 
     def render(self, task: Task) -> Text:
-        """Return the rate, or a dash before the first question is over."""
+        """Return the rate, or a dash before the first question is finished."""
         asked = task.completed - task.fields["reused"]
         seconds = task.elapsed or 0.0
         return Text(f"{60 * asked / seconds:,.1f}/min" if asked > 0 and seconds > 0 else "-/min")
 
 
 class Bar:
-    """Shows answered, failed, rate, time left and cost while it is entered; call it with each progress."""
+    """A context manager that shows answered, failed, rate, time left and cost; call it with each progress."""
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
@@ -50,7 +50,7 @@ class Bar:
         self._task = self._progress.add_task("", total=None, state="[yellow]asking", money="", reused=0)
 
     def __call__(self, reached: Reached) -> None:
-        """Show how far the batch is: yellow while it runs, green when done, red once something failed."""
+        """Show the progress: yellow while running, green when done, red once something failed."""
         colour = "red" if reached.failed else "green" if reached.done == reached.total else "yellow"
         state = f"[{colour}]{reached.answered} answered" + (f", {reached.failed} failed" if reached.failed else "")
         cost = cost_text(reached.cost)
@@ -83,7 +83,7 @@ _DOING = {
 
 
 def status_line(event: Event | None, seconds: float, waiting: str = "") -> str:
-    """Return the line for the latest event (None before the first), or for what is waited for meanwhile."""
+    """Return the line for the latest event (None before the first), or for the current wait."""
     if event is None:
         return f"{waiting or 'loading'} · {seconds:.0f} s"
     parts = [waiting or _DOING.get(event.kind, event.kind)]
@@ -97,9 +97,9 @@ def status_line(event: Event | None, seconds: float, waiting: str = "") -> str:
 
 
 class StatusLine:
-    """Shows the latest event while it is entered, and leaves nothing behind; call it with each event.
+    """A context manager that shows the latest event and leaves nothing behind; call it with each event.
 
-    Safe to call from any thread. On anything but a terminal it shows nothing.
+    Thread-safe. Shows nothing unless the output is a terminal.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -112,7 +112,7 @@ class StatusLine:
         self._live: Live | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event; a child's own steps do not replace those of the run that was asked for."""
+        """Show an event; a child's steps do not replace those of the root run."""
         if event.kind == "wait":
             self._waiting = (event.text, self._clock() + event.seconds)
             return
@@ -121,7 +121,7 @@ class StatusLine:
         self._event = event
 
     def note(self, text: str) -> None:
-        """Print a remark above the line, or plainly where there is none."""
+        """Print a remark above the line, or plainly if there is no line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
@@ -140,7 +140,7 @@ class StatusLine:
             self._live = None
 
     def line(self) -> str:
-        """Return the line as it is now; a wait counts down in it."""
+        """Return the current line; a wait counts down in it."""
         now = self._clock()
         provider, until = self._waiting
         waiting = f"waiting {until - now:.0f} s for {provider}" if until > now else ""

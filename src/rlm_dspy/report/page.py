@@ -1,4 +1,4 @@
-"""A run as one HTML file: the tree to fold and unfold, with no script and nothing fetched from anywhere."""
+"""A run as one HTML file: a collapsible tree, without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from rlm_dspy.report import journal, render
 from rlm_dspy.run import Run, Step, SubCall, Usage
 
-# The policy holds even if an escape were forgotten: no script, no style but ours, no request.
+# The policy protects even if an escape is missing: no script, no style but ours, no request.
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
@@ -22,7 +22,7 @@ details {{ margin: .4rem 0 .4rem 1rem }} summary {{ cursor: pointer }} .failed {
 
 
 def html_page(run: Run) -> str:
-    """Return the whole file."""
+    """Return the HTML file."""
     title = f"run {run.id}"
     lines = [_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>", *_run_lines(run), "</body></html>"]
     return "\n".join(lines)

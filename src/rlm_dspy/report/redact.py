@@ -1,7 +1,7 @@
-"""The one place where secrets are taken out of what is printed or saved.
+"""The one place that removes secrets from everything printed or saved.
 
-A secret is the value of an environment variable whose name says so, or a value that a caller registered (a key
-read from a file). Values under eight characters are left alone: blanking them would maul ordinary words.
+A secret is the value of an environment variable whose name says so, or a value registered by a caller (a key read from
+a file). Values under eight characters are ignored: masking them would damage ordinary words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MIN_SECRET_CHARS = 8
 
 
 def is_secret_name(name: str) -> bool:
-    """Tell whether a variable of this name holds a secret, going by the name alone."""
+    """Return whether a variable holds a secret, judging by its name alone."""
     return bool(_SECRET_NAME.search(name))
 
 
@@ -33,20 +33,20 @@ class Redactor:
         self.learn(value for name, value in environ.items() if is_secret_name(name))
 
     def learn(self, values: Iterable[str]) -> None:
-        """Add values that must never be shown, with the surrounding blanks that keys often carry."""
+        """Add values that must never be shown; the surrounding blanks that keys often carry are handled."""
         for value in values:
             for form in (value, value.strip()):
                 if len(form) >= _MIN_SECRET_CHARS:
                     self._values.add(form)
 
     def text(self, text: str) -> str:
-        """Return the text with each secret masked, longest first so that no tail of one is left."""
+        """Return the text with each secret masked, longest first so that no part of one remains."""
         for value in sorted(self._values, key=len, reverse=True):
             text = text.replace(value, MASK)
         return text
 
     def value(self, value: Any) -> Any:
-        """Return a JSON-like value with each secret masked, in keys as well as in values."""
+        """Return a JSON-like value with each secret masked, in keys and values."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
@@ -56,9 +56,9 @@ class Redactor:
         return value
 
     def named(self, value: Any) -> Any:
-        """Return a JSON-like value with everything masked that stands under the name of a secret, and each secret.
+        """Return a JSON-like value with every secret masked, and every value under a secret's name.
 
-        For what is logged, where a name tells more than a list of known values can; answers keep theirs.
+        Used for logs, where a name reveals more than a list of known values; not used for answers.
         """
         if isinstance(value, Mapping):
             return {

@@ -17,21 +17,21 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 
 
 def printable_text(text: str) -> str:
-    """Return the text with control characters as escapes, so that no file can write to the terminal."""
+    """Return the text with control characters escaped, so that no file can control the terminal."""
     return CONTROL.sub(lambda match: repr(match.group())[1:-1], text.replace("\r\n", "\n"))
 
 
 def jsonable(value: Any) -> Any:
-    """Return the value as plain JSON types; what JSON has no form for becomes its ``str``."""
+    """Convert a value to plain JSON types; other types become their ``str``."""
     try:
         return _name_nonfinite_floats(to_jsonable_python(value, fallback=str))
     except ValueError:
-        # Bytes that are not UTF-8, for example: a readable form is worth more than a failure at the very end.
+        # Bytes that are not UTF-8, for example: a readable form is better than a failure at the very end.
         return repr(value)
 
 
 def _name_nonfinite_floats(value: Any) -> Any:
-    """Turn NaN and infinities, which JSON does not have, into their names."""
+    """Replace NaN and infinities, which JSON does not have, by their names."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -40,7 +40,7 @@ def _name_nonfinite_floats(value: Any) -> Any:
 
 
 def outputs_text(values: Mapping[str, Any]) -> str:
-    """Render typed outputs: a single one bare, several as ``name: value``, lists one item per line."""
+    """Render typed outputs: a single one without its name, several as ``name: value``, lists one item per line."""
     if len(values) == 1:
         return "\n".join(_value_lines(next(iter(values.values())), bullet=""))
     blocks: list[str] = []
@@ -69,13 +69,13 @@ def _inline_text(value: Any) -> str:
 
 
 def quoted_line(quote: str, limit: int = QUOTE_LIMIT) -> str:
-    """Return a quote on one line within double quotes, shortened at ``limit`` characters."""
+    """Return a quote on one line in double quotes, shortened to ``limit`` characters."""
     flat = " ".join(quote.split())
     return f'"{flat}"' if len(flat) <= limit else f'"{flat[: limit - 1].rstrip()}…"'
 
 
 def evidence_line(where: str, row: Mapping[str, Any]) -> str:
-    """Return one line of evidence: where it stands, what it says, and whether it is weak."""
+    """Return one line of evidence: its place, its text, and whether it is weak."""
     mark = "  (weak: does not show the answer)" if row["weak"] else ""
     return f"{where}  {quoted_line(row['quote'])}{mark}"
 
@@ -86,7 +86,7 @@ def counted_noun(number: int, noun: str) -> str:
 
 
 def cost_text(cost: float | None) -> str:
-    """Return a cost in dollars; unknown stays unknown and is never shown as nothing."""
+    """Return a cost in dollars; an unknown cost is shown as unknown, never as 0."""
     if cost is None:
         return "cost unknown"
     return f"${cost:.4f}" if cost < 1 else f"${cost:,.2f}"

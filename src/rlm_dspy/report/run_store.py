@@ -1,4 +1,4 @@
-"""The folder of runs: each ``ask`` leaves its record there, and the oldest make room."""
+"""The folder of runs: each ``ask`` saves its record there, and the oldest are dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OURS = re.compile(r"[0-9a-f]{12}\.json")
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run with the file that holds it."""
+    """A run and its file."""
 
     run: Run
     path: Path
@@ -32,14 +32,14 @@ class StoredRun:
 
 
 class RunStore:
-    """Runs below one folder, which need not exist."""
+    """The runs in a folder, which need not exist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.damaged: list[Path] = []  # files that `runs` could not read
 
     def put(self, run: Run, redactor: Redactor) -> Path:
-        """Save a run and drop the oldest beyond ``KEPT``; only files named as we name them are ever dropped."""
+        """Save a run and delete the oldest beyond ``KEPT``; only files with our naming pattern are deleted."""
         folders.make_private(self.folder)
         place = journal.save_run(run, self.folder / f"{run.id}.json", redactor)
         for path in self._run_paths()[MAX_RUNS:]:
@@ -47,7 +47,7 @@ class RunStore:
         return place
 
     def runs(self) -> Iterator[StoredRun]:
-        """Yield the runs, newest first; files that hold none are put into ``damaged``."""
+        """Yield the runs, newest first; unreadable files are added to ``damaged``."""
         self.damaged = []
         for path in self._run_paths():
             try:
@@ -56,10 +56,10 @@ class RunStore:
                 self.damaged.append(path)
 
     def find(self, name: str) -> StoredRun:
-        """Return the run of a file, an id or the beginning of one, or ``last``.
+        """Return a run by file, id, id prefix, or ``last``.
 
         Raises:
-            RLMError: there is no such run, or more than one.
+            RLMError: no run matches, or more than one.
         """
         path = Path(name)
         if path.suffix == ".json" or os.path.isfile(path):  # also false for a name that no file can have
@@ -70,7 +70,7 @@ class RunStore:
             return load_run(found[0])
         if found:
             raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
-        raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists those there are")
+        raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs")
 
     def _run_paths(self) -> list[Path]:
         """The files of runs, newest first."""
@@ -79,7 +79,7 @@ class RunStore:
         found = []
         for path in self.folder.iterdir():
             if _OURS.fullmatch(path.name):
-                with contextlib.suppress(FileNotFoundError):  # another process tidies, too
+                with contextlib.suppress(FileNotFoundError):  # another process may clean up, too
                     found.append((path.stat().st_mtime, path))
         return [path for _, path in sorted(found, reverse=True)]
 
@@ -88,7 +88,7 @@ def load_run(path: Path) -> StoredRun:
     """Read one run.
 
     Raises:
-        RLMError: the file cannot be read, or holds no run.
+        RLMError: the file cannot be read or is not a run.
     """
     try:
         run = Run.model_validate_json(path.read_bytes())
@@ -96,5 +96,5 @@ def load_run(path: Path) -> StoredRun:
     except OSError as error:
         raise RLMError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise RLMError(f"{path} holds no run of this version: {error.errors()[0]['msg']}") from error
+        raise RLMError(f"{path} is not a run of this version: {error.errors()[0]['msg']}") from error
     return StoredRun(run, path, when)

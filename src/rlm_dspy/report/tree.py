@@ -1,4 +1,4 @@
-"""A run as a tree for people: steps, the sub-calls made in each, the runs of their children, and what all that used."""
+"""A run as a readable tree: steps, their sub-calls, the runs of children, and the usage of each."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from rlm_dspy.report import journal, render
 from rlm_dspy.run import Run, Step, SubCall, Usage
 
-MAX_LINES = 12  # of a block of code or output, unless all is wanted
+MAX_LINES = 12  # lines shown of a block of code or output, unless everything is requested
 MAX_WIDTH = 160
 
 
 def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
-    """Yield the lines of the tree; long blocks lose their middle unless ``whole``."""
+    """Yield the lines of the tree; the middle of long blocks is omitted unless ``whole``."""
     facts = [f"run {run.id}", _ending_text(run), run.model or "no model", render.counted_noun(len(run.steps), "step")]
     facts += [render.counted_noun(run.sub_calls, "sub-call"), _usage_text(run.usage), f"{run.seconds:.1f} s"]
     yield " · ".join(facts)

@@ -1,11 +1,11 @@
-"""The adapter of the action calls: plain turns, as models are trained on, in place of DSPy's field markers.
+"""The adapter for action calls: plain turns, as models are trained on, instead of DSPy's field markers.
 
-The system text is the instructions alone; then what the REPL shows and what the model replies take turns, each reply a
-sentence or two and one ```python block. Markers, field lists and a closing sentence in every turn were a fifth of the
-prompt. DSPy also answers an unreadable reply by a second call in JSON that no budget sees; here the reply comes back
-and becomes a step. Any other call, and any adapter that the caller configured, is DSPy's.
+The system text holds only the instructions. REPL output and model replies then alternate; each reply is a sentence or
+two and one ```python block. Markers, field lists and a closing sentence in every turn took up a fifth of the prompt.
+DSPy retries an unreadable reply with a second call in JSON that no budget counts; here the reply is returned and
+becomes a step. All other calls, and any adapter the caller configured, are left to DSPy.
 
-The texts of typed sub-calls come from the sandbox, types and class names included; they stay texts.
+The texts of typed sub-calls, types and class names included, come from the sandbox and are always treated as text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy.rlm.replies import read_plain, read_sections, visible_text
 
-MARK = "<<CUSTOM-TYPE-"  # begins the markers between which DSPy reads content parts, such as images to be fetched
+MARK = "<<CUSTOM-TYPE-"  # opens the markers between which DSPy reads content parts, such as images to fetch
 
 
 FORM = "Each reply: a sentence on what you do next, then one ```python block with the code, and nothing after it."
@@ -27,7 +27,7 @@ CODE_FORM = "Each reply is one ```python block and nothing else."
 
 
 class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
-    """Writes an action call as plain turns, and reads a reply in that form or with DSPy's markers."""
+    """Formats an action call as plain turns, and parses replies in that form or with DSPy's markers."""
 
     def __init__(self, form: str = FORM, **options: Any) -> None:
         super().__init__(use_json_adapter_fallback=False, **options)
@@ -36,7 +36,7 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
     def format(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """Return the messages of an action call; any other call is DSPy's."""
+        """Return the messages of an action call; leave all other calls to DSPy."""
         turns = getattr(inputs.get("history"), "messages", None)
         if demos or turns is None or set(inputs) != {"history", "observation"} or not _is_action(signature):
             messages: list[dict[str, Any]] = super().format(signature, demos, inputs)
@@ -49,7 +49,7 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
         return [*messages, {"role": "user", "content": inputs["observation"]}]
 
     def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        """Return the fields of an action byte for byte; DSPy cuts them at form feeds, also inside literals."""
+        """Return the fields of an action byte for byte; DSPy cuts them at form feeds, even inside literals."""
         if not _is_action(signature):
             fields: dict[str, Any] = super().parse(signature, completion)
             return fields
@@ -66,7 +66,7 @@ def _is_action(signature: type[dspy.Signature]) -> bool:
 
 
 def render_reply(reasoning: str, code: str) -> str:
-    """Return a past reply as the model is shown it: as it should have written it."""
+    """Return a past reply in the form the model should have used, which is how it is shown."""
     if not code:
         return reasoning
     block = code if code.lstrip().startswith("```") else f"```python\n{code}\n```"
@@ -74,15 +74,15 @@ def render_reply(reasoning: str, code: str) -> str:
 
 
 def is_plain() -> bool:
-    """Return whether action calls are plain turns: the caller configured no adapter."""
+    """Return whether action calls use plain turns, i.e. the caller configured no adapter."""
     return dspy.settings.adapter is None
 
 
 def action_adapter(*, small: bool = False) -> Any:
-    """Return the adapter of an action call: ours in place of DSPy's default, else the caller's own choice.
+    """Return the adapter for an action call: the caller's choice, or ours instead of DSPy's default.
 
     Args:
-        small: the model is a small one, which is asked for code alone.
+        small: whether the model is small and is asked for code only.
     """
     chosen = dspy.settings.adapter
     if chosen is None:
@@ -94,12 +94,12 @@ def action_adapter(*, small: bool = False) -> Any:
 
 
 def answer_adapter() -> Any:
-    """Return the adapter of a call that gives a signature's outputs: the caller's own, without thinking."""
+    """Return the adapter for a call that returns a signature's outputs: the caller's, ignoring thinking."""
     return ignoring_thinking(dspy.settings.adapter or _DEFAULT)
 
 
 def plain_adapter() -> Any:
-    """Return the adapter of a typed sub-call: as :func:`adapter`, asking once, with no text made a content part."""
+    """Return the adapter for a typed sub-call: like :func:`adapter`, but without retries or content parts."""
     chosen = copy.copy(action_adapter())
     if hasattr(chosen, "use_json_adapter_fallback"):
         chosen.use_json_adapter_fallback = False
@@ -113,16 +113,16 @@ def plain_adapter() -> Any:
 
 
 def ignoring_thinking(chosen: Any) -> Any:
-    """Return a copy of an adapter that parses a reply without its thinking.
+    """Return a copy of an adapter that ignores the thinking in a reply.
 
-    The copy, and the one that it may fall back to, raise ``AdapterParseError`` with the whole reply.
+    The copy, and its fallback if it has one, raise ``AdapterParseError`` with the whole reply.
     """
     quiet = copy.copy(chosen)
     parse = quiet.parse
     make_fallback = getattr(quiet, "_make_json_adapter_fallback", None)
 
     def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        # In an XML adapter's replies a field's own tag, such as <reasoning>, is no thinking.
+        # In an XML adapter's replies, a field's own tag, such as <reasoning>, is not thinking.
         fields = frozenset(signature.output_fields) if isinstance(chosen, dspy.XMLAdapter) else frozenset()
         visible = visible_text(completion, fields)
         if visible is None:

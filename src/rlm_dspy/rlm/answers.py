@@ -1,4 +1,4 @@
-"""What a model answers with: read as its signature's types, its evidence located, and written for the record."""
+"""Submitted answers: parse them into the signature's types, locate their evidence, render them for the record."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Parsed = tuple[dict[str, Any], str | None]
 
 
 def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
-    """Read what SUBMIT was given as the outputs of a signature; the problem, if any, is advice for the model."""
+    """Parse a SUBMIT value into a signature's outputs; the problem, if any, is advice for the model."""
     fields = signature.output_fields
     call = f"SUBMIT({', '.join(f'{name}=...' for name in fields)})."
     if not isinstance(value, Mapping):
@@ -56,10 +56,10 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
 
 
 def _refuse_endless(value: Any, annotation: Any) -> None:
-    """Raise for a number that takes for ever to be written out, be it in a text where none is wanted.
+    """Refuse a number that would take forever to write out, unless it is in a text that is kept as text.
 
     Raises:
-        ValueError: there is such a number.
+        ValueError: such a number was found.
     """
     if isinstance(value, decimal.Decimal) and value.is_finite() and abs(value.adjusted()) > MOST_EXPONENT:
         raise ValueError("its exponent is too large")
@@ -78,7 +78,7 @@ def _refuse_endless(value: Any, annotation: Any) -> None:
 
 
 def _parse_as_type(value: Any, annotation: Any) -> Any:
-    """Read a value as a type, as DSPy does; of a long text neither JSON nor Python's notation is repaired."""
+    """Parse a value as a type, as DSPy does; neither JSON nor Python notation is repaired in long texts."""
     if not isinstance(value, str) or len(value) <= LONGEST_REPAIRED or _keeps_texts(annotation):
         return parse_value(value, annotation)
     kind = pydantic.TypeAdapter(annotation)
@@ -93,7 +93,7 @@ def _parse_as_type(value: Any, annotation: Any) -> Any:
 
 
 def _keeps_texts(annotation: Any) -> bool:
-    """Tell whether DSPy takes a text for such a type as it is."""
+    """Return whether DSPy accepts a text for this type without parsing it."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return str in parts and type(None) in parts
@@ -101,7 +101,7 @@ def _keeps_texts(annotation: Any) -> bool:
 
 
 def _hits_as_texts(value: Any, annotation: Any) -> Any:
-    """Return the text of a hit that was submitted where a str is wanted: in the REPL it reads like one."""
+    """Replace hits by their text where a str is expected: in the REPL a hit reads like one."""
     if annotation == list[str] and isinstance(value, list):
         return [_hits_as_texts(item, str) for item in value]
     is_hit = isinstance(value, Mapping) and {"line", "text", "range"} <= set(value)
@@ -109,7 +109,7 @@ def _hits_as_texts(value: Any, annotation: Any) -> Any:
 
 
 def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the outputs that were submitted as one dict, as in ``SUBMIT({"answer": 5})``."""
+    """Unpack outputs submitted as a single dict, as in ``SUBMIT({"answer": 5})``."""
     given = [name for name in fields if value.get(name) is not None]
     inner = value[given[0]] if len(given) == 1 else None
     if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or given[0] not in inner:
@@ -121,7 +121,7 @@ def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Ma
 
 
 def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
-    """Return whether an output's own type holds such a dict."""
+    """Return whether the output's own type accepts this dict."""
     try:
         pydantic.TypeAdapter(annotation).validate_python(dict(value))
     except (pydantic.ValidationError, pydantic.PydanticUserError):
@@ -132,9 +132,9 @@ def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
 def locate_evidence(
     value: Any, contexts: Mapping[str, Any], answers: Sequence[str] = ()
 ) -> tuple[Any, list[Evidence], list[str]]:
-    """Locate all evidence that a value holds; return the value with it, the evidence in order, and what was wrong.
+    """Locate all evidence in a value; return the value with it located, the evidence in order, and the problems.
 
-    Evidence for none of the short ``answers`` that says little by itself is marked ``weak``.
+    Evidence that says little by itself and supports no short answer in ``answers`` is marked ``weak``.
     """
     checked: list[Evidence] = []
     problems: list[str] = []
@@ -159,7 +159,7 @@ def answers_beside(signature: type[dspy.Signature], outputs: Mapping[str, Any]) 
 
 
 def _map_evidence(value: Any, change: Callable[[Evidence], Evidence]) -> Any:
-    """Return a value with each piece of evidence in it changed."""
+    """Apply ``change`` to each piece of evidence in a value."""
     if isinstance(value, Evidence):
         return change(value)
     if type(value) in (list, tuple, set, frozenset):
@@ -173,7 +173,7 @@ def _map_evidence(value: Any, change: Callable[[Evidence], Evidence]) -> Any:
 
 
 def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
-    """Tell whether a type is, or contains, :class:`Evidence`."""
+    """Return whether a type is or contains :class:`Evidence`."""
     if annotation is Evidence:
         return True
     parts = list(get_args(annotation))
@@ -183,7 +183,7 @@ def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
 
 
 def render_input(value: Any) -> str:
-    """Render an input for the record in a line."""
+    """Render an input for the record in one line."""
     if isinstance(value, str):
         return (
             shorten_text(value)
@@ -194,7 +194,7 @@ def render_input(value: Any) -> str:
 
 
 def jsonable_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return outputs as plain JSON values; what has no JSON form, as bytes that are no text, is rendered."""
+    """Return outputs as plain JSON values; values without a JSON form, such as binary data, are rendered."""
     kind = pydantic.TypeAdapter(dict[str, Any])
     dumped: dict[str, Any] = {}
     for name, value in outputs.items():

@@ -1,7 +1,7 @@
-"""Recursive sub-calls: a child RLM over a text, with a REPL of its own, charged to the tree's ledger.
+"""Recursive sub-calls: a child RLM over a text, with its own REPL, charged to the tree's ledger.
 
-Children see the instruction and the text, nothing of the parent. At the depth limit a plain call answers instead, over
-pieces if the text does not fit the sub-model's window, or the call is refused, by policy.
+A child sees the instruction and the text, and nothing of its parent. At the depth limit, the policy decides: a plain
+call answers instead (over pieces if the text exceeds the sub-model's window), or the call is refused.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from rlm_dspy.rlm.subcalls import (
 )
 from rlm_dspy.run import Run, SubCall
 
-SAME_TEXT_SHARE = 0.9  # a text this near to the whole of one's own context ...
-SAME_INSTRUCTION_LIKENESS = 0.85  # ... with an instruction this near to one's own is no division of the work
-COMPARED_CHARS = 500  # characters of the two that are compared
+SAME_TEXT_SHARE = 0.9  # a text that covers this share of the run's own context ...
+SAME_INSTRUCTION_LIKENESS = 0.85  # ... with an instruction this similar to its own does not divide the work
+COMPARED_CHARS = 500  # characters compared of each
 
 Child = Callable[[type[dspy.Signature], dict[str, Any]], tuple[dict[str, Any], Run]]
 
@@ -42,8 +42,8 @@ class Children:
     Args:
         calls: makes and records plain and typed calls.
         child: runs a child on a signature and its inputs.
-        policy: ``"plain"`` or ``"raise"``, at the depth limit.
-        text: the run's own main context, None if it has none.
+        policy: what to do at the depth limit, ``"plain"`` or ``"raise"``.
+        text: the run's own main context, or None.
         task: the run's own instruction or question.
     """
 
@@ -56,13 +56,13 @@ class Children:
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """The function to install in the REPL; ``prelude`` wraps it."""
+        """The functions to install in the REPL; ``prelude`` wraps them."""
         return {"__rlm_subcall__": self.subcall, "__rlm_program__": self.run_program}
 
     def run_program(
         self, signature: str, types: dict[str, Any], inputs: dict[str, Any], instruction: str | None = None
     ) -> Outputs | CallError:
-        """Run a child on a signature of its own, as ``dspy.RLM(signature)(**inputs)`` in a cell asks for it."""
+        """Run a child on its own signature, for ``dspy.RLM(signature)(**inputs)`` in a cell."""
         read = parse_untrusted_signature(signature, types)
         validate_names(read, {})
         if instruction is not None:
@@ -83,13 +83,13 @@ class Children:
     def subcall(
         self, items: list[dict[str, Any]], output: str | None, types: dict[str, Any]
     ) -> list[Outputs | CallError]:
-        """Run a child for each item ``{"text", "instruction"}``; answers keep the order.
+        """Run a child for each item ``{"text", "instruction"}``; answers keep the order of the items.
 
         Raises:
-            ConfigurationError: ``output`` cannot be read, or names what a prediction has anyway.
-            DepthExceededError: too deep, and the policy is to raise.
+            ConfigurationError: ``output`` cannot be parsed, or uses a name that predictions reserve.
+            DepthExceededError: the call is too deep, and the policy is to raise.
             BudgetExceededError: not enough calls are left.
-            ValueError: an item hands over what the run itself was given.
+            ValueError: an item hands over the run's own input.
         """
         signature = parse_untrusted_signature(f"text, instruction -> {output or 'output: str'}", types)
         validate_names(signature, {})
@@ -103,7 +103,7 @@ class Children:
         return self._calls.batch(lambda item: self._answer_by_plain_calls(signature, item, typed=bool(output)), given)
 
     def _resolve_item(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Resolve a text that was sent as a place in the main context, and refuse one that is the whole of it."""
+        """Resolve a text sent as a place in the main context; refuse one that is nearly all of it."""
         text, instruction = self._resolved_value(item["text"]), sendable_prompt(item["instruction"])
         if isinstance(text, str):
             text = sendable_prompt(text)
@@ -119,7 +119,7 @@ class Children:
         return {"text": text, "instruction": instruction}
 
     def _resolved_value(self, value: Any) -> Any:
-        """Return the text that was sent as a place in the main context, or the value itself."""
+        """Return the text at a place in the main context, or the value itself if it is not a place."""
         if isinstance(value, dict) and set(value) == {"start", "end"} and self._text is not None:
             return self._text[int(value["start"]) : int(value["end"])]
         return value
@@ -159,7 +159,7 @@ class Children:
     def _answer_by_plain_calls(
         self, signature: type[dspy.Signature], item: dict[str, Any], *, typed: bool
     ) -> Outputs | CallError:
-        """Answer by plain calls: one if the text fits the window, else one for each piece and one to combine."""
+        """Answer with plain calls: one if the text fits the window, else one per piece and one to combine them."""
         text = item["text"] if isinstance(item["text"], str) else str(item["text"])
         room = windows.prompt_capacity_chars(self._calls.lm) - len(item["instruction"])
         pieces = cut_into_pieces(text, max(1_000, room))
@@ -185,7 +185,7 @@ class Children:
         return self._make_single_call(signature, told, self._joined_answers(partial, max(1_000, room)), typed)
 
     def _joined_answers(self, partial: Sequence[Any], room: int) -> str:
-        """Return what all pieces gave, each cut to its share if ``room`` characters do not hold them."""
+        """Join the answers of all pieces, each cut to its share if they exceed ``room`` characters."""
         found = [f"From piece {n}: {part.values}" for n, part in enumerate(partial, 1)]
         share = room // len(found) - 40  # what a cut adds
         if sum(map(len, found)) + 2 * len(found) > room:
@@ -203,7 +203,7 @@ class Children:
 
 
 def cut_into_pieces(text: str, room: int) -> Sequence[str]:
-    """Cut a text into pieces of at most ``room`` characters, at line ends where there are any."""
+    """Cut a text into pieces of at most ``room`` characters, at line ends where possible."""
     pieces = []
     start = 0
     while start < len(text):

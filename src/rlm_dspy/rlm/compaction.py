@@ -1,7 +1,7 @@
-"""Making a long conversation fit again, in few large moves, so that a prefix cache survives between them.
+"""Compact a long conversation in a few large moves, so that a prefix cache survives between them.
 
-First long outputs become a reference that tells their length and how to print them again; then steps that failed and
-were fixed are folded; only then are the oldest steps summarised. The record and the REPL keep everything.
+First, long outputs are replaced by a reference that states their length and how to print them again. Then steps that
+failed and were fixed are folded. Only then are the oldest steps summarised. The record and the REPL keep everything.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 
 from rlm_dspy.run import Step
 
-VARIABLE = "past_steps"  # in the REPL: the code and output of every step so far
-UNTOUCHED_TURNS = 2  # newest turns that are never touched
-TARGET_SHARE = 0.45  # of the limit that is left after a move
-SHRINK_FACTOR = 0.9  # of a refused prompt's characters are the room from then on
-MIN_MOVED_CHARS = 240  # characters of an output that are worth a reference
+VARIABLE = "past_steps"  # REPL variable with the code and output of every step so far
+UNTOUCHED_TURNS = 2  # newest turns, which are never touched
+TARGET_SHARE = 0.45  # share of the limit that the conversation may fill after a move
+SHRINK_FACTOR = 0.9  # after a refusal, the room is this share of the refused prompt's characters
+MIN_MOVED_CHARS = 240  # shortest output, in characters, that is replaced by a reference
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One past exchange, as the model saw and wrote it; ``number`` is that of the step it led to."""
+    """One past exchange, as the model saw and wrote it; ``number`` is the step it led to."""
 
     number: int
     observation: str
@@ -34,13 +34,13 @@ def conversation_chars(turns: Sequence[Turn]) -> int:
 
 
 def compact_turns(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: str = VARIABLE) -> list[Turn]:
-    """Return the turns cut down to ``TARGET`` of ``limit`` characters, as far as that is possible.
+    """Shorten the turns to ``TARGET`` of ``limit`` characters, as far as possible.
 
     Args:
-        turns: the conversation so far; the first holds the probe and stays.
+        turns: the conversation so far; the first turn holds the probe and is kept.
         steps: the steps of the whole run.
-        limit: characters that the conversation may have.
-        variable: the name in the REPL under which the steps are kept.
+        limit: maximum characters of the conversation.
+        variable: the REPL variable that holds the steps.
     """
     if not turns:
         return []
@@ -58,10 +58,10 @@ def compact_turns(turns: Sequence[Turn], steps: Sequence[Step], limit: int, vari
 
 
 def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str, refused: Exception) -> int:
-    """Return the room for a conversation and its newest observation that were refused as too long.
+    """Return the new room after a conversation and its newest observation were refused as too long.
 
     Raises:
-        Exception: ``refused``, since nothing can be taken from the conversation.
+        Exception: ``refused``, if nothing can be removed from the conversation.
     """
     room = int((conversation_chars(turns) + len(observation)) * SHRINK_FACTOR)
     if conversation_chars(compact_turns(turns, steps, room - len(observation))) >= conversation_chars(turns):
@@ -70,12 +70,12 @@ def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str,
 
 
 def steps_for_repl(steps: Sequence[Step]) -> list[dict[str, str]]:
-    """Return the steps as the REPL variable holds them."""
+    """Return the steps in the form of the REPL variable."""
     return [{"code": step.code, "output": step.output} for step in steps]
 
 
 def _elide_outputs(turns: list[Turn], variable: str) -> list[Turn]:
-    """Replace long outputs by a reference; the first observation is the probe and stays."""
+    """Replace long outputs by references; the first observation is the probe and is kept."""
     return (
         [turns[0], *(replace(turn, observation=_shortened_observation(turn, variable)) for turn in turns[1:])]
         if turns
@@ -94,7 +94,7 @@ def _shortened_observation(turn: Turn, variable: str) -> str:
 
 
 def _fold_failed_steps(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
-    """Cut the code of steps that failed and were fixed by a later one."""
+    """Drop the code of failed steps that a later step fixed."""
     fixed = max((step.index for step in steps if not step.error), default=0)
     failed = {step.index for step in steps if step.error and step.index < fixed}
     told = {turn.number: f"# step {turn.number} failed and was fixed later" for turn in turns if turn.number in failed}
@@ -102,7 +102,7 @@ def _fold_failed_steps(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
 
 
 def _summarise_oldest(turns: list[Turn], goal: int, variable: str) -> list[Turn]:
-    """Merge the oldest turns after the probe into a digest, until the rest fits."""
+    """Merge the oldest turns after the probe into a summary until the rest fits."""
     first, rest = turns[0], turns[1:]
     digest = [_digest_line(first)]
     while (

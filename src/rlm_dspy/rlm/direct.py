@@ -1,7 +1,8 @@
-"""One typed call over the whole context, or over the passages of it that fit the question best.
+"""One typed call over the whole context, or over the passages that best match the question.
 
-The first is what small inputs are better served by than by an RLM, the second what an answer that stands in one place
-may be. It is called like an :class:`~rlm_dspy.RLM` and records a run like one, so that callers may choose between them.
+Small inputs are better served by one call over everything than by an RLM; an answer found in one place may need only
+the best passages. ``Direct`` is called like an :class:`~rlm_dspy.RLM` and records a run like one, so they are
+interchangeable.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from rlm_dspy.run import Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 
 NO_PASSAGE = "in which no passage fits the question"
-SHOWN_PASSAGES = 6  # that are shown in the mode "retrieve"
+SHOWN_PASSAGES = 6  # shown in the mode "retrieve"
 
 
 class Direct(dspy.Module):  # type: ignore[misc]
@@ -79,14 +80,14 @@ class Direct(dspy.Module):  # type: ignore[misc]
         """Make the call, locate its evidence, and return the prediction with its ``run``.
 
         Raises:
-            BudgetExceededError: the prompt alone passes ``max_tokens`` or ``max_cost``, or ``max_seconds`` went by.
-            ActionError: the model's reply does not hold the outputs.
+            BudgetExceededError: the prompt alone exceeds ``max_tokens`` or ``max_cost``, or ``max_seconds`` elapsed.
+            ActionError: the model's reply does not contain the outputs.
         """
         validate_inputs(self.signature, inputs)
         values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
         deadlines.load_engines(
             self.predict.lm or dspy.settings.lm
-        )  # before anything is told: it is not the model's time
+        )  # before any event is sent: this is not the model's time
         with _Call(self, values) as call:
             shown = {name: prompt_text(value) for name, value in self._selected_inputs(values, call).items()}
             call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
@@ -94,13 +95,13 @@ class Direct(dspy.Module):  # type: ignore[misc]
             with translated_errors(), dspy.context(callbacks=callbacks, adapter=answer_adapter()):
                 prediction = self._call_predictor(shown, call.meter)
             if cut := explain_cut(call.meter.finish):
-                call.warnings.append(f"the answer may not be whole. {cut}")
+                call.warnings.append(f"the answer may be incomplete. {cut}")
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
             run = call.finish(outputs)
         return RLMPrediction.of(outputs, run)
 
     def _selected_inputs(self, values: Mapping[str, Any], call: _Call) -> dict[str, Any]:
-        """Return the inputs, with the main context cut to its best passages if that was asked for."""
+        """Return the inputs, with the main context reduced to its best passages if ``passages`` is set."""
         selected = dict(values)
         main, question = main_context(values), task_of(values)
         if self.passages is None or main is None or not question or main in QUESTION_FIELDS:
@@ -127,7 +128,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
             except DSPyLMError as error:
                 if failed_generation(error) is None:
                     raise
-            # The provider could not read the model's own reply: a bad sample, and the next may be a good one.
+            # The provider could not parse the model's own reply. This is a bad sample; the next may be good.
             return deadlines.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
         except deadlines.Interrupted as over:
             message = f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
@@ -137,12 +138,12 @@ class Direct(dspy.Module):  # type: ignore[misc]
             why = explain_cut(meter.finish) or ""
             if not why and visible_text(error.lm_response or "") is None:
                 why = "The reply ended inside its thinking."
-            message = f"the model's reply does not hold the outputs asked for: {_brief_reply(error)} {why}".rstrip()
+            message = f"the model's reply does not contain the requested outputs: {_brief_reply(error)} {why}".rstrip()
             raise ActionError(message) from error
 
 
 class _Call:
-    """The ledger and the record of one direct call; as a context manager it gives every exception its run."""
+    """The ledger and the record of one direct call; as a context manager it attaches the run to exceptions."""
 
     def __init__(self, program: Direct, values: Mapping[str, Any]) -> None:
         self.program = program
@@ -153,7 +154,7 @@ class _Call:
         self.warnings: list[str] = []
 
     def admit(self, estimate: int) -> None:
-        """Refuse a prompt that the budget cannot pay for, and tell watchers that the call begins."""
+        """Refuse a prompt that exceeds the budget, and emit the event that the call begins."""
         limit = self.program.budget.max_tokens
         if limit is not None and estimate >= limit:
             raise BudgetExceededError(
@@ -170,7 +171,7 @@ class _Call:
             return
         price = token_cost(str(getattr(lm, "model", "")), estimate)
         if price is None:
-            self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost could not hold")
+            self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost was not enforced")
         elif price >= limit:
             raise BudgetExceededError(
                 f"the prompt alone costs about ${price:.4f}, max_cost is ${limit:.4f}. "
@@ -231,7 +232,7 @@ class _Call:
 
 
 def prompt_text(value: Any) -> Any:
-    """Return a value with its texts fit for a prompt; a corpus as text, each file under a line with its name."""
+    """Return a value in a form fit for a prompt; a corpus becomes text, each file under a line with its name."""
     if isinstance(value, str):
         return clean_for_prompt(value)
     if type(value) in (list, tuple):

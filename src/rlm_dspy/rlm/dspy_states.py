@@ -1,6 +1,6 @@
-"""Between our predictors and those of ``dspy.RLM``: saved states, and what a predictor in their place is given.
+"""Compatibility with the predictors of ``dspy.RLM``: convert saved states, and inputs for substituted predictors.
 
-DSPy's RLM has the inputs ``variables_info`` and ``repl_history``, and its action ``iteration`` too; the outputs are
+DSPy's RLM has the inputs ``variables_info`` and ``repl_history``, and its action also ``iteration``; the outputs are
 the same.
 """
 
@@ -19,8 +19,8 @@ from rlm_dspy.run import Step
 
 PROTOCOL_MARK = "\n\n--- What follows is for dspy.RLM; rlm_dspy replaces it by its own ---\n"
 VARIABLES, HISTORY, ITERATION = "variables_info", "repl_history", "iteration"
-MAX_TEMPLATE_CHARS = 50_000  # of a state's instructions in which DSPy's own text is looked for
-# DSPy's action instructions as nobody tuned them, whatever their inputs, outputs, limits, interpreter and tools.
+MAX_TEMPLATE_CHARS = 50_000  # of a state's instructions that are searched for DSPy's own text
+# DSPy's untuned action instructions, for any inputs, outputs, limits, interpreter and tools.
 _UNTUNED = re.compile(
     re.sub(r"\\{\w+\\}", ".*?", re.escape(ACTION_INSTRUCTIONS_TEMPLATE))
     + r"(?:\nAdditional tools available[^\n]*(?:\n- `[^\n]*)*)?",
@@ -34,23 +34,23 @@ DESCRIPTIONS = {
 
 
 def is_action(signature: type[dspy.Signature]) -> bool:
-    """Return whether a signature is that of the action predictor."""
+    """Return whether a signature belongs to the action predictor."""
     return "code" in signature.output_fields and "observation" in signature.input_fields
 
 
 def input_fields(signature: type[dspy.Signature]) -> list[dict[str, str]]:
-    """Return the input fields of a saved state as ``dspy.RLM`` has them."""
+    """Return the input fields of a saved state in the form of ``dspy.RLM``."""
     names = [VARIABLES, HISTORY, ITERATION] if is_action(signature) else [VARIABLES, HISTORY]
     return [{"prefix": f"{name.replace('_', ' ').title()}:", "description": DESCRIPTIONS[name]} for name in names]
 
 
 def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], ours: str) -> str:
-    """Return a predictor's instructions for a saved state: with the protocol, which ``dspy.RLM`` takes from there.
+    """Return a predictor's instructions for a saved state, with the protocol that ``dspy.RLM`` reads from there.
 
     Args:
-        signature: the predictor's.
-        task: that of the RLM.
-        ours: the instructions that nobody tuned.
+        signature: the predictor's signature.
+        task: the RLM's signature.
+        ours: our untuned instructions.
     """
     if not is_action(signature):
         return str(signature.instructions)
@@ -62,7 +62,7 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
 
 
 def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -> str:
-    """Return the instructions of a saved state as ours: untuned ones become ours, whichever class saved them."""
+    """Convert the instructions of a saved state: untuned ones become ours, whichever class saved them."""
     tuned, _, _ = instructions.partition(PROTOCOL_MARK)
     own = f"{task.instructions}\n\n" if task.instructions else ""
     untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS]) if tuned.startswith(own) else None
@@ -72,7 +72,7 @@ def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -
 def output_fields(
     fields: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]
 ) -> list[Mapping[str, str]]:
-    """Return saved output fields in which the untuned ones of one class are those of the other."""
+    """Return saved output fields with the untuned ones of one class replaced by those of the other."""
     chosen: list[Mapping[str, str]] = []
     for field, untuned, other in zip(fields, before, after, strict=True):
         chosen.append(other if field == untuned else field)
@@ -80,7 +80,7 @@ def output_fields(
 
 
 def outputs_of_dspy(task: type[dspy.Signature]) -> list[Mapping[str, str]]:
-    """Return the output fields of ``dspy.RLM``'s untuned action."""
+    """Return the output fields of the untuned action of ``dspy.RLM``."""
     fields: list[Mapping[str, str]] = _action_of_dspy(task).dump_state()["fields"]
     return fields[-2:]
 
@@ -95,7 +95,7 @@ def as_ours(
     inputs: Sequence[Mapping[str, str]],
     instructions: str,
 ) -> dict[str, Any]:
-    """Return a saved state with our input fields and demos, whichever class saved it."""
+    """Convert a saved state to our input fields and demos, whichever class saved it."""
     fields = state["signature"]["fields"]
     outputs = list(fields[len(fields) - len(signature.output_fields) :])
     saved = {**state["signature"], "fields": [*inputs, *outputs], "instructions": instructions}
@@ -103,7 +103,7 @@ def as_ours(
 
 
 def as_our_demo(demo: Any, signature: type[dspy.Signature]) -> Any:
-    """Return a demo with our inputs, whichever of the two it was made for."""
+    """Convert a demo to our inputs, whichever of the two classes it was made for."""
     fields = dict(demo.items())
     if VARIABLES not in fields and HISTORY not in fields:
         return demo
@@ -122,7 +122,7 @@ def _joined_text(value: Any) -> str:
 
 
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
-    """Return our action signature with the inputs that ``dspy.RLM`` gives."""
+    """Return our action signature with the inputs of ``dspy.RLM``."""
     fields: dict[str, Any] = {
         VARIABLES: (str, dspy.InputField(desc=DESCRIPTIONS[VARIABLES])),
         HISTORY: (REPLHistory, dspy.InputField(desc=DESCRIPTIONS[HISTORY])),
@@ -135,7 +135,7 @@ def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
 
 
 def signature_for(predictor: Any, action: type[dspy.Signature], protocol: str) -> type[dspy.Signature]:
-    """Return the signature that a predictor in the place of ours is given: its own if it takes DSPy's inputs."""
+    """Return the signature for a substituted predictor: its own if it takes DSPy's inputs."""
     own = getattr(predictor, "signature", None)
     if own is not None and VARIABLES in getattr(own, "input_fields", {}):
         kept: type[dspy.Signature] = own.with_instructions(f"{own.instructions}\n\n{protocol}")
@@ -144,7 +144,7 @@ def signature_for(predictor: Any, action: type[dspy.Signature], protocol: str) -
 
 
 def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: int) -> dict[str, Any]:
-    """Return what ``dspy.RLM`` gives a predictor: of an action with ``max_iters``, else of an extract."""
+    """Return the inputs that ``dspy.RLM`` passes: to an action if ``max_iters`` is given, else to an extract."""
     history = REPLHistory(max_output_chars=limit)
     for step in steps:
         history = history.append(reasoning=step.reasoning, code=step.code, output=step.output)
@@ -153,8 +153,8 @@ def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: 
 
 
 def accepted_inputs(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the inputs that a function takes by name; a module takes all."""
-    if isinstance(function, dspy.Module) or not callable(function):  # such as an object that has only ``acall``
+    """Return the inputs that a function accepts by name; a module accepts all."""
+    if isinstance(function, dspy.Module) or not callable(function):  # e.g. an object that has only ``acall``
         return dict(inputs)
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -1,7 +1,7 @@
-"""The loop of an RLM as a generator that does no input or output.
+"""The loop of an RLM as a generator that does no I/O.
 
-It yields what it needs (:class:`Ask` a predictor, :class:`Execute` a cell) and is sent what came of it; a sync and an
-async driver in ``module.py`` perform that. What is recorded of a step is what the next prompt shows.
+It yields what it needs (:class:`Ask` a predictor, :class:`Execute` a cell) and is sent the result; a sync and an async
+driver in ``module.py`` perform the work. What is recorded of a step is what the next prompt shows.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.replies import ParsedReply, explain_cut, parse_code, parse_reply, visible_text
 from rlm_dspy.run import Status, Step, SubCall, Usage
 
-MAX_REASKS = 2  # replies in a row that may be unreadable before the run ends
-MAX_REPEATS = 2  # times that a cell may run with the same output before it counts as unreadable
-REPEATED = "repeats"  # names the end of a run whose model, a tiny one, ran a cell again that changed nothing
-NOTHING_SAID = "(no reply besides thinking)"  # in the next prompt, which never repeats a model's thinking
+MAX_REASKS = 2  # consecutive unreadable replies before the run ends
+MAX_REPEATS = 2  # times a cell may run with the same output before it counts as unreadable
+REPEATED = "repeats"  # the limit that ends a run when a tiny model repeats a cell without effect
+NOTHING_SAID = "(no reply besides thinking)"  # shown in the next prompt, which never repeats a model's thinking
 LOST = "[the run ended in this cell]"
-MAX_SUBMIT_CHARS = 80  # characters of a held-back SUBMIT that are shown
-MAX_REFUSALS = 3  # SUBMITs that may be refused for their evidence before it is taken as it is
+MAX_SUBMIT_CHARS = 80  # characters shown of a held-back SUBMIT
+MAX_REFUSALS = 3  # times bad evidence is rejected before it is accepted unverified
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Extract:
-    """Ask the extract predictor for the outputs, because ``limit`` ended the run."""
+    """Ask the extract predictor for the outputs after ``limit`` ended the run."""
 
     steps: tuple[Step, ...]
     limit: str = ""
@@ -44,7 +44,7 @@ class Extract:
 
 @dataclass(frozen=True)
 class Execute:
-    """Run one cell in the interpreter, after handing it ``variables``."""
+    """Run one cell in the interpreter, after setting ``variables``."""
 
     code: str
     variables: dict[str, Any] = field(default_factory=dict)
@@ -52,9 +52,9 @@ class Execute:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a predictor gave; ``text`` is the raw reply when no adapter could parse it.
+    """The result of a predictor; ``text`` is the raw reply if no adapter could parse it.
 
-    ``finish`` is why the model stopped, as its server says: "stop", "length", "content_filter".
+    ``finish`` is the finish reason reported by the server: "stop", "length", "content_filter".
     """
 
     reasoning: str = ""
@@ -68,16 +68,16 @@ class Reply:
 
 @dataclass(frozen=True)
 class Overflow:
-    """The prompt did not fit the model's window, as ``error`` says, and nothing was answered."""
+    """The prompt did not fit the model's window, as ``error`` says; there is no reply."""
 
     error: Exception
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What executing one cell brought back; ``submitted`` holds the raw SUBMIT value if there was one.
+    """The result of executing one cell; ``submitted`` holds the raw SUBMIT value if there was one.
 
-    ``restored`` says which inputs the cell had bound to something else and are the inputs again.
+    ``restored`` names the inputs that the cell had rebound and that were restored.
     """
 
     text: str = ""
@@ -91,7 +91,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended and with what."""
+    """How a run ended, and its outputs."""
 
     status: Status
     outputs: dict[str, Any]
@@ -101,13 +101,13 @@ class Ending:
 
 @dataclass
 class Rules:
-    """What the loop asks of its surroundings; all are plain functions without input or output.
+    """What the loop needs from its caller; all functions are plain and do no I/O.
 
-    ``validate(value, strict)`` returns (outputs, problem); ``exhausted(steps)`` names a limit that forbids another
-    step; ``sub_calls()`` takes the sub-calls made since the last step, ``notes()`` what the model should be told of
-    them; ``room`` is the characters that the turns of a prompt may have; ``past_variable`` is the name in the REPL
-    under which steps stay that no longer fit; ``stops_at_repeats`` lets a cell that changed nothing the second
-    time end the run; ``framed`` renders what a step printed, and ``reminder`` stands under each observation.
+    ``validate(value, strict)`` returns (outputs, problem). ``exhausted(steps)`` names a limit that forbids another
+    step. ``sub_calls()`` returns the sub-calls made since the last step, ``notes()`` the notes about them for the
+    model. ``room`` is the maximum characters of a prompt's turns. ``past_variable`` is the REPL variable that keeps
+    steps that no longer fit. ``stops_at_repeats`` ends the run when a repeated cell changes nothing. ``framed``
+    renders the output of a step, and ``reminder`` follows each observation.
     """
 
     first_output: str
@@ -139,8 +139,8 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
     """Run the loop until a SUBMIT is accepted or a limit ends it.
 
     Raises:
-        ActionError: the model never wrote anything that could be run.
-        BudgetExceededError: a limit ended the run and it cannot, or must not, be extracted.
+        ActionError: the model never wrote code that could be run.
+        BudgetExceededError: a limit ended the run and no answer can, or may, be extracted.
     """
     state = _State(rules)
     while (limit := state.limit()) is None:
@@ -164,7 +164,7 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
 
 
 class _State:
-    """The turns so far, and one step at a time."""
+    """The turns so far; performs one step at a time."""
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
@@ -180,7 +180,7 @@ class _State:
         self.ran_before: dict[tuple[str, str], list[int]] = {}  # steps by their code and output
 
     def limit(self) -> str | None:
-        """Name what forbids another step, or None."""
+        """Name the limit that forbids another step, or return None."""
         if self.stopped_by:
             return self.stopped_by
         if self.unreadable > MAX_REASKS:
@@ -190,7 +190,7 @@ class _State:
         return self.rules.exhausted(tuple(self.steps))
 
     def step(self) -> Generator[Needs, Any, Ending | None]:
-        """Ask, run what was written, record it; return the ending if it was submitted."""
+        """Ask for code, run it and record the step; return the ending if an answer was submitted."""
         if compaction.conversation_chars(self.turns) + len(self.observation) > self.room:
             room, variable = self.room - len(self.observation), self.rules.past_variable
             self.turns = compaction.compact_turns(self.turns, self.steps, room, variable)
@@ -198,7 +198,7 @@ class _State:
         reply: Reply | Overflow | str = yield Ask(tuple(self.turns), self.observation)
         if isinstance(reply, Overflow):
             self.room = compaction.smaller_room(self.turns, self.steps, self.observation, reply.error)
-            return None  # and the same step is begun again, in that room
+            return None  # the same step starts over with the smaller room
         if isinstance(reply, str):  # the name of the limit that refused or ended the call
             self.stopped_by = reply
             return None
@@ -258,7 +258,7 @@ class _State:
         return Ending("submitted", outputs, reply.reasoning) if accepted else None
 
     def _step_remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> list[str]:
-        """Return what the model should know besides the output: blocks that did not run, a cell that ran before."""
+        """Return remarks for the model besides the output: blocks that did not run, repeated cells."""
         remarks: list[str] = []
         held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
         if held_back:
@@ -287,7 +287,7 @@ class _State:
     def _record_step(
         self, reply: Reply, shown: str, remarks: Sequence[str] = (), *, seconds: float = 0.0, **facts: Any
     ) -> None:
-        """Record the step and turn it into the history of the next prompt."""
+        """Record the step and add it to the history of the next prompt."""
         output = "\n".join(filter(None, [shown, *remarks]))
         code, reasoning = (reply.code, reply.reasoning) if reply.text is None else ("", reply.text)
         cells, self.cells = self.cells, ()
@@ -312,7 +312,7 @@ class _State:
 
 
 def read_cells(reply: Reply, first_output: str) -> ParsedReply:
-    """Read the cells of a reply; of one that its server cut short, those that are whole."""
+    """Parse the cells of a reply; if the server cut it short, only the complete ones."""
     if reply.text is None:
         parsed = parse_code(reply.code, first_output)
     else:
@@ -327,7 +327,7 @@ def read_cells(reply: Reply, first_output: str) -> ParsedReply:
 
 
 def step_advice(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) -> str | None:
-    """Return what a model should do after a step that it seems to have misjudged, or None."""
+    """Return advice for the model after a step that it seems to have misjudged, or None."""
     if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
         return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
     if seen.error and "'Corpus'" in seen.error:
@@ -349,19 +349,19 @@ def _assigns_name(cell: str, name: str) -> bool:
 
 
 def _without_cell_numbers(shown: str) -> str:
-    """Return an output as another run of the same cell shows it: a traceback names the cell by its number."""
+    """Remove cell numbers from tracebacks, so that repeated runs of a cell compare equal."""
     return re.sub(r'File "<cell \d+>"', 'File "<cell>"', shown)
 
 
 def _marked_output(seen: Observation) -> str:
-    """Return what a cell showed; where it failed it begins with "[Error]" and the exception, as in DSPy."""
+    """Return a cell's output; for a failed cell it begins with "[Error]" and the exception, as in DSPy."""
     if not seen.error or seen.text.startswith("[Error]"):
         return seen.text
     return f"[Error] {seen.error.strip().splitlines()[-1]}\n{seen.text}"
 
 
 def _held_back(cells: tuple[str, ...]) -> str:
-    """Say which blocks of a reply did not run because one before them printed something."""
+    """Describe the blocks of a reply that did not run because an earlier block printed something."""
     blocks = "block after it was" if len(cells) == 1 else f"{len(cells)} blocks after it were"
     submits = [line.strip() for cell in cells for line in cell.splitlines() if "SUBMIT(" in line]
     named = ""

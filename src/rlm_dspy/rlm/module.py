@@ -1,8 +1,8 @@
-"""``RLM``: a DSPy module that answers from contexts far larger than a window, by code in a confined REPL.
+"""``RLM``: a DSPy module that answers from contexts far larger than a model's window, by code in a sandboxed REPL.
 
-A drop-in for ``dspy.RLM`` 3.4: same positional arguments and defaults, same call, same predictor names, same names in
-the REPL, ``trajectory`` and ``final_reasoning`` on the prediction. The idea is that of "Recursive Language Models"
-(Zhang, Kraska, Khattab, arXiv 2512.24601).
+A drop-in replacement for ``dspy.RLM`` 3.4: same positional arguments and defaults, same call, same predictor names,
+same names in the REPL, ``trajectory`` and ``final_reasoning`` on the prediction. The idea comes from "Recursive
+Language Models" (Zhang, Kraska, Khattab, arXiv 2512.24601).
 """
 
 from __future__ import annotations
@@ -64,27 +64,27 @@ class RLM(dspy.Module):  # type: ignore[misc]
             ``list[rlm_dspy.Evidence]`` is checked against the inputs.
         max_iters: steps before the answer is extracted from the trajectory.
         max_llm_calls: sub-LM calls of the whole tree.
-        max_output_chars: characters of a step's output that the model sees, head and tail.
+        max_output_chars: characters of a step's output shown to the model, head and tail.
         verbose: log each step at INFO.
         tools: functions or ``dspy.Tool`` objects that REPL code may call; they run on the host.
         sub_lm: the LM of sub-calls; by default the LM of ``generate_action``, else ``dspy.settings.lm``.
-        interpreter_factory: makes the interpreter of each call and of its children; by default
-            ``dspy.settings.interpreter_factory``, else :class:`rlm_dspy.Sandbox`. As in DSPy, whose default it is,
-            ``dspy.PythonInterpreter`` means the default here; given to a call, it is what it says.
+        interpreter_factory: makes the interpreter of each call and of its children; defaults to
+            ``dspy.settings.interpreter_factory``, else :class:`rlm_dspy.Sandbox`. ``dspy.PythonInterpreter``, DSPy's
+            default, means the default here; passed to a call, it is used as given.
         max_depth: levels of recursive sub-calls.
         max_tokens, max_cost, max_seconds: limits of the whole tree in tokens, US dollars, seconds.
         budget: all limits at once, instead of the separate ones.
         on_limit: ``"extract"`` answers from the trajectory when a limit ends the run, ``"raise"`` raises.
-        depth_policy: below ``max_depth``, ``"plain"`` answers by plain calls, ``"raise"`` refuses.
+        depth_policy: below ``max_depth``, ``"plain"`` answers with plain calls, ``"raise"`` refuses.
         max_concurrency: sub-calls in flight at once, over the whole tree.
         profile: ``"small"`` for models of at most 14B weights or 16K tokens of window (a shorter protocol with an
-            example, fewer sub-calls, capped replies), ``"standard"``, or ``"auto"`` to go by the model.
-        tune_children: show the predictors of children, which answer recursive sub-calls, to optimizers and in saved
+            example, fewer sub-calls, capped replies), ``"standard"``, or ``"auto"`` to decide by the model.
+        tune_children: expose the predictors of children, which answer recursive sub-calls, to optimizers and in saved
             states, as ``child.generate_action`` and ``child.extract``.
         on_event: called with each :class:`rlm_dspy.run.Event` of the run.
 
     Raises:
-        ConfigurationError: the signature, a name or a limit cannot work.
+        ConfigurationError: the signature, a name or a limit is invalid.
 
     Example:
         >>> rlm = rlm_dspy.RLM("context, question -> answer")
@@ -183,7 +183,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         return f"RLM({self.signature.signature!r}{shown})"
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
-        """Load a saved state, ours or that of a ``dspy.RLM``."""
+        """Load a state saved by this class or by ``dspy.RLM``."""
         super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
         if self.child is None and any(name.startswith("child.") for name in state):
             logger.warning("the state of the tuned children was not loaded: make the RLM with tune_children=True")
@@ -196,7 +196,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         return RLM("text, instruction -> output", *sizes, max_depth=0, profile=self.profile, **kept)
 
     def __call__(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
-        """Run the RLM; long texts enter as handles, so that callbacks and logs never hold them."""
+        """Run the RLM; long texts are wrapped as handles, so that callbacks and logs never hold them."""
         return super().__call__(*args, **self._callback_inputs(kwargs))
 
     async def acall(self, *args: Any, **kwargs: Any) -> dspy.Prediction:
@@ -204,12 +204,12 @@ class RLM(dspy.Module):  # type: ignore[misc]
         return await super().acall(*args, **self._callback_inputs(kwargs))
 
     def _callback_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the inputs of a call as its callbacks see them; a ``forward`` of a subclass works on the texts."""
+        """Return the inputs of a call as its callbacks see them; a subclass's ``forward`` gets the texts."""
         own = type(self).forward is RLM.forward and type(self).aforward is RLM.aforward
         return wrap_long_texts(inputs) if own else inputs
 
     async def stream(self, **inputs: Any) -> AsyncIterator[Event | dspy.Prediction]:
-        """Yield the events of a run as they happen, and last the prediction.
+        """Yield the events of a run as they happen, then the prediction.
 
         Example:
             >>> async for event in rlm.stream(context=text, question="…"): print(event)
@@ -233,7 +233,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
                     yield waiting_for.result()
                 else:
                     waiting_for.cancel()
-                    await asyncio.sleep(0)  # let events that were sent from other threads arrive
+                    await asyncio.sleep(0)  # let events sent from other threads arrive
             yield task.result()
         finally:
             task.cancel()
@@ -246,7 +246,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Produce the signature's outputs.
 
         Args:
-            interpreter_factory: makes the interpreter of this call, instead of the constructor's or configured one.
+            interpreter_factory: makes the interpreter of this call; overrides the constructor's and the configured one.
             stop: a ``threading.Event``; set it to end this run with the best answer so far (unless the signature has
                 an input of that name).
             inputs: the signature's input fields.
@@ -255,7 +255,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
             The outputs, ``trajectory``, ``final_reasoning`` and ``run``, the full record.
 
         Raises:
-            RLMError: with the partial record as ``run``; a provider's failure is also DSPy's own exception class.
+            RLMError: with the partial record as ``run``; a provider's failure is also an instance of DSPy's class.
         """
         stop = self._taken_stop(inputs)
         validate_inputs(self.signature, inputs)
@@ -264,15 +264,15 @@ class RLM(dspy.Module):  # type: ignore[misc]
         return self._drive_loop(Session(self, self.signature, inputs, self._child_factory(factory), stop=stop), factory)
 
     def _possible_lms(self) -> list[Any]:
-        """Return the LMs that a call may ask."""
+        """Return the LMs that a call may use."""
         return [dspy.settings.lm, self.sub_lm, *(predictor.lm for predictor in self.predictors())]
 
     def _taken_stop(self, inputs: dict[str, Any]) -> threading.Event | None:
-        """Take this call's stop flag out of its inputs; the program's own is the default."""
+        """Remove this call's stop flag from its inputs; the program's own is the default."""
         return self.stop if "stop" in self.signature.input_fields else inputs.pop("stop", None) or self.stop
 
     def _drive_loop(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
-        """Perform what the loop asks for until it ends."""
+        """Perform the loop's requests until it ends."""
         with session, closing(self._make_repl(session, factory)) as repl, translated_errors():
             repl.open()
             session.note_opened(repl.has_toolkit, repl.warnings)
@@ -293,7 +293,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Produce the signature's outputs as :meth:`forward` does, never blocking the event loop."""
         stop = self._taken_stop(inputs)
         validate_inputs(self.signature, inputs)
-        # Off the loop: a model may first be asked for its window, and a large input takes a moment to describe.
+        # In a thread: the window may have to be looked up first, and a large input takes a moment to describe.
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
         await asyncio.to_thread(deadlines.load_engines, *self._possible_lms())
         session = await asyncio.to_thread(
@@ -304,7 +304,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
                 return await _adrive_loop(session, repl, run)
 
     def _child_factory(self, factory: Callable[[], CodeInterpreter]) -> Callable[[Session], Child]:
-        """Return what makes the children of a session: the child program, on the same kind of interpreter."""
+        """Return a function that makes a session's children: the child program, on the same kind of interpreter."""
         tuned = self.child
 
         def bound(parent: Session) -> Child:
@@ -312,7 +312,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
                 program = tuned or parent.rlm._make_child()
                 session = Session(program, signature, inputs, program._child_factory(factory), parent)
                 try:
-                    # Children that nobody tunes leave nothing in the trace, which optimizers match to predictors.
+                    # Untuned children leave nothing in the trace, because optimizers match it to predictors.
                     with nullcontext() if tuned else dspy.context(trace=[]):
                         predicted = _call_child(program, session, factory, wrap_long_texts(inputs))
                 finally:
@@ -342,7 +342,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
 
 async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
-    """Perform what the loop asks for until it ends; ``run`` calls what it is given in the interpreter's thread."""
+    """Perform the loop's requests until it ends; ``run`` makes calls in the interpreter's thread."""
     await run(repl.open)
     session.note_opened(repl.has_toolkit, repl.warnings)
     answer: Any = None
@@ -362,11 +362,11 @@ async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitabl
 def chosen_factory(
     called: Callable[[], CodeInterpreter] | None, constructed: Callable[[], CodeInterpreter] | None
 ) -> Callable[[], CodeInterpreter]:
-    """Return the interpreter factory of a call: its own, the constructor's, the configured one, else our sandbox."""
+    """Return the interpreter factory of a call: its own, the constructor's, the configured one, or our sandbox."""
     chosen: Any = called or constructed
     if called is None and (chosen is None or chosen is dspy.PythonInterpreter):
         chosen = resolve_interpreter_factory(chosen)
-        # DSPy's default means "nothing was chosen", which for us is our own sandbox where there is one.
+        # DSPy's default means "nothing was chosen"; we then use our own sandbox where it is available.
         chosen = default_factory() if chosen is dspy.PythonInterpreter else chosen
     _validate_interpreter_factory(chosen)
     factory: Callable[[], CodeInterpreter] = chosen
@@ -379,13 +379,13 @@ def _one_of(name: str, value: str, *known: str) -> None:
 
 
 def finish_prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
-    """Close the record and return it with the outputs."""
+    """Close the record and return the prediction with it."""
     run = session.finish(ending)
     return RLMPrediction.of(ending.outputs, run, trajectory=run.trajectory, final_reasoning=ending.reasoning)
 
 
 def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:
-    """Run a child as DSPy calls a module, so that callbacks see it with its steps under it."""
+    """Run a child the way DSPy calls a module, so that callbacks see it with its steps nested under it."""
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def __call__(instance: RLM, **given: Any) -> dspy.Prediction:
@@ -395,7 +395,7 @@ def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterp
 
 
 def wrap_long_texts(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Wrap long texts so that whatever renders the inputs shows a line."""
+    """Wrap long texts so that they render as one line."""
     return {
         name: Context(value) if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS else value
         for name, value in inputs.items()
@@ -403,11 +403,11 @@ def wrap_long_texts(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 CLOSING_SECONDS = 5.0  # seconds
-MIN_ROOM_CHARS = 4_000  # characters of a prompt, below which less room changes no extract
+MIN_ROOM_CHARS = 4_000  # characters of a prompt; shrinking the room further does not change an extract
 
 
 def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
-    """Run a cell, and interrupt it when the run's time is over or its caller stops it."""
+    """Run a cell, and interrupt it when the run's time is up or its caller stops it."""
     patience = session.deadline_for()
     if patience.endless:
         return repl.run(need.code, variables=need.variables)
@@ -431,10 +431,10 @@ def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
 
 
 def ask_predictor(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
-    """Call a predictor; the name of a limit comes back if one refuses or ends the call.
+    """Call a predictor; return the name of a limit if one refuses or ends the call.
 
-    Of a step whose prompt does not fit the window an :class:`Overflow` comes back; an extract is asked for again from
-    less of the trajectory.
+    If a step's prompt does not fit the window, return an :class:`Overflow`; an extract is retried with less of the
+    trajectory.
     """
     while True:
         try:
@@ -489,10 +489,10 @@ async def _aask_once(session: Session, need: Ask | Extract) -> Reply | str:
 
 
 def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Overflow | None:
-    """Return the overflow of a step that an error tells, or None where an extract is to be asked for with less room.
+    """Return the overflow that an error reports for a step, or None if an extract should be retried with less room.
 
     Raises:
-        LMError: ``error``, which is another, or no less can be shown.
+        LMError: ``error``, if it is not an overflow, or the prompt cannot be made shorter.
     """
     if not is_overflow(error):
         raise error
@@ -505,14 +505,14 @@ def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Ov
 
 
 def limit_reached(need: Ask | Extract, limit: str) -> str:
-    """Return the limit's name where the loop can go on to the extract; the extract itself has nothing after it."""
+    """Return the limit's name if the loop can continue with the extract; raise if the extract itself was ended."""
     if isinstance(need, Extract):
         raise BudgetExceededError(f"{limit} ended the run before its answer could be extracted", limit=limit)
     return limit
 
 
 def try_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
-    """Call a predictor; a reply that cannot be parsed is returned as the error that holds it."""
+    """Call a predictor; return a reply that cannot be parsed as the error that holds it."""
     try:
         return predictor(**inputs)
     except AdapterParseError as error:
@@ -536,7 +536,7 @@ async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
 
 
 def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
-    """Return the reply that a provider could not read itself, which is asked for again; raise any other error."""
+    """Return a reply that its own provider could not parse, to be asked for again; raise any other error."""
     text = failed_generation(error)
     if text is None:
         raise error
@@ -545,10 +545,10 @@ def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
 
 @asynccontextmanager
 async def repl_in_thread(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
-    """Give an interpreter a thread for all of its life, since some are bound to the thread that started them.
+    """Run an interpreter in one thread for its whole life, since some are bound to the thread that started them.
 
-    What runs a call there comes with it; a cancelled wait interrupts the cell. In the end the interpreter is closed,
-    and that is awaited for ``CLOSING`` seconds: a cell that cannot be interrupted is left to end by itself.
+    Yields the interpreter and a function that makes calls in that thread. A cancelled wait interrupts the cell. On exit
+    the interpreter is closed within ``CLOSING`` seconds; a cell that cannot be interrupted is left to end by itself.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="rlm-repl")
 

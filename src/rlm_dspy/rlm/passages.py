@@ -1,4 +1,4 @@
-"""The host's own search: what an input holds that a question is most likely about."""
+"""The host's own search: find the parts of an input that best match a question."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from rlm_dspy.sandbox.toolkit.ranking import Term, rank_passages, stem, terms_of, words_of
 
-MAX_SEARCHED_CHARS = 20_000_000  # characters of an input that the host searches unasked; a model may search any
+MAX_SEARCHED_CHARS = 20_000_000  # largest input, in characters, that the host searches unasked; a model may search any
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-MAX_LINE_CHARS = 200  # characters of a line that are shown
+MAX_LINE_CHARS = 200  # characters shown of a line
 
 
 def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
-    """Return the passages of a text or a corpus that fit a question best, as records of hits, best first.
+    """Return the passages of a text or corpus that best match a question, as hit records, best first.
 
     Each has ``text`` (300 to 900 characters), ``line``, ``start``, ``end``, ``score``, and in a corpus ``source``.
     """
@@ -26,9 +26,9 @@ def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
 
 
 def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
-    """Return the lines that fit a question best as ``source:line: text``, best first, within some characters.
+    """Return the lines that best match a question as ``source:line: text``, best first, within ``chars`` characters.
 
-    They come from the best passages; a line counts by the words of the question that are rare in these.
+    They come from the best passages; question words that are rare in these count most.
     """
     size = len(value) if isinstance(value, str) else int(value.chars)
     if size > MAX_SEARCHED_CHARS:
@@ -50,13 +50,13 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
 
 
 def place_of(passage: dict[str, Any]) -> str:
-    """Return where a passage begins: ``file:line``, or ``line 12`` of a single text."""
+    """Return where a passage begins: ``file:line``, or ``line 12`` in a single text."""
     source = passage.get("source")
     return f"{source}:{passage['line']}" if source else f"line {passage['line']}"
 
 
 def _lines_of(passage: dict[str, Any]) -> list[tuple[str, frozenset[str]]]:
-    """Return the lines of a passage, of long ones the sentences, as they are shown, each with its words' stems."""
+    """Return the lines of a passage as shown (sentences of long lines), each with the stems of its words."""
     source = f"{passage['source']}:" if passage.get("source") else ""
     lines = []
     for number, text in enumerate(passage["text"].splitlines(), passage["line"]):
@@ -67,7 +67,7 @@ def _lines_of(passage: dict[str, Any]) -> list[tuple[str, frozenset[str]]]:
 
 
 def _term_weights(terms: list[Term], lines: list[tuple[str, frozenset[str]]]) -> dict[tuple[str, ...], float]:
-    """Return the weight of each term: the fewer of the lines have it, the more it tells."""
+    """Return the weight of each term: the fewer lines have it, the higher."""
     weights = {}
     for stems, _, weight in terms:
         having = sum(stems_of_line.issuperset(stems) for _, stems_of_line in lines)

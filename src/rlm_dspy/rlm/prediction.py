@@ -1,4 +1,4 @@
-"""What a call returns: a ``dspy.Prediction`` with the record of its run, which shows itself in a few lines."""
+"""The result of a call: a ``dspy.Prediction`` with the record of its run and a short repr."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from rlm_dspy.run import Run, html_table, one_line
 
 
 class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
-    """The outputs, then what DSPy's RLM adds to them; the record is beside them, as ``run``.
+    """The outputs, plus the fields that DSPy's RLM adds; the record is available as ``run``.
 
-    An output of the caller's own that is called ``run`` stands before the record, which is ``rlm_run`` then as always.
+    If the signature has an output called ``run``, that takes precedence; ``rlm_run`` is always the record.
     """
 
     _run: Run | None = None
 
     @classmethod
     def of(cls, outputs: dict[str, Any], run: Run, **about: Any) -> RLMPrediction:
-        """Return a prediction of these outputs."""
+        """Return a prediction with these outputs."""
         made = cls({**outputs, **about})
         made._run = run
         return made
@@ -48,7 +48,7 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
 
 
 def run_of(prediction: Any) -> Run | None:
-    """Return the record of the run that a prediction comes from, None if it has none."""
+    """Return the run record of a prediction, or None."""
     for name in ("rlm_run", "run"):
         run = getattr(prediction, name, None)
         if isinstance(run, Run):

@@ -1,9 +1,9 @@
-"""The predictors of an RLM: what they leave in DSPy's traces, demos and saved programs is short and holds no context.
+"""The predictors of an RLM: their entries in DSPy's traces, demos and saved programs are short and hold no context.
 
-Optimizers copy what a trace holds into demos, into prompts of their own and into saved programs. So the shortening
-happens where the trace is written, and once more where a program is saved, because some optimizers put whole training
-examples among the demos. A demo that comes from a run is shown as the turns of that run; a labelled example, which has
-none of the predictor's own fields, as a line of the instructions.
+Optimizers copy traces into demos, into their own prompts and into saved programs. So texts are shortened when the trace
+is written, and again when a program is saved, because some optimizers put whole training examples among the demos. A
+demo that comes from a run is shown as the turns of that run; a labelled example, which has none of the predictor's own
+fields, is shown as a line of the instructions.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pydantic
 
 from rlm_dspy.rlm import dspy_states, prompts
 
-MAX_KEPT_CHARS = 2_000  # characters of a text that a trace, a demo or a saved program keeps, head and tail
+MAX_KEPT_CHARS = 2_000  # characters of a text kept in a trace, a demo or a saved program, head and tail
 KEPT_OF_TURN = 800  # the same for each text of a past turn
 KEPT_OF_LABEL = 300  # longer fields of a labelled example are left out
-MAX_KEPT_TURNS = 6  # past turns that are kept: the first and the newest
+MAX_KEPT_TURNS = 6  # past turns kept: the first and the newest
 SHAPE = ("observation", "reasoning", "code")
 WORKED = "(a worked example of another task: none of its variables exist here)\n"
 LABELLED = "Examples of inputs and their right outputs (long inputs are left out):"
@@ -45,9 +45,9 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         return await super().aforward(**self._prepared_inputs(inputs))
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
-        """Return the state with demos that are short, hold no context and have a JSON form.
+        """Return the state with demos that are short, hold no context and can be written as JSON.
 
-        The fields are written as ``dspy.RLM`` has them, so that each loads what the other saved.
+        The fields use the form of ``dspy.RLM``, so that each class can load what the other saved.
         """
         state: dict[str, Any] = super().dump_state(json_mode)
         outputs = state["signature"]["fields"][len(self.signature.input_fields) :]
@@ -63,7 +63,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         }
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Predictor:
-        """Load a state saved by an RLM of ours or of DSPy's."""
+        """Load a state saved by our RLM or DSPy's."""
         own = self.signature.dump_state()["fields"][: len(self.signature.input_fields)]
         instructions = state["signature"]["instructions"]
         if dspy_states.is_action(self.signature):
@@ -74,7 +74,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         return self
 
     def _with_own_outputs(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return a state of an action in which outputs that nobody tuned are described as ours are."""
+        """Return an action's state with the descriptions of untuned outputs replaced by ours."""
         fields = state["signature"]["fields"]
         outputs = fields[-len(self.untuned_outputs) :]
         theirs = dspy_states.outputs_of_dspy(self.task)
@@ -115,7 +115,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
 
 
 class _HistoryWithDemos(dspy.History):  # type: ignore[misc]
-    """The turns of worked examples and of this run; only the latter are the run's ``own``."""
+    """The turns of worked examples and of this run; ``own`` holds only the latter."""
 
     _own: Any = pydantic.PrivateAttr(None)
 
@@ -131,7 +131,7 @@ class _HistoryWithDemos(dspy.History):  # type: ignore[misc]
 
 
 def compact_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a call's inputs as a trace may keep them."""
+    """Return a call's inputs in the short form kept in traces."""
     return {name: _shorten_value(value) for name, value in inputs.items()}
 
 
@@ -149,7 +149,7 @@ def _cut_text(value: Any, limit: int) -> Any:
 
 
 def demo_turns(demo: Any) -> list[dict[str, Any]]:
-    """Return the turns of the run that a demo comes from, the last of which is the demo itself."""
+    """Return the turns of the run that a demo comes from; the last one is the demo itself."""
     fields = dict(demo.items())
     history = fields.pop("history", None)
     past = history.get("messages", []) if isinstance(history, Mapping) else getattr(history, "messages", [])
@@ -162,7 +162,7 @@ def demo_turns(demo: Any) -> list[dict[str, Any]]:
 
 
 def labelled_line(demo: Any, fields: Iterable[str]) -> str:
-    """Return a labelled example as a line; fields that are long or have no short form are left out."""
+    """Return a labelled example as one line; fields that are long or have no short form are omitted."""
     shown = {name: demo[name] for name in fields if name in demo and _is_short(demo[name])}
     parts = [
         f"{name}: {' '.join(value.split()) if isinstance(value, str) else _json_text(value)}"

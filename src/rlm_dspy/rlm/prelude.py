@@ -1,8 +1,8 @@
-"""The REPL's half of sub-calls: standard library only, run there as source, in a namespace of its own.
+"""The REPL's half of sub-calls: standard library only, run there as source, in its own namespace.
 
-Its caller gives it ``repl``, the namespace of the cells; ``taken``, the names there that belong to the user; and
-``main``, the name of the main context. It finds the classes that a signature names among the REPL's own, sends their
-shape with the call, and turns what comes back into instances of them. The host's half is :mod:`rlm_dspy.rlm.subcalls`.
+The caller provides ``repl``, the namespace of the cells; ``taken``, the names there that belong to the user; and
+``main``, the name of the main context. The code looks up the classes that a signature names in the REPL, sends their
+shape with the call, and converts the result to instances of them. The host's half is :mod:`rlm_dspy.rlm.subcalls`.
 """
 
 import copy as _copy
@@ -11,7 +11,7 @@ import re as _re
 import sys as _sys
 import types as _types_module
 
-_whole = repl.get(main)  # the main context as it was handed over
+_whole = repl.get(main)  # the main context as handed over
 
 
 class _Reply(str):
@@ -22,13 +22,13 @@ class _Reply(str):
     kind = None
 
     def __await__(self):
-        """It is there already; in a cell of the sandbox, calls that are awaited begin at once and side by side."""
+        """Return the reply, which is already there; awaited calls in a sandbox cell start at once and run together."""
         return self
         yield
 
 
 class _Outputs:
-    """The outputs of a typed call, as attributes and as items; ``ok`` is true."""
+    """The outputs of a typed call, as attributes and as items; ``ok`` is True."""
 
     ok = True
     error = None
@@ -47,7 +47,7 @@ class _Outputs:
 
 
 def _class_shapes(text):
-    """Return the shapes of the classes of this REPL that ``text`` names, and of those that they name."""
+    """Return the shapes of this REPL's classes that ``text`` names, and of the classes they refer to."""
     shapes = {}
     pending = _re.findall(r"[A-Za-z_]\w*", text)
     while pending:
@@ -71,7 +71,7 @@ def _class_shapes(text):
 
 
 def _is_optional_field(kind, key):
-    """Tell whether a field of a class may be left out."""
+    """Return whether a field of a class is optional."""
     models, records = getattr(kind, "model_fields", None), getattr(kind, "__dataclass_fields__", None)
     if models is not None and key in models:
         return not models[key].is_required()
@@ -92,7 +92,7 @@ def _annotation_text(hint):
 
 
 def _make_instances(value, shapes):
-    """Turn records of the REPL's own classes back into instances of them."""
+    """Convert records back into instances of the REPL's own classes."""
     if isinstance(value, (list, tuple)):
         return type(value)(_make_instances(item, shapes) for item in value)
     if isinstance(value, dict):
@@ -106,7 +106,7 @@ def _make_instances(value, shapes):
 
 
 def _outputs_or_error(result, shapes):
-    """Return a call's outputs, or the error object that stands in its place."""
+    """Return a call's outputs, or the error object that replaces them."""
     values = result.get("values") if isinstance(result, dict) else getattr(result, "values", None)
     if not isinstance(values, dict):
         return _types_module.SimpleNamespace(**result) if isinstance(result, dict) else result
@@ -120,7 +120,7 @@ def _checked_outputs(result):
 
 
 def _reply_texts(results):
-    """Return the replies of a batch as texts that know whether they failed."""
+    """Return the replies of a batch as texts that carry whether they failed."""
     replies = []
     for result in results:
         failure = result if isinstance(result, dict) or hasattr(result, "kind") else None
@@ -134,7 +134,7 @@ def _reply_texts(results):
 
 
 def _plain_value(value):
-    """Return a hit of the toolkit as it is printed, in a list too: that is what a model reads best."""
+    """Return a toolkit hit as it is printed, also inside a list: models read that form best."""
     if isinstance(value, (list, tuple)):
         return (
             type(value)(_plain_value(item) for item in value)
@@ -207,7 +207,7 @@ def _single_value(answer):
 
 
 def _text_or_place(text):
-    """Send a large piece of the main context as its place there: the host has it already."""
+    """Send a large piece of the main context as its position: the host already has the text."""
     text = _plain_value(text)
     if isinstance(text, str) and isinstance(_whole, str) and len(text) > 100_000:
         start = _whole.find(text)
@@ -217,7 +217,7 @@ def _text_or_place(text):
 
 
 class _Field:
-    """What is said of a field: its default, or what makes one; without either it is required."""
+    """The declaration of a field: its default or default factory; without either it is required."""
 
     def __init__(self, default=..., *, default_factory=None, **facts):
         self.required = default is ... and default_factory is None
@@ -246,7 +246,7 @@ class _BaseModel:
 
     @classmethod
     def model_validate(cls, values):
-        """Return an instance of these fields."""
+        """Return an instance with these fields."""
         return values if isinstance(values, cls) else cls(**values)
 
     def model_dump(self):
@@ -261,7 +261,7 @@ class _BaseModel:
 
 
 def _stand_in():
-    """Return a module that is enough of pydantic to declare the shape of an answer."""
+    """Return a minimal stand-in for pydantic that can declare the shape of an answer."""
     module = _types_module.ModuleType("pydantic")
     _BaseModel.__name__ = _BaseModel.__qualname__ = "BaseModel"
     module.BaseModel, module.Field = _BaseModel, _Field
@@ -269,14 +269,14 @@ def _stand_in():
 
 
 class _Signature:
-    """A signature with instructions, as ``dspy.Signature(text, instructions)`` makes one."""
+    """A signature with instructions, as made by ``dspy.Signature(text, instructions)``."""
 
     def __init__(self, signature, instructions=None):
         self.signature, self.instructions = signature, instructions
 
 
 class _Agent:
-    """A sub-agent as DSPy's RLM has them in its REPL, made of the functions here."""
+    """A sub-agent like those in the REPL of DSPy's RLM, built on the functions here."""
 
     def __init__(self, signature, **options):
         if isinstance(signature, str):
@@ -317,7 +317,7 @@ class _RLM(_Agent):
 
 
 def _dspy_module():
-    """Return a module that is enough of DSPy for sub-agents."""
+    """Return a minimal stand-in for DSPy that supports sub-agents."""
     module = _types_module.ModuleType("dspy")
     for kind in (_Signature, _Predict, _ChainOfThought, _RLM):
         kind.__name__ = kind.__qualname__ = kind.__name__.removeprefix("_")

@@ -1,4 +1,4 @@
-"""What a model is shown of a corpus before it looks: its shape, like files together, and a few beginnings."""
+"""The first view of a corpus that a model gets: its shape, similar files grouped, and the beginnings of a few."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rlm_dspy.run import replace_surrogates
 from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
 
-MAX_LISTED_FILES = 20  # files up to this number are each listed
-MIN_GROUPED_FILES = 4  # of more, so many files of one folder and kind stand on one line
-MAX_FILE_ROWS = 40  # of the list
-MAX_SHOWN_HEADS = 3  # files whose beginnings are shown, each of another kind
+MAX_LISTED_FILES = 20  # up to this many files are listed one by one
+MIN_GROUPED_FILES = 4  # beyond that, this many files of one folder and kind share a line
+MAX_FILE_ROWS = 40  # rows of the list
+MAX_SHOWN_HEADS = 3  # files whose beginnings are shown, each of a different kind
 HEAD_LINES = 4
 HEAD_CHARS = 120  # of each of these lines
-MAX_NAMED_PROBLEMS = 5  # files that were not read as they are, which are named
+MAX_NAMED_PROBLEMS = 5  # files named that were not read, or not in full
 PROBLEM_CHARS = 200
-READ_CHARS = 2_000_000  # of a file whose beginning is shown; a larger one is read when the model asks
+READ_CHARS = 2_000_000  # largest file whose beginning is shown; larger ones are read when the model asks
 
 TABLES = frozenset({".csv", ".tsv", ".xlsx", ".jsonl"})
 
@@ -33,13 +33,13 @@ File = Mapping[str, Any]  # name, chars, lines
 
 
 def corpus_view(corpus: Any) -> str:
-    """Return the files of a corpus with their lines, like ones on one line, and the beginnings of a few kinds."""
+    """Render the files of a corpus with their sizes, similar ones on one line, and the beginnings of a few kinds."""
     files = corpus.sandbox_index()["files"]
     return "\n".join([*_file_list_rows(files), *_beginning_lines(corpus, files), *_problem_lines(corpus)])
 
 
 def _problem_lines(corpus: Any) -> list[str]:
-    """Return what was not read, or not as it is, so that nobody takes what is missing for absent."""
+    """Describe what was not read, or not in full, so that missing files are not mistaken for absent ones."""
     problems = getattr(corpus, "problems", ())
     told = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:MAX_NAMED_PROBLEMS]]
     return (
@@ -59,7 +59,7 @@ def _file_list_rows(files: Sequence[File]) -> list[str]:
 
 
 def _group_files(files: Sequence[File]) -> list[list[File]]:
-    """Put files of one folder and kind together where there are several, in the order in which the first stands."""
+    """Group files by folder and kind where there are several, in the order of each group's first file."""
     by_kind: dict[tuple[str, str], list[File]] = {}
     for file in files:
         path = PurePosixPath(file["name"])
@@ -84,7 +84,7 @@ def _group_row(group: Sequence[File]) -> str:
 
 
 def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
-    """Return the first lines of a few files: of tables, whose header they hold, and of the kinds that most have."""
+    """Return the first lines of a few files: tables, for their header, and the most frequent kinds."""
     by_kind: dict[str, list[File]] = {}
     for file in files:
         if file["chars"] <= READ_CHARS:
@@ -101,9 +101,9 @@ def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
 
 
 MAX_WHOLE_CHARS = 20_000  # inputs up to this many characters are shown whole
-MAX_QUOTED_LINES = 20  # lines of an unreadable reply that are quoted back
-MIN_STEP_CHARS = 400  # characters of a step that are worth showing
-PREVIEW_CHARS = 1_000  # of longer ones, this many characters are shown, half from each end
+MAX_QUOTED_LINES = 20  # lines quoted back of an unreadable reply
+MIN_STEP_CHARS = 400  # a step is shown with at least this many characters
+PREVIEW_CHARS = 1_000  # characters shown of longer inputs, half from each end
 
 ACTION_STRATEGY = """Answer from data that lives in variables of a Python REPL, not in this prompt. You write short code, see what it prints, and write the next.
 1. Find: search for the words that matter and print what you find; learn the structure before you process it.
@@ -143,14 +143,14 @@ def outputs(signature: type[dspy.Signature]) -> str:
         line = f"- `{name}` ({type_name(field)})"
         if desc and desc != "${" + name + "}":
             line += f": {desc}"
-        # DSPy's own note holds the JSON schema; only a model of the user's needs it.
+        # DSPy's own note contains the JSON schema, which only the user's own model classes need.
         note = translate_field_type(name, field).partition("# note: ")[2]
         lines.append(f"{line}. {note}" if '"properties"' in note and "Evidence" not in line else line)
     return "\n".join(lines)
 
 
 def type_name(field: Any) -> str:
-    """Name a field's type as a reader would write it."""
+    """Return a field's type as a reader would write it."""
     annotation = field.annotation
     plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
     name = annotation.__name__ if plain else str(annotation)
@@ -174,8 +174,8 @@ def protocol_text(
     """Render the fixed part of the instructions: inputs, outputs, functions and the interpreter's own rules.
 
     Args:
-        calls: sub-calls of the whole run.
-        room: characters that a prompt to the sub-model may have.
+        calls: maximum sub-calls of the whole run.
+        room: maximum characters of a prompt to the sub-model.
     """
     functions = [TOOLKIT] if toolkit else []
     functions += [CORPUS] if corpus else []
@@ -195,19 +195,19 @@ def protocol_text(
 
 
 def tool_line(tool: dspy.Tool) -> str:
-    """Render a tool of the user's as a line of the functions."""
+    """Render a user's tool as a line of the function list."""
     params = ", ".join(f"{name}: {schema.get('type', 'Any')}" for name, schema in (tool.args or {}).items())
     return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
 
 
 def preview_text(text: str, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS) -> str:
-    """Return ``text``, or its head and tail around a line that says how much is left out."""
+    """Return ``text``, or its head and tail around a line that states how much is omitted."""
     head, tail, left_out = head_and_tail(text, whole, shown)
     return f"{head}\n[… {left_out:,} characters …]\n{tail}" if left_out else head
 
 
 def head_and_tail(text: str, whole: int, shown: int) -> tuple[str, str, int]:
-    """Return the head and the tail of a text and the characters between them; a short text is all head."""
+    """Return the head and tail of a text and the number of characters between them; a short text is all head."""
     if len(text) <= whole:
         return text, "", 0
     half = shown // 2
@@ -215,7 +215,7 @@ def head_and_tail(text: str, whole: int, shown: int) -> tuple[str, str, int]:
 
 
 def barred_text(text: str) -> str:
-    """Return a text with a bar before each line, so that nobody takes it for code or for anything but data."""
+    """Prefix each line of a text with a bar, to mark it as data."""
     return "\n".join(f"| {line}" if line else "|" for line in text.splitlines()) or "|"
 
 
@@ -239,7 +239,7 @@ def describe_variable(
 
 
 def size_of(value: Any, text: str | None = None) -> str:
-    """Say how large an input is, whose rendering is ``text``."""
+    """Describe the size of an input whose rendering is ``text``."""
     text = _rendered_value(value) if text is None else text
     if hasattr(value, "sandbox_index"):
         return f"{len(value):,} files, {value.chars:,} characters"
@@ -253,14 +253,14 @@ def size_of(value: Any, text: str | None = None) -> str:
 
 
 def chars_of(value: Any) -> int:
-    """Return the characters of an input."""
+    """Return the number of characters of an input."""
     if hasattr(value, "sandbox_index"):
         return int(value.chars)
     return len(value) if isinstance(value, (str, bytes)) else len(_rendered_value(value))
 
 
 def _rendered_value(value: Any) -> str:
-    """Render a value as text: itself, a corpus as its file list, anything else as JSON or its repr."""
+    """Render a value as text: a text as itself, a corpus as its file list, anything else as JSON or its repr."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
@@ -289,7 +289,7 @@ def _stable_form(value: Any) -> Any:
 def render_probe(
     values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = MAX_WHOLE_CHARS
 ) -> str:
-    """Render the host's free look at the inputs, the first observation; up to ``whole`` characters are shown whole."""
+    """Render the first observation, the host's view of the inputs; up to ``whole`` characters are shown whole."""
     shown = []
     for name, value in values.items():
         desc = (fields[name].json_schema_extra or {}).get("desc") or ""
@@ -305,13 +305,13 @@ def counters_line(step: int, max_iters: int, ledger: str) -> str:
 
 
 def observation_text(outputs: Sequence[str], limit: int) -> str:
-    """Join what the cells of a step printed, its middle cut out beyond ``limit`` characters."""
+    """Join the output of a step's cells, and cut out the middle beyond ``limit`` characters."""
     text = "\n".join(part for part in outputs if part)
     return clip_middle(text, limit) if text else "(no output - did you forget to print?)"
 
 
 def clip_middle(text: str, limit: int) -> str:
-    """Cut the middle out of a text beyond ``limit`` characters, and tell its true length."""
+    """Cut out the middle of a text beyond ``limit`` characters, and state its full length."""
     if len(text) <= limit:
         return text
     head = limit // 2
@@ -320,12 +320,12 @@ def clip_middle(text: str, limit: int) -> str:
 
 
 def clean_for_prompt(text: str) -> str:
-    """Make ``text`` fit for a prompt: encodable, without markers that DSPy's adapters act on or write themselves."""
+    """Make ``text`` safe for a prompt: encodable, without markers that DSPy's adapters interpret or write."""
     return without_markers(replace_surrogates(text)).replace("[[ ##", "[ [ ##")
 
 
 def refusal_text(problem: str) -> str:
-    """Render why a SUBMIT was not accepted."""
+    """Render the reason why a SUBMIT was refused."""
     return f"[SUBMIT refused] {problem}"
 
 
@@ -333,7 +333,7 @@ Form = Literal["plain", "code", "marked"]
 
 
 def reask_text(problem: str, submit: str, wrote: str, *, form: Form, look: str = "print(...)") -> str:
-    """Render what a reply that could not be read should have looked like, with the Python that it had, else ``look``.
+    """Render the form that an unreadable reply should have had, with its own Python if it has any, else ``look``.
 
     Args:
         form: a sentence and a block, a block alone, or DSPy's field markers.
@@ -358,7 +358,7 @@ def reask_text(problem: str, submit: str, wrote: str, *, form: Form, look: str =
 
 
 def trajectory_text(steps: Sequence[Any], limit: int) -> str:
-    """Render the steps for the extract predictor in about ``limit`` characters, the newest first to be whole."""
+    """Render the steps for the extract predictor in about ``limit`` characters; the newest are shown in full first."""
     parts: list[str] = []
     left = limit
     for step in reversed(steps):
@@ -375,7 +375,7 @@ def trajectory_text(steps: Sequence[Any], limit: int) -> str:
 
 
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
-    """Build the signature that writes the next piece of code; its instructions are only task and strategy."""
+    """Build the signature that writes the next code; its instructions are only task and strategy."""
     instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
     fields = {
         "history": (dspy.History, dspy.InputField()),
@@ -388,12 +388,12 @@ def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
 
 
 def task_field(signature: type[dspy.Signature]) -> str:
-    """Name the extract predictor's input that holds the task, whatever the outputs are called."""
+    """Return a name for the extract predictor's task input that does not clash with an output."""
     return next(name for name in ("task", "task_given", "task_and_variables") if name not in signature.output_fields)
 
 
 def extract_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
-    """Build the signature that answers from the trajectory when a limit ended the run."""
+    """Build the signature that answers from the trajectory after a limit ended the run."""
     instructions = "\n\n".join(part for part in (signature.instructions, EXTRACT_STRATEGY) if part)
     fields = {
         task_field(signature): (str, dspy.InputField(desc="The variables as the REPL showed them")),

@@ -1,4 +1,4 @@
-"""One interpreter of any make, as the loop sees it: opened with the inputs, given cells, closed."""
+"""An interpreter of any kind, as the loop uses it: open it with the inputs, run cells, close it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from rlm_dspy.sandbox.cell import Compiled
 from rlm_dspy.sandbox.worker import tables
 
 PRELUDE = Path(__file__).with_name("prelude.py").read_text(encoding="utf-8")
-OPENING = Compiled(f"{PRELUDE}\nprint('ready')")  # every session of every run begins with it
-LOADABLE = frozenset({"numpy", "pandas"})  # the sandbox loads these by itself where an input needs them
-# What an interpreter that is not ours lacks, in the one cell that DSPy's own RLM spends on its facade; its SUBMIT takes
+OPENING = Compiled(f"{PRELUDE}\nprint('ready')")  # the first code of every session
+LOADABLE = frozenset({"numpy", "pandas"})  # loaded by the sandbox itself when an input needs them
+# Everything that a foreign interpreter lacks, in the one cell that DSPy's own RLM uses for its facade. Its SUBMIT takes
 # keywords.
 _SETUP = """
 {toolkit}
@@ -49,7 +49,7 @@ print("ready")
 
 
 class Repl:
-    """An interpreter with its tools, inputs and toolkit in place."""
+    """An interpreter with its tools, inputs and toolkit installed."""
 
     def __init__(
         self,
@@ -63,13 +63,13 @@ class Repl:
         self._values = dict(values)
         self._main = main
         self._fields = output_fields
-        self._plain: dict[str, Any] = {}  # what an interpreter that is not ours is given with each cell, as DSPy does
+        self._plain: dict[str, Any] = {}  # passed to a foreign interpreter with each cell, as DSPy does
         self._bare = False  # whether the session lacks the prelude
         self.has_toolkit = True
         self.warnings: list[str] = []
         ours = isinstance(interpreter, Sandbox)
         fit = _fit_ours if ours else _fit_foreign
-        own = {"llm_query", "llm_query_batched"} if ours else set()  # in our sandbox the prelude makes them of others
+        own = {"llm_query", "llm_query_batched"} if ours else set()  # in our sandbox the prelude defines them
         interpreter.tools.update({name: fit(tool) for name, tool in tools.items() if name not in own})
         if hasattr(interpreter, "output_fields"):
             interpreter.output_fields = output_fields
@@ -80,13 +80,13 @@ class Repl:
             interpreter.protected = tuple(values)
 
     def open(self) -> None:
-        """Start the interpreter, hand over the inputs, and see that it answers.
+        """Start the interpreter, hand over the inputs, and check that it responds.
 
-        One that is not ours is spent a single cell on, as DSPy does: for the toolkit and the functions. If it cannot
-        take them it goes without, and ``has_toolkit`` says so.
+        A foreign interpreter gets one set-up cell, as in DSPy, for the toolkit and the functions. If it cannot run
+        them, it goes without, and ``has_toolkit`` is False.
 
         Raises:
-            SandboxError: it does not execute even a trivial cell.
+            SandboxError: the interpreter cannot execute even a trivial cell.
         """
         if not isinstance(self.interpreter, Sandbox):
             self._open_foreign()
@@ -110,7 +110,7 @@ class Repl:
         lines = [f"{raw.removeprefix('_raw_')} = Corpus.from_texts({raw})" for raw in corpora]
         setup = _SETUP.format(
             toolkit=toolkit.source(),
-            names=sorted({*self.interpreter.tools, *self._plain}),  # a user's name stands before one of the toolkit's
+            names=sorted({*self.interpreter.tools, *self._plain}),  # a user's names take precedence over the toolkit's
             main=self._main,
             first=self._fields[0]["name"],
             prelude=PRELUDE,
@@ -124,14 +124,14 @@ class Repl:
             self.warnings.append(f"{name_of(self.interpreter)} cannot take the toolkit: {shorten_text(str(error))}")
             shown = "ready"
         if "ready" not in str(shown):
-            self.warnings.append(f"{name_of(self.interpreter)} showed nothing of a cell that prints: is it a real one?")
-        self.interpreter.start()  # after the set-up cell, as DSPy does it
+            self.warnings.append(f"{name_of(self.interpreter)} returned no output of a cell that prints: is it a mock?")
+        self.interpreter.start()  # after the set-up cell, as in DSPy
         for name, value in self._values.items():
             if isinstance(value, SandboxSerializable):
                 self._assign_input(name, value)
 
     def _assign_input(self, name: str, value: SandboxSerializable) -> None:
-        """Hand over one of DSPy's own serialisable types by its own code."""
+        """Hand over one of DSPy's serialisable types using its own code."""
         payload = value.to_sandbox()
         raw = f"_raw_{name}"
         code = f"{value.sandbox_setup()}\n{value.sandbox_assignment(name, raw)}"
@@ -143,15 +143,15 @@ class Repl:
             code = f"import base64\n{raw} = base64.b64decode({raw}_base64)\n{code}"
         seen = self.run(code, variables=handed)
         if seen.error:
-            raise SandboxError(f"input `{name}` cannot cross into the interpreter: {seen.error}")
+            raise SandboxError(f"input `{name}` cannot be passed to the interpreter: {seen.error}")
 
     def run(self, code: str, *, variables: Mapping[str, Any] | None = None) -> Observation:
-        """Run one cell; what the code did wrong is part of the observation, never raised."""
+        """Run one cell; errors of the code are part of the observation and are never raised."""
         if isinstance(self.interpreter, Sandbox):
             if self._bare:
                 self._bare = self.interpreter.run(OPENING).kind == "died"
             done = self.interpreter.run(code, dict(variables or {}))
-            self._bare = self._bare or done.kind == "died"  # the inputs come back by themselves
+            self._bare = self._bare or done.kind == "died"  # the inputs are restored automatically
             return Observation(
                 text=done.text,
                 restored=self._restored_note(done.restored),
@@ -175,12 +175,12 @@ class Repl:
         return Observation(text=text, seconds=seconds)
 
     def _restored_note(self, names: Sequence[str]) -> str:
-        """Say which inputs a cell had bound to something else."""
+        """Describe the inputs that a cell had rebound and that were restored."""
         sizes = (f"`{name}` is again the input ({prompts.size_of(self._values[name])})" for name in names)
         return f"[{'; '.join(sizes)}; use another name.]" if names else ""
 
     def interrupt(self) -> None:
-        """Interrupt the running cell, where the interpreter can."""
+        """Interrupt the running cell, if the interpreter supports it."""
         if isinstance(self.interpreter, Sandbox):
             self.interpreter.interrupt()
 
@@ -195,7 +195,7 @@ def name_of(interpreter: Any) -> str:
 
 
 def needed_modules(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the third-party modules that inputs need in the sandbox: those of their types and of their set-up code."""
+    """Return the third-party modules that inputs need in the sandbox, for their types and their set-up code."""
     found: set[str] = set()
     for value in values.values():
         found.add(type(value).__module__.partition(".")[0])
@@ -209,7 +209,7 @@ def needed_modules(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a ``dspy.Tool``, which takes keywords only, be called as the function it wraps."""
+    """Wrap a ``dspy.Tool``, which takes keywords only, so that it is called like the function it wraps."""
     if not isinstance(tool, Tool):
         return tool
     names = list(tool.args or {})
@@ -224,7 +224,7 @@ def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _fit_foreign(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a tool return plain data, which is all that other interpreters carry; it keeps its name and its signature."""
+    """Wrap a tool to return plain data, all that other interpreters support; its name and signature are kept."""
     function: Any = tool.func if isinstance(tool, Tool) else tool
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -241,7 +241,7 @@ def _fit_foreign(tool: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _as_data(result: Any) -> Any:
-    """Return a tool's result with DSPy's predictions and our own records as dicts."""
+    """Return a tool's result with DSPy predictions and our own records converted to dicts."""
     if isinstance(result, dspy.Example):
         return dict(result.items())
     if isinstance(result, list):

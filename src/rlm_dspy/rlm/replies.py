@@ -1,7 +1,7 @@
-"""Separates what a model says from what it thinks: a draft in its thinking must never run or become an answer.
+"""Parse replies, without their thinking: a draft in the thinking must never run or become an answer.
 
-Servers that do not split the two leave thinking in the reply, between tags that differ by model family; a chat
-template that opens the thinking itself leaves only the closing tag. Tags inside Python code are text like any other.
+Servers that do not separate the two leave thinking in the reply, between tags that differ by model family; a chat
+template that opens the thinking itself leaves only the closing tag. Tags inside Python code are ordinary text.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _MESSAGE = re.compile(
     re.DOTALL,
 )
 _BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z])|analysis.*assistantfinal", re.DOTALL)
-_BARE_HARMONY_FINAL = "assistantfinal"  # what is left of harmony where a server drops the special tokens
+_BARE_HARMONY_FINAL = "assistantfinal"  # the remains of harmony when a server drops the special tokens
 
 
 @dataclass(frozen=True)
 class SplitReply:
     """A reply without its thinking.
 
-    ``thought`` is true when there was any, ``unfinished`` when the reply ended inside it.
+    ``thought`` is true if there was any thinking, ``unfinished`` if the reply ended inside it.
     """
 
     visible: str
@@ -66,12 +66,12 @@ class SplitReply:
 def split_thinking(
     text: str, find_code: Callable[[str], list[tuple[int, int]]], fields: frozenset[str] = frozenset()
 ) -> SplitReply:
-    """Split a model's reply into what it says and what it thinks.
+    """Separate a model's visible reply from its thinking.
 
     Args:
-        text: the reply as it came.
-        find_code: returns the character ranges that hold Python code, in which tags are text.
-        fields: names whose tags hold an answer's fields.
+        text: the raw reply.
+        find_code: returns the character ranges of Python code, in which tags are ordinary text.
+        fields: tag names that hold an answer's fields.
     """
     if _CHANNEL not in text and not text.startswith("analysis") and not _TAG.search(text) and not _EMPTY.search(text):
         return SplitReply(text)
@@ -99,9 +99,9 @@ def _split_tags(text: str, code: list[tuple[int, int]], fields: frozenset[str]) 
             opened = True
             continue
         if not opened and tag[0].lower() == "</details>":
-            continue  # of which there are others
+            continue  # it closes an ordinary element
         if not opened:
-            visible.clear()  # nothing opened it: the chat template did, so all before it was thought
+            visible.clear()  # the chat template opened it, so everything before it is thinking
         opened = False
         start = tag.end()
     if not opened:
@@ -110,7 +110,7 @@ def _split_tags(text: str, code: list[tuple[int, int]], fields: frozenset[str]) 
 
 
 def _split_channels(text: str) -> SplitReply:
-    """Keep harmony's final messages and those that call a tool; a message to the user before them is prose."""
+    """Keep harmony's final messages and tool calls; an earlier message to the user is prose."""
     spoken: list[str] = []
     prose: list[str] = []
     unfinished = False
@@ -118,7 +118,7 @@ def _split_channels(text: str) -> SplitReply:
         channel = message["head"].strip().lower()
         unfinished = False
         if spoken and channel.startswith("final"):
-            break  # a second answer belongs to a turn that the model imagined
+            break  # a second answer belongs to an imagined turn
         if channel.startswith("final") or "to=" in channel:
             spoken.append(message["text"])
         elif channel.startswith("analysis"):
@@ -133,14 +133,14 @@ def _is_in_ranges(offset: int, ranges: list[tuple[int, int]]) -> bool:
 
 
 def _is_quoted(text: str, tag: re.Match[str]) -> bool:
-    """Return whether a tag is only spoken of, as in `<think>` or "</think>"."""
+    """Return whether a tag is only mentioned, as in `<think>` or "</think>"."""
     return tag.start() > 0 and text[tag.start() - 1] in "`'\"" and text[tag.end() : tag.end() + 1] in ("`", "'", '"')
 
 
-MAX_BLOCKS = 64  # blocks of a reply, and places where one may end: a hostile reply has many more
-MAX_ENDS = 4  # markers after the code's own that may lie inside a literal of it
+MAX_BLOCKS = 64  # blocks parsed of a reply, and possible ends tried of a block: a hostile reply has many more
+MAX_ENDS = 4  # markers tried after the code's own that may lie inside one of its literals
 PYTHON_LABELS = frozenset({"python", "py", "python3", "py3", "ipython", "repl", "tool_code"})
-# A block under one of these is data, an output or another language, never a cell.
+# A block with one of these labels is data, output or another language, never a cell.
 OTHER_LABELS = frozenset(
     {"json", "yaml", "toml", "xml", "html", "css", "csv", "tsv", "sql", "text", "txt", "plaintext", "markdown", "md"}
     | {"bash", "sh", "shell", "console", "output", "stdout", "stderr", "result", "log", "diff", "javascript", "js"}
@@ -150,7 +150,7 @@ _FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<label>[
 _GLUED_FENCE = re.compile(r"(?<=[^`\s])[ \t]*(?P<fence>```)[ \t]*(?P<label>python3?|py)(?P<rest>)[ \t]*$", re.I)
 _TITLE = re.compile(r"[ \t]*\w+=[\"'][^\"']*[\"'][ \t]*$")  # after a label, as in ```python title="cell.py"
 _FENCE_LINE = re.compile(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*$", re.MULTILINE)
-# None may start inside a run of blanks, nor look for its end at every line: replies are long, and hostile.
+# No pattern may start inside a run of blanks, or search for its end at every line: replies may be long and hostile.
 _END_MARKER = re.compile(r"(?<![ \t])[ \t]*\[\[ ?## ?completed ?## ?\]{1,2}\s*\Z", re.IGNORECASE)
 _MARKER = re.compile(
     r"(?:^[ \t*]*\[\[ ?## ?(?P<name>\w+) ?## ?\]{1,2}|\[\[ ?## ?(?P<inner>reasoning|code|completed) ?## ?\]{1,2})\**",
@@ -165,7 +165,7 @@ _CODE_TAG = re.compile(
     re.IGNORECASE,
 )
 _PYTHON_TAG = "<|python_tag|>"
-# What ends a model's turn, or begins another's: what follows it is imagined.
+# Markers that end a model's turn or begin another one: whatever follows is imagined.
 _TURN_END = re.compile(
     r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|start_header_id|end|user|observation)\|>"
     r"|<(?:end_of_turn|start_of_turn)>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|\[/?INST\]"
@@ -173,7 +173,7 @@ _TURN_END = re.compile(
 )
 _SPECIAL = re.compile(r"<\|(?:START|END)_(?:RESPONSE|TEXT|ACTION)\|>|<\|(?:begin|end)_of_solution\|>")
 _INVISIBLE = re.compile(r"^[\u200b-\u200d\u2060\ufeff]+", re.MULTILINE)
-# A line that opens a part which only the REPL or a user could have written.
+# A line that begins text which only the REPL or a user could have written.
 _IMAGINED = re.compile(
     r"^[ \t*#>]*(?:user|human|observation|output|result|stdout|execution (?:output|result)|tool(?: output)?)\b.{0,40}:",
     re.MULTILINE | re.IGNORECASE,
@@ -194,14 +194,14 @@ CUTS = {
 
 @dataclass(frozen=True)
 class ParsedReply:
-    """The cells of one reply, in order; without any, ``problem`` says what was missing.
+    """The cells of one reply, in order; if there are none, ``problem`` says what was missing.
 
     Attributes:
-        reasoning: what the reply says besides its code.
-        held_back: cells after an output that the model imagined; they never run.
-        ignored: how many blocks without a label follow the code: outputs that the model imagined.
-        is_closed: whether the code ends by itself, as by a closing fence, and not where the reply ends.
-        cut: what cut the reply off inside a last block, which is not among the cells.
+        reasoning: the text of the reply besides its code.
+        held_back: cells after an imagined output; they never run.
+        ignored: the number of unlabelled blocks after the code, which are imagined outputs.
+        is_closed: whether the code has an end of its own, such as a closing fence, before the end of the reply.
+        cut: why the reply was cut off inside a last block, which is not among the cells.
     """
 
     cells: tuple[str, ...] = ()
@@ -214,32 +214,32 @@ class ParsedReply:
 
 
 def visible_text(reply: str, fields: frozenset[str] = frozenset()) -> str | None:
-    """Return a reply without its thinking, None if it ended inside it; a tag named as one of ``fields`` is not one."""
+    """Return a reply without its thinking, None if it ended inside it; tags named in ``fields`` are not thinking."""
     split = split_thinking(reply, _code_ranges, fields)
     return None if split.unfinished else split.visible
 
 
 def explain_cut(finish: str) -> str | None:
-    """Say why a reply may not be whole, by its server's reason for ending it; None if it ended by itself."""
+    """Explain from the server's finish reason why a reply may be incomplete; None if it ended normally."""
     return CUTS.get(finish)
 
 
 def read_sections(reply: str) -> dict[str, str]:
-    """Return the text under each of an adapter's markers, byte for byte; a marker inside Python is text.
+    """Return the text under each of an adapter's markers, byte for byte; a marker inside Python code is text.
 
-    Of several sections with one name the first counts that holds code, else the first that has any text.
+    If several sections share a name, the first one with code counts, else the first with any text.
     """
     ranges = _python_blocks(reply)
     marks = [mark for mark in islice(_MARKER.finditer(reply), MAX_BLOCKS) if not _is_inside(mark.start(), ranges)]
     if any((mark["name"] or "").lower() == "code" for mark in marks):
-        marks = [mark for mark in marks if mark["name"]]  # one in the middle of a line is only spoken of
+        marks = [mark for mark in marks if mark["name"]]  # one in the middle of a line is only mentioned
     sections: dict[str, str] = {}
     for index, mark in enumerate(marks):
         name = (mark["name"] or mark["inner"]).lower()
         ends = [later.start() for later in marks[index + 1 :]] or [len(reply)]
         text = reply[mark.end() : ends[0]]
         if name == "code" and not is_python(text.strip("\n")):
-            # A marker inside a string literal cuts the code where it is no Python yet.
+            # A marker inside a string literal cuts the code where it is not valid Python yet.
             longer = (reply[mark.end() : end] for end in (*ends[1:MAX_ENDS], len(reply)))
             text = next((part for part in longer if is_python(_strip_markers(part))), text)
         text = text.strip("\n")
@@ -249,9 +249,9 @@ def read_sections(reply: str) -> dict[str, str]:
 
 
 def read_plain(reply: str) -> tuple[str, str] | None:
-    """Split a reply without markers into what it says and its code, None unless it has one ```python block at its end.
+    """Split a reply without markers into its text and its code; None unless it ends with its only ```python block.
 
-    The code is that of the block, byte for byte.
+    The code is the content of the block, byte for byte.
     """
     blocks = _blocks_in(_unix_lines(reply))
     if len(blocks) != 1 or blocks[0].label not in PYTHON_LABELS or not blocks[0].is_closed:
@@ -261,7 +261,7 @@ def read_plain(reply: str) -> tuple[str, str] | None:
 
 
 def parse_reply(reply: str, first_output: str) -> ParsedReply:
-    """Read a whole reply: the code after its marker, JSON, fenced blocks, a final answer in words, or bare Python."""
+    """Parse a whole reply: code after its marker, JSON, fenced blocks, a final answer in words, or bare Python."""
     split = split_thinking(_unix_lines(reply), _code_ranges)
     if split.unfinished:
         return ParsedReply(problem=UNFINISHED)
@@ -281,7 +281,7 @@ def parse_reply(reply: str, first_output: str) -> ParsedReply:
 
 
 def parse_code(text: str, first_output: str) -> ParsedReply:
-    """Read the ``code`` field of a reply: Python first, then JSON, fenced blocks, a final answer in words."""
+    """Parse the ``code`` field of a reply: Python first, then JSON, fenced blocks, a final answer in words."""
     split = split_thinking(_unix_lines(text), _code_ranges)
     if split.unfinished:
         return ParsedReply(problem=UNFINISHED)
@@ -298,12 +298,12 @@ def parse_code(text: str, first_output: str) -> ParsedReply:
         return ParsedReply((code,))
     if "```" in field or "~~~" in field:
         return ParsedReply(problem=NOT_PYTHON)
-    # Broken Python is run all the same: the model learns most from the interpreter's own SyntaxError.
+    # Broken Python is run anyway: the model learns most from the interpreter's own SyntaxError.
     return ParsedReply((field.strip("\n").rstrip(),))
 
 
 def _parse_text(text: str, first_output: str) -> ParsedReply | None:
-    """Read a text that is not Python as a whole, however it holds its code."""
+    """Parse a text that is not Python as a whole, in whatever form it holds its code."""
     if from_json := _cells_of_json(text, first_output):
         return from_json
     if finals := _cells_with_final(text, first_output):
@@ -321,7 +321,7 @@ def _parse_text(text: str, first_output: str) -> ParsedReply | None:
 
 
 def _refuse_rival_submits(parsed: ParsedReply) -> ParsedReply:
-    """Refuse a reply whose blocks submit different answers: all but one of them were drafts."""
+    """Refuse a reply whose blocks submit different answers: all but one of them are drafts."""
     submits = {cell for cell in parsed.cells if submits_always(cell)}
     return replace(parsed, cells=(), problem=TWO_SUBMITS) if len(submits) > 1 else parsed
 
@@ -331,7 +331,7 @@ def _unix_lines(text: str) -> str:
 
 
 def _own_turn(text: str) -> str:
-    """Return what the model said before the end of its turn: what follows is a conversation that it imagined."""
+    """Return the text before the end of the model's turn: anything after it is an imagined conversation."""
     ranges = _code_ranges(text) if _TURN_END.search(text) or _SPECIAL.search(text) else []
     text = _SPECIAL.sub(lambda token: token[0] if _is_inside(token.start(), ranges) else "\n", text)
     for token in _TURN_END.finditer(text):
@@ -343,7 +343,7 @@ def _own_turn(text: str) -> str:
 
 
 def _strip_markers(text: str) -> str:
-    """Drop an adapter's end marker and blank lines around the rest."""
+    """Remove an adapter's end marker and the blank lines around the rest."""
     return _END_MARKER.sub("", text).strip("\n")
 
 
@@ -352,7 +352,7 @@ def _is_inside(offset: int, ranges: list[tuple[int, int]]) -> bool:
 
 
 def _cells_of_json(text: str, first_output: str) -> ParsedReply | None:
-    """Return the cells that JSON in the text holds; JSON that holds no code is a problem, and no JSON is None."""
+    """Return the cells in the text's JSON; JSON without code is a problem. Without any JSON, return None."""
     found = read_json(text)
     if found is None and (text.lstrip().startswith("{") or not is_python(text)):
         found = _json_in_blocks(text)
@@ -366,7 +366,7 @@ def _cells_of_json(text: str, first_output: str) -> ParsedReply | None:
 
 
 def _json_in_blocks(text: str) -> JsonReply | None:
-    """Return the JSON with code that a block or the prose of a reply holds, unless a block is Python by itself."""
+    """Return the JSON with code in a block or the prose of a reply, unless a block is itself Python."""
     blocks = list(_blocks_in(text))
     found = [read_json(block.code) for block in blocks]
     for block, value in zip(blocks, found, strict=True):
@@ -393,7 +393,7 @@ def _cells_with_final(code: str, first_output: str) -> tuple[str, ...]:
 
 
 def _final_cell(text: str, first_output: str) -> str | None:
-    """Return the SUBMIT cell that a ``FINAL: …``, ``FINAL_VAR: …`` or ``FINAL(…)`` in words means."""
+    """Return the SUBMIT cell meant by a ``FINAL: …``, ``FINAL_VAR: …`` or ``FINAL(…)`` in words."""
     last = max((match.start() for match in _CLOSES.finditer(text)), default=-1)
     match = next((m for m in _FINAL.finditer(text) if m["opens"] != "(" or m.end() <= last), None)
     if not match:
@@ -413,7 +413,7 @@ def _final_cell(text: str, first_output: str) -> str | None:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its label, its code, where it lies in the text, and whether a fence closes it."""
+    """A fenced block: its label, its code, its position in the text, and whether a fence closes it."""
 
     label: str
     code: str
@@ -423,11 +423,11 @@ class Block:
 
 
 def _parse_blocks(text: str) -> ParsedReply | None:
-    """Return the runnable blocks of a text, None if there are none.
+    """Return the runnable blocks of a text, or None.
 
-    Blocks labelled as Python are cells. Without any, the first unlabelled block is one, or those under a label that
-    nobody knows, if they are Python. Unlabelled blocks after a cell are outputs that the model imagined, and the cells
-    after an imagined output are held back.
+    Blocks labelled as Python are cells. If there are none, the first unlabelled block is a cell, or blocks with an
+    unknown label if they are Python. Unlabelled blocks after a cell are imagined outputs, and cells after an imagined
+    output are held back.
     """
     blocks = [block for block in _blocks_in(text) if block.code]
     chosen = [block for block in blocks if block.label in PYTHON_LABELS]
@@ -458,7 +458,7 @@ def _parse_blocks(text: str) -> ParsedReply | None:
 
 
 def _parse_elements(text: str) -> ParsedReply | None:
-    """Return the cells of a text that stand in elements, such as ``<code>`` or a tool call's ``<parameter=code>``."""
+    """Return the cells of a text inside elements, such as ``<code>`` or a tool call's ``<parameter=code>``."""
     cells: list[str] = []
     for tag in islice(_CODE_TAG.finditer(text), MAX_BLOCKS):
         end = text.find(f"</{tag['parameter'] or tag['tag']}>", tag.end())
@@ -474,7 +474,7 @@ def _parse_elements(text: str) -> ParsedReply | None:
 
 @lru_cache(maxsize=32)
 def _blocks_in(text: str) -> tuple[Block, ...]:
-    """Return the fenced blocks of a text, which is asked for several times in a row."""
+    """Return the fenced blocks of a text; cached, because it is called several times in a row."""
     return tuple(islice(_fenced_blocks(text), MAX_BLOCKS))
 
 
@@ -494,7 +494,7 @@ def _fenced_blocks(text: str) -> Iterator[Block]:
         label, rest = _normal_label(opened["label"]), opened["rest"]
         at += 1
         if not rest.strip():
-            # ```python inside ``` (or doubled): the innermost label is the one that was meant.
+            # ```python inside ``` (or doubled): the innermost label is the intended one.
             while at < len(lines) and (inner := _FENCE.match(lines[at])) and not inner["rest"].strip():
                 if not inner["label"]:
                     break
@@ -516,8 +516,8 @@ def _normal_label(label: str | None) -> str:
 def _find_close(lines: list[str], start: int, fence: str) -> tuple[str, int, bool]:
     """Return the block that starts at line ``start``, the line after it, and whether a fence closes it.
 
-    The first closing fence before which it is Python counts: one on a line of its own if there is any, else one that
-    is glued to code, or the opening of the next block. Without any, the block is broken and ends at the first fence.
+    The block ends at the first closing fence that leaves valid Python: preferably one on its own line, else one glued
+    to code, or the opening of the next block. If there is none, the block is broken and ends at the first fence.
     """
     candidates = list(islice(_possible_ends(lines, start, fence), MAX_BLOCKS))
     for text, at, _ in sorted(candidates, key=lambda item: not item[2]):
@@ -532,7 +532,7 @@ def _find_close(lines: list[str], start: int, fence: str) -> tuple[str, int, boo
 
 
 def _possible_ends(lines: list[str], start: int, fence: str) -> Iterator[tuple[str, int, bool]]:
-    """Yield each place where the block may end: its code, the next line, and whether the fence stands alone."""
+    """Yield each possible end of the block: its code, the next line, and whether the fence is on its own line."""
     for at in range(start, len(lines)):
         head, found, tail = lines[at].partition(fence)
         if not found:
@@ -547,12 +547,12 @@ def _possible_ends(lines: list[str], start: int, fence: str) -> Iterator[tuple[s
 
 
 def _python_blocks(text: str) -> list[tuple[int, int]]:
-    """Return the character ranges of a reply's fenced blocks that are Python."""
+    """Return the character ranges of the fenced Python blocks of a reply."""
     return [(block.start, block.end) for block in _blocks_in(text) if is_python(block.code)]
 
 
 def _code_ranges(text: str) -> list[tuple[int, int]]:
-    """Return the character ranges of a reply that are Python: all of it, an adapter's section, or a fenced block."""
+    """Return the character ranges of Python in a reply: all of it, an adapter's section, or fenced blocks."""
     if is_python(text):
         return [(0, len(text))]
     ranges = _python_blocks(text)

@@ -1,4 +1,4 @@
-"""Python as models write it: recognised, and repaired where only its frame is wrong, never its text."""
+"""Recognise the Python that models write, and repair its framing, never its text."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 
 import json_repair
 
-CACHED_CHARS = 20_000  # of code whose syntax tree is kept for a moment
-MAX_SPOKEN = 4_000  # characters of a call among words
+CACHED_CHARS = 20_000  # longest code, in characters, whose syntax tree is cached
+MAX_SPOKEN = 4_000  # longest call, in characters, found among words
 PLACEHOLDERS = frozenset({"", "...", "…", "answer", "your answer"})
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {0xA0: " ", 0x202F: " ", 0x3000: " "}
-# What changes and shows nothing.
+# Statements and expressions without a visible effect.
 _QUIET = (
     *(ast.Name, ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.BoolOp, ast.Compare),
     *(ast.AnnAssign, ast.Attribute, ast.Subscript),
@@ -27,12 +27,12 @@ _QUIET = (
 
 
 def is_python(code: str) -> bool:
-    """Return whether ``code`` parses as a cell, top-level ``await`` included."""
+    """Return whether ``code`` parses as a cell; top-level ``await`` is allowed."""
     return _parse_python(code) is not None
 
 
 def looks_like_code(code: str) -> bool:
-    """Return whether text does something when it is run: words and numbers parse as Python too."""
+    """Return whether running the text has an effect: plain words and numbers also parse as Python."""
     tree = _parse_python(code)
     return tree is not None and not all(map(_is_quiet, tree.body))
 
@@ -42,10 +42,10 @@ def _is_quiet(statement: ast.stmt) -> bool:
 
 
 def repair_code(text: str) -> str | None:
-    """Return the Python that ``text`` holds, None if it is not Python however it is framed.
+    """Return the Python in ``text``, or None if it is not Python in any framing.
 
-    Blank lines around it go, an indentation of the whole is removed outside of string literals, and a
-    ``from __future__`` import moves to the top. Code that needs none of this comes back byte for byte.
+    Surrounding blank lines are dropped, common indentation is removed outside string literals, and a
+    ``from __future__`` import moves to the top. Code that needs no repair is returned byte for byte.
     """
     for code in _possible_framings(text.strip("\n").rstrip()):
         tree = _parse_python(code)
@@ -55,7 +55,7 @@ def repair_code(text: str) -> str | None:
 
 
 def unquoted_code(code: str) -> str:
-    """Return the code that a cell is a mere string of, else the cell."""
+    """Return the code inside a cell that is only a string literal, else the cell."""
     value = string_value(code)
     return value.strip("\n") if value != code and looks_like_code(value) else code
 
@@ -70,7 +70,7 @@ def string_value(text: str) -> str:
 
 
 def submits_always(code: str) -> bool:
-    """Return whether a cell calls SUBMIT whatever happens before."""
+    """Return whether a cell calls SUBMIT unconditionally."""
     tree = _parse_python(code) if "SUBMIT" in code else None
     for node in tree.body if tree else ():
         call = node.value if isinstance(node, ast.Expr) else None
@@ -80,14 +80,14 @@ def submits_always(code: str) -> bool:
 
 
 def _possible_framings(text: str) -> Iterator[str]:
-    """Yield the text as it is, then with other frames that models put around code."""
+    """Yield the text itself, then the text without the framings that models put around code."""
     yield text
     first, newline, rest = text.partition("\n")
     yield first.lstrip(" \t") + newline + rest
     yield from _dedented_code(text)
     margin = re.match(r"[ \t]*", rest.lstrip("\n"))
     if margin and margin[0]:
-        yield from _dedented_code(margin[0] + text)  # the first line lost the indentation that the others have
+        yield from _dedented_code(margin[0] + text)  # the first line lost the others' indentation
     if _PROMPT.match(text):
         lines = [line for line in text.split("\n") if _PROMPT.match(line)]
         yield "\n".join(_PROMPT.sub("", line) for line in lines)
@@ -101,7 +101,7 @@ def _possible_framings(text: str) -> Iterator[str]:
 
 
 def _dedented_code(text: str) -> Iterator[str]:
-    """Yield indented code without its indentation; lines inside a string literal keep theirs."""
+    """Yield indented code without its indentation; lines inside string literals keep theirs."""
     margin = re.match(r"[ \t]*", text)
     tree = _parse_python(f"if 1:\n{text}") if margin and margin[0] else None
     if margin is None or tree is None:
@@ -112,13 +112,13 @@ def _dedented_code(text: str) -> Iterator[str]:
             literal.update(range(node.lineno, node.end_lineno))
     lines = text.split("\n")
     for index, line in enumerate(lines):
-        if index + 1 not in literal:  # the tree has one line more, and a literal's first line is code
+        if index + 1 not in literal:  # the tree has one extra line, and a literal's first line is code
             lines[index] = line.removeprefix(margin[0])
     yield "\n".join(lines)
 
 
 def _with_future_first(code: str, tree: ast.Module) -> str:
-    """Return the code with its ``from __future__`` imports before everything else, where Python wants them."""
+    """Move the ``from __future__`` imports of the code to the top, where Python requires them."""
     if "__future__" not in code:
         return code
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
@@ -147,7 +147,7 @@ def _parse_any(code: str) -> ast.Module | None:
     return tree
 
 
-_parse_short = lru_cache(maxsize=256)(_parse_any)  # one reply is looked at in several ways; trees are never changed
+_parse_short = lru_cache(maxsize=256)(_parse_any)  # one reply is parsed in several ways; trees are never modified
 
 
 def _is_compilable(code: str) -> bool:
@@ -161,7 +161,7 @@ def _is_compilable(code: str) -> bool:
 
 
 def spoken_submit(text: str) -> str | None:
-    """Return the SUBMIT call that ends a text in words, if it is the only one and gives values, not names."""
+    """Return the SUBMIT call that ends a text in words, if it is the only one and passes values, not names."""
     start = text.find("SUBMIT(")
     call = text[start:].rstrip(" \t\n`*.!")
     if start < 0 or len(call) > MAX_SPOKEN:
@@ -182,14 +182,14 @@ CODE_KEYS = ("code", "python", "python_code", "script", "cell", "source")
 CALL_KEYS = ("arguments", "parameters", "args", "input", "tool_input", "action_input", "function", "tool_calls")
 REASONING_KEYS = ("reasoning", "thought", "thoughts", "explanation")
 MAX_STARTS = 64  # places in a reply where JSON may begin
-MAX_REPAIRED = 20_000  # characters of broken JSON that are repaired: it takes quadratic time, seconds for these
+MAX_REPAIRED = 20_000  # longest broken JSON, in characters, that is repaired: quadratic time, seconds at this size
 
 _START = re.compile(r"(?:^|(?<=[\s>\]]))[{\[]")
 
 
 @dataclass(frozen=True)
 class JsonReply:
-    """What JSON in a reply holds: pieces of code, in order, what it says besides, and whether it had to be repaired."""
+    """The content of JSON in a reply: pieces of code in order, the reasoning, and whether it had to be repaired."""
 
     codes: tuple[str, ...] = ()
     reasoning: str = ""
@@ -197,7 +197,7 @@ class JsonReply:
 
 
 def read_json(text: str) -> JsonReply | None:
-    """Read a text that is JSON as a whole; None if it is not."""
+    """Parse a text that is JSON as a whole, else return None."""
     text = text.strip().removeprefix("[TOOL_CALLS]").strip()
     if not text.startswith(("{", "[")):
         return None
@@ -210,7 +210,7 @@ def read_json(text: str) -> JsonReply | None:
 
 
 def find_json(text: str) -> JsonReply | None:
-    """Read the code of each JSON in a text; None if there is none."""
+    """Return the code of all JSON in a text, or None without any."""
     decoder = json.JSONDecoder(strict=False)
     codes: list[str] = []
     first = after = 0
@@ -230,7 +230,7 @@ def find_json(text: str) -> JsonReply | None:
 
 
 def _load_json(text: str) -> tuple[Any, bool]:
-    """Return the value of a text that is JSON, or a dict as Python writes it, and whether it had to be repaired."""
+    """Return the value of a JSON text or a Python dict literal, and whether it had to be repaired."""
     try:
         return json.loads(text, strict=False), False
     except json.JSONDecodeError as error:
@@ -245,7 +245,7 @@ def _load_json(text: str) -> tuple[Any, bool]:
 
 
 def _load_broken(text: str) -> Any:
-    """Return the value of JSON with a slip in it, such as an unescaped quotation mark, if it begins as an answer."""
+    """Return the value of JSON with a mistake, such as an unescaped quotation mark, if it begins like an answer."""
     keys = "|".join((*CODE_KEYS, *CALL_KEYS, *REASONING_KEYS, "name"))
     if len(text) > MAX_REPAIRED or not re.match(rf"[\[{{\s]*[\"'](?:{keys})[\"']\s*:", text):
         return None
@@ -283,7 +283,7 @@ def _code_pieces(value: Any, depth: int = 0) -> list[str]:
 
 
 def _codes_of_call(arguments: Any, depth: int, *, plain: bool) -> list[str]:
-    """Return the code among a call's arguments, which come as an object, as JSON in a string, or as the code itself."""
+    """Return the code in a call's arguments, which may be an object, JSON in a string, or the code itself."""
     if isinstance(arguments, (dict, list)):
         nested = _code_pieces(arguments, depth + 1)
         inner = arguments.get("input") if isinstance(arguments, dict) else None

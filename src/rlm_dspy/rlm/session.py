@@ -1,4 +1,4 @@
-"""One call of an RLM: what it was given, what the loop may ask of it, and the record that comes out."""
+"""One call of an RLM: its inputs, the functions the loop needs, and the resulting record."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
 from rlm_dspy.run import Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, unread
 from rlm_dspy.sandbox.worker import tables
 
-# Below DSPy's own logger, which shows INFO in a plain script: ``verbose=True`` is seen there, as in DSPy.
+# A child of DSPy's own logger, which shows INFO in a plain script, so that ``verbose=True`` is visible as in DSPy.
 dspy_logger = logging.getLogger("dspy.rlm_dspy")
 
 if TYPE_CHECKING:
     from rlm_dspy.rlm.module import RLM
 
-MAX_EXTRACT_CHARS = 60_000  # what the extract prompt shows of the trajectory
-OVERHEAD_TOKENS = 1_000  # tokens of instructions around what a prompt shows
+MAX_EXTRACT_CHARS = 60_000  # characters of the trajectory shown in the extract prompt
+OVERHEAD_TOKENS = 1_000  # tokens of a prompt's instructions
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
-MAX_SMALL_CALLS = 16  # sub-calls of a run steered by a small model, which storms otherwise
+MAX_SMALL_CALLS = 16  # sub-calls of a run with a small main model, which would otherwise flood the sub-model
 MAX_SMALL_REPLY_TOKENS = 2_048  # tokens of its replies
-STEP_TIME_SHARE = 0.85  # the share of max_seconds that steps may use; the rest is for the extract
-# Told of the events of every run in the current context; ``RLM.stream`` sets it.
+STEP_TIME_SHARE = 0.85  # share of max_seconds that steps may use; the rest is for the extract
+# Called with the events of every run in the current context; set by ``RLM.stream``.
 WATCHER: ContextVar[Callable[[Event], None] | None] = ContextVar("rlm_dspy_watcher", default=None)
 
 
 class Session:
-    """The state of one call; as a context manager it gives every exception the partial run."""
+    """The state of one call; as a context manager it attaches the partial run to exceptions."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Session:
         self.signature = signature
         self.values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
         self.main = main_context(self.values)
-        # A child answers for the sub-model.
+        # A child replaces the sub-model.
         self.lm = (parent.subcalls.lm if parent else None) or getattr(rlm.generate_action, "lm", None)
         chosen = self.lm or dspy.settings.lm
         self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
@@ -84,7 +84,7 @@ class Session:
         self._over: threading.Event = parent._over if parent else threading.Event()
         told = parent._watchers if parent else (rlm.on_event, WATCHER.get())
         self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
-        # A child's last call is reserved before its first, so that it can always answer.
+        # A child reserves its last call before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True) if parent else None
         self.subcalls: SubCalls = SubCalls(
             rlm.sub_lm or self.lm, self.ledger, self.deadline_for, self._record_call, partial(self.emit, "wait")
@@ -99,7 +99,7 @@ class Session:
         self._evidence: list[Evidence] = []
         self._asked_for_stronger = False
         self._asked_for_source = False
-        self.code = ""  # what the model wrote last
+        self.code = ""  # the code the model wrote last
         self._id = uuid.uuid4().hex[:12]
         self._started = time.perf_counter()
         self._signature: Any = None
@@ -109,7 +109,7 @@ class Session:
         self.probe = clean_for_prompt(self._probe_text())
 
     def _probe_text(self) -> str:
-        """Return the host's free look at the inputs."""
+        """Return the first observation, the host's view of the inputs."""
         fields, task = self.signature.input_fields, task_of(self.values)
         if not self.small:
             return prompts.render_probe(self.values, fields, self.main, min(prompts.MAX_WHOLE_CHARS, self.room // 3))
@@ -122,13 +122,13 @@ class Session:
 
     @property
     def tiny(self) -> bool:
-        """Whether the model is one that repeats itself and makes up answers, or is to be treated as one."""
+        """Whether the model tends to repeat itself and make up answers, or is to be treated as if it did."""
         if self.rlm.profile == "auto":
             return windows.is_tiny(self.lm or dspy.settings.lm)
         return self.rlm.profile == "small"
 
     def _main_text_name(self) -> str | None:
-        """Name the main context if it is a text and not the question itself."""
+        """Return the name of the main context if it is a text and not the question itself."""
         return self.main if self._own_text() is not None and self.main not in QUESTION_FIELDS else None
 
     def _own_text(self) -> str | None:
@@ -136,17 +136,17 @@ class Session:
         return value if isinstance(value, str) else None
 
     def note_opened(self, has_toolkit: bool, warnings: list[str]) -> None:
-        """Note that the interpreter is ready, and whether it has the toolkit."""
+        """Record that the interpreter is ready, and whether it has the toolkit."""
         self.has_toolkit = has_toolkit
         self.warnings += warnings
         self.emit("probe", self.probe)
 
     def record(self) -> Run:
-        """Return the record of the run, which has ended."""
+        """Return the record of the finished run."""
         assert self.run is not None
         return self.run
 
-    # --- what the loop may ask ---------------------------------------------------------------------------------
+    # --- functions for the loop --------------------------------------------------------------------------------
 
     def rules(self) -> Rules:
         """Return the plain functions that the loop needs."""
@@ -159,7 +159,7 @@ class Session:
         form: prompts.Form = "marked"
         if is_plain():
             form = "code" if self.small else "plain"
-        # A small model repeats the form that it is shown, which should then show it something.
+        # A small model copies the form it is shown, so the form should print something useful.
         name = self._main_text_name()
         look = f"print({name}[:500])" if name else "print(...)"
         return Rules(
@@ -188,20 +188,20 @@ class Session:
         )
 
     def _observation_header(self, step: int) -> str:
-        """Return the line that opens an observation; a tiny model, which would write it back, has none."""
+        """Return the line that opens an observation; empty for a tiny model, which would write it back."""
         if self.tiny:
             return ""
         return prompts.counters_line(step, self.rlm.budget.max_iters, self.ledger.counters())
 
     def _free_name(self, name: str) -> str:
-        """Return a name for the REPL that is neither an input's nor a tool's: the user's own stand before ours."""
+        """Return a REPL name that no input or tool has: the user's names take precedence over ours."""
         taken = {*self.values, *self.rlm.tools}
         while name in taken:
             name += "_"
         return name
 
     def _exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
-        """Stop stepping while another step (the last prompt and its output) and the extract still fit."""
+        """Name the limit that leaves no room for another step (the last prompt and its output) plus the extract."""
         if not steps:
             return self.ledger.exhausted(share=STEP_TIME_SHARE)
         last = steps[-1]
@@ -211,7 +211,7 @@ class Session:
         return self.ledger.exhausted(tokens=step + extract, cost=last.usage.cost or 0.0, share=STEP_TIME_SHARE)
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
-        """Parse and check what was submitted; evidence that is not in the context is refused while ``strict``."""
+        """Parse and check a SUBMIT value; evidence that is not in the context is refused if ``strict``."""
         outputs, problem = parse_outputs(self.signature, value)
         if problem:
             return {}, problem
@@ -233,7 +233,7 @@ class Session:
         return outputs, None
 
     def deadline_for(self, need: Ask | Extract | None = None) -> deadlines.Deadline:
-        """Return how long a step may wait; the extract may use what steps must leave."""
+        """Return how long a step may wait; the extract may use the time that steps must leave."""
         left = self.ledger.seconds_left
         if isinstance(need, Extract):
             return deadlines.Deadline(left, None, self._over)
@@ -243,7 +243,7 @@ class Session:
     # --- asking a predictor ------------------------------------------------------------------------------------
 
     def request(self, need: Ask | Extract) -> tuple[Any, dict[str, Any]]:
-        """Return the predictor and the inputs that ``need`` means."""
+        """Return the predictor and the inputs for ``need``."""
         if isinstance(need, Extract):
             reached = "max iterations" if need.limit == "max_iters" else need.limit
             dspy_logger.warning("RLM reached %s, using extract to get final output", reached)
@@ -287,13 +287,13 @@ class Session:
         return inputs if lm is None else {**inputs, "lm": lm}
 
     def _action_signature(self) -> Any:
-        """Append the protocol to whatever the predictor's instructions are now."""
+        """Return the action signature: the predictor's current instructions followed by the protocol."""
         if self._signature is None:
             rlm = self.rlm
             own = prompts.action_signature(rlm.signature)
             current = rlm.generate_action.signature if isinstance(rlm.generate_action, Predictor) else own
             strategy = current.instructions
-            if self.small and strategy == own.instructions:  # what nobody tuned is shorter for a small model
+            if self.small and strategy == own.instructions:  # untuned instructions are shorter for a small model
                 strategy = small_prompts.STRATEGY
             self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol_instructions()}")
         return self._signature
@@ -323,7 +323,7 @@ class Session:
         return self._protocol_text
 
     def _task_text(self) -> str:
-        """Return the user's own instructions, "" where they are DSPy's default, or an optimizer rewrote them."""
+        """Return the user's own instructions, "" if they are DSPy's default or an optimizer rewrote them."""
         instructions = self.rlm.signature.instructions
         action = self.rlm.generate_action
         own = prompts.action_signature(self.rlm.signature).instructions
@@ -332,19 +332,19 @@ class Session:
         return "" if is_tuned or is_default else instructions
 
     def _may_recurse(self) -> bool:
-        """Return whether a child may be of use: an input is larger than what one sub-call takes."""
+        """Return whether a child may be useful: an input is larger than one sub-call can take."""
         if self.ledger.depth >= self.ledger.root.budget.max_depth:
             return False
         room = windows.prompt_capacity_chars(self.subcalls.known_lm)
         return any(prompts.chars_of(value) > room for value in self.values.values())
 
     def metered_call(self, need: Ask | Extract) -> MeteredCall:
-        """Return the context in which the predictor is called for ``need``."""
+        """Return the context manager in which the predictor is called for ``need``."""
         size = sum(len(t.observation) + len(t.reasoning) + len(t.code) for t in getattr(need, "history", ()))
         return MeteredCall(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
 
     def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> Reply:
-        """Turn a prediction, or the reply that could not be parsed, into what the loop takes."""
+        """Convert a prediction, or a reply that could not be parsed, to a :class:`Reply` for the loop."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
         facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
         if isinstance(predicted, AdapterParseError):
@@ -383,7 +383,7 @@ class Session:
                 self.by_model[model] = self.by_model.get(model, Usage()) + usage
 
     def emit(self, kind: EventKind, text: str, seconds: float = 0.0) -> None:
-        """Tell whoever watches what just happened."""
+        """Send an event to the watchers of the run."""
         if not self._watchers:
             return
         event = Event(
@@ -434,11 +434,11 @@ class Session:
         return self.run
 
     def _unseen_numbers(self, outputs: Mapping[str, Any]) -> list[str]:
-        """Flag numbers of the answer that neither an output nor an input holds; evidence has its own check."""
+        """Flag numbers of the answer that occur in no output and no input; evidence has its own check."""
         return unseen_numbers(self._plain_outputs(outputs), [self.probe, *self._printed_texts()], self._input_texts())
 
     def _source_doubt(self, outputs: Mapping[str, Any]) -> str | None:
-        """Ask a tiny model once where its answer is from, if it wrote it down and nothing shows it."""
+        """Ask a tiny model once where its answer comes from, if it wrote it as a literal that was never printed."""
         if not self.tiny or self._asked_for_source:
             return None
         shown = [self.probe, *self._printed_texts()]
@@ -459,7 +459,7 @@ class Session:
         return {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
 
     def _printed_texts(self) -> list[str]:
-        """Return what the steps so far printed, and what their sub-calls replied."""
+        """Return the output of the steps so far, and the replies of their sub-calls."""
         return [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
 
     def _input_texts(self) -> dict[str, Any]:
@@ -477,7 +477,7 @@ class Session:
 
 
 class MeteredCall:
-    """Reserves, meters and settles one root call, and puts the right adapter and callbacks in place."""
+    """Reserves, meters and settles one root call, and sets the right adapter and callbacks."""
 
     def __init__(self, session: Session, estimate: int, *, extract: bool) -> None:
         self.session = session
@@ -506,7 +506,7 @@ class MeteredCall:
 
 
 def _reply_text(error: AdapterParseError, response: Any) -> str:
-    """Return the reply that no adapter could parse; DSPy puts a description of it in the place of an empty one."""
+    """Return the reply that no adapter could parse; DSPy replaces an empty one by a description."""
     if isinstance(error, BadSampleError):
         return str(error.lm_response)
     if response is not None and not response.text and not getattr(response, "tool_calls", None):
@@ -515,23 +515,23 @@ def _reply_text(error: AdapterParseError, response: Any) -> str:
 
 
 def model_name(lm: Any) -> str:
-    """Return the name of an LM, "" if it has none."""
+    """Return the name of an LM, or ""."""
     name = getattr(lm, "model", "")
     return name if isinstance(name, str) else ""
 
 
 def value_of(predicted: Any, name: str) -> Any:
-    """Return a field of what a predictor gave, which may be a prediction, a dict or any object."""
+    """Return a field of a predictor's result, which may be a prediction, a dict or any object."""
     return predicted.get(name) if hasattr(predicted, "get") else getattr(predicted, name, None)
 
 
 def is_context(value: Any) -> bool:
-    """Tell whether evidence may quote ``value``: a text or a corpus."""
+    """Return whether evidence may quote ``value``, i.e. it is a text or a corpus."""
     return isinstance(value, str) or hasattr(value, "sandbox_index")
 
 
 def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that evidence may quote, plain or structured, but not the question that is put to them."""
+    """Return the inputs that evidence may quote, plain or structured, without the question itself."""
     quoted: dict[str, Any] = {}
     for name, value in values.items():
         if name in QUESTION_FIELDS and isinstance(value, str):
@@ -542,12 +542,12 @@ def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def task_of(values: Mapping[str, Any]) -> str:
-    """Return what a run was asked: its question or instruction."""
+    """Return the question or instruction of a run."""
     return next((str(value) for name, value in values.items() if name in QUESTION_FIELDS), "")
 
 
 def main_context(values: Mapping[str, Any]) -> str | None:
-    """Name the input that the toolkit works on: a corpus, else ``context``, else the longest text but the question."""
+    """Name the input that the toolkit works on: a corpus, ``context``, or the longest text except the question."""
     texts = {name: value for name, value in values.items() if is_context(value)}
     texts = {name: value for name, value in texts.items() if name not in QUESTION_FIELDS} or texts
     if not texts:

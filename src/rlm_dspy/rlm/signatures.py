@@ -1,6 +1,6 @@
-"""Signatures that a model wrote, read without trusting them: only plain types and classes that its code declared.
+"""Parse signatures without trusting the model that wrote them: only plain types and classes its code declared.
 
-DSPy's own reader imports any module that such a text names, which is not for text from a sandbox.
+DSPy's own parser imports any module that a signature names, which is unsafe for text from a sandbox.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dspy.primitives.facade import is_reserved_sandbox_name
 
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.evidence import Evidence as OwnEvidence  # DSPy looks for a user's `Evidence` in our frames too
+from rlm_dspy.evidence import Evidence as OwnEvidence  # DSPy also searches our frames for a user's `Evidence`
 
 SAFE_TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (str, int, float, bool, list, dict, tuple, set)},
@@ -35,12 +35,12 @@ SAFE_TYPES: dict[str, Any] = {
     "Set": set,
 }
 MAX_SHAPES = 50
-# ``dspy.Predict`` takes these out of its keywords, where they choose the server, the model and how often it is asked.
+# ``dspy.Predict`` reads these keywords to choose the server, the model and the number of completions.
 TAKEN = frozenset({"config", "demos", "lm", "new_signature", "prediction", "signature", "self", "instance"})
 
 
 def parse_untrusted_signature(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
-    """Read a signature that a model wrote, with the shapes of classes that its code declared.
+    """Parse a signature written by a model, with the shapes of the classes its code declared.
 
     Raises:
         ConfigurationError: it is malformed, or names a type that is neither plain nor declared.
@@ -51,7 +51,7 @@ def parse_untrusted_signature(text: str, shapes: Mapping[str, Any]) -> type[dspy
         raise
     except (TypeError, ValueError, LookupError, AttributeError, NameError, SyntaxError, RecursionError) as error:
         raise ConfigurationError(f"the signature {str(text)[:80]!r} cannot be read: {error}") from None
-    except (pydantic.PydanticUserError, AssertionError) as error:  # a type that means nothing: ``Literal``, ``list[5]``
+    except (pydantic.PydanticUserError, AssertionError) as error:  # a meaningless type: ``Literal``, ``list[5]``
         raise ConfigurationError(f"the signature {str(text)[:80]!r} cannot be read: {error}") from None
 
 
@@ -90,7 +90,7 @@ def _parse_fields(side: str) -> list[tuple[str, ast.expr | None]]:
 
 
 def _declare_class(name: str, shapes: Mapping[str, Any], kinds: dict[str, Any], above: tuple[str, ...]) -> Any:
-    """Build the model of a declared class, and of those that it names, into ``kinds``."""
+    """Build the models of a declared class and the classes it refers to, and add them to ``kinds``."""
     if name in kinds:
         return kinds[name]
     shape = shapes[name]
@@ -115,7 +115,7 @@ def _declare_class(name: str, shapes: Mapping[str, Any], kinds: dict[str, Any], 
 
 
 def _annotation_type(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
-    """Return the type that an annotation means, of the known ones only."""
+    """Return the type of an annotation, from the known types only."""
     if isinstance(node, ast.Constant):
         return (
             _annotation_type(ast.parse(node.value, mode="eval").body, kinds)
@@ -163,7 +163,7 @@ def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature
     """Return the signature, which must have outputs.
 
     Raises:
-        ConfigurationError: it cannot be parsed or has no outputs.
+        ConfigurationError: the signature cannot be parsed or has no outputs.
     """
     read: Any = signature
     if isinstance(signature, str):
@@ -181,7 +181,7 @@ def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature
 
 
 def _signature_of(text: str) -> Any:
-    """Return the signature that a text means; a class of the caller's own stands before ours of the same name."""
+    """Parse a signature text; the caller's own class takes precedence over ours of the same name."""
     if "Evidence" not in text:
         return dspy.Signature(text)
     try:
@@ -194,8 +194,8 @@ def named_tools(tools: list[Callable[..., Any]] | None) -> dict[str, dspy.Tool]:
     """Return the tools by name.
 
     Raises:
-        TypeError: not a list of callables.
-        ConfigurationError: two have one name.
+        TypeError: ``tools`` is not a list of callables.
+        ConfigurationError: two tools have the same name.
     """
     if isinstance(tools, dict):
         raise TypeError(
@@ -214,15 +214,15 @@ def named_tools(tools: list[Callable[..., Any]] | None) -> dict[str, dspy.Tool]:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether the REPL needs a name for itself; the user's own stands before every other name there."""
+    """Return whether the REPL reserves a name; every other name there can be overridden by the user's."""
     return name in RESERVED or name.startswith("__rlm_") or is_reserved_sandbox_name(name)
 
 
 def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool]) -> None:
-    """Refuse names that the REPL or the prediction needs for itself.
+    """Refuse names that the REPL or the prediction reserves.
 
     Raises:
-        ConfigurationError: a name is not an identifier, reserved, or used twice.
+        ConfigurationError: a name is not an identifier, is reserved, or is used twice.
     """
     for name in tools:
         if not name.isidentifier() or keyword.iskeyword(name):
@@ -241,7 +241,7 @@ def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool])
 
 
 def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> None:
-    """Refuse inputs that the signature does not have, or lacks.
+    """Refuse unexpected or missing inputs.
 
     Raises:
         ConfigurationError: some are missing or unexpected.

@@ -1,8 +1,8 @@
-"""The texts for small models: short, with worked examples, for a model that copies better than it follows.
+"""Prompts for small models: short, with worked examples, because such models copy better than they follow.
 
-They were decided on a model of 1.5B weights (benchmarks/RESULTS.md). Nothing that it is shown looks like a header or
-like code, since such a model writes back what it sees, and where it repeats a step at temperature 0 it goes on doing
-so: its first repeat ends the run.
+They were tuned on a model of 1.5B weights (benchmarks/RESULTS.md). Nothing shown looks like a header or like code,
+because such a model writes back what it sees. A model that repeats a step at temperature 0 keeps doing so, so its first
+repeat ends the run.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 from rlm_dspy.rlm import prompts
 
-MAX_WHOLE_CHARS = 2_000  # characters of an input that is shown whole
-PREVIEW_CHARS = 600  # of longer ones, head and tail together
-MAX_OUTPUT_CHARS = 1_500  # characters of a step's output that are shown
+MAX_WHOLE_CHARS = 2_000  # inputs up to this many characters are shown whole
+PREVIEW_CHARS = 600  # characters shown of longer inputs, head and tail together
+MAX_OUTPUT_CHARS = 1_500  # characters shown of a step's output
 MAX_FOUND_LINES = 5
 MAX_FOUND_CHARS = 800
-MAX_REMINDER_CHARS = 400  # of a question that is repeated under each output
-SNIFFED_LINES = 4  # lines by which a table is known
+MAX_REMINDER_CHARS = 400  # longest question that is repeated under each output
+SNIFFED_LINES = 4  # lines read to recognise a table
 
 STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
 
@@ -132,12 +132,12 @@ def protocol_text(
     """Render the fixed part of the instructions, as :func:`rlm_dspy.rlm.prompts.protocol` does for other models.
 
     Args:
-        calls: sub-calls of the whole run.
-        room: characters that a prompt to the sub-model may have.
-        main: the name of the main context, if it is a text or a corpus, which the examples use.
-        corpus: it is a corpus.
-        delimiter: what divides its columns, if it is a table.
-        task: the user's own instructions, if there are any; at the top such a model would follow them alone.
+        calls: maximum sub-calls of the whole run.
+        room: maximum characters of a prompt to the sub-model.
+        main: the name of the main context for the examples, if it is a text or a corpus.
+        corpus: whether it is a corpus.
+        delimiter: its column separator, if it is a table.
+        task: the user's own instructions, if any; placed at the top, a small model would follow only them.
     """
     functions = [TOOLKIT] if toolkit else []
     functions += [CORPUS.format(main=main)] if corpus else []
@@ -168,7 +168,7 @@ def protocol_text(
 
 
 def delimiter_of(text: str) -> str | None:
-    """Return what divides the columns of a text that is a table with a header, or None if it is none."""
+    """Return the column separator of a table with a header, or None if the text is not one."""
     head = text[:4_000].splitlines()[:SNIFFED_LINES]
     if len(head) < SNIFFED_LINES:
         return None
@@ -185,12 +185,12 @@ def delimiter_of(text: str) -> str | None:
 
 
 def _is_name(cell: str) -> bool:
-    """Tell whether a cell may be the name of a column: a few words, no number and no sentence."""
+    """Return whether a cell may be a column name: a few words, neither a number nor a sentence."""
     return bool(cell.strip()) and len(cell) <= 40 and any(letter.isalpha() for letter in cell) and "." not in cell
 
 
 def render_probe(values: Mapping[str, Any], task: str, main: str | None, found: Sequence[str], first: str) -> str:
-    """Render the first observation: the question, the inputs, and the lines that the host's own search found."""
+    """Render the first observation: the question, the inputs, and the lines found by the host's search."""
     shown = [f"Question: {task}"] if task else []
     for name, value in values.items():
         if str(value) == task:
@@ -207,10 +207,10 @@ def render_probe(values: Mapping[str, Any], task: str, main: str | None, found: 
 
 
 def framed_output(output: str) -> str:
-    """Render what a step printed so that it is not taken for something to write back."""
+    """Render the output of a step in a form that the model does not write back."""
     return f"Output:\n{prompts.barred_text(output)}"
 
 
 def reminder_text(task: str, first: str) -> str:
-    """Render the question once more, for models that lose it out of sight; a long one is not repeated."""
+    """Repeat the question, for models that lose track of it; a long one is not repeated."""
     return REMINDER.format(task=task, first=first) if task and len(task) <= MAX_REMINDER_CHARS else ""

@@ -1,4 +1,4 @@
-"""Any function that answers a prompt, as an LM: DSPy's RLM takes one as ``sub_lm``, and so do we."""
+"""Plain and typed sub-calls, and functions as LMs: like DSPy's RLM, ``sub_lm`` may be a function."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class CallableEngine:
         self.function = function
 
     def complete(self, request: Request) -> Response:
-        """Return what the function answers.
+        """Return the function's answer.
 
         Raises:
-            TypeError: it is neither a text, a list that begins with one, nor a response.
+            TypeError: the answer is neither a text, a list that begins with one, nor a response.
         """
         answer = self.function(prompt_of(request))
         if isinstance(answer, Response):
@@ -53,7 +53,7 @@ class CallableEngine:
 
 
 def as_lm(value: Any) -> Any:
-    """Return an LM: ``value`` itself if it is one, else one that calls it."""
+    """Return ``value`` if it is an LM, else an LM that calls it."""
     if value is None or isinstance(value, BaseLM) or not callable(value):
         return value
     name = getattr(value, "model", None) or getattr(value, "__name__", type(value).__name__)
@@ -61,20 +61,20 @@ def as_lm(value: Any) -> Any:
 
 
 def prompt_of(request: Request) -> str:
-    """Return a request as one text: its only message, or all of them with the system text first."""
+    """Return a request as one text: its only message, or all messages after the system text."""
     system = request.system
     parts = [system] if isinstance(system, str) else [part.text for part in system or ()]
     parts += [message.text or "" for message in request.messages]
     return "\n\n".join(part for part in parts if part)
 
 
-MAX_QUOTED_REPLY_CHARS = 80  # characters of a reply or value that are shown
+MAX_QUOTED_REPLY_CHARS = 80  # characters shown of a reply or value
 
 _FIELD = re.compile(r"Failed to parse field (\w+) with value (.*?) from the LM response\. Error message: (.*)", re.S)
 
 
 def explain_unread(error: AdapterParseError) -> str:
-    """Say which output is missing or of the wrong kind, and what stands there."""
+    """Explain which output is missing or of the wrong type, and quote what is there instead."""
     text = str(error)
     if field := _FIELD.match(text):
         name, value, told = field.groups()
@@ -94,14 +94,14 @@ def _quoted_value(text: str) -> str:
 
 
 MAX_RECORDED_CHARS = 500
-MAX_QUOTED_CHARS = 80  # characters of an argument that an error quotes
+MAX_QUOTED_CHARS = 80  # characters of an argument quoted in an error
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class CallError:
-    """What stands in a batch's slot whose call failed: never a string that could be taken for an answer."""
+    """The result of a failed call in a batch: never a string that could be mistaken for an answer."""
 
     error: str
     kind: str
@@ -125,10 +125,10 @@ class SubCalls:
 
     Args:
         lm: the sub-model; None means ``dspy.settings.lm`` at the time of the call.
-        ledger: what calls are charged to.
-        patience: how long a call that begins now may take.
-        on_call: told of each finished call.
-        on_wait: told of a provider and the seconds that a call is about to wait for it.
+        ledger: the ledger that calls are charged to.
+        patience: returns how long a call that starts now may take.
+        on_call: called with each finished call.
+        on_wait: called with a provider and the seconds that a call is about to wait for it.
     """
 
     def __init__(
@@ -145,14 +145,14 @@ class SubCalls:
         self._on_call = on_call
         self._on_wait = on_wait
         self._made: list[SubCall] = []
-        self._open: dict[Meter, tuple[SubCall, Reservation]] = {}  # calls that have not ended, by their meter
+        self._open: dict[Meter, tuple[SubCall, Reservation]] = {}  # unfinished calls by their meter
         self._notes: list[str] = []
-        self._cut: Counter[str] = Counter()  # replies of the step that are not whole, by why
+        self._cut: Counter[str] = Counter()  # incomplete replies of the step, by reason
         self._lock = threading.Lock()
 
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """The functions to install in the REPL, by name; typed ones are wrapped there by ``prelude``."""
+        """The functions to install in the REPL, by name; ``prelude`` wraps the typed ones there."""
         return {
             "llm_query": self.llm_query,
             "llm_query_batched": self.llm_query_batched,
@@ -163,15 +163,15 @@ class SubCalls:
 
     @property
     def known_lm(self) -> Any:
-        """The model that answers sub-calls now, None if there is none."""
+        """The model that currently answers sub-calls, or None."""
         return self._lm or dspy.settings.lm
 
     @property
     def lm(self) -> Any:
-        """The model that answers sub-calls now.
+        """The model that currently answers sub-calls.
 
         Raises:
-            LMNotConfiguredError: there is none.
+            LMNotConfiguredError: no model is configured.
         """
         lm = self.known_lm
         if lm is None:
@@ -179,15 +179,15 @@ class SubCalls:
         return lm
 
     def take_finished(self) -> tuple[SubCall, ...]:
-        """Return the sub-calls made since the last time, and forget them."""
+        """Return and clear the sub-calls made since the last call of this method."""
         with self._lock:
             made, self._made = tuple(self._made), []
         return made
 
     def take_remaining(self) -> tuple[SubCall, ...]:
-        """Return the sub-calls made since the last time and those that have not ended, when the run has.
+        """Return the sub-calls made since the last time and the unfinished ones, at the end of the run.
 
-        What the latter have been sent is charged as an estimate.
+        The prompts of unfinished calls are charged as an estimate.
         """
         with self._lock:
             still_open, self._open = self._open, {}
@@ -200,12 +200,12 @@ class SubCalls:
         return tuple(made)
 
     def add_note(self, note: str) -> None:
-        """Keep a note that the model is shown with its step's output."""
+        """Add a note to show to the model with its step's output."""
         with self._lock:
             self._notes.append(note)
 
     def take_notes(self) -> list[str]:
-        """Return the notes since the last time, and forget them."""
+        """Return and clear the notes since the last call of this method."""
         with self._lock:
             notes, self._notes = self._notes, []
             cut, self._cut = self._cut, Counter()
@@ -218,7 +218,7 @@ class SubCalls:
         return notes
 
     def llm_query(self, prompt: str) -> str:
-        """Ask the sub-model one prompt, of which it sees nothing else."""
+        """Ask the sub-model one prompt; it sees nothing else."""
         answer: str = result_or_raise(self.plain(sendable_prompt(prompt)))
         return answer
 
@@ -247,7 +247,7 @@ class SubCalls:
         return self.typed_each(read, items)
 
     def typed_each(self, signature: type[dspy.Signature], items: Sequence[dict[str, Any]]) -> list[Outputs | CallError]:
-        """Make typed calls; those whose reply cannot be read are asked once more and told why, if calls are left."""
+        """Make typed calls; if a reply cannot be parsed, ask once more with the reason, if calls are left."""
         answers = self.batch(lambda item: self.typed(signature, item), items)
         unread = {at: answer.error for at, answer in enumerate(answers) if _is_unread(answer)}
         again = list(unread)[: max(0, self.ledger.calls_left)]
@@ -266,7 +266,7 @@ class SubCalls:
     def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
         """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order.
 
-        What is refused of several becomes a :class:`CallError` in its slot, so that no answer of the others is lost.
+        If one of several is refused, a :class:`CallError` takes its slot, so that the other answers are not lost.
         """
         left = self.ledger.calls_left
         if len(items) > left:
@@ -283,7 +283,7 @@ class SubCalls:
             return [future.result() for future in futures]
 
     def plain(self, prompt: str) -> str | CallError:
-        """Make one plain call; the provider's failure is a value, a refused budget is raised."""
+        """Make one plain call; a provider's failure is returned, a refused budget is raised."""
         lm = self.lm
         room = windows.known_window(lm)
         if room is not None and len(prompt) > room * CHARS_PER_TOKEN:
@@ -332,7 +332,7 @@ class SubCalls:
             unfinished = SubCall(kind=kind, prompt=shorten_text(prompt), error=result.error, model=self.lm.model)
             self._open[meter] = unfinished, reservation
         try:
-            # A raw thread has no portal to stream through, and sub-calls are not the streamed program's output.
+            # A plain thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
             with self.ledger.slots, dspy.context(**settings):
                 result = self._visible_reply(deadlines.call(patience, self.lm, direct, awaitable), meter)
@@ -352,7 +352,7 @@ class SubCalls:
         return result
 
     def _visible_reply(self, result: Any, meter: Meter) -> Any:
-        """Return a reply without its thinking; what is left of one that was cut is noted, and nothing is an error."""
+        """Return a reply without its thinking; note a reply that was cut off; an empty one is an error."""
         finish = meter.finish
         text = visible_text(result) if isinstance(result, str) else result
         if isinstance(result, str) and not (text and text.strip()):
@@ -373,7 +373,7 @@ class SubCalls:
 
 
 def wrong_inputs_message(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
-    """Say that the inputs given are not those of a signature, in few words whatever they are."""
+    """Describe how the given inputs differ from those of a signature, in few words."""
     return (
         f"`{signature[:MAX_QUOTED_CHARS]}` takes {list(read.input_fields)}, not {str(list(given))[:MAX_QUOTED_CHARS]}"
     )
@@ -384,14 +384,14 @@ def _is_unread(answer: Any) -> TypeGuard[CallError]:
 
 
 def failed_call(error: BaseException) -> CallError:
-    """Return what stands for a call that failed."""
+    """Return the :class:`CallError` for a failed call."""
     if isinstance(error, AdapterParseError):
         return CallError(error=explain_unread(error), kind=AdapterParseError.__name__)
     return CallError(error=shorten_text(str(error)), kind=type(error).__name__)
 
 
 def result_or_error(one: Callable[[Any], T], item: Any) -> T | CallError:
-    """Call ``one``; a call that is refused is a :class:`CallError`."""
+    """Call ``one``; return a :class:`CallError` if the call is refused."""
     try:
         return one(item)
     except (RLMError, TypeError, ValueError) as error:
@@ -403,14 +403,14 @@ async def _await_and_read(awaitable: Any, read: Callable[[Any], T]) -> T:
 
 
 def result_or_raise(result: Any) -> Any:
-    """Return a result, or raise what failed so that REPL code sees an exception."""
+    """Return a result, or raise its error so that REPL code sees an exception."""
     if isinstance(result, CallError):
         raise RLMError(f"{result.kind}: {result.error}")
     return result
 
 
 def sendable_prompt(prompt: Any) -> str:
-    """Return a prompt that can be sent: a str, not empty, encodable."""
+    """Return a prompt that can be sent: a non-empty, encodable str."""
     if not isinstance(prompt, str):
         raise TypeError(f"a prompt must be a str, not {type(prompt).__name__}")
     if not prompt.strip():
@@ -419,7 +419,7 @@ def sendable_prompt(prompt: Any) -> str:
 
 
 def text_of(outputs: Any) -> str:
-    """Return the text of an LM call's outputs, whichever of DSPy's shapes they have."""
+    """Return the text of an LM call's outputs, in any of DSPy's shapes."""
     if isinstance(outputs, list) and outputs:
         first = outputs[0]
         text = first.get("text") if isinstance(first, dict) else first

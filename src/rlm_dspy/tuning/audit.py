@@ -1,4 +1,4 @@
-"""An audit of tuned programs: instructions or demos that hold answers of the questions to judge by prove nothing."""
+"""An audit of tuned programs: if instructions or demos contain answers of the test set, the score proves nothing."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.tuning import program as programs
 from rlm_dspy.tuning.scoring import normal_text
 
-MIN_ANSWER_CHARS = 3  # characters of an answer that may tell anything: "7" and "no" stand everywhere
+MIN_ANSWER_CHARS = 3  # shortest answer, in characters, that is checked: "7" and "no" occur everywhere
 LONG_NUMBER = 5  # digits
 MIN_SUBJECT_CHARS = 4  # characters of a word that names what a question is about
 DEMOS = " (demos)"
-MAX_NAMED_LEAKS = 5  # leaks that an error names
+MAX_NAMED_LEAKS = 5  # leaks listed in an error
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A text of a test question that a program holds: the question, the text, where: ``extract (demos)``."""
+    """A test answer or question found in a program: the question, the text, and where, e.g. ``extract (demos)``."""
 
     question: str
     text: str
@@ -41,15 +41,15 @@ def find_leaks(
     base: dspy.Module | None = None,
     field: str = "answer",
 ) -> list[Leak]:
-    """Return the answers and questions of a test split that a program's instructions or demos hold.
+    """Return the answers and questions of a test set that occur in a program's instructions or demos.
 
     Args:
-        program: what was tuned.
-        test: the questions to judge by, which the optimizer must not have seen.
-        known: the questions that it did see: an answer of one of these is no leak, nor is in a demo what the context
-            of one holds.
-        base: the program before tuning; what its texts hold already is none either.
-        field: the field of the examples that holds the answer.
+        program: the tuned program.
+        test: the test set, which the optimizer must not have seen.
+        known: the questions that the optimizer did see: their answers are not leaks, nor is text from their contexts
+            in a demo.
+        base: the program before tuning; text that it already contains is not a leak.
+        field: the field of the examples with the answer.
     """
     seen = {text for example in known for text in _answer_texts(example.get(field))}
     before = "\n".join(text for _, text in _tuned_texts(base)) if base is not None else ""
@@ -70,10 +70,10 @@ def find_leaks(
 
 
 def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **facts: Any) -> None:
-    """Refuse a program that holds answers of the test split; the arguments are those of :func:`find_leaks`.
+    """Refuse a program that contains answers of the test set; the arguments are those of :func:`find_leaks`.
 
     Raises:
-        ConfigurationError: it does, and where.
+        ConfigurationError: leaks were found; the message says where.
     """
     leaks = find_leaks(program, test, **facts)
     if not leaks:
@@ -81,13 +81,13 @@ def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **facts: Any
     named = "; ".join(f"{leak.part} has {leak.text!r} of question {leak.question}" for leak in leaks[:MAX_NAMED_LEAKS])
     more = f"; and {len(leaks) - MAX_NAMED_LEAKS} more" if len(leaks) > MAX_NAMED_LEAKS else ""
     raise ConfigurationError(
-        f"the program holds answers of the questions that judge it, so its score proves nothing: {named}{more}. "
-        "Keep the test questions out of what the optimizer sees, or judge by others."
+        f"the program contains answers of the test set, so its score proves nothing: {named}{more}. "
+        "Keep the test questions away from the optimizer, or use another test set."
     )
 
 
 def _answer_texts(value: Any) -> Iterator[str]:
-    """Yield the texts that give an answer away, ready to be compared."""
+    """Yield the texts that reveal an answer, normalised for comparison."""
     for item in value if isinstance(value, (list, tuple, set)) else [value]:
         if item is None or isinstance(item, bool):
             continue
@@ -97,7 +97,7 @@ def _answer_texts(value: Any) -> Iterator[str]:
 
 
 def _tuned_texts(program: dspy.Module) -> Iterator[tuple[str, str]]:
-    """Yield what is tuned of each predictor, its instructions and its demos, ready to be compared."""
+    """Yield each predictor's instructions and demos, normalised for comparison."""
     with programs.expose_compiled_parts(program):
         predictors = program.named_predictors()
     for name, predictor in predictors:
@@ -111,23 +111,23 @@ def _normal_text(text: str) -> str:
 
 
 def _holds_answer(text: str, answer: str) -> bool:
-    """Tell whether a text has an answer as words of their own."""
+    """Return whether a text contains an answer as whole words."""
     return bool(answer) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
 
 
 def _is_common(answer: str) -> bool:
-    """Tell whether an answer is a short number, which stands in many texts by chance."""
+    """Return whether an answer is a short number, which occurs in many texts by chance."""
     return answer.isdecimal() and len(answer) < LONG_NUMBER
 
 
 def _names_subject(text: str, question: str, known: str) -> bool:
-    """Tell whether a text has a word of a question that no known text has: what the question is about."""
+    """Return whether a text contains a word of the question that no known text has, i.e. the question's subject."""
     words = {word for word in re.findall(r"\w+", question) if len(word) >= MIN_SUBJECT_CHARS}
     return any(_holds_answer(text, word) and not _holds_answer(known, word) for word in words)
 
 
 def _is_in_contexts(answer: str, known: Sequence[dspy.Example]) -> bool:
-    """Tell whether the context of a known question holds an answer, so that a demo may show it."""
+    """Return whether the context of a known question contains an answer, so that a demo may show it."""
     return any(
         answer in text.text.casefold()
         for example in known

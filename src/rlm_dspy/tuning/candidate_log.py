@@ -1,7 +1,7 @@
-"""What became of each candidate that an optimizer tried, kept from the side of program and metric.
+"""A log of each candidate that an optimizer tried, written by the program and the metric.
 
-No optimizer tells what it has found when it is interrupted. But every rollout goes through the program and every score
-through the metric, so that these two know which candidate scored what on which question, whoever tries it and why.
+Optimizers do not return their findings when interrupted. But every rollout goes through the program and every score
+through the metric, so these two know which candidate scored what on which question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlm_dspy.tuning.program import Tunable, instructions, state_of
 
 @dataclass
 class Candidate:
-    """A program that was tried: its state, and its score on each question by id."""
+    """A program that was tried: its state, and its scores by question id."""
 
     digest: str
     number: int
@@ -39,7 +39,7 @@ class Candidate:
 
 
 class CandidateLog:
-    """The candidates in the order in which they were first tried. Thread-safe; copies are the same object."""
+    """The candidates in the order they were first tried. Thread-safe; copying returns the same object."""
 
     def __init__(self) -> None:
         self.candidates: dict[str, Candidate] = {}
@@ -50,7 +50,7 @@ class CandidateLog:
         return self
 
     def record_run(self, program: Tunable, run: Run) -> None:
-        """Note which candidate made a run."""
+        """Record which candidate made a run."""
         state = state_of(program)
         digest = hashlib.sha256(json.dumps(state, sort_keys=True, default=repr).encode()).hexdigest()[:12]
         with self._lock:
@@ -61,19 +61,19 @@ class CandidateLog:
             self._runs[run.id] = digest
 
     def record_score(self, example: Any, prediction: Any, score: float) -> None:
-        """Note what a candidate's run scored."""
+        """Record the score of a candidate's run."""
         run = run_of(prediction)
         with self._lock:
             if isinstance(run, Run) and (digest := self._runs.get(run.id)):
                 self.candidates[digest].scores[str(example.get("id"))] = score
 
     def best(self, ids: Collection[str]) -> Candidate | None:
-        """Return the candidate with the best mean on the questions, among those that were put to all of them."""
+        """Return the candidate with the best mean on the questions, among those that ran on all of them."""
         whole = [one for one in self.candidates.values() if set(ids) <= one.scores.keys()]
         return max(whole, key=lambda one: (one.mean(ids), -one.number)) if whole else None
 
     def metric(self, metric: Metric) -> Metric:
-        """Return the metric with every score noted."""
+        """Return a metric that also records every score."""
 
         def score(example: Any, prediction: Any) -> float:
             value = metric.score(example, prediction)
@@ -84,14 +84,14 @@ class CandidateLog:
 
 
 class LoggedTunable(Tunable):
-    """A tunable RLM that tells a chronicle of its runs."""
+    """A tunable RLM that records its runs in the log."""
 
     def __init__(self, signature: Any, chronicle: CandidateLog, **options: Any) -> None:
         super().__init__(signature, **options)
         self.chronicle = chronicle
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
-        """Answer, and note which candidate did."""
+        """Answer, and record which candidate did."""
         prediction = super().forward(**inputs)
         if isinstance(run := run_of(prediction), Run):
             self.chronicle.record_run(self, run)

@@ -1,4 +1,4 @@
-"""What a question may be put to: our RLM, a direct call, or ``dspy.RLM``, all with the same signature and limits."""
+"""The programs to compare: our RLM, a direct call, and ``dspy.RLM``, all with the same signature and limits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHORT_INSTRUCTIONS = (
 
 
 def signature(*, evidence: bool = True) -> type[dspy.Signature]:
-    """Return the signature of datasets: a context and a question in, an answer and its evidence out."""
+    """Return the signature for datasets: a context and a question in, an answer and its evidence out."""
     made: type[dspy.Signature] = dspy.Signature(
         {
             "context": (Any, dspy.InputField(desc="the text or files to answer from")),
@@ -50,7 +50,7 @@ def signature(*, evidence: bool = True) -> type[dspy.Signature]:
 
 @dataclass
 class Contender:
-    """A program under its name; ``note`` tells what of it is not as its authors ship it."""
+    """A named program; ``note`` says how it differs from what its authors ship."""
 
     name: str
     program: Any
@@ -58,14 +58,14 @@ class Contender:
     texts: bool = field(default=False)
 
     def ask(self, inputs: Mapping[str, Any]) -> Any:
-        """Put one question to the program."""
+        """Ask the program one question."""
         if not self.texts:
             return self.program(**inputs)
         return self.program(**{name: _plain_text(value) for name, value in inputs.items()})
 
 
 def _plain_text(value: Any) -> Any:
-    """Return a handle or a corpus as the text that other programs need."""
+    """Convert a handle or a corpus to text, for programs that need it."""
     if isinstance(value, Context):
         return value.text
     return prompt_text(value) if isinstance(value, Corpus) else value
@@ -78,13 +78,13 @@ def make_contender(
 
     Args:
         name: one of ``ALL_NAMES``.
-        budget: the limits of each question.
+        budget: the limits per question.
         sub_lm: the LM of sub-calls.
         path: a saved program for the side ``rlm``.
-        evidence: ask for quotes too.
+        evidence: whether to ask for quotes too.
 
     Raises:
-        ConfigurationError: there is no such side, or the saved program does not fit.
+        ConfigurationError: the side is unknown, or the saved program does not fit.
     """
     asked = signature(evidence=evidence)
     if name == "rlm":
@@ -103,4 +103,4 @@ def make_contender(
             interpreter_factory=Sandbox,
         )
         return Contender(name, stock, note="dspy.RLM runs in our sandbox, not in Deno", texts=True)
-    raise ConfigurationError(f"there is no side {name!r} to compare; there are {', '.join(ALL_NAMES)}")
+    raise ConfigurationError(f"{name!r} is not a side to compare; choose from {', '.join(ALL_NAMES)}")

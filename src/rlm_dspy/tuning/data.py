@@ -1,11 +1,11 @@
-"""Datasets as JSONL: one question a line, its context inline, in files, or as the recipe of a generated task.
+"""Datasets as JSONL: one question per line, its context inline, in files, or as the recipe of a generated task.
 
     {"question": "…", "answer": "…", "context": "the text itself"}
     {"question": "…", "answer": 12, "context": {"files": ["docs", "src/a.py"], "exclude": ["*.log"]}}
     {"question": "…", "answer": ["a", "b"], "scorer": "set_f1", "context": {"task": "pairs", "index": 3}}
 
-Files are looked for beside the JSONL. Contexts become handles, so that no demo, proposer prompt, log or saved program
-ever holds their text.
+File paths are relative to the JSONL file. Contexts become handles, so that no demo, proposer prompt, log or saved
+program ever contains their text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.tuning import scoring, tasks
 
 MIN_HANDLE_CHARS = 2_000  # texts longer than this become handles
-DIGEST_DIGITS = 16  # hexadecimal digits that a recipe keeps of its context
+DIGEST_DIGITS = 16  # hexadecimal digits of the context's digest in a recipe
 _RECIPE = frozenset({"task", "split", "index", "seed", "tokens", "level", "sha256"})
 _cached: dict[tuple[Any, ...], Any] = {}
 
@@ -35,11 +35,11 @@ def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
 
     Args:
         path: the file; each line has ``question`` and ``answer``, and ``context`` in one of the forms above.
-        limit: no more than so many examples.
+        limit: maximum number of examples.
 
     Raises:
-        CorpusError: a line is malformed, lacks a field, has the id of an earlier one, or names a context that cannot
-            be had; the line is told.
+        CorpusError: a line is malformed, lacks a field, repeats an id, or its context is not available; the message
+            names the line.
     """
     path = Path(path)
     examples: dict[str, dspy.Example] = {}
@@ -50,13 +50,13 @@ def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
         try:
             made = example(row, path.parent, f"{path.stem}-{number}")
             if made.id in examples:
-                raise CorpusError(f"the id {made.id!r} is that of an earlier question: give each its own")
+                raise CorpusError(f"the id {made.id!r} is used twice: give each question its own")
             examples[made.id] = made
         except (CorpusError, ConfigurationError) as error:
             raise CorpusError(f"{path}:{number}: {error}") from error
     _cached.clear()
     if not examples:
-        raise CorpusError(f"{path} holds no examples: write one JSON object with question, answer and context a line")
+        raise CorpusError(f"{path} has no examples: write one JSON object with question, answer and context per line")
     return list(examples.values())
 
 
@@ -78,7 +78,7 @@ def rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except ValueError as error:
             raise CorpusError(f"{path}:{number}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
-            raise CorpusError(f"{path}:{number}: a line is a JSON object, not {type(row).__name__}")
+            raise CorpusError(f"{path}:{number}: each line must be a JSON object, not {type(row).__name__}")
         yield number, row
 
 
@@ -87,9 +87,9 @@ def example(row: Mapping[str, Any], folder: Path, number: str) -> dspy.Example:
     if missing := [field for field in ("question", "answer", "context") if field not in row]:
         raise CorpusError(f"missing {', '.join(missing)}; it has {', '.join(row) or 'nothing'}")
     if not isinstance(row["question"], str) or not row["question"].strip():
-        raise CorpusError("question must be a text that is not empty")
+        raise CorpusError("question must be a non-empty text")
     if (scorer := row.get("scorer")) is not None and scorer not in scoring.SCORERS:
-        raise CorpusError(f"there is no scorer {scorer!r}; there are {', '.join(sorted(scoring.SCORERS))}")
+        raise CorpusError(f"{scorer!r} is not a scorer; choose from {', '.join(sorted(scoring.SCORERS))}")
     values = {"context": context(row["context"], folder), "question": row["question"]}
     values |= {name: value for name, value in row.items() if name not in values} | {"id": number}
     if row.get("id") is not None:
@@ -98,7 +98,7 @@ def example(row: Mapping[str, Any], folder: Path, number: str) -> dspy.Example:
 
 
 def context(given: Any, folder: Path) -> Any:
-    """Return the context that a row gives: a text, a handle or a corpus."""
+    """Return the context of a row: a text, a handle or a corpus."""
     if isinstance(given, str):
         return handle(given)
     if isinstance(given, dict) and "task" in given:
@@ -121,15 +121,15 @@ def _text_tuple(name: str, given: Any) -> tuple[str, ...]:
 
 def _generated_context(recipe: Mapping[str, Any]) -> Any:
     if unknown := set(recipe) - _RECIPE:
-        raise CorpusError(f"a recipe has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(_RECIPE))}")
+        raise CorpusError(f"a recipe cannot have {', '.join(sorted(unknown))}, only {', '.join(sorted(_RECIPE))}")
     try:
         item = tasks.make(**{key: value for key, value in recipe.items() if key != "sha256"})
     except TypeError as error:
-        raise CorpusError(f"the recipe cannot be followed: {error}") from error
+        raise CorpusError(f"the recipe is invalid: {error}") from error
     made = contain(item.context)
     wanted = recipe.get("sha256")
     if wanted and not made.digest.startswith(wanted):
-        raise CorpusError("the recipe gives another context than when it was written: make the dataset again")
+        raise CorpusError("the recipe no longer generates the context it was written for: make the dataset again")
     return made
 
 
@@ -139,12 +139,12 @@ def contain(texts: str | Mapping[str, str]) -> Any:
 
 
 def handle(value: Any) -> Any:
-    """Return a long text as a handle, anything else as it is."""
+    """Return a long text as a handle, anything else unchanged."""
     return Context(value) if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS else value
 
 
 def handles(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
-    """Return examples of your own making with their long texts as handles."""
+    """Return your own examples with their long texts wrapped as handles."""
     shielded = []
     for one in examples:
         copy = one.copy()
@@ -158,8 +158,8 @@ def generated(task: str, split: tasks.Split, indices: Iterable[int], **recipe: A
     """Return rows of a generated task, each with the recipe of its context.
 
     Args:
-        task, split, indices: which questions.
-        recipe: ``tokens``, ``seed`` and ``level`` as :func:`rlm_dspy.tuning.tasks.make` takes them.
+        task, split, indices: the questions to generate.
+        recipe: ``tokens``, ``seed`` and ``level``, as in :func:`rlm_dspy.tuning.tasks.make`.
     """
     made = []
     for index in indices:
@@ -173,7 +173,7 @@ def generated(task: str, split: tasks.Split, indices: Iterable[int], **recipe: A
 
 
 def write(path: str | Path, made: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as JSONL and return how many there were."""
+    """Write rows as JSONL and return their number."""
     lines = [json.dumps(row, ensure_ascii=False) for row in made]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace")
@@ -183,7 +183,7 @@ def write(path: str | Path, made: Iterable[Mapping[str, Any]]) -> int:
 def split(
     examples: Sequence[dspy.Example], shares: Sequence[float] = (0.4, 0.3, 0.3), *, seed: int = 0
 ) -> list[list[dspy.Example]]:
-    """Divide examples into parts by share, the same way each time.
+    """Divide examples into parts by share, deterministically.
 
     Raises:
         ConfigurationError: a part would be empty.

@@ -1,7 +1,7 @@
-"""Evaluation: the same questions put to one or more sides, each row kept in a journal as soon as it is there.
+"""Evaluation: ask one or more sides the same questions, and write each row to a journal at once.
 
-Each question is asked once: slow ones are never submitted again, and a journal that exists is gone on with. How a run
-ended is told apart: submitted, extracted because a limit ended it, stopped without an answer, failed by an error.
+Each question is asked once: slow ones are never resubmitted, and an existing journal is continued. Rows distinguish how
+a run ended: submitted, extracted because a limit ended it, stopped without an answer, failed by an error.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Status = Literal["submitted", "extracted", "stopped", "failed"]
 
 
 class Row(BaseModel):
-    """What became of one question on one side."""
+    """The result of one question on one side."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     key: str
     side: str
     model: str = ""
-    models: tuple[str, ...] = ()  # that answered; a fallback is another than the one asked
+    models: tuple[str, ...] = ()  # the models that answered, which may include a fallback
     id: str
     task: str = ""
     score: float = 0.0
@@ -66,16 +66,16 @@ class Row(BaseModel):
 
 
 class Evaluation:
-    """A set of questions, a metric, and the journal that makes a second attempt go on where the first ended.
+    """A set of questions, a metric, and a journal for resuming after an interruption.
 
     Args:
         examples: the questions.
         metric: scores each prediction.
-        journal: rows that are there already are not asked again; None keeps none.
+        journal: questions with a row in it are not asked again; None keeps no journal.
         threads: questions asked at once.
-        on_row: told of each new row.
-        identity: what besides side and example a row depends on: model, limits, program.
-        redactor: takes secrets out of what the journal keeps; by default those of the environment.
+        on_row: called with each new row.
+        identity: everything a row depends on besides side and example: model, limits, program.
+        redactor: masks secrets in the journal; by default those of the environment.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Evaluation:
         self._lock = threading.Lock()
 
     def run(self, sides: Iterable[Contender]) -> list[Row]:
-        """Ask what is not in the journal yet, and return all rows, side by side in the order of the examples."""
+        """Ask the questions missing from the journal; return all rows by side, in the order of the examples."""
         sides = list(sides)
         done = {row.key: row for row in self._journal_rows()}
         wanted = [(side, example, self._row_key(side, example)) for side in sides for example in self.examples]
@@ -117,7 +117,7 @@ class Evaluation:
         return [done[key] for *_, key in wanted]
 
     def saved_rows(self, side: Contender) -> list[Row]:
-        """Return the rows of a side that are in the journal, in the order of the examples."""
+        """Return a side's rows from the journal, in the order of the examples."""
         done = {row.key: row for row in self._journal_rows()}
         return [done[key] for example in self.examples if (key := self._row_key(side, example)) in done]
 
@@ -132,14 +132,14 @@ class Evaluation:
             yield row
 
     def _evaluate_example(self, side: Contender, example: Any, key: str) -> Row:
-        """Ask one question, and keep the row at once, so that an interruption loses none that is finished."""
+        """Ask one question and write the row at once, so that an interruption loses no finished row."""
         watch, started = PrefixMeter(), time.perf_counter()
-        # A future holds whatever a program or a metric raises, so that one bad row never ends the others.
+        # A future holds any exception of the program or metric, so that one bad row never ends the others.
         attempt = finished_future(lambda: self._predict_answer(side, example, watch))
         seconds = time.perf_counter() - started
         error = attempt.exception()
         if error is not None and not isinstance(error, Exception):
-            raise error  # an interruption, or a cap that ends everything
+            raise error  # an interruption or a reached cap ends everything
         prediction = None if error else attempt.result()
         run = getattr(error, "run", None) if prediction is None else run_of(prediction)
         row = Row(
@@ -192,7 +192,7 @@ class Evaluation:
         return hashlib.sha256(told.encode()).hexdigest()[:20]
 
     def _journal_rows(self) -> list[Row]:
-        """Return the rows of the journal that need not be asked again; one cut off by a kill is dropped."""
+        """Return the journal's rows that need not be asked again; an incomplete last row is dropped."""
         rows = journals.read_rows(self.journal, Row.model_validate_json, mend=True) if self.journal else []
         return [row for row in rows if row.status != "failed"]
 
@@ -206,7 +206,7 @@ class Evaluation:
 
 
 def finished_future(call: Callable[[], Any]) -> Future[Any]:
-    """Return the future of a finished call, which holds what it returned or raised, whatever that was."""
+    """Make a call and return a finished future with its result or exception."""
     context = contextvars.copy_context()
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(context.run, call)
@@ -221,7 +221,7 @@ def _answer_text(value: Any) -> str | None:
 
 
 def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
-    """Tell a run that ended without an answer from one that an error of its surroundings ended."""
+    """Return the fields of a failed row: stopped without an answer, or failed by an external error."""
     stopped = (
         isinstance(run, Run) and isinstance(error, RLMError) and not isinstance(error, LMError | ConfigurationError)
     )
@@ -232,7 +232,7 @@ def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
 
 
 def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
-    """Count the quotes, and those of them that are in the context, the same way for every side."""
+    """Count the quotes, and how many of them are in the context, the same way for every side."""
     given = prediction.get("evidence") or []
     quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
     values = {name: value.text if isinstance(value, Context) else value for name, value in example.inputs().items()}

@@ -1,7 +1,7 @@
-"""What an optimizer's reflection is told of a run: facts in few words, from the whole record.
+"""Feedback on a run for an optimizer's reflection: brief facts from the whole record.
 
-What was asked, what came, which steps failed and why, sub-calls that were wasted or missing, evidence that was not
-found, what was spent, how it ended. No longer than ``LIMIT`` characters, and without any context.
+The question, the answer, the steps that failed and why, wasted or missing sub-calls, evidence that was not found, the
+usage, and how the run ended. At most ``LIMIT`` characters, without any context.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def write_feedback(
 
     Args:
         asked: the short inputs of the example, by name.
-        expected: the right answer.
-        got: the answer that came, None if none came.
-        score: what the metric gave.
+        expected: the expected answer.
+        got: the actual answer, or None.
+        score: the metric's score.
         name: the metric's name.
-        run: the record, if the program left one.
-        error: why there is no answer, if the program raised.
+        run: the record, if there is one.
+        error: the error, if the program raised one.
     """
     lines = [f"Asked: {shorten_line(_asked_text(asked), 300)}"]
     lines.append(f"Expected: {shorten_line(expected, 250)}")

@@ -1,8 +1,8 @@
-"""The caps of an optimization: every LM call is let through and paid from one purse, whoever makes it.
+"""The caps of an optimization: all LM calls, from any caller, are charged to one budget.
 
-Optimizers take any exception for a bad candidate and go on. So a cap that is reached is raised as
-:class:`CapReached`, which, like an interruption from the keyboard, no ``except Exception`` stops. Calls that DSPy's
-cache answers never get here and cost nothing; that is what makes a second attempt free up to where the first ended.
+Optimizers treat any exception as a bad candidate and continue. So a reached cap is raised as :class:`CapReached`,
+which, like ``KeyboardInterrupt``, no ``except Exception`` stops. Calls answered from DSPy's cache never get here and
+cost nothing; that makes resuming free up to where the first attempt ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlm_dspy.run import Usage
 
 
 class CapReachedError(BaseException):
-    """The purse does not pay for another call; ``cap`` names which limit that is."""
+    """The budget does not allow another call; ``cap`` names the limit."""
 
     def __init__(self, cap: str) -> None:
         super().__init__(f"{cap} is used up")
@@ -32,12 +32,12 @@ class CapReachedError(BaseException):
 
 
 class SharedBudget:
-    """What an optimization may spend and has spent, also in earlier attempts, which the log keeps.
+    """The budget and spending of an optimization, including earlier attempts, which are read from the log.
 
     Args:
-        max_calls: LM calls in all.
-        max_cost: US dollars in all; calls whose price is unknown count as nothing.
-        log: one line for each call that was paid.
+        max_calls: maximum LM calls in total.
+        max_cost: maximum US dollars in total; calls with an unknown price are not counted.
+        log: a file with one line per charged call.
     """
 
     def __init__(self, max_calls: int, max_cost: float | None = None, log: Path | None = None) -> None:
@@ -48,7 +48,7 @@ class SharedBudget:
         self._flying = 0
         self._dearest = 0.0
         self._lock = threading.Lock()
-        # A line that a kill cut off was not paid for by more than one call.
+        # An incomplete last line stands for at most one call.
         for usage in journal.read_rows(log, Usage.model_validate_json, mend=True) if log else ():
             self.ledger.charge(usage)
             self.ledger.sub_calls += 1
@@ -56,7 +56,7 @@ class SharedBudget:
 
     @property
     def calls(self) -> int:
-        """The calls that were let through, in earlier attempts too."""
+        """The admitted calls, including those of earlier attempts."""
         return self.ledger.sub_calls
 
     @property
@@ -68,15 +68,15 @@ class SharedBudget:
         self._dearest = max(self._dearest, usage.cost or 0.0)
 
     def admit(self, size: int) -> Reservation:
-        """Let a call through.
+        """Admit a call.
 
         Raises:
-            CapReached: a cap, less what is kept back for the last evaluation, is used up.
+            CapReached: a cap, minus the reserve for the last evaluation, is used up.
         """
         with self._lock:
             if self.ledger.sub_calls >= self.max_calls - self.kept_back:
                 raise CapReachedError("max-calls")
-            # What is in the air has no price yet; the dearest call so far stands for each.
+            # Calls in flight have no price yet; each is estimated as the most expensive call so far.
             if self.ledger.exhausted(cost=self._dearest * (self._flying + 1)):
                 raise CapReachedError("max-cost")
             try:
@@ -87,7 +87,7 @@ class SharedBudget:
             return reservation
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
-        """Pay for a call and log it at once."""
+        """Charge a call and log it at once."""
         with self._lock:
             self._flying -= 1
             reservation.settle(usage)
@@ -98,7 +98,7 @@ class SharedBudget:
 
 
 class MeteredEngine:
-    """An engine whose calls are paid from a purse."""
+    """An engine whose calls are charged to a budget."""
 
     def __init__(self, engine: Any, purse: SharedBudget) -> None:
         self.engine = engine
@@ -106,18 +106,18 @@ class MeteredEngine:
 
     @property
     def window(self) -> int | None:
-        """The window that the engine allocates, if it tells."""
+        """The window that the engine allocates, if known."""
         return getattr(self.engine, "window", None)
 
     def complete(self, request: Request) -> Response:
-        """Answer one request, if the purse pays."""
+        """Answer one request, if the budget allows it."""
         with _charge_call(self.purse, request) as paid:
             response: Response = self.engine.complete(request)
             paid.append(response)
         return response
 
     def stream(self, request: Request) -> Iterator[Any]:
-        """Answer one request as a stream; tuning asks for none, so that it is not paid for from the purse."""
+        """Answer one request as a stream; not charged, because tuning does not stream."""
         return iter(self.engine.stream(request))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MeteredEngine:
@@ -132,7 +132,7 @@ class AsyncMeteredEngine:
         self.purse = purse
 
     async def complete(self, request: Request) -> Response:
-        """Answer one request, if the purse pays."""
+        """Answer one request, if the budget allows it."""
         with _charge_call(self.purse, request) as paid:
             response: Response = await self.engine.complete(request)
             paid.append(response)
@@ -154,7 +154,7 @@ def _charge_call(purse: SharedBudget, request: Request) -> Iterator[list[Respons
     try:
         yield paid
     finally:
-        # A call that failed is a call; providers do not bill it.
+        # A failed call counts as a call; providers do not bill it.
         purse.settle(reservation, _response_usage(paid[0]) if paid else Usage(calls=1))
 
 
@@ -170,13 +170,13 @@ def _response_usage(response: Response) -> Usage:
 
 
 def metered_lm(lm: dspy.LM, purse: SharedBudget) -> dspy.LM:
-    """Return a copy of an LM that is paid for from the purse and answered from DSPy's cache where it can be.
+    """Return a copy of an LM that is charged to the budget and uses DSPy's cache where possible.
 
     Raises:
-        ConfigurationError: the LM has no engine object; ``rlm_dspy.lm`` makes LMs that have.
+        ConfigurationError: the LM has no engine object; LMs made by ``rlm_dspy.lm`` have one.
     """
     if isinstance(lm.engine, str):
-        raise ConfigurationError(f"the caps cannot hold for {lm.model}: make it with rlm_dspy.lm({lm.model!r})")
+        raise ConfigurationError(f"the caps cannot be enforced for {lm.model}: use rlm_dspy.lm({lm.model!r})")
     asynchronous = lm._async_engine_spec
     return lm.copy(
         engine=MeteredEngine(lm.engine, purse),
@@ -186,7 +186,7 @@ def metered_lm(lm: dspy.LM, purse: SharedBudget) -> dspy.LM:
 
 
 class PrefixMeter(Meter):
-    """Counts a question's LM calls and usage, and how much of each prompt an earlier prompt began with."""
+    """Counts a question's LM calls and usage, and how much of each prompt is a prefix of an earlier one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class PrefixMeter(Meter):
 
     @property
     def prefix_share(self) -> float | None:
-        """The share of prompt characters, after the first prompt, that a server may keep from an earlier one."""
+        """The share of prompt characters, after the first prompt, that a server may have cached."""
         return self._shared / self._sent if self._sent else None
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
@@ -208,12 +208,12 @@ class PrefixMeter(Meter):
             if self._prompts:
                 self._sent += len(prompt)
                 self._shared += max(common_prefix_length(prompt, earlier) for earlier in self._prompts)
-            # The newest of a growing conversation begins with all before it; only branches need the others.
+            # The newest prompt of a growing conversation contains all earlier ones; only branches need the others.
             self._prompts = [*(p for p in self._prompts if not prompt.startswith(p)), prompt][-32:]
 
 
 def common_prefix_length(one: str, other: str) -> int:
-    """Return how many characters two texts begin with in common, by halving."""
+    """Return the length of the common prefix of two texts, by bisection."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,8 +1,8 @@
 """Metrics for ``dspy.Evaluate`` and for optimizers, with feedback written from the whole run.
 
-A metric called by ``dspy.Evaluate`` gives a number; called by GEPA for a predictor, the number with feedback; called
-with a trace by the bootstrapping optimizers, whether the run is good enough to be a demo. An answer that never came
-scores 0 and is explained, it does not raise.
+Called by ``dspy.Evaluate``, a metric returns a number; called by GEPA for a predictor, the number with feedback; called
+with a trace by the bootstrapping optimizers, whether the run is good enough for a demo. A missing answer scores 0 with
+an explanation; it does not raise.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Spending = Literal["tokens", "cost", "calls", "seconds"]
 
 
 class Metric:
-    """A score of predictions, which every DSPy optimizer takes as its metric.
+    """A score of predictions, usable as the metric of every DSPy optimizer.
 
     Args:
-        score: gives a number from 0 to 1 for (example, prediction).
-        name: what reports call it.
-        accept: the least score with which bootstrapping takes a run as a demo.
-        field: the output that is compared, named the same on example and prediction.
+        score: returns a number from 0 to 1 for (example, prediction).
+        name: the name in reports.
+        accept: the minimum score for bootstrapping to use a run as a demo.
+        field: the compared output, with the same name on example and prediction.
 
     Example:
         >>> dspy.GEPA(metric=rlm_dspy.metrics.graded, reflection_lm=lm, max_metric_calls=100)
@@ -43,7 +43,7 @@ class Metric:
         self.field = field
 
     def score(self, example: Any, prediction: Any) -> float:
-        """Return the score of a prediction; of none at all, or of a run that failed to give one, 0."""
+        """Return the score of a prediction; 0 if there is none, or the run failed to give an answer."""
         if prediction is None or prediction.get(self.field, "") is None:
             return 0.0
         return float(self._score(example, prediction))
@@ -62,7 +62,7 @@ class Metric:
         )
 
     def explained(self, example: Any, prediction: Any, *_: Any) -> dspy.Prediction:
-        """Return score and feedback together, for SIMBA and whoever wants both."""
+        """Return score and feedback together, e.g. for SIMBA."""
         return dspy.Prediction(score=self.score(example, prediction), feedback=self.feedback(example, prediction))
 
     def __call__(
@@ -78,7 +78,7 @@ class Metric:
 
 
 def of(scorer: str | Score, *, field: str = "answer", accept: float = 1.0) -> Metric:
-    """Make a metric of a scorer's name, or of a function of (expected, got)."""
+    """Make a metric from a scorer's name, or from a function of (expected, got)."""
     compare = _find_scorer(scorer) if isinstance(scorer, str) else scorer
     name = scorer if isinstance(scorer, str) else getattr(scorer, "__name__", "score")
     return Metric(lambda example, pred: compare(example[field], pred.get(field)), name, field=field, accept=accept)
@@ -87,7 +87,7 @@ def of(scorer: str | Score, *, field: str = "answer", accept: float = 1.0) -> Me
 def _find_scorer(name: str) -> Score:
     if name not in scoring.SCORERS:
         known = ", ".join(sorted(scoring.SCORERS))
-        raise ConfigurationError(f"there is no scorer {name!r}; there are {known}")
+        raise ConfigurationError(f"{name!r} is not a scorer; choose from {known}")
     return scoring.SCORERS[name]
 
 
@@ -96,7 +96,7 @@ def _graded_score(example: Any, prediction: Any) -> float:
 
 
 def _evidence_share(example: Any, prediction: Any) -> float:
-    """The share of quotes that the host found and that hold what proves the answer."""
+    """Return the share of quotes that the host found and that contain the proof of the answer."""
     quotes = [item for item in _evidence_of(prediction) if item.match is not None]
     claimed = len(_evidence_of(prediction))
     if not claimed:
@@ -107,11 +107,11 @@ def _evidence_share(example: Any, prediction: Any) -> float:
 
 
 def supports(quote: str, proof: Any) -> bool:
-    """Tell whether a quote and a proof are the same passage, one being part of the other."""
+    """Return whether a quote and a proof are the same passage, i.e. one contains the other."""
     said, needed = scoring.normal_text(quote), scoring.normal_text(proof)
     if not said or not needed:
         return False
-    # A bare value is proof only as a whole word; a sentence may be quoted in part.
+    # A bare value counts only as a whole word; a sentence may be quoted in part.
     return bool(re.search(rf"(?<!\w){re.escape(needed)}(?!\w)", said)) or (len(said) >= 12 and said in needed)
 
 
@@ -125,7 +125,7 @@ def _example_inputs(example: Any) -> dict[str, Any]:
 
 
 def spent(prediction: Any, what: Spending) -> float:
-    """Return what a prediction's run used of tokens, US dollars, calls or seconds; an unknown cost counts as none."""
+    """Return the tokens, US dollars, calls or seconds that a prediction's run used; an unknown cost counts as 0."""
     run = run_of(prediction)
     if not isinstance(run, Run):
         return 0.0
@@ -142,18 +142,18 @@ def composite(
     allowance: float = 50_000,
     gate: float = 0.5,
 ) -> Metric:
-    """Make a metric of quality, evidence and thrift, in which no thrift makes up for a wrong answer.
+    """Combine quality and evidence, and subtract cost only from answers above the quality gate.
 
     Args:
-        quality: what is wanted first.
+        quality: the main metric.
         evidence: the weight of evidence precision within the quality, from 0 to 1.
-        penalty: what using the whole allowance costs.
-        of: what is saved: ``tokens``, ``cost``, ``calls`` or ``seconds``.
-        allowance: how much of it is fully charged.
-        gate: below this quality nothing is charged, and above it the charge never brings the score below it.
+        penalty: the deduction for using the whole allowance.
+        of: the resource to save: ``tokens``, ``cost``, ``calls`` or ``seconds``.
+        allowance: the amount of it that incurs the full penalty.
+        gate: below this quality nothing is deducted, and above it the score never drops below it.
     """
     if not 0 <= evidence <= 1 or not 0 < gate <= 1 or penalty < 0 or allowance <= 0:
-        raise ConfigurationError("composite: evidence is within 0 to 1, gate above 0, penalty not negative")
+        raise ConfigurationError("composite: evidence must be from 0 to 1, gate above 0, penalty not negative")
 
     def score(example: Any, prediction: Any) -> float:
         value = quality.score(example, prediction)

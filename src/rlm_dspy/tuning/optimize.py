@@ -1,4 +1,4 @@
-"""What an optimization will do for a number of calls: rollouts, the optimizer's settings, cost and time."""
+"""Plan and run an optimization within a number of calls: rollouts, optimizer settings, cost and time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metere
 from rlm_dspy.tuning.metrics import Metric
 
 OPTIMIZERS = ("gepa", "mipro", "bootstrap", "simba")
-GUESSED_CALLS = 6.0  # LM calls of a question, where nothing has been measured
-FINAL_CALLS_FACTOR = 1.25  # the last evaluation may need so much more than the first
+GUESSED_CALLS = 6.0  # LM calls per question, if nothing has been measured
+FINAL_CALLS_FACTOR = 1.25  # the last evaluation may need this many times the calls of the first
 
 
 @dataclass(frozen=True)
 class UsageRate:
-    """What a question takes on the average, and how it is known."""
+    """The average usage per question, and how many questions it was measured on."""
 
     calls: float = GUESSED_CALLS
     cost: float | None = None
@@ -42,7 +42,7 @@ class UsageRate:
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> UsageRate:
-        """Measure it from rows of an evaluation."""
+        """Measure the rate from rows of an evaluation."""
         asked = [row for row in rows if row.calls]
         if not asked:
             return cls()
@@ -69,13 +69,13 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def lines(self, max_cost: float | None, per_minute: int | None, threads: int) -> list[str]:
-        """Return the plan as lines for people."""
+        """Return the plan as readable lines."""
         rate = self.rate
         how = f"measured on {rate.measured} questions" if rate.measured else "a guess; `rlm-dspy eval` measures it"
         said = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         lines = [
             f"{self.optimizer}: {said}",
-            f"questions: {self.train} to learn from, {self.val} to choose by, {self.test} to judge by (twice)",
+            f"questions: {self.train} training, {self.val} validation, {self.test} test (asked twice)",
             f"rollouts: about {self.rollouts + 2 * self.test} × {rate.calls:.1f} calls ({how}), at most "
             f"{self.max_calls:,} calls",
         ]
@@ -87,17 +87,17 @@ class Plan:
             waits.append(f"at least {total / per_minute:.0f} min at {per_minute} calls a minute")
         if rate.seconds is not None:
             waits.append(f"about {total / rate.calls * rate.seconds / threads / 60:.1f} min as measured")
-        return [*lines, f"time: {', '.join(waits) or 'unknown: neither a rate limit nor a measurement is known'}"]
+        return [*lines, f"time: {', '.join(waits) or 'unknown: there is no rate limit and no measurement'}"]
 
 
 def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rate: UsageRate) -> Plan:
     """Fit an optimizer's settings into a number of calls.
 
     Raises:
-        ConfigurationError: there is no such optimizer, or the calls do not pay for anything.
+        ConfigurationError: the optimizer is unknown, or the calls are not enough.
     """
     if optimizer not in OPTIMIZERS:
-        raise ConfigurationError(f"there is no optimizer {optimizer!r}; there are {', '.join(OPTIMIZERS)}")
+        raise ConfigurationError(f"{optimizer!r} is not an optimizer; choose from {', '.join(OPTIMIZERS)}")
     judged = test * (1 + FINAL_CALLS_FACTOR)
     left = int(max_calls / rate.calls - judged)
     least = _least_rollouts(optimizer, train, val)
@@ -125,7 +125,7 @@ def _gepa(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
 
 
 def _mipro(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
-    # Each candidate set of demos runs the teacher on a few questions; each trial runs a candidate on all of val.
+    # Each candidate set of demos runs the teacher on a few questions; each trial runs a candidate on the whole val set.
     candidates = max(2, min(8, left // (4 * max(1, val))))
     sets = candidates * min(train, 4)
     trials = max(1, min(40, (left - sets) // val - 1))
@@ -139,7 +139,7 @@ def _bootstrap(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
 
 
 def _simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
-    # A step runs a batch under several programs, twice; the winners are put to all questions in the end.
+    # A step runs a batch with several programs, twice; at the end the winners run on all questions.
     batch, candidates, whole = min(8, train), 3, train + val
     step = batch * (2 * candidates + 1)
     steps = max(1, min(8, (left - (candidates + 1) * whole) // step))
@@ -154,7 +154,7 @@ _FIT = {"gepa": _gepa, "mipro": _mipro, "bootstrap": _bootstrap, "simba": _simba
 
 
 def measured_rate(place: Path, model: str) -> UsageRate:
-    """Return what earlier evaluations of a model measured, if their journal is there."""
+    """Return the rate that earlier evaluations of a model measured, if their journal exists."""
     rows = journal.read_rows(place, Row.model_validate_json)
     return UsageRate.of([row for row in rows if row.side == "rlm" and row.model == model])
 
@@ -164,7 +164,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class OptimizationJob:
-    """What is optimized, by what, on what, and what it may cost."""
+    """An optimization to run: the program, the optimizer, the data and the caps."""
 
     optimizer: str
     train: Sequence[dspy.Example]
@@ -184,7 +184,7 @@ class OptimizationJob:
     redactor: Redactor = field(default_factory=Redactor)
 
     def identity(self) -> dict[str, Any]:
-        """Tell what must be the same for a second attempt to go on with the first."""
+        """Return everything that must be unchanged to resume an earlier attempt."""
         models = [lm.model if lm else "" for lm in (self.lm, self.prompt_lm, self.sub_lm)]
         questions = [[str(one.get("id")) for one in part] for part in (self.train, self.val, self.test)]
         return {
@@ -200,7 +200,7 @@ class OptimizationJob:
 
 @dataclass
 class Outcome:
-    """What came of it: the program, the rows before and after, what was tried, what it cost, how it ended."""
+    """The result: the program, the rows before and after, the candidates, the cost, and how it ended."""
 
     program: dspy.Module
     base: dspy.Module
@@ -217,10 +217,10 @@ STATE = "state.json"
 
 
 def plan_for(job: OptimizationJob, rate: UsageRate) -> Plan:
-    """Fit the optimizer's settings into the cap; an optimization that is gone on with keeps those that it began with.
+    """Fit the optimizer's settings into the cap; a resumed optimization keeps its original settings.
 
     Raises:
-        ConfigurationError: the calls do not pay for anything.
+        ConfigurationError: the calls are not enough.
     """
     path = job.folder / STATE
     if path.exists():
@@ -233,11 +233,11 @@ def plan_for(job: OptimizationJob, rate: UsageRate) -> Plan:
 
 
 class Optimization:
-    """One job with its purse; ``resume`` goes on with what its folder holds.
+    """One job with its budget; ``resume`` continues the attempt in its folder.
 
     Raises:
-        ConfigurationError: the folder holds something else, or a first attempt and ``resume`` is not said, or cannot
-            be written.
+        ConfigurationError: the folder cannot be written, or holds a different optimization, or an earlier attempt that
+            ``resume`` was not set for.
     """
 
     def __init__(self, job: OptimizationJob, plan: Plan, *, resume: bool = False, say: Say = lambda text: None) -> None:
@@ -257,12 +257,12 @@ class Optimization:
             found = json.loads(path.read_text(encoding="utf-8"))
             if not resume:
                 raise ConfigurationError(
-                    f"{self.job.folder} holds an optimization: --resume goes on with it, --out names another folder"
+                    f"{self.job.folder} holds an optimization: continue it with --resume, or choose another --out"
                 )
             if different := [name for name in wanted if found.get(name) != wanted[name]]:
                 raise ConfigurationError(
-                    f"{self.job.folder} holds an optimization with another {', '.join(different)}: "
-                    "resume it as it was begun, or name another folder"
+                    f"{self.job.folder} holds an optimization with a different {', '.join(different)}: "
+                    "resume it with its original settings, or choose another folder"
                 )
         text = json.dumps({**wanted, "plan": dataclasses.asdict(self.plan)}, indent=2)
         try:
@@ -270,17 +270,17 @@ class Optimization:
             journal.replace_file(path, [text.encode() + b"\n"])
         except OSError as error:
             raise ConfigurationError(
-                f"{self.job.folder} cannot be written: {error.strerror}; name another folder"
+                f"{self.job.folder} cannot be written: {error.strerror}; choose another folder"
             ) from error
 
     def run(self) -> Outcome:
-        """Evaluate, compile, evaluate again, save the program.
+        """Evaluate, compile, evaluate again, and save the program.
 
-        A cap that is reached while compiling ends it with the best program that was put to all questions to choose by.
+        If a cap is reached while compiling, the result is the best program that ran on the whole validation set.
 
         Raises:
-            ConfigurationError: the program holds answers of the questions to judge by; it is not saved.
-            RLMError: every question of the first evaluation failed, so that there is nothing to learn from.
+            ConfigurationError: the program contains answers of the test set; it is not saved.
+            RLMError: every question of the first evaluation failed, so there is nothing to learn from.
         """
         with replay_cache(self.job.folder / "cache"), dspy.context(lm=self.lm):
             base = self._make_program()
@@ -317,7 +317,7 @@ class Optimization:
         return LoggedTunable(signature, self.chronicle, sub_lm=self.sub_lm, budget=self.job.budget)
 
     def _evaluate_program(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
-        """Return the rows on the questions to judge by, and the cap that ended it, if one did."""
+        """Return the rows on the test set, and the cap that ended the evaluation, if any."""
         journal = self.job.folder / f"{name}.jsonl"
         identity = json.dumps(program.state_of(made), sort_keys=True, default=repr)
         evaluation = Evaluation(
@@ -336,7 +336,7 @@ class Optimization:
 
     def _compile_program(self, base: LoggedTunable) -> tuple[dspy.Module, dict[str, str], str]:
         plan = self.plan
-        random.seed(self.job.seed)  # some of DSPy's proposers draw from the global source
+        random.seed(self.job.seed)  # some of DSPy's proposers use the global generator
         self.say(
             f"compile: {plan.optimizer}, {self.purse.max_calls - self.purse.calls - self.purse.kept_back:,} calls left"
         )
@@ -384,7 +384,7 @@ class Optimization:
             max_bootstrapped_demos=2,
             max_labeled_demos=2,
             num_threads=job.threads,
-            seed=job.seed + 1,  # it takes 0 for none
+            seed=job.seed + 1,  # DSPy treats 0 as no seed
             verbose=False,
         ).compile(base, trainset=list(job.train), valset=list(job.val), num_trials=trials, minibatch=False)
         return made, {}
@@ -414,7 +414,7 @@ _COMPILE: dict[str, Callable[[Optimization, Any, Metric, dict[str, Any]], tuple[
 
 @contextlib.contextmanager
 def replay_cache(folder: Path) -> Iterator[None]:
-    """Keep every reply in a folder of its own, from which a second attempt is answered."""
+    """Cache every reply in a separate folder, which answers the calls of a resumed attempt."""
     before = dspy.cache
     dspy.configure_cache(disk_cache_dir=str(folder))
     try:
@@ -426,7 +426,7 @@ def replay_cache(folder: Path) -> Iterator[None]:
 
 
 class _Log(io.TextIOWrapper):
-    """A file of text without secrets, as far as each is written in one piece."""
+    """A text file with secrets masked, provided each secret is written in one piece."""
 
     def __init__(self, path: Path, redactor: Redactor) -> None:
         super().__init__(path.open("ab"), encoding="utf-8", errors="replace")
@@ -438,7 +438,7 @@ class _Log(io.TextIOWrapper):
 
 @contextlib.contextmanager
 def redirect_output(path: Path, redactor: Redactor) -> Iterator[None]:
-    """Write what DSPy prints, draws and logs to a file instead of the terminal, secrets masked."""
+    """Redirect DSPy's output, progress bars and logs from the terminal to a file, with secrets masked."""
     logger = logging.getLogger("dspy")
     with _Log(path, redactor) as file:
         handler = logging.StreamHandler(file)

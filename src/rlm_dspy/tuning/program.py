@@ -1,4 +1,4 @@
-"""Programs as optimizers need them: failures that score, components worth rewriting, safe saving and loading."""
+"""Support for optimizers: failures that score, component selection, safe saving and loading."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from rlm_dspy.rlm.predictor import Predictor
 
 
 class Tunable(RLM):
-    """An RLM whose failed runs are predictions without an answer, so that they score and explain themselves.
+    """An RLM that returns failed runs as predictions without an answer, so that they can be scored and explained.
 
-    Its state is that of an :class:`~rlm_dspy.RLM`: what is saved from one loads into the other. A provider's failure
-    is still raised, because no candidate is to blame for it.
+    Its state is that of an :class:`~rlm_dspy.RLM`: each can load what the other saved. A provider's failure is still
+    raised, because it is not the candidate's fault.
     """
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
-        """Answer, or tell by the prediction's ``run`` why not."""
+        """Answer, or return a prediction whose ``run`` says why there is no answer."""
         try:
             return super().forward(**inputs)
         except RLMError as error:
@@ -42,7 +42,7 @@ class Tunable(RLM):
 
 
 def failed_prediction(signature: Any, error: RLMError) -> dspy.Prediction:
-    """Return a prediction without outputs that holds the run of an error; raise what no candidate is to blame for."""
+    """Return a prediction without outputs but with the error's run; raise errors that are not the candidate's fault."""
     if isinstance(error, (LMError, ConfigurationError)):
         raise error
     run = error.run
@@ -58,7 +58,7 @@ def failed_prediction(signature: Any, error: RLMError) -> dspy.Prediction:
 def ran(
     state: Any, trajectories: list[Any], subsample_scores: list[float], candidate_idx: int, candidate: dict[str, str]
 ) -> list[str]:
-    """Choose GEPA's next component among the predictors that ran, so that no turn goes to one that never did.
+    """Choose GEPA's next component among the predictors that actually ran.
 
     Pass it as ``dspy.GEPA(component_selector=ran)``.
     """
@@ -73,12 +73,12 @@ def ran(
 
 
 def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = None) -> Path:
-    """Save a program's state as JSON, with the model named but without its key, address or engine.
+    """Save a program's state as JSON, with the model's name but without its key, address or engine.
 
     Args:
-        program: what to save.
-        path: where to; the folder is made.
-        redactor: takes secrets out of instructions and demos; by default those of the environment.
+        program: the program to save.
+        path: the target file; its folder is created.
+        redactor: masks secrets in instructions and demos; by default those of the environment.
     """
     model = _model_names(program)
     state = state_of(program)
@@ -95,12 +95,12 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
 
 
 def state_of(program: dspy.Module) -> dict[str, Any]:
-    """Return what is tuned of a program: instructions and demos, but no LM, which is chosen where it is loaded."""
+    """Return a program's tunable state: instructions and demos, without the LM, which is chosen on loading."""
     with expose_compiled_parts(program):
         parts = program.named_parameters()
     state: dict[str, Any] = {}
     for name, part in parts:
-        bare = copy.copy(part)  # the part itself may be running in another thread, and needs its LM
+        bare = copy.copy(part)  # the part itself may be running in another thread and needs its LM
         bare.lm = None
         state[name] = bare.dump_state()
     return state
@@ -116,7 +116,7 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
     """Load a saved state into ``program``, and return it.
 
     Raises:
-        ConfigurationError: the file cannot be read, is no program, or was saved by one with another signature.
+        ConfigurationError: the file cannot be read, is not a program, or was saved for another signature.
     """
     path = Path(path)
     try:
@@ -129,7 +129,7 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
         names = [name for name, _ in program.named_parameters()]
     if not isinstance(state, dict) or not all(isinstance(state.get(name), dict) for name in names):
         missing = names if not isinstance(state, dict) else [n for n in names if not isinstance(state.get(n), dict)]
-        raise ConfigurationError(f"{path} is not a program of this kind: it has no predictor {', '.join(missing)}")
+        raise ConfigurationError(f"{path} is not a program of this kind: it lacks the predictor {', '.join(missing)}")
     _check_signature(path, program, state)
     with expose_compiled_parts(program):
         for name, predictor in program.named_predictors():
@@ -140,7 +140,7 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
 
 @contextmanager
 def expose_compiled_parts(program: dspy.Module) -> Iterator[None]:
-    """Let DSPy see the predictors of compiled parts too, which it leaves out of what it saves."""
+    """Make DSPy include the predictors of compiled parts, which it otherwise omits when saving."""
     parts = [part for _, part in program.named_sub_modules() if getattr(part, "_compiled", False)]
     for part in parts:
         part._compiled = False
@@ -154,24 +154,24 @@ def expose_compiled_parts(program: dspy.Module) -> Iterator[None]:
 def _check_signature(path: Path, program: dspy.Module, state: Mapping[str, Any]) -> None:
     metadata = state.get("metadata") or {}
     if not isinstance(metadata, Mapping):
-        raise ConfigurationError(f"{path} is not a saved program: its metadata are no object")
+        raise ConfigurationError(f"{path} is not a saved program: its metadata is not an object")
     saved = str(metadata.get("signature") or "")
     here = str(getattr(getattr(program, "signature", None), "signature", ""))
     if saved and here and saved != here:
         raise ConfigurationError(
-            f"{path} was saved for another signature: {saved}; here it is {here}. Load it with the signature that it "
+            f"{path} was saved for another signature: {saved}; here it is {here}. Load it with the signature it "
             "was compiled for."
         )
 
 
 def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any]) -> None:
-    """Refuse a state whose fields are not those of the predictor: DSPy would zip them and lose some silently."""
+    """Refuse a state whose fields differ from the predictor's: DSPy would zip them and silently lose some."""
     saved = state.get("signature")
     fields = saved.get("fields") if isinstance(saved, Mapping) and "instructions" in saved else None
     if fields is None or not _is_object_list(fields) or "demos" not in state:
         raise ConfigurationError(f"{path}: {name} has no signature or demos; was it saved by another version of DSPy?")
     if not _is_object_list(state["demos"]):
-        raise ConfigurationError(f"{path}: {name} has demos that are no objects")
+        raise ConfigurationError(f"{path}: {name} has demos that are not objects")
     prefixes = [str(field.get("prefix")) for field in fields]
     ours = [str((field.json_schema_extra or {}).get("prefix")) for field in predictor.signature.fields.values()]
     if isinstance(predictor, Predictor):
@@ -183,7 +183,7 @@ def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any
     if len(prefixes) != len(ours) or prefixes[:-1] != ours[:-1]:  # COPRO rewrites the last one
         raise ConfigurationError(
             f"{path} was saved for another signature: {name} has the fields {_field_names(prefixes)}, "
-            f"here they are {_field_names(ours)}. Load it with the signature that it was compiled for."
+            f"here they are {_field_names(ours)}. Load it with the signature it was compiled for."
         )
 
 

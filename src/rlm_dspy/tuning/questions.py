@@ -1,7 +1,7 @@
-"""Questions with answers computed by code over somebody's own files, for whoever has no labels.
+"""Generate questions about a user's own files, with answers computed by code, when there are no labels.
 
-Counts, look-ups, first and last, definitions, joins over two places, and some that have no answer. An answer is kept
-only if it is the only one: a name that is defined twice is not asked about.
+Counts, look-ups, first and last, definitions, joins over two places, and some without an answer. An answer is used only
+if it is unique: there is no question about a name that is defined twice.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.evidence.absence import ABSENT
 
-MAX_VALUE_CHARS = 60  # characters of a value that is worth asking for
-MAX_WORDS = 400  # rare words are looked for among so many
+MAX_VALUE_CHARS = 60  # longest value, in characters, that is asked for
+MAX_WORDS = 400  # number of words among which rare ones are searched
 _FENCED = re.compile(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)|<!--.*?-->")
 _HEADING = re.compile(r"(?m)^ {0,3}(#{1,6})[ \t]+(\S.*?)(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINED = re.compile(r"(?m)\S[^\n]*\n {0,3}(?:=+|-+)[ \t]*$")
@@ -32,7 +32,7 @@ _UNDERLINED = re.compile(r"(?m)\S[^\n]*\n {0,3}(?:=+|-+)[ \t]*$")
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its computed answer, how it is scored, and lines that prove it."""
+    """A question, its computed answer, its scorer, and lines that prove the answer."""
 
     kind: str
     question: str
@@ -41,14 +41,14 @@ class Question:
     support: tuple[str, ...] = ()
 
     def row(self, number: int, context: Any) -> dict[str, Any]:
-        """Return it as a row of a dataset."""
+        """Return the question as a dataset row."""
         row = {"id": f"{self.kind}-{number}", "task": self.kind, "question": self.question, "answer": self.answer}
         return {**row, "scorer": self.scorer, "support": list(self.support), "context": context}
 
 
 @dataclass
 class _Code:
-    """What the Python files of a corpus define."""
+    """The definitions in the Python files of a corpus."""
 
     functions: dict[str, list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]] = field(default_factory=dict)
     classes: dict[str, list[tuple[str, ast.ClassDef]]] = field(default_factory=dict)
@@ -59,10 +59,10 @@ class _Code:
 
 
 def make_questions(corpus: Corpus, count: int, *, seed: int = 0) -> list[Question]:
-    """Return up to ``count`` questions about a corpus, the kinds taking turns, the same for the same seed.
+    """Return up to ``count`` questions about a corpus, alternating between kinds, deterministic for a seed.
 
     Raises:
-        CorpusError: nothing in it can be asked about.
+        CorpusError: the corpus has nothing to ask about.
     """
     rng = random.Random(seed)
     code = _read_code(corpus)
@@ -73,7 +73,7 @@ def make_questions(corpus: Corpus, count: int, *, seed: int = 0) -> list[Questio
         if found:
             pools.append(found)
     if not pools:
-        raise CorpusError("nothing in these files can be asked about by code: name source, Markdown, CSV or text files")
+        raise CorpusError("these files have nothing to ask about: give source code, Markdown, CSV or text files")
     turns = itertools.chain.from_iterable(itertools.zip_longest(*pools))
     unique = {one.question: one for one in turns if one is not None}
     return list(unique.values())[:count]
@@ -89,9 +89,9 @@ def _read_code(corpus: Corpus) -> _Code:
             continue
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of escapes in somebody's strings
+                warnings.simplefilter("ignore")  # about invalid escapes in strings
                 tree = ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of very deep expressions
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two for very deep expressions
             continue
         _read_module(code, name, tree, text)
     return code
@@ -119,7 +119,7 @@ def _read_module(code: _Code, name: str, tree: ast.Module, text: str) -> None:
 
 
 def _bound_names(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a node gives a value or takes it from, in whatever scope, but for parameters."""
+    """Yield the names that a node binds or deletes, in any scope, except parameters."""
     match node:
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
             yield name
@@ -136,7 +136,7 @@ def _bound_names(node: ast.AST) -> Iterator[str]:
 
 
 def _defined_once(found: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield what is defined exactly once under a name that says something."""
+    """Yield what is defined exactly once under a meaningful name."""
     return ((name, places[0]) for name, places in found.items() if len(places) == 1 and len(name) > 3)
 
 
@@ -167,7 +167,7 @@ def _definition_questions(corpus: Corpus, code: _Code, rng: random.Random) -> It
 
 
 def _join_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
-    """Ask through two definitions: a class, its base, and where or how often that is found."""
+    """Ask through two definitions: a class, its base class, and where or how often that occurs."""
     once = dict(_defined_once(code.classes))
     everyone = [node for places in code.classes.values() for _, node in places]
     children = Counter(name for node in everyone for name in set(map(_base_class_name, node.bases)))
@@ -184,7 +184,7 @@ def _join_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator
 
 
 def _base_class_name(node: ast.expr) -> str:
-    """Return the name of a base: the last one of ``zoo.Animal``, the first one of ``Animal[int]``."""
+    """Return the name of a base class: the last part of ``zoo.Animal``, the first of ``Animal[int]``."""
     match node:
         case ast.Subscript(value=value):
             return _base_class_name(value)
@@ -219,7 +219,7 @@ def _heading_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Itera
 
 
 def _word_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
-    """Ask where a word stands that only one file has, and how many lines have one that is common."""
+    """Ask which file has a word that is in one file only, and how many lines have a common word."""
     homes: dict[str, set[str]] = {}
     for name, text in corpus.items():
         for word in set(re.findall(r"\b[a-zA-Z][a-z]{5,}\b", text)):
@@ -274,7 +274,7 @@ def _column_questions(name: str, column: str, values: list[str]) -> Iterator[Que
 
 
 def _absent_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
-    """Ask for what is not there: the right answer is to say so."""
+    """Ask for something that does not exist; the right answer is to say so."""
     whole = "\n".join(text for _, text in corpus.items())
     for _ in range(20):
         name = f"{rng.choice(('merge', 'rotate', 'quantise', 'unfold'))}_{rng.choice(('ledger', 'glacier', 'sonnet'))}"

@@ -1,4 +1,4 @@
-"""Rows of an evaluation as figures per side, as a table with bars, and as a page of its own."""
+"""Render evaluation rows as figures per side, as a table with bars, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENDINGS = ("submitted", "extracted", "stopped", "failed")
 
 
 def side_figures(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return what one side's rows amount to; an unknown cost makes the sum unknown."""
+    """Summarise the rows of one side; an unknown cost makes the sum unknown."""
     scores = [row.score for row in rows]
     low, high = scoring.mean_interval(scores)
     costs = [row.cost for row in rows]
@@ -45,7 +45,7 @@ def side_figures(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def by_task(rows: Iterable[Row]) -> dict[str, float]:
-    """Return the mean score of each task that rows name."""
+    """Return the mean score of each task in the rows."""
     grouped: dict[str, list[float]] = {}
     for row in rows:
         if row.task:
@@ -54,7 +54,7 @@ def by_task(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def rows_by_side(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return the rows of each side, in the order in which the sides come."""
+    """Group the rows by side, in order of appearance."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row.side, []).append(row)
@@ -62,7 +62,7 @@ def rows_by_side(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def compare_sides(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the figures of each side and, against the first, the difference with its interval."""
+    """Return the figures of each side, and its difference from the first side with an interval."""
     grouped = rows_by_side(rows)
     made = {name: side_figures(own) for name, own in grouped.items()}
     first, *others = grouped
@@ -106,13 +106,13 @@ def _percent_text(share: float | None) -> str:
 
 
 def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
-    """Return the table of a compare_sides: a row for each figure, a column for each side."""
+    """Return the table of a comparison: a row for each figure, a column for each side."""
     shown = [(name, show) for name, show in _COLUMNS if bars or name]
     return [["", *made], *([name, *(show(found) for found in made.values())] for name, show in shown)]
 
 
 def task_cells(made: dict[str, Any]) -> list[list[str]]:
-    """Return the table of scores by task; none if rows name no task."""
+    """Return the table of scores by task; empty if the rows have no tasks."""
     tasks = sorted({task for side_figures in made.values() for task in side_figures["tasks"]})
     head = ["task", *made]
     return (
@@ -123,7 +123,7 @@ def task_cells(made: dict[str, Any]) -> list[list[str]]:
 
 
 def differences(made: dict[str, Any]) -> list[str]:
-    """Return one line for each side that is compared with the first."""
+    """Return one line for each side compared with the first."""
     lines = []
     for name, found in made.items():
         if gap := found.get("difference"):
@@ -143,7 +143,7 @@ _STYLE = (
 
 
 def report_page(title: str, rows: Sequence[Row]) -> str:
-    """Return a page with the tables, plots of score and seconds, and every question; it loads nothing."""
+    """Return a self-contained HTML page with the tables, plots of score and seconds, and every question."""
     made = compare_sides(rows)
     body = [f"<h1>{html.escape(title)}</h1>", _html_table(figure_cells(made, bars=False))]
     body += [_score_plot(made), _time_plot(rows_by_side(rows))]
@@ -206,7 +206,7 @@ def _time_plot(grouped: dict[str, list[Row]]) -> str:
 
 
 def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
-    """Return everything that is worth keeping, as JSON values."""
+    """Return the full report as JSON values."""
     ids = [str(one.get("id")) for one in job.val]
     against = {row.id: row.score for row in outcome.before}
     gaps = [row.score - against[row.id] for row in outcome.after if row.id in against]
@@ -256,7 +256,7 @@ def _instructions_text(one: Candidate) -> str:
 
 
 def instruction_diff(base: dspy.Module, made: dspy.Module) -> str:
-    """Return how the instructions changed, predictor by predictor, as a unified diff."""
+    """Return the changes of the instructions, by predictor, as a unified diff."""
     old, new = program.instructions(base), program.instructions(made)
     parts: list[str] = []
     for name in old:
@@ -266,7 +266,7 @@ def instruction_diff(base: dspy.Module, made: dspy.Module) -> str:
 
 
 def report_markdown(made: dict[str, Any]) -> str:
-    """Return the outcome_report as Markdown."""
+    """Render the report as Markdown."""
     before, after, gain = made["before"], made["after"], made["gain"]
     low, high = gain["interval"]
     sure = "" if low > 0 or high < 0 else " (may be chance)"
@@ -274,8 +274,8 @@ def report_markdown(made: dict[str, Any]) -> str:
         f"# {made['optimizer']} on {made['model']}",
         "",
         f"Ended: {made['ended']}. {made['calls']:,} calls, cost {_cost_text(made['cost'])}, metric {made['metric']}; "
-        f"{made['questions']['train']} questions to learn from, {made['questions']['val']} to choose by, "
-        f"{made['questions']['test']} to judge by. Instructions proposed by {made['prompt_model']}.",
+        f"{made['questions']['train']} training, {made['questions']['val']} validation and "
+        f"{made['questions']['test']} test questions. Instructions proposed by {made['prompt_model']}.",
         "",
         "| | score | 95% interval | calls | tokens | cost | seconds, median |",
         "|---|---|---|---|---|---|---|",
@@ -316,9 +316,9 @@ def _demo_counts(counts: dict[str, int]) -> str:
 
 
 def candidate_tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the candidates that were put to questions to choose by, each under the one that it was made from.
+    """Return the candidates that ran on validation questions, each under the one it was made from.
 
-    Others ran only to make demos, or were dropped after a few questions to learn from: they are counted.
+    The others ran only to make demos, or were dropped after a few training questions; they are counted.
     """
     kept = [one for one in candidates if one["val_score"] is not None]
     numbers = {one["number"] for one in kept}
@@ -333,7 +333,7 @@ def candidate_tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
 
     add(None, 0)
     if others := len(candidates) - len(kept):
-        lines += ["", f"{others} more ran on questions to learn from only."]
+        lines += ["", f"{others} more ran on training questions only."]
     return lines
 
 

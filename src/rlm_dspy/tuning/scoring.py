@@ -1,4 +1,4 @@
-"""The figures of a report: means with bootstrap intervals, medians, 95th percentiles."""
+"""Scorers, and the statistics of a report: means with bootstrap intervals, medians, 95th percentiles."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RESAMPLES = 2_000
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the arithmetic mean, of nothing 0."""
+    """Return the arithmetic mean, 0 for no values."""
     return sum(values) / len(values) if values else 0.0
 
 
 def mean_interval(values: Sequence[float], *, share: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Return a bootstrap interval of the mean, the same for the same values."""
+    """Return a bootstrap interval of the mean; deterministic."""
     if len(set(values)) < 2:
         return (mean(values), mean(values))
     rng = random.Random(seed)
@@ -32,7 +32,7 @@ def mean_interval(values: Sequence[float], *, share: float = 0.95, seed: int = 0
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that ``share`` of the values do not exceed, of nothing 0."""
+    """Return the smallest value that ``share`` of the values do not exceed, 0 for no values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
@@ -42,7 +42,7 @@ _PATH = re.compile(r"[\w./-]+\.\w{1,5}")
 
 
 def normal_text(value: Any) -> str:
-    """Return a value as text for comparison: case, outer punctuation, articles and white space do not count."""
+    """Normalise a value to text for comparison, ignoring case, outer punctuation, articles and white space."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = unicodedata.normalize("NFKC", text).casefold()
     bare = re.sub(r"\b(?:a|an|the)\b", " ", text)
@@ -54,7 +54,7 @@ def _trim_text(text: str) -> str:
 
 
 def number_in(value: Any) -> float | None:
-    """Return the number that a value is or, if it is a text with exactly one, holds."""
+    """Return a number, or the number in a text that contains exactly one."""
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
@@ -64,7 +64,7 @@ def number_in(value: Any) -> float | None:
 
 
 def listed_items(value: Any) -> list[str]:
-    """Return the normalised items of a list, or of a text that lists them by lines, commas or as JSON."""
+    """Return the normalised items of a list, or of a text with items as lines, separated by commas, or as JSON."""
     if isinstance(value, str):
         value = _split_list(value)
     if value is None:
@@ -98,7 +98,7 @@ def exact(expected: Any, got: Any) -> float:
         return float(value is not None and math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-9))
     if isinstance(expected, list):
         return float(listed_items(expected) == listed_items(got))
-    if _PATH.fullmatch(str(expected)):  # evidence is written as path:line, and so are answers
+    if _PATH.fullmatch(str(expected)):  # answers may be written as path:line, like evidence
         got = re.sub(r":\d+$", "", str(got).strip())
     return float(got is not None and normal_text(expected) == normal_text(got))
 
@@ -122,7 +122,7 @@ def set_f1(expected: Any, got: Any) -> float:
 
 
 def abstention(expected: Any, got: Any) -> float:
-    """Score 1 for declining exactly where there is no answer, and for the right answer elsewhere."""
+    """Score 1 for declining if there is no answer, and for the right answer otherwise."""
     if is_absent(expected) or is_absent(got):
         return float(is_absent(expected) and is_absent(got))
     return exact(expected, got)

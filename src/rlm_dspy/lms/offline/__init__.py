@@ -1,4 +1,4 @@
-"""The embedded default model: a keyword look-up that quotes what it finds, without a network or a neural model."""
+"""The embedded default model: a keyword search that quotes its finds, without a network or a neural model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
 
 
 def offline_lm(**options: Any) -> dspy.LM:
-    """Return the offline extractive engine as a ``dspy.LM``; its answers are not cached, they cost nothing."""
+    """Return the offline extractive engine as a ``dspy.LM``; answers are not cached, because they cost nothing."""
     given: dict[str, Any] = {"cache": False, "num_retries": 0, **options}
     return dspy.LM(MODEL, engine=OfflineEngine(), async_engine=AsyncOfflineEngine(), **given)
 

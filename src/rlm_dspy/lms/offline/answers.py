@@ -1,4 +1,4 @@
-"""Reads a cell out of a table row: the row that has what is asked about, the column that is asked for."""
+"""Choose the answer among passages: table cells, values, names and sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MONTH_NAMES = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
     "december",
 )  # fmt: skip
-# What the names of columns are short for, or mean beside what they say.
+# Expansions and synonyms of column names.
 _LONG = {
     "qty": "quantity", "dept": "department", "tel": "telephone phone", "telephone": "phone", "mobile": "phone",
     "no": "number", "nr": "number", "amt": "amount", "addr": "address", "desc": "description", "min": "minimum",
@@ -24,7 +24,7 @@ _LONG = {
     "acct": "account", "ref": "reference", "dob": "birth born", "mail": "email", "price": "cost", "cost": "price",
 }  # fmt: skip
 _LONG |= {name[:3]: name for name in _MONTH_NAMES}
-# What the word that asks expects: in the name of the column, and in the cell.
+# What each question word expects in the column name and in the cell.
 _EXPECTED = (
     (r"\bhow (?:many|much)\b", r"quantity|count|amount|units|number|total", r"[-+]?[\d.,\s]*\d[\d.,\s]*\D{0,4}"),
     (r"\bwhen\b|\bwhat (?:date|day|time|year)\b", r"date|time|day|year", r".*(?:\b(?:1[5-9]|20)\d\d\b|\d\d?:\d\d).*"),
@@ -34,11 +34,11 @@ _EXPECTED = (
 
 
 def row_cells(line: str, like: str | None = None) -> list[str]:
-    """Cut a line of a table into its cells, by what stands between those of ``like`` or its own; none if it cannot."""
+    """Split a table line into cells, by the separator of ``like`` or its own; empty if that is not possible."""
     between = max(("\t", "|", ";", ","), key=(like or line).count)
     text = line.strip().strip("|") if between == "|" else line
     if between != "|" and text.count('"') % 2:
-        return []  # a cell goes on in another line
+        return []  # a cell continues on another line
     try:
         row = next(csv.reader([text.strip("\r\n")], delimiter=between, skipinitialspace=True), [])
     except csv.Error:
@@ -47,15 +47,15 @@ def row_cells(line: str, like: str | None = None) -> list[str]:
 
 
 def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | None]:
-    """Return how much of the question a row and the column that is asked for have (0 to 1), and the cell.
+    """Return how much of the question a row and its best column cover (0 to 1), and the cell.
 
-    Nothing fits a row that lacks a name of the question, or has none of its words; without a column that is
-    asked for the cell is None.
+    The score is 0 for a row that lacks a name of the question or has none of its words; the cell is None if no column
+    matches.
     """
     names, values = row_cells(head), row_cells(row, head)
     terms = [term for term in question.terms if term.strong or " " not in term.text]
     if len(names) < 2 or not values or len(values) > len(names) or not terms:
-        return 0.0, None  # of a row with more cells than names nobody knows which cell has which name
+        return 0.0, None  # with more cells than names, the columns are ambiguous
     values = values + [""] * (len(names) - len(values))
     keys, told = _key_cells(terms, values)
     open_ones = [term for term in terms if term not in told]
@@ -74,13 +74,13 @@ def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | No
     if not told or any(term.weight >= 2.5 and term not in there for term in terms):
         return 0.0, None
     if best > 0 and not values[place]:
-        return 0.0, None  # the row has nothing in the column that is asked for
+        return 0.0, None  # the row's cell in this column is empty
     fit = sum(term.weight for term in there) / sum(term.weight for term in terms)
     return fit, values[place] if best > 0 else None
 
 
 def _key_cells(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[Term]]:
-    """Tell which cells have the terms that a row has, as few of them as have all, and those terms."""
+    """Return the smallest set of cells with all terms of a row, and those terms."""
     found = [[term for term in terms if re.search(term.pattern, value, re.I)] for value in values]
     keys: set[int] = set()
     told: list[Term] = []
@@ -92,7 +92,7 @@ def _key_cells(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], 
 
 
 def _name_words(name: str) -> str:
-    """The words of a column's name, with what they are short for; a month is named too."""
+    """Return the words of a column's name with their expansions; months are spelled out."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     words = re.findall(r"[^\W\d_]+", apart.lower())
     month = re.fullmatch(r"\d{4}[-/.](\d\d?)|(\d\d?)[-/.]\d{4}", name.strip())
@@ -102,7 +102,7 @@ def _name_words(name: str) -> str:
 
 
 def _matches_loosely(term: Term, spelled: str) -> bool:
-    """Tell whether a word is in the name of a column, or shares most of its letters with a word of it."""
+    """Return whether a word is in a column's name, or shares most of its letters with a word of it."""
     if re.search(term.pattern.replace(r"(?:\b|_)", r"\b"), spelled, re.I):
         return True
     word = term.text.lower()
@@ -115,7 +115,7 @@ def _is_similar(one: str, other: str) -> bool:
 
 
 def _name_weight(terms: Sequence[Term], name: str) -> float:
-    """What the words of the question that no cell has weigh in the name of a column, less if it has others too."""
+    """Weigh how many question words found in no cell are in a column's name; other words in it reduce the weight."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)) or [name]
     known = [word for word in words if any(_matches_loosely(term, _name_words(word)) for term in terms)]
     found = sum(term.weight for term in terms if _matches_loosely(term, _name_words(name)))
@@ -148,7 +148,7 @@ _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,_]*(?:\.\d+)?")
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of the context, exactly as it stands there, and where."""
+    """An exact piece of the context, and its position."""
 
     text: str
     score: float = 0.0
@@ -168,7 +168,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Finding:
-    """An answer and the passages that hold it; not ``found`` when nothing matched well."""
+    """An answer and the passages that support it; ``found`` is False if nothing matched well."""
 
     answer: str
     passages: tuple[Passage, ...] = ()
@@ -177,7 +177,7 @@ class Finding:
 
 
 def passages(rows: Iterable[dict[str, Any]]) -> list[Passage]:
-    """Read passages from what the explorer printed."""
+    """Parse passages from the explorer's output."""
     return [
         Passage(
             text=str(row["text"]),
@@ -216,7 +216,7 @@ _BY_NAME = ("defined", "file", "what", "raises", "subclasses", "bases", "paramet
 
 
 def covers_question(question: ParsedQuestion, passage: Passage) -> bool:
-    """Tell whether a passage, with its surroundings, has enough of the question in it."""
+    """Return whether a passage, with its surroundings, covers enough of the question."""
     if passage.head:
         return cell(question, passage.text, passage.head)[0] >= 0.45
     terms = [(place in passage.has, term) for place, term in enumerate(question.terms)]
@@ -225,7 +225,7 @@ def covers_question(question: ParsedQuestion, passage: Passage) -> bool:
         return False
     single = [(there, term) for there, term in terms if term.strong or " " not in term.text]
     plain = [(there, term) for there, term in single if not term.strong and term.weight >= 1]
-    # Where a name is given, one word beside it that is not there proves nothing.
+    # If the question has a name, one missing word besides it proves nothing.
     enough = not plain or (len(plain) == 1 and question.kind in _BY_NAME and names) or _found_share(plain) >= 0.3
     return _found_share(single) >= 0.45 and bool(enough)
 
@@ -236,7 +236,7 @@ def _found_share(terms: list[tuple[bool, Term]]) -> float:
 
 
 def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, str | None]:
-    """Score a passage again by whether it holds an answer of the right kind, and give that answer."""
+    """Rescore a passage by whether it has an answer of the right kind, and return that answer."""
     bonus = 0.0
     value: str | None = None
     if passage.head:
@@ -267,7 +267,7 @@ def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, s
 
 
 def _of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
-    """Answer with the cell of each row that fits as well as the best."""
+    """Answer with the cell of each row that matches as well as the best."""
     found: dict[str, Passage] = {}
     for (_, value), passage in judged[:5]:
         if value is not None:
@@ -286,7 +286,7 @@ def _finding_of_names(question: ParsedQuestion, judged: list[tuple[tuple[float, 
 
 
 def _passage_answer(question: ParsedQuestion, passage: Passage) -> str:
-    """The passage as an answer: without list marks, with what it announces."""
+    """Return the passage as an answer: without list marks, with the text it announces."""
     text = " ".join(passage.text.split())
     doc = re.match(r'[^"\']{0,400}?(?:"""|\'\'\')\s*(.+?)(?:\n\s*\n|"""|\'\'\'|\Z)', passage.after, re.S)
     if doc and re.match(r"(?:async\s+)?(?:def|class)\b", text):
@@ -306,7 +306,7 @@ _ASSIGNED = re.compile(
 
 
 def _assigned_value(question: ParsedQuestion, passage: Passage) -> tuple[float, str | None]:
-    """Find what a passage sets or says of the subject: (how well it fits, the value)."""
+    """Find the value that a passage assigns to the subject: (how well it fits, the value)."""
     text = passage.text
     best: tuple[float, str | None] = (0.0, None)
     for found in _ASSIGNED.finditer(text):
@@ -319,7 +319,7 @@ def _assigned_value(question: ParsedQuestion, passage: Passage) -> tuple[float, 
         mark = fit * (colon if found["colon"] else 4.0) + _value_confidence(value) + (1.0 if found["typed"] else 0.0)
         mark += 1.0 if question.kind == "default" and "default" in found["name"].lower() else 0.0
         if not found["typed"] and "(" in text[: found.start("name")] and not re.match(r"\s*(?:async )?def\b", text):
-            mark -= 1.5  # what one caller passes
+            mark -= 1.5  # an argument of one call
         best = max(best, (mark, value), key=lambda item: item[0])
     for subject in question.subjects:
         if re.search(subject, text, re.I):
@@ -328,7 +328,7 @@ def _assigned_value(question: ParsedQuestion, passage: Passage) -> tuple[float, 
 
 
 def _name_match(question: ParsedQuestion, name: str) -> float:
-    """How much of what is asked for a name has in it, from 0 to 1."""
+    """Return how much of the question a name covers, from 0 to 1."""
     asked = [term for term in question.terms if term.strong or " " not in term.text]
     if any(term.strong and re.fullmatch(term.pattern, name, re.I) for term in asked):
         return 1.0 if any(term.text == name for term in asked) else 0.9
@@ -356,7 +356,7 @@ def _value_confidence(value: str) -> float:
 
 
 def _in_prose(question: ParsedQuestion, text: str) -> tuple[float, str | None]:
-    """Find a value in a table row or after the word "default", if what stands before it names the subject."""
+    """Find a value in a table row or after the word "default", if the text before it names the subject."""
     if text.lstrip().startswith("|"):
         row_cells = [cell.strip(" `*") for cell in text.strip().strip("|").split("|")]
         shape = r"[-+]?\d[\w.,]*(?: ?\w+)?|None|True|False|\".*\"|'.*'"
@@ -501,7 +501,7 @@ _GENERIC = frozenset(
 def fill_fields(
     fields: tuple[Field, ...], question: ParsedQuestion, finding: Finding, given: list[Passage]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return a plain value for each field, and the names of those that nothing was found for."""
+    """Return a plain value for each field, and the names of the fields for which nothing was found."""
     values: dict[str, Any] = {}
     missing: list[str] = []
     for field in fields:
@@ -522,12 +522,12 @@ def fill_fields(
 
 
 def missing_note(missing: list[str]) -> str:
-    """Tell which values are not from the text."""
+    """Name the values that do not come from the text."""
     return f" Nothing was found for {', '.join(missing)}; empty values stand there."
 
 
 def explain_finding(question: ParsedQuestion, finding: Finding) -> str:
-    """Tell how the answer came about."""
+    """Explain how the answer was found."""
     terms = ", ".join(term.text for term in question.terms[:8]) or "no keywords"
     if not finding.found:
         return f"Offline look-up without a language model: no passage holds enough of these keywords: {terms}."
@@ -536,7 +536,7 @@ def explain_finding(question: ParsedQuestion, finding: Finding) -> str:
 
 
 def is_evidence(field: Field) -> bool:
-    """Tell whether a field wants quotes."""
+    """Return whether a field expects quotes."""
     return "Evidence" in field.type or (field.name in ("evidence", "quotes", "citations") and "list" in field.type)
 
 
@@ -554,7 +554,7 @@ def evidence_quotes(finding: Finding, *, bare: bool = False) -> list[dict[str, A
 
 
 def _field_finding(field: Field, question: ParsedQuestion, finding: Finding, given: list[Passage]) -> Finding:
-    """Look for a field with a telling name among the same passages."""
+    """Search the same passages for a field with a meaningful name."""
     extra = read(f"{field.name.replace('_', ' ')} {field.desc}")
     asked_already = {term.text for term in question.terms}
     if not finding.found or all(term.text in asked_already for term in extra.terms):
@@ -621,7 +621,7 @@ def _first_float(texts: list[str]) -> float | None:
 
 
 def _stated_truth(texts: list[str]) -> bool:
-    """A stated truth value if there is one; else whether anything was found at all."""
+    """Return a stated truth value if there is one, else whether anything was found at all."""
     return texts[0].strip().lower() not in ("false", "no", "off", "none")
 
 
@@ -649,7 +649,7 @@ _SCALARS: dict[str, Any] = {
 
 
 def empty_value(kind: str) -> Any:
-    """The emptiest value that a type allows."""
+    """Return the emptiest value that a type allows."""
     if "None" in kind or kind.startswith("Optional"):
         return None
     if options := _literal_options(kind):

@@ -1,7 +1,7 @@
-"""The offline extractive engine: plays the RLM's protocol by keyword look-up, without a model or a network.
+"""The offline extractive engine: plays the RLM's protocol by keyword search, without a model or a network.
 
-It answers look-up questions from the text that it is shown or can search in the REPL, quotes what it found, and
-says so when it found nothing. It does not reason, summarise or compute, and never claims to.
+It answers look-up questions from the text in its prompt or in the REPL, quotes what it found, and says so if it found
+nothing. It does not reason, summarise or compute, and never claims to.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from rlm_dspy.sandbox import toolkit
 MODEL = "offline/extractive"
 _ASKING = re.compile(r"question|query|task|instruction|request|ask|prompt|goal", re.I)
 _EXPLORE: Callable[..., Any] = explorer.explore
-_MAX_SHOWN_CHARS = 7_000  # characters that one exploration prints
+_MAX_SHOWN_CHARS = 7_000  # characters printed by one exploration
 
 
 class OfflineEngine:
-    """Answers requests extractively, one at a time, the same each time."""
+    """Answers requests extractively and deterministically, one at a time."""
 
     def complete(self, request: Request) -> Response:
         """Answer one request."""
@@ -163,7 +163,7 @@ def _find_task(play: Play) -> tuple[str, str | None]:
 
 
 def _exploration_code(searched: question.ParsedQuestion, target: str, functions: str, *, lean: bool = False) -> str:
-    """Write the cell that looks for the question's words; ``functions`` are those that are not there yet."""
+    """Write the cell that searches for the question's words; ``functions`` is the source of those not defined yet."""
     plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan(lean=lean).items())
     tools = f"lambda *a, **k: grep(*a, text={target}, **k), lambda *a, **k: search(*a, text={target}, **k)"
     return f"{functions}plan = {{\n    {plan},\n}}\nshow(*explore(plan, {target}, {tools}), {_MAX_SHOWN_CHARS})"
@@ -189,7 +189,7 @@ def search(query, text, k=10):
 
 @functools.cache
 def _explorer_source() -> str:
-    """The explorer as the text of a cell."""
+    """Return the explorer's source as a cell."""
     whole = inspect.getsource(explorer)
     return whole.partition("# --- cell ---\n")[2].partition("# --- end ---")[0].strip() + "\n\n"
 
@@ -197,7 +197,7 @@ def _explorer_source() -> str:
 def _submit_move(
     play: Play, searched: question.ParsedQuestion, passages: list[Passage], refusals: int
 ) -> tuple[str, str]:
-    """Write the SUBMIT; each refusal makes it plainer."""
+    """Write the SUBMIT; each refusal makes it simpler."""
     finding = answers.find_answer(searched, passages) if passages else Finding(answers.NOTHING, found=False)
     if play.observations and not any(map(prompt.json_lines, play.observations)):
         finding = Finding("The look-up could not be done: its code failed in the REPL.", found=False)
@@ -239,14 +239,14 @@ def _look_up(asked: str, text: str) -> tuple[question.ParsedQuestion, Finding, l
 
 
 def _asked_and_text(given: Prompt) -> tuple[str, str]:
-    """Choose among the inputs what is asked and where to look."""
+    """Choose the question and the text to search among the inputs."""
     inputs = {name: text for name, text in given.inputs.items() if text.strip()}
     if "trajectory" in inputs and "task" in inputs:
         return _from_run(inputs["task"], inputs["trajectory"])
     named = [name for name in inputs if _ASKING.search(name)]
     asked = named[0] if named else min(inputs, key=lambda name: len(inputs[name]), default="")
     rest = {name: text for name, text in inputs.items() if name != asked}
-    if not rest and not named:  # a single input to be judged: what is asked are the outputs
+    if not rest and not named:  # a single input to judge: the outputs are the question
         return _output_words(given.outputs), inputs.get(asked, "")
     return inputs.get(asked, ""), "\n\n".join(rest.values())
 
@@ -257,7 +257,7 @@ def _output_words(fields: tuple[Field, ...]) -> str:
 
 
 def _from_run(task: str, trajectory: str) -> tuple[str, str]:
-    """What a run asked and, file by file, what its steps printed."""
+    """Return a run's question and, file by file, the output of its steps."""
     asked, _ = _find_task(Play(prompt.variables(task), (), ()))
     texts: dict[str, list[str]] = {}
     for row in prompt.json_lines(trajectory):
@@ -268,7 +268,7 @@ def _from_run(task: str, trajectory: str) -> tuple[str, str]:
 
 
 def _split_prompt(text: str) -> tuple[str, str]:
-    """Cut a plain prompt into what it asks and the text that it gives."""
+    """Split a plain prompt into its question and its text."""
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     asking = next((part for part in (*paragraphs[:1], *paragraphs[-1:], *paragraphs[1:-1]) if "?" in part), None)
     if asking is None:

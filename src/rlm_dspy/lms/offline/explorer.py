@@ -150,7 +150,7 @@ def weigh_patterns(patterns, piece, near):
 
 
 def table_header(text, at):
-    """Return the line that names the columns of the table row at a position, or nothing if it is no such row."""
+    """Return the line that names the columns of the table row at a position, or nothing if it is not one."""
     start = text.rfind("\n", 0, at) + 1
     row = text[start : start + 4000].partition("\n")[0]
     between = max(("\t", "|", ";", ","), key=row.count)
@@ -171,7 +171,7 @@ def table_header(text, at):
 
 
 def is_table(text, between):
-    """Tell whether a text is one table from its first line on, so that its rows may have any number of cells."""
+    """Return whether a text is a table from its first line on, so that its rows may have any number of cells."""
     lines = [line for line in text[:4000].split("\n")[:20] if line.strip()]
     names = lines[0].split(between) if lines else []
     named = all(re.fullmatch(r"[\"']?[^\W\d_][\w .%€$-]{0,39}[\"']?", name) for name in names)

@@ -1,4 +1,4 @@
-"""Reads the prompts that DSPy's adapters and the RLM write, as any model must."""
+"""Parse the prompts that DSPy's adapters and the RLM write, as any model must."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACTION = (Field("reasoning", "str"), Field("code", "str"))
 
 @dataclass(frozen=True)
 class Variable:
-    """A REPL variable as the probe shows it."""
+    """A REPL variable as shown by the probe."""
 
     name: str
     about: str
@@ -49,7 +49,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request taken apart: the adapter's format, its fields, and the turns."""
+    """A parsed request: the adapter's format, its fields, and the turns."""
 
     format: str  # "chat", "json" or "plain"
     system: str
@@ -59,14 +59,14 @@ class Prompt:
 
     @property
     def plays_rlm(self) -> bool:
-        """Whether it asks for the next code of a run."""
+        """Whether the prompt asks for the next code of a run."""
         names = {field.name for field in self.outputs}
         return "code" in names and "observation" in self.inputs and "SUBMIT(" in self.system
 
 
 @dataclass(frozen=True)
 class Play:
-    """A run as its prompts show it: variables, outputs to submit, and each observation after a reply."""
+    """A run as shown in its prompts: variables, outputs to submit, and each observation after a reply."""
 
     variables: tuple[Variable, ...]
     outputs: tuple[Field, ...]
@@ -74,7 +74,7 @@ class Play:
 
 
 def read(request: Request) -> Prompt:
-    """Take a request apart."""
+    """Parse a request."""
     system = request.system or ""
     if not isinstance(system, str):
         system = "".join(getattr(part, "text", "") for part in system)
@@ -92,12 +92,12 @@ def read(request: Request) -> Prompt:
 
 
 def parse_fields(text: str) -> tuple[Field, ...]:
-    """Read a list of fields with types and descriptions."""
+    """Parse a list of fields with types and descriptions."""
     return tuple(Field(match[1], match[2], match[3].strip()) for match in _FIELD.finditer(text))
 
 
 def field_sections(text: str, names: list[str]) -> dict[str, str]:
-    """Cut a user message at the markers of the known input fields."""
+    """Split a user message at the markers of the known input fields."""
     text = _REMINDER.sub("", text)
     marker = re.compile(r"^\[\[ ## (" + "|".join(map(re.escape, names)) + r") ## \]\]\n?", re.M)
     found = list(marker.finditer(text)) if names else []
@@ -106,7 +106,7 @@ def field_sections(text: str, names: list[str]) -> dict[str, str]:
 
 
 def read_run_state(prompt: Prompt) -> Play:
-    """Read the state of a run out of its turns."""
+    """Parse the state of a run from its turns."""
     users = [text for role, text in prompt.turns if role == "user"]
     seen = [field_sections(text, ["observation"]).get("observation", text) for text in users]
     start = max((place for place, text in enumerate(seen) if text.startswith("[step 1/")), default=0)
@@ -116,7 +116,7 @@ def read_run_state(prompt: Prompt) -> Play:
 
 
 def variables(probe: str) -> tuple[Variable, ...]:
-    """Read the variables that a probe shows."""
+    """Parse the variables shown by a probe."""
     return tuple(
         Variable(match["name"], match["about"], strip_bars(match["text"]), match["state"] == "whole")
         for match in _VARIABLE.finditer(probe)
@@ -124,12 +124,12 @@ def variables(probe: str) -> tuple[Variable, ...]:
 
 
 def strip_bars(text: str) -> str:
-    """Return a quoted text without the bars before its lines."""
+    """Return a quoted text without the bar before each line."""
     return "\n".join(line.removeprefix("|").removeprefix(" ") for line in text.rstrip("\n").split("\n"))
 
 
 def split_files(text: str) -> dict[str, str]:
-    """Cut a text at its ``=== path (N lines) ===`` headers; without any it is one text named ""."""
+    """Split a text at its ``=== path (N lines) ===`` headers; without any, it is one text named ""."""
     found = list(re.finditer(r"^=== (.+?)(?: \([\d,]+ lines?\))? ===\n", text, re.M))
     if not found:
         return {"": text}
@@ -138,7 +138,7 @@ def split_files(text: str) -> dict[str, str]:
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
-    """Read the lines of a text that are JSON objects; others, and such as were cut, are passed over."""
+    """Parse the lines of a text that are JSON objects; skip all others, and truncated ones."""
     rows = []
     for line in text.splitlines():
         if line.startswith('{"') and line.endswith("}"):

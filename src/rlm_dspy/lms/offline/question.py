@@ -1,4 +1,4 @@
-"""Reads a look-up question: its kind, its terms, and the shapes that an answer would have in a text."""
+"""Parse a look-up question: its kind, its terms, and the forms that an answer has in a text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STOP = frozenset(
     stand stands one ones own same other between during before after under over up out per via whether kind type""",
     )
 )
-# Words that tell the kind of question rather than its subject: they count, but little.
+# Words that show the kind of question rather than its subject: they count, but little.
 _LIGHT = frozenset(
     re.findall(
         r"\w+",
@@ -49,7 +49,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ("value", r"\b(?:value|constant|port|status|code|version|limit|maximum|minimum|size|timeout|number|price|cost)\b"),
     ("what", r"^\s*(?:what(?:'s| is| are| does)|explain|describe|define)\b"),
 )
-# The short forms that names in code use.
+# Abbreviations used in names in code.
 _SHORT = {
     "directory": "dir", "environment": "env", "variable": "var", "maximum": "max", "minimum": "min", 
     "number": "n(?:um|_)",
@@ -78,7 +78,7 @@ SIGNS: dict[str, tuple[tuple[str, float], ...]] = {
 
 @dataclass(frozen=True)
 class Term:
-    """A word to look for: its pattern, its weight, and whether it looks like a name."""
+    """A word to search for: its pattern, its weight, and whether it looks like a name."""
 
     text: str
     pattern: str
@@ -96,7 +96,7 @@ class ParsedQuestion:
     subjects: tuple[str, ...]
 
     def plan(self, *, lean: bool = False) -> dict[str, object]:
-        """Return the plain data that the explorer works from; lean, for a context too large for all of it."""
+        """Return the plain data for the explorer; ``lean`` reduces it for a very large context."""
         terms = self.terms[:3] if lean else self.terms
         shapes = self._weighed_shapes()[:2] if lean else self._weighed_shapes()
         return {
@@ -111,7 +111,7 @@ class ParsedQuestion:
         }
 
     def _weighed_shapes(self) -> list[tuple[str, float, str]]:
-        # A common word is part of many names, so that a name with it tells little.
+        # A common word is part of many names, so a name with it means little.
         named = any(term.strong for term in self.terms)
         return [
             (shape, weight if named else 0.4 * weight, _bare_pattern(subject) if subject in shape else "")
@@ -120,7 +120,7 @@ class ParsedQuestion:
         ]
 
 
-# Lines that name things without telling anything about them.
+# Lines that name things without saying anything about them.
 _DULL = (
     (r"^\s*(?:from\s+\S+\s+)?import\b", -2.5),
     (r"^\s*[\"'\w.]+,?\s*$", -1.5),
@@ -130,7 +130,7 @@ _DULL = (
 
 
 def _bare_pattern(pattern: str) -> str:
-    """What a pattern looks for without its edges: found many times as fast, and wherever the pattern is."""
+    """Return a pattern without its word boundaries: many times faster, and it matches wherever the pattern does."""
     for edge in (r"(?:\b|_)", r"s?(?:\b|_)", r"\b", r"\w*"):
         pattern = pattern.removeprefix(edge)
     for edge in (r"\w*", r"s?(?:\b|_)", r"(?:\b|_)", r"\b"):
@@ -139,7 +139,7 @@ def _bare_pattern(pattern: str) -> str:
 
 
 def _unit_signs(text: str) -> list[tuple[str, float]]:
-    """The measures that a question asks for."""
+    """Return the units that a question asks for."""
     signs = []
     if re.search(r"(?i)\bhow (?:much (?:memory|ram|space)|big|large)\b|\b(?:memory|file size)\b", text):
         signs.append((r"\d\s?(?:[KMGT]i?B|bytes)\b", 2.5))
@@ -154,7 +154,7 @@ def _unit_signs(text: str) -> list[tuple[str, float]]:
 
 
 def read(text: str) -> ParsedQuestion:
-    """Read a question."""
+    """Parse a question."""
     kind = next((kind for kind, pattern in _KINDS if re.search(pattern, text, re.I)), "any")
     terms = _find_terms(text)
     strong = [term.pattern for term in terms if term.strong]
@@ -164,7 +164,7 @@ def read(text: str) -> ParsedQuestion:
 
 
 def widen_question(question: ParsedQuestion, missing: Collection[str]) -> ParsedQuestion | None:
-    """Return the question with the names that are nowhere taken apart into words, or None if there are none."""
+    """Return the question with names that were not found split into words, or None if there are none."""
     apart = {term.text for term in question.terms if term.pattern in missing and len(_name_parts(term.text)) > 1}
     if not any(term.strong and term.text in apart for term in question.terms):
         return None
@@ -190,7 +190,7 @@ def _find_terms(text: str) -> tuple[Term, ...]:
     words = re.findall(r"-{0,2}[^\W_](?:[\w.'\u2019-]*\w)?|_\w+", text)
     for place, word in enumerate(words):
         word = re.sub(r"['\u2019]s$", "", word)
-        # A dotted name is looked up by its parts; the last is what is asked for.
+        # A dotted name is searched by its parts; the last one is the subject.
         parts = word.split(".") if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", word) else [word]
         for part in parts[:-1]:
             _add_term(found, part, 1.0, False)
@@ -244,7 +244,7 @@ def _with_short_form(word: str, stem: str) -> str:
 
 
 def _add_phrases(found: dict[str, Term], words: list[str]) -> None:
-    """Add neighbouring words also as the identifiers that people make of them."""
+    """Add neighbouring words as identifiers, too."""
     for place in range(len(words) - 1):
         pair = words[place : place + 2]
         if pair[1].lower() == "of" and place + 2 < len(words):

@@ -1,4 +1,4 @@
-"""Generated tasks: any size, exact answers, splits that share no names, the same for the same seed everywhere."""
+"""Generated tasks: any size, exact answers, splits without shared names, deterministic for a seed on any machine."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def make(
     Args:
         task: one of ``TASKS``.
         split: ``train``, ``dev`` or ``test``; names never occur in two splits.
-        index: which question of the split; levels take turns when none is given.
-        seed: another seed makes another dataset.
+        index: the question's index in the split; levels alternate if none is given.
+        seed: a different seed makes a different dataset.
         tokens: the size of the context, at four characters each.
         level: ``easy``, ``medium`` or ``hard``.
 
     Raises:
-        ConfigurationError: there is no such task, split, level or size.
+        ConfigurationError: the task, split, level or size is invalid.
     """
     if task not in TASKS:
-        raise ConfigurationError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
+        raise ConfigurationError(f"{task!r} is not a task; choose from {', '.join(TASKS)}")
     if split not in SPLITS or (level is not None and level not in LEVELS):
-        raise ConfigurationError(f"a split is one of {', '.join(SPLITS)}, a level one of {', '.join(LEVELS)}")
+        raise ConfigurationError(f"split must be one of {', '.join(SPLITS)}, level one of {', '.join(LEVELS)}")
     if not SMALLEST <= tokens <= LARGEST:
         raise ConfigurationError(f"tokens must be from {SMALLEST:,} to {LARGEST:,}, not {tokens:,}")
     chosen = level or LEVELS[index % len(LEVELS)]

@@ -1,4 +1,4 @@
-"""Seeded choices for generated tasks, and names that no two splits share."""
+"""The generators of tasks: seeded choices, and names that no two splits share."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _MANNERS = ("quiet", "crowded", "damp", "bright", "plain", "narrow", "old", "new
 
 @dataclass(frozen=True)
 class Item:
-    """One generated question: a text or texts by name, what is asked, the exact answer and how it is scored."""
+    """One generated question: a text or texts by name, the question, the exact answer and its scorer."""
 
     task: str
     level: Level
@@ -91,7 +91,7 @@ class Item:
 
 
 class Draw:
-    """A source of choices that depends on nothing but what it was made of."""
+    """A source of random choices that depends only on its arguments."""
 
     def __init__(self, task: str, *, split: Split, seed: int, index: int, tokens: int, level: Level) -> None:
         self.rng = random.Random(f"{task}/{split}/{seed}/{index}/{tokens}/{level}")
@@ -112,19 +112,19 @@ class Draw:
         return self.rng.choice(_ONSETS) + self.rng.choice(_VOWELS) + self.rng.choice(_CODAS)
 
     def names(self, count: int, syllables: int = 2) -> list[str]:
-        """Return ``count`` new names; more of them need more syllables."""
+        """Return ``count`` new names; a larger count needs more syllables."""
         return [self.name(syllables + (count > 2_000)) for _ in range(count)]
 
     def code(self, digits: int = 6) -> int:
-        """Return a number of so many digits."""
+        """Return a number with ``digits`` digits."""
         return self.rng.randrange(10 ** (digits - 1), 10**digits)
 
     def by_level(self, easy: Any, medium: Any, hard: Any) -> Any:
-        """Return what belongs to this level."""
+        """Return the value for this level."""
         return {"easy": easy, "medium": medium, "hard": hard}[self.level]
 
     def filler_lines(self, chars: int) -> list[str]:
-        """Return lines of harmless prose, about ``chars`` characters in all."""
+        """Return lines of filler prose, about ``chars`` characters in total."""
         pool = [
             self.rng.choice(_FILLER).format(
                 a=self.rng.choice(_THINGS),
@@ -142,7 +142,7 @@ class Draw:
         return lines
 
     def hide_lines(self, lines: Sequence[str]) -> str:
-        """Hide lines at random places of a filler text of this draw's size."""
+        """Hide lines at random places in a filler text of this draw's size."""
         shuffled = list(lines)
         self.rng.shuffle(shuffled)
         return self.spread_lines(shuffled)
@@ -160,7 +160,7 @@ class Draw:
 
 
 def needle(draw: Draw) -> Item:
-    """Find an access code: one among prose, one among many alike, or all four that one place has."""
+    """Find an access code: one in prose, one among many similar ones, or all four of one place."""
     place = draw.name(3)
     codes = [draw.code() for _ in range(draw.by_level(1, 1, 4))]
     sought = [f"The access code of {place} is {code}." for code in codes]
@@ -216,7 +216,7 @@ _TRADES = ("baker", "surveyor", "printer", "pilot", "chemist", "tailor", "notary
 def multihop(draw: Draw) -> Item:
     """Follow relations between people of synthetic biographies to somebody's birthplace."""
     hops = draw.by_level(1, 2, 3)
-    many = draw.chars > 2_000 * 195  # then names are longer, and biographies with them
+    many = draw.chars > 2_000 * 195  # then names are longer, and so are biographies
     count = max(hops + 6, min(60_000, draw.chars // (292 if many else 195)))
     people = [f"{first} {last}" for first, last in zip(draw.names(count, 2), draw.names(count, 3), strict=True)]
     towns = draw.names(max(8, min(400, count // 4)), 3)
@@ -268,7 +268,7 @@ _START = datetime.date(2024, 1, 1)
 
 
 def counting(draw: Draw) -> Item:
-    """Count labelled lines: by label; by label and user or month; or with labels to be told from the text."""
+    """Count labelled lines: by label; by label and user or month; or with labels to be inferred from the text."""
     users = draw.names(12)
     rows = _labelled_texts(draw, users)
     label, other = draw.rng.sample(list(LABELS), 2)
@@ -304,7 +304,7 @@ def counting(draw: Draw) -> Item:
 
 
 def _labelled_texts(draw: Draw, users: list[str]) -> list[tuple[datetime.date, str, str, str]]:
-    """Return (day, user, label, line) of as many texts as fill the context."""
+    """Return (day, user, label, line) for enough texts to fill the context."""
     rows, length = [], 0
     while length < draw.chars:
         label, user = draw.rng.choices(list(LABELS), (4, 3, 2, 1))[0], draw.rng.choice(users)
@@ -318,7 +318,7 @@ def _labelled_texts(draw: Draw, users: list[str]) -> list[tuple[datetime.date, s
 
 
 def pairs(draw: Draw) -> Item:
-    """List every pair of users that both wrote texts of two kinds: the work grows with the square of the users."""
+    """List every pair of users who both wrote texts of two kinds; the work grows with the square of the users."""
     count = draw.by_level(8, 14, 24)
     users = draw.names(count)
     first, second, *others = draw.rng.sample(list(LABELS), len(LABELS))
@@ -383,7 +383,7 @@ def logs(draw: Draw) -> Item:
 
 
 def _request_rows(draw: Draw, services: list[str]) -> list[tuple[str, str, int, int, int]]:
-    """Return (time, service, status, ms, bytes) of as many requests as fill the context."""
+    """Return (time, service, status, ms, bytes) for enough requests to fill the context."""
     rows = []
     clock = datetime.datetime(2025, 3, 1)
     length = 0
@@ -401,7 +401,7 @@ def _request_rows(draw: Draw, services: list[str]) -> list[tuple[str, str, int, 
     return rows
 
 
-_FILE = 6_000  # characters of a generated file, about
+_FILE = 6_000  # approximate characters of a generated file
 
 
 def code(draw: Draw) -> Item:
@@ -455,7 +455,7 @@ _KINDS = ("berths", "cranes", "warehouses", "tugboats")
 
 
 def synthesis(draw: Draw) -> Item:
-    """Weigh reports: one says it, the newest of three that disagree, or none does and the answer is to say so."""
+    """Weigh reports: one has the answer, the newest of three conflicting ones has it, or none does."""
     count = max(3, min(2_000, draw.chars // _FILE))
     port, absent, *others = draw.names(6, 3)
     kind = draw.rng.choice(_KINDS)
@@ -474,7 +474,7 @@ def synthesis(draw: Draw) -> Item:
         for line in told[day]:
             body.insert(draw.rng.randrange(len(body) + 1), line)
         files[f"reports/{number:04d}.txt"] = "\n".join([f"Report of {date}.", *body]) + "\n"
-    # Of the hard questions every other one has no answer in the corpus.
+    # Every other hard question has no answer in the corpus.
     declines = draw.level == "hard" and draw.rng.random() < 0.5
     asked = absent if declines else port
     return Item(
