@@ -239,16 +239,16 @@ def test_two_batches_do_not_write_one_file(tmp_path: Path) -> None:
 def test_shares_and_spending_never_exceed_the_total(
     total: float, costs: list[float], places: int, data: st.DataObject
 ) -> None:
-    purse, flying = CostShare(total), []
+    cost_share, flying = CostShare(total), []
     for cost in costs:
-        while len(flying) < places and (share := purse.take(places - len(flying))):
+        while len(flying) < places and (share := cost_share.take(places - len(flying))):
             flying.append(share)
-        assert sum(flying) + purse.spent <= total + 1e-9
+        assert sum(flying) + cost_share.spent <= total + 1e-9
         if not flying:
-            assert purse.spent > 0
+            assert cost_share.spent > 0
             return
         share = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
-        purse.give_back(share, min(cost, share))
+        cost_share.give_back(share, min(cost, share))
 
 
 def test_max_cost_holds_over_all_questions() -> None:

@@ -1,4 +1,4 @@
-"""What ``doctor`` finds, how it says to mend it, and with which code it ends."""
+"""What ``doctor`` finds, how it says to fix it, and with which code it ends."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_everything_is_the_packaged_table() -> None:
 
 
 def statuses(model: str, **options: object) -> list[tuple[str, str]]:
-    return [(check.status, f"{check.what} {check.mend}") for check in probe_provider(model, **options)]
+    return [(check.status, f"{check.what} {check.fix}") for check in probe_provider(model, **options)]
 
 
 def test_a_good_ollama_is_ok_throughout() -> None:
@@ -245,7 +245,7 @@ def test_a_good_llama_cpp_is_ok_throughout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pages", "mend"),
+    ("pages", "fix"),
     [
         (llama_cpp(window=2048), "llama-server with -c 16384, which its 2 slots share, or with fewer slots (-np)."),
         (llama_cpp(window=2048, slots=1), "llama-server with -c 8192."),
@@ -256,11 +256,11 @@ def test_a_good_llama_cpp_is_ok_throughout() -> None:
         ),
     ],
 )
-def test_a_small_window_is_a_warning_that_says_how_to_raise_it(pages: dict[str, Any], mend: str) -> None:
+def test_a_small_window_is_a_warning_that_says_how_to_raise_it(pages: dict[str, Any], fix: str) -> None:
     ((status, said),) = [(status, said) for status, said in own(pages) if "window is only" in said]
     assert status == "warning"
     assert said.startswith("the window is only 2,048 tokens")
-    assert said.endswith(mend)
+    assert said.endswith(fix)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +278,8 @@ def test_what_a_server_does_not_have_or_tell_is_a_warning(pages: dict[str, Any],
 
 def test_more_requests_at_once_than_slots_are_a_warning() -> None:
     found = own(llama_cpp(slots=2), concurrency=5)
-    mend = "Set concurrency=2, or start llama-server with -np 5."
-    assert ("warning", f"2 slots, but 5 requests are sent at once and wait for each other {mend}") in found
+    fix = "Set concurrency=2, or start llama-server with -np 5."
+    assert ("warning", f"2 slots, but 5 requests are sent at once and wait for each other {fix}") in found
 
 
 def test_a_server_that_hides_its_models_may_chat_all_the_same() -> None:

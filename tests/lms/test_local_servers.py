@@ -276,7 +276,7 @@ def test_a_prompt_too_long_has_the_server_asked_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pages", "mend"),
+    ("pages", "fix"),
     [
         (llama_cpp(), "Start llama-server with a larger -c or fewer slots (-np), or shorten the input."),
         (vllm(), "Start vLLM with a larger --max-model-len, or shorten the input."),
@@ -284,10 +284,10 @@ def test_a_prompt_too_long_has_the_server_asked_again() -> None:
         (plain(), "Use a model with a larger window or a shorter input."),
     ],
 )
-def test_a_prompt_too_long_says_how_that_server_is_given_a_larger_window(pages: dict[str, Any], mend: str) -> None:
+def test_a_prompt_too_long_says_how_that_server_is_given_a_larger_window(pages: dict[str, Any], fix: str) -> None:
     with LocalServer(pages, window=1_000) as server, pytest.raises(dspy.ContextWindowExceededError) as caught:
         lm(f"openai/{NAME}", api_base=f"{server.url}/v1", cache=False)("x" * 8_000)
-    assert str(caught.value).endswith(mend)
+    assert str(caught.value).endswith(fix)
 
 
 def test_no_more_requests_are_sent_at_once_than_llama_cpp_has_slots() -> None:

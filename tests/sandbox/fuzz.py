@@ -52,7 +52,7 @@ class Tape(Link):
 
 
 class Now:
-    """A crew that serves at once."""
+    """Threads that serve at once."""
 
     @staticmethod
     def takes(weight):

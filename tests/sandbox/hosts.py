@@ -34,7 +34,7 @@ def descriptors():
 
 
 def runs(pid):
-    """Tell whether this process is there and has not ended."""
+    """Return whether this process is there and has not ended."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

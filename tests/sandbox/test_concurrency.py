@@ -1,4 +1,4 @@
-"""Host calls from threads and coroutines are served at once, and whoever waits can be interrupted."""
+"""Host calls from threads and coroutines are served at once, and a caller that waits can be interrupted."""
 
 import asyncio
 import contextvars

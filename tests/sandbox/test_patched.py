@@ -34,7 +34,7 @@ PATCHES = {
 
 
 def works(sandbox):
-    """Tell whether cells print, fail, call, import and submit as they should."""
+    """Return whether cells print, fail, call, import and submit as they should."""
     printed = sandbox.run("print(2 + 3)")
     failed = sandbox.run("1 / 0")
     called = sandbox.run("def f(): return tool([1, (2,)])\nf()")

@@ -168,14 +168,14 @@ def test_a_metric_that_always_raises_ends_it_before_anything_is_compiled(tmp_pat
     assert "by nothing" in (rows[0].error or "")
 
 
-# --- the purse -----------------------------------------------------------------------------------------------------
+# --- the shared budget ----------------------------------------------------------------------------------------------
 
 
 def test_a_purse_remembers_what_was_paid_and_ignores_a_line_cut_off(tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
-    purse = SharedBudget(3, log=log)
+    shared_budget = SharedBudget(3, log=log)
     for _ in range(2):
-        purse.settle(purse.admit(10), Usage(calls=1, prompt_tokens=5, cost=0.5))
+        shared_budget.settle(shared_budget.admit(10), Usage(calls=1, prompt_tokens=5, cost=0.5))
     log.write_text(log.read_text() + '{"calls": 1, "pro')
     again = SharedBudget(3, log=log)
     assert again.calls == 2
@@ -189,18 +189,18 @@ def test_a_purse_remembers_what_was_paid_and_ignores_a_line_cut_off(tmp_path: Pa
 def test_a_purse_is_opened_again_as_often_as_its_log_was_cut(tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
     for number in range(3):
-        purse = SharedBudget(10, log=log)
-        assert purse.calls == number
-        purse.settle(purse.admit(10), Usage(calls=1))
+        shared_budget = SharedBudget(10, log=log)
+        assert shared_budget.calls == number
+        shared_budget.settle(shared_budget.admit(10), Usage(calls=1))
         with log.open("a") as file:
             file.write('{"calls": 1, "pro')
 
 
 def test_a_purse_that_was_overdrawn_is_opened_again_and_pays_no_more(tmp_path: Path) -> None:
     log = tmp_path / "calls.jsonl"
-    purse = SharedBudget(10, max_cost=1.0, log=log)
-    for reservation in [purse.admit(1), purse.admit(1)]:
-        purse.settle(reservation, Usage(calls=1, cost=1.5))
+    shared_budget = SharedBudget(10, max_cost=1.0, log=log)
+    for reservation in [shared_budget.admit(1), shared_budget.admit(1)]:
+        shared_budget.settle(reservation, Usage(calls=1, cost=1.5))
     again = SharedBudget(10, max_cost=1.0, log=log)
     assert (again.calls, again.cost) == (2, 3.0)
     with pytest.raises(CapReachedError, match="max-cost"):
@@ -208,11 +208,11 @@ def test_a_purse_that_was_overdrawn_is_opened_again_and_pays_no_more(tmp_path: P
 
 
 def test_one_call_of_unknown_price_leaves_the_cap_on_cost_in_force() -> None:
-    purse = SharedBudget(100, max_cost=1.0)
-    purse.settle(purse.admit(1), Usage(calls=1, cost=None))
-    purse.settle(purse.admit(1), Usage(calls=1, cost=1.5))
+    shared_budget = SharedBudget(100, max_cost=1.0)
+    shared_budget.settle(shared_budget.admit(1), Usage(calls=1, cost=None))
+    shared_budget.settle(shared_budget.admit(1), Usage(calls=1, cost=1.5))
     with pytest.raises(CapReachedError, match="max-cost"):
-        purse.admit(1)
+        shared_budget.admit(1)
 
 
 def test_a_log_that_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -224,24 +224,24 @@ def test_a_log_that_is_none_of_ours_is_refused_and_left_alone(tmp_path: Path) ->
 
 
 def test_calls_in_the_air_count_against_the_cap_on_cost() -> None:
-    purse = SharedBudget(100, max_cost=1.0)
-    purse.settle(purse.admit(1), Usage(calls=1, cost=0.3))
-    purse.admit(1)
-    purse.admit(1)
+    shared_budget = SharedBudget(100, max_cost=1.0)
+    shared_budget.settle(shared_budget.admit(1), Usage(calls=1, cost=0.3))
+    shared_budget.admit(1)
+    shared_budget.admit(1)
     with pytest.raises(CapReachedError, match="max-cost"):
-        purse.admit(1)
+        shared_budget.admit(1)
 
 
 def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
     from rlm_dspy.tuning.optimize import replay_cache
 
     lm, learner = student()
-    purse = SharedBudget(5)
-    capped = metered_lm(lm, purse)
+    shared_budget = SharedBudget(5)
+    capped = metered_lm(lm, shared_budget)
     with replay_cache(tmp_path / "cache"):
         for _ in range(3):
             capped("the same prompt")
-    assert (purse.calls, learner.calls) == (1, 1)
+    assert (shared_budget.calls, learner.calls) == (1, 1)
 
 
 def test_an_lm_without_an_engine_of_its_own_is_refused() -> None:
@@ -252,10 +252,10 @@ def test_an_lm_without_an_engine_of_its_own_is_refused() -> None:
 async def test_asynchronous_calls_are_paid_for_as_well() -> None:
     from rlm_dspy.lms import offline_lm
 
-    purse = SharedBudget(1)
-    capped = metered_lm(offline_lm(), purse).copy(cache=False)
+    shared_budget = SharedBudget(1)
+    capped = metered_lm(offline_lm(), shared_budget).copy(cache=False)
     await capped.acall("what is it?")
-    assert purse.calls == 1
+    assert shared_budget.calls == 1
     with pytest.raises(CapReachedError):
         await capped.acall("and this?")
 

@@ -58,7 +58,7 @@ class Answers:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
         try:
             _lock_file(self._file, path)
-            self._found = {row["key"]: row for row in journal.read_rows(path, _parse_row, mend=True)}
+            self._found = {row["key"]: row for row in journal.read_rows(path, _parse_row, repair=True)}
         except ConfigurationError:
             self._file.close()
             raise

@@ -200,7 +200,7 @@ class Batch:
         return Report(
             rows=tuple(rows),
             reused=reused,
-            cost=None if flight.purse.unknown else flight.purse.spent,
+            cost=None if flight.cost_share.unknown else flight.cost_share.spent,
             seconds=time.monotonic() - started,
             stopped_by=flight.stopped_by,
             unsaved=tuple(row for row in rows if row["key"] in flight.unsaved),
@@ -227,7 +227,7 @@ class _InFlight:
 
     def __init__(self, batch: Batch, waiting: dict[str, str], progress: Progress, keys: list[str]) -> None:
         self.batch = batch
-        self.purse = CostShare(batch._max_cost, getattr(batch.program, "price", 0.0))
+        self.cost_share = CostShare(batch._max_cost, getattr(batch.program, "price", 0.0))
         self.rows: dict[str, Row] = {}
         self.stopped_by: str | None = None
         self.unsaved: set[str] = set()  # keys of rows missing from the file
@@ -254,7 +254,7 @@ class _InFlight:
             self.stopped_by = self.stopped_by or "stop"
         while self._waiting and not self.stopped_by and len(self._flying) < self.batch._concurrency:
             free = min(self.batch._concurrency - len(self._flying), len(self._waiting))
-            share = self.purse.take(free)
+            share = self.cost_share.take(free)
             if share == 0:
                 if not self._flying:
                     self.stopped_by = "max_cost"
@@ -278,9 +278,9 @@ class _InFlight:
         error = future.exception()
         # An RLMError arrives as a row; anything else is a bug or a dead worker, and loses the questions in flight.
         row = future.result() if error is None else failure_row(error)
-        knew = self.purse.unknown
-        self.purse.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
-        if self.purse.unknown and not knew and self.batch._max_cost is not None:
+        knew = self.cost_share.unknown
+        self.cost_share.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
+        if self.cost_share.unknown and not knew and self.batch._max_cost is not None:
             logger.warning("a model's price is unknown, so max_cost does not cover it; other limits still apply")
         self.rows[name] = row
         self._stop_if_hopeless(row)
@@ -309,7 +309,7 @@ class _InFlight:
         now = self._progress
         if row is not None:
             good = times if row["ok"] else 0
-            cost = None if self.purse.unknown else self.purse.spent
+            cost = None if self.cost_share.unknown else self.cost_share.spent
             now = Progress(now.total, now.answered + good, now.failed + times - good, now.reused, cost)
             self._progress = now
         if self.batch._on_progress:

@@ -20,7 +20,7 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.report import journal, render
 
-MEND = 'Each line is {"question": "…", "id": …} or "…".'
+QUESTION_FORMAT = 'Each line is {"question": "…", "id": …} or "…".'
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_questions(place: str) -> Iterator[dict[str, Any]]:
             found = True
             yield _parse_question(line, f"{place}:{number}")
     if not found:
-        raise CorpusError(f"{place} holds no question. {MEND}")
+        raise CorpusError(f"{place} holds no question. {QUESTION_FORMAT}")
 
 
 def _parse_question(line: str, where: str) -> dict[str, Any]:
@@ -94,11 +94,11 @@ def _parse_question(line: str, where: str) -> dict[str, Any]:
         text = row["question"]
         text.encode()
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{where} is not JSON: {error.msg}. {MEND}") from error
+        raise CorpusError(f"{where} is not JSON: {error.msg}. {QUESTION_FORMAT}") from error
     except (TypeError, KeyError, AttributeError, UnicodeEncodeError) as error:
-        raise CorpusError(f"{where} is no question. {MEND}") from error
+        raise CorpusError(f"{where} is no question. {QUESTION_FORMAT}") from error
     if not text.strip():
-        raise CorpusError(f"{where}: the question is empty. {MEND}")
+        raise CorpusError(f"{where}: the question is empty. {QUESTION_FORMAT}")
     return {"question": text, "id": row.get("id")}
 
 

@@ -1,4 +1,4 @@
-"""The checks of ``doctor``: each is a line that is ok, a warning or a failure, with the mend."""
+"""The checks of ``doctor``: each is a line that is ok, a warning or a failure, with the fix."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def _exit_code(around: list[DiagnosisLine], asked: list[DiagnosisLine]) -> int:
 def _check_lines(checks: list[DiagnosisLine]) -> Iterator[str]:
     for check in checks:
         yield f"{check.status:<8} {check.what}"
-        if check.mend:
-            yield f"{'':<8} → {check.mend}"
+        if check.fix:
+            yield f"{'':<8} → {check.fix}"
 
 
 def _check_versions() -> Iterator[DiagnosisLine]:
@@ -67,30 +67,30 @@ def _check_versions() -> Iterator[DiagnosisLine]:
     try:
         wanted = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
-        mend = "Install it from its checkout: pip install ."
-        yield DiagnosisLine("warning", "the package is not installed, so its requirements are not known", mend)
+        fix = "Install it from its checkout: pip install ."
+        yield DiagnosisLine("warning", "the package is not installed, so its requirements are not known", fix)
         return
     wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
     wrong = list(filter(None, map(_version_mismatch, wanted)))
-    for line, mend in wrong:
-        yield DiagnosisLine("failure", line, mend)
+    for line, fix in wrong:
+        yield DiagnosisLine("failure", line, fix)
     if not wrong:
         shown = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN_VERSIONS)
         yield DiagnosisLine("ok", f"{shown} and {len(wanted) - len(SHOWN_VERSIONS)} more are as required")
     if missing := [package for module, package in READERS.items() if util.find_spec(module) is None]:
-        mend = f"If you need them: pip install {' '.join(missing)}"
-        yield DiagnosisLine("ok", "PDF, Word, PowerPoint or Excel files are not read", mend)
+        fix = f"If you need them: pip install {' '.join(missing)}"
+        yield DiagnosisLine("ok", "PDF, Word, PowerPoint or Excel files are not read", fix)
 
 
 def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:
-    mend = f"pip install '{wanted}'"
+    fix = f"pip install '{wanted}'"
     try:
         found = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
-        return f"{wanted.name} is not installed", mend
+        return f"{wanted.name} is not installed", fix
     if wanted.specifier.contains(found, prereleases=True):
         return None
-    return f"{wanted.name} {found} is installed, {wanted.specifier} is required", mend
+    return f"{wanted.name} {found} is installed, {wanted.specifier} is required", fix
 
 
 def _check_sandbox() -> Iterator[DiagnosisLine]:

@@ -84,8 +84,8 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         terminal.note("nothing was spent.")
         return exit_codes.FAILED
     made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
-    if made.purse.calls:
-        terminal.note(f"{made.purse.calls:,} calls were paid already; what they answered is not asked again.")
+    if made.shared_budget.calls:
+        terminal.note(f"{made.shared_budget.calls:,} calls were paid already; what they answered is not asked again.")
     return write_reports(request, terminal, job, made.run())
 
 

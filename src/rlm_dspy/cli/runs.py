@@ -26,15 +26,15 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
     """
     from rlm_dspy.report import journal, render
 
-    shelf = _open_store(terminal)
-    kept = list(itertools.islice(shelf.runs(), number))
-    for path in shelf.damaged:
+    store = _open_store(terminal)
+    kept = list(itertools.islice(store.runs(), number))
+    for path in store.damaged:
         terminal.note(f"warning: {path} holds no run that can be read; delete it.")
     if as_json:
         terminal.answer(journal.redacted_json([_run_facts(item) for item in kept], terminal.redactor, indent=2))
         return
     if not kept:
-        terminal.note(f"No run is kept in {shelf.folder} yet.")
+        terminal.note(f"No run is kept in {store.folder} yet.")
         return
     rows = [["id", "when", "ended", "steps", "tokens", "cost", "model", "question"], *map(_table_row, kept)]
     terminal.answer("\n".join(render.table_lines(rows, right=frozenset({3, 4, 5}))))

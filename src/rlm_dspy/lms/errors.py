@@ -226,9 +226,9 @@ def _status_error(route: Route, status: int, text: str, wait: float | None, wher
     if status == 429:
         return _rate_limit_error(route, shown, wait)
     if _MEMORY.search(text):
-        mend = "Use a smaller model or a smaller num_ctx=."
+        advice = "Use a smaller model or a smaller num_ctx=."
         return _make_error(
-            lm15.InvalidRequestError, route, f"has too little memory for this model ({shown})", mend, status
+            lm15.InvalidRequestError, route, f"has too little memory for this model ({shown})", advice, status
         )
     if status in (408, 504):
         return _temporary_error(lm15.TimeoutError, route, f"timed out ({shown})", status, wait)
@@ -302,11 +302,11 @@ def _make_error(
     kind: Callable[..., Any],
     route: Route,
     what: str,
-    mend: str,
+    advice: str,
     status: int | None = None,
     retry_after: float | None = None,
 ) -> Exception:
-    line = _masked_text(f"{route.provider.name} ({route.model}) {what}. {mend}", route)
+    line = _masked_text(f"{route.provider.name} ({route.model}) {what}. {advice}", route)
     made = kind(line, provider=route.provider.name, status=status, retry_after=retry_after)
     made.message = line  # lm15 appends paragraphs of advice for its own users
     made.args = (line,)

@@ -42,7 +42,7 @@ class DiagnosisLine:
 
     status: Literal["ok", "warning", "failure"]
     what: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ def _check_server(route: Route) -> list[DiagnosisLine]:
     except ollama.OllamaUnreachableError as error:
         return [DiagnosisLine("failure", str(error), "Start it (ollama serve) or set OLLAMA_HOST.")]
     if name not in names and f"{name}:latest" not in names:
-        mend = f"Pull it: ollama pull {name}; available: {', '.join(sorted(names)) or 'none'}."
-        return [*checks, DiagnosisLine("failure", f"{name} is not among the server's models", mend)]
+        fix = f"Pull it: ollama pull {name}; available: {', '.join(sorted(names)) or 'none'}."
+        return [*checks, DiagnosisLine("failure", f"{name} is not among the server's models", fix)]
     known = ollama.trained_window(base, name)
     said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not report its window"
     return [*checks, DiagnosisLine("ok" if known else "warning", f"{said}; {route.window():,} are requested")]
@@ -193,9 +193,9 @@ def _served_name(server: LocalServer, name: str) -> DiagnosisLine:
             "ok", f"{name} is among its {len(names)} models" if len(names) > 1 else f"{name} is its model"
         )
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-    mend = f"Use one of its models: {', '.join(near)}." if near else "Load a model there."
+    fix = f"Use one of its models: {', '.join(near)}." if near else "Load a model there."
     answers = " (it answers with its only model)" if server.kind == "llama.cpp" else ""
-    return DiagnosisLine("warning", f"{name} is not among the server's models{answers}", mend)
+    return DiagnosisLine("warning", f"{name} is not among the server's models{answers}", fix)
 
 
 def _served_window(server: LocalServer, name: str) -> DiagnosisLine:
@@ -203,9 +203,9 @@ def _served_window(server: LocalServer, name: str) -> DiagnosisLine:
     if window is None:
         unloaded = server.kind == "LM Studio" and server.has_model(name)
         said = f"{name} is not loaded, so its window is unknown" if unloaded else f"the window of {name} is unknown"
-        mend = f"Load it with a context of {MIN_WINDOW_TOKENS:,} tokens or more." if unloaded else ""
+        fix = f"Load it with a context of {MIN_WINDOW_TOKENS:,} tokens or more." if unloaded else ""
         return DiagnosisLine(
-            "warning", said, mend or f"The published window or {windows.DEFAULT_WINDOW_TOKENS:,} tokens are assumed."
+            "warning", said, fix or f"The published window or {windows.DEFAULT_WINDOW_TOKENS:,} tokens are assumed."
         )
     each = " for each slot" if server.slots else ""
     if window >= MIN_WINDOW_TOKENS:
@@ -270,10 +270,10 @@ def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
     checks: list[DiagnosisLine] = []
     if asked <= ollama.DEFAULT_WINDOW:
         better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "use a model with a larger window"
-        mend = f"A run needs {MIN_WINDOW_TOKENS:,} or more: {better}."
+        fix = f"A run needs {MIN_WINDOW_TOKENS:,} or more: {better}."
         small = asked < ollama.DEFAULT_WINDOW
         said = f"a window of {asked:,} tokens is too small" if small else f"the window is only {asked:,} tokens"
-        checks.append(DiagnosisLine("failure" if small else "warning", said, mend))
+        checks.append(DiagnosisLine("failure" if small else "warning", said, fix))
         return checks
     sent = min(asked - 1024, ollama.DEFAULT_WINDOW + 1500)
     prompt = _CANARY + _FILLER * (sent * 4 // len(_FILLER)) + "Which word is to be remembered?"
@@ -283,8 +283,8 @@ def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
         return [DiagnosisLine("failure", getattr(error, "message", None) or str(error), "Raise the server's window.")]
     read = (lm.history[-1]["usage"] or {}).get("prompt_tokens") or 0
     if read <= ollama.DEFAULT_WINDOW * 0.9:
-        mend = f"The server read {read:,} of about {len(prompt) // 4:,} tokens: raise OLLAMA_CONTEXT_LENGTH."
-        return [DiagnosisLine("failure", "the server cuts long prompts silently", mend)]
+        fix = f"The server read {read:,} of about {len(prompt) // 4:,} tokens: raise OLLAMA_CONTEXT_LENGTH."
+        return [DiagnosisLine("failure", "the server cuts long prompts silently", fix)]
     try:
         allocated = ollama.running(route.base or "").get(route.model.partition("/")[2], 0)
     except ollama.OllamaUnreachableError:
@@ -310,5 +310,5 @@ def _check_slots(route: Route) -> DiagnosisLine:
             f"{served}, of which {sent} {'is' if sent == 1 else 'are'} used",
             f"Set OLLAMA_NUM_PARALLEL={found} here as well.",
         )
-    mend = f"Set OLLAMA_NUM_PARALLEL={found} here, or start the server with OLLAMA_NUM_PARALLEL={sent}."
-    return DiagnosisLine("warning", f"{served}, but {sent} requests are sent at once and wait for each other", mend)
+    fix = f"Set OLLAMA_NUM_PARALLEL={found} here, or start the server with OLLAMA_NUM_PARALLEL={sent}."
+    return DiagnosisLine("warning", f"{served}, but {sent} requests are sent at once and wait for each other", fix)

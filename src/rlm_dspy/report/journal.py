@@ -110,13 +110,13 @@ def redacted_json(value: Any, redactor: Redactor, *, indent: int | None = None) 
     return text.encode("utf-8", "replace").decode()
 
 
-def read_rows(path: Path, read: Callable[[bytes], Row], *, mend: bool = False) -> list[Row]:
+def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False) -> list[Row]:
     """Return the rows of a journal, one per line; an incomplete last line is ignored.
 
     Args:
         path: the journal; a missing file has no rows.
         read: parses a line to a row, or raises a ``ValueError``.
-        mend: remove an incomplete last line from the file, so that rows can be appended.
+        repair: remove an incomplete last line from the file, so that rows can be appended.
 
     Raises:
         ConfigurationError: the file cannot be read, or a line is not a row; the file is left unchanged.
@@ -135,7 +135,7 @@ def read_rows(path: Path, read: Callable[[bytes], Row], *, mend: bool = False) -
             found.append(read(line))
         except ValueError as error:
             raise ConfigurationError(f"{path}:{number} is not a row of this journal; choose another file") from error
-    if rest and mend:
+    if rest and repair:
         os.truncate(path, path.stat().st_size - len(rest))
     return found[: len(lines)]
 

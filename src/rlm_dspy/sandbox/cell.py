@@ -77,10 +77,16 @@ class Cell:
     """Runs one cell to its end."""
 
     def __init__(
-        self, link: Link, crew: ToolThreads, tools: Tools, number: int, timeout: float, invoke: Invoke | None = None
+        self,
+        link: Link,
+        tool_threads: ToolThreads,
+        tools: Tools,
+        number: int,
+        timeout: float,
+        invoke: Invoke | None = None,
     ) -> None:
         self.link = link
-        self.crew = crew
+        self.tool_threads = tool_threads
         self.tools = tools
         self.fatal: BaseException | None = None
         self.invoke = invoke  # calls a tool for the code, if callbacks are registered
@@ -237,10 +243,10 @@ class Cell:
             crowded = len(self._waiting) >= MAX_WAITING
         generation, weight = self.link.generation, self.link.taken
         tool = self.tools.get(name)
-        refusal = self._refusal_reason(name, tool, crowded or not self.crew.takes(weight))
+        refusal = self._refusal_reason(name, tool, crowded or not self.tool_threads.takes(weight))
         if refusal is not None or tool is None:
             body = {"e": {"name": "RuntimeError", "text": refusal}}
-            self.crew.submit(lambda: self._send_answer(generation, number, body))
+            self.tool_threads.submit(lambda: self._send_answer(generation, number, body))
             return
         arguments, keywords = _decoded_arguments(message)
         self._charge_time()
@@ -248,7 +254,7 @@ class Cell:
             self._waiting.add(number)
         context = self._context.copy()
         serve = partial(self._call_tool, name, tool, arguments, keywords)
-        self.crew.submit(lambda: self._send_answer(generation, number, context.run(serve)), weight)
+        self.tool_threads.submit(lambda: self._send_answer(generation, number, context.run(serve)), weight)
 
     def _call_tool(self, name: str, tool: Any, arguments: list[Any], keywords: dict[str, Any]) -> Message:
         """Call a host function and return the answer, which may be its failure."""

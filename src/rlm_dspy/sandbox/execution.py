@@ -64,7 +64,9 @@ SESSION_ROLLED_BACK = (
     "earlier names are kept."
 )
 SESSION_KEPT = "The session goes on: all names are kept, what the cell printed is lost."
-BEGUN_ANEW = "The session ended and a new one begins: the input variables are there again, every other name is lost."
+SESSION_RESTARTED = (
+    "The session ended and a new one begins: the input variables are there again, every other name is lost."
+)
 
 
 class MalformedError(ValueError):
@@ -123,7 +125,7 @@ def session_lost(ending: CellEnding, timeout: float) -> Execution:
         exception=_death_message(ending, timeout),
         timed_out=ending.timed_out,
         seconds=round(ending.seconds, 6),
-        note=BEGUN_ANEW,
+        note=SESSION_RESTARTED,
         kind="died",
     )
 

@@ -93,11 +93,11 @@ class Sandbox:
         self._owner = os.getpid()
         self._ended, self._number = False, 0
         self.turn = threading.Lock()
-        self._crew = ToolThreads()
+        self._tool_threads = ToolThreads()
         self._cell: Cell | None = None
         self._given = VariableBook()
         self._sent: dict[str, Any] = {}
-        self._anew = False
+        self._is_fresh = False
         self._crashes = 0  # in a row
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Sandbox:
     def shutdown(self) -> None:
         """End the session and every process of it; safe to call twice."""
         self._ended = True
-        self._crew.close()
+        self._tool_threads.close()
         cell, link = self._cell, self._link
         if self._owner != os.getpid():
             if link is not None:
@@ -214,7 +214,7 @@ class Sandbox:
             self.tools.clear()
             self._given = VariableBook()
             self._sent = {}
-            self._anew = True
+            self._is_fresh = True
 
     # -- inside ----------------------------------------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Sandbox:
         descriptors = [descriptor for parcel in parcels for descriptor in parcel.descriptors]
         handed = {parcel.message["name"] for parcel in parcels}
         invoke = self.invoke_tool if events.is_watched(self) else None
-        cell = Cell(link, self._crew, self.tools, self._number, timeout, invoke)
+        cell = Cell(link, self._tool_threads, self.tools, self._number, timeout, invoke)
         cell.stop, self._cell = stop, cell
         if self._ended:
             stop.set()
@@ -325,7 +325,7 @@ class Sandbox:
             "always": self.saving == "always",
             "renew": link.standby is None or link.standby.gone(),
             "vars": [parcel.message for parcel in parcels],
-            "anew": self._anew,
+            "fresh": self._is_fresh,
         }
         checks.check_names(self.tools, "tool")
         present = {
@@ -350,7 +350,7 @@ class Sandbox:
             self._given.held = held_now
             try:
                 done = execution.from_result(ending, timeout, self.memory_mb, self.max_output_chars)
-                self._anew = False
+                self._is_fresh = False
                 return done
             except execution.MalformedError as error:
                 ending = CellEnding("protocol", detail=str(error), seconds=ending.seconds, kept=ending.kept)
@@ -367,7 +367,7 @@ class Sandbox:
         self._number += 1
         message: Message = {"t": "exec", "n": self._number, "code": "6 * 7", "cpu": LEAST_CPU, "vars": []}
         message |= {"save": False, "forks": 0, "always": False, "renew": False}
-        ending = Cell(self._link, self._crew, {}, self._number, PROBE_SECONDS).play(message, [])
+        ending = Cell(self._link, self._tool_threads, {}, self._number, PROBE_SECONDS).play(message, [])
         return ending.how == "result" and ending.result.get("value") == "42"
 
     def _drop_session(self) -> None:

@@ -86,13 +86,13 @@ class CandidateLog:
 class LoggedTunable(Tunable):
     """A tunable RLM that records its runs in the log."""
 
-    def __init__(self, signature: Any, chronicle: CandidateLog, **options: Any) -> None:
+    def __init__(self, signature: Any, candidate_log: CandidateLog, **options: Any) -> None:
         super().__init__(signature, **options)
-        self.chronicle = chronicle
+        self.candidate_log = candidate_log
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Answer, and record which candidate did."""
         prediction = super().forward(**inputs)
         if isinstance(run := run_of(prediction), Run):
-            self.chronicle.record_run(self, run)
+            self.candidate_log.record_run(self, run)
         return prediction

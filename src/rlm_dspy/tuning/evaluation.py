@@ -193,7 +193,7 @@ class Evaluation:
 
     def _journal_rows(self) -> list[Row]:
         """Return the journal's rows that need not be asked again; an incomplete last row is dropped."""
-        rows = journals.read_rows(self.journal, Row.model_validate_json, mend=True) if self.journal else []
+        rows = journals.read_rows(self.journal, Row.model_validate_json, repair=True) if self.journal else []
         return [row for row in rows if row.status != "failed"]
 
     def _write_row(self, row: Row) -> None:

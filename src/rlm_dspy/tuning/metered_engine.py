@@ -49,7 +49,7 @@ class SharedBudget:
         self._dearest = 0.0
         self._lock = threading.Lock()
         # An incomplete last line stands for at most one call.
-        for usage in journal.read_rows(log, Usage.model_validate_json, mend=True) if log else ():
+        for usage in journal.read_rows(log, Usage.model_validate_json, repair=True) if log else ():
             self.ledger.charge(usage)
             self.ledger.sub_calls += 1
             self._update_dearest(usage)
@@ -100,9 +100,9 @@ class SharedBudget:
 class MeteredEngine:
     """An engine whose calls are charged to a budget."""
 
-    def __init__(self, engine: Any, purse: SharedBudget) -> None:
+    def __init__(self, engine: Any, shared_budget: SharedBudget) -> None:
         self.engine = engine
-        self.purse = purse
+        self.shared_budget = shared_budget
 
     @property
     def window(self) -> int | None:
@@ -111,7 +111,7 @@ class MeteredEngine:
 
     def complete(self, request: Request) -> Response:
         """Answer one request, if the budget allows it."""
-        with _charge_call(self.purse, request) as paid:
+        with _charge_call(self.shared_budget, request) as paid:
             response: Response = self.engine.complete(request)
             paid.append(response)
         return response
@@ -127,13 +127,13 @@ class MeteredEngine:
 class AsyncMeteredEngine:
     """The async twin."""
 
-    def __init__(self, engine: Any, purse: SharedBudget) -> None:
+    def __init__(self, engine: Any, shared_budget: SharedBudget) -> None:
         self.engine = engine
-        self.purse = purse
+        self.shared_budget = shared_budget
 
     async def complete(self, request: Request) -> Response:
         """Answer one request, if the budget allows it."""
-        with _charge_call(self.purse, request) as paid:
+        with _charge_call(self.shared_budget, request) as paid:
             response: Response = await self.engine.complete(request)
             paid.append(response)
         return response
@@ -148,14 +148,14 @@ class AsyncMeteredEngine:
 
 
 @contextmanager
-def _charge_call(purse: SharedBudget, request: Request) -> Iterator[list[Response]]:
-    reservation = purse.admit(sum(tokens(message.text or "") for message in request.messages))
+def _charge_call(shared_budget: SharedBudget, request: Request) -> Iterator[list[Response]]:
+    reservation = shared_budget.admit(sum(tokens(message.text or "") for message in request.messages))
     paid: list[Response] = []
     try:
         yield paid
     finally:
         # A failed call counts as a call; providers do not bill it.
-        purse.settle(reservation, _response_usage(paid[0]) if paid else Usage(calls=1))
+        shared_budget.settle(reservation, _response_usage(paid[0]) if paid else Usage(calls=1))
 
 
 def _response_usage(response: Response) -> Usage:
@@ -169,7 +169,7 @@ def _response_usage(response: Response) -> Usage:
     )
 
 
-def metered_lm(lm: dspy.LM, purse: SharedBudget) -> dspy.LM:
+def metered_lm(lm: dspy.LM, shared_budget: SharedBudget) -> dspy.LM:
     """Return a copy of an LM that is charged to the budget and uses DSPy's cache where possible.
 
     Raises:
@@ -179,8 +179,8 @@ def metered_lm(lm: dspy.LM, purse: SharedBudget) -> dspy.LM:
         raise ConfigurationError(f"the caps cannot be enforced for {lm.model}: use rlm_dspy.lm({lm.model!r})")
     asynchronous = lm._async_engine_spec
     return lm.copy(
-        engine=MeteredEngine(lm.engine, purse),
-        async_engine=AsyncMeteredEngine(asynchronous, purse) if asynchronous else None,
+        engine=MeteredEngine(lm.engine, shared_budget),
+        async_engine=AsyncMeteredEngine(asynchronous, shared_budget) if asynchronous else None,
         cache=True,
     )
 

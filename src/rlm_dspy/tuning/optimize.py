@@ -206,7 +206,7 @@ class Outcome:
     base: dspy.Module
     before: list[Row]
     after: list[Row]
-    chronicle: CandidateLog
+    candidate_log: CandidateLog
     calls: int
     cost: float | None
     ended: str
@@ -245,11 +245,11 @@ class Optimization:
         self.plan = plan
         self.say = say
         self._claim_folder(resume)
-        self.purse = SharedBudget(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
-        self.chronicle = CandidateLog()
-        self.lm = metered_lm(job.lm, self.purse)
-        self.prompt_lm = metered_lm(job.prompt_lm, self.purse) if job.prompt_lm else self.lm
-        self.sub_lm = metered_lm(job.sub_lm, self.purse) if job.sub_lm else None
+        self.shared_budget = SharedBudget(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
+        self.candidate_log = CandidateLog()
+        self.lm = metered_lm(job.lm, self.shared_budget)
+        self.prompt_lm = metered_lm(job.prompt_lm, self.shared_budget) if job.prompt_lm else self.lm
+        self.sub_lm = metered_lm(job.sub_lm, self.shared_budget) if job.sub_lm else None
 
     def _claim_folder(self, resume: bool) -> None:
         path, wanted = self.job.folder / STATE, json.loads(json.dumps(self.job.identity()))
@@ -290,12 +290,12 @@ class Optimization:
                     f"every question failed, so there is nothing to learn from; the first: {before[0].error}"
                 )
             spent = sum(row.calls for row in before)
-            self.purse.kept_back = min(round(spent * FINAL_CALLS_FACTOR), self.job.max_calls // 2)
+            self.shared_budget.kept_back = min(round(spent * FINAL_CALLS_FACTOR), self.job.max_calls // 2)
             made: dspy.Module = base
             parents: dict[str, str] = {}
             if not ended:
                 made, parents, ended = self._compile_program(base)
-            self.purse.kept_back = 0
+            self.shared_budget.kept_back = 0
             seen = [*self.job.train, *self.job.val]
             check_leaks(made, self.job.test, known=seen, base=base, field=self.job.metric.field)
             program.save(made, self.job.folder / "program.json", self.job.redactor)
@@ -305,16 +305,16 @@ class Optimization:
             base=base,
             before=before,
             after=after,
-            chronicle=self.chronicle,
-            calls=self.purse.calls,
-            cost=self.purse.cost,
+            candidate_log=self.candidate_log,
+            calls=self.shared_budget.calls,
+            cost=self.shared_budget.cost,
             ended=ended or cut or "finished",
             parents=parents,
         )
 
     def _make_program(self) -> LoggedTunable:
         signature = self.job.signature or contenders.signature()
-        return LoggedTunable(signature, self.chronicle, sub_lm=self.sub_lm, budget=self.job.budget)
+        return LoggedTunable(signature, self.candidate_log, sub_lm=self.sub_lm, budget=self.job.budget)
 
     def _evaluate_program(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
         """Return the rows on the test set, and the cap that ended the evaluation, if any."""
@@ -337,15 +337,14 @@ class Optimization:
     def _compile_program(self, base: LoggedTunable) -> tuple[dspy.Module, dict[str, str], str]:
         plan = self.plan
         random.seed(self.job.seed)  # some of DSPy's proposers use the global generator
-        self.say(
-            f"compile: {plan.optimizer}, {self.purse.max_calls - self.purse.calls - self.purse.kept_back:,} calls left"
-        )
-        metric = self.chronicle.metric(self.job.metric)
+        budget = self.shared_budget
+        self.say(f"compile: {plan.optimizer}, {budget.max_calls - budget.calls - budget.kept_back:,} calls left")
+        metric = self.candidate_log.metric(self.job.metric)
         with redirect_output(self.job.folder / "log.txt", self.job.redactor):
             try:
                 made, parents = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
             except CapReachedError as reached:
-                best = self.chronicle.best([str(one.get("id")) for one in self.job.val])
+                best = self.candidate_log.best([str(one.get("id")) for one in self.job.val])
                 made, parents = self._make_program(), {}
                 if best is not None:
                     made.load_state(best.state)

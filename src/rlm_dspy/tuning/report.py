@@ -225,7 +225,7 @@ def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
         "gain": {"mean": scoring.mean(gaps), "interval": [low, high], "questions": len(gaps)},
         "demos": {"before": program.demos(outcome.base), "after": program.demos(outcome.program)},
         "diff": instruction_diff(outcome.base, outcome.program),
-        "candidates": [_candidate_facts(one, ids, outcome) for one in outcome.chronicle.candidates.values()],
+        "candidates": [_candidate_facts(one, ids, outcome) for one in outcome.candidate_log.candidates.values()],
         "dspy": dspy.__version__,
     }
 
@@ -233,7 +233,7 @@ def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
 def _candidate_facts(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
     above = outcome.parents.get(_instructions_text(one))
     parent = (
-        next((c.number for c in outcome.chronicle.candidates.values() if _instructions_text(c) == above), None)
+        next((c.number for c in outcome.candidate_log.candidates.values() if _instructions_text(c) == above), None)
         if above
         else None
     )

@@ -32,8 +32,8 @@ if __name__ == "__main__":
     kind = _socket.SOCK_SEQPACKET if sys.platform == "linux" else _socket.SOCK_DGRAM
     channel = _socket.socket(_socket.AF_UNIX, kind, 0, int(sys.argv[1]))
     instructions, index, codes = receive_bytecode(channel)
-    first, last, _ = index["rlm_worker.shelf"]
-    space: dict[str, object] = {"__name__": "rlm_worker.shelf"}
+    first, last, _ = index["rlm_worker.bytecode_importer"]
+    space: dict[str, object] = {"__name__": "rlm_worker.bytecode_importer"}
     exec(marshal.loads(codes[first:last]), space)
     books = space["BytecodeImporter"]()  # type: ignore[operator]
     books.add(index, codes)

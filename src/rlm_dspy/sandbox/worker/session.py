@@ -89,7 +89,7 @@ class WorkerSession:
 
     def configure(self, message: Message) -> None:
         """Apply the host's current tools, output fields and main variable."""
-        if "main" in message and (message["main"] != self.main or message.get("anew")):
+        if "main" in message and (message["main"] != self.main or message.get("fresh")):
             self.main = message["main"]
             self._bind_names()
         if "fields" in message:
@@ -100,7 +100,7 @@ class WorkerSession:
             self.tools = {name: self._host_function(name) for name in message["tools"]}
             self.namespace.update(self.tools)
         self.protected = message.get("protected", self.protected)
-        if message.get("anew"):
+        if message.get("fresh"):
             self.inputs.clear()
         handed.receive_variables(
             message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit

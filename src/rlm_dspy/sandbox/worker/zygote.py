@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from . import bpf, confine, evaluate, limits, modules, places, session, shelf, zstr
+from . import bpf, bytecode_importer, confine, evaluate, limits, modules, places, session, zstr
 
 MAX_MESSAGE_BYTES = 1 << 18
 IDLE_MS = 20
@@ -36,7 +36,11 @@ CHANNEL_DESCRIPTOR = 40
 
 
 def main(
-    channel: socket.socket, life: int, instructions: bytes, books: shelf.BytecodeImporter, receive: Callable[..., Any]
+    channel: socket.socket,
+    life: int,
+    instructions: bytes,
+    books: bytecode_importer.BytecodeImporter,
+    receive: Callable[..., Any],
 ) -> NoReturn:
     """Run as the keeper until the host ends; the zygote continues in a descendant."""
     warnings.simplefilter("ignore", SyntaxWarning)
@@ -67,7 +71,7 @@ def _milliseconds_since(started: float) -> float:
     return round(1000 * (time.perf_counter() - started), 2)
 
 
-def _preload_modules(policy: dict[str, Any], books: shelf.BytecodeImporter) -> Any:
+def _preload_modules(policy: dict[str, Any], books: bytecode_importer.BytecodeImporter) -> Any:
     """Import the modules that every session needs or that cannot be imported later; return the toolkit."""
     books.after["asyncio"] = _shrink_asyncio
     books.after["linecache"] = evaluate.remember_lines
@@ -94,7 +98,7 @@ def _import_modules(names: Iterable[str]) -> list[str]:
     return missing
 
 
-def _modules_without_bytecode(books: shelf.BytecodeImporter) -> list[str]:
+def _modules_without_bytecode(books: bytecode_importer.BytecodeImporter) -> list[str]:
     """Return the modules without bytecode from the host, which cannot be read later."""
     return [name for name in modules.SHELVED if name in modules.ALLOWED and name not in books.books]
 
