@@ -1,13 +1,13 @@
 """Accuracy on the generated datasets: tasks × sizes × {direct, retrieve, dspy.RLM, rlm}, with any model.
 
     python benchmarks/run_accuracy.py                                # offline engine, 8K, 128K and 1M tokens
-    python benchmarks/run_accuracy.py -m solver                      # a script that knows how each task is solved
+    python benchmarks/run_accuracy.py -m solver                      # a script that knows how to solve each task
     python benchmarks/run_accuracy.py -m groq/openai/gpt-oss-20b --tokens 8000 32000 --count 6
     python benchmarks/run_accuracy.py -m openai/qwen2.5-coder-1.5b --api-base http://127.0.0.1:8401/v1 \\
         --split dev --tokens 8000 32000 128000 --count 2 --max-iters 4 --short --temperature 0 --max-reply 400
 
-Questions of one split, levels in turns, scored as each row says; a question counts as solved from 0.5 on. Runs that
-ended without an answer are told apart. The same command goes on where it was interrupted.
+Questions of one split with alternating levels, scored by each row's scorer; a score of 0.5 counts as solved. Runs that
+ended without an answer are listed separately. Repeating the command resumes an interrupted one.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SOLVED = 0.5
 
 
 def main() -> None:
-    """Ask, and print one table of scores, and one of figures, for each size and for all."""
+    """Ask, and print a table of scores and a table of figures for each size and for all."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("-m", "--model", default="offline")
     flags.add_argument("--api-base", help="address of an OpenAI-compatible server")
@@ -44,10 +44,10 @@ def main() -> None:
     flags.add_argument("--sides", nargs="+", choices=contenders.ALL_NAMES, default=["direct", "dspy.RLM", "rlm"])
     flags.add_argument("--count", type=int, default=3, help="questions of each task and size")
     flags.add_argument("--first", type=int, default=0, help="number of the first question")
-    flags.add_argument("--short", action="store_true", help="ask for the answer alone, without evidence")
+    flags.add_argument("--short", action="store_true", help="ask for the answer only, without evidence")
     flags.add_argument("--max-iters", type=int, default=10)
     flags.add_argument("--threads", type=int, default=2)
-    flags.add_argument("--label", default="", help="asks again under this name, to compare versions of the code")
+    flags.add_argument("--label", default="", help="separate journal entries, to compare versions of the code")
     flags.add_argument("--fresh", action="store_true", help="ask everything again")
     given = flags.parse_args()
     lm = model(given)
@@ -87,7 +87,7 @@ def model(given: argparse.Namespace) -> dspy.LM:
 def one(
     task: str, tokens: int, given: argparse.Namespace, asked: list[contenders.Contender], journal: Path
 ) -> list[Row]:
-    """Ask the questions of one task and size; its contexts are let go afterwards."""
+    """Ask the questions of one task and size, and free their contexts afterwards."""
     indices = range(given.first, given.first + given.count)
     rows = data.generated(task, given.split, indices, tokens=tokens)
     examples = [data.example(row, Path(), row["id"]) for row in rows]
@@ -99,7 +99,7 @@ def one(
 
 
 def tell(row: Row) -> None:
-    """Print a row as soon as it is there."""
+    """Print a row as soon as it is complete."""
     solved = "solved" if row.score >= SOLVED else "lost"
     told = f"{row.side} {row.id}: {solved}, {row.status}, {row.steps} steps, {row.tokens:,} tokens, {row.seconds:.0f} s"
     print(f"{told}: {row.answer!r} for {row.expected!r} {row.error or ''}", file=sys.stderr, flush=True)
@@ -117,7 +117,7 @@ def show(rows: list[Row]) -> None:
 
 
 def counted(rows: list[Row]) -> list[list[str]]:
-    """Return what each side solved, and the sums of its steps, tokens and seconds, as rows of a table."""
+    """Return solved questions and total steps, tokens and seconds of each side, as table rows."""
     grouped = report.rows_by_side(rows).values()
     lines = [["solved", *(f"{sum(row.score >= SOLVED for row in own)} of {len(own)}" for own in grouped)]]
     for name in ("steps", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):

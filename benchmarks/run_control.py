@@ -1,9 +1,9 @@
-"""What control costs: concurrent sub-calls, many runs, a tree of children, compaction; beside ``dspy.RLM``.
+"""The cost of control: concurrent sub-calls, many runs, a tree of children, compaction; compared with ``dspy.RLM``.
 
     python benchmarks/run_control.py            prints a Markdown table; see RESULTS.md
 
-The model is scripted and waits as long as it is told, so the figures are those of the machinery. ``dspy.RLM`` runs on
-its fastest interpreter, ``dspy.LocalInterpreter``. "n/a" means that it has no such thing.
+The model is scripted and waits a fixed time, so the figures measure only the machinery. ``dspy.RLM`` runs on its
+fastest interpreter, ``dspy.LocalInterpreter``. "n/a" means that it lacks the feature.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def sub_calls(side: Side, calls: int = 64, delay: float = 0.1) -> float:
-    """Time the one step that makes ``calls`` sub-calls of ``delay`` seconds, beyond the same step with none."""
+    """Time one step with ``calls`` sub-calls of ``delay`` seconds, minus the same step with none."""
 
     def run(number: int) -> float:
         def reply(message: str) -> str:
@@ -66,7 +66,7 @@ def sub_calls(side: Side, calls: int = 64, delay: float = 0.1) -> float:
 
 
 def many_runs(side: Side, runs: int = 100, steps: int = 10) -> list[float]:
-    """Host CPU seconds per step of each run, with a model that answers at once."""
+    """Return host CPU seconds per step of each run, with a model that answers at once."""
     found = []
     program = side(max_iters=steps)
     for _ in range(runs + 1):
@@ -79,7 +79,7 @@ def many_runs(side: Side, runs: int = 100, steps: int = 10) -> list[float]:
 
 
 def tree(width: int, depth: int = 3, delay: float = 2.0) -> float:
-    """Time a tree in which every node but the leaves hands ``width`` texts to children; each model call takes 2 s."""
+    """Time a tree in which every inner node passes ``width`` texts to children; each model call takes 2 s."""
 
     def reply(message: str) -> str:
         time.sleep(delay)
@@ -88,7 +88,7 @@ def tree(width: int, depth: int = 3, delay: float = 2.0) -> float:
         level = 0 if name == "context" else int(message.split("level ")[1][0])
         if level == depth:
             return action(f"SUBMIT({answer}='leaf')")
-        size = f"len({name}) // {max(width, 2)}"  # a chain halves its text: handing on all of it would be refused
+        size = f"len({name}) // {max(width, 2)}"  # a chain halves its text: passing on all of it would be rejected
         cut = f"[{name}[i * ({size}):(i + 1) * ({size})] for i in range({width})]"
         code = f"found = subcall_batched({cut}, 'Go to level {level + 1}')\nSUBMIT({answer}=' '.join(found))"
         return action(code)
@@ -108,7 +108,7 @@ def tree(width: int, depth: int = 3, delay: float = 2.0) -> float:
 
 
 def prefix(side: Side, steps: int = 100) -> float:
-    """The mean share of a prompt that the next one repeats, byte for byte, over a run on a window of 8K tokens."""
+    """Return the mean share of a prompt that the next one repeats, byte for byte, in a window of 8K tokens."""
 
     def reply(message: str) -> str:
         nonlocal made
@@ -127,7 +127,7 @@ def prefix(side: Side, steps: int = 100) -> float:
 
 
 def longest(side: Side, steps: int = 100) -> int:
-    """The tokens of the longest prompt of such a run."""
+    """Return the tokens of the longest prompt of such a run."""
     lm, script = scripted(*[action("print('x' * 900)")] * (steps - 1), action("SUBMIT(answer='x')"))
     script.window = 8192
     with dspy.context(lm=lm):
@@ -136,12 +136,12 @@ def longest(side: Side, steps: int = 100) -> int:
 
 
 def common(left: str, right: str) -> int:
-    """Count the characters with which both begin."""
+    """Count the characters of the common prefix."""
     return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
 def flat(found: list[float]) -> str:
-    """Tell the median, and the last fifth against the first."""
+    """Return the median, and the ratio of the last fifth to the first, as text."""
     fifth = len(found) // 5
     drift = statistics.median(found[-fifth:]) / statistics.median(found[:fifth])
     return f"{statistics.median(found) * 1000:.2f} ms, last fifth {drift:.2f} × the first"

@@ -1,10 +1,10 @@
-"""What a large corpus costs: reading, hand-over, memory, grep, ranked search, and a second ask.
+"""The cost of a large corpus: reading, hand-over, memory, grep, ranked search, and a second ask.
 
 python benchmarks/run_corpus.py --mb 10 100 [1000]
 
-Each figure comes from a process of its own. Logs and documents are generated from a seed. ``bm25s`` and ``tantivy`` are
-measured where they are installed; ``dspy.LocalInterpreter`` stands for handing the text over as ``dspy.RLM`` does
-(its WASM interpreter takes the same road, and longer).
+Each figure comes from a separate process. Logs and documents are generated from a seed. ``bm25s`` and ``tantivy`` are
+measured if installed; ``dspy.LocalInterpreter`` represents the way ``dspy.RLM`` passes the text (its WASM interpreter
+does the same, more slowly).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WORDS = ("request", "payment", "session", "order", "cache", "worker", "queue", 
 
 
 def logs(folder: Path, megabytes: int) -> None:
-    """Write log files of 10 MB, with one line that is asked for."""
+    """Write log files of 10 MB, with one line to look for."""
     chance = random.Random(1)
     for number in range(max(1, megabytes // 10)):
         lines, size, place = [], 0, 0
@@ -80,14 +80,14 @@ def memory() -> float:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the seconds that something takes, and what it returns."""
+    """Return a call's seconds and its result."""
     started = time.perf_counter()
     result = work()
     return round(time.perf_counter() - started, 3), result
 
 
 def handed(folder: str) -> Iterator[tuple[str, Any]]:
-    """Measure our way into the sandbox."""
+    """Measure our hand-over into the sandbox."""
     from rlm_dspy.corpus import read
     from rlm_dspy.sandbox import Sandbox
 
@@ -96,14 +96,14 @@ def handed(folder: str) -> Iterator[tuple[str, Any]]:
         before = memory()
         seconds, corpus = timed(lambda: read([folder]))
         yield "read, s", seconds
-        yield "handed over, s", timed(lambda: sandbox.run("len(context)", {"context": corpus}))[0]
+        yield "transferred, s", timed(lambda: sandbox.run("len(context)", {"context": corpus}))[0]
         yield "grep of it all, s", timed(lambda: sandbox.run("len(grep('kumquat'))"))[0]
         yield "memory, MB", round(memory() - before)
         yield "memory per byte", round((memory() - before) * 1e6 / corpus.chars, 2)
 
 
 def handed_by_dspy(folder: str) -> Iterator[tuple[str, Any]]:
-    """Measure the way of ``dspy.RLM``: the text as a variable, encoded into the code's frame."""
+    """Measure the hand-over of ``dspy.RLM``: the text as a variable, encoded into the code's frame."""
     import dspy
 
     interpreter = dspy.LocalInterpreter()
@@ -111,7 +111,7 @@ def handed_by_dspy(folder: str) -> Iterator[tuple[str, Any]]:
     before = memory()
     seconds, text = timed(lambda: "".join(path.read_text() for path in sorted(Path(folder).iterdir())))
     yield "read, s", seconds
-    yield "handed over, s", timed(lambda: interpreter.execute("print(len(context))", variables={"context": text}))[0]
+    yield "transferred, s", timed(lambda: interpreter.execute("print(len(context))", variables={"context": text}))[0]
     yield "memory, MB", round(memory() - before)
     yield "memory per byte", round((memory() - before) * 1e6 / len(text), 2)
     interpreter.shutdown()
@@ -156,7 +156,7 @@ def searched(folder: str) -> Iterator[tuple[str, Any]]:
 
 
 def passages(folder: str) -> list[str]:
-    """Return what the other engines index: our passages."""
+    """Return the passages that the other engines index (ours)."""
     from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, passage_start
 
     texts = (path.read_text() for path in sorted(Path(folder).iterdir()))
@@ -209,7 +209,7 @@ def searched_by_tantivy(folder: str) -> Iterator[tuple[str, Any]]:
 
 
 def asked(folder: str, question: str, *options: str) -> Iterator[tuple[str, Any]]:
-    """Measure two asks of the same question, each a process from start to answer."""
+    """Measure two asks of the same question, each from process start to answer."""
     command = [sys.executable, "-m", "rlm_dspy", "ask", question, folder, "-q", "-m", "offline", *options]
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | {"RLM_DSPY_HOME": home, "DSPY_CACHEDIR": home}
@@ -228,7 +228,7 @@ PARTS: dict[str, Callable[..., Iterator[tuple[str, Any]]]] = {
 
 
 def measure(part: str, *arguments: str) -> dict[str, Any]:
-    """Run one part in a process of its own."""
+    """Run one part in a separate process."""
     command = [sys.executable, __file__, "--part", part, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE * 5)

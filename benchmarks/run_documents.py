@@ -1,9 +1,9 @@
-"""Reading a folder of mixed documents, beside markitdown and xberg on the same files in the same run.
+"""Reading a folder of mixed documents, compared with markitdown and xberg on the same files in the same run.
 
     python benchmarks/run_documents.py --count 2000 [--others PYTHON]
 
-``--others`` is the Python of an environment that has ``markitdown[docx,xlsx,pdf]`` and ``xberg``. Documents are made
-from a seed: PDF, Word, Excel, mail, HTML and text in ten encodings, in equal parts. Each reading is a process.
+``--others`` is the Python of an environment with ``markitdown[docx,xlsx,pdf]`` and ``xberg``. Documents are generated
+from a seed: PDF, Word, Excel, mail, HTML and text in ten encodings, in equal parts. Each reader runs in a process.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def xlsx(chance: random.Random, number: int) -> bytes:
 
 
 def saved(save: Callable[[io.BytesIO], object]) -> bytes:
-    """Return what a library saves."""
+    """Return the bytes that a library saves."""
     buffer = io.BytesIO()
     save(buffer)
     return buffer.getvalue()
@@ -145,14 +145,14 @@ read = lambda paths: asyncio.run(all_of(paths))
 MEASURE = """
 import json, pathlib, re, sys, time
 def peak(process):
-    # The kernel's own count of the peak megabytes of a process, with its children's.
+    # The kernel's count of the peak megabytes of a process and its children.
     status = pathlib.Path(f"/proc/{process}/status").read_text()
     own = int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1000
     children = pathlib.Path(f"/proc/{process}/task/{process}/children").read_text().split()
     return own + sum(map(peak, children))
 paths = json.load(sys.stdin)
 {reading}
-read(paths[:1])  # starts what has to be started
+read(paths[:1])  # warm up
 started = time.perf_counter()
 chars = read(paths)
 seconds = time.perf_counter() - started
@@ -172,10 +172,10 @@ def measure(python: str, name: str, paths: list[str], home: str) -> tuple[float,
 
 
 def main() -> None:
-    """Generate, read with each, and print a table."""
+    """Generate documents, read them with each reader, and print a table."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--count", type=int, default=2_000)
-    flags.add_argument("--others", help="the Python that has markitdown and xberg")
+    flags.add_argument("--others", help="a Python with markitdown and xberg")
     given = flags.parse_args()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as home:
         started = time.perf_counter()

@@ -1,10 +1,10 @@
-"""What is lost when many runs meet hostile cells and broken servers at once, and when commands are killed.
+"""Losses when many runs meet hostile cells and broken servers at once, and when commands are killed.
 
     python benchmarks/run_endurance.py [--runs 3000] [--threads 64] [--kills 40]       prints Markdown tables
 
-A server on loopback answers every second request as it should, and the others with one of its faults. Every reply is a
-cell: some submit at once, the others loop, fill the memory, crash the worker, fork, start threads, flood the output or
-patch the library first. A run may end with an answer or with an error that names who must act; anything else is lost.
+A loopback server answers every second request correctly, and the others with one of its faults. Every reply is a cell:
+some submit at once, the others first loop, fill the memory, crash the worker, fork, start threads, flood the output or
+patch the library. A run may end with an answer or with an error that names who must act; anything else is lost.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ FAULTS: tuple[bytes, ...] = (
 
 
 class Server:
-    """Answers chat completions; ``faulty`` is the part of them that it breaks."""
+    """Answers chat completions; ``faulty`` is the share of replies that it breaks."""
 
     def __init__(self, faulty: float, cells: tuple[str, ...] = CELLS, delay: float = 0.0) -> None:
         self.faulty = faulty
@@ -124,7 +124,7 @@ class Server:
                 if self._chance.random() < self.faulty:
                     peer.sendall(self._chance.choice(FAULTS))
                     return
-                # The second step of a run submits, so that what the first one broke does not decide.
+                # The second step of a run submits, so that damage by the first one does not decide.
                 again = '"role":"assistant"' in request.replace(": ", ":")
                 cell = SUBMIT if again else self._chance.choice(self.cells)
                 peer.sendall(response(completion(f"```python\n{cell}\n```")))
@@ -133,7 +133,7 @@ class Server:
 
 
 def read_request(peer: socket.socket) -> str:
-    """Return a whole request."""
+    """Return a complete request."""
     data = b""
     while b"\r\n\r\n" not in data:
         if not (part := peer.recv(65_536)):
@@ -147,7 +147,7 @@ def read_request(peer: socket.socket) -> str:
 
 
 def run_many(count: int, threads: int) -> None:
-    """Make the runs, and print what became of them."""
+    """Run everything, and print the outcomes."""
     server = Server(faulty=0.25)
     model = rlm_dspy.lm("openai/x", api_base=server.url, api_key="sk-0000000000", cache=False, num_retries=1)
     kinds: Counter[str] = Counter()
@@ -157,14 +157,14 @@ def run_many(count: int, threads: int) -> None:
     def one(number: int) -> None:
         started = time.monotonic()
         try:
-            with dspy.context(lm=model, disable_history=True, trace=None):  # DSPy keeps 10,000 calls of each by itself
+            with dspy.context(lm=model, disable_history=True, trace=None):  # by default DSPy keeps 10,000 calls of each
                 sandbox = lambda: rlm_dspy.Sandbox(timeout=2.0, memory_mb=256)  # noqa: E731
                 rlm = rlm_dspy.RLM("context, question -> answer", max_seconds=LIMIT, max_iters=4)
                 run = rlm(interpreter_factory=sandbox, context="some text\n" * 200, question=f"number {number}?").run
             kinds[run.status] += 1
         except (rlm_dspy.RLMError, LMError) as error:
             kinds[f"error: {type(error).__name__}"] += 1
-        except Exception as error:  # whatever else a run ends with is what this benchmark looks for
+        except Exception as error:  # any other error is a loss that this benchmark reports
             lost.append(f"{type(error).__name__}: {str(error)[:200]}")
         if (took := time.monotonic() - started) > LIMIT * 1.2:
             late.append(took)
@@ -190,14 +190,14 @@ def run_many(count: int, threads: int) -> None:
 
 
 def answered(answers: Path) -> set[int]:
-    """Return the ids of the questions that have an answer; a line that a kill cut off is none."""
+    """Return the ids of the answered questions, ignoring an incomplete last line."""
     lines = answers.read_text().splitlines() if answers.exists() else []
     rows = [json.loads(line) for line in lines if line.endswith("}")]
     return {int(row["id"]) for row in rows if row.get("ok")}
 
 
 def kill_commands(times: int) -> None:
-    """Kill a batch at a random point again and again, let it go on, and count what was paid for twice."""
+    """Repeatedly kill a batch at a random point and resume it; count rows paid for twice."""
     chance = random.Random(2)
     twice = unfinished = 0
     for _ in range(times):

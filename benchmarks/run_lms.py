@@ -1,4 +1,4 @@
-"""What the LM layer costs, beside bare LiteLLM in the same run, against the fake servers of the tests.
+"""The cost of the LM layer, compared with bare LiteLLM in the same run, against the fake servers of the tests.
 
     python benchmarks/run_lms.py            prints a Markdown table; see RESULTS.md
 
@@ -32,9 +32,9 @@ IMPORTS = "import os; os.environ['LITELLM_LOCAL_MODEL_COST_MAP'] = 'True'; impor
 
 
 def interleaved(*calls: Callable[[], Any]) -> list[float]:
-    """Time calls by turns, so that what else the machine does falls on all; return the medians.
+    """Time calls alternately, so that other load affects all equally; return the medians.
 
-    LiteLLM goes on logging in a thread after it has answered: the pause lets it end, as it does between real calls.
+    LiteLLM keeps logging in a thread after it answered; the pause lets it finish, as between real calls.
     """
     times: list[list[float]] = [[] for _ in calls]
     for number in range(CALLS + 10):
@@ -48,7 +48,7 @@ def interleaved(*calls: Callable[[], Any]) -> list[float]:
 
 
 def overhead_openai() -> list[float]:
-    """Time a call through ``dspy.LM`` and our engine, through DSPy's own LiteLLM engine, and through LiteLLM bare."""
+    """Time a call through ``dspy.LM`` with our engine, through DSPy's LiteLLM engine, and through bare LiteLLM."""
     import dspy
 
     message = [{"role": "user", "content": PROMPT}]
@@ -64,7 +64,7 @@ def overhead_openai() -> list[float]:
 
 
 def overhead_ollama() -> list[float]:
-    """Time the same on Ollama's wire, where DSPy's own engine does not send what Ollama needs."""
+    """Time the same with Ollama's API, without DSPy's engine, which does not send the fields Ollama needs."""
     message = [{"role": "user", "content": PROMPT}]
     with OllamaServer() as server:
         made = lm("ollama_chat/qwen3:8b", cache=False, api_base=server.url)
@@ -78,7 +78,7 @@ def overhead_ollama() -> list[float]:
 
 
 def simulated(calls: int = 200, per_minute: int = 30, seconds_each: float = 0.5) -> tuple[float, int]:
-    """Return the minutes that the calls take under a limit, and the most calls that fell into one minute."""
+    """Return the minutes that the calls take under a limit, and the maximum number of calls in any minute."""
     now = [0.0]
     limit = rate_limits.RateLimiter(per_minute, clock=lambda: now[0])
     starts: list[float] = []
@@ -91,7 +91,7 @@ def simulated(calls: int = 200, per_minute: int = 30, seconds_each: float = 0.5)
 
 
 def first_request() -> tuple[float, float]:
-    """Time from starting ``ask`` until its first request arrives, and the bare imports of dspy and litellm."""
+    """Time ``ask`` from start to its first request, and the bare imports of dspy and litellm."""
     asks, imports = [], []
     for _ in range(5):
         with OllamaServer() as server:

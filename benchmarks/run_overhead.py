@@ -1,8 +1,8 @@
-"""What the machinery itself costs, beside DSPy's own in the same run.
+"""The cost of the machinery, compared with DSPy's in the same run.
 
     python benchmarks/run_overhead.py            prints a Markdown table; see RESULTS.md
 
-Ratios matter, not seconds. A row says "n/a" where the other side cannot do it (PythonInterpreter needs Deno on PATH).
+Ratios matter, not seconds. "n/a" means that the other side cannot do it (PythonInterpreter needs Deno on PATH).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def cold(factory: str) -> float:
-    """Time the first result of a new interpreter in a new process, imports not counted."""
+    """Time the first result of a new interpreter in a new process, excluding imports."""
     code = (
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r}); from sides import SIDES; "
         f"make = SIDES[{factory!r}]; t = time.perf_counter(); i = make(); "
@@ -55,7 +55,7 @@ def warm(factory: Callable[[], Any]) -> float:
 
 
 def hand_over(factory: Callable[[], Any], size: int, steps: int = 3) -> float:
-    """Time handing over ``size`` characters, plus ``steps`` cells as an RLM runs them."""
+    """Time the hand-over of ``size`` characters, plus ``steps`` cells as an RLM runs them."""
     text = ("0123456789abcde\n" * (size // 16 + 1))[:size]
     ours = factory is rlm_dspy.Sandbox
     interpreter = factory()
@@ -63,7 +63,7 @@ def hand_over(factory: Callable[[], Any], size: int, steps: int = 3) -> float:
 
     def work() -> None:
         for step in range(steps):
-            # dspy.RLM passes the inputs at every step; ours at the first.
+            # dspy.RLM passes the inputs at every step, ours only at the first.
             given = {"context": text} if step == 0 or not ours else {}
             interpreter.execute("print(len(context))", given)
 
@@ -73,7 +73,7 @@ def hand_over(factory: Callable[[], Any], size: int, steps: int = 3) -> float:
 
 
 def per_step(module: Callable[..., Any], factory: Callable[[], Any], steps: int = 20) -> float:
-    """CPU seconds of this process per step with a model that answers at once."""
+    """Return CPU seconds of this process per step, with a model that answers at once."""
     lm, _ = scripted(*[action("print(1)")] * steps, action("SUBMIT(answer='x')"))
     program = module("context, question -> answer", max_iters=steps + 1, interpreter_factory=factory)
     with dspy.context(lm=lm):
@@ -86,7 +86,7 @@ def per_step(module: Callable[..., Any], factory: Callable[[], Any], steps: int 
 
 
 def prefix_share(module: Callable[..., Any], factory: Callable[[], Any]) -> float:
-    """The share of each prompt's messages that are, byte for byte, the beginning of the next one; mean of ten."""
+    """Return the share of each prompt's messages that begin the next one, byte for byte; mean of ten."""
     lm, script = scripted(*[action(f"print('{i}' * 2000)") for i in range(9)], action("SUBMIT(answer='x')"))
     with dspy.context(lm=lm):
         module("context, question -> answer", interpreter_factory=factory)(context="c" * 5000, question="q")
@@ -127,7 +127,7 @@ def rows() -> list[list[str]]:
     table.append(["`execute`, warm", "≤ 0.5 ms", *(attempt(lambda f=f: warm(f), milliseconds) for f in SIDES.values())])
     for size in (10, 100):
         cells = (attempt(lambda f=f, s=size: hand_over(f, s * MB), milliseconds) for f in SIDES.values())
-        table.append([f"{size} MB handed over, 3 steps", "≤ 300 ms" if size == 100 else "", *cells])
+        table.append([f"{size} MB transferred, 3 steps", "≤ 300 ms" if size == 100 else "", *cells])
     modules = {"rlm_dspy.Sandbox": rlm_dspy.RLM, "dspy.PythonInterpreter": dspy.RLM, "dspy.LocalInterpreter": dspy.RLM}
     for title, goal, measure, form in (
         ("host CPU per step, `RLM`", "≤ 5 ms", per_step, milliseconds),

@@ -1,11 +1,11 @@
-"""Characters of each part of the prompts of thirteen scripted tasks, beside dspy.RLM's.
+"""Characters of each prompt part in thirteen scripted tasks, compared with dspy.RLM.
 
     python benchmarks/run_prompts.py
 
 Both programs run the same code for each task, step by step, on the same sandbox, with sub-calls answered by a script.
-So only what the programs themselves write differs: the system text, the first look at the inputs, the frame of a turn.
-The parts are: the system text, the first user message, the later observations, the model's own replies, and what is
-sent in all prompts of a run together.
+So only the programs' own texts differ: the system text, the first look at the inputs, the frame of a turn. The parts
+are: the system text, the first user message, the later observations, the model's own replies, and the total of all
+prompts of a run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLAIN = "context, question -> answer"
 
 @dataclass(frozen=True)
 class Shape:
-    """A task: its inputs and the cells that solve it, the last of which submits."""
+    """A task: its inputs and the cells that solve it; the last cell submits."""
 
     name: str
     context: Any
@@ -39,7 +39,7 @@ class Shape:
 
 
 def shapes() -> list[Shape]:
-    """Return the thirteen tasks, drawn from a seed."""
+    """Return the thirteen tasks, generated from a seed."""
     draw = random.Random(SEED)
     words = ["river", "stone", "gate", "winter", "ledger", "harbour", "lantern", "market", "north", "quiet", "seven"]
     prose = "\n".join(" ".join(draw.choices(words, k=12)) + "." for _ in range(2_000))
@@ -83,7 +83,7 @@ def shapes() -> list[Shape]:
 
 
 def main() -> None:
-    """Print a row for each task and program, and the sums."""
+    """Print a row for each task and program, and the totals."""
     print("| task | steps | program | system | first look | observations | replies | sent in all |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     sums: dict[str, list[int]] = {}

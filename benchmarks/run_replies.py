@@ -1,15 +1,15 @@
-"""Replies of real models: how many are read as the model meant them, beside DSPy's own reading.
+"""Replies of real models: how many are parsed as the model intended, compared with DSPy's parsing.
 
-    python benchmarks/run_replies.py                                   # read all that is recorded in benchmarks/replies
+    python benchmarks/run_replies.py                                   # parse the replies in benchmarks/replies
     python benchmarks/run_replies.py --record openai/qwen2.5-coder-1.5b --api-base http://127.0.0.1:8401/v1 --count 8
 
 Recording asks the questions of the dev split in three ways (our prompt, that of dspy.RLM, and a plain request for a
-```python block) and appends each reply as it came to benchmarks/replies/MODEL.jsonl.
+```python block) and appends each reply unchanged to benchmarks/replies/MODEL.jsonl.
 
-What a model meant is judged without either reader: the code between the fences that hold Python, or the whole reply or
-its code field where that is Python. A reply with several such blocks means those up to and with the first that prints;
-replies without any Python are counted apart. The forms of tests/reply_siblings.jsonl were written by hand, each with
-what it means.
+The intended code is determined without either parser: the code in fences that contain Python, or the whole reply or
+its code field if that is Python. Of several such blocks, those up to and including the first that prints count; replies
+without any Python are counted separately. The forms of tests/reply_siblings.jsonl were written by hand, each with its
+intended code.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ PLAIN = "You have a Python variable `context`. Reply with one ```python block th
 
 
 def main() -> None:
-    """Record, or read what is recorded."""
+    """Record replies, or parse recorded ones."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--record", metavar="MODEL")
     flags.add_argument("--api-base")
     flags.add_argument("--count", type=int, default=8, help="questions of each task")
-    flags.add_argument("--show", action="store_true", help="print each reply that is read otherwise")
+    flags.add_argument("--show", action="store_true", help="print each reply that is parsed differently")
     given = flags.parse_args()
     if given.record:
         record(given.record, given.api_base, given.count)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def record(model: str, api_base: str | None, count: int) -> None:
-    """Ask a model the questions of the dev split and keep its replies."""
+    """Ask a model the questions of the dev split and save its replies."""
     options: dict[str, Any] = {"api_base": api_base, "api_key": "none"} if api_base else {}
     lm = dspy.LM(model, temperature=0.7, max_tokens=400, cache=False, **options)
     path = RECORDED / f"{model.rpartition('/')[2]}.jsonl"
@@ -76,7 +76,7 @@ def record(model: str, api_base: str | None, count: int) -> None:
 
 
 def ask(lm: dspy.LM, frame: str, row: Any) -> None:
-    """Ask one question in one of the frames; how it ends does not matter here."""
+    """Ask one question in one of the frames; its outcome does not matter here."""
     if frame == "plain":
         lm(PLAIN + row.question)
         return
@@ -95,7 +95,7 @@ def ask(lm: dspy.LM, frame: str, row: Any) -> None:
 
 
 class Silent:
-    """A sub-model that answers nothing of use, so that only the model's own replies are recorded."""
+    """A sub-model with useless answers, so that only the model's own replies are recorded."""
 
     def complete(self, request: Any) -> Any:
         """Reply."""
@@ -105,14 +105,14 @@ class Silent:
 
 
 def report(path: Path, show: bool) -> None:
-    """Print how many replies of one recording are read as they were meant, by the frame that they answered."""
+    """Print how many replies of one recording are parsed as intended, by prompt frame."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for frame in sorted({row["frame"] for row in rows}):
         report_frame(f"{path.stem}, {frame}", [row for row in rows if row["frame"] == frame], show)
 
 
 def report_frame(title: str, rows: list[dict[str, Any]], show: bool) -> None:
-    """Print one line; dspy's reading of our frame says nothing about dspy, which never asks in it."""
+    """Print one line; dspy's figure for our frame says nothing about dspy, which never uses that frame."""
     count: Counter[str] = Counter()
     for row in rows:
         meant = meaning(row["reply"])
@@ -135,7 +135,7 @@ def report_frame(title: str, rows: list[dict[str, Any]], show: bool) -> None:
 
 
 def meaning(reply: str) -> str | None:
-    """Return the code that a reply means, None if it holds no Python."""
+    """Return the intended code of a reply, None if it contains no Python."""
     spoken = re.sub(r"<think>.*?</think>", "", reply, flags=re.DOTALL)
     field = re.split(r"^\[\[ ## code ## \]\]\s*$", spoken, flags=re.MULTILINE)[-1]
     field = re.split(r"^\[\[ ## completed ## \]\]", field, flags=re.MULTILINE)[0]
@@ -153,7 +153,7 @@ def meaning(reply: str) -> str | None:
 
 
 def our_reading(reply: str, finish: str) -> str | None:
-    """Return the code that we would run, up to the first cell that prints."""
+    """Return the code that we run, up to the first cell that prints."""
     try:
         fields = adapters.action_adapter().parse(ACTION, reply)
         parsed = read_cells(Reply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")
@@ -168,7 +168,7 @@ def our_reading(reply: str, finish: str) -> str | None:
 
 
 def dspy_reading(reply: str) -> str | None:
-    """Return the code that dspy.RLM would run."""
+    """Return the code that dspy.RLM runs."""
     try:
         return str(_strip_code_fences(dspy.ChatAdapter().parse(ACTION, reply)["code"]))
     except (AdapterParseError, SyntaxError):
@@ -176,7 +176,7 @@ def dspy_reading(reply: str) -> str | None:
 
 
 def parses(code: str) -> bool:
-    """Return whether code parses as a cell."""
+    """Whether code parses as a cell."""
     try:
         compile(code, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except (SyntaxError, ValueError):
@@ -185,7 +185,7 @@ def parses(code: str) -> bool:
 
 
 def forms(show: bool) -> None:
-    """Print how many of the written forms are read as they are meant."""
+    """Print how many of the hand-written forms are parsed as intended."""
     rows = [json.loads(line) for line in FORMS.read_text(encoding="utf-8").splitlines()]
     count: Counter[str] = Counter()
     for row in rows:
@@ -200,7 +200,7 @@ def forms(show: bool) -> None:
 
 
 def readings(right: list[dict[str, Any]]) -> Iterator[str | None]:
-    """Yield each reading that is right: code up to the first cell that prints, or None for a reply to ask again."""
+    """Yield each correct result: code up to the first cell that prints, or None for a reply to retry."""
     for one in right:
         kept: list[str] = []
         for cell in one.get("cells", ()):
@@ -211,12 +211,12 @@ def readings(right: list[dict[str, Any]]) -> Iterator[str | None]:
 
 
 def same(code: str | None, wanted: set[str | None]) -> bool:
-    """Return whether code is one of those that are wanted, or has the syntax tree of one."""
+    """Whether code equals one of the wanted ones, or has the same syntax tree."""
     return code in wanted or bool(code and tree(code) and tree(code) in {tree(text) for text in wanted if text})
 
 
 def tree(code: str) -> str:
-    """Return the syntax tree, without the `pass` that may stand where an import that was moved up stood."""
+    """Return the syntax tree, without a `pass` that may replace an import that was moved up."""
     if not parses(code):
         return ""
     parsed = compile(code, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)

@@ -1,9 +1,9 @@
-"""What the sandbox costs, beside DSPy's two interpreters in the same run.
+"""The cost of the sandbox, compared with DSPy's two interpreters in the same run.
 
     python benchmarks/run_sandbox.py            prints a Markdown table; see RESULTS.md
-    python benchmarks/run_sandbox.py --quick    leaves the gigabyte out
+    python benchmarks/run_sandbox.py --quick    skips the 1 GB context
 
-Ratios matter, not seconds. A cell that cannot be had here says so.
+Ratios matter, not seconds. A figure that is not available here says so.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-# Bytecode is written where it can be, as for any installed package.
+# Write bytecode if possible, as for any installed package.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
-# The environment is read when these are imported.
+# These read the environment on import.
 from dspy.primitives.code_interpreter import CodeInterpreterError  # noqa: E402
 from sides import SIDES  # noqa: E402
 
@@ -42,7 +42,7 @@ Row = tuple[str, str, str, str, str]
 
 
 def milliseconds(action: Callable[[], Any], times: int = 1) -> float:
-    """Return the median of so many runs."""
+    """Return the median over the runs."""
     taken = []
     for _ in range(times):
         started = time.perf_counter()
@@ -58,7 +58,7 @@ def text_of(megabytes: int) -> str:
 
 
 def attempt(action: Callable[[], str]) -> str:
-    """Return what was measured, or why it could not be."""
+    """Return the measurement, or the reason why it failed."""
     try:
         return action()
     except (CodeInterpreterError, OSError, RuntimeError, MemoryError, ValueError) as error:
@@ -66,7 +66,7 @@ def attempt(action: Callable[[], str]) -> str:
 
 
 def first_result(make: Callable[..., Any]) -> str:
-    """Time from nothing to the first result, everything that runs already being ended first."""
+    """Time from a cold start to the first result; anything already running is ended first."""
 
     def once() -> float:
         zygote.close_all()
@@ -88,7 +88,7 @@ def with_shutdown(interpreter: Any, action: Callable[[Any], Any]) -> Any:
 
 
 def new_session(make: Callable[..., Any]) -> str:
-    """Time of a further session with its first result."""
+    """Time another session with its first result."""
     keep = make()
     keep.execute("1")
     sessions = []
@@ -105,7 +105,7 @@ def new_session(make: Callable[..., Any]) -> str:
 
 
 def warm(make: Callable[..., Any], code: str, times: int = 300) -> str:
-    """Median time of one cell in a session that is warm."""
+    """Return the median time of one cell in a warm session."""
 
     def run(interpreter: Any) -> float:
         for _ in range(10):
@@ -116,7 +116,7 @@ def warm(make: Callable[..., Any], code: str, times: int = 300) -> str:
 
 
 def host_call(make: Callable[..., Any]) -> str:
-    """Time of one call of a host function, measured over many inside one cell."""
+    """Time one call of a host function, averaged over many inside one cell."""
 
     def add(a: int, b: int) -> int:
         return a + b
@@ -136,7 +136,7 @@ def host_call(make: Callable[..., Any]) -> str:
 
 
 def handover(make: Callable[..., Any], megabytes: int) -> str:
-    """Time until a context can be used, and again at the next step."""
+    """Time until a context is usable, and again at the next step."""
     text = text_of(megabytes)
 
     def run(interpreter: Any) -> tuple[float, float]:
@@ -150,7 +150,7 @@ def handover(make: Callable[..., Any], megabytes: int) -> str:
 
 
 def text_work(make: Callable[..., Any]) -> str:
-    """Speed of ordinary text work inside, as a share of the same work in this process."""
+    """Return the speed of ordinary text work inside, relative to this process."""
     text = text_of(100)
     space: dict[str, Any] = {"re": re, "Counter": Counter}
     exec(WORK, space)
@@ -169,7 +169,7 @@ def text_work(make: Callable[..., Any]) -> str:
 
 
 def megabytes(link: Any, field: str = "Private_") -> list[float]:
-    """Return the memory of a session's process and of its copy: what each has alone, or another field's sum."""
+    """Return the memory of a session's process and of its copy: private, or the sum of another field."""
     found = []
     for process in (link.active, link.standby):
         with open(f"/proc/{process.pid}/smaps_rollup") as file:
@@ -178,7 +178,7 @@ def megabytes(link: Any, field: str = "Private_") -> list[float]:
 
 
 def idle_memory() -> str:
-    """Private memory of a session's two processes after its first cell."""
+    """Return the private memory of a session's two processes after its first cell."""
     with Sandbox() as other, Sandbox() as sandbox:
         other.execute("x = 1")
         sandbox.execute("x = 1")
@@ -187,7 +187,7 @@ def idle_memory() -> str:
 
 
 def hundred_sessions() -> str:
-    """Time and memory of a hundred sessions at once, each with a first result."""
+    """Return time and memory of a hundred sessions at once, each with a first result."""
     with Sandbox() as first:
         first.execute("1")
         started = time.perf_counter()
@@ -202,11 +202,11 @@ def hundred_sessions() -> str:
 
 
 def mapped_memory() -> str:
-    """Memory per byte of a mapped text: the worker's and its copy's private share included."""
+    """Return the memory per byte of a mapped text, including the private share of the worker and its copy."""
     text = text_of(100)
     with Sandbox() as sandbox:
         sandbox.execute("context.count('fox')", {"context": text})
-        extra = sum(megabytes(sandbox._link, "Pss_Anon"))  # beside the one shared copy of the text itself
+        extra = sum(megabytes(sandbox._link, "Pss_Anon"))  # in addition to the one shared copy of the text
     return f"{1 + extra / (len(text) / 2**20):.2f} ×"
 
 
@@ -227,7 +227,7 @@ print(1000 * statistics.median(fork() for _ in range(50)))
 
 
 def checkpoint_cost() -> str:
-    """What keeping a copy adds to a cell, with 100 MB of the session's own state, and what a fork alone takes."""
+    """Return the cost of a copy per cell with 100 MB of session state, compared with a bare fork."""
     taken = {}
     for policy in ("always", "never"):
         with Sandbox(checkpoint=policy, memory_mb=1024) as sandbox:

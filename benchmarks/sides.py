@@ -1,7 +1,7 @@
-"""The interpreters that are compared, by name.
+"""The compared interpreters, by name.
 
-``dspy.PythonInterpreter`` loads one module from deno.land. Where that host cannot be reached, set
-``BENCH_IMPORT_MAP`` to a Deno import map that gives a local file in its place.
+``dspy.PythonInterpreter`` loads one module from deno.land. If that host is unreachable, set ``BENCH_IMPORT_MAP`` to a
+Deno import map with a local file in its place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import rlm_dspy
 
 
 def pyodide() -> dspy.PythonInterpreter:
-    """Make DSPy's default interpreter, with the import map if one is given."""
+    """Create DSPy's default interpreter, with the import map if set."""
     mapped = os.environ.get("BENCH_IMPORT_MAP")
     interpreter = dspy.PythonInterpreter()
     if not mapped:

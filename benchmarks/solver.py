@@ -1,7 +1,7 @@
-"""A scripted model that knows how each generated task is solved by code, and writes that code, whatever RLM asks it.
+"""A scripted model that writes the code to solve each generated task, for any RLM.
 
-It is no language model. It shows that the answers of the datasets are what their contexts say, that a program written
-for one RLM runs in the other, and what the machinery does with right code at any size. It cannot answer a direct call.
+It is not a language model. It shows that the datasets' answers match their contexts, that a program written for one RLM
+runs in the other, and how the machinery handles correct code at any size. It cannot answer a direct call.
 """
 
 import inspect
@@ -134,9 +134,9 @@ def _act(code: str) -> str:
 
 
 def solver() -> Any:
-    """Return it as an LM."""
+    """Return the scripted model as an LM."""
     return dspy.LM(MODEL, engine=Solver(), cache=False, num_retries=0)
 
 
-# What inspect gives of ``solve`` must not need anything of this module.
+# The source of ``solve`` must not depend on this module.
 assert not re.search(r"\b(dspy|inspect)\.", inspect.getsource(solve))

@@ -1,9 +1,9 @@
 """Generate the datasets of this folder: any size, the same bytes for the same flags on every machine.
 
-    python datasets/make_tasks.py                                    # what is committed here
+    python datasets/make_tasks.py                                    # the committed files
     python datasets/make_tasks.py --task pairs --tokens 1000000 --count 24 --split test --out big
 
-Contexts are not written: each row holds the recipe of its own, and `rlm_dspy.data.load` follows it.
+Contexts are not written: each row contains a recipe from which `rlm_dspy.data.load` generates its context.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
     flags.add_argument("--tokens", type=int, default=8_000, help="size of each context (default 8000)")
     flags.add_argument("--count", type=int, help="questions of a split (default 12, 12, 24)")
     flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--level", choices=tasks.LEVELS, help="one level only (default: they take turns)")
+    flags.add_argument("--level", choices=tasks.LEVELS, help="one level only (default: alternating)")
     flags.add_argument("--out", type=Path, default=HERE)
     given = flags.parse_args()
     for split in tasks.SPLITS if given.split == "all" else [given.split]:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def mixed(given: argparse.Namespace, split: tasks.Split, count: int) -> list[dict]:
-    """Take turns among the tasks and, within each, among the levels, with another seed than theirs."""
+    """Alternate the tasks and, within each, the levels, with a seed different from theirs."""
     each = -(-count // len(tasks.TASKS))
     recipe = {"tokens": given.tokens, "seed": given.seed + 1, "level": given.level}
     made = [data.generated(t, split, range(n, n + each), **recipe) for n, t in enumerate(tasks.TASKS)]
@@ -45,7 +45,7 @@ def mixed(given: argparse.Namespace, split: tasks.Split, count: int) -> list[dic
 
 
 def tell(path: Path, rows: list[dict]) -> None:
-    """Write a file and say so."""
+    """Write a file and report it."""
     print(f"{path}: {data.write(path, rows)} questions")
 
 

@@ -1,4 +1,4 @@
-"""Many questions of one corpus: one LM, one budget, a file of answers that a kill does not hurt.
+"""Many questions about one corpus: one LM, one budget, and an answers file that survives a kill.
 
 python examples/many_questions.py [MODEL]
 """
@@ -18,7 +18,7 @@ QUESTIONS = ["Who was the captain of the first ship?", "Who was the captain of t
 
 
 def main(model: str = "offline") -> str:
-    """Ask every question of the book, and tell each answer with its place."""
+    """Answer all questions about the book, each with its source."""
     corpus = rlm_dspy.Corpus.from_texts(BOOK)
     signature = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
     with tempfile.TemporaryDirectory() as folder:

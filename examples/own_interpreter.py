@@ -1,4 +1,4 @@
-"""Another interpreter: anything that speaks DSPy's CodeInterpreter protocol, here DSPy's own local one.
+"""Your own interpreter: any class with DSPy's CodeInterpreter protocol, here DSPy's own local one.
 
 python examples/own_interpreter.py [MODEL]
 """
@@ -13,7 +13,7 @@ TEXT = "The station opened in 1931.\n" + "Nothing else happened.\n" * 1000
 
 
 def main(model: str = "offline") -> str:
-    """Run the same program in our sandbox with tighter limits, and in dspy.LocalInterpreter, which is no sandbox."""
+    """Run a program in our sandbox with tighter limits, and in dspy.LocalInterpreter, which is not a sandbox."""
     rlm = rlm_dspy.RLM("context, question -> answer")
     question = "When did the station open?"
     with dspy.context(lm=rlm_dspy.lm(model)):

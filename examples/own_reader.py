@@ -1,10 +1,10 @@
-"""A reader of your own: a function of bytes and a name, registered in its project's ``pyproject.toml``:
+"""Your own reader: a function of bytes and a name, registered in its project's ``pyproject.toml``:
 
     [project.entry-points."rlm_dspy.readers"]
     memo = "own_reader:read_memo"
-    msg = "own_reader:read_with_xberg"      # Outlook messages; png and the like: OCR
+    msg = "own_reader:read_with_xberg"      # Outlook messages; for OCR: png and the like
 
-Here the metadata that ``pip install`` makes of that are written by hand.
+This example writes by hand the metadata that ``pip install`` would generate.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import rlm_dspy
 
 
 def read_memo(data: bytes, name: str) -> str:
-    return "\n".join(reversed(data.decode("utf-8").splitlines()))  # its last line comes first
+    return "\n".join(reversed(data.decode("utf-8").splitlines()))  # a memo starts with its last line
 
 
 def read_with_xberg(data: bytes, name: str) -> str:
-    """Return the text of a file as the library xberg reads it (tried with 1.3.9); it is given bytes, and no path."""
+    """Return the text of a file, extracted from its bytes by the library xberg (tested with 1.3.9)."""
     import xberg
 
     given = xberg.ExtractInput(kind=xberg.ExtractInputKind.BYTES, bytes=data, filename=name)

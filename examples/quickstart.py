@@ -1,4 +1,4 @@
-"""Ask a question of a text far larger than a prompt. Without an argument it runs on the offline extractive engine.
+"""Ask a question about a text far larger than a prompt. Without MODEL it runs on the offline extractive engine.
 
 python examples/quickstart.py [MODEL]      for example ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b
 """

@@ -1,8 +1,8 @@
-"""Map and reduce: the code of the root hands chapters to children, each with its own REPL, and joins what they say.
+"""Map and reduce: the root passes chapters to children, each with its own REPL, and joins their answers.
 
     python examples/recursive_summary.py [MODEL]
 
-Without a MODEL a scripted one plays both parts, so that the recursion can be seen without a server.
+Without MODEL a scripted model plays both roles, so that you can see the recursion without a server.
 """
 
 import sys
@@ -28,7 +28,7 @@ class Scripted:
 
 
 def main(model: str = "") -> str:
-    """Return the summary and what it took."""
+    """Return the summary and the number of children."""
     lm = rlm_dspy.lm(model) if model else dspy.LM("scripted/model", engine=Scripted(), cache=False)
     with dspy.context(lm=lm):
         result = rlm_dspy.RLM("context, question -> summary", max_depth=2)(context=BOOK, question="Which ports?")

@@ -1,8 +1,8 @@
-"""Test a program without a model: what it would say is written down, and what it was shown is kept.
+"""Test a program without a model: replies are scripted, and prompts are recorded.
 
     python examples/testing_a_program.py
 
-Under pytest each function below is a test as it stands.
+The functions below also run under pytest.
 """
 
 import dspy
@@ -16,16 +16,16 @@ PROGRAM = rlm_dspy.RLM("context, question -> answer", max_iters=4)
 
 
 def test_the_program_finds_the_fault() -> None:
-    """The model looks, reads what its code printed, and answers."""
+    """The model searches, reads the printed output, and answers."""
     lm, script = scripted(action("print(grep('full'))"), action("SUBMIT(answer='disk full')"))
     with dspy.context(lm=lm):
         result = PROGRAM(context=LOG, question="What went wrong?")
     assert result.answer == "disk full"
-    assert "07:13 disk full" in texts(script.requests[1])[-1]  # what the second call was shown
+    assert "07:13 disk full" in texts(script.requests[1])[-1]  # the prompt of the second call
 
 
 def test_the_program_survives_a_bad_model() -> None:
-    """A reply that is cut short is asked again, a provider that fails for good is an error with the run so far."""
+    """A truncated reply is retried; a permanent provider failure raises an error with the run so far."""
     lm, _ = scripted(ScriptedReply("Let me see", finish_reason="length"), dspy.lm15.AuthError("no key"))
     with dspy.context(lm=lm), pytest.raises(rlm_dspy.RLMError, match="no key") as caught:
         PROGRAM(context=LOG, question="What went wrong?")

@@ -1,4 +1,4 @@
-"""Typed outputs: SUBMIT is checked against the signature, and a wrong type goes back to the model.
+"""Typed outputs: SUBMIT is checked against the signature, and the model is asked to correct a wrong type.
 
 python examples/typed_output.py [MODEL]
 """
@@ -9,7 +9,7 @@ import dspy
 
 import rlm_dspy
 
-NOTES = """The Aurora was launched in Hamburg in 1998 with a crew of 42.
+NOTES = """The Aurora was launched in Hamburg in 1998 with 42 sailors.
 She sank off Cape Horn in 2007; all aboard were rescued.
 """
 

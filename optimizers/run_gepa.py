@@ -2,7 +2,7 @@
 
     python optimizers/run_gepa.py datasets/mixed -m groq/openai/gpt-oss-20b
 
-FOLDER holds train.jsonl, dev.jsonl and test.jsonl; the score is measured on test, which the optimizer never sees.
+FOLDER contains train.jsonl, dev.jsonl and test.jsonl; the score is measured on test, which the optimizer never sees.
 """
 
 import argparse
@@ -21,8 +21,8 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("folder", type=Path)
     flags.add_argument("-m", "--model", default="offline")
-    flags.add_argument("--prompt-model", help="model that proposes instructions (default: the same)")
-    flags.add_argument("--limit", type=int, help="use only so many questions of each file")
+    flags.add_argument("--prompt-model", help="model that proposes instructions (default: MODEL)")
+    flags.add_argument("--limit", type=int, help="maximum number of questions of each file")
     flags.add_argument("--threads", type=int, default=4)
     flags.add_argument("--out", type=Path, default=Path(__file__).parent / "compiled/gepa.json")
     given = flags.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
         metric=metrics.graded,
         max_metric_calls=6 * (len(train) + len(dev)),
         reflection_lm=rlm_dspy.lm(given.prompt_model or given.model),
-        component_selector=ran,  # no turn for a predictor that never ran
+        component_selector=ran,  # skips predictors that never ran
         num_threads=given.threads,
     )
     compiled = optimizer.compile(rlm, trainset=train, valset=dev)

@@ -1,4 +1,4 @@
-"""What every test shares: DSPy's cache in a folder of the test's own, and no settings left behind."""
+"""Shared by all tests: DSPy's cache in the test's own folder, and no leftover settings."""
 
 from __future__ import annotations
 

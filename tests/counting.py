@@ -1,4 +1,4 @@
-"""A model behind a socket that counts what it answered, for tests that kill the asking process."""
+"""A model behind a socket that counts its answers, for tests that kill the asking process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents of every kind that is read, made for the tests."""
+"""Generated test documents of every supported kind."""
 
 from __future__ import annotations
 

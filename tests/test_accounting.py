@@ -1,4 +1,4 @@
-"""What a run says it used: every call is counted, whatever DSPy records, and a rerun from the cache spends nothing."""
+"""Usage of a run: every call is counted, whatever DSPy records, and a cached rerun costs nothing."""
 
 from __future__ import annotations
 

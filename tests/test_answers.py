@@ -1,4 +1,4 @@
-"""What a model submits ends a run with a valid answer or is refused with advice; it never breaks the run."""
+"""A submitted value is a valid answer or is rejected with advice; it never breaks the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many questions: one row each, paid once, for no more than the money there is, on any executor."""
+"""Many questions: one row each, paid once, within the budget, on any executor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUESTIONS = [f"When does the gate of {name} open?" for name in ("Ulm", "Bonn", "
 
 
 class Fake:
-    """Answers by a function; costs as told."""
+    """Answers by a function, at a given cost."""
 
     corpus_digest = "c"
     digest = "p"

@@ -1,4 +1,4 @@
-"""Bad input: read or skipped with one clear reason, no crash, no hang; and text of documents is only ever data."""
+"""Bad input is read or skipped with one clear reason, without a crash or hang; document text is always data."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""What a document may cost: counted, the same everywhere, and named where it is too much."""
+"""Limits of a document: counted, the same on every machine, and named if exceeded."""
 
 import re
 import zipfile

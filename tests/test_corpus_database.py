@@ -1,4 +1,4 @@
-"""SQLite files are read as tables, in memory, and changed by nobody."""
+"""SQLite files are read as tables, in memory, and never changed."""
 
 from __future__ import annotations
 

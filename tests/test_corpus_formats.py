@@ -1,4 +1,4 @@
-"""RTF, OpenDocument and EPUB: their text, in the order and the letters in which a person reads it."""
+"""RTF, OpenDocument and EPUB: their text, in reading order and with the right characters."""
 
 import pytest
 

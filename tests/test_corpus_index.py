@@ -1,4 +1,4 @@
-"""The search index: the same passages as without it, built once, updated file by file, never in the way."""
+"""The search index: the same passages as without it, built once, updated per file, never required."""
 
 import sqlite3
 

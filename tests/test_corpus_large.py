@@ -1,4 +1,4 @@
-"""Texts too large to be one value come as parts, and the lines of the file stay the places in them."""
+"""Texts too large for one value are split into parts that keep the line numbers of the file."""
 
 import random
 

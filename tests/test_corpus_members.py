@@ -1,4 +1,4 @@
-"""Files inside files, and readers of third parties: their names, their limits, and what they may raise."""
+"""Files inside files, and third-party readers: names, limits and exceptions."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Pages: links, pictures and forms as they are seen, and no page that costs more than its length."""
+"""Web pages: visible links, pictures and forms, in time linear in the page's length."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""PDF: words that a line's end divides, what is filled in and remarked, and pages or files without text."""
+"""PDF: hyphenated words, form fields, annotations, and pages or files without text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Documents to text: each kind with its pages, what is broken or hostile with a reason, kept by content."""
+"""Documents to text: each kind with its pages, broken or hostile ones with a reason, cached by content."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Workbooks and presentations: what their cells, slides, charts and diagrams show."""
+"""Workbooks and presentations: the text of cells, slides, charts and diagrams."""
 
 import datetime
 import io

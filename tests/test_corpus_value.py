@@ -1,4 +1,4 @@
-"""A corpus as a value: what it knows, and that it never shows its text."""
+"""A corpus as a value: its attributes, and that it never prints its text."""
 
 import copy
 import json

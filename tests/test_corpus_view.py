@@ -1,4 +1,4 @@
-"""What a model is shown of a corpus: its shape, like files together, and a look inside."""
+"""The model's view of a corpus: its shape, similar files grouped, and a preview."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Word documents: what a person sees of them, and only that."""
+"""Word documents: their visible text, and only that."""
 
 import pytest
 

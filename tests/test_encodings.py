@@ -1,4 +1,4 @@
-"""Legacy encodings are told by the whole file, and every guess is noted with its name."""
+"""Legacy encodings are detected from the whole file, and every guess is noted with its name."""
 
 from __future__ import annotations
 

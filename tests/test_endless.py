@@ -1,4 +1,4 @@
-"""No number that a cell submits, in whatever form, keeps the host busy: each is read or refused within a second."""
+"""No submitted number, in any form, keeps the host busy: each is accepted or rejected within a second."""
 
 import dataclasses
 import datetime

@@ -1,4 +1,4 @@
-"""Quotes are found again by the host, or refused with advice."""
+"""The host finds quotes in the context, or rejects them with advice."""
 
 import re
 import time

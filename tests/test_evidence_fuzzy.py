@@ -1,4 +1,4 @@
-"""Slips of the pen are forgiven and marked, changed facts are not; places are pages and rows; numbers need a source."""
+"""Typos are accepted and marked, changed facts are not; places are pages and rows; numbers need a source."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""True quotes are located in inputs of every shape, and quotes that prove nothing are asked back once."""
+"""True quotes are located in inputs of every shape, and quotes that prove nothing are rejected once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of every kind reach the REPL as they are, or are refused in one clear line before anything is asked."""
+"""Inputs of every kind reach the REPL unchanged, or are rejected in one clear line before any model call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any interpreter that speaks DSPy's protocol serves an RLM: inputs, toolkit, sub-calls and finals are put into it."""
+"""Any interpreter with DSPy's protocol works for an RLM: it receives inputs, toolkit, sub-calls and finals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop, driven by hand: it asks, executes and ends as its rules say, without any input or output."""
+"""The loop, driven by hand: it asks, executes and ends by its rules, without I/O."""
 
 from __future__ import annotations
 

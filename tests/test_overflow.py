@@ -1,4 +1,4 @@
-"""A prompt that its server refuses as too long for the window: the conversation is compacted, and the run goes on."""
+"""If a server rejects a prompt as too long, the conversation is compacted and the run continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDS = action("print(past_steps[0]['output'][:10])\nSUBMIT(answer='found')")
 
 
 class Narrow(Script):
-    """Refuses prompts of more characters than ``most``, whatever window it tells."""
+    """Rejects prompts of more than ``most`` characters, whatever window it reports."""
 
     def __init__(self, *replies: Any, most: int) -> None:
         super().__init__(*replies)

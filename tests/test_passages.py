@@ -1,4 +1,4 @@
-"""The host's own search: lines and passages that fit a question, of a text or of a corpus."""
+"""The host's own search: lines and passages of a text or corpus that match a question."""
 
 from __future__ import annotations
 

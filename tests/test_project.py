@@ -1,4 +1,4 @@
-"""The project keeps its own rules: style, types, the direction of imports, a small public surface, a true README."""
+"""The project's own rules: style, types, import direction, a small public surface, a correct README."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def test_names_say_what_comes_back(shape: measure_shape.Shape) -> None:
 
 
 ODD_WORDS = re.compile(
-    r"(?<!there )\bis none\b|(?<!is )\bof none\b|(?i:\b(?:mend(?:s|ed|ing)?|anew|whoever|tell whether|purse|chronicle|crew|shelf)\b)"
+    r"(?<!there )\bis none\b|(?<!is )\bof none\b"
+    r"|(?i:\b(?:mend(?:s|ed|ing)?|anew|whoever|tell whether|purse|chronicle|crew|shelf)\b)"
 )
 
 
@@ -86,17 +87,17 @@ def test_no_private_words(path: Path) -> None:
     assert [line for line in found if "Whoever has seen the {c}" not in line] == []  # a sentence of a dataset
 
 
-# Outer edges: each hands what it caught to somebody who raises, shows or sends it.
+# Outer edges: each passes the exception on to code that raises, shows or sends it.
 EDGES = {
     "corpus/readers/office/process.py": 1,  # the edge of a converter's process
     "sandbox/tool_threads.py": 2,
-    "sandbox/cell.py": 2,  # host functions that code called, and their own errors that cannot be shown
+    "sandbox/cell.py": 2,  # host functions called by code, and their errors that cannot be rendered
     "deadlines.py": 1,  # threads whose caller raises it
 }
 
 
 def is_broad(kind: ast.expr | None) -> bool:
-    """Return whether a handler of this kind catches what nobody thought of."""
+    """Whether a handler of this kind catches unexpected exceptions."""
     if isinstance(kind, ast.Tuple):
         return any(map(is_broad, kind.elts))
     return kind is None or (isinstance(kind, ast.Name) and kind.id in {"Exception", "BaseException"})
@@ -130,7 +131,7 @@ def test_the_ci_runs_the_readmes_test_command(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(readme.replace(command, "pwd > proof; false; true"))
     done = subprocess.run(["bash", ".ci/run"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (tmp_path / "proof").read_text().strip() == str(tmp_path.resolve())
-    assert done.returncode != 0  # what the command says is what the CI says
+    assert done.returncode != 0  # the CI returns the exit status of the command
 
 
 KNOWN = {"pypdfium2", "google-re2", "optuna", "numpy", "distributed"}

@@ -1,4 +1,4 @@
-"""Replies as real models write them, over the wire of real servers, lead to the answer that the model meant."""
+"""Replies in the style of real models, over the wire of real servers, lead to the intended answer."""
 
 from __future__ import annotations
 

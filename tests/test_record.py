@@ -1,4 +1,4 @@
-"""How a record of a run shows itself; what it holds is tested with the runs that make it."""
+"""The display of a run's record; its contents are tested with the runs that create it."""
 
 from __future__ import annotations
 

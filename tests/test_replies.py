@@ -1,4 +1,4 @@
-"""What models really write is turned into the cells that they meant."""
+"""Real model replies are parsed into the intended cells."""
 
 from __future__ import annotations
 

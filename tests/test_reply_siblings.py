@@ -1,4 +1,4 @@
-"""Hundreds of forms in which models reply are read as what they meant, or asked again, and no draft ever runs."""
+"""Hundreds of reply forms are parsed as intended or retried, and no draft ever runs."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ Program = Callable[[Any], Any]
 
 
 class Case(NamedTuple):
-    """A program, what it gives with either class, and why that is so.
+    """A program, its result with either class, and the reason.
 
     Args:
         row: the first cell of the row in ``docs/drop_in.md`` that explains the difference.
-        defect: what is wrong with ours today.
+        defect: a known bug of ours.
     """
 
     program: Program

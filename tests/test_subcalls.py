@@ -1,4 +1,4 @@
-"""Sub-calls that fail cost only their own slot, are counted whatever becomes of them, and stay within the limits."""
+"""Failed sub-calls affect only their own slot, are always counted, and stay within the limits."""
 
 from __future__ import annotations
 

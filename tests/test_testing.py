@@ -1,4 +1,4 @@
-"""The scripted model that the package offers for tests of programs."""
+"""The package's scripted model for testing programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""grep over bytes: the same matches as ``re``, in linear time, with counts and what was cut."""
+"""grep over bytes: the same matches as ``re``, in linear time, with counts and truncation."""
 
 import re
 import time

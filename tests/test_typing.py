@@ -1,4 +1,4 @@
-"""What a program that imports the package is told by type checkers, editors and ``inspect``."""
+"""The package as seen by type checkers, editors and ``inspect``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sandboxed code may name and write reaches the host's calls as data only, never as their settings."""
+"""Names and values from sandboxed code reach the host's calls as data only, never as settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting: what is shared by all calls of a process, and what its end must not wait for."""
+"""Waiting: resources shared by all calls of a process, and threads that its exit must not wait for."""
 
 from __future__ import annotations
 

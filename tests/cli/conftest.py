@@ -1,4 +1,4 @@
-"""The command as its users have it: in a process of its own, or in this one where start-up is not the point."""
+"""The command as users run it: in a separate process, or in this one if start-up does not matter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROVIDER = ("_API_KEY", "OLLAMA", "RLM_DSPY", "XDG_")
 
 @dataclass(frozen=True)
 class Result:
-    """What a command left behind."""
+    """The result of a command."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""``batch`` from end to end: a file of questions in, a file of answers out, whatever happens in between."""
+"""``batch`` end to end: a file of questions in, a file of answers out, despite failures in between."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_second_batch_needs_resume_and_asks_nothing_again(run: Callable, files
     assert "--resume" in refused.err
     resumed = run(*ARGS, "--resume")
     assert resumed.code == 0
-    assert "2 from before" in resumed.err
+    assert "2 reused" in resumed.err
     assert len(script.requests) == 2
 
 
@@ -85,7 +85,7 @@ def test_answers_below_the_paths_are_not_read(
     out.with_name(out.name + ".bak").write_text("zebra")
     for _ in range(2):
         resumed = run(*args, "--resume")
-        assert "2 from before" in resumed.err, resumed.err
+        assert "2 reused" in resumed.err, resumed.err
     assert len(script.requests) == 2
     assert "zebra" not in "".join(texts(script.requests[1]))
 
@@ -137,11 +137,11 @@ def test_typed_fields_and_quiet(run: Callable, files: Path, speak: Callable) -> 
     ("text", "says"),
     [
         ("{", "q.jsonl:1 is not JSON"),
-        ('"fine"\n{"query": "x"}', "q.jsonl:2 is no question"),
-        ("3", "q.jsonl:1 is no question"),
-        ('"\\ud800"', "q.jsonl:1 is no question"),
+        ('"fine"\n{"query": "x"}', "q.jsonl:2 is not a question"),
+        ("3", "q.jsonl:1 is not a question"),
+        ('"\\ud800"', "q.jsonl:1 is not a question"),
         ('{"question": "  "}', "q.jsonl:1: the question is empty"),
-        ("\n\n", "holds no question"),
+        ("\n\n", "contains no questions"),
     ],
 )
 def test_a_questions_file_that_cannot_be_is_one_line(
@@ -229,7 +229,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_keeps_it(files: Path, write: Call
         assert process.stderr is not None
         said = process.stderr.read()
         assert process.wait(60) == 130
-    assert "stopped by stop; the same command with --resume" in said
+    assert "stopped by stop; repeat the command with --resume" in said
     assert "Finishing the questions in flight" in said
     assert "Traceback" not in said
     answered = [row for row in rows(files) if row["ok"]]

@@ -1,4 +1,4 @@
-"""chat: one corpus, one sandbox and the earlier answers, question after question, over pipes as in a terminal."""
+"""``chat``: questions about one corpus, with one sandbox and the earlier answers, over pipes and in a terminal."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_was_added_is_what_the_sandbox_sees(run: Callable, files: Path, spe
 
 def test_costs_and_the_last_run_are_shown(run: Callable, files: Path) -> None:
     result = run("chat", "notes", stdin=say("/trace", "what is the default port?", "/cost", "/trace", "/help"))
-    assert "nothing was asked yet" in result.err
+    assert "no question has been asked yet" in result.err
     assert "call" in result.out
     assert "· submitted ·" in result.out
     assert "/add PATH…" in result.out
@@ -98,7 +98,12 @@ def test_each_answer_is_an_object_with_json(run: Callable, files: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "why"),
-    [("/nope", "there is no /nope"), ("/add nowhere", "no such file"), ("/add", "needs"), ("/add 'x", "No closing")],
+    [
+        ("/nope", "unknown command /nope"),
+        ("/add nowhere", "no such file"),
+        ("/add", "needs"),
+        ("/add 'x", "No closing"),
+    ],
 )
 def test_a_wrong_command_is_told_and_the_talk_goes_on(run: Callable, files: Path, line: str, why: str) -> None:
     result = run("chat", "notes", stdin=say(line, "what is the default port?"))

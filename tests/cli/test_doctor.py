@@ -1,4 +1,4 @@
-"""What ``doctor`` finds, how it says to fix it, and with which code it ends."""
+"""``doctor``: its findings, suggested fixes and exit codes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def nobody(home: object, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_nothing_configured_the_offline_engine_works_and_is_said_to_be_none(run: Callable) -> None:
     result = run("doctor")
     assert result.code == 0
-    assert "warning  no language model: the offline engine looks passages up by keywords" in result.out
-    assert "→ For a model use -m or RLM_DSPY_MODEL" in result.out
+    assert "warning  no language model: the offline engine looks up passages by keyword" in result.out
+    assert "→ To use a model, set -m or RLM_DSPY_MODEL" in result.out
     assert "no Ollama answers at http://127.0.0.1:9" in result.out
     assert "GROQ_API_KEY is not set" in result.out
     assert len(result.out.splitlines()) <= 24
@@ -102,7 +102,7 @@ def test_no_strong_sandbox_is_a_failure(run: Callable, monkeypatch: pytest.Monke
     monkeypatch.setattr(doctor, "report", refuse)
     result = run("doctor")
     assert result.code == 1
-    assert "failure  no strong sandbox can be made here\n         → seccomp is not there" in result.out
+    assert "failure  a strong sandbox is not available here\n         → seccomp is not there" in result.out
 
 
 def test_a_version_that_does_not_fit_is_a_failure(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a dry run foretells."""
+"""The estimates of a dry run."""
 
 from __future__ import annotations
 

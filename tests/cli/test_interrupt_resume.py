@@ -1,4 +1,4 @@
-"""A killed ``ask`` is started again: what a model had answered comes from DSPy's cache and is not paid for twice."""
+"""After a killed ``ask`` is restarted, finished calls come from DSPy's cache and are not paid for twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong between the command and a model: one clear line, the right exit code, nothing asked in vain."""
+"""Faults between the command and a model: one clear line, the right exit code, no useless requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def told(result: Any, code: int, *says: str) -> None:
     """One line on stderr that says all of it, nothing on stdout."""
     assert (result.code, result.out) == (code, "")
     named, *lines = result.err.splitlines()
-    assert lines == [] or "is asked at http://no-such-host.invalid" in named, result.err
+    assert lines == [] or "is served at http://no-such-host.invalid" in named, result.err
     assert len(lines) < 2, result.err
     for words in says:
         assert words in result.err
@@ -115,7 +115,7 @@ def test_a_key_that_cannot_be_sent(ask: Callable, key: str) -> None:
 
 def test_a_key_in_a_file_that_no_variable_can_hold(ask: Callable, write: Callable) -> None:
     write("rlm-dspy.toml", 'groq_api_key = "gsk_\\u0000zero"\n')
-    told(ask(GROQ, GROQ_API_KEY="", RLM_DSPY_TRUST_PROJECT="1"), 2, "GROQ_API_KEY has a null character")
+    told(ask(GROQ, GROQ_API_KEY="", RLM_DSPY_TRUST_PROJECT="1"), 2, "GROQ_API_KEY contains a null character")
 
 
 def test_a_window_of_nothing(ask: Callable) -> None:

@@ -1,4 +1,4 @@
-"""What ``models`` lists, and what it says of the default."""
+"""The list of ``models``, and its default."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_a_model_that_a_file_names_is_the_default(run: Callable, write: Callable
 def test_whoever_names_the_model_is_told(run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a.txt", "The gate opens at 6 hours.\n")
     write("rlm-dspy.toml", "model = 'offline'\n")
-    assert "keywords (named by rlm-dspy.toml)" in run("ask", "When?", "a.txt").err
-    assert "keywords (named by rlm-dspy.toml)" in run("doctor").out
+    assert "keyword (named by rlm-dspy.toml)" in run("ask", "When?", "a.txt").err
+    assert "keyword (named by rlm-dspy.toml)" in run("doctor").out
     monkeypatch.setenv("RLM_DSPY_MODEL", "offline")
-    assert "keywords (named by RLM_DSPY_MODEL)" in run("ask", "When?", "a.txt").err
-    assert "keywords (named by RLM_DSPY_MODEL)" in run("doctor").out
+    assert "keyword (named by RLM_DSPY_MODEL)" in run("ask", "When?", "a.txt").err
+    assert "keyword (named by RLM_DSPY_MODEL)" in run("doctor").out
     assert run("models").out.endswith("default: offline (named by RLM_DSPY_MODEL)\n")
-    assert "keywords (named by --model)" in run("ask", "When?", "a.txt", "-m", "offline").err
+    assert "keyword (named by --model)" in run("ask", "When?", "a.txt", "-m", "offline").err

@@ -147,7 +147,7 @@ def test_an_address_of_another_machine_is_named_once(
     monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:8000/v1")
     assert "127.0.0.1" not in run(*ASK, *models, "--dry-run").err
     monkeypatch.delenv("OPENAI_API_BASE")
-    assert "is asked at" not in run(*ASK, *models, "--dry-run").err
+    assert "is served at" not in run(*ASK, *models, "--dry-run").err
 
 
 def test_a_cloud_model_that_a_project_names_is_told(
@@ -156,10 +156,10 @@ def test_a_cloud_model_that_a_project_names_is_told(
     monkeypatch.setenv("GROQ_API_KEY", KEY)
     monkeypatch.delenv("RLM_DSPY_MODEL")
     write("rlm-dspy.toml", "model = 'groq/openai/gpt-oss-20b'\nsub_model = 'groq/openai/gpt-oss-20b'\n")
-    assert run(*ASK, "--dry-run").err.count("rlm-dspy.toml names groq/openai/gpt-oss-20b") == 1
-    assert "rlm-dspy.toml names" not in run(*ASK, "--dry-run", "-m", "offline").err
+    assert run(*ASK, "--dry-run").err.count("rlm-dspy.toml sets the model groq/openai/gpt-oss-20b") == 1
+    assert "rlm-dspy.toml sets" not in run(*ASK, "--dry-run", "-m", "offline").err
     write("rlm-dspy.toml", "")
-    assert "names groq" not in run(*ASK, "--dry-run", "-m", "groq/openai/gpt-oss-20b").err
+    assert "sets the model" not in run(*ASK, "--dry-run", "-m", "groq/openai/gpt-oss-20b").err
 
 
 def test_what_is_kept_is_closed_to_other_users(run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

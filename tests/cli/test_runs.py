@@ -1,4 +1,4 @@
-"""``runs`` and ``trace``: what is kept of each question, and how it is shown."""
+"""``runs`` and ``trace``: the saved runs, and how they are shown."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_each_ask_is_listed_and_can_be_shown(
     write("notes.md", "One and one is two.\n")
     lm, _ = scripted(action("print(llm_query('sum'))"), "2", action("SUBMIT(answer='two', evidence=[])"))
     monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
-    assert "No run is kept" in run("runs").err
+    assert "There are no runs" in run("runs").err
     asked = json.loads(run("ask", "What is one and one?", ".", "--mode", "rlm", "--json").out)
     listed = run("runs").out.splitlines()
     assert listed[0].split() == ["id", "when", "ended", "steps", "tokens", "cost", "model", "question"]
@@ -136,7 +136,7 @@ def test_a_shelf_that_cannot_be_written_costs_nobody_the_answer(
     result = run("ask", "When does the gate open?", "notes.md")
     assert result.code == 0
     assert "6" in result.out
-    assert "could not be kept" in run("ask", "When does the gate open?", "notes.md", "-v").err
+    assert "could not be saved" in run("ask", "When does the gate open?", "notes.md", "-v").err
 
 
 @pytest.mark.parametrize("name", ["nothing", "missing.json", "x" * 300, "x" * 300 + ".json"])
@@ -152,8 +152,8 @@ def test_what_is_no_run_is_told_and_passed_by(run: Callable, home_runs: Path) ->
     (home_runs / "0123456789ab.json").write_text("{}")
     result = run("trace", "0123456789ab")
     assert result.code == 1
-    assert "is not a run of this version" in result.err
-    assert "No run is kept" in run("runs").err
+    assert "holds no run" in result.err
+    assert "There are no runs" in run("runs").err
 
 
 def test_a_run_that_went_away_is_passed_by(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_damaged_run_is_named(run: Callable, write: Callable) -> None:
     result = run("runs")
     assert result.code == 0
     assert "timeout" in result.out
-    assert "0123456789ab.json holds no run that can be read" in result.err
+    assert "0123456789ab.json is not a readable run" in result.err
 
 
 def test_a_home_that_cannot_be_written_is_said_once(
@@ -195,7 +195,7 @@ def test_a_home_that_cannot_be_written_is_said_once(
     write("file", "")
     monkeypatch.setenv("RLM_DSPY_HOME", "file/home")
     result = run("ask", "what is the timeout?", "a.txt")
-    assert (result.code, result.err.count("the run could not be kept")) == (0, 1)
+    assert (result.code, result.err.count("the run could not be saved")) == (0, 1)
     assert "30 s" in result.out
 
 

@@ -1,4 +1,4 @@
-"""Canary keys are planted wherever keys are, and looked for in everything that the command prints or keeps."""
+"""Canary keys are planted in every place for keys, and searched for in everything the command prints or saves."""
 
 from __future__ import annotations
 

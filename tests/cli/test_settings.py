@@ -1,4 +1,4 @@
-"""Settings: which source wins, where a value came from, and what a broken one says."""
+"""Settings: precedence of sources, origins of values, and messages for broken files."""
 
 from __future__ import annotations
 

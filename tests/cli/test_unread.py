@@ -1,4 +1,4 @@
-"""What was not read, or not as it is, is told to the user, to scripts and to the model; places can be opened."""
+"""Unread or partly read files are reported to the user, to scripts and to the model; places can be opened."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_guess_in_a_folder_is_counted(run: Callable, home: Path) -> None:
     (home / "in").mkdir()
     (home / "in/a.txt").write_bytes(POLISH)
     err = run("ask", "What is the access code of the gate?", "in").err
-    assert "1 file read in part or by a guess" in err
+    assert "1 file read in part or with a guessed encoding" in err
     assert "cp1250" not in err
 
 

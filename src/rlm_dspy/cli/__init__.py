@@ -1,4 +1,4 @@
-"""The command ``rlm-dspy``. Everything heavy is imported inside the commands: ``--help`` has to be instant."""
+"""The command ``rlm-dspy``. Heavy modules are imported inside the commands, so that ``--help`` is instant."""
 
 from rlm_dspy.cli.commands import main
 

@@ -1,4 +1,4 @@
-"""What a question would read, ask and spend: said before anything is."""
+"""The command ``ask``: estimate a question's cost, answer it, print and save the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run
 from rlm_dspy.tuning import program
 
-_PROTOCOL_TOKENS = 2_000  # tokens of instructions that each prompt has
+_PROTOCOL_TOKENS = 2_000  # tokens of instructions in each prompt
 _REPLY_TOKENS = 350  # tokens of a step's reasoning and code
 _OUTPUT_TOKENS = 900  # tokens that a step's output adds to the following prompts
 _PASSAGES_TOKENS = 1_000  # tokens of those that are shown in the mode "retrieve"
@@ -40,7 +40,7 @@ _SUB_PROMPT = 4_000  # tokens of a usual sub-call
 
 
 def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, max_calls: int) -> dict[str, Any]:
-    """Return files, tokens, mode and model, and the calls and cost of a usual question, low and high."""
+    """Return files, tokens, mode and model, and the calls and cost of a typical question, low and high."""
     size = reading.estimate_tokens(corpus.chars)
     if mode == "direct":
         spent = [(1, size + _PROTOCOL_TOKENS, _REPLY_TOKENS)] * 2
@@ -79,7 +79,7 @@ def estimate_text(facts: dict[str, Any]) -> str:
 
 
 def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
-    """Each step's prompt has all that came before; sub-calls stand alone."""
+    """Each step's prompt contains all earlier steps; sub-calls stand alone."""
     prompt = (
         sum(_PROTOCOL_TOKENS + step * (_OUTPUT_TOKENS + _REPLY_TOKENS) for step in range(steps))
         + sub_calls * _SUB_PROMPT
@@ -99,11 +99,11 @@ def _money_range(pair: list[float]) -> str:
 
 logger = logging.getLogger(__name__)
 
-_MISS_CHARS = 120  # of an answer that says nothing but that there is none
+_MISS_CHARS = 120  # at most, of an answer that only says that nothing was found
 
 
 class Asking:
-    """One question on its way to an answer."""
+    """One question being answered."""
 
     def __init__(self, request: AskRequest, terminal: Terminal, values: settings.Settings, corpus: Corpus) -> None:
         self.request = request
@@ -128,7 +128,7 @@ class Asking:
     def answer(self, chosen: models.Chosen) -> int:
         """Ask a chosen model, print, keep the run as ``result``, and return the exit code."""
         if self.request.index and not self.corpus.index.build():
-            self.terminal.note("The search index could not be built; -v tells why.")
+            self.terminal.note("The search index could not be built; -v shows why.")
         logger.info(
             "asking",
             extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
@@ -149,14 +149,14 @@ class Asking:
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
 
     def _is_miss(self, run: Run, values: Mapping[str, Any]) -> bool:
-        """Tell whether the run says that nothing answers the question: in so many words, and without a quote."""
+        """Whether the answer says explicitly that nothing was found, and no quote backs it."""
         answer = next(iter(values.values()), None) if len(values) == 1 else None
         if not isinstance(answer, str) or any(row.get("match") for row in run.evidence):
             return False
         return len(answer) <= _MISS_CHARS and is_absent(answer)
 
     def _tell_missed(self) -> None:
-        """Say which files could hold an answer that was not found, because they were not read."""
+        """List unread files that could contain the answer that was not found."""
         missed = [problem for problem in self.corpus.problems if problem.unread]
         if not missed:
             return
@@ -188,7 +188,7 @@ class Asking:
         """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
 
         Raises:
-            KeyboardInterrupt: with the run; Ctrl-C came twice, or before there was anything to answer from.
+            KeyboardInterrupt: with the run; on a second Ctrl-C, or a first one before any step ran.
         """
         note = watch.note if isinstance(watch, live.StatusLine) else self.terminal.note
         rlm.stop = threading.Event()
@@ -204,7 +204,7 @@ class Asking:
 
     @contextmanager
     def _show_progress(self) -> Iterator[Callable[[Event], None]]:
-        """Show the live line, unless logs or ``-q`` want the terminal for themselves."""
+        """Show the live status line, unless ``-q``, ``-v`` or ``--log-json`` is given."""
         if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
             yield _log_event
             return
@@ -213,13 +213,13 @@ class Asking:
 
     @contextmanager
     def _save_run_on_error(self) -> Iterator[None]:
-        """Save the partial run of whatever ends the run early, Ctrl-C included."""
+        """Save the partial run if an exception or Ctrl-C ends it early."""
         try:
             yield
         finally:
             error = sys.exc_info()[1]
             run: Run | None = getattr(error, "run", None)
-            # A run that failed before anything came of it is not worth a file, unless one was asked for.
+            # A run without steps is not worth a file, unless --trace asks for one.
             if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
                 self._save_partial_run(run)
 
@@ -233,14 +233,14 @@ class Asking:
             self.terminal.error(f"the partial run is in {place}")
 
     def _try_save_run(self, run: Run) -> bool:
-        """Save a finished run, and tell whether that was done where it was asked for."""
+        """Save a finished run; return False if the file of ``--trace`` could not be written."""
         try:
             self._save_run(run)
         except OSError as error:
             if not self.request.trace:
                 folder = self.values.home / "runs"
-                why = f"{folder}: {error.strerror}. Set RLM_DSPY_HOME."
-                self.terminal.note(f"warning: the run could not be kept in {why}")
+                why = f"{folder}: {error.strerror}. Set RLM_DSPY_HOME to a writable folder."
+                self.terminal.note(f"warning: the run could not be saved in {why}")
             else:
                 self.terminal.error(f"the run could not be saved in {self.request.trace}: {error.strerror}")
                 return False
@@ -272,11 +272,11 @@ class Asking:
                 lines = [render.evidence_line(journal.evidence_location(row), row) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
-            terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} did.")
+            terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")
         for warning in run.warnings:
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":
-            reasons = {"stop": "Ctrl-C", "repeats": "a step that the model repeated"}
+            reasons = {"stop": "Ctrl-C", "repeats": "a repeated step"}
             reason = reasons.get(str(run.stopped_by), run.stopped_by)
             terminal.note(f"Stopped by {reason}; this is the best answer so far.")
         if sys.stderr.isatty() or terminal.verbose:
@@ -284,7 +284,7 @@ class Asking:
 
 
 def _log_event(event: Event) -> None:
-    """Log an event: the figures at INFO, what it is about at DEBUG."""
+    """Log an event: figures at INFO, text at DEBUG."""
     facts = {"step": event.step, "depth": event.depth, "sub_calls": event.sub_calls, "usage": event.usage.model_dump()}
     logger.info("%s", event.kind, extra=facts)
     if event.text:
@@ -298,13 +298,13 @@ def _usage_line(run: Run, mode: str) -> str:
     return " · ".join([*parts, render.cost_text(run.usage.cost), f"{run.seconds:.1f} s"])
 
 
-_MAX_NAMED_FILES = 3  # files beyond a limit that are named
-_MAX_NAMED_PROBLEMS = 50  # files that were named and not read as they are
+_MAX_NAMED_FILES = 3  # files over a limit to list
+_MAX_NAMED_PROBLEMS = 50  # explicitly named files with problems to list
 
 
 @dataclass(frozen=True)
 class AskRequest:
-    """What the user asked for, as the command line gave it."""
+    """The arguments of the command line."""
 
     question: str
     paths: tuple[str, ...]
@@ -326,7 +326,7 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     out_option.output_names(request.out)
     check_writable(request.trace, "--trace")
-    # Everything that can be wrong with the command and its files is told before a model library is imported.
+    # Report every error in the command and its files before importing a model library.
     corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
     _tell_skipped(corpus, terminal)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
@@ -334,7 +334,7 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
         if not request.dry_run and mode(request, loaded.settings, corpus) == "rlm":
             warm_sandbox()
 
-    # DSPy set up its own on import.
+    # Again, because DSPy configures logging on import.
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     return Asking(request, terminal, loaded.settings, corpus).run()
 
@@ -350,24 +350,22 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     for problem in given[:_MAX_NAMED_PROBLEMS]:
         terminal.note(f"warning: {reading.told(corpus, problem)}")
     if len(given) > _MAX_NAMED_PROBLEMS:
-        terminal.note(
-            f"warning: {len(given) - _MAX_NAMED_PROBLEMS:,} more files that were named were not read as they are."
-        )
+        terminal.note(f"warning: {len(given) - _MAX_NAMED_PROBLEMS:,} more of the named files have problems.")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(
-            f"{render.counted_noun(len(others), 'file')} read in part or by a guess "
+            f"{render.counted_noun(len(others), 'file')} read in part or with a guessed encoding "
             "(`rlm-dspy ls` with the same paths and options lists them)."
         )
     if not corpus.skipped:
         return
     terminal.note(
         f"{render.counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
-        "(`rlm-dspy ls` with the same paths and options tells why)."
+        "(`rlm-dspy ls` with the same paths and options shows why)."
     )
-    # Whoever named a large file or folder expects it to be read; the rest is left out as always.
+    # A user who named a large file or folder expects it to be read; other exclusions are normal.
     limited = [one for one in corpus.skipped if one.limited]
     for one in limited[:_MAX_NAMED_FILES]:
         terminal.note(f"warning: {one.name} is {reading.by_flags(one.reason)}.")
     if len(limited) > _MAX_NAMED_FILES:
-        terminal.note(f"warning: {len(limited) - _MAX_NAMED_FILES:,} more are beyond a limit.")
+        terminal.note(f"warning: {len(limited) - _MAX_NAMED_FILES:,} more files exceed a limit.")

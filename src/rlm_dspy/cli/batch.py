@@ -1,4 +1,4 @@
-"""What ``batch`` does: reads, asks, shows how far it is, and reports."""
+"""The command ``batch``: answer a file of questions, show progress, and report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUESTION_FORMAT = 'Each line is {"question": "…", "id": …} or "…".'
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """What the user asked for, as the command line gave it."""
+    """The arguments of the command line."""
 
     questions: str
     paths: tuple[str, ...]
@@ -46,7 +46,7 @@ def answer_all(request: BatchRequest, terminal: Terminal) -> int:
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     out_option.output_names(request.fields)
     if not request.paths:
-        raise click.UsageError("Missing PATH: name the files or folders that the questions are put to.")
+        raise click.UsageError("Missing PATH: name the files or folders to answer from.")
     questions = list(read_questions(request.questions))
     corpus = _read_corpus(request)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
@@ -56,7 +56,7 @@ def answer_all(request: BatchRequest, terminal: Terminal) -> int:
 
 
 def _read_corpus(request: BatchRequest) -> Corpus:
-    """Read the paths without the answers, which would make another corpus of them, and the questions."""
+    """Read the paths, excluding the files of questions and answers (answers would change the corpus)."""
     answers = request.answers.resolve()
     named = [path for path in request.paths if not str(Path(path).resolve()).startswith(str(answers))]
     leave = [f"{pattern}*" for pattern in reading.leaving_out(answers, named)]  # copies of earlier answers too
@@ -69,7 +69,7 @@ def read_questions(place: str) -> Iterator[dict[str, Any]]:
     """Yield the questions of a JSONL file (``-`` is stdin).
 
     Raises:
-        CorpusError: the file cannot be read, or a line of it is no question.
+        CorpusError: the file cannot be read, or a line is not a question.
     """
     try:
         data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
@@ -84,7 +84,7 @@ def read_questions(place: str) -> Iterator[dict[str, Any]]:
             found = True
             yield _parse_question(line, f"{place}:{number}")
     if not found:
-        raise CorpusError(f"{place} holds no question. {QUESTION_FORMAT}")
+        raise CorpusError(f"{place} contains no questions. {QUESTION_FORMAT}")
 
 
 def _parse_question(line: str, where: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _parse_question(line: str, where: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise CorpusError(f"{where} is not JSON: {error.msg}. {QUESTION_FORMAT}") from error
     except (TypeError, KeyError, AttributeError, UnicodeEncodeError) as error:
-        raise CorpusError(f"{where} is no question. {QUESTION_FORMAT}") from error
+        raise CorpusError(f"{where} is not a question. {QUESTION_FORMAT}") from error
     if not text.strip():
         raise CorpusError(f"{where}: the question is empty. {QUESTION_FORMAT}")
     return {"question": text, "id": row.get("id")}
@@ -113,7 +113,7 @@ def _run_batch(
     from rlm_dspy.batch import Answers, Batch, Program
     from rlm_dspy.cli import models
 
-    # DSPy set up its own on import.
+    # Again, because DSPy configures logging on import.
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     chosen = models.choose(values)
     if chosen.notice:
@@ -126,11 +126,11 @@ def _run_batch(
     answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
     with _show_progress(request, terminal) as bar:
         batch = Batch(program, out=answers, concurrency=request.concurrency, max_cost=values.max_cost, on_progress=bar)
-        line = "Finishing the questions in flight and beginning no other; Ctrl-C again stops at once."
+        line = "Finishing the questions in flight; Ctrl-C again stops at once."
         with Interrupts(batch.stop, lambda: None if terminal.quiet else bar.note(line)):
             report = batch.run(questions)
     if answers.backup:
-        terminal.note(f"rows of other questions, files or settings were in {request.answers}: see {answers.backup}")
+        terminal.note(f"{request.answers} had rows of other questions, files or settings; copied to {answers.backup}")
     return report
 
 
@@ -151,7 +151,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         name = row["question"] if row["id"] is None else str(row["id"])
         terminal.note(f"failed: {render.quoted_line(name, 80)}: {' '.join(row['error']['message'].split())[:300]}")
     if len(report.failed) > 20:
-        terminal.note(f"… and {len(report.failed) - 20:,} more; each row of {request.answers} tells why.")
+        terminal.note(f"… and {len(report.failed) - 20:,} more; see the rows of {request.answers}.")
     facts = {
         "questions": len(report.rows),
         "answered": report.answered,
@@ -163,9 +163,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         "stopped_by": report.stopped_by,
     }
     if report.unsaved:
-        terminal.error(
-            f"{report.disk_error}. Its {render.counted_noun(len(report.unsaved), 'last row')} are on stdout."
-        )
+        terminal.error(f"{report.disk_error}. The rows that could not be saved are on stdout: {len(report.unsaved):,}.")
         facts["unsaved"] = report.unsaved
     if request.as_json:
         terminal.answer(journal.redacted_json(facts, terminal.redactor))
@@ -173,7 +171,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         parts = [
             f"{report.answered:,} of {render.counted_noun(len(report.rows), 'question')} answered",
             f"{report.success_rate:.1%}",
-            f"{report.reused:,} from before",
+            f"{report.reused:,} reused",
             render.cost_text(report.cost),
             f"{report.seconds:.1f} s",
         ]
@@ -181,9 +179,9 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         for row in report.unsaved:
             terminal.answer(journal.redacted_json(row, terminal.redactor))
     if report.disk_error:
-        terminal.error("Make room; the same command with --resume asks the rest, and finished calls are not repeated.")
+        terminal.error("Free some disk space and repeat the command with --resume; finished calls are not repeated.")
     elif report.stopped_by:
-        terminal.error(f"stopped by {report.stopped_by}; the same command with --resume asks the rest.")
+        terminal.error(f"stopped by {report.stopped_by}; repeat the command with --resume for the remaining questions.")
     return _exit_code(report)
 
 

@@ -1,4 +1,4 @@
-"""A conversation about files: one corpus, one sandbox and the earlier answers, question after question."""
+"""The command ``chat``: questions about one corpus, with one sandbox and the earlier answers."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from rlm_dspy.run import Run, Usage
 from rlm_dspy.sandbox import Sandbox
 
 MIN_INDEXED_CHARS = 20_000_000  # characters from which a conversation builds an index
-MAX_EARLIER_QUESTIONS = 20  # earlier questions that a question knows
+MAX_EARLIER_QUESTIONS = 20  # earlier questions passed along with a question
 
 HELP = """/add PATH…  read more files
 /files      list the files
-/cost       what was spent
+/cost       show calls, tokens and cost so far
 /trace      show the last run step by step
-/quit       end (or Ctrl-D)"""
+/quit       quit (or Ctrl-D)"""
 
 
 class KeptSandbox(Sandbox):
-    """A sandbox that outlives a run: ``shutdown`` only sets it free for the next one, ``end`` ends it."""
+    """A sandbox that outlives a run: ``shutdown`` releases it for the next run, ``end`` ends it."""
 
     busy = False
 
     def shutdown(self) -> None:
-        """Let the next run have it."""
+        """Release the sandbox for the next run."""
         self.busy = False
 
     def end(self) -> None:
-        """End the session and every process of it."""
+        """End the session and all its processes."""
         super().shutdown()
 
 
 class Lender:
-    """The interpreter factory of a conversation: lends the kept sandbox, and makes others while it is out."""
+    """The interpreter factory of a conversation: returns the kept sandbox, or a new one while that is busy."""
 
     execution_instructions = Sandbox.execution_instructions
 
@@ -57,7 +57,7 @@ class Lender:
         if self._kept.busy:
             return Sandbox()
         self._kept.busy = True
-        self._kept.renew()  # an earlier question's code may have bound the context and the functions to something else
+        self._kept.renew()  # an earlier question's code may have rebound the context and the functions
         return self._kept
 
     def end(self) -> None:
@@ -88,7 +88,7 @@ class ChatTurn(Asking):
 
 
 class Chat:
-    """Reads lines and answers them until there are no more."""
+    """Reads and answers lines until the input ends."""
 
     def __init__(
         self,
@@ -134,15 +134,15 @@ class Chat:
         return code
 
     def _build_index(self) -> None:
-        """Build the search index of a large corpus while the user thinks; runs use it once it is complete."""
+        """Build the search index of a large corpus in the background; runs use it once it is complete."""
         if self._corpus.chars >= MIN_INDEXED_CHARS:
             threading.Thread(target=self._corpus.index.build, daemon=True, name="rlm-index").start()
 
     def _input_lines(self) -> Iterator[str]:
-        """Yield what is typed or piped in; Ctrl-C at the prompt drops the line."""
+        """Yield lines from the terminal or a pipe; Ctrl-C at the prompt drops the line."""
         asked = sys.stdin is not None and sys.stdin.isatty()
         if reconfigure := getattr(sys.stdin, "reconfigure", None):
-            reconfigure(errors="surrogateescape")  # so that what is no text costs its line alone
+            reconfigure(errors="surrogateescape")  # so that invalid text only costs its line
         while sys.stdin is not None:
             try:
                 line = input("> ") if asked else sys.stdin.readline()
@@ -172,7 +172,7 @@ class Chat:
             code = turn.answer(chosen)
         except KeyboardInterrupt as error:
             self._add_usage(getattr(error, "run", None))
-            self._terminal.error("interrupted; ask something else, or /quit.")
+            self._terminal.error("interrupted; ask another question, or /quit.")
             return exit_codes.INTERRUPTED
         except RLMError as error:
             self._add_usage(error.run)
@@ -202,7 +202,7 @@ class Chat:
         elif name == "/help":
             self._terminal.answer(HELP)
         else:
-            self._terminal.error(f"there is no {name}; /help lists the commands.")
+            self._terminal.error(f"unknown command {name}; /help lists the commands.")
 
     def _add_files(self, rest: str) -> None:
         try:
@@ -228,6 +228,6 @@ class Chat:
 
     def _show_trace(self, rest: str) -> None:
         if self._last is None:
-            self._terminal.error("nothing was asked yet.")
+            self._terminal.error("no question has been asked yet.")
         else:
             self._terminal.answer("\n".join(tree.tree_lines(self._last)))

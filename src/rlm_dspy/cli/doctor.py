@@ -1,4 +1,4 @@
-"""The checks of ``doctor``: each is a line that is ok, a warning or a failure, with the fix."""
+"""The checks of ``doctor``: each is a line with a status (ok, warning or failure) and a suggested fix."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from rlm_dspy.report import journal, render
 from rlm_dspy.sandbox import report, selftest
 
 DISTRIBUTION = "dspy-recursive"
-SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a report of a defect should name
-# Modules that read documents, and the packages that they come in.
+SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a bug report should name
+# Modules that read documents, and the packages that contain them.
 READERS = {"pypdfium2": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx", "openpyxl": "openpyxl"}
 
 
 def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
-    """Make every check, print them, and return the exit code."""
+    """Run and print all checks, and return the exit code."""
     loaded = settings.load({"model": model}, trust_project=terminal.trusts_project)
     values = loaded.settings
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
@@ -60,7 +60,7 @@ def _check_lines(checks: list[DiagnosisLine]) -> Iterator[str]:
 
 
 def _check_versions() -> Iterator[DiagnosisLine]:
-    """Compare what is installed with what this package asks for."""
+    """Compare the installed packages with the requirements."""
     yield DiagnosisLine(
         "ok", f"rlm-dspy {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"
     )
@@ -68,7 +68,7 @@ def _check_versions() -> Iterator[DiagnosisLine]:
         wanted = [Requirement(line) for line in metadata.requires(DISTRIBUTION) or ()]
     except metadata.PackageNotFoundError:
         fix = "Install it from its checkout: pip install ."
-        yield DiagnosisLine("warning", "the package is not installed, so its requirements are not known", fix)
+        yield DiagnosisLine("warning", "the package is not installed, so its requirements are unknown", fix)
         return
     wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
     wrong = list(filter(None, map(_version_mismatch, wanted)))
@@ -79,7 +79,7 @@ def _check_versions() -> Iterator[DiagnosisLine]:
         yield DiagnosisLine("ok", f"{shown} and {len(wanted) - len(SHOWN_VERSIONS)} more are as required")
     if missing := [package for module, package in READERS.items() if util.find_spec(module) is None]:
         fix = f"If you need them: pip install {' '.join(missing)}"
-        yield DiagnosisLine("ok", "PDF, Word, PowerPoint or Excel files are not read", fix)
+        yield DiagnosisLine("ok", "some PDF, Word, PowerPoint or Excel files cannot be read", fix)
 
 
 def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:
@@ -94,19 +94,19 @@ def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:
 
 
 def _check_sandbox() -> Iterator[DiagnosisLine]:
-    """Try to break out, by each way that is known."""
+    """Try each known way to escape."""
     try:
         facts, probes = report("strong"), selftest("strong")
     except SandboxError as error:
-        yield DiagnosisLine("failure", "no strong sandbox can be made here", str(error))
+        yield DiagnosisLine("failure", "a strong sandbox is not available here", str(error))
         return
     broken = [probe.name for probe in probes if not probe.refused]
     if broken:
         yield DiagnosisLine(
-            "failure", f"the sandbox did not refuse: {', '.join(broken)}", "Report this; do not use it."
+            "failure", f"the sandbox allowed: {', '.join(broken)}", "Do not use it; report this as a bug."
         )
         return
-    yield DiagnosisLine("ok", f"sandbox: {facts.get('reason')}; {len(probes)} attempts to leave it were refused")
+    yield DiagnosisLine("ok", f"sandbox: {facts.get('reason')}; {len(probes)} escape attempts were refused")
 
 
 def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
@@ -115,9 +115,7 @@ def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
     sizes = [f"{place} {_folder_size(place) / 1e6:,.1f} MB" for place in places]
     blocked = [str(place) for place in places if not os.access(_nearest_existing(place), os.W_OK)]
     if blocked:
-        yield DiagnosisLine(
-            "warning", f"cannot be written: {', '.join(blocked)}", "Set RLM_DSPY_HOME or DSPY_CACHEDIR."
-        )
+        yield DiagnosisLine("warning", f"not writable: {', '.join(blocked)}", "Set RLM_DSPY_HOME or DSPY_CACHEDIR.")
     yield DiagnosisLine("ok", f"cache: {', '.join(sizes)}")
 
 
@@ -131,13 +129,13 @@ def _folder_size(place: Path) -> int:
         for name in files:
             try:
                 total += os.lstat(os.path.join(folder, name)).st_size
-            except FileNotFoundError:  # another process tidies its own cache
+            except FileNotFoundError:  # another process is cleaning its cache
                 continue
     return total
 
 
 def _check_providers(choice: ModelChoice) -> Iterator[DiagnosisLine]:
-    """Say of Ollama and Groq whether they could be used, where the model is not theirs."""
+    """Report whether Ollama and Groq are available, unless they provide the chosen model."""
     if not choice.model.startswith(("ollama_chat/", "ollama/")):
         base = ollama.base_url(os.environ)
         try:
@@ -150,14 +148,16 @@ def _check_providers(choice: ModelChoice) -> Iterator[DiagnosisLine]:
             )
     if not choice.model.startswith("groq/"):
         given = bool(os.environ.get("GROQ_API_KEY", "").strip())
-        use = f"Use it by -m {GROQ_MODEL}." if given else "Set it to use Groq."
+        use = f"Use it with -m {GROQ_MODEL}." if given else "Set it to use Groq."
         yield DiagnosisLine("ok", f"GROQ_API_KEY is {'set' if given else 'not set'}", use)
 
 
 def _check_model(choice: ModelChoice, values: settings.Settings) -> Iterator[DiagnosisLine]:
     if choice.offline:
-        said = f"no language model: the offline engine looks passages up by keywords ({choice.reason})"
-        yield DiagnosisLine("warning", said, "For a model use -m or RLM_DSPY_MODEL, start Ollama, or set GROQ_API_KEY.")
+        said = f"no language model: the offline engine looks up passages by keyword ({choice.reason})"
+        yield DiagnosisLine(
+            "warning", said, "To use a model, set -m or RLM_DSPY_MODEL, start Ollama, or set GROQ_API_KEY."
+        )
         return
     yield DiagnosisLine("ok", f"model: {choice.model} ({choice.reason})")
     yield from _probe_model(choice.model, values)

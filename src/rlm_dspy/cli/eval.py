@@ -1,4 +1,4 @@
-"""What ``eval`` does: the questions, the sides, the journal, the report."""
+"""The command ``eval``: the questions, the sides, the journal, the report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rlm_dspy.tuning.evaluation import Evaluation, Row
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What the user asked for, as the command line gave it."""
+    """The arguments of the command line."""
 
     data: Path
     flags: Mapping[str, Any]
@@ -42,7 +42,7 @@ def metric(name: str) -> metrics.Metric:
     """Return a metric by name.
 
     Raises:
-        click.UsageError: there is none of that name.
+        click.UsageError: the name is unknown.
     """
     if name == "graded":
         return metrics.graded
@@ -55,7 +55,7 @@ def metric(name: str) -> metrics.Metric:
 def prepare_model(
     flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
 ) -> tuple[settings.Settings, models.Chosen]:
-    """Gather settings, credentials and model, with its fallback or without, as every command that asks a model does."""
+    """Return settings and model, with or without its fallback, and export the credentials."""
     loaded = settings.load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
@@ -76,16 +76,16 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     check_writable(request.journal, "--journal")
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
-        raise click.UsageError(f"--compare names no side; there are {', '.join(contenders.CONTENDER_NAMES)}.")
+        raise click.UsageError(f"--compare names no side; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
     if request.program and "rlm" not in names:
-        raise click.UsageError("--program is for the side rlm, which --compare does not name.")
+        raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
     asked = [_make_contender(name, request, values, chosen) for name in names]
     for side in asked:
         if side.note:
             terminal.note(f"{side.note}.")
     identity = _row_identity(request, values, chosen)
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
-    if request.fresh and journal.read_rows(place, Row.model_validate_json):  # what is no journal of ours is not deleted
+    if request.fresh and journal.read_rows(place, Row.model_validate_json):  # only delete a journal of ours
         place.unlink()
     progress = EvalProgress(terminal, len(examples) * len(asked))
     evaluation = Evaluation(
@@ -101,7 +101,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         rows = evaluation.run(asked)
     progress.close()
     if evaluation.resumed:
-        terminal.note(f"{evaluation.resumed} of {len(rows)} rows were in {place} already (--fresh asks them again).")
+        terminal.note(f"{evaluation.resumed} of {len(rows)} rows were reused from {place} (--fresh asks them again).")
     if strangers := _fallback_notice(rows, chosen):
         terminal.note(strangers)
     return _print_report(request, terminal, rows, chosen.name)
@@ -115,14 +115,14 @@ def _make_contender(
 
 
 def _row_identity(request: EvalRequest, values: settings.Settings, chosen: models.Chosen) -> str:
-    """Tell what a row depends on besides side, metric and example."""
+    """Return what a row depends on besides side, metric and example."""
     text = request.program.read_text(encoding="utf-8") if request.program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
     return json.dumps([chosen.name, sub, repr(values.budget), text])
 
 
 class EvalProgress:
-    """Counts rows on one line of a terminal; silent where there is none."""
+    """Counts rows on one line of a terminal; silent if there is no terminal."""
 
     def __init__(self, terminal: Terminal, total: int) -> None:
         self.live = sys.stderr.isatty() and not terminal.quiet and not terminal.verbose
@@ -146,7 +146,7 @@ class EvalProgress:
 
 
 def _fallback_notice(rows: list[Row], chosen: models.Chosen) -> str:
-    """Say how many questions a fallback answered, all or in part; nothing if none."""
+    """Return a note on how many questions a fallback answered, fully or in part; empty if none."""
     asked = {chosen.name, *([chosen.sub_lm.model] if chosen.sub_lm else [])}
     mixed = [set(row.models) - asked for row in rows if set(row.models) - asked]
     if not mixed:

@@ -1,4 +1,4 @@
-"""Exit codes, and which error ends with which.
+"""Exit codes, and the error classes that map to them.
 
 0  answered                      4    no or invalid credentials, or no server or model
 1  failed                        5    the provider refused
@@ -39,12 +39,12 @@ _BY_ERROR: tuple[tuple[type[RLMError], int], ...] = (
 
 
 def code(error: RLMError) -> int:
-    """Return the exit code that tells a script who can fix this error."""
+    """Return the exit code of an error, which tells a script who can fix it."""
     return _code_of_class(type(error))
 
 
 def code_of(kind: str) -> int:
-    """Return the exit code of an error that is known by the name of its class."""
+    """Return the exit code of an error given the name of its class."""
     return _code_of_class(getattr(errors, kind, RLMError))
 
 

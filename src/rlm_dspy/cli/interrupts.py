@@ -1,7 +1,7 @@
 """Ctrl-C: the first asks for an orderly end, the second ends at once.
 
-Holds: the handler itself only sets a flag or raises, so it is safe wherever the main thread happens to be. Outside of
-``Interrupts`` a Ctrl-C is Python's own KeyboardInterrupt.
+Holds: the handler only sets a flag or raises, so it is safe wherever the main thread is. Outside ``Interrupts`` a
+Ctrl-C raises KeyboardInterrupt as usual.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, NoReturn, Self
 
 
 class Interrupts:
-    """While it is entered, the first Ctrl-C sets ``event`` and calls ``tell``, the second raises KeyboardInterrupt.
+    """Within the context, the first Ctrl-C sets ``event`` and calls ``tell``; the second raises KeyboardInterrupt.
 
-    ``tell`` runs in a thread of its own: a handler that prints could meet the main thread in the midst of a print.
+    ``tell`` runs in its own thread: a handler that prints could interrupt the main thread during a print.
     """
 
     def __init__(self, event: threading.Event, tell: Callable[[], None]) -> None:
@@ -51,14 +51,14 @@ class Interrupts:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
         self._over = not self.event.is_set()
-        self.event.set()  # lets the teller go; what was watched is over
+        self.event.set()  # ends the thread of ``tell``
         self._teller.join(1)
 
 
 def leave(code: int) -> NoReturn:
-    """End the process, without waiting for a thread whose reply nobody will read.
+    """End the process without waiting for abandoned threads, which Python would join first.
 
-    Python would join such a thread first. The sandbox's processes end with this one.
+    The sandbox's processes end with this one.
     """
     main = threading.main_thread()
     if any(not thread.daemon for thread in threading.enumerate() if thread is not main):

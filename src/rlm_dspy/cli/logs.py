@@ -1,4 +1,4 @@
-"""Logging for the command, on stderr: warnings of ours, and more where ``-v``, ``-vv`` or ``--log-json`` ask for it."""
+"""Logging for the command, on stderr: our warnings, and more with ``-v``, ``-vv`` or ``--log-json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.render import printable_text
 
 OURS = "rlm_dspy"
-# Libraries that print to stderr by themselves; they are heard from -vv on.
+# Libraries that log to stderr themselves; shown from -vv on.
 NOISY_LOGGERS = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx")
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -24,14 +24,14 @@ def extra_fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class PlainFormatter(logging.Formatter):
-    """One line a record for people: level, message, then ``name=value`` of each extra."""
+    """One line per record for people: level, message, then ``name=value`` of each extra."""
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the record with its extras, secrets masked."""
+        """Render the record with its extras, with secrets masked."""
         line = super().format(record)
         if given := extra_fields(record):
             line += " " + " ".join(f"{name}={value!r}" for name, value in self._redactor.named(given).items())
@@ -39,14 +39,14 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line for machines: time, level, logger, message, the extras, the error."""
+    """One JSON object per line for machines: time, level, logger, message, the extras, the error."""
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the record as JSON, secrets masked."""
+        """Render the record as JSON, with secrets masked."""
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -61,21 +61,21 @@ class JsonFormatter(logging.Formatter):
 
 
 class WarningFormatter(logging.Formatter):
-    """One line for the user, as the command's own remarks are."""
+    """One line for the user, in the style of the command's own notes."""
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the message alone, secrets masked."""
+        """Render only the message, with secrets masked."""
         return printable_text(self._redactor.text(f"warning: {record.getMessage()}"))
 
 
 def configure(verbose: int, as_json: bool, redactor: Redactor, *, quiet: bool = True) -> None:
     """Set up logging once, at the start of a command: ``-v`` shows INFO, ``-vv`` DEBUG and the libraries.
 
-    Otherwise warnings are shown, unless ``quiet``.
+    Without them only warnings are shown, unless ``quiet``.
     """
     logging.captureWarnings(True)
     handler: logging.Handler = logging.NullHandler()

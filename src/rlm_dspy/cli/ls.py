@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 _Row = list[str]
-_AT_ONCE = 5000  # rows: a million in one string would take more memory than the files
+_AT_ONCE = 5000  # rows; a million in one string would take more memory than the files
 
 
 @click.command(short_help="List the files that would be read or skipped.")

@@ -1,4 +1,4 @@
-"""The model of a question, chosen by the LM layer."""
+"""The models of a command, chosen by the LM layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlm_dspy.lms.local_servers import is_loopback
 
 @dataclass(frozen=True)
 class Chosen:
-    """The LM that steers, the one for sub-calls (None: the same), and what the user should know of the choice."""
+    """The main LM, the sub-LM (None: the same), and a notice about the choice for the user."""
 
     lm: Any
     sub_lm: Any
@@ -25,19 +25,19 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        """The steering model's name."""
+        """The main model's name."""
         return str(self.lm.model)
 
     def active(self) -> AbstractContextManager[None]:
-        """Return the DSPy context in which the LM is the configured one."""
+        """Return the DSPy context with this LM configured."""
         return dspy.context(lm=self.lm)  # type: ignore[no-any-return]
 
 
 def choose(values: Settings) -> Chosen:
-    """Choose the models of a question, and say so if it is the offline engine that will answer.
+    """Choose the models, with a notice if the offline engine will answer.
 
     Raises:
-        ConfigurationError: a name cannot be a model's.
+        ConfigurationError: a name is not a valid model name.
         LMAuthError: the provider's key is not set.
     """
     folders.protect_dspy_cache()
@@ -55,9 +55,9 @@ def choose(values: Settings) -> Chosen:
 
 
 def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[str]:
-    """Name where questions and passages go, if it is not what the user's own settings and the provider say.
+    """Yield a notice for each destination that the user may not expect.
 
-    That is a server of another machine which is not the provider's own, or a cloud model of the current folder's file.
+    That is a remote server that is not the provider's own, or a cloud model that a file of the current folder sets.
     """
     described = set()
     for name in names:
@@ -66,12 +66,12 @@ def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[s
             continue
         if address is not None and address not in described:
             described.add(address)
-            yield f"{name} is asked at {address}: the questions and what is read of the files go there."
+            yield f"{name} is served at {address}: your questions and text from the files are sent there."
         elif file := values.project_models.get(name):
-            yield f"{file} names {name}: the questions and what is read of the files go there."
+            yield f"{file} sets the model {name}: your questions and text from the files are sent there."
 
 
 OFFLINE = (
-    "the offline engine looks passages up by keywords ({reason}). "
-    "For a model use -m or RLM_DSPY_MODEL, e.g. ollama_chat/qwen3:8b, or set GROQ_API_KEY."
+    "the offline engine looks up passages by keyword ({reason}). "
+    "To use a model, set -m or RLM_DSPY_MODEL, e.g. ollama_chat/qwen3:8b, or set GROQ_API_KEY."
 )

@@ -1,4 +1,4 @@
-"""``rlm-dspy models``: what can be reached now, and which model answers when none is named."""
+"""``rlm-dspy models``: list the available models and the default."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from rlm_dspy.lms.model_list import Listing, ModelRow
 
 
-@click.command(short_help="List the models that can be reached, and the default.")
-@click.option("--all", "everything", is_flag=True, help="List LiteLLM's whole table of chat models too.")
+@click.command(short_help="List the available models and the default.")
+@click.option("--all", "everything", is_flag=True, help="Also list all chat models that LiteLLM knows.")
 @json_option("the models")
 @trust_option
 @click.pass_obj
 def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
-    """List the models that can be reached now, with their windows and prices, and the default.
+    """List the available models with their windows and prices, and the default.
 
-    These are Ollama's, those of your own servers (OPENAI_API_BASE, LM_STUDIO_API_BASE, HOSTED_VLLM_API_BASE,
-    LLAMAFILE_API_BASE), and those of Groq if GROQ_API_KEY is set. Prices are US dollars per million tokens; a dash
-    means unknown.
+    These are the models of Ollama, of your own servers (OPENAI_API_BASE, LM_STUDIO_API_BASE, HOSTED_VLLM_API_BASE,
+    LLAMAFILE_API_BASE), and of Groq if GROQ_API_KEY is set. Prices are US dollars per million tokens; a dash means
+    unknown.
     """
     from rlm_dspy.cli import settings
     from rlm_dspy.report import journal

@@ -1,4 +1,4 @@
-"""What ``optimize`` does: the questions, the plan, the asking before spending, the run, the report."""
+"""The command ``optimize``: the questions, the plan, the confirmation, the run, the report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FINISHED = "finished"
 
 @dataclass(frozen=True)
 class OptimizeRequest:
-    """What the user asked for, as the command line gave it."""
+    """The arguments of the command line."""
 
     data: Path
     flags: Mapping[str, Any]
@@ -45,17 +45,17 @@ class OptimizeRequest:
 
     @property
     def folder(self) -> Path:
-        """Where everything goes."""
+        """The output folder."""
         return self.out or Path(f"{self.data.stem}-{self.optimizer}")
 
 
 def run(request: OptimizeRequest, terminal: Terminal) -> int:
-    """Plan, ask, optimize, report, and return the exit code."""
+    """Plan, confirm, optimize, report, and return the exit code."""
     metric = eval.metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
-        raise click.UsageError("--max-cost must be more than 0.")
+        raise click.UsageError("--max-cost must be greater than 0.")
     train, val, test = split_questions(request)
-    # What a fallback says would be kept in the cache, and scored, as the model's.
+    # A fallback's replies would be cached and scored as the model's.
     values, chosen = eval.prepare_model(request.flags, terminal, fallback=False)
     job = optimize.OptimizationJob(
         optimizer=request.optimizer,
@@ -79,21 +79,21 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         terminal.note(line)
     for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
         if request.max_cost is not None and token_cost(lm.model, 1, 1) is None:
-            terminal.note(f"the price of {lm.model} is unknown, so --max-cost cannot hold for it; --max-calls does.")
+            terminal.note(f"the price of {lm.model} is unknown, so only --max-calls limits it, not --max-cost.")
     if not confirm_spending(request, terminal):
-        terminal.note("nothing was spent.")
+        terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
     made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
     if made.shared_budget.calls:
-        terminal.note(f"{made.shared_budget.calls:,} calls were paid already; what they answered is not asked again.")
+        terminal.note(f"resuming: {made.shared_budget.calls:,} calls are already paid for and are not repeated.")
     return write_reports(request, terminal, job, made.run())
 
 
 def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
-    """Return the questions to learn from, to choose by and to judge by; no two parts share one.
+    """Return the training, validation and test sets; no question is in two of them.
 
     Raises:
-        ConfigurationError: there are too few, or a question is in two parts.
+        ConfigurationError: there are too few questions, or a question is in two sets.
     """
     rows = data.load(request.data, limit=request.limit)
     given = [data.load(path, limit=request.limit) if path else None for path in (request.val, request.test)]
@@ -104,12 +104,12 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
     for name, part in zip(("train", "val", "test"), made, strict=True):
         for example in part:
             if seen.setdefault(str(example.id), name) != name:
-                raise ConfigurationError(f"the question {example.id} is in {seen[str(example.id)]} and in {name}")
+                raise ConfigurationError(f"question {example.id} is in both {seen[str(example.id)]} and {name}")
     return made
 
 
 def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: models.Chosen) -> optimize.UsageRate:
-    """Return what a question takes: as this optimization or an evaluation of the same data measured it."""
+    """Return the usage per question, as measured by this optimization or an evaluation of the same data."""
     for place in (request.folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
         rate = optimize.measured_rate(place, chosen.name)
         if rate.measured:
@@ -124,10 +124,10 @@ def per_minute(lm: Any) -> int | None:
 
 
 def confirm_spending(request: OptimizeRequest, terminal: Terminal) -> bool:
-    """Ask once before spending, where there is somebody to ask."""
+    """Ask for confirmation before spending, if on a terminal."""
     if request.yes or not sys.stdin.isatty() or not sys.stderr.isatty():
         return True
-    return click.confirm("Go on?", default=True, err=True)
+    return click.confirm("Continue?", default=True, err=True)
 
 
 def write_reports(
@@ -150,13 +150,13 @@ def write_reports(
         terminal.error(f"every question failed; the first: {failed[0].error}")
         return exit_codes.FAILED
     if found.ended != FINISHED:
-        terminal.note(f"{found.ended} ended it; more with --resume and a higher cap.")
+        terminal.note(f"stopped by {found.ended}; continue with --resume and a higher limit.")
         return exit_codes.BUDGET
     return exit_codes.ANSWERED
 
 
 def result_lines(made: dict[str, Any]) -> list[str]:
-    """Return the result in three lines."""
+    """Return the result as three lines."""
     gain = made["gain"]
     lines = []
     for name in ("before", "after"):

@@ -10,7 +10,7 @@ import click
 
 INPUTS = ("context", "question")
 EVIDENCE = "evidence"
-# What the REPL and the prediction call something else by; a test holds this against the RLM's own lists.
+# Names that the REPL and the prediction use; a test compares them with the RLM's own lists.
 TAKEN = frozenset(
     {
         "llm_query",
@@ -49,13 +49,13 @@ def output_names(out: str) -> list[str]:
     try:
         tree = ast.parse(f"def outputs({out}): pass")
     except (SyntaxError, ValueError) as error:
-        raise click.UsageError(f"--out {out!r} cannot be read. {FORM}") from error
+        raise click.UsageError(f"--out {out!r} cannot be parsed. {FORM}") from error
     function = tree.body[0]
     if len(tree.body) != 1 or not isinstance(function, ast.FunctionDef) or function.returns:
-        raise click.UsageError(f"--out {out!r} cannot be read. {FORM}")
+        raise click.UsageError(f"--out {out!r} cannot be parsed. {FORM}")
     plain = function.args
     if plain.vararg or plain.kwarg or plain.kwonlyargs or plain.posonlyargs or plain.defaults:
-        raise click.UsageError(f"--out {out!r} may only have names and types. {FORM}")
+        raise click.UsageError(f"--out {out!r} may contain only names and types. {FORM}")
     found = [argument.arg for argument in plain.args]
     if not found:
         raise click.UsageError(f"--out names no output. {FORM}")
@@ -68,13 +68,13 @@ def output_names(out: str) -> list[str]:
 
 def _check_name(name: str) -> None:
     if name in INPUTS:
-        raise click.UsageError(f"--out {name!r}: the name belongs to an input. Choose another.")
+        raise click.UsageError(f"--out {name!r}: this is the name of an input. Choose another.")
     if name == EVIDENCE:
-        raise click.UsageError("--out 'evidence': evidence always comes with the answer; leave it out.")
+        raise click.UsageError("--out 'evidence': evidence is always included in the answer; omit it.")
     if name in TAKEN:
-        raise click.UsageError(f"--out {name!r}: the name belongs to a tool or to the result. Choose another.")
+        raise click.UsageError(f"--out {name!r}: a tool or the result uses this name. Choose another.")
     if name.startswith("_") or keyword.issoftkeyword(name):
-        raise click.UsageError(f"--out {name!r} cannot be an output's name. Choose another.")
+        raise click.UsageError(f"--out {name!r} cannot be the name of an output. Choose another.")
 
 
 def ask_signature(out: str) -> Any:
@@ -94,7 +94,7 @@ def ask_signature(out: str) -> Any:
         wanted = make_signature(f"question -> {out}").output_fields
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
         name = str(error).removeprefix("Unknown name: ")
-        reason = "a type in it cannot be used" if name == str(error) else f"there is no type {name}"
+        reason = "it contains an unusable type" if name == str(error) else f"unknown type {name}"
         raise click.UsageError(f"--out {out!r}: {reason}. {FORM}") from error
     fields: dict[str, Any] = {
         "context": (Corpus, dspy.InputField(desc="the files to answer from")),

@@ -1,4 +1,4 @@
-"""Reading what the user named: paths, globs, stdin."""
+"""Reading the user's paths, globs and stdin."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _FLAGS = {
 
 
 def estimate_tokens(chars: int) -> int:
-    """Estimate tokens from characters; good enough to choose a mode, not to bill by."""
+    """Estimate tokens from characters; good enough to choose a mode, not for billing."""
     return -(-chars // CHARS_PER_TOKEN)
 
 
 def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
-    """Read the paths with the options of ``options.choosing``.
+    """Read the paths with the options of ``options.file_options``.
 
     Raises:
-        CorpusError: nothing there could be read.
+        CorpusError: no file could be read.
     """
     try:
         return corpus.read(
@@ -56,15 +56,15 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
 
 
 def by_flags(told: str) -> str:
-    """Say what the reader says to programmers with the names of the flags."""
+    """Replace parameter names in a message by the names of the flags."""
     for name, flag in _FLAGS.items():
         told = told.replace(name, flag)
     return told
 
 
 def told(read: corpus.Corpus, problem: Problem) -> str:
-    """Say what is the matter with a file, by the path at which it is opened."""
-    from rlm_dspy.report.journal import shown_name  # the report needs DSPy, which reading does without
+    """Return a file's problem, with the path as the user can open it."""
+    from rlm_dspy.report.journal import shown_name  # deferred: the report imports DSPy, which reading does not need
 
     path = shown_name(read, problem.name)
     return f"{path}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
@@ -77,7 +77,7 @@ def _read_limits(choice: Mapping[str, Any]) -> dict[str, int]:
 
 
 def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
-    """Return a pattern for each folder or glob among the paths that the file lies below; it leaves the file out."""
+    """Return patterns that exclude the file, one for each folder or glob among the paths that contains it."""
     file, patterns = file.resolve(), []
     for path in map(Path, paths):
         fixed = path.parts if path.exists() else itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
@@ -87,13 +87,13 @@ def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
 
 
 def paths_or_stdin(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths, or stdin if none was given and something is piped in.
+    """Return the paths, or stdin if there are none and stdin is a pipe.
 
     Raises:
-        click.UsageError: no path, and stdin is a terminal.
+        click.UsageError: there are no paths, and stdin is a terminal.
     """
     if paths:
         return paths
     if sys.stdin is None or sys.stdin.isatty():
-        raise click.UsageError("Missing PATH: name files or folders to read, or pipe a text in.")
+        raise click.UsageError("Missing PATH: name files or folders to read, or pipe text to stdin.")
     return ("-",)

@@ -1,4 +1,4 @@
-"""``rlm-dspy runs`` and ``rlm-dspy trace``: the runs that are kept, and one of them step by step."""
+"""``rlm-dspy runs`` and ``rlm-dspy trace``: list the saved runs, and show one step by step."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
     store = _open_store(terminal)
     kept = list(itertools.islice(store.runs(), number))
     for path in store.damaged:
-        terminal.note(f"warning: {path} holds no run that can be read; delete it.")
+        terminal.note(f"warning: {path} is not a readable run; delete it.")
     if as_json:
         terminal.answer(journal.redacted_json([_run_facts(item) for item in kept], terminal.redactor, indent=2))
         return
     if not kept:
-        terminal.note(f"No run is kept in {store.folder} yet.")
+        terminal.note(f"There are no runs in {store.folder} yet.")
         return
     rows = [["id", "when", "ended", "steps", "tokens", "cost", "model", "question"], *map(_table_row, kept)]
     terminal.answer("\n".join(render.table_lines(rows, right=frozenset({3, 4, 5}))))
@@ -48,15 +48,15 @@ def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
 @trust_option
 @click.pass_obj
 def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool, as_html: bool) -> None:
-    """Show a run as a tree: its steps, the sub-calls nested under the step that made them, what each used.
+    """Show a run as a tree: its steps, the sub-calls under the step that made them, and the usage of each.
 
-    RUN is an id from `rlm-dspy runs` or the beginning of one, a file that `ask --trace` wrote, or `last`.
+    RUN is an id from `rlm-dspy runs` or its beginning, a file written by `ask --trace`, or `last`.
     """
     from rlm_dspy.report import journal, page, tree
     from rlm_dspy.report.render import jsonable
 
     if as_json and as_html:
-        raise click.UsageError("--json and --html exclude each other.")
+        raise click.UsageError("--json and --html are mutually exclusive.")
     run = _open_store(terminal).find(name).run
     if as_json:
         terminal.answer(journal.redacted_json(jsonable(run.model_dump()), terminal.redactor, indent=2))

@@ -1,8 +1,7 @@
-"""The one settings model: flag, ``RLM_DSPY_*``, ``.env``, ``./rlm-dspy.toml``, the user's TOML, default.
+"""The settings model: flag, ``RLM_DSPY_*``, ``.env``, ``./rlm-dspy.toml``, the user's TOML, default.
 
-``.env`` and ``rlm-dspy.toml`` lie in a folder that somebody else may have written, so they never decide where keys,
-documents or records go: they may set no key, no folder, and no address but one of this machine, unless the user says
-``--trust-project``.
+``.env`` and ``rlm-dspy.toml`` may come from somebody else, so they never decide where keys, documents or records go:
+without ``--trust-project`` they cannot set keys, folders, or the address of another machine.
 """
 
 from __future__ import annotations
@@ -45,16 +44,16 @@ PROJECT_FILES = (str(DOTENV), str(PROJECT_TOML))
 _MODELS = ("model", "sub_model", "fallback")
 _KEYS = ("groq_api_key", "openai_api_key", "anthropic_api_key")
 _SET_KEYS = "set keys"
-_PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # of a user in an address
+_PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
 
 def _provider_field(name: str) -> Any:
-    # These belong to the providers: their own names, without our prefix.
+    # Provider variables keep their own names, without our prefix.
     return Field(default=None, validation_alias=AliasChoices(name, name.upper()))
 
 
 class Settings(BaseSettings):
-    """What a user can set, wherever it is set; each value is validated whichever source it came from."""
+    """All user settings; values from every source are validated."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_file=DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
@@ -82,12 +81,12 @@ class Settings(BaseSettings):
 
     @property
     def named_by(self) -> str:
-        """Who named the model: ``--model``, ``RLM_DSPY_MODEL``, a file."""
+        """The source of the model's name: ``--model``, ``RLM_DSPY_MODEL``, a file."""
         return self._named_by
 
     @property
     def project_models(self) -> Mapping[str, str]:
-        """The models that a file of the current folder names, each with that file."""
+        """The models that a file of the current folder sets, each with that file."""
         return self._project_models
 
     @property
@@ -114,7 +113,7 @@ class Settings(BaseSettings):
         *_: PydanticBaseSettingsSource,
         **__: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the sources in their order, the strongest first."""
+        """Return the sources in order, highest priority first."""
         return (init_settings, *_settings_sources(settings_cls).values())
 
 
@@ -131,7 +130,7 @@ class Loaded:
         return self.origins[name] in PROJECT_FILES
 
     def masked_values(self) -> dict[str, dict[str, Any]]:
-        """Return ``{name: {value, source}}``, secrets masked."""
+        """Return ``{name: {value, source}}``, with secrets masked."""
         rows: dict[str, dict[str, Any]] = {}
         for name in Settings.model_fields:
             value = getattr(self.settings, name)
@@ -152,15 +151,15 @@ class Loaded:
 
 
 def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False) -> Loaded:
-    """Gather the settings; flags that are None were not given.
+    """Load the settings; flags that are None are ignored.
 
     Args:
         flags: the options of the command line by the names of the settings.
         trust_project: let the files of the current folder set keys, addresses and folders too.
 
     Raises:
-        ConfigurationError: a file is broken, a value cannot be used, or a file of the current folder sets what it
-            may not; the message names the place.
+        ConfigurationError: a file is broken, a value is invalid, or a file of the current folder sets a protected
+            setting; the message names the source.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     origins = _value_origins(given)
@@ -179,17 +178,17 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
 
 
 def _check_project_value(name: str, value: Any, origin: str) -> None:
-    """Refuse what decides where documents and records go.
+    """Reject values that decide where documents and records go.
 
     Raises:
-        ConfigurationError: the value is a folder, the address of another machine, or a model's name that holds one.
+        ConfigurationError: the value is a folder, the address of another machine, or a model name with an address.
     """
     if name == "home":
-        raise _untrusted_error(name, origin, "say where records are kept")
+        raise _untrusted_error(name, origin, "set where records are saved")
     if name == "ollama_host" and not is_loopback(value):
-        raise _untrusted_error(name, origin, "name a server of another machine")
+        raise _untrusted_error(name, origin, "set a server on another machine")
     if name in _MODELS and "://" in (value or ""):
-        raise _untrusted_error(name, origin, "name a server of another machine")
+        raise _untrusted_error(name, origin, "set a server on another machine")
 
 
 def _untrusted_error(name: str, origin: str, action: str) -> ConfigurationError:
@@ -197,18 +196,18 @@ def _untrusted_error(name: str, origin: str, action: str) -> ConfigurationError:
     shown = _variable_name(name, field) if field is not None and origin == str(DOTENV) else name
     return ConfigurationError(
         f"{origin} sets {shown}, but a file of the current folder may not {action}. Set it in your environment or in "
-        f"{user_toml()}, or give --trust-project if the file is your own."
+        f"{user_toml()}, or use --trust-project if the file is yours."
     )
 
 
 def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str]) -> list[str]:
-    """Give the providers' libraries the keys that came from files, and return their values.
+    """Export keys from files to the environment for the providers' libraries, and return their values.
 
-    They read the process environment only; what is set there already wins. A key of the environment is taken out of it
-    where it would go to an address that a file of the current folder names.
+    Variables that are already set take precedence. A key is removed from the environment if it would be sent to an
+    address that a file of the current folder sets.
 
     Raises:
-        ConfigurationError: a file of the current folder sets a key, or a value cannot be used.
+        ConfigurationError: a file of the current folder sets a key, or a value is invalid.
     """
     found = _keys_of_dotenv(loaded, environ)
     for name in (*_KEYS, "ollama_host"):
@@ -219,17 +218,17 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
             raise _untrusted_error(name, loaded.origins[name], _SET_KEYS)
         found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
     if loaded.is_from_project("ollama_host") and not loaded.trusts_project and environ.pop("OLLAMA_API_KEY", ""):
-        logger.warning("OLLAMA_API_KEY is not sent to the server that %s names", loaded.origins["ollama_host"])
+        logger.warning("OLLAMA_API_KEY is not sent to the server set in %s", loaded.origins["ollama_host"])
     for name, value in found.items():
         if "\0" in str(value):
-            raise ConfigurationError(f"{name} has a null character in it. Fix the file that sets it.")
+            raise ConfigurationError(f"{name} contains a null character. Fix the file that sets it.")
         if not environ.get(name):
             environ[name] = str(value)
     return [value for name, value in found.items() if value and is_secret_name(name)]
 
 
 def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the keys of ``.env``, if it is trusted; other programs' keys are none of ours, and are left alone."""
+    """Return the keys of ``.env`` if it is trusted; if not, reject those that the models would use."""
     found = {name: value for name, value in dotenv_values(DOTENV).items() if name.endswith("_API_KEY") and value}
     if loaded.trusts_project:
         return found
@@ -241,7 +240,7 @@ def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str
 
 
 def settings_files() -> list[Path]:
-    """Return the files that settings are read from, the strongest first, whether they exist or not."""
+    """Return the settings files, highest priority first, including missing ones."""
     return [DOTENV, PROJECT_TOML, user_toml()]
 
 
@@ -302,7 +301,7 @@ def _validation_message(error: ValidationError, origins: Mapping[str, str]) -> s
     name = str(first["loc"][0]).lower()
     origin = origins.get(name, "a setting")
     place = origin.removeprefix("flag ") if origin.startswith("flag") else f"{name} ({origin})"
-    # A secret's value is not echoed, not even a wrong one.
+    # Never echo the value of a secret, even an invalid one.
     given = "" if is_secret_name(name) else f", got {first['input']!r}"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{place}: {message}{given}."

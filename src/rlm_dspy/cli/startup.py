@@ -1,4 +1,4 @@
-"""What lets a question start sooner."""
+"""Faster start of a question, without heavy imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlm_dspy.errors import RLMError
 
 
 def warm_sandbox() -> None:
-    """Start the sandbox beside the imports; whoever needs it then waits for it, and meets its errors anew."""
+    """Start the sandbox during the imports; its first user waits for it and gets any error again."""
     from rlm_dspy.sandbox import Sandbox, default_factory, prewarm
 
     def start() -> None:

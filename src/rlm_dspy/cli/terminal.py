@@ -1,4 +1,4 @@
-"""Where the command's words go: answers to stdout, everything else to stderr, secrets to neither."""
+"""The command's output: answers to stdout, everything else to stderr, secrets to neither."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """Prints for one command; ``verbose`` and ``quiet`` are what ``-v`` and ``-q`` asked for.
+    """Prints for one command.
 
-    ``trusts_project`` is whether ``--trust-project`` was given.
+    ``verbose``, ``quiet`` and ``trusts_project`` reflect ``-v``, ``-q`` and ``--trust-project``.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Terminal:
 
     @property
     def redactor(self) -> Redactor:
-        """The one redactor of this process; made on first use, so that ``--help`` does not pay for it."""
+        """The redactor of this process; created on first use, so that ``--help`` stays fast."""
         if self._redactor is None:
             from rlm_dspy.report.redact import Redactor
 
@@ -37,24 +37,24 @@ class Terminal:
         print(self._printable_text(text), flush=True)
 
     def note(self, text: str) -> None:
-        """Print a remark to stderr, unless ``-q``."""
+        """Print a note to stderr, unless ``-q``."""
         if not self.quiet:
             print(self._printable_text(text), file=sys.stderr, flush=True)
 
     def error(self, text: str, where: str = "rlm-dspy") -> None:
-        """Print one line to stderr, whatever ``-q`` says."""
+        """Print one line to stderr, even with ``-q``."""
         line = " ".join(self._printable_text(text).split())
         print(f"{where}: {line}", file=sys.stderr, flush=True)
 
     def crash(self, error: BaseException) -> None:
-        """Print the traceback of an error, if ``-v`` asked for it."""
+        """Print the traceback of an error, if ``-v``."""
         if self.verbose:
             print(self._printable_text("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
 
     def excepthook(self, kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
-        """Tell of an error that nobody foresaw in one line; Python then exits with 1."""
+        """Report an unexpected error in one line; Python then exits with 1."""
         self.crash(error)
-        hint = "" if self.verbose else " This is a defect of rlm-dspy; run it again with -v for the traceback."
+        hint = "" if self.verbose else " This is a bug in rlm-dspy; run it again with -v for the traceback."
         self.error(f"unexpected {kind.__name__}: {error}.{hint}")
 
     def _printable_text(self, text: str) -> str:
@@ -64,7 +64,7 @@ class Terminal:
 
 
 def tolerate_any_text() -> None:
-    """Let stdout and stderr escape what their encoding cannot hold, instead of failing on the answer."""
+    """Make stdout and stderr escape characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")

@@ -102,14 +102,14 @@ class Answerer:
             found, earlier = self._answer_from_passages(given)
             if found is not None:
                 return found
-            self._note("The passages that fit best do not hold the answer, so the text is explored.")
+            self._note("The best-matching passages do not contain the answer; exploring the whole text.")
         if mode == "direct":
             try:
                 return _as_answer(self._direct()(**given), mode)
             except LMContextWindowError:
                 if self.mode == "direct":
                     raise
-                self._note("The text does not fit the model's window, so it is explored instead.")
+                self._note("The text does not fit in the model's window; exploring it instead.")
         if mode == "retrieve":
             return _as_answer(self._direct(SHOWN_PASSAGES)(**given), mode)
         return _as_answer(self.explore(self.make_rlm(), given), "rlm", earlier)
