@@ -152,7 +152,7 @@ def test_what_is_no_run_is_told_and_passed_by(run: Callable, home_runs: Path) ->
     (home_runs / "0123456789ab.json").write_text("{}")
     result = run("trace", "0123456789ab")
     assert result.code == 1
-    assert "holds no run" in result.err
+    assert "is not a run of this" in result.err
     assert "There are no runs" in run("runs").err
 
 
