@@ -51,8 +51,8 @@ def sub_calls(side: Side, calls: int = 64, delay: float = 0.1) -> float:
 
     def run(number: int) -> float:
         def reply(message: str) -> str:
-            if "[[ ## " in message:
-                return action(f"found = llm_query_batched([f'q{{i}}' for i in range({number})])\nSUBMIT(answer='x')")
+            if not message.startswith("sub-question"):
+                return action(f"found = llm_query_batched([f'sub-question {{i}}' for i in range({number})])\nSUBMIT(answer='x')")
             time.sleep(delay)
             return "ok"
 
@@ -70,7 +70,7 @@ def many_runs(side: Side, runs: int = 100, steps: int = 10) -> list[float]:
     found = []
     program = side(max_iters=steps)
     for _ in range(runs + 1):
-        lm, _ = scripted(*[action("print(1)")] * (steps - 1), action("SUBMIT(answer='x')"))
+        lm, _ = scripted(*(action(f"print({number})") for number in range(steps - 1)), action("SUBMIT(answer='x')"))
         with dspy.context(lm=lm):
             started = time.process_time()
             program(context="c", question="q")
@@ -128,7 +128,8 @@ def prefix(side: Side, steps: int = 100) -> float:
 
 def longest(side: Side, steps: int = 100) -> int:
     """Return the tokens of the longest prompt of such a run."""
-    lm, script = scripted(*[action("print('x' * 900)")] * (steps - 1), action("SUBMIT(answer='x')"))
+    cells = [action(f"print({number}, 'x' * 900)") for number in range(steps - 1)]
+    lm, script = scripted(*cells, action("SUBMIT(answer='x')"))
     script.window = 8192
     with dspy.context(lm=lm):
         side(max_iters=steps)(context="c" * 50_000, question="q")

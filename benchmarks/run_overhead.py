@@ -74,11 +74,12 @@ def hand_over(factory: Callable[[], Any], size: int, steps: int = 3) -> float:
 
 def per_step(module: Callable[..., Any], factory: Callable[[], Any], steps: int = 20) -> float:
     """Return CPU seconds of this process per step, with a model that answers at once."""
-    lm, _ = scripted(*[action("print(1)")] * steps, action("SUBMIT(answer='x')"))
+    replies = [*(action(f"print({number})") for number in range(steps)), action("SUBMIT(answer='x')")]
+    lm, _ = scripted(*replies)
     program = module("context, question -> answer", max_iters=steps + 1, interpreter_factory=factory)
     with dspy.context(lm=lm):
         program(context="c", question="q")
-        lm, _ = scripted(*[action("print(1)")] * steps, action("SUBMIT(answer='x')"))
+        lm, _ = scripted(*replies)
     with dspy.context(lm=lm):
         started = time.process_time()
         program(context="c", question="q")
