@@ -52,7 +52,9 @@ def sub_calls(side: Side, calls: int = 64, delay: float = 0.1) -> float:
     def run(number: int) -> float:
         def reply(message: str) -> str:
             if not message.startswith("sub-question"):
-                return action(f"found = llm_query_batched([f'sub-question {{i}}' for i in range({number})])\nSUBMIT(answer='x')")
+                return action(
+                    f"found = llm_query_batched([f'sub-question {{i}}' for i in range({number})])\nSUBMIT(answer='x')"
+                )
             time.sleep(delay)
             return "ok"
 

@@ -30,7 +30,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 import rlm_dspy
 from rlm_dspy.rlm import adapters
-from rlm_dspy.rlm.loop import Reply, read_cells
+from rlm_dspy.rlm.loop import ModelReply, read_cells
 from rlm_dspy.tuning import data, tasks
 
 HERE = Path(__file__).parent
@@ -156,9 +156,9 @@ def our_reading(reply: str, finish: str) -> str | None:
     """Return the code that we run, up to the first cell that prints."""
     try:
         fields = adapters.action_adapter().parse(ACTION, reply)
-        parsed = read_cells(Reply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")
+        parsed = read_cells(ModelReply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")
     except AdapterParseError:
-        parsed = read_cells(Reply(text=reply, finish=finish), "answer")
+        parsed = read_cells(ModelReply(text=reply, finish=finish), "answer")
     kept: list[str] = []
     for cell in parsed.cells:
         kept.append(cell)

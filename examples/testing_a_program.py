@@ -9,7 +9,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.testing import ScriptedReply, action, scripted, texts
+from rlm_dspy.testing import Reply, action, scripted, texts
 
 LOG = "07:12 pump started\n" * 5_000 + "07:13 disk full\n"
 PROGRAM = rlm_dspy.RLM("context, question -> answer", max_iters=4)
@@ -26,7 +26,7 @@ def test_the_program_finds_the_fault() -> None:
 
 def test_the_program_survives_a_bad_model() -> None:
     """A truncated reply is retried; a permanent provider failure raises an error with the run so far."""
-    lm, _ = scripted(ScriptedReply("Let me see", finish_reason="length"), dspy.lm15.AuthError("no key"))
+    lm, _ = scripted(Reply("Let me see", finish_reason="length"), dspy.lm15.AuthError("no key"))
     with dspy.context(lm=lm), pytest.raises(rlm_dspy.RLMError, match="no key") as caught:
         PROGRAM(context=LOG, question="What went wrong?")
     assert len(caught.value.run.steps) == 1

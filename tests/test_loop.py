@@ -10,7 +10,7 @@ import pytest
 
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.rlm import loop
-from rlm_dspy.rlm.loop import Ask, Ending, Execute, Extract, Observation, Reply, Rules
+from rlm_dspy.rlm.loop import Ask, Ending, Execute, Extract, ModelReply, Observation, Rules
 from rlm_dspy.run import Step
 
 
@@ -51,7 +51,12 @@ SUBMITTED = Observation(submitted={"answer": "a"}, has_submitted=True)
 
 def test_each_prompt_begins_with_the_turns_before_it() -> None:
     asked, _ = drive(
-        loop.steps(rules([])), Reply(code="1"), Observation("one"), Reply(code="2"), Observation("two"), Reply(code="3")
+        loop.steps(rules([])),
+        ModelReply(code="1"),
+        Observation("one"),
+        ModelReply(code="2"),
+        Observation("two"),
+        ModelReply(code="3"),
     )
     asks = [need for need in asked if isinstance(need, Ask)]
     assert [ask.observation for ask in asks] == ["[1]\nPROBE", "[2]\none", "[3]\ntwo"]
@@ -62,7 +67,7 @@ def test_each_prompt_begins_with_the_turns_before_it() -> None:
 
 def test_a_submitted_answer_ends_the_run() -> None:
     steps: list[Step] = []
-    _, ending = drive(loop.steps(rules(steps)), Reply(code="SUBMIT(answer='a')", reasoning="why"), SUBMITTED)
+    _, ending = drive(loop.steps(rules(steps)), ModelReply(code="SUBMIT(answer='a')", reasoning="why"), SUBMITTED)
     assert ending == Ending("submitted", {"answer": "a"}, "why")
     assert steps[0].submitted
 
@@ -73,7 +78,7 @@ BLOCKS = "```python\na\n```\n```python\nb\n```\n```python\nSUBMIT(answer=c)\n```
 @pytest.mark.parametrize("second", [Observation("B"), Observation("B", error="boom")], ids=["prints", "fails"])
 def test_the_blocks_of_a_reply_run_until_one_prints_or_fails(second: Observation) -> None:
     steps: list[Step] = []
-    asked, _ = drive(loop.steps(rules(steps)), Reply(code=BLOCKS), Observation(), second)
+    asked, _ = drive(loop.steps(rules(steps)), ModelReply(code=BLOCKS), Observation(), second)
     assert asked[1:3] == [Execute("a"), Execute("b")]
     assert isinstance(asked[3], Ask)
     assert "the block after it was not run, nor was its SUBMIT(answer=c)" in asked[3].observation
@@ -83,8 +88,8 @@ def test_the_blocks_of_a_reply_run_until_one_prints_or_fails(second: Observation
 def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_counts_as_unreadable() -> None:
     steps: list[Step] = []
     flow = loop.steps(rules(steps, max_iters=20))
-    again = [item for _ in range(5) for item in (Reply(code="1"), Observation("x"))]
-    asked, ending = drive(flow, *again, Reply(outputs={"answer": "x"}))
+    again = [item for _ in range(5) for item in (ModelReply(code="1"), Observation("x"))]
+    asked, ending = drive(flow, *again, ModelReply(outputs={"answer": "x"}))
     assert ["same code" in step.output for step in steps] == [False, True, True, True, True]
     assert isinstance(asked[-1], Extract)
     assert ending is not None
@@ -93,7 +98,7 @@ def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_counts
 
 def test_a_cell_with_another_output_is_no_repeat() -> None:
     steps: list[Step] = []
-    drive(loop.steps(rules(steps)), Reply(code="1"), Observation("x"), Reply(code="1"), Observation("y"))
+    drive(loop.steps(rules(steps)), ModelReply(code="1"), Observation("x"), ModelReply(code="1"), Observation("y"))
     assert [step.output for step in steps] == ["x", "y"]
 
 
@@ -103,20 +108,20 @@ def test_a_cell_with_another_output_is_no_repeat() -> None:
 def test_why_a_reply_ended_early_is_said_to_the_model_and_to_the_user(finish: str, why: str) -> None:
     steps: list[Step] = []
     with pytest.raises(ActionError, match=why):
-        drive(loop.steps(rules(steps, max_iters=20)), *[Reply(text="", finish=finish)] * 3)
+        drive(loop.steps(rules(steps, max_iters=20)), *[ModelReply(text="", finish=finish)] * 3)
     assert all(why in step.output for step in steps)
 
 
 def test_code_that_was_cut_off_is_not_run() -> None:
     steps: list[Step] = []
-    asked, _ = drive(loop.steps(rules(steps)), Reply(code="for x in [1,", finish="length"))
+    asked, _ = drive(loop.steps(rules(steps)), ModelReply(code="for x in [1,", finish="length"))
     assert isinstance(asked[-1], Ask)
     assert "cut off" in steps[0].output
 
 
 def test_whole_blocks_before_one_that_was_cut_off_run_and_the_cut_is_said() -> None:
     steps: list[Step] = []
-    cut = Reply(text="```python\nlook()\n```\nnow\n```python\nfor x in [1,", finish="length")
+    cut = ModelReply(text="```python\nlook()\n```\nnow\n```python\nfor x in [1,", finish="length")
     asked, _ = drive(loop.steps(rules(steps)), cut, Observation("seen"))
     assert [step.code for step in asked if isinstance(step, Execute)] == ["look()"]
     assert "seen" in steps[0].output
@@ -125,7 +130,7 @@ def test_whole_blocks_before_one_that_was_cut_off_run_and_the_cut_is_said() -> N
 
 def test_a_cut_is_kept_in_the_record_where_a_whole_block_before_it_submits() -> None:
     steps: list[Step] = []
-    cut = Reply(text="```python\nSUBMIT(1)\n```\nor\n```python\nfor x in [1,", finish="length")
+    cut = ModelReply(text="```python\nSUBMIT(1)\n```\nor\n```python\nfor x in [1,", finish="length")
     drive(loop.steps(rules(steps)), cut, SUBMITTED)
     assert steps[0].submitted
     assert "cut off" in steps[0].output
@@ -133,7 +138,7 @@ def test_a_cut_is_kept_in_the_record_where_a_whole_block_before_it_submits() -> 
 
 def test_a_refused_submit_is_shown_to_the_model_and_the_run_goes_on() -> None:
     bad = Observation(text="printed", submitted=3, has_submitted=True)
-    asked, ending = drive(loop.steps(rules([])), Reply(code="s"), bad, Reply(code="t"), SUBMITTED)
+    asked, ending = drive(loop.steps(rules([])), ModelReply(code="s"), bad, ModelReply(code="t"), SUBMITTED)
     assert asked[2].observation == "[2]\nprinted|refused: not a dict"
     assert ending is not None
 
@@ -142,13 +147,13 @@ def test_an_unreadable_reply_is_asked_again_twice_and_each_is_a_step() -> None:
     steps: list[Step] = []
     flow = loop.steps(rules(steps, max_iters=20))
     with pytest.raises(ActionError, match="no code that could be run"):
-        drive(flow, Reply(text="no"), Reply(text="nope"), Reply(text="never"))
+        drive(flow, ModelReply(text="no"), ModelReply(text="nope"), ModelReply(text="never"))
     assert [step.reasoning for step in steps] == ["no", "nope", "never"]
     assert all(step.error for step in steps)
 
 
 def test_a_readable_reply_resets_the_count_of_unreadable_ones() -> None:
-    no, yes = Reply(text="no"), Reply(code="1")
+    no, yes = ModelReply(text="no"), ModelReply(code="1")
     asked, _ = drive(
         loop.steps(rules([], max_iters=20)), no, no, yes, Observation("x"), no, no, yes, Observation("y"), no
     )
@@ -157,7 +162,10 @@ def test_a_readable_reply_resets_the_count_of_unreadable_ones() -> None:
 
 def test_a_limit_ends_in_an_extract_from_the_steps() -> None:
     asked, ending = drive(
-        loop.steps(rules([], max_iters=1)), Reply(code="1"), Observation("seen"), Reply(outputs={"answer": "x"})
+        loop.steps(rules([], max_iters=1)),
+        ModelReply(code="1"),
+        Observation("seen"),
+        ModelReply(outputs={"answer": "x"}),
     )
     assert isinstance(asked[-1], Extract)
     assert asked[-1].steps[0].output == "seen"
@@ -166,17 +174,21 @@ def test_a_limit_ends_in_an_extract_from_the_steps() -> None:
 
 def test_nothing_is_extracted_when_no_cell_ran() -> None:
     with pytest.raises(BudgetExceededError, match="before any code ran"):
-        drive(loop.steps(rules([], max_iters=1)), Reply(text="no"))
+        drive(loop.steps(rules([], max_iters=1)), ModelReply(text="no"))
 
 
 def test_a_limit_raises_when_asked_to() -> None:
     with pytest.raises(BudgetExceededError, match="max_iters"):
-        drive(loop.steps(rules([], max_iters=1, on_limit="raise")), Reply(code="1"), Observation("seen"))
+        drive(loop.steps(rules([], max_iters=1, on_limit="raise")), ModelReply(code="1"), Observation("seen"))
 
 
 def test_a_refused_call_ends_the_run_by_the_limit_that_it_names() -> None:
     asked, ending = drive(
-        loop.steps(rules([])), Reply(code="1"), Observation("seen"), "max_seconds", Reply(outputs={"answer": "x"})
+        loop.steps(rules([])),
+        ModelReply(code="1"),
+        Observation("seen"),
+        "max_seconds",
+        ModelReply(outputs={"answer": "x"}),
     )
     assert isinstance(asked[-1], Extract)
     assert ending is not None
@@ -187,9 +199,9 @@ def test_an_invalid_extract_is_an_error_and_never_an_empty_answer() -> None:
     with pytest.raises(ActionError, match="not valid"):
         drive(
             loop.steps(rules([], max_iters=1, validate=lambda value, strict: ({}, "answer is missing"))),
-            Reply(code="1"),
+            ModelReply(code="1"),
             Observation("seen"),
-            Reply(outputs={}),
+            ModelReply(outputs={}),
         )
 
 
@@ -203,7 +215,7 @@ def test_an_invalid_extract_is_an_error_and_never_an_empty_answer() -> None:
 )
 def test_an_output_that_was_set_and_not_submitted_is_pointed_out(code: str, told: str | None) -> None:
     steps: list[Step] = []
-    drive(loop.steps(rules(steps, outputs=("answer",))), Reply(code=code), Observation("7"))
+    drive(loop.steps(rules(steps, outputs=("answer",))), ModelReply(code=code), Observation("7"))
     assert (told or "7") in steps[0].output
     assert ("not submitted" in steps[0].output) == (told is not None)
 
@@ -211,12 +223,12 @@ def test_an_output_that_was_set_and_not_submitted_is_pointed_out(code: str, told
 def test_a_match_that_is_none_is_explained() -> None:
     steps: list[Step] = []
     error = "AttributeError: 'NoneType' object has no attribute 'group'"
-    drive(loop.steps(rules(steps)), Reply(code="m.group(1)"), Observation(error, error=error))
+    drive(loop.steps(rules(steps)), ModelReply(code="m.group(1)"), Observation(error, error=error))
     assert 'search("…") or grep("…")' in steps[0].output
 
 
 def test_a_repeated_cell_that_fails_is_pointed_out_too() -> None:
     steps: list[Step] = []
     failed = [Observation(f'File "<cell {n}>", line 1\nBoom', error="Boom") for n in (2, 3)]
-    drive(loop.steps(rules(steps)), Reply(code="m"), failed[0], Reply(code="m"), failed[1])
+    drive(loop.steps(rules(steps)), ModelReply(code="m"), failed[0], ModelReply(code="m"), failed[1])
     assert "You ran this same code in step 1" in steps[1].output

@@ -15,7 +15,7 @@ from dspy.lm15 import Usage
 import rlm_dspy
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.rlm.direct import Direct
-from rlm_dspy.testing import ScriptedReply, action, fields, scripted
+from rlm_dspy.testing import Reply, action, fields, scripted
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -133,7 +133,7 @@ def test_a_direct_reply_that_ended_in_its_thinking_is_an_error_that_says_so(kind
 def test_a_sub_calls_reply_has_no_thinking_and_its_cut_is_reported(
     reply: str, finish: Any, answer: str, note: str
 ) -> None:
-    sub, _ = scripted(ScriptedReply(reply, finish_reason=finish))
+    sub, _ = scripted(Reply(reply, finish_reason=finish))
     lm, _ = scripted(action("r = llm_query('q')"), action("SUBMIT(answer=r)"))
     with dspy.context(lm=lm):
         result = rlm_dspy.RLM("context, question -> answer", sub_lm=sub)(context="c", question="q")
@@ -144,13 +144,13 @@ def test_a_sub_calls_reply_has_no_thinking_and_its_cut_is_reported(
 @pytest.mark.parametrize(
     ("reply", "why"),
     [
-        (ScriptedReply("", finish_reason="length", reasoning="hm"), "limit of output tokens"),
-        (ScriptedReply("", finish_reason="content_filter"), "filter"),
-        (ScriptedReply("<think>hm"), "inside its thinking"),
-        (ScriptedReply(""), "empty"),
+        (Reply("", finish_reason="length", reasoning="hm"), "limit of output tokens"),
+        (Reply("", finish_reason="content_filter"), "filter"),
+        (Reply("<think>hm"), "inside its thinking"),
+        (Reply(""), "empty"),
     ],
 )
-def test_a_sub_call_without_an_answer_is_an_error_that_says_why(reply: ScriptedReply, why: str) -> None:
+def test_a_sub_call_without_an_answer_is_an_error_that_says_why(reply: Reply, why: str) -> None:
     sub, _ = scripted(reply)
     lm, _ = scripted(action("print(llm_query_batched(['a', 'b']))"), action("SUBMIT(answer=str(llm_query('q')))"), "x")
     with dspy.context(lm=lm):
@@ -165,7 +165,7 @@ def test_a_sub_call_without_an_answer_is_an_error_that_says_why(reply: ScriptedR
 
 def test_a_server_that_reports_no_usage_is_estimated_and_held_to_the_limits() -> None:
     forever = [action(f"print({number}, 'x' * 2000)") for number in range(40)]
-    lm, script = scripted(*(ScriptedReply(text, usage=None) for text in forever), model="openai/gpt-4o-mini")
+    lm, script = scripted(*(Reply(text, usage=None) for text in forever), model="openai/gpt-4o-mini")
     with dspy.context(lm=lm), pytest.raises(BudgetExceededError) as caught:
         rlm_dspy.RLM("context, question -> answer", 40, max_tokens=6_000, on_limit="raise")(context="c", question="q")
     run = caught.value.run
@@ -176,9 +176,7 @@ def test_a_server_that_reports_no_usage_is_estimated_and_held_to_the_limits() ->
 
 
 def test_a_server_that_reports_zeros_is_estimated() -> None:
-    lm, _ = scripted(
-        ScriptedReply(action("SUBMIT(answer='x')"), usage=Usage(input_tokens=0, output_tokens=0, total_tokens=0))
-    )
+    lm, _ = scripted(Reply(action("SUBMIT(answer='x')"), usage=Usage(input_tokens=0, output_tokens=0, total_tokens=0)))
     with dspy.context(lm=lm):
         run = rlm_dspy.RLM("context, question -> answer")(context="c", question="q").run
     assert (run.usage.estimated_calls, run.usage.prompt_tokens > 100) == (1, True)

@@ -12,7 +12,7 @@ import pytest
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy.rlm import adapters
-from rlm_dspy.rlm.loop import Reply, read_cells
+from rlm_dspy.rlm.loop import ModelReply, read_cells
 from rlm_dspy.rlm.replies import ParsedReply
 
 ROWS = [json.loads(line) for line in Path(__file__).with_name("reply_siblings.jsonl").read_text().splitlines()]
@@ -24,8 +24,8 @@ def read(reply: str, finish: str) -> ParsedReply:
     try:
         fields = adapters.action_adapter().parse(ACTION, reply)
     except AdapterParseError:
-        return read_cells(Reply(text=reply, finish=finish), "answer")
-    return read_cells(Reply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")
+        return read_cells(ModelReply(text=reply, finish=finish), "answer")
+    return read_cells(ModelReply(reasoning=fields["reasoning"], code=fields["code"], finish=finish), "answer")
 
 
 def same(code: str, right: str, exact: bool) -> bool:

@@ -12,7 +12,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.testing import Script, ScriptedReply, action, fields, scripted, texts
+from rlm_dspy.testing import Reply, Script, action, fields, scripted, texts
 
 
 def shown(message: str) -> str:
@@ -31,7 +31,7 @@ def test_a_function_is_shown_the_last_message() -> None:
 
 
 def test_a_function_may_fail_or_say_how_it_ended() -> None:
-    lm, _ = scripted(lambda message: ScriptedReply("cut", "length") if message == "long" else ValueError("no"))
+    lm, _ = scripted(lambda message: Reply("cut", "length") if message == "long" else ValueError("no"))
     assert lm("long") == ["cut"]
     with pytest.raises(dspy.LMUnexpectedError, match="no"):
         lm("short")
@@ -59,26 +59,26 @@ def entry(lm: dspy.LM) -> Any:
 
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
 def test_a_reply_ends_for_the_reason_it_names(reason: Any) -> None:
-    lm, _ = scripted(ScriptedReply("text", reason))
+    lm, _ = scripted(Reply("text", reason))
     assert lm("a") == ["text"]
     assert entry(lm).finish_reason == reason
 
 
 def test_hidden_reasoning_is_apart_from_the_text() -> None:
-    lm, _ = scripted(ScriptedReply("text", reasoning="thought"))
+    lm, _ = scripted(Reply("text", reasoning="thought"))
     assert lm("a") == [{"text": "text", "reasoning_content": "thought"}]
     assert [type(part).__name__ for part in entry(lm).message.parts] == ["ThinkingPart", "TextPart"]
 
 
 def test_a_reply_may_be_nothing_but_reasoning() -> None:
-    lm, _ = scripted(ScriptedReply("", "length", reasoning="thought"))
+    lm, _ = scripted(Reply("", "length", reasoning="thought"))
     lm("a")
     assert [type(part).__name__ for part in entry(lm).message.parts] == ["ThinkingPart"]
 
 
 def test_usage_is_counted_given_or_missing() -> None:
     given = dspy.lm15.Usage(input_tokens=7, output_tokens=3)
-    lm, script = scripted("x" * 40, ScriptedReply("x", usage=given), ScriptedReply("x", usage=None), "x")
+    lm, script = scripted("x" * 40, Reply("x", usage=given), Reply("x", usage=None), "x")
     used = []
     for _ in range(4):
         script.reports = len(script.requests) < 3
@@ -101,7 +101,7 @@ def test_dspy_may_answer_from_its_cache() -> None:
 
 
 def test_a_stream_has_the_text_and_its_end() -> None:
-    _, script = scripted(ScriptedReply("one", "length"))
+    _, script = scripted(Reply("one", "length"))
     request = dspy.lm15.Request(model="scripted/model", messages=(dspy.lm15.Message.user("a"),))
     *_, delta, end = script.stream(request)
     assert (delta.delta.text, end.finish_reason) == ("one", "length")

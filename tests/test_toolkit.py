@@ -1,6 +1,9 @@
 """The text tools of the REPL, run as they are in a worker: over one namespace."""
 
+import ast
 import re
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +95,16 @@ def test_the_file_runs_as_plain_source_in_any_interpreter():
     namespace["bind"](namespace, "context")
     assert namespace["search"]("two")[0]["line"] == 1
     assert repr(namespace["Corpus"].from_texts({"a": "b"}).files[0]).startswith("FileInfo(name='a'")
+    prices = namespace["Corpus"].from_texts({"a.csv": "name,price\nchair,12\n", "b.txt": "x"})
+    assert prices.rows("a.csv") == [{"name": "chair", "price": "12"}]
+
+
+def test_the_files_of_the_toolkit_share_one_namespace_and_define_no_name_twice():
+    names: Counter[str] = Counter()
+    for part in toolkit._PARTS:
+        tree = ast.parse((Path(toolkit.__file__).parent / f"{part}.py").read_text())
+        names.update(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 # peek

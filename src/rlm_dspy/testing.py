@@ -29,7 +29,7 @@ _CHARS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
-class ScriptedReply:
+class Reply:
     """A reply with details beyond its text.
 
     Args:
@@ -45,7 +45,7 @@ class ScriptedReply:
     usage: Usage | Literal["counted"] | None = "counted"
 
 
-Said = str | ScriptedReply | Exception
+Said = str | Reply | Exception
 """A scripted action: a text, a detailed reply, or a failure."""
 
 Scripted = Said | Callable[[str], Said]
@@ -97,13 +97,13 @@ class Script:
         said = due(request.messages[-1].text or "") if callable(due) else due
         if isinstance(said, Exception):
             raise said
-        return self._make_response(request, ScriptedReply(said) if isinstance(said, str) else said)
+        return self._make_response(request, Reply(said) if isinstance(said, str) else said)
 
     def stream(self, request: Request) -> Iterator[Any]:
         """Perform one request as a stream of events."""
         yield from response_to_events(self.complete(request))
 
-    def _make_response(self, request: Request, reply: ScriptedReply) -> Response:
+    def _make_response(self, request: Request, reply: Reply) -> Response:
         thinking = [] if reply.reasoning is None else [ThinkingPart(reply.reasoning)]
         said = [TextPart(reply.text)] if reply.text or not thinking else []
         return Response(
@@ -115,7 +115,7 @@ class Script:
             provider_data={"cost": 0.001},
         )
 
-    def _reported_usage(self, request: Request, reply: ScriptedReply) -> Usage:
+    def _reported_usage(self, request: Request, reply: Reply) -> Usage:
         if reply.usage is None or not self.reports:
             return Usage()
         if reply.usage != "counted":

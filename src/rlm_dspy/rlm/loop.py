@@ -51,7 +51,7 @@ class Execute:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ModelReply:
     """The result of a predictor; ``text`` is the raw reply if no adapter could parse it.
 
     ``finish`` is the finish reason reported by the server: "stop", "length", "content_filter".
@@ -195,7 +195,7 @@ class _State:
             room, variable = self.room - len(self.observation), self.rules.past_variable
             self.turns = compaction.compact_turns(self.turns, self.steps, room, variable)
             yield Execute("pass", {variable: compaction.steps_for_repl(self.steps)})
-        reply: Reply | Overflow | str = yield Ask(tuple(self.turns), self.observation)
+        reply: ModelReply | Overflow | str = yield Ask(tuple(self.turns), self.observation)
         if isinstance(reply, Overflow):
             self.room = compaction.smaller_room(self.turns, self.steps, self.observation, reply.error)
             return None  # the same step starts over with the smaller room
@@ -229,7 +229,7 @@ class _State:
         return self._conclude_step(reply, parsed, observed, texts)
 
     def _conclude_step(
-        self, reply: Reply, parsed: ParsedReply, observed: list[Observation], texts: list[str]
+        self, reply: ModelReply, parsed: ParsedReply, observed: list[Observation], texts: list[str]
     ) -> Ending | None:
         last = observed[-1]
         texts += self.rules.notes()
@@ -285,7 +285,7 @@ class _State:
         return remarks
 
     def _record_step(
-        self, reply: Reply, shown: str, remarks: Sequence[str] = (), *, seconds: float = 0.0, **facts: Any
+        self, reply: ModelReply, shown: str, remarks: Sequence[str] = (), *, seconds: float = 0.0, **facts: Any
     ) -> None:
         """Record the step and add it to the history of the next prompt."""
         output = "\n".join(filter(None, [shown, *remarks]))
@@ -311,7 +311,7 @@ class _State:
         self.rules.record(step)
 
 
-def read_cells(reply: Reply, first_output: str) -> ParsedReply:
+def read_cells(reply: ModelReply, first_output: str) -> ParsedReply:
     """Parse the cells of a reply; if the server cut it short, only the complete ones."""
     if reply.text is None:
         parsed = parse_code(reply.code, first_output)

@@ -35,7 +35,7 @@ from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow,
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm import loop, prompts
 from rlm_dspy.rlm.children import Child
-from rlm_dspy.rlm.loop import Ask, Execute, Extract, Observation, Overflow, Reply
+from rlm_dspy.rlm.loop import Ask, Execute, Extract, ModelReply, Observation, Overflow
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.repl import Repl
@@ -430,7 +430,7 @@ def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
         watcher.join()
 
 
-def ask_predictor(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
+def ask_predictor(session: Session, need: Ask | Extract) -> ModelReply | Overflow | str:
     """Call a predictor; return the name of a limit if one refuses or ends the call.
 
     If a step's prompt does not fit the window, return an :class:`Overflow`; an extract is retried with less of the
@@ -444,7 +444,7 @@ def ask_predictor(session: Session, need: Ask | Extract) -> Reply | Overflow | s
                 return overflow
 
 
-def _ask_once(session: Session, need: Ask | Extract) -> Reply | str:
+def _ask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
     predictor, inputs = session.request(need)
     here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
     session.emit("step", "")
@@ -465,7 +465,7 @@ def _ask_once(session: Session, need: Ask | Extract) -> Reply | str:
     return session.reply(need, predicted, asking)
 
 
-async def aask_predictor(session: Session, need: Ask | Extract) -> Reply | Overflow | str:
+async def aask_predictor(session: Session, need: Ask | Extract) -> ModelReply | Overflow | str:
     """Call a predictor as :func:`ask` does, without blocking."""
     while True:
         try:
@@ -475,7 +475,7 @@ async def aask_predictor(session: Session, need: Ask | Extract) -> Reply | Overf
                 return overflow
 
 
-async def _aask_once(session: Session, need: Ask | Extract) -> Reply | str:
+async def _aask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
     predictor, inputs = session.request(need)
     session.emit("step", "")
     try:

@@ -33,7 +33,7 @@ from rlm_dspy.rlm.answers import (
     render_input,
 )
 from rlm_dspy.rlm.children import Child, Children
-from rlm_dspy.rlm.loop import Ask, Ending, Extract, Reply, Rules
+from rlm_dspy.rlm.loop import Ask, Ending, Extract, ModelReply, Rules
 from rlm_dspy.rlm.passages import best_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
@@ -343,18 +343,18 @@ class Session:
         size = sum(len(t.observation) + len(t.reasoning) + len(t.code) for t in getattr(need, "history", ()))
         return MeteredCall(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
 
-    def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> Reply:
+    def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> ModelReply:
         """Convert a prediction, or a reply that could not be parsed, to a :class:`Reply` for the loop."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
         facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
         if isinstance(predicted, AdapterParseError):
             self.code = replace_surrogates(_reply_text(predicted, asking.meter.response))
-            return Reply(text=self.code, **facts)
+            return ModelReply(text=self.code, **facts)
         if isinstance(need, Extract):
             names = self.signature.output_fields
-            return Reply(outputs={name: value_of(predicted, name) for name in names}, **facts)
+            return ModelReply(outputs={name: value_of(predicted, name) for name in names}, **facts)
         reasoning, code = value_of(predicted, "reasoning") or "", value_of(predicted, "code") or ""
-        reply = Reply(reasoning=replace_surrogates(str(reasoning)), code=replace_surrogates(str(code)), **facts)
+        reply = ModelReply(reasoning=replace_surrogates(str(reasoning)), code=replace_surrogates(str(code)), **facts)
         if self.rlm.verbose:
             number = f"{len(self.steps) + 1}/{self.rlm.budget.max_iters}"
             dspy_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
