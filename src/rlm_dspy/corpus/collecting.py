@@ -74,7 +74,7 @@ class File:
         return b"".join(pieces)
 
     def parts(self) -> Iterator[bytes]:
-        """Yield the whole file in pieces of about ``PART`` bytes, split at line ends where possible."""
+        """Yield the whole file in pieces of about ``PART_BYTES`` bytes, split at line ends where possible."""
         mark, end = bom_and_line_end(self.head())
         rest, left = b"", self.size
         while left > 0 and (data := self.read(min(PART_BYTES, left))):

@@ -141,7 +141,7 @@ class Index:
             following += count
 
     def _passages_with(self, db: sqlite3.Connection, term: Term) -> tuple[int, list[int]]:
-        """Return how many passages have all stems of a term, and the numbers of the first ``_POSTINGS``."""
+        """Return how many passages have all stems of a term, and the numbers of the first ``_MAX_POSTINGS``."""
         match = " AND ".join(f'"{one}"*' for one in term[0])
         found = db.execute(
             "select rowid from passages where passages match ? limit ?", (match, _MAX_POSTINGS)

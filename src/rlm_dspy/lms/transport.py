@@ -1,7 +1,7 @@
 """Limits on what a model's server may send, enforced where LiteLLM's HTTP clients read it.
 
 LiteLLM has no setting for them and creates its own clients, so public members of ``httpx.Response`` are replaced. They
-behave as before everywhere except inside ``bounded``.
+behave as before everywhere except inside ``bound_replies``.
 
 Holds: a reply is read up to ``MAX_REPLY_BYTES`` after decompression, and no redirect is followed, so that prompts and
 headers with keys reach only addresses the user chose.

@@ -39,7 +39,7 @@ class RunStore:
         self.damaged: list[Path] = []  # files that `runs` could not read
 
     def put(self, run: Run, redactor: Redactor) -> Path:
-        """Save a run and delete the oldest beyond ``KEPT``; only files with our naming pattern are deleted."""
+        """Save a run and delete the oldest beyond ``MAX_RUNS``; only files with our naming pattern are deleted."""
         folders.make_private(self.folder)
         place = journal.save_run(run, self.folder / f"{run.id}.json", redactor)
         for path in self._run_paths()[MAX_RUNS:]:

@@ -99,7 +99,7 @@ def answer_adapter() -> Any:
 
 
 def plain_adapter() -> Any:
-    """Return the adapter for a typed sub-call: like :func:`adapter`, but without retries or content parts."""
+    """Return the adapter for a typed sub-call: like :func:`action_adapter`, but without retries or content parts."""
     chosen = copy.copy(action_adapter())
     if hasattr(chosen, "use_json_adapter_fallback"):
         chosen.use_json_adapter_fallback = False

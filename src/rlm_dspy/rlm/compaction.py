@@ -34,7 +34,7 @@ def conversation_chars(turns: Sequence[Turn]) -> int:
 
 
 def compact_turns(turns: Sequence[Turn], steps: Sequence[Step], limit: int, variable: str = VARIABLE) -> list[Turn]:
-    """Shorten the turns to ``TARGET`` of ``limit`` characters, as far as possible.
+    """Shorten the turns to ``TARGET_SHARE`` of ``limit`` characters, as far as possible.
 
     Args:
         turns: the conversation so far; the first turn holds the probe and is kept.

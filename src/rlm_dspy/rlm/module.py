@@ -466,7 +466,7 @@ def _ask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
 
 
 async def aask_predictor(session: Session, need: Ask | Extract) -> ModelReply | Overflow | str:
-    """Call a predictor as :func:`ask` does, without blocking."""
+    """Call a predictor as :func:`ask_predictor` does, without blocking."""
     while True:
         try:
             return await _aask_once(session, need)
@@ -522,7 +522,7 @@ def try_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
 
 
 async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
-    """Call a predictor as :func:`attempt` does, without blocking."""
+    """Call a predictor as :func:`try_predictor` does, without blocking."""
     try:
         awaitable = hasattr(predictor, "acall") and deadlines.can_await(inputs.get("lm") or dspy.settings.lm)
         if awaitable or not callable(predictor):

@@ -1,6 +1,6 @@
 """The caps of an optimization: all LM calls, from any caller, are charged to one budget.
 
-Optimizers treat any exception as a bad candidate and continue. So a reached cap is raised as :class:`CapReached`,
+Optimizers treat any exception as a bad candidate and continue. So a reached cap is raised as :class:`CapReachedError`,
 which, like ``KeyboardInterrupt``, no ``except Exception`` stops. Calls answered from DSPy's cache never get here and
 cost nothing; that makes resuming free up to where the first attempt ended.
 """

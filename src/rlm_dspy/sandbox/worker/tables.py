@@ -73,7 +73,7 @@ def _is_missing(item: Any) -> bool:
 
 
 def type_description(value: Any) -> dict[str, Any] | None:
-    """Return what ``revived`` needs besides the plain data, or None if the value stays plain."""
+    """Return what ``restored_value`` needs besides the plain data, or None if the value stays plain."""
     if plain_kind(value) == "ndarray" and value.dtype.kind in "biufcSUMm":
         return {"dtype": value.dtype.str}
     if plain_kind(value) == "DataFrame":
