@@ -60,7 +60,7 @@ class Usage(_Value):
 
     def __add__(self, other: Usage) -> Usage:
         unknown = self.cost is None or other.cost is None
-        return Usage(
+        return Usage.model_construct(  # sums of valid numbers are valid
             calls=self.calls + other.calls,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -374,6 +375,7 @@ def trajectory_text(steps: Sequence[Any], limit: int) -> str:
     return "\n".join(reversed(parts))
 
 
+@lru_cache(maxsize=64)
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that writes the next code; its instructions are only task and strategy."""
     instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)

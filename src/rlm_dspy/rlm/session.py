@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -295,7 +295,7 @@ class Session:
             strategy = current.instructions
             if self.small and strategy == own.instructions:  # untuned instructions are shorter for a small model
                 strategy = small_prompts.STRATEGY
-            self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol_instructions()}")
+            self._signature = _with_instructions(current, f"{strategy}\n\n{self._protocol_instructions()}")
         return self._signature
 
     def _protocol_instructions(self) -> str:
@@ -503,6 +503,12 @@ class MeteredCall:
         else:
             session.ledger.charge(self.meter.usage)
         session.add(self.meter.by_model)
+
+
+@lru_cache(maxsize=64)
+def _with_instructions(signature: Any, instructions: str) -> Any:
+    """Return the signature with these instructions; making a class takes a millisecond, and runs are alike."""
+    return signature.with_instructions(instructions)
 
 
 def _reply_text(error: AdapterParseError, response: Any) -> str:
