@@ -375,10 +375,14 @@ def trajectory_text(steps: Sequence[Any], limit: int) -> str:
     return "\n".join(reversed(parts))
 
 
-@lru_cache(maxsize=64)
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that writes the next code; its instructions are only task and strategy."""
     instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
+    return _action_signature(instructions)
+
+
+@lru_cache(maxsize=64)
+def _action_signature(instructions: str) -> type[dspy.Signature]:
     fields = {
         "history": (dspy.History, dspy.InputField()),
         "observation": (str, dspy.InputField(desc="What the REPL shows: the variables, then each output")),
