@@ -21,6 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from rlm_dspy._dspy import async_engine_of, engine_of
+
 POLL_SECONDS = 0.05  # seconds between checks of the clock and the stop flag
 _MAX_HALT_SECONDS = 2.0  # maximum seconds that process exit waits for a loop's current callback
 
@@ -79,8 +81,8 @@ class _DeadlineScope:
 
 def can_await(lm: Any) -> bool:
     """Return whether an LM has a native async path."""
-    spec = getattr(lm, "_engine_spec", None)
-    return isinstance(spec, str) or (spec is not None and getattr(lm, "_async_engine_spec", None) is not None)
+    engine = engine_of(lm)
+    return isinstance(engine, str) or (engine is not None and async_engine_of(lm) is not None)
 
 
 @contextlib.contextmanager
@@ -99,7 +101,7 @@ def paused_garbage_collection() -> Iterator[None]:
 def load_engines(*lms: Any) -> None:
     """Load the engines of LMs now, so that loading does not count towards the run's time."""
     for lm in lms:
-        load = getattr(getattr(lm, "_engine_spec", None), "load", None)
+        load = getattr(engine_of(lm), "load", None)
         if callable(load):
             load()
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from dspy import lm15
-from dspy.clients._litellm import get_litellm
 from dspy.clients.engines.lifecycle import aclosing_stream
-from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine, _ChatStream
+from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
 from dspy.lm15 import Request, Response
 
+from rlm_dspy._dspy import ChatStream, get_litellm
 from rlm_dspy.deadlines import items_of, paused_garbage_collection, result_of
 from rlm_dspy.lms import errors, local_servers, rate_limits, streams, transport
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
@@ -257,7 +257,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
     async def _stream_once(self, request: Request) -> AsyncGenerator[Any]:
         await self._await_start(request)
-        codec, ready = _ChatStream(request), []
+        codec, ready = ChatStream(request), []
         silence = _Silence(self.route)
         async with _Held(self._server_slot()):
             with _Translated(self.route):

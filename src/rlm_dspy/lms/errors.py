@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dspy import lm15
-from dspy.clients._http import retry_after_seconds
 
+from rlm_dspy._dspy import retry_after_seconds
 from rlm_dspy.dspy_errors import WINDOW_WORDS, bad_sample, error_chain
 from rlm_dspy.lms import local_servers, ollama
 from rlm_dspy.lms.providers import PROVIDERS, Route

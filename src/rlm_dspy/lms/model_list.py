@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import dspy
-from dspy.clients import model_metadata
-from dspy.clients._litellm import get_litellm
 from dspy.utils.exceptions import LMError
 
+from rlm_dspy._dspy import get_litellm, model_table
 from rlm_dspy.lms import local_servers, ollama, windows
 from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.local_servers import Access, LocalServer, ServerUnreachableError
@@ -124,7 +123,7 @@ def _priced_row(name: str, provider: str) -> ModelRow:
 
 
 def _litellm_rows() -> list[ModelRow]:
-    entries = model_metadata._load()
+    entries = model_table()
     rows = []
     for name, entry in entries.items():
         if isinstance(entry, dict) and entry.get("mode") == "chat" and "litellm_provider" in entry:

@@ -18,17 +18,13 @@ from contextlib import asynccontextmanager, closing, nullcontext
 from typing import Any, Literal
 
 import dspy
-from dspy.primitives.code_interpreter import (
-    CodeInterpreter,
-    _validate_interpreter,
-    _validate_interpreter_factory,
-    resolve_interpreter_factory,
-)
+from dspy.primitives.code_interpreter import CodeInterpreter, resolve_interpreter_factory
 from dspy.utils.callback import with_callbacks
 from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
+from rlm_dspy._dspy import validate_interpreter, validate_interpreter_factory
 from rlm_dspy.budget import Budget
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated_errors
@@ -118,7 +114,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         if interpreter_factory is not None:
-            _validate_interpreter_factory(interpreter_factory)
+            validate_interpreter_factory(interpreter_factory)
         _one_of("on_limit", on_limit, "extract", "raise")
         _one_of("depth_policy", depth_policy, "plain", "raise")
         _one_of("profile", profile, "auto", "small", "standard")
@@ -326,7 +322,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
     def _make_repl(self, session: Session, factory: Callable[[], CodeInterpreter]) -> Repl:
         """Make the interpreter of one call, with its tools."""
         interpreter = factory()
-        _validate_interpreter(interpreter)
+        validate_interpreter(interpreter)
         rules = getattr(factory, "execution_instructions", "")
         if not isinstance(rules, str):
             raise TypeError("interpreter_factory.execution_instructions must be a string")
@@ -368,7 +364,7 @@ def chosen_factory(
         chosen = resolve_interpreter_factory(chosen)
         # DSPy's default means "nothing was chosen"; we then use our own sandbox where it is available.
         chosen = default_factory() if chosen is dspy.PythonInterpreter else chosen
-    _validate_interpreter_factory(chosen)
+    validate_interpreter_factory(chosen)
     factory: Callable[[], CodeInterpreter] = chosen
     return factory
 

@@ -16,6 +16,7 @@ from typing import Any
 import dspy
 from dspy.lm15 import Request, Response
 
+from rlm_dspy._dspy import async_engine_of
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.metering import Meter, tokens
@@ -177,7 +178,7 @@ def metered_lm(lm: dspy.LM, shared_budget: SharedBudget) -> dspy.LM:
     """
     if isinstance(lm.engine, str):
         raise ConfigurationError(f"the caps cannot be enforced for {lm.model}: use rlm_dspy.lm({lm.model!r})")
-    asynchronous = lm._async_engine_spec
+    asynchronous = async_engine_of(lm)
     return lm.copy(
         engine=MeteredEngine(lm.engine, shared_budget),
         async_engine=AsyncMeteredEngine(asynchronous, shared_budget) if asynchronous else None,

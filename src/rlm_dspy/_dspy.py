@@ -1,0 +1,39 @@
+"""The private names of DSPy that this package relies on, and why. Any release of DSPy may change them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy.clients import model_metadata
+from dspy.clients._http import retry_after_seconds  # reads Retry-After as DSPy's own engines do
+from dspy.clients._litellm import get_litellm  # imports LiteLLM once, with the settings that DSPy gives it
+from dspy.clients.engines.litellm_engine import _ChatStream as ChatStream  # reads LiteLLM's chunks as lm15 events
+from dspy.primitives.code_interpreter import _validate_interpreter as validate_interpreter  # DSPy's own messages
+from dspy.primitives.code_interpreter import _validate_interpreter_factory as validate_interpreter_factory
+
+__all__ = [
+    "ChatStream",
+    "async_engine_of",
+    "engine_of",
+    "get_litellm",
+    "model_table",
+    "retry_after_seconds",
+    "validate_interpreter",
+    "validate_interpreter_factory",
+]
+
+
+def engine_of(lm: Any) -> Any:
+    """Return the engine that an LM was made with: an object, a name of DSPy's, or None."""
+    return getattr(lm, "_engine_spec", None)
+
+
+def async_engine_of(lm: Any) -> Any:
+    """Return the async engine that an LM was made with, None if it has none; there is no public accessor."""
+    return getattr(lm, "_async_engine_spec", None)
+
+
+def model_table() -> dict[str, Any]:
+    """Return LiteLLM's packaged table of models, which DSPy ships and shows only one model at a time."""
+    table: dict[str, Any] = model_metadata._load()
+    return table
