@@ -60,15 +60,19 @@ class Reservation:
 
     def settle(self, usage: Usage) -> None:
         """Replace the estimate by the actual usage; a second settlement is ignored."""
-        if self._open:
-            self._open = False
+        if self._close():
             self._ledger._settle_call(self._tokens, usage)
 
     def cancel(self) -> None:
         """Release a sub-call that was never made."""
-        if self._open:
-            self._open = False
+        if self._close():
             self._ledger._settle_call(self._tokens, Usage(), sub_calls=1)
+
+    def _close(self) -> bool:
+        """Return whether it was still open: the call itself and the end of its run may both settle it."""
+        with self._ledger._lock:
+            was_open, self._open = self._open, False
+        return was_open
 
 
 class Ledger:

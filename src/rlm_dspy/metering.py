@@ -37,7 +37,9 @@ def metadata(model: str) -> dict[str, Any]:
     return found or {}
 
 
-def token_cost(model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tokens: int = 0) -> float | None:
+def token_cost(
+    model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tokens: int = 0, *, lower_bound: bool = False
+) -> float | None:
     """Return the US dollars for so many tokens: 0.0 from a free provider, None if the price is unknown.
 
     Args:
@@ -45,6 +47,7 @@ def token_cost(model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tok
         prompt_tokens: tokens of the prompt, with those read from the provider's cache.
         reply_tokens: tokens of the reply.
         cached_tokens: tokens of the prompt that were read from the provider's cache.
+        lower_bound: use the base price even where long prompts cost more, as for an estimate beforehand.
     """
     if model.startswith(FREE_PROVIDERS):
         return 0.0
@@ -52,13 +55,13 @@ def token_cost(model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tok
     read, written = rates.get("input_cost_per_token"), rates.get("output_cost_per_token")
     if not read and not written:  # the table has no price
         return None
-    if read is None or written is None:
+    if read is None or (written is None and reply_tokens):
         return None
-    if prompt_tokens > LONG_PROMPT_TOKENS and any("_above_" in name for name in rates):
+    if not lower_bound and prompt_tokens > LONG_PROMPT_TOKENS and any("_above_" in name for name in rates):
         return None
     cached = min(cached_tokens, prompt_tokens)
     cached_price = rates.get("cache_read_input_token_cost", read)
-    return float((prompt_tokens - cached) * read + cached * cached_price + reply_tokens * written)
+    return float((prompt_tokens - cached) * read + cached * cached_price + reply_tokens * (written or 0.0))
 
 
 class Meter(BaseCallback):  # type: ignore[misc]
@@ -96,9 +99,9 @@ class Meter(BaseCallback):  # type: ignore[misc]
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Add the usage of a finished call; a failed one counts as a call."""
-        if call_id not in self._calls:  # it was abandoned
+        lm, sent = self._calls.pop(call_id, (None, None))
+        if sent is None:  # it was abandoned
             return
-        lm, sent = self._calls.pop(call_id)
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
         if isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent and may be billed
@@ -116,11 +119,11 @@ class Meter(BaseCallback):  # type: ignore[misc]
 
     def abandon_calls(self) -> None:
         """Count the prompts of calls in flight: their wait has ended, and nobody will read their replies."""
-        while self._calls:
-            lm, sent = self._calls.popitem()[1]
-            self.add(
-                getattr(lm, "model", "unknown"), _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
-            )
+        for call_id in list(self._calls):
+            lm, sent = self._calls.pop(call_id, (None, None))
+            if sent is not None:
+                model = getattr(lm, "model", "unknown")
+                self.add(model, _estimated_usage({**sent, "outputs": None}, model))
 
     def add(self, model: str, usage: Usage) -> None:
         """Add to a model's usage."""
@@ -171,5 +174,5 @@ def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
         sent += len(str((message.get("content") if isinstance(message, dict) else message) or "")) // CHARS_PER_TOKEN
     for output in call["outputs"] or ():
         got += len(str((output.get("text") if isinstance(output, dict) else output) or "")) // CHARS_PER_TOKEN
-    cost = token_cost(model, sent, got)
+    cost = token_cost(model, sent, got, lower_bound=True)
     return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost, estimated_calls=1)

@@ -21,7 +21,7 @@ from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import journal
 from rlm_dspy.rlm.answering import DIRECT_TOKENS, Answerer, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
-from rlm_dspy.rlm.signatures import read_signature
+from rlm_dspy.rlm.signatures import make_budget, read_signature
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Program:
             for name, item in self.signature.fields.items()
         }
         models = [_lm_identity(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
-        facts = [self.signature.instructions, fields, models, self._first_mode, self.budget.model_dump(), self.state]
+        facts = [self.signature.instructions, fields, models, self._first_mode, self.budget.model_dump(exclude_defaults=True), self.state]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -75,7 +75,7 @@ class Program:
         if self._first_mode != "direct":
             return 0.0
         model = str(getattr(self.lm or dspy.settings.lm, "model", ""))
-        return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
+        return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN, lower_bound=True) or 0.0
 
     @property
     def _first_mode(self) -> str:
@@ -100,7 +100,7 @@ class Program:
         return Answerer(
             self.signature,
             mode=self.mode,
-            budget=self.budget.model_copy(update={"max_cost": min(costs, default=None)}),
+            budget=make_budget(**{**self.budget.model_dump(), "max_cost": min(costs, default=None)}),
             sub_lm=self.sub_lm,
             direct_tokens=self.direct_tokens,
             compile_rlm=None if self.state is None else self._load_state,

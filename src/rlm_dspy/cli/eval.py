@@ -118,7 +118,7 @@ def _row_identity(request: EvalRequest, values: settings.Settings, chosen: model
     """Return what a row depends on besides side, metric and example."""
     text = request.program.read_text(encoding="utf-8") if request.program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
-    return json.dumps([chosen.name, sub, repr(values.budget), text])
+    return json.dumps([chosen.name, sub, values.budget.model_dump(exclude_defaults=True), text])
 
 
 class EvalProgress:

@@ -48,7 +48,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         passages: show only so many passages of 300 to 900 characters of the main context, those that fit the question
             best; the run's warnings say how much that was of it. None shows all.
         budget: ``max_tokens`` and ``max_cost`` refuse a prompt that alone passes them, before it is sent;
-            ``max_seconds`` ends the wait for the reply. The other limits are those of an RLM.
+            ``max_seconds`` ends the wait for the reply. The other limits have no effect here.
         on_event: told what happens, for a status line.
     """
 
@@ -67,6 +67,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
         self.signature = read_signature(signature)
         if taken := sorted(TAKEN & set(self.signature.input_fields)):
             raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
+        if not isinstance(budget, Budget | None):
+            raise ConfigurationError(f"budget must be an rlm_dspy.Budget, not {type(budget).__name__}")
         self.budget = budget or Budget()
         self.on_event = on_event
         self.stop: threading.Event | None = None  # set it to end the wait
@@ -169,7 +171,7 @@ class _Call:
         limit, lm = self.program.budget.max_cost, self.program.predict.lm or dspy.settings.lm
         if limit is None:
             return
-        price = token_cost(str(getattr(lm, "model", "")), estimate)
+        price = token_cost(str(getattr(lm, "model", "")), estimate, lower_bound=True)
         if price is None:
             self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost was not enforced")
         elif price >= limit:

@@ -130,6 +130,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
             max_seconds=max_seconds,
             max_concurrency=max_concurrency,
         )
+        if not isinstance(budget, Budget | None):
+            raise ConfigurationError(f"budget must be an rlm_dspy.Budget, not {type(budget).__name__}")
         if budget is not None and separate != Budget():
             raise ConfigurationError("budget= holds all limits: give it alone, without max_iters= and the like")
         self.budget = budget or separate
@@ -147,7 +149,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         self.generate_action = Predictor(prompts.action_signature(self.signature), self.signature)
         self.extract = Predictor(prompts.extract_signature(self.signature), self.signature)
         # One child program for every depth, so that optimizers see its predictors once.
-        self.child: RLM | None = self._make_child() if tune_children and max_depth > 0 else None
+        self.child: RLM | None = self._make_child() if tune_children and self.budget.max_depth > 0 else None
 
     @property
     def tools(self) -> dict[str, dspy.Tool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -375,21 +374,20 @@ def trajectory_text(steps: Sequence[Any], limit: int) -> str:
     return "\n".join(reversed(parts))
 
 
+def action_instructions(signature: type[dspy.Signature]) -> str:
+    """Return the task and the strategy, which optimizers may rewrite."""
+    return "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
+
+
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:
     """Build the signature that writes the next code; its instructions are only task and strategy."""
-    instructions = "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)
-    return _action_signature(instructions)
-
-
-@lru_cache(maxsize=64)
-def _action_signature(instructions: str) -> type[dspy.Signature]:
     fields = {
         "history": (dspy.History, dspy.InputField()),
         "observation": (str, dspy.InputField(desc="What the REPL shows: the variables, then each output")),
         "reasoning": (str, dspy.OutputField(desc="What you know, what is missing, what to do next; brief")),
         "code": (str, dspy.OutputField(desc="Python for the REPL, in a ```python block")),
     }
-    built: type[dspy.Signature] = dspy.Signature(fields, instructions)
+    built: type[dspy.Signature] = dspy.Signature(fields, action_instructions(signature))
     return built
 
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from functools import lru_cache, partial
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -290,12 +290,13 @@ class Session:
         """Return the action signature: the predictor's current instructions followed by the protocol."""
         if self._signature is None:
             rlm = self.rlm
-            own = prompts.action_signature(rlm.signature)
-            current = rlm.generate_action.signature if isinstance(rlm.generate_action, Predictor) else own
+            action = rlm.generate_action
+            is_own = isinstance(action, Predictor)
+            current = action.signature if is_own else prompts.action_signature(rlm.signature)
             strategy = current.instructions
-            if self.small and strategy == own.instructions:  # untuned instructions are shorter for a small model
+            if self.small and strategy == prompts.action_instructions(rlm.signature):  # untuned instructions are shorter for a small model
                 strategy = small_prompts.STRATEGY
-            self._signature = _with_instructions(current, f"{strategy}\n\n{self._protocol_instructions()}")
+            self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol_instructions()}")
         return self._signature
 
     def _protocol_instructions(self) -> str:
@@ -326,7 +327,7 @@ class Session:
         """Return the user's own instructions, "" if they are DSPy's default or an optimizer rewrote them."""
         instructions = self.rlm.signature.instructions
         action = self.rlm.generate_action
-        own = prompts.action_signature(self.rlm.signature).instructions
+        own = prompts.action_instructions(self.rlm.signature)
         is_tuned = isinstance(action, Predictor) and action.signature.instructions != own
         is_default = instructions == dspy.Signature(self.rlm.signature.signature).instructions
         return "" if is_tuned or is_default else instructions
@@ -503,12 +504,6 @@ class MeteredCall:
         else:
             session.ledger.charge(self.meter.usage)
         session.add(self.meter.by_model)
-
-
-@lru_cache(maxsize=64)
-def _with_instructions(signature: Any, instructions: str) -> Any:
-    """Return the signature with these instructions; making a class takes a millisecond, and runs are alike."""
-    return signature.with_instructions(instructions)
 
 
 def _reply_text(error: AdapterParseError, response: Any) -> str:

@@ -197,5 +197,5 @@ def split(
         parts.append(shuffled[start:stop])
         start = stop
     if not all(parts):
-        raise ConfigurationError(f"{len(shuffled)} examples are too few for {len(parts)} parts; give more")
+        raise ConfigurationError(f"{len(shuffled)} questions are too few for {len(parts)} parts: add questions, or raise --limit")
     return parts

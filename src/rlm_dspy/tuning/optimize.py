@@ -192,7 +192,7 @@ class OptimizationJob:
             "models": models,
             "metric": self.metric.__name__,
             "questions": questions,
-            "limits": repr(self.budget),
+            "limits": self.budget.model_dump(exclude_defaults=True),
             "seed": self.seed,
             "dspy": dspy.__version__,
         }
