@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from rlm_dspy.lms import local_servers
+from rlm_dspy import local_servers
 
 # The tests do not depend on how busy the machine is.
 settings.register_profile("any load", deadline=None)

@@ -427,3 +427,15 @@ def cluster() -> Iterator[Any]:
 def test_a_job_runs_on_a_dask_cluster(job: Job, cluster: Any, tmp_path: Path) -> None:
     report = Batch(job, out=Answers(tmp_path / "a.jsonl"), executor=cluster.get_executor()).run(QUESTIONS)
     check(report)
+
+
+def test_a_question_that_is_tried_twice_stays_within_its_share_and_counts_both() -> None:
+    def reply(message: str) -> str:
+        return fields(answer="not found in the text", evidence="[]") if "passage" in message else action("print(1)")
+
+    lm, script = scripted(reply, model="ollama_chat/qwen3:1.7b")
+    corpus = Corpus.from_texts({"a.txt": TEXT * 2_000})
+    made = Program(SIGNATURE, corpus, lm=lm, budget=rlm_dspy.Budget(max_iters=2))
+    with pytest.raises(rlm_dspy.RLMError) as caught:
+        made.answer("Who opens the gate?")
+    assert caught.value.run.usage.calls == len(script.requests)

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 import rlm_dspy
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, DepthExceededError
+from rlm_dspy.metering import token_cost
+from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.run import Usage
 
 
@@ -141,3 +143,28 @@ def test_a_budget_replaces_the_separate_limits_and_excludes_them() -> None:
     assert rlm_dspy.RLM("context, question -> answer", budget=budget).budget is budget
     with pytest.raises(ConfigurationError, match="budget= holds all limits"):
         rlm_dspy.RLM("context, question -> answer", max_iters=3, budget=budget)
+
+
+def test_a_budget_of_another_kind_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="budget must be an rlm_dspy"):
+        rlm_dspy.RLM("context, question -> answer", budget={"max_iters": 3})
+    with pytest.raises(ConfigurationError, match="budget must be"):
+        Direct("context, question -> answer", budget={"max_iters": 3})
+
+
+def test_children_are_shown_to_optimizers_only_where_the_budget_has_them() -> None:
+    rlm = rlm_dspy.RLM("context, question -> answer", budget=Budget(max_depth=0), tune_children=True)
+    assert [name for name, _ in rlm.named_predictors()] == ["generate_action", "extract"]
+
+
+def test_programs_of_the_same_task_share_no_signature() -> None:
+    first, second = (rlm_dspy.RLM("context, question -> answer") for _ in range(2))
+    first.generate_action.signature.instructions = "Only count."
+    assert second.generate_action.signature.instructions != "Only count."
+    assert rlm_dspy.RLM("context, question -> answer").generate_action.signature.instructions != "Only count."
+
+
+def test_a_long_prompt_is_refused_by_the_base_price_where_long_ones_cost_more() -> None:
+    model = "gemini/gemini-2.5-pro"
+    assert token_cost(model, 200_000) is None
+    assert token_cost(model, 400_000, lower_bound=True) == pytest.approx(0.5)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import contextvars
-import gc
 import os
 import threading
 import time
@@ -61,41 +59,28 @@ class Deadline:
             raise Interrupted("max_seconds")
 
 
-_patience: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("patience", default=None)
+_deadline: contextvars.ContextVar[Deadline | None] = contextvars.ContextVar("deadline", default=None)
 
 
 class _DeadlineScope:
     """Runs a call whose pauses end with the deadline; errors raised after it become :class:`Interrupted`."""
 
-    def __init__(self, patience: Deadline) -> None:
-        self._patience = patience
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
 
     def __enter__(self) -> None:
-        self._before = _patience.set(self._patience)
+        self._before = _deadline.set(self._deadline)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        _patience.reset(self._before)
+        _deadline.reset(self._before)
         if isinstance(error, Exception):
-            self._patience.check()
+            self._deadline.check()
 
 
 def can_await(lm: Any) -> bool:
     """Return whether an LM has a native async path."""
     engine = engine_of(lm)
     return isinstance(engine, str) or (engine is not None and async_engine_of(lm) is not None)
-
-
-@contextlib.contextmanager
-def paused_garbage_collection() -> Iterator[None]:
-    """Disable garbage collection during imports, where it finds almost nothing; safe in several threads."""
-    enabled = gc.isenabled()
-    if enabled:  # else another thread has disabled it and will enable it again
-        gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def load_engines(*lms: Any) -> None:
@@ -107,7 +92,7 @@ def load_engines(*lms: Any) -> None:
 
 
 def call(
-    patience: Deadline,
+    deadline: Deadline,
     lm: Any,
     direct: Callable[[], Any],
     awaitable: Callable[[], Awaitable[Any]],
@@ -121,33 +106,33 @@ def call(
     """
 
     def patiently() -> Any:
-        with _DeadlineScope(patience):
+        with _DeadlineScope(deadline):
             return direct()
 
-    patience.check()
-    if patience.endless or here:
+    deadline.check()
+    if deadline.endless or here:
         return patiently()
     if can_await(lm):
         future = _submit_to_loop(_await_result(awaitable))
     else:
         future = daemon_future(contextvars.copy_context().run, patiently)
-    return _wait_for(future, patience)
+    return _wait_for(future, deadline)
 
 
 async def _await_result(awaitable: Callable[[], Awaitable[Any]]) -> Any:
     return await awaitable()
 
 
-def _wait_for(future: Future[Any], patience: Deadline | None) -> Any:
+def _wait_for(future: Future[Any], deadline: Deadline | None) -> Any:
     """Return a future's result; cancel it if the wait ends first.
 
     Raises:
         Interrupted: the wait ended first.
     """
     try:
-        while not wait([future], None if patience is None else POLL_SECONDS).done:
-            if patience is not None:
-                patience.check()
+        while not wait([future], None if deadline is None else POLL_SECONDS).done:
+            if deadline is not None:
+                deadline.check()
         return future.result()
     finally:
         future.cancel()
@@ -159,7 +144,7 @@ def result_of(work: Coroutine[Any, Any, Any]) -> Any:
     Raises:
         Interrupted: the deadline of the surrounding call has passed.
     """
-    return _wait_for(_submit_to_loop(work), _patience.get())
+    return _wait_for(_submit_to_loop(work), _deadline.get())
 
 
 def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
@@ -176,23 +161,23 @@ def items_of(items: AsyncIterator[Any]) -> Iterator[Any]:
             if isinstance(items, AsyncGenerator):
                 await items.aclose()
 
-    patience = _patience.get()
+    deadline = _deadline.get()
     future = _submit_to_loop(drain())
     try:
-        while (item := _next_of(arrived, patience)) is not end:
+        while (item := _next_of(arrived, deadline)) is not end:
             yield item
         future.result()
     finally:
         future.cancel()
 
 
-def _next_of(arrived: SimpleQueue[Any], patience: Deadline | None) -> Any:
+def _next_of(arrived: SimpleQueue[Any], deadline: Deadline | None) -> Any:
     while True:
         try:
-            return arrived.get(timeout=None if patience is None else POLL_SECONDS)
+            return arrived.get(timeout=None if deadline is None else POLL_SECONDS)
         except Empty:
-            if patience is not None:
-                patience.check()
+            if deadline is not None:
+                deadline.check()
 
 
 def daemon_future(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -215,14 +200,14 @@ async def in_thread(call: Callable[[], Any]) -> Any:
     return await asyncio.wrap_future(daemon_future(contextvars.copy_context().run, call))
 
 
-async def acall(patience: Deadline, awaitable: Callable[[], Awaitable[Any]]) -> Any:
+async def acall(deadline: Deadline, awaitable: Callable[[], Awaitable[Any]]) -> Any:
     """Await a call like :func:`call`, and cancel it when the wait ends."""
     task = asyncio.ensure_future(awaitable())
     try:
         while not task.done():
-            await asyncio.wait({task}, timeout=None if patience.endless else POLL_SECONDS)
+            await asyncio.wait({task}, timeout=None if deadline.endless else POLL_SECONDS)
             if not task.done():
-                patience.check()
+                deadline.check()
         return task.result()
     finally:
         if not task.done():

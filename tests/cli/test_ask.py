@@ -167,7 +167,7 @@ def test_quiet_leaves_stderr_empty(run: Callable, files: Path) -> None:
 
 def test_verbose_logs_and_json_logs_go_to_stderr(run: Callable, files: Path) -> None:
     result = run("ask", QUESTION, ".", "-v")
-    assert "INFO rlm_dspy.cli.ask: asking model=" in result.err
+    assert "INFO rlm_dspy.cli.question: asking model=" in result.err
     rows = [json.loads(line) for line in run("ask", QUESTION, ".", "--log-json", "-q").err.splitlines()]
     assert rows[0]["mode"] == "direct"
     assert [row["message"] for row in rows] == ["asking", "step", "final"]

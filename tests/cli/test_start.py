@@ -40,6 +40,21 @@ def test_reading_files_imports_no_model_library(tmp_path: Path) -> None:
         assert done.stderr.splitlines()[-1] == f"{code} set()"
 
 
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [(["config"], 0), (["runs"], 0), (["ask", "hi", "gone"], 6), (["batch", "gone", ".", "--out", "answers"], 6)],
+)
+def test_settings_and_errors_in_the_files_need_no_model_library(args: list[str], code: int, home: Path) -> None:
+    program = (
+        "import sys; from rlm_dspy.cli import main; code = main(sys.argv[1:]); "
+        "print(code, {'dspy', 'litellm'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr.splitlines()[-1] == f"{code} set()"
+
+
 def test_no_arguments_print_the_help(run: Callable) -> None:
     result = run()
     assert result.code == 0

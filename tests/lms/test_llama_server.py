@@ -22,7 +22,8 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.lms import lm, local_servers, windows
+from rlm_dspy import local_servers
+from rlm_dspy.lms import lm, windows
 from rlm_dspy.lms.model_list import list_models, probe_provider
 from rlm_dspy.testing import Script, action, fields
 

@@ -10,8 +10,9 @@ from typing import Any
 import dspy
 import pytest
 
-from rlm_dspy.lms import lm, local_servers, windows
-from rlm_dspy.lms.local_servers import Access, ServerUnreachableError, ask_server
+from rlm_dspy import local_servers
+from rlm_dspy.lms import lm, windows
+from rlm_dspy.local_servers import Access, ServerUnreachableError, ask_server
 from servers.local import NAME, LocalServer, llama_cpp, lm_studio, plain, vllm
 from servers.wire import send
 

@@ -67,7 +67,7 @@ async def test_sub_calls_that_wait_end_with_their_run() -> None:
 
 def test_a_wait_without_stop_or_deadline_ends_when_its_run_is_over() -> None:
     over = threading.Event()
-    patience = deadlines.Deadline(None, None, over)
+    deadline = deadlines.Deadline(None, None, over)
     cancelled = threading.Event()
 
     async def wait() -> None:
@@ -77,7 +77,7 @@ def test_a_wait_without_stop_or_deadline_ends_when_its_run_is_over() -> None:
             cancelled.set()
 
     with ThreadPoolExecutor() as threads:
-        ended = threads.submit(deadlines.call, patience, None, lambda: deadlines.result_of(wait()), wait)
+        ended = threads.submit(deadlines.call, deadline, None, lambda: deadlines.result_of(wait()), wait)
         over.set()
         with pytest.raises(deadlines.Interrupted, match="stop"):
             ended.result(LONG - 10)

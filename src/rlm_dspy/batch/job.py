@@ -19,7 +19,8 @@ from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import journal
-from rlm_dspy.rlm.answering import DIRECT_TOKENS, Answerer, Mode, first_mode
+from rlm_dspy.rlm.answering import Answerer
+from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import make_budget, read_signature
 
@@ -66,7 +67,14 @@ class Program:
             for name, item in self.signature.fields.items()
         }
         models = [_lm_identity(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
-        facts = [self.signature.instructions, fields, models, self._first_mode, self.budget.model_dump(exclude_defaults=True), self.state]
+        facts = [
+            self.signature.instructions,
+            fields,
+            models,
+            self._first_mode,
+            self.budget.model_dump(exclude_defaults=True),
+            self.state,
+        ]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
@@ -80,7 +88,8 @@ class Program:
     @property
     def _first_mode(self) -> str:
         compiled = self.state is not None
-        return first_mode(self.mode, self.corpus.chars, direct_tokens=self.direct_tokens, is_compiled=compiled)
+        tokens = -(-self.corpus.chars // CHARS_PER_TOKEN)
+        return first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=compiled)
 
     def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
         """Answer one question for at most ``max_cost``, and return it as plain data.

@@ -13,7 +13,8 @@ import click
 import dspy
 
 from rlm_dspy.cli import exit_codes, logs, models, reading, settings
-from rlm_dspy.cli.ask import Asking, AskRequest
+from rlm_dspy.cli.ask import AskRequest
+from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError

@@ -251,7 +251,7 @@ def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
 @limit_options
 @json_option("the scores and every row")
 @click.option("--html", type=FILE_PATH, metavar="FILE", help="Write an HTML report with tables and plots.")
-@click.option("--journal", type=FILE_PATH, metavar="FILE", help="Store the rows here (default: in the home folder).")
+@click.option("--journal", type=FILE_PATH, metavar="FILE", help="Store the rows here (default: in the setting home).")
 @click.option("--fresh", is_flag=True, help="Ignore stored rows and ask every question again.")
 @volume_options
 @timeout_option

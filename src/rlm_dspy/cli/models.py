@@ -12,7 +12,7 @@ import dspy
 
 from rlm_dspy import folders, lms
 from rlm_dspy.cli.settings import Settings
-from rlm_dspy.lms.local_servers import is_loopback
+from rlm_dspy.local_servers import is_loopback
 
 
 @dataclass(frozen=True)

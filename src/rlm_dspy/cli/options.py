@@ -50,7 +50,9 @@ mode_option = click.option(
     "question best; auto picks by size and model (default: auto).",
 )
 max_iters_option = click.option("--max-iters", type=int, metavar="N", help="Maximum steps per question (default: 20).")
-max_cost_option = click.option("--max-cost", type=float, metavar="USD", help="Maximum cost in US dollars.")
+max_cost_option = click.option(
+    "--max-cost", type=float, metavar="USD", help="Maximum US dollars per question (batch, optimize: in all)."
+)
 limit_options = option_group(
     max_iters_option,
     click.option("--max-calls", type=int, metavar="N", help="Maximum sub-calls per question (default: 50)."),
@@ -73,9 +75,11 @@ timeout_option = click.option(
 seed_option = click.option("--seed", type=int, default=0, metavar="N", help="Random seed (default: 0).")
 resume_option = click.option("--resume", is_flag=True, help="Resume; finished calls are not repeated.")
 limit_option = click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N questions of each file."
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N questions of a file."
 )
-program_option = click.option("--program", type=FILE_PATH, metavar="FILE", help="Program that optimize has compiled.")
+program_option = click.option(
+    "--program", type=FILE_PATH, metavar="FILE", help="Program that optimize has compiled; it always explores."
+)
 log_json_option = click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
 file_options = option_group(
     click.option("--include", multiple=True, metavar="GLOB", help="Read only files that match (repeatable)."),

@@ -6,7 +6,7 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy.lms import local_servers
+from rlm_dspy import local_servers
 from rlm_dspy.lms.engine import SERVER, AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.offline import MODEL, offline_lm
 from rlm_dspy.lms.providers import OFFLINE, ModelChoice, Route, choose

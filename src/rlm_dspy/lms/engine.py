@@ -15,9 +15,11 @@ from dspy.clients.engines.lifecycle import aclosing_stream
 from dspy.clients.engines.litellm_engine import AsyncLiteLLMEngine
 from dspy.lm15 import Request, Response
 
+from rlm_dspy import local_servers
 from rlm_dspy._dspy import ChatStream, get_litellm
-from rlm_dspy.deadlines import items_of, paused_garbage_collection, result_of
-from rlm_dspy.lms import errors, local_servers, rate_limits, streams, transport
+from rlm_dspy.deadlines import items_of, result_of
+from rlm_dspy.heavy_imports import paused_garbage_collection
+from rlm_dspy.lms import errors, rate_limits, streams, transport
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
@@ -343,7 +345,7 @@ _reported: dict[str, float] = {}
 
 @contextmanager
 def _reporting_silence(route: Route) -> Iterator[None]:
-    """Warn every ``SLOW`` seconds while a server does not answer, once for all calls that wait for it."""
+    """Warn every ``SILENCE_SECONDS`` seconds while a server does not answer, once for all calls that wait for it."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     timers: list[asyncio.TimerHandle] = []

@@ -16,9 +16,10 @@ from typing import Any
 
 from dspy import lm15
 
+from rlm_dspy import local_servers
 from rlm_dspy._dspy import retry_after_seconds
 from rlm_dspy.dspy_errors import WINDOW_WORDS, bad_sample, error_chain
-from rlm_dspy.lms import local_servers, ollama
+from rlm_dspy.lms import ollama
 from rlm_dspy.lms.providers import PROVIDERS, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT
 from rlm_dspy.lms.transport import MAX_REPLY_BYTES

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import dspy
 from dspy.utils.exceptions import LMError
 
+from rlm_dspy import local_servers
 from rlm_dspy._dspy import get_litellm, model_table
-from rlm_dspy.lms import local_servers, ollama, windows
+from rlm_dspy.lms import ollama, windows
 from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
-from rlm_dspy.lms.local_servers import Access, LocalServer, ServerUnreachableError
 from rlm_dspy.lms.providers import PROVIDERS, ModelChoice, Provider, Route, choose
+from rlm_dspy.local_servers import Access, LocalServer, ServerUnreachableError
 
 _CANARY = "The word to remember is heliotrope. "
 MIN_WINDOW_TOKENS = 8_192  # tokens of a window with room for the instructions and a few steps

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.lms.local_servers import NoRedirects, is_shown, read_bounded
+from rlm_dspy.local_servers import NoRedirects, is_shown, read_bounded
 
 DEFAULT_BASE = "http://127.0.0.1:11434"
 DEFAULT_WINDOW = 4096  # allocated by a server by default

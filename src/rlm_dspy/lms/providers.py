@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
+from rlm_dspy import local_servers
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.lms import local_servers, ollama
+from rlm_dspy.lms import ollama
 
 OFFLINE = "offline"
 GROQ_MODEL = "groq/openai/gpt-oss-20b"

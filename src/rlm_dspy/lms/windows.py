@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rlm_dspy.lms import local_servers
+from rlm_dspy import local_servers
 from rlm_dspy.metering import CHARS_PER_TOKEN
 from rlm_dspy.metering import metadata as metadata
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import dspy
 
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.errors import ActionError, LMContextWindowError
+from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError, RLMError
 from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import CHARS_PER_TOKEN
 from rlm_dspy.rlm.direct import NO_PASSAGE, SHOWN_PASSAGES, Direct
+from rlm_dspy.rlm.modes import DIRECT_TOKENS, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run, Usage
 
-Mode = Literal["auto", "rlm", "direct", "retrieve"]
-DIRECT_TOKENS = 16_000  # texts up to about this size are answered better by one call than by exploring
 # A question about all of the text, not about one place in it.
 _WHOLE_TEXT_QUESTION = re.compile(
     r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
@@ -38,22 +37,6 @@ class Answer:
     mode: str
 
 
-def first_mode(mode: str, chars: int, *, direct_tokens: int = DIRECT_TOKENS, is_compiled: bool = False) -> str:
-    """Return the mode to begin with: "auto" is "direct" for small texts, and a compiled program explores.
-
-    Args:
-        mode: one of ``Mode``.
-        chars: characters of the corpus.
-        direct_tokens: the size up to which "auto" sends the whole text in one call.
-        is_compiled: whether the RLM was compiled by an optimizer.
-    """
-    if is_compiled:
-        return "rlm"
-    if mode != "auto":
-        return mode
-    return "direct" if chars <= direct_tokens * CHARS_PER_TOKEN else "rlm"
-
-
 def _explore(rlm: RLM, inputs: Mapping[str, Any]) -> dspy.Prediction:
     return rlm(**inputs)
 
@@ -66,7 +49,7 @@ class Answerer:
         signature: with the inputs ``context`` and ``question``.
         mode: "auto" begins with one call if the corpus is small, explores it if that does not fit the window, and
             tries the best passages first for a tiny model that is asked about one place.
-        budget: the limits of each attempt.
+        budget: the limits of each question, over all its attempts.
         sub_lm: the LM of sub-calls.
         direct_tokens: the size up to which "auto" sends the whole text in one call.
         compile_rlm: returns the RLM with its compiled state; None where there is none.
@@ -94,10 +77,12 @@ class Answerer:
             RLMError: with the partial run.
         """
         given = {"context": corpus, "question": question, **inputs}
-        mode = first_mode(
-            self.mode, corpus.chars, direct_tokens=self.direct_tokens, is_compiled=self.compile_rlm is not None
-        )
-        earlier = Usage()
+        tokens = -(-corpus.chars // CHARS_PER_TOKEN)
+        is_compiled = self.compile_rlm is not None
+        mode = first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=is_compiled)
+        if mode == "retrieve":
+            return _as_answer(self._direct(SHOWN_PASSAGES)(**given), mode)
+        earlier: Run | None = None
         if mode == "rlm" and self._may_retrieve(corpus, question):
             found, earlier = self._answer_from_passages(given)
             if found is not None:
@@ -106,16 +91,25 @@ class Answerer:
         if mode == "direct":
             try:
                 return _as_answer(self._direct()(**given), mode)
-            except LMContextWindowError:
+            except LMContextWindowError as error:
                 if self.mode == "direct":
                     raise
+                earlier = error.run
                 self._note("The text does not fit in the model's window; exploring it instead.")
-        if mode == "retrieve":
-            return _as_answer(self._direct(SHOWN_PASSAGES)(**given), mode)
-        return _as_answer(self.explore(self.make_rlm(), given), "rlm", earlier)
+        return self._explore_after(earlier, given)
 
-    def make_rlm(self) -> RLM:
-        """Return the RLM that explores.
+    def _explore_after(self, earlier: Run | None, given: Mapping[str, Any]) -> Answer:
+        """Explore with what an earlier attempt left of the budget, and add its usage to the run."""
+        try:
+            prediction = self.explore(self.make_rlm(_rest_of(self.budget, earlier)), given)
+        except RLMError as error:
+            if error.run is not None:
+                error.run = _with_usage_of(earlier, error.run)
+            raise
+        return _as_answer(prediction, "rlm", earlier)
+
+    def make_rlm(self, budget: Budget | None = None) -> RLM:
+        """Return the RLM that explores, with this budget or the answerer's.
 
         Raises:
             ConfigurationError: the signature or the compiled state cannot work.
@@ -139,14 +133,14 @@ class Answerer:
         has_tables = any(document.kind in ("csv", "tsv", "xlsx") for document in corpus.documents)
         return not has_tables and not _WHOLE_TEXT_QUESTION.search(question)
 
-    def _answer_from_passages(self, given: Mapping[str, Any]) -> tuple[Answer | None, Usage]:
-        """Return the answer from the best passages, None where they gave none; and the usage."""
+    def _answer_from_passages(self, given: Mapping[str, Any]) -> tuple[Answer | None, Run | None]:
+        """Return the answer from the best passages, None where they gave none; and the run."""
         try:
             prediction = self._direct(SHOWN_PASSAGES)(**given)
         except (ActionError, LMContextWindowError) as error:
-            return None, error.run.usage if error.run else Usage()
+            return None, error.run
         found = _as_answer(prediction, "retrieve")
-        return (None if self._is_doubtful(found) else found), found.run.usage
+        return (None if self._is_doubtful(found) else found), found.run
 
     def _is_doubtful(self, found: Answer) -> bool:
         first = found.prediction.get(next(iter(self.signature.output_fields)))
@@ -158,8 +152,34 @@ class Answerer:
             self.on_note(line)
 
 
-def _as_answer(prediction: Any, mode: str, earlier: Usage | None = None) -> Answer:
-    run = prediction.rlm_run
-    if earlier is not None and earlier.calls:
-        run = run.model_copy(update={"usage": earlier + run.usage})
-    return Answer(prediction, run, mode)
+def _as_answer(prediction: Any, mode: str, earlier: Run | None = None) -> Answer:
+    return Answer(prediction, _with_usage_of(earlier, prediction.rlm_run), mode)
+
+
+def _with_usage_of(earlier: Run | None, run: Run) -> Run:
+    """Return the run with the usage of an earlier attempt added to its own."""
+    if earlier is None:
+        return run
+    by_model = dict(run.usage_by_model)
+    for model, usage in earlier.usage_by_model.items():
+        by_model[model] = by_model.get(model, Usage()) + usage
+    return run.model_copy(update={"usage": earlier.usage + run.usage, "usage_by_model": by_model})
+
+
+def _rest_of(budget: Budget, earlier: Run | None) -> Budget:
+    """Return what an earlier attempt left of a budget.
+
+    Raises:
+        BudgetExceededError: it left nothing.
+    """
+    if earlier is None:
+        return budget
+    used = {"max_tokens": earlier.usage.total_tokens, "max_cost": earlier.usage.cost, "max_seconds": earlier.seconds}
+    rest: dict[str, Any] = {}
+    for name, amount in used.items():
+        limit = getattr(budget, name)
+        if limit is not None and amount:
+            rest[name] = limit - amount
+            if rest[name] <= 0:
+                raise BudgetExceededError(f"{name} was used up by the first attempt; raise it", limit=name)
+    return budget.model_copy(update=rest)

@@ -123,15 +123,15 @@ class Direct(dspy.Module):  # type: ignore[misc]
 
     def _call_predictor(self, shown: dict[str, Any], meter: Meter) -> Any:
         lm = self.predict.lm or dspy.settings.lm
-        patience = deadlines.Deadline(self.budget.max_seconds, self.stop)
+        deadline = deadlines.Deadline(self.budget.max_seconds, self.stop)
         try:
             try:
-                return deadlines.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+                return deadlines.call(deadline, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
             except DSPyLMError as error:
                 if failed_generation(error) is None:
                     raise
             # The provider could not parse the model's own reply. This is a bad sample; the next may be good.
-            return deadlines.call(patience, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+            return deadlines.call(deadline, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
         except deadlines.Interrupted as over:
             message = f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
             message += f": {meter.last_wait}" if meter.last_wait else ""

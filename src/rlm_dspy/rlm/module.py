@@ -406,15 +406,15 @@ MIN_ROOM_CHARS = 4_000  # characters of a prompt; shrinking the room further doe
 
 def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
     """Run a cell, and interrupt it when the run's time is up or its caller stops it."""
-    patience = session.deadline_for()
-    if patience.endless:
+    deadline = session.deadline_for()
+    if deadline.endless:
         return repl.run(need.code, variables=need.variables)
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(deadlines.POLL_SECONDS):
             try:
-                patience.check()
+                deadline.check()
             except deadlines.Interrupted:
                 repl.interrupt()
                 return
@@ -546,7 +546,7 @@ async def repl_in_thread(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., 
     """Run an interpreter in one thread for its whole life, since some are bound to the thread that started them.
 
     Yields the interpreter and a function that makes calls in that thread. A cancelled wait interrupts the cell. On exit
-    the interpreter is closed within ``CLOSING`` seconds; a cell that cannot be interrupted is left to end by itself.
+    the interpreter is closed within ``CLOSING_SECONDS``; a cell that cannot be interrupted is left to end by itself.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="rlm-repl")
 

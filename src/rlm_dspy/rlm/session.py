@@ -294,7 +294,9 @@ class Session:
             is_own = isinstance(action, Predictor)
             current = action.signature if is_own else prompts.action_signature(rlm.signature)
             strategy = current.instructions
-            if self.small and strategy == prompts.action_instructions(rlm.signature):  # untuned instructions are shorter for a small model
+            if self.small and strategy == prompts.action_instructions(
+                rlm.signature
+            ):  # untuned instructions are shorter for a small model
                 strategy = small_prompts.STRATEGY
             self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol_instructions()}")
         return self._signature
@@ -345,7 +347,7 @@ class Session:
         return MeteredCall(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
 
     def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> ModelReply:
-        """Convert a prediction, or a reply that could not be parsed, to a :class:`Reply` for the loop."""
+        """Convert a prediction, or a reply that could not be parsed, to a :class:`ModelReply` for the loop."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
         facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
         if isinstance(predicted, AdapterParseError):

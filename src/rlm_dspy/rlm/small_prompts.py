@@ -129,7 +129,7 @@ def protocol_text(
     delimiter: str | None,
     task: str,
 ) -> str:
-    """Render the fixed part of the instructions, as :func:`rlm_dspy.rlm.prompts.protocol` does for other models.
+    """Render the fixed part of the instructions, as :func:`rlm_dspy.rlm.prompts.protocol_text` does for other models.
 
     Args:
         calls: maximum sub-calls of the whole run.

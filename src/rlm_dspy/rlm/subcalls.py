@@ -126,7 +126,7 @@ class SubCalls:
     Args:
         lm: the sub-model; None means ``dspy.settings.lm`` at the time of the call.
         ledger: the ledger that calls are charged to.
-        patience: returns how long a call that starts now may take.
+        deadline_for: returns how long a call that starts now may take.
         on_call: called with each finished call.
         on_wait: called with a provider and the seconds that a call is about to wait for it.
     """
@@ -135,13 +135,13 @@ class SubCalls:
         self,
         lm: Any,
         ledger: Ledger,
-        patience: Callable[[], deadlines.Deadline],
+        deadline_for: Callable[[], deadlines.Deadline],
         on_call: Callable[[SubCall, Meter | None], None],
         on_wait: Callable[[str, float], None] | None = None,
     ) -> None:
         self._lm = as_lm(lm)
         self.ledger = ledger
-        self._patience = patience
+        self._deadline_for = deadline_for
         self._on_call = on_call
         self._on_wait = on_wait
         self._made: list[SubCall] = []
@@ -324,7 +324,7 @@ class SubCalls:
         shown: Callable[[Any], str],
     ) -> Any:
         """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
-        patience = self._patience()
+        deadline = self._deadline_for()
         reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
         meter, started = Meter(self._on_wait), time.perf_counter()
         result: Any = CallError(error="the call did not end", kind="Interrupted")
@@ -335,7 +335,7 @@ class SubCalls:
             # A plain thread has no portal to stream through, and sub-calls are not the streamed program's output.
             settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
             with self.ledger.slots, dspy.context(**settings):
-                result = self._visible_reply(deadlines.call(patience, self.lm, direct, awaitable), meter)
+                result = self._visible_reply(deadlines.call(deadline, self.lm, direct, awaitable), meter)
         except (DSPyLMError, AdapterParseError) as failure:
             result = failed_call(failure)
         except deadlines.Interrupted as over:

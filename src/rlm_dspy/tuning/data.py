@@ -197,5 +197,7 @@ def split(
         parts.append(shuffled[start:stop])
         start = stop
     if not all(parts):
-        raise ConfigurationError(f"{len(shuffled)} questions are too few for {len(parts)} parts: add questions, or raise --limit")
+        raise ConfigurationError(
+            f"{len(shuffled)} questions are too few for {len(parts)} parts: add questions, or raise --limit"
+        )
     return parts

@@ -1,7 +1,7 @@
 """Feedback on a run for an optimizer's reflection: brief facts from the whole record.
 
 The question, the answer, the steps that failed and why, wasted or missing sub-calls, evidence that was not found, the
-usage, and how the run ended. At most ``LIMIT`` characters, without any context.
+usage, and how the run ended. At most ``MAX_FEEDBACK_CHARS`` characters, without any context.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class SharedBudget:
         """Admit a call.
 
         Raises:
-            CapReached: a cap, minus the reserve for the last evaluation, is used up.
+            CapReachedError: a cap, minus the reserve for the last evaluation, is used up.
         """
         with self._lock:
             if self.ledger.sub_calls >= self.max_calls - self.kept_back:

@@ -1,0 +1,294 @@
+"""One question of ``ask`` or ``chat``: estimate its cost, answer it, print and save the run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rlm_dspy.cli import exit_codes, models, out_option, reading, settings
+from rlm_dspy.cli.ask import AskRequest, mode
+from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import BudgetExceededError
+from rlm_dspy.evidence.absence import is_absent
+from rlm_dspy.metering import token_cost
+from rlm_dspy.report import journal, live, render
+from rlm_dspy.report.run_store import RunStore
+from rlm_dspy.rlm.answering import Answerer
+from rlm_dspy.rlm.module import RLM
+from rlm_dspy.run import Event, Run
+from rlm_dspy.tuning import program
+
+_PROTOCOL_TOKENS = 2_000  # tokens of instructions in each prompt
+_REPLY_TOKENS = 350  # tokens of a step's reasoning and code
+_OUTPUT_TOKENS = 900  # tokens that a step's output adds to the following prompts
+_PASSAGES_TOKENS = 1_000  # tokens of those that are shown in the mode "retrieve"
+_USUAL_STEPS = (3, 8)  # of a usual question
+_SUB_PROMPT = 4_000  # tokens of a usual sub-call
+
+
+def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, max_calls: int) -> dict[str, Any]:
+    """Return files, tokens, mode and model, and the calls and cost of a typical question, low and high."""
+    size = reading.estimate_tokens(corpus.chars)
+    if mode == "direct":
+        spent = [(1, size + _PROTOCOL_TOKENS, _REPLY_TOKENS)] * 2
+    elif mode == "retrieve":
+        spent = [(1, _PASSAGES_TOKENS + _PROTOCOL_TOKENS, _REPLY_TOKENS)] * 2
+    else:
+        low, high = (min(steps, max_iters) for steps in _USUAL_STEPS)
+        spent = [_exploration_estimate(low, 0), _exploration_estimate(high, min(10, max_calls))]
+    costs = [token_cost(model, prompt, reply) for _, prompt, reply in spent]
+    return {
+        "files": len(corpus),
+        "characters": corpus.chars,
+        "tokens": size,
+        "kinds": dict(Counter(document.kind for document in corpus.documents).most_common()),
+        "skipped": len(corpus.skipped),
+        "mode": mode,
+        "model": model,
+        "calls": [calls for calls, _, _ in spent],
+        "prompt_tokens": [prompt for _, prompt, _ in spent],
+        "cost": costs if None not in costs else None,
+    }
+
+
+def estimate_text(facts: dict[str, Any]) -> str:
+    """Render the facts for a terminal."""
+    files = render.counted_noun(facts["files"], "file")
+    calls, tokens = _range_text(facts["calls"]), _range_text(facts["prompt_tokens"])
+    cost = "cost unknown" if facts["cost"] is None else _money_range(facts["cost"])
+    return "\n".join(
+        (
+            f"{files}, about {facts['tokens']:,} tokens; mode {facts['mode']}; model {facts['model']}",
+            f"{facts['skipped']:,} skipped; kinds: {', '.join(f'{k} {n:,}' for k, n in facts['kinds'].items())}",
+            f"estimated: {calls} model calls, {tokens} prompt tokens, {cost}",
+        )
+    )
+
+
+def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
+    """Each step's prompt contains all earlier steps; sub-calls stand alone."""
+    prompt = (
+        sum(_PROTOCOL_TOKENS + step * (_OUTPUT_TOKENS + _REPLY_TOKENS) for step in range(steps))
+        + sub_calls * _SUB_PROMPT
+    )
+    return steps + sub_calls, prompt, (steps + sub_calls) * _REPLY_TOKENS
+
+
+def _range_text(pair: list[int]) -> str:
+    low, high = pair
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+
+
+def _money_range(pair: list[float]) -> str:
+    low, high = (render.cost_text(value) for value in pair)
+    return low if low == high else f"{low}–{high}"
+
+
+logger = logging.getLogger(__name__)
+
+_MISS_CHARS = 120  # at most, of an answer that only says that nothing was found
+
+
+class Asking:
+    """One question being answered."""
+
+    def __init__(self, request: AskRequest, terminal: Terminal, values: settings.Settings, corpus: Corpus) -> None:
+        self.request = request
+        self.terminal = terminal
+        self.values = values
+        self.corpus = corpus
+        self.mode = mode(request, values, corpus)
+        self.signature = out_option.ask_signature(request.out)
+        self.interpreter_factory: Callable[[], Any] | None = None
+        self.result: Run | None = None
+
+    def run(self) -> int:
+        """Ask, print, and return the exit code."""
+        chosen = models.choose(self.values)
+        if chosen.notice:
+            self.terminal.note(chosen.notice)
+        if self.request.dry_run:
+            self._print_estimate(chosen)
+            return exit_codes.ANSWERED
+        return self.answer(chosen)
+
+    def answer(self, chosen: models.Chosen) -> int:
+        """Ask a chosen model, print, keep the run as ``result``, and return the exit code."""
+        if self.request.index and not self.corpus.index.build():
+            self.terminal.note("The search index could not be built; -v shows why.")
+        logger.info(
+            "asking",
+            extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
+        )
+        with chosen.active(), self._save_run_on_error(), self._show_progress() as watch:
+            found = self._answerer(watch, chosen).answer(self.corpus, self.request.question, **self.more_inputs())
+        self.result, self.mode, run = found.run, found.mode, found.run
+        filed = self._try_save_run(run)
+        values = {
+            name: found.prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE
+        }
+        self._print_answer(run, values)
+        if not filed:
+            return exit_codes.FAILED
+        if self._is_miss(run, values):
+            self._tell_missed()
+            return exit_codes.NOT_FOUND
+        return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
+
+    def _is_miss(self, run: Run, values: Mapping[str, Any]) -> bool:
+        """Whether the answer says explicitly that nothing was found, and no quote backs it."""
+        answer = next(iter(values.values()), None) if len(values) == 1 else None
+        if not isinstance(answer, str) or any(row.get("match") for row in run.evidence):
+            return False
+        return len(answer) <= _MISS_CHARS and is_absent(answer)
+
+    def _tell_missed(self) -> None:
+        """List unread files that could contain the answer that was not found."""
+        missed = [problem for problem in self.corpus.problems if problem.unread]
+        if not missed:
+            return
+        kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+        files = render.counted_noun(len(missed), "file")
+        first = reading.told(self.corpus, missed[0])
+        self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
+
+    def _answerer(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Answerer:
+        return Answerer(
+            self.signature,
+            mode=self.values.mode,
+            budget=self.values.budget,
+            sub_lm=chosen.sub_lm,
+            direct_tokens=self.values.direct_tokens,
+            compile_rlm=partial(program.load, path=self.request.program) if self.request.program else None,
+            interpreter_factory=self.interpreter_factory,
+            explore=partial(self._explore_corpus, watch),
+            on_event=watch,
+            on_note=self.terminal.note,
+        )
+
+    def more_inputs(self) -> dict[str, Any]:
+        """Return the inputs besides the context and the question."""
+        return {}
+
+    def _explore_corpus(self, watch: Callable[[Event], None], rlm: RLM, inputs: Mapping[str, Any]) -> Any:
+        """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
+
+        Raises:
+            KeyboardInterrupt: with the run; on a second Ctrl-C, or a first one before any step ran.
+        """
+        note = watch.note if isinstance(watch, live.StatusLine) else self.terminal.note
+        rlm.stop = threading.Event()
+        with Interrupts(rlm.stop, lambda: note("Asking for the best answer so far; Ctrl-C again stops at once.")):
+            try:
+                return rlm(**inputs)
+            except BudgetExceededError as error:
+                if error.limit != "stop":
+                    raise
+                interrupt = KeyboardInterrupt()
+                interrupt.run = error.run  # type: ignore[attr-defined]
+                raise interrupt from error
+
+    @contextmanager
+    def _show_progress(self) -> Iterator[Callable[[Event], None]]:
+        """Show the live status line, unless ``-q``, ``-v`` or ``--log-json`` is given."""
+        if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
+            yield _log_event
+            return
+        with live.StatusLine() as line:
+            yield line
+
+    @contextmanager
+    def _save_run_on_error(self) -> Iterator[None]:
+        """Save the partial run if an exception or Ctrl-C ends it early."""
+        try:
+            yield
+        finally:
+            error = sys.exc_info()[1]
+            run: Run | None = getattr(error, "run", None)
+            # A run without steps is not worth a file, unless --trace asks for one.
+            if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
+                self._save_partial_run(run)
+
+    def _save_partial_run(self, run: Run) -> None:
+        try:
+            place = self._save_run(run)
+        except OSError as error:
+            self.terminal.error(f"the partial run could not be saved: {error}")
+            return
+        if not self.request.trace or not self.terminal.quiet:
+            self.terminal.error(f"the partial run is in {place}")
+
+    def _try_save_run(self, run: Run) -> bool:
+        """Save a finished run; return False if the file of ``--trace`` could not be written."""
+        try:
+            self._save_run(run)
+        except OSError as error:
+            if not self.request.trace:
+                folder = self.values.home / "runs"
+                why = f"{folder}: {error.strerror}. Set RLM_DSPY_HOME to a writable folder."
+                self.terminal.note(f"warning: the run could not be saved in {why}")
+            else:
+                self.terminal.error(f"the run could not be saved in {self.request.trace}: {error.strerror}")
+                return False
+        return True
+
+    def _save_run(self, run: Run) -> Path:
+        if self.request.trace:
+            return journal.save_run(run, self.request.trace, self.terminal.redactor)
+        return RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
+
+    def _print_estimate(self, chosen: models.Chosen) -> None:
+        limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}
+        facts = estimated_facts(self.corpus, self.mode, chosen.name, **limits)
+        if self.request.as_json:
+            self.terminal.answer(journal.redacted_json(facts, self.terminal.redactor))
+        else:
+            self.terminal.answer(estimate_text(facts))
+
+    def _print_answer(self, run: Run, values: Mapping[str, Any]) -> None:
+        terminal = self.terminal
+        if self.request.as_json:
+            told = journal.answer_summary(run, values, mode=self.mode, corpus=self.corpus)
+            terminal.answer(journal.redacted_json(told, terminal.redactor))
+        else:
+            terminal.answer(render.outputs_text(values))
+            rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]
+            rows = [row for row in rows if row["verified"]]
+            if rows:
+                lines = [render.evidence_line(journal.evidence_location(row), row) for row in rows]
+                terminal.answer("\n" + "\n".join(lines))
+        if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
+            terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")
+        for warning in run.warnings:
+            terminal.note(f"warning: {' '.join(warning.split())}")
+        if run.status == "extracted":
+            reasons = {"stop": "Ctrl-C", "repeats": "a repeated step"}
+            reason = reasons.get(str(run.stopped_by), run.stopped_by)
+            terminal.note(f"Stopped by {reason}; this is the best answer so far.")
+        if sys.stderr.isatty() or terminal.verbose:
+            terminal.note(_usage_line(run, self.mode))
+
+
+def _log_event(event: Event) -> None:
+    """Log an event: figures at INFO, text at DEBUG."""
+    facts = {"step": event.step, "depth": event.depth, "sub_calls": event.sub_calls, "usage": event.usage.model_dump()}
+    logger.info("%s", event.kind, extra=facts)
+    if event.text:
+        logger.debug("%s of step %d:\n%s", event.kind, event.step, event.text)
+
+
+def _usage_line(run: Run, mode: str) -> str:
+    parts = [f"{run.model} ({mode})", render.counted_noun(len(run.steps), "step")]
+    parts.append(render.counted_noun(run.sub_calls, "sub-call"))
+    parts.append(render.counted_noun(run.usage.total_tokens, "token"))
+    return " · ".join([*parts, render.cost_text(run.usage.cost), f"{run.seconds:.1f} s"])

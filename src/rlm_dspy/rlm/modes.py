@@ -1,0 +1,24 @@
+"""The modes in which a question can be answered; nothing here imports a model library."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Mode = Literal["auto", "rlm", "direct", "retrieve"]
+DIRECT_TOKENS = 16_000  # texts up to about this size are answered better by one call than by exploring
+
+
+def first_mode(mode: str, tokens: int, *, direct_tokens: int = DIRECT_TOKENS, is_compiled: bool = False) -> str:
+    """Return the mode to begin with: "auto" is "direct" for small texts, and a compiled program explores.
+
+    Args:
+        mode: one of ``Mode``.
+        tokens: the size of the corpus.
+        direct_tokens: the size up to which "auto" sends the whole text in one call.
+        is_compiled: whether the RLM was compiled by an optimizer.
+    """
+    if is_compiled:
+        return "rlm"
+    if mode != "auto":
+        return mode
+    return "direct" if tokens <= direct_tokens else "rlm"
