@@ -62,6 +62,8 @@ class Shape:
 
 def measure(folder: Path, lazy_rooms: frozenset[str] = frozenset()) -> Shape:
     """Measure the package in ``folder``; lazy imports of the modules below ``lazy_rooms`` make no cycle."""
+    if not folder.is_dir():
+        sys.exit(f"{folder} is not a folder")
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
     functions = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, Function)]
     classes: dict[str, list[str]] = defaultdict(list)

@@ -2,7 +2,7 @@
 
     python examples/testing_a_program.py
 
-The functions below also run under pytest.
+The functions below also run under pytest, which has to be installed.
 """
 
 import dspy

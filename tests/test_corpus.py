@@ -287,7 +287,7 @@ def test_a_closed_standard_input_is_an_error(monkeypatch):
         (["no*where"], r"no\*where: no files there"),
         (["a\0b"], "no such file"),
         (["x" * 5000], "no such file"),
-        (["-"], "nothing to read in -: empty"),
+        (["-"], "nothing to read in standard input: empty"),
         (["empty"], "nothing to read in empty: no files there"),
         (["binary"], r"nothing to read in binary: binary \(2 times\)"),
         (["blank.txt"], "nothing to read in blank.txt: only white space"),

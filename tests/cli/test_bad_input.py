@@ -235,3 +235,18 @@ def test_what_a_limit_leaves_out_is_told_with_the_flag_that_raises_it(
 @pytest.mark.parametrize("flag", ["--max-file-mb", "--max-files", "--max-gb"])
 def test_a_limit_of_nothing_is_refused(run: Callable, flag: str) -> None:
     assert run("ls", ".", flag, "0").code == 2
+
+
+def test_a_question_in_the_place_of_a_path_is_not_blamed_on_other_files(run: Callable, write: Callable) -> None:
+    write(".hidden", "x")
+    write("docs/a.txt", "x")
+    result = run("ask", "docs", "What is a step?")
+    assert result.code == 6
+    assert "nothing to read in What is a step?: no files there" in result.err
+
+
+def test_a_compiled_program_and_another_mode_exclude_each_other(run: Callable, write: Callable) -> None:
+    write("a.txt", "x")
+    result = run("ask", "q?", "a.txt", "--mode", "direct", "--program", "p.json")
+    assert result.code == 2
+    assert "--mode direct and --program exclude each other" in result.err

@@ -121,9 +121,3 @@ def test_a_model_that_cannot_be_is_a_failure(run: Callable, name: str) -> None:
     assert result.code == 4
     assert "failure" in result.out
     assert "Traceback" not in result.out + result.err
-
-
-def test_a_missing_reader_is_named_as_it_is_installed(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {"pypdfium2": None, "docx": None}
-    monkeypatch.setattr(doctor.util, "find_spec", lambda name: found.get(name, "there"))
-    assert "→ If you need them: pip install pypdfium2 python-docx\n" in run("doctor").out

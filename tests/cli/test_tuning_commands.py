@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlm_dspy import corpus, data
+from rlm_dspy.cli import optimize
 from tuning.classroom import STUDENT, TEACHER, Classroom
 from tuning.make_class import write as write_class
 
@@ -220,3 +221,12 @@ def test_help_of_the_tuning_commands_imports_nothing_heavy(command: str) -> None
         [sys.executable, "-c", program, command, "--help"], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stderr == "[]\n"
+
+
+def test_an_optimizer_whose_library_is_missing_is_refused_before_anything_is_asked(
+    run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimize.util, "find_spec", lambda name: None)
+    result = run("optimize", jsonl(home / "d.jsonl", ROW), "--optimizer", "mipro", "--max-calls", "900", "-y")
+    assert result.code == 2
+    assert "--optimizer mipro needs optuna and numpy: pip install optuna numpy." in result.err

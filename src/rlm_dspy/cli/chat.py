@@ -29,7 +29,8 @@ HELP = """/add PATH…  read more files
 /files      list the files
 /cost       show calls, tokens and cost so far
 /trace      show the last run step by step
-/quit       quit (or Ctrl-D)"""
+/quit       quit (or Ctrl-D)
+/help       show this list"""
 
 
 class KeptSandbox(Sandbox):

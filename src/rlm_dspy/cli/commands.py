@@ -46,7 +46,7 @@ from rlm_dspy.cli.options import (
 )
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
-from rlm_dspy.errors import RLMError
+from rlm_dspy.errors import ConfigurationError, RLMError
 
 
 @click.command(short_help="Answer a question from files, with evidence.")
@@ -89,6 +89,10 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
         check_unicode(value or "", name)
     if not question.strip():
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
+    if options["program"] and options["mode"] not in (None, "auto", "rlm"):
+        raise click.UsageError(
+            f"--mode {options['mode']} and --program exclude each other: a compiled program explores."
+        )
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.ask import AskRequest, answer
@@ -171,9 +175,12 @@ def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:
     sees the earlier questions and answers. Works in a terminal and over pipes.
 
     \b
-    /add PATH…  read more files      /files   list them
-    /cost       what was spent       /trace   show the last run step by step
-    /quit       end (or Ctrl-D)      /help    this list
+    /add PATH…  read more files
+    /files      list the files
+    /cost       show calls, tokens and cost so far
+    /trace      show the last run step by step
+    /quit       quit (or Ctrl-D)
+    /help       show this list
     """
     if not paths:
         raise click.UsageError("Missing PATH: name files or folders to talk about.")
@@ -202,6 +209,10 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
+    try:
+        settings.export_credentials(loaded, dict(os.environ))
+    except ConfigurationError as error:  # a file of this folder may not set a key: other commands refuse it
+        terminal.note(f"warning: {error}")
     rows = loaded.masked_values()
     places = [{"path": str(path), "exists": path.is_file()} for path in settings.settings_files()]
     if as_json:
@@ -242,7 +253,8 @@ def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
     "--compare",
     metavar="NAMES",
     default="rlm",
-    help="Programs to compare, separated by commas: rlm, direct (one call), dspy.RLM (default: rlm).",
+    help="Programs to compare, separated by commas: rlm, direct (one call), retrieve (the best passages), dspy.RLM "
+    "(default: rlm).",
 )
 @program_option
 @metric_option
@@ -348,7 +360,7 @@ def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """Optimize the RLM's prompts on the questions of DATA (JSONL: question, answer, context).
 
     The test set, which the optimizer never sees, is scored before and after. The folder gets program.json
-    (for ask --program, eval --program or RLM.load), report.md, report.json and log.txt.
+    (for ask --program, eval --program or rlm.load()), report.md, report.json and log.txt.
     Exit code 3 if a limit ended it; the best program so far is saved.
     """
     flags = {name: options.pop(name) for name in ("model", "sub_model", "timeout", "max_iters")}

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -24,8 +24,6 @@ from rlm_dspy.sandbox import report, selftest
 
 DISTRIBUTION = "dspy-recursive"
 SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a bug report should name
-# Modules that read documents, and the packages that contain them.
-READERS = {"pypdfium2": "pypdfium2", "docx": "python-docx", "pptx": "python-pptx", "openpyxl": "openpyxl"}
 
 
 def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
@@ -77,9 +75,6 @@ def _check_versions() -> Iterator[DiagnosisLine]:
     if not wrong:
         shown = ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN_VERSIONS)
         yield DiagnosisLine("ok", f"{shown} and {len(wanted) - len(SHOWN_VERSIONS)} more are as required")
-    if missing := [package for module, package in READERS.items() if util.find_spec(module) is None]:
-        fix = f"If you need them: pip install {' '.join(missing)}"
-        yield DiagnosisLine("ok", "some PDF, Word, PowerPoint or Excel files cannot be read", fix)
 
 
 def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:

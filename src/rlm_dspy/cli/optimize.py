@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     metric = eval.metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
+    missing = [name for name in optimize.REQUIRED_MODULES.get(request.optimizer, ()) if util.find_spec(name) is None]
+    if missing:
+        raise click.UsageError(
+            f"--optimizer {request.optimizer} needs {' and '.join(missing)}: pip install {' '.join(missing)}."
+        )
     train, val, test = split_questions(request)
     # A fallback's replies would be cached and scored as the model's.
     values, chosen = eval.prepare_model(request.flags, terminal, fallback=False)

@@ -265,7 +265,8 @@ def _short_path(path: _Path) -> str:
 
 
 def _nothing_read_message(typed: str, skipped: Sequence[Skipped]) -> str:
-    if not skipped:
+    typed = "standard input" if typed == "-" else typed
+    if not skipped or (glob.has_magic(typed) and not glob.glob(typed, recursive=True)):
         return f"nothing to read in {typed}: no files there"
     reasons = Counter(one.reason for one in skipped).most_common(4)
     told = "; ".join(reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons)

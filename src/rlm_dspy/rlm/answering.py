@@ -114,7 +114,12 @@ class Answerer:
         Raises:
             ConfigurationError: the signature or the compiled state cannot work.
         """
-        rlm = RLM(self.signature, sub_lm=self.sub_lm, interpreter_factory=self.interpreter_factory, budget=self.budget)
+        rlm = RLM(
+            self.signature,
+            sub_lm=self.sub_lm,
+            interpreter_factory=self.interpreter_factory,
+            budget=budget or self.budget,
+        )
         if self.compile_rlm is not None:
             rlm = self.compile_rlm(rlm)
         rlm.on_event = self.on_event  # afterwards: loading a state copies the program, and a watcher cannot be copied

@@ -32,7 +32,7 @@ from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.session import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
-from rlm_dspy.rlm.signatures import TAKEN, read_signature, validate_inputs
+from rlm_dspy.rlm.signatures import TAKEN, check_budget, read_signature, validate_inputs
 from rlm_dspy.run import Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 
@@ -67,9 +67,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
         self.signature = read_signature(signature)
         if taken := sorted(TAKEN & set(self.signature.input_fields)):
             raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
-        if not isinstance(budget, Budget | None):
-            raise ConfigurationError(f"budget must be an rlm_dspy.Budget, not {type(budget).__name__}")
-        self.budget = budget or Budget()
+        self.budget = check_budget(budget)
         self.on_event = on_event
         self.stop: threading.Event | None = None  # set it to end the wait
         flat = self.signature

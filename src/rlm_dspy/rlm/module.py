@@ -37,6 +37,7 @@ from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.repl import Repl
 from rlm_dspy.rlm.session import WATCHER, Session
 from rlm_dspy.rlm.signatures import (
+    check_budget,
     make_budget,
     named_tools,
     output_field,
@@ -130,11 +131,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
             max_seconds=max_seconds,
             max_concurrency=max_concurrency,
         )
-        if not isinstance(budget, Budget | None):
-            raise ConfigurationError(f"budget must be an rlm_dspy.Budget, not {type(budget).__name__}")
         if budget is not None and separate != Budget():
             raise ConfigurationError("budget= holds all limits: give it alone, without max_iters= and the like")
-        self.budget = budget or separate
+        self.budget = separate if budget is None else check_budget(budget)
         self.max_output_chars = max_output_chars
         self.verbose = verbose
         self.sub_lm = sub_lm

@@ -159,6 +159,17 @@ def make_budget(**given: Any) -> Budget:
         raise ConfigurationError(f"{name}: {first['msg']} (got {first['input']!r})") from None
 
 
+def check_budget(budget: Any) -> Budget:
+    """Return the budget, by default that without limits of money and time.
+
+    Raises:
+        ConfigurationError: it is of another type.
+    """
+    if not isinstance(budget, Budget | None):
+        raise ConfigurationError(f"budget must be an rlm_dspy.Budget, not {type(budget).__name__}")
+    return budget or Budget()
+
+
 def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature]:
     """Return the signature, which must have outputs.
 

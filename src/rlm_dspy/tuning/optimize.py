@@ -27,6 +27,7 @@ from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metere
 from rlm_dspy.tuning.metrics import Metric
 
 OPTIMIZERS = ("gepa", "mipro", "bootstrap", "simba")
+REQUIRED_MODULES = {"mipro": ("optuna", "numpy"), "simba": ("numpy",)}  # that DSPy does not install
 GUESSED_CALLS = 6.0  # LM calls per question, if nothing has been measured
 FINAL_CALLS_FACTOR = 1.25  # the last evaluation may need this many times the calls of the first
 

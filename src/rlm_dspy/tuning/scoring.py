@@ -37,7 +37,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:_\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
 _PATH = re.compile(r"[\w./-]+\.\w{1,5}")
 
 
@@ -60,7 +60,7 @@ def number_in(value: Any) -> float | None:
     if isinstance(value, (int, float)):
         return float(value) if math.isfinite(value) else None
     found = NUMBER.findall(str(value)) if value is not None else []
-    return float(found[0].replace(",", "")) if len(found) == 1 else None
+    return float(found[0].replace(",", "").replace("_", "")) if len(found) == 1 else None
 
 
 def listed_items(value: Any) -> list[str]:
