@@ -115,7 +115,7 @@ def test_without_credentials_the_first_question_tells(run: Callable, files: Path
     speak(dspy.LMAuthError(message="bad key"))
     result = run(*ARGS, "--mode", "direct", "--concurrency", "1")
     assert result.code == 4
-    assert "stopped by LMAuthError" in result.err
+    assert "stopped by LMAuthError; fix that (see the message above), then repeat" in result.err
 
 
 def test_max_cost_ends_a_batch_with_exit_3(run: Callable, files: Path, speak: Callable) -> None:
@@ -229,7 +229,7 @@ def test_ctrl_c_finishes_what_is_in_flight_and_keeps_it(files: Path, write: Call
         assert process.stderr is not None
         said = process.stderr.read()
         assert process.wait(60) == 130
-    assert "stopped by stop; repeat the command with --resume" in said
+    assert "stopped by Ctrl-C; repeat the command with --resume" in said
     assert "Finishing the questions in flight" in said
     assert "Traceback" not in said
     answered = [row for row in rows(files) if row["ok"]]

@@ -181,7 +181,10 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
     if report.disk_error:
         terminal.error("Free some disk space and repeat the command with --resume; finished calls are not repeated.")
     elif report.stopped_by:
-        terminal.error(f"stopped by {report.stopped_by}; repeat the command with --resume for the remaining questions.")
+        reason = {"stop": "Ctrl-C", "max_cost": "--max-cost"}.get(report.stopped_by, report.stopped_by)
+        is_error = any(row["error"]["type"] == report.stopped_by for row in report.failed)
+        first = "fix that (see the message above), then " if is_error else ""
+        terminal.error(f"stopped by {reason}; {first}repeat the command with --resume for the remaining questions.")
     return _exit_code(report)
 
 

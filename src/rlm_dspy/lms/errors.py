@@ -398,7 +398,11 @@ def _address_suffix(route: Route) -> str:
 def _start_advice(route: Route) -> str:
     if route.is_ollama:
         return "Start it (ollama serve) or set OLLAMA_HOST."
-    return "Start the server or check api_base." if route.base else "Check the network."
+    if route.base:
+        return "Start the server or check api_base."
+    if route.provider.local:
+        return f"Start the server, or set {route.address_variable}."
+    return "Check the network."
 
 
 def _window_advice(route: Route) -> str:

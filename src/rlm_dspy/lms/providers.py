@@ -164,6 +164,11 @@ class Route:
         return self.provider.prefix.rstrip("/").upper()
 
     @property
+    def address_variable(self) -> str:
+        """The environment variable that names the server."""
+        return f"{self._variable_stem}_API_BASE"
+
+    @property
     def keyless(self) -> bool:
         """Whether no key is needed: for local servers, and OpenAI-compatible ones at an address the user gave."""
         row = self.provider
