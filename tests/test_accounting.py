@@ -8,6 +8,7 @@ import dspy
 import pytest
 
 import rlm_dspy
+from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.metering import Meter
 from rlm_dspy.testing import action, fields, scripted
 
@@ -43,3 +44,10 @@ def test_a_call_without_a_record_is_estimated_at_its_models_published_price() ->
     usage = meter.usage
     assert (usage.calls, usage.prompt_tokens, usage.completion_tokens) == (1, 1_000, 100)
     assert usage.cost == pytest.approx(1_000 * 1.5e-7 + 100 * 6e-7)
+
+
+def test_a_first_prompt_that_alone_passes_the_limit_is_not_sent() -> None:
+    lm, script = scripted(action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm), pytest.raises(BudgetExceededError, match="max_tokens was reached before any code ran"):
+        rlm_dspy.RLM("context, question -> answer", max_tokens=100)(context="c", question="q")
+    assert script.requests == []

@@ -203,7 +203,8 @@ class Session:
     def _exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
         """Name the limit that leaves no room for another step (the last prompt and its output) plus the extract."""
         if not steps:
-            return self.ledger.exhausted(share=STEP_TIME_SHARE)
+            first = tokens(f"{self._action_signature().instructions}{self.probe}")
+            return self.ledger.exhausted(tokens=first, share=STEP_TIME_SHARE)
         last = steps[-1]
         shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
         step = last.usage.total_tokens + len(last.output) // CHARS_PER_TOKEN
