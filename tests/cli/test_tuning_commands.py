@@ -230,3 +230,11 @@ def test_an_optimizer_whose_library_is_missing_is_refused_before_anything_is_ask
     result = run("optimize", jsonl(home / "d.jsonl", ROW), "--optimizer", "mipro", "--max-calls", "900", "-y")
     assert result.code == 2
     assert "--optimizer mipro needs optuna and numpy: pip install optuna numpy." in result.err
+
+
+def test_bad_credentials_end_an_evaluation_at_once(run: Callable, home: Path) -> None:
+    rows = jsonl(home / "d.jsonl", *({**ROW, "question": f"q{number}"} for number in range(8)))
+    result = run("eval", rows, "-m", "groq/openai/gpt-oss-20b", "--threads", "1")
+    assert result.code == 4
+    assert "needs a key" in result.err
+    assert "questions failed" not in result.err

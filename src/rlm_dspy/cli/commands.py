@@ -273,7 +273,7 @@ def evaluate(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """Ask a model the questions of DATA (JSONL: question, answer, context) and score the answers.
 
     Each finished question is stored. Run the same command again to resume: only failed and missing questions are
-    asked. Exit code 1 if every question failed.
+    asked. Exit code 1 if every question failed, 4 if the key is missing or refused.
     """
     flags = take_options(options, SETTING_FLAGS)
 

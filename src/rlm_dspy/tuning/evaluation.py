@@ -20,7 +20,7 @@ import dspy
 from pydantic import BaseModel, ConfigDict
 
 from rlm_dspy.context import Context
-from rlm_dspy.errors import ConfigurationError, LMError, RLMError
+from rlm_dspy.errors import ConfigurationError, LMAuthError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.evidence.evidence import without_surrogates
 from rlm_dspy.report import journal as journals
@@ -138,8 +138,8 @@ class Evaluation:
         attempt = finished_future(lambda: self._predict_answer(side, example, watch))
         seconds = time.perf_counter() - started
         error = attempt.exception()
-        if error is not None and not isinstance(error, Exception):
-            raise error  # an interruption or a reached cap ends everything
+        if isinstance(error, LMAuthError) or (error is not None and not isinstance(error, Exception)):
+            raise error  # bad credentials, an interruption or a reached cap end everything
         prediction = None if error else attempt.result()
         run = getattr(error, "run", None) if prediction is None else run_of(prediction)
         row = Row(
