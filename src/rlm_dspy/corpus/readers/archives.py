@@ -24,7 +24,8 @@ _FULL = (
     f"no file may unpack to more than {MOST_BYTES / 1e6:,.0f} MB, {_MAX_RATIO} times its size or {MOST_MEMBERS:,} files"
 )
 
-_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, NotImplementedError)
+# What the libraries raise over a damaged archive.
+DAMAGED_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, NotImplementedError)
 
 
 def room_for(size: int) -> UnpackAllowance:
@@ -65,7 +66,7 @@ def read_zip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member |
                     content = _within(file, info.compress_size, room, [])
             except UnreadableError as error:
                 yield SkippedMember(name, str(error))
-            except (*_BROKEN, RuntimeError) as error:
+            except (*DAMAGED_ERRORS, RuntimeError) as error:
                 yield SkippedMember(name, f"broken: {error}")
             else:
                 yield Member(name, content)
@@ -95,7 +96,7 @@ def _single_member(
     with opened(BytesIO(data)) as file:
         try:
             _within(file, len(data), room, pieces)
-        except _BROKEN as error:
+        except DAMAGED_ERRORS as error:
             if not any(pieces):
                 raise UnreadableError(f"broken: {error}") from None
             note = f"the archive is cut off or damaged ({error}): only the part before that was read"

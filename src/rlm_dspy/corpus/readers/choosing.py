@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import zipfile
-import zlib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from io import BytesIO
@@ -37,7 +36,6 @@ _PACKED = {
 }
 _OFFICE = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 _DECLARED = {  # media types declared in an archive's first file
     "application/epub+zip": "epub", "application/vnd.oasis.opendocument.text": "odt",
     "application/vnd.oasis.opendocument.spreadsheet": "ods", "application/vnd.oasis.opendocument.presentation": "odp",
@@ -81,7 +79,7 @@ def _zip_reader(data: bytes) -> Reader | Unpacker:
         archive = zipfile.ZipFile(BytesIO(data))
         names = archive.namelist()
         declared = _declared_kind(archive) if "mimetype" in names else None
-    except (*_BROKEN, RuntimeError) as error:
+    except (*archives.DAMAGED_ERRORS, RuntimeError) as error:
         raise UnreadableError(f"a broken ZIP archive: {error}") from None
     if declared:
         return converter.office_reader(declared)

@@ -15,12 +15,12 @@ from .parts import BROKEN, Package, all_named, child_of, local_name, refuse_enti
 from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
 from .slides import chart_lines, paragraphs_of
 
+_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, Excel's limits
 _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s", 20: "h:m", 21: "h:m:s",
           22: "y-m-d h:m", 45: "m:s", 46: "[h]:m:s", 47: "m:s"}  # fmt: skip  # built-in formats
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # literal parts of a format
-_CACHED_COLUMNS = 16_384
 _LATEST_DAY = 2_958_466  # days: the end of the year 9999
 
 
@@ -109,7 +109,7 @@ def position_of(reference: str) -> tuple[int, int]:
     return int(row) if 0 < len(row) < 9 else 0, _column_number(letters)
 
 
-@functools.lru_cache(_CACHED_COLUMNS)
+@functools.lru_cache(_MOST_COLUMNS)
 def _column_number(letters: str) -> int:
     column = 0
     for letter in letters[:5]:
@@ -118,7 +118,6 @@ def _column_number(letters: str) -> int:
 
 
 MOST_CELLS = 20_000_000  # of a workbook
-_MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, Excel's limits
 _BEGINNING = 1 << 16
 
 Comments = dict[int, dict[int, str]]  # by row and column
