@@ -93,6 +93,7 @@ EDGES = {
     "sandbox/tool_threads.py": 2,
     "sandbox/cell.py": 2,  # host functions called by code, and their errors that cannot be rendered
     "deadlines.py": 1,  # threads whose caller raises it
+    "spans.py": 1,  # listeners, which must not end a run
 }
 
 

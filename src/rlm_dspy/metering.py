@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,8 @@ from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy.deadlines import Interrupted
-from rlm_dspy.run import Usage
+from rlm_dspy.run import Message, Usage
+from rlm_dspy.spans import Recorder
 
 CHARS_PER_TOKEN = 4
 # Providers on the user's own machines, whose tokens cost nothing.
@@ -67,15 +68,24 @@ def token_cost(
 class Meter(BaseCallback):  # type: ignore[misc]
     """Collects the usage of every LM call made in a context that has it among its callbacks.
 
-    ``on_wait`` is called with a provider and the seconds that a call is about to wait for it.
+    ``on_wait`` is called with a provider and the seconds that a call is about to wait for it. With a ``recorder``, each
+    call and each wait becomes a span below ``span``.
     """
 
-    def __init__(self, on_wait: Callable[[str, float], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_wait: Callable[[str, float], None] | None = None,
+        recorder: Recorder | None = None,
+        span: int | None = None,
+    ) -> None:
         self.on_wait = on_wait
+        self.recorder = recorder
+        self.span = span
         self.by_model: dict[str, Usage] = {}
         self.last_wait = ""  # the reason of the last pause before a call
         self.response: Any = None  # the last lm15 Response; None if DSPy's history is disabled
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._spans: dict[str, int] = {}  # of the calls in flight
         self._lock = threading.Lock()
 
     @property
@@ -96,6 +106,9 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Remember the LM and the input of a call."""
         self._calls[call_id] = (instance, inputs)
+        if self.recorder and self.span is not None:
+            model = str(getattr(instance, "model", "unknown"))
+            self._spans[call_id] = self.recorder.start_prompt(model, self.span, prompt_messages(inputs))
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Add the usage of a finished call; a failed one counts as a call."""
@@ -113,6 +126,10 @@ class Meter(BaseCallback):  # type: ignore[misc]
         else:  # DSPy's history may be disabled
             usage = _estimated_usage({**sent, "outputs": outputs}, getattr(lm, "model", ""))
         self.response = entry["response"] if entry else None
+        if self.recorder and (span := self._spans.pop(call_id, None)):
+            error = None if exception is None else f"{type(exception).__name__}: {exception}"
+            finish = "" if exception else self.finish
+            self.recorder.end(span, usage=usage, finish=finish, error=error, output=reply_text(outputs))
         data = getattr(self.response, "provider_data", None)
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
@@ -123,7 +140,16 @@ class Meter(BaseCallback):  # type: ignore[misc]
             lm, sent = self._calls.pop(call_id, (None, None))
             if sent is not None:
                 model = getattr(lm, "model", "unknown")
-                self.add(model, _estimated_usage({**sent, "outputs": None}, model))
+                usage = _estimated_usage({**sent, "outputs": None}, model)
+                self.add(model, usage)
+                if self.recorder and (span := self._spans.pop(call_id, None)):
+                    self.recorder.end(span, usage=usage, error="the call was abandoned")
+
+    def start_wait(self, provider: str) -> int | None:
+        """Start the span of a wait for a provider, inside the call that waits; None without a recorder."""
+        if self.recorder is None or self.span is None:
+            return None
+        return self.recorder.start("wait", provider, next(reversed(self._spans.values()), self.span))
 
     def add(self, model: str, usage: Usage) -> None:
         """Add to a model's usage."""
@@ -139,13 +165,55 @@ def metered_wait(model: str, provider: str, seconds: float, *, retry: bool) -> I
         meter.last_wait = f"waiting {seconds:.0f} s for {provider}{' after a failure' if retry else ''}"
         if meter.on_wait and seconds >= NOTICEABLE_SECONDS:
             meter.on_wait(provider, seconds)
+    spans = [(meter, meter.start_wait(provider)) for meter in meters]
     started = time.monotonic()
     try:
         yield
     finally:
-        waited = round(time.monotonic() - started, 3)
-        for meter in meters:
-            meter.add(model, Usage(retries=int(retry), waited_seconds=waited))
+        usage = Usage(retries=int(retry), waited_seconds=round(time.monotonic() - started, 3))
+        for meter, span in spans:
+            meter.add(model, usage)
+            if meter.recorder and span is not None:
+                meter.recorder.end(span, usage=usage)
+
+
+def prompt_messages(sent: Mapping[str, Any]) -> list[Message]:
+    """Return the prompt of a call of an LM as messages of text; other parts are only named."""
+    request: Any = sent.get("request") or sent.get("prompt")
+    messages = sent.get("messages")
+    if messages is None and hasattr(request, "messages"):  # an lm15 request
+        system = [{"role": "system", "content": request.system}] if request.system else []
+        messages = [*system, *request.messages]
+    if messages is None:
+        messages = [{"role": "user", "content": request}]
+    return [_as_message(message) for message in messages]
+
+
+def _as_message(message: Any) -> Message:
+    if not isinstance(message, Mapping):
+        message = {"role": getattr(message, "role", ""), "content": getattr(message, "parts", None) or str(message)}
+    content = message.get("content")
+    text = content if isinstance(content, str) else "\n".join(_part_text(part) for part in content or ())
+    return Message.model_construct(role=str(message.get("role", "")), content=text)
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    text = part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None)
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    return text if isinstance(text, str) else f"[{kind}]"
+
+
+def reply_text(outputs: Any) -> str:
+    """Return the outputs of a call of an LM as text, a model's hidden thinking first."""
+    texts: list[str] = []
+    for output in outputs if isinstance(outputs, list) else [outputs]:
+        if isinstance(output, Mapping):
+            texts += [str(output[name]) for name in ("reasoning_content", "text") if output.get(name)]
+        elif output is not None:
+            texts.append(str(output))
+    return "\n\n".join(texts)
 
 
 def _reported_usage(entry: dict[str, Any]) -> Usage:

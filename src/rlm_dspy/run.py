@@ -17,6 +17,9 @@ MAX_UNREAD_FILES = 1_000  # unread files named in a record
 Status = Literal["submitted", "extracted", "stopped"]
 EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
 SubCallKind = Literal["plain", "typed", "recursive"]
+SpanKind = Literal["run", "step", "lm", "cell", "sub_call", "wait"]
+Content = Literal["full", "short", "none"]
+RECORD_FORMAT = 2  # of runs as JSON; 1 had no spans
 
 
 def replace_surrogates(value: Any) -> Any:
@@ -83,6 +86,7 @@ class SubCall(_Value):
     usage: Usage = Usage()
     seconds: float = 0.0
     run: Run | None = None
+    span: int | None = None
 
 
 class Step(_Value):
@@ -98,13 +102,62 @@ class Step(_Value):
     seconds: float = 0.0
     usage: Usage = Usage()
     sub_calls: tuple[SubCall, ...] = ()
+    span: int | None = None
+
+    @property
+    def total_usage(self) -> Usage:
+        """The usage of the step and of its sub-calls."""
+        return sum((call.usage for call in self.sub_calls), self.usage)
+
+
+class Message(_Value):
+    """A message of a prompt."""
+
+    role: str
+    content: str
+
+
+class Span(_Value):
+    """A timed part of a run: the run itself, a step, a call of a model, a cell, a sub-call or a wait.
+
+    The spans of a tree of runs form a tree by ``parent``. ``input`` and ``output`` are the code of a cell and its raw
+    output, the prompt of a sub-call and its answer, or the reply of a model; a step has its texts in the run's steps.
+    A prompt is kept once: its first ``same_messages`` are those of the call ``previous`` (see :meth:`Run.prompt_of`).
+
+    Attributes:
+        name: the signature of a run, the model of a call, the kind of a sub-call, the provider that a wait is for.
+        run: the id of its run.
+        started: Unix time in seconds.
+        seconds: None if it did not end.
+        usage: of a call of a model, or of a wait.
+        finish: why a reply ended: "stop", "length", "content_filter".
+    """
+
+    id: int
+    kind: SpanKind
+    started: float
+    parent: int | None = None
+    name: str = ""
+    run: str = ""
+    step: int = 0
+    depth: int = 0
+    seconds: float | None = None
+    usage: Usage | None = None
+    finish: str = ""
+    error: str | None = None
+    input: str = ""
+    output: str = ""
+    previous: int | None = None
+    same_messages: int = 0
+    messages: tuple[Message, ...] = ()
 
 
 class Event(_Value):
     """An event in a run, for watchers.
 
     ``usage`` and ``sub_calls`` are the totals of the tree so far. ``text`` depends on the kind: the code, the output, a
-    shortened sub-call prompt, the final status, or the provider of a ``wait`` of ``seconds``.
+    shortened sub-call prompt, the final status, or the provider of a ``wait`` of ``seconds``. An ``output`` also has
+    the ``error``, ``seconds`` and usage of its step; ``code`` and ``output`` have the model's ``reasoning``.
     """
 
     kind: EventKind
@@ -115,16 +168,22 @@ class Event(_Value):
     sub_calls: int = 0
     usage: Usage = Usage()
     seconds: float = 0.0
+    reasoning: str = ""
+    error: str | None = None
+    step_usage: Usage = Usage()
 
 
 class Run(_Value):
     """The full record of one call of an RLM.
 
     ``status`` is how it ended: ``submitted`` by the model, ``extracted`` from the trajectory because ``stopped_by`` (a
-    limit) ended it first, or ``stopped`` without an answer (the run is then attached to an exception).
+    limit) ended it first, or ``stopped`` without an answer (the run is then attached to an exception). ``spans`` holds
+    the timed parts of the whole tree, in the order of their start; the run of a child has none of its own.
     """
 
+    format: int = RECORD_FORMAT
     id: str
+    started: float = 0.0
     status: Status
     stopped_by: str | None = None
     error: str | None = None
@@ -143,6 +202,18 @@ class Run(_Value):
     evidence: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    spans: tuple[Span, ...] = ()
+
+    def prompt_of(self, span: Span) -> tuple[Message, ...]:
+        """Return the whole prompt of a call of a model."""
+        by_id = {one.id: one for one in self.spans}
+        prompt, same = span.messages, span.same_messages
+        while same and span.previous is not None:
+            span = by_id[span.previous]
+            if same > span.same_messages:
+                prompt = (*span.messages[: same - span.same_messages], *prompt)
+                same = span.same_messages
+        return prompt
 
     @property
     def trajectory(self) -> list[dict[str, str]]:
@@ -193,6 +264,45 @@ def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
 SubCall.model_rebuild()
 
 
+def shortened(run: Run, content: Content) -> Run:
+    """Return a run with the texts that ``content`` allows: all, the beginning of each, or none."""
+    if content == "full":
+        return run
+    return run.model_copy(
+        update={
+            "inputs": {name: cut_content(text, content) for name, text in run.inputs.items()},
+            "outputs": {name: cut_content(value, content) for name, value in run.outputs.items()},
+            "probe": cut_content(run.probe, content),
+            "error": run.error and cut_content(run.error, content),
+            "steps": tuple(_shortened_step(step, content) for step in run.steps),
+            "evidence": tuple({k: cut_content(v, content) for k, v in row.items()} for row in run.evidence),
+            "warnings": tuple(cut_content(text, content) for text in run.warnings),
+        }
+    )
+
+
+def _shortened_step(step: Step, content: Content) -> Step:
+    texts = {name: cut_content(getattr(step, name), content) for name in ("reasoning", "code", "output", "error")}
+    calls = tuple(_shortened_call(call, content) for call in step.sub_calls)
+    return step.model_copy(update={**texts, "sub_calls": calls})
+
+
+def _shortened_call(call: SubCall, content: Content) -> SubCall:
+    texts = {name: cut_content(getattr(call, name), content) for name in ("prompt", "output", "error")}
+    return call.model_copy(update={**texts, "run": call.run and shortened(call.run, content)})
+
+
+def cut_content(value: Any, content: Content) -> Any:
+    """Return a value of a record as ``content`` allows it."""
+    if content == "full" or value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = value if isinstance(value, str) else str(value)
+    if content == "none":
+        return f"({len(text):,} characters)" if text else ""
+    return value if len(text) <= SHORT_CHARS else f"{text[:SHORT_CHARS]}… ({len(text):,} characters)"
+
+
+SHORT_CHARS = 300  # of each text in a record with content="short"
 SHOWN_CHARS = 200  # of each value
 
 

@@ -33,7 +33,8 @@ SAME_TEXT_SHARE = 0.9  # a text that covers this share of the run's own context 
 SAME_INSTRUCTION_LIKENESS = 0.85  # ... with an instruction this similar to its own does not divide the work
 COMPARED_CHARS = 500  # characters compared of each
 
-Child = Callable[[type[dspy.Signature], dict[str, Any]], tuple[dict[str, Any], Run]]
+# Runs a child on a signature and its inputs, below a span.
+Child = Callable[[type[dspy.Signature], dict[str, Any], int], tuple[dict[str, Any], Run]]
 
 
 class Children:
@@ -128,29 +129,33 @@ class Children:
         self, signature: type[dspy.Signature], item: dict[str, Any], *, with_steps: bool = False
     ) -> Outputs | CallError:
         started = time.perf_counter()
+        prompt = shorten_text("\n".join(str(value) for value in reversed(item.values())))
+        span = self._calls.start_span("recursive", prompt)
         run: Run | None = None
         result: Outputs | CallError
         try:
-            values, run = self._child(signature, item)
+            values, run = self._child(signature, item, span)
             reasoning = run.steps[-1].reasoning if run.steps else ""
             about = {"trajectory": run.trajectory, "final_reasoning": reasoning} if with_steps else {}
             result = Outputs({**values, **about})
         except (RLMError, DSPyLMError) as error:
             run = getattr(error, "run", None)
             if isinstance(error, BudgetExceededError) and run is None:
+                self._calls.recorder.end(span, error=str(error))
                 raise
             result = failed_call(error)
         failed = isinstance(result, CallError)
         self._calls.record_call(
             SubCall(
                 kind="recursive",
-                prompt=shorten_text("\n".join(str(value) for value in reversed(item.values()))),
+                prompt=prompt,
                 output="" if isinstance(result, CallError) else shorten_text(str(result.values)),
                 error=result.error if failed and isinstance(result, CallError) else None,
                 model=run.model if run else "",
                 usage=run.usage if run else SubCall.model_fields["usage"].default,
                 seconds=time.perf_counter() - started,
                 run=run,
+                span=span,
             ),
             None,
         )

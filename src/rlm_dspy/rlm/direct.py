@@ -8,6 +8,7 @@ interchangeable.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -35,6 +36,7 @@ from rlm_dspy.rlm.session import QUESTION_FIELDS, is_context, main_context, quot
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, read_signature, validate_inputs
 from rlm_dspy.run import Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
+from rlm_dspy.spans import Recorder
 
 NO_PASSAGE = "in which no passage fits the question"
 SHOWN_PASSAGES = 6  # shown in the mode "retrieve"
@@ -149,7 +151,11 @@ class _Call:
         self.program = program
         self.values = values
         self.ledger = Ledger(program.budget)
-        self.meter = Meter(partial(self._emit_event, "wait"))
+        self.recorder = Recorder()
+        self._id, self._started = uuid.uuid4().hex[:12], time.time()
+        signature = program.signature.signature
+        self._span = self.recorder.start("run", signature, record=self._header(), run=self._id, step=0, depth=0)
+        self.meter = Meter(partial(self._emit_event, "wait"), self.recorder, self._span)
         self._evidence: list[dict[str, Any]] = []
         self.warnings: list[str] = []
 
@@ -205,24 +211,34 @@ class _Call:
             )
 
     def _close_record(self, status: Any, **facts: Any) -> Run:
-        program = self.program
         self.meter.abandon_calls()
-        model = getattr(program.predict.lm or dspy.settings.lm, "model", "")
         self._emit_event("final", status)
+        facts |= {
+            "status": status,
+            "usage": self.meter.usage,
+            "usage_by_model": self.meter.by_model,
+            "seconds": self.ledger.seconds,
+            "evidence": tuple(self._evidence),
+            "warnings": tuple(self.warnings),
+        }
+        run = Run(**{**dict(self._header()), "stopped_by": None, **facts})
+        self.recorder.end(self._span, run, error=run.error)
+        return run.model_copy(update={"spans": self.recorder.spans})
+
+    def _header(self) -> Run:
+        """Return the record as far as it is known at the start, which is also that of a call that was killed."""
+        program = self.program
+        model = getattr(program.predict.lm or dspy.settings.lm, "model", "")
         return Run(
-            id=uuid.uuid4().hex[:12],
-            status=status,
+            id=self._id,
+            started=self._started,
+            status="stopped",
+            stopped_by="unfinished",
             signature=program.signature.signature,
             model=model,
             sub_model=model,
             inputs={name: render_input(value) for name, value in self.values.items()},
-            usage=self.meter.usage,
-            usage_by_model=self.meter.by_model,
-            seconds=self.ledger.seconds,
-            evidence=tuple(self._evidence),
-            warnings=tuple(self.warnings),
             unread=unread(self.values),
-            **facts,
         )
 
     def _emit_event(self, kind: Any, text: str = "", seconds: float = 0.0) -> None:

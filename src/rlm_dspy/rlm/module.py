@@ -45,7 +45,7 @@ from rlm_dspy.rlm.signatures import (
     validate_inputs,
     validate_names,
 )
-from rlm_dspy.run import ConstructorSignature, Event, Run
+from rlm_dspy.run import ConstructorSignature, Content, Event, Run
 from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         tune_children: expose the predictors of children, which answer recursive sub-calls, to optimizers and in saved
             states, as ``child.generate_action`` and ``child.extract``.
         on_event: called with each :class:`rlm_dspy.run.Event` of the run.
+        content: how much of each text the record keeps: ``"full"``, ``"short"`` or ``"none"``.
 
     Raises:
         ConfigurationError: the signature, a name or a limit is invalid.
@@ -112,6 +113,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         profile: Literal["auto", "small", "standard"] = "auto",
         tune_children: bool = False,
         on_event: Callable[[Event], None] | None = None,
+        content: Content = "full",
     ) -> None:
         super().__init__()
         if interpreter_factory is not None:
@@ -119,6 +121,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         _one_of("on_limit", on_limit, "extract", "raise")
         _one_of("depth_policy", depth_policy, "plain", "raise")
         _one_of("profile", profile, "auto", "small", "standard")
+        _one_of("content", content, "full", "short", "none")
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
         self.signature = read_signature(signature)
@@ -141,6 +144,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         self.depth_policy = depth_policy
         self.profile = profile
         self.on_event = on_event
+        self.content: Content = content
         self.stop: threading.Event | None = None  # set it to end the run with the best answer so far
         self._interpreter_factory = interpreter_factory
         self._tools = named_tools(tools)
@@ -305,9 +309,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
         tuned = self.child
 
         def bound(parent: Session) -> Child:
-            def child(signature: type[dspy.Signature], inputs: dict[str, Any]) -> tuple[dict[str, Any], Run]:
+            def child(signature: type[dspy.Signature], inputs: dict[str, Any], span: int) -> tuple[dict[str, Any], Run]:
                 program = tuned or parent.rlm._make_child()
-                session = Session(program, signature, inputs, program._child_factory(factory), parent)
+                session = Session(program, signature, inputs, program._child_factory(factory), parent, parent_span=span)
                 try:
                     # Untuned children leave nothing in the trace, because optimizers match it to predictors.
                     with nullcontext() if tuned else dspy.context(trace=[]):
@@ -405,6 +409,14 @@ MIN_ROOM_CHARS = 4_000  # characters of a prompt; shrinking the room further doe
 
 def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
     """Run a cell, and interrupt it when the run's time is up or its caller stops it."""
+    if need.variables:  # the host's own, which hands over the past steps
+        return run_interruptibly(session, repl, need)
+    with session.recorded_cell(need.code) as finished:
+        return finished(run_interruptibly(session, repl, need))
+
+
+def run_interruptibly(session: Session, repl: Repl, need: Execute) -> Observation:
+    """Run a cell until it ends, or the run's time is up, or its caller stops it."""
     deadline = session.deadline_for()
     if deadline.endless:
         return repl.run(need.code, variables=need.variables)

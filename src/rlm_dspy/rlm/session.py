@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
@@ -33,13 +34,14 @@ from rlm_dspy.rlm.answers import (
     render_input,
 )
 from rlm_dspy.rlm.children import Child, Children
-from rlm_dspy.rlm.loop import Ask, Ending, Extract, ModelReply, Rules
+from rlm_dspy.rlm.loop import Ask, Ending, Extract, ModelReply, Observation, Rules
 from rlm_dspy.rlm.passages import best_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
-from rlm_dspy.run import Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, unread
+from rlm_dspy.run import Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
 from rlm_dspy.sandbox.worker import tables
+from rlm_dspy.spans import Recorder
 
 # A child of DSPy's own logger, which shows INFO in a plain script, so that ``verbose=True`` is visible as in DSPy.
 dspy_logger = logging.getLogger("dspy.rlm_dspy")
@@ -68,6 +70,7 @@ class Session:
         child: Callable[[Session], Child],
         parent: Session | None = None,
         stop: threading.Event | None = None,
+        parent_span: int | None = None,
     ) -> None:
         self.rlm: RLM = rlm
         self.signature = signature
@@ -86,9 +89,15 @@ class Session:
         self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
         # A child reserves its last call before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True) if parent else None
-        self.subcalls: SubCalls = SubCalls(
-            rlm.sub_lm or self.lm, self.ledger, self.deadline_for, self._record_call, partial(self.emit, "wait")
+        self._id = uuid.uuid4().hex[:12]
+        self._started, self._clock = time.time(), time.perf_counter()
+        self.recorder: Recorder = parent.recorder if parent else Recorder(rlm.content)
+        self.span = self.recorder.start(
+            "run", signature.signature, parent_span, self._header(), run=self._id, depth=self.ledger.depth, step=0
         )
+        self._step_span: int | None = None
+        self._cell_span: int | None = None
+        self.subcalls: SubCalls = self._make_subcalls()
         self.recursion = Children(self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values))
         self.room = windows.prompt_capacity_chars(chosen)
         self.steps: list[Step] = []
@@ -100,13 +109,23 @@ class Session:
         self._asked_for_stronger = False
         self._asked_for_source = False
         self.code = ""  # the code the model wrote last
-        self._id = uuid.uuid4().hex[:12]
-        self._started = time.perf_counter()
+        self._reasoning = ""  # what it wrote about it
         self._signature: Any = None
         self._protocol_text: str | None = None
         self.interpreter_rules = ""
         self.has_toolkit = True
         self.probe = clean_for_prompt(self._probe_text())
+
+    def _make_subcalls(self) -> SubCalls:
+        return SubCalls(
+            self.rlm.sub_lm or self.lm,
+            self.ledger,
+            self.deadline_for,
+            self._record_call,
+            partial(self.emit, "wait"),
+            self.recorder,
+            lambda: self._cell_span or self._step_span or self.span,
+        )
 
     def _probe_text(self) -> str:
         """Return the first observation, the host's view of the inputs."""
@@ -345,7 +364,8 @@ class Session:
     def metered_call(self, need: Ask | Extract) -> MeteredCall:
         """Return the context manager in which the predictor is called for ``need``."""
         size = sum(len(t.observation) + len(t.reasoning) + len(t.code) for t in getattr(need, "history", ()))
-        return MeteredCall(self, tokens("x" * min(size, 10_000_000)), extract=isinstance(need, Extract))
+        estimate = tokens("x" * min(size, 10_000_000))
+        return MeteredCall(self, estimate, self.step_span(need), extract=isinstance(need, Extract))
 
     def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> ModelReply:
         """Convert a prediction, or a reply that could not be parsed, to a :class:`ModelReply` for the loop."""
@@ -363,18 +383,48 @@ class Session:
             number = f"{len(self.steps) + 1}/{self.rlm.budget.max_iters}"
             dspy_logger.info("RLM iteration %s\nReasoning: %s\nCode:\n%s", number, reply.reasoning, reply.code)
         self.code = reply.code or reply.reasoning
-        self.emit("code", reply.code)
+        self._reasoning = reply.reasoning
         return reply
 
     # --- record ------------------------------------------------------------------------------------------------
 
+    def step_span(self, need: Ask | Extract) -> int:
+        """Return the span of the current step, started if this is its first call; the extract has its own."""
+        if self._step_span is None:
+            step = 0 if isinstance(need, Extract) else len(self.steps) + 1
+            name = "extract" if isinstance(need, Extract) else "step"
+            self._step_span = self.recorder.start("step", name, self.span, step=step)
+        return self._step_span
+
+    @contextmanager
+    def recorded_cell(self, code: str) -> Iterator[Callable[[Observation], Observation]]:
+        """Record a cell; yields a function that takes its result and returns it."""
+        self.emit("code", code, reasoning=self._reasoning)
+        span = self._cell_span = self.recorder.start("cell", "", self._step_span or self.span, input=code)
+        facts: dict[str, Any] = {"error": "the run ended in this cell"}
+
+        def finished(seen: Observation) -> Observation:
+            facts.update(output=seen.text, error=seen.error)
+            return seen
+
+        try:
+            yield finished
+        finally:
+            self._cell_span = None
+            self.recorder.end(span, **facts)
+
     def _record_step(self, step: Step) -> None:
+        if self._step_span is not None:
+            step = step.model_copy(update={"span": self._step_span})
+            self.recorder.end(self._step_span, step, error=step.error)
+            self._step_span = None
         self.steps.append(step)
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
             size = f"{len(step.output):,} chars"
             dspy_logger.info("Output (%s):\n%s", size, shorten_text(step.output, prompts.PREVIEW_CHARS), extra=facts)
-        self.emit("output", step.output)
+        shown: dict[str, Any] = {"reasoning": step.reasoning, "error": step.error, "step_usage": step.total_usage}
+        self.emit("output", step.output, step.seconds, **shown)
 
     def _record_call(self, call: SubCall, meter: Meter | None) -> None:
         self.add(meter.by_model if meter else {})
@@ -386,7 +436,7 @@ class Session:
             for model, usage in by_model.items():
                 self.by_model[model] = self.by_model.get(model, Usage()) + usage
 
-    def emit(self, kind: EventKind, text: str, seconds: float = 0.0) -> None:
+    def emit(self, kind: EventKind, text: str, seconds: float = 0.0, **facts: Any) -> None:
         """Send an event to the watchers of the run."""
         if not self._watchers:
             return
@@ -399,43 +449,59 @@ class Session:
             sub_calls=self.ledger.sub_calls,
             usage=self.ledger.usage,
             seconds=seconds,
+            **facts,
         )
         for watcher in self._watchers:
             watcher(event)
 
+    def _header(self) -> Run:
+        """Return the record as far as it is known at the start, which is also that of a run that was killed."""
+        lm = self.lm or dspy.settings.lm
+        return Run(
+            id=self._id,
+            started=self._started,
+            status="stopped",
+            stopped_by="unfinished",
+            signature=self.signature.signature,
+            model=model_name(lm),
+            sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),
+            depth=self.ledger.depth,
+            inputs={name: render_input(value) for name, value in self.values.items()},
+            unread=unread(self.values),
+        )
+
     def finish(self, ending: Ending | None, error: BaseException | None = None) -> Run:
         """Close the record."""
-        lm = self.lm or dspy.settings.lm
         if self._last_call:
             self._last_call.cancel()
         late = self.subcalls.take_remaining()
         if self.steps and late:  # calls that outlived the cell that made them
             last = self.steps[-1]
             self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
-        stopped_by = ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__
-        self.run = Run(
-            id=self._id,
-            status=ending.status if ending else "stopped",
-            stopped_by=stopped_by,
-            error=None if error is None else f"{type(error).__name__}: {error}",
-            signature=self.signature.signature,
-            model=model_name(lm),
-            sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),
-            depth=self.ledger.depth,
-            inputs={name: render_input(value) for name, value in self.values.items()},
-            outputs=jsonable_outputs(ending.outputs) if ending else {},
-            probe=self.probe,
-            steps=tuple(self.steps),
-            usage=self.ledger.usage,
-            usage_by_model=self.by_model,
-            sub_calls=self.ledger.sub_calls,
-            seconds=time.perf_counter() - self._started,
-            evidence=tuple(item.model_dump() for item in self._evidence) if ending else (),
-            warnings=(*self.warnings, *(self._unseen_numbers(ending.outputs) if ending else ())),
-            unread=unread(self.values),
-        )
-        self.emit("final", self.run.status)
-        return self.run
+        told = None if error is None else f"{type(error).__name__}: {error}"
+        self.recorder.end_open(self.span, told or "it did not end before its run")
+        facts: dict[str, Any] = {
+            "status": ending.status if ending else "stopped",
+            "stopped_by": ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__,
+            "error": told,
+            "outputs": jsonable_outputs(ending.outputs) if ending else {},
+            "probe": self.probe,
+            "steps": tuple(self.steps),
+            "usage": self.ledger.usage,
+            "usage_by_model": self.by_model,
+            "sub_calls": self.ledger.sub_calls,
+            "seconds": time.perf_counter() - self._clock,
+            "evidence": tuple(item.model_dump() for item in self._evidence) if ending else (),
+            "warnings": (*self.warnings, *(self._unseen_numbers(ending.outputs) if ending else ())),
+        }
+        run = shortened(Run(**{**dict(self._header()), **facts}), self.recorder.content)
+        self.recorder.end(self.span, run, error=told)
+        if not self.ledger.depth:
+            spans, warnings = self.recorder.spans, (*run.warnings, *self.recorder.problems)
+            run = run.model_copy(update={"spans": spans, "warnings": warnings})
+        self.run = run
+        self.emit("final", run.status)
+        return run
 
     def _unseen_numbers(self, outputs: Mapping[str, Any]) -> list[str]:
         """Flag numbers of the answer that occur in no output and no input; evidence has its own check."""
@@ -483,9 +549,9 @@ class Session:
 class MeteredCall:
     """Reserves, meters and settles one root call, and sets the right adapter and callbacks."""
 
-    def __init__(self, session: Session, estimate: int, *, extract: bool) -> None:
+    def __init__(self, session: Session, estimate: int, span: int, *, extract: bool) -> None:
         self.session = session
-        self.meter = Meter(partial(session.emit, "wait"))
+        self.meter = Meter(partial(session.emit, "wait"), session.recorder, span)
         self.started = time.perf_counter()
         child = session.ledger.depth > 0
         self._extract = extract

@@ -27,6 +27,7 @@ from rlm_dspy.rlm.adapters import plain_adapter, without_markers
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.run import SubCall, SubCallKind, replace_surrogates
+from rlm_dspy.spans import Recorder
 
 
 class CallableEngine:
@@ -129,6 +130,8 @@ class SubCalls:
         deadline_for: returns how long a call that starts now may take.
         on_call: called with each finished call.
         on_wait: called with a provider and the seconds that a call is about to wait for it.
+        recorder: records each call as a span.
+        parent_span: returns the span that a call which starts now belongs to.
     """
 
     def __init__(
@@ -137,13 +140,17 @@ class SubCalls:
         ledger: Ledger,
         deadline_for: Callable[[], deadlines.Deadline],
         on_call: Callable[[SubCall, Meter | None], None],
-        on_wait: Callable[[str, float], None] | None = None,
+        on_wait: Callable[[str, float], None],
+        recorder: Recorder,
+        parent_span: Callable[[], int],
     ) -> None:
         self._lm = as_lm(lm)
         self.ledger = ledger
         self._deadline_for = deadline_for
         self._on_call = on_call
         self._on_wait = on_wait
+        self.recorder = recorder
+        self._parent_span = parent_span
         self._made: list[SubCall] = []
         self._open: dict[Meter, tuple[SubCall, Reservation]] = {}  # unfinished calls by their meter
         self._notes: list[str] = []
@@ -196,6 +203,7 @@ class SubCalls:
             meter.abandon_calls()
             reservation.settle(meter.usage)
             made.append(call.model_copy(update={"usage": meter.usage}))
+            self._end_span(made[-1])
             self._on_call(made[-1], meter)
         return tuple(made)
 
@@ -326,10 +334,12 @@ class SubCalls:
         """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
         deadline = self._deadline_for()
         reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
-        meter, started = Meter(self._on_wait), time.perf_counter()
+        started, span = time.perf_counter(), self.start_span(kind, prompt)
+        meter = Meter(self._on_wait, self.recorder, span)
         result: Any = CallError(error="the call did not end", kind="Interrupted")
         with self._lock:
-            unfinished = SubCall(kind=kind, prompt=shorten_text(prompt), error=result.error, model=self.lm.model)
+            told = shorten_text(prompt)
+            unfinished = SubCall(kind=kind, prompt=told, error=result.error, model=self.lm.model, span=span)
             self._open[meter] = unfinished, reservation
         try:
             # A plain thread has no portal to stream through, and sub-calls are not the streamed program's output.
@@ -346,9 +356,8 @@ class SubCalls:
             failed = isinstance(result, CallError)
             output, error = ("", result.error) if failed else (shorten_text(shown(result)), None)
             facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
-            self.record_call(
-                SubCall(kind=kind, prompt=shorten_text(prompt), output=output, error=error, **facts), meter
-            )
+            call = SubCall(kind=kind, prompt=shorten_text(prompt), output=output, error=error, span=span, **facts)
+            self.record_call(call, meter)
         return result
 
     def _visible_reply(self, result: Any, meter: Meter) -> Any:
@@ -369,7 +378,16 @@ class SubCalls:
             if meter and self._open.pop(meter, None) is None:  # the run has ended without it
                 return
             self._made.append(call)
+        self._end_span(call)
         self._on_call(call, meter)
+
+    def start_span(self, kind: SubCallKind, prompt: str) -> int:
+        """Start the span of a sub-call, inside the cell that makes it."""
+        return self.recorder.start("sub_call", kind, self._parent_span(), input=shorten_text(prompt))
+
+    def _end_span(self, call: SubCall) -> None:
+        if call.span is not None:
+            self.recorder.end(call.span, call, output=call.output, error=call.error)
 
 
 def wrong_inputs_message(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
