@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,6 +19,7 @@ EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "fina
 SubCallKind = Literal["plain", "typed", "recursive"]
 SpanKind = Literal["run", "step", "lm", "cell", "sub_call", "wait"]
 Content = Literal["full", "short", "none"]
+UNFINISHED = "unfinished"  # ``stopped_by`` of a record that was written at the start of its run
 RECORD_FORMAT = 2  # of runs as JSON; 1 had no spans
 
 
@@ -125,6 +126,7 @@ class Span(_Value):
     A prompt is kept once: its first ``same_messages`` are those of the call ``previous`` (see :meth:`Run.prompt_of`).
 
     Attributes:
+        id: unique in its process.
         name: the signature of a run, the model of a call, the kind of a sub-call, the provider that a wait is for.
         run: the id of its run.
         started: Unix time in seconds.
@@ -218,7 +220,7 @@ class Run(_Value):
     @property
     def trajectory(self) -> list[dict[str, str]]:
         """The steps as ``{reasoning, code, output}``, the same form as in ``dspy.RLM``."""
-        return [{"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in self.steps]
+        return trajectory_of(self.steps)
 
     def __repr_args__(self) -> Iterator[tuple[str, Any]]:
         """Yield the fields of the one-line repr: how the run ended and what it used."""
@@ -252,6 +254,11 @@ class Run(_Value):
         yield "seconds", round(self.seconds, 1)
 
 
+def trajectory_of(steps: Iterable[Step]) -> list[dict[str, str]]:
+    """Return steps as ``{reasoning, code, output}``, the same form as in ``dspy.RLM``."""
+    return [{"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in steps]
+
+
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
     """List the files of input corpora that were skipped, or read only in part or by guessing, with the reason."""
     skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
@@ -264,32 +271,29 @@ def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
 SubCall.model_rebuild()
 
 
-def shortened(run: Run, content: Content) -> Run:
-    """Return a run with the texts that ``content`` allows: all, the beginning of each, or none."""
+Kept = TypeVar("Kept", bound=_Value)
+
+
+def shortened(record: Kept, content: Content) -> Kept:
+    """Return a run, step or sub-call with the texts that ``content`` allows: all, the beginning of each, or none."""
     if content == "full":
-        return run
-    return run.model_copy(
-        update={
-            "inputs": {name: cut_content(text, content) for name, text in run.inputs.items()},
-            "outputs": {name: cut_content(value, content) for name, value in run.outputs.items()},
-            "probe": cut_content(run.probe, content),
-            "error": run.error and cut_content(run.error, content),
-            "steps": tuple(_shortened_step(step, content) for step in run.steps),
-            "evidence": tuple({k: cut_content(v, content) for k, v in row.items()} for row in run.evidence),
-            "warnings": tuple(cut_content(text, content) for text in run.warnings),
-        }
-    )
-
-
-def _shortened_step(step: Step, content: Content) -> Step:
-    texts = {name: cut_content(getattr(step, name), content) for name in ("reasoning", "code", "output", "error")}
-    calls = tuple(_shortened_call(call, content) for call in step.sub_calls)
-    return step.model_copy(update={**texts, "sub_calls": calls})
-
-
-def _shortened_call(call: SubCall, content: Content) -> SubCall:
-    texts = {name: cut_content(getattr(call, name), content) for name in ("prompt", "output", "error")}
-    return call.model_copy(update={**texts, "run": call.run and shortened(call.run, content)})
+        return record
+    changed: dict[str, Any] = {}
+    for name in CONTENT_FIELDS & type(record).model_fields.keys():
+        value = getattr(record, name)
+        if isinstance(value, dict):
+            changed[name] = {key: cut_content(item, content) for key, item in value.items()}
+        elif name in {"steps", "sub_calls"} and isinstance(value, tuple):
+            changed[name] = tuple(shortened(item, content) for item in value)
+        elif name == "evidence":
+            changed[name] = tuple({**row, "quote": cut_content(row.get("quote"), content)} for row in value)
+        elif name == "warnings":
+            changed[name] = tuple(cut_content(text, content) for text in value)
+        elif name == "run":
+            changed[name] = value and shortened(value, content)
+        else:
+            changed[name] = cut_content(value, content)
+    return record.model_copy(update=changed)
 
 
 def cut_content(value: Any, content: Content) -> Any:
@@ -302,6 +306,10 @@ def cut_content(value: Any, content: Content) -> Any:
     return value if len(text) <= SHORT_CHARS else f"{text[:SHORT_CHARS]}… ({len(text):,} characters)"
 
 
+CONTENT_FIELDS = frozenset(
+    {"inputs", "outputs", "probe", "error", "steps", "evidence", "warnings"}  # of a run
+    | {"reasoning", "code", "output", "sub_calls", "prompt", "run"}  # of a step or a sub-call
+)
 SHORT_CHARS = 300  # of each text in a record with content="short"
 SHOWN_CHARS = 200  # of each value
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
 from typing import Any, Protocol
 
-from rlm_dspy.run import Content, Message, Run, Span, SpanKind, Step, SubCall, cut_content
+from rlm_dspy.run import Content, Message, Run, Span, SpanKind, Step, SubCall, cut_content, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,17 @@ class Listener(Protocol):
 # The listeners of runs in this context, and those of every run of this process.
 LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("rlm_dspy_listeners", default=())
 everywhere: list[Listener] = []
+_ids = count(1)  # unique in this process, because a tool may start a run of its own
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Notify a listener of the spans of all runs that start in this context."""
+    token = LISTENERS.set((*LISTENERS.get(), listener))
+    try:
+        yield
+    finally:
+        LISTENERS.reset(token)
 
 
 class Recorder:
@@ -67,14 +80,14 @@ class Recorder:
             if parent is not None:
                 above = self._spans[parent]
                 facts = {"run": above.run, "step": above.step, "depth": above.depth, **facts}
-            number = len(self._spans) + 1
+            number = next(_ids)
             facts = self._cut(facts)
             span = Span.model_construct(
                 id=number, kind=kind, name=name, parent=parent, started=time.time(), seconds=None, **facts
             )
             self._spans[number] = span
             self._clocks[number] = time.perf_counter()
-            self._notify("started", span, record)
+            self._notify("started", span, record and shortened(record, self.content))
         return number
 
     def end(self, number: int, record: Record | None = None, **facts: Any) -> None:
@@ -85,7 +98,7 @@ class Recorder:
                 return
             facts = {"seconds": time.perf_counter() - clock, **self._cut(facts)}
             span = self._spans[number] = self._spans[number].model_copy(update=facts)
-            self._notify("ended", span, record)
+            self._notify("ended", span, record and shortened(record, self.content))
 
     def end_open(self, top: int, error: str) -> None:
         """End everything that is still open below a span, innermost first."""
@@ -129,7 +142,7 @@ class Recorder:
         for listener in list(self._listeners):
             try:
                 getattr(listener, what)(span, record)
-            except Exception as error:  # whoever watches a run must not end it
+            except Exception as error:  # a watcher must not end the run that it watches
                 self._listeners.remove(listener)
                 name = type(listener).__name__
                 self.problems.append(f"{name} failed and missed the rest of this run: {error}")

@@ -21,10 +21,12 @@ from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal, live, render
+from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run
+from rlm_dspy.spans import listening
 from rlm_dspy.tuning import program
 
 _PROTOCOL_TOKENS = 2_000  # tokens of instructions in each prompt
@@ -110,6 +112,7 @@ class Asking:
         self.signature = out_option.ask_signature(request.out)
         self.interpreter_factory: Callable[[], Any] | None = None
         self.result: Run | None = None
+        self._log = RunLog(values.home / "runs", terminal.redactor)
 
     def run(self) -> int:
         """Ask, print, and return the exit code."""
@@ -129,7 +132,7 @@ class Asking:
             "asking",
             extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
         )
-        with chosen.active(), self._save_run_on_error(), self._show_progress() as watch:
+        with chosen.active(), self._save_run_on_error(), self._show_progress() as watch, listening(self._log):
             found = self._answerer(watch, chosen).answer(self.corpus, self.request.question, **self.more_inputs())
         self.result, self.mode, run = found.run, found.mode, found.run
         filed = self._try_save_run(run)
@@ -218,6 +221,8 @@ class Asking:
             # A run without steps is not worth a file, unless --trace asks for one.
             if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
                 self._save_partial_run(run)
+            elif error is not None:
+                self._log.discard()
 
     def _save_partial_run(self, run: Run) -> None:
         try:
@@ -244,8 +249,11 @@ class Asking:
 
     def _save_run(self, run: Run) -> Path:
         if self.request.trace:
-            return journal.save_run(run, self.request.trace, self.terminal.redactor)
-        return RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
+            place = journal.save_run(run, self.request.trace, self.terminal.redactor)
+        else:
+            place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
+        self._log.discard()
+        return place
 
     def _print_estimate(self, chosen: models.Chosen) -> None:
         limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}

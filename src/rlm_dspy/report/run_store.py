@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal
 from rlm_dspy.report.redact import Redactor
-from rlm_dspy.run import Run
+from rlm_dspy.report.run_log import read_log
+from rlm_dspy.run import RECORD_FORMAT, Run
 
 MAX_RUNS = 200
-_OURS = re.compile(r"[0-9a-f]{12}\.json")
+_OURS = re.compile(r"[0-9a-f]{12}\.jsonl?")
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class RunStore:
             RLMError: no run matches, or more than one.
         """
         path = Path(name)
-        if path.suffix == ".json" or os.path.isfile(path):  # also false for a name that no file can have
+        if path.suffix in {".json", ".jsonl"} or os.path.isfile(path):  # also false for a name that no file can have
             return load_run(path)
         paths = self._run_paths()
-        found = paths[:1] if name == "last" else [path for path in paths if path.name.startswith(name)]
+        found = paths[:1] if name == "last" else [path for path in paths if path.stem.startswith(name)]
         if len(found) == 1:
             return load_run(found[0])
         if found:
@@ -73,28 +75,39 @@ class RunStore:
         raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs")
 
     def _run_paths(self) -> list[Path]:
-        """The files of runs, newest first."""
+        """The files of runs, newest first; a run that was saved as a whole is not listed by its log."""
         if not self.folder.is_dir():
             return []
         found = []
-        for path in self.folder.iterdir():
-            if _OURS.fullmatch(path.name):
+        paths = [path for path in self.folder.iterdir() if _OURS.fullmatch(path.name)]
+        whole = {path.stem for path in paths if path.suffix == ".json"}
+        for path in paths:
+            if path.suffix == ".json" or path.stem not in whole:
                 with contextlib.suppress(FileNotFoundError):  # another process may clean up, too
                     found.append((path.stat().st_mtime, path))
         return [path for _, path in sorted(found, reverse=True)]
 
 
 def load_run(path: Path) -> StoredRun:
-    """Read one run.
+    """Read one run, or as much as there is of one that goes on or was killed.
 
     Raises:
-        RLMError: the file cannot be read or is not a run.
+        RLMError: the file cannot be read, or is not a run that this version can read.
     """
     try:
-        run = Run.model_validate_json(path.read_bytes())
+        run = read_log(path) if path.suffix == ".jsonl" else Run.model_validate_json(path.read_bytes())
         when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
     except OSError as error:
         raise RLMError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise RLMError(f"{path} is not a run of this version: {error.errors()[0]['msg']}") from error
+        raise RLMError(f"{path} is not a run of this version: {_reason(path, error)}") from error
     return StoredRun(run, path, when)
+
+
+def _reason(path: Path, error: ValidationError) -> str:
+    """Return why a file is not a run of this version: its format is newer, or the first problem in it."""
+    with contextlib.suppress(ValueError, AttributeError):
+        written = json.loads(path.read_bytes()).get("format", 1)
+        if isinstance(written, int) and written > RECORD_FORMAT:
+            return f"it has format {written}, this version reads up to {RECORD_FORMAT}; update rlm-dspy"
+    return error.errors()[0]["msg"]

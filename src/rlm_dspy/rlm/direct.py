@@ -34,7 +34,7 @@ from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.session import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, read_signature, validate_inputs
-from rlm_dspy.run import Event, Run, unread
+from rlm_dspy.run import UNFINISHED, Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.spans import Recorder
 
@@ -233,7 +233,7 @@ class _Call:
             id=self._id,
             started=self._started,
             status="stopped",
-            stopped_by="unfinished",
+            stopped_by=UNFINISHED,
             signature=program.signature.signature,
             model=model,
             sub_model=model,

@@ -45,7 +45,7 @@ from rlm_dspy.rlm.signatures import (
     validate_inputs,
     validate_names,
 )
-from rlm_dspy.run import ConstructorSignature, Content, Event, Run
+from rlm_dspy.run import ConstructorSignature, Content, Event, Run, trajectory_of
 from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 
 logger = logging.getLogger(__name__)
@@ -118,10 +118,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         super().__init__()
         if interpreter_factory is not None:
             validate_interpreter_factory(interpreter_factory)
-        _one_of("on_limit", on_limit, "extract", "raise")
-        _one_of("depth_policy", depth_policy, "plain", "raise")
-        _one_of("profile", profile, "auto", "small", "standard")
-        _one_of("content", content, "full", "short", "none")
+        _check_choices(on_limit=on_limit, depth_policy=depth_policy, profile=profile, content=content)
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
         self.signature = read_signature(signature)
@@ -374,15 +371,25 @@ def chosen_factory(
     return factory
 
 
-def _one_of(name: str, value: str, *known: str) -> None:
-    if value not in known:
-        raise ConfigurationError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+CHOICES = {
+    "on_limit": ("extract", "raise"),
+    "depth_policy": ("plain", "raise"),
+    "profile": ("auto", "small", "standard"),
+    "content": ("full", "short", "none"),
+}
+
+
+def _check_choices(**chosen: str) -> None:
+    for name, value in chosen.items():
+        if value not in CHOICES[name]:
+            raise ConfigurationError(f"{name} must be {' or '.join(map(repr, CHOICES[name]))}, not {value!r}")
 
 
 def finish_prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
     """Close the record and return the prediction with it."""
     run = session.finish(ending)
-    return RLMPrediction.of(ending.outputs, run, trajectory=run.trajectory, final_reasoning=ending.reasoning)
+    steps = trajectory_of(session.steps)
+    return RLMPrediction.of(ending.outputs, run, trajectory=steps, final_reasoning=ending.reasoning)
 
 
 def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:

@@ -39,7 +39,7 @@ from rlm_dspy.rlm.passages import best_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
-from rlm_dspy.run import Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
+from rlm_dspy.run import UNFINISHED, Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
 from rlm_dspy.sandbox.worker import tables
 from rlm_dspy.spans import Recorder
 
@@ -461,7 +461,7 @@ class Session:
             id=self._id,
             started=self._started,
             status="stopped",
-            stopped_by="unfinished",
+            stopped_by=UNFINISHED,
             signature=self.signature.signature,
             model=model_name(lm),
             sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),
@@ -494,11 +494,12 @@ class Session:
             "evidence": tuple(item.model_dump() for item in self._evidence) if ending else (),
             "warnings": (*self.warnings, *(self._unseen_numbers(ending.outputs) if ending else ())),
         }
-        run = shortened(Run(**{**dict(self._header()), **facts}), self.recorder.content)
+        run = Run(**{**dict(self._header()), **facts})
         self.recorder.end(self.span, run, error=told)
         if not self.ledger.depth:
             spans, warnings = self.recorder.spans, (*run.warnings, *self.recorder.problems)
-            run = run.model_copy(update={"spans": spans, "warnings": warnings})
+            kept = shortened(run, self.recorder.content)
+            run = kept.model_copy(update={"spans": spans, "warnings": warnings})
         self.run = run
         self.emit("final", run.status)
         return run

@@ -1,0 +1,127 @@
+"""A run on disk while it goes on, a line of JSON for each start and end, so that a killed run is there to its last."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import ValidationError
+
+from rlm_dspy import folders
+from rlm_dspy.errors import RLMError
+from rlm_dspy.report.journal import redacted_json
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.report.render import jsonable
+from rlm_dspy.run import UNFINISHED, Run, Span, Step, SubCall, Usage
+
+RUNNING = "running"  # ``stopped_by`` of a run that goes on
+KILLED = "killed"  # ... of one whose process ended before the run did
+
+
+class RunLog:
+    """Writes runs to ``<folder>/<id>.jsonl`` as they happen; a listener of spans.
+
+    The first line of a file is the run as far as it is known at its start. Each other line is the start or the end of a
+    span; the end of a step includes the step. The file is locked while its run goes on.
+    """
+
+    def __init__(self, folder: Path, redactor: Redactor) -> None:
+        self._folder = folder
+        self._redactor = redactor
+        self._files: dict[int, BinaryIO] = {}  # by open span
+        self._paths: list[Path] = []
+
+    def started(self, span: Span, record: Run | None) -> None:
+        """Write the start of a span; that of a root run creates its file."""
+        if span.parent is not None:
+            self._files[span.id] = self._files[span.parent]
+            self._write_line(span, {"started": span_values(span)})
+        elif record is not None:
+            folders.make_private(self._folder)
+            path = self._folder / f"{record.id}.jsonl"
+            file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._files[span.id] = file
+            self._paths.append(path)
+            self._write_line(span, {"run": record.model_dump(), "started": span_values(span)})
+
+    def ended(self, span: Span, record: Run | Step | SubCall | None) -> None:
+        """Write the end of a span; that of a root run closes its file."""
+        values: dict[str, Any] = {"ended": span_values(span)}
+        if isinstance(record, Step) and not span.depth:
+            values["step"] = record.model_dump()
+        elif isinstance(record, Run) and span.parent is None:
+            values["run"] = record.model_dump(exclude={"steps"})
+        self._write_line(span, values)
+        file = self._files.pop(span.id)
+        if span.parent is None:
+            file.close()
+
+    def discard(self) -> None:
+        """Delete the files of finished runs, which are saved as a whole."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        self._paths.clear()
+
+    def _write_line(self, span: Span, values: dict[str, Any]) -> None:
+        file = self._files[span.id]
+        file.write(redacted_json(jsonable(values), self._redactor).encode() + b"\n")
+        file.flush()
+
+
+def span_values(span: Span) -> dict[str, Any]:
+    """Return the fields of a span that differ from their defaults."""
+    return span.model_dump(exclude_defaults=True)
+
+
+def is_being_written(path: Path) -> bool:
+    """Return whether the process that writes a log still lives."""
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def read_log(path: Path) -> Run:
+    """Return the run of a log as far as it goes; an incomplete last line is ignored.
+
+    Raises:
+        RLMError: the file is not the log of a run.
+        OSError: it cannot be read.
+    """
+    status = RUNNING if is_being_written(path) else KILLED
+    run: Run | None = None
+    steps: list[Step] = []
+    spans: dict[int, Span] = {}
+    lines = path.read_bytes().split(b"\n")
+    try:
+        for line in lines[:-1]:
+            values = json.loads(line)
+            run = Run.model_validate(values["run"]) if "run" in values else run
+            steps += [Step.model_validate(values["step"])] if "step" in values else []
+            span = Span.model_validate(values.get("ended") or values["started"])
+            spans[span.id] = span
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise RLMError(f"{path} is not the log of a run of this version: {what}") from error
+    if run is None:
+        raise RLMError(f"{path} holds no run yet")
+    if run.stopped_by != UNFINISHED:
+        return run.model_copy(update={"steps": tuple(steps), "spans": tuple(spans.values())})
+    usage = sum((span.usage for span in spans.values() if span.usage), Usage())
+    last = max((span.started + (span.seconds or 0.0) for span in spans.values()), default=run.started)
+    return run.model_copy(
+        update={
+            "stopped_by": status,
+            "steps": tuple(steps),
+            "spans": tuple(spans.values()),
+            "usage": usage,
+            "sub_calls": sum(span.kind == "sub_call" for span in spans.values()),
+            "seconds": last - run.started,
+        }
+    )
