@@ -249,3 +249,30 @@ def test_a_run_inside_a_tool_has_a_record_of_its_own() -> None:
     assert len(inner) == 1
     assert not ids & {span.id for span in inner[0].spans}
     assert {span.run for span in run.spans} == {run.id}
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_streamify_gets_a_status_for_each_step_and_cell(is_async: bool) -> None:
+    lm, _ = scripted(action("print(llm_query('hi'))\nprint(2)"), "sub", action("SUBMIT(answer='x')"))
+
+    async def streamed() -> list[str]:
+        program = dspy.streamify(rlm_dspy.RLM("context, question -> answer"), is_async_program=is_async)
+        with dspy.context(lm=lm):
+            items = [item async for item in program(context="c", question="q")]
+        assert items[-1].answer == "x"
+        return [item.message for item in items if isinstance(item, dspy.streaming.StatusMessage)]
+
+    assert asyncio.run(streamed()) == [
+        "Step 1/20: asking the model for code...",
+        "Step 1/20: running 2 lines of Python...",
+        "Step 2/20: asking the model for code...",
+        "Step 2/20: running 1 line of Python...",
+    ]
+
+
+def test_events_carry_the_words_and_the_usage_of_their_step() -> None:
+    seen: list[Any] = []
+    run_of(action("print(llm_query('hi'))", "Ask first."), "sub", action("SUBMIT(answer='x')"), on_event=seen.append)
+    code, output = (next(event for event in seen if event.kind == kind) for kind in ("code", "output"))
+    assert (code.text, code.reasoning) == ("print(llm_query('hi'))", "Ask first.")
+    assert (output.text, output.reasoning, output.step_usage.calls) == ("sub", "Ask first.", 2)

@@ -10,6 +10,7 @@ from dspy.clients._litellm import get_litellm  # imports LiteLLM once, with the 
 from dspy.clients.engines.litellm_engine import _ChatStream as ChatStream  # reads LiteLLM's chunks as lm15 events
 from dspy.primitives.code_interpreter import _validate_interpreter as validate_interpreter  # DSPy's own messages
 from dspy.primitives.code_interpreter import _validate_interpreter_factory as validate_interpreter_factory
+from dspy.streaming.messages import sync_send_to_stream  # sends to a stream from any thread that DSPy made
 
 __all__ = [
     "ChatStream",
@@ -18,6 +19,7 @@ __all__ = [
     "get_litellm",
     "model_table",
     "retry_after_seconds",
+    "sync_send_to_stream",
     "validate_interpreter",
     "validate_interpreter_factory",
 ]

@@ -11,6 +11,7 @@ import pytest
 
 from rlm_dspy import lms
 from rlm_dspy.cli.chat import Lender
+from rlm_dspy.cli.line_editing import completions, line_editing
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -139,3 +140,75 @@ def test_a_child_gets_a_sandbox_of_its_own() -> None:
     assert first.run("print(1)").stdout == "1\n"
     lender.end()
     second.shutdown()
+
+
+def test_a_conversation_goes_on_where_it_ended(run: Callable, files: Path, speak: Callable) -> None:
+    seen = speak(action("SUBMIT(answer='8080', evidence=[])"), action("SUBMIT(answer='again', evidence=[])"))
+    assert run("chat", "notes", "--mode", "rlm", stdin=say("which port?")).code == 0
+    result = run("chat", "-c", "--mode", "rlm", stdin=say("and again?"))
+    assert "Going on with 1 earlier question; the last was: which port?" in result.err
+    assert '"which port?"' in texts(seen.requests[1])[-1]
+    assert "Corpus(1 file, 26 characters)" in result.err
+
+
+def test_without_an_earlier_conversation_there_is_nothing_to_go_on_with(run: Callable, home: Path) -> None:
+    result = run("chat", "-c", stdin=say("why?"))
+    assert result.code == 1
+    assert "there is no conversation to continue yet; start one with `rlm-dspy chat PATH`" in result.err
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"turns": 3}', "\xff"])
+def test_a_damaged_conversation_is_refused_in_one_line(run: Callable, files: Path, text: str) -> None:
+    assert run("chat", "notes", stdin=say("what is the default port?")).code == 0
+    (saved,) = files.parent.rglob("chats/last.json")
+    saved.write_text(text, encoding="latin-1")
+    result = run("chat", "-c", stdin=say("why?"))
+    assert result.code == 1
+    assert "is not a conversation of this version" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_a_conversation_is_saved_as_markdown(run: Callable, files: Path) -> None:
+    talk = say("/save", "what is the default port?", "/save talk.md", "/save talk.md", "/save no/such/folder.md")
+    result = run("chat", "notes", stdin=talk)
+    saved = (files / "talk.md").read_text()
+    assert saved.startswith("## what is the default port?\n\n8080\n\n> ")
+    assert '> notes/a.md:1  "The default port is 8080."' in saved
+    assert "1 question saved in talk.md" in result.out
+    assert "/save needs a file" in result.err
+    assert "talk.md cannot be written: it exists already" in result.err
+    assert "no/such/folder.md cannot be written: No such file" in result.err
+
+
+def test_the_events_of_a_conversation_are_lines_of_json(run: Callable, files: Path) -> None:
+    result = run("chat", "notes", "--events", "--mode", "rlm", stdin=say("what is the default port?"))
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert [line["event"] for line in lines][-2:] == ["final", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "found"),
+    [
+        ("/", "/", ["/add ", "/files "]),
+        ("/f", "/f", ["/files "]),
+        ("/x", "/x", []),
+        ("what /f", "/f", []),
+        ("/add no", "no", ["notes/"]),
+        ("/add notes/", "notes/", ["notes/a.md"]),
+        ("/save mo", "mo", ["more.md"]),
+        ("/add [", "[", []),
+        ("", "", []),
+    ],
+)
+def test_commands_and_paths_are_completed(files: Path, line: str, word: str, found: list[str]) -> None:
+    assert completions(line, word, ("/add", "/files")) == found
+
+
+def test_the_history_of_a_terminal_is_kept_for_its_user_alone(tmp_path: Path) -> None:
+    readline = pytest.importorskip("readline")
+    path = tmp_path / "home" / "history"
+    with line_editing(path, ("/add",)):
+        readline.add_history("what is the port?")
+    assert path.stat().st_mode & 0o077 == 0
+    with line_editing(path, ("/add",)):
+        assert readline.get_history_item(1) == "what is the port?"

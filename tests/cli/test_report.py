@@ -8,11 +8,13 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
 from rlm_dspy.report import journal, live, render
@@ -199,6 +201,48 @@ def test_a_terminal_sees_the_line_and_a_pipe_sees_nothing() -> None:
             line(EVENT)
     assert "step 3/20" in terminal.getvalue()
     assert pipe.getvalue() == ""
+
+
+def finished(**facts: Any) -> Event:
+    used = Usage(prompt_tokens=1_100, completion_tokens=100)
+    given = {"text": "one\ntwo\n", "reasoning": "Look for the word first. Then count.", "seconds": 2.14, **facts}
+    return Event(kind="output", step=3, max_steps=20, step_usage=used, **given)
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({}, " 3  Look for the word first · 2 lines · 2.1 s · 1,200 tokens"),
+        ({"text": ""}, " 3  Look for the word first · no output · 2.1 s · 1,200 tokens"),
+        ({"text": "a.md:3: x\nb/c.md:40: y\n"}, " 3  Look for the word first · 2 hits · 2.1 s · 1,200 tokens"),
+        ({"text": "FINAL: {'answer': 3}"}, " 3  Look for the word first · answered · 2.1 s · 1,200 tokens"),
+        (
+            {"error": "Traceback\nValueError: no such file"},
+            " 3  Look for the word first · ValueError: no such file · 2.1 s · 1,200 tokens",
+        ),
+        ({"reasoning": ""}, " 3  one · 2 lines · 2.1 s · 1,200 tokens"),
+    ],
+)
+def test_a_finished_step_is_one_line(facts: dict[str, Any], line: str) -> None:
+    assert live.step_line(finished(**facts), 80) == line
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("words", ["x" * 500, "漢字" * 300, "short", "a\nb\nc " * 99])
+def test_a_line_of_a_step_fits_the_terminal(width: int, words: str) -> None:
+    shown = live.step_line(finished(reasoning=words), max(width, 70))
+    assert cell_len(shown) <= max(width, 70)
+    assert "\n" not in shown
+
+
+def test_a_terminal_sees_each_step_when_it_ends_and_no_step_of_a_child() -> None:
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=100, _environ={"TERM": "xterm"})
+    with live.StatusLine(console, clean=lambda text: text.replace("word", "****")) as line:
+        line(finished())
+        line(finished(reasoning="The child looks elsewhere for it.").model_copy(update={"depth": 1}))
+    assert " 3  Look for the **** first · 2 lines" in terminal.getvalue()
+    assert "child" not in terminal.getvalue()
 
 
 def test_a_childs_steps_do_not_replace_those_of_the_run() -> None:

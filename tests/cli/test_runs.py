@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from rlm_dspy.cli import models
+from rlm_dspy.cli import runs as runs_command
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report import page, run_store, tree
+from rlm_dspy.report import page, render, run_store, tree
 from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.run import Run, Step, SubCall, Usage
@@ -235,3 +236,21 @@ def test_answers_of_a_batch_that_the_disk_has_no_room_for_are_printed(
     resumed = subprocess.run([*batch, "--resume"], capture_output=True, text=True, timeout=120, check=True)
     assert f"{len(saved)}" in resumed.stdout + resumed.stderr
     assert len(Path("out.jsonl").read_text().splitlines()) == 20
+
+
+def test_runs_can_be_searched(run: Callable, home: Path) -> None:
+    for name, text in (("a.txt", "the port is 8080\n"), ("b.txt", "the limit is 7\n")):
+        (home / name).write_text(text)
+        run("ask", f"what does {name} say?", name, "-q")
+    assert [row["question"] for row in json.loads(run("runs", "-s", "A.TXT", "--json").out)] == ["what does a.txt say?"]
+    assert len(json.loads(run("runs", "-s", "says nothing of it", "--json").out)) == 0
+    assert "No run has 'zebra'." in run("runs", "--search", "zebra").err
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_list_of_runs_fits_a_terminal(width: int) -> None:
+    head = ["id", "when", "ended", "steps", "tokens", "cost", "model", "question"]
+    row = ["a" * 12, "11-27 11:20", "submitted", "12", "123,456", "$0.0012", "groq/openai/gpt-oss-20b", "why? " * 40]
+    shown = render.table_lines(runs_command._fitted_rows([head, row], width))
+    assert max(map(len, shown)) <= width
+    assert ("model" in shown[0]) == (width > 100)

@@ -36,6 +36,7 @@ class AskRequest:
     log_json: bool
     program: Path | None = None
     index: bool = False
+    events: bool = False
 
 
 def answer(request: AskRequest, terminal: Terminal) -> int:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 import dspy
 
-from rlm_dspy.cli import exit_codes, logs, models, reading, settings
+from rlm_dspy.cli import conversation, exit_codes, logs, models, reading, settings
 from rlm_dspy.cli.ask import AskRequest
+from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation
+from rlm_dspy.cli.line_editing import line_editing
 from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report import render, tree
+from rlm_dspy.report import journal, render, tree
 from rlm_dspy.run import Run, Usage
 from rlm_dspy.sandbox import Sandbox
 
@@ -29,8 +33,12 @@ HELP = """/add PATH…  read more files
 /files      list the files
 /cost       show calls, tokens and cost so far
 /trace      show the last run step by step
+/save FILE  write the conversation as Markdown
 /quit       quit (or Ctrl-D)
 /help       show this list"""
+
+
+COMMANDS = tuple(line.split()[0] for line in HELP.splitlines())
 
 
 class KeptSandbox(Sandbox):
@@ -100,17 +108,23 @@ class Chat:
         choice: Mapping[str, Any],
         *,
         as_json: bool,
+        events: bool = False,
+        is_continued: bool = False,
     ) -> None:
         self._terminal = terminal
         self._choice = choice
         self._json = as_json
+        self._shows_events = events
         loaded = settings.load(flags, trust_project=terminal.trusts_project)
         terminal.redactor.learn(loaded.secrets())
         logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+        self._values = loaded.settings
+        self._file = self._values.home / "chats" / "last.json"
+        self._conversation = conversation.load(self._file) if is_continued else Conversation()
+        paths = paths or self._conversation.paths
+        self._conversation.paths = tuple(map(os.path.abspath, paths))
         self._corpus = reading.read(paths, choice)
         terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
-        self._values = loaded.settings
-        self._earlier: list[dict[str, str]] = []
         self._spent = Usage()
         self._last: Run | None = None
         self._lender = Lender()
@@ -121,8 +135,15 @@ class Chat:
         if chosen.notice:
             self._terminal.note(chosen.notice)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
-        code = exit_codes.ANSWERED
+        if self._conversation.turns:
+            many = render.counted_noun(len(self._conversation.turns), "earlier question")
+            self._terminal.note(f"Going on with {many}; the last was: {self._conversation.turns[-1].question}")
         self._build_index()
+        with line_editing(self._values.home / "chat_history", COMMANDS):
+            return self._answer_lines(chosen)
+
+    def _answer_lines(self, chosen: models.Chosen) -> int:
+        code = exit_codes.ANSWERED
         try:
             for line in self._input_lines():
                 if line == "/quit":
@@ -149,6 +170,7 @@ class Chat:
             try:
                 line = input("> ") if asked else sys.stdin.readline()
             except EOFError:
+                self._terminal.note("")
                 return
             except KeyboardInterrupt:
                 self._terminal.note("")
@@ -166,9 +188,11 @@ class Chat:
     def _answer_question(self, question: str, chosen: models.Chosen) -> int:
         request = AskRequest(
             question=question, paths=(), flags={}, choice=self._choice, out="answer: str", as_json=self._json,
-            trace=None, dry_run=False, log_json=False,
+            trace=None, dry_run=False, log_json=False, events=self._shows_events,
         )  # fmt: skip
-        turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._earlier[-MAX_EARLIER_QUESTIONS:])
+        turns = self._conversation.turns[-MAX_EARLIER_QUESTIONS:]
+        earlier = [{"question": turn.question, "answer": turn.answer} for turn in turns]
+        turn = ChatTurn(request, self._terminal, self._values, self._corpus, earlier)
         turn.interpreter_factory = self._lender
         try:
             code = turn.answer(chosen)
@@ -183,8 +207,19 @@ class Chat:
             return exit_codes.code(error)
         self._add_usage(turn.result)
         if turn.result is not None:
-            self._earlier.append({"question": question, "answer": str(turn.result.outputs.get("answer", ""))})
+            self._add_turn(question, turn.result)
         return code
+
+    def _add_turn(self, question: str, run: Run) -> None:
+        """Add an answered question to the conversation, and save that for ``chat -c``."""
+        rows = [journal.evidence_row(item, self._corpus) for item in run.evidence]
+        lines = tuple(render.evidence_line(journal.evidence_location(row), row) for row in rows if row["verified"])
+        answer = str(run.outputs.get("answer", ""))
+        self._conversation.turns.append(AnsweredQuestion(question=question, answer=answer, evidence=lines))
+        try:
+            self._conversation.save(self._file, self._terminal.redactor)
+        except OSError as error:
+            self._terminal.note(f"warning: the conversation could not be saved in {self._file}: {error.strerror}")
 
     def _add_usage(self, run: Run | None) -> None:
         if run is not None:
@@ -198,6 +233,7 @@ class Chat:
             "/files": self._list_files,
             "/cost": self._show_cost,
             "/trace": self._show_trace,
+            "/save": self._save_conversation,
         }
         if name in commands:
             commands[name](rest)
@@ -216,8 +252,25 @@ class Chat:
             self._terminal.error(str(error))
             return
         self._corpus = self._corpus.add(more)
+        self._conversation.paths += tuple(map(os.path.abspath, paths))
         self._build_index()
         self._terminal.answer(f"{render.counted_noun(len(more), 'file')} added: {self._corpus!r}")
+
+    def _save_conversation(self, rest: str) -> None:
+        if not rest.strip():
+            self._terminal.error("/save needs a file: /save answers.md")
+            return
+        path = Path(rest.strip()).expanduser()
+        try:
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, "it exists already; choose another name")
+            text = self._terminal.redactor.text(conversation.as_markdown(self._conversation.turns))
+            journal.replace_file(path, [text.encode("utf-8", "replace")])
+        except OSError as error:
+            self._terminal.error(f"{path} cannot be written: {error.strerror}")
+            return
+        many = render.counted_noun(len(self._conversation.turns), "question")
+        self._terminal.answer(f"{many} saved in {path}")
 
     def _list_files(self, rest: str) -> None:
         documents = self._corpus.documents

@@ -22,6 +22,7 @@ from rlm_dspy.cli.options import (
     FILE_PATH,
     SETTING_FLAGS,
     check_unicode,
+    events_option,
     fallback_option,
     file_options,
     json_option,
@@ -64,6 +65,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 @limit_options
 @file_options
 @json_option("answer, evidence and usage")
+@events_option
 @program_option
 @click.option("--trace", type=FILE_PATH, metavar="FILE", help="Save the run as JSON.")
 @click.option("--index", is_flag=True, help="Build or refresh the search index of the files first.")
@@ -164,6 +166,8 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
 @limit_options
 @file_options
 @json_option("each answer")
+@events_option
+@click.option("-c", "--continue", "is_continued", is_flag=True, help="Go on with the last conversation.")
 @volume_options
 @timeout_option
 @trust_option
@@ -179,19 +183,21 @@ def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:
     /files      list the files
     /cost       show calls, tokens and cost so far
     /trace      show the last run step by step
+    /save FILE  write the conversation as Markdown
     /quit       quit (or Ctrl-D)
     /help       show this list
     """
-    if not paths:
+    if not paths and not options["is_continued"]:
         raise click.UsageError("Missing PATH: name files or folders to talk about.")
     if "-" in paths:
         raise click.UsageError("PATH '-': questions are read from stdin, so files cannot be.")
     check_unicode(options["model"] or "", "--model")
-    flags, as_json = take_options(options, SETTING_FLAGS), options.pop("as_json")
+    flags = take_options(options, SETTING_FLAGS)
+    chosen = take_options(options, ("as_json", "events", "is_continued"))
 
     from rlm_dspy.cli.chat import Chat
 
-    return Chat(terminal, paths, flags, options, as_json=as_json).run()
+    return Chat(terminal, paths, flags, options, **chosen).run()
 
 
 @click.command()

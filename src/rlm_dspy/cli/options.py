@@ -100,6 +100,17 @@ def json_option(what: str) -> Callable[[Command], Command]:
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
 
 
+def _check_format(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    if value and ctx.params.get("as_json"):
+        raise click.UsageError("--json and --events are mutually exclusive.")
+    return value
+
+
+events_option = click.option(
+    "--events", is_flag=True, callback=_check_format, help="Print each event and the answer as lines of JSON."
+)
+
+
 def _set_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.obj.quiet = value
     _check_volume(ctx)

@@ -17,10 +17,11 @@ from rlm_dspy.cli.ask import AskRequest, mode
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.errors import BudgetExceededError
+from rlm_dspy.errors import BudgetExceededError, RLMError
 from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal, live, render
+from rlm_dspy.report.events import EventLines
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.answering import Answerer
@@ -113,6 +114,7 @@ class Asking:
         self.interpreter_factory: Callable[[], Any] | None = None
         self.result: Run | None = None
         self._log = RunLog(values.home / "runs", terminal.redactor)
+        self._events = EventLines(terminal.answer, terminal.redactor) if request.events else None
 
     def run(self) -> int:
         """Ask, print, and return the exit code."""
@@ -203,11 +205,14 @@ class Asking:
 
     @contextmanager
     def _show_progress(self) -> Iterator[Callable[[Event], None]]:
-        """Show the live status line, unless ``-q``, ``-v`` or ``--log-json`` is given."""
+        """Show the live status line, unless ``-q``, ``-v``, ``--log-json`` or ``--events`` is given."""
+        if self._events:
+            yield self._events
+            return
         if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
             yield _log_event
             return
-        with live.StatusLine() as line:
+        with live.StatusLine(clean=self.terminal.printable_text) as line:
             yield line
 
     @contextmanager
@@ -217,6 +222,9 @@ class Asking:
             yield
         finally:
             error = sys.exc_info()[1]
+            if error is not None and self._events:
+                code = exit_codes.code(error) if isinstance(error, RLMError) else exit_codes.INTERRUPTED
+                self._events.fail(error, code)
             run: Run | None = getattr(error, "run", None)
             # A run without steps is not worth a file, unless --trace asks for one.
             if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
@@ -265,9 +273,11 @@ class Asking:
 
     def _print_answer(self, run: Run, values: Mapping[str, Any]) -> None:
         terminal = self.terminal
-        if self.request.as_json:
-            told = journal.answer_summary(run, values, mode=self.mode, corpus=self.corpus)
-            terminal.answer(journal.redacted_json(told, terminal.redactor))
+        summary = journal.answer_summary(run, values, mode=self.mode, corpus=self.corpus)
+        if self._events:
+            self._events.end(summary)
+        elif self.request.as_json:
+            terminal.answer(journal.redacted_json(summary, terminal.redactor))
         else:
             terminal.answer(render.outputs_text(values))
             rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]

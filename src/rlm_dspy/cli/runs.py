@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,32 +14,41 @@ from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from rlm_dspy.report.run_store import RunStore, StoredRun
+    from rlm_dspy.run import Run
+
+MIN_WIDTH_OF_ALL = 110  # columns of a terminal that shows all of a run's facts
 
 
 @click.command(short_help="List the saved runs.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, metavar="N", help="Maximum runs (default: 20).")
+@click.option("-s", "--search", metavar="TEXT", default="", help="Only runs whose question or answer has TEXT.")
 @json_option("the runs")
 @trust_option
 @click.pass_obj
-def runs(terminal: Terminal, /, number: int, as_json: bool) -> None:
+def runs(terminal: Terminal, /, number: int, search: str, as_json: bool) -> None:
     """List the saved runs, newest first.
 
     Every ask saves its run in the folder `runs` of the setting `home`, which keeps the last 200.
+    One that is `running` or was `killed` is there as far as it went.
     """
     from rlm_dspy.report import journal, render
 
     store = _open_store(terminal)
-    kept = list(itertools.islice(store.runs(), number))
+    found = (item for item in store.runs() if _has_text(item.run, search))
+    kept = list(itertools.islice(found, number))
     for path in store.damaged:
         terminal.note(f"warning: {path} is not a readable run; delete it.")
     if as_json:
         terminal.answer(journal.redacted_json([_run_facts(item) for item in kept], terminal.redactor, indent=2))
         return
     if not kept:
-        terminal.note(f"There are no runs in {store.folder} yet.")
+        terminal.note(f"No run has {search!r}." if search else f"There are no runs in {store.folder} yet.")
         return
     rows = [["id", "when", "ended", "steps", "tokens", "cost", "model", "question"], *map(_table_row, kept)]
-    terminal.answer("\n".join(render.table_lines(rows, right=frozenset({3, 4, 5}))))
+    if sys.stdout.isatty():
+        rows = _fitted_rows(rows, shutil.get_terminal_size().columns)
+    numbers = frozenset(rows[0].index(name) for name in ("steps", "tokens", "cost") if name in rows[0])
+    terminal.answer("\n".join(render.table_lines(rows, right=numbers)))
 
 
 @click.command(short_help="Show one run: steps, sub-calls, usage.")
@@ -75,6 +86,24 @@ def _open_store(terminal: Terminal) -> RunStore:
     return RunStore(loaded.settings.home / "runs")
 
 
+def _has_text(run: Run, search: str) -> bool:
+    """Whether a run's question, model or outputs have a text, in any case."""
+    texts = [run.id, run.model, *run.inputs.values(), *map(str, run.outputs.values())]
+    return any(search.casefold() in text.casefold() for text in texts)
+
+
+def _fitted_rows(rows: list[list[str]], width: int) -> list[list[str]]:
+    """Return the rows cut to the columns of a terminal; a narrow one shows neither steps nor model."""
+    if width < MIN_WIDTH_OF_ALL:
+        rows = [[*row[:3], *row[4:6], row[7]] for row in rows]
+    fixed = sum(max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]) - 1))
+    return [[*row[:-1], _cut_cell(row[-1], max(16, width - fixed))] for row in rows]
+
+
+def _cut_cell(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def _run_facts(item: StoredRun) -> dict[str, Any]:
     run = item.run
     return {
@@ -98,4 +127,4 @@ def _table_row(item: StoredRun) -> list[str]:
     run = item.run
     figures = [f"{len(run.steps):,}", f"{run.usage.total_tokens:,}", render.cost_text(run.usage.cost)]
     question = render.quoted_line(run.inputs.get("question", ""), 60)
-    return [run.id, f"{item.when:%Y-%m-%d %H:%M}", run.stopped_by or run.status, *figures, run.model, question]
+    return [run.id, f"{item.when:%m-%d %H:%M}", run.stopped_by or run.status, *figures, run.model, question]

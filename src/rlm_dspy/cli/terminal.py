@@ -34,22 +34,22 @@ class Terminal:
 
     def answer(self, text: str) -> None:
         """Print a result to stdout."""
-        print(self._printable_text(text), flush=True)
+        print(self.printable_text(text), flush=True)
 
     def note(self, text: str) -> None:
         """Print a note to stderr, unless ``-q``."""
         if not self.quiet:
-            print(self._printable_text(text), file=sys.stderr, flush=True)
+            print(self.printable_text(text), file=sys.stderr, flush=True)
 
     def error(self, text: str, where: str = "rlm-dspy") -> None:
         """Print one line to stderr, even with ``-q``."""
-        line = " ".join(self._printable_text(text).split())
+        line = " ".join(self.printable_text(text).split())
         print(f"{where}: {line}", file=sys.stderr, flush=True)
 
     def crash(self, error: BaseException) -> None:
         """Print the traceback of an error, if ``-v``."""
         if self.verbose:
-            print(self._printable_text("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+            print(self.printable_text("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
 
     def excepthook(self, kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
         """Report an unexpected error in one line; Python then exits with 1."""
@@ -57,7 +57,8 @@ class Terminal:
         hint = "" if self.verbose else " This is a bug in rlm-dspy; run it again with -v for the traceback."
         self.error(f"unexpected {kind.__name__}: {error}.{hint}")
 
-    def _printable_text(self, text: str) -> str:
+    def printable_text(self, text: str) -> str:
+        """Return a text with secrets masked and control characters escaped."""
         from rlm_dspy.report.render import printable_text
 
         return printable_text(self.redactor.text(text))

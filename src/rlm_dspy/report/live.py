@@ -1,23 +1,28 @@
-"""The progress bar of a batch, on stderr, and only on a terminal."""
+"""What happens, on stderr of a terminal: the status line and the steps of a question, the progress bar of a batch."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner
 from rich.text import Text
 
-from rlm_dspy.report.render import cost_text, counted_noun
+from rlm_dspy.report.render import cost_text, counted_noun, printable_text
 from rlm_dspy.run import Event
 
 if TYPE_CHECKING:
     from rlm_dspy.batch import Progress as Reached
+
+
+MAX_ERROR_CELLS = 40  # columns of a step's error
 
 
 class QuestionRate(ProgressColumn):
@@ -96,15 +101,69 @@ def status_line(event: Event | None, seconds: float, waiting: str = "") -> str:
     return " · ".join(parts)
 
 
-class StatusLine:
-    """A context manager that shows the latest event and leaves nothing behind; call it with each event.
+_HIT = re.compile(r"(?:\S+:)?\d+: ")  # how the toolkit prints a hit: its file, its line
 
-    Thread-safe. Shows nothing unless the output is a terminal.
+
+def step_line(event: Event, width: int) -> str:
+    """Return the line for a finished step: what the model set out to do, what came out, seconds and tokens.
+
+    Args:
+        event: the step's ``output``.
+        width: columns of the terminal; the model's words are cut to what the rest leaves.
+    """
+    spent = counted_noun(event.step_usage.total_tokens, "token")
+    facts = " · ".join([_outcome_text(event), f"{event.seconds:.1f} s", spent])
+    head = f"{event.step:>2}  "
+    room = max(16, width - cell_len(f"{head} · {facts}"))
+    return f"{head}{cut_cells(_plan_text(event), room)} · {facts}"
+
+
+def _plan_text(event: Event) -> str:
+    """Return the first sentence of the model's reasoning, or the first line of its code, on one line."""
+    words = " ".join(event.reasoning.split())
+    sentence = re.match(r".{20,}?[.!?:](?=\s|$)", words)
+    if words:
+        return (sentence.group() if sentence else words).rstrip(".:")
+    return next((line.strip() for line in event.text.splitlines() if line.strip()), "(no words)")
+
+
+def _outcome_text(event: Event) -> str:
+    if event.error:
+        return cut_cells(event.error.strip().splitlines()[-1], MAX_ERROR_CELLS)
+    lines = [line for line in event.text.splitlines() if line.strip()]
+    if event.text.startswith("FINAL: ") or any(line.startswith("FINAL: ") for line in lines[-1:]):
+        return "answered"
+    hits = sum(bool(_HIT.match(line)) for line in lines)
+    if hits and 2 * hits >= len(lines):
+        return counted_noun(hits, "hit")
+    return counted_noun(len(lines), "line") if lines else "no output"
+
+
+def cut_cells(text: str, width: int) -> str:
+    """Return a text cut to so many columns of a terminal, with an ellipsis if it was longer."""
+    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
+
+
+class StatusLine:
+    """A context manager that shows each finished step as a line, and the latest event below; call it with each event.
+
+    Thread-safe. Shows nothing unless the output is a terminal; the status line itself disappears at the end.
+
+    Args:
+        console: where to; stderr by default.
+        clock: returns seconds.
+        clean: makes a text fit to be shown; it masks secrets and control characters.
     """
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        clean: Callable[[str], str] = printable_text,
+    ) -> None:
         self._console = console or Console(stderr=True)
         self._clock = clock
+        self._clean = clean
         self._started = clock()
         self._event: Event | None = None
         self._waiting = ("", 0.0)
@@ -116,9 +175,14 @@ class StatusLine:
         if event.kind == "wait":
             self._waiting = (event.text, self._clock() + event.seconds)
             return
+        if event.kind == "output" and not event.depth and self._live:
+            self.note(step_line(event.model_copy(update=self._cleaned_texts(event)), self._console.width))
         if event.depth and self._event is not None:
             event = self._event.model_copy(update={"usage": event.usage, "sub_calls": event.sub_calls})
         self._event = event
+
+    def _cleaned_texts(self, event: Event) -> dict[str, str]:
+        return {name: self._clean(text) for name in ("text", "reasoning", "error") if (text := getattr(event, name))}
 
     def note(self, text: str) -> None:
         """Print a remark above the line, or plainly if there is no line."""

@@ -14,17 +14,18 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from typing import Any, Literal
 
 import dspy
 from dspy.primitives.code_interpreter import CodeInterpreter, resolve_interpreter_factory
+from dspy.streaming import StatusMessage
 from dspy.utils.callback import with_callbacks
 from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
-from rlm_dspy._dspy import validate_interpreter, validate_interpreter_factory
+from rlm_dspy._dspy import sync_send_to_stream, validate_interpreter, validate_interpreter_factory
 from rlm_dspy.budget import Budget
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated_errors
@@ -281,6 +282,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
                         need = flow.send(answer)
                     except StopIteration as stop:
                         return finish_prediction(session, stop.value)
+                    if message := status_message(session, need):
+                        with suppress(RuntimeError):  # a thread that DSPy did not make has no way to the stream
+                            sync_send_to_stream(dspy.settings.send_stream, message)
                     answer = (
                         execute_cell(session, repl, need) if isinstance(need, Execute) else ask_predictor(session, need)
                     )
@@ -350,11 +354,26 @@ async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitabl
                 need = flow.send(answer)
             except StopIteration as stop:
                 return finish_prediction(session, stop.value)
+            if message := status_message(session, need):
+                await dspy.settings.send_stream.send(message)
             answer = (
                 await run(execute_cell, session, repl, need)
                 if isinstance(need, Execute)
                 else await aask_predictor(session, need)
             )
+
+
+def status_message(session: Session, need: Ask | Extract | Execute) -> StatusMessage | None:
+    """Return the message for ``dspy.streamify`` about what comes next; None if nobody streams this run."""
+    if dspy.settings.send_stream is None or session.ledger.depth:
+        return None
+    step = f"Step {len(session.steps) + 1}/{session.rlm.budget.max_iters}"
+    if isinstance(need, Extract):
+        return StatusMessage(f"Extracting the answer after {need.limit}...")
+    if isinstance(need, Ask):
+        return StatusMessage(f"{step}: asking the model for code...")
+    lines = need.code.count("\n") + 1
+    return None if need.variables else StatusMessage(f"{step}: running {lines} line{'s' * (lines > 1)} of Python...")
 
 
 def chosen_factory(
