@@ -39,7 +39,7 @@ def test_imports_go_one_way() -> None:
 def test_the_public_names_are_these_and_all_resolve() -> None:
     assert rlm_dspy.__all__ == [
         "RLM", "Budget", "Context", "Corpus", "Evidence", "RLMError", "Run", "Sandbox", "__version__", "data", "lm",
-        "metrics", "read",
+        "metrics", "read", "trace",
     ]  # fmt: skip
     for name in rlm_dspy.__all__:
         assert getattr(rlm_dspy, name) is not None
@@ -135,7 +135,10 @@ def test_the_ci_runs_the_readmes_test_command(tmp_path: Path) -> None:
     assert done.returncode != 0  # the CI returns the exit status of the command
 
 
-KNOWN = {"pypdfium2", "google-re2", "optuna", "numpy", "distributed"}
+KNOWN = {"pypdfium2", "google-re2", "optuna", "numpy", "distributed"} | {
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-otlp-proto-http",
+}
 
 
 def test_what_is_to_be_installed_can_be() -> None:

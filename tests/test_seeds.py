@@ -17,7 +17,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy.cli.logs import JsonFormatter
 from rlm_dspy.lms import rate_limits
-from rlm_dspy.report.redact import MASK, Redactor
+from rlm_dspy.redact import MASK, Redactor
 from rlm_dspy.rlm.replies import parse_reply
 from rlm_dspy.sandbox.toolkit import bind
 from rlm_dspy.testing import action, fields, scripted

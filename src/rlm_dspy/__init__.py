@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imported lazily below; listed for type checkers and editors
     from rlm_dspy.rlm.module import RLM
     from rlm_dspy.run import Run
     from rlm_dspy.sandbox import Sandbox
+    from rlm_dspy.telemetry import trace
     from rlm_dspy.tuning import data, metrics
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "lm",
     "metrics",
     "read",
+    "trace",
 ]
 
 _HOMES = {
@@ -51,6 +53,7 @@ _HOMES = {
     "lm": "lms",
     "metrics": "tuning",
     "read": "corpus",
+    "trace": "telemetry",
 }
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rlm_dspy import lms
+from rlm_dspy import lms, telemetry
 from rlm_dspy.run import Event
 from rlm_dspy.testing import action, scripted
+from servers.otlp import OtlpServer
 
 ALWAYS = {"version", "event", "step", "max_steps", "depth", "sub_calls", "usage"}
 
@@ -71,3 +73,29 @@ def test_the_page_describes_every_field() -> None:
         assert f"`{name}`" in page
     for kind in ("probe", "step", "code", "output", "sub_call", "wait", "final", "answer", "error"):
         assert f"`{kind}`" in page
+
+
+def test_runs_go_to_a_collector_if_asked(run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "a.txt").write_text("the code is 4711\n")
+    with OtlpServer() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.url)
+        try:
+            assert run("ask", "What is the code?", "a.txt", "--otel").code == 0
+            assert telemetry._exporter is not None
+            telemetry._exporter.flush()
+        finally:
+            telemetry.stop_tracing()
+        names = [span.name for span in server.spans]
+    assert names[0] == "invoke_agent RLM"
+    assert "chat offline/extractive" in names
+
+
+def test_without_the_package_otel_says_what_to_install(
+    run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "a.txt").write_text("the code is 4711\n")
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    result = run("ask", "What is the code?", "a.txt", "--otel")
+    assert result.code == 2
+    assert "OpenTelemetry is not installed" in result.err
+    assert "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http" in result.err

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from rlm_dspy.cli import logs
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 
 KEY = "gsk_canary_0123456789"
 

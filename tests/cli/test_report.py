@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from rlm_dspy.redact import MASK, Redactor, is_secret_name
 from rlm_dspy.report import journal, live, render
-from rlm_dspy.report.redact import MASK, Redactor, is_secret_name
 from rlm_dspy.run import Event, Run, Usage
 
 KEY = "gsk_canary_0123456789"

@@ -15,8 +15,8 @@ import pytest
 from rlm_dspy.cli import models
 from rlm_dspy.cli import runs as runs_command
 from rlm_dspy.errors import RLMError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report import page, render, run_store, tree
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.run import Run, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted

@@ -65,7 +65,8 @@ class Server:
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                owner._take(self, json.loads(raw) if raw else None)
+                is_binary = "protobuf" in str(self.headers.get("Content-Type"))
+                owner._take(self, raw if is_binary else json.loads(raw) if raw else None)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -18,7 +18,7 @@ import pytest
 from rlm_dspy import data, metrics
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError, RLMError
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 from rlm_dspy.run import Usage
 from rlm_dspy.tuning import optimize, program, report
 from rlm_dspy.tuning.evaluation import Row

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.render import jsonable
 
 if sys.platform != "win32":

@@ -115,6 +115,7 @@ def _run_batch(
 
     # Again, because DSPy configures logging on import.
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    terminal.start_tracing()
     chosen = models.choose(values)
     if chosen.notice:
         terminal.note(chosen.notice)

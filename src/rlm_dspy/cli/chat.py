@@ -131,6 +131,7 @@ class Chat:
 
     def run(self) -> int:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
+        self._terminal.start_tracing()
         chosen = models.choose(self._values)
         if chosen.notice:
             self._terminal.note(chosen.notice)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.journal import redacted_json, replace_file
-from rlm_dspy.report.redact import Redactor
 
 
 class AnsweredQuestion(BaseModel):

@@ -61,6 +61,7 @@ def prepare_model(
     logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
+    terminal.start_tracing()
     chosen = models.choose(values)
     if chosen.notice:
         terminal.note(chosen.notice)

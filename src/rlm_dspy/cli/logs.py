@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.render import printable_text
 
 OURS = "rlm_dspy"

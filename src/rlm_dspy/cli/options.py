@@ -121,6 +121,10 @@ def _set_verbose(ctx: click.Context, _: click.Parameter, value: int) -> None:
     _check_volume(ctx)
 
 
+def _set_tracing(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.obj.sends_spans = value
+
+
 def _check_volume(ctx: click.Context) -> None:
     if ctx.obj.quiet and ctx.obj.verbose:
         raise click.UsageError("-q and -v exclude each other.")
@@ -137,6 +141,13 @@ volume_options = option_group(
         expose_value=False,
         callback=_set_verbose,
         help="Log to stderr, with tracebacks; -vv logs more.",
+    ),
+    click.option(
+        "--otel",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_tracing,
+        help="Send runs as OpenTelemetry spans (OTEL_EXPORTER_OTLP_ENDPOINT).",
     ),
 )
 

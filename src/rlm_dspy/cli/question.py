@@ -118,6 +118,7 @@ class Asking:
 
     def run(self) -> int:
         """Ask, print, and return the exit code."""
+        self.terminal.start_tracing()
         chosen = models.choose(self.values)
         if chosen.notice:
             self.terminal.note(chosen.notice)

@@ -33,7 +33,7 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import is_loopback, key_variable
-from rlm_dspy.report.redact import MASK, is_secret_name
+from rlm_dspy.redact import MASK, is_secret_name
 
 logger = logging.getLogger(__name__)
 

@@ -8,26 +8,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rlm_dspy.report.redact import Redactor
+    from rlm_dspy.redact import Redactor
 
 
 class Terminal:
     """Prints for one command.
 
-    ``verbose``, ``quiet`` and ``trusts_project`` reflect ``-v``, ``-q`` and ``--trust-project``.
+    ``verbose``, ``quiet``, ``trusts_project`` and ``sends_spans`` reflect ``-v``, ``-q``, ``--trust-project`` and
+    ``--otel``.
     """
 
     def __init__(self) -> None:
         self.verbose = 0
         self.quiet = False
         self.trusts_project = False
+        self.sends_spans = False
         self._redactor: Redactor | None = None
 
     @property
     def redactor(self) -> Redactor:
         """The redactor of this process; created on first use, so that ``--help`` stays fast."""
         if self._redactor is None:
-            from rlm_dspy.report.redact import Redactor
+            from rlm_dspy.redact import Redactor
 
             self._redactor = Redactor()
         return self._redactor
@@ -56,6 +58,17 @@ class Terminal:
         self.crash(error)
         hint = "" if self.verbose else " This is a bug in rlm-dspy; run it again with -v for the traceback."
         self.error(f"unexpected {kind.__name__}: {error}.{hint}")
+
+    def start_tracing(self) -> None:
+        """Send the runs of this command as OpenTelemetry spans, if ``--otel``.
+
+        Raises:
+            ConfigurationError: OpenTelemetry is not installed.
+        """
+        if self.sends_spans:
+            from rlm_dspy import telemetry
+
+            telemetry.trace(redactor=self.redactor)
 
     def printable_text(self, text: str) -> str:
         """Return a text with secrets masked and control characters escaped."""

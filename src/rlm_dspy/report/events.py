@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.journal import redacted_json
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import Event
 

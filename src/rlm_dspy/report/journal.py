@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.render import CONTROL, jsonable
 from rlm_dspy.run import Run
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.journal import redacted_json
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import UNFINISHED, Run, Span, Step, SubCall, Usage
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.run_log import read_log
 from rlm_dspy.run import RECORD_FORMAT, Run
 

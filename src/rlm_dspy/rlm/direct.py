@@ -37,6 +37,7 @@ from rlm_dspy.rlm.signatures import TAKEN, check_budget, read_signature, validat
 from rlm_dspy.run import UNFINISHED, Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.spans import Recorder
+from rlm_dspy.telemetry import trace_if_configured
 
 NO_PASSAGE = "in which no passage fits the question"
 SHOWN_PASSAGES = 6  # shown in the mode "retrieve"
@@ -151,6 +152,7 @@ class _Call:
         self.program = program
         self.values = values
         self.ledger = Ledger(program.budget)
+        trace_if_configured()
         self.recorder = Recorder()
         self._id, self._started = uuid.uuid4().hex[:12], time.time()
         signature = program.signature.signature

@@ -42,6 +42,7 @@ from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
 from rlm_dspy.run import UNFINISHED, Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
 from rlm_dspy.sandbox.worker import tables
 from rlm_dspy.spans import Recorder
+from rlm_dspy.telemetry import trace_if_configured
 
 # A child of DSPy's own logger, which shows INFO in a plain script, so that ``verbose=True`` is visible as in DSPy.
 dspy_logger = logging.getLogger("dspy.rlm_dspy")
@@ -91,6 +92,7 @@ class Session:
         self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True) if parent else None
         self._id = uuid.uuid4().hex[:12]
         self._started, self._clock = time.time(), time.perf_counter()
+        trace_if_configured()
         self.recorder: Recorder = parent.recorder if parent else Recorder(rlm.content)
         self.span = self.recorder.start(
             "run", signature.signature, parent_span, self._header(), run=self._id, depth=self.ledger.depth, step=0

@@ -23,8 +23,8 @@ from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError, LMAuthError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.evidence.evidence import without_surrogates
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal as journals
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.run import Run

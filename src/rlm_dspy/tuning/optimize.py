@@ -17,8 +17,8 @@ import dspy
 
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.tuning import contenders, program, scoring
 from rlm_dspy.tuning.audit import check_leaks
 from rlm_dspy.tuning.candidate_log import CandidateLog, LoggedTunable

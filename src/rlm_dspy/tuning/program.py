@@ -12,8 +12,8 @@ from typing import Any
 import dspy
 
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
-from rlm_dspy.report.redact import Redactor
 from rlm_dspy.rlm import dspy_states
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.predictor import Predictor
