@@ -38,8 +38,8 @@ def test_imports_go_one_way() -> None:
 
 def test_the_public_names_are_these_and_all_resolve() -> None:
     assert rlm_dspy.__all__ == [
-        "RLM", "Budget", "Context", "Corpus", "Evidence", "RLMError", "Run", "Sandbox", "__version__", "data", "lm",
-        "metrics", "read", "trace",
+        "RLM", "Budget", "Context", "Corpus", "Evidence", "LiveCell", "RLMError", "Run", "Sandbox", "__version__",
+        "data", "lm", "metrics", "read", "trace",
     ]  # fmt: skip
     for name in rlm_dspy.__all__:
         assert getattr(rlm_dspy, name) is not None

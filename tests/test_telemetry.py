@@ -214,7 +214,7 @@ from rlm_dspy.testing import action, scripted
 lm, _ = scripted(action("SUBMIT(answer='x')"))
 with dspy.context(lm=lm):
     rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
-print(len(spans.everywhere), "opentelemetry" in sys.modules)
+print(len(spans.everywhere), "opentelemetry.exporter" in sys.modules)
 """
 
 

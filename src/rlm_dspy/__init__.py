@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # imported lazily below; listed for type checkers and editors
     from rlm_dspy.errors import RLMError
     from rlm_dspy.evidence import Evidence
     from rlm_dspy.lms import lm
+    from rlm_dspy.report.notebook import LiveCell
     from rlm_dspy.rlm.module import RLM
     from rlm_dspy.run import Run
     from rlm_dspy.sandbox import Sandbox
@@ -29,6 +30,7 @@ __all__ = [
     "Context",
     "Corpus",
     "Evidence",
+    "LiveCell",
     "RLMError",
     "Run",
     "Sandbox",
@@ -46,6 +48,7 @@ _HOMES = {
     "Context": "context",
     "Corpus": "corpus",
     "Evidence": "evidence",
+    "LiveCell": "report.notebook",
     "RLMError": "errors",
     "Run": "run",
     "Sandbox": "sandbox",

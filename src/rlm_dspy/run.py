@@ -238,12 +238,14 @@ class Run(_Value):
         return repr(self)
 
     def _repr_html_(self) -> str:
-        """Return a small table for notebooks: how the run ended, what it used, and its outputs."""
+        """Return a small table for notebooks: how the run ended, what it used, its outputs, and its steps to unfold."""
         figures = {name: f"{value:,}" for name, value in self._summary_figures() if value is not None}
         rows = [(name, figures.get(name, value)) for name, value in self.__repr_args__() if name != "warnings"]
         rows += [("warning", text) for text in self.warnings[:3]]
         rows += self.outputs.items()
-        return html_table(rows)
+        left = len(self.steps) - MAX_STEPS_IN_NOTEBOOK
+        more = f"<p>… and {left:,} more steps</p>" if left > 0 else ""
+        return html_table(rows) + "".join(map(html_step, self.steps[:MAX_STEPS_IN_NOTEBOOK])) + more
 
     def _summary_figures(self) -> Iterator[tuple[str, int | float | None]]:
         yield "steps", len(self.steps)
@@ -311,6 +313,7 @@ CONTENT_FIELDS = frozenset(
     | {"reasoning", "code", "output", "sub_calls", "prompt", "run"}  # of a step or a sub-call
 )
 SHORT_CHARS = 300  # of each text in a record with content="short"
+MAX_STEPS_IN_NOTEBOOK = 50
 SHOWN_CHARS = 200  # of each value
 
 
@@ -325,6 +328,15 @@ def html_table(rows: Iterable[tuple[str, Any]]) -> str:
     cells = ((html.escape(one_line(name)), html.escape(one_line(value))) for name, value in rows)
     lines = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
     return f"<table>{''.join(lines)}</table>"
+
+
+def html_step(step: Step) -> str:
+    """Return a step as an HTML element to unfold: its reasoning, code and output."""
+    title = f"step {step.index} · {step.seconds:.1f} s · {step.total_usage.total_tokens:,} tokens"
+    title += f" · {step.error.strip().splitlines()[-1]}" if step.error and step.error.strip() else ""
+    texts = (one for one in (step.reasoning, step.code, step.output) if one.strip())
+    blocks = (f"<pre>{html.escape(cut_content(text, 'short') if len(text) > 5_000 else text)}</pre>" for text in texts)
+    return f"<details><summary>{html.escape(one_line(title))}</summary>{''.join(blocks)}</details>"
 
 
 class ConstructorSignature:

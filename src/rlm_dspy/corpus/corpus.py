@@ -21,6 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from rlm_dspy.corpus.store import Store, StoredText
 from rlm_dspy.errors import CorpusError
+from rlm_dspy.run import html_table
 
 if TYPE_CHECKING:
     from rlm_dspy.corpus.index import Index
@@ -32,6 +33,7 @@ LEFT_OUT = (
     *("a virtual environment", "a symbolic link", "not a regular file", "an image", "a program", "binary"),
 )
 
+MAX_FILES_IN_NOTEBOOK = 10
 _PIECE_BYTES = 8 << 20
 
 LineMark = tuple[int, str, bool]  # a line, what begins there ("page 3"), and whether lines after it are counted
@@ -304,6 +306,16 @@ class Corpus:
     def __repr__(self) -> str:
         plural = "" if len(self) == 1 else "s"
         return f"Corpus({len(self):,} file{plural}, {self.chars:,} characters)"
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks: the size, the first files, and how many were not read."""
+        rows: list[tuple[str, Any]] = [("corpus", repr(self))]
+        rows += [(one.name, f"{one.lines:,} lines") for one in self.documents[:MAX_FILES_IN_NOTEBOOK]]
+        left = len(self) - MAX_FILES_IN_NOTEBOOK
+        rows += [("…", f"{left:,} more files")] if left > 0 else []
+        rows += [("skipped", f"{len(self.skipped):,} files")] if self.skipped else []
+        rows += [("problems", f"{len(self.problems):,} files")] if self.problems else []
+        return html_table(rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("index", "_store")}

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlm_dspy.run import html_table
+
 SHORT_ANSWER_CHARS = 80  # the longest answer that is looked for in a quote
 STRONG_WORDS = 5  # a quote of this many words is evidence by itself
 
@@ -90,6 +92,11 @@ class Evidence(BaseModel):
             given["quote"] = without_surrogates(given["quote"])
         _split_place(given)
         return given | {key: _position_number(given[key]) for key in ("start", "end", "line")}
+
+    def _repr_html_(self) -> str:
+        """Return a small table for notebooks: the quote, where it is, and how well it matches."""
+        rows = [("quote", self.quote), ("where", self.where), ("match", self.match or "not found in the context")]
+        return html_table([*rows, ("weak", "it does not show the answer")] if self.weak else rows)
 
     @property
     def where(self) -> str:
