@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MAX_UNREAD_FILES = 1_000  # unread files named in a record
 
 Status = Literal["submitted", "extracted", "stopped"]
-EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "final"]
+EventKind = Literal["probe", "step", "code", "output", "sub_call", "wait", "text", "final"]
 SubCallKind = Literal["plain", "typed", "recursive"]
 SpanKind = Literal["run", "step", "lm", "cell", "sub_call", "wait"]
 Content = Literal["full", "short", "none"]
@@ -159,7 +159,9 @@ class Event(_Value):
 
     ``usage`` and ``sub_calls`` are the totals of the tree so far. ``text`` depends on the kind: the code, the output, a
     shortened sub-call prompt, the final status, or the provider of a ``wait`` of ``seconds``. An ``output`` also has
-    the ``error``, ``seconds`` and usage of its step; ``code`` and ``output`` have the model's ``reasoning``.
+    the ``error``, ``seconds`` and usage of its step; ``code`` and ``output`` have the model's ``reasoning``. A ``text``
+    has a piece of the reply that answers in one call or extracts the answer, as it arrives, and no text when that reply
+    begins; only watchers with an attribute ``wants_text`` get them.
     """
 
     kind: EventKind

@@ -71,7 +71,7 @@ def test_the_page_describes_every_field() -> None:
     page = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
     for name in {*Event.model_fields, *ALWAYS} - {"kind"}:
         assert f"`{name}`" in page
-    for kind in ("probe", "step", "code", "output", "sub_call", "wait", "final", "answer", "error"):
+    for kind in ("probe", "step", "code", "output", "sub_call", "wait", "text", "final", "answer", "error"):
         assert f"`{kind}`" in page
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import dspy
 import psutil
@@ -35,12 +36,17 @@ async def asked(server: OpenAIServer, times: int = 1) -> None:
         await asyncio.sleep(0.01)
 
 
+async def drained(stream: AsyncIterator[Any]) -> None:
+    async for _ in stream:
+        pass
+
+
 async def test_a_stop_ends_the_wait_of_a_streamed_run() -> None:
     with OpenAIServer(*[LATER] * 3) as server, dspy.context(lm=groq(server)):
         rlm = RLM("context, question -> answer", on_limit="raise")
         rlm.stop = threading.Event()
         stream = dspy.streamify(rlm)(context="word", question="how long?")
-        task = asyncio.ensure_future(anext(stream))
+        task = asyncio.ensure_future(drained(stream))
         await asked(server)
         started = time.monotonic()
         rlm.stop.set()

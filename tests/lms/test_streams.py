@@ -10,8 +10,10 @@ import pytest
 
 from rlm_dspy import RLM
 from rlm_dspy.errors import LMUnavailableError
-from rlm_dspy.lms import engine, lm, rate_limits
+from rlm_dspy.lms import engine, lm, rate_limits, streams
 from rlm_dspy.metering import Meter
+from rlm_dspy.rlm.direct import Direct
+from rlm_dspy.run import Event
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault, Server
@@ -83,7 +85,8 @@ async def streamed(program: Any, **inputs: Any) -> tuple[str, Any]:
         async for item in dspy.streamify(program)(**inputs):
             if isinstance(item, dspy.Prediction):
                 return shown, item
-            shown += item.choices[0].delta.content or ""
+            if not isinstance(item, dspy.streaming.StatusMessage):
+                shown += item.choices[0].delta.content or ""
     except dspy.LMError as failure:
         return shown, failure
     raise AssertionError("the stream ended without a prediction")
@@ -242,3 +245,78 @@ async def test_thinking_that_ollama_keeps_apart_stays_apart_in_a_stream(way: str
         seen = await events(made("ollama", server), way)
     shown = [(event.delta.type, event.delta.text) for event in seen if event.type == "delta"]
     assert shown == [("thinking", "a plan"), ("text", "print(1)")]
+
+
+class Watcher:
+    """Takes all events, and the text of answers as it arrives."""
+
+    wants_text = True
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def texts(self) -> list[str]:
+        return [event.text for event in self.events if event.kind == "text"]
+
+
+@pytest.mark.parametrize("kind", ["ollama", "groq"])
+def test_a_direct_answer_is_shown_while_it_arrives(kind: str) -> None:
+    watcher = Watcher()
+    program = Direct("context, question -> answer", on_event=watcher)
+    with served(kind) as server, dspy.context(lm=made(kind, server)):
+        done = program(context="c", question="q")
+    assert done.answer == "forty two is what it is"
+    assert watcher.texts[0] == ""  # a reply begins
+    assert len(watcher.texts) > 2
+    assert "".join(watcher.texts) == REPLY
+    assert done.run.usage.calls == 1
+    assert done.run.usage.estimated_calls == 0
+
+
+def test_a_watcher_that_does_not_ask_gets_no_text_and_no_stream() -> None:
+    seen: list[Event] = []
+    with served("groq") as server, dspy.context(lm=made("groq", server)):
+        Direct("context, question -> answer", on_event=seen.append)(context="c", question="q")
+        assert not server.posts[0].body.get("stream")
+    assert "text" not in [event.kind for event in seen]
+
+
+def test_the_text_begins_again_when_a_stream_was_cut() -> None:
+    watcher = Watcher()
+    with served("groq", Fault(after=6, cut=True)) as server, dspy.context(lm=made("groq", server)):
+        done = Direct("context, question -> answer", on_event=watcher)(context="c", question="q")
+    assert done.answer == "forty two is what it is"
+    last = len(watcher.texts) - 1 - watcher.texts[::-1].index("")
+    assert watcher.texts.count("") == 2
+    assert "".join(watcher.texts[last:]) == REPLY
+
+
+def test_an_extracted_answer_is_shown_while_it_arrives_and_steps_are_not() -> None:
+    watcher = Watcher()
+    with OpenAIServer() as server, dspy.context(lm=made("groq", server)):
+        server.turns = [("[[ ## reasoning ## ]]\nlook\n\n[[ ## code ## ]]\nprint(1)", "stop"), (REPLY, "stop")]
+        done = RLM("context, question -> answer", max_iters=1, on_event=watcher)(context="c", question="q")
+        assert [bool(post.body.get("stream")) for post in server.posts] == [False, True]
+    assert done.run.status == "extracted"
+    assert "".join(watcher.texts) == REPLY
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("[[ ## answer", ""),
+        ("[[ ## answer ## ]]\n", ""),
+        ("[[ ## answer ## ]]\nforty two", "forty two"),
+        ("[[ ## answer ## ]]\nforty two\n\n[", "forty two"),
+        ("[[ ## answer ## ]]\nforty two\n\n[[ ## evi", "forty two"),
+        ("[[ ## reasoning ## ]]\nhm\n[[ ## answer ## ]]\na [x] b", "a [x] b"),
+        ('{"answer": "x"}', ""),
+    ],
+)
+def test_the_answer_so_far_is_what_stands_in_its_field(text: str, shown: str) -> None:
+    assert streams.answer_so_far(text, "answer") == shown

@@ -213,7 +213,8 @@ class Asking:
         if self.terminal.quiet or self.terminal.verbose or self.request.log_json:
             yield _log_event
             return
-        with live.StatusLine(clean=self.terminal.printable_text) as line:
+        first = next(iter(self.signature.output_fields))
+        with live.StatusLine(clean=self.terminal.printable_text, answer=first) as line:
             yield line
 
     @contextmanager

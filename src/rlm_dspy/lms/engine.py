@@ -247,8 +247,10 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                 await asyncio.sleep(wait)
 
     async def _complete_once(self, request: Request) -> AsyncGenerator[Response]:
-        if await asyncio.to_thread(lambda: self.route.is_streamed):  # the server may have to be asked first
-            yield await lm15.amaterialize_response(self._stream_once(request), request)
+        is_shown = streams.ON_TEXT.get() is not None
+        if is_shown or await asyncio.to_thread(lambda: self.route.is_streamed):  # the server may have to be asked first
+            events = streams.shown_events(self._stream_once(request))
+            yield await lm15.amaterialize_response(events, request)
             return
         await self._await_start(request)
         async with _Held(self._server_slot()):

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
+from dspy.lm15 import TextDelta
+
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.providers import Route
+
+# Called with each piece of a reply as it arrives, and with None when a reply begins; set around calls whose text is
+# shown while it is written.
+ON_TEXT: ContextVar[Callable[[str | None], None] | None] = ContextVar("rlm_dspy_on_text", default=None)
+
+
+async def shown_events(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Pass the events of a stream on, and their text to ``ON_TEXT``; hidden thinking is left out."""
+    on_text = ON_TEXT.get()
+    if on_text:
+        on_text(None)
+    async for event in events:
+        delta = getattr(event, "delta", None)
+        if on_text and isinstance(delta, TextDelta):
+            on_text(delta.text)
+        yield event
+
+
+def answer_so_far(text: str, name: str) -> str:
+    """Return what a partial reply says so far in the field ``name``; "" if that has not begun."""
+    _, found, rest = text.partition(f"[[ ## {name} ## ]]")
+    return re.split(r"\n?\[\[|\n?\[$", rest, maxsplit=1)[0].strip() if found else ""
 
 
 def watch_lines(source: Any, route: Route) -> None:

@@ -16,6 +16,8 @@ VERSION = 1  # of the lines; raised when a field changes its meaning or goes
 class EventLines:
     """Prints each event of a run as one line of JSON; ``write`` prints a line."""
 
+    wants_text = True
+
     def __init__(self, write: Callable[[str], None], redactor: Redactor) -> None:
         self._write = write
         self._redactor = redactor

@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.spinner import Spinner
 from rich.text import Text
 
+from rlm_dspy.lms.streams import answer_so_far
 from rlm_dspy.report.render import cost_text, counted_noun, printable_text
 from rlm_dspy.run import Event
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rlm_dspy.batch import Progress as Reached
 
 
+MAX_ANSWER_LINES = 6  # lines of an answer while it arrives
 MAX_ERROR_CELLS = 40  # columns of a step's error
 
 
@@ -153,6 +155,7 @@ class StatusLine:
         console: where to; stderr by default.
         clock: returns seconds.
         clean: makes a text fit to be shown; it masks secrets and control characters.
+        answer: the output that is shown while it arrives.
     """
 
     def __init__(
@@ -160,18 +163,29 @@ class StatusLine:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
         clean: Callable[[str], str] = printable_text,
+        answer: str = "answer",
     ) -> None:
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._clean = clean
+        self._answer = answer
         self._started = clock()
         self._event: Event | None = None
         self._waiting = ("", 0.0)
+        self._text = ""  # of the reply that is arriving
         self._spinner = Spinner("dots")
         self._live: Live | None = None
 
+    @property
+    def wants_text(self) -> bool:
+        """Whether replies are to be sent as they arrive: only a terminal shows them."""
+        return self._live is not None
+
     def __call__(self, event: Event) -> None:
         """Show an event; a child's steps do not replace those of the root run."""
+        if event.kind == "text":
+            self._text = self._text + event.text if event.text else ""
+            return
         if event.kind == "wait":
             self._waiting = (event.text, self._clock() + event.seconds)
             return
@@ -210,7 +224,11 @@ class StatusLine:
         waiting = f"waiting {until - now:.0f} s for {provider}" if until > now else ""
         return status_line(self._event, now - self._started, waiting)
 
-    def _updated_spinner(self) -> Spinner:
+    def _updated_spinner(self) -> Group | Spinner:
         text = Text(self.line(), no_wrap=True, overflow="ellipsis")
         self._spinner.update(text=text)
-        return self._spinner
+        answer = self._clean(answer_so_far(self._text, self._answer))
+        if not answer:
+            return self._spinner
+        lines = Text(answer).wrap(self._console, self._console.width)[-MAX_ANSWER_LINES:]
+        return Group(*lines, self._spinner)

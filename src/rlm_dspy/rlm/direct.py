@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -25,6 +26,7 @@ from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
+from rlm_dspy.lms import streams
 from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import answer_adapter
 from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable_outputs, locate_evidence, render_input
@@ -95,7 +97,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
             shown = {name: prompt_text(value) for name, value in self._selected_inputs(values, call).items()}
             call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
             callbacks = [*dspy.settings.callbacks, call.meter]
-            with translated_errors(), dspy.context(callbacks=callbacks, adapter=answer_adapter()):
+            settings = dspy.context(callbacks=callbacks, adapter=answer_adapter())
+            with translated_errors(), call.shown_text(), settings:
                 prediction = self._call_predictor(shown, call.meter)
             if cut := explain_cut(call.meter.finish):
                 call.warnings.append(f"the answer may be incomplete. {cut}")
@@ -160,6 +163,21 @@ class _Call:
         self.meter = Meter(partial(self._emit_event, "wait"), self.recorder, self._span)
         self._evidence: list[dict[str, Any]] = []
         self.warnings: list[str] = []
+
+    @property
+    def shows_text(self) -> bool:
+        """Whether the watcher wants the text of the reply as it arrives."""
+        return bool(getattr(self.program.on_event, "wants_text", False))
+
+    @contextmanager
+    def shown_text(self) -> Iterator[None]:
+        """Emit the text of a reply as it arrives, if the watcher wants it."""
+        on_text = (lambda text: self._emit_event("text", text or "")) if self.shows_text else None
+        token = streams.ON_TEXT.set(on_text)
+        try:
+            yield
+        finally:
+            streams.ON_TEXT.reset(token)
 
     def admit(self, estimate: int) -> None:
         """Refuse a prompt that exceeds the budget, and emit the event that the call begins."""
@@ -244,7 +262,7 @@ class _Call:
         )
 
     def _emit_event(self, kind: Any, text: str = "", seconds: float = 0.0) -> None:
-        if self.program.on_event:
+        if self.program.on_event and (kind != "text" or self.shows_text):
             usage = self.meter.usage
             self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=usage, seconds=seconds))
 

@@ -21,7 +21,7 @@ from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
 from rlm_dspy.evidence import Evidence, unseen_numbers, unshown_answers, weak_advice
-from rlm_dspy.lms import windows
+from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
@@ -454,7 +454,8 @@ class Session:
             **facts,
         )
         for watcher in self._watchers:
-            watcher(event)
+            if kind != "text" or getattr(watcher, "wants_text", False):
+                watcher(event)
 
     def _header(self) -> Run:
         """Return the record as far as it is known at the start, which is also that of a run that was killed."""
@@ -562,12 +563,16 @@ class MeteredCall:
         settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
         settings["adapter"] = answer_adapter() if extract else action_adapter(small=session.small)
         self._context = dspy.context(**settings)
+        is_shown = extract and not child and any(getattr(one, "wants_text", False) for one in session._watchers)
+        self._on_text = (lambda text: session.emit("text", text or "")) if is_shown else None
 
     def __enter__(self) -> MeteredCall:
         self._context.__enter__()
+        self._token = streams.ON_TEXT.set(self._on_text)
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        streams.ON_TEXT.reset(self._token)
         self._context.__exit__(*exc)
         session = self.session
         self.meter.abandon_calls()
