@@ -1,0 +1,71 @@
+"""Builds the viewer's page: one HTML file with its data, one script and one style, that requests nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from rlm_dspy.report.redact import Redactor
+from rlm_dspy.report.viewer.rows import RunRows
+from rlm_dspy.report.viewer.static_page import static_lines
+from rlm_dspy.report.viewer.texts import TextTable
+from rlm_dspy.run import Run
+
+# The policy holds even if an escape is missing: no script and no style but ours, and no request to anywhere.
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{style}</style></head><body>
+<noscript>
+{static}
+</noscript>
+<script type="application/json" id="data">{data}</script>
+<script>{script}</script>
+</body></html>
+"""
+
+
+def html_page(runs: Sequence[Run], redactor: Redactor) -> str:
+    """Return the HTML file of one run, or of two side by side."""
+    texts = TextTable(redactor)
+    script, style = _read_file("viewer.js"), _read_file("viewer.css")
+    title = texts.shown_text(" and ".join(f"run {run.id}" for run in runs))
+    static = "\n".join(line for run in runs for line in static_lines(run, texts))
+    data = [_run_data(run, texts) for run in runs]
+    return _PAGE.format(
+        title=escape(title),
+        policy=_content_policy(script, style),
+        style=style,
+        static=static,
+        data=embedded_json({"runs": data, "texts": texts.texts}),
+        script=script,
+    )
+
+
+def _run_data(run: Run, texts: TextTable) -> dict[str, Any]:
+    made = RunRows(run, texts)
+    return {"rows": made.rows, "heads": made.heads}
+
+
+def embedded_json(value: Any) -> str:
+    """Return JSON that no content can end: without `<` there is no tag, no end tag and no comment."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _content_policy(script: str, style: str) -> str:
+    sources = f"script-src {_hash_source(script)}; style-src {_hash_source(style)}"
+    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+
+
+def _hash_source(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _read_file(name: str) -> str:
+    return files("rlm_dspy.report.viewer").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,215 @@
+"""A run as the rows of the viewer's tree: one for each span, or, in records without spans, for each step and call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlm_dspy.report import journal, render
+from rlm_dspy.report.viewer.texts import TextTable
+from rlm_dspy.run import Run, Span, Step, SubCall, Usage
+
+Row = dict[str, Any]
+Record = Run | Step | SubCall
+
+
+@dataclass
+class Joined:
+    """The records of a tree of runs by the spans that they belong to."""
+
+    records: dict[int, Step | SubCall] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+
+def joined_records(run: Run) -> Joined:
+    """Return the steps and sub-calls of the whole tree by their span, and its runs by their id."""
+    found, runs = Joined(), [run]
+    while runs:
+        one = runs.pop()
+        found.runs.setdefault(one.id, one)
+        for step in one.steps:
+            if step.span is not None:
+                found.records.setdefault(step.span, step)
+            for call in step.sub_calls:
+                if call.span is not None:
+                    found.records.setdefault(call.span, call)
+                if call.run:
+                    runs.append(call.run)
+    return found
+
+
+def ordered_spans(spans: Iterable[Span]) -> list[tuple[Span, int | None]]:
+    """Return each span with the position of its parent in this list, parents first.
+
+    Spans without a known parent, or in a circle of parents, stand at the top: a damaged record is still shown.
+    """
+    by_id = {span.id: span for span in spans}
+    below: dict[int | None, list[Span]] = {}
+    for span in by_id.values():
+        known = span.parent is not None and span.parent in by_id
+        below.setdefault(span.parent if known else None, []).append(span)
+    placed: dict[int, int] = {}
+    found: list[tuple[Span, int | None]] = []
+    for top in [*below.get(None, []), *by_id.values()]:
+        waiting = [] if top.id in placed else [(top, None)]
+        while waiting:
+            span, parent = waiting.pop()
+            if span.id in placed:
+                continue
+            placed[span.id] = len(found)
+            found.append((span, parent))
+            waiting += [(one, placed[span.id]) for one in reversed(below.get(span.id, []))]
+    return found
+
+
+class RunRows:
+    """The rows of one run, parents before their children, and the headers of the runs in its tree."""
+
+    def __init__(self, run: Run, texts: TextTable) -> None:
+        self._texts = texts
+        self.rows: list[Row] = []
+        self.heads: list[Row] = []
+        unplaced: list[Record] = [run]
+        if run.spans:
+            self._add_spans(run)
+            unplaced = [step for step in run.steps if step.span is None]
+        for record in unplaced:
+            self._add_records(record, 0 if self.rows else None)
+
+    def _add_spans(self, run: Run) -> None:
+        joined = joined_records(run)
+        ordered = ordered_spans(run.spans)
+        first = min((one.started for one in run.spans if math.isfinite(one.started)), default=0.0)
+        prompts = {span.id: number for number, (span, _) in enumerate(ordered) if span.kind == "lm"}
+        summed = _summed_usage(ordered)
+        for number, (span, parent) in enumerate(ordered):
+            record = joined.runs.get(span.run) if span.kind == "run" else joined.records.get(span.id)
+            row = self._span_row(span, prompts)
+            row |= self._record_facts(record, kind=span.kind) if record else {}
+            row |= {"parent": parent, "start": finite_number(span.started - first), "seconds": _seconds_of(span)}
+            row.setdefault("usage", _usage_figures(summed[number]))
+            self.rows.append(row)
+
+    def _span_row(self, span: Span, prompts: dict[int, int]) -> Row:
+        kind = "child" if span.kind == "run" and span.parent is not None else span.kind
+        row: Row = {"kind": kind, "step": span.step, "depth": span.depth} | self._texts_of(
+            name=span.name, error=span.error, input=span.input, output=span.output, finish=span.finish
+        )
+        if span.kind == "lm":
+            row["messages"] = [[self._texts.number_of(one.role), self._texts.number_of(one.content)]
+                               for one in span.messages]  # fmt: skip
+            row["same"] = span.same_messages
+            if span.previous is not None and span.previous < span.id:  # a circle would never end
+                row["previous"] = prompts.get(span.previous)
+        return row
+
+    def _add_records(self, top: Record, parent: int | None) -> None:
+        """Add rows for a record and all below it, whose times are not known."""
+        waiting: list[tuple[Record, int | None, int, int]] = [(top, parent, 0, 0)]
+        while waiting:
+            record, above, step, depth = waiting.pop()
+            kind = "run" if isinstance(record, Run) else "step" if isinstance(record, Step) else "sub_call"
+            row: Row = {"kind": kind, "parent": above, "start": None, "seconds": finite_number(record.seconds)}
+            if isinstance(record, Run):
+                row["kind"], depth = "run" if above is None else "child", record.depth
+            elif isinstance(record, Step):
+                step = record.index
+            row |= {"step": step, "depth": depth} | self._record_facts(record, kind=kind)
+            below = ((one, len(self.rows), step, depth) for one in _records_below(record))
+            self.rows.append(row)
+            waiting += reversed(list(below))
+
+    def _record_facts(self, record: Record, *, kind: str) -> Row:
+        if isinstance(record, Run):
+            self.heads.append(run_head(record, self._texts))
+            row: Row = self._texts_of(name=record.signature or "run", model=record.model, error=record.error)
+            row |= {"head": len(self.heads) - 1, "usage": _usage_figures(record.usage)}
+        elif isinstance(record, Step):
+            row = self._texts_of(
+                reasoning=record.reasoning, input=record.code, output=record.output, error=record.error
+            )
+            row |= {"marks": ["timed out"] * record.timed_out + ["submitted"] * record.submitted}
+            row["usage"] = _usage_figures(record.total_usage)
+        else:
+            row = self._texts_of(
+                name=record.kind, input=record.prompt, output=record.output, error=record.error, model=record.model
+            )
+            row["usage"] = _usage_figures(record.usage)
+        return row
+
+    def _texts_of(self, **texts: str | None) -> Row:
+        return {name: self._texts.number_of(text) for name, text in texts.items() if text}
+
+
+def _records_below(record: Record) -> Iterator[Record]:
+    if isinstance(record, Run):
+        yield from record.steps
+    elif isinstance(record, Step):
+        yield from record.sub_calls
+    elif record.run:
+        yield record.run
+
+
+def _summed_usage(ordered: list[tuple[Span, int | None]]) -> list[Usage | None]:
+    """Return for each span the usage of everything below it."""
+    summed = [span.usage for span, _ in ordered]
+    for number in range(len(ordered) - 1, -1, -1):
+        usage, parent = summed[number], ordered[number][1]
+        if usage is not None and parent is not None:
+            above = summed[parent]
+            summed[parent] = usage if above is None else above + usage
+    return summed
+
+
+def _seconds_of(span: Span) -> float | None:
+    return None if span.seconds is None else finite_number(span.seconds)
+
+
+def finite_number(value: float | None) -> float | None:
+    """Return a number as JSON can hold it: None for NaN and infinities."""
+    return round(value, 6) if value is not None and math.isfinite(value) else None
+
+
+def _usage_figures(usage: Usage | None) -> list[Any] | None:
+    """Return prompt, completion and cached tokens, cost, calls, estimated calls, retries, seconds waited."""
+    if usage is None or usage == Usage():
+        return None
+    counts = [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens]
+    more = [usage.calls, usage.estimated_calls, usage.retries, finite_number(usage.waited_seconds)]
+    return [*counts, finite_number(usage.cost), *more]
+
+
+def run_head(run: Run, texts: TextTable) -> Row:
+    """Return what the header of a run shows."""
+    head: Row = {name: texts.number_of(str(getattr(run, name) or "")) for name in _HEAD_TEXTS}
+    values = {name: render.outputs_text({name: value}) for name, value in run.outputs.items() if name != "evidence"}
+    return head | {
+        "inputs": _numbered_pairs(run.inputs.items(), texts),
+        "outputs": _numbered_pairs(values.items(), texts),
+        "warnings": [texts.number_of(one) for one in run.warnings],
+        "unread": [texts.number_of(one) for one in run.unread],
+        "evidence": [_evidence_facts(item, texts) for item in run.evidence],
+        "usage": _usage_figures(run.usage),
+        "usage_by_model": [[texts.number_of(name), _usage_figures(one)] for name, one in run.usage_by_model.items()],
+        "steps": len(run.steps),
+        "sub_calls": run.sub_calls,
+        "seconds": finite_number(run.seconds),
+        "started": finite_number(run.started) or None,
+        "timed": bool(run.spans),
+    }
+
+
+_HEAD_TEXTS = ("id", "status", "stopped_by", "error", "model", "sub_model", "signature", "probe")
+
+
+def _numbered_pairs(items: Iterable[tuple[str, str]], texts: TextTable) -> list[list[int]]:
+    return [[texts.number_of(name), texts.number_of(value)] for name, value in items]
+
+
+def _evidence_facts(item: dict[str, Any], texts: TextTable) -> Row:
+    row = journal.evidence_row(item)
+    facts = {"quote": row["quote"], "place": journal.evidence_location(row), "match": row["match"] or ""}
+    line = row["line"] if isinstance(row["line"], int) else None
+    return {name: texts.number_of(str(text)) for name, text in facts.items()} | {"weak": bool(row["weak"]), "line": line}
