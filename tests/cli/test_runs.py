@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from rlm_dspy.cli import models
+from rlm_dspy.cli import models, viewing
 from rlm_dspy.cli import runs as runs_command
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import page, render, run_store, tree
+from rlm_dspy.report import render, run_store, tree
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.run import Run, Step, SubCall, Usage
+from rlm_dspy.report.viewer.page import html_page
+from rlm_dspy.run import Run, Span, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted
 
 USED = Usage(calls=1, prompt_tokens=90, completion_tokens=10, cost=0.01)
@@ -93,12 +94,11 @@ def test_long_blocks_are_cut_unless_all_is_wanted() -> None:
     assert "x" * 500 in whole
 
 
-def test_the_page_has_the_whole_tree_and_runs_nothing() -> None:
+def test_the_page_has_the_whole_tree_without_scripts_too() -> None:
     hostile = RUN.model_copy(update={"outputs": {"answer": "<script>alert(1)</script>\x1b[31m"}})
-    shown = page.html_page(hostile)
+    shown = html_page([hostile], Redactor({})).partition("<noscript>")[2].partition("</noscript>")[0]
     assert "<script" not in shown
     assert "&lt;script&gt;" in shown
-    assert "default-src 'none'" in shown
     assert "\x1b" not in shown
     assert shown.count("<details") == shown.count("</details>") == 6
     for part in ("line_20", "x" * 500, "count these", "LMRateLimitError: later", "evidence, a.md:2", "mind the gap"):
@@ -124,9 +124,94 @@ def test_each_ask_is_listed_and_can_be_shown(
         assert shown.code == 0
         assert "plain sub-call" in shown.out
     assert Run.model_validate_json(run("trace", "--json").out).id == asked["run_id"]
-    assert run("trace", "--html").out.startswith("<!doctype html>")
-    assert run("trace", "--html", "--json").code == 2
+    assert run("trace", "--html", "-").out.startswith("<!doctype html>")
+    assert run("trace", "--html", "-", "--json").code == 2
     assert run("trace", "--full").out.count("SUBMIT(answer='two'") == 1
+
+
+@pytest.fixture
+def stored(home_runs: Path) -> Path:
+    """Two runs in the folder of runs; returns the file of the newer one."""
+    RunStore(home_runs).put(RUN.model_copy(update={"id": "b" * 12}), Redactor({}))
+    spans = (Span(id=1, kind="run", started=1.0, seconds=2.0, run=RUN.id),)
+    path = RunStore(home_runs).put(RUN.model_copy(update={"spans": spans}), Redactor({}))
+    os.utime(home_runs / f"{'b' * 12}.json", (1, 1))
+    return path
+
+
+def test_a_page_and_a_trace_are_written_whole_for_the_user_alone(run: Callable, stored: Path) -> None:
+    result = run("trace", "--html", "page.html")
+    assert (result.code, result.out, result.err) == (0, "", "Written to page.html.\n")
+    assert Path("page.html").stat().st_mode & 0o777 == 0o600
+    assert Path("page.html").read_text() == run("trace", RUN.id, "--html", "-").out
+    assert run("trace", "--chrome", "trace.json").code == 0
+    assert json.loads(Path("trace.json").read_text()) == json.loads(run("trace", "--chrome", "-").out)
+    assert sorted(os.listdir()) == ["page.html", "trace.json"]
+
+
+def test_two_runs_are_on_one_page(run: Callable, stored: Path) -> None:
+    page = run("trace", "last", "b", "--html", "-").out
+    assert f"<title>run {RUN.id} and run {'b' * 12}</title>" in page
+    refused = run("trace", "last", "b")
+    assert refused.code == 2
+    assert "side by side only on a page; add --html FILE or --open" in refused.err
+
+
+def test_a_secret_of_the_environment_is_in_no_page(
+    run: Callable, home_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunStore(home_runs).put(RUN.model_copy(update={"outputs": {"answer": "sk-0123456789"}}), Redactor({}))
+    monkeypatch.setenv("SOME_API_KEY", "sk-0123456789")
+    assert "sk-0123" not in run("trace", "--html", "-").out
+
+
+def test_the_record_of_a_run_is_never_replaced_by_a_page(run: Callable, stored: Path) -> None:
+    before = stored.read_bytes()
+    (mine := Path("mine.json")).write_bytes(before)
+    Path("link.html").symlink_to(mine)
+    other = stored.with_name(f"{'b' * 12}.json")
+    for name, target in (("last", stored), ("last", other), ("mine.json", mine), ("mine.json", "link.html")):
+        for flag in ("--html", "--chrome"):
+            result = run("trace", name, flag, str(target))
+            assert (result.code, result.err.count("\n")) == (1, 1)
+            assert "is the record of a run, which would be lost" in result.err
+    assert stored.read_bytes() == mine.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [
+        (("--html", "no/such/x.html"), 2, "--html no/such/x.html cannot be written"),
+        (("--chrome", "."), 2, "--chrome . cannot be written"),
+        (("--html", "x.html", "--open"), 2, "--html and --open are mutually exclusive"),
+        (("b", "--chrome", "x.json"), 1, "has no times of its parts"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(
+    run: Callable, stored: Path, flags: tuple[str, ...], code: int, told: str
+) -> None:
+    result = run("trace", *flags)
+    assert (result.code, result.err.count("\n")) == (code, 1)
+    assert told in result.err
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_page_is_opened_or_its_place_is_said(
+    run: Callable, stored: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(viewing.webbrowser, "open", lambda url: asked.append(url) or works)
+    monkeypatch.setattr(viewing, "MAX_PAGES", 1)
+    assert run("trace", "b", "--open").code == 0
+    result = run("trace", "--open")
+    path = Path(result.out.strip())
+    assert result.code == 0
+    assert asked[-1] == path.as_uri()
+    assert path.read_text().startswith("<!doctype html>")
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert os.listdir(path.parent) == [path.name]  # the oldest make room
+    assert ("No browser could be opened here" in result.err) is not works
 
 
 def test_a_shelf_that_cannot_be_written_costs_nobody_the_answer(

@@ -51,30 +51,28 @@ def runs(terminal: Terminal, /, number: int, search: str, as_json: bool) -> None
     terminal.answer("\n".join(render.table_lines(rows, right=numbers)))
 
 
-@click.command(short_help="Show one run: steps, sub-calls, usage.")
+@click.command(short_help="Show one run, or two side by side.")
 @click.argument("name", metavar="[RUN]", default="last")
+@click.argument("other", metavar="[OTHER]", required=False)
 @click.option("--full", is_flag=True, help="Show everything in full.")
 @json_option("the whole run")
-@click.option("--html", "as_html", is_flag=True, help="Print the whole run as one HTML page.")
+@click.option("--html", metavar="FILE", help="Write a page that shows the whole run in a browser (- for stdout).")
+@click.option("--open", "opened", is_flag=True, help="Make that page and open it in the browser.")
+@click.option("--chrome", metavar="FILE", help="Write a trace for Perfetto, ui.perfetto.dev (- for stdout).")
 @trust_option
 @click.pass_obj
-def trace(terminal: Terminal, /, name: str, full: bool, as_json: bool, as_html: bool) -> None:
+def trace(terminal: Terminal, /, name: str, other: str | None, **options: Any) -> None:
     """Show a run as a tree: its steps, the sub-calls under the step that made them, and the usage of each.
 
-    RUN is an id from `rlm-dspy runs` or its beginning, a file written by `ask --trace`, or `last`.
+    RUN and OTHER are ids from `rlm-dspy runs` or their beginnings, files written by `ask --trace`, or `last`. With
+    --html or --open, OTHER is shown beside RUN, step by step.
     """
-    from rlm_dspy.report import journal, page, tree
-    from rlm_dspy.report.render import jsonable
+    from rlm_dspy.cli import viewing
 
-    if as_json and as_html:
-        raise click.UsageError("--json and --html are mutually exclusive.")
-    run = _open_store(terminal).find(name).run
-    if as_json:
-        terminal.answer(journal.redacted_json(jsonable(run.model_dump()), terminal.redactor, indent=2))
-    elif as_html:
-        terminal.answer(page.html_page(run))
-    else:
-        terminal.answer("\n".join(tree.tree_lines(run, whole=full)))
+    viewing.check_options(other, options)
+    store = _open_store(terminal)
+    found = [store.find(one) for one in (name, other) if one is not None]
+    viewing.show(terminal, store, found, options)
 
 
 def _open_store(terminal: Terminal) -> RunStore:

@@ -38,6 +38,10 @@ class Terminal:
         """Print a result to stdout."""
         print(self.printable_text(text), flush=True)
 
+    def masked(self, text: str) -> None:
+        """Print a file to stdout as it is; its secrets are masked already."""
+        print(text, end="", flush=True)
+
     def note(self, text: str) -> None:
         """Print a note to stderr, unless ``-q``."""
         if not self.quiet:

@@ -151,6 +151,15 @@ def _is_json(line: bytes) -> bool:
 def save_run(run: Run, path: Path, redactor: Redactor) -> Path:
     """Write the run to ``path``, whole or not at all, and return the path."""
     text = redacted_json(jsonable(run.model_dump()), redactor, indent=2) + "\n"
+    return write_private(path, text)
+
+
+def write_private(path: Path, text: str) -> Path:
+    """Write a file that only the user can read, whole or not at all, and return its path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if path.exists() and not path.is_file():
         # A pipe or a device cannot be replaced, and must not be.
         path.write_text(text, encoding="utf-8")

@@ -74,6 +74,10 @@ class RunStore:
             raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
         raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs")
 
+    def holds_file(self, path: Path) -> bool:
+        """Return whether a path is, or would be, a run's file of this folder."""
+        return bool(_OURS.fullmatch(path.name)) and path.absolute().parent.resolve() == self.folder.resolve()
+
     def _run_paths(self) -> list[Path]:
         """The files of runs, newest first; a run that was saved as a whole is not listed by its log."""
         if not self.folder.is_dir():

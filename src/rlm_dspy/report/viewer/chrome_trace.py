@@ -12,7 +12,9 @@ from rlm_dspy.report.redact import Redactor
 from rlm_dspy.report.render import printable_text
 from rlm_dspy.run import Run, Span, one_line
 
-_LANES = {"run": "runs", "step": "steps", "lm": "model calls", "cell": "cells", "sub_call": "sub-calls", "wait": "waits"}
+_LANES = {
+    "run": "runs", "step": "steps", "lm": "model calls", "cell": "cells", "sub_call": "sub-calls", "wait": "waits",
+}  # fmt: skip
 
 
 def chrome_trace(run: Run, redactor: Redactor) -> str:

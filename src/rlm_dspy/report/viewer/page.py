@@ -16,6 +16,8 @@ from rlm_dspy.report.viewer.static_page import static_lines
 from rlm_dspy.report.viewer.texts import TextTable
 from rlm_dspy.run import Run
 
+_SCRIPTS = ("nodes.js", "tree.js", "details.js", "timeline.js", "window.js")
+
 # The policy holds even if an escape is missing: no script and no style but ours, and no request to anywhere.
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -34,7 +36,7 @@ _PAGE = """<!doctype html>
 def html_page(runs: Sequence[Run], redactor: Redactor) -> str:
     """Return the HTML file of one run, or of two side by side."""
     texts = TextTable(redactor)
-    script, style = _read_file("viewer.js"), _read_file("viewer.css")
+    script, style = joined_script(), _read_file("viewer.css")
     title = texts.shown_text(" and ".join(f"run {run.id}" for run in runs))
     static = "\n".join(line for run in runs for line in static_lines(run, texts))
     data = [_run_data(run, texts) for run in runs]
@@ -46,6 +48,11 @@ def html_page(runs: Sequence[Run], redactor: Redactor) -> str:
         data=embedded_json({"runs": data, "texts": texts.texts}),
         script=script,
     )
+
+
+def joined_script() -> str:
+    """Return the one script of the page, in a scope of its own."""
+    return "\n".join(['"use strict";', "(() => {", *map(_read_file, _SCRIPTS), "})();", ""])
 
 
 def _run_data(run: Run, texts: TextTable) -> dict[str, Any]:

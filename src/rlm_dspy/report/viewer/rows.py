@@ -22,6 +22,10 @@ class Joined:
     records: dict[int, Step | SubCall] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
 
+    def record_of(self, span: Span) -> Record | None:
+        """Return the record that a span belongs to, if the run holds it."""
+        return self.runs.get(span.run) if span.kind == "run" else self.records.get(span.id)
+
 
 def joined_records(run: Run) -> Joined:
     """Return the steps and sub-calls of the whole tree by their span, and its runs by their id."""
@@ -53,7 +57,7 @@ def ordered_spans(spans: Iterable[Span]) -> list[tuple[Span, int | None]]:
     placed: dict[int, int] = {}
     found: list[tuple[Span, int | None]] = []
     for top in [*below.get(None, []), *by_id.values()]:
-        waiting = [] if top.id in placed else [(top, None)]
+        waiting: list[tuple[Span, int | None]] = [] if top.id in placed else [(top, None)]
         while waiting:
             span, parent = waiting.pop()
             if span.id in placed:
@@ -70,7 +74,8 @@ class RunRows:
     def __init__(self, run: Run, texts: TextTable) -> None:
         self._texts = texts
         self.rows: list[Row] = []
-        self.heads: list[Row] = []
+        self.heads: list[Row] = [run_head(run, texts)]
+        self._run = run
         unplaced: list[Record] = [run]
         if run.spans:
             self._add_spans(run)
@@ -85,9 +90,9 @@ class RunRows:
         prompts = {span.id: number for number, (span, _) in enumerate(ordered) if span.kind == "lm"}
         summed = _summed_usage(ordered)
         for number, (span, parent) in enumerate(ordered):
-            record = joined.runs.get(span.run) if span.kind == "run" else joined.records.get(span.id)
+            record = joined.record_of(span) if span.parent is not None or span.kind != "run" else run
             row = self._span_row(span, prompts)
-            row |= self._record_facts(record, kind=span.kind) if record else {}
+            row |= self._record_facts(record) if record else {}
             row |= {"parent": parent, "start": finite_number(span.started - first), "seconds": _seconds_of(span)}
             row.setdefault("usage", _usage_figures(summed[number]))
             self.rows.append(row)
@@ -98,8 +103,7 @@ class RunRows:
             name=span.name, error=span.error, input=span.input, output=span.output, finish=span.finish
         )
         if span.kind == "lm":
-            row["messages"] = [[self._texts.number_of(one.role), self._texts.number_of(one.content)]
-                               for one in span.messages]  # fmt: skip
+            row["messages"] = _numbered_pairs(((one.role, one.content) for one in span.messages), self._texts)
             row["same"] = span.same_messages
             if span.previous is not None and span.previous < span.id:  # a circle would never end
                 row["previous"] = prompts.get(span.previous)
@@ -116,16 +120,14 @@ class RunRows:
                 row["kind"], depth = "run" if above is None else "child", record.depth
             elif isinstance(record, Step):
                 step = record.index
-            row |= {"step": step, "depth": depth} | self._record_facts(record, kind=kind)
-            below = ((one, len(self.rows), step, depth) for one in _records_below(record))
+            row |= {"step": step, "depth": depth} | self._record_facts(record)
             self.rows.append(row)
-            waiting += reversed(list(below))
+            waiting += [(one, len(self.rows) - 1, step, depth) for one in reversed(list(_records_below(record)))]
 
-    def _record_facts(self, record: Record, *, kind: str) -> Row:
+    def _record_facts(self, record: Record) -> Row:
         if isinstance(record, Run):
-            self.heads.append(run_head(record, self._texts))
             row: Row = self._texts_of(name=record.signature or "run", model=record.model, error=record.error)
-            row |= {"head": len(self.heads) - 1, "usage": _usage_figures(record.usage)}
+            row |= {"head": self._head_number(record), "usage": _usage_figures(record.usage)}
         elif isinstance(record, Step):
             row = self._texts_of(
                 reasoning=record.reasoning, input=record.code, output=record.output, error=record.error
@@ -138,6 +140,12 @@ class RunRows:
             )
             row["usage"] = _usage_figures(record.usage)
         return row
+
+    def _head_number(self, run: Run) -> int:
+        if run is self._run:
+            return 0
+        self.heads.append(run_head(run, self._texts))
+        return len(self.heads) - 1
 
     def _texts_of(self, **texts: str | None) -> Row:
         return {name: self._texts.number_of(text) for name, text in texts.items() if text}
@@ -211,5 +219,4 @@ def _numbered_pairs(items: Iterable[tuple[str, str]], texts: TextTable) -> list[
 def _evidence_facts(item: dict[str, Any], texts: TextTable) -> Row:
     row = journal.evidence_row(item)
     facts = {"quote": row["quote"], "place": journal.evidence_location(row), "match": row["match"] or ""}
-    line = row["line"] if isinstance(row["line"], int) else None
-    return {name: texts.number_of(str(text)) for name, text in facts.items()} | {"weak": bool(row["weak"]), "line": line}
+    return {name: texts.number_of(str(text)) for name, text in facts.items()} | {"weak": bool(row["weak"])}

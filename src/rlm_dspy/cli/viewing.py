@@ -1,0 +1,106 @@
+"""What ``rlm-dspy trace`` makes of runs: a tree, JSON, a page for a browser, a trace for Perfetto."""
+
+from __future__ import annotations
+
+import contextlib
+import webbrowser
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlm_dspy import folders
+from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.errors import RLMError
+from rlm_dspy.report import journal, tree
+from rlm_dspy.report.render import jsonable
+from rlm_dspy.report.run_store import RunStore, StoredRun
+from rlm_dspy.report.viewer import chrome_trace, page
+
+MAX_PAGES = 20  # kept in the folder of pages that --open makes
+
+_OUTPUTS = {"as_json": "--json", "html": "--html", "opened": "--open", "chrome": "--chrome"}
+
+
+def check_options(other: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse options that exclude each other, before anything is read.
+
+    Raises:
+        click.UsageError: two forms of output are requested, or a second run without a page.
+    """
+    wanted = [flag for name, flag in _OUTPUTS.items() if options[name]]
+    if len(wanted) > 1:
+        raise click.UsageError(f"{wanted[0]} and {wanted[1]} are mutually exclusive.")
+    if other is not None and not (options["html"] or options["opened"]):
+        raise click.UsageError("two runs are shown side by side only on a page; add --html FILE or --open.")
+    for flag in ("html", "chrome"):
+        if options[flag] and options[flag] != "-":
+            check_writable(Path(options[flag]), f"--{flag}")
+
+
+def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], options: Mapping[str, Any]) -> None:
+    """Print or write the runs as the options request."""
+    run, redactor = found[0].run, terminal.redactor
+    target = options["html"] or options["chrome"]
+    if target and target != "-":
+        _refuse_records(Path(target), store, found)
+    if options["as_json"]:
+        terminal.answer(journal.redacted_json(jsonable(run.model_dump()), redactor, indent=2))
+    elif options["opened"]:
+        _open_page(terminal, store, found)
+    elif options["html"]:
+        _write_text(terminal, options["html"], page.html_page([one.run for one in found], redactor))
+    elif options["chrome"]:
+        _write_text(terminal, options["chrome"], chrome_trace.chrome_trace(run, redactor))
+    else:
+        terminal.answer("\n".join(tree.tree_lines(run, whole=options["full"])))
+
+
+def _refuse_records(target: Path, store: RunStore, found: Sequence[StoredRun]) -> None:
+    """Refuse to replace the record of a run by what is made of it."""
+    own = any(target.exists() and target.samefile(one.path) for one in found)
+    if own or store.holds_file(target):
+        raise RLMError(f"{target} is the record of a run, which would be lost. Choose another file.")
+
+
+def _write_text(terminal: Terminal, target: str, text: str) -> None:
+    if target == "-":
+        terminal.masked(text)
+        return
+    path = _write_file(Path(target), text)
+    terminal.note(f"Written to {journal.shown_path(str(path))}.")
+
+
+def _write_file(path: Path, text: str) -> Path:
+    try:
+        return journal.write_private(path, text)
+    except OSError as error:
+        raise RLMError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
+
+
+def _open_page(terminal: Terminal, store: RunStore, found: Sequence[StoredRun]) -> None:
+    """Write the page to the folder of pages, which keeps the newest, and open it in the browser."""
+    folder = store.folder.parent / "pages"
+    text = page.html_page([one.run for one in found], terminal.redactor)
+    try:
+        folders.make_private(folder)
+    except OSError as error:
+        raise RLMError(f"{folder} cannot be made: {error.strerror}. Use --html FILE.") from error
+    path = _write_file(folder / f"{found[0].path.stem}{'-compared' if len(found) > 1 else ''}.html", text)
+    _drop_old_pages(folder)
+    try:
+        opened = webbrowser.open(path.as_uri())
+    except webbrowser.Error:
+        opened = False
+    terminal.answer(str(path))
+    if not opened:
+        terminal.note("No browser could be opened here; open this file in one.")
+
+
+def _drop_old_pages(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # another process may clean up, too
+        pages = sorted(folder.glob("*.html"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in pages[MAX_PAGES:]:
+            path.unlink()
