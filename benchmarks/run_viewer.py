@@ -63,8 +63,15 @@ def make_run(steps: int) -> Run:
         facts: dict[str, Any] = {"usage": call[1].usage, "sub_calls": calls, "span": span.id, "error": cell.error}
         made.append(Step(index=number, reasoning=f"Look at piece {number}.", code=cell.input, output=cell.output,
                          seconds=1.9, **facts))  # fmt: skip
-    usage = Usage(calls=steps, prompt_tokens=2_000 * steps, completion_tokens=100 * steps, cached_tokens=1_500 * steps)
-    facts = {"usage": usage, "seconds": 2.0 * steps, "spans": tuple(spans), "steps": tuple(made)}
+    usage = Usage(calls=steps, prompt_tokens=2_000 * steps, completion_tokens=100 * steps, cached_tokens=1_500 * steps,
+                  cost=0.0001 * steps)  # fmt: skip
+    facts = {
+        "usage": usage,
+        "seconds": 2.0 * steps,
+        "spans": tuple(spans),
+        "steps": tuple(made),
+        "sub_calls": steps // 5,
+    }
     texts: dict[str, Any] = {"inputs": {"question": "Which pieces?"}, "outputs": {"answer": "all"}}
     return Run(id="0" * 12, started=1.8e9, status="submitted", model="made/up", **texts, **facts)
 

@@ -7,11 +7,15 @@ const LONGEST = Math.max(...TIMELINES.map((line) => line.end), 1e-6);
 function layLanes(rows) {
   const lanes = [];
   const timed = rows.map((row, number) => ({ row, number })).filter(({ row }) => row.start !== null && row.kind !== "run");
-  const end = rows.reduce((last, row) => Math.max(last, (row.start || 0) + (row.seconds || 0)), 0);
+  const last = rows.reduce((end, row) => Math.max(end, (row.start || 0) + (row.seconds || 0)), 0);
+  const unfinished = timed.some(({ row }) => row.seconds === null);
+  const end = unfinished ? last * 1.03 + 0.001 : last;   // what has not ended reaches beyond all that has
   for (const kind of Object.keys(KINDS)) {
     const ours = [];
     for (const { row, number } of timed.filter((one) => one.row.kind === kind).sort((a, b) => a.row.start - b.row.start)) {
-      const bar = { number, start: row.start, end: row.seconds === null ? end : row.start + row.seconds, failed: row.error !== undefined };
+      const open = row.seconds === null;
+      const failed = row.error !== undefined;
+      const bar = { number, start: row.start, end: open ? end : row.start + row.seconds, open, failed };
       let lane = ours.findIndex((one) => one.end <= bar.start);
       if (lane < 0) lane = ours.length < MAX_LANES ? ours.push({ kind, bars: [], end: 0 }) - 1 : MAX_LANES - 1;
       ours[lane].bars.push(bar);
@@ -110,16 +114,26 @@ function drawTimeline(canvas, run, colours) {
   const draw = canvas.getContext("2d");
   draw.scale(scale, scale);
   const perSecond = width / ((state.to - state.from) * LONGEST);
-  const chosen = NODES[state.selected].rows[run];
   TIMELINES[run].lanes.forEach((lane, at) => {
-    let drawn = -1;   // the last pixel with a bar: thousands of bars on one pixel are drawn once
-    for (const bar of lane.bars) {
-      const x = (bar.start - state.from * LONGEST) * perSecond;
-      const long = Math.max((bar.end - bar.start) * perSecond, 1);
-      if (x > width || x + long < 0 || (x + long <= drawn && !bar.failed && bar.number !== chosen)) continue;
-      drawn = Math.max(drawn, x + long);
-      draw.fillStyle = bar.number === chosen ? colours.chosen : bar.failed ? colours["error-dot"] : colours[lane.kind];
+    const barsInView = lane.bars.map((bar) => placeBar(bar, perSecond)).filter(({ x, long }) => x <= width && x + long >= 0);
+    const fill = ({ bar, x, long }, colour) => {
+      draw.globalAlpha = bar.open ? 0.55 : 1;
+      draw.fillStyle = colour;
       draw.fillRect(x, at * LANE_HEIGHT + 2, Math.max(long - (long > 3 ? 1 : 0), 1), LANE_HEIGHT - 4);
+    };
+    let pixel = -1;   // thousands of bars on one pixel are drawn once
+    for (const placed of barsInView) {
+      if (placed.long > 1 || placed.x !== pixel) fill(placed, colours[lane.kind]);
+      pixel = placed.x;
     }
+    barsInView.filter(({ bar }) => bar.failed).forEach((placed) => fill(placed, colours["error-dot"]));
+    const chosen = NODES[state.selected] && NODES[state.selected].rows[run];
+    barsInView.filter(({ bar }) => bar.number === chosen).forEach((placed) => fill(placed, colours.chosen));
   });
+}
+
+function placeBar(bar, perSecond) {
+  const x = (bar.start - state.from * LONGEST) * perSecond;
+  const long = (bar.end - bar.start) * perSecond;
+  return long > 1 ? { bar, x, long } : { bar, x: Math.floor(x), long: 1 };
 }

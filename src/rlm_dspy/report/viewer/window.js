@@ -81,12 +81,21 @@ function toggleTimeline() {
 }
 
 function makeTimelinePanel() {
-  parts.legend = makeElement("span", "legend", ...[...Object.keys(KINDS), "error-dot", "chosen"].map((name) => makeElement("span", `dot ${name}`)));
-  parts.legend.hidden = true;
+  const colours = [...Object.keys(KINDS), "error-dot", "chosen"];
+  parts.legend = makeElement("span", "legend", ...colours.map((name) => makeElement("span", `dot ${name}`)));
+  parts.legend.hidden = true;   // the canvas takes its colours from it
   parts.window = makeElement("output", "quiet");
-  const zoom = [["+", "zoom in", () => zoomBy(0.5)], ["−", "zoom out", () => zoomBy(2)], ["all", "whole run", () => zoomBy(1e9)]];
-  const buttons = zoom.map(([label, title, press]) => { const one = makeButton(label, press); one.title = title; one.setAttribute("aria-label", title); return one; });
-  return makeElement("section", "timeline-panel", makeTimelines(), makeElement("div", "zoom", ...buttons, parts.window, parts.legend));
+  const zoom = [["+", "zoom in", 0.5], ["−", "zoom out", 2], ["all", "whole run", 1e9]];
+  const buttons = zoom.map(([label, title, factor]) => {
+    const made = makeButton(label, () => zoomBy(factor));
+    made.title = title;
+    made.setAttribute("aria-label", title);
+    return made;
+  });
+  const lines = makeTimelines();
+  const tools = makeElement("div", "zoom", ...buttons, parts.window, parts.legend);
+  tools.hidden = !parts.canvases.some(Boolean);
+  return makeElement("section", "timeline-panel", lines, tools);
 }
 
 function makeTree() {
