@@ -474,6 +474,20 @@ def test_what_has_not_ended_is_shown_as_unfinished(opened: Opened) -> None:
     assert "unfinished: it has no end" in page.locator(".details").inner_text()
 
 
+def test_a_damaged_record_opens_all_the_same(opened: Opened) -> None:
+    spans = (
+        Span(id=1, kind="run", started=float("nan"), seconds=1e308),
+        Span(id=2, kind="lm", started=1e300, parent=1, same_messages=-5, messages=(Message(role="user", content="x"),)),
+        Span(id=3, kind="lm", started=-1e300, parent=1, previous=2, same_messages=500),
+        Span(id=4, kind="cell", started=1.0, parent=4),
+    )
+    page = opened(made_run(spans=spans, seconds=float("inf"), usage=Usage(cost=float("nan"))))
+    for _ in spans:
+        page.keyboard.press("j")
+    page.locator(".tree .row .dot.lm").last.click()
+    assert "The record lacks the first 499 messages" in page.locator(".details").inner_text()
+
+
 def test_a_record_of_an_earlier_version_is_shown_without_times(opened: Opened) -> None:
     page = opened(made_run(format=1, steps=(Step(index=1, code="x = 1", output="1", seconds=2.0),)))
     assert titles(page) == ["run run", "step 1  x = 1"]

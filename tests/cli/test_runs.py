@@ -196,6 +196,17 @@ def test_what_cannot_be_written_is_one_line(
     assert os.listdir() == []
 
 
+def test_a_record_too_deep_to_read_is_one_line(run: Callable, write: Callable) -> None:
+    record = '{"id": "x", "status": "submitted"}'
+    for _ in range(2_000):
+        call = f'{{"kind": "recursive", "prompt": "p", "run": {record}}}'
+        record = f'{{"id": "x", "status": "submitted", "steps": [{{"index": 1, "sub_calls": [{call}]}}]}}'
+    write("deep.json", record)
+    result = run("trace", "deep.json", "--html", "-")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert "deep.json is not a run of this version" in result.err
+
+
 @pytest.mark.parametrize("works", [True, False])
 def test_a_page_is_opened_or_its_place_is_said(
     run: Callable, stored: Path, monkeypatch: pytest.MonkeyPatch, works: bool

@@ -110,7 +110,7 @@ def load_run(path: Path) -> StoredRun:
 
 def _reason(path: Path, error: ValidationError) -> str:
     """Return why a file is not a run of this version: its format is newer, or the first problem in it."""
-    with contextlib.suppress(ValueError, AttributeError):
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
         written = json.loads(path.read_bytes()).get("format", 1)
         if isinstance(written, int) and written > RECORD_FORMAT:
             return f"it has format {written}, this version reads up to {RECORD_FORMAT}; update rlm-dspy"

@@ -1,6 +1,6 @@
 // The details of the selected row: its figures and its texts.
 
-// --- texts: folded, coloured ------------------------------------------------------------------------------------------
+// --- texts: folded, coloured -----------------------------------------------------------------------------------------
 
 function makeBlock(label, text, paint) {
   if (!text.trim()) return null;
@@ -35,14 +35,21 @@ function foldedLength(text) {
 
 const PYTHON = new RegExp([
   "(#[^\\n]*)",
-  "((?:[rbfuRBFU]{1,2})?(?:\"\"\"[^]*?(?:\"\"\"|$)|'''[^]*?(?:'''|$)|\"(?:\\\\[^]|[^\"\\\\\\n])*\"?|'(?:\\\\[^]|[^'\\\\\\n])*'?))",
+  "((?:[rbfuRBFU]{1,2})?(?:" + [
+    '"""[^]*?(?:"""|$)', "'''[^]*?(?:'''|$)",
+    '"(?:\\\\[^]|[^"\\\\\\n])*"?', "'(?:\\\\[^]|[^'\\\\\\n])*'?",
+  ].join("|") + "))",
   "(\\b\\d[\\w.]*)",
   "([A-Za-z_]\\w*)",
 ].join("|"), "g");
-const KEYWORDS = new Set(("False None True and as assert async await break case class continue def del elif else except " +
-  "finally for from global if import in is lambda match nonlocal not or pass raise return try while with yield").split(" "));
-const FUNCTIONS = new Set(("SUBMIT llm_query llm_query_batched predict predict_batched subcall subcall_batched print len " +
-  "range sorted sum min max str int float list dict set tuple enumerate zip map filter any all isinstance open").split(" "));
+const KEYWORDS = wordSet("False None True and as assert async await break case class continue def del elif else " +
+  "except finally for from global if import in is lambda match nonlocal not or pass raise return try while with yield");
+const FUNCTIONS = wordSet("SUBMIT llm_query llm_query_batched predict predict_batched subcall subcall_batched print " +
+  "len range sorted sum min max str int float list dict set tuple enumerate zip map filter any all isinstance open");
+
+function wordSet(words) {
+  return new Set(words.split(" "));
+}
 
 function paintPython(pre, text) {
   if (text.length > PAINT_CHARS) { pre.textContent = text; return; }
@@ -95,7 +102,7 @@ function markFound() {
   CSS.highlights.set("found", new Highlight(...ranges));
 }
 
-// --- details ----------------------------------------------------------------------------------------------------------
+// --- details ---------------------------------------------------------------------------------------------------------
 
 function drawDetails() {
   const node = NODES[state.selected];
@@ -104,7 +111,7 @@ function drawDetails() {
   rowsOf(node).forEach((row, run) => {
     const column = makeElement("article", "column");
     if (row) column.append(...detailsOf(row, run).filter(Boolean));
-    else column.append(makeElement("p", "quiet", "This run has no such row."));
+    else column.append(makeNote("This run has no such row."));
     parts.details.append(column);
   });
   parts.details.scrollTop = 0;
@@ -114,7 +121,8 @@ function drawDetails() {
 function detailsOf(row, run) {
   const head = row.head === undefined ? null : RUNS[run].heads[row.head];
   const title = makeElement("h2", "", makeElement("span", `dot ${row.kind}`), `${KINDS[row.kind]} ${titleOf(row)}`);
-  return [title, makeFacts(factsOf(row, run, head)), errorOf(row), ...(head ? headDetails(head, run) : textsOf(row, run))];
+  const rest = head ? headDetails(head, run) : textsOf(row, run);
+  return [title, makeFacts(factsOf(row, run, head)), errorOf(row), ...rest];
 }
 
 function errorOf(row) {
@@ -178,39 +186,41 @@ function headDetails(head, run) {
     makeBlock("first observation: what the host shows of the inputs", textAt(head.probe)),
     makeBlock("not read, or only in part", head.unread.map(textAt).join("\n")),
   ];
-  if (head.usage_by_model.length > 1) groups.push(...head.usage_by_model.map(([name, usage]) =>
-    makeElement("p", "quiet", `used by ${textAt(name)}: ${countText(tokensOf(usage), "token")}, ${costText(usage) || "$0"}`)));
-  return groups;
+  const byModel = head.usage_by_model.length > 1 ? head.usage_by_model : [];
+  return groups.concat(byModel.map(([name, usage]) => makeNote(
+    `used by ${textAt(name)}: ${countText(tokensOf(usage), "token")}, ${costText(usage) || "$0"}`)));
 }
 
 function textsOf(row, run) {
   const block = (label, number, paint) => makeBlock(label, textAt(number), paint);
   if (row.kind === "step") {
-    return [block("reasoning", row.reasoning), block("code", row.input, paintPython), block("output, as the model saw it", row.output)];
+    const output = block("output, as the model saw it", row.output);
+    return [block("reasoning", row.reasoning), block("code", row.input, paintPython), output];
   }
   if (row.kind === "cell") return [block("code", row.input, paintPython), block("raw output", row.output)];
   if (row.kind === "lm") return [makePrompt(row, run), block("reply", row.output)];
   return [block("asked", row.input), block("answered", row.output)];
 }
 
-// --- evidence ---------------------------------------------------------------------------------------------------------
+// --- evidence --------------------------------------------------------------------------------------------------------
 
 function makeEvidence(item, head, run) {
   const match = textAt(item.match);
   const facts = [textAt(item.place), match ? `${match} match` : "not found in the inputs", item.weak ? "weak" : ""];
-  const made = makeElement("section", "block evidence", makeElement("h3", "", `evidence: ${facts.filter(Boolean).join(", ")}`));
+  const title = makeElement("h3", "", `evidence: ${facts.filter(Boolean).join(", ")}`);
+  const made = makeElement("section", "block evidence", title);
   const found = findQuote(textAt(item.quote), head, run);
-  if (found) made.append(makeElement("p", "quiet", found.where), makeExcerpt(found));
+  if (found) made.append(makeNote(found.where), makeExcerpt(found));
   else {
     made.append(makeElement("blockquote", "", textAt(item.quote)));
-    made.append(makeElement("p", "quiet", "The record does not hold the source of this quote."));
+    made.append(makeNote("The record does not hold the source of this quote."));
   }
   return made;
 }
 
 // Looks for a quote where the record may hold its source: inputs, the host's view of them, then outputs of cells.
 function findQuote(quote, head, run) {
-  const words = quote.slice(0, 2000).split(/\s+/).filter(Boolean).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  const words = quote.slice(0, 2000).split(/\s+/).filter(Boolean).map(escapePattern);
   if (!words.length) return null;
   const pattern = new RegExp(words.join("[\\s│|]+"));
   for (const [where, text] of placesOf(head, run)) {
@@ -221,8 +231,11 @@ function findQuote(quote, head, run) {
 }
 
 function* placesOf(head, run) {
-  for (const [name, value] of head.inputs) yield [`in the input ${textAt(name)}, as far as the record holds it:`, textAt(value)];
-  yield ["in the host's view of the inputs, as the model saw it; the record does not hold the source itself:", textAt(head.probe)];
+  for (const [name, value] of head.inputs) {
+    yield [`in the input ${textAt(name)}, as far as the record holds it:`, textAt(value)];
+  }
+  const probe = "in the host's view of the inputs, as the model saw it; the record does not hold the source itself:";
+  yield [probe, textAt(head.probe)];
   for (const row of RUNS[run].rows) {
     if (row.kind === "step" && row.depth === 0 && row.output !== undefined) {
       yield [`in the output of step ${row.step}; the record does not hold the source itself:`, textAt(row.output)];
@@ -234,7 +247,9 @@ function makeExcerpt({ text, start, end }) {
   let from = text.lastIndexOf("\n", start - 1) + 1;
   for (let line = 1; line < EXCERPT_LINES / 2 && from > 0; line += 1) from = text.lastIndexOf("\n", from - 2) + 1;
   let to = from;
-  for (let line = 0; line < EXCERPT_LINES && to < text.length; line += 1) to = (text.indexOf("\n", to) + 1) || text.length;
+  for (let line = 0; line < EXCERPT_LINES && to < text.length; line += 1) {
+    to = (text.indexOf("\n", to) + 1) || text.length;
+  }
   from = Math.max(from, start - 2000);
   to = Math.min(Math.max(to, end), end + 2000);
   const pre = makeElement("pre", "", text.slice(from, start), makeElement("mark", "", text.slice(start, end)));
@@ -242,7 +257,7 @@ function makeExcerpt({ text, start, end }) {
   return pre;
 }
 
-// --- prompts ----------------------------------------------------------------------------------------------------------
+// --- prompts ---------------------------------------------------------------------------------------------------------
 
 // The whole prompt of a call: a row keeps only the messages after those that it shares with the call before.
 function promptOf(row, run) {
@@ -262,7 +277,7 @@ function promptOf(row, run) {
 function makePrompt(row, run) {
   const { messages, lost } = promptOf(row, run);
   const section = makeElement("section", "block prompt", makeElement("h3", "", promptTitle(row, messages, lost)));
-  if (lost) section.append(makeElement("p", "quiet", `The record lacks the first ${countText(lost, "message")} of this prompt.`));
+  if (lost) section.append(makeNote(`The record lacks the first ${countText(lost, "message")} of this prompt.`));
   const shared = row.same - lost;
   const add = (from, to, before) => {
     for (let at = from; at < to; at += 1) section.insertBefore(makeMessage(messages[at], at < shared), before);
@@ -276,7 +291,10 @@ function makePrompt(row, run) {
     next = to;
     label();
   }, "more");
-  const label = () => { more.hidden = next >= last; more.textContent = `show ${countText(last - next, "more message")}`; };
+  const label = () => {
+    more.hidden = next >= last;
+    more.textContent = `show ${countText(last - next, "more message")}`;
+  };
   section.append(more);
   add(0, next, more);
   add(last, messages.length, null);
@@ -287,12 +305,14 @@ function makePrompt(row, run) {
 function promptTitle(row, messages, lost) {
   const shared = row.same ? `, ${row.same.toLocaleString("en")} shared with the call before (shaded)` : "";
   const usage = row.usage;
-  const cached = usage && usage[2] ? `; ${usage[2].toLocaleString("en")} of ${countText(usage[0], "token")} came from the cache` : "";
+  const tokens = usage && usage[2] ? `${usage[2].toLocaleString("en")} of ${countText(usage[0], "token")}` : "";
+  const cached = tokens ? `; ${tokens} came from the cache` : "";
   return `prompt: ${countText(messages.length + lost, "message")}${shared}${cached}`;
 }
 
 function makeMessage([role, content], shared) {
-  const made = makeBlock(textAt(role), textAt(content)) || makeElement("section", "block", makeElement("h3", "", `${textAt(role)}: empty`));
+  const empty = makeElement("h3", "", `${textAt(role)}: empty`);
+  const made = makeBlock(textAt(role), textAt(content)) || makeElement("section", "block", empty);
   made.classList.add("message");
   if (shared) made.classList.add("shared");
   return made;

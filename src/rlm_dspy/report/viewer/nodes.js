@@ -1,5 +1,5 @@
-// The data of the page, and the tree of nodes made from it. The page holds JSON: `texts`, each once, and one or two `runs`,
-// each with the `rows` of its tree (parents first) and the `heads` of its runs. Rows name their texts by number.
+// The data of the page, and the tree of nodes made from it. The page holds JSON: `texts`, each once, and one or two
+// `runs`, each with the `rows` of its tree (parents first) and the `heads` of its runs. Rows have numbers of texts.
 // The files of this folder are one script, in the order of page.py. None of them writes markup: elements are created,
 // texts are set as text, and styles through the style object.
 
@@ -23,7 +23,7 @@ const KINDS = {
   run: "run", step: "step", lm: "model", cell: "cell", sub_call: "sub-call", child: "child", wait: "wait",
 };
 
-// --- small parts ------------------------------------------------------------------------------------------------------
+// --- small parts -----------------------------------------------------------------------------------------------------
 
 function makeElement(tag, className, ...content) {
   const made = document.createElement(tag);
@@ -39,6 +39,10 @@ function makeButton(label, onPress, className = "") {
   return made;
 }
 
+function makeNote(text) {
+  return makeElement("p", "quiet", text);
+}
+
 function textAt(number) {
   return number === undefined || number === null ? "" : PAGE.texts[number];
 }
@@ -51,7 +55,8 @@ function secondsText(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds === 0) return "0 s";
   if (seconds < 0.0995) return `${(seconds * 1000).toFixed(seconds < 0.00995 ? 1 : 0)} ms`;
-  return seconds < 99.95 ? `${seconds.toFixed(seconds < 9.995 ? 2 : 1)} s` : `${Math.round(seconds).toLocaleString("en")} s`;
+  if (seconds < 99.95) return `${seconds.toFixed(seconds < 9.995 ? 2 : 1)} s`;
+  return `${Math.round(seconds).toLocaleString("en")} s`;
 }
 
 function costText(usage) {
@@ -72,12 +77,16 @@ function percentText(share) {
   return share === null ? "" : `${Math.round(share * 100)} %`;
 }
 
+function escapePattern(text) {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}
+
 function firstLine(text) {
   const line = text.slice(0, 400).split("\n").find((part) => part.trim()) || "";
   return line.trim();
 }
 
-// --- the tree: nodes with a row of each run ---------------------------------------------------------------------------
+// --- the tree: nodes with a row of each run --------------------------------------------------------------------------
 
 function childrenByRow(rows) {
   const below = rows.map(() => []);

@@ -6,13 +6,15 @@ const LONGEST = Math.max(...TIMELINES.map((line) => line.end), 1e-6);
 // Gives each row a lane of its kind, so that what ran side by side is seen side by side.
 function layLanes(rows) {
   const lanes = [];
-  const timed = rows.map((row, number) => ({ row, number })).filter(({ row }) => row.start !== null && row.kind !== "run");
+  const numbered = rows.map((row, number) => ({ row, number }));
+  const timed = numbered.filter(({ row }) => row.start !== null && row.kind !== "run");
   const last = rows.reduce((end, row) => Math.max(end, (row.start || 0) + (row.seconds || 0)), 0);
   const unfinished = timed.some(({ row }) => row.seconds === null);
   const end = unfinished ? last * 1.03 + 0.001 : last;   // what has not ended reaches beyond all that has
   for (const kind of Object.keys(KINDS)) {
     const ours = [];
-    for (const { row, number } of timed.filter((one) => one.row.kind === kind).sort((a, b) => a.row.start - b.row.start)) {
+    const found = timed.filter(({ row }) => row.kind === kind).sort((a, b) => a.row.start - b.row.start);
+    for (const { row, number } of found) {
       const open = row.seconds === null;
       const failed = row.error !== undefined;
       const bar = { number, start: row.start, end: open ? end : row.start + row.seconds, open, failed };
@@ -30,11 +32,14 @@ function makeTimelines() {
   const box = makeElement("div", "timeline");
   parts.canvases = TIMELINES.map((line, run) => {
     if (!line.lanes.length) {
-      box.append(makeElement("p", "quiet", "No timeline: the record has no times of its parts (an earlier version wrote it)."));
+      box.append(makeNote("No timeline: the record has no times of its parts (an earlier version wrote it)."));
       return null;
     }
     const names = makeElement("div", "lanes");
-    line.lanes.forEach((lane, at) => names.append(makeElement("span", "", at && line.lanes[at - 1].kind === lane.kind ? "" : laneName(lane))));
+    line.lanes.forEach((lane, at) => {
+      const repeated = at > 0 && line.lanes[at - 1].kind === lane.kind;
+      names.append(makeElement("span", "", repeated ? "" : LANE_NAMES[lane.kind]));
+    });
     const canvas = makeElement("canvas");
     canvas.style.height = `${line.lanes.length * LANE_HEIGHT}px`;
     canvas.setAttribute("role", "img");
@@ -46,9 +51,9 @@ function makeTimelines() {
   return box;
 }
 
-function laneName(lane) {
-  return { lm: "model", cell: "cells", step: "steps", sub_call: "sub-calls", child: "children", wait: "waits" }[lane.kind];
-}
+const LANE_NAMES = {
+  lm: "model", cell: "cells", step: "steps", sub_call: "sub-calls", child: "children", wait: "waits",
+};
 
 function listenToCanvas(canvas, run) {
   let grabbed = null;
@@ -57,7 +62,11 @@ function listenToCanvas(canvas, run) {
     event.preventDefault();
     zoomBy(event.deltaY < 0 ? 0.8 : 1.25, event.offsetX / canvas.clientWidth);
   }, { passive: false });
-  canvas.addEventListener("pointerdown", (event) => { grabbed = event.offsetX; moved = false; canvas.setPointerCapture(event.pointerId); });
+  canvas.addEventListener("pointerdown", (event) => {
+    grabbed = event.offsetX;
+    moved = false;
+    canvas.setPointerCapture(event.pointerId);
+  });
   canvas.addEventListener("pointermove", (event) => {
     if (grabbed === null) return;
     moved = moved || Math.abs(event.offsetX - grabbed) > 3;
@@ -115,7 +124,8 @@ function drawTimeline(canvas, run, colours) {
   draw.scale(scale, scale);
   const perSecond = width / ((state.to - state.from) * LONGEST);
   TIMELINES[run].lanes.forEach((lane, at) => {
-    const barsInView = lane.bars.map((bar) => placeBar(bar, perSecond)).filter(({ x, long }) => x <= width && x + long >= 0);
+    const placedBars = lane.bars.map((bar) => placeBar(bar, perSecond));
+    const barsInView = placedBars.filter(({ x, long }) => x <= width && x + long >= 0);
     const fill = ({ bar, x, long }, colour) => {
       draw.globalAlpha = bar.open ? 0.55 : 1;
       draw.fillStyle = colour;

@@ -1,6 +1,6 @@
 // The tree on the page: what is open, found and selected; only the rows in view exist as elements.
 
-// --- state ------------------------------------------------------------------------------------------------------------
+// --- state -----------------------------------------------------------------------------------------------------------
 
 const state = { selected: 0, visible: [], kept: null, matched: [], openBefore: null, query: null, from: 0, to: 1 };
 const parts = {};   // the elements that change, by name
@@ -79,7 +79,7 @@ function scrollToSelected() {
   else if (top + ROW_HEIGHT > parts.tree.scrollTop + height) parts.tree.scrollTop = top + ROW_HEIGHT - height;
 }
 
-// --- filters and search -----------------------------------------------------------------------------------------------
+// --- filters and search ----------------------------------------------------------------------------------------------
 
 function readFilters() {
   return {
@@ -92,7 +92,7 @@ function readFilters() {
 }
 
 function matchTexts(query) {
-  state.query = query ? new RegExp(query.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "i") : null;
+  state.query = query ? new RegExp(escapePattern(query), "i") : null;
   return query ? PAGE.texts.map((text) => state.query.test(text)) : null;
 }
 
@@ -118,7 +118,7 @@ function applyFilters() {
   state.kept = null;
   if (active) keepMatches((row) => rowMatches(row, filters, hits));
   else restoreOpen();
-  parts.found.textContent = active ? countText(state.matched.length, "row").replace(/$/, " found") : "";
+  parts.found.textContent = active ? `${countText(state.matched.length, "row")} found` : "";
   updateVisible();
   if (state.matched.length && !state.kept[state.selected]) selectNode(state.matched[0]);
   else { scrollToSelected(); drawRows(); drawDetails(); }
@@ -150,18 +150,21 @@ function clearFilters() {
 }
 
 function selectNext(numbers, back = false) {
-  const ahead = back ? numbers.filter((one) => one < state.selected).pop() : numbers.find((one) => one > state.selected);
-  const next = ahead !== undefined ? ahead : back ? numbers[numbers.length - 1] : numbers[0];
+  const order = back ? [...numbers].reverse() : numbers;
+  const ahead = order.find((one) => (back ? one < state.selected : one > state.selected));
+  const next = ahead === undefined ? order[0] : ahead;   // around the end
   if (next !== undefined) selectNode(next);
 }
 
 function nodesWithErrors() {
   const found = [];
-  NODES.forEach((node, number) => { if (rowsOf(node).some((row) => row && row.error !== undefined)) found.push(number); });
+  NODES.forEach((node, number) => {
+    if (rowsOf(node).some((row) => row && row.error !== undefined)) found.push(number);
+  });
   return found;
 }
 
-// --- the rows in view -------------------------------------------------------------------------------------------------
+// --- the rows in view ------------------------------------------------------------------------------------------------
 
 const shownRows = new Map();   // elements by their place; only these exist
 const scales = largestFigures();
@@ -251,7 +254,8 @@ function figureColumns() {
     ["seconds", (row) => makeBar("seconds", secondsText(row.seconds), row.seconds / scales.seconds)],
     ["tokens", (row) => makeBar("tokens", row.usage ? tokensOf(row.usage).toLocaleString("en") : "",
       tokensOf(row.usage) / scales.tokens)],
-    ["cost", (row) => makeBar("cost", costText(row.usage).replace("cost ", ""), row.usage ? row.usage[3] / scales.cost : 0)],
+    ["cost", (row) => makeBar("cost", costText(row.usage).replace("cost ", ""),
+      row.usage ? row.usage[3] / scales.cost : 0)],
     ["cached", (row) => makeBar("cached", percentText(cachedShare(row.usage)), cachedShare(row.usage))],
   ];
   return TWO ? columns.slice(1, 4) : columns;

@@ -17,19 +17,26 @@ function makeSummary(head, top) {
   ];
   const summary = makeElement("div", "summary");
   summary.append(makeElement("h1", "", `run ${textAt(head.id)} `, status), makeElement("p", "", facts.join(" · ")));
-  const line = (name, text) => summary.append(makeElement("p", "line", makeElement("b", "", `${name} `), firstLine(text)));
+  const line = (name, text) => {
+    summary.append(makeElement("p", "line", makeElement("b", "", `${name} `), firstLine(text)));
+  };
   head.inputs.forEach(([name, value]) => line(textAt(name), textAt(value)));
   head.outputs.forEach(([name, value]) => line(textAt(name), textAt(value)));
-  head.evidence.slice(0, 2).forEach((item) => line("evidence", `${textAt(item.place)} “${firstLine(textAt(item.quote))}”`));
+  head.evidence.slice(0, 2).forEach((item) => {
+    line("evidence", `${textAt(item.place)} “${firstLine(textAt(item.quote))}”`);
+  });
   if (textAt(head.error)) summary.append(makeElement("p", "line failed", firstLine(textAt(head.error))));
-  head.warnings.slice(0, 2).forEach((number) => summary.append(makeElement("p", "line warning", `warning: ${firstLine(textAt(number))}`)));
+  head.warnings.slice(0, 2).forEach((number) => {
+    summary.append(makeElement("p", "line warning", `warning: ${firstLine(textAt(number))}`));
+  });
   const more = Math.max(head.evidence.length - 2, 0) + Math.max(head.warnings.length - 2, 0);
-  if (more) summary.append(makeElement("p", "line quiet", `… and ${countText(more, "more warning or quote").replace(/s$/, "s")} under the run's row`));
+  if (more) summary.append(makeElement("p", "line quiet", `… more quotes and warnings (${more}) are in the run's row`));
   return summary;
 }
 
 function makeChoice(label, options) {
-  const made = makeElement("select", "", ...options.map(([value, text]) => { const one = makeElement("option", "", text); one.value = value; return one; }));
+  const made = makeElement("select", "");
+  options.forEach(([value, text]) => made.append(new Option(text, value)));
   made.setAttribute("aria-label", label);
   made.addEventListener("change", applyFilters);
   return made;
@@ -62,9 +69,12 @@ function makeTools() {
   parts.found = makeElement("output", "quiet");
   const keys = makeElement("span", "keys", "j k ← → / e");
   keys.title = "j, k: next and previous row; ← →: collapse, expand; /: search; e: next error; Esc: leave the search";
+  const buttons = [
+    makeButton("open all", () => setAllOpen(true)), makeButton("close all", () => setAllOpen(false)),
+    makeButton("timeline", toggleTimeline), makeButton("dark / light", toggleTheme),
+  ];
   return makeElement("div", "tools", parts.search, parts.kind, parts.model, parts.depth, parts.errors, parts.found,
-    makeElement("span", "gap"), keys, makeButton("open all", () => setAllOpen(true)), makeButton("close all", () => setAllOpen(false)),
-    makeButton("timeline", toggleTimeline), makeButton("dark / light", toggleTheme));
+    makeElement("span", "gap"), keys, ...buttons);
 }
 
 function toggleTheme() {
@@ -99,7 +109,9 @@ function makeTimelinePanel() {
 }
 
 function makeTree() {
-  const titles = RUNS.flatMap(() => [makeElement("span", "title", "tree"), ...figureColumns().map(([name]) => makeElement("span", "figure", name))]);
+  const titles = RUNS.flatMap(() => [
+    makeElement("span", "title", "tree"), ...figureColumns().map(([name]) => makeElement("span", "figure", name)),
+  ]);
   parts.space = makeElement("div", "space");
   parts.space.setAttribute("role", "presentation");
   parts.empty = makeElement("p", "quiet", "No row matches.");
@@ -108,18 +120,28 @@ function makeTree() {
   parts.tree.setAttribute("role", "tree");
   parts.tree.setAttribute("aria-label", "Steps, calls of models, cells, sub-calls, children and waits");
   let due = 0;
-  parts.tree.addEventListener("scroll", () => { if (!due) due = requestAnimationFrame(() => { due = 0; drawRows(); }); });
+  parts.tree.addEventListener("scroll", () => {
+    if (!due) due = requestAnimationFrame(() => { due = 0; drawRows(); });
+  });
   return makeElement("div", "tree-pane", makeElement("div", "row heads", ...titles), parts.tree);
 }
 
 const KEYS = {
   j: () => moveBy(1), k: () => moveBy(-1), ArrowDown: () => moveBy(1), ArrowUp: () => moveBy(-1),
-  PageDown: () => moveBy(pageRows()), PageUp: () => moveBy(-pageRows()), Home: () => moveBy(-Infinity), End: () => moveBy(Infinity),
-  ArrowRight: () => { if (!setOpen(state.selected, true) && !NODES[state.selected].leaf) moveBy(1); },
-  ArrowLeft: () => { if (!setOpen(state.selected, false) && NODES[state.selected].parent >= 0) selectNode(NODES[state.selected].parent); },
+  PageDown: () => moveBy(pageRows()), PageUp: () => moveBy(-pageRows()),
+  Home: () => moveBy(-Infinity), End: () => moveBy(Infinity), ArrowRight: openOrGoIn, ArrowLeft: closeOrGoOut,
   "/": () => { parts.search.focus(); parts.search.select(); },
   e: () => selectNext(nodesWithErrors()),
 };
+
+function openOrGoIn() {
+  if (!setOpen(state.selected, true) && !NODES[state.selected].leaf) moveBy(1);
+}
+
+function closeOrGoOut() {
+  const above = NODES[state.selected].parent;
+  if (!setOpen(state.selected, false) && above >= 0) selectNode(above);
+}
 
 function pageRows() {
   return Math.max(Math.floor(parts.tree.clientHeight / ROW_HEIGHT) - 1, 1);
@@ -137,8 +159,8 @@ function pressKey(event) {
     if (event.key === "Enter") { applyFilters(); selectNext(state.matched, event.shiftKey); }
     return;
   }
-  const moves = /^(Arrow|Page|Home|End)/.test(event.key);
-  if (event.target.tagName === "SELECT" || (moves && event.target !== parts.tree && event.target !== document.body)) return;
+  const scrolls = /^(Arrow|Page|Home|End)/.test(event.key) && ![parts.tree, document.body].includes(event.target);
+  if (event.target.tagName === "SELECT" || scrolls) return;
   const act = KEYS[event.key];
   if (act) { event.preventDefault(); act(); }
 }
