@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.viewer.page import html_page
 from rlm_dspy.run import Message, Run, Span, Step, SubCall, Usage
 

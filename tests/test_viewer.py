@@ -18,7 +18,7 @@ from run_viewer import BROWSER_FLAGS, make_run
 
 import rlm_dspy
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report.redact import MASK, Redactor
+from rlm_dspy.redact import MASK, Redactor
 from rlm_dspy.report.viewer import chrome_trace, static_page, texts
 from rlm_dspy.report.viewer.page import html_page
 from rlm_dspy.run import Message, Run, Span, Step, SubCall, Usage

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.render import printable_text
 from rlm_dspy.run import Run, Span, one_line
 

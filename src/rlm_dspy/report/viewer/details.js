@@ -260,9 +260,10 @@ function makeExcerpt({ text, start, end }) {
 // --- prompts ---------------------------------------------------------------------------------------------------------
 
 // The whole prompt of a call: a row keeps only the messages after those that it shares with the call before.
-function promptOf(row, run) {
+function promptOf(call, run) {
   const rows = RUNS[run].rows;
-  const kept = [row.messages];
+  const kept = [call.messages];
+  let row = call;
   let same = row.same;
   while (same > 0 && row.previous !== undefined && row.previous !== null) {
     row = rows[row.previous];
@@ -271,7 +272,8 @@ function promptOf(row, run) {
       same = row.same;
     }
   }
-  return { messages: kept.reverse().flat(), lost: Math.max(same, 0) };
+  const messages = kept.reverse().flat();
+  return { messages, lost: call.same + call.messages.length - messages.length };
 }
 
 function makePrompt(row, run) {

@@ -10,7 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.viewer.rows import RunRows
 from rlm_dspy.report.viewer.static_page import static_lines
 from rlm_dspy.report.viewer.texts import TextTable

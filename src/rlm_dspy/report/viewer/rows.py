@@ -104,7 +104,7 @@ class RunRows:
         )
         if span.kind == "lm":
             row["messages"] = _numbered_pairs(((one.role, one.content) for one in span.messages), self._texts)
-            row["same"] = span.same_messages
+            row["same"] = max(span.same_messages, 0)
             if span.previous is not None and span.previous < span.id:  # a circle would never end
                 row["previous"] = prompts.get(span.previous)
         return row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlm_dspy.report.redact import Redactor
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.render import printable_text
 
 MAX_CHARS = 1_000_000  # of one text
