@@ -26,10 +26,10 @@ BROWSER_FLAGS = (
 )  # fmt: skip
 SCROLLED_FRAMES = 300
 
-# Scrolls to the end in equal parts, one a frame, and returns how long each frame took.
-SCROLL = """(frames) => new Promise((done) => {
+# Scrolls by `step` pixels a frame, or to the end in equal parts, and returns how long each frame took.
+SCROLL = """([frames, step]) => new Promise((done) => {
   const tree = document.querySelector(".tree");
-  const part = (tree.scrollHeight - tree.clientHeight) / frames;
+  const part = step || (tree.scrollHeight - tree.clientHeight) / frames;
   const times = [];
   let before = performance.now();
   const next = (now) => {
@@ -40,6 +40,13 @@ SCROLL = """(frames) => new Promise((done) => {
     requestAnimationFrame(next);
   };
   requestAnimationFrame((now) => { before = now; tree.scrollTop = 0; requestAnimationFrame(next); });
+})"""
+
+# How long the script takes for each press of j: the row, its details and the timeline.
+KEYS = """(count) => Array.from({ length: count }, () => {
+  const before = performance.now();
+  document.querySelector(".tree").dispatchEvent(new KeyboardEvent("keydown", { key: "j", bubbles: true }));
+  return performance.now() - before;
 })"""
 
 # Resolves two frames after the rows are there, when they have been painted.
@@ -114,14 +121,19 @@ def browser_figures(path: Path, chromium: str) -> Iterator[tuple[str, str]]:
                 page.close()
         yield "opening, navigation to first rows painted, 5 times", " ".join(f"{ms:,.0f}" for ms in opened) + " ms"
         page.locator(".tools button", has_text="open all").click()
-        frames = page.evaluate(SCROLL, SCROLLED_FRAMES)
-        cuts = statistics.quantiles(frames, n=20)
-        yield (
-            f"frames, {SCROLLED_FRAMES} over all rows opened, p50 / p95 / max",
-            f"{cuts[9]:.1f} / {cuts[18]:.1f} / {max(frames):.1f} ms",
-        )
+        yield "frames, 300 of 120 pixels each, p50 / p95 / max", scroll_figures(page, 120)
+        yield "frames, 300 over all rows opened, p50 / p95 / max", scroll_figures(page, 0)
+        keys = sorted(page.evaluate(KEYS, 200))
+        yield "200 times the key j, p50 / p95 / max", f"{keys[100]:.1f} / {keys[190]:.1f} / {keys[-1]:.1f} ms"
         yield "rows in the page at the end", f"{page.locator('.tree .row').count()}"
         browser.close()
+
+
+def scroll_figures(page: Any, step: int) -> str:
+    """Return how long the frames take while the page scrolls."""
+    frames = page.evaluate(SCROLL, [SCROLLED_FRAMES, step])
+    cuts = statistics.quantiles(frames, n=20)
+    return f"{cuts[9]:.1f} / {cuts[18]:.1f} / {max(frames):.1f} ms"
 
 
 def main() -> None:

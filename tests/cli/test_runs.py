@@ -170,7 +170,13 @@ def test_the_record_of_a_run_is_never_replaced_by_a_page(run: Callable, stored: 
     (mine := Path("mine.json")).write_bytes(before)
     Path("link.html").symlink_to(mine)
     other = stored.with_name(f"{'b' * 12}.json")
-    for name, target in (("last", stored), ("last", other), ("mine.json", mine), ("mine.json", "link.html")):
+    for name, target in (
+        ("last", stored),
+        ("last", other),
+        ("mine.json", mine),
+        ("mine.json", "link.html"),
+        ("last", mine),
+    ):
         for flag in ("--html", "--chrome"):
             result = run("trace", name, flag, str(target))
             assert (result.code, result.err.count("\n")) == (1, 1)

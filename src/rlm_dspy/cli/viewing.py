@@ -16,7 +16,7 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, tree
 from rlm_dspy.report.render import jsonable
-from rlm_dspy.report.run_store import RunStore, StoredRun
+from rlm_dspy.report.run_store import RunStore, StoredRun, load_run
 from rlm_dspy.report.viewer import chrome_trace, page
 
 MAX_PAGES = 20  # kept in the folder of pages that --open makes
@@ -61,8 +61,18 @@ def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], option
 def _refuse_records(target: Path, store: RunStore, found: Sequence[StoredRun]) -> None:
     """Refuse to replace the record of a run by what is made of it."""
     own = any(target.exists() and target.samefile(one.path) for one in found)
-    if own or store.holds_file(target):
+    if own or store.holds_file(target) or _is_record(target):
         raise RLMError(f"{target} is the record of a run, which would be lost. Choose another file.")
+
+
+def _is_record(path: Path) -> bool:
+    if path.suffix not in {".json", ".jsonl"} or not path.is_file():
+        return False
+    try:
+        load_run(path)
+    except RLMError:
+        return False
+    return True
 
 
 def _write_text(terminal: Terminal, target: str, text: str) -> None:

@@ -120,7 +120,7 @@ function drawDetails() {
 
 function detailsOf(row, run) {
   const head = row.head === undefined ? null : RUNS[run].heads[row.head];
-  const title = makeElement("h2", "", makeElement("span", `dot ${row.kind}`), `${KINDS[row.kind]} ${titleOf(row)}`);
+  const title = makeElement("h2", "", makeElement("span", `dot ${row.kind}`), `${KINDS[row.kind]} ${titleOf(row).slice(0, 160)}`);
   const rest = head ? headDetails(head, run) : textsOf(row, run);
   return [title, makeFacts(factsOf(row, run, head)), errorOf(row), ...rest];
 }
@@ -136,7 +136,7 @@ function factsOf(row, run, head) {
   if (row.start === null) facts.push(["start", "unknown: the record has no times of its parts"]);
   else facts.push(["start", `+${secondsText(row.start)}${started ? ` (${dateText(started + row.start)})` : ""}`]);
   facts.push(["seconds", row.seconds === null ? "unfinished: it has no end" : secondsText(row.seconds)]);
-  if (usage) {
+  if (hasCalls(usage)) {
     facts.push(["tokens", `${countText(usage[0], "prompt token")} (${usage[2].toLocaleString("en")} cached, ` +
       `${percentText(cachedShare(usage)) || "0 %"}), ${countText(usage[1], "reply token")}`]);
     facts.push(["cost", costText(usage).replace("cost ", "")], ["calls", callsText(usage)]);

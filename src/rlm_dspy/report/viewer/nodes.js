@@ -9,6 +9,7 @@ const TWO = RUNS.length > 1;
 const ROW_HEIGHT = 26;         // pixels, as in the style
 const SPARE_ROWS = 8;          // made above and below those in view
 const OPEN_ALL_ROWS = 300;     // smaller trees open as a whole
+const MOST_INDENTED = 16;      // levels
 const FOLD_LINES = 24;         // of a long text, before it is unfolded
 const FOLD_CHARS = 4000;
 const UNFOLD_CHARS = 100000;   // more with each press
@@ -69,6 +70,10 @@ function tokensOf(usage) {
   return usage ? usage[0] + usage[1] : 0;
 }
 
+function hasCalls(usage) {   // the usage of a wait has none
+  return usage && (usage[4] > 0 || tokensOf(usage) > 0 || usage[3] !== 0);
+}
+
 function cachedShare(usage) {
   return usage && usage[0] ? usage[2] / usage[0] : null;
 }
@@ -121,8 +126,13 @@ function pairKeys(numbers, run) {
 function buildNodes() {
   const lists = RUNS.map((run) => childrenByRow(run.rows));
   const made = [];
-  const waiting = alignedPairs(lists[0].tops, TWO ? lists[1].tops : [])
-    .reverse().map((rows) => ({ rows, parent: -1, level: 0 }));
+  const waiting = [];
+  const addNodes = (pairs, parent, level) => {   // the last first, as the stack gives them back in reverse
+    for (let at = pairs.length - 1; at >= 0; at -= 1) {
+      waiting.push({ rows: pairs[at], parent, level, place: at + 1, siblings: pairs.length, open: false });
+    }
+  };
+  addNodes(alignedPairs(lists[0].tops, TWO ? lists[1].tops : []), -1, 0);
   while (waiting.length) {
     const node = waiting.pop();
     const number = made.length;
@@ -130,10 +140,7 @@ function buildNodes() {
     const below = node.rows.map((row, run) => (row === null ? [] : lists[run].below[row]));
     const pairs = alignedPairs(below[0], below[1] || []);
     node.leaf = pairs.length === 0;
-    node.open = false;
-    for (let at = pairs.length - 1; at >= 0; at -= 1) {
-      waiting.push({ rows: pairs[at], parent: number, level: node.level + 1 });
-    }
+    addNodes(pairs, number, node.level + 1);
   }
   made.forEach((node, number) => { node.end = number + 1; });
   for (let at = made.length - 1; at >= 0; at -= 1) {

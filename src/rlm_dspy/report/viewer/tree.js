@@ -208,8 +208,8 @@ function makeRow(number, place) {
   row.style.top = `${place * ROW_HEIGHT}px`;
   row.setAttribute("role", "treeitem");
   row.setAttribute("aria-level", node.level + 1);
-  row.setAttribute("aria-posinset", place + 1);
-  row.setAttribute("aria-setsize", state.visible.length);
+  row.setAttribute("aria-posinset", node.place);
+  row.setAttribute("aria-setsize", node.siblings);
   row.setAttribute("aria-selected", number === state.selected);
   if (!node.leaf) row.setAttribute("aria-expanded", node.open);
   if (number === state.selected) parts.tree.setAttribute("aria-activedescendant", row.id);
@@ -225,6 +225,7 @@ function makeRow(number, place) {
 function makeCells(node, row, first) {
   const title = makeElement("span", "title");
   title.append(makeTwisty(node, first));
+  if (node.level > MOST_INDENTED) title.append(makeElement("span", "kind", `${node.level}`));
   if (!row) return [title, ...figureColumns().map(() => makeElement("span", "figure"))];
   title.append(makeElement("span", `dot ${row.kind}`), makeElement("span", "kind", KINDS[row.kind]));
   title.append(makeElement("span", "name", titleOf(row)), ...marksOf(row));
@@ -234,8 +235,7 @@ function makeCells(node, row, first) {
 
 function makeTwisty(node, first) {
   const made = makeElement("span", "twisty", node.leaf || !first ? "" : node.open ? "▾" : "▸");
-  made.style.marginLeft = `${Math.min(node.level, 24) * 14}px`;   // deeper levels are no further in, but numbered
-  if (node.level > 24) made.append(makeElement("span", "level", `${node.level}`));
+  made.style.marginLeft = `${Math.min(node.level, MOST_INDENTED) * 14}px`;   // deeper levels are numbered instead
   made.setAttribute("aria-hidden", "true");
   return made;
 }
@@ -252,9 +252,9 @@ function figureColumns() {
   const columns = [
     ["start", (row) => makeElement("span", "figure", row.start === null ? "–" : `+${secondsText(row.start)}`)],
     ["seconds", (row) => makeBar("seconds", secondsText(row.seconds), row.seconds / scales.seconds)],
-    ["tokens", (row) => makeBar("tokens", row.usage ? tokensOf(row.usage).toLocaleString("en") : "",
+    ["tokens", (row) => makeBar("tokens", hasCalls(row.usage) ? tokensOf(row.usage).toLocaleString("en") : "",
       tokensOf(row.usage) / scales.tokens)],
-    ["cost", (row) => makeBar("cost", costText(row.usage).replace("cost ", ""),
+    ["cost", (row) => makeBar("cost", hasCalls(row.usage) ? costText(row.usage).replace("cost ", "") : "",
       row.usage ? row.usage[3] / scales.cost : 0)],
     ["cached", (row) => makeBar("cached", percentText(cachedShare(row.usage)), cachedShare(row.usage))],
   ];
