@@ -490,7 +490,7 @@ def test_a_damaged_record_opens_all_the_same(opened: Opened) -> None:
 
 def test_a_record_of_an_earlier_version_is_shown_without_times(opened: Opened) -> None:
     page = opened(made_run(format=1, steps=(Step(index=1, code="x = 1", output="1", seconds=2.0),)))
-    assert titles(page) == ["run run", "step 1  x = 1"]
+    assert titles(page) == ["run ", "step 1  x = 1"]
     assert "No timeline" in page.locator(".timeline").inner_text()
 
 

@@ -17,6 +17,7 @@ const PAINT_CHARS = 60000;     // longer code is shown without colours
 const SHOWN_MESSAGES = 12;     // of a long prompt at its beginning and at its end
 const MORE_MESSAGES = 200;
 const MAX_LANES = TWO ? 2 : 5; // of one kind in the timeline; what overlaps more shares the last
+const TWO_DIGITS = { minimumFractionDigits: 2, maximumFractionDigits: 2 };
 const LANE_HEIGHT = 14;
 const EXCERPT_LINES = 10;
 
@@ -63,7 +64,7 @@ function secondsText(seconds) {
 function costText(usage) {
   if (!usage) return "";
   if (usage[3] === null) return "cost unknown";
-  return usage[3] < 1 ? `$${usage[3].toFixed(4)}` : `$${usage[3].toLocaleString("en", { maximumFractionDigits: 2 })}`;
+  return usage[3] < 1 ? `$${usage[3].toFixed(4)}` : `$${usage[3].toLocaleString("en", TWO_DIGITS)}`;
 }
 
 function tokensOf(usage) {

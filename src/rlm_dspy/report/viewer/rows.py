@@ -126,7 +126,7 @@ class RunRows:
 
     def _record_facts(self, record: Record) -> Row:
         if isinstance(record, Run):
-            row: Row = self._texts_of(name=record.signature or "run", model=record.model, error=record.error)
+            row: Row = self._texts_of(name=record.signature, model=record.model, error=record.error)
             row |= {"head": self._head_number(record), "usage": _usage_figures(record.usage)}
         elif isinstance(record, Step):
             row = self._texts_of(
