@@ -11,7 +11,18 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Any, Protocol
 
-from rlm_dspy.run import Content, Message, Run, Span, SpanKind, Step, SubCall, cut_content, shortened
+from rlm_dspy.run import (
+    Content,
+    Message,
+    Run,
+    Span,
+    SpanKind,
+    Step,
+    SubCall,
+    cut_content,
+    replace_surrogates,
+    shortened,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +134,7 @@ class Recorder:
         return number
 
     def _kept_message(self, message: Message) -> Message:
-        text = cut_content(message.content, self.content)
+        text = cut_content(replace_surrogates(message.content), self.content)
         if len(text) > MAX_MESSAGE_CHARS:
             text = f"{text[:MAX_MESSAGE_CHARS]}… ({len(text):,} characters)"
         return Message.model_construct(role=message.role, content=text)
@@ -136,7 +147,10 @@ class Recorder:
 
     def _cut(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         texts = ("input", "output", "error")
-        return {name: cut_content(value, self.content) if name in texts else value for name, value in facts.items()}
+        return {
+            name: cut_content(replace_surrogates(value), self.content) if name in texts else value
+            for name, value in facts.items()
+        }
 
     def _notify(self, what: str, span: Span, record: Record | None) -> None:
         for listener in list(self._listeners):
