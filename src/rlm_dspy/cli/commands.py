@@ -20,6 +20,7 @@ from rlm_dspy.cli.models_command import models
 from rlm_dspy.cli.options import (
     FILE_CHOICE,
     FILE_PATH,
+    MCP_HOSTS,
     SETTING_FLAGS,
     check_unicode,
     events_option,
@@ -156,6 +157,43 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     from rlm_dspy.cli.batch import BatchRequest, answer_all
 
     return answer_all(BatchRequest(questions=questions, paths=paths, flags=flags, choice=choice, **options), terminal)
+
+
+@click.command(short_help="Serve files to agents over the Model Context Protocol.")
+@paths_argument
+@model_options
+@fallback_option
+@mode_option
+@limit_options
+@file_options
+@click.option(
+    "--transport", type=click.Choice(["stdio", "http"]), default="stdio", help="How clients connect (default: stdio)."
+)
+@click.option("--host", metavar="HOST", default="127.0.0.1", help="Address of --transport http (default: 127.0.0.1).")
+@click.option("--port", type=click.IntRange(1, 65_535), metavar="PORT", default=8000, help="Its port (default: 8000).")
+@click.option("--origin", "origins", multiple=True, metavar="URL", help="Web page that may connect; repeatable.")
+@click.option(
+    "--confirm-above", type=click.FloatRange(0), metavar="USD", help="Ask the user before questions that may cost more."
+)
+@click.option("--print-config", type=click.Choice(MCP_HOSTS), help="Print what to put into a host's configuration.")
+@volume_options
+@timeout_option
+@trust_option
+@click.pass_obj
+def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None, **options: Any) -> int:
+    """Serve each PATH (a file or folder) as tools: ask, result, cancel; search, read, outline, ls, table.
+
+    No path reaches beyond what is named here. Over HTTP, tokens stand in the variable
+    RLM_DSPY_MCP_TOKENS as name:token pairs; an address other than loopback needs them.
+    """
+    from rlm_dspy.cli.mcp import command
+
+    command.check_paths(paths)
+    if print_config:
+        return command.print_config(print_config, paths, terminal)
+    flags = take_options(options, SETTING_FLAGS)
+    chosen = take_options(options, ("transport", "host", "port", "origins", "confirm_above"))
+    return command.serve_files(paths, flags, options, terminal, **chosen)
 
 
 @click.command(short_help="Hold a conversation about files.")
@@ -399,7 +437,7 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, batch, chat, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize):
+for _command in (ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize):
     app.add_command(_command)
 
 

@@ -95,6 +95,9 @@ file_options = option_group(
 )
 
 
+MCP_HOSTS = ("claude-code", "claude-desktop", "codex", "cursor", "vs-code")
+
+
 def json_option(what: str) -> Callable[[Command], Command]:
     """Return the option ``--json``, which prints ``what`` instead of text."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")

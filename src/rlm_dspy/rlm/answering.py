@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,7 @@ class Answerer:
         compile_rlm: returns the RLM with its compiled state; None where there is none.
         interpreter_factory: as for :class:`~rlm_dspy.RLM`.
         explore: calls the RLM.
+        stop: set it to end the question with the best answer so far.
         on_event: called with each event.
         on_note: called with a line when the mode changes.
     """
@@ -67,6 +69,7 @@ class Answerer:
     compile_rlm: Callable[[RLM], RLM] | None = None
     interpreter_factory: Callable[[], Any] | None = None
     explore: Callable[[RLM, Mapping[str, Any]], Any] = _explore
+    stop: threading.Event | None = None
     on_event: Callable[[Event], None] | None = None
     on_note: Callable[[str], None] | None = None
 
@@ -122,11 +125,14 @@ class Answerer:
         )
         if self.compile_rlm is not None:
             rlm = self.compile_rlm(rlm)
+        rlm.stop = self.stop
         rlm.on_event = self.on_event  # afterwards: loading a state copies the program, and a watcher cannot be copied
         return rlm
 
     def _direct(self, passages: int | None = None) -> Direct:
-        return Direct(self.signature, passages=passages, budget=self.budget, on_event=self.on_event)
+        direct = Direct(self.signature, passages=passages, budget=self.budget, on_event=self.on_event)
+        direct.stop = self.stop
+        return direct
 
     def _may_retrieve(self, corpus: Corpus, question: str) -> bool:
         """Return whether to try a few passages first: a tiny model is asked about one place.

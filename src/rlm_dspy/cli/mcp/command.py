@@ -1,0 +1,103 @@
+"""The command ``mcp``: check its options, read the files in the background, serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import click
+
+from rlm_dspy.cli import exit_codes, logs, reading, settings
+from rlm_dspy.cli.mcp import hosts
+from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.errors import ConfigurationError
+
+TOKENS_VARIABLE = "RLM_DSPY_MCP_TOKENS"
+
+
+def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
+    """Print the snippet for a host."""
+    terminal.answer(hosts.config_snippet(host, [os.path.abspath(path) for path in paths]))
+    terminal.note(f"Put this into {hosts.HOSTS[host][0]}.")
+    return exit_codes.ANSWERED
+
+
+def serve_files(
+    paths: tuple[str, ...],
+    flags: Mapping[str, Any],
+    choice: Mapping[str, Any],
+    terminal: Terminal,
+    *,
+    transport: Literal["stdio", "http"],
+    host: str,
+    port: int,
+    origins: tuple[str, ...],
+    confirm_above: float | None,
+) -> int:
+    """Serve until the client or the user ends it.
+
+    Raises:
+        ConfigurationError: the package ``mcp`` is missing, a path does not exist, or the address needs a token.
+    """
+    try:
+        from rlm_dspy.cli.mcp.files import FileTools
+        from rlm_dspy.cli.mcp.questions import Questions
+        from rlm_dspy.cli.mcp.server import STOP_SECONDS, ServedFiles, http_app, make_server, read_tokens, run_server
+    except ImportError as error:
+        raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
+    if missing := [path for path in paths if "://" not in path and not os.path.exists(path)]:
+        raise ConfigurationError(f"{missing[0]} does not exist")
+    loaded = settings.load(flags, trust_project=terminal.trusts_project)
+    terminal.redactor.learn(loaded.secrets())
+    tokens = read_tokens(os.environ.get(TOKENS_VARIABLE, ""))
+    terminal.redactor.learn(tokens)
+    logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    files = FileTools(lambda: reading.read(paths, choice))
+    questions = Questions(loaded.settings, lambda: files.corpus, terminal.redactor)
+
+    def estimate() -> float | None:
+        return _highest_cost(files, loaded.settings)
+
+    served = ServedFiles(paths, files, questions, terminal.redactor, estimate, confirm_above)
+    server = make_server(served)
+    app = http_app(server, host, tokens, origins) if transport == "http" else None
+    where = f"http://{host}:{port}/mcp" if transport == "http" else "stdio"
+    terminal.note(f"Serving {', '.join(paths)} on {where}; Ctrl-C stops.")
+    try:
+        run_server(server, transport, host, port, app)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        questions.stop_all(STOP_SECONDS)
+    return exit_codes.ANSWERED
+
+
+def _highest_cost(files: Any, values: settings.Settings) -> float | None:
+    """Return the most that a usual question costs in US dollars, or None if a price is unknown."""
+    from rlm_dspy.cli import models
+    from rlm_dspy.cli.question import estimated_facts
+    from rlm_dspy.rlm.modes import first_mode
+
+    corpus = files.corpus
+    tokens = reading.estimate_tokens(corpus.chars)
+    mode = first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=False)
+    limits = {"max_iters": values.max_iters, "max_calls": values.max_calls}
+    cost = estimated_facts(corpus, mode, models.choose(values).name, **limits)["cost"]
+    return None if cost is None else float(max(cost))
+
+
+def check_paths(paths: tuple[str, ...]) -> None:
+    """Refuse a command without paths, and stdin, which belongs to the protocol.
+
+    Raises:
+        click.UsageError: see above.
+    """
+    if not paths:
+        raise click.UsageError("Missing PATH: name the files or folders to serve.")
+    if "-" in paths:
+        raise click.UsageError("PATH '-': the protocol uses stdin, so files cannot come from it.")
+    if sys.stdin is not None and sys.stdin.isatty():
+        return

@@ -1,0 +1,278 @@
+"""The tools that need no model: list, read, search and outline files, and look at tables."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.corpus.corpus import Document
+from rlm_dspy.errors import RLMError
+from rlm_dspy.rlm.passages import best_passages
+from rlm_dspy.sandbox.toolkit.corpus import spelling_hint
+from rlm_dspy.sandbox.toolkit.cutting import outline_text
+from rlm_dspy.sandbox.toolkit.delimited import TABLES, WORKBOOKS, sheet_rows, table_rows
+
+MAX_CHARS = 20_000  # characters of text in a result, which with its frame stays below 25,000
+MAX_CELL_CHARS = 500  # characters of a cell of a table
+_LINES = re.compile(r"(\d+)(?:\s*[-:–]\s*(\d+))?")
+
+
+class FileRow(BaseModel):
+    """A file that can be read."""
+
+    path: str
+    kind: str
+    lines: int
+    characters: int
+    note: str = Field(default="", description="what was not read of it, or guessed")
+
+
+class Listing(BaseModel):
+    """Files, and how many there are."""
+
+    files: list[FileRow]
+    total: int = Field(description="files that match, of which `files` may be a part")
+    skipped: int = Field(description="files below the roots that were not read")
+    next_offset: int | None = Field(default=None, description="where to go on, if there are more")
+
+
+class Passage(BaseModel):
+    """A passage that matches a query."""
+
+    path: str
+    line: int
+    text: str
+    score: float
+
+
+class Passages(BaseModel):
+    """The best passages, best first."""
+
+    passages: list[Passage]
+    note: str = ""
+
+
+class Excerpt(BaseModel):
+    """Lines of a file."""
+
+    path: str
+    first_line: int
+    last_line: int
+    total_lines: int
+    text: str
+    place: str | None = Field(default=None, description="page, sheet or row of the first line, in a converted file")
+    next_line: int | None = Field(default=None, description="where to go on, if there is more")
+
+
+class Outline(BaseModel):
+    """Headings and top-level definitions, each with its line."""
+
+    text: str
+    note: str = ""
+
+
+class Table(BaseModel):
+    """Rows of a table, as texts by column."""
+
+    path: str
+    columns: list[str]
+    rows: list[dict[str, str]]
+    total_rows: int = Field(description="rows that match, of which `rows` may be a part")
+    next_offset: int | None = Field(default=None, description="where to go on, if there are more")
+
+
+class FileTools:
+    """Looks at the files below fixed roots; no path reaches beyond them.
+
+    Args:
+        read: reads the files; it runs in a thread, and the first call of a tool waits for it.
+    """
+
+    def __init__(self, read: Callable[[], Corpus]) -> None:
+        self._corpus: Future[Corpus] = Future()
+        Thread(target=self._read_corpus, args=(read,), daemon=True, name="rlm-mcp-read").start()
+
+    def _read_corpus(self, read: Callable[[], Corpus]) -> None:
+        try:
+            self._corpus.set_result(read())
+        except BaseException as error:  # it is raised again in the call that waits for the files
+            self._corpus.set_exception(error)
+
+    @property
+    def corpus(self) -> Corpus:
+        """The files, once they are read."""
+        return self._corpus.result()
+
+    def list_files(self, pattern: str, limit: int, offset: int) -> Listing:
+        """Return the files whose path matches a glob or has the pattern in it."""
+        found = [one for one in self.corpus.documents if _matches_path(one.name, pattern)]
+        rows: list[FileRow] = []
+        room = MAX_CHARS
+        for one in found[offset : offset + limit]:
+            room -= len(one.name) + len(one.note) + 80
+            if room < 0:
+                break
+            rows.append(FileRow(path=one.name, kind=one.kind, lines=one.lines, characters=one.chars, note=one.note))
+        end = offset + len(rows)
+        return Listing(
+            files=rows,
+            total=len(found),
+            skipped=len(self.corpus.skipped),
+            next_offset=end if end < len(found) and rows else None,
+        )
+
+    def search_files(self, query: str, path: str, limit: int) -> Passages:
+        """Return the passages that match the words of a query best."""
+        if not query.strip():
+            raise RLMError("the query is empty: give words to look for")
+        corpus = self._part(path)
+        found: list[Passage] = []
+        room = MAX_CHARS
+        for one in best_passages(corpus, query, limit):
+            room -= len(one["text"]) + len(one["source"]) + 60
+            if room < 0:
+                return Passages(passages=found, note="more passages did not fit; ask for fewer, or narrow by path")
+            found.append(Passage(path=one["source"], line=one["line"], text=one["text"], score=round(one["score"], 2)))
+        return Passages(passages=found, note="" if found else "no passage has any of these words")
+
+    def read_lines(self, path: str, lines: str) -> Excerpt:
+        """Return lines of a file, as many as fit."""
+        document = self.document(path)
+        whole = document.text.split("\n")
+        total = document.lines
+        first, last = _line_range(lines, total)
+        shown: list[str] = []
+        room = MAX_CHARS
+        for line in whole[first - 1 : last]:
+            room -= len(line) + 1
+            if room < 0:
+                break
+            shown.append(line)
+        if not shown and first <= total:  # one line is longer than a result
+            shown = [f"{whole[first - 1][:MAX_CHARS]}… ({len(whole[first - 1]):,} characters)"]
+        end = first + len(shown) - 1
+        return Excerpt(
+            path=document.name,
+            first_line=first,
+            last_line=end,
+            total_lines=total,
+            text="\n".join(shown),
+            place=self.corpus.place(document.name, first),
+            next_line=end + 1 if end < total else None,
+        )
+
+    def outline_files(self, path: str) -> Outline:
+        """Return the outline of a file, or of the files below a folder."""
+        corpus = self._part(path)
+        text = outline_text(corpus, list(corpus.names))
+        if len(text) <= MAX_CHARS:
+            return Outline(text=text)
+        return Outline(text=text[:MAX_CHARS], note=f"cut from {len(text):,} characters; narrow by path")
+
+    def table_rows(self, path: str, columns: Sequence[str], where: Mapping[str, str], limit: int, offset: int) -> Table:
+        """Return rows of a table: those whose columns have the texts of ``where``."""
+        document = self.document(path)
+        every = rows_of(document)
+        names = list(dict.fromkeys(name for row in every[:1000] for name in row))
+        if unknown := [name for name in (*columns, *where) if name not in names]:
+            raise RLMError(f"{document.name} has no column {unknown[0]!r}{spelling_hint(unknown[0], names)}")
+        found = [row for row in every if all(want.lower() in row.get(name, "").lower() for name, want in where.items())]
+        kept = list(columns) or names
+        rows: list[dict[str, str]] = []
+        room = MAX_CHARS
+        for row in found[offset : offset + limit]:
+            cells = {name: _cut_cell(row.get(name, "")) for name in kept}
+            room -= sum(len(name) + len(cell) + 8 for name, cell in cells.items())
+            if room < 0 and rows:
+                break
+            rows.append(cells)
+        end = offset + len(rows)
+        return Table(
+            path=document.name,
+            columns=names[:200],
+            rows=rows,
+            total_rows=len(found),
+            next_offset=end if end < len(found) and rows else None,
+        )
+
+    def document(self, path: str) -> Document:
+        """Return the file of a path: its name here, or its absolute path.
+
+        Raises:
+            RLMError: no file that was read has this path.
+        """
+        corpus = self.corpus
+        wanted = path.removeprefix("./")
+        for one in corpus.documents:
+            if wanted in (one.name, one.path):
+                return one
+        raise RLMError(
+            f"there is no file {path!r} among those read{spelling_hint(wanted, corpus.names)}; ls lists them"
+        )
+
+    def _part(self, path: str) -> Corpus:
+        """Return the files that are, or are below, a path; all if it is empty."""
+        corpus, wanted = self.corpus, path.removeprefix("./").rstrip("/")
+        if wanted in ("", "."):
+            return corpus
+        found = {one.name: one.text for one in corpus.documents if f"{one.name}/".startswith(f"{wanted}/")}
+        return Corpus.from_texts(found or {(one := self.document(path)).name: one.text})
+
+
+def rows_of(document: Document) -> list[dict[str, str]]:
+    """Return the records of a table, a workbook or a JSON file, with texts as values.
+
+    Raises:
+        RLMError: the file holds no table.
+    """
+    kind, ending = document.kind, document.name.rpartition(".")[2].lower()
+    if kind in TABLES or ending in TABLES:
+        return table_rows(document.text, kind if kind in TABLES else ending)
+    if kind in WORKBOOKS:
+        return sheet_rows(document.text)
+    try:
+        if ending in ("jsonl", "ndjson"):
+            values = [json.loads(line) for line in document.text.split("\n") if line.strip()]
+        elif ending == "json":
+            whole = json.loads(document.text)
+            values = whole if isinstance(whole, list) else [whole]
+        else:
+            raise RLMError(f"{document.name} is no table: CSV, TSV, JSON, JSONL and workbooks are")
+    except ValueError as error:
+        raise RLMError(f"{document.name} is not valid JSON: {error}") from error
+    return [_text_row(value) for value in values]
+
+
+def _text_row(value: Any) -> dict[str, str]:
+    row = value if isinstance(value, dict) else {"value": value}
+    return {str(name): cell if isinstance(cell, str) else json.dumps(cell) for name, cell in row.items()}
+
+
+def _matches_path(name: str, pattern: str) -> bool:
+    return not pattern or pattern in name or fnmatch.fnmatch(name, pattern)
+
+
+def _line_range(lines: str, total: int) -> tuple[int, int]:
+    """Return the first and last line that a text such as "40", "40-80" or "" names."""
+    if not lines.strip():
+        return 1, total
+    found = _LINES.fullmatch(lines.strip())
+    if found is None:
+        raise RLMError(f"lines {lines!r} is not a range: write it like 40-80")
+    first = max(1, int(found[1]))
+    last = int(found[2]) if found[2] else first
+    if first > max(total, 1) or last < first:
+        raise RLMError(f"lines {lines!r}: the file has {total:,} lines")
+    return first, min(last, total)
+
+
+def _cut_cell(text: str) -> str:
+    return text if len(text) <= MAX_CELL_CHARS else f"{text[:MAX_CELL_CHARS]}…"

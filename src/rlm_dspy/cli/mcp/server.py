@@ -1,0 +1,322 @@
+"""The MCP server: its tools and resources, over stdio or HTTP."""
+
+# Without postponed annotations: the server reads those of its tools, which name local functions.
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+import anyio
+from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import ToolAnnotations
+from pydantic import BaseModel, Field
+
+from rlm_dspy._version import __version__
+from rlm_dspy.cli.mcp.files import Excerpt, FileTools, Listing, Outline, Passages, Table
+from rlm_dspy.cli.mcp.questions import Question, QuestionResult, Questions, saved_json, wait_for
+from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.local_servers import is_loopback
+from rlm_dspy.redact import Redactor
+from rlm_dspy.run import Run
+
+PROGRESS_SECONDS = 10.0  # seconds between two reports of progress, when nothing happens
+MAX_WAIT_SECONDS = 600.0  # seconds of one call
+STOP_SECONDS = 5.0  # seconds that a cancelled call and the end of the server wait for a best answer
+MIN_TOKEN_CHARS = 16
+
+Result = TypeVar("Result", bound=BaseModel)
+Made = TypeVar("Made")
+
+INSTRUCTIONS = """Ask questions about files that are too large to read: {roots}.
+Use `ask` when the answer needs more than a look-up: it explores all of the files with a model and quotes its evidence.
+It returns at once if the answer takes longer than wait_seconds; then call `result` with the run_id until the state is
+not "running". `search`, `read`, `outline`, `ls` and `table` look at the files without a model and cost nothing."""
+
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+SPENDS = ToolAnnotations(read_only_hint=True, open_world_hint=True)
+
+Path = Annotated[str, Field(description="a path as `ls` shows it, or absolute")]
+Folder = Annotated[str, Field(description="only this file or the files below this folder; all if empty")]
+Limit = Annotated[int, Field(ge=1, le=1_000)]
+Offset = Annotated[int, Field(ge=0)]
+Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS, description="seconds to wait for the answer")]
+
+
+class Consent(BaseModel):
+    """Whether a question may be asked."""
+
+    proceed: bool = Field(description="ask the question at this cost")
+
+
+@dataclass(frozen=True)
+class ServedFiles:
+    """What a server serves.
+
+    Args:
+        roots: the paths given at the start, for the description.
+        files: the tools that need no model.
+        questions: the questions about them.
+        redactor: masks secrets in what is returned.
+        estimate: returns the most that a usual question costs in US dollars, None if unknown.
+        confirm_above: ask the user first if a question may cost more than so many US dollars.
+    """
+
+    roots: tuple[str, ...]
+    files: FileTools
+    questions: Questions
+    redactor: Redactor
+    estimate: Callable[[], float | None]
+    confirm_above: float | None = None
+
+
+def make_server(served: ServedFiles) -> MCPServer:
+    """Return the server with its tools and resources."""
+    instructions = INSTRUCTIONS.format(roots=", ".join(served.roots))
+    server = MCPServer("rlm-dspy", instructions=instructions, version=__version__, log_level="WARNING")
+    _add_file_tools(server, served)
+    _add_question_tools(server, served)
+    _add_resources(server, served)
+    return server
+
+
+def _add_file_tools(server: MCPServer, served: ServedFiles) -> None:
+    files = served.files
+
+    @server.tool(annotations=READS)
+    async def ls(pattern: str = "", limit: Limit = 100, offset: Offset = 0) -> Listing:
+        """List the files whose path matches a glob or contains the pattern, with kind, lines and characters."""
+        return await in_thread(served, lambda: files.list_files(pattern, limit, offset))
+
+    @server.tool(annotations=READS)
+    async def search(query: str, path: Folder = "", limit: Annotated[int, Field(ge=1, le=50)] = 8) -> Passages:
+        """Rank passages by the words of a query, best first; no model is asked."""
+        return await in_thread(served, lambda: files.search_files(query, path, limit))
+
+    @server.tool(annotations=READS)
+    async def read(
+        path: Path, lines: Annotated[str, Field(description='such as "40-80"; as many as fit if empty')] = ""
+    ) -> Excerpt:
+        """Read lines of a file; documents such as PDF, Word and Excel are read as text."""
+        return await in_thread(served, lambda: files.read_lines(path, lines))
+
+    @server.tool(annotations=READS)
+    async def outline(path: Folder = "") -> Outline:
+        """Show headings and top-level definitions, each with its line."""
+        return await in_thread(served, lambda: files.outline_files(path))
+
+    @server.tool(annotations=READS)
+    async def table(
+        path: Path,
+        columns: Annotated[list[str] | None, Field(description="all if not given")] = None,
+        where: Annotated[dict[str, str] | None, Field(description="texts that columns must contain")] = None,
+        limit: Limit = 50,
+        offset: Offset = 0,
+    ) -> Table:
+        """Show rows of a CSV, TSV, JSON or JSONL file or a workbook, by column."""
+        return await in_thread(served, lambda: files.table_rows(path, columns or [], where or {}, limit, offset))
+
+
+def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
+    questions = served.questions
+
+    def consent(question: str) -> Consent | Elicit[Consent]:
+        limit, cost = served.confirm_above, served.estimate()
+        if limit is None or (cost is not None and cost <= limit):
+            return Consent(proceed=True)
+        told = "an unknown amount" if cost is None else f"up to about ${cost:.2f}"
+        return Elicit(f"This question may cost {told} (asked above ${limit:.2f}): {question[:200]}", Consent)
+
+    @server.tool(annotations=SPENDS)
+    async def ask(
+        question: str,
+        consent: Annotated[Consent, Resolve(consent)],
+        ctx: Context,
+        max_cost_usd: Annotated[float | None, Field(gt=0, description="US dollars at most")] = None,
+        wait_seconds: Wait = 45,
+    ) -> QuestionResult:
+        """Answer a question about all of the files, with quotes as evidence.
+
+        If the answer takes longer than wait_seconds, the state is "running": call `result` with the run_id.
+        """
+        if not consent.proceed:
+            raise ToolError("the question was not asked: its cost was declined")
+        asked = shown_error(lambda: questions.start(question, max_cost_usd, owner_of(ctx)))
+        return await waited_result(served, asked, wait_seconds, ctx)
+
+    @server.tool(annotations=READS)
+    async def result(run_id: str, ctx: Context, wait_seconds: Wait = 45) -> QuestionResult:
+        """Return the answer of a question, or how far it is after wait_seconds."""
+        asked = shown_error(lambda: questions.find(run_id, owner_of(ctx)))
+        return await waited_result(served, asked, wait_seconds, ctx)
+
+    @server.tool(annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
+    async def cancel(run_id: str, ctx: Context) -> QuestionResult:
+        """Stop a question and return its best answer so far."""
+        asked = shown_error(lambda: questions.find(run_id, owner_of(ctx)))
+        asked.stop.set()
+        return await waited_result(served, asked, STOP_SECONDS, ctx)
+
+
+def _add_resources(server: MCPServer, served: ServedFiles) -> None:
+    @server.resource("rlm://runs/{run_id}.json", mime_type="application/json")
+    def run_json(run_id: str, ctx: Context) -> str:
+        """The whole record of a finished run."""
+        return saved_json(_finished_run(served, run_id, ctx), served.redactor)
+
+    @server.resource("rlm://runs/{run_id}.html", mime_type="text/html")
+    async def run_page(run_id: str, ctx: Context) -> str:
+        """A finished run as one page for a browser."""
+        from rlm_dspy.report.viewer.page import html_page
+
+        run = _finished_run(served, run_id, ctx)
+        return await anyio.to_thread.run_sync(lambda: html_page([run], served.redactor))
+
+    @server.resource("rlm://files/{+path}", mime_type="text/plain")
+    async def file(path: str) -> str:
+        """The text of a file, of a document its text as it was read."""
+        text = await anyio.to_thread.run_sync(lambda: shown_error(lambda: served.files.document(path).text))
+        return served.redactor.text(text)
+
+
+def _finished_run(served: ServedFiles, run_id: str, ctx: Context) -> Run:
+    asked = shown_error(lambda: served.questions.find(run_id, owner_of(ctx)))
+    if asked.run is None:
+        raise ToolError(f"run {run_id} has no record yet; `result` waits for it")
+    return asked.run
+
+
+async def waited_result(served: ServedFiles, asked: Question, seconds: float, ctx: Context) -> QuestionResult:
+    """Return a question's result once it has ended or the seconds are over; a cancelled call stops it."""
+
+    async def report(number: int, message: str) -> None:
+        await ctx.report_progress(number, message=served.redactor.text(message))
+
+    try:
+        await wait_for(asked, seconds, report, PROGRESS_SECONDS)
+    except anyio.get_cancelled_exc_class():
+        asked.stop.set()
+        raise
+    return QuestionResult.model_validate(served.redactor.value(asked.result().model_dump()))
+
+
+async def in_thread(served: ServedFiles, work: Callable[[], Result]) -> Result:
+    """Do blocking work in a thread; errors that the caller can act on become the tool's error."""
+    made = await anyio.to_thread.run_sync(lambda: shown_error(work))
+    return type(made).model_validate(served.redactor.value(made.model_dump()))
+
+
+def shown_error(work: Callable[[], Made]) -> Made:
+    """Return what ``work`` returns; an error of ours becomes one that the client shows."""
+    try:
+        return work()
+    except RLMError as error:
+        raise ToolError(str(error)) from error
+
+
+# --- HTTP ----------------------------------------------------------------------------------------------------------
+
+App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+
+def owner_of(ctx: Context) -> str:
+    """Return who calls: the name of the token, or "" over stdio and without tokens."""
+    return (ctx.headers or {}).get(OWNER_HEADER, "")
+
+
+OWNER_HEADER = "x-rlm-dspy-owner"  # set by `TokenCheck`, which removes what a client sends
+
+
+class TokenCheck:
+    """Lets only requests with a known bearer token through, and names their owner to the tools.
+
+    Args:
+        app: the server.
+        tokens: the owner of each token; without any, every request passes, which only loopback may allow.
+    """
+
+    def __init__(self, app: App, tokens: Mapping[str, str]) -> None:
+        self._app = app
+        self._tokens = dict(tokens)
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = [(name, value) for name, value in scope["headers"] if name.lower() != OWNER_HEADER.encode()]
+        given = dict(headers).get(b"authorization", b"").decode("latin-1")
+        owner = self._owner_of(given)
+        if owner is None:
+            await _refuse(send)
+            return
+        await self._app({**scope, "headers": [*headers, (OWNER_HEADER.encode(), owner.encode())]}, receive, send)
+
+    def _owner_of(self, given: str) -> str | None:
+        if not self._tokens:
+            return ""
+        scheme, _, token = given.partition(" ")
+        found = [owner for known, owner in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
+        return found[0] if found and scheme.lower() == "bearer" else None
+
+
+async def _refuse(send: Any) -> None:
+    body = json.dumps({"error": "invalid_token", "error_description": "a known bearer token is required"}).encode()
+    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def http_app(server: MCPServer, host: str, tokens: Mapping[str, str], origins: tuple[str, ...]) -> App:
+    """Return the ASGI application.
+
+    Raises:
+        ConfigurationError: the address is not loopback and there is no token.
+    """
+    if not tokens and not is_loopback(f"http://{host}"):
+        raise ConfigurationError(
+            f"--host {host} can be reached by others, so it needs tokens: set RLM_DSPY_MCP_TOKENS to name:token pairs"
+        )
+    local = ["127.0.0.1:*", "localhost:*", "[::1]:*"]
+    hosts = (
+        local if is_loopback(f"http://{host}") else [*local, f"{host}:*", *(one.partition("://")[2] for one in origins)]
+    )
+    security = TransportSecuritySettings(
+        enable_dns_rebinding_protection=host not in ("0.0.0.0", "::"),
+        allowed_hosts=hosts,
+        allowed_origins=[*(f"http://{one}" for one in local), *origins],
+    )
+    return TokenCheck(server.streamable_http_app(host=host, transport_security=security), tokens)
+
+
+def read_tokens(text: str) -> dict[str, str]:
+    """Return the owner of each token in ``name:token`` pairs, separated by commas, spaces or lines.
+
+    Raises:
+        ConfigurationError: a pair is malformed, a token is short, or a name or token stands twice.
+    """
+    found: dict[str, str] = {}
+    for pair in text.replace(",", " ").split():
+        name, colon, token = pair.partition(":")
+        if not name or not colon:
+            raise ConfigurationError("RLM_DSPY_MCP_TOKENS must hold name:token pairs, separated by commas")
+        if len(token) < MIN_TOKEN_CHARS:
+            raise ConfigurationError(f"the token of {name!r} is shorter than {MIN_TOKEN_CHARS} characters")
+        if token in found or name in found.values():
+            raise ConfigurationError(f"RLM_DSPY_MCP_TOKENS names {name!r} or its token twice")
+        found[token] = name
+    return found
+
+
+def run_server(server: MCPServer, transport: Literal["stdio", "http"], host: str, port: int, app: App | None) -> None:
+    """Serve until the client closes the connection or the process is stopped."""
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    if transport == "stdio":
+        anyio.run(server.run_stdio_async)
+        return
+    import uvicorn
+
+    uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()  # type: ignore[arg-type]
