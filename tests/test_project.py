@@ -94,6 +94,8 @@ EDGES = {
     "sandbox/cell.py": 2,  # host functions called by code, and their errors that cannot be rendered
     "deadlines.py": 1,  # threads whose caller raises it
     "spans.py": 1,  # listeners, which must not end a run
+    "cli/mcp/files.py": 1,  # a thread that reads; its caller raises it
+    "cli/mcp/questions.py": 1,  # a thread that answers; its result says it
 }
 
 

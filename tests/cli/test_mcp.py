@@ -27,7 +27,7 @@ from mcp.types import ElicitResult
 from rlm_dspy.cli.mcp import files as files_module
 from rlm_dspy.cli.mcp import hosts
 from rlm_dspy.cli.mcp.files import FileTools
-from rlm_dspy.cli.mcp.server import read_tokens
+from rlm_dspy.cli.mcp.server import only_here, read_tokens
 from rlm_dspy.cli.options import MCP_HOSTS
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError, RLMError
@@ -306,7 +306,6 @@ async def test_one_users_runs_are_unknown_to_another(http_server: Callable[..., 
         {},
         {"Authorization": "Bearer wrong-token-0000000"},
         {"Authorization": f"Basic {TOKENS['ada']}"},
-        {"Authorization": "Bearer "},
         {"X-Rlm-Dspy-Owner": "ada"},
     ],
 )
@@ -328,10 +327,16 @@ def test_foreign_pages_and_hosts_are_refused(http_server: Callable[..., str]) ->
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def test_an_address_that_others_reach_needs_tokens(run: Callable, served: Path) -> None:
-    result = run("mcp", str(served), "--transport", "http", "--host", "0.0.0.0")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "box.example", "localhost.example"])
+def test_an_address_that_others_reach_needs_tokens(run: Callable, served: Path, host: str) -> None:
+    result = run("mcp", str(served), "--transport", "http", "--host", host)
     assert result.code == 2
-    assert "--host 0.0.0.0 can be reached by others, so it needs tokens" in result.err
+    assert f"--host {host} can be reached by others, so it needs tokens" in result.err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.5", "::1", "[::1]", "localhost"])
+def test_loopback_needs_none(host: str) -> None:
+    assert only_here(host)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class FileRow(BaseModel):
     note: str = Field(default="", description="what was not read of it, or guessed")
 
 
-class Listing(BaseModel):
+class FileList(BaseModel):
     """Files, and how many there are."""
 
     files: list[FileRow]
@@ -44,7 +44,7 @@ class Listing(BaseModel):
     next_offset: int | None = Field(default=None, description="where to go on, if there are more")
 
 
-class Passage(BaseModel):
+class FoundPassage(BaseModel):
     """A passage that matches a query."""
 
     path: str
@@ -53,10 +53,10 @@ class Passage(BaseModel):
     score: float
 
 
-class Passages(BaseModel):
+class FoundPassages(BaseModel):
     """The best passages, best first."""
 
-    passages: list[Passage]
+    passages: list[FoundPassage]
     note: str = ""
 
 
@@ -111,7 +111,7 @@ class FileTools:
         """The files, once they are read."""
         return self._corpus.result()
 
-    def list_files(self, pattern: str, limit: int, offset: int) -> Listing:
+    def list_files(self, pattern: str, limit: int, offset: int) -> FileList:
         """Return the files whose path matches a glob or has the pattern in it."""
         found = [one for one in self.corpus.documents if _matches_path(one.name, pattern)]
         rows: list[FileRow] = []
@@ -122,26 +122,28 @@ class FileTools:
                 break
             rows.append(FileRow(path=one.name, kind=one.kind, lines=one.lines, characters=one.chars, note=one.note))
         end = offset + len(rows)
-        return Listing(
+        return FileList(
             files=rows,
             total=len(found),
             skipped=len(self.corpus.skipped),
             next_offset=end if end < len(found) and rows else None,
         )
 
-    def search_files(self, query: str, path: str, limit: int) -> Passages:
+    def search_files(self, query: str, path: str, limit: int) -> FoundPassages:
         """Return the passages that match the words of a query best."""
         if not query.strip():
             raise RLMError("the query is empty: give words to look for")
         corpus = self._part(path)
-        found: list[Passage] = []
+        found: list[FoundPassage] = []
         room = MAX_CHARS
         for one in best_passages(corpus, query, limit):
             room -= len(one["text"]) + len(one["source"]) + 60
             if room < 0:
-                return Passages(passages=found, note="more passages did not fit; ask for fewer, or narrow by path")
-            found.append(Passage(path=one["source"], line=one["line"], text=one["text"], score=round(one["score"], 2)))
-        return Passages(passages=found, note="" if found else "no passage has any of these words")
+                return FoundPassages(passages=found, note="more passages did not fit; ask for fewer, or narrow by path")
+            found.append(
+                FoundPassage(path=one["source"], line=one["line"], text=one["text"], score=round(one["score"], 2))
+            )
+        return FoundPassages(passages=found, note="" if found else "no passage has any of these words")
 
     def read_lines(self, path: str, lines: str) -> Excerpt:
         """Return lines of a file, as many as fit."""

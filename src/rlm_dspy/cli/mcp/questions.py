@@ -59,7 +59,7 @@ class QuestionResult(BaseModel):
 
 
 @dataclass
-class Question:
+class RunningQuestion:
     """A question that runs or has ended; its thread writes, others read."""
 
     owner: str
@@ -119,11 +119,11 @@ class Questions:
         self._values = values
         self._corpus = corpus
         self._redactor = redactor
-        self._questions: dict[str, Question] = {}
+        self._questions: dict[str, RunningQuestion] = {}
         self._lock = threading.Lock()
         self.store = RunStore(values.home / "runs")
 
-    def start(self, question: str, max_cost: float | None, owner: str) -> Question:
+    def start(self, question: str, max_cost: float | None, owner: str) -> RunningQuestion:
         """Start a question; its own limit of dollars cannot exceed the server's.
 
         Raises:
@@ -135,7 +135,7 @@ class Questions:
             running = [one for one in self._questions.values() if not one.done.is_set()]
             if len(running) >= MAX_AT_ONCE:
                 raise RLMError(f"{len(running)} questions are running already; wait for one with `result`")
-            asked = Question(owner=owner)
+            asked = RunningQuestion(owner=owner)
             self._questions[asked.id] = asked
             for old in [one for one in self._questions.values() if one.done.is_set()][: -MAX_KEPT or None]:
                 del self._questions[old.id]
@@ -143,7 +143,7 @@ class Questions:
         threading.Thread(target=work, daemon=True, name=f"rlm-mcp-{asked.id}").start()
         return asked
 
-    def find(self, run_id: str, owner: str) -> Question:
+    def find(self, run_id: str, owner: str) -> RunningQuestion:
         """Return a question of this owner.
 
         Raises:
@@ -163,7 +163,7 @@ class Questions:
         for one in running:
             one.done.wait(max(0.0, until - time.monotonic()))
 
-    def _answer(self, asked: Question, question: str, max_cost: float | None) -> None:
+    def _answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> None:
         try:
             found = self._found_answer(asked, question, max_cost)
             asked.answer = found.prediction.get("answer")
@@ -179,7 +179,7 @@ class Questions:
                 self._save_run(asked, asked.run)
             asked.done.set()
 
-    def _found_answer(self, asked: Question, question: str, max_cost: float | None) -> Answer:
+    def _found_answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> Answer:
         # Imported here: it takes seconds, and the server answers its first requests meanwhile.
         from rlm_dspy.cli import models
         from rlm_dspy.cli.out_option import ask_signature
@@ -200,14 +200,14 @@ class Questions:
         with chosen.active():
             return answerer.answer(corpus, question)
 
-    def _save_run(self, asked: Question, run: Run) -> None:
+    def _save_run(self, asked: RunningQuestion, run: Run) -> None:
         try:
             self.store.put(run, self._redactor)
         except OSError as error:
             asked.error = f"the run could not be saved: {error.strerror}"
 
 
-async def wait_for(asked: Question, seconds: float, report: Callable[[int, str], Any], every: float) -> None:
+async def wait_for(asked: RunningQuestion, seconds: float, report: Callable[[int, str], Any], every: float) -> None:
     """Wait for a question's end, at most so many seconds; report its progress at each event and every few seconds."""
     until = time.monotonic() + seconds
     reported, shown = len(asked.progress) - 1, time.monotonic()

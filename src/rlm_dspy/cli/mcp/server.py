@@ -2,6 +2,7 @@
 
 # Without postponed annotations: the server reads those of its tools, which name local functions.
 import hmac
+import ipaddress
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,10 +17,9 @@ from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from rlm_dspy._version import __version__
-from rlm_dspy.cli.mcp.files import Excerpt, FileTools, Listing, Outline, Passages, Table
-from rlm_dspy.cli.mcp.questions import Question, QuestionResult, Questions, saved_json, wait_for
+from rlm_dspy.cli.mcp.files import Excerpt, FileList, FileTools, FoundPassages, Outline, Table
+from rlm_dspy.cli.mcp.questions import QuestionResult, Questions, RunningQuestion, saved_json, wait_for
 from rlm_dspy.errors import ConfigurationError, RLMError
-from rlm_dspy.local_servers import is_loopback
 from rlm_dspy.redact import Redactor
 from rlm_dspy.run import Run
 
@@ -87,12 +87,12 @@ def _add_file_tools(server: MCPServer, served: ServedFiles) -> None:
     files = served.files
 
     @server.tool(annotations=READS)
-    async def ls(pattern: str = "", limit: Limit = 100, offset: Offset = 0) -> Listing:
+    async def ls(pattern: str = "", limit: Limit = 100, offset: Offset = 0) -> FileList:
         """List the files whose path matches a glob or contains the pattern, with kind, lines and characters."""
         return await in_thread(served, lambda: files.list_files(pattern, limit, offset))
 
     @server.tool(annotations=READS)
-    async def search(query: str, path: Folder = "", limit: Annotated[int, Field(ge=1, le=50)] = 8) -> Passages:
+    async def search(query: str, path: Folder = "", limit: Annotated[int, Field(ge=1, le=50)] = 8) -> FoundPassages:
         """Rank passages by the words of a query, best first; no model is asked."""
         return await in_thread(served, lambda: files.search_files(query, path, limit))
 
@@ -189,7 +189,7 @@ def _finished_run(served: ServedFiles, run_id: str, ctx: Context) -> Run:
     return asked.run
 
 
-async def waited_result(served: ServedFiles, asked: Question, seconds: float, ctx: Context) -> QuestionResult:
+async def waited_result(served: ServedFiles, asked: RunningQuestion, seconds: float, ctx: Context) -> QuestionResult:
     """Return a question's result once it has ended or the seconds are over; a cancelled call stops it."""
 
     async def report(number: int, message: str) -> None:
@@ -276,20 +276,27 @@ def http_app(server: MCPServer, host: str, tokens: Mapping[str, str], origins: t
     Raises:
         ConfigurationError: the address is not loopback and there is no token.
     """
-    if not tokens and not is_loopback(f"http://{host}"):
+    if not tokens and not only_here(host):
         raise ConfigurationError(
             f"--host {host} can be reached by others, so it needs tokens: set RLM_DSPY_MCP_TOKENS to name:token pairs"
         )
     local = ["127.0.0.1:*", "localhost:*", "[::1]:*"]
-    hosts = (
-        local if is_loopback(f"http://{host}") else [*local, f"{host}:*", *(one.partition("://")[2] for one in origins)]
-    )
+    named = [f"{host}:*", *(one.partition("://")[2] for one in origins)]
+    hosts = local if only_here(host) else [*local, *named]
     security = TransportSecuritySettings(
         enable_dns_rebinding_protection=host not in ("0.0.0.0", "::"),
         allowed_hosts=hosts,
         allowed_origins=[*(f"http://{one}" for one in local), *origins],
     )
     return TokenCheck(server.streamable_http_app(host=host, transport_security=security), tokens)
+
+
+def only_here(host: str) -> bool:
+    """Return whether only this machine can connect to a server on this address; 0.0.0.0 means every address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_tokens(text: str) -> dict[str, str]:
