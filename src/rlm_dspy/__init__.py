@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported lazily below; listed for type checkers and editors
     from rlm_dspy.evidence import Evidence
     from rlm_dspy.lms import lm
     from rlm_dspy.report.notebook import LiveCell
+    from rlm_dspy.rlm.mcp_tools import mcp_tools
     from rlm_dspy.rlm.module import RLM
     from rlm_dspy.run import Run
     from rlm_dspy.sandbox import Sandbox
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "data",
     "lm",
+    "mcp_tools",
     "metrics",
     "read",
     "trace",
@@ -54,6 +56,7 @@ _HOMES = {
     "Sandbox": "sandbox",
     "data": "tuning",
     "lm": "lms",
+    "mcp_tools": "rlm.mcp_tools",
     "metrics": "tuning",
     "read": "corpus",
     "trace": "telemetry",

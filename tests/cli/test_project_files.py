@@ -31,6 +31,8 @@ REFUSED = {
     "a model with an address": ("rlm-dspy.toml", "model = 'huggingface/https://192.0.2.7/x'\n", "model"),
     "a sub-model with an address": (".env", "RLM_DSPY_SUB_MODEL=huggingface/https://192.0.2.7/x\n", "SUB_MODEL"),
     "a fallback with an address": ("rlm-dspy.toml", "fallback = 'huggingface/http://192.0.2.7/x'\n", "fallback"),
+    "a program": ("rlm-dspy.toml", "[mcp.x]\ncommand = 'sh'\n", "mcp"),
+    "a program of dotenv": (".env", 'RLM_DSPY_MCP={"x": {"command": "sh"}}\n', "RLM_DSPY_MCP"),
     "a key": ("rlm-dspy.toml", "groq_api_key = 'theirs'\n", "groq_api_key"),
     "a key of dotenv": (".env", "OPENAI_API_KEY=theirs\n", "OPENAI_API_KEY"),
     "a key of the model's provider": (

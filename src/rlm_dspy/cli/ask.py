@@ -10,9 +10,10 @@ from typing import Any
 
 from rlm_dspy.cli import logs, out_option, reading, settings
 from rlm_dspy.cli.options import check_writable
-from rlm_dspy.cli.startup import warm_sandbox
+from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.heavy_imports import paused_garbage_collection
 from rlm_dspy.report import render
 from rlm_dspy.rlm.modes import first_mode
@@ -37,6 +38,7 @@ class AskRequest:
     program: Path | None = None
     index: bool = False
     events: bool = False
+    mcp: tuple[str, ...] = ()
 
 
 def answer(request: AskRequest, terminal: Terminal) -> int:
@@ -45,6 +47,11 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     terminal.redactor.learn(loaded.secrets())
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     out_option.output_names(request.out)
+    if unknown := [name for name in request.mcp if name not in loaded.settings.mcp]:
+        raise ConfigurationError(
+            f"--mcp {unknown[0]}: no such server is set; write [mcp.{unknown[0]}] with a command or a url in "
+            f"{user_toml()}"
+        )
     check_writable(request.trace, "--trace")
     # Report every error in the command and its files before importing a model library.
     corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
@@ -62,7 +69,8 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
 
 def mode(request: AskRequest, values: settings.Settings, corpus: Corpus) -> str:
     """Return the mode to begin with."""
-    tokens, is_compiled = reading.estimate_tokens(corpus.chars), request.program is not None
+    tokens = reading.estimate_tokens(corpus.chars)
+    is_compiled = request.program is not None or bool(request.mcp)
     return first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=is_compiled)
 
 

@@ -68,6 +68,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 @json_option("answer, evidence and usage")
 @events_option
 @program_option
+@click.option("--mcp", multiple=True, metavar="NAME", help="Tools of an MCP server from the settings; repeatable.")
 @click.option("--trace", type=FILE_PATH, metavar="FILE", help="Save the run as JSON.")
 @click.option("--index", is_flag=True, help="Build or refresh the search index of the files first.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the estimated cost; call no model.")

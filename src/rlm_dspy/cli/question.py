@@ -6,8 +6,8 @@ import logging
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from rlm_dspy.report.events import EventLines
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.answering import Answerer
+from rlm_dspy.rlm.mcp_tools import mcp_tools
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run
 from rlm_dspy.spans import listening
@@ -135,8 +136,14 @@ class Asking:
             "asking",
             extra={"model": chosen.name, "mode": self.mode, "files": len(self.corpus), "characters": self.corpus.chars},
         )
-        with chosen.active(), self._save_run_on_error(), self._show_progress() as watch, listening(self._log):
-            found = self._answerer(watch, chosen).answer(self.corpus, self.request.question, **self.more_inputs())
+        with ExitStack() as stack:
+            tools = stack.enter_context(self._mcp_tools())
+            stack.enter_context(chosen.active())
+            stack.enter_context(self._save_run_on_error())
+            watch = stack.enter_context(self._show_progress())
+            stack.enter_context(listening(self._log))
+            answerer = self._answerer(watch, chosen, tools)
+            found = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
         self.result, self.mode, run = found.run, found.mode, found.run
         filed = self._try_save_run(run)
         values = {
@@ -149,6 +156,16 @@ class Asking:
             self._tell_missed()
             return exit_codes.NOT_FOUND
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
+
+    @contextmanager
+    def _mcp_tools(self) -> Iterator[list[Any]]:
+        """Connect to the servers of ``--mcp`` and yield their tools."""
+        servers = [{"name": name, **self.values.mcp[name]} for name in self.request.mcp]
+        if not servers:
+            yield []
+            return
+        with mcp_tools(*servers) as tools:
+            yield tools
 
     def _is_miss(self, run: Run, values: Mapping[str, Any]) -> bool:
         """Whether the answer says explicitly that nothing was found, and no quote backs it."""
@@ -168,13 +185,14 @@ class Asking:
         first = reading.told(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
-    def _answerer(self, watch: Callable[[Event], None], chosen: models.Chosen) -> Answerer:
+    def _answerer(self, watch: Callable[[Event], None], chosen: models.Chosen, tools: Sequence[Any]) -> Answerer:
         return Answerer(
             self.signature,
             mode=self.values.mode,
             budget=self.values.budget,
             sub_lm=chosen.sub_lm,
             direct_tokens=self.values.direct_tokens,
+            tools=tools,
             compile_rlm=partial(program.load, path=self.request.program) if self.request.program else None,
             interpreter_factory=self.interpreter_factory,
             explore=partial(self._explore_corpus, watch),

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
     direct_tokens: int = Field(default=16_000, ge=0)
     timeout: float = Field(default=120, gt=0, allow_inf_nan=False)
     num_ctx: int | None = Field(default=None, ge=1)
+    mcp: dict[str, dict[str, Any]] = Field(default_factory=dict)
     home: Path = Field(default_factory=folders.cache_folder)
     groq_api_key: SecretStr | None = _provider_field("groq_api_key")
     openai_api_key: SecretStr | None = _provider_field("openai_api_key")
@@ -138,6 +139,8 @@ class Loaded:
                 value = MASK
             elif isinstance(value, Path):
                 value = str(value)
+            elif name == "mcp":
+                value = list(self.settings.mcp)  # the names; the rest may hold credentials
             elif name == "ollama_host" and value:
                 value = _PASSWORD.sub(MASK, value)
             rows[name] = {"value": value, "source": self.origins[name]}
@@ -147,7 +150,11 @@ class Loaded:
         """Return the secret values, for the redactor."""
         values = (getattr(self.settings, name) for name in Settings.model_fields)
         keys = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-        return [*keys, *_PASSWORD.findall(self.settings.ollama_host or "")]
+        servers = self.settings.mcp.values()
+        sent = [str(value) for server in servers for value in dict(server.get("headers") or {}).values()]
+        given = [(name, value) for server in servers for name, value in dict(server.get("env") or {}).items()]
+        kept = [str(value) for name, value in given if is_secret_name(name)]
+        return [*keys, *sent, *kept, *_PASSWORD.findall(self.settings.ollama_host or "")]
 
 
 def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False) -> Loaded:
@@ -171,7 +178,7 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
     loaded = Loaded(settings, origins, trust_project)
     named = [name for name in _MODELS if loaded.is_from_project(name)]
     settings._project_models = {getattr(settings, name): origins[name] for name in named}
-    for name in ("home", "ollama_host", *_MODELS):
+    for name in ("home", "ollama_host", "mcp", *_MODELS):
         if loaded.is_from_project(name) and not trust_project:
             _check_project_value(name, getattr(settings, name), origins[name])
     return loaded
@@ -185,6 +192,8 @@ def _check_project_value(name: str, value: Any, origin: str) -> None:
     """
     if name == "home":
         raise _untrusted_error(name, origin, "set where records are saved")
+    if name == "mcp":
+        raise _untrusted_error(name, origin, "set programs to start")
     if name == "ollama_host" and not is_loopback(value):
         raise _untrusted_error(name, origin, "set a server on another machine")
     if name in _MODELS and "://" in (value or ""):

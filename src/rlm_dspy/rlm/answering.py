@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ class Answerer:
         budget: the limits of each question, over all its attempts.
         sub_lm: the LM of sub-calls.
         direct_tokens: the size up to which "auto" sends the whole text in one call.
+        tools: functions for the cells; with any, "auto" explores.
         compile_rlm: returns the RLM with its compiled state; None where there is none.
         interpreter_factory: as for :class:`~rlm_dspy.RLM`.
         explore: calls the RLM.
@@ -66,6 +67,7 @@ class Answerer:
     budget: Budget = field(default_factory=Budget)
     sub_lm: Any = None
     direct_tokens: int = DIRECT_TOKENS
+    tools: Sequence[Callable[..., Any]] = ()
     compile_rlm: Callable[[RLM], RLM] | None = None
     interpreter_factory: Callable[[], Any] | None = None
     explore: Callable[[RLM, Mapping[str, Any]], Any] = _explore
@@ -81,7 +83,7 @@ class Answerer:
         """
         given = {"context": corpus, "question": question, **inputs}
         tokens = -(-corpus.chars // CHARS_PER_TOKEN)
-        is_compiled = self.compile_rlm is not None
+        is_compiled = self.compile_rlm is not None or bool(self.tools)
         mode = first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=is_compiled)
         if mode == "retrieve":
             return _as_answer(self._direct(SHOWN_PASSAGES)(**given), mode)
@@ -119,6 +121,7 @@ class Answerer:
         """
         rlm = RLM(
             self.signature,
+            tools=list(self.tools),
             sub_lm=self.sub_lm,
             interpreter_factory=self.interpreter_factory,
             budget=budget or self.budget,
@@ -139,7 +142,7 @@ class Answerer:
 
         On such a model that won over exploring, but lost where a table had to be computed (benchmarks/ACCURACY.md).
         """
-        if self.mode != "auto" or self.compile_rlm is not None or not windows.is_tiny(dspy.settings.lm):
+        if self.mode != "auto" or self.compile_rlm is not None or self.tools or not windows.is_tiny(dspy.settings.lm):
             return False
         has_tables = any(document.kind in ("csv", "tsv", "xlsx") for document in corpus.documents)
         return not has_tables and not _WHOLE_TEXT_QUESTION.search(question)
