@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if path.stem != "service")  # test_service.py runs it
 EXPECTED = {
     "quickstart": "disk full",
     "typed_output": "1998 (line 1)",
@@ -31,3 +32,7 @@ def test_an_example_prints_the_right_answer(path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_short(path: Path) -> None:
     assert path.read_text().count("\n") <= 40
+
+
+def test_the_service_is_short() -> None:
+    assert (FOLDER / "service.py").read_text().count("\n") <= 120

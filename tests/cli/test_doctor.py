@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
-from rlm_dspy.cli import doctor
+from rlm_dspy.cli import container, doctor
+from rlm_dspy.cli.container import check_container
 from rlm_dspy.errors import SandboxUnavailableError
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
@@ -121,3 +123,44 @@ def test_a_model_that_cannot_be_is_a_failure(run: Callable, name: str) -> None:
     assert result.code == 4
     assert "failure" in result.out
     assert "Traceback" not in result.out + result.err
+
+
+def test_a_container_is_checked(run: Callable, home: Path) -> None:
+    checks = json.loads(run("doctor", "--container", "--json").out)["checks"]
+    shown = [check["what"] for check in checks]
+    assert any(line.startswith("container: ") for line in shown)
+    assert any(line.startswith("isolation is strong") for line in shown)
+    assert not any(line.startswith("container") for line in run("doctor").out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("files", "lines"),
+    [
+        ({}, ["container: none found", "processes: no limit", "memory: no limit"]),
+        ({".dockerenv": ""}, ["container: Docker"]),
+        ({"run/.containerenv": ""}, ["container: Podman"]),
+        ({"sys/fs/cgroup/pids.max": "max\n", "sys/fs/cgroup/memory.max": "max\n"}, ["processes: no limit"]),
+        ({"sys/fs/cgroup/pids.max": "32\n"}, ["at most 32 processes"]),
+        ({"sys/fs/cgroup/pids.max": "4096\n"}, ["processes: at most 4,096"]),
+        ({"sys/fs/cgroup/memory.max": str(100 << 20)}, ["at most 100 MB of memory"]),
+        ({"sys/fs/cgroup/memory.max": str(4 << 30)}, ["memory: at most 4,096 MB"]),
+    ],
+)
+def test_the_limits_of_a_container_are_read(tmp_path: Path, files: dict[str, str], lines: list[str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = list(check_container(tmp_path))
+    for line in lines:
+        (check,) = [one for one in found if one.what.startswith(line)]
+        assert bool(check.fix) == (check.status != "ok")
+
+
+def test_a_container_without_any_layer_is_a_failure_with_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(isolation: str) -> None:
+        raise SandboxUnavailableError("seccomp is blocked")
+
+    monkeypatch.setattr(container, "report", refuse)
+    (failed,) = [check for check in check_container(tmp_path) if check.status == "failure"]
+    assert "seccomp is blocked" in failed.what
+    assert "seccomp profile" in failed.fix

@@ -274,9 +274,10 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
 @click.command(short_help="Check the installation and the model; say how to fix problems.")
 @model_option
 @json_option("the checks")
+@click.option("--container", "in_container", is_flag=True, help="Check what this container leaves the sandbox.")
 @trust_option
 @click.pass_obj
-def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
+def doctor(terminal: Terminal, /, model: str | None, as_json: bool, in_container: bool) -> int:
     """Check versions, sandbox, cache, providers and the model, and say how to fix each problem.
 
     The model gets one short prompt. On Ollama it also gets a few short prompts at once, to measure how many it serves
@@ -288,7 +289,7 @@ def doctor(terminal: Terminal, /, model: str | None, as_json: bool) -> int:
     """
     from rlm_dspy.cli import doctor
 
-    return doctor.diagnose(terminal, model, as_json=as_json)
+    return doctor.diagnose(terminal, model, as_json=as_json, in_container=in_container)
 
 
 @click.command("eval", short_help="Score questions with known answers.")

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from rlm_dspy import folders, lms
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, settings
+from rlm_dspy.cli.container import check_container
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
@@ -26,13 +27,14 @@ DISTRIBUTION = "dspy-recursive"
 SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a bug report should name
 
 
-def diagnose(terminal: Terminal, model: str | None, *, as_json: bool) -> int:
+def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_container: bool = False) -> int:
     """Run and print all checks, and return the exit code."""
     loaded = settings.load({"model": model}, trust_project=terminal.trusts_project)
     values = loaded.settings
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
     choice = lms.choose(values.model, os.environ, values.named_by)
     around = [*_check_versions(), *_check_sandbox(), *_check_caches(values.home), *_check_providers(choice)]
+    around += check_container() if in_container else []
     asked = [*_check_model(choice, values), *_check_other_models(values)]
     checks = [*around, *asked]
     if as_json:
