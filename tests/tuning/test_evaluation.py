@@ -15,9 +15,10 @@ import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import run_store
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import contenders, report, scoring
-from rlm_dspy.tuning.evaluation import Evaluation, Row
+from rlm_dspy.tuning.evaluation import Evaluation, Row, run_file_name
 from rlm_dspy.tuning.metered_engine import PrefixMeter, common_prefix_length
 
 
@@ -112,6 +113,22 @@ def test_a_lone_surrogate_ends_no_evaluation(tmp_path: Path) -> None:
         assert "blue" in (made.answer or "")
         assert json.loads(made.model_dump_json())["status"] == "submitted"
     assert len(program.asked) == 1
+
+
+def test_a_row_keeps_its_question_its_texts_and_its_run(tmp_path: Path) -> None:
+    lm, _ = scripted(lambda _: action("SUBMIT(answer='blue\\nsky' * 10_000, evidence=[])"))
+    asked = questions(1)[0].copy(id="../a b\u202e", question="<b>" * 10_000).with_inputs("context", "question")
+    with dspy.context(lm=lm):
+        sides = [contenders.make_contender("rlm", Budget(max_iters=3))]
+        (made,) = Evaluation([asked], metrics.exact, runs=tmp_path / "runs").run(sides)
+    assert made.question.startswith("<b><b>")
+    assert "characters cut" in made.question
+    assert (made.answer or "").startswith("blue\nsky")
+    assert len(made.answer or "") < 21_000
+    (path,) = (tmp_path / "runs").iterdir()
+    assert path.name == run_file_name(made) == f"rlm-.._a_b_-{made.key[:8]}.json"
+    assert run_store.load_run(path).run.id == made.run
+    assert run_file_name(made.model_copy(update={"id": "q1"})) == "rlm-q1.json"
 
 
 def test_another_model_program_or_metric_asks_again(tmp_path: Path) -> None:

@@ -328,6 +328,7 @@ class Optimization:
             threads=self.job.threads,
             identity=identity,
             redactor=self.job.redactor,
+            label=f"test_{name}",
         )
         self.say(f"{name}: {len(self.job.test)} questions")
         try:
