@@ -190,15 +190,16 @@ def test_the_table_the_page_and_the_figures_agree() -> None:
     assert made["a"]["seconds_p95"] == 9
     assert made["b"]["cost"] is None
     table = {line[0]: line[1:] for line in report.figure_cells(made)}
-    assert table["score"] == ["1.000", "0.000"]
+    assert table["score"] == ["1.000", "failed"]
+    assert table["95% interval"] == ["1.000–1.000", "–"]
     assert table["failed"] == ["0", "10"]
     assert table["cost"] == ["$0.1000", "unknown"]
-    assert report.differences(made) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
-    page = report.report_page("<title>", rows)
-    assert "<down>" not in page
-    assert page.count("<svg") == 2
-    assert "http" not in page
-    assert "q9" in page
+    assert made["b"]["difference"] is None
+    assert report.differences(made) == []
+    assert report.task_cells(made) == [["task", "a", "b"], ["t", "1.000", "failed"]]
+    lost = report.compare_sides([*rows[:10], *(one.model_copy(update={"status": "stopped"}) for one in rows[10:])])
+    assert lost["b"]["score"] == 0  # a run that its own limits ended is the program's fault
+    assert report.differences(lost) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
 
 
 @pytest.mark.parametrize(("share", "shown"), [(0, "····"), (1, "████"), (0.5, "██··"), (0.125, "▌···"), (2, "████")])
