@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import dspy
+import pytest
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy import data, metrics
@@ -15,6 +18,8 @@ from rlm_dspy.tuning import contenders, optimize
 from rlm_dspy.tuning.evaluation import Evaluation
 from rlm_dspy.tuning.optimize import Optimization, OptimizationJob
 from tuning.student import examples, student, teacher
+
+DOCS = Path(__file__).parents[2] / "docs" / "optimizing.md"
 
 
 class Recorder(BaseCallback):
@@ -74,6 +79,21 @@ def test_callbacks_see_each_side_of_an_evaluation_with_its_calls(tmp_path: Path)
             ("q0", "blue", 1.0),
             ("q1", "blue", 1.0),
         ]
+
+
+def test_the_callback_for_wandb_in_the_documentation_logs_each_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[dict[str, float]] = []
+    wandb = types.ModuleType("wandb")
+    wandb.init = lambda project: types.SimpleNamespace(log=logged.append)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    (code,) = (part for part in DOCS.read_text().split("```python\n") if "class WandbScores" in part)
+    code = code.split("```")[0].replace("dspy.configure(callbacks=[", "made = ([")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    lm, _ = scripted(lambda _: action("SUBMIT(answer='blue', evidence=['the sky is blue'])"))
+    with dspy.context(lm=lm, callbacks=names["made"]):
+        Evaluation(sky(2), metrics.exact).run([contenders.make_contender("rlm", Budget(max_iters=3))])
+    assert logged == [{"eval_rlm": 100.0}]
 
 
 def test_callbacks_see_an_optimization_from_the_first_evaluation_to_the_last(tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ def _page_facts(
     """Return what the head of the page tells."""
     limits = values.budget.model_dump(exclude_none=True)
     return {
+        "date": report.time_stamp(),
         "model": chosen.name,
         "sub-call model": chosen.sub_lm.model if chosen.sub_lm else "",
         "fallback": values.fallback or "",
@@ -212,7 +213,6 @@ def _page_facts(
         "threads": str(request.threads),
         "seed of the intervals": "0",
         "versions": report.package_versions(__version__),
-        "written": report.time_stamp(),
     }
 
 

@@ -15,6 +15,7 @@ from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_ht
 from rlm_dspy.tuning.report.tables import differences, dollar_text, figure_cells, task_cells
 
 MAX_ROWS = 20_000
+ERROR_HEAD_CHARS = 120
 RIGHT_SCORE = 1.0  # a lower one is marked as wrong
 _TEXTS = ("side", "question", "expected", "got", "result", "ended", "error", "run")  # columns that are sorted as text
 _COLUMNS = (
@@ -41,7 +42,8 @@ def report_page(
     made = compare_sides(rows)
     body = [facts_html(facts or {}), table_html(figure_cells(made, bars=False), caption="Figures by side")]
     body += [f"<p>{safe_text(line)}</p>" for line in [*differences(made), *failure_notes(rows)]]
-    body += [plots.score_plot(made), plots.time_plot(rows_by_side(rows)), plots.cost_plot(made)]
+    drawn = [plots.score_plot(made), plots.time_plot(rows_by_side(rows)), plots.cost_plot(made)]
+    body.append(f'<div class="plots">{"".join(drawn)}</div>')
     if by_task := task_cells(made):
         body.append(table_html(by_task, caption="Mean score by task"))
     return page_html(title, [*body, _questions_html(rows, run_links or {})], script="eval_page.js")
@@ -112,7 +114,7 @@ def _row_html(row: Row, columns: Sequence[str], texts: TextAllowance, link: str)
         "tokens": _number_cell(row.tokens, f"{row.tokens:,}"),
         "cost": _number_cell(-1 if row.cost is None else row.cost, dollar_text(row.cost)),
         "seconds": _number_cell(row.seconds, f"{row.seconds:,.2f}"),
-        "error": _text_cell(row.error or "", texts),
+        "error": f'<td class="text error">{texts.text_html(row.error or "", head=ERROR_HEAD_CHARS)}</td>',
         "run": f'<td><a href="{escape(link)}">run<span class="unseen"> of {safe_text(row.id[:200])}</span></a></td>'
         if link
         else "<td></td>",

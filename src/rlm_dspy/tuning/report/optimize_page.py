@@ -64,6 +64,7 @@ def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
     sizes = made["questions"]
     limits = made.get("limits") or {}
     return {
+        "date": made.get("written", ""),
         "optimizer": made["optimizer"],
         "model": made["model"],
         "sub-call model": made.get("sub_model") or "",
@@ -79,7 +80,6 @@ def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
         ),
         "seed": str(made.get("seed", "")),
         "versions": made.get("versions") or f"dspy {made['dspy']}",
-        "written": made.get("written", ""),
     }
 
 

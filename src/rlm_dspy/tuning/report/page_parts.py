@@ -35,14 +35,14 @@ class TextAllowance:
         self.cut_texts = 0
         self.cut_chars = 0
 
-    def text_html(self, text: str) -> str:
-        """Return a text, with all but its beginning folded up, and cut if it is very long."""
-        if len(text) <= CELL_CHARS:
+    def text_html(self, text: str, *, head: int = CELL_CHARS) -> str:
+        """Return a text, with all but its first ``head`` characters folded up, and cut if it is very long."""
+        if len(text) <= head:
             return safe_text(text)
-        begin = safe_text(text[:CELL_CHARS])
-        shown = text[CELL_CHARS : CELL_CHARS + min(MAX_TEXT_CHARS, self.left)]
+        begin = safe_text(text[:head])
+        shown = text[head : head + min(MAX_TEXT_CHARS, self.left)]
         self.left -= len(shown)
-        missing = len(text) - CELL_CHARS - len(shown)
+        missing = len(text) - head - len(shown)
         note = ""
         if missing:
             self.cut_texts += 1

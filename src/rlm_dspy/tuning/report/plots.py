@@ -38,7 +38,7 @@ class Axis:
         """Return about ``count`` round numbers from 0 to the end of the axis."""
         raw = self.high / count
         power = 10.0 ** math.floor(math.log10(raw))
-        step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+        step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.9)
         return [number * step for number in range(int(self.high / step * 1.001) + 1)]
 
 

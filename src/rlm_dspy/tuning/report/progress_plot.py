@@ -9,7 +9,8 @@ from rlm_dspy.tuning.report.page_parts import safe_text
 from rlm_dspy.tuning.report.plots import Axis, chart_label, plot_figure, tick_text
 from rlm_dspy.tuning.report.tables import interval_text, score_text
 
-LEFT, RIGHT, TOP, BOTTOM = 70, 640, 44, 320
+LEFT, RIGHT, TOP, BOTTOM = 70, 590, 44, 320
+LABEL_HEIGHT = 18
 MAX_POINTS = 2_000
 
 
@@ -22,6 +23,7 @@ def progress_plot(made: Mapping[str, Any]) -> str:
         _axes_marks(calls, score),
         _test_marks(made["before"], "before", made["before"]["calls"], calls, score),
         _test_marks(made["after"], "after", made["calls"], calls, score),
+        *_test_labels(made, score),
         _best_line(points, made["calls"], calls, score),
         *(_candidate_mark(one, calls, score) for one in points[:MAX_POINTS]),
         *_legend_marks(points),
@@ -63,18 +65,29 @@ def _axes_marks(calls: Axis, score: Axis) -> str:
 def _test_marks(found: Mapping[str, Any], name: str, at: int, calls: Axis, score: Axis) -> str:
     """Return the score of the test set as a diamond with its interval, and a band across the plot."""
     if found["score"] is None:
-        return chart_label(
-            RIGHT + 10, BOTTOM - (30 if name == "before" else 10), f"test {name}: {score_text(found)}", "bad"
-        )
+        return ""
     x, y = calls.place_of(at), score.place_of(found["score"])
     low, high = (score.place_of(value) for value in found["interval"])
     band = f'<rect class="band" x="{LEFT}" y="{high}" width="{RIGHT - LEFT}" height="{max(1.0, low - high):.1f}"/>'
     bar = f'<path class="test" d="M{x} {low}V{high}M{x - 5} {low}h10M{x - 5} {high}h10"/>'
     mark = f'<path class="test mark" d="M{x} {y - 6}l6 6l-6 6l-6 -6z"/>'
-    text = f"test {name}: {score_text(found)} ({interval_text(found['interval'])})"
-    tip = f"<title>{safe_text(text)}</title>"
-    label = chart_label(RIGHT + 10, y + 4, f"test {name} {score_text(found)}", "testname")
-    return f"<g>{tip}{band}{bar}{mark}</g>{label}"
+    tip = f"test {name}: {score_text(found)} ({interval_text(found['interval'])})"
+    return f"<g><title>{safe_text(tip)}</title>{band}{bar}{mark}</g>"
+
+
+def _test_labels(made: Mapping[str, Any], score: Axis) -> list[str]:
+    """Return the scores of the test set to the right of the plot, not one upon the other."""
+    found = {name: made[name] for name in ("before", "after")}
+    # What was not measured has its label at the bottom.
+    places = {name: score.place_of(each["score"] or 0.0) for name, each in found.items()}
+    upper, lower = sorted(places, key=lambda name: places[name])
+    if places[lower] - places[upper] < LABEL_HEIGHT:
+        places[upper] = places[lower] - LABEL_HEIGHT
+    kinds = {name: "bad" if each["score"] is None else "testname" for name, each in found.items()}
+    return [
+        chart_label(RIGHT + 10, places[name] + 4, f"test {name}: {score_text(each)}", kinds[name])
+        for name, each in found.items()
+    ]
 
 
 def _best_line(points: Sequence[Mapping[str, Any]], end: int, calls: Axis, score: Axis) -> str:
@@ -99,15 +112,15 @@ def _legend_marks(points: Sequence[Mapping[str, Any]]) -> list[str]:
     y = BOTTOM + 70
     marks = [
         f'<path class="test mark" d="M{LEFT} {y - 10}l6 6l-6 6l-6 -6z"/>',
-        chart_label(LEFT + 12, y, "test set, with its 95% interval"),
+        chart_label(LEFT + 12, y, "test set, 95% interval"),
     ]
     if points:
         marks += [
-            f'<circle class="candidate" cx="{LEFT + 235}" cy="{y - 4}" r="5"/>',
-            chart_label(LEFT + 247, y, "candidate on the validation set"),
-            f'<circle class="candidate chosen" cx="{LEFT + 460}" cy="{y - 4}" r="5"/>',
-            chart_label(LEFT + 472, y, "chosen"),
-            f'<path class="best" d="M{LEFT + 545} {y - 4}h24"/>',
-            chart_label(LEFT + 575, y, "best so far"),
+            f'<circle class="candidate" cx="{LEFT + 190}" cy="{y - 4}" r="5"/>',
+            chart_label(LEFT + 202, y, "candidate on the validation set"),
+            f'<circle class="candidate chosen" cx="{LEFT + 430}" cy="{y - 4}" r="5"/>',
+            chart_label(LEFT + 442, y, "chosen"),
+            f'<path class="best" d="M{LEFT + 510} {y - 4}h24"/>',
+            chart_label(LEFT + 540, y, "best so far"),
         ]
     return marks
