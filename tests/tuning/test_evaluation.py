@@ -131,6 +131,19 @@ def test_a_row_keeps_its_question_its_texts_and_its_run(tmp_path: Path) -> None:
     assert run_file_name(made.model_copy(update={"id": "q1"})) == "rlm-q1.json"
 
 
+def test_rows_of_an_earlier_version_get_their_question(tmp_path: Path) -> None:
+    journal = tmp_path / "rows.jsonl"
+    asked = [contenders.Contender("x", Program("blue"))]
+    Evaluation(questions(2), metrics.exact, journal=journal).run(asked)
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text(
+        "".join(json.dumps({k: v for k, v in r.items() if k not in ("question", "run")}) + "\n" for r in rows)
+    )
+    again = Evaluation(questions(2), metrics.exact, journal=journal)
+    assert [row.question for row in again.run(asked)] == ["colour 0?", "colour 1?"]
+    assert again.resumed == 2
+
+
 def test_another_model_program_or_metric_asks_again(tmp_path: Path) -> None:
     journal = tmp_path / "rows.jsonl"
     program = Program("blue")

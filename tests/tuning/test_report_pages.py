@@ -254,6 +254,19 @@ def test_a_tree_of_any_depth_or_with_a_circle_is_drawn_whole() -> None:
     assert len(report.candidate_tree(chain)) == 500
 
 
+def test_instructions_of_any_length_make_a_page_that_opens() -> None:
+    template = outcome()["candidates"][1]
+    texts = ["a\n" * 200_000, "b" * 5_000_000, "\n".join(map(str, range(100_000))), "short"]
+    tried = [{**template, "number": n, "parent": n - 1, "instructions": {"act": texts[n % 4]}} for n in range(1_100)]
+    began = time.perf_counter()
+    page = report.outcome_page(outcome(tried))
+    assert time.perf_counter() - began < 60
+    assert len(page) < 40_000_000
+    assert "100 more candidates are not on this page" in page
+    assert "more lines are not compared" in page
+    assert "more characters are not on this page" in page
+
+
 def test_a_report_of_an_earlier_version_makes_a_page() -> None:
     old = outcome()
     for one in old["candidates"]:

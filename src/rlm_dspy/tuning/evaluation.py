@@ -142,6 +142,7 @@ class Evaluation:
         def ask_missing() -> EvaluationResult:
             missing = {key: (side, example) for key, example in keyed.items() if key not in done}
             done.update((row.key, row) for row in self._ask_all(pool, missing))
+            done.update((key, _with_question(done[key], example)) for key, example in keyed.items())
             return self._result_of([(example, done[key]) for key, example in keyed.items()])
 
         evaluate = ObservedEvaluate(ask_missing, self.examples, self.metric, self.threads)
@@ -185,7 +186,7 @@ class Evaluation:
             models=tuple(sorted(watch.by_model)),
             id=without_surrogates(str(key if example.get("id") is None else example["id"])),
             task=str(example.get("task") or ""),
-            question=shorten_text(feedback.asked_text(dict(example.inputs().items())), MAX_QUESTION_CHARS),
+            question=_question_text(example),
             expected=shorten_text(example.get(self.metric.field), MAX_QUESTION_CHARS),
             run=run.id if isinstance(run, Run) else "",
             seconds=seconds,
@@ -287,6 +288,15 @@ def finished_future(call: Callable[[], Any]) -> Future[Any]:
 
 def _input_identity(value: Any) -> Any:
     return value.digest if isinstance(value, Context) or hasattr(value, "sandbox_index") else value
+
+
+def _with_question(row: Row, example: Any) -> Row:
+    """Return a row with its question, which rows of earlier versions do not have."""
+    return row if row.question else row.model_copy(update={"question": _question_text(example)})
+
+
+def _question_text(example: Any) -> str:
+    return shorten_text(feedback.asked_text(dict(example.inputs().items())), MAX_QUESTION_CHARS)
 
 
 def _answer_text(value: Any) -> str | None:

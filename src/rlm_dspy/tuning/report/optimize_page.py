@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_dspy.tuning.report.outcome import children_by_number, demo_counts
-from rlm_dspy.tuning.report.page_parts import MAX_TEXT_CHARS, facts_html, page_html, safe_text, table_html
+from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_html, safe_text, table_html
 from rlm_dspy.tuning.report.progress_plot import progress_plot
 from rlm_dspy.tuning.report.tables import dollar_text, figure_cells, gain_text
 
 MAX_CANDIDATES = 1_000
+MAX_DIFF_LINES = 500  # of instructions that are compared
 MAX_DEPTH = 60  # of nested lists; what is deeper stands at this depth
 _FIGURES = (
     "",
@@ -43,7 +44,7 @@ def outcome_page(made: Mapping[str, Any], *, data: str = "") -> str:
         for row in figure_cells({"before": made["before"], "after": made["after"]}, bars=False)
         if row[0] in _FIGURES
     ]
-    test = made["questions"]["test"]
+    test, texts = made["questions"]["test"], TextAllowance()
     body = [
         facts_html(outcome_facts(made, data)),
         f'<p class="gain"><b>Gain</b> on the {test:,} test questions: {safe_text(gain_text(made["gain"]))}.</p>',
@@ -52,9 +53,9 @@ def outcome_page(made: Mapping[str, Any], *, data: str = "") -> str:
         "<h2>Changes of the instructions</h2>",
         f"<p>Demos: {safe_text(demo_counts(made['demos']['after']))} "
         f"(before: {safe_text(demo_counts(made['demos']['before']))}).</p>",
-        diff_html(made["diff"].splitlines()) if made["diff"] else "<p>The instructions are unchanged.</p>",
+        diff_html(made["diff"].splitlines(), texts) if made["diff"] else "<p>The instructions are unchanged.</p>",
         "<h2>Candidates</h2>",
-        *_candidate_parts(made["candidates"]),
+        *_candidate_parts(made["candidates"], texts),
     ]
     return page_html(f"{made['optimizer']} on {made['model']}", body)
 
@@ -83,12 +84,12 @@ def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
     }
 
 
-def _candidate_parts(candidates: Sequence[dict[str, Any]]) -> list[str]:
+def _candidate_parts(candidates: Sequence[dict[str, Any]], texts: TextAllowance) -> list[str]:
     measured = [one for one in candidates if one["val_score"] is not None]
     kept = measured[:MAX_CANDIDATES]
     by_number = {one["number"]: one for one in kept}
     below = children_by_number(kept)
-    parts = [f'<ul class="tree">{_tree_html(below, by_number)}</ul>']
+    parts = [f'<ul class="tree">{_tree_html(below, by_number, texts)}</ul>']
     if left := len(measured) - len(kept):
         parts.append(f'<p class="cut">{left:,} more candidates are not on this page; report.json has them.</p>')
     if others := len(candidates) - len(measured):
@@ -96,7 +97,9 @@ def _candidate_parts(candidates: Sequence[dict[str, Any]]) -> list[str]:
     return parts
 
 
-def _tree_html(below: Mapping[int | None, list[dict[str, Any]]], by_number: Mapping[int, dict[str, Any]]) -> str:
+def _tree_html(
+    below: Mapping[int | None, list[dict[str, Any]]], by_number: Mapping[int, dict[str, Any]], texts: TextAllowance
+) -> str:
     """Return the items of the tree, as nested lists."""
     first = next(iter(by_number.values()), None)
     parts: list[str] = []
@@ -106,7 +109,7 @@ def _tree_html(below: Mapping[int | None, list[dict[str, Any]]], by_number: Mapp
         if one is None:
             parts.append("</ul></li>")
             continue
-        parts.append(f"<li>{_candidate_html(one, by_number.get(one['parent']), first)}")
+        parts.append(f"<li>{_candidate_html(one, by_number.get(one['parent']), first, texts)}")
         children = below.get(one["number"], [])
         if children and depth < MAX_DEPTH:
             parts.append("<ul>")
@@ -117,7 +120,10 @@ def _tree_html(below: Mapping[int | None, list[dict[str, Any]]], by_number: Mapp
     return "".join(parts)
 
 
-def _candidate_html(one: Mapping[str, Any], parent: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> str:
+def _candidate_html(
+    one: Mapping[str, Any], parent: Mapping[str, Any] | None, first: Mapping[str, Any] | None, texts: TextAllowance
+) -> str:
+    """Return a candidate: its figures, its changes and its instructions."""
     facts = [f"{one['val_score']:.3f} on {one['val_questions']:,} validation questions"]
     facts.append("1 demo" if one["demos"] == 1 else f"{one['demos']:,} demos")
     if one.get("calls") is not None:
@@ -126,16 +132,15 @@ def _candidate_html(one: Mapping[str, Any], parent: Mapping[str, Any] | None, fi
         facts.append(f"its own runs: {dollar_text(one['cost'])}")
     badge = ' <span class="badge">chosen</span>' if one["chosen"] else ""
     against = parent or (first if first is not one else None)
-    changes = _changes_html(one, against, known=parent is not None) if against else ""
-    whole = "\n\n".join(f"{name}:\n{text}" for name, text in one["instructions"].items())
-    cut = f"\n… {len(whole) - MAX_TEXT_CHARS:,} more characters" if len(whole) > MAX_TEXT_CHARS else ""
+    changes = _changes_html(one, against, texts, known=parent is not None) if against else ""
+    whole, note = texts.cut_text("\n\n".join(f"{name}:\n{text}" for name, text in one["instructions"].items()))
     return (
         f"<b>{one['number']}</b> {safe_text(', '.join(facts))}{badge}{changes}"
-        f"<details><summary>instructions</summary><pre>{safe_text(whole[:MAX_TEXT_CHARS])}{cut}</pre></details>"
+        f"<details><summary>instructions</summary><pre>{safe_text(whole)}</pre>{note}</details>"
     )
 
 
-def _changes_html(one: Mapping[str, Any], other: Mapping[str, Any], *, known: bool) -> str:
+def _changes_html(one: Mapping[str, Any], other: Mapping[str, Any], texts: TextAllowance, *, known: bool) -> str:
     """Return the changes of the instructions against another candidate, folded up."""
     lines: list[str] = []
     for name, text in one["instructions"].items():
@@ -144,22 +149,21 @@ def _changes_html(one: Mapping[str, Any], other: Mapping[str, Any], *, known: bo
     if not lines:
         return f"<p>The instructions are those of {other['number']}.</p>" if one["demos"] == other["demos"] else ""
     whose = f"its parent {other['number']}" if known else f"{other['number']} (its parent is not known)"
-    return f"<details><summary>changes against {whose}</summary>{diff_html(lines)}</details>"
+    return f"<details><summary>changes against {whose}</summary>{diff_html(lines, texts)}</details>"
 
 
 def _text_lines(text: str) -> list[str]:
-    return text[:MAX_TEXT_CHARS].splitlines()
+    lines = text.splitlines()
+    cut = [f"({len(lines) - MAX_DIFF_LINES:,} more lines are not compared)"] if len(lines) > MAX_DIFF_LINES else []
+    return lines[:MAX_DIFF_LINES] + cut
 
 
-def diff_html(lines: Sequence[str]) -> str:
+def diff_html(lines: Sequence[str], texts: TextAllowance) -> str:
     """Return a unified diff, its lines coloured and with their signs."""
     kinds = {"+": "added", "-": "removed", "@": "place"}
-    shown, left = [], MAX_TEXT_CHARS
-    for line in lines:
+    whole, note = texts.cut_text("\n".join(lines))
+    shown = []
+    for line in whole.split("\n"):
         kind = "place" if line.startswith(("+++", "---")) else kinds.get(line[:1], "same")
-        shown.append(f'<span class="{kind}">{safe_text(line[:left])}</span>')
-        left -= len(line)
-        if left <= 0:
-            shown.append('<span class="place">… the rest is not on this page</span>')
-            break
-    return f"<pre>{''.join(shown)}</pre>"
+        shown.append(f'<span class="{kind}">{safe_text(line)}</span>')
+    return f"<pre>{''.join(shown)}</pre>{note}"

@@ -40,18 +40,22 @@ class TextAllowance:
         if len(text) <= head:
             return safe_text(text)
         begin = safe_text(text[:head])
-        shown = text[head : head + min(MAX_TEXT_CHARS, self.left)]
-        self.left -= len(shown)
-        missing = len(text) - head - len(shown)
-        note = ""
-        if missing:
-            self.cut_texts += 1
-            self.cut_chars += missing
-            note = f'<p class="cut">{missing:,} more characters are not on this page.</p>'
+        shown, note = self.cut_text(text, head)
         return (
             f"{begin}<details><summary>… {len(text):,} characters</summary>"
             f'<div class="long">{safe_text(shown)}</div>{note}</details>'
         )
+
+    def cut_text(self, text: str, begin: int = 0) -> tuple[str, str]:
+        """Return as much of a text as is allowed from ``begin`` on, and a paragraph on what is missing."""
+        shown = text[begin : begin + min(MAX_TEXT_CHARS, self.left)]
+        self.left -= len(shown)
+        missing = len(text) - begin - len(shown)
+        if not missing:
+            return shown, ""
+        self.cut_texts += 1
+        self.cut_chars += missing
+        return shown, f'<p class="cut">{missing:,} more characters are not on this page.</p>'
 
     def cut_note(self) -> str:
         """Return a paragraph on what was cut; empty if nothing was."""
