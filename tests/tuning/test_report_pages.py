@@ -309,7 +309,7 @@ def opened(chromium: Any, tmp_path: Path) -> Iterator[Any]:
 
 
 def shown_rows(tab: Any) -> list[str]:
-    return [each.inner_text().split()[0] for each in tab.locator("#rows tbody tr:visible td.text b").all()]
+    return [each.inner_text().split()[0] for each in tab.locator("#rows tbody tr:visible td.question b").all()]
 
 
 @needs_browser

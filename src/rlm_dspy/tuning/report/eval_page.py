@@ -135,7 +135,8 @@ def result_mark(row: Row) -> tuple[str, str]:
 
 
 def _text_cell(text: str, texts: TextAllowance, *, before: str = "") -> str:
-    return f'<td class="text">{before}<div dir="auto">{texts.text_html(text)}</div></td>'
+    kind = "text question" if before else "text"
+    return f'<td class="{kind}">{before}<div dir="auto">{texts.text_html(text)}</div></td>'
 
 
 def _number_cell(value: float, text: str) -> str:

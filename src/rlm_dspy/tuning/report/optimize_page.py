@@ -63,7 +63,6 @@ def outcome_page(made: Mapping[str, Any], *, data: str = "") -> str:
 def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
     """Return what the head of the page tells."""
     sizes = made["questions"]
-    limits = made.get("limits") or {}
     return {
         "date": made.get("written", ""),
         "optimizer": made["optimizer"],
@@ -76,12 +75,16 @@ def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
         "ended": made["ended"],
         "LM calls": f"{made['calls']:,}",
         "cost": dollar_text(made["cost"]),
-        "limits": ", ".join(
-            f"{name.replace('_', '-')} {value:,}" for name, value in limits.items() if value is not None
-        ),
+        "limits in all": _limits_text(made.get("limits")),
+        "limits per question": _limits_text(made.get("limits_per_question")),
         "seed": str(made.get("seed", "")),
         "versions": made.get("versions") or f"dspy {made['dspy']}",
     }
+
+
+def _limits_text(limits: Mapping[str, Any] | None) -> str:
+    found = (limits or {}).items()
+    return ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in found if value is not None)
 
 
 def _candidate_parts(candidates: Sequence[dict[str, Any]], texts: TextAllowance) -> list[str]:
@@ -129,7 +132,7 @@ def _candidate_html(
     if one.get("calls") is not None:
         facts.append(f"measured after {one['calls']:,} calls")
     if "cost" in one:
-        facts.append(f"its own runs: {dollar_text(one['cost'])}")
+        facts.append(f"cost of its runs {dollar_text(one['cost'])}")
     badge = ' <span class="badge">chosen</span>' if one["chosen"] else ""
     against = parent or (first if first is not one else None)
     changes = _changes_html(one, against, texts, known=parent is not None) if against else ""
