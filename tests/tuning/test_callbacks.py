@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -11,6 +13,7 @@ import dspy
 import pytest
 from dspy.utils.callback import BaseCallback
 
+import rlm_dspy
 from rlm_dspy import data, metrics
 from rlm_dspy.budget import Budget
 from rlm_dspy.testing import action, scripted
@@ -126,3 +129,35 @@ def test_callbacks_see_an_optimization_from_the_first_evaluation_to_the_last(tmp
     assert seen.kinds().count("compile") == 1
     assert {"module", "lm"} <= set(seen.kinds())
     assert all(isinstance(result.score, float) for kind, result in seen.ended if kind == "evaluate")
+
+
+MLFLOW_RUN = """
+import dspy, mlflow
+mlflow.set_tracking_uri("sqlite:///runs.db")
+mlflow.set_experiment("x")
+mlflow.dspy.autolog(log_compiles=True, log_evals=True)
+from rlm_dspy import metrics
+from rlm_dspy.budget import Budget
+from rlm_dspy.testing import action, scripted
+from rlm_dspy.tuning import contenders
+from rlm_dspy.tuning.evaluation import Evaluation
+lm, _ = scripted(lambda _: action("SUBMIT(answer='blue', evidence=['the sky is blue'])"))
+asked = dspy.Example(id="q", context="the sky is blue", question="colour?", answer="blue")
+with dspy.context(lm=lm):
+    sides = [contenders.make_contender("rlm", Budget(max_iters=3))]
+    Evaluation([asked.with_inputs("context", "question")], metrics.exact).run(sides)
+for run in mlflow.search_runs(experiment_names=["x"], output_format="list"):
+    print(run.info.run_name, run.info.status, run.data.metrics)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.skipif("RLM_DSPY_MLFLOW" not in os.environ, reason="RLM_DSPY_MLFLOW names no virtual environment")
+def test_mlflows_autolog_keeps_a_run_with_the_score_of_an_evaluation(tmp_path: Path) -> None:
+    python = Path(os.environ["RLM_DSPY_MLFLOW"]).absolute() / "bin" / "python"
+    source = Path(rlm_dspy.__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": str(source)}
+    done = subprocess.run(
+        [python, "-c", MLFLOW_RUN], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=True
+    )
+    assert done.stdout.splitlines() == ["eval_rlm FINISHED {'eval': 100.0}"]
