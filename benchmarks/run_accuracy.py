@@ -102,7 +102,11 @@ def tell(row: Row) -> None:
     """Print a row as soon as it is complete."""
     solved = "solved" if row.score >= SOLVED else "lost"
     told = f"{row.side} {row.id}: {solved}, {row.status}, {row.steps} steps, {row.tokens:,} tokens, {row.seconds:.0f} s"
-    print(f"{told}: {row.answer!r} for {row.expected!r} {row.error or ''}", file=sys.stderr, flush=True)
+    print(
+        f"{told}: {(row.answer or '')[:500]!r} for {row.expected[:200]!r} {row.error or ''}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def show(rows: list[Row]) -> None:

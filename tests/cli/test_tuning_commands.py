@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -39,7 +41,14 @@ def test_eval_scores_all_sides_side_by_side_and_goes_on_where_it_was(run: Callab
     assert result.out.splitlines()[0].split() == ["direct", "rlm"]
     assert "submitted" in result.out
     assert "rlm − direct: " in result.out
-    assert "<svg" in (home / "page.html").read_text()
+    page = (home / "page.html").read_text()
+    assert page.count("<svg") >= 2
+    for told in ("Which colour has the sky?", "offline", "max-iters 20", "d.jsonl", "rlm-dspy 0.", "seed of the"):
+        assert told in page
+    links = re.findall(r'href="([^"]+)"', page)
+    names = [f"{side}-{name}" for side in ("direct", "rlm") for name in ("d-1", "second")]
+    assert links == [f"./page-runs/{name}.json" for name in names]
+    assert "question" in run("trace", links[-1]).out
     again = run("eval", path, "--compare", "direct,rlm", "--json", "-q")
     told = json.loads(again.out)
     assert [row["id"] for row in told["rows"]] == ["d-1", "second"] * 2
@@ -85,6 +94,38 @@ def test_eval_refuses_a_journal_that_is_none_and_leaves_it_alone(
     assert (home / "precious.txt").read_text() == "my only notes"
 
 
+def test_rows_that_are_reused_link_to_their_own_runs_only(run: Callable, home: Path) -> None:
+    path = jsonl(home / "d.jsonl", ROW, {**ROW, "id": "a/b"})
+    run("eval", path, "-q")
+    assert run("eval", path, "--html", "none.html", "-q").code == 0
+    assert "href" not in (home / "none.html").read_text()  # the rows are from before, without a record
+    assert run("eval", path, "--html", "odd & name.html", "--fresh", "-q").code == 0
+    first = re.findall(r'href="([^"]+)"', (home / "odd & name.html").read_text())
+    assert [link[:29] for link in first] == ["./odd%20%26%20name-runs/rlm-d", "./odd%20%26%20name-runs/rlm-a"]
+    assert all((home / unquote(link)).is_file() for link in first)
+    assert run("eval", path, "--html", "odd & name.html", "-q").code == 0
+    assert re.findall(r'href="([^"]+)"', (home / "odd & name.html").read_text()) == first
+    record = home / unquote(first[0])
+    record.write_text(record.read_text().replace('"id": "', '"id": "0'))  # now it is another run's
+    run("eval", path, "--html", "odd & name.html", "-q")
+    assert re.findall(r'href="([^"]+)"', (home / "odd & name.html").read_text()) == first[1:]
+    (home / "taken-runs").write_text("a file")
+    refused = run("eval", path, "--html", "taken.html")
+    assert refused.code == 2
+    assert "the runs go to taken-runs, which is a file" in refused.err
+
+
+def test_no_secret_is_on_the_page(run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "sec<ret&value")
+    told = {**ROW, "question": "Is sec<ret&value here?", "answer": "sec<ret&value", "context": "no"}
+    assert run("eval", jsonl(home / "d.jsonl", told), "--html", "page.html").code == 0
+    page = (home / "page.html").read_text()
+    assert "********" in page
+    assert "ret&amp;value" not in page
+    runs = "".join(path.read_text() for path in (home / "page-runs").iterdir())
+    assert "ret&value" not in runs
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_eval_prints_its_figures_though_the_page_cannot_be_written(run: Callable, home: Path) -> None:
     result = run("eval", jsonl(home / "d.jsonl", ROW), "--html", "/dev/full")
@@ -94,8 +135,12 @@ def test_eval_prints_its_figures_though_the_page_cannot_be_written(run: Callable
 
 
 def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Classroom) -> None:
-    result = run("eval", jsonl(home / "d.jsonl", ROW), "-m", "openai/no-such-model")
+    result = run("eval", jsonl(home / "d.jsonl", ROW), "-m", "openai/no-such-model", "--html", "page.html")
     assert result.code == 1
+    assert result.out.splitlines()[1].split() == ["score", "failed"]
+    assert "failed: its one question" in (home / "page.html").read_text()
+    told = json.loads(run("eval", str(home / "d.jsonl"), "-m", "openai/no-such-model", "--json", "-q").out)
+    assert told["sides"]["rlm"]["score"] is None
     assert "1 of 1 questions failed; the first, d-1: " in result.err
 
 
@@ -109,9 +154,17 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     assert "at most 400 calls" in result.err
     assert "after  1.000" in result.out
     folder = home / "tags-gepa"
-    assert {path.name for path in folder.iterdir()} >= {"program.json", "report.md", "report.json", "log.txt"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "program.json", "report.html", "report.md", "report.json", "log.txt",
+    }  # fmt: skip
     report = json.loads((folder / "report.json").read_text())
     assert report["after"]["score"] == 1 > report["before"]["score"]
+    measured = [one["calls"] for one in report["candidates"] if one["val_score"] is not None]
+    assert measured == sorted(measured)
+    assert report["before"]["calls"] < measured[0] < measured[-1] < report["calls"]
+    page = (folder / "report.html").read_text()
+    for told in ("changes against its parent", "test after: 1.000", "chosen", STUDENT, TEACHER, "6 test", "tags.jsonl"):
+        assert told in page
     assert report["calls"] == sum(engine.calls for engine in room.engines.values())
     assert room.key not in "".join(path.read_text() for path in folder.glob("*.*") if path.is_file())
     program = str(folder / "program.json")

@@ -15,9 +15,10 @@ import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report import run_store
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import contenders, report, scoring
-from rlm_dspy.tuning.evaluation import Evaluation, Row
+from rlm_dspy.tuning.evaluation import Evaluation, Row, run_file_name
 from rlm_dspy.tuning.metered_engine import PrefixMeter, common_prefix_length
 
 
@@ -114,6 +115,35 @@ def test_a_lone_surrogate_ends_no_evaluation(tmp_path: Path) -> None:
     assert len(program.asked) == 1
 
 
+def test_a_row_keeps_its_question_its_texts_and_its_run(tmp_path: Path) -> None:
+    lm, _ = scripted(lambda _: action("SUBMIT(answer='blue\\nsky' * 10_000, evidence=[])"))
+    asked = questions(1)[0].copy(id="../a b\u202e", question="<b>" * 10_000).with_inputs("context", "question")
+    with dspy.context(lm=lm):
+        sides = [contenders.make_contender("rlm", Budget(max_iters=3))]
+        (made,) = Evaluation([asked], metrics.exact, runs=tmp_path / "runs").run(sides)
+    assert made.question.startswith("<b><b>")
+    assert "characters cut" in made.question
+    assert (made.answer or "").startswith("blue\nsky")
+    assert len(made.answer or "") < 21_000
+    (path,) = (tmp_path / "runs").iterdir()
+    assert path.name == run_file_name(made) == f"rlm-.._a_b_-{made.key[:8]}.json"
+    assert run_store.load_run(path).run.id == made.run
+    assert run_file_name(made.model_copy(update={"id": "q1"})) == "rlm-q1.json"
+
+
+def test_rows_of_an_earlier_version_get_their_question(tmp_path: Path) -> None:
+    journal = tmp_path / "rows.jsonl"
+    asked = [contenders.Contender("x", Program("blue"))]
+    Evaluation(questions(2), metrics.exact, journal=journal).run(asked)
+    rows = [json.loads(line) for line in journal.read_text().splitlines()]
+    journal.write_text(
+        "".join(json.dumps({k: v for k, v in r.items() if k not in ("question", "run")}) + "\n" for r in rows)
+    )
+    again = Evaluation(questions(2), metrics.exact, journal=journal)
+    assert [row.question for row in again.run(asked)] == ["colour 0?", "colour 1?"]
+    assert again.resumed == 2
+
+
 def test_another_model_program_or_metric_asks_again(tmp_path: Path) -> None:
     journal = tmp_path / "rows.jsonl"
     program = Program("blue")
@@ -173,15 +203,16 @@ def test_the_table_the_page_and_the_figures_agree() -> None:
     assert made["a"]["seconds_p95"] == 9
     assert made["b"]["cost"] is None
     table = {line[0]: line[1:] for line in report.figure_cells(made)}
-    assert table["score"] == ["1.000", "0.000"]
+    assert table["score"] == ["1.000", "failed"]
+    assert table["95% interval"] == ["1.000–1.000", "–"]
     assert table["failed"] == ["0", "10"]
     assert table["cost"] == ["$0.1000", "unknown"]
-    assert report.differences(made) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
-    page = report.report_page("<title>", rows)
-    assert "<down>" not in page
-    assert page.count("<svg") == 2
-    assert "http" not in page
-    assert "q9" in page
+    assert made["b"]["difference"] is None
+    assert report.differences(made) == []
+    assert report.task_cells(made) == [["task", "a", "b"], ["t", "1.000", "failed"]]
+    lost = report.compare_sides([*rows[:10], *(one.model_copy(update={"status": "stopped"}) for one in rows[10:])])
+    assert lost["b"]["score"] == 0  # a run that its own limits ended is the program's fault
+    assert report.differences(lost) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
 
 
 @pytest.mark.parametrize(("share", "shown"), [(0, "····"), (1, "████"), (0.5, "██··"), (0.125, "▌···"), (2, "████")])

@@ -23,7 +23,7 @@ from rlm_dspy.run import Usage
 from rlm_dspy.tuning import optimize, program, report
 from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
-from rlm_dspy.tuning.optimize import Optimization, OptimizationJob, plan_for, redirect_output
+from rlm_dspy.tuning.optimize import CandidateParents, Optimization, OptimizationJob, plan_for, redirect_output
 from tuning.student import Student, Teacher, examples, student, teacher
 
 HERE = Path(__file__).parent
@@ -98,6 +98,10 @@ def test_the_cap_on_calls_holds_and_the_best_so_far_is_kept(tmp_path: Path) -> N
     assert learner.calls + adviser.calls <= 70
     assert len(found.after) == 8
     assert (tmp_path / "run/program.json").exists()
+    told = report.outcome_report(made, found)
+    tried = [one for one in told["candidates"] if one["val_score"] is not None and one["number"]]
+    assert tried
+    assert all(one["parent"] is not None for one in tried)  # also of what a cap cut off
 
 
 @pytest.mark.slow
@@ -136,6 +140,30 @@ def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -
     assert learner.calls + adviser.calls <= needed - paid + 2 * made.threads  # what was in the air is asked again
     assert (folder / "program.json").read_text() == (tmp_path / "whole/program.json").read_text()
     assert report.side_figures(found.after)["score"] == 1
+
+
+def test_a_resumed_optimization_keeps_when_each_candidate_was_measured(tmp_path: Path) -> None:
+    made, *_ = job(tmp_path / "run", calls=100)
+    first = Optimization(made, plan_for(made, RATE)).run()
+    again = Optimization(made, plan_for(made, RATE), resume=True).run()
+    measured = [[one.measured_at for one in found.candidate_log.candidates.values()] for found in (first, again)]
+    assert [number for number in measured[0] if number is not None]
+    assert measured[0] == measured[1]
+    assert [one.cost for one in first.candidate_log.candidates.values() if one.measured_at] != [0.0]
+    (tmp_path / "run/candidates.jsonl").unlink()  # a folder of an earlier version has none
+    old = Optimization(made, plan_for(made, RATE), resume=True).run()
+    assert [number is None for number in measured[0]] == [
+        one.measured_at is None for one in old.candidate_log.candidates.values()
+    ]
+
+
+def test_the_parents_of_proposals_make_no_circle() -> None:
+    parents = CandidateParents()
+    parents.on_optimization_start({"seed_candidate": {"act": "one"}})
+    for above, new in (("one", "two"), ("two", "one"), ("two", "two"), ("two", "three"), ("one", "three")):
+        parents.on_proposal_start({"parent_candidate": {"act": above}})
+        parents.on_proposal_end({"new_instructions": {"act": new}})
+    assert parents.by_text == {'{"act": "two"}': '{"act": "one"}', '{"act": "three"}': '{"act": "two"}'}
 
 
 def test_a_folder_is_gone_on_with_only_when_that_is_said_and_is_meant(tmp_path: Path) -> None:

@@ -308,7 +308,7 @@ def doctor(terminal: Terminal, /, model: str | None, as_json: bool, in_container
 @threads_option
 @limit_options
 @json_option("the scores and every row")
-@click.option("--html", type=FILE_PATH, metavar="FILE", help="Write an HTML report with tables and plots.")
+@click.option("--html", type=FILE_PATH, metavar="FILE", help="Write an HTML report; the runs go to FILE-runs.")
 @click.option("--journal", type=FILE_PATH, metavar="FILE", help="Store the rows here (default: in the setting home).")
 @click.option("--fresh", is_flag=True, help="Ignore stored rows and ask every question again.")
 @volume_options
@@ -406,7 +406,7 @@ def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """Optimize the RLM's prompts on the questions of DATA (JSONL: question, answer, context).
 
     The test set, which the optimizer never sees, is scored before and after. The folder gets program.json
-    (for ask --program, eval --program or rlm.load()), report.md, report.json and log.txt.
+    (for ask --program, eval --program or rlm.load()), report.html, report.md, report.json and log.txt.
     Exit code 3 if a limit ended it; the best program so far is saved.
     """
     flags = {name: options.pop(name) for name in ("model", "sub_model", "timeout", "max_iters")}

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, logs, models, settings
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.terminal import Terminal
@@ -75,6 +76,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     values, chosen = prepare_model(request.flags, terminal)
     check_writable(request.html, "--html")
     check_writable(request.journal, "--journal")
+    runs = _runs_folder(request)
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
         raise click.UsageError(f"--compare names no side; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
@@ -97,6 +99,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         on_row=progress,
         identity=identity,
         redactor=terminal.redactor,
+        runs=runs,
     )
     with chosen.active():
         rows = evaluation.run(asked)
@@ -105,7 +108,11 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         terminal.note(f"{evaluation.resumed} of {len(rows)} rows were reused from {place} (--fresh asks them again).")
     if strangers := _fallback_notice(rows, chosen):
         terminal.note(strangers)
-    return _print_report(request, terminal, rows, chosen.name)
+    code = _print_report(request, terminal, rows, chosen.name)
+    facts = _page_facts(request, values, chosen, len(examples))
+    if request.html and not _write_page(request.html, terminal, rows, facts, runs):
+        return exit_codes.FAILED
+    return code
 
 
 def _make_contender(
@@ -173,11 +180,55 @@ def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], mod
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         terminal.error(f"{len(failed)} of {len(rows)} questions failed; the first, {failed[0].id}: {failed[0].error}")
-    if request.html:
-        page = report.report_page(f"{request.data.name} · {model} · {request.metric}", rows)
-        try:
-            request.html.write_text(terminal.redactor.text(page), encoding="utf-8")
-        except OSError as error:
-            terminal.error(f"{request.html} cannot be written: {error.strerror}")
-            return exit_codes.FAILED
     return exit_codes.FAILED if len(failed) == len(rows) else exit_codes.ANSWERED
+
+
+def _runs_folder(request: EvalRequest) -> Path | None:
+    """Return the folder beside the page for the records of the runs, if there is to be a page that is a file.
+
+    Raises:
+        click.UsageError: there is a file of that name.
+    """
+    folder = report.runs_folder(request.html) if request.html else None
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise click.UsageError(f"--html {request.html}: the runs go to {folder}, which is a file; use another name.")
+    return folder
+
+
+def _page_facts(
+    request: EvalRequest, values: settings.Settings, chosen: models.Chosen, questions: int
+) -> dict[str, str]:
+    """Return what the head of the page tells."""
+    limits = values.budget.model_dump(exclude_none=True)
+    return {
+        "date": report.time_stamp(),
+        "model": chosen.name,
+        "sub-call model": chosen.sub_lm.model if chosen.sub_lm else "",
+        "fallback": values.fallback or "",
+        "program": str(request.program or ""),
+        "data": str(request.data),
+        "questions": f"{questions:,}",
+        "metric": request.metric,
+        "limits per question": ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in limits.items()),
+        "threads": str(request.threads),
+        "seed of the intervals": "0",
+        "versions": report.package_versions(__version__),
+    }
+
+
+def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str, str], runs: Path | None) -> bool:
+    """Write the page, its texts without secrets, and return whether that worked."""
+    links = report.run_links(rows, runs) if runs else {}
+    clean = [Row.model_validate(terminal.redactor.value(row.model_dump())) for row in rows]
+    title = f"{Path(facts['data']).name} · {facts['model']} · {facts['metric']}"
+    text = report.report_page(
+        terminal.redactor.text(title), clean, facts=terminal.redactor.value(facts), run_links=links
+    )
+    try:
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        terminal.error(f"{page} cannot be written: {error.strerror}")
+        return False
+    if links:
+        terminal.note(f"{page}, and {len(links)} runs in {runs}")
+    return True

@@ -144,12 +144,14 @@ def write_reports(
     clean = terminal.redactor
     (job.folder / "report.json").write_text(journal.redacted_json(made, clean, indent=2) + "\n", encoding="utf-8")
     (job.folder / "report.md").write_text(clean.text(report.report_markdown(made)), encoding="utf-8")
+    page = report.outcome_page(clean.value(made), data=clean.text(str(request.data)))
+    (job.folder / "report.html").write_text(page, encoding="utf-8")
     if request.as_json:
         terminal.answer(journal.redacted_json({**made, "folder": str(job.folder)}, clean, indent=2))
     else:
         for line in result_lines(made):
             terminal.answer(line)
-    terminal.note(f"{job.folder}/program.json, report.md, report.json, log.txt")
+    terminal.note(f"{job.folder}/program.json, report.html, report.md, report.json, log.txt")
     everything: Sequence[Any] = [*found.before, *found.after]
     failed = [row for row in everything if row.status == "failed"]
     if failed and len(failed) == len(everything):
@@ -163,11 +165,8 @@ def write_reports(
 
 def result_lines(made: dict[str, Any]) -> list[str]:
     """Return the result as three lines."""
-    gain = made["gain"]
-    lines = []
-    for name in ("before", "after"):
-        low, high = made[name]["interval"]
-        lines.append(f"{name}  {made[name]['score']:.3f}  (95% interval {low:.3f}–{high:.3f})")
-    low, high = gain["interval"]
     cost = "unknown cost" if made["cost"] is None else f"${made['cost']:.4f}"
-    return [*lines, f"gain    {gain['mean']:+.3f}  ({low:+.3f} to {high:+.3f}); {made['calls']:,} calls, {cost}"]
+    return [
+        *(f"{name}  {report.score_interval_text(made[name])}" for name in ("before", "after")),
+        f"gain    {report.gain_text(made['gain'])}; {made['calls']:,} calls, {cost}",
+    ]

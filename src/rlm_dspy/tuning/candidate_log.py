@@ -1,7 +1,8 @@
 """A log of each candidate that an optimizer tried, written by the program and the metric.
 
 Optimizers do not return their findings when interrupted. But every rollout goes through the program and every score
-through the metric, so these two know which candidate scored what on which question.
+through the metric, so these two know which candidate scored what on which question. The order in which the candidates
+were measured is also kept in a file, because a resumed attempt replays all of them at once.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dspy
+from pydantic import BaseModel
 
+from rlm_dspy.report import journal
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.run import Run
 from rlm_dspy.tuning import scoring
@@ -22,9 +26,22 @@ from rlm_dspy.tuning.metrics import Metric
 from rlm_dspy.tuning.program import Tunable, instructions, state_of
 
 
+class Measurement(BaseModel):
+    """When a candidate was measured on the whole validation set: after how many LM calls, at which cost of its own."""
+
+    digest: str
+    calls: int
+    cost: float | None = None
+    score: float = 0.0
+
+
 @dataclass
 class Candidate:
-    """A program that was tried: its state, and its scores by question id."""
+    """A program that was tried: its state, and its scores by question id.
+
+    ``measured_at`` is the number of LM calls of the optimization after which it had run on the whole validation set,
+    and ``cost`` what its own runs had cost by then; None for unknown.
+    """
 
     digest: str
     number: int
@@ -32,6 +49,8 @@ class Candidate:
     instructions: dict[str, str]
     demos: int
     scores: dict[str, float] = field(default_factory=dict)
+    measured_at: int | None = None
+    cost: float | None = 0.0
 
     def mean(self, ids: Collection[str] | None = None) -> float:
         """Return the mean score, on some questions or all."""
@@ -39,10 +58,23 @@ class Candidate:
 
 
 class CandidateLog:
-    """The candidates in the order they were first tried. Thread-safe; copying returns the same object."""
+    """The candidates in the order they were first tried. Thread-safe; copying returns the same object.
 
-    def __init__(self) -> None:
+    Args:
+        val_ids: the questions of the validation set.
+        count_calls: returns the LM calls so far.
+        path: keeps the measurements for a resumed attempt; None keeps them only here.
+    """
+
+    def __init__(
+        self, val_ids: Collection[str] = (), count_calls: Callable[[], int] = lambda: 0, path: Path | None = None
+    ) -> None:
         self.candidates: dict[str, Candidate] = {}
+        self._val_ids = frozenset(val_ids)
+        self._count_calls = count_calls
+        self._path = path
+        rows = journal.read_rows(path, Measurement.model_validate_json, repair=True) if path else []
+        self._earlier = {row.digest: row for row in reversed(rows)}  # the first of each
         self._runs: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -59,13 +91,31 @@ class CandidateLog:
                 number = len(self.candidates)
                 self.candidates[digest] = Candidate(digest, number, state, instructions(program), demos)
             self._runs[run.id] = digest
+            made = self.candidates[digest]
+            if made.measured_at is None:
+                unknown = made.cost is None or run.usage.cost is None
+                made.cost = None if unknown else (made.cost or 0.0) + (run.usage.cost or 0.0)
 
     def record_score(self, example: Any, prediction: Any, score: float) -> None:
         """Record the score of a candidate's run."""
         run = run_of(prediction)
         with self._lock:
             if isinstance(run, Run) and (digest := self._runs.get(run.id)):
-                self.candidates[digest].scores[str(example.get("id"))] = score
+                made = self.candidates[digest]
+                made.scores[str(example.get("id"))] = score
+                if made.measured_at is None and self._val_ids and self._val_ids <= made.scores.keys():
+                    self._record_measurement(made)
+
+    def _record_measurement(self, made: Candidate) -> None:
+        """Record that a candidate has run on the whole validation set; an earlier attempt's record holds."""
+        found = self._earlier.get(made.digest)
+        if found is None:
+            score = made.mean(self._val_ids)
+            found = Measurement(digest=made.digest, calls=self._count_calls(), cost=made.cost, score=score)
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(found.model_dump_json() + "\n")
+        made.measured_at, made.cost = found.calls, found.cost
 
     def best(self, ids: Collection[str]) -> Candidate | None:
         """Return the candidate with the best mean on the questions, among those that ran on all of them."""

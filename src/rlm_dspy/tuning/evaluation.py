@@ -1,7 +1,8 @@
 """Evaluation: ask one or more sides the same questions, and write each row to a journal at once.
 
 Each question is asked once: slow ones are never resubmitted, and an existing journal is continued. Rows distinguish how
-a run ended: submitted, extracted because a limit ended it, stopped without an answer, failed by an error.
+a run ended: submitted, extracted because a limit ended it, stopped without an answer, failed by an error. DSPy's
+callbacks see each side as one ``dspy.Evaluate``, with its questions below it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dspy
+from dspy.evaluate.evaluate import EvaluationResult
+from dspy.utils.callback import with_callbacks
 from pydantic import BaseModel, ConfigDict
 
 from rlm_dspy.context import Context
@@ -28,12 +32,18 @@ from rlm_dspy.report import journal as journals
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.run import Run
-from rlm_dspy.tuning import feedback
+from rlm_dspy.tuning import feedback, scoring
 from rlm_dspy.tuning.contenders import Contender
 from rlm_dspy.tuning.metered_engine import PrefixMeter
 from rlm_dspy.tuning.metrics import Metric
 
 Status = Literal["submitted", "extracted", "stopped", "failed"]
+
+# Characters of a row's texts; what is longer is cut in the middle, and says so.
+MAX_QUESTION_CHARS = 4_000
+MAX_ANSWER_CHARS = 20_000
+MAX_ERROR_CHARS = 2_000
+MAX_NAME_CHARS = 80  # of a run's file
 
 
 class Row(BaseModel):
@@ -46,6 +56,8 @@ class Row(BaseModel):
     model: str = ""
     models: tuple[str, ...] = ()  # the models that answered, which may include a fallback
     id: str
+    question: str = ""
+    run: str = ""  # the id of the run, if the side keeps a record
     task: str = ""
     score: float = 0.0
     status: Status
@@ -76,6 +88,8 @@ class Evaluation:
         on_row: called with each new row.
         identity: everything a row depends on besides side and example: model, limits, program.
         redactor: masks secrets in the journal; by default those of the environment.
+        runs: the folder for the record of each run, see :func:`run_file_name`; None saves none.
+        label: what DSPy's callbacks call the score (``metric_key``); by default ``eval_`` and the side.
     """
 
     def __init__(
@@ -88,6 +102,8 @@ class Evaluation:
         on_row: Callable[[Row], None] | None = None,
         identity: str = "",
         redactor: Redactor | None = None,
+        runs: Path | None = None,
+        label: str = "",
     ) -> None:
         if not examples:
             raise ConfigurationError("there is nothing to evaluate: the dataset is empty")
@@ -98,6 +114,8 @@ class Evaluation:
         self.on_row = on_row
         self.identity = identity
         self.redactor = redactor or Redactor()
+        self.runs = runs
+        self.label = label
         self.resumed = 0
         self._lock = threading.Lock()
 
@@ -107,14 +125,33 @@ class Evaluation:
         done = {row.key: row for row in self._journal_rows()}
         wanted = [(side, example, self._row_key(side, example)) for side in sides for example in self.examples]
         self.resumed = sum(key in done for *_, key in wanted)
-        todo = {key: (side, example) for side, example, key in wanted if key not in done}
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval")
         try:
-            for row in self._ask_all(pool, todo):
-                done[row.key] = row
+            for side in sides:
+                keyed = {key: example for own, example, key in wanted if own is side}
+                self._evaluate_side(pool, side, keyed, done)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return [done[key] for *_, key in wanted]
+
+    def _evaluate_side(
+        self, pool: ThreadPoolExecutor, side: Contender, keyed: Mapping[str, Any], done: dict[str, Row]
+    ) -> None:
+        """Add the missing rows of a side to ``done``; DSPy's callbacks see the start and the end."""
+
+        def ask_missing() -> EvaluationResult:
+            missing = {key: (side, example) for key, example in keyed.items() if key not in done}
+            done.update((row.key, row) for row in self._ask_all(pool, missing))
+            done.update((key, _with_question(done[key], example)) for key, example in keyed.items())
+            return self._result_of([(example, done[key]) for key, example in keyed.items()])
+
+        evaluate = ObservedEvaluate(ask_missing, self.examples, self.metric, self.threads)
+        evaluate(side.program, callback_metadata={"metric_key": self.label or f"eval_{side.name}"})
+
+    def _result_of(self, answered: Sequence[tuple[Any, Row]]) -> EvaluationResult:
+        """Return the rows in the form of DSPy's evaluations."""
+        results = [(one, dspy.Prediction(**{self.metric.field: row.answer}), row.score) for one, row in answered]
+        return EvaluationResult(round(100 * scoring.mean([row.score for _, row in answered]), 2), results)
 
     def saved_rows(self, side: Contender) -> list[Row]:
         """Return a side's rows from the journal, in the order of the examples."""
@@ -149,7 +186,9 @@ class Evaluation:
             models=tuple(sorted(watch.by_model)),
             id=without_surrogates(str(key if example.get("id") is None else example["id"])),
             task=str(example.get("task") or ""),
-            expected=feedback.shorten_line(example.get(self.metric.field), 200),
+            question=_question_text(example),
+            expected=shorten_text(example.get(self.metric.field), MAX_QUESTION_CHARS),
+            run=run.id if isinstance(run, Run) else "",
             seconds=seconds,
             prefix_share=watch.prefix_share,
             calls=watch.usage.calls,
@@ -162,6 +201,8 @@ class Evaluation:
             **(_failure_facts(error, run) if prediction is None else self._score_facts(prediction, example, run)),
         )
         self._write_row(row)
+        if self.runs is not None and isinstance(run, Run):
+            journals.save_run(run, self.runs / run_file_name(row), self.redactor)
         return row
 
     def _score_facts(self, prediction: Any, example: Any, run: Any) -> dict[str, Any]:
@@ -205,6 +246,39 @@ class Evaluation:
                 file.write(journals.redacted_json(row.model_dump(), self.redactor) + "\n")
 
 
+class ObservedEvaluate(dspy.Evaluate):  # type: ignore[misc]
+    """An evaluation of ours as DSPy's callbacks see one: ``on_evaluate_start`` and ``on_evaluate_end``."""
+
+    def __init__(
+        self, ask: Callable[[], EvaluationResult], devset: list[Any], metric: Metric, num_threads: int
+    ) -> None:
+        super().__init__(devset=devset, metric=metric, num_threads=num_threads)
+        self._ask = ask
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def __call__(self, program: Any, callback_metadata: dict[str, Any] | None = None) -> EvaluationResult:
+        """Evaluate, and return DSPy's form of the result."""
+        return self._ask()
+
+
+def shorten_text(value: Any, limit: int) -> str:
+    """Return a value as text of about ``limit`` characters: head, tail, and how many are cut between them."""
+    text, half = str(value), limit // 2
+    if len(text) > limit:
+        text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters cut …\n{text[-half:]}"
+    return without_surrogates(text)
+
+
+def run_file_name(row: Row) -> str:
+    """Return the file name for the record of a row's run: ``<side>-<question id>.json``.
+
+    Names that no file should have are changed, and end with the beginning of the row's key.
+    """
+    wanted = f"{row.side}-{row.id}"
+    safe = re.sub(r"[^\w.-]", "_", wanted, flags=re.ASCII).lstrip(".")[:MAX_NAME_CHARS]
+    return f"{safe}.json" if safe == wanted else f"{safe}-{row.key[:8]}.json"
+
+
 def finished_future(call: Callable[[], Any]) -> Future[Any]:
     """Make a call and return a finished future with its result or exception."""
     context = contextvars.copy_context()
@@ -216,8 +290,17 @@ def _input_identity(value: Any) -> Any:
     return value.digest if isinstance(value, Context) or hasattr(value, "sandbox_index") else value
 
 
+def _with_question(row: Row, example: Any) -> Row:
+    """Return a row with its question, which rows of earlier versions do not have."""
+    return row if row.question else row.model_copy(update={"question": _question_text(example)})
+
+
+def _question_text(example: Any) -> str:
+    return shorten_text(feedback.asked_text(dict(example.inputs().items())), MAX_QUESTION_CHARS)
+
+
 def _answer_text(value: Any) -> str | None:
-    return None if value is None else feedback.shorten_line(value, 500)
+    return None if value is None else shorten_text(value, MAX_ANSWER_CHARS)
 
 
 def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
@@ -227,7 +310,7 @@ def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
     )
     return {
         "status": "stopped" if stopped else "failed",
-        "error": feedback.shorten_line(f"{type(error).__name__}: {error}", 500),
+        "error": shorten_text(f"{type(error).__name__}: {error}", MAX_ERROR_CHARS),
     }
 
 

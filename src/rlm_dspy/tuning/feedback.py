@@ -32,7 +32,7 @@ def write_feedback(
         run: the record, if there is one.
         error: the error, if the program raised one.
     """
-    lines = [f"Asked: {shorten_line(_asked_text(asked), 300)}"]
+    lines = [f"Asked: {shorten_line(asked_text(asked), 300)}"]
     lines.append(f"Expected: {shorten_line(expected, 250)}")
     lines.append(f"Got: {shorten_line(got, 250)}" if got is not None else "Got no answer.")
     lines.append(f"Score: {score:.2f} ({name}).")
@@ -61,7 +61,8 @@ def shorten_line(value: Any, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
 
 
-def _asked_text(inputs: Mapping[str, Any]) -> str:
+def asked_text(inputs: Mapping[str, Any]) -> str:
+    """Return the question among the inputs of an example, or its short inputs."""
     named = {name: value for name, value in inputs.items() if name in QUESTION_FIELDS}
     short = named or {name: value for name, value in inputs.items() if not _is_context(value)}
     if len(short) == 1:

@@ -214,6 +214,34 @@ class Outcome:
     parents: dict[str, str] = field(default_factory=dict)
 
 
+class CandidateParents:
+    """Learns from GEPA's callbacks which instructions each proposal was made from, also if a cap ends the run."""
+
+    def __init__(self) -> None:
+        self.by_text: dict[str, str] = {}
+        self._known: set[str] = set()  # a text that comes again keeps its first parent: there are no circles
+        self._parent: dict[str, str] = {}
+
+    def record(self, text: str, parent: str) -> None:
+        """Record the parent of instructions, which are JSON, if they are new."""
+        if text not in self._known:
+            self._known.add(text)
+            self.by_text[text] = parent
+
+    def on_optimization_start(self, event: Any) -> None:
+        """Learn the instructions at the start, which have no parent."""
+        self._known.add(json.dumps(event["seed_candidate"], sort_keys=True))
+
+    def on_proposal_start(self, event: Any) -> None:
+        """Learn what the next proposal is made from."""
+        self._parent = dict(event["parent_candidate"])
+
+    def on_proposal_end(self, event: Any) -> None:
+        """Record a proposal."""
+        made = {**self._parent, **event["new_instructions"]}
+        self.record(json.dumps(made, sort_keys=True), json.dumps(self._parent, sort_keys=True))
+
+
 STATE = "state.json"
 
 
@@ -247,7 +275,10 @@ class Optimization:
         self.say = say
         self._claim_folder(resume)
         self.shared_budget = SharedBudget(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
-        self.candidate_log = CandidateLog()
+        self.candidate_log = CandidateLog(
+            [str(one.get("id")) for one in job.val], lambda: self.shared_budget.calls, job.folder / "candidates.jsonl"
+        )
+        self.parents = CandidateParents()
         self.lm = metered_lm(job.lm, self.shared_budget)
         self.prompt_lm = metered_lm(job.prompt_lm, self.shared_budget) if job.prompt_lm else self.lm
         self.sub_lm = metered_lm(job.sub_lm, self.shared_budget) if job.sub_lm else None
@@ -293,9 +324,8 @@ class Optimization:
             spent = sum(row.calls for row in before)
             self.shared_budget.kept_back = min(round(spent * FINAL_CALLS_FACTOR), self.job.max_calls // 2)
             made: dspy.Module = base
-            parents: dict[str, str] = {}
             if not ended:
-                made, parents, ended = self._compile_program(base)
+                made, ended = self._compile_program(base)
             self.shared_budget.kept_back = 0
             seen = [*self.job.train, *self.job.val]
             check_leaks(made, self.job.test, known=seen, base=base, field=self.job.metric.field)
@@ -310,7 +340,7 @@ class Optimization:
             calls=self.shared_budget.calls,
             cost=self.shared_budget.cost,
             ended=ended or cut or "finished",
-            parents=parents,
+            parents=self.parents.by_text,
         )
 
     def _make_program(self) -> LoggedTunable:
@@ -328,6 +358,7 @@ class Optimization:
             threads=self.job.threads,
             identity=identity,
             redactor=self.job.redactor,
+            label=f"test_{name}",
         )
         self.say(f"{name}: {len(self.job.test)} questions")
         try:
@@ -335,7 +366,7 @@ class Optimization:
         except CapReachedError as reached:
             return evaluation.saved_rows(contenders.Contender("rlm", made)), reached.cap
 
-    def _compile_program(self, base: LoggedTunable) -> tuple[dspy.Module, dict[str, str], str]:
+    def _compile_program(self, base: LoggedTunable) -> tuple[dspy.Module, str]:
         plan = self.plan
         random.seed(self.job.seed)  # some of DSPy's proposers use the global generator
         budget = self.shared_budget
@@ -343,18 +374,18 @@ class Optimization:
         metric = self.candidate_log.metric(self.job.metric)
         with redirect_output(self.job.folder / "log.txt", self.job.redactor):
             try:
-                made, parents = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
+                made = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
             except CapReachedError as reached:
                 best = self.candidate_log.best([str(one.get("id")) for one in self.job.val])
-                made, parents = self._make_program(), {}
+                made = self._make_program()
                 if best is not None:
                     made.load_state(best.state)
-                return made, parents, reached.cap
-        return made, parents, ""
+                return made, reached.cap
+        return made, ""
 
     # --- the optimizers ----------------------------------------------------------------------------------------
 
-    def _gepa(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    def _gepa(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job = self.job
         made = dspy.GEPA(
             metric=metric,
@@ -363,19 +394,19 @@ class Optimization:
             num_threads=job.threads,
             seed=job.seed,
             track_stats=True,
+            gepa_kwargs={"callbacks": [self.parents]},
             **settings,
         ).compile(base, trainset=list(job.train), valset=list(job.val))
         found = made.detailed_results
         texts = [json.dumps(program.instructions(one), sort_keys=True) for one in found.candidates]
-        parents: dict[str, str] = {}
         for text, above in zip(texts, found.parents, strict=True):
-            if above and above[0] is not None:
-                parents[text] = texts[above[0]]
-        return made, parents
+            if above and above[0] is not None:  # those of merges; the others are known already
+                self.parents.record(text, texts[above[0]])
+        return made
 
-    def _mipro(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    def _mipro(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job, trials = self.job, settings["num_trials"]
-        made = dspy.MIPROv2(
+        return dspy.MIPROv2(
             metric=metric,
             prompt_model=self.prompt_lm,
             task_model=self.lm,
@@ -387,24 +418,21 @@ class Optimization:
             seed=job.seed + 1,  # DSPy treats 0 as no seed
             verbose=False,
         ).compile(base, trainset=list(job.train), valset=list(job.val), num_trials=trials, minibatch=False)
-        return made, {}
 
-    def _bootstrap(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    def _bootstrap(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job = self.job
-        made = dspy.BootstrapFewShotWithRandomSearch(
+        return dspy.BootstrapFewShotWithRandomSearch(
             metric=metric, max_bootstrapped_demos=3, max_labeled_demos=4, num_threads=job.threads, **settings
         ).compile(base, trainset=list(job.train), valset=list(job.val))
-        return made, {}
 
-    def _simba(self, base: Any, metric: Metric, settings: dict[str, Any]) -> tuple[Any, dict[str, str]]:
+    def _simba(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job = self.job
-        made = dspy.SIMBA(
+        return dspy.SIMBA(
             metric=metric.explained, max_demos=2, prompt_model=self.prompt_lm, num_threads=job.threads, **settings
         ).compile(base, trainset=[*job.train, *job.val], seed=job.seed)
-        return made, {}
 
 
-_COMPILE: dict[str, Callable[[Optimization, Any, Metric, dict[str, Any]], tuple[Any, dict[str, str]]]] = {
+_COMPILE: dict[str, Callable[[Optimization, Any, Metric, dict[str, Any]], Any]] = {
     "gepa": Optimization._gepa,
     "mipro": Optimization._mipro,
     "bootstrap": Optimization._bootstrap,

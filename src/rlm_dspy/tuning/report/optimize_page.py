@@ -1,0 +1,172 @@
+"""The page of an optimization: gain, score over calls, and the tree of candidates with what each changed.
+
+It is made from the values of ``report.json`` alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlm_dspy.tuning.report.outcome import children_by_number, demo_counts
+from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_html, safe_text, table_html
+from rlm_dspy.tuning.report.progress_plot import progress_plot
+from rlm_dspy.tuning.report.tables import dollar_text, figure_cells, gain_text
+
+MAX_CANDIDATES = 1_000
+MAX_DIFF_LINES = 500  # of instructions that are compared
+MAX_DEPTH = 60  # of nested lists; what is deeper stands at this depth
+_FIGURES = (
+    "",
+    "score",
+    "95% interval",
+    "calls",
+    "tokens",
+    "cost",
+    "s median",
+    "submitted",
+    "extracted",
+    "stopped",
+    "failed",
+)
+
+
+def outcome_page(made: Mapping[str, Any], *, data: str = "") -> str:
+    """Return a self-contained HTML page of a report.
+
+    Args:
+        made: the report, see :func:`outcome_report`, without secrets.
+        data: the name of the file with the questions.
+    """
+    cells = [
+        row
+        for row in figure_cells({"before": made["before"], "after": made["after"]}, bars=False)
+        if row[0] in _FIGURES
+    ]
+    test, texts = made["questions"]["test"], TextAllowance()
+    body = [
+        facts_html(outcome_facts(made, data)),
+        f'<p class="gain"><b>Gain</b> on the {test:,} test questions: {safe_text(gain_text(made["gain"]))}.</p>',
+        table_html(cells, caption="The test set, which the optimizer never saw, before and after"),
+        progress_plot(made),
+        "<h2>Changes of the instructions</h2>",
+        f"<p>Demos: {safe_text(demo_counts(made['demos']['after']))} "
+        f"(before: {safe_text(demo_counts(made['demos']['before']))}).</p>",
+        diff_html(made["diff"].splitlines(), texts) if made["diff"] else "<p>The instructions are unchanged.</p>",
+        "<h2>Candidates</h2>",
+        *_candidate_parts(made["candidates"], texts),
+    ]
+    return page_html(f"{made['optimizer']} on {made['model']}", body)
+
+
+def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
+    """Return what the head of the page tells."""
+    sizes = made["questions"]
+    return {
+        "date": made.get("written", ""),
+        "optimizer": made["optimizer"],
+        "model": made["model"],
+        "sub-call model": made.get("sub_model") or "",
+        "instructions proposed by": made["prompt_model"],
+        "metric": made["metric"],
+        "data": data,
+        "questions": f"{sizes['train']:,} training, {sizes['val']:,} validation, {sizes['test']:,} test",
+        "ended": made["ended"],
+        "LM calls": f"{made['calls']:,}",
+        "cost": dollar_text(made["cost"]),
+        "limits in all": _limits_text(made.get("limits")),
+        "limits per question": _limits_text(made.get("limits_per_question")),
+        "seed": str(made.get("seed", "")),
+        "versions": made.get("versions") or f"dspy {made['dspy']}",
+    }
+
+
+def _limits_text(limits: Mapping[str, Any] | None) -> str:
+    found = (limits or {}).items()
+    return ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in found if value is not None)
+
+
+def _candidate_parts(candidates: Sequence[dict[str, Any]], texts: TextAllowance) -> list[str]:
+    measured = [one for one in candidates if one["val_score"] is not None]
+    kept = measured[:MAX_CANDIDATES]
+    by_number = {one["number"]: one for one in kept}
+    below = children_by_number(kept)
+    parts = [f'<ul class="tree">{_tree_html(below, by_number, texts)}</ul>']
+    if left := len(measured) - len(kept):
+        parts.append(f'<p class="cut">{left:,} more candidates are not on this page; report.json has them.</p>')
+    if others := len(candidates) - len(measured):
+        parts.append(f"<p>{others:,} more ran on training questions only.</p>")
+    return parts
+
+
+def _tree_html(
+    below: Mapping[int | None, list[dict[str, Any]]], by_number: Mapping[int, dict[str, Any]], texts: TextAllowance
+) -> str:
+    """Return the items of the tree, as nested lists."""
+    first = next(iter(by_number.values()), None)
+    parts: list[str] = []
+    waiting: list[tuple[dict[str, Any] | None, int]] = [(one, 0) for one in reversed(below.get(None, []))]
+    while waiting:
+        one, depth = waiting.pop()
+        if one is None:
+            parts.append("</ul></li>")
+            continue
+        parts.append(f"<li>{_candidate_html(one, by_number.get(one['parent']), first, texts)}")
+        children = below.get(one["number"], [])
+        if children and depth < MAX_DEPTH:
+            parts.append("<ul>")
+            waiting += [(None, depth), *((child, depth + 1) for child in reversed(children))]
+        else:
+            parts.append("</li>")
+            waiting += [(child, depth) for child in reversed(children)]
+    return "".join(parts)
+
+
+def _candidate_html(
+    one: Mapping[str, Any], parent: Mapping[str, Any] | None, first: Mapping[str, Any] | None, texts: TextAllowance
+) -> str:
+    """Return a candidate: its figures, its changes and its instructions."""
+    facts = [f"{one['val_score']:.3f} on {one['val_questions']:,} validation questions"]
+    facts.append("1 demo" if one["demos"] == 1 else f"{one['demos']:,} demos")
+    if one.get("calls") is not None:
+        facts.append(f"measured after {one['calls']:,} calls")
+    if "cost" in one:
+        facts.append(f"cost of its runs {dollar_text(one['cost'])}")
+    badge = ' <span class="badge">chosen</span>' if one["chosen"] else ""
+    against = parent or (first if first is not one else None)
+    changes = _changes_html(one, against, texts, known=parent is not None) if against else ""
+    whole, note = texts.cut_text("\n\n".join(f"{name}:\n{text}" for name, text in one["instructions"].items()))
+    return (
+        f"<b>{one['number']}</b> {safe_text(', '.join(facts))}{badge}{changes}"
+        f"<details><summary>instructions</summary><pre>{safe_text(whole)}</pre>{note}</details>"
+    )
+
+
+def _changes_html(one: Mapping[str, Any], other: Mapping[str, Any], texts: TextAllowance, *, known: bool) -> str:
+    """Return the changes of the instructions against another candidate, folded up."""
+    lines: list[str] = []
+    for name, text in one["instructions"].items():
+        before = other["instructions"].get(name, "")
+        lines += difflib.unified_diff(_text_lines(before), _text_lines(text), name, name, lineterm="", n=1)
+    if not lines:
+        return f"<p>The instructions are those of {other['number']}.</p>" if one["demos"] == other["demos"] else ""
+    whose = f"its parent {other['number']}" if known else f"{other['number']} (its parent is not known)"
+    return f"<details><summary>changes against {whose}</summary>{diff_html(lines, texts)}</details>"
+
+
+def _text_lines(text: str) -> list[str]:
+    lines = text.splitlines()
+    cut = [f"({len(lines) - MAX_DIFF_LINES:,} more lines are not compared)"] if len(lines) > MAX_DIFF_LINES else []
+    return lines[:MAX_DIFF_LINES] + cut
+
+
+def diff_html(lines: Sequence[str], texts: TextAllowance) -> str:
+    """Return a unified diff, its lines coloured and with their signs."""
+    kinds = {"+": "added", "-": "removed", "@": "place"}
+    whole, note = texts.cut_text("\n".join(lines))
+    shown = []
+    for line in whole.split("\n"):
+        kind = "place" if line.startswith(("+++", "---")) else kinds.get(line[:1], "same")
+        shown.append(f'<span class="{kind}">{safe_text(line)}</span>')
+    return f"<pre>{''.join(shown)}</pre>{note}"

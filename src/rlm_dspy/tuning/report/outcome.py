@@ -1,0 +1,162 @@
+"""The report of an optimization, as JSON values and as Markdown."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dspy
+
+from rlm_dspy._version import __version__
+from rlm_dspy.tuning import program
+from rlm_dspy.tuning.candidate_log import Candidate
+from rlm_dspy.tuning.optimize import OptimizationJob, Outcome
+from rlm_dspy.tuning.report.figures import paired_difference, side_figures
+from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
+from rlm_dspy.tuning.report.tables import dollar_text, gain_text, interval_text, score_text
+
+
+def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
+    """Return the full report as JSON values."""
+    ids = [str(one.get("id")) for one in job.val]
+    gain = paired_difference(outcome.before, outcome.after)
+    return {
+        "optimizer": job.optimizer,
+        "model": job.lm.model,
+        "sub_model": job.sub_lm.model if job.sub_lm else None,
+        "prompt_model": (job.prompt_lm or job.lm).model,
+        "metric": job.metric.__name__,
+        "questions": {"train": len(job.train), "val": len(job.val), "test": len(job.test)},
+        "seed": job.seed,
+        "limits": {"max_calls": job.max_calls, "max_cost": job.max_cost},
+        "limits_per_question": job.budget.model_dump(exclude_none=True),
+        "ended": outcome.ended,
+        "calls": outcome.calls,
+        "cost": outcome.cost,
+        "before": side_figures(outcome.before),
+        "after": side_figures(outcome.after),
+        "gain": gain or {"mean": None, "interval": None, "questions": 0},
+        "demos": {"before": program.demos(outcome.base), "after": program.demos(outcome.program)},
+        "diff": instruction_diff(outcome.base, outcome.program),
+        "candidates": [_candidate_facts(one, ids, outcome) for one in outcome.candidate_log.candidates.values()],
+        "dspy": dspy.__version__,
+        "versions": package_versions(__version__),
+        "written": time_stamp(),
+    }
+
+
+def _candidate_facts(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
+    above = outcome.parents.get(_instructions_text(one))
+    parent = (
+        next((c.number for c in outcome.candidate_log.candidates.values() if _instructions_text(c) == above), None)
+        if above
+        else None
+    )
+    put = [name for name in ids if name in one.scores]
+    return {
+        "number": one.number,
+        "parent": parent,
+        "digest": one.digest,
+        "demos": one.demos,
+        "calls": one.measured_at,
+        "cost": one.cost,
+        "questions": len(one.scores),
+        "val_questions": len(put),
+        "val_score": one.mean(put) if put else None,
+        "chosen": one.state == program.state_of(outcome.program),
+        "instructions": one.instructions,
+    }
+
+
+def _instructions_text(one: Candidate) -> str:
+    return json.dumps(one.instructions, sort_keys=True)
+
+
+def instruction_diff(base: dspy.Module, made: dspy.Module) -> str:
+    """Return the changes of the instructions, by predictor, as a unified diff."""
+    old, new = program.instructions(base), program.instructions(made)
+    parts: list[str] = []
+    for name in old:
+        lines = difflib.unified_diff(old[name].splitlines(), new[name].splitlines(), name, name, lineterm="", n=1)
+        parts += lines
+    return "\n".join(parts)
+
+
+def report_markdown(made: dict[str, Any]) -> str:
+    """Render the report as Markdown."""
+    before, after = made["before"], made["after"]
+    lines = [
+        f"# {made['optimizer']} on {made['model']}",
+        "",
+        f"Ended: {made['ended']}. {made['calls']:,} calls, cost {dollar_text(made['cost'])}, metric {made['metric']}; "
+        f"{made['questions']['train']} training, {made['questions']['val']} validation and "
+        f"{made['questions']['test']} test questions. Instructions proposed by {made['prompt_model']}.",
+        "",
+        "| | score | 95% interval | calls | tokens | cost | seconds, median |",
+        "|---|---|---|---|---|---|---|",
+        _figure_row("before", before),
+        _figure_row("after", after),
+        "",
+        f"Gain {gain_text(made['gain'])}.",
+        "",
+        "## The prompt",
+        "",
+        f"Demos: {demo_counts(made['demos']['after'])} (before: {demo_counts(made['demos']['before'])}).",
+        "",
+        "```diff",
+        made["diff"] or "(the instructions are unchanged)",
+        "```",
+        "",
+        "## What was tried",
+        "",
+        *candidate_tree(made["candidates"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _figure_row(name: str, found: Mapping[str, Any]) -> str:
+    return (
+        f"| {name} | {score_text(found)} | {interval_text(found['interval'])} | {found['calls']:,} | "
+        f"{found['tokens']:,} | {dollar_text(found['cost'])} | {found['seconds_median']:.2f} |"
+    )
+
+
+def demo_counts(counts: Mapping[str, int]) -> str:
+    """Return the number of demos of each predictor that has any."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+
+
+def candidate_tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the candidates that ran on validation questions, each under the one it was made from.
+
+    The others ran only to make demos, or were dropped after a few training questions; they are counted.
+    """
+    kept = [one for one in candidates if one["val_score"] is not None]
+    below = children_by_number(kept)
+    lines: list[str] = []
+    waiting = [(one, 0) for one in reversed(below.get(None, []))]
+    while waiting:
+        one, depth = waiting.pop()
+        lines.append("  " * depth + _candidate_line(one))
+        waiting += [(child, depth + 1) for child in reversed(below.get(one["number"], []))]
+    if others := len(candidates) - len(kept):
+        lines += ["", f"{others} more ran on training questions only."]
+    return lines
+
+
+def children_by_number(candidates: Sequence[dict[str, Any]]) -> dict[int | None, list[dict[str, Any]]]:
+    """Return the candidates by the number of the one that each was made from; None has those without one here."""
+    numbers = {one["number"] for one in candidates}
+    below: dict[int | None, list[dict[str, Any]]] = {}
+    for one in candidates:
+        # A parent is older: so there is no circle, whatever a report says.
+        known = one["parent"] in numbers and one["parent"] < one["number"]
+        below.setdefault(one["parent"] if known else None, []).append(one)
+    return below
+
+
+def _candidate_line(one: dict[str, Any]) -> str:
+    chosen = " **chosen**" if one["chosen"] else ""
+    return f"- {one['number']}: {one['val_score']:.3f} on {one['val_questions']}, {one['demos']} demos{chosen}"

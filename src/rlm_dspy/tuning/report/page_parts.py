@@ -1,0 +1,143 @@
+"""The parts that pages share: a safe document, escaped texts that are cut, tables, facts.
+
+A page is one file that requests nothing. Its policy allows only its own style and script, by their hashes, so that a
+text from a model would stay text even if an escape were missing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from importlib import metadata
+from importlib.resources import files
+
+from rlm_dspy.report.render import printable_text
+
+CELL_CHARS = 300  # of a text that are always shown
+MAX_TEXT_CHARS = 20_000  # of one text
+MAX_PAGE_CHARS = 8_000_000  # of all texts that are folded up
+_PACKAGES = ("dspy", "litellm", "gepa", "optuna")
+
+
+class TextAllowance:
+    """Turns texts into HTML, folds up long ones, and counts what is left out.
+
+    Args:
+        allowance: characters that all folded texts may have together.
+    """
+
+    def __init__(self, allowance: int = MAX_PAGE_CHARS) -> None:
+        self.left = allowance
+        self.cut_texts = 0
+        self.cut_chars = 0
+
+    def text_html(self, text: str, *, head: int = CELL_CHARS) -> str:
+        """Return a text, with all but its first ``head`` characters folded up, and cut if it is very long."""
+        if len(text) <= head:
+            return safe_text(text)
+        begin = safe_text(text[:head])
+        shown, note = self.cut_text(text, head)
+        return (
+            f"{begin}<details><summary>… {len(text):,} characters</summary>"
+            f'<div class="long">{safe_text(shown)}</div>{note}</details>'
+        )
+
+    def cut_text(self, text: str, begin: int = 0) -> tuple[str, str]:
+        """Return as much of a text as is allowed from ``begin`` on, and a paragraph on what is missing."""
+        shown = text[begin : begin + min(MAX_TEXT_CHARS, self.left)]
+        self.left -= len(shown)
+        missing = len(text) - begin - len(shown)
+        if not missing:
+            return shown, ""
+        self.cut_texts += 1
+        self.cut_chars += missing
+        return shown, f'<p class="cut">{missing:,} more characters are not on this page.</p>'
+
+    def cut_note(self) -> str:
+        """Return a paragraph on what was cut; empty if nothing was."""
+        if not self.cut_texts:
+            return ""
+        what = "1 text is" if self.cut_texts == 1 else f"{self.cut_texts:,} texts are"
+        return f'<p class="cut">{what} cut: {self.cut_chars:,} characters are not on this page.</p>'
+
+
+def safe_text(text: str) -> str:
+    """Return a text as HTML: no markup, control and bidirectional characters shown as escapes."""
+    return escape(printable_text(text).encode("utf-8", "replace").decode())
+
+
+def table_html(rows: Sequence[Sequence[str]], *, caption: str) -> str:
+    """Return a table of plain texts; the first row is its head, the first column names each row."""
+    head, *rest = rows
+    lines = [f"<caption>{safe_text(caption)}</caption>"]
+    lines.append("<tr>" + "".join(f'<th scope="col">{safe_text(cell)}</th>' for cell in head) + "</tr>")
+    for name, *cells in rest:
+        values = "".join(f"<td{_class_of(cell)}>{safe_text(cell)}</td>" for cell in cells)
+        lines.append(f'<tr><th scope="row">{safe_text(name)}</th>{values}</tr>')
+    return f'<div class="scroll"><table class="figures">{"".join(lines)}</table></div>'
+
+
+def _class_of(cell: str) -> str:
+    return ' class="bad"' if cell in ("failed", "not measured") else ""
+
+
+def facts_html(facts: Mapping[str, str]) -> str:
+    """Return names and values as a list; empty values are left out."""
+    pairs = [
+        f"<div><dt>{safe_text(name)}</dt><dd>{safe_text(value)}</dd></div>" for name, value in facts.items() if value
+    ]
+    return f"<dl>{''.join(pairs)}</dl>"
+
+
+def page_html(title: str, body: Iterable[str], *, script: str = "") -> str:
+    """Return the document.
+
+    Args:
+        title: its title and heading.
+        body: parts of HTML.
+        script: the name of a script of this package.
+    """
+    style = _package_text("page.css")
+    code = _package_text(script) if script else ""
+    scripts = f"'{_content_hash(code)}'" if code else "'none'"
+    sources = f"style-src '{_content_hash(style)}'; script-src {scripts}"
+    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+    parts = [
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">',
+        f"<title>{safe_text(title)}</title><style>{style}</style></head><body>",
+        f"<main><h1>{safe_text(title)}</h1>",
+        *body,
+        "</main>",
+        f"<script>{code}</script>" if code else "",
+        "</body></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _package_text(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _content_hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def time_stamp() -> str:
+    """Return the date, time and time zone."""
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def package_versions(own: str) -> str:
+    """Return the versions that a result depends on, as far as they are installed."""
+    found = [f"rlm-dspy {own}"]
+    installed = {each.name for each in metadata.distributions() if each.name in _PACKAGES}
+    found += [f"{name} {metadata.version(name)}" for name in _PACKAGES if name in installed]
+    return ", ".join([*found, f"Python {platform.python_version()}"])

@@ -1,0 +1,126 @@
+"""The plot of an optimization: validation scores over LM calls, and the test set before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlm_dspy.tuning.report.page_parts import safe_text
+from rlm_dspy.tuning.report.plots import Axis, chart_label, plot_figure, tick_text
+from rlm_dspy.tuning.report.tables import interval_text, score_text
+
+LEFT, RIGHT, TOP, BOTTOM = 70, 590, 44, 320
+LABEL_HEIGHT = 18
+MAX_POINTS = 2_000
+
+
+def progress_plot(made: Mapping[str, Any]) -> str:
+    """Draw each measured candidate, the best so far, and the test set before and after with its interval."""
+    calls = Axis(max(1.0, made["calls"] * 1.04), LEFT, RIGHT)
+    score = Axis(1.0, BOTTOM, TOP)
+    points = sorted((one for one in made["candidates"] if _is_measured(one)), key=lambda one: one["calls"])
+    parts = [
+        _axes_marks(calls, score),
+        _test_marks(made["before"], "before", made["before"]["calls"], calls, score),
+        _test_marks(made["after"], "after", made["calls"], calls, score),
+        *_test_labels(made, score),
+        _best_line(points, made["calls"], calls, score),
+        *(_candidate_mark(one, calls, score) for one in points[:MAX_POINTS]),
+        *_legend_marks(points),
+    ]
+    figure = plot_figure("Score over LM calls", BOTTOM + 92, parts)
+    return figure + _missing_note(made["candidates"], points)
+
+
+def _is_measured(one: Mapping[str, Any]) -> bool:
+    return one.get("calls") is not None and one["val_score"] is not None
+
+
+def _missing_note(candidates: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]]) -> str:
+    """Say which candidates have no place in the plot."""
+    partly = sum(one["val_score"] is not None for one in candidates) - len(points)
+    if not partly:
+        return ""
+    what = "1 candidate is not in this plot: it" if partly == 1 else f"{partly:,} candidates are not in this plot: they"
+    return f"<p>{what} did not run on the whole validation set, or the report does not say when.</p>"
+
+
+def _axes_marks(calls: Axis, score: Axis) -> str:
+    parts = [f'<path class="axis" d="M{LEFT} {TOP}V{BOTTOM}H{RIGHT}"/>']
+    for value in calls.tick_values(6):
+        x = calls.place_of(value)
+        parts.append(f'<path class="grid" d="M{x} {BOTTOM}v5"/>{chart_label(x, BOTTOM + 20, tick_text(value), "tick")}')
+    for value in score.tick_values(5):
+        y = score.place_of(value)
+        parts.append(f'<path class="grid" d="M{LEFT - 5} {y}H{RIGHT}"/>')
+        parts.append(chart_label(LEFT - 10, y + 4, tick_text(value), "side"))
+    parts.append(chart_label((LEFT + RIGHT) / 2, BOTTOM + 42, "LM calls so far, all of them counted", "unit"))
+    middle = (TOP + BOTTOM) / 2
+    parts.append(
+        f'<text class="unit" transform="rotate(-90 18 {middle})" x="18" y="{middle}">mean score (0 to 1)</text>'
+    )
+    return "".join(parts)
+
+
+def _test_marks(found: Mapping[str, Any], name: str, at: int, calls: Axis, score: Axis) -> str:
+    """Return the score of the test set as a diamond with its interval, and a band across the plot."""
+    if found["score"] is None:
+        return ""
+    x, y = calls.place_of(at), score.place_of(found["score"])
+    low, high = (score.place_of(value) for value in found["interval"])
+    band = f'<rect class="band" x="{LEFT}" y="{high}" width="{RIGHT - LEFT}" height="{max(1.0, low - high):.1f}"/>'
+    bar = f'<path class="test" d="M{x} {low}V{high}M{x - 5} {low}h10M{x - 5} {high}h10"/>'
+    mark = f'<path class="test mark" d="M{x} {y - 6}l6 6l-6 6l-6 -6z"/>'
+    tip = f"test {name}: {score_text(found)} ({interval_text(found['interval'])})"
+    return f"<g><title>{safe_text(tip)}</title>{band}{bar}{mark}</g>"
+
+
+def _test_labels(made: Mapping[str, Any], score: Axis) -> list[str]:
+    """Return the scores of the test set to the right of the plot, not one upon the other."""
+    found = {name: made[name] for name in ("before", "after")}
+    # What was not measured has its label at the bottom.
+    places = {name: score.place_of(each["score"] or 0.0) for name, each in found.items()}
+    upper, lower = sorted(places, key=lambda name: places[name])
+    if places[lower] - places[upper] < LABEL_HEIGHT:
+        places[upper] = places[lower] - LABEL_HEIGHT
+    kinds = {name: "bad" if each["score"] is None else "testname" for name, each in found.items()}
+    return [
+        chart_label(RIGHT + 10, places[name] + 4, f"test {name}: {score_text(each)}", kinds[name])
+        for name, each in found.items()
+    ]
+
+
+def _best_line(points: Sequence[Mapping[str, Any]], end: int, calls: Axis, score: Axis) -> str:
+    """Return the best validation score so far, as steps."""
+    best, path = -1.0, ""
+    for one in points:
+        if one["val_score"] > best:
+            best = one["val_score"]
+            x, y = calls.place_of(one["calls"]), score.place_of(best)
+            path += f"H{x}V{y}" if path else f"M{x} {y}"
+    return f'<path class="best" d="{path}H{calls.place_of(end)}"/>' if path else ""
+
+
+def _candidate_mark(one: Mapping[str, Any], calls: Axis, score: Axis) -> str:
+    kind = "candidate chosen" if one["chosen"] else "candidate"
+    tip = f"candidate {one['number']}: {one['val_score']:.3f} after {one['calls']:,} calls"
+    x, y = calls.place_of(one["calls"]), score.place_of(one["val_score"])
+    return f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"><title>{safe_text(tip)}</title></circle>'
+
+
+def _legend_marks(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    y = BOTTOM + 70
+    marks = [
+        f'<path class="test mark" d="M{LEFT} {y - 10}l6 6l-6 6l-6 -6z"/>',
+        chart_label(LEFT + 12, y, "test set, 95% interval"),
+    ]
+    if points:
+        marks += [
+            f'<circle class="candidate" cx="{LEFT + 190}" cy="{y - 4}" r="5"/>',
+            chart_label(LEFT + 202, y, "candidate on the validation set"),
+            f'<circle class="candidate chosen" cx="{LEFT + 430}" cy="{y - 4}" r="5"/>',
+            chart_label(LEFT + 442, y, "chosen"),
+            f'<path class="best" d="M{LEFT + 510} {y - 4}h24"/>',
+            chart_label(LEFT + 540, y, "best so far"),
+        ]
+    return marks

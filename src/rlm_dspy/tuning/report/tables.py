@@ -1,0 +1,94 @@
+"""The figures of an evaluation as tables, and as short texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+BAR_CHARS = 20  # characters of a full bar
+
+_COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+    ("score", lambda f: score_text(f)),
+    ("95% interval", lambda f: interval_text(f["interval"])),
+    ("", lambda f: "" if f["score"] is None else score_bar(f["score"])),
+    ("submitted", lambda f: str(f["submitted"])),
+    ("extracted", lambda f: str(f["extracted"])),
+    ("stopped", lambda f: str(f["stopped"])),
+    ("failed", lambda f: str(f["failed"])),
+    ("calls", lambda f: f"{f['calls']:,}"),
+    ("tokens", lambda f: f"{f['tokens']:,}"),
+    ("cost", lambda f: dollar_text(f["cost"])),
+    ("s median", lambda f: f"{f['seconds_median']:.2f}"),
+    ("s p95", lambda f: f"{f['seconds_p95']:.2f}"),
+    ("prefix", lambda f: _percent_text(f["prefix_share"])),
+    ("evidence", lambda f: _percent_text(f["evidence"])),
+]
+
+
+def score_text(found: Mapping[str, Any]) -> str:
+    """Return the score of a side, or why it has none."""
+    if found["score"] is not None:
+        return f"{found['score']:.3f}"
+    return "failed" if found["questions"] else "not measured"
+
+
+def interval_text(interval: list[float] | None) -> str:
+    """Return an interval of scores, or a dash."""
+    return "–" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}"
+
+
+def score_interval_text(found: Mapping[str, Any]) -> str:
+    """Return the score of a side with its interval, or why it has none."""
+    interval = "" if found["interval"] is None else f"  (95% interval {interval_text(found['interval'])})"
+    return f"{score_text(found)}{interval}"
+
+
+def dollar_text(cost: float | None) -> str:
+    """Return a cost in US dollars; an unknown one is never shown as 0."""
+    return "unknown" if cost is None else f"${cost:.4f}"
+
+
+def gain_text(gain: Mapping[str, Any] | None) -> str:
+    """Return a difference with its interval, and whether it may be chance."""
+    if gain is None or gain["mean"] is None:
+        return "unknown: one of the two was not measured"
+    low, high = gain["interval"]
+    sure = "" if low > 0 or high < 0 else " (may be chance)"
+    return f"{gain['mean']:+.3f}, 95% interval {low:+.3f} to {high:+.3f}{sure}"
+
+
+def score_bar(share: float, width: int = BAR_CHARS) -> str:
+    """Return a bar of block characters for a number from 0 to 1."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(width, "·")
+
+
+def _percent_text(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
+
+
+def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
+    """Return the table of a comparison: a row for each figure, a column for each side."""
+    shown = [(name, show) for name, show in _COLUMNS if bars or name]
+    return [["", *made], *([name, *(show(found) for found in made.values())] for name, show in shown)]
+
+
+def task_cells(made: dict[str, Any]) -> list[list[str]]:
+    """Return the table of scores by task; empty if the rows have no tasks."""
+    tasks = sorted({task for found in made.values() for task in found["tasks"]})
+    rows = [[task, *(_task_text(found["tasks"], task) for found in made.values())] for task in tasks]
+    return [["task", *made], *rows] if rows else []
+
+
+def _task_text(scores: Mapping[str, float | None], task: str) -> str:
+    if task not in scores:
+        return "–"
+    score = scores[task]
+    return "failed" if score is None else f"{score:.3f}"
+
+
+def differences(made: dict[str, Any]) -> list[str]:
+    """Return one line for each side compared with the first, if both were measured."""
+    gaps = {name: found.get("difference") for name, found in made.items()}
+    return [f"{name} − {gap['to']}: {gain_text(gap)}" for name, gap in gaps.items() if gap]
