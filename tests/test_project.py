@@ -141,6 +141,8 @@ def test_the_ci_runs_the_readmes_test_command(tmp_path: Path) -> None:
 KNOWN = {"pypdfium2", "google-re2", "optuna", "numpy", "distributed"} | {
     "opentelemetry-sdk",
     "opentelemetry-exporter-otlp-proto-http",
+    "fastapi",
+    "uvicorn",
 }
 
 

@@ -43,8 +43,10 @@ def _check_layers() -> Iterator[DiagnosisLine]:
     }
     for name, (is_there, fix) in layers.items():
         suffices = facts.get("strong")
-        status = "ok" if is_there or suffices else "warning"
-        yield DiagnosisLine(status, f"{name}: {'yes' if is_there else 'no'}", "" if is_there else fix)
+        if is_there:
+            yield DiagnosisLine("ok", f"{name}: yes")
+        else:
+            yield DiagnosisLine("ok" if suffices else "warning", f"{name}: no", fix)
     if facts.get("strong"):
         yield DiagnosisLine("ok", f"isolation is strong: {facts.get('reason')}")
     else:
