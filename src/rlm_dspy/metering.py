@@ -21,6 +21,8 @@ from rlm_dspy.spans import Recorder
 CHARS_PER_TOKEN = 4
 # Providers on the user's own machines, whose tokens cost nothing.
 FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
+TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is no text
+PART = "[part: "  # how the record names such a part
 LONG_PROMPT_TOKENS = 128_000  # above this some providers charge other prices
 NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
@@ -202,7 +204,7 @@ def _part_text(part: Any) -> str:
         return part
     text = part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None)
     kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    return text if isinstance(text, str) else f"[{kind}]"
+    return text if isinstance(text, str) else f"{PART}{kind}]"
 
 
 def reply_text(outputs: Any) -> str:
@@ -236,10 +238,10 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
 
 def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
     """Estimate the usage of a call that reports none, at the published price of its model, if known."""
-    messages = call.get("messages") or [call.get("prompt")]
     sent = got = 0
-    for message in messages:
-        sent += len(str((message.get("content") if isinstance(message, dict) else message) or "")) // CHARS_PER_TOKEN
+    for message in prompt_messages(call):
+        parts = message.content.count(PART)
+        sent += len(message.content) // CHARS_PER_TOKEN + parts * TOKENS_OF_PART
     for output in call["outputs"] or ():
         got += len(str((output.get("text") if isinstance(output, dict) else output) or "")) // CHARS_PER_TOKEN
     cost = token_cost(model, sent, got, lower_bound=True)

@@ -98,11 +98,17 @@ def answer_adapter() -> Any:
     return ignoring_thinking(dspy.settings.adapter or _DEFAULT)
 
 
-def plain_adapter() -> Any:
-    """Return the adapter for a typed sub-call: like :func:`action_adapter`, but without retries or content parts."""
+def plain_adapter(*, images: bool = False) -> Any:
+    """Return the adapter for a typed sub-call: like :func:`action_adapter`, but without retries or content parts.
+
+    Args:
+        images: keep content parts, because the call has images; its texts must be without markers then.
+    """
     chosen = copy.copy(action_adapter())
     if hasattr(chosen, "use_json_adapter_fallback"):
         chosen.use_json_adapter_fallback = False
+    if images:
+        return chosen
     render = chosen.format_user_message_content
 
     def as_text(*args: Any, **kwargs: Any) -> str:

@@ -32,6 +32,7 @@ from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow,
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm import loop, prompts
 from rlm_dspy.rlm.children import Child
+from rlm_dspy.rlm.images import ImageHandle
 from rlm_dspy.rlm.loop import Ask, Execute, Extract, ModelReply, Observation, Overflow
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.predictor import Predictor
@@ -340,7 +341,10 @@ class RLM(dspy.Module):  # type: ignore[misc]
             tools[toolkit.INDEXED] = corpus.search_index
         else:
             interpreter.tools.pop(toolkit.INDEXED, None)
-        return Repl(interpreter, session.values, tools, fields, session.main)
+        values = {
+            name: str(value) if isinstance(value, ImageHandle) else value for name, value in session.values.items()
+        }
+        return Repl(interpreter, values, tools, fields, session.main)
 
 
 async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:

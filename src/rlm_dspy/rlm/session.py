@@ -34,6 +34,7 @@ from rlm_dspy.rlm.answers import (
     render_input,
 )
 from rlm_dspy.rlm.children import Child, Children
+from rlm_dspy.rlm.images import ImageHandle, Images
 from rlm_dspy.rlm.loop import Ask, Ending, Extract, ModelReply, Observation, Rules
 from rlm_dspy.rlm.passages import best_lines
 from rlm_dspy.rlm.predictor import Predictor
@@ -75,7 +76,10 @@ class Session:
     ) -> None:
         self.rlm: RLM = rlm
         self.signature = signature
-        self.values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        self.images = Images(
+            {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        )
+        self.values = self.images.values
         self.main = main_context(self.values)
         # A child replaces the sub-model.
         self.lm = (parent.subcalls.lm if parent else None) or getattr(rlm.generate_action, "lm", None)
@@ -127,6 +131,7 @@ class Session:
             partial(self.emit, "wait"),
             self.recorder,
             lambda: self._cell_span or self._step_span or self.span,
+            self.images,
         )
 
     def _probe_text(self) -> str:
@@ -605,7 +610,7 @@ def value_of(predicted: Any, name: str) -> Any:
 
 def is_context(value: Any) -> bool:
     """Return whether evidence may quote ``value``, i.e. it is a text or a corpus."""
-    return isinstance(value, str) or hasattr(value, "sandbox_index")
+    return (isinstance(value, str) and not isinstance(value, ImageHandle)) or hasattr(value, "sandbox_index")
 
 
 def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:

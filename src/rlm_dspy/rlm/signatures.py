@@ -124,6 +124,8 @@ def _annotation_type(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
         )
     if isinstance(node, ast.Name) and node.id in kinds:
         return kinds[node.id]
+    if ast.unparse(node) == "dspy.Image":
+        return dspy.Image
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return typing.Union[_annotation_type(node.left, kinds), _annotation_type(node.right, kinds)]  # noqa: UP007  made at run time
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in kinds:

@@ -22,8 +22,17 @@ from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
-from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
+from rlm_dspy.metering import CHARS_PER_TOKEN, TOKENS_OF_PART, Meter, tokens
 from rlm_dspy.rlm.adapters import plain_adapter, without_markers
+from rlm_dspy.rlm.images import (
+    MAX_IMAGES,
+    Images,
+    check_vision,
+    cropped_image,
+    describe_image,
+    holds_image,
+    without_parts,
+)
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.run import SubCall, SubCallKind, replace_surrogates
@@ -94,6 +103,9 @@ def _quoted_value(text: str) -> str:
     return repr(words if len(words) <= MAX_QUOTED_REPLY_CHARS else f"{words[: MAX_QUOTED_REPLY_CHARS - 1]}…")
 
 
+SHOWN_IMAGE = "[image: "
+SEE_ONE = dspy.Signature("image: dspy.Image, question -> answer", "Answer the question from the image alone.")
+SEE_ALL = dspy.Signature("images: list[dspy.Image], question -> answer", "Answer the question from the images alone.")
 MAX_RECORDED_CHARS = 500
 MAX_QUOTED_CHARS = 80  # characters of an argument quoted in an error
 
@@ -116,6 +128,13 @@ class Outputs:
     values: dict[str, Any]
 
 
+def shown_input(value: Any) -> str:
+    """Return an input of a typed call for the record; an image as its kind, size and hash."""
+    if isinstance(value, dspy.Image):
+        return f"{SHOWN_IMAGE}{describe_image(value)}]"
+    return ", ".join(map(shown_input, value)) if type(value) is list and value else str(value)
+
+
 def shorten_text(text: str, limit: int = MAX_RECORDED_CHARS) -> str:
     """Shorten ``text`` to a rendering for the record."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
@@ -132,6 +151,7 @@ class SubCalls:
         on_wait: called with a provider and the seconds that a call is about to wait for it.
         recorder: records each call as a span.
         parent_span: returns the span that a call which starts now belongs to.
+        images: the images among the inputs.
     """
 
     def __init__(
@@ -143,6 +163,7 @@ class SubCalls:
         on_wait: Callable[[str, float], None],
         recorder: Recorder,
         parent_span: Callable[[], int],
+        images: Images,
     ) -> None:
         self._lm = as_lm(lm)
         self.ledger = ledger
@@ -151,6 +172,7 @@ class SubCalls:
         self._on_wait = on_wait
         self.recorder = recorder
         self._parent_span = parent_span
+        self._images = images
         self._made: list[SubCall] = []
         self._open: dict[Meter, tuple[SubCall, Reservation]] = {}  # unfinished calls by their meter
         self._notes: list[str] = []
@@ -166,6 +188,7 @@ class SubCalls:
             "__rlm_ask__": self.llm_query,
             "__rlm_llm_query__": self.answer_each,
             "__rlm_predict__": self.predict,
+            **({"view": self.view} if self._images else {}),
         }
 
     @property
@@ -252,7 +275,31 @@ class SubCalls:
         for item in items:
             if set(item) != set(read.input_fields):
                 raise ConfigurationError(wrong_inputs_message(signature, read, item))
-        return self.typed_each(read, items)
+        given = [self._images.typed_inputs(read, item) for item in items]
+        if any(field.annotation in (dspy.Image, list[dspy.Image]) for field in read.input_fields.values()):
+            check_vision(str(self.lm.model))
+        return self.typed_each(read, given)
+
+    def view(self, image: Any, question: str, box: Any = None) -> str:
+        """Ask the sub-model about an image of the inputs, a list of them, or the part of one in a box of pixels.
+
+        Raises:
+            ValueError: it is no image of this run, there are too many, or the box cannot be cut.
+            ConfigurationError: the sub-model is known not to see.
+        """
+        handles = list(image) if isinstance(image, (list, tuple)) else [image]
+        if not 0 < len(handles) <= MAX_IMAGES:
+            raise ValueError(f"view takes 1 to {MAX_IMAGES} images, not {len(handles)}")
+        found = [self._images.image_of(handle) for handle in handles]
+        if box is not None:
+            found = [cropped_image(one, box) for one in found]
+        check_vision(str(self.lm.model))
+        asked = {"question": sendable_prompt(question)}
+        if len(found) == 1:
+            result = result_or_raise(self.typed(SEE_ONE, {"image": found[0], **asked}))
+        else:
+            result = result_or_raise(self.typed(SEE_ALL, {"images": found, **asked}))
+        return str(result.values["answer"])
 
     def typed_each(self, signature: type[dspy.Signature], items: Sequence[dict[str, Any]]) -> list[Outputs | CallError]:
         """Make typed calls; if a reply cannot be parsed, ask once more with the reason, if calls are left."""
@@ -309,6 +356,9 @@ class SubCalls:
         """Make one typed call through ``dspy.Predict``, so that optimizers see it."""
         predictor = dspy.Predict(signature)
         given = {name: sendable_prompt(value) if isinstance(value, str) else value for name, value in inputs.items()}
+        has_images = any(map(holds_image, given.values()))
+        if has_images:
+            given = {name: without_parts(value) for name, value in given.items()}
         given["lm"] = self.lm
 
         def outputs(predicted: Any) -> Outputs:
@@ -316,10 +366,11 @@ class SubCalls:
 
         result: Outputs | CallError = self.make_charged_call(
             "typed",
-            "\n".join(f"{name}: {value}" for name, value in inputs.items()),
+            "\n".join(f"{name}: {shown_input(value)}" for name, value in inputs.items()),
             lambda: outputs(predictor(**given)),
             lambda: _await_and_read(predictor.acall(**given), outputs),
             shown=lambda found: str(found.values),
+            adapter=plain_adapter(images=has_images),
         )
         return result
 
@@ -330,10 +381,12 @@ class SubCalls:
         direct: Callable[[], Any],
         awaitable: Callable[[], Any],
         shown: Callable[[Any], str],
+        adapter: Any = None,
     ) -> Any:
         """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
         deadline = self._deadline_for()
-        reservation = self.ledger.reserve(tokens(prompt), sub_call=True)
+        seen = prompt.count(SHOWN_IMAGE) * TOKENS_OF_PART
+        reservation = self.ledger.reserve(tokens(prompt) + seen, sub_call=True)
         started, span = time.perf_counter(), self.start_span(kind, prompt)
         meter = Meter(self._on_wait, self.recorder, span)
         result: Any = CallError(error="the call did not end", kind="Interrupted")
@@ -343,7 +396,8 @@ class SubCalls:
             self._open[meter] = unfinished, reservation
         try:
             # A plain thread has no portal to stream through, and sub-calls are not the streamed program's output.
-            settings = {"send_stream": None, "adapter": plain_adapter(), "callbacks": [*dspy.settings.callbacks, meter]}
+            callbacks = [*dspy.settings.callbacks, meter]
+            settings = {"send_stream": None, "adapter": adapter or plain_adapter(), "callbacks": callbacks}
             with self.ledger.slots, dspy.context(**settings):
                 result = self._visible_reply(deadlines.call(deadline, self.lm, direct, awaitable), meter)
         except (DSPyLMError, AdapterParseError) as failure:

@@ -1,0 +1,184 @@
+"""Images among the inputs: cells see a line of text for each, and a sub-model that can see looks at them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.metering import metadata
+from rlm_dspy.rlm.adapters import without_markers
+
+MAX_IMAGES = 20  # images of one call
+BASE64 = ";base64,"
+
+
+class ImageHandle(str):
+    """The line of text that stands for an image in the REPL, in prompts and in records; it holds no pixel."""
+
+    __slots__ = ()
+
+
+class Images:
+    """The images of a run by their handle; only these can be looked at.
+
+    Args:
+        values: the inputs; images in them, also in lists and dicts, are replaced in :attr:`values`.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._by_handle: dict[str, dspy.Image] = {}
+        self.values = {name: self._replaced_images(name, value) for name, value in values.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_handle)
+
+    def _replaced_images(self, name: str, value: Any) -> Any:
+        if isinstance(value, dspy.Image):
+            number = len(self._by_handle) + 1
+            handle = ImageHandle(f"[image {number}: {describe_image(value)}; look at it with view({name}, question)]")
+            self._by_handle[handle] = value
+            return handle
+        if type(value) in (list, tuple):
+            return type(value)(self._replaced_images(f"{name}[{at}]", item) for at, item in enumerate(value))
+        if type(value) is dict:
+            return {key: self._replaced_images(f"{name}[{key!r}]", item) for key, item in value.items()}
+        return value
+
+    def image_of(self, handle: Any) -> dspy.Image:
+        """Return the image of a handle.
+
+        Raises:
+            ValueError: it is no image of this run: addresses and files are never opened.
+        """
+        found = self._by_handle.get(handle) if isinstance(handle, str) else None
+        if found is None:
+            known = ", ".join(handle.partition(":")[0] + "]" for handle in self._by_handle) or "none"
+            raise ValueError(f"{str(handle)[:80]!r} is no image of this run; pass the variable of one ({known})")
+        return found
+
+    def typed_inputs(self, signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inputs of a typed call with the images that its signature asks for.
+
+        Raises:
+            ValueError: an input that is to be an image is not one of this run.
+        """
+        given = dict(inputs)
+        for name, field in signature.input_fields.items():
+            if field.annotation is dspy.Image:
+                given[name] = self.image_of(inputs[name])
+            elif field.annotation == list[dspy.Image]:
+                given[name] = [self.image_of(one) for one in inputs[name]]
+        return given
+
+
+def holds_image(value: Any) -> bool:
+    """Return whether a value is an image or a list of images."""
+    return isinstance(value, dspy.Image) or (type(value) is list and any(isinstance(one, dspy.Image) for one in value))
+
+
+def without_parts(value: Any) -> Any:
+    """Return an input of a call with images: its texts cannot pass for images or other content parts."""
+    if isinstance(value, dspy.Image) or value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [without_parts(item) for item in value]
+    if isinstance(value, dict):
+        return {without_markers(str(key)): without_parts(item) for key, item in value.items()}
+    return without_markers(str(value))
+
+
+def check_vision(model: str) -> None:
+    """Refuse a model that is known not to see, before the first paid call.
+
+    Raises:
+        ConfigurationError: the packaged table has the model and does not say that it sees.
+    """
+    facts = metadata(model)
+    if facts and not facts.get("supports_vision"):
+        raise ConfigurationError(f"the sub-model {model} cannot see images; pass sub_lm= with a model that can")
+
+
+def cropped_image(image: dspy.Image, box: Any) -> dspy.Image:
+    """Return a part of an image.
+
+    Args:
+        image: with its bytes, not an address.
+        box: left, top, right and bottom in pixels.
+
+    Raises:
+        ValueError: the box is empty or not four numbers, the image cannot be cut, or Pillow is not installed.
+    """
+    try:
+        from PIL import Image as Pillow
+    except ImportError:
+        raise ValueError("a part of an image needs the package Pillow; look at the whole image") from None
+    numbers = list(box) if isinstance(box, (list, tuple)) else []
+    if len(numbers) != 4 or not all(isinstance(one, (int, float)) for one in numbers):
+        raise ValueError(f"box must be (left, top, right, bottom) in pixels, not {str(box)[:80]}")
+    data = image_bytes(image)
+    if data is None:
+        raise ValueError("this image is an address, so a part of it cannot be cut; look at the whole image")
+    try:
+        with Pillow.open(io.BytesIO(data)) as whole:
+            left, top = max(0, int(numbers[0])), max(0, int(numbers[1]))
+            right, bottom = min(whole.width, int(numbers[2])), min(whole.height, int(numbers[3]))
+            if left >= right or top >= bottom:
+                raise ValueError(f"the box {numbers} holds no pixel of an image of {whole.width}×{whole.height}")
+            made = io.BytesIO()
+            whole.crop((left, top, right, bottom)).save(made, "PNG")
+    except (OSError, Pillow.DecompressionBombError) as error:
+        raise ValueError(f"the image cannot be read: {error}") from error
+    return dspy.Image(f"data:image/png{BASE64}{base64.b64encode(made.getvalue()).decode()}")
+
+
+def image_bytes(image: dspy.Image) -> bytes | None:
+    """Return the bytes of an image, None if it is an address."""
+    head, found, body = image.url.partition(BASE64)
+    if not head.startswith("data:") or not found:
+        return None
+    try:
+        return base64.b64decode(body)
+    except ValueError:
+        return None
+
+
+def describe_image(image: dspy.Image) -> str:
+    """Return kind, size in pixels and bytes, and hash, such as ``PNG 1240×1754, 312 KB, sha256 0123456789ab``."""
+    data = image_bytes(image)
+    if data is None:
+        return "at an address"
+    kind, size = _pixel_size(data)
+    shown = f"{len(data):,} bytes" if len(data) < 10_000 else f"{len(data) // 1000:,} KB"
+    return f"{kind}{f' {size[0]}×{size[1]}' if size else ''}, {shown}, sha256 {hashlib.sha256(data).hexdigest()[:12]}"
+
+
+def _pixel_size(data: bytes) -> tuple[str, tuple[int, int] | None]:
+    """Return the kind of an image and its width and height, as far as its head says."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
+        return "PNG", struct.unpack(">II", data[16:24])
+    if data.startswith((b"GIF87a", b"GIF89a")) and len(data) >= 10:
+        return "GIF", struct.unpack("<HH", data[6:10])
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WebP", None
+    if data.startswith(b"\xff\xd8"):
+        return "JPEG", _jpeg_size(data)
+    return "image", None
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height from the frame header of a JPEG."""
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 2 + length
+    return None
