@@ -92,7 +92,9 @@ def test_remarks_on_a_page_are_marked():
 def test_pages_without_text_are_named(empty, note):
     pages = ["" if number in empty else printed(f"page {number}") for number in range(1, 7)]
     assert office.answer("pdf", pdf_of(*pages))["note"] == note
-    assert office.answer("pdf", pdf_of("", "")) == {"error": "no text in it: perhaps scanned pages"}
+    assert office.answer("pdf", pdf_of("", "")) == {
+        "error": "no text in it: perhaps scanned pages, which an OCR reader or a model that sees can read"
+    }
 
 
 def test_there_is_no_limit_of_pages():

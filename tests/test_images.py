@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -187,3 +188,107 @@ def test_without_images_there_is_no_view() -> None:
     with dspy.context(lm=lm):
         run = rlm_dspy.RLM("context, question -> answer")(context="c", question="q").run
     assert run.steps[0].output == "False"
+
+
+# --- files of a corpus ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Texts, an image, a scanned PDF without text, and a PDF with two pages of text."""
+    fpdf = pytest.importorskip("fpdf")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "notes.md").write_text("see the scan\n")
+    (docs / "gate.png").write_bytes(RED)
+    scan = fpdf.FPDF()
+    scan.add_page()
+    scan.set_fill_color(0, 0, 255)
+    scan.rect(0, 0, 210, 297, style="F")
+    scan.output(str(docs / "scan.pdf"))
+    lease = fpdf.FPDF()
+    lease.set_font("helvetica", size=20)
+    for page in ("first", "second"):
+        lease.add_page()
+        lease.cell(text=f"the {page} page")
+    lease.output(str(docs / "lease.pdf"))
+    (docs / "fake.png").write_bytes(b"no image at all \0\0")
+    (docs / "link.png").symlink_to(tmp_path / "outside.png")
+    (tmp_path / "outside.png").write_bytes(RED)
+    return docs
+
+
+def corpus_run(folder: Path, *replies: Any, sees: bool = True) -> tuple[Run, Any]:
+    lm, script = scripted(*replies)
+    with dspy.context(lm=lm), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rlm_dspy.rlm.images.metadata", lambda model: {"supports_vision": sees})
+        done = rlm_dspy.RLM("context, question -> answer")(context=rlm_dspy.read(folder), question="q")
+    return done.run, script
+
+
+def shown_bytes(request: Any) -> bytes:
+    (part,) = [part for message in request.messages for part in message.parts if type(part).__name__ == "ImagePart"]
+    return base64.b64decode(str(part.data if hasattr(part, "data") else part.url).partition(";base64,")[2] or part.data)
+
+
+def test_image_files_and_pages_of_pdfs_can_be_looked_at(folder: Path) -> None:
+    code = "print(view('gate.png', 'colour?'), view('scan.pdf', 'colour?'), view('lease.pdf', 'text?', page=2))"
+    run, script = corpus_run(
+        folder,
+        action(code),
+        fields(answer="red"),
+        fields(answer="blue"),
+        fields(answer="2"),
+        action("SUBMIT(answer='x')"),
+    )
+    assert run.steps[0].output == "red blue 2"
+    assert shown_bytes(script.requests[1]) == RED
+    scan, lease = (shown_bytes(request) for request in script.requests[2:4])
+    assert describe_image(image_of(scan)).startswith("PNG 1241×1754")
+    assert scan != lease
+    shown = texts(script.requests[0])[1]
+    assert "view(name, question, page=2) about a page of a PDF: lease.pdf" in shown
+    assert "gate.png" in shown
+
+
+def image_of(data: bytes) -> dspy.Image:
+    return dspy.Image(f"data:image/png;base64,{base64.b64encode(data).decode()}")
+
+
+def test_the_colour_of_a_drawn_page_is_right(folder: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    import io
+
+    _, script = corpus_run(folder, action("view('scan.pdf', 'q')"), fields(answer="x"), action("SUBMIT(answer='x')"))
+    with pillow.open(io.BytesIO(shown_bytes(script.requests[1]))) as drawn:
+        assert drawn.convert("RGB").getpixel((600, 800)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        ("view('lease.pdf', 'q', page=9)", "it has 2 pages, not a page 9"),
+        ("view('lease.pdf', 'q', page=0)", "it has 2 pages, not a page 0"),
+        ("view('fake.png', 'q')", "is neither a PNG, JPEG, GIF or WebP image nor a PDF"),
+        ("view('link.png', 'q')", "no"),
+        ("view('notes.md', 'q')", "is no image of this run"),
+        ("view('../outside.png', 'q')", "is no image of this run"),
+        ("view('gone.png', 'q')", "is no image of this run"),
+    ],
+)
+def test_other_files_are_refused(folder: Path, call: str, problem: str) -> None:
+    run, script = corpus_run(folder, action(call), action("SUBMIT(answer='x')"))
+    assert problem in run.steps[0].output
+    assert run.steps[0].error
+    assert len(script.requests) == 2
+
+
+def test_without_a_model_that_sees_files_are_not_offered(folder: Path) -> None:
+    run, script = corpus_run(folder, action("view('gate.png', 'q')"), action("SUBMIT(answer='x')"), sees=False)
+    assert "NameError" in run.steps[0].output
+    assert "view(" not in "".join(texts(script.requests[0]))
+
+
+def test_a_scanned_pdf_says_how_it_can_be_read(folder: Path) -> None:
+    (skipped,) = [one for one in rlm_dspy.read(folder).skipped if one.name == "scan.pdf"]
+    assert "no text in it: perhaps scanned pages, which an OCR reader or a model that sees can read" in skipped.reason

@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 import dspy
 
+from rlm_dspy.corpus.readers import converter
+from rlm_dspy.corpus.readers.reader import UnreadableError
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.metering import metadata
 from rlm_dspy.rlm.adapters import without_markers
 
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp")
+MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WebP": "image/webp"}
+MAX_FILE_BYTES = 50 << 20  # bytes of an image or a PDF
+MAX_NAMED = 10  # files named in a prompt
 MAX_IMAGES = 20  # images of one call
 BASE64 = ";base64,"
 
@@ -34,6 +41,7 @@ class Images:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._by_handle: dict[str, dspy.Image] = {}
+        self._corpora = [value for value in values.values() if hasattr(value, "path_of") and hasattr(value, "skipped")]
         self.values = {name: self._replaced_images(name, value) for name, value in values.items()}
 
     def __bool__(self) -> bool:
@@ -51,13 +59,55 @@ class Images:
             return {key: self._replaced_images(f"{name}[{key!r}]", item) for key, item in value.items()}
         return value
 
-    def image_of(self, handle: Any) -> dspy.Image:
-        """Return the image of a handle.
+    def file_names(self) -> list[str]:
+        """Return the images and PDFs of the input corpora, read or not."""
+        names = [one.name for corpus in self._corpora for one in (*corpus.documents, *corpus.skipped)]
+        return [name for name in names if name.lower().endswith((*IMAGE_ENDINGS, ".pdf"))]
+
+    def files_note(self, model: str) -> str:
+        """Return the line about images and PDFs of a corpus for a sub-model that is known to see, else ""."""
+        names = self.file_names() if self._corpora and metadata(model).get("supports_vision") else []
+        if not names:
+            return ""
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        return (
+            "view(name, question) asks a model about an image of the corpus, view(name, question, page=2) about a page "
+            f"of a PDF: {', '.join(names[:MAX_NAMED])}{more}"
+        )
+
+    def _file_image(self, name: str, page: int | None) -> dspy.Image | None:
+        """Return an image file of a corpus, or a page of a PDF in it; None if no corpus has the name."""
+        if name not in self.file_names():
+            return None
+        path = next(filter(None, (corpus.path_of(name) for corpus in self._corpora)), None)
+        if path is None or os.path.islink(path):
+            raise ValueError(f"{name!r} is not a file of its own, so it cannot be looked at")
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"{name!r} cannot be read: {error.strerror}") from error
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"{name!r} has more than {MAX_FILE_BYTES >> 20} MB")
+        if data[:1024].find(b"%PDF-") >= 0:
+            try:
+                data = converter.shared().page_image(data, 1 if page is None else page)
+            except UnreadableError as error:
+                raise ValueError(f"{name!r}: {error}") from error
+        kind = _pixel_size(data)[0]
+        if kind not in MEDIA_TYPES:
+            raise ValueError(f"{name!r} is neither a PNG, JPEG, GIF or WebP image nor a PDF")
+        return dspy.Image(f"data:{MEDIA_TYPES[kind]}{BASE64}{base64.b64encode(data).decode()}")
+
+    def image_of(self, handle: Any, page: int | None = None) -> dspy.Image:
+        """Return the image of a handle, or an image file or a page of a PDF of an input corpus.
 
         Raises:
-            ValueError: it is no image of this run: addresses and files are never opened.
+            ValueError: it is neither: addresses and other files are never opened.
         """
         found = self._by_handle.get(handle) if isinstance(handle, str) else None
+        if found is None and isinstance(handle, str):
+            found = self._file_image(handle, page)
         if found is None:
             known = ", ".join(handle.partition(":")[0] + "]" for handle in self._by_handle) or "none"
             raise ValueError(f"{str(handle)[:80]!r} is no image of this run; pass the variable of one ({known})")

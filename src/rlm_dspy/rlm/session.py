@@ -120,7 +120,7 @@ class Session:
         self._protocol_text: str | None = None
         self.interpreter_rules = ""
         self.has_toolkit = True
-        self.probe = clean_for_prompt(self._probe_text())
+        self.probe = clean_for_prompt("\n".join(filter(None, [self._probe_text(), self.subcalls.files_note()])))
 
     def _make_subcalls(self) -> SubCalls:
         return SubCalls(

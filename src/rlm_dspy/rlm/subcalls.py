@@ -188,7 +188,7 @@ class SubCalls:
             "__rlm_ask__": self.llm_query,
             "__rlm_llm_query__": self.answer_each,
             "__rlm_predict__": self.predict,
-            **({"view": self.view} if self._images else {}),
+            **({"view": self.view} if self._images or self.files_note() else {}),
         }
 
     @property
@@ -280,8 +280,14 @@ class SubCalls:
             check_vision(str(self.lm.model))
         return self.typed_each(read, given)
 
-    def view(self, image: Any, question: str, box: Any = None) -> str:
+    def files_note(self) -> str:
+        """Return the line for the model about images and PDFs of its corpus; "" if the sub-model may not see."""
+        return self._images.files_note(str(getattr(self.known_lm, "model", "")))
+
+    def view(self, image: Any, question: str, box: Any = None, page: int | None = None) -> str:
         """Ask the sub-model about an image of the inputs, a list of them, or the part of one in a box of pixels.
+
+        The name of an image file of a corpus, or of a PDF and the number of a page, does as well.
 
         Raises:
             ValueError: it is no image of this run, there are too many, or the box cannot be cut.
@@ -290,7 +296,7 @@ class SubCalls:
         handles = list(image) if isinstance(image, (list, tuple)) else [image]
         if not 0 < len(handles) <= MAX_IMAGES:
             raise ValueError(f"view takes 1 to {MAX_IMAGES} images, not {len(handles)}")
-        found = [self._images.image_of(handle) for handle in handles]
+        found = [self._images.image_of(handle, page) for handle in handles]
         if box is not None:
             found = [cropped_image(one, box) for one in found]
         check_vision(str(self.lm.model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import contextlib
 import functools
 import json
@@ -44,15 +45,23 @@ class Converter:
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
 
-    def convert(self, kind: str, data: bytes) -> Converted:
-        """Return the text of a document.
+    def page_image(self, data: bytes, page: int) -> bytes:
+        """Return a page of a PDF as a PNG; pages count from 1.
+
+        Raises:
+            UnreadableError: as :meth:`convert`, or there is no such page.
+        """
+        return base64.b64decode(self.convert("pdf", data, page).text)
+
+    def convert(self, kind: str, data: bytes, page: int | None = None) -> Converted:
+        """Return the text of a document, or a page of it as base64.
 
         Raises:
             UnreadableError: It is broken, encrypted or empty, or takes too long or too much memory.
         """
         with self._turn:
             try:
-                answer = self._asked(kind, data)
+                answer = self._asked(kind, data, page)
             except BrokenPipeError:
                 self.close()
                 raise UnreadableError(f"{_NAMES[kind]} whose reader crashed") from None
@@ -81,14 +90,14 @@ class Converter:
                     stream.close()
         process.wait()
 
-    def _asked(self, kind: str, data: bytes) -> dict[str, Any]:
+    def _asked(self, kind: str, data: bytes, page: int | None = None) -> dict[str, Any]:
         process = self._running_process()
         assert process.stdin is not None
         assert process.stdout is not None
         seconds = self._seconds + SECONDS_FOR_MB * len(data) / 1e6
         deadline = time.monotonic() + seconds * self._patience
         os.set_blocking(process.stdin.fileno(), False)
-        request = json.dumps({"kind": kind, "size": len(data), "seconds": seconds})
+        request = json.dumps({"kind": kind, "size": len(data), "seconds": seconds, "page": page})
         self._send_bytes(process, request.encode() + b"\n" + data, deadline)
         buffer = b""
         while b"\n" not in buffer:

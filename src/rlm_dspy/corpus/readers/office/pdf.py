@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ _DIVIDER = re.compile("([\x02\ufffe\u00ad])[ \t]*(?:\r?\n|\r)?|[-‐][ \t]*(?:\r
 _LEFT = re.compile(r"[\w'’‐-]*\Z")
 _RIGHT = re.compile(r"[\w'’‐-]{0,60}")
 _MAX_WORD_LETTERS = 60  # letters of a word that are examined
+PAGE_DPI = 150  # dots per inch of a page drawn as an image
+MAX_PAGE_PIXELS = 2_000  # pixels of its longer side
 _TOKEN = re.compile(r"[\w\0‐-]+")
 _SOFT = "\u00ad"
 
@@ -128,6 +132,32 @@ def _open_document(data: bytes, notes: Notes) -> Any:
         pages = "1 page" if len(document) == 1 else f"{len(document):,} pages"
         notes.append(f"the file is broken or cut off: only {pages} could be recovered")
     return document
+
+
+def page_image(data: bytes, number: int) -> bytes:
+    """Return a page as a PNG, numbered from 1, at 150 dots per inch but at most 2,000 pixels high or wide.
+
+    Raises:
+        RefusedError: the document is broken or encrypted, or has no such page.
+    """
+    document = _open_document(data, [])
+    if not 1 <= number <= len(document):
+        raise RefusedError(f"it has {len(document):,} pages, not a page {number:,}")
+    page = document[number - 1]
+    scale = min(PAGE_DPI / 72, MAX_PAGE_PIXELS / max(*page.get_size(), 1))
+    picture = page.render(scale=scale, rev_byteorder=True, prefer_bgrx=False)
+    return png_bytes(bytes(picture.buffer), picture.width, picture.height, picture.stride, picture.n_channels)
+
+
+def png_bytes(pixels: bytes, width: int, height: int, stride: int, channels: int) -> bytes:
+    """Return rows of 8-bit grey, RGB or RGBA pixels as a PNG."""
+    rows = b"".join(b"\0" + pixels[at : at + width * channels] for at in range(0, stride * height, stride))
+    kind = {1: 0, 3: 2, 4: 6}[channels]
+    head = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
 
 
 def _page_text(document: Any, number: int) -> str:

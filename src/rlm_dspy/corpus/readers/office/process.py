@@ -8,6 +8,7 @@ this process.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -18,6 +19,7 @@ from typing import Any
 from . import database, epub, html_page, opendocument, pdf, rtf, sheets, slides, word
 from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError
 
+SCANNED = ": perhaps scanned pages, which an OCR reader or a model that sees can read"
 MAX_MEMORY_BYTES = 3 << 30
 
 READERS: dict[str, Reading] = {
@@ -51,7 +53,7 @@ def convert_document(kind: str, data: bytes) -> dict[str, Any]:
         notes.append(str(cut))
     text = "".join(parts)
     if not text.strip():
-        raise RefusedError("no text in it" + (": perhaps scanned pages" if kind == "pdf" else ""))
+        raise RefusedError("no text in it" + (SCANNED if kind == "pdf" else ""))
     return {"text": text.encode("utf-8", "replace").decode(), "marks": marks, "note": "; ".join(notes)}
 
 
@@ -61,9 +63,11 @@ def _plain_text(text: str) -> str:
     return _CONTROLS.sub("", text).rstrip("\n") + "\n"
 
 
-def answer(kind: str, data: bytes) -> dict[str, Any]:
-    """Convert a document, or return why it failed; any exception of the libraries becomes the reason."""
+def answer(kind: str, data: bytes, page: int | None = None) -> dict[str, Any]:
+    """Convert a document, or draw a page of a PDF; or return why that failed: any exception becomes the reason."""
     try:
+        if page is not None:
+            return {"text": base64.b64encode(pdf.page_image(data, page)).decode(), "marks": [], "note": ""}
         return convert_document(kind, data)
     except RefusedError as error:
         return {"error": str(error)}
@@ -88,7 +92,7 @@ def main() -> None:
         request = json.loads(line)
         data = requests.read(request["size"])
         _limit_time(request.get("seconds", 0))
-        body = json.dumps(answer(request["kind"], data)).encode()
+        body = json.dumps(answer(request["kind"], data, request.get("page"))).encode()
         answers.write(b"%d\n" % len(body) + body)
         answers.flush()
 
