@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import dspy
 import pytest
 
-from rlm_dspy import RLM, Budget, Context, Corpus
+from rlm_dspy import RLM, Budget, Context, Corpus, Sandbox
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.rlm.history import earlier_turns, kept_input, next_history
+from rlm_dspy.rlm.talk import KeptInterpreter
 from rlm_dspy.run import Run
 from rlm_dspy.testing import action, fields, scripted, texts
 
@@ -31,8 +32,8 @@ HOSTILE = (
 
 def first_prompt(run: Run) -> list[tuple[str, str]]:
     """Return the first prompt of a run from its record."""
-    call = next(span for span in run.spans if span.kind == "call")
-    return [(message.role, message.text) for message in run.prompt_of(call)]
+    call = next(span for span in run.spans if span.kind == "lm")
+    return [(message.role, message.content) for message in run.prompt_of(call)]
 
 
 def three_turns(program: Callable[..., Any], lm: Any) -> list[Any]:
@@ -85,7 +86,7 @@ def test_the_history_of_a_prediction_holds_handles_and_is_json() -> None:
     assert len(json.dumps(messages)) < 1_000
     assert dspy.History.model_validate_json(last.history.model_dump_json()) == last.history
     assert "history" not in last
-    assert list(last.keys())[0] == "answer"
+    assert next(iter(last.keys())) == "answer"
 
 
 def test_code_finds_the_earlier_turns_under_the_fields_name() -> None:
@@ -97,33 +98,23 @@ def test_code_finds_the_earlier_turns_under_the_fields_name() -> None:
     assert found.history.messages == [*past.messages, {"question": "again?", "answer": found.answer}]
 
 
-@pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter(), dspy.XMLAdapter()])
-def test_other_adapters_show_earlier_turns_too(adapter: Any) -> None:
-    lm, _ = scripted(*SUBMITS)
-    with dspy.context(adapter=adapter):
-        runs = (
-            [answer.run for answer in three_turns(RLM(TALK, max_iters=1, on_limit="raise"), lm)]
-            if (isinstance(adapter, dspy.ChatAdapter) and not isinstance(adapter, dspy.XMLAdapter))
-            else [foreign_turn(adapter)]
-        )
-    prompt = first_prompt(runs[-1])
-    assert [role for role, _ in prompt][-3:] == ["user", "assistant", "user"]
-    assert "answer" in prompt[-2][1]
-    assert "# that turn is done" in prompt[-2][1]
-
-
-def foreign_turn(adapter: Any) -> Run:
-    """Return the run of a second turn whose reply is in JSON, or XML, as the adapter asks."""
-    code = "SUBMIT(answer='x')"
-    reply = json.dumps({"reasoning": "next", "code": code})
-    if isinstance(adapter, dspy.XMLAdapter):
-        reply = f"<reasoning>next</reasoning><code>{code}</code>"
+@pytest.mark.parametrize(
+    ("adapter", "reply"),
+    [
+        (dspy.ChatAdapter(), action("SUBMIT(answer='x')")),
+        (dspy.JSONAdapter(), json.dumps({"reasoning": "next", "code": "SUBMIT(answer='x')"})),
+        (dspy.XMLAdapter(), "<reasoning>next</reasoning><code>SUBMIT(answer='x')</code>"),
+    ],
+)
+def test_other_adapters_show_earlier_turns_too(adapter: Any, reply: str) -> None:
     lm, _ = scripted(reply)
-    with dspy.context(lm=lm, adapter=adapter):
-        past = dspy.History(messages=[{"question": "which?", "answer": "8080"}])
-        found = RLM(TALK)(context=TEXT, question="again?", history=past)
-    assert found.answer == "x"
-    return found.run
+    with dspy.context(adapter=adapter):
+        first, second, third = (first_prompt(answer.run) for answer in three_turns(RLM(TALK), lm))
+    assert second[: len(first)] == first
+    assert third[: len(second)] == second
+    assert [role for role, _ in third] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert "| x" in third[-2][1]
+    assert "# that turn is done" in third[-2][1]
 
 
 def test_small_models_see_earlier_turns() -> None:
@@ -133,7 +124,8 @@ def test_small_models_see_earlier_turns() -> None:
     assert third[:3] == second[:3]
     assert "[turn" not in "".join(text for _, text in third)
     assert third[1][1].startswith("Question: which port?")
-    assert "Lines of `context`" in texts(script.requests[-1])[-1]
+    assert "Lines of `context`" in texts(script.requests[0])[-1]
+    assert texts(script.requests[0])[-1].startswith(f"user: {third[1][1]}")
 
 
 def test_turns_that_do_not_fit_are_left_out_and_reported() -> None:
@@ -269,7 +261,7 @@ def test_traces_stay_short_and_states_load(tmp_path: Any) -> None:
     program = RLM(TALK)
     with dspy.context(lm=lm, trace=[]):
         program(context=TEXT, question="why?", history=past)
-        ((predictor, inputs, outputs),) = dspy.settings.trace
+        ((_, inputs, outputs),) = dspy.settings.trace
     assert len(repr(inputs)) < 20_000
     program.generate_action.demos = [
         dspy.Example(**inputs, **outputs),
@@ -285,11 +277,11 @@ def test_traces_stay_short_and_states_load(tmp_path: Any) -> None:
 
 def test_programs_and_predictions_are_copied() -> None:
     lm, _ = scripted(*SUBMITS)
-    for program in (copy.deepcopy(RLM(TALK)), pickle.loads(pickle.dumps(RLM(TALK)))):
+    for program in (copy.deepcopy(RLM(TALK)), cloudpickle.loads(cloudpickle.dumps(RLM(TALK)))):
         with dspy.context(lm=lm):
             made = program(context=TEXT, question="why?", history=NOTHING)
         assert copy.deepcopy(made).history == made.history
-        assert pickle.loads(pickle.dumps(made)).history == made.history
+        assert cloudpickle.loads(cloudpickle.dumps(made)).history == made.history
 
 
 def test_an_output_called_history_takes_precedence() -> None:
@@ -394,7 +386,24 @@ def test_an_error_ends_only_its_turn() -> None:
     assert last.run.warnings == ()
 
 
-CRASH = "import ctypes\nctypes.string_at(0)"
+CRASH = "import sys; sys.modules['os']._exit(1)"
+
+
+async def test_a_session_that_loses_its_sandbox_goes_on_empty_and_says_so() -> None:
+    lm, _ = scripted(
+        action("found = 7\nSUBMIT(answer='first')"),
+        action(CRASH),
+        action("SUBMIT(answer=str(['found' in globals(), len(context)]))"),
+        action("SUBMIT(answer=str('found' in globals()))"),
+    )
+    program = RLM(TALK, interpreter_factory=lambda: Sandbox(checkpoint="never"))
+    with dspy.context(lm=lm), program.session(context=TEXT) as talk:
+        talk(question="one?")
+        second = await talk.acall(question="two?")
+        third = talk(question="three?")
+    assert second.answer == "[False, 40000]"
+    assert second.run.warnings[0].startswith("the sandbox ended in this turn: variables")
+    assert (third.answer, third.run.warnings) == ("False", ())
 
 
 def test_one_budget_for_all_turns() -> None:
@@ -501,3 +510,25 @@ def test_a_fake_interpreter_is_kept_and_replaced_when_it_dies() -> None:
         last = talk(question="four?")
         assert last.run.warnings[0].startswith("the interpreter ended in an earlier turn")
     assert [fake.ended for fake in made] == [1, 1]
+
+
+def test_a_child_in_a_session_gets_an_interpreter_of_its_own() -> None:
+    kept = KeptInterpreter(Sandbox)
+    first, second = kept(), kept()
+    assert first is not second
+    kept.release(first)
+    kept.release(second)
+    assert kept() is first
+    assert isinstance(first, Sandbox)
+    assert first.run("print(1)").stdout == "1\n"
+    kept.close()
+
+
+def test_an_interpreter_that_is_still_busy_is_given_up() -> None:
+    kept = KeptInterpreter(Fake)
+    first = kept()
+    kept.begin_turn()
+    assert kept() is not first
+    assert len(kept.take_warnings()) == 1
+    assert kept.take_warnings() == []
+    assert repr(kept) == "KeptInterpreter(Fake)"

@@ -89,11 +89,10 @@ class KeptInterpreter:
         was_busy, self._is_busy = self._is_busy, False
         thread, self.thread = self.thread, None
         try:
-            if kept is None or thread is None or isinstance(kept, Sandbox):
-                if kept is not None:
-                    kept.shutdown()
-            else:  # some are bound to their thread, which a cell may hold forever
-                wait([thread.submit(kept.shutdown)], CLOSING_SECONDS)
+            if kept is not None and thread is not None and not isinstance(kept, Sandbox):
+                wait([thread.submit(kept.shutdown)], CLOSING_SECONDS)  # a cell may hold the thread forever
+            elif kept is not None:
+                kept.shutdown()
         finally:
             if thread:
                 thread.shutdown(wait=not was_busy)
