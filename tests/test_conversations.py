@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import dspy
 import pytest
 
+import rlm_dspy
 from rlm_dspy import RLM, Budget, Context, Corpus, Sandbox
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm.direct import Direct
@@ -348,6 +351,7 @@ def test_a_session_keeps_names_and_the_history() -> None:
     assert talk.history == last.history
     first, second = (texts(request) for request in script.requests[:2])
     assert second[: len(first)] == first
+    assert "What your code defined in earlier turns of the conversation is still there." in first[0]
     with pytest.raises(ConfigurationError, match="closed"):
         talk(question="five?")
 
@@ -532,3 +536,11 @@ def test_an_interpreter_that_is_still_busy_is_given_up() -> None:
     assert len(kept.take_warnings()) == 1
     assert kept.take_warnings() == []
     assert repr(kept) == "KeptInterpreter(Fake)"
+
+
+def test_the_code_of_the_page_runs() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "concepts.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page.partition("## Conversations")[2], re.DOTALL)[:1]
+    lm, _ = scripted(action("SUBMIT(answer='Ahab')"))
+    with dspy.context(lm=lm):
+        exec(code, {"dspy": dspy, "rlm_dspy": rlm_dspy, "text": TEXT})

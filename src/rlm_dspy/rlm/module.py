@@ -46,7 +46,7 @@ from rlm_dspy.rlm.signatures import (
     validate_inputs,
     validate_names,
 )
-from rlm_dspy.rlm.talk import KeptInterpreter, Talk
+from rlm_dspy.rlm.talk import KEPT_NAMES, KeptInterpreter, Talk
 from rlm_dspy.run import ConstructorSignature, Content, Event, Run, trajectory_of
 from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 
@@ -363,7 +363,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         rules = getattr(factory, "execution_instructions", "")
         if not isinstance(rules, str):
             raise TypeError("interpreter_factory.execution_instructions must be a string")
-        session.interpreter_rules = rules
+        is_kept = isinstance(factory, KeptInterpreter) and not session.ledger.depth
+        session.interpreter_rules = f"{rules} {KEPT_NAMES}" if is_kept else rules
         fields = [output_field(name, field) for name, field in session.signature.output_fields.items()]
         tools = {**session.subcalls.functions, **session.recursion.functions, **self._tools}
         corpus: Any = session.values.get(session.main or "")

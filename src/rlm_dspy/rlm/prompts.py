@@ -133,7 +133,7 @@ PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text, i
 
 SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a text in a REPL of its own; `subcall_batched([(text, instruction), …])` many at once. It costs several calls: only for a piece too long for `llm_query`."""
 
-EARLIER = """- The turns before this one are above; `{name}` holds all of them as a list of dicts."""
+EARLIER = """- Earlier turns of this conversation, if any, are above; `{name}` holds all of them as a list of dicts."""
 
 EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the inputs, and `source`, its file name if it has one. A quote that is not there, or does not show the answer, is refused; a hit may stand for it. For an answer that was computed, or is not there, give an empty list."""
 

@@ -22,6 +22,7 @@ from rlm_dspy.sandbox import Sandbox
 if TYPE_CHECKING:
     from rlm_dspy.rlm.module import RLM
 
+KEPT_NAMES = "What your code defined in earlier turns of the conversation is still there."
 CLOSING_SECONDS = 5.0  # to wait for an interpreter that ends
 REPLACED = "the interpreter ended in an earlier turn: its variables, imports and functions are lost"
 
