@@ -13,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 import dspy
+import numpy
 import pytest
 
 import rlm_dspy
@@ -219,6 +220,9 @@ def test_inputs_of_every_kind_have_a_short_form() -> None:
     assert kept_input(corpus).startswith("Corpus(1 files, 5,000 characters, sha256 ")
     assert kept_input(list(range(5_000))).startswith("list(5,000 items, ")
     assert kept_input({"a": (1, 2)}) == {"a": [1, 2]}
+    rows = [numpy.arange(3_000), numpy.arange(3_000)]
+    rows[1][1_500] = 0  # numpy's own repr leaves the middle out
+    assert kept_input(rows[0]) != kept_input(rows[1])
     assert kept_input(Context("short")) == "short"
     signature = dspy.Signature("question -> answer, note")
     made = next_history(None, signature, {"question": "q"}, {"note": "n" * 5_000, "answer": 1})
@@ -362,6 +366,27 @@ async def test_an_awaited_session_keeps_names_too() -> None:
         await talk.acall(question="one?")
         assert (await talk.acall(question="two?")).answer == "7"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rlm-talk") and thread.is_alive()]
+
+
+async def test_a_cancelled_turn_leaves_the_session_usable() -> None:
+    lm, _ = scripted(
+        action("found = 7\nSUBMIT(answer='first')"), action("while True: pass"), action("SUBMIT(answer=str(found))")
+    )
+    with dspy.context(lm=lm), RLM(TALK).session(context=TEXT) as talk:
+        await talk.acall(question="one?")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(talk.acall(question="two?"), 0.5)
+        last = await talk.acall(question="three?")
+    assert (last.answer, last.run.warnings) == ("7", ())
+
+
+def test_a_long_conversation_is_shown_quickly() -> None:
+    past = dspy.History(messages=[{"question": f"question {n}", "answer": "word " * 50} for n in range(3_000)])
+    lm, _ = scripted(*SUBMITS)
+    with dspy.context(lm=lm):
+        found = RLM(TALK)(context=TEXT, question="why?", history=past)
+    assert found.run.seconds < 5
+    assert any("of 3000 earlier turns" in warning for warning in found.run.warnings)
 
 
 def test_a_session_needs_no_history() -> None:

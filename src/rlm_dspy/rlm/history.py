@@ -24,10 +24,12 @@ from rlm_dspy.rlm import prompts
 from rlm_dspy.rlm.answers import jsonable_outputs
 from rlm_dspy.rlm.signatures import RESULTS, history_field
 from rlm_dspy.run import replace_surrogates
+from rlm_dspy.sandbox.worker import tables
 
 MAX_INPUT_CHARS = 2_000  # longest input that a history keeps whole
 MAX_OUTPUT_CHARS = 2_000  # characters of an earlier output shown in the prompt, head and tail
 MIN_REPEATED_CHARS = 200  # a longer input that did not change since the last turn is not shown again
+MOST_SHARE, LEAST_SHARE = 0.5, 0.1  # of a prompt's turns that earlier turns may fill, and may always fill
 DROPPED_AT_ONCE = 4  # turns left out in one move, so that the prompts between two moves share their beginning
 # Fields of a single step, which other modules write into a history; a turn is its inputs and outputs.
 STEP_FIELDS = frozenset({"reasoning", "code", "output", "repl_output", "next_thought", "tool_calls"}) | RESULTS
@@ -111,7 +113,8 @@ def kept_input(value: Any) -> Any:
         return repr(value)
     if hasattr(value, "sandbox_index"):
         return f"{type(value).__name__}({prompts.size_of(value)}, sha256 {value.digest[:12]})"
-    plain = _plain_texts(jsonable_outputs({"value": value})["value"])
+    table = tables.plain_data(value)  # whose repr leaves rows out
+    plain = _plain_texts(jsonable_outputs({"value": value if table is tables.OTHER else table})["value"])
     text = json.dumps(plain, ensure_ascii=False)
     if len(text) <= MAX_INPUT_CHARS:
         return plain
@@ -150,7 +153,7 @@ class ShownTurns:
         values: the same as the REPL has them.
         view: renders inputs.
         name: the REPL variable that holds all turns.
-        room: the most characters that earlier turns may take; the oldest are left out.
+        room: the characters for all turns of a prompt; the oldest turns that take too much of it are left out.
         is_numbered: whether each turn begins with its number.
     """
 
@@ -173,7 +176,7 @@ class ShownTurns:
         self._is_numbered = is_numbered
         self.left_out = 0
         self.exchanges, self.probe = self._rendered()
-        self._leave_out_oldest(room)
+        self._leave_out_oldest(min(MOST_SHARE * room, max(LEAST_SHARE * room, room - 2 * len(self.probe))))
 
     @property
     def chars(self) -> int:
@@ -203,7 +206,7 @@ class ShownTurns:
         parts = [part for exchange in self.exchanges for part in exchange]
         return prompts.clip_middle("\n".join(parts), limit) if parts else ""
 
-    def _leave_out_oldest(self, room: int) -> None:
+    def _leave_out_oldest(self, room: float) -> None:
         sizes = [len(shown) + len(reply) for shown, reply in self.exchanges]
         total, many = sum(sizes), len(sizes)
         while self.left_out < many and total > room:

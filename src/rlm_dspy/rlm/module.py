@@ -286,7 +286,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
             ...     talk(question="And what is his ship called?").answer
         """
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
-        return Talk(self, factory, ledger, wrap_long_texts(inputs))
+        return Talk(self, factory, ledger, self._callback_inputs(inputs))
 
     def _make_session(
         self, inputs: dict[str, Any], factory: Callable[[], CodeInterpreter], stop: threading.Event | None

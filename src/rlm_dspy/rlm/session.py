@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 MAX_EXTRACT_CHARS = 60_000  # characters of the trajectory shown in the extract prompt
 OVERHEAD_TOKENS = 1_000  # tokens of a prompt's instructions
-EARLIER_SHARE = 0.5  # share of the rest of a prompt that earlier turns of a conversation may fill
 PAST_CODE = "# that turn is done"  # the code of an earlier turn, where an adapter shows one
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
 MAX_SMALL_CALLS = 16  # sub-calls of a run with a small main model, which would otherwise flood the sub-model
@@ -146,8 +145,7 @@ class Session:
         if name is None:
             return None
         turns = earlier_turns(self.signature, self.given.get(name))
-        room = int(EARLIER_SHARE * max(0, self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN))
-        view = self._view_inputs
+        room, view = max(0, self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN), self._view_inputs
         return ShownTurns(turns, self.given, self.values, view, name=name, room=room, is_numbered=not self.tiny)
 
     def _view_inputs(self, values: Mapping[str, Any], unchanged: frozenset[str] = frozenset()) -> str:
@@ -676,10 +674,10 @@ def is_context(value: Any) -> bool:
 
 
 def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that evidence may quote, plain or structured, without the question itself."""
+    """Return the inputs that evidence may quote, plain or structured, without the question and earlier turns."""
     quoted: dict[str, Any] = {}
     for name, value in values.items():
-        if name in QUESTION_FIELDS and isinstance(value, str):
+        if isinstance(value, dspy.History) or (name in QUESTION_FIELDS and isinstance(value, str)):
             continue
         table = tables.plain_data(value)
         quoted[name] = value if table is tables.OTHER else table
