@@ -246,7 +246,7 @@ def test_image_files_and_pages_of_pdfs_can_be_looked_at(folder: Path) -> None:
     scan, lease = (shown_bytes(request) for request in script.requests[2:4])
     assert describe_image(image_of(scan)).startswith("PNG 1241×1754")
     assert scan != lease
-    shown = texts(script.requests[0])[1]
+    shown = texts(script.requests[0])[0]
     assert "view(name, question, page=2) about a page of a PDF: lease.pdf" in shown
     assert "gate.png" in shown
 

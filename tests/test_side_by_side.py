@@ -1759,6 +1759,19 @@ def an_rlm_is_a_dspy_rlm(RLM: Any) -> Any:
     return [isinstance(RLM(SIG), dspy.RLM), len(list(Pipeline(RLM).named_sub_modules(dspy.RLM)))]
 
 
+@differs(["CodeInterpreterError"], ["user", "assistant", "user"], "An input of type `dspy.History`")
+def a_history_is_an_input(RLM: Any) -> Any:
+    def ask() -> None:
+        past = dspy.History(messages=[{"question": "which sea?", "answer": "the red one"}])
+        made, script = run(rlm, action("SUBMIT('x')"), question="which colour?", past=past)
+        assert len(made.history.messages) == 2
+        roles.extend(message.role for message in script.requests[0].messages)
+
+    rlm, roles = RLM("question, past: dspy.History -> answer"), []
+    wrong = raised(ask, dspy.CodeInterpreterError)
+    return roles or wrong
+
+
 @differs(["SUBMIT('x')"], [], "`isinstance(rlm, dspy.RLM)` and private methods")
 def a_private_method_is_overridden(RLM: Any) -> Any:
     class Spied(RLM):

@@ -76,14 +76,26 @@ class Reservation:
 
 
 class Ledger:
-    """The reserved and spent amounts of a run and its ancestors. Thread-safe."""
+    """The reserved and spent amounts of a run and its ancestors. Thread-safe.
+
+    Args:
+        budget: its limits.
+        parent: the ledger that is charged too.
+        clock: returns seconds.
+        is_turn: whether the parent is that of a conversation and this one that of a turn, at the same depth.
+    """
 
     def __init__(
-        self, budget: Budget, parent: Ledger | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        budget: Budget,
+        parent: Ledger | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        is_turn: bool = False,
     ) -> None:
         self.budget = budget
         self.parent = parent
-        self.depth: int = parent.depth + 1 if parent else 0
+        self.depth: int = parent.depth + (not is_turn) if parent else 0
         self.usage = Usage()
         self.known_cost = 0.0  # US dollars of the calls with a known price; usage.cost may be None
         self.sub_calls = 0

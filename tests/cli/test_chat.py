@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from rlm_dspy import lms
-from rlm_dspy.cli.chat import Lender
+from rlm_dspy.cli.chat import newest_turns
 from rlm_dspy.cli.line_editing import completions, line_editing
-from rlm_dspy.testing import action, scripted, texts
+from rlm_dspy.testing import action, fields, scripted, texts
 
 
 @pytest.fixture
@@ -50,15 +50,18 @@ def test_questions_are_answered_one_after_the_other(run: Callable, files: Path) 
 def test_the_sandbox_and_the_answers_are_kept(run: Callable, files: Path, speak: Callable) -> None:
     seen = speak(
         action("found = grep('port')[0]['text']\nSUBMIT(answer='8080', evidence=[])"),
-        action("print(found, conversation)\nprint(P is context)"),
+        action("print(found, history)\nprint(P is context)"),
         action("SUBMIT(answer='again', evidence=[])"),
     )
     result = run("chat", "notes", "--mode", "rlm", stdin=say("which port?", "and again?"))
     assert result.out.split("\n")[:2] == ["8080", "again"]
     shown = texts(seen.requests[-1])[-1]
-    assert "The default port is 8080. [{'question': 'which port?', 'answer': '8080'}]" in shown
+    assert "The default port is 8080. [{'context': 'Corpus(1 files, 26 characters, sha256 " in shown
+    assert "'question': 'which port?', 'answer': '8080', 'evidence': []}]" in shown
     assert "True" in shown
-    assert '"which port?"' in texts(seen.requests[1])[-1]
+    first, second = texts(seen.requests[0]), texts(seen.requests[1])
+    assert second[: len(first)] == first
+    assert "| 8080" in second[2]
 
 
 def test_a_question_finds_inputs_and_functions_as_if_it_were_the_first(
@@ -131,15 +134,20 @@ def test_chat_works_over_pipes(spawn: Callable, files: Path) -> None:
     assert "8080" in result.out
 
 
-def test_a_child_gets_a_sandbox_of_its_own() -> None:
-    lender = Lender()
-    first, second = lender(), lender()
-    assert first is not second
-    first.shutdown()
-    assert lender() is first
-    assert first.run("print(1)").stdout == "1\n"
-    lender.end()
-    second.shutdown()
+def test_a_direct_answer_sees_the_earlier_ones(run: Callable, files: Path, speak: Callable) -> None:
+    seen = speak(fields(answer="8080", evidence='[{"quote": "The default port is 8080."}]'), fields(answer="again"))
+    run("chat", "notes", "--mode", "direct", stdin=say("which port?", "and again?"))
+    shown = texts(seen.requests[1])
+    assert [text.partition(":")[0] for text in shown[1:]] == ["user", "assistant", "user"]
+    assert "which port?" in shown[1]
+    assert '"quote": "The default port is 8080."' in shown[2]
+    assert "range" not in shown[2]
+
+
+def test_only_the_newest_questions_are_passed_along() -> None:
+    starts = [newest_turns([{"question": n} for n in range(many)]).messages[0]["question"] for many in range(1, 82)]
+    assert sorted(set(starts)) == [0, 20, 40, 60]
+    assert starts[39] == 0
 
 
 def test_a_conversation_goes_on_where_it_ended(run: Callable, files: Path, speak: Callable) -> None:
@@ -147,7 +155,7 @@ def test_a_conversation_goes_on_where_it_ended(run: Callable, files: Path, speak
     assert run("chat", "notes", "--mode", "rlm", stdin=say("which port?")).code == 0
     result = run("chat", "-c", "--mode", "rlm", stdin=say("and again?"))
     assert "Going on with 1 earlier question; the last was: which port?" in result.err
-    assert '"which port?"' in texts(seen.requests[1])[-1]
+    assert "| which port?" in texts(seen.requests[1])[1]
     assert "Corpus(1 file, 26 characters)" in result.err
 
 

@@ -83,7 +83,7 @@ def test_a_corpus_that_cannot_be_listed_leaves_no_descriptor(sandbox):
     for _ in range(3):
         with pytest.raises(OSError, match="no index"):
             sandbox.run("1", {"first": "x" * 100_000, "c": Broken()})
-    assert hosts.descriptors() == before
+    assert hosts.descriptors() <= before
 
 
 def test_after_a_renewal_inputs_tools_and_functions_are_bound_anew_and_other_names_stay():

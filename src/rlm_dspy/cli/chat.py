@@ -14,7 +14,7 @@ from typing import Any
 import click
 import dspy
 
-from rlm_dspy.cli import conversation, exit_codes, logs, models, reading, settings
+from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings
 from rlm_dspy.cli.ask import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation
 from rlm_dspy.cli.line_editing import line_editing
@@ -23,11 +23,12 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, render, tree
+from rlm_dspy.rlm.module import RLM
+from rlm_dspy.rlm.talk import Talk
 from rlm_dspy.run import Run, Usage
-from rlm_dspy.sandbox import Sandbox
 
 MIN_INDEXED_CHARS = 20_000_000  # characters from which a conversation builds an index
-MAX_EARLIER_QUESTIONS = 20  # earlier questions passed along with a question
+MAX_EARLIER_QUESTIONS = 40  # earlier questions passed along; beyond it only the newest half, for prompts share more so
 
 HELP = """/add PATH…  read more files
 /files      list the files
@@ -41,38 +42,37 @@ HELP = """/add PATH…  read more files
 COMMANDS = tuple(line.split()[0] for line in HELP.splitlines())
 
 
-class KeptSandbox(Sandbox):
-    """A sandbox that outlives a run: ``shutdown`` releases it for the next run, ``end`` ends it."""
+class Discussion:
+    """The earlier turns of a conversation, and the session in which its questions are explored."""
 
-    busy = False
+    def __init__(self, turns: Sequence[AnsweredQuestion]) -> None:
+        self.history = newest_turns([{"question": turn.question, "answer": turn.answer} for turn in turns])
+        self._talk: Talk | None = None
 
-    def shutdown(self) -> None:
-        """Release the sandbox for the next run."""
-        self.busy = False
+    def explore(self, rlm: RLM, inputs: Mapping[str, Any]) -> Any:
+        """Answer a question in the session, by the program that was made for it."""
+        if self._talk is None:
+            self._talk = rlm.session()
+        self._talk.rlm = rlm
+        return self._talk(**inputs)
 
-    def end(self) -> None:
-        """End the session and all its processes."""
-        super().shutdown()
-
-
-class Lender:
-    """The interpreter factory of a conversation: returns the kept sandbox, or a new one while that is busy."""
-
-    execution_instructions = Sandbox.execution_instructions
-
-    def __init__(self) -> None:
-        self._kept = KeptSandbox()
-
-    def __call__(self) -> Sandbox:
-        if self._kept.busy:
-            return Sandbox()
-        self._kept.busy = True
-        self._kept.renew()  # an earlier question's code may have rebound the context and the functions
-        return self._kept
+    def add_turn(self, history: dspy.History) -> None:
+        """Take the history that a prediction returned, with what its evidence says and not where it stands."""
+        *before, last = history.messages
+        quotes = [{key: item.get(key) for key in ("quote", "source")} for item in last.get(out_option.EVIDENCE) or ()]
+        self.history = newest_turns([*before, {**last, out_option.EVIDENCE: quotes}])
 
     def end(self) -> None:
-        """End the kept sandbox."""
-        self._kept.end()
+        """End the session."""
+        if self._talk is not None:
+            self._talk.close()
+
+
+def newest_turns(messages: list[dict[str, Any]]) -> dspy.History:
+    """Return a history of the newest turns, cut rarely, so that prompts keep their beginning."""
+    half = MAX_EARLIER_QUESTIONS // 2
+    first = max(0, len(messages) - half) // half * half if len(messages) > MAX_EARLIER_QUESTIONS else 0
+    return dspy.History(messages=messages[first:])
 
 
 class ChatTurn(Asking):
@@ -84,17 +84,24 @@ class ChatTurn(Asking):
         terminal: Terminal,
         values: settings.Settings,
         corpus: Corpus,
-        earlier: Sequence[dict[str, str]],
+        discussion: Discussion,
     ) -> None:
         super().__init__(request, terminal, values, corpus)
-        self._earlier = list(earlier)
-        if earlier:
-            told = dspy.InputField(desc="earlier questions and answers, oldest first")
-            self.signature = self.signature.append("conversation", told, type_=list[dict[str, str]])
+        self._discussion = discussion
+        told = dspy.InputField(desc="earlier questions and answers, oldest first")
+        self.signature = self.signature.append("history", told, type_=dspy.History)
 
     def more_inputs(self) -> dict[str, Any]:
         """Return the conversation so far."""
-        return {"conversation": self._earlier} if self._earlier else {}
+        return {"history": self._discussion.history}
+
+    def call_rlm(self, rlm: RLM, inputs: Mapping[str, Any]) -> Any:
+        """Explore in the session of the conversation."""
+        return self._discussion.explore(rlm, inputs)
+
+    def keep_prediction(self, prediction: Any) -> None:
+        """Add the answer to the conversation."""
+        self._discussion.add_turn(prediction.next_history)
 
 
 class Chat:
@@ -127,7 +134,7 @@ class Chat:
         terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
         self._spent = Usage()
         self._last: Run | None = None
-        self._lender = Lender()
+        self._discussion = Discussion(self._conversation.turns)
 
     def run(self) -> int:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
@@ -154,7 +161,7 @@ class Chat:
                 else:
                     code = self._answer_question(line, chosen)
         finally:
-            self._lender.end()
+            self._discussion.end()
         return code
 
     def _build_index(self) -> None:
@@ -191,10 +198,7 @@ class Chat:
             question=question, paths=(), flags={}, choice=self._choice, out="answer: str", as_json=self._json,
             trace=None, dry_run=False, log_json=False, events=self._shows_events,
         )  # fmt: skip
-        turns = self._conversation.turns[-MAX_EARLIER_QUESTIONS:]
-        earlier = [{"question": turn.question, "answer": turn.answer} for turn in turns]
-        turn = ChatTurn(request, self._terminal, self._values, self._corpus, earlier)
-        turn.interpreter_factory = self._lender
+        turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._discussion)
         try:
             code = turn.answer(chosen)
         except KeyboardInterrupt as error:

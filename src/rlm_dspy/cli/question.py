@@ -112,7 +112,6 @@ class Asking:
         self.corpus = corpus
         self.mode = mode(request, values, corpus)
         self.signature = out_option.ask_signature(request.out)
-        self.interpreter_factory: Callable[[], Any] | None = None
         self.result: Run | None = None
         self._log = RunLog(values.home / "runs", terminal.redactor)
         self._events = EventLines(terminal.answer, terminal.redactor) if request.events else None
@@ -145,6 +144,7 @@ class Asking:
             answerer = self._answerer(watch, chosen, tools)
             found = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
         self.result, self.mode, run = found.run, found.mode, found.run
+        self.keep_prediction(found.prediction)
         filed = self._try_save_run(run)
         values = {
             name: found.prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE
@@ -194,7 +194,6 @@ class Asking:
             direct_tokens=self.values.direct_tokens,
             tools=tools,
             compile_rlm=partial(program.load, path=self.request.program) if self.request.program else None,
-            interpreter_factory=self.interpreter_factory,
             explore=partial(self._explore_corpus, watch),
             on_event=watch,
             on_note=self.terminal.note,
@@ -203,6 +202,13 @@ class Asking:
     def more_inputs(self) -> dict[str, Any]:
         """Return the inputs besides the context and the question."""
         return {}
+
+    def call_rlm(self, rlm: RLM, inputs: Mapping[str, Any]) -> Any:
+        """Call the RLM that explores."""
+        return rlm(**inputs)
+
+    def keep_prediction(self, prediction: Any) -> None:
+        """Do nothing: a single question has no next one."""
 
     def _explore_corpus(self, watch: Callable[[Event], None], rlm: RLM, inputs: Mapping[str, Any]) -> Any:
         """Run the RLM; the first Ctrl-C asks it for the best answer so far, the second ends it.
@@ -214,7 +220,7 @@ class Asking:
         rlm.stop = threading.Event()
         with Interrupts(rlm.stop, lambda: note("Asking for the best answer so far; Ctrl-C again stops at once.")):
             try:
-                return rlm(**inputs)
+                return self.call_rlm(rlm, inputs)
             except BudgetExceededError as error:
                 if error.limit != "stop":
                     raise

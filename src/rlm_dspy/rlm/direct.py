@@ -26,16 +26,17 @@ from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
-from rlm_dspy.lms import streams
+from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import answer_adapter
 from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable_outputs, locate_evidence, render_input
+from rlm_dspy.rlm.history import earlier_turns, fitting_turns, next_history
 from rlm_dspy.rlm.passages import best_passages, place_of
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.session import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
-from rlm_dspy.rlm.signatures import TAKEN, check_budget, read_signature, validate_inputs
+from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
 from rlm_dspy.run import UNFINISHED, Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.spans import Recorder
@@ -79,6 +80,9 @@ class Direct(dspy.Module):  # type: ignore[misc]
         for name, field in self.signature.input_fields.items():
             if field.annotation is Context or hasattr(field.annotation, "sandbox_index"):
                 flat = flat.with_updated_fields(name, type_=str)
+        self._history = history_field(flat)
+        if self._history:  # also if it may be None, which DSPy does not read
+            flat = flat.with_updated_fields(self._history, type_=dspy.History)
         self.predict = dspy.Predict(flat)
 
     def forward(self, **inputs: Any) -> Any:
@@ -90,21 +94,38 @@ class Direct(dspy.Module):  # type: ignore[misc]
         """
         validate_inputs(self.signature, inputs)
         values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        past = values.pop(self._history or "", None)
         deadlines.load_engines(
             self.predict.lm or dspy.settings.lm
         )  # before any event is sent: this is not the model's time
         with _Call(self, values) as call:
             shown = {name: prompt_text(value) for name, value in self._selected_inputs(values, call).items()}
-            call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)))
+            history, size = self._shown_history(past, shown, call)
+            call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)) + size)
             callbacks = [*dspy.settings.callbacks, call.meter]
             settings = dspy.context(callbacks=callbacks, adapter=answer_adapter())
             with translated_errors(), call.shown_text(), settings:
-                prediction = self._call_predictor(shown, call.meter)
+                prediction = self._call_predictor({**shown, **history}, call.meter)
             if cut := explain_cut(call.meter.finish):
                 call.warnings.append(f"the answer may be incomplete. {cut}")
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
             run = call.finish(outputs)
-        return RLMPrediction.of(outputs, run)
+        after = next_history(past, self.signature, inputs, outputs) if self._history else None
+        return RLMPrediction.of(outputs, run, after)
+
+    def _shown_history(self, past: Any, shown: Mapping[str, Any], call: _Call) -> tuple[dict[str, dspy.History], int]:
+        """Return the history that fits beside the other inputs, and its tokens; the oldest turns are left out."""
+        if self._history is None:
+            return {}, 0
+        turns = [{**turn.inputs, **turn.outputs} for turn in earlier_turns(self.signature, past)]
+        taken = sum(len(text) for text in shown.values() if isinstance(text, str))
+        room = windows.prompt_capacity_chars(self.predict.lm or dspy.settings.lm) - taken
+        messages, left_out = fitting_turns(turns, max(0, room))
+        if left_out:
+            kept = len(turns) - left_out
+            call.warnings.append(f"the prompt shows {kept} of {len(turns)} earlier turns: more do not fit the window")
+        history = dspy.History(messages=prompt_text(messages))
+        return {self._history: history}, sum(tokens(str(message)) for message in messages)
 
     def _selected_inputs(self, values: Mapping[str, Any], call: _Call) -> dict[str, Any]:
         """Return the inputs, with the main context reduced to its best passages if ``passages`` is set."""

@@ -32,7 +32,6 @@ from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow,
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm import loop, prompts
 from rlm_dspy.rlm.children import Child
-from rlm_dspy.rlm.images import ImageHandle
 from rlm_dspy.rlm.loop import Ask, Execute, Extract, ModelReply, Observation, Overflow
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.predictor import Predictor
@@ -47,6 +46,7 @@ from rlm_dspy.rlm.signatures import (
     validate_inputs,
     validate_names,
 )
+from rlm_dspy.rlm.talk import KEPT_NAMES, KeptInterpreter, Talk
 from rlm_dspy.run import ConstructorSignature, Content, Event, Run, trajectory_of
 from rlm_dspy.sandbox import Sandbox, default_factory, toolkit
 
@@ -261,7 +261,38 @@ class RLM(dspy.Module):  # type: ignore[misc]
         validate_inputs(self.signature, inputs)
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
         deadlines.load_engines(*self._possible_lms())
-        return self._drive_loop(Session(self, self.signature, inputs, self._child_factory(factory), stop=stop), factory)
+        return self._drive_loop(self._make_session(inputs, factory, stop), factory)
+
+    def session(
+        self,
+        *,
+        ledger: Literal["shared", "per_turn"] = "per_turn",
+        interpreter_factory: Callable[[], CodeInterpreter] | None = None,
+        **inputs: Any,
+    ) -> Talk:
+        """Begin a conversation: its turns share one interpreter, and the history if the signature has one.
+
+        Args:
+            ledger: ``"shared"`` for one budget over all turns, ``"per_turn"`` for one for each.
+            interpreter_factory: as for a call.
+            inputs: inputs of every turn.
+
+        Raises:
+            ConfigurationError: an input is not in the signature, or the ledger is unknown.
+
+        Example:
+            >>> with rlm.session(context=text, ledger="shared") as talk:
+            ...     talk(question="Who is Ishmael?")
+            ...     talk(question="And what is his ship called?").answer
+        """
+        factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        return Talk(self, factory, ledger, self._callback_inputs(inputs))
+
+    def _make_session(
+        self, inputs: dict[str, Any], factory: Callable[[], CodeInterpreter], stop: threading.Event | None
+    ) -> Session:
+        account = factory.account if isinstance(factory, KeptInterpreter) else None
+        return Session(self, self.signature, inputs, self._child_factory(factory), stop=stop, account=account)
 
     def _possible_lms(self) -> list[Any]:
         """Return the LMs that a call may use."""
@@ -275,7 +306,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Perform the loop's requests until it ends."""
         with session, closing(self._make_repl(session, factory)) as repl, translated_errors():
             repl.open()
-            session.note_opened(repl.has_toolkit, repl.warnings)
+            session.note_opened(repl.has_toolkit, repl.take_warnings())
             answer: Any = None
             with closing(loop.steps(session.rules())) as flow:
                 while True:
@@ -299,11 +330,10 @@ class RLM(dspy.Module):  # type: ignore[misc]
         # In a thread: the window may have to be looked up first, and a large input takes a moment to describe.
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
         await asyncio.to_thread(deadlines.load_engines, *self._possible_lms())
-        session = await asyncio.to_thread(
-            Session, self, self.signature, inputs, self._child_factory(factory), stop=stop
-        )
+        session = await asyncio.to_thread(self._make_session, inputs, factory, stop)
+        thread = factory.thread if isinstance(factory, KeptInterpreter) else None
         with session, translated_errors():
-            async with repl_in_thread(self._make_repl(session, factory)) as (repl, run):
+            async with repl_in_thread(self._make_repl(session, factory), thread) as (repl, run):
                 return await _adrive_loop(session, repl, run)
 
     def _child_factory(self, factory: Callable[[], CodeInterpreter]) -> Callable[[Session], Child]:
@@ -333,7 +363,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
         rules = getattr(factory, "execution_instructions", "")
         if not isinstance(rules, str):
             raise TypeError("interpreter_factory.execution_instructions must be a string")
-        session.interpreter_rules = rules
+        is_kept = isinstance(factory, KeptInterpreter) and not session.ledger.depth
+        session.interpreter_rules = f"{rules} {KEPT_NAMES}" if is_kept else rules
         fields = [output_field(name, field) for name, field in session.signature.output_fields.items()]
         tools = {**session.subcalls.functions, **session.recursion.functions, **self._tools}
         corpus: Any = session.values.get(session.main or "")
@@ -341,16 +372,17 @@ class RLM(dspy.Module):  # type: ignore[misc]
             tools[toolkit.INDEXED] = corpus.search_index
         else:
             interpreter.tools.pop(toolkit.INDEXED, None)
-        values = {
-            name: str(value) if isinstance(value, ImageHandle) else value for name, value in session.values.items()
-        }
-        return Repl(interpreter, values, tools, fields, session.main)
+        if not isinstance(factory, KeptInterpreter):
+            return Repl(interpreter, session.repl_values, tools, fields, session.main)
+        made = Repl(interpreter, session.repl_values, tools, fields, session.main, factory.release)
+        made.warnings += [] if session.ledger.depth else factory.take_warnings()
+        return made
 
 
 async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
     """Perform the loop's requests until it ends; ``run`` makes calls in the interpreter's thread."""
     await run(repl.open)
-    session.note_opened(repl.has_toolkit, repl.warnings)
+    session.note_opened(repl.has_toolkit, repl.take_warnings())
     answer: Any = None
     with closing(loop.steps(session.rules())) as flow:
         while True:
@@ -412,7 +444,8 @@ def finish_prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:
     """Close the record and return the prediction with it."""
     run = session.finish(ending)
     steps = trajectory_of(session.steps)
-    return RLMPrediction.of(ending.outputs, run, trajectory=steps, final_reasoning=ending.reasoning)
+    history = session.next_history(ending.outputs)
+    return RLMPrediction.of(ending.outputs, run, history, trajectory=steps, final_reasoning=ending.reasoning)
 
 
 def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterpreter], inputs: dict[str, Any]) -> Any:
@@ -442,7 +475,9 @@ def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
     if need.variables:  # the host's own, which hands over the past steps
         return run_interruptibly(session, repl, need)
     with session.recorded_cell(need.code) as finished:
-        return finished(run_interruptibly(session, repl, need))
+        seen = finished(run_interruptibly(session, repl, need))
+    session.warnings += repl.take_warnings()
+    return seen
 
 
 def run_interruptibly(session: Session, repl: Repl, need: Execute) -> Observation:
@@ -535,6 +570,8 @@ def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Ov
     """
     if not is_overflow(error):
         raise error
+    if session.earlier and session.earlier.drop_half():
+        return None
     if isinstance(need, Ask):
         return Overflow(error)
     if session.room < MIN_ROOM_CHARS:
@@ -583,13 +620,16 @@ def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
 
 
 @asynccontextmanager
-async def repl_in_thread(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
+async def repl_in_thread(
+    repl: Repl, kept: ThreadPoolExecutor | None = None
+) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
     """Run an interpreter in one thread for its whole life, since some are bound to the thread that started them.
 
     Yields the interpreter and a function that makes calls in that thread. A cancelled wait interrupts the cell. On exit
     the interpreter is closed within ``CLOSING_SECONDS``; a cell that cannot be interrupted is left to end by itself.
+    The thread ends too, unless it is ``kept``, which outlives the run with its interpreter.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="rlm-repl")
+    thread = kept or ThreadPoolExecutor(1, thread_name_prefix="rlm-repl")
 
     async def run(call: Callable[..., Any], *args: Any) -> Any:
         context = contextvars.copy_context()
@@ -603,7 +643,8 @@ async def repl_in_thread(repl: Repl) -> AsyncIterator[tuple[Repl, Callable[..., 
         yield repl, run
     finally:
         closed = asyncio.wrap_future(thread.submit(repl.close))
-        thread.shutdown(wait=False)
+        if kept is None:
+            thread.shutdown(wait=False)
         await asyncio.wait({closed}, timeout=CLOSING_SECONDS)
         if closed.done():
             closed.result()

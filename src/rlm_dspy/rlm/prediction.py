@@ -12,16 +12,18 @@ from rlm_dspy.run import Run, html_table, one_line
 class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
     """The outputs, plus the fields that DSPy's RLM adds; the record is available as ``run``.
 
-    If the signature has an output called ``run``, that takes precedence; ``rlm_run`` is always the record.
+    An output of the signature called ``run`` or ``history`` takes precedence; ``rlm_run`` is always the record.
     """
 
     _run: Run | None = None
+    _history: dspy.History | None = None
 
     @classmethod
-    def of(cls, outputs: dict[str, Any], run: Run, **about: Any) -> RLMPrediction:
+    def of(cls, outputs: dict[str, Any], run: Run, history: dspy.History | None = None, **about: Any) -> RLMPrediction:
         """Return a prediction with these outputs."""
         made = cls({**outputs, **about})
         made._run = run
+        made._history = history
         return made
 
     @property
@@ -33,6 +35,27 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
     def run(self) -> Any:
         """The full record of the call, or the caller's own output of this name."""
         return self._store.get("run", self._run)
+
+    @property
+    def history(self) -> Any:
+        """The conversation with this turn, for the next call, or the caller's own output of this name.
+
+        Raises:
+            AttributeError: the signature has neither.
+        """
+        found = self._store.get("history", self._history)
+        if found is None and "history" not in self._store:
+            raise AttributeError("the signature has no dspy.History, so the prediction has no history")
+        return found
+
+    @history.setter
+    def history(self, value: Any) -> None:
+        self._store["history"] = value
+
+    @property
+    def next_history(self) -> dspy.History | None:
+        """The conversation with this turn, whatever the outputs are called; None if the signature has no history."""
+        return self._history
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{name}={one_line(repr(value))}" for name, value in self._signature_outputs().items())

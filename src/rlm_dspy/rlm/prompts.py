@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from dspy.adapters.utils import translate_field_type
 
 from rlm_dspy.rlm.adapters import without_markers
 from rlm_dspy.rlm.reply_code import is_python
+from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.run import replace_surrogates
 from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
@@ -132,6 +133,8 @@ PREDICT = """- `predict("doc -> label: Literal['a', 'b'], why: str", doc=text, i
 
 SUBCALL = """- `subcall(text, instruction, output="items: list[str]")` lets a child model explore a text in a REPL of its own; `subcall_batched([(text, instruction), …])` many at once. It costs several calls: only for a piece too long for `llm_query`."""
 
+EARLIER = """- Earlier turns of this conversation, if any, are above; `{name}` holds all of them as a list of dicts."""
+
 EVIDENCE = """- `Evidence` is a dict with `quote`, copied exactly from the inputs, and `source`, its file name if it has one. A quote that is not there, or does not show the answer, is refused; a hit may stand for it. For an answer that was computed, or is not there, give an empty list."""
 
 
@@ -187,6 +190,8 @@ def protocol_text(
         outputs=outputs(signature),
         functions="\n".join(functions),
     )
+    if name := history_field(signature):
+        text += "\n" + EARLIER.format(name=name)
     if evidence:
         text += "\n" + EVIDENCE
     if interpreter.strip():
@@ -286,12 +291,24 @@ def _stable_form(value: Any) -> Any:
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
 
+def unchanged_line(name: str, value: Any) -> str:
+    """Render an input that an earlier turn has shown."""
+    return f"`{name}`: {type(value).__name__}, {size_of(value)}, the same as before"
+
+
 def render_probe(
-    values: Mapping[str, Any], fields: Mapping[str, Any], main: str | None, whole: int = MAX_WHOLE_CHARS
+    values: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    main: str | None,
+    whole: int = MAX_WHOLE_CHARS,
+    unchanged: Collection[str] = (),
 ) -> str:
     """Render the first observation, the host's view of the inputs; up to ``whole`` characters are shown whole."""
     shown = []
     for name, value in values.items():
+        if name in unchanged:
+            shown.append(unchanged_line(name, value))
+            continue
         desc = (fields[name].json_schema_extra or {}).get("desc") or ""
         shown.append(
             describe_variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main, whole=whole)

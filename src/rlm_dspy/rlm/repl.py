@@ -29,6 +29,7 @@ from rlm_dspy.sandbox.worker import tables
 
 PRELUDE = Path(__file__).with_name("prelude.py").read_text(encoding="utf-8")
 OPENING = Compiled(f"{PRELUDE}\nprint('ready')")  # the first code of every session
+RESTARTED = "the sandbox ended in this turn: variables, imports and functions of earlier turns are lost"
 LOADABLE = frozenset({"numpy", "pandas"})  # loaded by the sandbox itself when an input needs them
 # Everything that a foreign interpreter lacks, in the one cell that DSPy's own RLM uses for its facade. Its SUBMIT takes
 # keywords.
@@ -58,8 +59,10 @@ class Repl:
         tools: Mapping[str, Callable[..., Any]],
         output_fields: list[dict[str, Any]],
         main: str | None,
+        release: Callable[[CodeInterpreter], None] | None = None,
     ) -> None:
         self.interpreter = interpreter
+        self._release = release
         self._values = dict(values)
         self._main = main
         self._fields = output_fields
@@ -152,6 +155,8 @@ class Repl:
                 self._bare = self.interpreter.run(OPENING).kind == "died"
             done = self.interpreter.run(code, dict(variables or {}))
             self._bare = self._bare or done.kind == "died"  # the inputs are restored automatically
+            if done.kind == "died" and self._release:
+                self.warnings.append(RESTARTED)
             return Observation(
                 text=done.text,
                 restored=self._restored_note(done.restored),
@@ -179,14 +184,22 @@ class Repl:
         sizes = (f"`{name}` is again the input ({prompts.size_of(self._values[name])})" for name in names)
         return f"[{'; '.join(sizes)}; use another name.]" if names else ""
 
+    def take_warnings(self) -> list[str]:
+        """Return the warnings since the last call."""
+        taken, self.warnings = self.warnings, []
+        return taken
+
     def interrupt(self) -> None:
         """Interrupt the running cell, if the interpreter supports it."""
         if isinstance(self.interpreter, Sandbox):
             self.interpreter.interrupt()
 
     def close(self) -> None:
-        """Shut the interpreter down."""
-        self.interpreter.shutdown()
+        """Give the interpreter back, or shut it down if it was made for this run."""
+        if self._release:
+            self._release(self.interpreter)
+        else:
+            self.interpreter.shutdown()
 
 
 def name_of(interpreter: Any) -> str:

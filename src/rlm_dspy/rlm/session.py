@@ -34,11 +34,14 @@ from rlm_dspy.rlm.answers import (
     render_input,
 )
 from rlm_dspy.rlm.children import Child, Children
+from rlm_dspy.rlm.compaction import Turn
+from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
 from rlm_dspy.rlm.loop import Ask, Ending, Extract, ModelReply, Observation, Rules
 from rlm_dspy.rlm.passages import best_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
+from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
 from rlm_dspy.run import UNFINISHED, Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
 from rlm_dspy.sandbox.worker import tables
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
 MAX_EXTRACT_CHARS = 60_000  # characters of the trajectory shown in the extract prompt
 OVERHEAD_TOKENS = 1_000  # tokens of a prompt's instructions
+PAST_CODE = "# that turn is done"  # the code of an earlier turn, where an adapter shows one
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
 MAX_SMALL_CALLS = 16  # sub-calls of a run with a small main model, which would otherwise flood the sub-model
 MAX_SMALL_REPLY_TOKENS = 2_048  # tokens of its replies
@@ -73,12 +77,12 @@ class Session:
         parent: Session | None = None,
         stop: threading.Event | None = None,
         parent_span: int | None = None,
+        account: Ledger | None = None,
     ) -> None:
         self.rlm: RLM = rlm
         self.signature = signature
-        self.images = Images(
-            {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
-        )
+        self.given = dict(inputs)
+        self.images = Images(repl_inputs(signature, inputs))
         self.values = self.images.values
         self.main = main_context(self.values)
         # A child replaces the sub-model.
@@ -86,8 +90,9 @@ class Session:
         chosen = self.lm or dspy.settings.lm
         self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
         self.calls = min(rlm.budget.max_llm_calls, MAX_SMALL_CALLS) if self.small else rlm.budget.max_llm_calls
-        budget = rlm.budget.model_copy(update={"max_llm_calls": self.calls})
-        self.ledger: Ledger = Ledger(budget, parent.ledger if parent else None)
+        left = self.calls if account is None else min(self.calls, account.calls_left)
+        budget = rlm.budget.model_copy(update={"max_llm_calls": left})
+        self.ledger: Ledger = Ledger(budget, parent.ledger if parent else account, is_turn=account is not None)
         self.stop: threading.Event | None = parent.stop if parent else stop
         self._over: threading.Event = parent._over if parent else threading.Event()
         told = parent._watchers if parent else (rlm.on_event, WATCHER.get())
@@ -120,7 +125,8 @@ class Session:
         self._protocol_text: str | None = None
         self.interpreter_rules = ""
         self.has_toolkit = True
-        self.probe = clean_for_prompt("\n".join(filter(None, [self._probe_text(), self.subcalls.files_note()])))
+        self.earlier = self._earlier_turns()
+        self.probe = self.earlier.probe if self.earlier else clean_for_prompt(self._view_inputs(self.values))
 
     def _make_subcalls(self) -> SubCalls:
         return SubCalls(
@@ -134,17 +140,46 @@ class Session:
             self.images,
         )
 
-    def _probe_text(self) -> str:
-        """Return the first observation, the host's view of the inputs."""
-        fields, task = self.signature.input_fields, task_of(self.values)
+    def _earlier_turns(self) -> ShownTurns | None:
+        """Return the earlier turns of the conversation, None if the signature has no history."""
+        name = history_field(self.signature)
+        if name is None:
+            return None
+        turns = earlier_turns(self.signature, self.given.get(name))
+        room, view = max(0, self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN), self._view_inputs
+        return ShownTurns(turns, self.given, self.values, view, name=name, room=room, is_numbered=not self.tiny)
+
+    def _view_inputs(self, values: Mapping[str, Any], unchanged: frozenset[str] = frozenset()) -> str:
+        """Return the host's view of the inputs of a turn: of this one, the first observation."""
+        fields, task = self.signature.input_fields, task_of(values)
         if not self.small:
-            return prompts.render_probe(self.values, fields, self.main, min(prompts.MAX_WHOLE_CHARS, self.room // 3))
+            whole = min(prompts.MAX_WHOLE_CHARS, self.room // 3)
+            return prompts.render_probe(values, fields, self.main, whole, unchanged)
         found: list[str] = []
-        if task and self.main and self.main not in QUESTION_FIELDS:
+        # An earlier turn is shown without the lines that were found for it: they would be searched for again each time.
+        if task and self.main and self.main not in QUESTION_FIELDS and values == self.values:
             most, chars = small_prompts.MAX_FOUND_LINES, small_prompts.MAX_FOUND_CHARS
-            found = best_lines(self.values[self.main], task, most, chars)
+            found = best_lines(values[self.main], task, most, chars)
         first = next(iter(self.signature.output_fields))
-        return small_prompts.render_probe(self.values, task, self.main, found, first)
+        return small_prompts.render_probe(values, task, self.main, found, first, unchanged)
+
+    @property
+    def repl_values(self) -> dict[str, Any]:
+        """The variables of the REPL: the inputs, and the earlier turns as a list of dicts."""
+        values = self.values.items()
+        plain = {name: str(value) if isinstance(value, ImageHandle) else value for name, value in values}
+        return plain if self.earlier is None else {**plain, self.earlier.name: self.earlier.for_repl}
+
+    @property
+    def past_text(self) -> str:
+        """What the prompt shows of earlier turns."""
+        return self.earlier.as_text(self.earlier.chars) if self.earlier else ""
+
+    def next_history(self, outputs: Mapping[str, Any]) -> dspy.History | None:
+        """Return the history with this turn, None if the signature has none."""
+        if self.earlier is None:
+            return None
+        return next_history(self.given.get(self.earlier.name), self.signature, self.given, outputs)
 
     @property
     def tiny(self) -> bool:
@@ -197,7 +232,7 @@ class Session:
             exhausted=self._exhausted_limit,
             sub_calls=self.subcalls.take_finished,
             notes=self.subcalls.take_notes,
-            room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN),
+            room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN - len(self.past_text)),
             header=self._observation_header,
             render=lambda texts: clean_for_prompt(prompts.observation_text(texts, shown)),
             clip=lambda text: prompts.clip_middle(text, shown),
@@ -217,11 +252,13 @@ class Session:
         """Return the line that opens an observation; empty for a tiny model, which would write it back."""
         if self.tiny:
             return ""
+        if step == 1 and self.earlier:  # no figures: the next turn shows this one as it was
+            return self.earlier.header
         return prompts.counters_line(step, self.rlm.budget.max_iters, self.ledger.counters())
 
     def _free_name(self, name: str) -> str:
         """Return a REPL name that no input or tool has: the user's names take precedence over ours."""
-        taken = {*self.values, *self.rlm.tools}
+        taken = {*self.repl_values, *self.rlm.tools}
         while name in taken:
             name += "_"
         return name
@@ -229,7 +266,7 @@ class Session:
     def _exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
         """Name the limit that leaves no room for another step (the last prompt and its output) plus the extract."""
         if not steps:
-            first = tokens(f"{self._action_signature().instructions}{self.probe}")
+            first = tokens(f"{self._action_signature().instructions}{self.past_text}{self.probe}")
             return self.ledger.exhausted(tokens=first, share=STEP_TIME_SHARE)
         last = steps[-1]
         shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
@@ -274,13 +311,14 @@ class Session:
         if isinstance(need, Extract):
             reached = "max iterations" if need.limit == "max_iters" else need.limit
             dspy_logger.warning("RLM reached %s, using extract to get final output", reached)
-            left = self.room - len(self.probe) - OVERHEAD_TOKENS * CHARS_PER_TOKEN
+            probe = self._task_view()
+            left = self.room - len(probe) - OVERHEAD_TOKENS * CHARS_PER_TOKEN
             shown = clean_for_prompt(prompts.trajectory_text(need.steps, max(2_000, min(MAX_EXTRACT_CHARS, left))))
             extract = self.rlm.extract
             if not isinstance(extract, Predictor):
-                given = dspy_states.inputs_for(self.probe, need.steps, None, self.rlm.max_output_chars)
+                given = dspy_states.inputs_for(probe, need.steps, None, self.rlm.max_output_chars)
                 return extract, dspy_states.accepted_inputs(extract, given)
-            inputs: dict[str, Any] = {prompts.task_field(self.signature): self.probe, "trajectory": shown}
+            inputs: dict[str, Any] = {prompts.task_field(self.signature): probe, "trajectory": shown}
             if self.signature is not self.rlm.signature:
                 made = prompts.extract_signature(self.signature)
                 inputs["signature"] = made.with_instructions(extract.signature.instructions)
@@ -290,24 +328,27 @@ class Session:
             raise NoModelError("No LM configured. Use dspy.configure(lm=...) or rlm.set_lm(...).")
         if not isinstance(action, Predictor):
             steps, most = self.steps, self.rlm.budget.max_iters
-            given = dspy_states.inputs_for(self.probe, steps, most, self.rlm.max_output_chars)
+            given = dspy_states.inputs_for(self._task_view(), steps, most, self.rlm.max_output_chars)
             given["signature"] = dspy_states.signature_for(
                 action, self._action_signature(), self._protocol_instructions()
             )
             return action, dspy_states.accepted_inputs(action, given)
-        turns = [
-            {
-                "observation": turn.observation,
-                "reasoning": clean_for_prompt(turn.reasoning),
-                "code": clean_for_prompt(turn.code),
-            }
-            for turn in need.history
-        ]
-        history = dspy.History(messages=turns)
+        history = dspy.History(messages=[*self._past_messages(), *map(turn_message, need.history)])
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
         if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
             inputs["config"] = {"max_tokens": MAX_SMALL_REPLY_TOKENS}
         return action, self._with_lm(inputs)
+
+    def _past_messages(self) -> list[dict[str, str]]:
+        """Return the earlier turns as messages of the action's own history."""
+        code = "" if is_plain() else PAST_CODE
+        shown = self.earlier.exchanges if self.earlier else ()
+        return [{"observation": observation, "reasoning": reply, "code": code} for observation, reply in shown]
+
+    def _task_view(self) -> str:
+        """Return the view of the inputs after the earlier turns, for predictors that take no turns."""
+        earlier = self.earlier.as_text(self.room // 4) if self.earlier else ""
+        return f"{earlier}\n{self.probe}" if earlier else self.probe
 
     def _with_lm(self, inputs: dict[str, Any], own: Any = None) -> dict[str, Any]:
         lm = self.lm if own is None or self.ledger.depth else own
@@ -350,6 +391,8 @@ class Session:
                 facts |= {"recursion": self._may_recurse()}
                 facts |= {"corpus": any(hasattr(value, "sandbox_index") for value in self.values.values())}
                 self._protocol_text = prompts.protocol_text(self.signature, **facts)
+            if note := self.subcalls.files_note():
+                self._protocol_text = f"{self._protocol_text}\n{clean_for_prompt(note)}"
         return self._protocol_text
 
     def _task_text(self) -> str:
@@ -370,7 +413,7 @@ class Session:
 
     def metered_call(self, need: Ask | Extract) -> MeteredCall:
         """Return the context manager in which the predictor is called for ``need``."""
-        size = sum(len(t.observation) + len(t.reasoning) + len(t.code) for t in getattr(need, "history", ()))
+        size = compaction.conversation_chars(getattr(need, "history", ())) + len(self.past_text)
         estimate = tokens("x" * min(size, 10_000_000))
         return MeteredCall(self, estimate, self.step_span(need), extract=isinstance(need, Extract))
 
@@ -474,9 +517,14 @@ class Session:
             model=model_name(lm),
             sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),
             depth=self.ledger.depth,
-            inputs={name: render_input(value) for name, value in self.values.items()},
+            inputs={name: render_input(value) for name, value in self.values.items()} | self._past_inputs(),
             unread=unread(self.values),
         )
+
+    def _past_inputs(self) -> dict[str, str]:
+        """Return the history for the record, in one line."""
+        name = history_field(self.signature)
+        return {} if name is None else {name: f"earlier turns: {len(messages_of(self.given.get(name)))}"}
 
     def finish(self, ending: Ending | None, error: BaseException | None = None) -> Run:
         """Close the record."""
@@ -500,7 +548,7 @@ class Session:
             "sub_calls": self.ledger.sub_calls,
             "seconds": time.perf_counter() - self._clock,
             "evidence": tuple(item.model_dump() for item in self._evidence) if ending else (),
-            "warnings": (*self.warnings, *(self._unseen_numbers(ending.outputs) if ending else ())),
+            "warnings": (*self.warnings, *self._late_warnings(ending)),
         }
         run = Run(**{**dict(self._header()), **facts})
         self.recorder.end(self.span, run, error=told)
@@ -512,15 +560,23 @@ class Session:
         self.emit("final", run.status)
         return run
 
+    def _late_warnings(self, ending: Ending | None) -> list[str]:
+        """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
+        warnings = self._unseen_numbers(ending.outputs) if ending else []
+        if self.earlier and self.earlier.left_out:
+            many, left_out = len(self.earlier.turns), self.earlier.left_out
+            warnings.append(f"the prompt shows {many - left_out} of {many} earlier turns: more do not fit the window")
+        return warnings
+
     def _unseen_numbers(self, outputs: Mapping[str, Any]) -> list[str]:
         """Flag numbers of the answer that occur in no output and no input; evidence has its own check."""
-        return unseen_numbers(self._plain_outputs(outputs), [self.probe, *self._printed_texts()], self._input_texts())
+        return unseen_numbers(self._plain_outputs(outputs), self._shown_texts(), self._input_texts())
 
     def _source_doubt(self, outputs: Mapping[str, Any]) -> str | None:
         """Ask a tiny model once where its answer comes from, if it wrote it as a literal that was never printed."""
         if not self.tiny or self._asked_for_source:
             return None
-        shown = [self.probe, *self._printed_texts()]
+        shown = self._shown_texts()
         plain = self._plain_outputs(outputs)
         is_nothing = bool(plain) and all(value in (0, "0", "", "[]", []) for value in plain.values())
         answers = [str(value) for value in plain.values()]
@@ -537,9 +593,10 @@ class Session:
         fields = self.signature.output_fields
         return {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
 
-    def _printed_texts(self) -> list[str]:
-        """Return the output of the steps so far, and the replies of their sub-calls."""
-        return [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
+    def _shown_texts(self) -> list[str]:
+        """Return the texts that the model saw: the inputs, the output of the steps, the replies of their sub-calls."""
+        printed = [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
+        return [self.past_text, self.probe, *printed]
 
     def _input_texts(self) -> dict[str, Any]:
         """Return the inputs as texts or corpora."""
@@ -553,6 +610,13 @@ class Session:
             self._over.set()
         if error is not None and getattr(error, "run", None) is None:
             error.run = self.finish(None, error)  # type: ignore[attr-defined]
+
+
+def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that become variables: all but the history, long texts as themselves."""
+    own = history_field(signature)
+    plain = {name: value for name, value in inputs.items() if name != own}
+    return {name: value.text if isinstance(value, Context) else value for name, value in plain.items()}
 
 
 class MeteredCall:
@@ -608,16 +672,22 @@ def value_of(predicted: Any, name: str) -> Any:
     return predicted.get(name) if hasattr(predicted, "get") else getattr(predicted, name, None)
 
 
+def turn_message(turn: Turn) -> dict[str, str]:
+    """Return a turn of the loop as a message of the action's history."""
+    reasoning, code = clean_for_prompt(turn.reasoning), clean_for_prompt(turn.code)
+    return {"observation": turn.observation, "reasoning": reasoning, "code": code}
+
+
 def is_context(value: Any) -> bool:
     """Return whether evidence may quote ``value``, i.e. it is a text or a corpus."""
     return (isinstance(value, str) and not isinstance(value, ImageHandle)) or hasattr(value, "sandbox_index")
 
 
 def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that evidence may quote, plain or structured, without the question itself."""
+    """Return the inputs that evidence may quote, plain or structured, without the question and earlier turns."""
     quoted: dict[str, Any] = {}
     for name, value in values.items():
-        if name in QUESTION_FIELDS and isinstance(value, str):
+        if isinstance(value, dspy.History) or (name in QUESTION_FIELDS and isinstance(value, str)):
             continue
         table = tables.plain_data(value)
         quoted[name] = value if table is tables.OTHER else table

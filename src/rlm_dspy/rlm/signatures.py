@@ -249,12 +249,25 @@ def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool])
         raise ConfigurationError(f"Input fields conflict with built-in sandbox functions: {taken}")
     if taken := sorted(inputs & tools.keys()):
         raise ConfigurationError(f"Input fields conflict with user tools: {taken}")
+    if len(histories := [name for name, field in signature.input_fields.items() if _is_history(field.annotation)]) > 1:
+        raise ConfigurationError(f"a signature has at most one dspy.History; it has {histories}")
     if taken := sorted(set(signature.output_fields) & RESULTS):
         raise ConfigurationError(f"Output fields conflict with RLM result metadata: {taken}")
 
 
+def history_field(signature: type[dspy.Signature]) -> str | None:
+    """Return the name of the input that holds the earlier turns of a conversation, or None."""
+    return next((name for name, field in signature.input_fields.items() if _is_history(field.annotation)), None)
+
+
+def _is_history(annotation: Any) -> bool:
+    """Return whether a type is ``dspy.History``, or that or None."""
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    return annotation is dspy.History or parts == [dspy.History]
+
+
 def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> None:
-    """Refuse unexpected or missing inputs.
+    """Refuse unexpected or missing inputs; a conversation without a history begins with this call.
 
     Raises:
         ConfigurationError: some are missing or unexpected.
@@ -262,5 +275,5 @@ def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> 
     names = set(signature.input_fields)
     if unexpected := set(inputs) - names:
         raise ConfigurationError(f"Unexpected inputs not declared in the signature: {sorted(unexpected)}")
-    if missing := names - set(inputs):
+    if missing := names - set(inputs) - {history_field(signature)}:
         raise ConfigurationError(f"Missing required inputs: {sorted(missing)}")

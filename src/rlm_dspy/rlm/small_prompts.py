@@ -8,10 +8,11 @@ repeat ends the run.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rlm_dspy.rlm import prompts
+from rlm_dspy.rlm.signatures import history_field
 
 MAX_WHOLE_CHARS = 2_000  # inputs up to this many characters are shown whole
 PREVIEW_CHARS = 600  # characters shown of longer inputs, head and tail together
@@ -148,6 +149,8 @@ def protocol_text(
         outputs=prompts.outputs(signature),
         functions="\n".join(functions),
     )
+    if name := history_field(signature):
+        text += "\n" + prompts.EARLIER.format(name=name)
     if task:
         text += f"\nAbout the outputs: {task}"
     if evidence:
@@ -189,11 +192,21 @@ def _is_name(cell: str) -> bool:
     return bool(cell.strip()) and len(cell) <= 40 and any(letter.isalpha() for letter in cell) and "." not in cell
 
 
-def render_probe(values: Mapping[str, Any], task: str, main: str | None, found: Sequence[str], first: str) -> str:
+def render_probe(
+    values: Mapping[str, Any],
+    task: str,
+    main: str | None,
+    found: Sequence[str],
+    first: str,
+    unchanged: Collection[str] = (),
+) -> str:
     """Render the first observation: the question, the inputs, and the lines found by the host's search."""
     shown = [f"Question: {task}"] if task else []
     for name, value in values.items():
         if str(value) == task:
+            continue
+        if name in unchanged:
+            shown.append(prompts.unchanged_line(name, value))
             continue
         shown.append(prompts.describe_variable(name, value, "", main=False, whole=MAX_WHOLE_CHARS, shown=PREVIEW_CHARS))
         if name == main and isinstance(value, str) and (delimiter := delimiter_of(value)):

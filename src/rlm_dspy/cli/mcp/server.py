@@ -123,9 +123,12 @@ def _add_file_tools(server: MCPServer, served: ServedFiles) -> None:
 def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
     questions = served.questions
 
-    def consent(question: str) -> Consent | Elicit[Consent]:
-        limit, cost = served.confirm_above, served.estimate()
-        if limit is None or (cost is not None and cost <= limit):
+    async def consent(question: str) -> Consent | Elicit[Consent]:
+        limit = served.confirm_above
+        if limit is None:
+            return Consent(proceed=True)
+        cost = await anyio.to_thread.run_sync(lambda: shown_error(served.estimate))
+        if cost is not None and cost <= limit:
             return Consent(proceed=True)
         told = "an unknown amount" if cost is None else f"up to about ${cost:.2f}"
         return Elicit(f"This question may cost {told} (asked above ${limit:.2f}): {question[:200]}", Consent)
