@@ -109,10 +109,13 @@ def read_run_state(prompt: Prompt) -> Play:
     """Parse the state of a run from its turns."""
     users = [text for role, text in prompt.turns if role == "user"]
     seen = [field_sections(text, ["observation"]).get("observation", text) for text in users]
-    start = max((place for place, text in enumerate(seen) if text.startswith("[step 1/")), default=0)
+    # Each turn of a conversation begins with the inputs that changed; only the last one is to be answered.
+    turns = [place for place, text in enumerate(seen) if text.startswith(("[step 1/", "[turn "))] or [0]
+    start = turns[-1]
+    known = {one.name: one for place in turns if seen for one in variables(seen[place])}
     given = prompt.system.partition("Outputs, given once by SUBMIT(")[2]
     listed = given.partition("\n")[2].partition("Functions in the REPL")[0]
-    return Play(variables(seen[start] if seen else ""), parse_fields(listed), tuple(seen[start + 1 :]))
+    return Play(tuple(known.values()), parse_fields(listed), tuple(seen[start + 1 :]))
 
 
 def variables(probe: str) -> tuple[Variable, ...]:
