@@ -138,7 +138,7 @@ def test_turns_that_do_not_fit_are_left_out_and_reported() -> None:
     with dspy.context(lm=lm):
         found = RLM(TALK)(context=TEXT, question="why?", history=past)
     shown = texts(script.requests[0])
-    assert "turns are left out here; `history` in the REPL holds all.]" in shown[1]
+    assert "[Oldest turns left out here: " in shown[1]
     assert "question 29" in shown[-3]
     assert "question 0\n" not in "\n".join(shown)
     assert any("of 30 earlier turns: more do not fit the window" in warning for warning in found.run.warnings)
@@ -152,7 +152,7 @@ def test_the_oldest_turns_leave_in_large_moves() -> None:
         lm, script = scripted(*SUBMITS, window=17_000)
         with dspy.context(lm=lm):
             RLM(TALK)(context=TEXT, question="why?", history=past)
-        starts.add(texts(script.requests[0])[1].partition("turns are left")[0])
+        starts.add(texts(script.requests[0])[1].partition(";")[0])
     assert 1 < len(starts) <= 4
 
 
@@ -208,6 +208,30 @@ def test_predictions_and_steps_of_other_modules_are_read() -> None:
         ({"question": "a"}, {"answer": "b"}),
         ({"question": "c"}, {"answer": "d"}),
     ]
+
+
+def test_a_whole_context_in_a_message_is_shown_like_a_handle() -> None:
+    lm, script = scripted(*SUBMITS)
+    past = dspy.History(messages=[{"context": TEXT, "question": "which?", "answer": "8080"}])
+    with dspy.context(lm=lm):
+        RLM(TALK)(context=TEXT, question="again?", history=past)
+    shown = texts(script.requests[0])
+    assert "begins and ends" in shown[1]
+    assert "the same as before" in shown[3]
+
+
+def test_turns_without_outputs_and_turns_that_are_all_too_long() -> None:
+    lm, script = scripted(dspy.lm15.ContextLengthError("too long"), window=17_000)
+    with dspy.context(lm=lm), pytest.raises(dspy.LMError):
+        RLM(TALK)(context=TEXT, question="again?", history=dspy.History(messages=[{"question": "which?"}]))
+    assert texts(script.requests[0])[2] == "assistant: That turn ended without outputs."
+    answers = {f"a{n}": "word " * 1_000 for n in range(12)}
+    signature = f"question, history: dspy.History -> {', '.join(answers)}"
+    lm, script = scripted(action("SUBMIT(**{f'a{n}': 'x' for n in range(12)})"), window=17_000)
+    with dspy.context(lm=lm):
+        found = RLM(signature)(question="again?", history=dspy.History(messages=[{"question": "which?", **answers}]))
+    assert texts(script.requests[0])[1].startswith("user: [turn 2]\n[Oldest turns left out here: 1;")
+    assert found.run.warnings == ("the prompt shows 0 of 1 earlier turns: more do not fit the window",)
 
 
 def test_a_signature_has_one_history() -> None:

@@ -73,9 +73,8 @@ def earlier_turns(signature: type[dspy.Signature], history: Any) -> list[Earlier
     turns: list[EarlierTurn] = []
     for number, message in enumerate(messages_of(history)):
         _check_names(message, [*inputs, *outputs], f"{own or 'history'}.messages[{number}]")
-        known = _plain_texts(jsonable_outputs({name: message[name] for name in message if name in {*inputs, *outputs}}))
-        given = {name: known[name] for name in known if name in inputs}
-        ended = {name: known[name] for name in known if name in outputs}
+        given = {name: kept_input(value) for name, value in message.items() if name in inputs}
+        ended = _plain_texts(jsonable_outputs({name: value for name, value in message.items() if name in outputs}))
         if given or (ended and (not turns or turns[-1].outputs)):
             turns.append(EarlierTurn(given, ended))
         elif ended:
@@ -228,7 +227,7 @@ class ShownTurns:
             exchanges.append(("\n".join(filter(None, parts)), _outputs_text(turn.outputs)))
         probe = self._inputs_text(self._kept, seen)
         if self.left_out:
-            told = f"[The first {self.left_out} turns are left out here; `{self.name}` in the REPL holds all.]"
+            told = f"[Oldest turns left out here: {self.left_out}; `{self.name}` in the REPL holds all.]"
             if exchanges:
                 exchanges[0] = f"{told}\n{exchanges[0][0]}", exchanges[0][1]
             else:
