@@ -220,3 +220,13 @@ def test_the_history_of_a_terminal_is_kept_for_its_user_alone(tmp_path: Path) ->
     assert path.stat().st_mode & 0o077 == 0
     with line_editing(path, ("/add",)):
         assert readline.get_history_item(1) == "what is the port?"
+
+
+def test_without_a_model_each_question_of_a_conversation_is_answered_by_itself(run: Callable, files: Path) -> None:
+    talk = say("what is the default port?", "/add more.md", "what is the retry limit?", "what is the default port?")
+    result = run("chat", "notes", "--mode", "rlm", "-q", stdin=talk)
+    answers = [line for line in result.out.splitlines() if line.startswith(("8080", "7", "The "))]
+    assert ["8080" in line or "7 attempts" in line for line in answers] == [True] * 3
+    assert "8080" in answers[0]
+    assert "7" in answers[1]
+    assert "8080" in answers[2]
