@@ -182,6 +182,14 @@ def test_an_image_is_described_by_its_head(data: bytes, shown: str) -> None:
     assert describe_image(image).startswith(shown)
 
 
+def test_a_history_keeps_kind_size_and_hash_too() -> None:
+    lm, _ = scripted(action("SUBMIT(answer='red')"))
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("page: dspy.Image, question, history: dspy.History -> answer")
+        done = rlm(page=PAGE, question="q", history=dspy.History(messages=[]))
+    assert done.history.messages[0]["page"].startswith("[image: PNG 300×200, 733 bytes, sha256 ")
+
+
 def test_without_images_there_is_no_view() -> None:
     assert not Images({"text": "x", "rows": [1, {"a": "b"}]})
     lm, _ = scripted(action("print('view' in globals())"), action("SUBMIT(answer='x')"))

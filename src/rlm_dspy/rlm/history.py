@@ -22,6 +22,7 @@ from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.rlm import prompts
 from rlm_dspy.rlm.answers import jsonable_outputs
+from rlm_dspy.rlm.images import describe_image
 from rlm_dspy.rlm.signatures import RESULTS, history_field
 from rlm_dspy.run import replace_surrogates
 from rlm_dspy.sandbox.worker import tables
@@ -110,6 +111,8 @@ def kept_input(value: Any) -> Any:
         return replace_surrogates(value) if len(value) <= MAX_INPUT_CHARS else repr(Context(value))
     if isinstance(value, Context):
         return repr(value)
+    if isinstance(value, dspy.Image):
+        return f"[image: {describe_image(value)}]"
     if hasattr(value, "sandbox_index"):
         return f"{type(value).__name__}({prompts.size_of(value)}, sha256 {value.digest[:12]})"
     table = tables.plain_data(value)  # whose repr leaves rows out
