@@ -272,7 +272,7 @@ def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     assert office.answer("pdf", b"") == {"missing": "pypdfium2"}
     reader = converter.Converter()
-    monkeypatch.setattr(reader, "_asked", lambda kind, data: {"missing": "pypdfium2"})
+    monkeypatch.setattr(reader, "_asked", lambda *request: {"missing": "pypdfium2"})
     with pytest.raises(UnreadableError, match="a PDF: to read it, pip install pypdfium2"):
         reader.convert("pdf", b"")
 

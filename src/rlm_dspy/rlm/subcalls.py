@@ -132,7 +132,7 @@ def shown_input(value: Any) -> str:
     """Return an input of a typed call for the record; an image as its kind, size and hash."""
     if isinstance(value, dspy.Image):
         return f"{SHOWN_IMAGE}{describe_image(value)}]"
-    return ", ".join(map(shown_input, value)) if type(value) is list and value else str(value)
+    return ", ".join(map(shown_input, value)) if holds_image(value) else str(value)
 
 
 def shorten_text(text: str, limit: int = MAX_RECORDED_CHARS) -> str:
