@@ -46,7 +46,7 @@ spent: Counter[str] = Counter()  # tokens, seconds, and dollars where the price 
 class Question(BaseModel):
     """A question, and the limits of its run; those of the service cannot be exceeded."""
 
-    question: str = Field(min_length=1, max_length=10_000)
+    question: str = Field(pattern=r"\S", max_length=10_000)
     max_seconds: float = Field(default=120, gt=0, le=600)
     max_cost: float = Field(default=0.10, gt=0, le=1)
 

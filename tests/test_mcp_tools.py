@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import threading
@@ -246,3 +247,67 @@ def test_names_are_identifiers_that_occur_once() -> None:
 def test_a_label_holds_no_credentials() -> None:
     server = McpServer(url="https://ada:sk-secret@box.example/mcp?key=sk-secret", headers={"Authorization": "Bearer t"})
     assert server.label == "https://box.example/mcp"
+
+
+def test_an_error_in_the_block_is_itself(station: dict[str, Any]) -> None:
+    with pytest.raises(KeyError), rlm_dspy.mcp_tools(station):
+        raise KeyError("x")
+
+
+HOSTILE = """
+import json, sys
+
+def answer(request, result):
+    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
+
+for line in sys.stdin:
+    request = json.loads(line)
+    if request.get("method") == "initialize":
+        info = {"name": "hostile", "version": "1"}
+        answer(request, {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": info})
+    elif request.get("method") == "tools/list":
+        answer(request, json.loads(sys.argv[1]))
+    elif "id" in request:
+        error = {"code": -32601, "message": "no"}
+        print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}), flush=True)
+"""
+
+
+def hostile(tmp_path: Path, listed: dict[str, Any]) -> dict[str, Any]:
+    script = tmp_path / "hostile.py"
+    script.write_text(HOSTILE)
+    return {"command": sys.executable, "args": [str(script), json.dumps(listed)]}
+
+
+def test_a_list_of_tools_that_never_ends_is_left(tmp_path: Path) -> None:
+    with rlm_dspy.mcp_tools(hostile(tmp_path, {"tools": [], "nextCursor": "n"})) as tools:
+        assert tools == []
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"x": {"type": ["string", "null"]}}},
+        {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}},
+        {"type": "object", "properties": {"x": {"description": "d" * 10_000_000}}},
+    ],
+)
+def test_an_odd_schema_costs_types_and_not_the_tools(tmp_path: Path, schema: dict[str, Any]) -> None:
+    if len(json.dumps(schema)) > 100_000:  # longer than an argument of a program may be
+        schema["properties"]["x"]["description"] = "d" * 50_000
+    plain = {"type": "object", "properties": {"y": {"type": "string"}}}
+    listed = [
+        {"name": "odd", "description": "d" * 50_000, "inputSchema": schema},
+        {"name": "plain", "inputSchema": plain},
+    ]
+    with rlm_dspy.mcp_tools(hostile(tmp_path, {"tools": listed})) as tools:
+        found = named(tools)
+        assert found.keys() == {"odd", "plain"}
+        assert "x" in found["odd"].args
+        assert len(found["odd"].desc) <= 2_000
+
+
+def test_names_that_a_cell_has_already_get_a_prefix() -> None:
+    tools = [("s", name) for name in ("a_2", "a", "a", "import", "open", "context", "SUBMIT", "__import__")]
+    names = unique_names(tools, prefixed=False)
+    assert names == ["a_2", "a", "a_3", "tool_import", "s_open", "s_context", "s_SUBMIT", "tool_import_2"]

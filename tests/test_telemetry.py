@@ -252,3 +252,19 @@ def test_variables_without_the_package_are_reported_once(
     assert said.startswith(
         "OTEL_EXPORTER_OTLP_ENDPOINT is set, but runs are not traced: OpenTelemetry is not installed"
     )
+
+
+def test_no_secret_is_in_the_class_of_an_error(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "sk-secret-000000")
+    provider, spans = memory
+    rlm_dspy.trace(tracer_provider=provider)
+
+    def boom(prompt: str) -> str:
+        raise RuntimeError("sk-secret-000000 is refused at http://x")
+
+    lm, _ = scripted(action("print(llm_query('hi'))"), action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        rlm_dspy.RLM("context, question -> answer", sub_lm=boom)(context="c", question="q")
+    assert "sk-secret" not in json.dumps([span.to_json() for span in spans.get_finished_spans()])
+    assert telemetry.error_class("ValueError: sk-secret") == "ValueError"
+    assert telemetry.error_class("sk-secret: x") == telemetry.error_class("") == "Error"

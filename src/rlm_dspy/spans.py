@@ -158,6 +158,6 @@ class Recorder:
                 getattr(listener, what)(span, record)
             except Exception as error:  # a watcher must not end the run that it watches
                 self._listeners.remove(listener)
-                name = type(listener).__name__
+                name = getattr(listener, "label", type(listener).__name__)
                 self.problems.append(f"{name} failed and missed the rest of this run: {error}")
                 logger.warning("%s failed and misses the rest of this run", name, exc_info=error)

@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -115,7 +116,11 @@ def _configured_content() -> Content:
     value = os.environ.get(CONTENT_VARIABLE, "").strip().lower()
     if value in ("", "false", "none", "no_content", "event_only"):
         return "none"
-    return "short" if value == "short" else "full"
+    if value in ("true", "full", "span_only", "span_and_event"):
+        return "full"
+    if value != "short":
+        logger.warning("%s is %r, which is not known: no content is sent", CONTENT_VARIABLE, value)
+    return "short" if value == "short" else "none"
 
 
 class SpanExporter:
@@ -145,7 +150,7 @@ class SpanExporter:
             made = self._tracer.start_span(
                 name, context=above, kind=_span_kind(self._api, span), start_time=_nanoseconds(span.started)
             )
-            made.set_attributes(attributes)
+            made.set_attributes({one: self._redacted(value) for one, value in attributes.items()})
             above = self._api.set_span_in_context(made, above)
         self._open[span.id], self._contexts[span.id] = made, above
 
@@ -160,8 +165,8 @@ class SpanExporter:
             attributes |= self._content_attributes(span, record)
         made.set_attributes(attributes)
         if span.error:
-            made.set_attribute("error.type", span.error.partition(":")[0][:100])
-            told = self._shown_text(span.error) if self._content != "none" else span.error.partition(":")[0][:100]
+            made.set_attribute("error.type", error_class(span.error))
+            told = self._shown_text(span.error) if self._content != "none" else error_class(span.error)
             made.set_status(self._api.Status(self._api.StatusCode.ERROR, told))
         made.end(_nanoseconds(span.started + (span.seconds or 0.0)))
 
@@ -181,7 +186,7 @@ class SpanExporter:
             return
         facts: dict[str, Any] = {"rlm.provider": span.name, "rlm.seconds": span.seconds or 0.0}
         if span.kind == "sub_call":
-            facts = {"rlm.kind": span.name, "error.type": (span.error or "").partition(":")[0][:100]}
+            facts = {"rlm.kind": span.name, "error.type": error_class(span.error)}
         around.add_event(f"rlm.{span.kind}", facts, _nanoseconds(span.started))
 
     def _content_attributes(self, span: Span, record: Any) -> dict[str, Any]:
@@ -197,9 +202,18 @@ class SpanExporter:
         told = _message_attributes(asked, self._shown_text(span.output))
         return {**told, "rlm.same_messages": span.same_messages}  # as in the previous prompt of this run
 
+    def _redacted(self, value: Any) -> Any:
+        return self._redactor.text(value) if isinstance(value, str) else value
+
     def _shown_text(self, text: str) -> str:
         shown: str = cut_content(self._redactor.text(text), self._content)
         return shown if len(shown) <= MAX_TEXT_CHARS else f"{shown[:MAX_TEXT_CHARS]}… ({len(shown):,} characters)"
+
+
+def error_class(error: str | None) -> str:
+    """Return the class that the text of an error begins with, and nothing else of it."""
+    found = re.match(r"[A-Za-z_][\w.]{0,80}(?=:|\Z)", (error or "").strip())
+    return found.group() if found and found.group()[:1].isupper() else "Error"
 
 
 def traces_dspy_already() -> bool:

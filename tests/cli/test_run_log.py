@@ -64,7 +64,7 @@ def test_a_killed_run_is_there_to_its_last_event(
     assert [span["kind"] for span in run["spans"] if span["seconds"] is None] == ["run", "step", "lm"]
     shown = spawn("trace")
     assert "Look at it." in shown.out
-    assert "stopped by killed" in shown.out
+    assert " · killed · " in shown.out
     (path,) = run_logs(home)
     assert "sk-secret" not in path.read_text()
     assert path.stat().st_mode & 0o077 == 0

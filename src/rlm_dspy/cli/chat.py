@@ -221,6 +221,10 @@ class Chat:
         lines = tuple(render.evidence_line(journal.evidence_location(row), row) for row in rows if row["verified"])
         answer = str(run.outputs.get("answer", ""))
         self._conversation.turns.append(AnsweredQuestion(question=question, answer=answer, evidence=lines))
+        self._save_for_later()
+
+    def _save_for_later(self) -> None:
+        """Save the conversation for ``chat -c``."""
         try:
             self._conversation.save(self._file, self._terminal.redactor)
         except OSError as error:
@@ -258,6 +262,7 @@ class Chat:
             return
         self._corpus = self._corpus.add(more)
         self._conversation.paths += tuple(map(os.path.abspath, paths))
+        self._save_for_later()
         self._build_index()
         self._terminal.answer(f"{render.counted_noun(len(more), 'file')} added: {self._corpus!r}")
 

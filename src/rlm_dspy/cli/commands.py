@@ -22,6 +22,7 @@ from rlm_dspy.cli.options import (
     FILE_PATH,
     MCP_HOSTS,
     SETTING_FLAGS,
+    check_format,
     check_unicode,
     events_option,
     fallback_option,
@@ -91,6 +92,7 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
     """
     for name, value in (("QUESTION", question), ("--model", options["model"]), ("--out", options["out"])):
         check_unicode(value or "", name)
+    check_format(options)
     if not question.strip():
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
     if options["program"] and options["mode"] not in (None, "auto", "rlm"):
@@ -226,6 +228,7 @@ def chat(terminal: Terminal, /, paths: tuple[str, ...], **options: Any) -> int:
     /quit       quit (or Ctrl-D)
     /help       show this list
     """
+    check_format(options)
     if not paths and not options["is_continued"]:
         raise click.UsageError("Missing PATH: name files or folders to talk about.")
     if "-" in paths:
@@ -451,8 +454,17 @@ def main(args: Sequence[str] | None = None) -> int:
     return leave(_run_app(None))
 
 
+def _print_error_event(terminal: Terminal, error: Exception, code: int) -> None:
+    """Print the last line of ``--events`` for a question that ended before it was asked."""
+    if terminal.shows_events:
+        from rlm_dspy.report.events import EventLines
+
+        EventLines(terminal.answer, terminal.redactor).fail(error, code)
+
+
 def _run_app(args: Sequence[str] | None) -> int:
     terminal = Terminal()
+    terminal.arguments = tuple(sys.argv[1:] if args is None else args)
     sys.excepthook = terminal.excepthook
     tolerate_any_text()
     try:
@@ -463,10 +475,12 @@ def _run_app(args: Sequence[str] | None) -> int:
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "rlm-dspy"
         terminal.error(f"{error.format_message()} Try '{path} --help'.", where=path)
+        _print_error_event(terminal, error, exit_codes.USAGE)
         return exit_codes.USAGE
     except RLMError as error:
         terminal.crash(error)
         terminal.error(str(error))
+        _print_error_event(terminal, error, exit_codes.code(error))
         return exit_codes.code(error)
     except OSError as error:
         if error.errno not in FULL_DISK_ERRORS:

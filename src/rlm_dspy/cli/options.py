@@ -103,14 +103,23 @@ def json_option(what: str) -> Callable[[Command], Command]:
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")
 
 
-def _check_format(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
-    if value and ctx.params.get("as_json"):
-        raise click.UsageError("--json and --events are mutually exclusive.")
+def _set_events(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    ctx.obj.shows_events = value
     return value
 
 
+def check_format(options: dict[str, Any]) -> None:
+    """Refuse two forms of output at once.
+
+    Raises:
+        click.UsageError: ``--json`` and ``--events`` are given.
+    """
+    if options["as_json"] and options["events"]:
+        raise click.UsageError("--json and --events are mutually exclusive.")
+
+
 events_option = click.option(
-    "--events", is_flag=True, callback=_check_format, help="Print each event and the answer as lines of JSON."
+    "--events", is_flag=True, callback=_set_events, help="Print each event and the answer as lines of JSON."
 )
 
 
@@ -221,8 +230,12 @@ def check_writable(path: Path | None, name: str) -> None:
     """
     if path is None:
         return
+    if str(path) == "-":
+        raise click.UsageError(f"{name} needs the name of a file, not -.")
     folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    if path.is_dir():
+        raise click.UsageError(f"{name} {path} cannot be written: it is a folder.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise click.UsageError(f"{name} {path} cannot be written: {folder} is not a folder that you may write to.")
 
 

@@ -251,6 +251,7 @@ class Asking:
             if error is not None and self._events:
                 code = exit_codes.code(error) if isinstance(error, RLMError) else exit_codes.INTERRUPTED
                 self._events.fail(error, code)
+                self.terminal.shows_events = False
             run: Run | None = getattr(error, "run", None)
             # A run without steps is not worth a file, unless --trace asks for one.
             if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
@@ -302,6 +303,7 @@ class Asking:
         summary = journal.answer_summary(run, values, mode=self.mode, corpus=self.corpus)
         if self._events:
             self._events.end(summary)
+            self.terminal.shows_events = False
         elif self.request.as_json:
             terminal.answer(journal.redacted_json(summary, terminal.redactor))
         else:

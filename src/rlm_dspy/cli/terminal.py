@@ -23,6 +23,8 @@ class Terminal:
         self.quiet = False
         self.trusts_project = False
         self.sends_spans = False
+        self.shows_events = False  # --events, and no line has ended the question yet
+        self.arguments: tuple[str, ...] = ()
         self._redactor: Redactor | None = None
 
     @property

@@ -25,7 +25,9 @@ class EventLines:
     def __call__(self, event: Event) -> None:
         """Print an event; what does not apply to its kind is left out."""
         fields = {name: getattr(event, name) for name in ("step", "max_steps", "depth", "sub_calls", "usage")}
-        fields |= event.model_dump(exclude={"kind"}, exclude_defaults=True)
+        fields |= event.model_dump(exclude={"kind", "step_usage", *fields}, exclude_defaults=True)
+        if event.kind == "output":
+            fields["step_usage"] = event.step_usage
         self._print_line(event.kind, fields)
 
     def end(self, answer: Mapping[str, Any]) -> None:

@@ -44,6 +44,8 @@ def answer_summary(
             "calls": run.usage.calls,
             "prompt_tokens": run.usage.prompt_tokens,
             "completion_tokens": run.usage.completion_tokens,
+            "cached_tokens": run.usage.cached_tokens,
+            "estimated_calls": run.usage.estimated_calls,
             "cost": run.usage.cost,
             "retries": run.usage.retries,
             "waited_seconds": round(run.usage.waited_seconds, 3),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 MAX_ANSWER_LINES = 6  # lines of an answer while it arrives
+MIN_ERROR_CELLS = 12
 MAX_ERROR_CELLS = 40  # columns of a step's error
 
 
@@ -114,8 +115,9 @@ def step_line(event: Event, width: int) -> str:
         width: columns of the terminal; the model's words are cut to what the rest leaves.
     """
     spent = counted_noun(event.step_usage.total_tokens, "token")
-    facts = " · ".join([_outcome_text(event), f"{event.seconds:.1f} s", spent])
-    head = f"{event.step:>2}  "
+    head, rest = f"{event.step:>2}  ", f"{event.seconds:.1f} s · {spent}"
+    outcome = cut_cells(_outcome_text(event), max(MIN_ERROR_CELLS, width - cell_len(f"{head} ·  · {rest}") - 16))
+    facts = f"{outcome} · {rest}"
     room = max(16, width - cell_len(f"{head} · {facts}"))
     return f"{head}{cut_cells(_plan_text(event), room)} · {facts}"
 

@@ -29,9 +29,12 @@ class LiveCell:
 
     def __init__(self) -> None:
         try:
+            from IPython.core.getipython import get_ipython
             from IPython.display import HTML, display
         except ImportError as error:
             raise ConfigurationError("LiveCell shows runs in notebooks, and IPython is not installed here") from error
+        if get_ipython() is None:
+            raise ConfigurationError("LiveCell shows runs in notebooks only; elsewhere use verbose=True or on_event=")
         self._make_html: Any = HTML
         self._display: Any = display
         self._redactor = Redactor()

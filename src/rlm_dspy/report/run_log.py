@@ -28,6 +28,8 @@ class RunLog:
     span; the end of a step includes the step. The file is locked while its run goes on.
     """
 
+    label = "the log of the run on disk"
+
     def __init__(self, folder: Path, redactor: Redactor) -> None:
         self._folder = folder
         self._redactor = redactor

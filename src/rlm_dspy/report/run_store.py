@@ -67,6 +67,10 @@ class RunStore:
         if path.suffix in {".json", ".jsonl"} or os.path.isfile(path):  # also false for a name that no file can have
             return load_run(path)
         paths = self._run_paths()
+        if not paths and name == "last":
+            raise RLMError(f"there are no runs in {self.folder} yet")
+        if not name:
+            raise RLMError("the name of a run is empty; `rlm-dspy runs` lists all runs")
         found = paths[:1] if name == "last" else [path for path in paths if path.stem.startswith(name)]
         if len(found) == 1:
             return load_run(found[0])
@@ -80,10 +84,13 @@ class RunStore:
 
     def _run_paths(self) -> list[Path]:
         """The files of runs, newest first; a run that was saved as a whole is not listed by its log."""
-        if not self.folder.is_dir():
-            return []
         found = []
-        paths = [path for path in self.folder.iterdir() if _OURS.fullmatch(path.name)]
+        try:
+            paths = [path for path in self.folder.iterdir() if _OURS.fullmatch(path.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise RLMError(f"{self.folder} cannot be read: {error.strerror}") from error
         whole = {path.stem for path in paths if path.suffix == ".json"}
         for path in paths:
             if path.suffix == ".json" or path.stem not in whole:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlm_dspy.report import journal, render
+from rlm_dspy.report.run_log import KILLED, RUNNING
 from rlm_dspy.run import Run, Step, SubCall, Usage
 
 MAX_LINES = 12  # lines shown of a block of code or output, unless everything is requested
@@ -13,7 +14,7 @@ MAX_WIDTH = 160
 
 def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines of the tree; the middle of long blocks is omitted unless ``whole``."""
-    facts = [f"run {run.id}", _ending_text(run), run.model or "no model", render.counted_noun(len(run.steps), "step")]
+    facts = [f"run {run.id}", ending_text(run), run.model or "no model", render.counted_noun(len(run.steps), "step")]
     facts += [render.counted_noun(run.sub_calls, "sub-call"), _usage_text(run.usage), f"{run.seconds:.1f} s"]
     yield " · ".join(facts)
     for name, value in run.inputs.items():
@@ -74,7 +75,9 @@ def _short_line(text: str, whole: bool) -> str:
     return flat if whole or len(flat) <= MAX_WIDTH else f"{flat[: MAX_WIDTH - 1]}…"
 
 
-def _ending_text(run: Run) -> str:
+def ending_text(run: Run) -> str:
+    if run.stopped_by in (RUNNING, KILLED):
+        return run.stopped_by
     return f"{run.status} by {run.stopped_by}" if run.stopped_by else run.status
 
 

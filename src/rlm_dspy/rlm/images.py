@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,8 @@ from rlm_dspy.rlm.adapters import without_markers
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WebP": "image/webp"}
 MAX_FILE_BYTES = 50 << 20  # bytes of an image or a PDF
+MAX_PIXELS = 50_000_000  # of an image that the host cuts
+MAX_HEAD_BYTES = 1 << 20  # in which the size of a JPEG is looked for
 MAX_NAMED = 10  # files named in a prompt
 MAX_IMAGES = 20  # images of one call
 BASE64 = ";base64,"
@@ -82,11 +85,7 @@ class Images:
         path = next(filter(None, (corpus.path_of(name) for corpus in self._corpora)), None)
         if path is None or os.path.islink(path):
             raise ValueError(f"{name!r} is not a file of its own, so it cannot be looked at")
-        try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise ValueError(f"{name!r} cannot be read: {error.strerror}") from error
+        data = _file_bytes(path, name)
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"{name!r} has more than {MAX_FILE_BYTES >> 20} MB")
         if data[:1024].find(b"%PDF-") >= 0:
@@ -125,7 +124,20 @@ class Images:
                 given[name] = self.image_of(inputs[name])
             elif field.annotation == list[dspy.Image]:
                 given[name] = [self.image_of(one) for one in inputs[name]]
+            elif "dspy" in str(field.annotation) and "Image" in str(field.annotation):
+                raise ValueError(f"the input {name!r} must be dspy.Image or list[dspy.Image] to hold an image")
         return given
+
+
+def _file_bytes(path: str, name: str) -> bytes:
+    """Return the bytes of a regular file; a pipe in its place is not waited for."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ValueError(f"{name!r} is not a regular file")
+            return file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"{name!r} cannot be read: {error.strerror}") from error
 
 
 def holds_image(value: Any) -> bool:
@@ -176,14 +188,16 @@ def cropped_image(image: dspy.Image, box: Any) -> dspy.Image:
     if data is None:
         raise ValueError("this image is an address, so a part of it cannot be cut; look at the whole image")
     try:
-        with Pillow.open(io.BytesIO(data)) as whole:
+        with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG", "GIF", "WEBP")) as whole:
+            if whole.width * whole.height > MAX_PIXELS:
+                raise ValueError(f"an image of {whole.width}×{whole.height} pixels is too large to be cut")
             left, top = max(0, int(numbers[0])), max(0, int(numbers[1]))
             right, bottom = min(whole.width, int(numbers[2])), min(whole.height, int(numbers[3]))
             if left >= right or top >= bottom:
                 raise ValueError(f"the box {numbers} holds no pixel of an image of {whole.width}×{whole.height}")
             made = io.BytesIO()
             whole.crop((left, top, right, bottom)).save(made, "PNG")
-    except (OSError, Pillow.DecompressionBombError) as error:
+    except (OSError, OverflowError, Pillow.DecompressionBombError) as error:
         raise ValueError(f"the image cannot be read: {error}") from error
     return dspy.Image(f"data:image/png{BASE64}{base64.b64encode(made.getvalue()).decode()}")
 
@@ -225,6 +239,7 @@ def _pixel_size(data: bytes) -> tuple[str, tuple[int, int] | None]:
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height from the frame header of a JPEG."""
     at = 2
+    data = data[:MAX_HEAD_BYTES]
     while at + 9 < len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import keyword
+import logging
 import re
 import shlex
-from collections.abc import Awaitable, Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
+from itertools import count
 from typing import Any, Self
 
 import dspy
@@ -18,13 +23,17 @@ from rlm_dspy.redact import Redactor, is_secret_name
 from rlm_dspy.rlm.signatures import is_reserved
 from rlm_dspy.sandbox.toolkit import Toolkit
 
+logger = logging.getLogger(__name__)
+
+MAX_DESCRIPTION_CHARS = 2_000  # characters of a tool's description
+_SECRET = re.compile(r"(?i)(?:key|token|secret|password)=(.+)", re.S)
 MAX_RESULT_CHARS = 200_000  # characters of a result
 START_SECONDS = 30.0  # seconds for a server to start and to list its tools
 CALL_SECONDS = 120.0  # seconds for one call
 MAX_TOOLS = 1_000  # tools of one server
 # What a cell calls anyway: a tool of the same name gets its server's prefix.
 OWN_NAMES = frozenset(name for name in vars(Toolkit) if not name.startswith("_")) | frozenset(
-    {"P", "predict", "predict_batched", "subcall", "subcall_batched", "past_steps"}
+    {"P", "context", "question", "predict", "predict_batched", "subcall", "subcall_batched", "past_steps"}
 )
 
 
@@ -96,7 +105,8 @@ class McpServer(BaseModel):
         """Return the values that must never reach a model's code, by name."""
         named = {name: value for name, value in self.env.items() if is_secret_name(name)}
         sent = {f"{name}_TOKEN": value.rpartition(" ")[2] for name, value in self.headers.items()}
-        return {**named, **sent}
+        given = {f"ARGUMENT_{at}_TOKEN": found[1] for at, one in enumerate(self.args) if (found := _SECRET.search(one))}
+        return {**named, **sent, **given}
 
 
 @contextlib.contextmanager
@@ -122,17 +132,34 @@ def mcp_tools(*servers: Any) -> Iterator[list[dspy.Tool]]:
     except ImportError as error:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
     described = [McpServer.of(server) for server in servers]
-    with start_blocking_portal() as portal, contextlib.ExitStack() as stack:
-        found: list[tuple[McpServer, Any, Any]] = []
-        for server in described:
-            client = _connected_client(stack, portal, Client, server)
-            own = McpServer.model_copy(server, update={"name": server.name or _server_name(client)})
-            found += [(own, client, tool) for tool in _listed_tools(portal, client, server)]
-        names = unique_names([(server.name, tool.name) for server, _, tool in found], prefixed=len(described) > 1)
-        yield [
-            _as_dspy_tool(portal, client, server, tool, name)
-            for (server, client, tool), name in zip(found, names, strict=True)
-        ]
+    failure: BaseException | None = None
+    with start_blocking_portal() as portal:
+        stack = contextlib.ExitStack()
+        try:
+            yield _connected_tools(stack, portal, Client, described)
+        except BaseException as error:  # raised again below: a client that sees it would wrap it in a group
+            failure = error
+        try:
+            stack.close()
+        except Exception:  # a server that is gone cannot be closed properly
+            logger.debug("an MCP connection did not end properly", exc_info=True)
+    if failure is not None:
+        raise failure
+
+
+def _connected_tools(
+    stack: contextlib.ExitStack, portal: Any, client_class: Any, servers: list[McpServer]
+) -> list[dspy.Tool]:
+    found: list[tuple[McpServer, Any, Any]] = []
+    for server in servers:
+        client = _connected_client(stack, portal, client_class, server)
+        own = McpServer.model_copy(server, update={"name": server.name or _server_name(client)})
+        found += [(own, client, tool) for tool in _listed_tools(portal, client, server)]
+    names = unique_names([(server.name, tool.name) for server, _, tool in found], prefixed=len(servers) > 1)
+    return [
+        _as_dspy_tool(portal, client, server, tool, name)
+        for (server, client, tool), name in zip(found, names, strict=True)
+    ]
 
 
 def unique_names(tools: list[tuple[str, str]], *, prefixed: bool) -> list[str]:
@@ -140,15 +167,16 @@ def unique_names(tools: list[tuple[str, str]], *, prefixed: bool) -> list[str]:
     names: list[str] = []
     for server, tool in tools:
         plain = _as_identifier(tool)
-        name = _as_identifier(f"{server}_{plain}") if prefixed or is_reserved(plain) or plain in OWN_NAMES else plain
-        same = sum(one == name or (one.startswith(f"{name}_") and one[len(name) + 1 :].isdigit()) for one in names)
-        names.append(f"{name}_{same + 1}" if same else name)
+        is_taken = is_reserved(plain) or plain in OWN_NAMES or hasattr(builtins, plain)
+        name = _as_identifier(f"{server}_{plain}") if prefixed or is_taken else plain
+        numbered = (f"{name}_{number}" for number in count(2))
+        names.append(name if name not in names else next(one for one in numbered if one not in names))
     return names
 
 
 def _as_identifier(text: str) -> str:
     made = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "tool"
-    return f"tool_{made}" if made[0].isdigit() or not made.isidentifier() else made
+    return made if made.isidentifier() and not keyword.iskeyword(made) else f"tool_{made}"
 
 
 def _connected_client(stack: contextlib.ExitStack, portal: Any, client_class: Any, server: McpServer) -> Any:
@@ -188,17 +216,18 @@ def _listed_tools(portal: Any, client: Any, server: McpServer) -> list[Any]:
     """Return all tools of a server, page by page."""
     tools: list[Any] = []
     cursor: str | None = None
-    while len(tools) < MAX_TOOLS:
+    until = time.monotonic() + START_SECONDS
+    while len(tools) < MAX_TOOLS and time.monotonic() < until:
         page = _answered(portal, server, partial(client.list_tools, cursor=cursor))
         tools += page.tools
         cursor = page.next_cursor
-        if not cursor:
+        if not cursor or not page.tools:
             break
     return tools[:MAX_TOOLS]
 
 
 def _as_dspy_tool(portal: Any, client: Any, server: McpServer, tool: Any, name: str) -> dspy.Tool:
-    args, types, descriptions = convert_input_schema_to_tool_args(tool.input_schema)
+    args, types, descriptions = tool_arguments(tool.input_schema)
     redactor = Redactor(server.secrets())
 
     def call_server(**arguments: Any) -> Any:
@@ -210,9 +239,19 @@ def _as_dspy_tool(portal: Any, client: Any, server: McpServer, tool: Any, name: 
             raise McpToolError(str(value)[:2_000])
         return value
 
-    return dspy.Tool(
-        call_server, name=name, desc=tool.description or name, args=args, arg_types=types, arg_desc=descriptions
-    )
+    shown = (tool.description or name)[:MAX_DESCRIPTION_CHARS]
+    return dspy.Tool(call_server, name=name, desc=shown, args=args, arg_types=types, arg_desc=descriptions)
+
+
+def tool_arguments(schema: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """Return the arguments, their types and their descriptions, as DSPy reads them; else without types."""
+    try:
+        args, types, descriptions = convert_input_schema_to_tool_args(schema)
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        properties = schema.get("properties") if isinstance(schema, Mapping) else None
+        named = properties if isinstance(properties, Mapping) else {}
+        return {str(name): {} for name in named}, {str(name): Any for name in named}, {}
+    return args, types, descriptions
 
 
 def bounded_result(done: Any, name: str) -> Any:

@@ -18,8 +18,21 @@ TOKENS_VARIABLE = "RLM_DSPY_MCP_TOKENS"
 
 
 def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
-    """Print the snippet for a host."""
-    terminal.answer(hosts.config_snippet(host, [os.path.abspath(path) for path in paths]))
+    """Print the snippet for a host, with the options of this command.
+
+    Raises:
+        ConfigurationError: a path does not exist.
+    """
+    check_existence(paths)
+    given = list(terminal.arguments)
+    given = given[given.index("mcp") + 1 :] if "mcp" in given else list(paths)
+    for place, argument in enumerate(given):
+        if argument == "--print-config":
+            given[place : place + 2] = ["", ""]
+    kept = [one for one in given if one and not one.startswith("--print-config=")]
+    terminal.answer(
+        hosts.config_snippet(host, [os.path.abspath(one) if one in paths and "://" not in one else one for one in kept])
+    )
     terminal.note(f"Put this into {hosts.HOSTS[host][0]}.")
     return exit_codes.ANSWERED
 
@@ -47,15 +60,14 @@ def serve_files(
         from rlm_dspy.cli.mcp.server import STOP_SECONDS, ServedFiles, http_app, make_server, read_tokens, run_server
     except ImportError as error:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
-    if missing := [path for path in paths if "://" not in path and not os.path.exists(path)]:
-        raise ConfigurationError(f"{missing[0]} does not exist")
+    check_existence(paths)
     loaded = settings.load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     tokens = read_tokens(os.environ.get(TOKENS_VARIABLE, ""))
     terminal.redactor.learn(tokens)
     logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
-    files = FileTools(lambda: reading.read(paths, choice))
+    files = FileTools(lambda: reading.read(paths, choice), terminal.redactor)
     questions = Questions(loaded.settings, lambda: files.corpus, terminal.redactor)
 
     def estimate() -> float | None:
@@ -70,9 +82,21 @@ def serve_files(
         run_server(server, transport, host, port, app)
     except KeyboardInterrupt:
         pass
+    except BaseExceptionGroup as error:  # a client that closed only one side of the connection
+        terminal.crash(error)
     finally:
         questions.stop_all(STOP_SECONDS)
     return exit_codes.ANSWERED
+
+
+def check_existence(paths: tuple[str, ...]) -> None:
+    """Refuse a path that does not exist.
+
+    Raises:
+        ConfigurationError: see above.
+    """
+    if missing := [path for path in paths if "://" not in path and not os.path.exists(path)]:
+        raise ConfigurationError(f"{missing[0]} does not exist")
 
 
 def _highest_cost(files: Any, values: settings.Settings) -> float | None:

@@ -15,14 +15,17 @@ from pydantic import BaseModel, Field
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.corpus.corpus import Document
 from rlm_dspy.errors import RLMError
+from rlm_dspy.redact import Redactor
 from rlm_dspy.rlm.passages import best_passages
 from rlm_dspy.sandbox.toolkit.corpus import spelling_hint
 from rlm_dspy.sandbox.toolkit.cutting import outline_text
 from rlm_dspy.sandbox.toolkit.delimited import TABLES, WORKBOOKS, sheet_rows, table_rows
 
 MAX_CHARS = 20_000  # characters of text in a result, which with its frame stays below 25,000
-MAX_CELL_CHARS = 500  # characters of a cell of a table
-_LINES = re.compile(r"(\d+)(?:\s*[-:–]\s*(\d+))?")
+MAX_CELL_CHARS = 500  # characters of a cell of a table; a wide table gets fewer
+MIN_CELL_CHARS = 10
+MAX_PATTERN_CHARS = 200  # of a glob, whose cost grows with the square of its length
+_LINES = re.compile(r"(\d{1,12})(?:\s*[-:–]\s*(\d{1,12}))?")
 
 
 class FileRow(BaseModel):
@@ -94,9 +97,11 @@ class FileTools:
 
     Args:
         read: reads the files; it runs in a thread, and the first call of a tool waits for it.
+        redactor: masks secrets before a text is cut, so that no part of one remains.
     """
 
-    def __init__(self, read: Callable[[], Corpus]) -> None:
+    def __init__(self, read: Callable[[], Corpus], redactor: Redactor | None = None) -> None:
+        self._redactor = redactor or Redactor()
         self._corpus: Future[Corpus] = Future()
         Thread(target=self._read_corpus, args=(read,), daemon=True, name="rlm-mcp-read").start()
 
@@ -113,6 +118,8 @@ class FileTools:
 
     def list_files(self, pattern: str, limit: int, offset: int) -> FileList:
         """Return the files whose path matches a glob or has the pattern in it."""
+        if len(pattern) > MAX_PATTERN_CHARS:
+            raise RLMError(f"the pattern has more than {MAX_PATTERN_CHARS} characters")
         found = [one for one in self.corpus.documents if _matches_path(one.name, pattern)]
         rows: list[FileRow] = []
         room = MAX_CHARS
@@ -137,7 +144,7 @@ class FileTools:
         found: list[FoundPassage] = []
         room = MAX_CHARS
         for one in best_passages(corpus, query, limit):
-            room -= len(one["text"]) + len(one["source"]) + 60
+            room -= _json_size(one["text"]) + _json_size(one["source"]) + 60
             if room < 0:
                 return FoundPassages(passages=found, note="more passages did not fit; ask for fewer, or narrow by path")
             found.append(
@@ -148,18 +155,19 @@ class FileTools:
     def read_lines(self, path: str, lines: str) -> Excerpt:
         """Return lines of a file, as many as fit."""
         document = self.document(path)
-        whole = document.text.split("\n")
+        whole = self._redactor.text(document.text).split("\n")
         total = document.lines
         first, last = _line_range(lines, total)
         shown: list[str] = []
         room = MAX_CHARS
         for line in whole[first - 1 : last]:
-            room -= len(line) + 1
+            room -= _json_size(line) + 2
             if room < 0:
                 break
             shown.append(line)
         if not shown and first <= total:  # one line is longer than a result
-            shown = [f"{whole[first - 1][:MAX_CHARS]}… ({len(whole[first - 1]):,} characters)"]
+            line = whole[first - 1]
+            shown = [f"{line[: MAX_CHARS * len(line) // _json_size(line)]}… ({len(line):,} characters)"]
         end = first + len(shown) - 1
         return Excerpt(
             path=document.name,
@@ -175,9 +183,11 @@ class FileTools:
         """Return the outline of a file, or of the files below a folder."""
         corpus = self._part(path)
         text = outline_text(corpus, list(corpus.names))
-        if len(text) <= MAX_CHARS:
+        if (size := _json_size(text)) <= MAX_CHARS:
             return Outline(text=text)
-        return Outline(text=text[:MAX_CHARS], note=f"cut from {len(text):,} characters; narrow by path")
+        return Outline(
+            text=text[: MAX_CHARS * len(text) // size], note=f"cut from {len(text):,} characters; narrow by path"
+        )
 
     def table_rows(self, path: str, columns: Sequence[str], where: Mapping[str, str], limit: int, offset: int) -> Table:
         """Return rows of a table: those whose columns have the texts of ``where``."""
@@ -185,21 +195,23 @@ class FileTools:
         every = rows_of(document)
         names = list(dict.fromkeys(name for row in every[:1000] for name in row))
         if unknown := [name for name in (*columns, *where) if name not in names]:
-            raise RLMError(f"{document.name} has no column {unknown[0]!r}{spelling_hint(unknown[0], names)}")
+            raise RLMError(f"{document.name} has no column {unknown[0][:200]!r}{spelling_hint(unknown[0], names)}")
         found = [row for row in every if all(want.lower() in row.get(name, "").lower() for name, want in where.items())]
-        kept = list(columns) or names
+        shown = fitting_names(names, MAX_CHARS // 5)
+        kept = fitting_names(list(dict.fromkeys(columns)) or names, MAX_CHARS // 5)
         rows: list[dict[str, str]] = []
-        room = MAX_CHARS
+        room = MAX_CHARS - MAX_CHARS // 5
+        most = max(MIN_CELL_CHARS, min(MAX_CELL_CHARS, room // (4 * max(1, len(kept)))))
         for row in found[offset : offset + limit]:
-            cells = {name: _cut_cell(row.get(name, "")) for name in kept}
-            room -= sum(len(name) + len(cell) + 8 for name, cell in cells.items())
+            cells = {name: _cut_cell(self._redactor.text(row.get(name, "")), most) for name in kept}
+            room -= sum(_json_size(name) + _json_size(cell) + 6 for name, cell in cells.items()) + 4
             if room < 0 and rows:
                 break
             rows.append(cells)
         end = offset + len(rows)
         return Table(
             path=document.name,
-            columns=names[:200],
+            columns=shown,
             rows=rows,
             total_rows=len(found),
             next_offset=end if end < len(found) and rows else None,
@@ -217,7 +229,7 @@ class FileTools:
             if wanted in (one.name, one.path):
                 return one
         raise RLMError(
-            f"there is no file {path!r} among those read{spelling_hint(wanted, corpus.names)}; ls lists them"
+            f"there is no file {path[:200]!r} among those read{spelling_hint(wanted, corpus.names)}; ls lists them"
         )
 
     def _part(self, path: str) -> Corpus:
@@ -248,7 +260,7 @@ def rows_of(document: Document) -> list[dict[str, str]]:
             values = whole if isinstance(whole, list) else [whole]
         else:
             raise RLMError(f"{document.name} is no table: CSV, TSV, JSON, JSONL and workbooks are")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RLMError(f"{document.name} is not valid JSON: {error}") from error
     return [_text_row(value) for value in values]
 
@@ -268,7 +280,7 @@ def _line_range(lines: str, total: int) -> tuple[int, int]:
         return 1, total
     found = _LINES.fullmatch(lines.strip())
     if found is None:
-        raise RLMError(f"lines {lines!r} is not a range: write it like 40-80")
+        raise RLMError(f"lines {lines[:40]!r} is not a range: write it like 40-80")
     first = max(1, int(found[1]))
     last = int(found[2]) if found[2] else first
     if first > max(total, 1) or last < first:
@@ -276,5 +288,21 @@ def _line_range(lines: str, total: int) -> tuple[int, int]:
     return first, min(last, total)
 
 
-def _cut_cell(text: str) -> str:
-    return text if len(text) <= MAX_CELL_CHARS else f"{text[:MAX_CELL_CHARS]}…"
+def _cut_cell(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _json_size(text: str) -> int:
+    """Return the characters that a text takes in JSON, in which some take six."""
+    return len(json.dumps(text, ensure_ascii=False)) - 2 if text else 0
+
+
+def fitting_names(names: Sequence[str], room: int) -> list[str]:
+    """Return the first names that fit into so many characters of JSON."""
+    kept: list[str] = []
+    for name in names:
+        room -= _json_size(name) + 4
+        if room < 0:
+            break
+        kept.append(name)
+    return kept

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 MAX_ANSWER_CHARS = 14_000  # characters of an answer in a result
 MAX_QUOTE_CHARS = 600  # characters of a quote
 MAX_QUOTES = 10
-MAX_KEPT = 200  # finished questions kept in memory
+MAX_KEPT = 200  # finished questions of one owner kept in memory
 POLL_SECONDS = 0.05  # seconds between two looks at a running question
-MAX_AT_ONCE = 8  # questions that run at the same time
+MAX_AT_ONCE = 8  # questions of one owner that run at the same time
+MAX_OF_ALL = 32  # questions of all owners
 
 State = Literal["running", "done", "stopped"]
 
@@ -132,12 +133,15 @@ class Questions:
         if not question.strip():
             raise RLMError("the question is empty")
         with self._lock:
-            running = [one for one in self._questions.values() if not one.done.is_set()]
-            if len(running) >= MAX_AT_ONCE:
-                raise RLMError(f"{len(running)} questions are running already; wait for one with `result`")
+            own = [one for one in self._questions.values() if one.owner == owner]
+            running = sum(not one.done.is_set() for one in own)
+            if running >= MAX_AT_ONCE:
+                raise RLMError(f"{running} questions are running already; wait for one with `result`")
+            if sum(not one.done.is_set() for one in self._questions.values()) >= MAX_OF_ALL:
+                raise RLMError("the server is busy with the questions of others; try again in a minute")
             asked = RunningQuestion(owner=owner)
             self._questions[asked.id] = asked
-            for old in [one for one in self._questions.values() if one.done.is_set()][: -MAX_KEPT or None]:
+            for old in [one for one in own if one.done.is_set()][:-MAX_KEPT]:
                 del self._questions[old.id]
         work = partial(self._answer, asked, question, max_cost)
         threading.Thread(target=work, daemon=True, name=f"rlm-mcp-{asked.id}").start()
@@ -166,7 +170,8 @@ class Questions:
     def _answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> None:
         try:
             found = self._found_answer(asked, question, max_cost)
-            asked.answer = found.prediction.get("answer")
+            answer = found.prediction.get("answer")
+            asked.answer = None if answer is None else self._redactor.text(str(answer))
             asked.run = found.run.model_copy(update={"id": asked.id})
         except RLMError as error:
             asked.error = self._redactor.text(str(error))

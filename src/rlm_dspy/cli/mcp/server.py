@@ -217,7 +217,7 @@ def shown_error(work: Callable[[], Made]) -> Made:
     try:
         return work()
     except RLMError as error:
-        raise ToolError(str(error)) from error
+        raise ToolError(Redactor().text(str(error))) from None
 
 
 # --- HTTP ----------------------------------------------------------------------------------------------------------

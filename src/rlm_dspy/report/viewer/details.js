@@ -165,6 +165,7 @@ function makeFacts(facts) {
 
 function endingText(head) {
   const by = textAt(head.stopped_by);
+  if (by === "killed" || by === "running") return by;
   return by ? `${textAt(head.status)} by ${by}` : textAt(head.status);
 }
 

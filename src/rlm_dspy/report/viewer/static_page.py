@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from rlm_dspy.report import journal, render
+from rlm_dspy.report.tree import ending_text
 from rlm_dspy.report.viewer.texts import TextTable
 from rlm_dspy.run import Run, Step, SubCall, Usage
 
@@ -54,7 +55,7 @@ def _parts_of(record: Run | Step | SubCall, texts: TextTable) -> Iterator[Part]:
 
 
 def _run_parts(run: Run, texts: TextTable) -> Iterator[Part]:
-    ending = f"{run.status} by {run.stopped_by}" if run.stopped_by else run.status
+    ending = ending_text(run)
     facts = [ending, run.model, _usage_text(run.usage), f"{run.seconds:.1f} s", f"{run.sub_calls:,} sub-calls"]
     yield f"<p>{escape(texts.shown_text(' · '.join(fact for fact in facts if fact)))}</p>"
     for name, value in run.inputs.items():
