@@ -276,3 +276,17 @@ def test_events_carry_the_words_and_the_usage_of_their_step() -> None:
     code, output = (next(event for event in seen if event.kind == kind) for kind in ("code", "output"))
     assert (code.text, code.reasoning) == ("print(llm_query('hi'))", "Ask first.")
     assert (output.text, output.reasoning, output.step_usage.calls) == ("sub", "Ask first.", 2)
+
+
+def test_evidence_keeps_ten_lines_of_its_source() -> None:
+    text = "\n".join(f"line {number} of it" for number in range(100))
+    lm, _ = scripted(action("SUBMIT(answer='x', evidence=[{'quote': 'line 50 of it'}])"))
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer, evidence: list[rlm_dspy.Evidence]")
+        (row,) = rlm(context=text, question="q").run.evidence
+    assert row["around"].split("\n") == [f"line {number} of it" for number in range(45, 56)]
+    corpus = rlm_dspy.Corpus.from_texts({"a.md": "one\ntwo\nthree", "b.md": "x"})
+    lm, _ = scripted(action("SUBMIT(answer='x', evidence=[{'quote': 'two', 'source': 'a.md'}])"))
+    with dspy.context(lm=lm):
+        run = rlm(context=corpus, question="q").run
+    assert run.evidence[0]["around"] == "one\ntwo\nthree"

@@ -290,7 +290,9 @@ def shortened(record: Kept, content: Content) -> Kept:
         elif name in {"steps", "sub_calls"} and isinstance(value, tuple):
             changed[name] = tuple(shortened(item, content) for item in value)
         elif name == "evidence":
-            changed[name] = tuple({**row, "quote": cut_content(row.get("quote"), content)} for row in value)
+            changed[name] = tuple(
+                {**row, **{one: cut_content(row.get(one), content) for one in ("quote", "around")}} for row in value
+            )
         elif name == "warnings":
             changed[name] = tuple(cut_content(text, content) for text in value)
         elif name == "run":

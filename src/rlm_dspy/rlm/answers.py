@@ -129,6 +129,10 @@ def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
     return True
 
 
+AROUND_LINES = 5  # lines of a source kept on each side of a quote
+MAX_AROUND_CHARS = 2_000  # characters on each side
+
+
 def locate_evidence(
     value: Any, contexts: Mapping[str, Any], answers: Sequence[str] = ()
 ) -> tuple[Any, list[Evidence], list[str]]:
@@ -149,6 +153,26 @@ def locate_evidence(
         return place
 
     return _map_evidence(value, locate), checked, problems
+
+
+def evidence_records(found: Sequence[Evidence], contexts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return evidence for the record, each with ``around``: the ten lines of its source in which the quote stands."""
+    return tuple(item.model_dump() | {"around": lines_around(item, contexts)} for item in found)
+
+
+def lines_around(item: Evidence, contexts: Mapping[str, Any]) -> str:
+    """Return the lines around a located quote, "" if it was not found."""
+    if item.match is None or item.start is None or item.end is None:
+        return ""
+    for context in contexts.values():
+        text = context if isinstance(context, str) else None
+        if text is None and item.source is not None and item.source in getattr(context, "names", ()):
+            text = context[item.source]
+        if isinstance(text, str) and item.quote and text[item.start : item.end] == item.quote:
+            before = text[max(0, item.start - MAX_AROUND_CHARS) : item.start].split("\n")[-AROUND_LINES - 1 :]
+            after = text[item.end : item.end + MAX_AROUND_CHARS].split("\n")[: AROUND_LINES + 1]
+            return "\n".join(before) + item.quote + "\n".join(after)
+    return ""
 
 
 def answers_beside(signature: type[dspy.Signature], outputs: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,14 @@ from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import answer_adapter
-from rlm_dspy.rlm.answers import answers_beside, holds_evidence, jsonable_outputs, locate_evidence, render_input
+from rlm_dspy.rlm.answers import (
+    answers_beside,
+    evidence_records,
+    holds_evidence,
+    jsonable_outputs,
+    locate_evidence,
+    render_input,
+)
 from rlm_dspy.rlm.history import earlier_turns, fitting_turns, next_history
 from rlm_dspy.rlm.passages import best_passages, place_of
 from rlm_dspy.rlm.prediction import RLMPrediction
@@ -232,7 +239,7 @@ class _Call:
         fields = self.program.signature.output_fields
         for name in fields:
             outputs[name], found, problems = locate_evidence(outputs[name], contexts, answers)
-            self._evidence += [item.model_dump() for item in found]
+            self._evidence += evidence_records(found, contexts)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
         plain = {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
         self.warnings += unseen_numbers(plain, (), {k: v for k, v in self.values.items() if is_context(v)})

@@ -27,6 +27,7 @@ from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
 from rlm_dspy.rlm.answers import (
     answers_beside,
+    evidence_records,
     holds_evidence,
     jsonable_outputs,
     locate_evidence,
@@ -547,7 +548,7 @@ class Session:
             "usage_by_model": self.by_model,
             "sub_calls": self.ledger.sub_calls,
             "seconds": time.perf_counter() - self._clock,
-            "evidence": tuple(item.model_dump() for item in self._evidence) if ending else (),
+            "evidence": evidence_records(self._evidence, quotable_inputs(self.values)) if ending else (),
             "warnings": (*self.warnings, *self._late_warnings(ending)),
         }
         run = Run(**{**dict(self._header()), **facts})

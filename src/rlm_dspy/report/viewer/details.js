@@ -210,7 +210,7 @@ function makeEvidence(item, head, run) {
   const facts = [textAt(item.place), match ? `${match} match` : "not found in the inputs", item.weak ? "weak" : ""];
   const title = makeElement("h3", "", `evidence: ${facts.filter(Boolean).join(", ")}`);
   const made = makeElement("section", "block evidence", title);
-  const found = findQuote(textAt(item.quote), head, run);
+  const found = findQuote(textAt(item.quote), head, run, textAt(item.around));
   if (found) made.append(makeNote(found.where), makeExcerpt(found));
   else {
     made.append(makeElement("blockquote", "", textAt(item.quote)));
@@ -219,12 +219,13 @@ function makeEvidence(item, head, run) {
   return made;
 }
 
-// Looks for a quote where the record may hold its source: inputs, the host's view of them, then outputs of cells.
-function findQuote(quote, head, run) {
+// Looks for a quote in the lines that the record kept of its source; in older records in inputs, the host's view of them, then outputs of cells.
+function findQuote(quote, head, run, around) {
   const words = quote.slice(0, 2000).split(/\s+/).filter(Boolean).map(escapePattern);
   if (!words.length) return null;
   const pattern = new RegExp(words.join("[\\s│|]+"));
-  for (const [where, text] of placesOf(head, run)) {
+  const source = around ? [["in its source:", around]] : [];
+  for (const [where, text] of [...source, ...placesOf(head, run)]) {
     const found = pattern.exec(text);
     if (found) return { where, text, start: found.index, end: found.index + found[0].length };
   }

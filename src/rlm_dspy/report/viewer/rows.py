@@ -218,5 +218,10 @@ def _numbered_pairs(items: Iterable[tuple[str, str]], texts: TextTable) -> list[
 
 def _evidence_facts(item: dict[str, Any], texts: TextTable) -> Row:
     row = journal.evidence_row(item)
-    facts = {"quote": row["quote"], "place": journal.evidence_location(row), "match": row["match"] or ""}
+    facts = {
+        "quote": row["quote"],
+        "around": str(item.get("around") or ""),
+        "place": journal.evidence_location(row),
+        "match": row["match"] or "",
+    }
     return {name: texts.number_of(str(text)) for name, text in facts.items()} | {"weak": bool(row["weak"])}
