@@ -15,7 +15,7 @@ from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy.deadlines import Interrupted
-from rlm_dspy.run import Message, Usage
+from rlm_dspy.run import Usage
 from rlm_dspy.spans import Recorder
 
 CHARS_PER_TOKEN = 4
@@ -179,8 +179,8 @@ def metered_wait(model: str, provider: str, seconds: float, *, retry: bool) -> I
                 meter.recorder.end(span, usage=usage)
 
 
-def prompt_messages(sent: Mapping[str, Any]) -> list[Message]:
-    """Return the prompt of a call of an LM as messages of text; other parts are only named."""
+def prompt_messages(sent: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the roles and texts of the prompt of a call of an LM; parts other than text are only named."""
     request: Any = sent.get("request") or sent.get("prompt")
     messages = sent.get("messages")
     if messages is None and hasattr(request, "messages"):  # an lm15 request
@@ -188,15 +188,17 @@ def prompt_messages(sent: Mapping[str, Any]) -> list[Message]:
         messages = [*system, *request.messages]
     if messages is None:
         messages = [{"role": "user", "content": request}]
-    return [_as_message(message) for message in messages]
+    return [_role_and_text(message) for message in messages]
 
 
-def _as_message(message: Any) -> Message:
+def _role_and_text(message: Any) -> tuple[str, str]:
+    if type(message) is dict and type(message.get("content")) is str:
+        return str(message.get("role", "")), message["content"]
     if not isinstance(message, Mapping):
         message = {"role": getattr(message, "role", ""), "content": getattr(message, "parts", None) or str(message)}
     content = message.get("content")
     text = content if isinstance(content, str) else "\n".join(_part_text(part) for part in content or ())
-    return Message.model_construct(role=str(message.get("role", "")), content=text)
+    return str(message.get("role", "")), text
 
 
 def _part_text(part: Any) -> str:
@@ -239,9 +241,8 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
 def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
     """Estimate the usage of a call that reports none, at the published price of its model, if known."""
     sent = got = 0
-    for message in prompt_messages(call):
-        parts = message.content.count(PART)
-        sent += len(message.content) // CHARS_PER_TOKEN + parts * TOKENS_OF_PART
+    for _, text in prompt_messages(call):
+        sent += len(text) // CHARS_PER_TOKEN + text.count(PART) * TOKENS_OF_PART
     for output in call["outputs"] or ():
         got += len(str((output.get("text") if isinstance(output, dict) else output) or "")) // CHARS_PER_TOKEN
     cost = token_cost(model, sent, got, lower_bound=True)

@@ -74,7 +74,9 @@ class Recorder:
         self._listeners: list[Listener] = [*LISTENERS.get(), *everywhere]
         self._spans: dict[int, Span] = {}
         self._clocks: dict[int, float] = {}  # when each open span started
-        self._last_prompts: dict[tuple[str, bool], tuple[int, list[Message]]] = {}  # by run, and if it is a sub-call's
+        self._last_prompts: dict[
+            tuple[str, bool], tuple[int, list[tuple[str, str]]]
+        ] = {}  # by run, and if it is a sub-call's
         self._lock = threading.RLock()
 
     @property
@@ -118,8 +120,14 @@ class Recorder:
                 if number != top and self._is_below(number, top):
                     self.end(number, error=error)
 
-    def start_prompt(self, model: str, parent: int, prompt: Sequence[Message]) -> int:
-        """Start the span of a call of a model; of its prompt, only what differs from the previous one is kept."""
+    def start_prompt(self, model: str, parent: int, prompt: Sequence[tuple[str, str]]) -> int:
+        """Start the span of a call of a model; of its prompt, only what differs from the previous one is kept.
+
+        Args:
+            model: its name.
+            parent: the span of the step or sub-call that makes it.
+            prompt: role and text of each message.
+        """
         with self._lock:
             above = self._spans[parent]
             chain = (above.run, above.kind == "sub_call")
@@ -127,17 +135,17 @@ class Recorder:
             same = 0
             while same < min(len(last), len(prompt)) and last[same] == prompt[same]:
                 same += 1
-            kept = tuple(self._kept_message(message) for message in prompt[same:])
+            kept = tuple(self._kept_message(role, text) for role, text in prompt[same:])
             facts: dict[str, Any] = {"previous": previous if same else None, "same_messages": same, "messages": kept}
             number = self.start("lm", model, parent, **facts)
             self._last_prompts[chain] = number, list(prompt)
         return number
 
-    def _kept_message(self, message: Message) -> Message:
-        text = cut_content(replace_surrogates(message.content), self.content)
+    def _kept_message(self, role: str, text: str) -> Message:
+        text = cut_content(replace_surrogates(text), self.content)
         if len(text) > MAX_MESSAGE_CHARS:
             text = f"{text[:MAX_MESSAGE_CHARS]}… ({len(text):,} characters)"
-        return Message.model_construct(role=message.role, content=text)
+        return Message.model_construct(role=role, content=text)
 
     def _is_below(self, number: int, top: int) -> bool:
         above: int | None = number
