@@ -18,9 +18,10 @@ import pytest
 pytest.importorskip("mcp")
 
 import rlm_dspy
-from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.rlm.mcp_tools import McpServer, McpToolError, unique_names
+from rlm_dspy.errors import ConfigurationError, McpToolError
+from rlm_dspy.rlm.mcp_tools import McpServer, unique_names
 from rlm_dspy.testing import action, scripted, texts
+from servers.wire import free_port
 
 SERVER = '''
 import os, sys, time
@@ -201,9 +202,7 @@ def address(station: dict[str, Any]) -> Iterator[str]:
     import socket
     import subprocess
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [station["command"], *station["args"], str(port)]
     with subprocess.Popen(command, env={**os.environ, **station["env"]}, stderr=subprocess.DEVNULL) as process:
         for _ in range(200):

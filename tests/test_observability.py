@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from servers.wire import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -61,13 +62,6 @@ def environment_of(name: str) -> Path:
     if not folder:
         pytest.skip(f"{name} names no virtual environment")
     return Path(folder).resolve()
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ pytest.importorskip("uvicorn")
 import httpx
 
 from servers.openai import OpenAIServer
-from servers.wire import Fault
+from servers.wire import Fault, free_port
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SUBMIT = "[[ ## reasoning ## ]]\nseen\n\n[[ ## code ## ]]\nSUBMIT(answer='4711', evidence=[])\n"
@@ -38,9 +37,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def run(**environ: str) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
         kept |= {"RLM_DSPY_CORPUS": str(tmp_path / "docs"), "RLM_DSPY_MODEL": "offline", "HOME": str(tmp_path)}
         kept |= {"DSPY_CACHEDIR": str(tmp_path / "cache"), "RLM_DSPY_HOME": str(tmp_path / "home"), **environ}

@@ -101,7 +101,7 @@ def test_without_a_choice_no_content_is_sent(sent: Sent, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("value", "content"),
     [
-        *dict.fromkeys(("", "false", "NO_CONTENT", "none", "EVENT_ONLY"), "none").items(),
+        *dict.fromkeys(("", "false", "blah", "NO_CONTENT", "none", "EVENT_ONLY"), "none").items(),
         ("short", "short"),
         *dict.fromkeys(("true", "SPAN_ONLY", "full", "span_and_event"), "full").items(),
     ],

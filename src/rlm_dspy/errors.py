@@ -13,7 +13,8 @@
     │   ├── LMRateLimitError                   quota, with the wait
     │   ├── LMContextWindowError               the prompt does not fit
     │   └── LMUnavailableError                 no server, no such model, a timeout
-    └── CorpusError                            inputs are unreadable or empty
+    ├── CorpusError                            inputs are unreadable or empty
+    └── McpToolError                           a tool of an MCP server failed; in a cell the code can catch it
 
 Messages name what happened and what to do. An error that ends a run has the partial run as ``.run``.
 """
@@ -98,3 +99,7 @@ class LMUnavailableError(LMError):
 
 class CorpusError(RLMError):
     """The inputs are missing, unreadable or empty."""
+
+
+class McpToolError(RLMError):
+    """A server of tools refused a call, did not answer in time, or has ended."""

@@ -37,7 +37,11 @@ _tried = False  # whether the environment was looked at
 
 
 def trace(
-    *, tracer_provider: Any = None, endpoint: str | None = None, content: Content | None = None, redactor: Any = None
+    *,
+    tracer_provider: Any = None,
+    endpoint: str | None = None,
+    content: Content | None = None,
+    redactor: Redactor | None = None,
 ) -> None:
     """Send every run of this process as OpenTelemetry spans, from now on.
 

@@ -177,14 +177,25 @@ def test_a_damaged_conversation_is_refused_in_one_line(run: Callable, files: Pat
 
 
 def test_a_conversation_is_saved_as_markdown(run: Callable, files: Path) -> None:
-    talk = say("/save", "what is the default port?", "/save talk.md", "/save talk.md", "/save no/such/folder.md")
+    (files / "other.md").write_text("mine")
+    talk = say(
+        "/save a.md",
+        "/save",
+        "what is the default port?",
+        "/save talk.md",
+        "/save talk.md",
+        "/save other.md",
+        "/save no/such/folder.md",
+    )
     result = run("chat", "notes", stdin=talk)
     saved = (files / "talk.md").read_text()
     assert saved.startswith("## what is the default port?\n\n8080\n\n> ")
     assert '> notes/a.md:1  "The default port is 8080."' in saved
-    assert "1 question saved in talk.md" in result.out
+    assert result.out.count("1 question saved in talk.md") == 2
+    assert "there is nothing to save yet" in result.err
     assert "/save needs a file" in result.err
-    assert "talk.md cannot be written: it exists already" in result.err
+    assert "other.md cannot be written: it exists already" in result.err
+    assert (files / "other.md").read_text() == "mine"
     assert "no/such/folder.md cannot be written: No such file" in result.err
 
 

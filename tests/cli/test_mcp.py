@@ -31,6 +31,7 @@ from rlm_dspy.cli.mcp.server import only_here, read_tokens
 from rlm_dspy.cli.options import MCP_HOSTS
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError, RLMError
+from servers.wire import free_port
 
 PROGRAM = """
 import sys, time
@@ -255,15 +256,6 @@ def http_server(served: Path) -> Iterator[Callable[..., str]]:
     for process in started:
         process.terminate()
         process.communicate(timeout=20)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 @asynccontextmanager

@@ -42,6 +42,14 @@ class Fault:
     after: int | None = None
 
 
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
 class Server:
     """An HTTP server on a loopback port; ``faults`` are served first, in order, to POST requests.
 

@@ -135,6 +135,7 @@ class Chat:
         self._spent = Usage()
         self._last: Run | None = None
         self._discussion = Discussion(self._conversation.turns)
+        self._saved: set[Path] = set()  # files that /save wrote, which it may replace
 
     def run(self) -> int:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
@@ -270,12 +271,16 @@ class Chat:
         if not rest.strip():
             self._terminal.error("/save needs a file: /save answers.md")
             return
+        if not self._conversation.turns:
+            self._terminal.error("there is nothing to save yet: no question has been answered.")
+            return
         path = Path(rest.strip()).expanduser()
         try:
-            if path.exists():
+            if path.exists() and path.resolve() not in self._saved:
                 raise FileExistsError(errno.EEXIST, "it exists already; choose another name")
             text = self._terminal.redactor.text(conversation.as_markdown(self._conversation.turns))
             journal.replace_file(path, [text.encode("utf-8", "replace")])
+            self._saved.add(path.resolve())
         except OSError as error:
             self._terminal.error(f"{path} cannot be written: {error.strerror}")
             return

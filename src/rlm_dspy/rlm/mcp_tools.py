@@ -18,7 +18,7 @@ import dspy
 from dspy.adapters.types.tool import convert_input_schema_to_tool_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.errors import ConfigurationError, McpToolError
 from rlm_dspy.redact import Redactor, is_secret_name
 from rlm_dspy.rlm.signatures import is_reserved
 from rlm_dspy.sandbox.toolkit import Toolkit
@@ -35,10 +35,6 @@ MAX_TOOLS = 1_000  # tools of one server
 OWN_NAMES = frozenset(name for name in vars(Toolkit) if not name.startswith("_")) | frozenset(
     {"P", "context", "question", "predict", "predict_batched", "subcall", "subcall_batched", "past_steps"}
 )
-
-
-class McpToolError(RLMError):
-    """A server refused a call, did not answer in time, or has ended."""
 
 
 class McpServer(BaseModel):

@@ -78,6 +78,8 @@ def serve_files(
     app = http_app(server, host, tokens, origins) if transport == "http" else None
     where = f"http://{host}:{port}/mcp" if transport == "http" else "stdio"
     terminal.note(f"Serving {', '.join(paths)} on {where}; Ctrl-C stops.")
+    if transport == "stdio" and sys.stdin is not None and sys.stdin.isatty():
+        terminal.note("An agent's host starts this command: --print-config HOST prints what it needs.")
     try:
         run_server(server, transport, host, port, app)
     except KeyboardInterrupt:
@@ -123,5 +125,3 @@ def check_paths(paths: tuple[str, ...]) -> None:
         raise click.UsageError("Missing PATH: name the files or folders to serve.")
     if "-" in paths:
         raise click.UsageError("PATH '-': the protocol uses stdin, so files cannot come from it.")
-    if sys.stdin is not None and sys.stdin.isatty():
-        return

@@ -39,7 +39,7 @@ not "running". `search`, `read`, `outline`, `ls` and `table` look at the files w
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 SPENDS = ToolAnnotations(read_only_hint=True, open_world_hint=True)
 
-Path = Annotated[str, Field(description="a path as `ls` shows it, or absolute")]
+PathArgument = Annotated[str, Field(description="a path as `ls` shows it, or absolute")]
 Folder = Annotated[str, Field(description="only this file or the files below this folder; all if empty")]
 Limit = Annotated[int, Field(ge=1, le=1_000)]
 Offset = Annotated[int, Field(ge=0)]
@@ -98,7 +98,7 @@ def _add_file_tools(server: MCPServer, served: ServedFiles) -> None:
 
     @server.tool(annotations=READS)
     async def read(
-        path: Path, lines: Annotated[str, Field(description='such as "40-80"; as many as fit if empty')] = ""
+        path: PathArgument, lines: Annotated[str, Field(description='such as "40-80"; as many as fit if empty')] = ""
     ) -> Excerpt:
         """Read lines of a file; documents such as PDF, Word and Excel are read as text."""
         return await in_thread(served, lambda: files.read_lines(path, lines))
@@ -110,7 +110,7 @@ def _add_file_tools(server: MCPServer, served: ServedFiles) -> None:
 
     @server.tool(annotations=READS)
     async def table(
-        path: Path,
+        path: PathArgument,
         columns: Annotated[list[str] | None, Field(description="all if not given")] = None,
         where: Annotated[dict[str, str] | None, Field(description="texts that columns must contain")] = None,
         limit: Limit = 50,
@@ -127,7 +127,7 @@ def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
         limit = served.confirm_above
         if limit is None:
             return Consent(proceed=True)
-        cost = await anyio.to_thread.run_sync(lambda: shown_error(served.estimate))
+        cost = await anyio.to_thread.run_sync(lambda: shown_error(served, served.estimate))
         if cost is not None and cost <= limit:
             return Consent(proceed=True)
         told = "an unknown amount" if cost is None else f"up to about ${cost:.2f}"
@@ -147,19 +147,19 @@ def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
         """
         if not consent.proceed:
             raise ToolError("the question was not asked: its cost was declined")
-        asked = shown_error(lambda: questions.start(question, max_cost_usd, owner_of(ctx)))
+        asked = shown_error(served, lambda: questions.start(question, max_cost_usd, owner_of(ctx)))
         return await waited_result(served, asked, wait_seconds, ctx)
 
     @server.tool(annotations=READS)
     async def result(run_id: str, ctx: Context, wait_seconds: Wait = 45) -> QuestionResult:
         """Return the answer of a question, or how far it is after wait_seconds."""
-        asked = shown_error(lambda: questions.find(run_id, owner_of(ctx)))
+        asked = shown_error(served, lambda: questions.find(run_id, owner_of(ctx)))
         return await waited_result(served, asked, wait_seconds, ctx)
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
     async def cancel(run_id: str, ctx: Context) -> QuestionResult:
         """Stop a question and return its best answer so far."""
-        asked = shown_error(lambda: questions.find(run_id, owner_of(ctx)))
+        asked = shown_error(served, lambda: questions.find(run_id, owner_of(ctx)))
         asked.stop.set()
         return await waited_result(served, asked, STOP_SECONDS, ctx)
 
@@ -181,12 +181,12 @@ def _add_resources(server: MCPServer, served: ServedFiles) -> None:
     @server.resource("rlm://files/{+path}", mime_type="text/plain")
     async def file(path: str) -> str:
         """The text of a file, of a document its text as it was read."""
-        text = await anyio.to_thread.run_sync(lambda: shown_error(lambda: served.files.document(path).text))
+        text = await anyio.to_thread.run_sync(lambda: shown_error(served, lambda: served.files.document(path).text))
         return served.redactor.text(text)
 
 
 def _finished_run(served: ServedFiles, run_id: str, ctx: Context) -> Run:
-    asked = shown_error(lambda: served.questions.find(run_id, owner_of(ctx)))
+    asked = shown_error(served, lambda: served.questions.find(run_id, owner_of(ctx)))
     if asked.run is None:
         raise ToolError(f"run {run_id} has no record yet; `result` waits for it")
     return asked.run
@@ -208,16 +208,16 @@ async def waited_result(served: ServedFiles, asked: RunningQuestion, seconds: fl
 
 async def in_thread(served: ServedFiles, work: Callable[[], Result]) -> Result:
     """Do blocking work in a thread; errors that the caller can act on become the tool's error."""
-    made = await anyio.to_thread.run_sync(lambda: shown_error(work))
+    made = await anyio.to_thread.run_sync(lambda: shown_error(served, work))
     return type(made).model_validate(served.redactor.value(made.model_dump()))
 
 
-def shown_error(work: Callable[[], Made]) -> Made:
+def shown_error(served: ServedFiles, work: Callable[[], Made]) -> Made:
     """Return what ``work`` returns; an error of ours becomes one that the client shows."""
     try:
         return work()
     except RLMError as error:
-        raise ToolError(Redactor().text(str(error))) from None
+        raise ToolError(served.redactor.text(str(error))) from None
 
 
 # --- HTTP ----------------------------------------------------------------------------------------------------------
