@@ -85,7 +85,7 @@ def test_a_corpus_that_was_used_is_still_pickled(tmp_path):
 def test_the_sandbox_sees_the_same_texts():
     texts = {"ascii.txt": "plain", "wide.txt": "Größe 😀\n", "lone.txt": "\ud800"}
     corpus = Corpus.from_texts(texts)
-    inside = toolkit.Corpus(b"".join(corpus.sandbox_chunks()), corpus.sandbox_index())
+    inside = toolkit.CorpusTexts(b"".join(corpus.sandbox_chunks()), corpus.sandbox_index())
     assert dict(inside.items()) == texts
     assert repr(inside) == repr(corpus)
     json.dumps(corpus.sandbox_index())

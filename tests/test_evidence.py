@@ -167,7 +167,7 @@ def test_spacing_quotation_marks_and_dashes_may_differ(quote):
 
 
 def test_a_match_of_grep_or_search_is_evidence_as_it_is():
-    namespace = {"context": toolkit.Corpus.from_texts(FILES)}
+    namespace = {"context": toolkit.CorpusTexts.from_texts(FILES)}
     toolkit.bind(namespace, "context")
     matches = namespace["grep"]("max_iters", context=1) + namespace["search"]("default of max_iters")
     located, problems = check([Evidence.model_validate(match) for match in matches], CONTEXTS)

@@ -13,7 +13,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.rlm.direct import Direct
-from rlm_dspy.run import Run, Span
+from rlm_dspy.run import Run, Span, cut_content
 from rlm_dspy.spans import listening
 from rlm_dspy.testing import action, scripted, texts
 from servers.openai import OpenAIServer, error
@@ -183,6 +183,13 @@ def test_a_whole_context_in_a_prompt_is_cut_in_the_record() -> None:
         run = Direct("context, question -> answer")(context="x" * 2_000_000, question="q").run
     assert len(run.model_dump_json()) < 300_000
     assert "characters)" in run.spans[1].messages[-1].content
+
+
+def test_short_content_never_keeps_the_first_part_of_a_word() -> None:
+    key = "sk-a-key-that-is-masked-later"
+    kept = cut_content("word " * 58 + key + " and more", "short")
+    assert kept == "word " * 58 + "… (328 characters)"
+    assert cut_content("長" * 400, "short").startswith("長" * 300 + "…")
 
 
 @pytest.mark.parametrize("content", ["short", "none"])

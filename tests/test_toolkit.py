@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_dspy.sandbox import toolkit
-from rlm_dspy.sandbox.toolkit import Corpus, bind
+from rlm_dspy.sandbox.toolkit import CorpusTexts, bind
 from rlm_dspy.sandbox.toolkit import corpus as handle
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, passage_start
 
@@ -116,13 +116,13 @@ def test_peek_without_an_end_shows_2000_characters_from_the_start():
 
 
 def test_peek_on_a_corpus_heads_each_file_with_its_name():
-    shown = tools(Corpus.from_texts({"a": "one", "b": "two"}))["peek"]()
+    shown = tools(CorpusTexts.from_texts({"a": "one", "b": "two"}))["peek"]()
     assert shown == "=== a ===\none\n=== b ===\ntwo"
-    assert tools(Corpus.from_texts({"a": "one"}))["peek"](0, 2) == "on"
+    assert tools(CorpusTexts.from_texts({"a": "one"}))["peek"](0, 2) == "on"
 
 
 def test_peek_takes_the_end_of_a_path_and_refuses_an_ambiguous_one():
-    peek = tools(Corpus.from_texts(FILES))["peek"]
+    peek = tools(CorpusTexts.from_texts(FILES))["peek"]
     assert peek(0, 9, source="app.py") == "import os"
     with pytest.raises(ValueError, match="means 2 files"):
         peek(source="*.py")
@@ -154,7 +154,7 @@ def test_grep_cuts_a_long_line_around_the_match():
 
 
 def test_grep_limits_itself_to_a_glob_a_folder_or_a_file():
-    grep = tools(Corpus.from_texts(FILES))["grep"]
+    grep = tools(CorpusTexts.from_texts(FILES))["grep"]
     assert {match["source"] for match in grep("max_?iters", ignore_case=True)} == set(FILES)
     assert {match["source"] for match in grep("max", source="*.py")} == {"src/app.py", "src/web/view.py"}
     assert {match["source"] for match in grep("max", source="src/web")} == {"src/web/view.py"}
@@ -232,7 +232,7 @@ def test_an_overlap_of_the_size_or_more_becomes_half_of_it():
 
 
 def test_chunks_of_a_corpus_name_their_source():
-    namespace = tools(Corpus.from_texts(FILES))
+    namespace = tools(CorpusTexts.from_texts(FILES))
     ranges = namespace["chunk"]()
     assert [one[0] for one in ranges] == list(FILES)
     assert namespace["select"](ranges) == "".join(FILES.values())
@@ -248,7 +248,7 @@ def test_chunk_refuses_bad_arguments_clearly(arguments, message):
 
 
 def test_select_takes_one_range_matches_and_offsets_of_a_whole_corpus():
-    namespace = tools(Corpus.from_texts({"a": "one", "b": "two"}))
+    namespace = tools(CorpusTexts.from_texts({"a": "one", "b": "two"}))
     assert namespace["select"]((0, 6)) == "onetwo"
     assert namespace["select"](("b", 0, 2)) == "tw"
     assert namespace["select"](namespace["grep"]("[et]")) == "et"
@@ -271,13 +271,13 @@ def test_search_ranks_the_passage_with_the_rarest_words_first():
 
 @pytest.mark.parametrize("query", ["default of max_iters", "max iters", "MAX_ITERS", "maxIters"])
 def test_search_splits_identifiers(query):
-    found = tools(Corpus.from_texts(FILES))["search"](query)
+    found = tools(CorpusTexts.from_texts(FILES))["search"](query)
     assert {match["source"] for match in found} == set(FILES)
 
 
 def test_search_prefers_a_file_named_in_the_query():
     files = {f"m{n}.py": "retries = 3\n" for n in range(20)} | {"rlm.py": "retries = 5\n"}
-    assert tools(Corpus.from_texts(files))["search"]("retries in RLM")[0]["source"] == "rlm.py"
+    assert tools(CorpusTexts.from_texts(files))["search"]("retries in RLM")[0]["source"] == "rlm.py"
 
 
 def test_search_finds_other_forms_of_a_word_and_unspaced_scripts():
@@ -287,7 +287,7 @@ def test_search_finds_other_forms_of_a_word_and_unspaced_scripts():
 
 
 def test_search_is_deterministic_and_keeps_the_order_of_ties():
-    corpus = Corpus.from_texts({f"{n:02}": "same words here" for n in range(30)})
+    corpus = CorpusTexts.from_texts({f"{n:02}": "same words here" for n in range(30)})
     found = tools(corpus)["search"]("same words", k=5)
     assert [match["source"] for match in found] == ["00", "01", "02", "03", "04"]
     assert found == tools(corpus)["search"]("same words", k=5)
@@ -342,7 +342,7 @@ def test_a_large_single_line_is_read_without_scanning_it_for_each_match():
 
 
 def test_a_corpus_lists_reads_and_describes_itself():
-    corpus = Corpus.from_texts(FILES)
+    corpus = CorpusTexts.from_texts(FILES)
     assert repr(corpus) == f"Corpus(3 files, {sum(map(len, FILES.values()))} characters)"
     assert (len(corpus), list(corpus), "README.md" in corpus) == (3, list(FILES), True)
     assert corpus.files[2] == ("README.md", "text", len(FILES["README.md"]), 3)
@@ -351,7 +351,7 @@ def test_a_corpus_lists_reads_and_describes_itself():
 
 
 def test_a_corpus_names_a_near_file_for_a_wrong_one():
-    corpus = Corpus.from_texts(FILES)
+    corpus = CorpusTexts.from_texts(FILES)
     with pytest.raises(KeyError, match=r"did you mean src/app\.py"):
         corpus["src/apps.py"]
     with pytest.raises(KeyError, match="indexed by file name"):
@@ -360,13 +360,13 @@ def test_a_corpus_names_a_near_file_for_a_wrong_one():
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=30), max_size=6), st.integers(-5, 80), st.integers(-5, 80))
 def test_a_corpus_over_bytes_is_the_texts_it_was_made_of(texts, start, end):
-    corpus = Corpus.from_texts(texts)
+    corpus = CorpusTexts.from_texts(texts)
     assert dict(corpus.items()) == texts
     assert corpus[start:end] == "".join(texts.values())[start:end]
 
 
 def test_a_corpus_keeps_only_so_many_decoded_bytes(monkeypatch):
     monkeypatch.setattr(handle, "_CACHED", 10)
-    corpus = Corpus.from_texts({str(n): "12345678" for n in range(5)})
+    corpus = CorpusTexts.from_texts({str(n): "12345678" for n in range(5)})
     assert "".join(corpus.values()) == "12345678" * 5
     assert list(corpus._cache) == ["4"]

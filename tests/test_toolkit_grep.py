@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_dspy.sandbox.toolkit import Corpus, bind, patterns
+from rlm_dspy.sandbox.toolkit import CorpusTexts, bind, patterns
 from rlm_dspy.sandbox.toolkit.matching import find_matches
 
 PATTERNS = [
@@ -25,7 +25,7 @@ def tools(context: Any) -> dict[str, Any]:
 
 
 def spans(pattern: str, text: str, name: str | None = None) -> list[tuple[int, int]]:
-    data: Any = text if name is None else Corpus.from_texts({name: text})
+    data: Any = text if name is None else CorpusTexts.from_texts({name: text})
     found = find_matches(patterns.compiled_pattern(pattern), data, [name], float("inf"), 0)
     return [one["range"] for one in found]
 
@@ -41,7 +41,7 @@ def test_the_fast_engine_finds_what_re_finds(pattern: str, text: str):
 
 @given(text=st.text(max_size=60))
 def test_lines_and_ranges_are_those_of_the_text_in_any_script(text: str):
-    for match in find_matches(patterns.compiled_pattern(r"\S+"), Corpus.from_texts({"a": text}), ["a"], 100, 1):
+    for match in find_matches(patterns.compiled_pattern(r"\S+"), CorpusTexts.from_texts({"a": text}), ["a"], 100, 1):
         assert text[slice(*match["range"])].strip()
         assert match["line"] == text.count("\n", 0, match["start"]) + 1
 
@@ -75,7 +75,9 @@ def test_an_empty_match_is_counted_once(pattern: str):
 
 
 def test_counts_per_file_and_what_was_cut_are_told():
-    found = tools(Corpus.from_texts({"a.log": "x\n" * 30, "b.log": "x\n", "c.log": "y"}))["grep"]("x", max_matches=5)
+    found = tools(CorpusTexts.from_texts({"a.log": "x\n" * 30, "b.log": "x\n", "c.log": "y"}))["grep"](
+        "x", max_matches=5
+    )
     assert len(found) == 5
     assert found.counts == {"a.log": 30, "b.log": 1}
     assert found.total == 31
@@ -104,7 +106,7 @@ def test_counting_ends_somewhere():
 
 def test_a_match_in_a_very_long_line_is_cut_around():
     text = "é" * 5_000 + "needle" + "ü" * 5_000
-    found = tools(Corpus.from_texts({"a": text}))["grep"]("needle")
+    found = tools(CorpusTexts.from_texts({"a": text}))["grep"]("needle")
     assert found[0]["range"] == (5_000, 5_006)
     assert found[0]["text"].startswith("…é")
     assert "needle" in found[0]["text"]
@@ -114,7 +116,7 @@ def test_a_match_in_a_very_long_line_is_cut_around():
 def test_a_converted_file_tells_pages():
     files = [{"name": "a.pdf", "kind": "pdf", "start": 0, "stop": 12, "chars": 12, "lines": 4,
               "marks": [[1, "page 1", False], [3, "page 2", False]]}]  # fmt: skip
-    corpus = Corpus(b"one\ntwo\nsix\n", {"files": files})
+    corpus = CorpusTexts(b"one\ntwo\nsix\n", {"files": files})
     assert [match["place"] for match in tools(corpus)["grep"]("[ox]")] == ["page 1", "page 1", "page 2"]
     assert tools(corpus)["search"]("six")[0]["place"]
 
@@ -145,7 +147,9 @@ def test_chunks_by_a_function_take_ranges_or_offsets():
 
 
 def test_the_outline_shows_files_headings_and_definitions():
-    corpus = Corpus.from_texts({"README.md": "# Top\ntext\n## Sub\n", "src/a.py": "x = 1\ndef f(): ...\n# remark\n"})
+    corpus = CorpusTexts.from_texts(
+        {"README.md": "# Top\ntext\n## Sub\n", "src/a.py": "x = 1\ndef f(): ...\n# remark\n"}
+    )
     assert tools(corpus)["outline"]() == (
         "README.md: 3 lines, 18 characters\n    1: # Top\n    3: ## Sub\n"
         "src/\n  a.py: 3 lines, 28 characters\n    2: def f(): ..."
@@ -153,14 +157,14 @@ def test_the_outline_shows_files_headings_and_definitions():
 
 
 def test_the_outline_of_a_large_corpus_is_cut_and_says_so():
-    corpus = Corpus.from_texts({f"{number:04}.py": "def f(): ...\n" * 20 for number in range(300)})
+    corpus = CorpusTexts.from_texts({f"{number:04}.py": "def f(): ...\n" * 20 for number in range(300)})
     text = tools(corpus)["outline"]()
     assert "8 more; outline(source='0000.py') shows them" in text
     assert text.endswith("… 100 more files; narrow by source=")
 
 
 def test_rows_are_typed_by_the_files_kind():
-    corpus = Corpus.from_texts(
+    corpus = CorpusTexts.from_texts(
         {"a.csv": 'name,n\n"x\ny",1\n', "b.tsv": "a\tb\n1\t2\n", "c.jsonl": '{"a": 1}\n\n{"a": 2}', "d.json": "[1, 2]"}
     )
     assert corpus.rows("a.csv") == [{"name": "x\ny", "n": "1"}]
@@ -168,18 +172,18 @@ def test_rows_are_typed_by_the_files_kind():
     assert corpus.rows("c.jsonl") == [{"a": 1}, {"a": 2}]
     assert corpus.rows("d.json") == [1, 2]
     with pytest.raises(ValueError, match="has no rows"):
-        Corpus.from_texts({"a.md": "x"}).rows("a.md")
+        CorpusTexts.from_texts({"a.md": "x"}).rows("a.md")
 
 
 def test_rows_may_hold_any_separator_of_lines_and_long_cells():
-    corpus = Corpus.from_texts(
+    corpus = CorpusTexts.from_texts(
         {"a.jsonl": '{"a": "one\u2028two\x85"}\r\n{"a": 2}\n', "b.csv": "a,b\n1," + "x" * 200_000}
     )
     assert corpus.rows("a.jsonl") == [{"a": "one\u2028two\x85"}, {"a": 2}]
     assert corpus.rows("b.csv") == [{"a": "1", "b": "x" * 200_000}]
 
 
-@pytest.mark.parametrize("nothing", [{}, [], Corpus.from_texts({})])
+@pytest.mark.parametrize("nothing", [{}, [], CorpusTexts.from_texts({})])
 def test_there_is_nothing_to_find_in_no_files(nothing: Any):
     assert tools(nothing)["search"]("foo") == tools(nothing)["grep"]("foo") == tools(nothing)["chunk"]() == []
     assert tools(nothing)["outline"]() == "(no files)"

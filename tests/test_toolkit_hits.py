@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import rlm_dspy
 from rlm_dspy.sandbox import Sandbox
-from rlm_dspy.sandbox.toolkit import Corpus, Hit, Matches, bind, matching
+from rlm_dspy.sandbox.toolkit import CorpusTexts, Hit, Matches, bind, matching
 from rlm_dspy.sandbox.worker import values
 
 LOG = "".join(f"{'ERROR' if n % 2 else 'INFO'} job {n}\n" for n in range(116))
@@ -39,7 +39,7 @@ def test_all_matches_are_there_and_only_printing_is_cut():
 
 
 def test_the_counts_of_files_are_told_where_printing_is_cut():
-    found = tools(Corpus.from_texts({"a.log": LOG, "b.log": "ERROR\n"}))["grep"]("ERROR")
+    found = tools(CorpusTexts.from_texts({"a.log": LOG, "b.log": "ERROR\n"}))["grep"]("ERROR")
     assert repr(found).endswith(
         "[20 of 59 matches shown; by file: a.log 58, b.log 1; all are in the list: loop over it, or narrow by source=]"
     )
@@ -62,7 +62,7 @@ def test_the_most_that_is_found_is_told(monkeypatch: pytest.MonkeyPatch, pattern
 
 
 @pytest.mark.parametrize("text", [LOG, LOG.replace("job", "jöb")])
-@pytest.mark.parametrize("make", [str, lambda text: Corpus.from_texts({"a": text}), lambda text: {"a": text}])
+@pytest.mark.parametrize("make", [str, lambda text: CorpusTexts.from_texts({"a": text}), lambda text: {"a": text}])
 def test_hits_outlive_the_variable_they_were_found_in(make: Any, text: str):
     namespace = tools(make(text))
     found = namespace["grep"]("ERROR")
@@ -73,7 +73,7 @@ def test_hits_outlive_the_variable_they_were_found_in(make: Any, text: str):
 
 def test_hits_can_be_read_in_any_order():
     text = LOG.replace("job", "jöb")
-    found = tools(Corpus.from_texts({"a": text, "b": text}))["grep"]("ERROR")
+    found = tools(CorpusTexts.from_texts({"a": text, "b": text}))["grep"]("ERROR")
     assert (found[-1].source, found[-1].line, found[0].line, found[57].line) == ("b", 116, 2, 116)
     assert [hit.line for hit in reversed(found)] == [hit.line for hit in found][::-1]
     with pytest.raises(IndexError, match="there is no hit 200: 116 were found"):
@@ -115,7 +115,7 @@ def test_a_list_with_lines_around_sets_its_hits_apart():
 
 
 def hit_of(text: str = "one\nname: Ann, 42\n", pattern: str = r"name: (?P<who>\w+), (\d+)") -> Hit:
-    found: Hit = tools(Corpus.from_texts({"a.txt": text}))["grep"](pattern)[0]
+    found: Hit = tools(CorpusTexts.from_texts({"a.txt": text}))["grep"](pattern)[0]
     return found
 
 
@@ -164,7 +164,7 @@ def test_a_hit_reads_as_a_match():
 def test_the_text_is_the_whole_line_up_to_1000_characters():
     line = "x" * 990 + "needle"
     assert tools(f"a\n{line}\nb")["grep"]("needle")[0].text == line
-    for context in (f"{line}yyyyy{line}", Corpus.from_texts({"a": f"é{line}yyyyy{line}"})):
+    for context in (f"{line}yyyyy{line}", CorpusTexts.from_texts({"a": f"é{line}yyyyy{line}"})):
         hit = tools(context)["grep"]("needle")[0]
         assert (len(hit.text), "needle" in hit.text, hit.text[-1]) == (1002 if hit.text[0] == "…" else 1001, True, "…")
     assert "needle" in repr(tools(line)["grep"]("needle"))
@@ -174,7 +174,7 @@ def test_the_text_is_the_whole_line_up_to_1000_characters():
 @given(st.lists(st.integers(0, 1_500), max_size=5), st.sampled_from(["", "é", "\r"]), st.integers(0, 2))
 def test_a_file_of_a_corpus_gives_the_hits_of_its_text(lengths: list[int], letter: str, around: int):
     text = "\n".join("y" * (length // 3) + "x" + letter + "y" * length for length in lengths) + letter
-    single, many = (tools(one)["grep"]("x.", context=around) for one in (text, Corpus.from_texts({"a": text})))
+    single, many = (tools(one)["grep"]("x.", context=around) for one in (text, CorpusTexts.from_texts({"a": text})))
     assert [(hit.text, hit.line, hit.range, hit.group()) for hit in many] == [
         (hit.text, hit.line, hit.range, hit.group()) for hit in single
     ]
@@ -189,7 +189,7 @@ def test_a_hit_leaves_as_a_record():
 
 
 def test_search_returns_hits_with_scores():
-    (hit,) = tools(Corpus.from_texts({"a.txt": "the treaty\nof Ghent"}))["search"]("treaty")
+    (hit,) = tools(CorpusTexts.from_texts({"a.txt": "the treaty\nof Ghent"}))["search"]("treaty")
     assert isinstance(hit, Hit)
     assert (hit.score > 0, hit["score"] > 0, hit.line, hit.source) == (True, True, 1, "a.txt")
     assert str(hit) == "a.txt:1: the treaty\nof Ghent"
@@ -254,7 +254,7 @@ def test_a_short_context_may_stand_first():
 
 
 def test_a_corpus_or_one_of_its_files_may_stand_where_models_write_it():
-    corpus = Corpus.from_texts({"a.txt": "one", "b.txt": "two\none"})
+    corpus = CorpusTexts.from_texts({"a.txt": "one", "b.txt": "two\none"})
     namespace = tools(corpus)
     assert namespace["peek"]("b.txt", 0, 3) == "two"
     assert [hit.source for hit in namespace["grep"]("one", "b.txt")] == ["b.txt"]
@@ -267,7 +267,7 @@ def test_a_corpus_or_one_of_its_files_may_stand_where_models_write_it():
 
 
 def test_hits_and_ranges_are_selected():
-    namespace = tools(Corpus.from_texts({"a.txt": "one two", "b.txt": "two"}))
+    namespace = tools(CorpusTexts.from_texts({"a.txt": "one two", "b.txt": "two"}))
     first, second = found = namespace["grep"]("two")
     assert namespace["select"](first) == "two"
     assert namespace["select"]([first, second]) == namespace["select"](found) == "twotwo"
@@ -289,7 +289,7 @@ def test_hits_and_ranges_are_selected():
     ],
 )  # fmt: skip
 def test_an_error_quotes_no_more_than_80_characters_of_an_argument(call: str):
-    namespace = tools(Corpus.from_texts({"a": "x", "b": "y"}))
+    namespace = tools(CorpusTexts.from_texts({"a": "x", "b": "y"}))
     namespace["big"] = "word " * 2_000
     with pytest.raises((ValueError, KeyError, AttributeError, TypeError)) as caught:
         eval(call, namespace)
@@ -360,19 +360,21 @@ WHERE = [
 
 @pytest.mark.parametrize(("name", "text", "pattern", "scope"), WHERE)
 def test_a_hit_in_code_knows_its_class_and_function(name: str, text: str, pattern: str, scope: str):
-    hit = tools(Corpus.from_texts({name: text}))["grep"](pattern)[0]
+    hit = tools(CorpusTexts.from_texts({name: text}))["grep"](pattern)[0]
     assert hit.scope == tools(text)["grep"](pattern)[0].scope == scope
     assert str(hit) == f"{name}:{hit.line}{f' ({scope})' if scope else ''}: {hit.text}"
     assert str(tools(text)["grep"](pattern)[0]) == f"{hit.line}: {hit.text}"
 
 
 def test_a_scope_is_not_looked_for_in_a_long_program_when_it_is_printed():
-    hit = tools(Corpus.from_texts({"a.py": f"def f():\n    x = 1\n    y = '{'z' * 1_000_000}'\n"}))["grep"]("x = 1")[0]
+    hit = tools(CorpusTexts.from_texts({"a.py": f"def f():\n    x = 1\n    y = '{'z' * 1_000_000}'\n"}))["grep"](
+        "x = 1"
+    )[0]
     assert (str(hit), hit.scope) == ("a.py:2:     x = 1", "def f")
 
 
 def test_the_outline_shows_methods_under_their_class():
-    outline = tools(Corpus.from_texts({"shop.py": SHOP, "cart.js": CART}))["outline"]()
+    outline = tools(CorpusTexts.from_texts({"shop.py": SHOP, "cart.js": CART}))["outline"]()
     assert outline == (
         "shop.py: 22 lines, 299 characters\n    3: class Shop:\n    7:   def price(self):\n    10:   async def sell(\n"
         "    21: def main():\n"
@@ -383,6 +385,6 @@ def test_the_outline_shows_methods_under_their_class():
 
 def test_the_outline_of_a_long_program_among_others_leaves_methods_out():
     long = "class A:\n" + "".join(f"    def f{n}(self): ...\n" for n in range(30)) + "def g(): ...\n"
-    outline = tools(Corpus.from_texts({"a.py": long, "b.py": "x = 1"}))["outline"]
+    outline = tools(CorpusTexts.from_texts({"a.py": long, "b.py": "x = 1"}))["outline"]
     assert "    1: class A:\n    32: def g(): ...\n    … 30 more; outline(source='a.py') shows them" in outline()
     assert "    31:   def f29(self): ..." in outline(source="a.py")

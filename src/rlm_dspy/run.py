@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
@@ -309,7 +310,18 @@ def cut_content(value: Any, content: Content) -> Any:
     text = value if isinstance(value, str) else str(value)
     if content == "none":
         return f"({len(text):,} characters)" if text else ""
-    return value if len(text) <= SHORT_CHARS else f"{text[:SHORT_CHARS]}… ({len(text):,} characters)"
+    return value if len(text) <= SHORT_CHARS else f"{_first_words(text, SHORT_CHARS)}… ({len(text):,} characters)"
+
+
+def _first_words(text: str, limit: int) -> str:
+    """Return the first ``limit`` characters of a longer text, without a word that they cut.
+
+    The word may be a key: secrets are masked later, and a part of one would not be recognized.
+    """
+    start = text[:limit]
+    if "!" <= text[limit] <= "~":
+        start = re.sub(r"[!-~]+\Z", "", start)
+    return start
 
 
 CONTENT_FIELDS = frozenset(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rlm_dspy import lms
+from rlm_dspy.cli import models
 from rlm_dspy.cli.chat import newest_turns
 from rlm_dspy.cli.line_editing import completions, line_editing
 from rlm_dspy.testing import action, fields, scripted, texts
@@ -157,6 +158,18 @@ def test_a_conversation_goes_on_where_it_ended(run: Callable, files: Path, speak
     assert "Going on with 1 earlier question; the last was: which port?" in result.err
     assert "| which port?" in texts(seen.requests[1])[1]
     assert "Corpus(1 file, 26 characters)" in result.err
+
+
+def test_a_continued_conversation_keeps_the_model_that_was_named(
+    run: Callable, files: Path, speak: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speak(*[action("SUBMIT(answer='8080', evidence=[])")] * 3)
+    chosen: list[str | None] = []
+    choose = models.choose
+    monkeypatch.setattr(models, "choose", lambda values: (chosen.append(values.model), choose(values))[1])
+    for args in (("notes", "-m", "offline/extractive"), ("-c",), ("-c", "-m", "offline"), ("-c",)):
+        assert run("chat", *args, "--mode", "rlm", stdin=say("which port?")).code == 0
+    assert chosen == ["offline/extractive"] * 2 + ["offline"] * 2
 
 
 def test_without_an_earlier_conversation_there_is_nothing_to_go_on_with(run: Callable, home: Path) -> None:

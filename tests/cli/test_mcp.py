@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 pytest.importorskip("mcp", minversion=None)
 
+import anyio
 import httpx2
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
@@ -49,6 +51,18 @@ lm, script = scripted(action("print(context[:30])", "Look at it."), slow)
 models.choose = lambda values: models.Chosen(lm=lm, sub_lm=None)
 sys.exit(main(sys.argv[1:]))
 """
+SLOW_OUTLINE = """
+from pathlib import Path
+from rlm_dspy.cli.mcp import files
+
+def waiting_outline(self, path):
+    (Path(sys.argv[2]) / "waits").touch()
+    while not (Path(sys.argv[2]) / "go").exists():
+        time.sleep(0.05)
+    return files.Outline(text="")
+
+files.FileTools.outline_files = waiting_outline
+"""
 MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
 
 
@@ -65,8 +79,8 @@ def served(home: Path) -> Path:
     return home / "docs"
 
 
-def command(folder: Path, *args: str, seconds: float = 0.0) -> list[str]:
-    program = PROGRAM.replace("SECONDS", str(seconds))
+def command(folder: Path, *args: str, seconds: float = 0.0, patch: str = "") -> list[str]:
+    program = PROGRAM.replace("SECONDS", str(seconds)).replace("sys.exit", f"{patch}\nsys.exit")
     return [sys.executable, "-c", program, "mcp", str(folder), "--mode", "rlm", *args]
 
 
@@ -152,6 +166,30 @@ async def test_a_call_that_the_host_cuts_stops_its_run_and_keeps_the_best_answer
         assert (found["state"], found["answer"]) == ("stopped", "best so far")
 
 
+@pytest.mark.integration
+@pytest.mark.skipif("RLM_DSPY_MINUTES" not in os.environ, reason="takes two minutes: set RLM_DSPY_MINUTES=1")
+@pytest.mark.parametrize("reports", [False, True])
+async def test_a_host_that_cuts_calls_after_a_minute(served: Path, reports: bool) -> None:
+    """A host ends a call 60 seconds after it was made, or after its last report of progress if it heeds those."""
+    seen: list[float] = []
+    async with connected(served, seconds=75) as client:
+        with anyio.move_on_after(60) as host:
+
+            async def progress(number: float, total: float | None, message: str | None) -> None:
+                seen.append(number)
+                if reports:
+                    host.deadline = anyio.current_time() + 60
+
+            arguments = {"question": "What is the code?", "wait_seconds": 120}
+            done = await client.call_tool("ask", arguments, progress_callback=progress)
+        assert host.cancelled_caught != reports
+        assert len(seen) >= 5
+        if reports:
+            assert done.structured_content["answer"] == "4711"
+        listed = await call(client, "ls")  # the server goes on
+        assert listed["total"] > 0
+
+
 @MODES
 @pytest.mark.parametrize("agrees", [True, False])
 async def test_a_cost_above_the_limit_is_asked_about(served: Path, mode: str, agrees: bool) -> None:
@@ -233,12 +271,12 @@ TOKENS = {"ada": "token-of-ada-000000", "grace": "token-of-grace-00000"}
 def http_server(served: Path) -> Iterator[Callable[..., str]]:
     started: list[subprocess.Popen[str]] = []
 
-    def start(*args: str, tokens: bool = True, seconds: float = 0.0) -> str:
+    def start(*args: str, tokens: bool = True, seconds: float = 0.0, patch: str = "") -> str:
         pairs = ",".join(f"{name}:{token}" for name, token in TOKENS.items())
         more = {"RLM_DSPY_MCP_TOKENS": pairs} if tokens else {}
         port = free_port()
         process = subprocess.Popen(
-            [*command(served, "--transport", "http", "--port", str(port), *args, seconds=seconds)],
+            [*command(served, "--transport", "http", "--port", str(port), *args, seconds=seconds, patch=patch)],
             env=environ(**more), stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(process)
@@ -290,6 +328,37 @@ async def test_one_users_runs_are_unknown_to_another(http_server: Callable[..., 
         with pytest.raises(Exception, match=r"."):
             await grace.read_resource(f"rlm://runs/{run_id}.json")
         assert (await ada.read_resource(f"rlm://runs/{run_id}.json")).contents
+
+
+def test_a_session_belongs_to_the_token_that_opened_it(http_server: Callable[..., str]) -> None:
+    url = http_server()
+    accept = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
+    start = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": start}
+    ada = {**accept, "Authorization": f"Bearer {TOKENS['ada']}"}
+    opened = httpx2.post(url, json=hello, headers=ada, timeout=20)
+    session = {"Mcp-Session-Id": opened.headers["mcp-session-id"]}
+    tools = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
+    grace = {**accept, "Authorization": f"Bearer {TOKENS['grace']}"}
+    assert httpx2.post(url, json=tools, headers={**grace, **session}, timeout=20).status_code == 404
+    assert httpx2.post(url, json=tools, headers={**ada, **session}, timeout=20).status_code == 200
+
+
+async def test_slow_calls_of_one_user_leave_room_for_another(http_server: Callable[..., str], served: Path) -> None:
+    url = http_server(patch=SLOW_OUTLINE)
+    async with (
+        reached(url, TOKENS["ada"]) as ada,
+        reached(url, TOKENS["grace"]) as grace,
+        anyio.create_task_group() as calls,
+    ):
+        for _ in range(45):
+            calls.start_soon(partial(call, ada, "outline"))
+        while not (served / "waits").exists():
+            await anyio.sleep(0.02)
+        await anyio.sleep(1)  # the others arrive meanwhile
+        with anyio.fail_after(30):
+            assert (await call(grace, "ls"))["total"] > 0
+        (served / "go").touch()
 
 
 @pytest.mark.parametrize(

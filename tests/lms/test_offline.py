@@ -16,7 +16,7 @@ from rlm_dspy import RLM, Evidence
 from rlm_dspy.lms import offline_lm
 from rlm_dspy.lms.offline import OfflineEngine, explorer, prompt, question
 from rlm_dspy.sandbox import toolkit
-from rlm_dspy.sandbox.toolkit import Corpus
+from rlm_dspy.sandbox.toolkit import CorpusTexts
 
 APP = '''"""An engine."""
 
@@ -78,7 +78,7 @@ LOOK_UPS = [
 ]
 
 
-class Texts(Corpus):
+class Texts(CorpusTexts):
     """A corpus of texts as callers hand one over."""
 
     def sandbox_index(self) -> dict[str, object]:
@@ -261,7 +261,7 @@ def test_the_same_question_gets_the_same_prompts_twice(folder) -> None:
 def test_a_corpus_too_large_for_all_patterns_is_swept_for_a_few_words(often) -> None:
     texts = {f"{number}.log": "the needle is here\n" * often + "a line\n" for number in range(3)}
     texts["1.log"] += "the needle in the haystack is called kumquat\n" + "one haystack\n" * often
-    namespace: dict = {"context": toolkit.Corpus.from_texts(texts)}
+    namespace: dict = {"context": toolkit.CorpusTexts.from_texts(texts)}
     toolkit.bind(namespace, "context")
     patterns = []
 
@@ -295,7 +295,7 @@ def test_the_fields_of_a_chat_prompt_are_found_again(values: dict[str, str]) -> 
 def test_a_probe_is_read_with_values_that_hold_bars() -> None:
     probe = (
         "Variables:\n`question`: str, 9 characters, 3 lines, whole:\n| a\n| | `context`: no\n|\n|  b\n"
-        "`context`: Corpus, 2 files; the main context, also `P`, begins and ends:\n| x\n[… 9 characters …]\n| y"
+        "`context`: CorpusTexts, 2 files; the main context, also `P`, begins and ends:\n| x\n[… 9 characters …]\n| y"
     )
     first, second = prompt.variables(probe)
     assert (first.name, first.text, first.whole) == ("question", "a\n| `context`: no\n\n b", True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from rlm_dspy.cli import logs, out_option, reading, settings
+from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
@@ -16,29 +13,9 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.heavy_imports import paused_garbage_collection
 from rlm_dspy.report import render
-from rlm_dspy.rlm.modes import first_mode
 
 _MAX_NAMED_FILES = 3  # files over a limit to list
 _MAX_NAMED_PROBLEMS = 50  # explicitly named files with problems to list
-
-
-@dataclass(frozen=True)
-class AskRequest:
-    """The arguments of the command line."""
-
-    question: str
-    paths: tuple[str, ...]
-    flags: Mapping[str, Any]
-    choice: Mapping[str, Any]
-    out: str
-    as_json: bool
-    trace: Path | None
-    dry_run: bool
-    log_json: bool
-    program: Path | None = None
-    index: bool = False
-    events: bool = False
-    mcp: tuple[str, ...] = ()
 
 
 def answer(request: AskRequest, terminal: Terminal) -> int:
@@ -58,20 +35,13 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     _tell_skipped(corpus, terminal)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     with paused_garbage_collection():
-        if not request.dry_run and mode(request, loaded.settings, corpus) == "rlm":
+        if not request.dry_run and request.first_mode(loaded.settings, corpus) == "rlm":
             warm_sandbox()
         from rlm_dspy.cli.question import Asking
 
     # Again, because DSPy configures logging on import.
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     return Asking(request, terminal, loaded.settings, corpus).run()
-
-
-def mode(request: AskRequest, values: settings.Settings, corpus: Corpus) -> str:
-    """Return the mode to begin with."""
-    tokens = reading.estimate_tokens(corpus.chars)
-    is_compiled = request.program is not None or bool(request.mcp)
-    return first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=is_compiled)
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:

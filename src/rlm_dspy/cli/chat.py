@@ -15,7 +15,7 @@ import click
 import dspy
 
 from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings
-from rlm_dspy.cli.ask import AskRequest
+from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation
 from rlm_dspy.cli.line_editing import line_editing
 from rlm_dspy.cli.question import Asking
@@ -128,6 +128,11 @@ class Chat:
         self._values = loaded.settings
         self._file = self._values.home / "chats" / "last.json"
         self._conversation = conversation.load(self._file) if is_continued else Conversation()
+        if self._conversation.model and not flags.get("model"):
+            flags = {**flags, "model": self._conversation.model}
+            loaded = settings.load(flags, trust_project=terminal.trusts_project)
+            self._values = loaded.settings
+        self._conversation.model = flags.get("model")
         paths = paths or self._conversation.paths
         self._conversation.paths = tuple(map(os.path.abspath, paths))
         self._corpus = reading.read(paths, choice)

@@ -101,7 +101,8 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
         )
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
-    from rlm_dspy.cli.ask import AskRequest, answer
+    from rlm_dspy.cli.ask import answer
+    from rlm_dspy.cli.ask_request import AskRequest
 
     return answer(AskRequest(question=question, paths=paths, flags=flags, choice=choice, **options), terminal)
 

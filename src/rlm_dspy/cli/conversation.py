@@ -24,9 +24,10 @@ class AnsweredQuestion(BaseModel):
 
 
 class Conversation(BaseModel):
-    """The absolute paths that a conversation is about, and its turns so far."""
+    """The absolute paths that a conversation is about, the model if ``-m`` named one, and its turns so far."""
 
     paths: tuple[str, ...] = ()
+    model: str | None = None
     turns: list[AnsweredQuestion] = []
 
     def save(self, path: Path, redactor: Redactor) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_dspy.cli import exit_codes, models, out_option, reading, settings
-from rlm_dspy.cli.ask import AskRequest, mode
+from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
@@ -110,7 +110,7 @@ class Asking:
         self.terminal = terminal
         self.values = values
         self.corpus = corpus
-        self.mode = mode(request, values, corpus)
+        self.mode = request.first_mode(values, corpus)
         self.signature = out_option.ask_signature(request.out)
         self.result: Run | None = None
         self._log = RunLog(values.home / "runs", terminal.redactor)

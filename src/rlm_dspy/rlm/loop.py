@@ -330,7 +330,7 @@ def step_advice(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...
     """Return advice for the model after a step that it seems to have misjudged, or None."""
     if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
         return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
-    if seen.error and "'Corpus'" in seen.error:
+    if seen.error and "'CorpusTexts'" in seen.error:
         return (
             "[A corpus is no string: grep and search look in all its files, `for name, text in corpus.items()` reads "
             'each, corpus["name"] one.]'

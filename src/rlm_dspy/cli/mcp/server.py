@@ -6,10 +6,12 @@ import ipaddress
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
@@ -27,6 +29,7 @@ PROGRESS_SECONDS = 10.0  # seconds between two reports of progress, when nothing
 MAX_WAIT_SECONDS = 600.0  # seconds of one call
 STOP_SECONDS = 5.0  # seconds that a cancelled call and the end of the server wait for a best answer
 MIN_TOKEN_CHARS = 16
+MAX_THREADS = 4  # blocking calls of one owner at the same time; further ones wait for these
 
 Result = TypeVar("Result", bound=BaseModel)
 Made = TypeVar("Made")
@@ -63,6 +66,7 @@ class ServedFiles:
         redactor: masks secrets in what is returned.
         estimate: returns the most that a usual question costs in US dollars, None if unknown.
         confirm_above: ask the user first if a question may cost more than so many US dollars.
+        threads: how many threads the calls of each owner may still take.
     """
 
     roots: tuple[str, ...]
@@ -71,6 +75,7 @@ class ServedFiles:
     redactor: Redactor
     estimate: Callable[[], float | None]
     confirm_above: float | None = None
+    threads: dict[str, anyio.CapacityLimiter] = field(default_factory=dict)
 
 
 def make_server(served: ServedFiles) -> MCPServer:
@@ -87,29 +92,34 @@ def _add_file_tools(server: MCPServer, served: ServedFiles) -> None:
     files = served.files
 
     @server.tool(annotations=READS)
-    async def ls(pattern: str = "", limit: Limit = 100, offset: Offset = 0) -> FileList:
+    async def ls(ctx: Context, pattern: str = "", limit: Limit = 100, offset: Offset = 0) -> FileList:
         """List the files whose path matches a glob or contains the pattern, with kind, lines and characters."""
-        return await in_thread(served, lambda: files.list_files(pattern, limit, offset))
+        return await masked_result(served, ctx, lambda: files.list_files(pattern, limit, offset))
 
     @server.tool(annotations=READS)
-    async def search(query: str, path: Folder = "", limit: Annotated[int, Field(ge=1, le=50)] = 8) -> FoundPassages:
+    async def search(
+        ctx: Context, query: str, path: Folder = "", limit: Annotated[int, Field(ge=1, le=50)] = 8
+    ) -> FoundPassages:
         """Rank passages by the words of a query, best first; no model is asked."""
-        return await in_thread(served, lambda: files.search_files(query, path, limit))
+        return await masked_result(served, ctx, lambda: files.search_files(query, path, limit))
 
     @server.tool(annotations=READS)
     async def read(
-        path: PathArgument, lines: Annotated[str, Field(description='such as "40-80"; as many as fit if empty')] = ""
+        ctx: Context,
+        path: PathArgument,
+        lines: Annotated[str, Field(description='such as "40-80"; as many as fit if empty')] = "",
     ) -> Excerpt:
         """Read lines of a file; documents such as PDF, Word and Excel are read as text."""
-        return await in_thread(served, lambda: files.read_lines(path, lines))
+        return await masked_result(served, ctx, lambda: files.read_lines(path, lines))
 
     @server.tool(annotations=READS)
-    async def outline(path: Folder = "") -> Outline:
+    async def outline(ctx: Context, path: Folder = "") -> Outline:
         """Show headings and top-level definitions, each with its line."""
-        return await in_thread(served, lambda: files.outline_files(path))
+        return await masked_result(served, ctx, lambda: files.outline_files(path))
 
     @server.tool(annotations=READS)
     async def table(
+        ctx: Context,
         path: PathArgument,
         columns: Annotated[list[str] | None, Field(description="all if not given")] = None,
         where: Annotated[dict[str, str] | None, Field(description="texts that columns must contain")] = None,
@@ -117,17 +127,19 @@ def _add_file_tools(server: MCPServer, served: ServedFiles) -> None:
         offset: Offset = 0,
     ) -> Table:
         """Show rows of a CSV, TSV, JSON or JSONL file or a workbook, by column."""
-        return await in_thread(served, lambda: files.table_rows(path, columns or [], where or {}, limit, offset))
+        return await masked_result(
+            served, ctx, lambda: files.table_rows(path, columns or [], where or {}, limit, offset)
+        )
 
 
 def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
     questions = served.questions
 
-    async def consent(question: str) -> Consent | Elicit[Consent]:
+    async def consent(question: str, ctx: Context) -> Consent | Elicit[Consent]:
         limit = served.confirm_above
         if limit is None:
             return Consent(proceed=True)
-        cost = await anyio.to_thread.run_sync(lambda: shown_error(served, served.estimate))
+        cost = await in_thread(served, ctx, served.estimate)
         if cost is not None and cost <= limit:
             return Consent(proceed=True)
         told = "an unknown amount" if cost is None else f"up to about ${cost:.2f}"
@@ -176,12 +188,12 @@ def _add_resources(server: MCPServer, served: ServedFiles) -> None:
         from rlm_dspy.report.viewer.page import html_page
 
         run = _finished_run(served, run_id, ctx)
-        return await anyio.to_thread.run_sync(lambda: html_page([run], served.redactor))
+        return await in_thread(served, ctx, lambda: html_page([run], served.redactor))
 
     @server.resource("rlm://files/{+path}", mime_type="text/plain")
-    async def file(path: str) -> str:
+    async def file(path: str, ctx: Context) -> str:
         """The text of a file, of a document its text as it was read."""
-        text = await anyio.to_thread.run_sync(lambda: shown_error(served, lambda: served.files.document(path).text))
+        text = await in_thread(served, ctx, lambda: served.files.document(path).text)
         return served.redactor.text(text)
 
 
@@ -206,9 +218,15 @@ async def waited_result(served: ServedFiles, asked: RunningQuestion, seconds: fl
     return QuestionResult.model_validate(served.redactor.value(asked.result().model_dump()))
 
 
-async def in_thread(served: ServedFiles, work: Callable[[], Result]) -> Result:
-    """Do blocking work in a thread; errors that the caller can act on become the tool's error."""
-    made = await anyio.to_thread.run_sync(lambda: shown_error(served, work))
+async def in_thread(served: ServedFiles, ctx: Context, work: Callable[[], Made]) -> Made:
+    """Do blocking work in a thread of the caller's share; an error that the caller can act on becomes the tool's."""
+    share = served.threads.setdefault(owner_of(ctx), anyio.CapacityLimiter(MAX_THREADS))
+    return await anyio.to_thread.run_sync(lambda: shown_error(served, work), limiter=share)
+
+
+async def masked_result(served: ServedFiles, ctx: Context, work: Callable[[], Result]) -> Result:
+    """Return what blocking work returns, without secrets."""
+    made = await in_thread(served, ctx, work)
     return type(made).model_validate(served.redactor.value(made.model_dump()))
 
 
@@ -256,7 +274,10 @@ class TokenCheck:
         if owner is None:
             await _refuse(send)
             return
-        await self._app({**scope, "headers": [*headers, (OWNER_HEADER.encode(), owner.encode())]}, receive, send)
+        scope = {**scope, "headers": [*headers, (OWNER_HEADER.encode(), owner.encode())]}
+        if owner:  # the SDK ties a session to the user who opened it
+            scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=owner, scopes=[]))
+        await self._app(scope, receive, send)
 
     def _owner_of(self, given: str) -> str | None:
         if not self._tokens:

@@ -225,7 +225,7 @@ def _look_up(asked: str, text: str) -> tuple[question.ParsedQuestion, Finding, l
     texts = {name: body for name, body in prompt.split_files(text).items() if body.strip()}
     if not texts or not searched.terms:
         return searched, Finding(answers.NOTHING, found=False), []
-    namespace["context"] = texts[""] if set(texts) == {""} else toolkit.Corpus.from_texts(texts)
+    namespace["context"] = texts[""] if set(texts) == {""} else toolkit.CorpusTexts.from_texts(texts)
     toolkit.bind(namespace, "context")
     attempt: question.ParsedQuestion | None = searched
     while attempt:

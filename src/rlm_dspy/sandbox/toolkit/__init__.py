@@ -12,11 +12,11 @@ All ranges are character offsets, end exclusive. On a corpus they count within o
 import ast
 import os
 
-from .corpus import Corpus, FileInfo, count_lines, label
+from .corpus import CorpusTexts, FileInfo, count_lines, label
 from .hits import Hit, Matches
 from .tools import INDEXED, Toolkit, bind
 
-__all__ = ["INDEXED", "Corpus", "FileInfo", "Hit", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
+__all__ = ["INDEXED", "CorpusTexts", "FileInfo", "Hit", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
 
 _PARTS = ("delimited", "corpus", "patterns", "hits", "scopes", "matching", "cutting", "ranking", "tools")
 
@@ -26,7 +26,7 @@ def source() -> str:
     program = "\n".join(_without_own_imports(_module_source(part)) for part in _PARTS)
     return (
         f"_toolkit = {{'__name__': 'toolkit'}}\nexec({program!r}, _toolkit)\n"
-        "Corpus, bind = _toolkit['Corpus'], _toolkit['bind']\n"
+        "Corpus, bind = _toolkit['CorpusTexts'], _toolkit['bind']\n"
     )
 
 

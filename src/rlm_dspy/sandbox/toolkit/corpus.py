@@ -14,7 +14,7 @@ _CACHED = 64_000_000  # bytes of decoded files that a corpus caches
 _QUOTED = 80  # characters of an argument that an error quotes
 
 
-class Corpus:
+class CorpusTexts:
     """Many files as one value: ``corpus[name]`` is a text, ``corpus.files`` lists names and sizes."""
 
     def __init__(self, buffer: Any, index: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ class Corpus:
         self._cached = 0
 
     @classmethod
-    def from_texts(cls, texts: dict[str, str]) -> "Corpus":
+    def from_texts(cls, texts: dict[str, str]) -> "CorpusTexts":
         """Make a corpus from texts by name."""
         files, parts, start = [], [], 0
         for name, text in texts.items():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .corpus import Corpus, count_lines
+from .corpus import CorpusTexts, count_lines
 from .matching import read
 from .scopes import has_methods, methods
 
@@ -149,7 +149,7 @@ def outline_text(data: Any, names: Sequence[Any]) -> str:
 
 
 def _size_text(data: Any, name: Any) -> str:
-    body = data.info(name) if isinstance(data, Corpus) else None
+    body = data.info(name) if isinstance(data, CorpusTexts) else None
     chars, lines = (body.size, body.lines) if body else (len(read(data, name)), count_lines(read(data, name)))
     return f"{lines:,} lines, {chars:,} characters"
 

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .corpus import Corpus
+from .corpus import CorpusTexts
 from .hits import Hit, Matches
 from .patterns import re2_pattern, re_pattern
 from .scopes import CODE, scope_of
@@ -57,7 +57,7 @@ class Part:
     def __init__(self, data: Any, name: Any, expression: "re.Pattern[str] | None", around: int) -> None:
         self.data, self.name, self.expression, self.around = data, name, expression, around
         self.starts, self.ends = array("q"), array("q")
-        self._body: str | None = None if isinstance(data, Corpus) else read(data, name)
+        self._body: str | None = None if isinstance(data, CorpusTexts) else read(data, name)
         self._lines = array("q")
 
     @property
@@ -142,14 +142,14 @@ def find_matches(expression: "re.Pattern[str]", data: Any, names: Iterable[Any],
         else:
             part = BytesPart(data, name, expression, around, view, ascii_only)
             _search_bytes(regex, view, part, found, most)
-            found.add(part if isinstance(data, Corpus) else _as_characters(part, view, ascii_only))
+            found.add(part if isinstance(data, CorpusTexts) else _as_characters(part, view, ascii_only))
     found.full = len(found) >= MOST and not found.complete
     return Matches(store=found, order=range(len(found)))
 
 
 def _utf8_bytes(data: Any, name: Any) -> tuple[Any, bool]:
     """Return the UTF-8 bytes of a file, and whether all of them are ASCII."""
-    if isinstance(data, Corpus):
+    if isinstance(data, CorpusTexts):
         view = data.raw(name)
         return view, len(view) == data.info(name).size
     body = read(data, name)
@@ -261,7 +261,7 @@ def hit_fields(data: Any, name: Any, line: int, start: int, end: int) -> dict[st
     """Return the fields of a hit except its text; for a converted file also the page, row or cell."""
     known: dict[str, Any] = {} if name is None else {"source": name}
     known |= {"line": line, "start": start, "end": end, "range": (start, end)}
-    place = data.place(name, line) if isinstance(data, Corpus) else None
+    place = data.place(name, line) if isinstance(data, CorpusTexts) else None
     return known if place is None else {**known, "place": place}
 
 

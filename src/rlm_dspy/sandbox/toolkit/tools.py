@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .corpus import Corpus, quoted, spelling_hint
+from .corpus import CorpusTexts, quoted, spelling_hint
 from .cutting import CUTTERS, cut_by, outline_text
 from .hits import Hit, Matches
 from .matching import Part, find_matches, read
@@ -36,9 +36,9 @@ class Toolkit:
         data = self._text_or_main(text)
         if source is not None:
             data = read(data, _matching_names(data, source, single=True)[0])
-        total = data.chars if isinstance(data, Corpus) else len(_joined_text(data))
+        total = data.chars if isinstance(data, CorpusTexts) else len(_joined_text(data))
         low, high = _peek_range(start, end, total)
-        if not isinstance(data, Corpus):
+        if not isinstance(data, CorpusTexts):
             return _joined_text(data)[low:high]
         parts = list(data.slice(low, high))
         if len(data) == 1:
@@ -133,7 +133,7 @@ class Toolkit:
         names = _names_to_read(data, source)
         indexed = self._namespace.get(INDEXED)
         found = None
-        if indexed is not None and isinstance(data, Corpus) and data is self._namespace.get(str(self._main)):
+        if indexed is not None and isinstance(data, CorpusTexts) and data is self._namespace.get(str(self._main)):
             found = indexed(query=query, k=limit, names=None if source is None else names)
         if found is None:
             found = rank_passages(data, names, terms_of(query), limit)
@@ -186,7 +186,7 @@ def bind(namespace: dict[str, Any], main: str | None) -> None:
 
 def _is_text(value: Any) -> bool:
     """Return whether an argument is a text, a corpus, or several texts."""
-    if isinstance(value, (str, Corpus, dict)):
+    if isinstance(value, (str, CorpusTexts, dict)):
         return True
     return isinstance(value, list) and bool(value) and isinstance(value[0], str) and not isinstance(value[0], Hit)
 
@@ -256,4 +256,4 @@ def _range_text(data: Any, item: Any) -> str:
         raise ValueError(f"a range has whole numbers, not {quoted(item)}")
     if source is not None:
         data = read(data, _matching_names(data, source, single=True)[0])
-    return str((data if isinstance(data, Corpus) else _joined_text(data))[start:end])
+    return str((data if isinstance(data, CorpusTexts) else _joined_text(data))[start:end])

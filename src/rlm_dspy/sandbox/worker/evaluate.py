@@ -63,7 +63,7 @@ class ReadOnlyCheck:
 
     def __init__(self, namespace: dict[str, Any], toolkit: Any) -> None:
         tools = () if toolkit is None else ("peek", "grep", "search", "select")
-        texts = () if toolkit is None else (toolkit.Corpus, toolkit.Hit, toolkit.Matches)
+        texts = () if toolkit is None else (toolkit.CorpusTexts, toolkit.Hit, toolkit.Matches)
         self.namespace = namespace
         self.calls = _TAME_CALLS | {name: namespace[name] for name in tools}
         self.plain = _PLAIN.union(texts)

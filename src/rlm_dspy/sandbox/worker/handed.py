@@ -81,7 +81,7 @@ def _opened_value(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, to
     if kind == "bytes":
         return bytes(view)
     if kind == "corpus":
-        return toolkit.Corpus(view, parcel["index"])
+        return toolkit.CorpusTexts(view, parcel["index"])
     raise ValueError(f"unknown kind {kind!r}")
 
 

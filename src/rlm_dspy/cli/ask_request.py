@@ -1,0 +1,37 @@
+"""What the command ``ask`` was given; ``chat`` makes one for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlm_dspy.cli import reading, settings
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.rlm.modes import first_mode
+
+
+@dataclass(frozen=True)
+class AskRequest:
+    """The arguments of the command line."""
+
+    question: str
+    paths: tuple[str, ...]
+    flags: Mapping[str, Any]
+    choice: Mapping[str, Any]
+    out: str
+    as_json: bool
+    trace: Path | None
+    dry_run: bool
+    log_json: bool
+    program: Path | None = None
+    index: bool = False
+    events: bool = False
+    mcp: tuple[str, ...] = ()
+
+    def first_mode(self, values: settings.Settings, corpus: Corpus) -> str:
+        """Return the mode to begin with."""
+        tokens = reading.estimate_tokens(corpus.chars)
+        is_compiled = self.program is not None or bool(self.mcp)
+        return first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=is_compiled)
