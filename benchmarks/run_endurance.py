@@ -10,6 +10,7 @@ patch the library. A run may end with an answer or with an error that names who 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import logging
@@ -35,6 +36,7 @@ from dspy.utils.exceptions import LMError
 import rlm_dspy
 
 LIMIT = 25.0  # seconds of a run
+IN_FLIGHT_SECONDS = 0.3  # an answer that was sent so shortly before a kill may not have been stored
 SUBMIT = "SUBMIT(answer='done')"
 CELLS = (
     SUBMIT,
@@ -94,13 +96,17 @@ FAULTS: tuple[bytes, ...] = (
 
 
 class Server:
-    """Answers chat completions; ``faulty`` is the share of replies that it breaks."""
+    """Answers chat completions; ``faulty`` is the share of replies that it breaks.
 
-    def __init__(self, faulty: float, cells: tuple[str, ...] = CELLS, delay: float = 0.0) -> None:
+    ``steps`` are the cells of each run, one for each step; without them the first is one of CELLS.
+    """
+
+    def __init__(self, faulty: float, steps: tuple[str, ...] = (), delay: float = 0.0) -> None:
         self.faulty = faulty
-        self.cells = cells
+        self.steps = steps
         self.delay = delay
-        self.prompts: list[str] = []
+        self.bodies: list[bytes] = []
+        self._answers: list[tuple[float, bytes]] = []  # when each request was answered
         self._chance = random.Random(1)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
@@ -119,17 +125,27 @@ class Server:
                 if request.startswith("GET"):
                     peer.sendall(response(b'{"data": [{"id": "x"}]}'))
                     return
-                self.prompts.append(request)
+                body = request.partition("\r\n\r\n")[2].encode()
+                self.bodies.append(body)
                 time.sleep(self.delay)
                 if self._chance.random() < self.faulty:
                     peer.sendall(self._chance.choice(FAULTS))
                     return
-                # The second step of a run submits, so that damage by the first one does not decide.
-                again = '"role":"assistant"' in request.replace(": ", ":")
-                cell = SUBMIT if again else self._chance.choice(self.cells)
+                cell = self._next_cell(request.replace(": ", ":").count('"role":"assistant"'))
                 peer.sendall(response(completion(f"```python\n{cell}\n```")))
+                self._answers.append((time.monotonic(), body))
         except OSError:
             return
+
+    def _next_cell(self, step: int) -> str:
+        if self.steps:
+            return self.steps[min(step, len(self.steps) - 1)]
+        # The second step of a run submits, so that damage by the first one does not decide.
+        return SUBMIT if step else self._chance.choice(CELLS)
+
+    def answered(self, before: float) -> list[bytes]:
+        """Return the bodies of the requests that were answered before a moment."""
+        return [body for moment, body in self._answers if moment < before]
 
 
 def read_request(peer: socket.socket) -> str:
@@ -189,40 +205,73 @@ def run_many(count: int, threads: int) -> None:
         print(f"- lost {times}: {line}")
 
 
-def answered(answers: Path) -> set[int]:
-    """Return the ids of the answered questions, ignoring an incomplete last line."""
-    lines = answers.read_text().splitlines() if answers.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    return {int(row["id"]) for row in rows if row.get("ok")}
+# Each command as it is started, and what its user adds to resume it.
+KILLED = {
+    "ask": (["ask", "which is item 001?", "text.txt", "--mode", "rlm", "--max-iters", "8"], []),
+    "chat": (["chat", "text.txt", "--mode", "rlm", "--max-iters", "8"], []),
+    "batch": (["batch", "questions.jsonl", "text.txt", "--mode", "rlm", "--out", "answers.jsonl"], ["--resume"]),
+    "eval": (["eval", "data.jsonl", "--compare", "rlm,direct"], []),
+    "optimize": (["optimize", "data.jsonl", "--optimizer", "bootstrap", "--max-calls", "400", "-y"], ["--resume"]),
+}
+ENDINGS = (0, 3, 7)  # answered; a limit ended it; nothing was found
+QUESTIONS = [f"which is item {number:03}?" for number in range(12)]
 
 
 def kill_commands(times: int) -> None:
-    """Repeatedly kill a batch at a random point and resume it; count rows paid for twice."""
+    """Kill each command at a random point and resume it; count model calls that are answered and paid for twice."""
     chance = random.Random(2)
-    twice = unfinished = 0
-    for _ in range(times):
-        server = Server(faulty=0.0, cells=("SUBMIT(answer='done', evidence=[])",), delay=0.2)
-        with tempfile.TemporaryDirectory() as home:
-            folder = Path(home)
-            (folder / "text.txt").write_text("some text\n" * 50)
-            rows = [json.dumps({"id": n, "question": f"which is item {n:03}?"}) for n in range(12)]
-            (folder / "questions.jsonl").write_text("\n".join(rows) + "\n")
-            keys = {"OPENAI_API_KEY": "sk-0000000000", "OPENAI_API_BASE": server.url, "RLM_DSPY_MODEL": "openai/x"}
-            env = {**os.environ, **keys, "HOME": home, "RLM_DSPY_HOME": home, "DSPY_CACHEDIR": f"{home}/dspy"}
-            command = [sys.executable, "-m", "rlm_dspy", "batch", "questions.jsonl", "text.txt", "--mode", "rlm", "-q"]
-            child = subprocess.Popen([*command, "--out", "answers.jsonl"], cwd=home, env=env, start_new_session=True)
-            time.sleep(chance.uniform(2.0, 9.0))
+    print("| command | kills | calls answered before | of these paid for twice | did not finish |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, (arguments, resuming) in KILLED.items():
+        answered = twice = unfinished = killed = 0
+        for _ in range(times):
+            was_killed, done, again, ending = kill_once(arguments, resuming, chance.uniform(2.0, 12.0))
+            killed += was_killed
+            answered += done
+            twice += again
+            unfinished += ending not in ENDINGS
+        print(f"| {name} | {killed} | {answered} | {twice} | {unfinished} |", flush=True)
+
+
+def kill_once(arguments: list[str], resuming: list[str], seconds: float) -> tuple[bool, int, int, int]:
+    """Return whether the command still ran, the calls answered by then, those asked again, and the last exit code."""
+    fields = "answer='done'" if arguments[0] in ("eval", "optimize") else "answer='done', evidence=[]"
+    looks = [f"print({number} + len(str(context)))" for number in range(3)]
+    server = Server(faulty=0.0, steps=(*looks, f"SUBMIT({fields})"), delay=0.2)
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        (folder / "text.txt").write_text("some text\n" * 50)
+        (folder / "questions.jsonl").write_text("\n".join(json.dumps({"question": one}) for one in QUESTIONS) + "\n")
+        rows = [{"question": one, "answer": "done", "context": "some text\n" * 50} for one in QUESTIONS]
+        (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        keys = {"OPENAI_API_KEY": "sk-0000000000", "OPENAI_API_BASE": server.url, "RLM_DSPY_MODEL": "openai/x"}
+        env = {**os.environ, **keys, "HOME": home, "RLM_DSPY_HOME": home, "DSPY_CACHEDIR": f"{home}/dspy"}
+        command = [sys.executable, "-m", "rlm_dspy", *arguments, "-q"]
+        lines = "\n".join(QUESTIONS[:3]) + "\n"
+        child = subprocess.Popen(
+            command,
+            cwd=home,
+            env=env,
+            text=True,
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        child.stdin.write(lines)  # type: ignore[union-attr]
+        child.stdin.close()  # type: ignore[union-attr]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+        was_killed = child.poll() is None
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            answers = folder / "answers.jsonl"
-            done = answered(answers)
-            asked = len(server.prompts)
-            resumed = subprocess.run([*command, "--out", "answers.jsonl", "--resume"], cwd=home, env=env, check=False)
-            again = {int(found[1]) for text in server.prompts[asked:] if (found := re.search(r"item (\d{3})\?", text))}
-            twice += len(done & again)
-            unfinished += resumed.returncode != 0 or len(answered(answers)) != len(rows)
-    print("| kills | rows paid for twice | batches that did not finish |\n| --- | --- | --- |")
-    print(f"| {times} | {twice} | {unfinished} |")
+        child.wait()
+        before = Counter(server.answered(before=time.monotonic() - IN_FLIGHT_SECONDS))
+        asked = len(server.bodies)
+        ended = subprocess.run(
+            [*command, *resuming], cwd=home, env=env, input=lines, text=True, check=False, stdout=subprocess.DEVNULL
+        )
+        again = Counter(body for body in server.bodies[asked:])
+        return was_killed, before.total(), (before & again).total(), ended.returncode
 
 
 if __name__ == "__main__":
