@@ -60,10 +60,18 @@ def with_our_class(ours: type[BaseException], error: BaseException) -> BaseExcep
     """Make ``error`` an instance of our class too; programs that catch DSPy's class still work."""
     if isinstance(error, ours):
         return error
-    twin = _combined_error(ours, type(error), error.args, error.__dict__)
+    twin = _combined_error(ours, type(error), _without_prefix(error), error.__dict__)
     if isinstance(twin, errors.LMRateLimitError):
         twin.wait = getattr(error, "retry_after", None)
     return twin
+
+
+def _without_prefix(error: BaseException) -> tuple[Any, ...]:
+    """Return the arguments of an error without DSPy's "[model] " before a message that names the model itself."""
+    message, model = getattr(error, "message", None), getattr(error, "model", None)
+    if message and model and f"({model})" in message:
+        return (message,)
+    return error.args
 
 
 def _combined_error(
