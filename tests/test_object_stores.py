@@ -1,9 +1,10 @@
 """Addresses in object stores: a real S3 server over the loopback, ``memory://``, and servers that misbehave."""
 
+import importlib
 import logging
-import os
+import subprocess
+import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,9 +13,7 @@ from typing import Any, ClassVar
 
 import fsspec
 import pytest
-from click.testing import CliRunner
 
-from rlm_dspy.cli.commands import app
 from rlm_dspy.corpus import background, object_reading, object_stores, read
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.report.journal import shown_name
@@ -115,6 +114,12 @@ def zipped(files: dict[str, str]) -> bytes:
         for name, text in files.items():
             archive.writestr(name, text)
     return target.getvalue()
+
+
+def list_by_command(*args: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-m", "rlm_dspy", "ls", *args], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def reasons(corpus: Any) -> dict[str, str]:
@@ -278,6 +283,7 @@ class Store(BaseHTTPRequestHandler):
 
     mode: ClassVar[str] = "endless"
     lists: ClassVar[int] = 0
+    over: ClassVar[threading.Event]
 
     def do_HEAD(self) -> None:
         self.send_response(403 if self.mode == "refusing" else 404)
@@ -285,8 +291,8 @@ class Store(BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self) -> None:
-        if self.mode == "mute":
-            time.sleep(3)
+        if self.mode == "mute" or (self.mode == "stalling" and Store.lists == 1 and "list-type" in self.path):
+            self.over.wait(10)
         if self.mode == "refusing":
             code, body = (
                 403,
@@ -328,34 +334,34 @@ def strange(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Store]]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Store, "lists", 0)
     monkeypatch.setattr(Store, "mode", "endless")
+    monkeypatch.setattr(Store, "over", threading.Event(), raising=False)
     running = ThreadingHTTPServer(("127.0.0.1", 0), Store)
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()
     point_to(f"http://127.0.0.1:{running.server_port}", monkeypatch)
     yield Store
+    Store.over.set()
     running.shutdown()
     running.server_close()
     thread.join()
 
 
 def test_a_bucket_without_end_is_one_warning_with_the_flag(strange):
-    done = CliRunner().invoke(app, ["ls", "s3://huge/r/", "--max-files", "1500", "--include", "*-00[01].txt"])
-    assert done.exit_code == 0, done.output
+    lines = list_by_command("s3://huge/r/", "--max-files", "1500", "--include", "*-00[01].txt")
     assert strange.lists == 2
-    skipped = [line for line in done.output.splitlines() if line.startswith("skipped")]
-    assert len(skipped) == 1
-    assert (
-        "beyond the limit of 1,500 files (--max-files raises it), as is what follows it in s3://huge/r/" in skipped[0]
-    )
+    (skipped,) = (line for line in lines if line.startswith("skipped"))
+    assert "beyond the limit of 1,500 files (--max-files raises it), as is what follows it in s3://huge/r/" in skipped
 
 
 def test_a_listing_that_takes_too_long_is_read_as_far_as_it_came(strange, monkeypatch):
-    monkeypatch.setattr(object_reading, "LISTING_SECONDS", 0.5)
+    strange.mode = "stalling"
+    monkeypatch.setattr(object_reading, "LISTING_SECONDS", 1.5)
     corpus = read("s3://huge/r/", include=["000000-00?.txt"])
+    strange.over.set()
     assert len(corpus) == 10
     (problem,) = corpus.problems
     assert problem.name == "s3://huge/r/"
-    assert "objects were listed in 0.5 s" in problem.reason
+    assert "only 1,000 objects were listed in 1.5 s" in problem.reason
 
 
 # Errors
@@ -382,19 +388,17 @@ def test_no_credentials_are_one_error(monkeypatch):
 
 def test_a_missing_bucket_and_an_empty_prefix_are_named(bucket):
     bucket({"a.txt": "x"})
-    with pytest.raises(CorpusError, match="^s3://nothing-here/: no such bucket"):
+    with pytest.raises(CorpusError, match=r"^s3://nothing-here/: no such bucket"):
         read("s3://nothing-here")
-    with pytest.raises(CorpusError, match="^s3://papers/none: no such object or folder"):
+    with pytest.raises(CorpusError, match=r"^s3://papers/none: no such object or folder"):
         read("s3://papers/none")
 
 
 def test_a_mute_store_is_left_after_a_while(strange, monkeypatch):
     strange.mode = "mute"
     monkeypatch.setattr(object_reading, "LISTING_SECONDS", 0.3)
-    started = time.monotonic()
-    with pytest.raises(CorpusError, match=r"no such object|objects were listed in 0\.3 s"):
+    with pytest.raises(CorpusError, match=r"s3://huge/r/ cannot be read: no list of it came in 0\.3 s"):
         read("s3://huge/r/")
-    assert time.monotonic() - started < 2.5
 
 
 def test_objects_that_vanish_after_the_listing_are_skipped(memory, monkeypatch):
@@ -433,8 +437,8 @@ def test_objects_that_take_too_long_are_skipped_and_a_dead_store_is_left(memory,
 
 @pytest.mark.parametrize(("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("gcs", "gcsfs"), ("az", "adlfs")])
 def test_a_missing_package_is_named(protocol, package, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, package, None)
-    fsspec.registry.target.pop(protocol, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(importlib.import_module("fsspec.registry")._registry, protocol, raising=False)
     with pytest.raises(CorpusError, match=rf"^{protocol}://b/x: to read it, pip install {package}$"):
         read(f"{protocol}://b/x")
 
@@ -488,6 +492,5 @@ def test_an_address_names_a_bucket_and_no_credentials(address, why):
 
 def test_the_command_lists_and_quotes_addresses(bucket):
     bucket({"r/sub/a.md": "tea"})
-    done = CliRunner().invoke(app, ["ls", "s3://papers/r"])
-    assert "s3://papers/r/sub/a.md" in done.output, done.output
-    assert os.getcwd() not in done.output
+    lines = list_by_command("s3://papers/r")
+    assert [line for line in lines if line.endswith(" s3://papers/r/sub/a.md")], lines

@@ -110,7 +110,11 @@ class RemoteReader:
         self._take_objects(objects, store.fetch, only, root, last)
 
     def _list_within(self, pages: Iterator[Sequence[StoredObject | Skipped]], root: str) -> list[StoredObject]:
-        """Return the objects listed until the limit of files or of time, and report the limit that was reached."""
+        """Return the objects listed until the limit of files or of time, and report the limit that was reached.
+
+        Raises:
+            CorpusError: Nothing was listed in time.
+        """
         objects: list[StoredObject] = []
         most = self._found.limits.files
         shown = printable_name(masked_secrets(root))
@@ -126,6 +130,8 @@ class RemoteReader:
                     self._found.skip(printable_name(objects[most].name), f"{reason}, as is what follows it in {shown}")
                     return objects[:most]
         except TimeoutError:
+            if not objects:
+                raise CorpusError(f"{shown} cannot be read: no list of it came in {LISTING_SECONDS:g} s") from None
             reason = f"only {len(objects):,} objects were listed in {LISTING_SECONDS:g} s"
             self._found.skip(shown, f"{reason}, the rest is not read: name a longer address")
         except NotFetchedError as error:
