@@ -95,14 +95,7 @@ def read(
     found = Collector(Limits(max_file_bytes, max_files, max_bytes), secrets=secrets, encoding=known)
     reader = _Reader(choice, found, many=len(typed) > 1)
     for path in dict.fromkeys(map(_as_text, typed)):
-        if path == "-":
-            reader.take_stdin(stdin)
-        elif fetching.is_url(path):
-            reader.take_url(path, urls)
-        elif object_stores.is_store_address(path) and not os.path.exists(path):
-            reader.take_address(path)
-        else:
-            reader.take(_locate_root(path))
+        reader.take_path(path, stdin, urls=urls)
     return reader.corpus(typed)
 
 
@@ -115,6 +108,16 @@ class _Reader:
         self._found = found
         self._read: set[str] = set()
         self._remote = RemoteReader(choice, found, many=many)
+
+    def take_path(self, path: str, stdin: BinaryIO | None, *, urls: bool) -> None:
+        if path == "-":
+            self.take_stdin(stdin)
+        elif fetching.is_url(path):
+            self.take_url(path, urls)
+        elif object_stores.is_store_address(path) and not os.path.exists(path):
+            self._remote.take_address(path)
+        else:
+            self.take(_locate_root(path))
 
     def take(self, root: _Root) -> None:
         if not os.path.isdir(root.path):
@@ -146,9 +149,6 @@ class _Reader:
             self._remote.take_index(url, page)
         else:
             self._found.add(page.data, printable_name(page.name))
-
-    def take_address(self, address: str) -> None:
-        self._remote.take_address(address)
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
         corpus, blank = self._found.finish(_origin_digest([str(path) for path in typed]))
