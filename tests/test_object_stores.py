@@ -1,6 +1,7 @@
 """Addresses in object stores: a real S3 server over the loopback, ``memory://``, and servers that misbehave."""
 
 import importlib
+import json
 import logging
 import subprocess
 import sys
@@ -286,14 +287,14 @@ class Store(BaseHTTPRequestHandler):
     over: ClassVar[threading.Event]
 
     def do_HEAD(self) -> None:
-        self.send_response(403 if self.mode == "refusing" else 404)
-        self.send_header("Content-Length", "0")
+        self.send_response({"refusing": 403, "listing refused": 200}.get(self.mode, 404))
+        self.send_header("Content-Length", "2")
         self.end_headers()
 
     def do_GET(self) -> None:
         if self.mode == "mute" or (self.mode == "stalling" and Store.lists == 1 and "list-type" in self.path):
             self.over.wait(10)
-        if self.mode == "refusing":
+        if self.mode == "refusing" or (self.mode == "listing refused" and "list-type" in self.path):
             code, body = (
                 403,
                 (
@@ -375,6 +376,11 @@ def test_refused_credentials_are_one_error_without_secrets(strange):
         for hidden in (SECRET, "AKIA", "hunter2", "abcdef"):
             assert hidden not in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_an_object_is_read_without_the_right_to_list(strange):
+    strange.mode = "listing refused"
+    assert dict(read("s3://papers/r/a.txt").items()) == {"a.txt": "ok"}
 
 
 def test_no_credentials_are_one_error(monkeypatch):
@@ -488,6 +494,16 @@ def test_an_address_names_a_bucket_and_no_credentials(address, why):
     with pytest.raises(CorpusError, match=why) as caught:
         read(address)
     assert "hunter2" not in str(caught.value)
+
+
+def test_an_answer_quotes_an_address_and_a_line(bucket):
+    bucket({"r/a.md": "# Prices\n\nThe price of tea is 3 euros.\n"})
+    command = [sys.executable, "-m", "rlm_dspy", "ask", "What is the price of tea?", "s3://papers/r", "-m", "offline"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    row = json.loads(done.stdout)["evidence"][0]
+    assert (row["path"], row["line"]) == ("s3://papers/r/a.md", 3)
 
 
 def test_the_command_lists_and_quotes_addresses(bucket):

@@ -17,6 +17,7 @@ from rlm_dspy.corpus.index_pages import listed_pages
 from rlm_dspy.corpus.object_choice import ObjectFilter
 from rlm_dspy.corpus.object_stores import (
     LISTING_SECONDS,
+    OBJECT_SECONDS,
     NotFetchedError,
     ObjectStore,
     StoreAddress,
@@ -91,8 +92,7 @@ class RemoteReader:
         name = printable_name(last)
         self._found.note_named_file(name, printable_name(str(address)))
         self._add_fetched([(one, name)], store.fetch, str(address))
-        below = next(store.pages(LISTING_SECONDS), [])
-        if any(not other.name.endswith("/") for other in below if other.name):
+        if _is_folder_too(store):
             self._found.skip(name + "/", f"there are objects below this one: name {printable_name(str(address))}/ too")
 
     def _take_folder(self, address: StoreAddress, store: ObjectStore) -> None:
@@ -227,3 +227,12 @@ class RemoteReader:
             file.flush()
             with File(file.name, follow=False) as opened:
                 self._found.take(opened, name, one.address)
+
+
+def _is_folder_too(store: ObjectStore) -> bool:
+    """Return whether there are objects below the address of an object, as far as it may be listed."""
+    try:
+        page = next(store.pages(OBJECT_SECONDS), [])
+    except (CorpusError, TimeoutError):
+        return False  # whoever may read an object may not always list its bucket
+    return any(one.name and not one.name.endswith("/") for one in page)
