@@ -74,11 +74,18 @@ def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_PROFILE", raising=False)
 
 
+@pytest.fixture(scope="module")
+def client(server: str) -> Any:
+    return fsspec.filesystem(
+        "s3", key="writer", secret="writers-secret", endpoint_url=server, use_listings_cache=False,
+        skip_instance_cache=True,
+    )  # fmt: skip
+
+
 @pytest.fixture
-def bucket(server: str, requests: Requests, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def bucket(server: str, client: Any, requests: Requests, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a function that puts objects, by key, into an empty bucket named ``papers``."""
     point_to(server, monkeypatch)
-    client = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
     client.call_s3("create_bucket", Bucket="papers")
 
     def put(objects: dict[str, bytes | str]) -> None:
