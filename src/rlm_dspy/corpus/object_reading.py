@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 from pathspec import GitIgnoreSpec
 
@@ -32,7 +34,36 @@ from rlm_dspy.errors import CorpusError
 
 MAX_IGNORE_FILES = 1_000  # objects named .gitignore that are fetched
 
-_Fetch = Callable[[StoredObject], bytes]
+_Named = tuple[StoredObject, str]  # with its name in the corpus
+
+
+class _ObjectSource(Protocol):
+    """Where objects come from: only ``fetch`` is called from other threads."""
+
+    def fetch(self, one: StoredObject) -> bytes: ...
+
+    def kept_bytes(self, one: StoredObject) -> bytes | None: ...
+
+    def keep_bytes(self, one: StoredObject, data: bytes) -> None: ...
+
+
+class _Web:
+    """Pages, which are fetched each time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def fetch(self, one: StoredObject) -> bytes:
+        fetched = page_or_reason(one.address, self._most)
+        if isinstance(fetched, str):
+            raise NotFetchedError(f"it cannot be fetched: {masked_secrets(fetched)}")
+        return fetched.data
+
+    def kept_bytes(self, one: StoredObject) -> bytes | None:
+        return None
+
+    def keep_bytes(self, one: StoredObject, data: bytes) -> None:
+        pass
 
 
 class RemoteReader:
@@ -69,18 +100,10 @@ class RemoteReader:
         Raises:
             CorpusError: It lists nothing.
         """
-        most = self._found.limits.file_bytes
         objects = self._list_within(listed_pages(url, page.data, LISTING_SECONDS), url)
         if not objects:
             raise CorpusError(f"{masked_secrets(url)} lists no files below it")
-
-        def fetch(one: StoredObject) -> bytes:
-            fetched = page_or_reason(one.address, most)
-            if isinstance(fetched, str):
-                raise NotFetchedError(f"it cannot be fetched: {masked_secrets(fetched)}")
-            return fetched.data
-
-        self._take_objects(objects, fetch, None, url, page.name)
+        self._take_objects(objects, _Web(self._found.limits.file_bytes), None, url, page.name)
 
     def _take_object(self, one: StoredObject, address: StoreAddress, store: ObjectStore) -> None:
         above, _, last = one.address.rpartition("/")
@@ -91,7 +114,7 @@ class RemoteReader:
             )
         name = printable_name(last)
         self._found.note_named_file(name, printable_name(str(address)))
-        self._add_fetched([(one, name)], store.fetch, str(address))
+        self._add_fetched([(one, name)], store, str(address))
         if _is_folder_too(store):
             self._found.skip(name + "/", f"there are objects below this one: name {printable_name(str(address))}/ too")
 
@@ -107,7 +130,7 @@ class RemoteReader:
         if not objects:
             raise CorpusError(f"{masked_secrets(str(address))}: no such object or folder")
         last = address.folder.rstrip("/").rpartition("/")[2] or address.bucket
-        self._take_objects(objects, store.fetch, only, root, last)
+        self._take_objects(objects, store, only, root, last)
 
     def _list_within(self, pages: Iterator[Sequence[StoredObject | Skipped]], root: str) -> list[StoredObject]:
         """Return the objects listed until the limit of files or of time, and report the limit that was reached.
@@ -139,15 +162,15 @@ class RemoteReader:
         return objects
 
     def _take_objects(
-        self, objects: list[StoredObject], fetch: _Fetch, only: GitIgnoreSpec | None, root: str, last: str
+        self, objects: list[StoredObject], source: _ObjectSource, only: GitIgnoreSpec | None, root: str, last: str
     ) -> None:
         prefix = f"{printable_name(last)}/" if self._many or only is not None else ""
         self._found.note_root(prefix, printable_name(root))
-        layers = self._ignore_layers(objects, fetch, root.rstrip("/"), prefix) if self._choice.ignore else {}
+        layers = self._ignore_layers(objects, source, root.rstrip("/"), prefix) if self._choice.ignore else {}
         chosen = ObjectFilter(root.rstrip("/"), self._choice, only, layers).choose_objects(objects)
-        self._add_fetched(self._wanted(chosen, prefix), fetch, root)
+        self._add_fetched(self._wanted(chosen, prefix), source, root)
 
-    def _wanted(self, chosen: Iterable[StoredObject | Skipped], prefix: str) -> Iterator[tuple[StoredObject, str]]:
+    def _wanted(self, chosen: Iterable[StoredObject | Skipped], prefix: str) -> Iterator[_Named]:
         """Yield the objects to fetch with their names, and report the others."""
         for one in chosen:
             if isinstance(one, Skipped):
@@ -156,22 +179,24 @@ class RemoteReader:
                 self._read.add(one.address)
                 yield one, prefix + printable_name(one.name)
 
-    def _ignore_layers(self, objects: list[StoredObject], fetch: _Fetch, root: str, prefix: str) -> dict[str, Layer]:
+    def _ignore_layers(
+        self, objects: list[StoredObject], source: _ObjectSource, root: str, prefix: str
+    ) -> dict[str, Layer]:
         """Return the rules of the listed ignore files, by the folder they are in."""
         files = [one for one in objects if one.name.rpartition("/")[2] == ".gitignore" and one.size != 0]
         if len(files) > MAX_IGNORE_FILES:
             self._found.skip(prefix + ".gitignore", f"only the first {MAX_IGNORE_FILES:,} files of rules are honoured")
         layers: dict[str, Layer] = {}
-        calls = calls_in_order(
-            iter(files[:MAX_IGNORE_FILES]), fetch, seconds_for=seconds_for, bytes_for=lambda one: max(one.size, 0)
-        )
-        for one, result in calls:
-            name = prefix + printable_name(one.name)
+        named = ((one, prefix + printable_name(one.name)) for one in files[:MAX_IGNORE_FILES])
+        for one, name, result in _fetched_in_order(named, source):
             try:
                 data = result()
-            except (NotFetchedError, TimeoutError) as error:
+            except NotFetchedError as error:
                 self._found.skip(name, f"its rules are not honoured: {error}")
                 continue
+            except TimeoutError:
+                self._found.skip(name, "its rules, and those after it, are not honoured: it took too long to fetch")
+                break
             if len(data) > MAX_PATTERN_BYTES:
                 self._found.skip(name, "its rules are not honoured: it is too large")
                 continue
@@ -180,16 +205,10 @@ class RemoteReader:
             layers[folder] = Layer(f"{root}/{folder}".rstrip("/"), rules)
         return layers
 
-    def _add_fetched(self, wanted: Iterable[tuple[StoredObject, str]], fetch: _Fetch, typed: str) -> None:
+    def _add_fetched(self, wanted: Iterable[_Named], source: _ObjectSource, typed: str) -> None:
         """Fetch objects, several at once, and add them in order; stop at a full corpus or a store that is mute."""
         late = 0
-        calls = calls_in_order(
-            self._of_fitting_size(wanted),
-            lambda task: fetch(task[0]),
-            seconds_for=lambda task: seconds_for(task[0]),
-            bytes_for=lambda task: max(task[0].size, 0),
-        )
-        for (one, name), result in calls:
+        for one, name, result in _fetched_in_order(self._of_fitting_size(wanted), source):
             following = f"as is what follows it in {printable_name(typed)}"
             if full := self._found.full:
                 self._found.skip(name, f"{full}, {following}")
@@ -208,7 +227,7 @@ class RemoteReader:
                 late = 0
                 self._add_data(data, one, name)
 
-    def _of_fitting_size(self, wanted: Iterable[tuple[StoredObject, str]]) -> Iterator[tuple[StoredObject, str]]:
+    def _of_fitting_size(self, wanted: Iterable[_Named]) -> Iterator[_Named]:
         limit = self._found.limits.file_bytes
         for one, name in wanted:
             if one.size > limit:
@@ -227,6 +246,39 @@ class RemoteReader:
             file.flush()
             with File(file.name, follow=False) as opened:
                 self._found.take(opened, name, one.address)
+
+
+def _fetched_in_order(
+    wanted: Iterable[_Named], source: _ObjectSource
+) -> Iterator[tuple[StoredObject, str, Callable[[], bytes]]]:
+    """Yield each object with its name and a function that returns its bytes, from the cache or the source.
+
+    The function raises NotFetchedError, or TimeoutError if fetching takes too long.
+    """
+
+    def with_kept() -> Iterator[tuple[StoredObject, str, bytes | None]]:
+        for one, name in wanted:
+            yield one, name, source.kept_bytes(one)
+
+    def fetch(task: tuple[StoredObject, str, bytes | None]) -> bytes:
+        one, _, kept = task
+        return source.fetch(one) if kept is None else kept
+
+    calls = calls_in_order(
+        with_kept(),
+        fetch,
+        seconds_for=lambda task: seconds_for(task[0]),
+        bytes_for=lambda task: max(task[0].size, 0),
+    )
+    for (one, name, kept), result in calls:
+        yield one, name, functools.partial(_kept_result, source, one, result, kept is None)
+
+
+def _kept_result(source: _ObjectSource, one: StoredObject, result: Callable[[], bytes], new: bool) -> bytes:
+    data = result()
+    if new:
+        source.keep_bytes(one, data)
+    return data
 
 
 def _is_folder_too(store: ObjectStore) -> bool:

@@ -243,28 +243,35 @@ class ObjectStore:
     def _listed_object(self, name: str, path: str, size: int, tag: str) -> StoredObject:
         return StoredObject(name, f"{self._address.protocol}://{path}", size, tag)
 
+    def kept_bytes(self, one: StoredObject) -> bytes | None:
+        """Return the bytes of an object if they are in the cache; called from one thread only."""
+        if self._cache is None or not one.tag:
+            return None
+        return self._cache.stored_bytes(self._cache_key(one))
+
+    def keep_bytes(self, one: StoredObject, data: bytes) -> None:
+        """Keep fetched bytes in the cache, unless the object has changed since the listing."""
+        if self._cache is not None and one.tag and len(data) == one.size:
+            self._cache.keep_bytes(self._cache_key(one), data)
+
+    def _cache_key(self, one: StoredObject) -> str:
+        return f"{one.address}\0{one.size}\0{one.tag}\0{self._scope}"
+
     def fetch(self, one: StoredObject) -> bytes:
-        """Return the bytes of an object, at most one more than the limit of a file.
+        """Return the bytes of an object from the store, at most one more than the limit of a file.
 
         Raises:
             NotFetchedError: It is gone, or cannot be read.
         """
-        key = f"{one.address}\0{one.size}\0{one.tag}\0{self._scope}"
-        data = self._cache.stored_bytes(key) if self._cache is not None and one.tag else None
-        if data is not None:
-            return data
         path = one.address.removeprefix(f"{self._address.protocol}://")
         try:
-            data = bytes(self._system.cat_file(path, start=0, end=self._most + 1))
+            return bytes(self._system.cat_file(path, start=0, end=self._most + 1))
         except FileNotFoundError:
             raise NotFetchedError("it was deleted after the listing") from None
         except PermissionError as error:
             raise NotFetchedError(f"no permission to read it: {masked_secrets(str(error))}") from None
         except Exception as error:  # a store's package may raise anything
             raise NotFetchedError(f"it cannot be fetched: {_error_text(error)}") from None
-        if self._cache is not None and one.tag and len(data) == one.size:
-            self._cache.keep_bytes(key, data)
-        return data
 
     def _refusal(self, error: Exception) -> CorpusError:
         """Return what to tell the user about an error of the store."""
