@@ -372,6 +372,31 @@ def test_a_listing_that_takes_too_long_is_read_as_far_as_it_came(strange, monkey
     assert "only 1,000 objects were listed in 1.5 s" in problem.reason
 
 
+def test_eight_objects_are_fetched_at_once_and_in_order():
+    together = threading.Barrier(background.AT_ONCE)
+
+    def call(number: int) -> int:
+        together.wait(10)
+        return number
+
+    calls = background.calls_in_order(iter(range(16)), call, seconds_for=lambda _: 10.0, bytes_for=lambda _: 1)
+    assert [result() for _, result in calls] == list(range(16))
+
+
+def test_large_objects_are_fetched_one_after_the_other():
+    running: list[int] = []
+
+    def call(number: int) -> int:
+        running.append(number)
+        assert len(running) == 1
+        running.remove(number)
+        return number
+
+    size = background.MAX_BYTES_AT_ONCE
+    calls = background.calls_in_order(iter(range(20)), call, seconds_for=lambda _: 10.0, bytes_for=lambda _: size)
+    assert [result() for _, result in calls] == list(range(20))
+
+
 # Errors
 
 

@@ -286,5 +286,5 @@ def _is_folder_too(store: ObjectStore) -> bool:
     try:
         page = next(store.pages(OBJECT_SECONDS), [])
     except (CorpusError, TimeoutError):
-        return False  # whoever may read an object may not always list its bucket
+        return False  # the right to read an object does not include that to list its bucket
     return any(one.name and not one.name.endswith("/") for one in page)
