@@ -98,6 +98,7 @@ EDGES = {
     "corpus/readers/office/process.py": 1,  # the edge of a converter's process
     "sandbox/tool_threads.py": 2,
     "sandbox/cell.py": 2,  # host functions called by code, and their errors that cannot be rendered
+    "corpus/background.py": 1,  # threads whose caller raises it
     "deadlines.py": 1,  # threads whose caller raises it
     "rlm/mcp_tools.py": 2,  # a foreign server, whose every failure is a failed call
     "spans.py": 1,  # listeners, which must not end a run
@@ -149,6 +150,10 @@ KNOWN = {"pypdfium2", "google-re2", "optuna", "numpy", "distributed"} | {
     "opentelemetry-exporter-otlp-proto-http",
     "fastapi",
     "uvicorn",
+    "s3fs",
+    "gcsfs",
+    "adlfs",
+    "pyarrow",
 }
 
 

@@ -42,6 +42,10 @@ HELP = """/add PATH…  read more files
 COMMANDS = tuple(line.split()[0] for line in HELP.splitlines())
 
 
+def _absolute_path(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
+
+
 class Discussion:
     """The earlier turns of a conversation, and the session in which its questions are explored."""
 
@@ -134,7 +138,7 @@ class Chat:
             self._values = loaded.settings
         self._conversation.model = flags.get("model")
         paths = paths or self._conversation.paths
-        self._conversation.paths = tuple(map(os.path.abspath, paths))
+        self._conversation.paths = tuple(map(_absolute_path, paths))
         self._corpus = reading.read(paths, choice)
         terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
         self._spent = Usage()
@@ -267,7 +271,7 @@ class Chat:
             self._terminal.error(str(error))
             return
         self._corpus = self._corpus.add(more)
-        self._conversation.paths += tuple(map(os.path.abspath, paths))
+        self._conversation.paths += tuple(map(_absolute_path, paths))
         self._save_for_later()
         self._build_index()
         self._terminal.answer(f"{render.counted_noun(len(more), 'file')} added: {self._corpus!r}")

@@ -13,7 +13,10 @@ from rlm_dspy.report.render import printable_text
 
 OURS = "rlm_dspy"
 # Libraries that log to stderr themselves; shown from -vv on.
-NOISY_LOGGERS = ("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx")
+NOISY_LOGGERS = (
+    *("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx"),
+    *("fsspec", "s3fs", "aiobotocore", "botocore", "gcsfs", "google", "adlfs", "azure"),
+)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 

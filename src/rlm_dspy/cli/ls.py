@@ -25,7 +25,9 @@ _AT_ONCE = 5000  # rows; a million in one string would take more memory than the
 @file_options
 @click.pass_obj
 def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: Any) -> None:
-    """List the files that would be read from each PATH (a file, folder, glob, or - for stdin) or skipped.
+    """List the files that would be read from each PATH or skipped.
+
+    A PATH is a file, folder, glob, an address such as s3://bucket/folder, or - for stdin.
 
     Without a PATH, list the current folder.
     """

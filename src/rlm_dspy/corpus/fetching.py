@@ -51,19 +51,28 @@ def fetch_page(url: str, most: int) -> Page:
     if not parts.hostname:
         raise CorpusError(f"{url[:200]} is not a valid URL: it has no host")
     shown = f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]
+    if "@" in parts.netloc:
+        raise CorpusError(f"{shown} is not fetched: credentials do not belong in a URL")
+    page = page_or_reason(url, most)
+    if isinstance(page, str):
+        raise CorpusError(f"{shown} cannot be fetched: {page}")
+    return page
+
+
+def page_or_reason(url: str, most: int) -> Page | str:
+    """Return a page of at most this many bytes, or why it could not be fetched."""
+    parts = urlsplit(url)
     done: queue.SimpleQueue[Page | str] = queue.SimpleQueue()
     # In its own thread, because name resolution and slow headers have no overall timeout.
-    threading.Thread(target=lambda: done.put(_page_or_reason(url, parts, most)), daemon=True).start()
+    threading.Thread(target=lambda: done.put(_fetch_now(url, parts, most)), daemon=True).start()
     try:
         page = done.get(timeout=FETCH_SECONDS)
     except queue.Empty:
         page = _LATE.format(FETCH_SECONDS)
-    if isinstance(page, str):
-        raise CorpusError(f"{shown} cannot be fetched: {' '.join(page.split())[:200]}")
-    return page
+    return " ".join(page.split())[:200] if isinstance(page, str) else page
 
 
-def _page_or_reason(url: str, parts: SplitResult, most: int) -> Page | str:
+def _fetch_now(url: str, parts: SplitResult, most: int) -> Page | str:
     """Return the page, or why it could not be fetched."""
     host = parts.hostname or ""
     opener = urllib.request.build_opener(_Redirects(_is_private(host)))

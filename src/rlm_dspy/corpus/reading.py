@@ -17,13 +17,15 @@ from typing import BinaryIO
 
 from pathspec import GitIgnoreSpec
 
-from rlm_dspy.corpus import fetching
+from rlm_dspy.corpus import fetching, object_stores
 from rlm_dspy.corpus.collecting import Collector, File, Limits, NotReadError
 from rlm_dspy.corpus.corpus import Corpus, Skipped
 from rlm_dspy.corpus.decoding import known_encoding
 from rlm_dspy.corpus.ignore_rules import Rule, parse_rules
+from rlm_dspy.corpus.index_pages import is_index
+from rlm_dspy.corpus.object_reading import RemoteReader
 from rlm_dspy.corpus.screening import is_secret
-from rlm_dspy.corpus.walking import FileSelection, FoundFile, printable_name, walk_folder
+from rlm_dspy.corpus.walking import FileSelection, FoundFile, printable_name, split_glob, walk_folder
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
 WRITER_SECONDS = 3  # to wait for a writer on a named pipe
@@ -55,10 +57,11 @@ def read(
     encoding: str | None = None,
     stdin: BinaryIO | None = None,
 ) -> Corpus:
-    """Read files, folders, globs, URLs and ``-`` (standard input) into one corpus.
+    """Read files, folders, globs, addresses and ``-`` (standard input) into one corpus.
 
     Args:
-        paths: What to read. A file named here is read even if it is hidden or ignored.
+        paths: What to read. A file named here is read even if it is hidden or ignored. ``s3://bucket/folder``,
+            ``gs://`` and ``az://`` are read by the package for that store, with the credentials that it finds.
         include: Patterns as in ``.gitignore``; only matching files in folders are read.
         exclude: Patterns of files and folders to leave out.
         hidden: Read hidden files and folders too.
@@ -67,7 +70,8 @@ def read(
         max_file_bytes: Skip larger files. A text of more than 200 MB is read as ``name/part-001`` and so on.
         max_files: Read no more files than this.
         max_bytes: Read no more text than this, in bytes.
-        urls: Fetch paths that begin with ``https://`` or ``http://``.
+        urls: Fetch paths that begin with ``https://`` or ``http://``; if one ends with a slash and its page lists a
+            folder, what is below it.
         encoding: The encoding of texts that are not UTF-8, instead of a guess; named files are then read as text,
             whatever they look like. A byte order mark takes precedence.
         stdin: Where ``-`` reads from, by default standard input.
@@ -91,12 +95,7 @@ def read(
     found = Collector(Limits(max_file_bytes, max_files, max_bytes), secrets=secrets, encoding=known)
     reader = _Reader(choice, found, many=len(typed) > 1)
     for path in dict.fromkeys(map(_as_text, typed)):
-        if path == "-":
-            reader.take_stdin(stdin)
-        elif fetching.is_url(path):
-            reader.take_url(path, urls)
-        else:
-            reader.take(_locate_root(path))
+        reader.take_path(path, stdin, urls=urls)
     return reader.corpus(typed)
 
 
@@ -108,6 +107,17 @@ class _Reader:
         self._many = many
         self._found = found
         self._read: set[str] = set()
+        self._remote = RemoteReader(choice, found, many=many)
+
+    def take_path(self, path: str, stdin: BinaryIO | None, *, urls: bool) -> None:
+        if path == "-":
+            self.take_stdin(stdin)
+        elif fetching.is_url(path):
+            self.take_url(path, urls)
+        elif object_stores.is_store_address(path) and not os.path.exists(path):
+            self._remote.take_address(path)
+        else:
+            self.take(_locate_root(path))
 
     def take(self, root: _Root) -> None:
         if not os.path.isdir(root.path):
@@ -135,7 +145,10 @@ class _Reader:
         if not allowed:
             raise CorpusError(f"{_short_path(url)} is fetched only if URLs are allowed (urls=True)")
         page = fetching.fetch_page(url, self._found.limits.file_bytes)
-        self._found.add(page.data, printable_name(page.name))
+        if is_index(url, page.data):
+            self._remote.take_index(url, page)
+        else:
+            self._found.add(page.data, printable_name(page.name))
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
         corpus, blank = self._found.finish(_origin_digest([str(path) for path in typed]))
@@ -204,12 +217,15 @@ def _locate_root(typed: str) -> _Root:
         if os.path.exists(path):
             # A pipe from the shell, as for <(command), exists only under the path as typed.
             return _Root(typed, path if _is_pipe(path) else os.path.realpath(path))
-        fixed, rest = _split_glob(path)
+        fixed, rest = split_glob(path)
         if rest and os.path.isdir(fixed):
             only = GitIgnoreSpec.from_lines(["/" + rest])
             return _Root(fixed, os.path.realpath(fixed), only)
     except (ValueError, re.error, OSError) as error:
         raise CorpusError(f"{_short_path(typed)} is not a usable path: {error}") from None
+    if object_stores.is_address(typed):
+        shown = object_stores.masked_secrets(typed)
+        raise CorpusError(f"{shown}: of addresses, only those of s3://, gs://, az:// and https:// are read")
     raise CorpusError(f"{_short_path(typed)}: no such file or folder")
 
 
@@ -218,15 +234,6 @@ def _is_pipe(path: str) -> bool:
         return stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
-
-
-def _split_glob(path: str) -> tuple[str, str]:
-    """Split a glob into the folder before its first pattern and the rest."""
-    parts = path.replace(os.sep, "/").split("/")
-    for position, part in enumerate(parts):
-        if glob.has_magic(part):
-            return "/".join(parts[:position]) or ("/" if path.startswith("/") else "."), "/".join(parts[position:])
-    return path, ""
 
 
 def _name_prefix(typed: str) -> str:
@@ -261,7 +268,10 @@ def _exclude_rules(patterns: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def _short_path(path: _Path) -> str:
-    return printable_name(os.fspath(path))[:200]
+    text = os.fspath(path)
+    if isinstance(text, str) and object_stores.is_address(text):
+        text = object_stores.masked_secrets(text)
+    return printable_name(text)[:200]
 
 
 def _nothing_read_message(typed: str, skipped: Sequence[Skipped]) -> str:
@@ -275,5 +285,5 @@ def _nothing_read_message(typed: str, skipped: Sequence[Skipped]) -> str:
 
 def _origin_digest(paths: Sequence[str]) -> str:
     """Return the key of the search index: the paths read, so that a changed folder keeps its index."""
-    places = "\0".join(os.path.abspath(path) for path in paths)
+    places = "\0".join(path if object_stores.is_address(path) else os.path.abspath(path) for path in paths)
     return hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ def printable_name(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def split_glob(path: str) -> tuple[str, str]:
+    """Split a glob into the folder before its first pattern and the rest."""
+    parts = path.replace(os.sep, "/").split("/")
+    for position, part in enumerate(parts):
+        if glob.has_magic(part):
+            return "/".join(parts[:position]) or ("/" if path.startswith("/") else "."), "/".join(parts[position:])
+    return path, ""
+
+
 def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = None) -> Iterator[FoundFile | Skipped]:
     """Yield the files to read below a folder, and the skipped ones; ``only`` restricts them to a glob."""
     pending = [_Folder(root, "", layers_above(root) if choice.ignore else ())]
@@ -100,7 +110,7 @@ def _classify_entry(
         kind = "folder" if is_folder else "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:
         return Skipped(printable_name(name), f"unreadable: {error.strerror}")
-    if not is_folder and not _is_wanted(name, choice, only):
+    if not is_folder and not is_wanted(name, choice, only):
         return None
     reason = _why_not(entry, name, kind, layers, choice)
     if reason == IGNORED and entry.path in tracked.files:
@@ -112,7 +122,8 @@ def _classify_entry(
     return _Folder(entry.path, name + "/", layers) if is_folder else FoundFile(entry.path, printable_name(name))
 
 
-def _is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> bool:
+def is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> bool:
+    """Return whether the patterns to include, and a glob, let a file through."""
     if choice.include is None and only is None:
         return True
     return all(spec.match_file(name) for spec in (choice.include, only) if spec is not None)
@@ -121,17 +132,24 @@ def _is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> 
 def _why_not(
     entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer, ...], choice: FileSelection
 ) -> str | None:
-    is_folder = kind == "folder"
     if kind == "other":
         link = entry.is_symlink()
         return "a symbolic link: name it to read what it points to" if link else "not a regular file"
-    secret = not is_folder and is_secret(entry.name, entry.path.rpartition(os.sep)[0])
+    return reason_to_skip(entry.path, name, layers, choice, is_folder=kind == "folder")
+
+
+def reason_to_skip(
+    path: str, name: str, layers: tuple[Layer, ...], choice: FileSelection, *, is_folder: bool
+) -> str | None:
+    """Return why a file or folder is not read, judging by its path and its name below the root, or None."""
+    above, _, last = path.replace(os.sep, "/").rpartition("/")
+    secret = not is_folder and is_secret(last, above)
     if secret and not choice.secrets:
         return "looks like a secret"
-    if entry.name == ".git" or (entry.name.startswith(".") and not choice.hidden and not secret):
+    if last == ".git" or (last.startswith(".") and not choice.hidden and not secret):
         return "hidden"
-    if is_ignored(layers, entry.path, is_folder):
+    if is_ignored(layers, path, is_folder):
         return IGNORED
     if choice.exclude and verdict(choice.exclude, name.split("/"), is_folder):
         return "excluded"
-    return noise_reason(entry.name) if choice.include is None and not is_folder else None
+    return noise_reason(last) if choice.include is None and not is_folder else None

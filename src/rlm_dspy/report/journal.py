@@ -88,7 +88,9 @@ def shown_name(corpus: SupportsPaths, name: str) -> str:
 
 
 def shown_path(path: str) -> str:
-    """Return an absolute path relative to the current folder."""
+    """Return an absolute path relative to the current folder, and an address as it is."""
+    if "://" in path:
+        return path
     try:
         return os.path.relpath(path)
     except (OSError, ValueError):  # the folder is gone or on another drive

@@ -83,7 +83,7 @@ class Images:
         if name not in self.file_names():
             return None
         path = next(filter(None, (corpus.path_of(name) for corpus in self._corpora)), None)
-        if path is None or os.path.islink(path):
+        if path is None or "://" in path or os.path.islink(path):
             raise ValueError(f"{name!r} is not a file of its own, so it cannot be looked at")
         data = _file_bytes(path, name)
         if len(data) > MAX_FILE_BYTES:

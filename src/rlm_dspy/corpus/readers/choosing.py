@@ -22,6 +22,7 @@ _KINDS = {
     "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
     "rtf": "rtf", "odt": "odt", "ods": "ods", "odp": "odp", "epub": "epub",
     "sqlite": "sqlite", "sqlite3": "sqlite",
+    "parquet": "parquet", "arrow": "arrow", "arrows": "arrow", "feather": "arrow",
 }  # fmt: skip
 
 _MARKUP = {
@@ -35,6 +36,8 @@ _PACKED = {
     b"\xfd7zXZ\0": Unpacker("xz", archives.read_xz),
 }
 _OFFICE = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
+_ARROW = (b"ARROW1\0\0", b"FEA1")
+_ARROW_STREAM = b"\xff\xff\xff\xff"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _DECLARED = {  # media types declared in an archive's first file
     "application/epub+zip": "epub", "application/vnd.oasis.opendocument.text": "odt",
@@ -63,6 +66,10 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
         return _zip_reader(data)
     if data.startswith(b"SQLite format 3\0"):
         return converter.office_reader("sqlite")
+    if data.startswith(b"PAR1"):
+        return converter.office_reader("parquet")
+    if data.startswith(_ARROW) or (data.startswith(_ARROW_STREAM) and kind_of(name) == "arrow"):
+        return converter.office_reader("arrow")
     if mail.is_mbox(data):
         return Unpacker("mbox", mail.read_mbox)
     if data[:_HEAD].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{\\rtf"):

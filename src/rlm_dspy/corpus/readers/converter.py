@@ -30,6 +30,7 @@ _NAMES = {
     "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",
     "rtf": "an RTF document", "odt": "an OpenDocument text", "ods": "an OpenDocument spreadsheet",
     "odp": "an OpenDocument presentation", "epub": "a book (EPUB)", "sqlite": "a database",
+    "parquet": "a Parquet file", "arrow": "an Arrow file",
 }  # fmt: skip
 
 

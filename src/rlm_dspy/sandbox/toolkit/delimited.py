@@ -6,7 +6,7 @@ import io
 import re
 
 TABLES = frozenset({"csv", "tsv"})
-WORKBOOKS = frozenset({"xlsx", "ods", "sqlite"})
+WORKBOOKS = frozenset({"xlsx", "ods", "sqlite", "parquet", "arrow"})
 DELIMITERS = (",", ";", "\t", "|")
 _SNIFFED = 40  # records used to detect the delimiter
 _SNIFFED_CHARS = 200_000

@@ -50,11 +50,11 @@ def _without_log(data: bytes) -> bytes:
 def _row_pieces(database: sqlite3.Connection, name: str, notes: Notes) -> Iterator[Piece]:
     try:
         cursor = database.execute(f"select * from {_quoted_name(name)}")
-        header = "\t".join(_cell_text(column[0]) for column in cursor.description)
+        header = "\t".join(cell_text(column[0]) for column in cursor.description)
         yield header, "", False
         left, size, number = MOST_CELLS, 0, 0
         while rows := cursor.fetchmany(_AT_ONCE):
-            text = "\n".join("\t".join(map(_cell_text, row)) for row in rows)
+            text = "\n".join("\t".join(map(cell_text, row)) for row in rows)
             size += len(text)
             left -= len(header.split("\t")) * len(rows)
             yield text, f"table {name} row" if not number else "", not number
@@ -65,7 +65,8 @@ def _row_pieces(database: sqlite3.Connection, name: str, notes: Notes) -> Iterat
         notes.append(f"the rest of table {name} cannot be read: {error}")
 
 
-def _cell_text(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return a value as one cell of a line; binary values are shown in part."""
     if value is None:
         return ""
     if isinstance(value, bytes):
