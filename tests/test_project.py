@@ -98,8 +98,7 @@ EDGES = {
     "corpus/readers/office/process.py": 1,  # the edge of a converter's process
     "sandbox/tool_threads.py": 2,
     "sandbox/cell.py": 2,  # host functions called by code, and their errors that cannot be rendered
-    "corpus/background.py": 1,  # threads whose caller raises it
-    "deadlines.py": 1,  # threads whose caller raises it
+    "daemon_threads.py": 1,  # whose caller raises it
     "rlm/mcp_tools.py": 2,  # a foreign server, whose every failure is a failed call
     "spans.py": 1,  # listeners, which must not end a run
     "cli/mcp/files.py": 1,  # a thread that reads; its caller raises it

@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from rlm_dspy._dspy import async_engine_of, engine_of
+from rlm_dspy.daemon_threads import daemon_future
 
 POLL_SECONDS = 0.05  # seconds between checks of the clock and the stop flag
 _MAX_HALT_SECONDS = 2.0  # maximum seconds that process exit waits for a loop's current callback
@@ -178,21 +179,6 @@ def _next_of(arrived: SimpleQueue[Any], deadline: Deadline | None) -> Any:
         except Empty:
             if deadline is not None:
                 deadline.check()
-
-
-def daemon_future(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-    """Make a call in its own daemon thread, so that an abandoned call does not delay process exit."""
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(call(*args, **kwargs))
-        except BaseException as error:  # re-raised by the caller
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="rlm-wait").start()
-    return future
 
 
 async def in_thread(call: Callable[[], Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,25 +10,13 @@ from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from rlm_dspy.daemon_threads import daemon_future
+
 AT_ONCE = 8  # calls
 MAX_BYTES_AT_ONCE = 256_000_000  # bytes expected of the calls that run at the same time
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-def start_call(call: Callable[[], Result]) -> Future[Result]:
-    """Make a call in a daemon thread, which does not delay the end of the process if it never returns."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:  # raised by the thread that asks for the result
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="rlm-fetch").start()
-    return future
 
 
 def call_within(seconds: float, call: Callable[[], Result]) -> Result:
@@ -38,7 +25,7 @@ def call_within(seconds: float, call: Callable[[], Result]) -> Result:
     Raises:
         TimeoutError: it takes more than this many seconds; the call is abandoned.
     """
-    return _result_of(start_call(call), time.monotonic() + seconds)
+    return _result_of(daemon_future(call), time.monotonic() + seconds)
 
 
 def _result_of(future: Future[Result], deadline: float) -> Result:
@@ -82,7 +69,7 @@ def calls_in_order(
         size = bytes_for(task)
         while waiting and (len(waiting) >= AT_ONCE or expected + size > MAX_BYTES_AT_ONCE):
             yield first()
-        future = start_call(lambda task=task: call(task))  # type: ignore[misc]  # binds the task of this round
+        future = daemon_future(lambda task=task: call(task))  # binds the task of this round
         waiting.append(_Started(task, future, time.monotonic() + seconds_for(task), size))
         expected += size
     while waiting:
