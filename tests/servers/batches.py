@@ -155,7 +155,13 @@ class BatchServer(Server):
         ended = batch.status != "in_progress"
         done = len(batch.rows) if ended else 0
         if is_anthropic:
-            counts = {"processing": len(batch.rows) - done, "succeeded": done, "errored": 0, "canceled": 0, "expired": 0}
+            counts = {
+                "processing": len(batch.rows) - done,
+                "succeeded": done,
+                "errored": 0,
+                "canceled": 0,
+                "expired": 0,
+            }
             return {
                 "id": batch.name,
                 "type": "message_batch",

@@ -47,6 +47,7 @@ _MOST_FAILURES = 20  # polls that fail in a row, and attempts to create or to re
 _LONGEST_BATCH = 26 * 3_600.0  # seconds; providers end a batch after 24 hours
 _CANCELLING_SECONDS = 600.0  # how long a cancelled batch is waited for
 _TICK_SECONDS = 0.05
+_CLOSING_SECONDS = 5.0
 _QUESTION_CHARS = 500  # of a question in the journal
 
 
@@ -194,13 +195,30 @@ class Waves:
         names = self._cancel_waves()
         self._stop(f"The provider batch was cancelled ({', '.join(names) or 'none was created yet'}).")
 
-    def close(self) -> None:
-        """End the threads and close the journal."""
+    @property
+    def strange_batches(self) -> list[str]:
+        """The batches that an earlier process left open and for whose model there is no LM here."""
+        return [record.batch_id or record.wave_id for record in self.journal.open_waves.values()]
+
+    def close(self, *, forget: bool = False) -> None:
+        """End the threads and close the journal.
+
+        Args:
+            forget: delete the journal, unless a batch in it is open.
+        """
+        with self._changed:
+            # A wave is closed in the journal a moment after its last reply was handed out.
+            self._changed.wait_for(
+                lambda: not any(wave.is_being_read for wave in self._open.values()), _CLOSING_SECONDS
+            )
+            is_done = not self._open and not self.strange_batches
         self._stop("The provider batch is closed.")
         if self._collector is not None:
             self._collector.join(1.0)
         for lane in self._lanes.values():
             lane.protocol.close()
+        if forget and is_done and self.journal.path is not None:
+            self.journal.path.unlink(missing_ok=True)
         self.journal.close()
 
     # --- for the engine -------------------------------------------------------------------------------------------
@@ -287,8 +305,10 @@ class Waves:
             return False
         if now - self._first_arrival >= self.pace.linger:
             return True
-        is_busy = any(wave.is_being_read for wave in self._open.values())
-        return not is_busy and all(asked.waiting for asked in self._questions)
+        return not self._is_reading() and all(asked.waiting for asked in self._questions)
+
+    def _is_reading(self) -> bool:
+        return any(wave.is_being_read for wave in self._open.values())
 
     def _make_waves(self, calls: list[PendingCall]) -> Iterator[OpenWave]:
         """Yield waves of one lane each that are not too large for a batch."""
@@ -343,6 +363,7 @@ class Waves:
             return self._give_up_wave(wave, "never created")
         state = self._await_end(wave)
         if state is not None:
+            wave.is_being_read = True
             self._read_batch(wave, state)
             self._settle_rest(wave, state)
         return None
@@ -458,23 +479,20 @@ class Waves:
 
     def _read_batch(self, wave: OpenWave, state: BatchState) -> None:
         """Hand out the results while they arrive; if reading fails, read again."""
-        wave.is_being_read = True
-        try:
-            for pause in self._pauses():
-                try:
-                    strange = 0
-                    for row in wave.lane.protocol.read_results(state):
-                        strange += not self._settle_row(wave, row)
-                    break
-                except _PASSING as error:
-                    if pause is None:
-                        raise
-                    logger.warning("%s. The results are read again.", error)
-                self._sleep(pause)
-            if strange:
-                logger.warning("batch %s has %d results that nobody asked for, or twice", state.batch_id, strange)
-        finally:
-            wave.is_being_read = False
+        strange = 0
+        for pause in self._pauses():
+            try:
+                strange = 0
+                for row in wave.lane.protocol.read_results(state):
+                    strange += not self._settle_row(wave, row)
+                break
+            except _PASSING as error:
+                if pause is None:
+                    raise
+                logger.warning("%s. The results are read again.", error)
+            self._sleep(pause)
+        if strange:
+            logger.warning("batch %s has %d results that nobody asked for, or twice", state.batch_id, strange)
 
     def _settle_row(self, wave: OpenWave, row: RowResult) -> bool:
         """Keep one result and hand it out; return whether it is one that was asked for."""
