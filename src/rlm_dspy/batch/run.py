@@ -192,7 +192,11 @@ class Batch:
             self.waves = provider_batch
         else:
             self.waves = Waves(WaveJournal(waves_path(out.path) if out else None))
-        return ProgramInWaves(self.program, self.waves)
+        try:
+            return ProgramInWaves(self.program, self.waves)
+        except ConfigurationError:
+            self.waves.close()
+            raise
 
     def run(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
         """Ask every question that the file does not answer yet, then rewrite and close the file.

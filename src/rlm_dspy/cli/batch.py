@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def _run_batch(
     )
     answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
     run_questions = _ask_in_waves if request.provider_batch else _ask_directly
-    with _show_progress(request, terminal) as bar:
+    with closing(answers), _show_progress(request, terminal) as bar:
         report = run_questions(request, terminal, program, answers, questions, values.max_cost, bar)
     if answers.backup:
         terminal.note(f"{request.answers} had rows of other questions, files or settings; copied to {answers.backup}")
