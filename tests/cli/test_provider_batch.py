@@ -42,8 +42,8 @@ def start(*args: str) -> subprocess.Popen[str]:
 
 
 def wait_for_polls(server: BatchServer, process: subprocess.Popen[str], polls: int = 2) -> None:
-    """Wait until the first batch was asked about so often."""
-    while not server.batches or server.batches["batch_0"].polls < polls:
+    """Wait until the newest batch was asked about so often without ending."""
+    while not server.batches or list(server.batches.values())[-1].polls < polls:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
 
@@ -140,15 +140,17 @@ def test_a_second_ctrl_c_cancels_the_batch(files: Path, monkeypatch: pytest.Monk
         assert server.batches["batch_0"].status == "cancelled"
 
 
-def test_runs_with_sub_calls_move_in_lock_step(run: Callable, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(body: Any) -> str:
-        text = body["messages"][-1]["content"]
-        if text.startswith("part"):
-            return "six"
-        if "[step 1/" in text:
-            return action("print(llm_query_batched(['part 1', 'part 2', 'part 3']))")
-        return action("SUBMIT(answer='at six', evidence=[])")
+def step(body: Any) -> str:
+    """Play a run of two steps, of which the first asks three sub-calls."""
+    text = body["messages"][-1]["content"]
+    if text.startswith("part"):
+        return "six"
+    if "[step 1/" in text:
+        return action("print(llm_query_batched(['part 1', 'part 2', 'part 3']))")
+    return action("SUBMIT(answer='at six', evidence=[])")
 
+
+def test_runs_with_sub_calls_move_in_lock_step(run: Callable, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with BatchServer(reply=step) as server:
         use(server, monkeypatch)
         result = run(*ARGS, "--mode", "rlm", "--json")
@@ -157,6 +159,25 @@ def test_runs_with_sub_calls_move_in_lock_step(run: Callable, files: Path, monke
         assert [len(batch.rows) for batch in server.batches.values()] == [6, 18, 6]
     assert "plan: about 48 calls. In 8 batches, one after another: $" in result.err
     assert rows(files)[0]["usage"]["calls"] == 5
+
+
+@pytest.mark.slow
+def test_runs_killed_in_the_middle_go_on_where_they_were(
+    run: Callable, files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with BatchServer(reply=step) as server:
+        server.held = {"batch_1"}  # that of the sub-calls
+        use(server, monkeypatch)
+        process = start(*ARGS, "--mode", "rlm")
+        wait_for_polls(server, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        server.held.clear()
+        monkeypatch.setenv("DSPY_CACHEDIR", str(tmp_path / "another-cache"))
+        result = run(*ARGS, "--mode", "rlm", "--resume")
+        assert result.code == 0, result.err
+        assert [len(batch.rows) for batch in server.batches.values()] == [6, 18, 6]
+        assert (len(server.paid), server.ordinary) == (30, [])
 
 
 def test_eval_asks_in_one_batch_and_keeps_its_rows(

@@ -380,14 +380,30 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(text: str, tmp_path
     assert place.read_text() == text
 
 
-def test_polls_get_rarer_up_to_five_minutes() -> None:
-    pace, pauses = WavePace(), []
-    seconds = pace.first_poll
-    while not pauses or pauses[-1] < pace.longest_poll:
-        pauses.append(seconds)
-        seconds = min(seconds * 1.5, pace.longest_poll)
-    assert pauses[:3] == [10, 15, 22.5]
-    assert pauses[-1] == 300
+def test_polls_get_rarer_up_to_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waves, "_sleep", lambda self, seconds: None)
+    polls: list[float] = []
+    with BatchServer(reply=echo, polls=14, retry_after="") as server:
+        pace = WavePace(quiet=0.05)
+        see = lambda now: polls.append(now.next_poll)  # noqa: E731
+        with batching(server, pace=pace, on_progress=see) as (lm, collected):
+            assert ask_all(lm, collected, ["a"]) == ["re: a"]
+    assert polls[:3] == [10, 15, 22.5]
+    assert polls[9:] == [300, 300, 300, 300, 0]
+
+
+@pytest.mark.parametrize(("told", "kept"), [("0", 0.1), ("7", 7), ("1e9", 300), ("-5", 0.02), ("soon", 0.02)])
+def test_a_server_may_say_when_it_wants_to_be_asked_within_bounds(
+    told: str, kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Waves, "_sleep", lambda self, seconds: None)
+    polls: list[float] = []
+    with BatchServer(reply=echo, polls=2, retry_after=told) as server:
+        pace = WavePace(first_poll=0.02, quiet=0.05)
+        see = lambda now: polls.append(now.next_poll)  # noqa: E731
+        with batching(server, pace=pace, on_progress=see) as (lm, collected):
+            ask_all(lm, collected, ["a"])
+    assert polls == [kept, 0]
 
 
 def test_identical_requests_are_asked_as_often_as_they_are_made() -> None:

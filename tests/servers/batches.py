@@ -41,7 +41,7 @@ class BatchServer(Server):
         lost_creates: so many batches are created, but the answer is a 500.
         broken_polls: so many polls are answered with a 503.
         failing: the message with which every batch fails at its validation.
-        late_uploads: whether a request takes its batch with it, as at Anthropic.
+        retry_after: the header of each answer.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class BatchServer(Server):
         self.reply, self.outcome, self.polls = reply, outcome, polls
         self.lost_creates, self.broken_polls, self.failing = lost_creates, broken_polls, failing
         self.retry_after = retry_after
+        self.held: set[str] = set()  # the names of batches that do not end
         self.paid: list[Any] = []  # the bodies of the requests that were answered in batches
         self.ordinary: list[Any] = []  # those of ordinary calls
         self.batches: dict[str, FakeBatch] = {}
@@ -134,7 +135,7 @@ class BatchServer(Server):
         batch.polls += 1
         if batch.status == "in_progress" and self.failing:
             batch.status = "failed"
-        elif batch.status == "in_progress" and 0 <= self.polls <= batch.polls:
+        elif batch.status == "in_progress" and batch.name not in self.held and 0 <= self.polls <= batch.polls:
             self._end(batch, "completed")
 
     def _end(self, batch: FakeBatch, status: str) -> None:

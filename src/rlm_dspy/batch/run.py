@@ -145,7 +145,8 @@ class Batch:
         max_cost: US dollars for all questions together; answers from the file cost nothing.
         on_progress: called after each question, in the calling thread.
         provider_batch: send the calls to the provider in batches, at a lower price; what is sent is written down beside
-            ``out``, see :func:`waves_path`. Pass :class:`Waves` to set a deadline or to show progress.
+            ``out``, see :func:`waves_path`. Pass :class:`Waves` to set a deadline or to show progress; it is closed in
+            the end.
 
     Attributes:
         stop: when set, from any thread, no further question is started; those in flight are finished.

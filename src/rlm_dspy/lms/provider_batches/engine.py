@@ -70,7 +70,9 @@ class AsyncWaveEngine(AsyncRoutedEngine):
 
 
 class WaveEngine(RoutedEngine):
-    """Blocks until a wave has brought the reply."""
+    """Blocks until a wave has brought the reply; ``in_batch`` says that its calls have the price of a batch."""
+
+    in_batch = True
 
     def __init__(self, route: Route, engine: AsyncWaveEngine) -> None:
         super().__init__(route)
