@@ -90,28 +90,6 @@ def test_a_row_that_fails_is_typed_and_asked_again(run: Callable, files: Path, m
 
 
 @pytest.mark.slow
-def test_a_batch_killed_while_it_polls_is_resumed_without_paying_twice(
-    run: Callable, files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with BatchServer(reply=answer, polls=-1) as server:
-        use(server, monkeypatch)
-        process = start(*ARGS)
-        wait_for_polls(server, process)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        first, *_ = [json.loads(line) for line in (files / "a.jsonl.waves").read_text().splitlines()]
-        assert {call["question"] for call in first["calls"].values()} == set(QUESTIONS)
-        server.polls = 1
-        monkeypatch.setenv("DSPY_CACHEDIR", str(tmp_path / "another-cache"))
-        ordinary = run(*ARGS[:-1], "--resume")
-        assert ordinary.code == 2
-        assert "add --provider-batch" in ordinary.err
-        result = run(*ARGS, "--resume")
-        assert result.code == 0, result.err
-        assert (len(server.batches), len(server.paid), server.ordinary) == (1, 6, [])
-
-
-@pytest.mark.slow
 def test_ctrl_c_leaves_the_batch_running_and_says_how_to_resume(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with BatchServer(reply=answer, polls=-1) as server:
         use(server, monkeypatch)
@@ -173,6 +151,9 @@ def test_runs_killed_in_the_middle_go_on_where_they_were(
         process.send_signal(signal.SIGKILL)
         process.communicate()
         server.held.clear()
+        ordinary = run(*ARGS[:-1], "--mode", "rlm", "--resume")
+        assert ordinary.code == 2
+        assert "add --provider-batch" in ordinary.err
         monkeypatch.setenv("DSPY_CACHEDIR", str(tmp_path / "another-cache"))
         result = run(*ARGS, "--mode", "rlm", "--resume")
         assert result.code == 0, result.err

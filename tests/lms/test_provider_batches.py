@@ -15,12 +15,12 @@ import pytest
 
 from rlm_dspy import lms
 from rlm_dspy.dspy_errors import translated_errors
-from rlm_dspy.errors import BatchStoppedError, ConfigurationError, RLMError
-from rlm_dspy.lms.provider_batches import WaveJournal, WavePace, Waves, batched_lm
-from rlm_dspy.metering import token_cost
+from rlm_dspy.errors import BatchStoppedError, ConfigurationError, LMError, RLMError
+from rlm_dspy.lms.provider_batches import WaveJournal, WavePace, Waves, batched_lm, waves
+from rlm_dspy.metering import Meter, token_cost
 from servers.batches import BatchServer
 from servers.local import LocalServer
-from servers.wire import Fault
+from servers.wire import Fault, Server, send
 
 OPENAI, ANTHROPIC = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"
 BOTH = pytest.mark.parametrize("model", [OPENAI, ANTHROPIC])
@@ -216,8 +216,6 @@ def test_a_server_without_batches_says_so() -> None:
 
 
 def _refuse(handler: Any) -> None:
-    from servers.wire import send
-
     send(handler, 404, {"error": {"message": "File Not Found"}})
 
 
@@ -278,6 +276,82 @@ def test_after_the_deadline_the_batch_is_cancelled_and_ordinary_calls_are_made(
         assert "batch_0 is cancelled; the remaining requests are made as ordinary calls" in caplog.text
         assert lm("later")[0] == "re: later"
         assert len(server.batches) == 1
+
+
+class Nonsense(Server):
+    """Answers everything with one JSON value, from the request of this number on."""
+
+    def __init__(self, value: Any, after: int) -> None:
+        super().__init__()
+        self.value, self.after = value, after
+
+    def answer(self, handler: Any, path: str, body: Any) -> None:
+        kind = {"processing_status": "ended", "results_url": f"{self.url}/v1/results"}
+        good = {"id": "x", "status": "completed", "output_file_id": "f", **kind}
+        send(handler, 200, good if len(self.seen) <= self.after else self.value)
+
+
+NONSENSE = (
+    [], {}, 7, None, "text", [7], {"id": 7}, {"id": ""}, {"id": "x", "status": 7}, {"data": 7}, {"id": {"id": "x"}},
+    {"custom_id": 7}, {"status": "failed", "errors": 7}, {"status": "failed", "errors": {"data": [7]}},
+    {"processing_status": "ended", "results_url": 7}, {"processing_status": "ended", "results_url": "//[/"},
+    {"status": "completed", "output_file_id": "../../secret"}, "[" * 100_000, {"id": "x" * 100_000},
+)  # fmt: skip
+
+
+@BOTH
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_a_server_that_answers_nonsense_is_an_error_and_no_hang(
+    model: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waves, "_LONGEST_BATCH", 0.02)
+    monkeypatch.setattr(waves, "_MOST_FAILURES", 1)
+    monkeypatch.setattr(waves, "_TICK_SECONDS", 0.002)
+    pace = WavePace(first_poll=0.005, quiet=0.005)
+    for value in NONSENSE:
+        with Nonsense(value, after) as server, batching(server, model, pace=pace) as (lm, collected):
+            (error,) = ask_all(lm, collected, ["a"])
+            assert isinstance(error, LMError), (value, error)
+            assert isinstance(error, dspy.LMError)
+            assert not isinstance(error, dspy.LMUnexpectedError), (value, error)
+
+
+def test_a_reply_that_is_no_reply_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from servers import batches
+
+    for value in ({}, {"choices": 7}, {"choices": [7]}, {"usage": "x"}):
+        with monkeypatch.context() as patched:
+            patched.setattr(batches, "_completion", lambda body, text, value=value: value)
+            with BatchServer() as server, batching(server) as (lm, collected):
+                (error,) = ask_all(lm, collected, ["a"])
+        assert isinstance(error, LMError), (value, error)
+
+
+@pytest.mark.parametrize("count", [-1, 10**30, 1.5, "many"])
+def test_a_usage_that_cannot_be_is_estimated(count: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from servers import batches
+
+    whole = batches._completion
+
+    def completion(body: Any, text: str) -> Any:
+        return {**whole(body, text), "usage": {"prompt_tokens": count, "completion_tokens": 1, "total_tokens": 2}}
+
+    monkeypatch.setattr(batches, "_completion", completion)
+    with BatchServer(reply=echo) as server, batching(server) as (lm, collected):
+        lm.callbacks.append(meter := Meter())
+        (end,) = ask_all(lm, collected, ["a" * 400])
+    if isinstance(end, str):
+        assert meter.usage.prompt_tokens < 200
+    else:
+        assert isinstance(end, LMError)
+
+
+def test_a_batch_that_never_ends_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waves, "_LONGEST_BATCH", 0.2)
+    with BatchServer(polls=-1) as server, batching(server) as (lm, collected):
+        (error,) = ask_all(lm, collected, ["a"])
+    assert isinstance(error, dspy.LMServerError)
+    assert "batch batch_0 does not end" in str(error)
 
 
 def test_leaving_and_coming_back_pays_nothing_twice(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import dspy
 
 from rlm_dspy.batch.job import Program
+from rlm_dspy.lms.providers import Route
+from rlm_dspy.lms.rate_limits import MINUTE_SECONDS
 from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import render
 
@@ -74,7 +76,7 @@ def plan_calls(model: str, questions: int, chars: int, *, is_shared: bool = True
     batched = token_cost(model, prompt, REPLY_TOKENS, lower_bound=True, in_batch=True)
     first = token_cost(model, prompt, REPLY_TOKENS, lower_bound=True)
     later = token_cost(model, prompt, REPLY_TOKENS, shared, lower_bound=True)
-    seconds = questions * CALL_SECONDS / concurrency
+    seconds = _ordinary_seconds(model, questions, concurrency)
     if batched is None or first is None or later is None:
         return BatchPlan(questions, questions, 1, None, None, seconds)
     # The first question finds nothing in the provider's cache.
@@ -84,7 +86,7 @@ def plan_calls(model: str, questions: int, chars: int, *, is_shared: bool = True
 
 def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS, concurrency: int = 4) -> BatchPlan:
     """Estimate both ways of asking so many questions in runs of so many steps, whose prompts grow at their end."""
-    seconds = questions * steps * CALL_SECONDS / concurrency
+    seconds = _ordinary_seconds(model, questions * steps, concurrency)
     batch_cost = ordinary_cost = 0.0
     grown = OUTPUT_TOKENS + REPLY_TOKENS
     for step in range(steps):
@@ -97,3 +99,10 @@ def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS, concurren
         batch_cost += questions * batched
         ordinary_cost += questions * ordinary
     return BatchPlan(questions, questions * steps, steps, batch_cost, ordinary_cost, seconds)
+
+
+def _ordinary_seconds(model: str, calls: int, concurrency: int) -> float:
+    """Return how long ordinary calls take, within the limit of the provider's smallest plan."""
+    per_minute = Route(model).provider.per_minute
+    seconds = calls * CALL_SECONDS / concurrency
+    return seconds if per_minute is None else max(seconds, calls * MINUTE_SECONDS / per_minute)

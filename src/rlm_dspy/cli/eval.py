@@ -91,8 +91,8 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
     waves = _make_waves(request, values, place, terminal)
     if waves is not None:
-        plain, chosen = chosen, _batched_models(chosen, waves)
-        terminal.note(_plan_text(names, plain, examples))
+        terminal.note(_plan_text(names, chosen, examples))
+        chosen = _batched_models(chosen, waves)
     asked = [_make_contender(name, request, values, chosen) for name in names]
     for side in asked:
         if side.note:
@@ -152,13 +152,13 @@ def _threads(request: EvalRequest, names: list[str]) -> int:
 
 def _plan_text(names: list[str], chosen: models.Chosen, examples: list[Any]) -> str:
     """Return what each side would cost in batches and in ordinary calls."""
-    contexts = [example.get("context") for example in examples]
-    chars = sum(getattr(one, "chars", None) or len(str(one or "")) for one in contexts) // len(contexts)
+    contexts = [example.get("context") or "" for example in examples]
+    chars = sum(getattr(one, "chars", len(one)) for one in contexts) // len(contexts)
+    digests = {str(getattr(one, "digest", one)) for one in contexts}
     lines = []
     for name in names:
         if name == "direct":
-            is_shared = len({id(one) for one in contexts}) == 1
-            plan = plan_calls(chosen.name, len(examples), chars, is_shared=is_shared)
+            plan = plan_calls(chosen.name, len(examples), chars, is_shared=len(digests) == 1)
         elif name == "retrieve":
             plan = plan_calls(chosen.name, len(examples), 0)
         else:

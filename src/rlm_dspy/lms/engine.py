@@ -38,7 +38,7 @@ _EXPECTED_REPLY_TOKENS = 1_000  # estimated tokens of a reply, unless its limit 
 
 SILENCE_SECONDS = 15.0  # seconds of silence between warnings
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_MOST_TOKENS = 10**9  # plausible maximum of one call
+MOST_TOKENS = 10**9  # plausible maximum of one call
 _MOST_CHARS = 2_000_000  # longest reply accepted: parsing and storing longer ones takes DSPy many seconds
 
 _ANSWERED: set[str] = set()  # servers that have answered this process
@@ -132,7 +132,7 @@ class _Routed:
         if not getattr(raw, "choices", None):
             raise errors.invalid_reply(self.route, "has no choices")
         counts = [getattr(getattr(raw, "usage", None), name, None) for name in _COUNTS]
-        if any(isinstance(count, int) and not 0 <= count <= _MOST_TOKENS for count in counts):
+        if any(isinstance(count, int) and not 0 <= count <= MOST_TOKENS for count in counts):
             logger.warning("%s reports an impossible usage of %s tokens: it is estimated", self.route.model, counts)
             raw.usage = None
         return raw

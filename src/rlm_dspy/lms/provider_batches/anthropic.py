@@ -14,7 +14,7 @@ from dspy.lm15 import Request, Response
 from rlm_dspy._dspy import anthropic_body, anthropic_reply
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.engine import SERVER
-from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, parse_lines, text_at
+from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, parse_lines, rows_at, text_at
 from rlm_dspy.lms.provider_batches.protocol import BatchCall, BatchState, RowResult
 from rlm_dspy.lms.providers import Route
 
@@ -57,6 +57,8 @@ class AnthropicBatches:
 
     def parse_reply(self, request: Request, body: dict[str, Any]) -> Response:
         """Return a reply from a message."""
+        if not isinstance(body.get("content"), list):
+            raise errors.invalid_reply(self._route, "has no content")
         return anthropic_reply(request, body)
 
     def upload(self, wave_id: str, calls: Sequence[BatchCall]) -> str | None:
@@ -81,9 +83,8 @@ class AnthropicBatches:
     def find_batches(self, wave_id: str, file_id: str | None, size: int, since: float) -> list[str]:
         """Return the recent batches of this size, oldest first; only their results show whose they are."""
         found, _ = self._connection.fetch_json("GET", "messages/batches", params={"limit": 100})
-        rows = found.get("data") if isinstance(found, dict) else None
         names = []
-        for row in rows or ():
+        for row in rows_at(found, "data"):
             counts = dict_at(row, "request_counts")
             total = sum(count_at(counts, name) for name in (*_COUNTS, "processing"))
             if total == size and _created_at(row) >= since - _CLOCK_SLACK and text_at(row, "id"):
@@ -123,7 +124,11 @@ class AnthropicBatches:
 
     def _own_path(self, address: str) -> str:
         """Return an address that the server names, if it is on the same server: the key is sent to no other."""
-        named, own = urlsplit(address), urlsplit(self._base)
+        own = urlsplit(self._base)
+        try:
+            named = urlsplit(address)
+        except ValueError:
+            raise errors.invalid_reply(self._route, "names a place that is no address") from None
         if (named.scheme, named.netloc) not in (("", ""), (own.scheme, own.netloc.rpartition("@")[2])):
             raise errors.invalid_reply(self._route, "has its results at another server, which is not asked")
         return f"{own.scheme}://{own.netloc}{named.path}"

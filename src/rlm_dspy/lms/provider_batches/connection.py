@@ -105,7 +105,10 @@ class BatchConnection:
         """Translate the HTTP client's exceptions to one line and a class that shows who must act."""
         try:
             yield
-        except (httpx.HTTPError, httpx.InvalidURL, ReplyTooLargeError) as error:
+        except httpx.InvalidURL as error:
+            broken = errors.invalid_reply(self.route, "names a place that is no address")
+            raise broken from errors.cause(error, self.route)
+        except (httpx.HTTPError, ReplyTooLargeError) as error:
             raise errors.translate_error(error, self.route) from errors.cause(error, self.route)
 
 
@@ -143,3 +146,9 @@ def count_at(value: Any, name: str) -> int:
     """Return the whole number of this name in a JSON object, or 0."""
     found = value.get(name) if isinstance(value, dict) else None
     return found if type(found) is int and found > 0 else 0
+
+
+def rows_at(value: Any, name: str) -> list[dict[str, Any]]:
+    """Return the objects in the list of this name in a JSON object, or in the list that it is."""
+    found = value.get(name) if isinstance(value, dict) else value
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []

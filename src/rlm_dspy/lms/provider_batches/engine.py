@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,14 @@ from dspy.lm15 import Request, Response
 from rlm_dspy.deadlines import result_of
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import errors
-from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine, cost_from_table
+from rlm_dspy.lms.engine import MOST_TOKENS, AsyncRoutedEngine, RoutedEngine, cost_from_table
 from rlm_dspy.lms.provider_batches.anthropic import AnthropicBatches
 from rlm_dspy.lms.provider_batches.openai import OpenAIBatches
 from rlm_dspy.lms.provider_batches.protocol import BatchProtocol
 from rlm_dspy.lms.provider_batches.waves import FALL_BACK, Lane, Waves
 from rlm_dspy.lms.providers import Route
+
+logger = logging.getLogger(__name__)
 
 
 class AsyncWaveEngine(AsyncRoutedEngine):
@@ -53,6 +56,12 @@ class AsyncWaveEngine(AsyncRoutedEngine):
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a body of another form
             broken = errors.invalid_reply(self.route, "is not one in the provider's form")
             raise broken from errors.cause(error, self.route)
+        used = response.usage
+        if any(
+            count is not None and not 0 <= count <= MOST_TOKENS for count in (used.input_tokens, used.output_tokens)
+        ):
+            logger.warning("%s reports an impossible usage: it is estimated", self.route.model)
+            response = replace(response, usage=lm15.Usage())
         price = cost_from_table(self.route.model, response, in_batch=True)
         priced = replace(response, provider_data={**(response.provider_data or {}), "cost": price})
         return self._check_response(request, priced)

@@ -1,6 +1,6 @@
 """The journal of provider batches: what was sent, in which batch, and what came back, so that nothing is paid twice.
 
-Each line is one JSON object, on disk before the program goes on:
+Each line is one JSON object. All but replies are on disk before the program goes on; replies can be read again:
 
     {"wave": …, "lane": …, "time": …, "calls": {custom_id: {"key": …, "question": …}}}   before anything is sent
     {"wave": …, "file": …}        the requests are uploaded; a batch is about to be created
@@ -13,6 +13,7 @@ It holds replies, and only hashes of prompts; nobody but the user can read it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -73,7 +74,7 @@ class WaveJournal:
             raise
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write one line to disk.
+        """Write one line, to disk unless it is a reply.
 
         Raises:
             OSError: the disk is full, or the file cannot be written for another reason.
@@ -85,8 +86,9 @@ class WaveJournal:
             size = os.fstat(self._file).st_size
             try:
                 if os.write(self._file, line) < len(line):
-                    raise OSError(28, "No space left on device", str(self.path))
-                os.fsync(self._file)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                if "reply" not in row:
+                    os.fsync(self._file)
             except OSError:
                 os.ftruncate(self._file, size)
                 raise

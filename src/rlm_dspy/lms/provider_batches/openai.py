@@ -14,7 +14,7 @@ from dspy.lm15 import Request, Response, response_from_openai_chat
 from rlm_dspy._dspy import chat_body
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.engine import without_address
-from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, parse_lines, text_at
+from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, parse_lines, rows_at, text_at
 from rlm_dspy.lms.provider_batches.protocol import BatchCall, BatchState, RowResult
 from rlm_dspy.lms.providers import Route
 
@@ -43,6 +43,8 @@ class OpenAIBatches:
 
     def parse_reply(self, request: Request, body: dict[str, Any]) -> Response:
         """Return a reply from a chat completion."""
+        if not rows_at(body, "choices"):
+            raise errors.invalid_reply(self._route, "has no choices")
         return response_from_openai_chat(body, model=request.model)
 
     def upload(self, wave_id: str, calls: Sequence[BatchCall]) -> str | None:
@@ -69,8 +71,7 @@ class OpenAIBatches:
         after: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
             found, _ = self._connection.fetch_json("GET", "batches", params={"limit": _PAGE, **after})
-            rows = found if isinstance(found, list) else found.get("data")
-            rows = [row for row in rows or () if text_at(row, "id")]
+            rows = [row for row in rows_at(found, "data") if text_at(row, "id")]
             for row in rows:
                 is_ours = file_id is not None and text_at(row, "input_file_id") == file_id
                 if is_ours or text_at(dict_at(row, "metadata"), _LABEL) == wave_id:
@@ -87,8 +88,8 @@ class OpenAIBatches:
         status = text_at(row, "status").lower()
         counts = dict_at(row, "request_counts")
         files = [text_at(row, name) for name in ("output_file_id", "error_file_id")]
-        problems = dict_at(row, "errors").get("data")
-        problem = problems[0] if isinstance(problems, list) and problems else text_at(row, "error")
+        problems = rows_at(dict_at(row, "errors"), "data")
+        problem = problems[0] if problems else text_at(row, "error")
         return BatchState(
             batch_id,
             status,
