@@ -18,7 +18,7 @@ from rlm_dspy.dspy_errors import translated_errors
 from rlm_dspy.errors import BatchStoppedError, ConfigurationError, LMError, RLMError
 from rlm_dspy.lms.provider_batches import WaveJournal, WavePace, Waves, batched_lm, waves
 from rlm_dspy.metering import Meter, token_cost
-from servers.batches import BatchServer
+from servers.batches import BatchServer, TogetherServer
 from servers.local import LocalServer
 from servers.wire import Fault, Server, send
 
@@ -128,7 +128,7 @@ def test_a_failed_request_is_an_error_of_its_own_kind_and_the_others_are_answere
 
 
 @BOTH
-def test_expired_requests_are_asked_again(model: str) -> None:
+def test_expired_requests_are_asked_again(model: str, caplog: pytest.LogCaptureFixture) -> None:
     def outcome(body: Any, before: int) -> str:
         return "expired" if words(body) == "slow" and before == 0 else "ok"
 
@@ -136,6 +136,7 @@ def test_expired_requests_are_asked_again(model: str) -> None:
         assert ask_all(lm, collected, ["slow", "quick"]) == ["re: slow", "re: quick"]
         assert [len(batch.rows) for batch in server.batches.values()] == [2, 1]
         assert len(server.paid) == 2
+        assert "batch batch_0 did not answer 1 of 2 requests; they are asked again" in caplog.text
 
 
 def test_a_request_that_always_expires_fails_in_the_end() -> None:
@@ -185,6 +186,24 @@ def test_a_create_that_fails_before_it_does_anything_is_repeated(model: str) -> 
     with BatchServer(*faults, reply=echo) as server, batching(server, model) as (lm, collected):
         assert ask_all(lm, collected, ["a"]) == ["re: a"]
         assert len(server.paid) == 1
+
+
+def test_togethers_variant_is_spoken_and_its_batch_found_by_its_file() -> None:
+    outcome = lambda body, before: "expired" if words(body) == "slow" and before == 0 else "ok"  # noqa: E731
+    made = TogetherServer(reply=echo, outcome=outcome, lost_creates=1)
+    with made as server, batching(server, "together_ai/openai/gpt-oss-20b") as (lm, collected):
+        assert ask_all(lm, collected, ["slow", "quick"]) == ["re: slow", "re: quick"]
+        assert [len(batch.rows) for batch in server.batches.values()] == [2, 1]
+        assert server.paid[0]["model"] == "openai/gpt-oss-20b"
+
+
+def test_a_batch_that_somebody_else_cancels_is_not_sent_again() -> None:
+    with BatchServer(polls=-1) as server, batching(server) as (lm, collected):
+        leave_soon(collected, lambda _: server._end(server.batches["batch_0"], "cancelled"))
+        (error,) = ask_all(lm, collected, ["a"])
+        assert isinstance(error, dspy.LMServerError)
+        assert "batch batch_0 is cancelled" in str(error)
+        assert len(server.batches) == 1
 
 
 def test_a_batch_that_fails_as_a_whole_fails_its_requests() -> None:

@@ -44,6 +44,8 @@ class BatchServer(Server):
         retry_after: the header of each answer.
     """
 
+    url_of_rows: str | None = "/v1/chat/completions"
+
     def __init__(
         self,
         *faults: Fault,
@@ -111,7 +113,7 @@ class BatchServer(Server):
             name = f"file-{len(self._files)}"
             lines = re.findall(rb"^\{.*\}\r?$", body, re.M)
             rows = [json.loads(line) for line in lines]
-            assert all(row["url"] == "/v1/chat/completions" and row["method"] == "POST" for row in rows)
+            assert all(row.get("url") == self.url_of_rows for row in rows)
             self._files[name] = [(row["custom_id"], row["body"]) for row in rows]
             return 200, {"id": name, "object": "file", "purpose": "batch"}
         batch = self.batches[parts[1].removeprefix("out-").removeprefix("err-")]
@@ -123,7 +125,7 @@ class BatchServer(Server):
             batch = FakeBatch(name, [(row["custom_id"], row["params"]) for row in body["requests"]])
         else:
             file = body["input_file_id"]
-            batch = FakeBatch(name, self._files[file], body["metadata"]["rlm_dspy"], file)
+            batch = FakeBatch(name, self._files[file], body.get("metadata", {}).get("rlm_dspy", ""), file)
         assert len({custom_id for custom_id, _ in batch.rows}) == len(batch.rows)
         self.batches[name] = batch
         if self.lost_creates:
@@ -241,3 +243,22 @@ def _completion(body: Any, text: str) -> dict[str, Any]:
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": sent, "completion_tokens": wrote, "total_tokens": sent + wrote},
     }
+
+
+class TogetherServer(BatchServer):
+    """The differences of Together, as documented: another upload, no label, a wrapped job, capitals, a plain list."""
+
+    url_of_rows = None
+
+    def _respond(self, handler: BaseHTTPRequestHandler, path: str, body: Any) -> tuple[int, Any]:
+        if path == "/files":
+            return 404, error("Not found")
+        status, found = super()._respond(handler, path.removesuffix("/upload"), body)
+        if path == "/batches" and handler.command == "POST" and status == 200:
+            return status, {"job": found, "warning": ""}
+        return status, found["data"] if path == "/batches" and status == 200 else found
+
+    def _shown(self, batch: FakeBatch, is_anthropic: bool) -> dict[str, Any]:
+        shown = super()._shown(batch, is_anthropic)
+        del shown["metadata"]
+        return {**shown, "status": shown["status"].upper()}

@@ -118,6 +118,7 @@ class OpenWave:
     is_new: bool
     is_being_read: bool = False
     cancelled_at: float | None = None
+    asked_again: int = 0  # of its requests
     error: BaseException | None = None  # what ended it, so that its state at the provider is unknown
 
 
@@ -228,6 +229,8 @@ class Waves:
         name = hashlib.sha256(json.dumps([route.model, base]).encode()).hexdigest()[:16]
         with self._changed:
             lane = self._lanes.setdefault(name, Lane(name, route, protocol))
+            if lane.protocol is not protocol:
+                protocol.close()
             known = [record for record in self.journal.open_waves.values() if record.lane == name]
             for record in known:
                 del self.journal.open_waves[record.wave_id]
@@ -391,7 +394,8 @@ class Waves:
             except _PASSING as error:
                 if pause is None or getattr(error, "final", False):
                     raise
-                logger.warning("%s. It is tried again.", error)
+                logger.warning("%s It is tried again.", error)
+                pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, self.pace.longest_poll))
             self._sleep(pause)
             if self._stopped is not None:
                 raise BatchStoppedError(self._stopped)
@@ -429,7 +433,7 @@ class Waves:
                 failures += 1
                 if failures > _MOST_FAILURES:
                     raise
-                logger.warning("%s. The batch is asked about again.", error)
+                logger.warning("%s The batch is asked about again.", error)
                 state = None
             except lm15.LM15Error as error:
                 if getattr(error, "status", None) != 404:
@@ -489,7 +493,7 @@ class Waves:
             except _PASSING as error:
                 if pause is None:
                     raise
-                logger.warning("%s. The results are read again.", error)
+                logger.warning("%s The results are read again.", error)
             self._sleep(pause)
         if strange:
             logger.warning("batch %s has %d results that nobody asked for, or twice", state.batch_id, strange)
@@ -516,13 +520,19 @@ class Waves:
 
     def _settle_rest(self, wave: OpenWave, state: BatchState) -> None:
         """Settle the requests without a result, and close the wave."""
+        # A batch that somebody else has cancelled while we wait for it is not sent again.
+        is_foreign = state.status == "cancelled" and wave.is_new and wave.cancelled_at is None
+        again = state.status in _CLOSED_STATUSES and not is_foreign
         for custom_id in list(wave.record.keys):
             if state.problem is not None and state.status == "failed":
                 error = errors.row_error(wave.lane.route, _status_of(state.problem), state.problem)
                 self._settle_failure(wave, custom_id, error, again=False)
             else:
                 error = errors.no_result(wave.lane.route, f"batch {state.batch_id} is {state.status or 'over'}")
-                self._settle_failure(wave, custom_id, error, again=state.status in _CLOSED_STATUSES)
+                self._settle_failure(wave, custom_id, error, again=again)
+        if wave.asked_again:
+            told = (state.batch_id, wave.asked_again, wave.record.size)
+            logger.warning("batch %s did not answer %d of %d requests; they are asked again", *told)
         self.journal.append({"wave": wave.record.wave_id, "closed": state.status})
 
     def _settle_failure(self, wave: OpenWave, custom_id: str, error: Exception, *, again: bool) -> None:
@@ -535,6 +545,7 @@ class Waves:
             call.tries += 1
             if again and call.tries < _MOST_TRIES and not self._is_late:
                 self.counts["asked_again"] += 1
+                wave.asked_again += 1
                 self._enqueue(call)
                 return
         if again and self._is_late:
