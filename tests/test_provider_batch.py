@@ -116,6 +116,15 @@ def test_an_executor_or_another_kind_of_program_is_refused(tmp_path: Path) -> No
         Batch(program, provider_batch=True)
 
 
+def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="deadline must be above 0"):
+        Waves(deadline=0)
+    waves = Waves()
+    with pytest.raises(ConfigurationError, match="exclude each other"):
+        predict_batch(dspy.Predict("a -> b"), [], journal=tmp_path / "x.waves", waves=waves)
+    waves.close()
+
+
 def test_the_plan_counts_the_discount_of_the_cache() -> None:
     alike = plan_calls("openai/gpt-4o-mini", 100, 400_000)
     apart = plan_calls("openai/gpt-4o-mini", 100, 400_000, is_shared=False)

@@ -389,6 +389,59 @@ def test_leaving_and_coming_back_pays_nothing_twice(tmp_path: Path) -> None:
         assert len(server.paid) == 3
 
 
+def test_a_batch_that_is_not_cancelled_in_time_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(waves, "_CANCELLING_SECONDS", 0.1)
+    with BatchServer(reply=echo, polls=-1) as server, batching(server, deadline=0.2) as (lm, collected):
+        server._end = lambda batch, status: None
+        assert ask_all(lm, collected, ["a"]) == ["re: a"]
+        assert len(server.ordinary) == 1
+    assert "batch batch_0 is not cancelled yet; ordinary calls are made now" in caplog.text
+
+
+def test_requests_that_are_too_many_for_one_batch_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waves, "_MOST_CALLS", 3)
+    questions = [f"q{number}" for number in range(7)]
+    with BatchServer(reply=echo) as server, batching(server) as (lm, collected):
+        assert ask_all(lm, collected, questions) == [f"re: {question}" for question in questions]
+        assert sorted(len(batch.rows) for batch in server.batches.values()) == [1, 3, 3]
+
+
+def test_two_models_are_two_batches() -> None:
+    with BatchServer(reply=echo) as server, batching(server) as (lm, collected):
+        other = batched_lm(lms.lm("openai/gpt-4o", api_base=f"{server.url}/v1", api_key="right-key"), collected)
+        with ThreadPoolExecutor(2) as pool:
+            ends = pool.map(lambda one: ask_all(one, collected, ["a", "b"]), [lm, other])
+        assert list(ends) == [["re: a", "re: b"]] * 2
+        models = [{body["model"] for _, body in batch.rows} for batch in server.batches.values()]
+        assert sorted(map(sorted, models)) == [["gpt-4o"], ["gpt-4o-mini"]]
+
+
+def test_nothing_is_sent_that_cannot_be_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(journal: Any, row: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(WaveJournal, "append", full)
+    with BatchServer() as server, batching(server, journal=tmp_path / "a.waves") as (lm, collected):
+        (error,) = ask_all(lm, collected, ["a"])
+        assert "No space left on device" in str(error)
+        assert server.seen == []
+
+
+def test_polls_that_always_fail_end_the_wait_and_leave_the_batch_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waves, "_MOST_FAILURES", 2)
+    with BatchServer(reply=echo, broken_polls=3) as server:
+        with batching(server, journal=tmp_path / "a.waves") as (lm, collected):
+            (error,) = ask_all(lm, collected, ["a"])
+            assert isinstance(error, dspy.LMServerError)
+        with batching(server, journal=tmp_path / "a.waves") as (lm, collected):
+            assert ask_all(lm, collected, ["a"]) == ["re: a"]
+        assert len(server.batches) == 1
+
+
 def leave_soon(collected: Waves, end: Callable[[Waves], None] = Waves.leave) -> None:
     """End the wait once a batch is open."""
 
