@@ -17,7 +17,7 @@ from rlm_dspy.errors import ConfigurationError, LMError
 from rlm_dspy.testing import fields, scripted
 from servers.batches import BatchServer
 
-QUICK = WavePace(first_poll=0.02, longest_poll=0.05, quiet=0.05)
+QUICK = WavePace(first_poll=0.02, longest_poll=0.05, quiet=0.3)
 
 
 def label(body: Any) -> str:
