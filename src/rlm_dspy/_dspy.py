@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
+from dspy import lm15
 from dspy.clients import model_metadata
 from dspy.clients._http import retry_after_seconds  # reads Retry-After as DSPy's own engines do
 from dspy.clients._litellm import get_litellm  # imports LiteLLM once, with the settings that DSPy gives it
 from dspy.clients.engines.litellm_engine import _ChatStream as ChatStream  # reads LiteLLM's chunks as lm15 events
+from dspy.clients.lm15_boundary import request_kwargs as chat_body  # a request in OpenAI's form, without its model
 from dspy.primitives.code_interpreter import _validate_interpreter as validate_interpreter  # DSPy's own messages
 from dspy.primitives.code_interpreter import _validate_interpreter_factory as validate_interpreter_factory
 from dspy.streaming.messages import sync_send_to_stream  # sends to a stream from any thread that DSPy made
 
 __all__ = [
     "ChatStream",
+    "anthropic_body",
+    "anthropic_reply",
     "async_engine_of",
+    "chat_body",
     "engine_of",
     "get_litellm",
     "model_table",
@@ -39,3 +46,21 @@ def model_table() -> dict[str, Any]:
     """Return LiteLLM's packaged table of models, which DSPy ships and shows only one model at a time."""
     table: dict[str, Any] = model_metadata._load()
     return table
+
+
+def anthropic_body(request: lm15.Request) -> dict[str, Any]:
+    """Return a request in Anthropic's form; DSPy has no public converter, and this sends nothing."""
+    body: dict[str, Any] = lm15.AnthropicLM(api_key="conversion-only")._payload(request, False)
+    body.pop("stream", None)
+    return body
+
+
+def anthropic_reply(request: lm15.Request, body: dict[str, Any]) -> lm15.Response:
+    """Return a reply of Anthropic's; as everywhere else, its prompt tokens include those of the provider's cache."""
+    raw = SimpleNamespace(json=lambda: body)
+    response: lm15.Response = lm15.AnthropicLM(api_key="conversion-only").parse_response(request, raw)
+    used = response.usage
+    if used.input_tokens is None:
+        return response
+    sent = used.input_tokens + (used.cache_read_tokens or 0) + (used.cache_write_tokens or 0)
+    return replace(response, usage=replace(used, input_tokens=sent, total_tokens=None))

@@ -43,6 +43,8 @@ def translated_errors() -> Iterator[None]:
 def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
     if is_overflow(error):
         return errors.LMContextWindowError
+    if any(isinstance(step, errors.BatchStoppedError) for step in error_chain(error)):
+        return errors.BatchStoppedError  # which an LM of DSPy's shows as an unexpected error
     kinds: list[tuple[type[BaseException], type[errors.LMError]]] = [
         (dspy.LMAuthError, errors.LMAuthError),
         (dspy.LMNotConfiguredError, errors.LMAuthError),

@@ -12,7 +12,8 @@
     │   ├── LMAuthError                        no or bad credentials
     │   ├── LMRateLimitError                   quota, with the wait
     │   ├── LMContextWindowError               the prompt does not fit
-    │   └── LMUnavailableError                 no server, no such model, a timeout
+    │   ├── LMUnavailableError                 no server, no such model, a timeout
+    │   └── BatchStoppedError                  a provider batch that nobody waits for any longer
     ├── CorpusError                            inputs are unreadable or empty
     └── McpToolError                           a tool of an MCP server failed; in a cell the code can catch it
 
@@ -95,6 +96,10 @@ class LMContextWindowError(LMError):
 
 class LMUnavailableError(LMError):
     """The server cannot be reached, timed out, or does not have the model."""
+
+
+class BatchStoppedError(LMError):
+    """The wait for a provider batch was stopped; the batch was left running, or it was cancelled."""
 
 
 class CorpusError(RLMError):

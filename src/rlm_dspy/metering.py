@@ -19,6 +19,8 @@ from rlm_dspy.run import Usage
 from rlm_dspy.spans import Recorder
 
 CHARS_PER_TOKEN = 4
+# The share of the price that providers take for a request in a batch; they take the whole price where none is named.
+BATCH_SHARES = {"openai/": 0.5, "anthropic/": 0.5, "groq/": 0.5, "together_ai/": 0.5}
 # Providers on the user's own machines, whose tokens cost nothing.
 FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
 TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is no text
@@ -41,7 +43,13 @@ def metadata(model: str) -> dict[str, Any]:
 
 
 def token_cost(
-    model: str, prompt_tokens: int, reply_tokens: int = 0, cached_tokens: int = 0, *, lower_bound: bool = False
+    model: str,
+    prompt_tokens: int,
+    reply_tokens: int = 0,
+    cached_tokens: int = 0,
+    *,
+    lower_bound: bool = False,
+    in_batch: bool = False,
 ) -> float | None:
     """Return the US dollars for so many tokens: 0.0 from a free provider, None if the price is unknown.
 
@@ -51,6 +59,7 @@ def token_cost(
         reply_tokens: tokens of the reply.
         cached_tokens: tokens of the prompt that were read from the provider's cache.
         lower_bound: use the base price even where long prompts cost more, as for an estimate beforehand.
+        in_batch: the request is part of a provider batch; its discount does not add to that of the provider's cache.
     """
     if model.startswith(FREE_PROVIDERS):
         return 0.0
@@ -63,8 +72,16 @@ def token_cost(
     if not lower_bound and prompt_tokens > LONG_PROMPT_TOKENS and any("_above_" in name for name in rates):
         return None
     cached = min(cached_tokens, prompt_tokens)
-    cached_price = rates.get("cache_read_input_token_cost", read)
-    return float((prompt_tokens - cached) * read + cached * cached_price + reply_tokens * (written or 0.0))
+    share = batch_share(model) if in_batch else 1.0
+    cached_price = min(share * read, rates.get("cache_read_input_token_cost", read))
+    return float(
+        (prompt_tokens - cached) * share * read + cached * cached_price + reply_tokens * share * (written or 0.0)
+    )
+
+
+def batch_share(model: str) -> float:
+    """Return the share of the price that a model's provider takes for a request in a batch."""
+    return next((share for prefix, share in BATCH_SHARES.items() if model.startswith(prefix)), 1.0)
 
 
 class Meter(BaseCallback):  # type: ignore[misc]

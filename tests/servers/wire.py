@@ -73,7 +73,7 @@ class Server:
 
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                is_binary = "protobuf" in str(self.headers.get("Content-Type"))
+                is_binary = any(kind in str(self.headers.get("Content-Type")) for kind in ("protobuf", "multipart"))
                 owner._take(self, raw if is_binary else json.loads(raw) if raw else None)
 
             def log_message(self, *_: Any) -> None:

@@ -9,6 +9,25 @@ Example:
 
 from rlm_dspy.batch.answers_file import Answers
 from rlm_dspy.batch.job import Job, Program
+from rlm_dspy.batch.plan import BatchPlan, make_plan
+from rlm_dspy.batch.provider_batch import PredictedBatch, predict_batch, waves_path
 from rlm_dspy.batch.run import Answering, Batch, Progress, Report
+from rlm_dspy.lms.provider_batches import WaveJournal, WavePace, Waves
 
-__all__ = ["Answering", "Answers", "Batch", "Job", "Program", "Progress", "Report"]
+__all__ = [
+    "Answering",
+    "Answers",
+    "Batch",
+    "BatchPlan",
+    "Job",
+    "PredictedBatch",
+    "Program",
+    "Progress",
+    "Report",
+    "WaveJournal",
+    "WavePace",
+    "Waves",
+    "make_plan",
+    "predict_batch",
+    "waves_path",
+]

@@ -86,6 +86,11 @@ class Program:
         return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN, lower_bound=True) or 0.0
 
     @property
+    def explores(self) -> bool:
+        """Whether a question begins with a run of many steps, rather than with one call."""
+        return self._first_mode == "rlm"
+
+    @property
     def _first_mode(self) -> str:
         compiled = self.state is not None
         tokens = -(-self.corpus.chars // CHARS_PER_TOKEN)

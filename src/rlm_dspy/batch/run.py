@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlm_dspy.batch.answers_file import Answers, Row, answer_key
-from rlm_dspy.batch.job import Job
-from rlm_dspy.errors import ConfigurationError, LMAuthError, LMUnavailableError, RLMError
+from rlm_dspy.batch.job import Job, Program
+from rlm_dspy.batch.provider_batch import ProgramInWaves, waves_path
+from rlm_dspy.errors import BatchStoppedError, ConfigurationError, LMAuthError, LMUnavailableError, RLMError
+from rlm_dspy.lms.provider_batches import WaveJournal, Waves
 
 
 class CostShare:
@@ -138,12 +140,20 @@ class Batch:
         program: a :class:`Program` for threads, a :class:`Job` for any executor, or any :class:`Answering` object.
         out: the answers file; without one, answers are only returned.
         executor: where questions run; by default threads of this process.
-        concurrency: questions in flight at once.
+        concurrency: questions in flight at once; by default 4, and with ``provider_batch`` 1,000 of one call each or 32
+            runs of many steps.
         max_cost: US dollars for all questions together; answers from the file cost nothing.
         on_progress: called after each question, in the calling thread.
+        provider_batch: send the calls to the provider in batches, at a lower price; what is sent is written down beside
+            ``out``, see :func:`waves_path`. Pass :class:`Waves` to set a deadline or to show progress; it is closed in
+            the end.
 
     Attributes:
         stop: when set, from any thread, no further question is started; those in flight are finished.
+        waves: what collects the calls for provider batches; None without.
+
+    Raises:
+        ConfigurationError: a limit is not above 0, or provider batches cannot be had for this program.
     """
 
     def __init__(
@@ -152,21 +162,42 @@ class Batch:
         *,
         out: Answers | None = None,
         executor: Executor | None = None,
-        concurrency: int = 4,
+        concurrency: int | None = None,
         max_cost: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        provider_batch: bool | Waves = False,
     ) -> None:
-        if concurrency < 1:
+        if concurrency is not None and concurrency < 1:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
         if max_cost is not None and not max_cost > 0:
             raise ConfigurationError(f"max_cost must be above 0, not {max_cost}")
         self.program: Answering = program.pinned() if isinstance(program, Job) else program
+        self.waves: Waves | None = None
+        if provider_batch:
+            self.program = self._in_waves(provider_batch, out, executor)
+            concurrency = concurrency or self.program.questions_at_once
         self.stop = threading.Event()
         self._out = out
         self._executor = executor
-        self._concurrency = concurrency
+        self._concurrency = concurrency or 4
         self._max_cost = max_cost
         self._on_progress = on_progress
+
+    def _in_waves(self, provider_batch: bool | Waves, out: Answers | None, executor: Executor | None) -> ProgramInWaves:
+        """Return the program with its calls in provider batches."""
+        if executor is not None:
+            raise ConfigurationError("provider batches are collected in this process: leave the executor out")
+        if not isinstance(self.program, Program | Job):
+            raise ConfigurationError("provider batches need a Program or a Job, whose models are known")
+        if isinstance(provider_batch, Waves):
+            self.waves = provider_batch
+        else:
+            self.waves = Waves(WaveJournal(waves_path(out.path) if out else None))
+        try:
+            return ProgramInWaves(self.program, self.waves)
+        except ConfigurationError:
+            self.waves.close()
+            raise
 
     def run(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
         """Ask every question that the file does not answer yet, then rewrite and close the file.
@@ -174,11 +205,16 @@ class Batch:
         Args:
             questions: texts, or mappings with ``question`` and optionally ``id``, which is copied to the row.
         """
+        is_answered = False
         try:
-            return self._run_questions(questions)
+            report = self._run_questions(questions)
+            is_answered = not report.failed
+            return report
         finally:
             if self._out:
                 self._out.close()
+            if self.waves:
+                self.waves.close(forget=is_answered)
 
     def _run_questions(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
         started = time.monotonic()
@@ -301,6 +337,8 @@ class _InFlight:
     def _stop_if_hopeless(self, row: Row) -> None:
         """Stop the batch once its errors show that the rest would fail in the same way."""
         kind = (row.get("error") or {}).get("type", "")
+        if kind == BatchStoppedError.__name__:
+            self.stopped_by = self.stopped_by or "stop"
         self._streak = (kind, self._streak[1] + 1 if kind == self._streak[0] else 1)
         if self._streak[1] >= _HOPELESS.get(kind, math.inf):
             self.stopped_by = self.stopped_by or kind

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ class BatchRequest:
     paths: tuple[str, ...]
     answers: Path
     resume: bool
-    concurrency: int
+    concurrency: int | None
+    provider_batch: bool
+    deadline: float | None
     flags: Mapping[str, Any]
     choice: Mapping[str, Any]
     fields: str
@@ -110,7 +112,7 @@ def _run_batch(
     questions: list[dict[str, Any]],
 ) -> Any:
     """Run the batch with one LM for all questions; DSPy is imported here."""
-    from rlm_dspy.batch import Answers, Batch, Program
+    from rlm_dspy.batch import Answers, Program
     from rlm_dspy.cli import models
 
     # Again, because DSPy configures logging on import.
@@ -125,13 +127,66 @@ def _run_batch(
         signature, corpus, chosen.lm, chosen.sub_lm, values.mode, direct_tokens=values.direct_tokens, budget=budget
     )
     answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
-    with _show_progress(request, terminal) as bar:
-        batch = Batch(program, out=answers, concurrency=request.concurrency, max_cost=values.max_cost, on_progress=bar)
-        line = "Finishing the questions in flight; Ctrl-C again stops at once."
-        with Interrupts(batch.stop, lambda: None if terminal.quiet else bar.note(line)):
-            report = batch.run(questions)
+    run_questions = _ask_in_waves if request.provider_batch else _ask_directly
+    with closing(answers), _show_progress(request, terminal) as bar:
+        report = run_questions(request, terminal, program, answers, questions, values.max_cost, bar)
     if answers.backup:
         terminal.note(f"{request.answers} had rows of other questions, files or settings; copied to {answers.backup}")
+    return report
+
+
+def _ask_directly(
+    request: BatchRequest,
+    terminal: Terminal,
+    program: Any,
+    answers: Any,
+    questions: list[dict[str, Any]],
+    max_cost: float | None,
+    bar: Any,
+) -> Any:
+    """Run the batch with ordinary calls."""
+    from rlm_dspy.batch import Batch, waves_path
+    from rlm_dspy.cli.provider_batches import check_no_waves
+
+    check_no_waves(waves_path(answers.path))
+    batch = Batch(program, out=answers, concurrency=request.concurrency, max_cost=max_cost, on_progress=bar)
+    line = "Finishing the questions in flight; Ctrl-C again stops at once."
+    with Interrupts(batch.stop, lambda: None if terminal.quiet else bar.note(line)):
+        return batch.run(questions)
+
+
+def _ask_in_waves(
+    request: BatchRequest,
+    terminal: Terminal,
+    program: Any,
+    answers: Any,
+    questions: list[dict[str, Any]],
+    max_cost: float | None,
+    bar: Any,
+) -> Any:
+    """Show the plan, and run the batch with provider batches."""
+    from rlm_dspy.batch import Batch, make_plan, waves_path
+    from rlm_dspy.cli.provider_batches import WaveInterrupts, make_waves
+
+    def note(line: str) -> None:
+        if not terminal.quiet:
+            bar.note(line)
+
+    note(make_plan(program, len(questions)).text)
+    waves = make_waves(waves_path(answers.path), request.deadline, note)
+    batch = Batch(
+        program,
+        out=answers,
+        concurrency=request.concurrency,
+        max_cost=max_cost,
+        on_progress=bar,
+        provider_batch=waves,
+    )
+    with WaveInterrupts(waves, note, "repeat the command with --resume", batch.stop):
+        report = batch.run(questions)
+    if waves.strange_batches:
+        names = ", ".join(waves.strange_batches)
+        terminal.note(f"{waves.journal.path} has open batches of another model: {names}. Use it to get their results.")
     return report
 
 

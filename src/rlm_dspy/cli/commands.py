@@ -22,6 +22,7 @@ from rlm_dspy.cli.options import (
     FILE_PATH,
     MCP_HOSTS,
     SETTING_FLAGS,
+    check_deadline,
     check_format,
     check_unicode,
     events_option,
@@ -39,6 +40,7 @@ from rlm_dspy.cli.options import (
     model_options,
     paths_argument,
     program_option,
+    provider_batch_options,
     resume_option,
     seed_option,
     take_options,
@@ -120,8 +122,12 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
 )
 @resume_option
 @click.option(
-    "--concurrency", type=click.IntRange(1, 256), default=4, metavar="N", help="Questions at once (default: 4)."
+    "--concurrency",
+    type=click.IntRange(1, 1_000),
+    metavar="N",
+    help="Questions at once (default: 4; with --provider-batch 1,000, or 32 that are explored).",
 )
+@provider_batch_options
 @model_options
 @mode_option
 @click.option(
@@ -147,7 +153,8 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     as the files, the model and the limits are the same. --max-cost is for the whole batch, the other limits are for
     each question.
 
-    Ctrl-C finishes the questions in flight and starts no others; a second Ctrl-C stops at once.
+    Ctrl-C finishes the questions in flight and starts no others; a second Ctrl-C stops at once. With --provider-batch,
+    Ctrl-C leaves the batch running, and a second one within 3 s cancels it; --resume gets its results.
 
     \b
     Exit codes: 0 all answered, 1 some failed, 2 usage, 3 stopped by --max-cost,
@@ -156,6 +163,7 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     """
     for name, value in (("--model", options["model"]), ("--fields", options["fields"])):
         check_unicode(value or "", name)
+    check_deadline(options)
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.batch import BatchRequest, answer_all
@@ -310,6 +318,7 @@ def doctor(terminal: Terminal, /, model: str | None, as_json: bool, in_container
 @metric_option
 @limit_option
 @threads_option
+@provider_batch_options
 @limit_options
 @json_option("the scores and every row")
 @click.option("--html", type=FILE_PATH, metavar="FILE", help="Write an HTML report; the runs go to FILE-runs.")
@@ -323,8 +332,10 @@ def evaluate(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """Ask a model the questions of DATA (JSONL: question, answer, context) and score the answers.
 
     Each finished question is stored. Run the same command again to resume: only failed and missing questions are
-    asked. Exit code 1 if every question failed, 4 if the key is missing or refused.
+    asked. Exit code 1 if every question failed, 4 if the key is missing or refused. --provider-batch asks more at once
+    than --threads says.
     """
+    check_deadline(options)
     flags = take_options(options, SETTING_FLAGS)
 
     from rlm_dspy.cli.eval import EvalRequest, run

@@ -6,17 +6,21 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from rlm_dspy._version import __version__
-from rlm_dspy.cli import exit_codes, logs, models, settings
+from rlm_dspy.batch import waves_path
+from rlm_dspy.batch.plan import plan_calls, plan_runs
+from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS_AT_ONCE
+from rlm_dspy.cli import exit_codes, logs, models, provider_batches, settings
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.lms.provider_batches import Waves, batched_lm
 from rlm_dspy.report import journal, render
 from rlm_dspy.tuning import contenders, data, metrics, report
 from rlm_dspy.tuning.evaluation import Evaluation, Row
@@ -33,6 +37,8 @@ class EvalRequest:
     metric: str
     limit: int | None
     threads: int
+    provider_batch: bool
+    deadline: float | None
     as_json: bool
     html: Path | None
     journal: Path | None
@@ -82,12 +88,16 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         raise click.UsageError(f"--compare names no side; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
     if request.program and "rlm" not in names:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
+    place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
+    waves = _make_waves(request, values, place, terminal)
+    if waves is not None:
+        terminal.note(_plan_text(names, chosen, examples))
+        chosen = _batched_models(chosen, waves)
     asked = [_make_contender(name, request, values, chosen) for name in names]
     for side in asked:
         if side.note:
             terminal.note(f"{side.note}.")
     identity = _row_identity(request, values, chosen)
-    place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
     if request.fresh and journal.read_rows(place, Row.model_validate_json):  # only delete a journal of ours
         place.unlink()
     progress = EvalProgress(terminal, len(examples) * len(asked))
@@ -95,14 +105,14 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         examples,
         chosen_metric,
         journal=place,
-        threads=request.threads,
+        threads=_threads(request, names),
         on_row=progress,
         identity=identity,
         redactor=terminal.redactor,
         runs=runs,
+        asking=None if waves is None else waves.asking,
     )
-    with chosen.active():
-        rows = evaluation.run(asked)
+    rows, was_interrupted = _ask_all(evaluation, asked, chosen, waves, terminal)
     progress.close()
     if evaluation.resumed:
         terminal.note(f"{evaluation.resumed} of {len(rows)} rows were reused from {place} (--fresh asks them again).")
@@ -112,14 +122,79 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     facts = _page_facts(request, values, chosen, len(examples))
     if request.html and not _write_page(request.html, terminal, rows, facts, runs):
         return exit_codes.FAILED
-    return code
+    return exit_codes.INTERRUPTED if was_interrupted else code
+
+
+def _make_waves(request: EvalRequest, values: settings.Settings, place: Path, terminal: Terminal) -> Waves | None:
+    """Return what collects the calls for provider batches, whose journal lies beside that of the rows."""
+    where = waves_path(place)
+    if not request.provider_batch:
+        provider_batches.check_no_waves(where)
+        return None
+    if values.budget.max_seconds is not None:
+        raise ConfigurationError("max_seconds ends a question before a provider batch does; use --deadline instead")
+    where.parent.mkdir(parents=True, exist_ok=True)
+    return provider_batches.make_waves(where, request.deadline, terminal.note)
+
+
+def _batched_models(chosen: models.Chosen, waves: Waves) -> models.Chosen:
+    sub_lm = batched_lm(chosen.sub_lm, waves) if chosen.sub_lm else None
+    return replace(chosen, lm=batched_lm(chosen.lm, waves), sub_lm=sub_lm)
+
+
+def _threads(request: EvalRequest, names: list[str]) -> int:
+    """Return how many questions to ask at once: in provider batches as many as may wait together."""
+    if not request.provider_batch:
+        return request.threads
+    one_call = {"direct", "retrieve"}
+    return max(request.threads, CALLS_AT_ONCE if set(names) <= one_call else RUNS_AT_ONCE)
+
+
+def _plan_text(names: list[str], chosen: models.Chosen, examples: list[Any]) -> str:
+    """Return what each side would cost in batches and in ordinary calls."""
+    contexts = [example.get("context") or "" for example in examples]
+    chars = sum(getattr(one, "chars", len(one)) for one in contexts) // len(contexts)
+    digests = {str(getattr(one, "digest", one)) for one in contexts}
+    lines = []
+    for name in names:
+        if name == "direct":
+            plan = plan_calls(chosen.name, len(examples), chars, is_shared=len(digests) == 1)
+        elif name == "retrieve":
+            plan = plan_calls(chosen.name, len(examples), 0)
+        else:
+            plan = plan_runs(chosen.name, len(examples))
+        lines.append(f"{name}: {plan.text}")
+    return "\n".join(lines)
+
+
+def _ask_all(
+    evaluation: Evaluation,
+    asked: list[contenders.Contender],
+    chosen: models.Chosen,
+    waves: Waves | None,
+    terminal: Terminal,
+) -> tuple[list[Row], bool]:
+    """Return the rows, and whether Ctrl-C ended the wait for provider batches."""
+    with chosen.active():
+        if waves is None:
+            return evaluation.run(asked), False
+        rows: list[Row] = []
+        try:
+            with provider_batches.WaveInterrupts(waves, terminal.note, "repeat the command") as interrupts:
+                rows = evaluation.run(asked)
+        finally:
+            waves.close(forget=bool(rows) and all(row.status != "failed" for row in rows))
+        return rows, interrupts.was_interrupted
 
 
 def _make_contender(
     name: str, request: EvalRequest, values: settings.Settings, chosen: models.Chosen
 ) -> contenders.Contender:
     path = request.program if name == "rlm" else None
-    return contenders.make_contender(name, values.budget, sub_lm=chosen.sub_lm, path=path)
+    budget = values.budget
+    if request.provider_batch:
+        budget = budget.model_copy(update={"max_concurrency": SUB_CALLS_AT_ONCE})
+    return contenders.make_contender(name, budget, sub_lm=chosen.sub_lm, path=path)
 
 
 def _row_identity(request: EvalRequest, values: settings.Settings, chosen: models.Chosen) -> str:

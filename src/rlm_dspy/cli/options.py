@@ -72,6 +72,19 @@ timeout_option = click.option(
     metavar="S",
     help="Seconds to wait for one attempt, or for the next part of a stream (default: 120).",
 )
+provider_batch_options = option_group(
+    click.option(
+        "--provider-batch",
+        is_flag=True,
+        help="Send the calls to the provider in batches: cheaper, but it takes minutes to hours.",
+    ),
+    click.option(
+        "--deadline",
+        type=_POSITIVE,
+        metavar="S",
+        help="Seconds after which --provider-batch makes ordinary calls instead.",
+    ),
+)
 seed_option = click.option("--seed", type=int, default=0, metavar="N", help="Random seed (default: 0).")
 resume_option = click.option("--resume", is_flag=True, help="Resume; finished calls are not repeated.")
 limit_option = click.option(
@@ -220,6 +233,16 @@ def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
     if not found:
         raise click.UsageError(f"--files-from {source} lists no paths.")
     return found
+
+
+def check_deadline(options: dict[str, Any]) -> None:
+    """Refuse a deadline without batches.
+
+    Raises:
+        click.UsageError: ``--deadline`` is given without ``--provider-batch``.
+    """
+    if options["deadline"] is not None and not options["provider_batch"]:
+        raise click.UsageError("--deadline belongs to --provider-batch.")
 
 
 def check_writable(path: Path | None, name: str) -> None:

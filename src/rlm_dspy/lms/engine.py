@@ -38,7 +38,7 @@ _EXPECTED_REPLY_TOKENS = 1_000  # estimated tokens of a reply, unless its limit 
 
 SILENCE_SECONDS = 15.0  # seconds of silence between warnings
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_MOST_TOKENS = 10**9  # plausible maximum of one call
+MOST_TOKENS = 10**9  # plausible maximum of one call
 _MOST_CHARS = 2_000_000  # longest reply accepted: parsing and storing longer ones takes DSPy many seconds
 
 _ANSWERED: set[str] = set()  # servers that have answered this process
@@ -132,7 +132,7 @@ class _Routed:
         if not getattr(raw, "choices", None):
             raise errors.invalid_reply(self.route, "has no choices")
         counts = [getattr(getattr(raw, "usage", None), name, None) for name in _COUNTS]
-        if any(isinstance(count, int) and not 0 <= count <= _MOST_TOKENS for count in counts):
+        if any(isinstance(count, int) and not 0 <= count <= MOST_TOKENS for count in counts):
             logger.warning("%s reports an impossible usage of %s tokens: it is estimated", self.route.model, counts)
             raw.usage = None
         return raw
@@ -289,7 +289,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
 
     def _arguments(self, request: Request, *, streaming: bool = False) -> dict[str, Any]:
         data: dict[str, Any] = super()._arguments(request, streaming=streaming)
-        return _without_address(data) | self.route.arguments() | {"model": self.route.wire_model}
+        return without_address(data) | self.route.arguments() | {"model": self.route.wire_model}
 
     def _response(self, raw: Any, request: Request) -> Response:
         return self._with_cost(super()._response(self._checked_reply(raw), request), raw)
@@ -314,7 +314,7 @@ class RoutedEngine(_Routed):
         """Do nothing: connections are shared by the process."""
 
 
-def _without_address(arguments: dict[str, Any]) -> dict[str, Any]:
+def without_address(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments without the server's address, which is only for the cache."""
     metadata = {name: value for name, value in (arguments.pop("metadata", None) or {}).items() if name != SERVER}
     return arguments | ({"metadata": metadata} if metadata else {})
@@ -382,12 +382,12 @@ class _Held:
             self._server_slot.release()
 
 
-def cost_from_table(model: str, response: Any) -> float | None:
+def cost_from_table(model: str, response: Any, *, in_batch: bool = False) -> float | None:
     """Return what a reply cost in US dollars by the packaged table; 0.0 on this machine, None if unknown."""
     used = response.usage
     if used.input_tokens is None or used.output_tokens is None:
         return 0.0 if model.startswith(FREE_PROVIDERS) else None
-    return token_cost(model, used.input_tokens, used.output_tokens, used.cache_read_tokens or 0)
+    return token_cost(model, used.input_tokens, used.output_tokens, used.cache_read_tokens or 0, in_batch=in_batch)
 
 
 def _with_model_name(item: Any, model: str) -> Any:

@@ -163,6 +163,23 @@ def invalid_reply(route: Route, what: str) -> Exception:
     return found
 
 
+def no_batches(route: Route, status: int | None) -> Exception:
+    """The error for a server without batches; ``status`` is what it answered, None if it was not asked."""
+    said = "has no batches" if status is None else f"serves no batches at this address (HTTP {status})"
+    advice = f"Make ordinary calls, or check the address{_address_suffix(route)}."
+    return _make_error(lm15.UnsupportedModelError, route, said, advice, status)
+
+
+def row_error(route: Route, status: int, body: Any) -> Exception:
+    """The error for one request of a batch that failed with this status and body of an error."""
+    return _status_error(route, status, _error_detail(body, route), None, f"HTTP {status} in a batch")
+
+
+def no_result(route: Route, why: str) -> Exception:
+    """The error for one request of a batch that has ended without a result for it."""
+    return _make_error(lm15.ServerError, route, f"has no result for this request: {why}", "Resume to ask again.")
+
+
 def no_tokens_left(route: Route, wait: float) -> Exception:
     """The error for a request that would wait too long for tokens, according to the provider's headers."""
     said = f"has no tokens left in your quota for {_duration_text(wait)}"

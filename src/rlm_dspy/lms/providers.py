@@ -70,6 +70,8 @@ class Provider:
     local: bool = False
     base: str | None = None  # the provider's server, if not left to LiteLLM
     models: tuple[str, ...] = ()  # names for "did you mean"
+    batches: str | None = None  # the protocol of its batches: "openai", "together" or "anthropic"; None: it has none
+    batch_base: str | None = None  # where they are, if ``base`` is left to LiteLLM
 
 
 PROVIDERS: tuple[Provider, ...] = (
@@ -81,16 +83,31 @@ PROVIDERS: tuple[Provider, ...] = (
         per_minute=30,
         base="https://api.groq.com/openai/v1",
         models=("groq/openai/gpt-oss-20b", "groq/openai/gpt-oss-120b"),
+        batches="openai",
     ),
-    Provider("OpenAI", "openai/", key="OPENAI_API_KEY"),
-    Provider("Anthropic", "anthropic/", key="ANTHROPIC_API_KEY"),
-    Provider("OpenRouter", "openrouter/", key="OPENROUTER_API_KEY"),
+    Provider("OpenAI", "openai/", key="OPENAI_API_KEY", batches="openai", batch_base="https://api.openai.com/v1"),
+    Provider(
+        "Anthropic",
+        "anthropic/",
+        key="ANTHROPIC_API_KEY",
+        batches="anthropic",
+        batch_base="https://api.anthropic.com/v1",
+    ),
+    Provider(
+        "OpenRouter",
+        "openrouter/",
+        key="OPENROUTER_API_KEY",
+        batches="openai",
+        batch_base="https://openrouter.ai/api/v1",
+    ),
     Provider("Gemini", "gemini/", key="GEMINI_API_KEY"),
     Provider("Mistral", "mistral/", key="MISTRAL_API_KEY"),
     Provider("DeepSeek", "deepseek/", key="DEEPSEEK_API_KEY"),
-    Provider("vLLM", "hosted_vllm/", local=True),
+    Provider("vLLM", "hosted_vllm/", local=True, batches="openai"),
     Provider("LM Studio", "lm_studio/", local=True),
-    Provider("llama.cpp", "llamafile/", local=True),
+    Provider("llama.cpp", "llamafile/", local=True, batches="openai"),
+    # Without ``key``, since LiteLLM also knows other variables for it.
+    Provider("Together", "together_ai/", batches="together", batch_base="https://api.together.xyz/v1"),
 )
 
 
@@ -148,6 +165,11 @@ class Route:
     def base(self) -> str | None:
         """The server's address, if it is not the provider's public one."""
         return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.own_base or self.provider.base
+
+    @property
+    def batch_base(self) -> str | None:
+        """The address of the provider's batches, None if unknown."""
+        return None if self.is_ollama else self.own_base or self.provider.batch_base or self.provider.base
 
     @property
     def own_base(self) -> str | None:

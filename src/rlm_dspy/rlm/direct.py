@@ -21,6 +21,7 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
+from rlm_dspy._dspy import engine_of
 from rlm_dspy.budget import Budget, Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
@@ -223,7 +224,8 @@ class _Call:
         limit, lm = self.program.budget.max_cost, self.program.predict.lm or dspy.settings.lm
         if limit is None:
             return
-        price = token_cost(str(getattr(lm, "model", "")), estimate, lower_bound=True)
+        in_batch = getattr(engine_of(lm), "in_batch", False)
+        price = token_cost(str(getattr(lm, "model", "")), estimate, lower_bound=True, in_batch=in_batch)
         if price is None:
             self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost was not enforced")
         elif price >= limit:

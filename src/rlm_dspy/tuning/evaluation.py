@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,7 @@ class Evaluation:
         redactor: masks secrets in the journal; by default those of the environment.
         runs: the folder for the record of each run, see :func:`run_file_name`; None saves none.
         label: what DSPy's callbacks call the score (``metric_key``); by default ``eval_`` and the side.
+        asking: returns a context for asking a question, given its text, such as ``Waves.asking``.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Evaluation:
         redactor: Redactor | None = None,
         runs: Path | None = None,
         label: str = "",
+        asking: Callable[[str], AbstractContextManager[None]] | None = None,
     ) -> None:
         if not examples:
             raise ConfigurationError("there is nothing to evaluate: the dataset is empty")
@@ -116,6 +119,7 @@ class Evaluation:
         self.redactor = redactor or Redactor()
         self.runs = runs
         self.label = label
+        self.asking = asking or nullcontext
         self.resumed = 0
         self._lock = threading.Lock()
 
@@ -222,7 +226,8 @@ class Evaluation:
         return {**facts, "status": status, "score": scored.result()}
 
     def _predict_answer(self, side: Contender, example: Any, watch: PrefixMeter) -> Any:
-        with dspy.context(callbacks=[*dspy.settings.callbacks, watch], trace=None):
+        settings = dspy.context(callbacks=[*dspy.settings.callbacks, watch], trace=None)
+        with settings, self.asking(_question_text(example)):
             return side.ask(dict(example.inputs().items()))
 
     # --- the journal -------------------------------------------------------------------------------------------
