@@ -1,25 +1,30 @@
 """The pages: each snippet of README and docs runs as it is printed, and messages that are explained exist.
 
 Models are those of the snippets, on a server that speaks their wire and answers as the offline engine does. Commands of
-others (``docker``, ``curl``, …) and ``export`` lines are left out.
+others (``docker``, ``curl``, …) are left out, and lines that export keys and addresses.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dspy
+import fpdf
+import fsspec
 import pytest
 
 import rlm_dspy
-from servers.offline import AnyModelServer, OfflineOllama
+from servers.batches import BatchServer
+from servers.offline import AnyModelServer, OfflineOllama, offline_reply
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,18 +47,51 @@ def with_snippets(language: str) -> list[str]:
     return [str(page.relative_to(ROOT)) for page in PAGES if blocks_of(page, language)]
 
 
+# A server of tools, under the name of the program that would fetch one.
+UVX = """#!{python}
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("time")
+
+@server.tool()
+def now() -> str:
+    "Return the time."
+    return "12:00"
+
+server.run()
+"""
+
+
+def write_pdf(path: Path) -> None:
+    """Write a report whose third page names the captain."""
+    pdf = fpdf.FPDF()
+    pdf.set_font("helvetica", size=10)
+    for page in range(1, 5):
+        pdf.add_page()
+        lines = [f"Line {line} of page {page}." for line in range(1, 30)]
+        if page == 3:
+            lines[2] = "The captain is Ahab."
+        pdf.multi_cell(0, text="\n".join(lines))
+    pdf.output(str(path))
+
+
 @pytest.fixture
 def workspace(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that snippets name, and servers for the models that they name."""
     (home / "docs").mkdir()
     for name in ("concepts.md", "cli.md"):
         shutil.copy(ROOT / "docs" / name, home / "docs")
-    (home / "docs" / "ports.md").write_text("The default port is 8080.\n\n" + TEXT + "\n")
+    (home / "docs" / "ports.md").write_text("The default port is 8080.\n\nA run ends when a limit is reached.\n")
     (home / "src").mkdir()
     shutil.copy(ROOT / "src/rlm_dspy/rlm/module.py", home / "src")
     shutil.copytree(ROOT / "datasets/mixed", home / "datasets/mixed")
-    for name in ("more.md", "report.pdf"):
-        shutil.copy(home / "docs/ports.md", home / name)
+    (home / "more.md").write_text("The retry limit is 7 attempts.\n")
+    write_pdf(home / "report.pdf")
+    uvx = home / "bin" / "uvx"
+    uvx.parent.mkdir()
+    uvx.write_text(UVX.replace("{python}", sys.executable))
+    uvx.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{uvx.parent}{os.pathsep}{os.environ['PATH']}")
     for name in ("questions.jsonl", "QUESTIONS.jsonl"):
         (home / name).write_text('{"question": "What is the default port?"}\n"Which limits end a run?"\n')
     monkeypatch.setenv("BROWSER", "true")
@@ -77,18 +115,44 @@ def names_for(page: str) -> dict[str, Any]:
     names: dict[str, Any] = {"dspy": dspy, "rlm_dspy": rlm_dspy, "text": TEXT}
     names["questions"] = ["What is the default port?", "Who is the captain?"]
     names["ask"] = lambda prompt: "a sub-model's answer"
+    names["examples"] = [dspy.Example(review=text).with_inputs("review") for text in ("Great!", "Awful.")]
     if page == "docs/prompting.md":
         names["rlm"] = rlm_dspy.RLM("context, question -> answer")
     return names
 
 
+@pytest.fixture
+def services(page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The services beside models that a page uses: a store of objects, a provider of batches."""
+    if page == "docs/corpus.md":
+        moto_server = pytest.importorskip("moto.server")
+        bucket = moto_server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        bucket.start()
+        address = "http://{}:{}".format(*bucket.get_host_and_port())
+        for name, value in {"ENDPOINT_URL": address, "ACCESS_KEY_ID": "user", "SECRET_ACCESS_KEY": "secret"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        store = fsspec.filesystem("s3", skip_instance_cache=True)
+        store.mkdir("papers")
+        store.pipe_file("papers/reports/2024/tea.md", b"Tea costs 3 crowns.")
+        yield
+        bucket.stop()
+    elif page == "docs/batch.md":
+        with BatchServer(reply=offline_reply) as batches:
+            monkeypatch.setenv("OPENAI_API_BASE", f"{batches.url}/v1")
+            yield
+    else:
+        yield
+
+
 @pytest.mark.parametrize("page", with_snippets("python"))
+@pytest.mark.usefixtures("services")
 def test_python_snippets_run_as_printed(page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mlflow", "wandb"):
         monkeypatch.setitem(sys.modules, name, stand_in(name))
     namespace = names_for(page)
     namespace["mlflow"] = sys.modules["mlflow"]
-    with dspy.context(lm=rlm_dspy.lm("groq/openai/gpt-oss-20b")):
+    with dspy.context(lm=rlm_dspy.lm("groq/openai/gpt-oss-20b")), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dask's, if another test has the port of its dashboard
         for code in blocks_of(ROOT / page, "python"):
             exec(compile(code, page, "exec"), namespace)
 
@@ -116,9 +180,14 @@ def commands_of(block: str) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("page", with_snippets("sh"))
-def test_commands_run_as_printed(page: str, workspace: Path, run: Callable[..., Any]) -> None:
+@pytest.mark.usefixtures("services")
+def test_commands_run_as_printed(
+    page: str, workspace: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for block in blocks_of(ROOT / page, "sh"):
         for words in commands_of(block):
+            if words[0] == "export" and words[1].startswith("RLM_DSPY_"):
+                monkeypatch.setenv(*words[1].split("="))
             if words[0] in FOREIGN:
                 continue
             assert words[0].rpartition("/")[2] == "rlm-dspy", words

@@ -11,7 +11,7 @@ from dspy.lm15 import Message, Request
 from rlm_dspy.lms.offline.engine import OfflineEngine
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
-from servers.wire import send
+from servers.wire import send, tokens
 
 
 def offline_reply(body: Any) -> str:
@@ -29,11 +29,20 @@ def offline_reply(body: Any) -> str:
     return str(OfflineEngine().complete(Request(model="x", messages=tuple(turns), system=system)).text)
 
 
+# A plan so large that nothing waits.
+PLAN = {
+    "x-ratelimit-limit-requests": "90000000",
+    "x-ratelimit-remaining-requests": "90000000",
+    "x-ratelimit-limit-tokens": "900000000",
+    "x-ratelimit-remaining-tokens": "900000000",
+}
+
+
 class AnyModelServer(OpenAIServer):
     """Serves every model on OpenAI's, Azure's and Anthropic's wire, with any key."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(headers=PLAN)
         self._thread_reply = threading.local()
 
     def next_turn(self) -> tuple[str, str]:
@@ -47,7 +56,8 @@ class AnyModelServer(OpenAIServer):
             self.models = (*self.models, body.get("model"))
         if path.endswith("/messages"):
             text = offline_reply(body)
-            usage = {"input_tokens": 100, "output_tokens": 10}
+            sent = tokens([{"content": str(body.get("system"))}, *body["messages"]])
+            usage = {"input_tokens": sent, "output_tokens": 10}
             reply = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "usage": usage}
             send(handler, 200, reply | {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn"})
         elif "api-key" in handler.headers:  # Azure
