@@ -138,7 +138,8 @@ def services(page: str, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         bucket.stop()
     elif page == "docs/batch.md":
         with BatchServer(reply=offline_reply) as batches:
-            monkeypatch.setenv("OPENAI_API_BASE", f"{batches.url}/v1")
+            monkeypatch.setenv("OPENAI_API_BASE", batches.url)
+            monkeypatch.setenv("OPENAI_API_KEY", "right-key")
             yield
     else:
         yield
