@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 class Budget(BaseModel):
     """The limits of one run; ``None`` means unlimited.
 
-    Args:
+    Attributes:
         max_iters: steps of one RLM (each child has the same limit).
         max_llm_calls: sub-LM calls of the whole tree: plain, typed, and every call made by a child.
         max_tokens: prompt and completion tokens of the whole tree.

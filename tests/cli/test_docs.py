@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import types
 import warnings
@@ -194,6 +195,27 @@ def test_commands_run_as_printed(
             assert words[0].rpartition("/")[2] == "rlm-dspy", words
             result = run(*words[1:])
             assert result.code in (0, 7), (words, result.err)  # 7: the engine found nothing
+
+
+# --- the site ------------------------------------------------------------------------------------------------------
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("zensical")
+    for name in ("docs", "src"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    printed = done.stdout + done.stderr
+    assert (done.returncode, "No issues found" in printed, "griffe:" in printed) == (0, True, False), printed
+    assert "rlm_dspy.Budget" in (tmp_path / "site/api/index.html").read_text(encoding="utf-8")
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    missing = [page.name for page in PAGES[1:] if f'"{page.name}"' not in listed]
+    assert not missing
 
 
 # --- messages ------------------------------------------------------------------------------------------------------

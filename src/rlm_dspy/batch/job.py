@@ -135,10 +135,13 @@ class Job:
     Args:
         signature: a text, or a class that the other process can import.
         paths: the files to read; they must be the same wherever the job runs.
-        model, sub_model: names for :func:`rlm_dspy.lm`; keys come from the environment of the process.
+        model: a name for :func:`rlm_dspy.lm`; keys come from the environment of the process.
+        sub_model: the same, for sub-calls.
         reading: keyword arguments of :func:`rlm_dspy.read`.
         connection: keyword arguments of :func:`rlm_dspy.lm`; a rate limit there is one process's, so divide it.
-        mode, budget, state: as for :class:`Program`.
+        mode: as for :class:`Program`.
+        budget: as for :class:`Program`.
+        state: as for :class:`Program`.
         expects: the digest that the texts must have; filled in by the batch.
     """
 

@@ -71,7 +71,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
             ``dspy.settings.interpreter_factory``, else :class:`rlm_dspy.Sandbox`. ``dspy.PythonInterpreter``, DSPy's
             default, means the default here; passed to a call, it is used as given.
         max_depth: levels of recursive sub-calls.
-        max_tokens, max_cost, max_seconds: limits of the whole tree in tokens, US dollars, seconds.
+        max_tokens: prompt and completion tokens of the whole tree.
+        max_cost: US dollars of the whole tree.
+        max_seconds: wall-clock seconds of the whole tree.
         budget: all limits at once, instead of the separate ones.
         on_limit: ``"extract"`` answers from the trajectory when a limit ends the run, ``"raise"`` raises.
         depth_policy: below ``max_depth``, ``"plain"`` answers with plain calls, ``"raise"`` refuses.
@@ -247,9 +249,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
         Args:
             interpreter_factory: makes the interpreter of this call; overrides the constructor's and the configured one.
-            stop: a ``threading.Event``; set it to end this run with the best answer so far (unless the signature has
-                an input of that name).
-            inputs: the signature's input fields.
+            inputs: the signature's input fields; and ``stop``, a ``threading.Event`` that ends this run with the best
+                answer so far when it is set (unless the signature has an input of that name).
 
         Returns:
             The outputs, ``trajectory``, ``final_reasoning`` and ``run``, the full record.

@@ -158,7 +158,9 @@ def generated(task: str, split: tasks.Split, indices: Iterable[int], **recipe: A
     """Return rows of a generated task, each with the recipe of its context.
 
     Args:
-        task, split, indices: the questions to generate.
+        task: the name of the task.
+        split: the split of the questions.
+        indices: their numbers in it.
         recipe: ``tokens``, ``seed`` and ``level``, as in :func:`rlm_dspy.tuning.tasks.make`.
     """
     made = []

@@ -16,7 +16,8 @@ class WavePace:
     """How long to wait, in seconds.
 
     Args:
-        first_poll, longest_poll: between polls; each pause is half as long again as the one before.
+        first_poll: before the second poll; each pause is half as long again as the one before.
+        longest_poll: between two polls at most.
         quiet: without a new request, before a wave is sent.
         linger: after which a wave is sent although a question in progress has no request in it.
     """
