@@ -17,6 +17,7 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus, read
 from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.evidence import Evidence
+from rlm_dspy.lms.rate_limits import SharedPace
 from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import journal
 from rlm_dspy.rlm.answering import Answerer
@@ -137,9 +138,11 @@ class Job:
         paths: the files to read; they must be the same wherever the job runs.
         model, sub_model: names for :func:`rlm_dspy.lm`; keys come from the environment of the process.
         reading: keyword arguments of :func:`rlm_dspy.read`.
-        connection: keyword arguments of :func:`rlm_dspy.lm`; a rate limit there is one process's, so divide it.
+        connection: keyword arguments of :func:`rlm_dspy.lm`.
         mode, budget, state: as for :class:`Program`.
         expects: the digest that the texts must have; filled in by the batch.
+        pace: what keeps the rate limits of all processes together; None means that a batch with an executor uses
+            :class:`~rlm_dspy.lms.file_pace.FilePace`, which keeps those of one machine.
     """
 
     signature: Any
@@ -152,6 +155,7 @@ class Job:
     budget: Budget = field(default_factory=Budget)
     state: Mapping[str, Any] | None = None
     expects: str | None = None
+    pace: SharedPace | None = None
 
     def program(self) -> Program:
         """Return this process's program for the job.
@@ -183,8 +187,9 @@ class Job:
                 f"{', '.join(self.paths)}: the files here differ from those the batch started with; "
                 "give every worker the same files, and do not change them while the batch runs"
             )
-        lm = lms.lm(self.model, **self.connection)
-        sub_lm = lms.lm(self.sub_model, **self.connection) if self.sub_model else None
+        connection = {"pace": self.pace, **self.connection}
+        lm = lms.lm(self.model, **connection)
+        sub_lm = lms.lm(self.sub_model, **connection) if self.sub_model else None
         return Program(self.signature, corpus, lm, sub_lm, self.mode, budget=self.budget, state=self.state)
 
     @property

@@ -172,7 +172,9 @@ class _Routed:
             if wait > LONGEST_WAIT:
                 raise errors.no_tokens_left(self.route, wait)
             yield wait
-        if wait := await self._call_limiter(lambda limiter: limiter.reserve()):  # even an empty sleep yields the processor
+        if wait := await self._call_limiter(
+            lambda limiter: limiter.reserve()
+        ):  # even an empty sleep yields the processor
             yield wait
 
     def _server_slot(self) -> threading.Semaphore | None:
