@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 
 from rlm_dspy import lms
+from rlm_dspy._dspy import trim_history
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus, read
 from rlm_dspy.errors import ConfigurationError, CorpusError
@@ -24,6 +25,8 @@ from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import make_budget, read_signature
+
+KEPT_CALLS = 256  # in DSPy's history: it would keep the prompts of the last 10,000, each perhaps with the whole corpus
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,10 @@ class Program:
         Raises:
             RLMError: with the partial run.
         """
-        with dspy.context(lm=self.lm or dspy.settings.lm):
+        kept = min(KEPT_CALLS, dspy.settings.max_history_size)
+        with dspy.context(lm=self.lm or dspy.settings.lm, trace=[], max_history_size=kept):
             found = self._answerer(max_cost).answer(self.corpus, question)
+        trim_history(KEPT_CALLS)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
         values = {name: found.prediction.get(name) for name in self.signature.output_fields if name not in evidence}
         return journal.answer_summary(found.run, values, mode=found.mode, corpus=self.corpus)
