@@ -48,7 +48,7 @@ def kill_workers(questions: int) -> list[tuple[str, str]]:
         text.write_text("The gate of every town opens at six.\n" * 50)
         asked = [f"When does the gate of town {number} open?" for number in range(questions)]
         cluster = distributed.LocalCluster(
-            n_workers=WORKERS, threads_per_worker=2, processes=True, dashboard_address=None, silence_logs=50
+            n_workers=WORKERS, threads_per_worker=4, processes=True, dashboard_address=None, silence_logs=50
         )
         with cluster, distributed.Client(cluster) as client:
             job = Job(
@@ -73,7 +73,7 @@ def kill_workers(questions: int) -> list[tuple[str, str]]:
 
             executor = client.get_executor()
             out = Answers(Path(folder, "answers.jsonl"))
-            report = Batch(job, out=out, executor=executor, concurrency=4 * WORKERS, on_progress=kill_one).run(asked)
+            report = Batch(job, out=out, executor=executor, concurrency=8 * WORKERS, on_progress=kill_one).run(asked)
         twice = server.paid_twice()
         minutes = report.seconds / 60
         return [
