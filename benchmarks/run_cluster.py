@@ -48,7 +48,12 @@ def kill_workers(questions: int) -> list[tuple[str, str]]:
         text.write_text("The gate of every town opens at six.\n" * 50)
         asked = [f"When does the gate of town {number} open?" for number in range(questions)]
         cluster = distributed.LocalCluster(
-            n_workers=WORKERS, threads_per_worker=4, processes=True, dashboard_address=None, silence_logs=50
+            n_workers=WORKERS,
+            threads_per_worker=4,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=50,
+            preload=["rlm_dspy.batch", "litellm"],  # a worker that is replaced gets questions when it is ready for them
         )
         with cluster, distributed.Client(cluster) as client:
             job = Job(
@@ -62,8 +67,10 @@ def kill_workers(questions: int) -> list[tuple[str, str]]:
             client.run(job.program)  # so that the time to import the package is not that of the batch
             killed: list[int] = []
             in_flight: set[str] = set()
+            done_at: list[float] = []
 
             def kill_one(progress: Progress) -> None:
+                done_at.append(time.monotonic())
                 if len(killed) < 3 and progress.done >= questions * (len(killed) + 1) // 4:
                     process = next(iter(set(client.run(os.getpid).values()) - set(killed)))
                     os.kill(process, signal.SIGSTOP)  # so that nothing changes while its calls are looked up
@@ -76,12 +83,15 @@ def kill_workers(questions: int) -> list[tuple[str, str]]:
             report = Batch(job, out=out, executor=executor, concurrency=8 * WORKERS, on_progress=kill_one).run(asked)
         twice = server.paid_twice()
         minutes = report.seconds / 60
+        most = int(0.95 * questions)  # the first 95 %, since the last ones wait for workers that just start
+        early = PER_MINUTE * (done_at[most] - done_at[0]) / 60
         return [
             ("questions, lost", f"{len(report.rows):,}, {len(report.failed)}"),
             ("workers killed", str(len(killed))),
             ("seconds; at an even pace it would take", f"{report.seconds:.0f}; {60 * questions / PER_MINUTE:.0f}"),
             ("requests a minute, share of the limit", f"{len(server.paid) / minutes:.0f}, "
              f"{len(server.paid) / minutes / PER_MINUTE:.0%}"),
+            ("share of the limit until 95 % were answered", f"{most / early:.0%}"),
             ("most requests in any minute", str(server.busiest_minute())),
             ("refused by the server (429)", str(server.refused)),
             ("paid twice, but for calls in flight at a kill", str(len(twice - in_flight))),

@@ -35,7 +35,8 @@ def main(questions: str, answers: str, path: str, model: str = "openai/gpt-4o-mi
             # The caches of replies and of converted files, on the node's own disk.
             "export DSPY_CACHEDIR=${TMPDIR:-/tmp}/$USER-dspy RLM_DSPY_HOME=${TMPDIR:-/tmp}/$USER-rlm",
         ],
-        worker_extra_args=["--lifetime", "110m", "--lifetime-stagger", "5m"],  # leave before the walltime ends the job
+        # Workers get questions when they have imported the package, and leave before the walltime ends the job.
+        worker_extra_args=["--preload", "rlm_dspy.batch", "--lifetime", "110m", "--lifetime-stagger", "5m"],
     )
     with cluster, Client(cluster) as client:
         cluster.adapt(minimum_jobs=1, maximum_jobs=MOST_JOBS)

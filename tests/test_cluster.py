@@ -90,12 +90,17 @@ def test_a_file_that_is_no_pace_is_replaced_with_a_warning(tmp_path: Path, caplo
     assert "the pace begins again" in caplog.text
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_named_and_ends_a_batch(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    pace = FilePace(tmp_path / "file" / "folder")
     with pytest.raises(ConfigurationError, match=r"cannot be used for the shared pace.*RLM_DSPY_HOME"):
-        FilePace(tmp_path / "file" / "folder").limiter("server", "model", 1)
-    with pytest.raises(ConfigurationError, match="cannot be used for the shared pace"):
-        FileLimiter(tmp_path / "nothing" / "pace", 1).reserve()
+        pace.limiter("server", "model", 1).reserve()
+    with OpenAIServer() as server:
+        model = lm("groq/openai/gpt-oss-20b", api_base=server.url, api_key=server.key, cache=False, pace=pace)
+        program = Program(SIGNATURE, Corpus.from_texts({"a.txt": "It opens at noon."}), model, mode="direct")
+        report = Batch(program, concurrency=1).run(["When?", "Where?"])
+    assert report.stopped_by == "ConfigurationError"
+    assert server.posts == []
 
 
 def test_nothing_is_written_without_a_limit(tmp_path: Path) -> None:

@@ -48,15 +48,11 @@ class FilePace:
         """Return the limiter that all processes of this machine share for a server's model.
 
         Raises:
-            ConfigurationError: this platform has no file locks, or the folder cannot be made.
+            ConfigurationError: this platform has no file locks.
         """
         if sys.platform == "win32":
             raise ConfigurationError("FilePace needs file locks, which Windows does not have; leave pace out")
         folder = self.folder or cache_folder() / "pace"
-        try:
-            make_private(folder)
-        except OSError as error:
-            raise _folder_error(folder, error) from error
         name = hashlib.sha256(json.dumps([place, model, per_minute]).encode()).hexdigest()[:24]
         return FileLimiter(folder / name, per_minute)
 
@@ -112,6 +108,7 @@ class FileLimiter:
         limiter = RateLimiter(self._per_minute, self._clock, window=SHARED_WINDOW_SECONDS)
         part = self._path.with_suffix(".part")
         try:
+            make_private(self._path.parent)
             with self._path.with_suffix(".lock").open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it when the process ends, however it ends
                 self._load_state(limiter)
@@ -119,7 +116,8 @@ class FileLimiter:
                 part.write_bytes(limiter.dump_state())
                 part.replace(self._path)  # a process that is killed meanwhile leaves the old state
         except OSError as error:
-            raise _folder_error(self._path.parent, error) from error
+            said = f"{self._path.parent} cannot be used for the shared pace: {error.strerror}. Set RLM_DSPY_HOME."
+            raise ConfigurationError(said) from error
 
     def _load_state(self, limiter: RateLimiter) -> None:
         try:
@@ -128,7 +126,3 @@ class FileLimiter:
             return
         except ValueError as error:
             logger.warning("%s is not readable, so the pace begins again: %s", self._path, error)
-
-
-def _folder_error(folder: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(f"{folder} cannot be used for the shared pace: {error.strerror}. Set RLM_DSPY_HOME.")
