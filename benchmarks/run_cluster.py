@@ -9,6 +9,7 @@ Needs ``distributed`` and ``psutil``. In the curve the model answers at once, so
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -119,17 +120,21 @@ def measure_size(questions: int) -> dict[str, float]:
         asked = (f"Question {number}: when does it open?" for number in range(count))
         Batch(Program(SIGNATURE, corpus, lm, mode="direct"), out=Answers(Path(folder, f"{count}.jsonl"))).run(asked)
 
+    tracing = len(sys.argv) > 3
+    times = 1 if tracing else max(1, SIZES[1] // questions)  # a single short batch is too short to time
+    if tracing:
+        tracemalloc.start()
     with tempfile.TemporaryDirectory() as folder:
-        run_batch(300 + 1, folder)  # DSPy keeps so many calls
-        tracing = len(sys.argv) > 3
-        if tracing:
-            tracemalloc.start()
-            before = tracemalloc.get_traced_memory()[0]
+        run_batch(300, folder)  # DSPy keeps so many calls
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
         started = time.process_time()
-        run_batch(questions, folder)
+        for _ in range(times):
+            run_batch(questions, tempfile.mkdtemp(dir=folder))
         seconds = time.process_time() - started
-        peak = tracemalloc.get_traced_memory()[1] - before if tracing else 0
-    return {"cpu": seconds / questions, "bytes": peak / questions, "peak": peak}
+        peak = tracemalloc.get_traced_memory()[1] - before
+    return {"cpu": seconds / questions / times, "bytes": peak / questions}
 
 
 def measure_curve() -> list[tuple[str, str, str]]:
