@@ -25,7 +25,7 @@ import dspy
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from rlm_dspy.batch import Answers, Batch, Job, Program, Progress
+from rlm_dspy.batch import Answers, Batch, Job, Program, Progress, Report
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.testing import Script, fields
 
@@ -116,9 +116,10 @@ def measure_size(questions: int) -> dict[str, float]:
     lm = dspy.LM("scripted/model", engine=engine, cache=False, num_retries=0)
     corpus = Corpus.from_texts({"a.txt": "The gate opens at noon.\n" * 50})
 
-    def run_batch(count: int, folder: str) -> None:
+    def run_batch(count: int, folder: str) -> Report:
         asked = (f"Question {number}: when does it open?" for number in range(count))
-        Batch(Program(SIGNATURE, corpus, lm, mode="direct"), out=Answers(Path(folder, f"{count}.jsonl"))).run(asked)
+        out = Answers(Path(folder, f"{count}.jsonl"))
+        return Batch(Program(SIGNATURE, corpus, lm, mode="direct"), out=out).run(asked)
 
     tracing = len(sys.argv) > 3
     times = 1 if tracing else max(1, SIZES[1] // questions)  # a single short batch is too short to time
@@ -131,13 +132,16 @@ def measure_size(questions: int) -> dict[str, float]:
         tracemalloc.reset_peak()
         started = time.process_time()
         for _ in range(times):
-            run_batch(questions, tempfile.mkdtemp(dir=folder))
+            report = run_batch(questions, tempfile.mkdtemp(dir=folder))
         seconds = time.process_time() - started
         peak = tracemalloc.get_traced_memory()[1] - before
-    return {"cpu": seconds / questions / times, "bytes": peak / questions}
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0] - before
+        assert report.success_rate == 1
+    return {"cpu": seconds / questions / times, "kept": kept / questions, "peak": peak}
 
 
-def measure_curve() -> list[tuple[str, str, str]]:
+def measure_curve() -> list[tuple[str, ...]]:
     """Measure each size in processes of their own, memory apart from time, which tracing makes slow."""
     rows = []
     for size in SIZES:
@@ -146,7 +150,8 @@ def measure_curve() -> list[tuple[str, str, str]]:
             command = [sys.executable, __file__, "size", str(size), *traced]
             found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         timed, traced_run = found
-        rows.append((f"{size:,}", f"{1000 * timed['cpu']:.2f} ms", f"{traced_run['bytes'] / 1000:.1f} kB"))
+        memory = f"{traced_run['kept'] / 1000:.2f} kB", f"{traced_run['peak'] / 1e6:.1f} MB"
+        rows.append((f"{size:,}", f"{1000 * timed['cpu']:.2f} ms", *memory))
     return rows
 
 
@@ -158,7 +163,7 @@ def print_tables(which: str, questions: int) -> None:
         for name, value in kill_workers(questions):
             print(f"| {name} | {value} |")
     if which in ("curve", "all"):
-        print("\n| questions | CPU per question | peak memory per question |\n| --- | --- | --- |")
+        print("\n| questions | CPU per question | memory kept per question | peak |\n| --- | --- | --- | --- |")
         for row in measure_curve():
             print(f"| {' | '.join(row)} |")
     print(f"\nload average {os.getloadavg()[0]:.1f}")
