@@ -10,6 +10,7 @@ from dspy import lm15
 from dspy.clients import model_metadata
 from dspy.clients._http import retry_after_seconds  # reads Retry-After as DSPy's own engines do
 from dspy.clients._litellm import get_litellm  # imports LiteLLM once, with the settings that DSPy gives it
+from dspy.clients.base_lm import GLOBAL_HISTORY  # the calls of all LMs, which DSPy only shows
 from dspy.clients.engines.litellm_engine import _ChatStream as ChatStream  # reads LiteLLM's chunks as lm15 events
 from dspy.clients.lm15_boundary import request_kwargs as chat_body  # a request in OpenAI's form, without its model
 from dspy.primitives.code_interpreter import _validate_interpreter as validate_interpreter  # DSPy's own messages
@@ -27,6 +28,7 @@ __all__ = [
     "model_table",
     "retry_after_seconds",
     "sync_send_to_stream",
+    "trim_history",
     "validate_interpreter",
     "validate_interpreter_factory",
 ]
@@ -40,6 +42,11 @@ def engine_of(lm: Any) -> Any:
 def async_engine_of(lm: Any) -> Any:
     """Return the async engine that an LM was made with, None if it has none; there is no public accessor."""
     return getattr(lm, "_async_engine_spec", None)
+
+
+def trim_history(most: int) -> None:
+    """Drop all but the newest calls from DSPy's history of all LMs, whose size no setting limits."""
+    del GLOBAL_HISTORY[:-most]
 
 
 def model_table() -> dict[str, Any]:

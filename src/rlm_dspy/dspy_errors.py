@@ -40,11 +40,12 @@ def translated_errors() -> Iterator[None]:
         raise with_our_class(errors.SandboxError, error) from error
 
 
-def _provider_error(error: DSPyLMError) -> type[errors.LMError]:
+def _provider_error(error: DSPyLMError) -> type[errors.RLMError]:
     if is_overflow(error):
         return errors.LMContextWindowError
-    if any(isinstance(step, errors.BatchStoppedError) for step in error_chain(error)):
-        return errors.BatchStoppedError  # which an LM of DSPy's shows as an unexpected error
+    for ours in (errors.BatchStoppedError, errors.ConfigurationError):
+        if any(isinstance(step, ours) for step in error_chain(error)):
+            return ours  # which an LM of DSPy's shows as an unexpected error
     kinds: list[tuple[type[BaseException], type[errors.LMError]]] = [
         (dspy.LMAuthError, errors.LMAuthError),
         (dspy.LMNotConfiguredError, errors.LMAuthError),

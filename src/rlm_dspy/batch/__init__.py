@@ -12,6 +12,7 @@ from rlm_dspy.batch.job import Job, Program
 from rlm_dspy.batch.plan import BatchPlan, make_plan
 from rlm_dspy.batch.provider_batch import PredictedBatch, predict_batch, waves_path
 from rlm_dspy.batch.run import Answering, Batch, Progress, Report
+from rlm_dspy.lms.file_pace import FilePace
 from rlm_dspy.lms.provider_batches import WaveJournal, WavePace, Waves
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Answers",
     "Batch",
     "BatchPlan",
+    "FilePace",
     "Job",
     "PredictedBatch",
     "Program",

@@ -13,16 +13,20 @@ from typing import Any
 import dspy
 
 from rlm_dspy import lms
+from rlm_dspy._dspy import trim_history
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus, read
 from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.evidence import Evidence
+from rlm_dspy.lms.rate_limits import SharedPace
 from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
 from rlm_dspy.report import journal
 from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import make_budget, read_signature
+
+KEPT_CALLS = 256  # in DSPy's history: it would keep the prompts of the last 10,000, each perhaps with the whole corpus
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,10 @@ class Program:
         Raises:
             RLMError: with the partial run.
         """
-        with dspy.context(lm=self.lm or dspy.settings.lm):
+        kept = min(KEPT_CALLS, dspy.settings.max_history_size)
+        with dspy.context(lm=self.lm or dspy.settings.lm, trace=[], max_history_size=kept):
             found = self._answerer(max_cost).answer(self.corpus, question)
+        trim_history(KEPT_CALLS)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
         values = {name: found.prediction.get(name) for name in self.signature.output_fields if name not in evidence}
         return journal.answer_summary(found.run, values, mode=found.mode, corpus=self.corpus)
@@ -138,11 +144,13 @@ class Job:
         model: a name for :func:`rlm_dspy.lm`; keys come from the environment of the process.
         sub_model: the same, for sub-calls.
         reading: keyword arguments of :func:`rlm_dspy.read`.
-        connection: keyword arguments of :func:`rlm_dspy.lm`; a rate limit there is one process's, so divide it.
+        connection: keyword arguments of :func:`rlm_dspy.lm`.
         mode: as for :class:`Program`.
         budget: as for :class:`Program`.
         state: as for :class:`Program`.
         expects: the digest that the texts must have; filled in by the batch.
+        pace: what keeps the rate limits of all processes together; None means that a batch with an executor uses
+            :class:`~rlm_dspy.lms.file_pace.FilePace`, which keeps those of one machine.
     """
 
     signature: Any
@@ -155,6 +163,7 @@ class Job:
     budget: Budget = field(default_factory=Budget)
     state: Mapping[str, Any] | None = None
     expects: str | None = None
+    pace: SharedPace | None = None
 
     def program(self) -> Program:
         """Return this process's program for the job.
@@ -186,8 +195,9 @@ class Job:
                 f"{', '.join(self.paths)}: the files here differ from those the batch started with; "
                 "give every worker the same files, and do not change them while the batch runs"
             )
-        lm = lms.lm(self.model, **self.connection)
-        sub_lm = lms.lm(self.sub_model, **self.connection) if self.sub_model else None
+        connection = {"pace": self.pace, **self.connection}
+        lm = lms.lm(self.model, **connection)
+        sub_lm = lms.lm(self.sub_model, **connection) if self.sub_model else None
         return Program(self.signature, corpus, lm, sub_lm, self.mode, budget=self.budget, state=self.state)
 
     @property

@@ -9,18 +9,30 @@ from __future__ import annotations
 import contextvars
 import logging
 import math
+import sys
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from rlm_dspy.batch.answers_file import Answers, Row, answer_key
 from rlm_dspy.batch.job import Job, Program
 from rlm_dspy.batch.provider_batch import ProgramInWaves, waves_path
 from rlm_dspy.errors import BatchStoppedError, ConfigurationError, LMAuthError, LMUnavailableError, RLMError
+from rlm_dspy.lms.file_pace import FilePace
 from rlm_dspy.lms.provider_batches import WaveJournal, Waves
 
 
@@ -50,6 +62,11 @@ class CostShare:
         self._left -= share
         return share
 
+    def cancel(self, share: float | None) -> None:
+        """Take back the share of a question that was not answered and will be asked again."""
+        if self._left is not None:
+            self._left += share or 0.0
+
     def give_back(self, share: float | None, cost: float | None) -> None:
         """Record a question's cost, and take back the rest of its share."""
         self._asked += 1
@@ -64,6 +81,7 @@ logger = logging.getLogger(__name__)
 # Errors that would also fail the next question, and how many in a row end the batch.
 _HOPELESS = {LMAuthError.__name__: 1, ConfigurationError.__name__: 1, LMUnavailableError.__name__: 3}
 _POLL_SECONDS = 0.2  # seconds between checks of the stop flag
+_MOST_DEATHS = 3  # of executors with the same question in flight, or in a row without an answer in between
 
 
 class Answering(Protocol):
@@ -139,7 +157,9 @@ class Batch:
     Args:
         program: a :class:`Program` for threads, a :class:`Job` for any executor, or any :class:`Answering` object.
         out: the answers file; without one, answers are only returned.
-        executor: where questions run; by default threads of this process.
+        executor: where questions run; by default threads of this process. If it is a function that makes an executor,
+            such as ``lambda: ProcessPoolExecutor(8)``, an executor that broke because a worker died is replaced, and
+            the questions that it had in flight are asked again.
         concurrency: questions in flight at once; by default 4, and with ``provider_batch`` 1,000 of one call each or 32
             runs of many steps.
         max_cost: US dollars for all questions together; answers from the file cost nothing.
@@ -161,7 +181,7 @@ class Batch:
         program: Answering,
         *,
         out: Answers | None = None,
-        executor: Executor | None = None,
+        executor: Executor | Callable[[], Executor] | None = None,
         concurrency: int | None = None,
         max_cost: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -171,7 +191,7 @@ class Batch:
             raise ConfigurationError(f"concurrency must be at least 1, not {concurrency}")
         if max_cost is not None and not max_cost > 0:
             raise ConfigurationError(f"max_cost must be above 0, not {max_cost}")
-        self.program: Answering = program.pinned() if isinstance(program, Job) else program
+        self.program: Answering = _prepared_job(program, executor) if isinstance(program, Job) else program
         self.waves: Waves | None = None
         if provider_batch:
             self.program = self._in_waves(provider_batch, out, executor)
@@ -183,7 +203,7 @@ class Batch:
         self._max_cost = max_cost
         self._on_progress = on_progress
 
-    def _in_waves(self, provider_batch: bool | Waves, out: Answers | None, executor: Executor | None) -> ProgramInWaves:
+    def _in_waves(self, provider_batch: bool | Waves, out: Answers | None, executor: Any) -> ProgramInWaves:
         """Return the program with its calls in provider batches."""
         if executor is not None:
             raise ConfigurationError("provider batches are collected in this process: leave the executor out")
@@ -244,18 +264,53 @@ class Batch:
         )
 
     @contextmanager
-    def _worker_pool(self) -> Iterator[Executor]:
-        if self._executor is not None:
-            yield self._executor
+    def _worker_pool(self) -> Iterator[_WorkerPool]:
+        if self._executor is not None and not callable(self._executor):
+            yield _WorkerPool(self._executor)
             return
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="rlm-batch")
+        make = self._executor or partial(ThreadPoolExecutor, self._concurrency, thread_name_prefix="rlm-batch")
+        pool = _WorkerPool(make(), make)
         try:
             yield pool
         except BaseException:
             # Do not wait for questions in flight: a resumed batch finds their finished LM calls in DSPy's cache.
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.executor.shutdown(wait=False, cancel_futures=True)
             raise
-        pool.shutdown()
+        pool.executor.shutdown()
+
+
+def _prepared_job(job: Job, executor: Executor | Callable[[], Executor] | None) -> Job:
+    """Return the job with the digest of its texts and, where other processes answer, with a pace."""
+    is_threads = executor is None or isinstance(executor, ThreadPoolExecutor)
+    if job.pace is None and not is_threads and sys.platform != "win32":
+        job = replace(job, pace=FilePace())
+    return job.pinned()
+
+
+class _WorkerPool:
+    """The executor of a batch, and how to make another one if it breaks."""
+
+    def __init__(self, executor: Executor, make: Callable[[], Executor] | None = None) -> None:
+        self.executor = executor
+        self._make = make
+        self._deaths = 0  # in a row, without an answer in between
+
+    @property
+    def can_renew(self) -> bool:
+        """Whether a broken executor can be replaced."""
+        return self._make is not None and self._deaths < _MOST_DEATHS
+
+    def renew(self) -> None:
+        """Replace the broken executor."""
+        if self._make is not None:
+            self._deaths += 1
+            self.executor.shutdown(wait=False, cancel_futures=True)
+            logger.warning("a worker died; its questions are asked again by new workers")
+            self.executor = self._make()
+
+    def note_answer(self) -> None:
+        """Note that a question was answered: the workers are able to."""
+        self._deaths = 0
 
 
 class _InFlight:
@@ -268,13 +323,14 @@ class _InFlight:
         self.stopped_by: str | None = None
         self.unsaved: set[str] = set()  # keys of rows missing from the file
         self.disk_error: str | None = None
-        self._waiting = waiting
-        self._flying: dict[Future[Row], tuple[str, float | None]] = {}
+        self._waiting = deque(waiting.items())
+        self._flying: dict[Future[Row], tuple[str, str, float | None]] = {}  # key, question, share
+        self._deaths: Counter[str] = Counter()  # executors that broke with this question in flight, by key
         self._progress = progress
-        self._times = {name: keys.count(name) for name in waiting} if len(set(keys)) < len(keys) else {}
+        self._times = Counter(keys)
         self._streak = ("", 0)  # the error of the last finished question, and how many in a row had it
 
-    def run(self, pool: Executor) -> None:
+    def run(self, pool: _WorkerPool) -> None:
         """Keep ``concurrency`` questions in flight until none is left or the batch is stopped."""
         self._report_progress()
         while True:
@@ -283,9 +339,9 @@ class _InFlight:
                 return
             done, _ = wait(self._flying, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
-                self._finish_question(future)
+                self._finish_question(future, pool)
 
-    def _start_questions(self, pool: Executor) -> None:
+    def _start_questions(self, pool: _WorkerPool) -> None:
         if self.batch.stop.is_set() and self._waiting:
             self.stopped_by = self.stopped_by or "stop"
         while self._waiting and not self.stopped_by and len(self._flying) < self.batch._concurrency:
@@ -295,25 +351,37 @@ class _InFlight:
                 if not self._flying:
                     self.stopped_by = "max_cost"
                 return
-            name, question = next(iter(self._waiting.items()))
+            name, question = self._waiting[0]
             try:
-                future = self._submit_question(pool, question, share)
+                future = self._submit_question(pool.executor, question, share)
             except BrokenExecutor as error:  # a worker died, so the executor accepts no more work
-                self.stopped_by = type(error).__name__
+                self.cost_share.cancel(share)
+                if not pool.can_renew:
+                    self.stopped_by = type(error).__name__
+                    return
+                pool.renew()
+                continue
+            self._waiting.popleft()
+            self._flying[future] = (name, question, share)
+
+    def _submit_question(self, executor: Executor, question: str, share: float | None) -> Future[Row]:
+        if isinstance(executor, ThreadPoolExecutor):  # its threads inherit the caller's dspy.context
+            return executor.submit(contextvars.copy_context().run, answer_question, self.batch.program, question, share)
+        return executor.submit(answer_question, self.batch.program, question, share)
+
+    def _finish_question(self, future: Future[Row], pool: _WorkerPool) -> None:
+        name, question, share = self._flying.pop(future)
+        error = CancelledError("the executor gave it up") if future.cancelled() else future.exception()
+        if isinstance(error, BrokenExecutor) and pool.can_renew:
+            self._deaths[name] += 1
+            if self._deaths[name] < _MOST_DEATHS:
+                self.cost_share.cancel(share)
+                self._waiting.append((name, question))  # last, so that one which kills its worker holds up no others
                 return
-            del self._waiting[name]
-            self._flying[future] = (name, share)
-
-    def _submit_question(self, pool: Executor, question: str, share: float | None) -> Future[Row]:
-        if isinstance(pool, ThreadPoolExecutor):  # its threads inherit the caller's dspy.context
-            return pool.submit(contextvars.copy_context().run, answer_question, self.batch.program, question, share)
-        return pool.submit(answer_question, self.batch.program, question, share)
-
-    def _finish_question(self, future: Future[Row]) -> None:
-        name, share = self._flying.pop(future)
-        error = future.exception()
         # An RLMError arrives as a row; anything else is a bug or a dead worker, and loses the questions in flight.
         row = future.result() if error is None else failure_row(error)
+        if row["ok"]:
+            pool.note_answer()
         knew = self.cost_share.unknown
         self.cost_share.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
         if self.cost_share.unknown and not knew and self.batch._max_cost is not None:
@@ -321,7 +389,7 @@ class _InFlight:
         self.rows[name] = row
         self._stop_if_hopeless(row)
         self._save_row(name, row)
-        self._report_progress(row, self._times.get(name, 1))
+        self._report_progress(row, self._times[name])
 
     def _save_row(self, name: str, row: Row) -> None:
         """Write the row to disk; if that fails, start no further question and keep the row for the report."""

@@ -21,8 +21,8 @@ def lm(model: str, **options: Any) -> dspy.LM:
         model: a LiteLLM model string, such as ``ollama_chat/qwen3:8b`` or ``groq/openai/gpt-oss-20b``;
             ``offline`` is the embedded extractive engine.
         **options: connection options (``api_base``, ``api_key``, ``headers``, ``timeout``, ``num_ctx``,
-            ``keep_alive``, ``think``, ``requests_per_minute``, ``concurrency``, ``fallback``, ``num_retries``); all
-            others go to ``dspy.LM`` (``temperature``, ``max_tokens``, ``cache``, …).
+            ``keep_alive``, ``think``, ``requests_per_minute``, ``concurrency``, ``fallback``, ``num_retries``,
+            ``pace``); all others go to ``dspy.LM`` (``temperature``, ``max_tokens``, ``cache``, …).
 
     Raises:
         ConfigurationError: the name or an option is invalid.

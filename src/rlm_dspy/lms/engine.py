@@ -123,9 +123,7 @@ class _Routed:
         if sent is not None and read is not None:
             raise errors.cut_prompt(self.route, read, sent)
         price = cost_from_table(self.route.model, event) if event.usage else None
-        return replace(
-            event, provider_data={**(event.provider_data or {}), "cost": price, **self._learn_limits(source)}
-        )
+        return replace(event, provider_data={**(event.provider_data or {}), "cost": price, **reported_limits(source)})
 
     def _checked_reply(self, raw: Any) -> Any:
         """Return LiteLLM's reply if it has any choices."""
@@ -139,17 +137,8 @@ class _Routed:
 
     def _with_cost(self, response: Response, raw: Any) -> Response:
         """Return the response with its cost and the provider's limits."""
-        data = {**(response.provider_data or {}), "cost": self._reply_cost(response, raw), **self._learn_limits(raw)}
+        data = {**(response.provider_data or {}), "cost": self._reply_cost(response, raw), **reported_limits(raw)}
         return replace(response, provider_data=data)
-
-    def _learn_limits(self, raw: Any) -> dict[str, Any]:
-        """Return the provider's limits from its headers."""
-        headers = dict(getattr(raw, "_response_headers", None) or {})
-        limits = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
-        if not limits:
-            return {}
-        self._rate_limiter.learn_limits(limits, stretch=self.route.requests_per_minute is None)
-        return {"limits": limits}
 
     def _reply_cost(self, response: Response, raw: Any) -> float | None:
         if self.route.wire_model != self.route.model or self.route.provider.local:
@@ -157,21 +146,35 @@ class _Routed:
         reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
         return reckoned or None
 
-    @property
-    def _rate_limiter(self) -> rate_limits.RateLimiter:
-        per_minute = self.route.requests_per_minute or self.route.provider.per_minute
-        return rate_limits.shared_limiter(self.route.base or self.route.provider.name, self.route.model, per_minute)
+    async def _call_limiter(self, call: Callable[[rate_limits.RequestLimiter], Any]) -> Any:
+        """Return what a call of the model's limiter returns; that of many processes is called in a thread."""
+        route = self.route
+        place = route.base or route.provider.name
+        per_minute = route.requests_per_minute or route.provider.per_minute
+        pace = route.pace
+        if pace is None:
+            return call(rate_limits.shared_limiter(place, route.model, per_minute))
+        return await asyncio.to_thread(lambda: call(pace.limiter(place, route.model, per_minute)))
 
-    def _wait_times(self, request: Request) -> Iterator[float]:
+    async def _learn_limits(self, reply: Any) -> None:
+        """Learn from the limits that a finished reply, or the end of a stream, reports."""
+        limits = (reply.provider_data or {}).get("limits")
+        if limits:
+            stretch = self.route.requests_per_minute is None
+            await self._call_limiter(lambda limiter: limiter.learn_limits(limits, stretch=stretch))
+
+    async def _wait_times(self, request: Request) -> AsyncIterator[float]:
         """Yield successive waits in seconds until a request may start within the provider's limits."""
         size = transport.request_chars(request) // CHARS_PER_TOKEN + min(
             request.config.max_tokens or _EXPECTED_REPLY_TOKENS, _EXPECTED_REPLY_TOKENS
         )
-        while wait := self._rate_limiter.token_wait(size):
+        while wait := await self._call_limiter(lambda limiter: limiter.token_wait(size)):
             if wait > LONGEST_WAIT:
                 raise errors.no_tokens_left(self.route, wait)
             yield wait
-        if wait := self._rate_limiter.reserve():  # even an empty sleep yields the processor
+        if wait := await self._call_limiter(
+            lambda limiter: limiter.reserve()
+        ):  # even an empty sleep yields the processor
             yield wait
 
     def _server_slot(self) -> threading.Semaphore | None:
@@ -242,7 +245,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def _await_start(self, request: Request) -> None:
         self._check_key()
         await asyncio.to_thread(self._load_slow_parts)
-        for wait in self._wait_times(request):
+        async for wait in self._wait_times(request):
             with self._show_wait(wait):
                 await asyncio.sleep(wait)
 
@@ -257,6 +260,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
             with _Translated(self.route), bound_replies(), _reporting_silence(self.route):
                 async with asyncio.timeout(self.route.timeout):
                     response = await super().complete(request)
+        await self._learn_limits(response)
         yield self._check_response(request, response)
 
     async def _stream_once(self, request: Request) -> AsyncGenerator[Any]:
@@ -278,7 +282,9 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                                 yield event
                             ready = []
                     streams.check_end(source, self.route)
-                    for event in [*ready, self._check_stream_end(request, codec.finish(litellm), source)]:
+                    end = self._check_stream_end(request, codec.finish(litellm), source)
+                    await self._learn_limits(end)
+                    for event in [*ready, end]:
                         yield event
 
     def _load_slow_parts(self) -> None:
@@ -380,6 +386,13 @@ class _Held:
     async def __aexit__(self, *_: object) -> None:
         if self._server_slot is not None:
             self._server_slot.release()
+
+
+def reported_limits(raw: Any) -> dict[str, Any]:
+    """Return the provider's limits from the headers of LiteLLM's reply, as ``limits`` if there are any."""
+    headers = dict(getattr(raw, "_response_headers", None) or {})
+    limits = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
+    return {"limits": limits} if limits else {}
 
 
 def cost_from_table(model: str, response: Any, *, in_batch: bool = False) -> float | None:

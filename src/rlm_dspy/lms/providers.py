@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from rlm_dspy import local_servers
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import ollama
+from rlm_dspy.lms.rate_limits import SharedPace
 
 OFFLINE = "offline"
 GROQ_MODEL = "groq/openai/gpt-oss-20b"
@@ -113,7 +114,7 @@ PROVIDERS: tuple[Provider, ...] = (
 
 @dataclass(frozen=True)
 class Route:
-    """How to reach one model; ``api_key`` and ``headers`` are never shown or saved."""
+    """How to reach one model; ``api_key`` and ``headers`` are never shown, and like ``pace`` never saved."""
 
     model: str
     api_base: str | None = field(default=None, repr=False)  # may contain a password
@@ -127,6 +128,7 @@ class Route:
     concurrency: int | None = None
     fallback: str | None = None
     retries: int = 3
+    pace: SharedPace | None = field(default=None, repr=False)  # None: this process paces itself
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\S+", self.model):
@@ -253,7 +255,7 @@ class Route:
 
     def fallback_route(self) -> Route:
         """Return the route of the fallback, with the user's settings that apply to any model."""
-        kept = {name: getattr(self, name) for name in ("timeout", "num_ctx", "keep_alive", "retries")}
+        kept = {name: getattr(self, name) for name in ("timeout", "num_ctx", "keep_alive", "retries", "pace")}
         return Route(str(self.fallback), **kept)
 
     @property
@@ -273,7 +275,7 @@ class Route:
         """Return the state for a saved program: everything except secrets."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         fields["api_base"] = self.api_base and re.sub("//[^/@]*@", "//", self.api_base)
-        return {name: value for name, value in fields.items() if name not in ("api_key", "headers")}
+        return {name: value for name, value in fields.items() if name not in ("api_key", "headers", "pace")}
 
 
 def _is_address(text: str) -> bool:

@@ -6,15 +6,41 @@ import random
 import re
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from dspy import lm15
 
 MINUTE_SECONDS = 60.0
 _DAY_MINUTES = 24 * 60  # in a day
+_LONGEST_QUEUE_SECONDS = 24 * 60 * MINUTE_SECONDS  # no start is reserved, and no quota refilled, later than this
 _LONGEST_VALUE = 30  # characters of a header's number or duration
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE_SECONDS, "h": 60 * MINUTE_SECONDS, "d": _DAY_MINUTES * MINUTE_SECONDS}
+
+
+class RequestLimiter(Protocol):
+    """What the engine asks before it sends a request to one model of one server."""
+
+    def reserve(self) -> float:
+        """Reserve the next start and return the seconds until then."""
+
+    def token_wait(self, tokens: int) -> float:
+        """Take the tokens of a request, or return the seconds until the next try."""
+
+    def learn_limits(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
+        """Learn from a reply's headers; ``stretch`` if their request limit is per day, like Groq's."""
+
+
+class SharedPace(Protocol):
+    """The limiters of many processes: ``lm(pace=…)`` and ``Job(pace=…)`` take one. It must be possible to pickle it.
+
+    Its limiters may block: they are called in threads.
+    """
+
+    def limiter(self, place: str, model: str, per_minute: int | None) -> RequestLimiter:
+        """Return the limiter that all processes share for a server's model."""
 
 
 class RateLimiter:
@@ -22,10 +48,18 @@ class RateLimiter:
 
     It also learns from a server's headers: the tokens left in the minute, and a limit per day so high that
     ``per_minute`` would never reach it.
+
+    Args:
+        per_minute: the requests allowed per minute.
+        clock: returns seconds.
+        window: seconds in which there are at most ``per_minute`` starts.
     """
 
-    def __init__(self, per_minute: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, per_minute: int | None, clock: Callable[[], float] = time.monotonic, *, window: float = MINUTE_SECONDS
+    ) -> None:
         self._clock = clock
+        self._window = window
         self._starts: deque[float] = deque(maxlen=per_minute)
         self._lock = threading.Lock()
         self._most: int | None = None  # tokens per minute; the fields below are valid if it is known
@@ -42,7 +76,7 @@ class RateLimiter:
         with self._lock:
             start = now = self._clock()
             if len(self._starts) == self.per_minute:
-                start = max(now, self._starts[0] + MINUTE_SECONDS)
+                start = max(now, self._starts[0] + self._window)
             if self.per_minute:
                 self._starts.append(start)
             return start - now
@@ -73,6 +107,29 @@ class RateLimiter:
                 self._most, self._left, self._full = most, left, self._clock() + reset
             if stretch and self.per_minute and daily // _DAY_MINUTES > self.per_minute:
                 self._starts = deque(self._starts, maxlen=daily // _DAY_MINUTES)
+
+    def dump_state(self) -> bytes:
+        """Return its state as bytes."""
+        with self._lock:
+            most = -1 if self._most is None else self._most
+            return array("d", [self.per_minute or 0, most, self._left, self._full, *self._starts]).tobytes()
+
+    def load_state(self, state: bytes) -> None:
+        """Take over a state; times too far in the future are those of a clock that was set back, and are dropped.
+
+        Raises:
+            ValueError: it is not a state.
+        """
+        numbers = array("d")
+        numbers.frombytes(state)
+        if len(numbers) < 4:
+            raise ValueError("the state of a pace is cut off")
+        per_minute, most, left, full, *starts = numbers
+        with self._lock:
+            latest = self._clock() + _LONGEST_QUEUE_SECONDS
+            self._starts = deque((start for start in starts if start <= latest), maxlen=int(per_minute) or None)
+            if most >= 0 and full <= latest:
+                self._most, self._left, self._full = int(most), int(left), full
 
 
 def parse_duration(text: str) -> float | None:

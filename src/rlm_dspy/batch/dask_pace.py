@@ -1,0 +1,111 @@
+"""One pace for all workers of a Dask cluster, kept by its scheduler.
+
+The scheduler and not an actor, since an actor is lost with the worker that it lives on; the scheduler outlives every
+worker, and a batch ends with it anyway. Needs ``distributed``; the scheduler must be able to import this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import distributed
+from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.utils import sync
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.lms.file_pace import SHARED_WINDOW_SECONDS
+from rlm_dspy.lms.rate_limits import RateLimiter
+
+_OPERATION = "rlm_dspy_pace"
+
+
+class SchedulerPace(SchedulerPlugin):
+    """Keeps the limiters in the scheduler's process."""
+
+    name = "rlm-dspy-pace"
+    idempotent = True  # a second batch of the cluster shares the pace of the first
+
+    def __init__(self) -> None:
+        self._limiters: dict[tuple[str, str, int | None], RateLimiter] = {}
+
+    async def start(self, scheduler: Any) -> None:
+        """Let workers ask."""
+        scheduler.handlers[_OPERATION] = self.answer_worker
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_limiters": {}}  # locks cannot be sent
+
+    def answer_worker(self, key: tuple[str, str, int | None], method: str, arguments: Mapping[str, Any]) -> Any:
+        """Return what a method of a model's limiter returns."""
+        place, model, per_minute = key
+        fresh = RateLimiter(per_minute, window=SHARED_WINDOW_SECONDS)
+        limiter = self._limiters.setdefault((place, model, per_minute), fresh)
+        if method == "reserve":
+            return limiter.reserve()
+        if method == "token_wait":
+            return limiter.token_wait(**arguments)
+        limiter.learn_limits(**arguments)
+        return None
+
+
+@dataclass(frozen=True)
+class DaskPace:
+    """Keeps the requests and tokens per minute of all workers of a Dask cluster; :func:`share_pace` returns one."""
+
+    def limiter(self, place: str, model: str, per_minute: int | None) -> SchedulerLimiter:
+        """Return the limiter that all workers share for a server's model."""
+        return SchedulerLimiter(place, model, per_minute)
+
+
+def share_pace(client: distributed.Client) -> DaskPace:
+    """Let the scheduler of a cluster keep the pace, and return what a job needs to use it.
+
+    Example:
+        >>> job = Job("context, question -> answer", ("docs",), "openai/gpt-4o-mini", pace=share_pace(client))
+        ... # doctest: +SKIP
+    """
+    client.register_plugin(SchedulerPace())
+    return DaskPace()
+
+
+class SchedulerLimiter:
+    """Asks the limiter in the scheduler's process."""
+
+    def __init__(self, place: str, model: str, per_minute: int | None) -> None:
+        self._key = (place, model, per_minute)
+
+    def reserve(self) -> float:
+        """Reserve the next start and return the seconds until then.
+
+        Raises:
+            ConfigurationError: this is not a task of a Dask worker.
+        """
+        wait: float = self._ask_scheduler("reserve")
+        return wait
+
+    def token_wait(self, tokens: int) -> float:
+        """Take the tokens of a request, or return the seconds until the next try.
+
+        Raises:
+            ConfigurationError: this is not a task of a Dask worker.
+        """
+        wait: float = self._ask_scheduler("token_wait", tokens=tokens)
+        return wait
+
+    def learn_limits(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
+        """Learn from a reply's headers; ``stretch`` if their request limit is per day.
+
+        Raises:
+            ConfigurationError: this is not a task of a Dask worker.
+        """
+        self._ask_scheduler("learn_limits", limits=dict(limits), stretch=stretch)
+
+    def _ask_scheduler(self, method: str, **arguments: Any) -> Any:
+        try:
+            worker = distributed.get_worker()
+        except ValueError as error:
+            raise ConfigurationError("a DaskPace works only in tasks of Dask workers; leave pace out here") from error
+        question = getattr(worker.scheduler, _OPERATION)
+        return sync(worker.loop, question, key=self._key, method=method, arguments=arguments)
