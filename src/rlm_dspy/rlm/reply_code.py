@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def _parse_python(code: str) -> ast.Module | None:
 
 def _parse_any(code: str) -> ast.Module | None:
     try:
-        with warnings.catch_warnings():
+        with _parsing, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree: ast.Module = compile(code, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -147,6 +148,8 @@ def _parse_any(code: str) -> ast.Module | None:
     return tree
 
 
+# CPython 3.11 counts the depth of trees for all threads together: one of two that make trees may get a SystemError.
+_parsing = threading.Lock()
 _parse_short = lru_cache(maxsize=256)(_parse_any)  # one reply is parsed in several ways; trees are never modified
 
 
