@@ -189,7 +189,8 @@ class Run(_Value):
     ``status`` is how it ended: ``submitted`` by the model, ``extracted`` from the trajectory because ``stopped_by`` (a
     limit) ended it first, or ``stopped`` without an answer (the run is then attached to an exception). ``spans`` holds
     the timed parts of the whole tree, in the order of their start; the run of a child has none of its own. ``content``
-    is how much of each text it keeps.
+    is how much of each text it keeps. ``asked`` is what ``rlm-dspy ask`` was given: paths, options, the digest of the
+    files.
     """
 
     format: int = RECORD_FORMAT
@@ -203,6 +204,7 @@ class Run(_Value):
     model: str = ""
     sub_model: str = ""
     depth: int = 0
+    asked: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
     outputs: dict[str, Any] = Field(default_factory=dict)
     probe: str = ""

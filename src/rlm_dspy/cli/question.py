@@ -25,6 +25,7 @@ from rlm_dspy.metering import token_cost
 from rlm_dspy.replay import REPLAY, Replay
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.events import EventLines
+from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.answering import Answerer
@@ -116,6 +117,7 @@ class Asking:
         self.mode = request.first_mode(values, corpus)
         self.signature = out_option.ask_signature(request.out)
         self.result: Run | None = None
+        self._asked: dict[str, Any] | None = None
         self._replay: Replay | None = None  # of a resumed question
         self._log = RunLog(values.home / "runs", terminal.redactor)
         self._events = EventLines(terminal.answer, terminal.redactor) if request.events else None
@@ -145,11 +147,11 @@ class Asking:
             stack.enter_context(chosen.active())
             stack.enter_context(self._save_run_on_error())
             watch = stack.enter_context(self._show_progress())
-            self._log.asked = self.asked_facts(chosen)
+            self._asked = self._log.asked = self.asked_facts(chosen)
             stack.enter_context(listening(self._log))
             answerer = self._answerer(watch, chosen, tools)
             found = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
-        run = self._with_unused_calls(found.run)
+        run = self._completed_run(found.run)
         self.result, self.mode = run, found.mode
         self.keep_prediction(found.prediction)
         filed = self._try_save_run(run)
@@ -188,8 +190,11 @@ class Asking:
         finally:
             REPLAY.reset(token)
 
-    def _with_unused_calls(self, run: Run) -> Run:
-        """Return the run of a resumed question with what was paid for recorded calls that answered nothing."""
+    def _completed_run(self, run: Run) -> Run:
+        """Return the run with what was asked, and with what a resumed one paid for calls that answered nothing."""
+        if self._asked is not None:
+            asked = {name: value for name, value in self._asked.items() if name != "files"}
+            run = run.model_copy(update={"asked": jsonable(asked)})
         if self._replay is None:
             return run
         warnings = (*run.warnings, *self._replay.warnings)

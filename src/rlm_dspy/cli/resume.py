@@ -62,16 +62,20 @@ def recorded_facts(request: AskRequest, values: settings.Settings, corpus: Corpu
         "program_digest": _file_digest(request.program),
         "settings": {**kept, "model": values.model or model},
         "digest": corpus_digest(corpus),
+        "chars": corpus.chars,
+        "texts": corpus.texts_digest if corpus.chars <= MAX_HASHED_CHARS else None,
         "files": file_digests(corpus),
     }
 
 
 def corpus_digest(corpus: Corpus) -> str:
     """Return a digest of the names and texts of a corpus, of a very large one only of the names and sizes."""
-    if corpus.chars <= MAX_HASHED_CHARS:
-        return corpus.digest
-    rows = "\n".join(f"{document.name}\0{document.size}" for document in corpus.documents)
-    return hashlib.sha256(rows.encode("utf-8", "surrogatepass")).hexdigest()
+    total = hashlib.sha256()
+    for document in corpus.documents:
+        total.update(f"{document.name}\0{document.size}\n".encode("utf-8", "surrogatepass"))
+        if corpus.chars <= MAX_HASHED_CHARS:
+            total.update(document.body.digest())
+    return total.hexdigest()
 
 
 def file_digests(corpus: Corpus) -> dict[str, str]:
