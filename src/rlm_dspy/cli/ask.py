@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from rlm_dspy.cli import logs, out_option, reading, resume, settings
@@ -34,6 +35,8 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
             f"{user_toml()}"
         )
     check_writable(request.trace, "--trace")
+    if request.program is not None:
+        request = _with_program(request, loaded.settings.home, terminal)
     # Report every error in the command and its files before importing a model library.
     corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
     _tell_skipped(corpus, terminal)
@@ -49,6 +52,13 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     # Again, because DSPy configures logging on import.
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     return Asking(request, terminal, loaded.settings, corpus).run()
+
+
+def _with_program(request: AskRequest, home: Path, terminal: Terminal) -> AskRequest:
+    """Return the request with the file of its program, which is shown before its first use."""
+    from rlm_dspy.cli.program_source import find_program  # only here, because it imports DSPy
+
+    return replace(request, program=find_program(str(request.program), home, terminal))
 
 
 def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:

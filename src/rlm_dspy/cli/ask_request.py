@@ -28,7 +28,7 @@ class AskRequest:
     trace: Path | None
     dry_run: bool
     log_json: bool
-    program: Path | None = None
+    program: str | Path | None = None  # a path once it is found
     index: bool = False
     events: bool = False
     mcp: tuple[str, ...] = ()

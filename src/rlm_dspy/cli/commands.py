@@ -47,6 +47,7 @@ from rlm_dspy.cli.options import (
     trust_option,
     volume_options,
 )
+from rlm_dspy.cli.program import program
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
 from rlm_dspy.errors import ConfigurationError, RLMError
@@ -419,7 +420,7 @@ def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """Optimize the RLM's prompts on the questions of DATA (JSONL: question, answer, context).
 
     The test set, which the optimizer never sees, is scored before and after. The folder gets program.json
-    (for ask --program, eval --program or rlm.load()), report.html, report.md, report.json and log.txt.
+    (for ask --program, eval --program or rlm.load()), card.md, report.html, report.md, report.json and log.txt.
     Exit code 3 if a limit ended it; the best program so far is saved.
     """
     flags = {name: options.pop(name) for name in ("model", "sub_model", "timeout", "max_iters")}
@@ -452,7 +453,10 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize):
+for _command in (
+    *(ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize),
+    program,
+):
     app.add_command(_command)
 
 

@@ -15,6 +15,7 @@ import click
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, logs, models, settings
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.report import journal, render
@@ -29,7 +30,7 @@ class EvalRequest:
     data: Path
     flags: Mapping[str, Any]
     compare: str
-    program: Path | None
+    program: str | None
     metric: str
     limit: int | None
     threads: int
@@ -76,17 +77,18 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     values, chosen = prepare_model(request.flags, terminal)
     check_writable(request.html, "--html")
     check_writable(request.journal, "--journal")
+    program = find_program(request.program, values.home, terminal) if request.program else None
     runs = _runs_folder(request)
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
         raise click.UsageError(f"--compare names no side; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
     if request.program and "rlm" not in names:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
-    asked = [_make_contender(name, request, values, chosen) for name in names]
+    asked = [_make_contender(name, program, values, chosen) for name in names]
     for side in asked:
         if side.note:
             terminal.note(f"{side.note}.")
-    identity = _row_identity(request, values, chosen)
+    identity = _row_identity(program, values, chosen)
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
     if request.fresh and journal.read_rows(place, Row.model_validate_json):  # only delete a journal of ours
         place.unlink()
@@ -116,15 +118,15 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
 
 
 def _make_contender(
-    name: str, request: EvalRequest, values: settings.Settings, chosen: models.Chosen
+    name: str, program: Path | None, values: settings.Settings, chosen: models.Chosen
 ) -> contenders.Contender:
-    path = request.program if name == "rlm" else None
+    path = program if name == "rlm" else None
     return contenders.make_contender(name, values.budget, sub_lm=chosen.sub_lm, path=path)
 
 
-def _row_identity(request: EvalRequest, values: settings.Settings, chosen: models.Chosen) -> str:
+def _row_identity(program: Path | None, values: settings.Settings, chosen: models.Chosen) -> str:
     """Return what a row depends on besides side, metric and example."""
-    text = request.program.read_text(encoding="utf-8") if request.program else ""
+    text = program.read_text(encoding="utf-8") if program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
     return json.dumps([chosen.name, sub, values.budget.model_dump(exclude_defaults=True), text])
 

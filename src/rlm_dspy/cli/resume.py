@@ -49,7 +49,7 @@ def check_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
 def recorded_facts(request: AskRequest, values: settings.Settings, corpus: Corpus, model: str) -> dict[str, Any]:
     """Return what the record says of an ``ask``, so that it can be resumed."""
     kept = {name: getattr(values, name) for name in KEPT_SETTINGS}
-    program = str(request.program.absolute()) if request.program else None
+    program = str(Path(request.program).absolute()) if request.program else None
     return {
         "question": request.question,
         "paths": list(request.paths),
