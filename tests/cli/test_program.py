@@ -31,7 +31,7 @@ REPORT: dict[str, Any] = {
     "gain": {"mean": 0.5, "interval": [0.2, 0.7], "questions": 12},
     "cost": 0.5,
     "calls": 321,
-    "versions": {"rlm-dspy": "0.1.0", "dspy": "3.4.1"},
+    "versions": "rlm-dspy 0.1.0, dspy 3.4.1",
     "ended": "finished",
 }
 

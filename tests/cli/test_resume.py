@@ -21,7 +21,7 @@ import pytest
 from cli.conftest import Result
 from rlm_dspy.cli import models
 from rlm_dspy.report.run_log import RunLog
-from rlm_dspy.testing import action, scripted
+from rlm_dspy.testing import action, fields, scripted
 from servers.openai import OpenAIServer
 
 KEY = "sk-test-key-0000"
@@ -172,8 +172,8 @@ class Killed(BaseException):
 def play(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the command with a script of replies; return its result (None if it was killed) and the script."""
 
-    def start(replies: list[Any], *args: str) -> tuple[Result | None, Any]:
-        lm, script = scripted(*replies)
+    def start(replies: list[Any], *args: str, model: str = "scripted/model") -> tuple[Result | None, Any]:
+        lm, script = scripted(*replies, model=model)
         monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
         with monkeypatch.context() as patch:
             if any(reply is die for reply in replies):
@@ -310,3 +310,42 @@ def test_a_failure_leaves_the_run_to_be_resumed(play: Callable[..., Any], killed
     result, script = play(LAST, "ask", "--resume", killed.stem)
     assert (result.code, result.out) == (0, "42\n"), result.err
     assert len(script.requests) == 1
+
+
+def test_an_ask_of_two_attempts_is_resumed_as_a_whole(
+    play: Callable[..., Any], write: Callable[[str, str], Path], home: Path
+) -> None:
+    write("notes.md", "Nothing is to be found in this line.\n" * 3_000)
+    nothing = fields(answer="not found", evidence="[]")
+    first = [nothing, action("x = 41\nprint(x, 'is it')"), die]
+    result, _ = play(first, "ask", "Which number is in the text?", "notes.md", model="scripted/tiny-1b")
+    assert result is None
+    logs = sorted(home.parent.rglob("runs/*.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(logs) == 2  # the passages, and then the exploration, which was killed
+    last = [action("print(x + 1, 'is the number')"), action("SUBMIT(answer=f'{x + 1}', evidence=[])")]
+    result, script = play(last, "ask", "--resume", logs[-1].stem, "--json", model="scripted/tiny-1b")
+    assert result.code == 0, result.err
+    assert len(script.requests) == 2
+    usage = json.loads(result.out)["usage"]
+    assert (usage["calls"], usage["replayed_calls"]) == (4, 2)
+    assert list(home.parent.rglob("runs/*.jsonl")) == []
+
+
+def test_a_reply_in_one_call_that_was_in_flight_is_asked_again(
+    play: Callable[..., Any], write: Callable[[str, str], Path], home: Path
+) -> None:
+    write("notes.md", "One and one is two.\n")
+    play([die], "ask", "what?", "notes.md")
+    answer = fields(answer="two", evidence="[]")
+    result, script = play([answer], "ask", "--resume", "last")
+    assert (result.code, result.out) == (0, "two\n"), result.err
+    assert len(script.requests) == 1
+
+
+def test_it_is_resumed_where_it_was_asked(
+    play: Callable[..., Any], killed: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home.parent)
+    result, _ = play(LAST, "ask", "--resume", killed.stem)
+    assert result.code == 1
+    assert f"was asked in {home}: resume it there" in result.err

@@ -77,13 +77,13 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     values, chosen = prepare_model(request.flags, terminal)
     check_writable(request.html, "--html")
     check_writable(request.journal, "--journal")
-    program = find_program(request.program, values.home, terminal) if request.program else None
     runs = _runs_folder(request)
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
         raise click.UsageError(f"--compare names no side; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
     if request.program and "rlm" not in names:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
+    program = find_program(request.program, values.home, terminal) if request.program else None
     asked = [_make_contender(name, program, values, chosen) for name in names]
     for side in asked:
         if side.note:

@@ -118,7 +118,6 @@ def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest
         data_digest: the SHA-256 of the file of questions.
         licence: under which others may use it.
     """
-    versions = ", ".join(f"{name} {version}" for name, version in dict(made["versions"]).items())
     before, after = made["before"], made["after"]
     rows = [
         ("task", " ".join(task.split())),
@@ -132,7 +131,7 @@ def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest
         ("n", f"{made['questions']['test']} test questions, which the optimizer did not see"),
         ("cost", f"{dollar_text(made['cost'])}, {made['calls']:,} calls"),
         ("data", f"SHA-256 {data_digest}"),
-        ("versions", versions),
+        ("versions", made["versions"]),
         ("licence", licence or NO_LICENCE),
         ("ended", made["ended"]),
     ]

@@ -82,8 +82,7 @@ class RunExport:
             if score < self.min_score:
                 raise SkippedRunError("its score is below --min-score")
         facts: dict[str, Any] = {"run": run.id, "model": run.model, "score": score, "context": context_facts(run)}
-        if mark is not None:
-            facts["mark"] = mark.mark
+        facts["mark"] = None if mark is None else mark.mark  # each row has the same names, as loaders of JSON want
         if self.form == "dspy":
             return [dataset_row(run, facts)]
         if self.form == "sft":
