@@ -34,6 +34,9 @@ def page() -> str:
     for name, command in sorted(app.commands.items()):
         context = click.Context(command, info_name=name, parent=group, terminal_width=100)
         parts += [f"## rlm-dspy {name}\n", block(command.get_help(context))]
+        for below, part in sorted(getattr(command, "commands", {}).items()):
+            inner = click.Context(part, info_name=below, parent=context, terminal_width=100)
+            parts += [f"### rlm-dspy {name} {below}\n", block(part.get_help(inner))]
     parts += ["## Exit codes\n", block(textwrap.dedent(str(exit_codes.__doc__).partition("\n\n")[2]))]
     return "\n".join(parts)
 

@@ -15,6 +15,7 @@ from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy.deadlines import Interrupted
+from rlm_dspy.replay import REPLY, RecordedReply
 from rlm_dspy.run import Usage
 from rlm_dspy.spans import Recorder
 
@@ -105,6 +106,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self.response: Any = None  # the last lm15 Response; None if DSPy's history is disabled
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._spans: dict[str, int] = {}  # of the calls in flight
+        self._replies: dict[str, RecordedReply] = {}  # of those that a record answers
         self._lock = threading.Lock()
 
     @property
@@ -127,19 +129,27 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self._calls[call_id] = (instance, inputs)
         if self.recorder and self.span is not None:
             model = str(getattr(instance, "model", "unknown"))
-            self._spans[call_id] = self.recorder.start_prompt(model, self.span, prompt_messages(inputs))
+            prompt = prompt_messages(inputs)
+            self._spans[call_id] = self.recorder.start_prompt(model, self.span, prompt)
+            reply = self.recorder.recorded_reply(self.span, prompt)
+            REPLY.set(reply)
+            if reply is not None:
+                self._replies[call_id] = reply
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Add the usage of a finished call; a failed one counts as a call."""
         lm, sent = self._calls.pop(call_id, (None, None))
         if sent is None:  # it was abandoned
             return
+        replayed = self._replies.pop(call_id, None)
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
         if isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent and may be billed
             usage = _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
         elif exception is not None:
             usage = Usage(calls=1)
+        elif replayed is not None:
+            usage = replayed.usage.model_copy(update={"replayed_calls": replayed.usage.calls})
         elif entry is not None:
             usage = _reported_usage(entry)
         else:  # DSPy's history may be disabled
@@ -148,7 +158,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
         if self.recorder and (span := self._spans.pop(call_id, None)):
             error = None if exception is None else f"{type(exception).__name__}: {exception}"
             finish = "" if exception else self.finish
-            self.recorder.end(span, usage=usage, finish=finish, error=error, output=reply_text(outputs))
+            facts: dict[str, Any] = {"finish": finish, "error": error, "output": reply_text(outputs)}
+            self.recorder.end(span, usage=usage, thinking=thinking_chars(outputs), **facts)
         data = getattr(self.response, "provider_data", None)
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
@@ -235,6 +246,12 @@ def reply_text(outputs: Any) -> str:
         elif output is not None:
             texts.append(str(output))
     return "\n\n".join(texts)
+
+
+def thinking_chars(outputs: Any) -> int:
+    """Return how many characters of ``reply_text`` are hidden thinking at its start, if there is one output."""
+    first = outputs[0] if isinstance(outputs, list) and outputs else outputs
+    return len(str(first.get("reasoning_content") or "")) if isinstance(first, Mapping) else 0
 
 
 def _reported_usage(entry: dict[str, Any]) -> Usage:

@@ -21,7 +21,7 @@ SubCallKind = Literal["plain", "typed", "recursive"]
 SpanKind = Literal["run", "step", "lm", "cell", "sub_call", "wait"]
 Content = Literal["full", "short", "none"]
 UNFINISHED = "unfinished"  # ``stopped_by`` of a record that was written at the start of its run
-RECORD_FORMAT = 2  # of runs as JSON; 1 had no spans
+RECORD_FORMAT = 3  # of runs as JSON; 1 had no spans, 2 did not say what can be replayed
 
 
 def replace_surrogates(value: Any) -> Any:
@@ -46,7 +46,8 @@ class Usage(_Value):
     """Calls, tokens and US dollars; ``cost`` is None as soon as any part is unknown (never 0 for unknown).
 
     ``retries`` counts attempts after the first; ``waited_seconds`` is time spent waiting for a provider's limits;
-    ``estimated_calls`` counts calls without reported usage, whose tokens are estimates.
+    ``estimated_calls`` counts calls without reported usage, whose tokens are estimates; ``replayed_calls`` those that a
+    record answered, whose tokens and cost are what was paid for them before the run was resumed.
     """
 
     calls: int = 0
@@ -57,6 +58,7 @@ class Usage(_Value):
     retries: int = 0
     waited_seconds: float = 0.0
     estimated_calls: int = 0
+    replayed_calls: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -74,6 +76,7 @@ class Usage(_Value):
             retries=self.retries + other.retries,
             waited_seconds=self.waited_seconds + other.waited_seconds,
             estimated_calls=self.estimated_calls + other.estimated_calls,
+            replayed_calls=self.replayed_calls + other.replayed_calls,
         )
 
 
@@ -134,6 +137,7 @@ class Span(_Value):
         seconds: None if it did not end.
         usage: of a call of a model, or of a wait.
         finish: why a reply ended: "stop", "length", "content_filter".
+        thinking: the characters at the start of a reply that are the model's hidden thinking.
     """
 
     id: int
@@ -150,6 +154,7 @@ class Span(_Value):
     error: str | None = None
     input: str = ""
     output: str = ""
+    thinking: int = 0
     previous: int | None = None
     same_messages: int = 0
     messages: tuple[Message, ...] = ()
@@ -183,7 +188,9 @@ class Run(_Value):
 
     ``status`` is how it ended: ``submitted`` by the model, ``extracted`` from the trajectory because ``stopped_by`` (a
     limit) ended it first, or ``stopped`` without an answer (the run is then attached to an exception). ``spans`` holds
-    the timed parts of the whole tree, in the order of their start; the run of a child has none of its own.
+    the timed parts of the whole tree, in the order of their start; the run of a child has none of its own. ``content``
+    is how much of each text it keeps. ``asked`` is what ``rlm-dspy ask`` was given: paths, options, the digest of the
+    files.
     """
 
     format: int = RECORD_FORMAT
@@ -192,10 +199,12 @@ class Run(_Value):
     status: Status
     stopped_by: str | None = None
     error: str | None = None
+    content: Content = "full"
     signature: str = ""
     model: str = ""
     sub_model: str = ""
     depth: int = 0
+    asked: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, str] = Field(default_factory=dict)
     outputs: dict[str, Any] = Field(default_factory=dict)
     probe: str = ""

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Any, Protocol
 
+from rlm_dspy.replay import REPLAY, RecordedReply
 from rlm_dspy.run import (
     Content,
     Message,
@@ -71,6 +72,7 @@ class Recorder:
     def __init__(self, content: Content = "full") -> None:
         self.content: Content = content
         self.problems: list[str] = []
+        self.replay = REPLAY.get()
         self._listeners: list[Listener] = [*LISTENERS.get(), *everywhere]
         self._spans: dict[int, Span] = {}
         self._clocks: dict[int, float] = {}  # when each open span started
@@ -142,10 +144,16 @@ class Recorder:
         return number
 
     def _kept_message(self, role: str, text: str) -> Message:
-        text = cut_content(replace_surrogates(text), self.content)
-        if len(text) > MAX_MESSAGE_CHARS:
-            text = f"{text[:MAX_MESSAGE_CHARS]}… ({len(text):,} characters)"
-        return Message.model_construct(role=role, content=text)
+        return Message.model_construct(role=role, content=kept_text(text, self.content))
+
+    def recorded_reply(self, parent: int, prompt: Sequence[tuple[str, str]]) -> RecordedReply | None:
+        """Return the reply of the record that is being replayed to a call below a span, None if it has none."""
+        if self.replay is None:
+            return None
+        with self._lock:
+            above = self._spans[parent]
+            step = root_step(above, self._spans)
+        return self.replay.take_reply(step, above.input, prompt, is_sub_call=is_sub_call(above))
 
     def _is_below(self, number: int, top: int) -> bool:
         above: int | None = number
@@ -169,3 +177,23 @@ class Recorder:
                 name = getattr(listener, "label", type(listener).__name__)
                 self.problems.append(f"{name} failed and missed the rest of this run: {error}")
                 logger.warning("%s failed and misses the rest of this run", name, exc_info=error)
+
+
+def kept_text(text: str, content: Content = "full") -> str:
+    """Return a text of a prompt as a record keeps it."""
+    text = cut_content(replace_surrogates(text), content)
+    if len(text) > MAX_MESSAGE_CHARS:
+        text = f"{text[:MAX_MESSAGE_CHARS]}… ({len(text):,} characters)"
+    return text
+
+
+def is_sub_call(span: Span) -> bool:
+    """Return whether a call of a model below this span is made by code, in this run or a child."""
+    return span.kind == "sub_call" or span.depth > 0
+
+
+def root_step(span: Span, spans: Mapping[int, Span]) -> int:
+    """Return the step of the root run that a span belongs to."""
+    while span.depth and span.parent is not None:
+        span = spans[span.parent]
+    return span.step

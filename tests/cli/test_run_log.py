@@ -113,7 +113,7 @@ def test_a_file_that_is_no_log_is_refused_in_one_line(tmp_path: Path, line: str)
 def test_a_record_of_a_newer_version_says_so(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"format": 99, "id": "x", "status": "submitted", "stars": 3}))
-    with pytest.raises(RLMError, match="it has format 99, this version reads up to 2; update"):
+    with pytest.raises(RLMError, match="it has format 99, this version reads up to 3; update"):
         load_run(path)
 
 

@@ -155,8 +155,11 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     assert "after  1.000" in result.out
     folder = home / "tags-gepa"
     assert {path.name for path in folder.iterdir()} >= {
-        "program.json", "report.html", "report.md", "report.json", "log.txt",
+        "program.json", "card.md", "report.html", "report.md", "report.json", "log.txt",
     }  # fmt: skip
+    card = (folder / "card.md").read_text()
+    assert "| score after | 1.000 (95% interval" in card
+    assert "| n | 6 test questions" in card
     report = json.loads((folder / "report.json").read_text())
     assert report["after"]["score"] == 1 > report["before"]["score"]
     measured = [one["calls"] for one in report["candidates"] if one["val_score"] is not None]

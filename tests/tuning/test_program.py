@@ -55,7 +55,7 @@ def test_a_program_with_a_lone_surrogate_is_saved_and_loaded(tmp_path: Path) -> 
     ("text", "message"),
     [
         ("{", "is not a saved program"),
-        ("[]", "is not a program of this kind: it lacks the predictor generate_action, extract"),
+        ("[]", "is not a program of this kind: it is not a JSON object"),
         ('{"generate_action": {}}', "lacks the predictor extract"),
     ],
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
-from rlm_dspy.cli import logs, out_option, reading, settings
+from rlm_dspy.cli import logs, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.startup import user_toml, warm_sandbox
@@ -22,6 +24,9 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     """Answer the request and return the exit code."""
     loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
+    if request.resume is not None:
+        request = _find_resumed(request, loaded.settings.home / "runs")
+        loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     out_option.output_names(request.out)
     if unknown := [name for name in request.mcp if name not in loaded.settings.mcp]:
@@ -30,9 +35,14 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
             f"{user_toml()}"
         )
     check_writable(request.trace, "--trace")
+    if request.program is not None:
+        request = _with_program(request, loaded.settings.home, terminal)
     # Report every error in the command and its files before importing a model library.
     corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
     _tell_skipped(corpus, terminal)
+    if request.resumed is not None:
+        resume.check_unchanged(request, corpus, terminal)
+        resume.tell_resumed(request.resumed, terminal)
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     with paused_garbage_collection():
         if not request.dry_run and request.first_mode(loaded.settings, corpus) == "rlm":
@@ -42,6 +52,21 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     # Again, because DSPy configures logging on import.
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     return Asking(request, terminal, loaded.settings, corpus).run()
+
+
+def _with_program(request: AskRequest, home: Path, terminal: Terminal) -> AskRequest:
+    """Return the request with the file of its program, which is shown before its first use."""
+    from rlm_dspy.cli.program_source import find_program  # only here, because it imports DSPy
+
+    return replace(request, program=find_program(str(request.program), home, terminal))
+
+
+def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:
+    """Return the request of the run that is to be resumed."""
+    from rlm_dspy.report.resuming import read_resumed  # only here, because it imports DSPy
+    from rlm_dspy.report.run_store import RunStore
+
+    return resume.resumed_request(request, read_resumed(RunStore(folder).find(str(request.resume))))
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:

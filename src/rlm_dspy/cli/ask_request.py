@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlm_dspy.cli import reading, settings
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.rlm.modes import first_mode
+
+if TYPE_CHECKING:
+    from rlm_dspy.report.resuming import ResumedRun
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,14 @@ class AskRequest:
     trace: Path | None
     dry_run: bool
     log_json: bool
-    program: Path | None = None
+    program: str | Path | None = None  # a path once it is found
     index: bool = False
     events: bool = False
     mcp: tuple[str, ...] = ()
+    resume: str | None = None
+    force: bool = False
+    limits_changed: bool = False  # of a resumed run
+    resumed: ResumedRun | None = None
 
     def first_mode(self, values: settings.Settings, corpus: Corpus) -> str:
         """Return the mode to begin with."""

@@ -95,6 +95,9 @@ class ChatTurn(Asking):
         told = dspy.InputField(desc="earlier questions and answers, oldest first")
         self.signature = self.signature.append("history", told, type_=dspy.History)
 
+    def asked_facts(self, chosen: models.Chosen) -> None:
+        """Record nothing to resume: a question of a conversation depends on the earlier ones."""
+
     def more_inputs(self) -> dict[str, Any]:
         """Return the conversation so far."""
         return {"history": self._discussion.history}

@@ -49,13 +49,14 @@ from rlm_dspy.cli.options import (
     trust_option,
     volume_options,
 )
+from rlm_dspy.cli.program import program
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 
 @click.command(short_help="Answer a question from files, with evidence.")
-@click.argument("question")
+@click.argument("question", required=False)
 @paths_argument
 @model_options
 @fallback_option
@@ -75,16 +76,19 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 @click.option("--trace", type=FILE_PATH, metavar="FILE", help="Save the run as JSON.")
 @click.option("--index", is_flag=True, help="Build or refresh the search index of the files first.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the estimated cost; call no model.")
+@click.option("--resume", metavar="RUN", help="Go on with a killed run; what it has paid for is not paid again.")
+@click.option("--force", is_flag=True, help="Resume even if the files have changed.")
 @volume_options
 @log_json_option
 @timeout_option
 @trust_option
-@click.pass_obj
-def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options: Any) -> int:
+@click.pass_context
+def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **options: Any) -> int:
     """Answer QUESTION from each PATH (a file, folder, glob, or - for stdin).
 
     The answer goes to stdout, followed by the quotes that prove it as path:line "quote";
     everything else goes to stderr. Without a PATH, stdin is read.
+    --resume RUN goes on with a run that `rlm-dspy runs` shows as killed, and needs no QUESTION.
 
     \b
     Exit codes: 0 answered, 1 failed, 2 usage, 3 stopped by a limit (best answer
@@ -92,10 +96,16 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
     unreadable or empty, 7 nothing found that answers it, 130 interrupted
     (partial run kept).
     """
+    from rlm_dspy.cli import resume
+
+    resume.check_options(ctx, options)
+    if question is None and options["resume"] is None:
+        raise click.MissingParameter(ctx=ctx, param_hint="'QUESTION'", param_type="argument")
+    question = question or ""
     for name, value in (("QUESTION", question), ("--model", options["model"]), ("--out", options["out"])):
         check_unicode(value or "", name)
     check_format(options)
-    if not question.strip():
+    if not question.strip() and options["resume"] is None:
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
     if options["program"] and options["mode"] not in (None, "auto", "rlm"):
         raise click.UsageError(
@@ -106,7 +116,7 @@ def ask(terminal: Terminal, /, question: str, paths: tuple[str, ...], **options:
     from rlm_dspy.cli.ask import answer
     from rlm_dspy.cli.ask_request import AskRequest
 
-    return answer(AskRequest(question=question, paths=paths, flags=flags, choice=choice, **options), terminal)
+    return answer(AskRequest(question=question, paths=paths, flags=flags, choice=choice, **options), ctx.obj)
 
 
 @click.command(short_help="Answer many questions of the same files; a killed batch can be resumed.")
@@ -421,7 +431,7 @@ def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
     """Optimize the RLM's prompts on the questions of DATA (JSONL: question, answer, context).
 
     The test set, which the optimizer never sees, is scored before and after. The folder gets program.json
-    (for ask --program, eval --program or rlm.load()), report.html, report.md, report.json and log.txt.
+    (for ask --program, eval --program or rlm.load()), card.md, report.html, report.md, report.json and log.txt.
     Exit code 3 if a limit ended it; the best program so far is saved.
     """
     flags = {name: options.pop(name) for name in ("model", "sub_model", "timeout", "max_iters")}
@@ -454,7 +464,10 @@ def app(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize):
+for _command in (
+    *(ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize),
+    program,
+):
     app.add_command(_command)
 
 

@@ -16,8 +16,10 @@ from rlm_dspy._version import __version__
 from rlm_dspy.batch import waves_path
 from rlm_dspy.batch.plan import plan_calls, plan_runs
 from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS_AT_ONCE
+from rlm_dspy.budget import Budget
 from rlm_dspy.cli import exit_codes, logs, models, provider_batches, settings
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.provider_batches import Waves, batched_lm
@@ -33,7 +35,7 @@ class EvalRequest:
     data: Path
     flags: Mapping[str, Any]
     compare: str
-    program: Path | None
+    program: str | None
     metric: str
     limit: int | None
     threads: int
@@ -88,16 +90,20 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         raise click.UsageError(f"--compare names no side; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
     if request.program and "rlm" not in names:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
+    program = find_program(request.program, values.home, terminal) if request.program else None
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
     waves = _make_waves(request, values, place, terminal)
     if waves is not None:
         terminal.note(_plan_text(names, chosen, examples))
         chosen = _batched_models(chosen, waves)
-    asked = [_make_contender(name, request, values, chosen) for name in names]
+    budget = values.budget
+    if waves is not None:
+        budget = budget.model_copy(update={"max_concurrency": SUB_CALLS_AT_ONCE})
+    asked = [_make_contender(name, program, budget, chosen) for name in names]
     for side in asked:
         if side.note:
             terminal.note(f"{side.note}.")
-    identity = _row_identity(request, values, chosen)
+    identity = _row_identity(program, values, chosen)
     if request.fresh and journal.read_rows(place, Row.model_validate_json):  # only delete a journal of ours
         place.unlink()
     progress = EvalProgress(terminal, len(examples) * len(asked))
@@ -187,19 +193,14 @@ def _ask_all(
         return rows, interrupts.was_interrupted
 
 
-def _make_contender(
-    name: str, request: EvalRequest, values: settings.Settings, chosen: models.Chosen
-) -> contenders.Contender:
-    path = request.program if name == "rlm" else None
-    budget = values.budget
-    if request.provider_batch:
-        budget = budget.model_copy(update={"max_concurrency": SUB_CALLS_AT_ONCE})
+def _make_contender(name: str, program: Path | None, budget: Budget, chosen: models.Chosen) -> contenders.Contender:
+    path = program if name == "rlm" else None
     return contenders.make_contender(name, budget, sub_lm=chosen.sub_lm, path=path)
 
 
-def _row_identity(request: EvalRequest, values: settings.Settings, chosen: models.Chosen) -> str:
+def _row_identity(program: Path | None, values: settings.Settings, chosen: models.Chosen) -> str:
     """Return what a row depends on besides side, metric and example."""
-    text = request.program.read_text(encoding="utf-8") if request.program else ""
+    text = program.read_text(encoding="utf-8") if program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
     return json.dumps([chosen.name, sub, values.budget.model_dump(exclude_defaults=True), text])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
-from rlm_dspy.tuning import data, optimize, report
+from rlm_dspy.tuning import contenders, data, optimize, program_folder, report
 
 FINISHED = "finished"
 
@@ -146,12 +147,13 @@ def write_reports(
     (job.folder / "report.md").write_text(clean.text(report.report_markdown(made)), encoding="utf-8")
     page = report.outcome_page(clean.value(made), data=clean.text(str(request.data)))
     (job.folder / "report.html").write_text(page, encoding="utf-8")
+    (job.folder / program_folder.CARD).write_text(clean.text(card_of(request, made, found)), encoding="utf-8")
     if request.as_json:
         terminal.answer(journal.redacted_json({**made, "folder": str(job.folder)}, clean, indent=2))
     else:
         for line in result_lines(made):
             terminal.answer(line)
-    terminal.note(f"{job.folder}/program.json, report.html, report.md, report.json, log.txt")
+    terminal.note(f"{job.folder}/program.json, card.md, report.html, report.md, report.json, log.txt")
     everything: Sequence[Any] = [*found.before, *found.after]
     failed = [row for row in everything if row.status == "failed"]
     if failed and len(failed) == len(everything):
@@ -161,6 +163,16 @@ def write_reports(
         terminal.note(f"stopped by {found.ended}; continue with --resume and a higher limit.")
         return exit_codes.BUDGET
     return exit_codes.ANSWERED
+
+
+def card_of(request: OptimizeRequest, made: dict[str, Any], found: optimize.Outcome) -> str:
+    """Return the card of the program."""
+    signature = contenders.signature()
+    asked: Any = getattr(found.program, "signature", signature)
+    digest = hashlib.sha256(request.data.read_bytes()).hexdigest()
+    return program_folder.card_text(
+        made, task=str(signature.instructions), signature=asked.signature, data_digest=digest
+    )
 
 
 def result_lines(made: dict[str, Any]) -> list[str]:

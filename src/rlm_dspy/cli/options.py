@@ -91,7 +91,9 @@ limit_option = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N questions of a file."
 )
 program_option = click.option(
-    "--program", type=FILE_PATH, metavar="FILE", help="Program that optimize has compiled; it always explores."
+    "--program",
+    metavar="PROGRAM",
+    help="Program that optimize has compiled, which always explores: DIR, FILE or hf://user/repo@COMMIT.",
 )
 log_json_option = click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
 file_options = option_group(

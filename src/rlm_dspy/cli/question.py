@@ -8,20 +8,24 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli import exit_codes, models, out_option, reading, settings
+from rlm_dspy.cli import exit_codes, models, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, RLMError
 from rlm_dspy.evidence.absence import is_absent
+from rlm_dspy.lms.replaying import replaying_lm
 from rlm_dspy.metering import token_cost
+from rlm_dspy.replay import REPLAY, Replay
 from rlm_dspy.report import journal, live, render
 from rlm_dspy.report.events import EventLines
+from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.answering import Answerer
@@ -113,6 +117,8 @@ class Asking:
         self.mode = request.first_mode(values, corpus)
         self.signature = out_option.ask_signature(request.out)
         self.result: Run | None = None
+        self._asked: dict[str, Any] | None = None
+        self._replay: Replay | None = None  # of a resumed question
         self._log = RunLog(values.home / "runs", terminal.redactor)
         self._events = EventLines(terminal.answer, terminal.redactor) if request.events else None
 
@@ -137,13 +143,16 @@ class Asking:
         )
         with ExitStack() as stack:
             tools = stack.enter_context(self._mcp_tools())
+            chosen = stack.enter_context(self._replayed_models(chosen))
             stack.enter_context(chosen.active())
             stack.enter_context(self._save_run_on_error())
             watch = stack.enter_context(self._show_progress())
+            self._asked = self._log.asked = self.asked_facts(chosen)
             stack.enter_context(listening(self._log))
             answerer = self._answerer(watch, chosen, tools)
             found = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
-        self.result, self.mode, run = found.run, found.mode, found.run
+        run = self._completed_run(found.run)
+        self.result, self.mode = run, found.mode
         self.keep_prediction(found.prediction)
         filed = self._try_save_run(run)
         values = {
@@ -156,6 +165,40 @@ class Asking:
             self._tell_missed()
             return exit_codes.NOT_FOUND
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
+
+    def asked_facts(self, chosen: models.Chosen) -> dict[str, Any] | None:
+        """Return what the record needs so that the run can be resumed, None if it cannot be."""
+        return resume.recorded_facts(self.request, self.values, self.corpus, chosen.name)
+
+    @contextmanager
+    def _replayed_models(self, chosen: models.Chosen) -> Iterator[models.Chosen]:
+        """Let the record of a resumed run answer the calls of the models that it holds."""
+        resumed = self.request.resumed
+        if resumed is None:
+            yield chosen
+            return
+        self._replay = resumed.make_replay(
+            self.terminal.redactor,
+            limits_changed=self.request.limits_changed,
+            on_end=lambda told: self.terminal.note(f"warning: {told}"),
+        )
+        self._log.resumed = resumed.run_ids
+        token = REPLAY.set(self._replay)
+        try:
+            sub_lm = replaying_lm(chosen.sub_lm) if chosen.sub_lm else None
+            yield replace(chosen, lm=replaying_lm(chosen.lm), sub_lm=sub_lm)
+        finally:
+            REPLAY.reset(token)
+
+    def _completed_run(self, run: Run) -> Run:
+        """Return the run with what was asked, and with what a resumed one paid for calls that answered nothing."""
+        if self._asked is not None:
+            asked = {name: value for name, value in self._asked.items() if name != "files"}
+            run = run.model_copy(update={"asked": jsonable(asked)})
+        if self._replay is None:
+            return run
+        warnings = (*run.warnings, *self._replay.warnings)
+        return run.model_copy(update={"usage": run.usage + self._replay.unused_usage(), "warnings": warnings})
 
     @contextmanager
     def _mcp_tools(self) -> Iterator[list[Any]]:
@@ -253,8 +296,10 @@ class Asking:
                 self._events.fail(error, code)
                 self.terminal.shows_events = False
             run: Run | None = getattr(error, "run", None)
+            if error is not None and self._replay is not None:  # its log can be resumed again
+                self.terminal.error(f"what is paid for is kept: `rlm-dspy ask --resume {self._log.resumed[-1]}`")
             # A run without steps is not worth a file, unless --trace asks for one.
-            if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
+            elif run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
                 self._save_partial_run(run)
             elif error is not None:
                 self._log.discard()
@@ -315,12 +360,20 @@ class Asking:
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")
+        told = self._replay.warnings if self._replay else ()
         for warning in run.warnings:
+            if warning in told:
+                continue
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":
             reasons = {"stop": "Ctrl-C", "repeats": "a repeated step"}
             reason = reasons.get(str(run.stopped_by), run.stopped_by)
             terminal.note(f"Stopped by {reason}; this is the best answer so far.")
+        if replayed := run.usage.replayed_calls:
+            terminal.note(
+                f"{replayed} of {run.usage.calls} calls came from the record and cost nothing again; in all, the run "
+                f"cost {render.cost_text(run.usage.cost)}."
+            )
         if sys.stderr.isatty() or terminal.verbose:
             terminal.note(_usage_line(run, self.mode))
 

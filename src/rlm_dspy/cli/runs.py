@@ -5,32 +5,38 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy.cli.options import json_option, trust_option
+from rlm_dspy.cli.options import FILE_PATH, json_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rlm_dspy.report.run_store import RunStore, StoredRun
+    from rlm_dspy.report.run_store import Judgement, RunStore, StoredRun
     from rlm_dspy.run import Run
 
 MIN_WIDTH_OF_ALL = 110  # columns of a terminal that shows all of a run's facts
 
 
-@click.command(short_help="List the saved runs.")
+@click.group(invoke_without_command=True, short_help="List the saved runs, mark them, export them.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, metavar="N", help="Maximum runs (default: 20).")
 @click.option("-s", "--search", metavar="TEXT", default="", help="Only runs whose question or answer has TEXT.")
 @json_option("the runs")
 @trust_option
-@click.pass_obj
-def runs(terminal: Terminal, /, number: int, search: str, as_json: bool) -> None:
+@click.pass_context
+def runs(ctx: click.Context, /, number: int, search: str, as_json: bool) -> None:
     """List the saved runs, newest first.
 
     Every ask saves its run in the folder `runs` of the setting `home`, which keeps the last 200.
-    One that is `running` or was `killed` is there as far as it went.
+    One that is `running` or was `killed` is there as far as it went; `ask --resume` goes on with a killed one.
     """
+    if ctx.invoked_subcommand is None:
+        _list_runs(ctx.obj, number, search, as_json)
+
+
+def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> None:
     from rlm_dspy.report import journal, render
 
     store = _open_store(terminal)
@@ -39,7 +45,8 @@ def runs(terminal: Terminal, /, number: int, search: str, as_json: bool) -> None
     for path in store.damaged:
         terminal.note(f"warning: {path} is not a readable run; delete it.")
     if as_json:
-        terminal.answer(journal.redacted_json([_run_facts(item) for item in kept], terminal.redactor, indent=2))
+        facts = [{**_run_facts(item), "mark": _mark_text(store, item.run)} for item in kept]
+        terminal.answer(journal.redacted_json(facts, terminal.redactor, indent=2))
         return
     if not kept:
         terminal.note(f"No run has {search!r}." if search else f"There are no runs in {store.folder} yet.")
@@ -49,6 +56,66 @@ def runs(terminal: Terminal, /, number: int, search: str, as_json: bool) -> None
         rows = _fitted_rows(rows, shutil.get_terminal_size().columns)
     numbers = frozenset(rows[0].index(name) for name in ("steps", "tokens", "cost") if name in rows[0])
     terminal.answer("\n".join(render.table_lines(rows, right=numbers)))
+
+
+@runs.command(short_help="Say that a run's answer is right or wrong.")
+@click.argument("name", metavar="RUN")
+@click.argument("judgement", metavar="right|wrong", type=click.Choice(["right", "wrong"]))
+@click.option("--note", metavar="TEXT", default="", help="Why; kept with the mark.")
+@trust_option
+@click.pass_obj
+def mark(terminal: Terminal, /, name: str, judgement: Judgement, note: str) -> None:
+    """Mark RUN (an id, its beginning, or last) right or wrong, for `runs export` and `rlm_dspy.data.from_runs`.
+
+    A marked run stays when the oldest runs are deleted. A later mark replaces an earlier one.
+    """
+    from rlm_dspy.errors import RLMError
+
+    store = _open_store(terminal)
+    found = store.find(name)
+    if not store.holds_file(found.path):
+        raise click.UsageError(f"{found.path} is not in the folder of runs, {store.folder}: give the id of a run.")
+    try:
+        store.put_mark(found.run.id, judgement, note, terminal.redactor)
+    except OSError as error:
+        raise RLMError(f"the mark cannot be saved in {store.folder}: {error.strerror}") from error
+    terminal.answer(f"{found.run.id} is marked {judgement}")
+
+
+@runs.command("export", short_help="Write the saved runs as training data.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["sft", "rl", "dspy"]),
+    required=True,
+    help="sft: a chat a run; rl: a row a step, with its reward; dspy: rows for rlm_dspy.data.load.",
+)
+@click.option("--out", type=FILE_PATH, metavar="FILE", help="File to write (default: stdout).")
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice(["submitted", "extracted", "stopped"]),
+    multiple=True,
+    default=("submitted",),
+    help="Only runs that ended so; repeatable (default: submitted).",
+)
+@click.option("-m", "--model", metavar="MODEL", default="", help="Only runs of this model.")
+@click.option("--marked", type=click.Choice(["right", "wrong"]), help="Only runs with this mark.")
+@click.option("--answers", type=FILE_PATH, metavar="FILE", help="Expected answers (JSONL: question, answer).")
+@click.option("--metric", metavar="NAME", default="exact", help="exact, f1, set_f1, … (default: exact).")
+@click.option("--min-score", type=click.FloatRange(0, 1), metavar="X", help="Only runs with at least this score.")
+@trust_option
+@click.pass_obj
+def export_runs(terminal: Terminal, /, out: Path | None, **options: Any) -> None:
+    """Write the saved runs as JSON lines to train or tune a model on.
+
+    A run is scored by --metric against its expected answer in --answers, or else by its mark: right is 1, wrong is 0.
+    The files of a question are named by hash and size; the conversation shows of them what the model saw. Secrets are
+    masked. Runs that cannot be exported are counted on stderr, with the reason.
+    """
+    from rlm_dspy.cli import export
+
+    export.write_rows(terminal, _open_store(terminal), out, options)
 
 
 @click.command(short_help="Show one run, or two side by side.")
@@ -82,6 +149,11 @@ def _open_store(terminal: Terminal) -> RunStore:
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
     return RunStore(loaded.settings.home / "runs")
+
+
+def _mark_text(store: RunStore, run: Run) -> str | None:
+    found = store.mark_of(run.id)
+    return found.mark if found else None
 
 
 def _has_text(run: Run, search: str) -> bool:

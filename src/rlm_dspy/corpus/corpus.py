@@ -209,6 +209,14 @@ class Corpus:
                 total.update(part)
         return total.hexdigest()
 
+    @cached_property
+    def texts_digest(self) -> str:
+        """SHA-256 over the texts alone: the same whatever the names, which depend on how a path was written."""
+        total = hashlib.sha256()
+        for digest in sorted(document.body.digest() for document in self.documents):
+            total.update(digest)
+        return total.hexdigest()
+
     def add(self, more: Corpus) -> Corpus:
         """Return a corpus with the documents of both; on equal names those of ``more`` win.
 

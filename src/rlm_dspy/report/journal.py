@@ -46,6 +46,7 @@ def answer_summary(
             "completion_tokens": run.usage.completion_tokens,
             "cached_tokens": run.usage.cached_tokens,
             "estimated_calls": run.usage.estimated_calls,
+            "replayed_calls": run.usage.replayed_calls,
             "cost": run.usage.cost,
             "retries": run.usage.retries,
             "waited_seconds": round(run.usage.waited_seconds, 3),
@@ -109,7 +110,12 @@ def evidence_location(row: Mapping[str, Any]) -> str:
 
 def redacted_json(value: Any, redactor: Redactor, *, indent: int | None = None) -> str:
     """Return JSON text with secrets masked and control characters escaped; a lone surrogate becomes ``?``."""
-    text = json.dumps(redactor.value(value), ensure_ascii=False, indent=indent, default=str)
+    return escaped_json(redactor.value(value), indent=indent)
+
+
+def escaped_json(value: Any, *, indent: int | None = None) -> str:
+    """Return JSON text with control characters escaped; a lone surrogate becomes ``?``."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=str)
     text = CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
     return text.encode("utf-8", "replace").decode()
 

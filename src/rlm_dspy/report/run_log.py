@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,19 +14,26 @@ from pydantic import ValidationError
 from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.journal import redacted_json
+from rlm_dspy.report.journal import escaped_json
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import UNFINISHED, Run, Span, Step, SubCall, Usage
 
 RUNNING = "running"  # ``stopped_by`` of a run that goes on
 KILLED = "killed"  # ... of one whose process ended before the run did
+ASKED = "asked"  # in the first line: what `ask` needs to go on with a killed run
+MASKED = "masked"  # in a line in which a secret was masked
 
 
 class RunLog:
     """Writes runs to ``<folder>/<id>.jsonl`` as they happen; a listener of spans.
 
     The first line of a file is the run as far as it is known at its start. Each other line is the start or the end of a
-    span; the end of a step includes the step. The file is locked while its run goes on.
+    span; the end of a step includes the step. The file is locked while its run goes on. A run that is resumed is
+    appended to its own file: its part begins with another line of the run as it starts.
+
+    Attributes:
+        asked: what the first line says of the question, the files and the options; None where nobody will resume.
+        resumed: the ids of the runs that are resumed.
     """
 
     label = "the log of the run on disk"
@@ -35,6 +43,8 @@ class RunLog:
         self._redactor = redactor
         self._files: dict[int, BinaryIO] = {}  # by open span
         self._paths: list[Path] = []
+        self.asked: Mapping[str, Any] | None = None
+        self.resumed: tuple[str, ...] = ()
 
     def started(self, span: Span, record: Run | None) -> None:
         """Write the start of a span; that of a root run creates its file."""
@@ -44,11 +54,21 @@ class RunLog:
         elif record is not None:
             folders.make_private(self._folder)
             path = self._folder / f"{record.id}.jsonl"
-            file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+            file = self._files[span.id] = self._open_file(path)
             fcntl.flock(file, fcntl.LOCK_EX)
-            self._files[span.id] = file
+            values = {"run": record.model_dump(), "started": span_values(span)}
+            if self.asked is not None:
+                values[ASKED] = {**self.asked, "earlier_runs": [path.stem for path in self._paths]}
             self._paths.append(path)
-            self._write_line(span, {"run": record.model_dump(), "started": span_values(span)})
+            self._write_line(span, values)
+
+    def _open_file(self, path: Path) -> BinaryIO:
+        """Make the file of a run; one that is resumed has it, and half a last line in it is cut off."""
+        if path.stem not in self.resumed:
+            return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        whole = path.read_bytes()
+        os.truncate(path, whole.rfind(b"\n") + 1)
+        return open(path, "ab")
 
     def ended(self, span: Span, record: Run | Step | SubCall | None) -> None:
         """Write the end of a span; that of a root run closes its file."""
@@ -64,13 +84,17 @@ class RunLog:
 
     def discard(self) -> None:
         """Delete the files of finished runs, which are saved as a whole."""
-        for path in self._paths:
+        for path in (*self._paths, *(self._folder / f"{run_id}.jsonl" for run_id in self.resumed)):
             path.unlink(missing_ok=True)
         self._paths.clear()
 
     def _write_line(self, span: Span, values: dict[str, Any]) -> None:
         file = self._files[span.id]
-        file.write(redacted_json(jsonable(values), self._redactor).encode() + b"\n")
+        plain = jsonable(values)
+        safe = self._redactor.value(plain)
+        if safe != plain:
+            safe = {**safe, MASKED: True}
+        file.write(escaped_json(safe).encode() + b"\n")
         file.flush()
 
 
@@ -104,7 +128,10 @@ def read_log(path: Path) -> Run:
     try:
         for line in lines[:-1]:
             values = json.loads(line)
-            run = Run.model_validate(values["run"]) if "run" in values else run
+            if "run" in values:
+                run = Run.model_validate(values["run"])
+                if run.stopped_by == UNFINISHED:  # the first part, or that of a run that was resumed
+                    steps, spans = [], {}
             steps += [Step.model_validate(values["step"])] if "step" in values else []
             span = Span.model_validate(values.get("ended") or values["started"])
             spans[span.id] = span

@@ -7,9 +7,10 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -33,6 +34,19 @@ class StoredRun:
     when: datetime
 
 
+Judgement = Literal["right", "wrong"]
+MARKS = "marks"  # the folder of marks, in that of the runs
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a person said of a run."""
+
+    mark: Judgement
+    note: str = ""
+    when: str = ""
+
+
 class RunStore:
     """The runs in a folder, which need not exist."""
 
@@ -41,11 +55,15 @@ class RunStore:
         self.damaged: list[Path] = []  # files that `runs` could not read
 
     def put(self, run: Run, redactor: Redactor) -> Path:
-        """Save a run and delete the oldest beyond ``MAX_RUNS``; only files with our naming pattern are deleted."""
+        """Save a run and delete the oldest beyond ``MAX_RUNS``; only files with our naming pattern are deleted.
+
+        A run with a mark stays.
+        """
         folders.make_private(self.folder)
         place = journal.save_run(run, self.folder / f"{run.id}.json", redactor)
         for path in self._run_paths()[MAX_RUNS:]:
-            path.unlink(missing_ok=True)
+            if not self._mark_path(path.stem).exists():
+                path.unlink(missing_ok=True)
         return place
 
     def runs(self) -> Iterator[StoredRun]:
@@ -77,6 +95,33 @@ class RunStore:
         if found:
             raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
         raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs")
+
+    def put_mark(self, run_id: str, mark: Judgement, note: str, redactor: Redactor) -> None:
+        """Save what a person says of a run; a later mark replaces an earlier one.
+
+        Raises:
+            OSError: the mark cannot be written.
+        """
+        made = Mark(mark, note, datetime.now().astimezone().isoformat(timespec="seconds"))
+        folders.make_private(self.folder / MARKS)
+        journal.write_private(self._mark_path(run_id), journal.redacted_json(asdict(made), redactor) + "\n")
+
+    def mark_of(self, run_id: str) -> Mark | None:
+        """Return the mark of a run, None if it has none.
+
+        Raises:
+            RLMError: its file is damaged.
+        """
+        path = self._mark_path(run_id)
+        try:
+            return Mark(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise RLMError(f"{path} is not a mark of this version: {error}; mark the run again") from error
+
+    def _mark_path(self, run_id: str) -> Path:
+        return self.folder / MARKS / f"{run_id}.json"
 
     def holds_file(self, path: Path) -> bool:
         """Return whether a path is, or would be, a run's file of this folder."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +28,7 @@ from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import Meter, token_cost, tokens
+from rlm_dspy.replay import root_run_id
 from rlm_dspy.rlm.adapters import answer_adapter
 from rlm_dspy.rlm.answers import (
     answers_beside,
@@ -186,7 +186,7 @@ class _Call:
         self.ledger = Ledger(program.budget)
         trace_if_configured()
         self.recorder = Recorder()
-        self._id, self._started = uuid.uuid4().hex[:12], time.time()
+        self._id, self._started = root_run_id(), time.time()
         signature = program.signature.signature
         self._span = self.recorder.start("run", signature, record=self._header(), run=self._id, step=0, depth=0)
         self.meter = Meter(partial(self._emit_event, "wait"), self.recorder, self._span)

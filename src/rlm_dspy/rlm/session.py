@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +22,7 @@ from rlm_dspy.dspy_errors import BadSampleError, NoModelError
 from rlm_dspy.evidence import Evidence, unseen_numbers, unshown_answers, weak_advice
 from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
+from rlm_dspy.replay import new_run_id, root_run_id
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
 from rlm_dspy.rlm.answers import (
@@ -100,7 +100,7 @@ class Session:
         self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
         # A child reserves its last call before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True) if parent else None
-        self._id = uuid.uuid4().hex[:12]
+        self._id = new_run_id() if parent else root_run_id()
         self._started, self._clock = time.time(), time.perf_counter()
         trace_if_configured()
         self.recorder: Recorder = parent.recorder if parent else Recorder(rlm.content)
@@ -514,6 +514,7 @@ class Session:
             started=self._started,
             status="stopped",
             stopped_by=UNFINISHED,
+            content=self.rlm.content,
             signature=self.signature.signature,
             model=model_name(lm),
             sub_model=model_name(as_lm(self.rlm.sub_lm) or lm),

@@ -11,6 +11,7 @@ program ever contains their text.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +20,13 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy import corpus
+from rlm_dspy import corpus, folders
 from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError, CorpusError
-from rlm_dspy.tuning import scoring, tasks
+from rlm_dspy.report.run_store import Judgement, RunStore
+from rlm_dspy.tuning import run_export, scoring, tasks
+
+logger = logging.getLogger(__name__)
 
 MIN_HANDLE_CHARS = 2_000  # texts longer than this become handles
 DIGEST_DIGITS = 16  # hexadecimal digits of the context's digest in a recipe
@@ -108,8 +112,43 @@ def context(given: Any, folder: Path) -> Any:
         key = (str(folder), names, leave)
         if key not in _cached:
             _cached[key] = corpus.read([os.path.normpath(folder / name) for name in names], exclude=leave)
+        wanted = given.get("sha256")
+        if wanted and _cached[key].texts_digest != wanted:
+            raise CorpusError(f"the files have changed since the answer was given: {', '.join(names)}")
         return _cached[key]
     raise CorpusError('context must be a text, {"files": [...]} or the recipe of a task, {"task": ...}')
+
+
+def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", model: str = "") -> list[dspy.Example]:
+    """Return a trainset of the saved runs that a person marked, with inputs ``context`` and ``question``.
+
+    Mark a run with ``rlm-dspy runs mark RUN right``. A run whose files have changed or cannot be named in a dataset is
+    left out, and a warning says so.
+
+    Args:
+        folder: the folder of runs; that of ``rlm-dspy ask`` by default.
+        mark: "right", or "wrong" for examples of wrong answers.
+        model: only runs of this model; "" for any.
+
+    Raises:
+        CorpusError: no run is left.
+
+    Example:
+        >>> trainset = rlm_dspy.data.from_runs()  # doctest: +SKIP
+    """
+    place = folders.cache_folder() / "runs" if folder is None else Path(folder)
+    export = run_export.RunExport("dspy", marked=mark, model=model, statuses=frozenset({"submitted", "extracted"}))
+    examples = []
+    for row in export.rows(RunStore(place)):
+        try:
+            examples.append(example(row, place, str(row["id"])))
+        except CorpusError as error:
+            export.skipped[str(error)] += 1
+    _cached.clear()
+    run_export.tell_skipped(export, logger.warning)
+    if not examples:
+        raise CorpusError(f"no run in {place} is marked {mark}: use `rlm-dspy runs mark RUN {mark}`")
+    return examples
 
 
 def _text_tuple(name: str, given: Any) -> tuple[str, ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dspy
+from pydantic import ValidationError
 
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.redact import Redactor
@@ -17,6 +19,12 @@ from rlm_dspy.report import journal
 from rlm_dspy.rlm import dspy_states
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.predictor import Predictor
+from rlm_dspy.tuning.typed_signature import SerializableSignature
+
+logger = logging.getLogger(__name__)
+
+MAX_PROGRAM_BYTES = 1_000_000
+TYPED = "typed_signature"  # the name of the types in a program's metadata
 
 
 class Tunable(RLM):
@@ -85,6 +93,7 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
     signature = getattr(program, "signature", None)
     state["metadata"] = {
         "signature": getattr(signature, "signature", ""),
+        TYPED: typed_signature(signature),
         "model": model,
         "dependency_versions": {"dspy": dspy.__version__},
     }
@@ -92,6 +101,58 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
     path.parent.mkdir(parents=True, exist_ok=True)
     journal.replace_file(path, [journal.redacted_json(state, redactor or Redactor(), indent=2).encode() + b"\n"])
     return path
+
+
+def typed_signature(signature: Any) -> dict[str, Any] | None:
+    """Return a signature with its types as JSON, None if a type has no JSON schema: the state is saved all the same."""
+    if signature is None:
+        return None
+    try:
+        return SerializableSignature.of(signature).model_dump(exclude_none=True)
+    except ConfigurationError as error:
+        logger.warning("the program is saved without the types of its signature: %s", error)
+        return None
+
+
+def restored_rlm(path: str | Path, **options: Any) -> RLM:
+    """Return the RLM of a saved program, with the signature that was saved with it.
+
+    Args:
+        path: the file ``program.json``.
+        options: arguments of :class:`~rlm_dspy.RLM`, such as ``budget``.
+
+    Raises:
+        ConfigurationError: the file is not a program, or has no types of its signature.
+    """
+    metadata = read_state(Path(path)).get("metadata")
+    typed = metadata.get(TYPED) if isinstance(metadata, Mapping) else None
+    if typed is None:
+        raise ConfigurationError(f"{path} has no types of its signature: load it into an RLM of the same signature")
+    try:
+        signature = SerializableSignature.model_validate(typed).signature()
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: its signature cannot be read: {error.errors()[0]['msg']}") from error
+    rlm: RLM = load(RLM(signature, **options), path)
+    return rlm
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the state in a file.
+
+    Raises:
+        ConfigurationError: it cannot be read, is too large, or is not a JSON object.
+    """
+    try:
+        if path.stat().st_size > MAX_PROGRAM_BYTES:
+            raise ConfigurationError(f"{path} has more than {MAX_PROGRAM_BYTES:,} bytes, which no program has")
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"the program {path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not a saved program: {error}") from error
+    if not isinstance(state, dict):
+        raise ConfigurationError(f"{path} is not a program of this kind: it is not a JSON object")
+    return state
 
 
 def state_of(program: dspy.Module) -> dict[str, Any]:
@@ -119,16 +180,10 @@ def load(program: dspy.Module, path: str | Path) -> dspy.Module:
         ConfigurationError: the file cannot be read, is not a program, or was saved for another signature.
     """
     path = Path(path)
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"the program {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{path} is not a saved program: {error}") from error
+    state = read_state(path)
     with expose_compiled_parts(program):
         names = [name for name, _ in program.named_parameters()]
-    if not isinstance(state, dict) or not all(isinstance(state.get(name), dict) for name in names):
-        missing = names if not isinstance(state, dict) else [n for n in names if not isinstance(state.get(n), dict)]
+    if missing := [name for name in names if not isinstance(state.get(name), dict)]:
         raise ConfigurationError(f"{path} is not a program of this kind: it lacks the predictor {', '.join(missing)}")
     _check_signature(path, program, state)
     with expose_compiled_parts(program):

@@ -1,0 +1,48 @@
+"""``rlm-dspy runs export``: the saved runs as JSON lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlm_dspy.cli.eval import metric
+from rlm_dspy.cli.options import check_writable
+from rlm_dspy.errors import RLMError
+from rlm_dspy.report import journal, render
+from rlm_dspy.tuning import data
+from rlm_dspy.tuning.run_export import RunExport, expected_answers, tell_skipped
+
+if TYPE_CHECKING:
+    from rlm_dspy.cli.terminal import Terminal
+    from rlm_dspy.report.run_store import RunStore
+
+
+def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: dict[str, Any]) -> None:
+    """Write the rows to a file or stdout, and say on stderr what was left out.
+
+    Raises:
+        RLMError: the file cannot be written.
+    """
+    check_writable(out, "--out")
+    answers = options["answers"]
+    export = RunExport(
+        form=options["form"],
+        metric=metric(options["metric"]),
+        answers=expected_answers(data.rows(answers)) if answers else {},
+        statuses=frozenset(options["statuses"]),
+        model=options["model"],
+        marked=options["marked"] or "",
+        min_score=options["min_score"],
+    )
+    lines = [journal.redacted_json(render.jsonable(row), terminal.redactor) for row in export.rows(store)]
+    tell_skipped(export, terminal.note)
+    if out is None:
+        for line in lines:
+            terminal.masked(f"{line}\n")
+    else:
+        try:
+            journal.write_private(out, "".join(f"{line}\n" for line in lines))
+        except OSError as error:
+            raise RLMError(f"{out} cannot be written: {error.strerror}") from error
+    noun = render.counted_noun(len(lines), "row")
+    terminal.note(f"{noun} written{f' to {out}' if out else ''}." if lines else "No run fits: nothing was exported.")

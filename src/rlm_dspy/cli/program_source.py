@@ -1,0 +1,107 @@
+"""``--program``: a file, a folder, or a pinned commit on the Hugging Face Hub; shown before its first use."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlm_dspy import folders
+from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.tuning import program_folder
+from rlm_dspy.tuning.program import MAX_PROGRAM_BYTES, read_state
+
+if TYPE_CHECKING:
+    from rlm_dspy.cli.terminal import Terminal
+
+HUB = "hf://"
+_ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
+
+
+def find_program(place: str | Path, home: Path, terminal: Terminal) -> Path:
+    """Return the file of a program, downloaded if need be, after its instructions were shown.
+
+    Raises:
+        ConfigurationError: the program is refused.
+        RLMError: it cannot be downloaded.
+        click.Abort: the user does not want it.
+    """
+    if str(place).startswith(HUB):
+        path = hub_program(str(place), home)
+        state = program_folder.checked_state(path)
+    else:
+        path = program_folder.program_file(place)
+        state = read_state(path)
+    show_once(path, state, home, terminal)
+    return path
+
+
+def hub_program(address: str, home: Path) -> Path:
+    """Return the file of a program on the Hub, from the cache if this commit was downloaded before.
+
+    Raises:
+        ConfigurationError: the address has no pinned commit, or the file is too large.
+        RLMError: it cannot be downloaded.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise ConfigurationError(
+            f"--program {address}: write hf://user/repo@COMMIT with the 40 digits of a commit. A branch or a tag can "
+            "change, and a program is a prompt."
+        )
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import httpx
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    wanted: dict[str, Any] = {
+        "repo_id": found["repo"],
+        "filename": program_folder.PROGRAM,
+        "revision": found["commit"],
+        "cache_dir": home / "programs",
+        "endpoint": os.environ.get("HF_ENDPOINT"),
+        "token": os.environ.get("HF_TOKEN") or False,  # False: a token saved on this machine is not sent either
+    }
+    folders.make_private(home)
+    try:
+        size = hf_hub_download(**wanted, dry_run=True).file_size
+        if size > MAX_PROGRAM_BYTES:
+            told = f"the program {address} has {size:,} bytes; a program has at most {MAX_PROGRAM_BYTES:,}"
+            raise ConfigurationError(told)
+        return Path(hf_hub_download(**wanted))
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        if isinstance(error, RLMError):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise RLMError(f"the program {address} cannot be downloaded: {reason}") from error
+
+
+def show_once(path: Path, state: dict[str, Any], home: Path, terminal: Terminal) -> None:
+    """Show the instructions of a program before its first use on this machine; on a terminal, ask.
+
+    Raises:
+        click.Abort: the user does not want it.
+    """
+    try:
+        facts = program_folder.program_facts(path, state)
+    except (KeyError, TypeError, AttributeError):  # not a program: loading it says what is wrong
+        return
+    folder = home / "programs" / "shown"
+    seen = folder / facts["digest"]
+    if seen.exists() or terminal.quiet:
+        return
+    terminal.note(f"The program {path} is used for the first time. It tells the model:")
+    terminal.note(program_folder.instructions_text(facts))
+    if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        click.confirm("Use it?", default=True, err=True, abort=True)
+    try:
+        folders.make_private(home)
+        folder.mkdir(parents=True, exist_ok=True)
+        seen.touch()
+    except OSError as error:
+        terminal.note(f"warning: it will be shown again: {folder} cannot be written: {error.strerror}")

@@ -1,0 +1,91 @@
+"""An LM whose calls a record may answer; all others go to its own engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import dspy
+from dspy.lm15 import Message, Request, Response, TextPart, ThinkingPart, Usage, response_to_events
+
+from rlm_dspy._dspy import async_engine_of, engine_of
+from rlm_dspy.replay import REPLY, RecordedReply
+
+
+class _Passing:
+    """Has the attributes of another engine."""
+
+    complete_legacy = None  # else DSPy would bypass the record
+
+    def __init__(self, engine: Any) -> None:
+        self._own_engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_own_engine":
+            raise AttributeError(name)
+        return getattr(self._own_engine, name)
+
+
+class ReplayingEngine(_Passing):
+    """Returns the recorded reply of a call, if there is one, else calls its engine."""
+
+    def complete(self, request: Request) -> Response:
+        """Perform one request."""
+        reply = REPLY.get()
+        response: Response = self._own_engine.complete(request) if reply is None else response_of(reply, request)
+        return response
+
+    def stream(self, request: Request) -> Iterator[Any]:
+        """Perform one request as a stream of events."""
+        reply = REPLY.get()
+        if reply is None:
+            yield from self._own_engine.stream(request)
+        else:
+            yield from response_to_events(response_of(reply, request))
+
+
+class AsyncReplayingEngine(_Passing):
+    """The async twin of :class:`ReplayingEngine`."""
+
+    async def complete(self, request: Request) -> Response:
+        """Perform one request."""
+        reply = REPLY.get()
+        response: Response = await self._own_engine.complete(request) if reply is None else response_of(reply, request)
+        return response
+
+    async def stream(self, request: Request) -> AsyncIterator[Any]:
+        """Perform one request as a stream of events."""
+        reply = REPLY.get()
+        if reply is None:
+            async for event in self._own_engine.stream(request):
+                yield event
+            return
+        for event in response_to_events(response_of(reply, request)):
+            yield event
+
+
+def replaying_lm(lm: Any) -> dspy.LM:
+    """Return a copy of an LM that the record of a resumed run may answer; DSPy's cache is not asked."""
+    own_async = async_engine_of(lm)
+    async_engine = None if own_async is None else AsyncReplayingEngine(own_async)
+    return lm.copy(engine=ReplayingEngine(engine_of(lm)), async_engine=async_engine, cache=False)
+
+
+def response_of(reply: RecordedReply, request: Request) -> Response:
+    """Return a recorded reply as the response to a request."""
+    thinking = [ThinkingPart(reply.thinking)] if reply.thinking else []
+    said = [TextPart(reply.text)] if reply.text or not thinking else []
+    used = reply.usage
+    finish: Any = reply.finish or "stop"
+    return Response(
+        id=None,
+        model=request.model,
+        message=Message.assistant([*thinking, *said]),
+        finish_reason=finish,
+        usage=Usage(
+            input_tokens=used.prompt_tokens,
+            output_tokens=used.completion_tokens,
+            cache_read_tokens=used.cached_tokens,
+        ),
+        provider_data={"cost": used.cost},
+    )

@@ -1,0 +1,143 @@
+"""Programs that travel: a folder with ``program.json`` and ``card.md``, checked before it is shared or used.
+
+Holds: a program is JSON of at most 1 MB, with instructions, demos and the types of its signature; nothing in it is
+imported, unpickled or run. Does not hold: its instructions are a prompt, so they can mislead a model; they are shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.tuning.program import TYPED, read_state
+from rlm_dspy.tuning.report.tables import dollar_text, gain_text, interval_text, score_text
+
+PROGRAM, CARD = "program.json", "card.md"
+PICKLES = (".pkl", ".pickle", ".pt", ".bin", ".joblib")
+PREDICTOR_KEYS = frozenset({"traces", "train", "demos", "signature", "lm"})
+SIGNATURE_KEYS = frozenset({"instructions", "fields"})
+FIELD_KEYS = frozenset({"prefix", "description"})
+METADATA_KEYS = frozenset({"signature", TYPED, "model", "dependency_versions"})
+NO_LICENCE = "none given"
+
+
+def program_file(place: str | Path) -> Path:
+    """Return the file of a program, given the file or its folder."""
+    path = Path(place).expanduser()
+    return path / PROGRAM if path.is_dir() else path
+
+
+def checked_state(path: Path) -> dict[str, Any]:
+    """Return the state of a program that somebody else may have written.
+
+    Raises:
+        ConfigurationError: it is a pickle, too large, no JSON, or has a key that a program does not need.
+    """
+    if path.suffix.lower() in PICKLES or _starts_as_pickle(path):
+        raise ConfigurationError(f"{path} is a pickle, which runs code when it is read: a program is JSON")
+    state = read_state(path)
+    for place, problem in _problems(state):
+        raise ConfigurationError(f"{path}: {place} {problem}; a program holds instructions and demos alone")
+    return state
+
+
+def _starts_as_pickle(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2)[:1] == b"\x80"
+    except OSError:  # reading it says why
+        return False
+
+
+def _problems(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the places of a state that hold more than data for prompts, and what is wrong there."""
+    for name, part in state.items():
+        if not isinstance(part, Mapping):
+            yield name, "is not an object"
+            continue
+        if name == "metadata":
+            yield from _unknown_keys(name, part, METADATA_KEYS)
+            continue
+        yield from _unknown_keys(name, part, PREDICTOR_KEYS)
+        if part.get("lm") is not None:
+            yield f"{name}.lm", "names a model, which is chosen where the program is used"
+        signature = part.get("signature")
+        if not isinstance(signature, Mapping):
+            yield f"{name}.signature", "is not an object"
+            continue
+        yield from _unknown_keys(f"{name}.signature", signature, SIGNATURE_KEYS)
+        for field in signature.get("fields") or ():
+            if isinstance(field, Mapping):
+                yield from _unknown_keys(f"{name}.signature.fields", field, FIELD_KEYS)
+
+
+def _unknown_keys(place: str, part: Mapping[str, Any], known: frozenset[str]) -> Iterator[tuple[str, str]]:
+    for name in part:
+        if name not in known:
+            yield f"{place}.{name}"[:80], "is not a part of a program"
+
+
+def program_digest(path: Path) -> str:
+    """Return the SHA-256 of a program's file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def program_facts(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a program is: its signature, model, instructions, number of demos and digest."""
+    metadata = state.get("metadata") or {}
+    parts = {name: part for name, part in state.items() if name != "metadata"}
+    return {
+        "file": str(path),
+        "digest": program_digest(path),
+        "signature": str(metadata.get("signature") or ""),
+        "typed": metadata.get(TYPED) is not None,
+        "model": str(metadata.get("model") or ""),
+        "versions": metadata.get("dependency_versions") or {},
+        "instructions": {name: part["signature"]["instructions"] for name, part in parts.items()},
+        "demos": {name: len(part.get("demos") or ()) for name, part in parts.items()},
+        "card": (path.parent / CARD).is_file(),
+    }
+
+
+def instructions_text(facts: Mapping[str, Any]) -> str:
+    """Return the instructions of a program as they are shown before its first use."""
+    parts = [f"--- {name} ({facts['demos'][name]} demos)\n{text}" for name, text in facts["instructions"].items()]
+    return "\n".join(parts)
+
+
+def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest: str, licence: str = "") -> str:
+    """Return the card of an optimized program.
+
+    Args:
+        made: the report of the optimization.
+        task: what the program does, in words.
+        signature: the names of its inputs and outputs.
+        data_digest: the SHA-256 of the file of questions.
+        licence: under which others may use it.
+    """
+    before, after = made["before"], made["after"]
+    rows = [
+        ("task", " ".join(task.split())),
+        ("signature", f"`{signature}`"),
+        ("model", made["model"]),
+        ("optimizer", f"{made['optimizer']}, instructions proposed by {made['prompt_model']}"),
+        ("metric", made["metric"]),
+        ("score before", f"{score_text(before)} (95% interval {interval_text(before['interval'])})"),
+        ("score after", f"{score_text(after)} (95% interval {interval_text(after['interval'])})"),
+        ("gain", gain_text(made["gain"])),
+        ("n", f"{made['questions']['test']} test questions, which the optimizer did not see"),
+        ("cost", f"{dollar_text(made['cost'])}, {made['calls']:,} calls"),
+        ("data", f"SHA-256 {data_digest}"),
+        ("versions", made["versions"]),
+        ("licence", licence or NO_LICENCE),
+        ("ended", made["ended"]),
+    ]
+    lines = ["# A program of rlm-dspy", "", "| | |", "|---|---|"]
+    for name, value in rows:
+        shown = str(value).replace("|", "\\|")
+        lines.append(f"| {name} | {shown} |")
+    lines += ["", 'Use it: `rlm-dspy ask --program DIR "…" PATH` (`rlm-dspy program show DIR` shows its prompts).']
+    return "\n".join(lines) + "\n"

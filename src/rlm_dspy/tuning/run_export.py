@@ -1,0 +1,213 @@
+"""Saved runs as training data: chats for supervised fine-tuning, steps with rewards, and rows of a dataset.
+
+A row is made of what the model was shown and wrote. The files of a question are named by their SHA-256 and size; the
+conversation shows of them what the model saw: the view of the inputs, and what its cells printed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dspy
+
+from rlm_dspy.errors import RLMError
+from rlm_dspy.metering import PART
+from rlm_dspy.report.resuming import reply_of_span
+from rlm_dspy.report.run_store import Mark, RunStore, StoredRun
+from rlm_dspy.run import Message, Run, Span
+from rlm_dspy.spans import MAX_MESSAGE_CHARS
+from rlm_dspy.tuning.metrics import Metric, exact
+
+ExportFormat = Literal["sft", "rl", "dspy"]
+ROLES = ("system", "user", "assistant")
+OPTIONS_OF_DATASETS = {"include": [], "hidden": False, "no_ignore": False, "url": False, "include_secrets": False}
+
+
+class SkippedRunError(RLMError):
+    """A run cannot become a row; the message is the reason."""
+
+
+@dataclass
+class RunExport:
+    """Makes rows of runs, and counts the runs that it leaves out by their reason.
+
+    Args:
+        form: "sft" for a chat a run, "rl" for a row a step, "dspy" for a row of a dataset.
+        metric: scores a run's answer against the expected one.
+        answers: the expected answers by question; a run without one is judged by its mark.
+        statuses: only runs that ended so: "submitted", "extracted", "stopped".
+        model: only runs of this model; "" for any.
+        marked: only runs that a person marked "right" or "wrong"; "" for any.
+        min_score: only runs with at least this score, from 0 to 1.
+    """
+
+    form: ExportFormat
+    metric: Metric = exact
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    statuses: frozenset[str] = frozenset({"submitted"})
+    model: str = ""
+    marked: str = ""
+    min_score: float | None = None
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def rows(self, store: RunStore) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a folder of runs, oldest first."""
+        for stored in reversed(list(store.runs())):
+            mark = store.mark_of(stored.run.id)
+            if not self._is_chosen(stored.run, mark):
+                continue
+            try:
+                yield from self._rows_of(stored, mark)
+            except SkippedRunError as error:
+                self.skipped[str(error)] += 1
+        if store.damaged:
+            self.skipped["the file is not a readable run"] += len(store.damaged)
+
+    def _is_chosen(self, run: Run, mark: Mark | None) -> bool:
+        """Return whether a run passes the filters; those that it does not pass are no problem, so are not counted."""
+        if run.status not in self.statuses or (self.model and run.model != self.model):
+            return False
+        return not self.marked or (mark is not None and mark.mark == self.marked)
+
+    def _rows_of(self, stored: StoredRun, mark: Mark | None) -> list[dict[str, Any]]:
+        run = stored.run
+        score = self.score_of(run, mark)
+        if self.min_score is not None:
+            if score is None:
+                raise SkippedRunError("no expected answer and no mark to score it by")
+            if score < self.min_score:
+                raise SkippedRunError("its score is below --min-score")
+        facts: dict[str, Any] = {"run": run.id, "model": run.model, "score": score, "context": context_facts(run)}
+        facts["mark"] = None if mark is None else mark.mark  # each row has the same names, as loaders of JSON want
+        if self.form == "dspy":
+            return [dataset_row(run, facts)]
+        if self.form == "sft":
+            return [{"messages": chat_messages(run), **facts}]
+        if score is None:
+            raise SkippedRunError("no expected answer and no mark to score it by")
+        return list(step_rows(run, facts, score))
+
+    def score_of(self, run: Run, mark: Mark | None) -> float | None:
+        """Return the score of a run: by its expected answer, else by its mark, else None."""
+        question = question_of(run)
+        if question in self.answers:
+            example = dspy.Example(question=question, **{self.metric.field: self.answers[question]})
+            return self.metric.score(example.with_inputs("question"), dspy.Prediction(**run.outputs))
+        if mark is not None:
+            return float(mark.mark == "right")
+        return None
+
+
+def question_of(run: Run) -> str:
+    """Return the question of a run in full if its record has it so; the inputs of a record are short."""
+    return str(run.asked.get("question") or run.inputs.get("question", ""))
+
+
+def context_facts(run: Run) -> dict[str, Any]:
+    """Return the SHA-256 and the size in characters of a run's files, as far as its record has them."""
+    return {"sha256": run.asked.get("texts"), "chars": run.asked.get("chars")}
+
+
+def chat_messages(run: Run) -> list[dict[str, str]]:
+    """Return the conversation of a run: what the model was shown before its last step, and its last reply.
+
+    Raises:
+        SkippedRunError: the record does not hold the conversation, or it cannot be a text.
+    """
+    last = _step_calls(run)[-1]
+    return [*_prompt_messages(run, last), {"role": "assistant", "content": reply_of_span(last).text}]
+
+
+def step_rows(run: Run, facts: Mapping[str, Any], reward: float) -> Iterator[dict[str, Any]]:
+    """Yield a row for each call of the root: its prompt, its completion and the reward, that of the run's answer."""
+    calls = _step_calls(run)
+    for number, call in enumerate(calls, 1):
+        completion = [{"role": "assistant", "content": reply_of_span(call).text}]
+        row = {"prompt": _prompt_messages(run, call), "completion": completion, "reward": reward}
+        yield {**row, "step": call.step, "is_last": number == len(calls), **facts}
+
+
+def dataset_row(run: Run, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row that ``rlm_dspy.data.load`` reads: the question, the answer, and where its files are.
+
+    Raises:
+        SkippedRunError: the record does not say which files these were, or a dataset cannot name them.
+    """
+    asked = run.asked
+    if not asked:
+        raise SkippedRunError("its record does not say which files it read")
+    if "-" in asked["paths"]:
+        raise SkippedRunError("it read stdin, which cannot be read again")
+    choice = asked["choice"]
+    if any(choice.get(name) not in (None, unset, ()) for name, unset in OPTIONS_OF_DATASETS.items()):
+        raise SkippedRunError("it read its files with options that a dataset does not have")
+    if not question_of(run) or not run.outputs:
+        raise SkippedRunError("it has no question or no answer")
+    outputs = {name: value for name, value in run.outputs.items() if name != "evidence"}
+    answer = outputs.pop("answer", None)
+    if answer is None:
+        answer = next(iter(outputs.values())) if len(outputs) == 1 else outputs
+    files = [os.path.join(asked["folder"], path) for path in asked["paths"]]
+    context = {"files": files, "exclude": list(choice.get("exclude") or ()), **context_facts(run)}
+    row = {"id": run.id, "question": question_of(run), "answer": answer, "context": context}
+    return {**{name: value for name, value in facts.items() if name != "context"}, **outputs, **row}
+
+
+def _step_calls(run: Run) -> list[Span]:
+    """Return the calls of the model that steers a run, in their order.
+
+    Raises:
+        SkippedRunError: there are none in the record.
+    """
+    if run.content != "full":
+        raise SkippedRunError(f"its record keeps no whole texts (content={run.content!r})")
+    steps = {span.id for span in run.spans if span.kind == "step" and span.name == "step" and not span.depth}
+    calls = [span for span in run.spans if span.kind == "lm" and span.parent in steps]
+    finished = [span for span in calls if span.seconds is not None and span.error is None]
+    if not finished and not run.steps:
+        raise SkippedRunError("it was answered in one call, whose prompt holds the files")
+    if not finished:
+        raise SkippedRunError("its record has no calls of the model")
+    return finished
+
+
+def _prompt_messages(run: Run, call: Span) -> list[dict[str, str]]:
+    prompt = run.prompt_of(call)
+    return [_checked_message(message) for message in prompt]
+
+
+def _checked_message(message: Message) -> dict[str, str]:
+    if message.role not in ROLES:
+        raise SkippedRunError(f"its prompt has a message of the role {message.role!r}")
+    if PART in message.content:
+        raise SkippedRunError("its prompt has images")
+    if len(message.content) > MAX_MESSAGE_CHARS:
+        raise SkippedRunError("a message of its prompt was cut in the record")
+    return {"role": message.role, "content": message.content}
+
+
+def expected_answers(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return the answers of a dataset's rows by question.
+
+    Raises:
+        RLMError: a row has no question or no answer.
+    """
+    found: dict[str, Any] = {}
+    for number, row in rows:
+        if not isinstance(row.get("question"), str) or "answer" not in row:
+            raise RLMError(f"row {number} of the answers has no question or no answer")
+        found[row["question"]] = row["answer"]
+    return found
+
+
+Say = Callable[[str], None]
+
+
+def tell_skipped(export: RunExport, say: Say) -> None:
+    """Say how many runs were left out, a line for each reason."""
+    for reason, count in export.skipped.most_common():
+        say(f"{count} run{'' if count == 1 else 's'} skipped: {reason}.")

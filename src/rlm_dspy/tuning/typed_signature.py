@@ -1,0 +1,182 @@
+"""Signatures as JSON: names, descriptions and instructions, and each type as a JSON schema.
+
+A pydantic model becomes its schema, and a schema becomes a pydantic model again, with its fields, their defaults and
+descriptions. Only data is read: no class is imported by its name, and validators in code do not travel.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from typing import Any, Literal
+
+import dspy
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlm_dspy.context import Context
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence import Evidence
+
+# Types that a schema cannot say, by the name that stands for them.
+NAMED_TYPES: dict[str, Any] = {
+    "any": Any,
+    "context": Context,
+    "corpus": Corpus,
+    "evidence": list[Evidence],
+    "history": dspy.History,
+    "image": dspy.Image,
+}
+PLAIN_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
+MAX_DEPTH = 20  # of a schema in a schema
+FORMATS: dict[str, Any] = {"date": datetime.date, "date-time": datetime.datetime}
+
+
+class FieldSchema(BaseModel):
+    """A field of a signature; ``named`` is one of ``NAMED_TYPES``, else ``json_schema`` is its type."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    description: str = ""
+    named: str | None = None
+    json_schema: dict[str, Any] | None = None
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the field.
+
+        Raises:
+            ConfigurationError: the schema uses what cannot be read back.
+        """
+        if self.named is not None:
+            if self.named not in NAMED_TYPES:
+                raise ConfigurationError(f"the field {self.name} has the unknown type {self.named!r}")
+            return NAMED_TYPES[self.named]
+        whole = self.json_schema or {}
+        return SchemaReader(whole).type_of(whole, self.name)
+
+
+class SerializableSignature(BaseModel):
+    """A signature that can be saved as JSON.
+
+    Example:
+        >>> saved = SerializableSignature.of(signature).model_dump_json()
+        >>> signature = SerializableSignature.model_validate_json(saved).signature()
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    instructions: str
+    inputs: list[FieldSchema]
+    outputs: list[FieldSchema]
+
+    @classmethod
+    def of(cls, signature: type[dspy.Signature]) -> SerializableSignature:
+        """Describe a signature.
+
+        Raises:
+            ConfigurationError: a type has no JSON schema.
+        """
+        inputs = [_field_schema(name, field) for name, field in signature.input_fields.items()]
+        outputs = [_field_schema(name, field) for name, field in signature.output_fields.items()]
+        return cls(instructions=str(signature.instructions), inputs=inputs, outputs=outputs)
+
+    def signature(self) -> type[dspy.Signature]:
+        """Return the signature.
+
+        Raises:
+            ConfigurationError: a schema uses what cannot be read back.
+        """
+        fields: dict[str, Any] = {}
+        for one in self.inputs:
+            fields[one.name] = (one.annotation, dspy.InputField(desc=one.description))
+        for one in self.outputs:
+            fields[one.name] = (one.annotation, dspy.OutputField(desc=one.description))
+        made: type[dspy.Signature] = dspy.Signature(fields, self.instructions)
+        return made
+
+
+def _field_schema(name: str, field: Any) -> FieldSchema:
+    description = str((field.json_schema_extra or {}).get("desc") or "")
+    for named, kind in NAMED_TYPES.items():
+        if field.annotation == kind:
+            return FieldSchema(name=name, description=description, named=named)
+    try:
+        schema = pydantic.TypeAdapter(field.annotation).json_schema()
+    except pydantic.PydanticUserError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(f"the type of the field {name} has no JSON schema: {reason}") from error
+    return FieldSchema(name=name, description=description, json_schema=schema)
+
+
+class SchemaReader:
+    """Makes types of JSON schemas; those of ``$defs`` are made once."""
+
+    def __init__(self, whole: Mapping[str, Any]) -> None:
+        self._shared: Mapping[str, Any] = whole.get("$defs") or {}
+        self._made: dict[str, Any] = {}
+        self._open: set[str] = set()
+
+    def type_of(self, schema: Mapping[str, Any], name: str, depth: int = 0) -> Any:
+        """Return the type that a schema describes.
+
+        Raises:
+            ConfigurationError: the schema is not one that pydantic writes for a type of data.
+        """
+        if depth > MAX_DEPTH:
+            raise ConfigurationError(f"the schema of {name} is nested too deeply")
+        if "$ref" in schema:
+            return self._shared_type(str(schema["$ref"]), depth)
+        if "const" in schema:
+            return Literal[schema["const"]]
+        if "enum" in schema:
+            return Literal[tuple(schema["enum"])]
+        if "anyOf" in schema:
+            return reduce(or_, [self.type_of(one, name, depth + 1) for one in schema["anyOf"]])
+        kind = schema.get("type")
+        if kind == "array":
+            return self._array_type(schema, name, depth)
+        if kind == "object":
+            return self._object_type(schema, name, depth)
+        if kind is None and not set(schema) - {"title", "description", "default"}:
+            return Any
+        if kind not in PLAIN_TYPES:
+            raise ConfigurationError(f"the schema of {name} has the type {kind!r}, which cannot be read back")
+        return FORMATS.get(str(schema.get("format")), PLAIN_TYPES[str(kind)])
+
+    def _shared_type(self, reference: str, depth: int) -> Any:
+        name = reference.removeprefix("#/$defs/")
+        if name not in self._shared or name in self._open:
+            reason = "refers to itself" if name in self._open else "is not there"
+            raise ConfigurationError(f"the schema {reference} {reason}, so its type cannot be made")
+        if name not in self._made:
+            self._open.add(name)
+            self._made[name] = self.type_of(self._shared[name], name, depth + 1)
+            self._open.discard(name)
+        return self._made[name]
+
+    def _array_type(self, schema: Mapping[str, Any], name: str, depth: int) -> Any:
+        if "prefixItems" in schema:
+            items = tuple(self.type_of(one, name, depth + 1) for one in schema["prefixItems"])
+            return tuple[items]  # type: ignore[valid-type]
+        item = self.type_of(schema.get("items") or {}, name, depth + 1)
+        return set[item] if schema.get("uniqueItems") else list[item]  # type: ignore[valid-type]
+
+    def _object_type(self, schema: Mapping[str, Any], name: str, depth: int) -> Any:
+        properties = schema.get("properties")
+        if not properties:
+            value = schema.get("additionalProperties")
+            inner = self.type_of(value, name, depth + 1) if isinstance(value, Mapping) else Any
+            return dict[str, inner]  # type: ignore[valid-type]
+        required = set(schema.get("required") or ())
+        fields: dict[str, Any] = {}
+        for key, one in properties.items():
+            default = ... if key in required else one.get("default")
+            kind = self.type_of(one, key, depth + 1)
+            fields[key] = (kind, Field(default, description=one.get("description")))
+        title = str(schema.get("title") or name)
+        return pydantic.create_model(title, __doc__=schema.get("description"), **fields)

@@ -1,0 +1,96 @@
+"""Signatures as JSON: what is saved is the same signature when it is read."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Literal
+
+import dspy
+import pydantic
+import pytest
+
+from rlm_dspy import RLM, Corpus, Evidence
+from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.tuning import program
+from rlm_dspy.tuning.typed_signature import SerializableSignature
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Part(pydantic.BaseModel):
+    """A part of a thing."""
+
+    name: str = pydantic.Field(description="as in the list")
+    count: int = 1
+
+
+class Order(pydantic.BaseModel):
+    parts: list[Part]
+    colour: Colour
+    due: datetime.date | None = None
+    prices: dict[str, float] = {}
+
+
+def signature_of(annotation: Any) -> type[dspy.Signature]:
+    fields = {
+        "context": (Corpus, dspy.InputField(desc="the files")),
+        "question": (str, dspy.InputField()),
+        "answer": (annotation, dspy.OutputField(desc="the whole answer")),
+        "evidence": (list[Evidence], dspy.OutputField()),
+    }
+    return dspy.Signature(fields, "Answer it.")
+
+
+def round_trip(signature: type[dspy.Signature]) -> type[dspy.Signature]:
+    text = SerializableSignature.of(signature).model_dump_json()
+    return SerializableSignature.model_validate_json(text).signature()
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [str, int, float, bool, list[str], dict[str, int], set[int], tuple[int, str], Literal["a", "b"], int | None, Any,
+     list[dict[str, list[float]]], datetime.date],
+)  # fmt: skip
+def test_plain_types_come_back_as_they_were(annotation: Any) -> None:
+    again = round_trip(signature_of(annotation))
+    assert again.output_fields["answer"].annotation == annotation
+    assert again.input_fields["context"].annotation is Corpus
+    assert again.output_fields["evidence"].annotation == list[Evidence]
+    assert again.output_fields["answer"].json_schema_extra["desc"] == "the whole answer"
+    assert again.instructions == "Answer it."
+
+
+def test_a_pydantic_model_comes_back_as_one() -> None:
+    model = round_trip(signature_of(list[Order])).output_fields["answer"].annotation.__args__[0]
+    given = {"parts": [{"name": "bolt"}], "colour": "red", "due": "2026-01-02"}
+    read = model.model_validate(given)
+    assert (read.parts[0].count, read.due, read.prices) == (1, datetime.date(2026, 1, 2), {})
+    with pytest.raises(pydantic.ValidationError):
+        model.model_validate({**given, "colour": "green"})
+    with pytest.raises(pydantic.ValidationError):
+        model.model_validate({"colour": "red"})
+    assert model.model_json_schema()["$defs"]["Part"]["description"] == "A part of a thing."
+    assert model.model_json_schema()["$defs"]["Part"]["properties"]["name"]["description"] == "as in the list"
+
+
+class Node(pydantic.BaseModel):
+    below: list[Node] = []
+
+
+def test_what_cannot_travel_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="refers to itself"):
+        round_trip(signature_of(Node))
+    with pytest.raises(ConfigurationError, match="the type of the field answer has no JSON schema"):
+        SerializableSignature.of(signature_of(Callable[[], int]))
+
+
+def test_a_saved_program_holds_its_typed_signature_and_is_rebuilt_from_it(tmp_path: Any) -> None:
+    path = program.save(RLM(signature_of(Order)), tmp_path / "program.json")
+    rlm = program.restored_rlm(path)
+    assert rlm.signature.output_fields["answer"].annotation.__name__ == "Order"
+    assert rlm.signature.instructions == "Answer it."
