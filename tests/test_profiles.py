@@ -188,3 +188,43 @@ def test_a_prompt_beyond_the_sub_models_window_is_refused_with_advice() -> None:
     assert "cut it into pieces" in result.trajectory[0]["output"]
     assert "up to 19,660 characters" in texts(script.requests[0])[0] or "at most 19,660" in texts(script.requests[0])[0]
     assert len(script.requests) == 2
+
+
+EVIDENCE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
+SHIP = "\n".join(
+    [*(f"Line {n} says nothing." for n in range(400)), "The captain of the ship is Ahab.", "Its port is 9."]
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "quotes"),
+    [
+        ("'Ahab'", ["The captain of the ship is Ahab."]),
+        ("'Ahab', evidence=[]", ["The captain of the ship is Ahab."]),
+        ("'Ahab', evidence=['Its port is 9.']", ["Its port is 9."]),
+        ("'9'", []),  # perhaps a count
+        ("'Ishmael'", []),
+    ],
+)
+def test_a_small_model_may_leave_the_quotes_to_the_host(answer: str, quotes: list[str]) -> None:
+    lm, script = scripted(
+        action("for hit in grep('captain|port'): print(hit)"), *[action(f"SUBMIT(answer={answer})")] * 2
+    )
+    with dspy.context(lm=lm):
+        result = rlm_dspy.RLM(EVIDENCE, profile="small")(context=SHIP, question="Who?")
+    assert [item.quote for item in result.evidence] == quotes
+    assert result.run.status == "submitted"
+
+
+def test_outputs_with_a_default_may_be_left_out() -> None:
+    class Found(dspy.Signature):
+        """Find it."""
+
+        context: str = dspy.InputField()
+        answer: str = dspy.OutputField()
+        doubts: list[str] = dspy.OutputField(default_factory=list)
+
+    lm, _ = scripted(action("SUBMIT('Ahab')"))
+    with dspy.context(lm=lm):
+        result = rlm_dspy.RLM(Found)(context=SHIP)
+    assert (result.answer, result.doubts, len(result.run.steps)) == ("Ahab", [], 1)

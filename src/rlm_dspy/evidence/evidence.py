@@ -12,6 +12,7 @@ from rlm_dspy.run import html_table
 
 SHORT_ANSWER_CHARS = 80  # the longest answer that is looked for in a quote
 STRONG_WORDS = 5  # a quote of this many words is evidence by itself
+_PRINTED_PLACE = re.compile(r"^(?:\|\s*)?(?:(?:[^\s:]+:)?\d+: )?")  # a bar, and the source and line of a hit
 
 
 def is_weak(quote: str, answers: Iterable[str]) -> bool:
@@ -31,6 +32,22 @@ def short_answers(outputs: Mapping[str, Any]) -> list[str]:
             if isinstance(item, (str, int, float)) and not isinstance(item, bool):
                 found.append(str(item))
     return [answer for answer in found if len(answer) <= SHORT_ANSWER_CHARS]
+
+
+def printed_quotes(answers: Iterable[str], shown: Iterable[str]) -> list[str]:
+    """Return the printed lines that hold one of the answers, newest first, without the bars and places before them.
+
+    Numbers of less than five digits are left out: such a number may be a count, and stands in lines by chance.
+    """
+    telling = [answer for answer in answers if re.search(r"[^\W\d]|\d{5}", answer)]
+    forms = [re.compile(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", re.I) for answer in telling if answer.strip()]
+    quotes: list[str] = []
+    for text in reversed(list(shown)):
+        for line in text.splitlines():
+            quote = _PRINTED_PLACE.sub("", line.strip()).strip()
+            if quote not in quotes and any(form.search(quote) for form in forms):
+                quotes.append(quote)
+    return quotes
 
 
 def weak_advice(weak: list[Evidence]) -> str:

@@ -366,7 +366,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
             raise TypeError("interpreter_factory.execution_instructions must be a string")
         is_kept = isinstance(factory, KeptInterpreter) and not session.ledger.depth
         session.interpreter_rules = f"{rules} {KEPT_NAMES}" if is_kept else rules
-        fields = [output_field(name, field) for name, field in session.signature.output_fields.items()]
+        outputs = session.signature.output_fields.items()
+        fields = [output_field(name, field, finds_quotes=session.small) for name, field in outputs]
         tools = {**session.subcalls.functions, **session.recursion.functions, **self._tools}
         corpus: Any = session.values.get(session.main or "")
         if isinstance(interpreter, Sandbox) and hasattr(corpus, "search_index") and corpus.index.ready():

@@ -19,7 +19,14 @@ from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
-from rlm_dspy.evidence import Evidence, unseen_numbers, unshown_answers, weak_advice
+from rlm_dspy.evidence import (
+    Evidence,
+    printed_quotes,
+    short_answers,
+    unseen_numbers,
+    unshown_answers,
+    weak_advice,
+)
 from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
 from rlm_dspy.replay import new_run_id, root_run_id
@@ -59,6 +66,7 @@ MAX_EXTRACT_CHARS = 60_000  # characters of the trajectory shown in the extract 
 OVERHEAD_TOKENS = 1_000  # tokens of a prompt's instructions
 PAST_CODE = "# that turn is done"  # the code of an earlier turn, where an adapter shows one
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
+MAX_FOUND_QUOTES = 3  # that the host finds for a small model
 MAX_SMALL_CALLS = 16  # sub-calls of a run with a small main model, which would otherwise flood the sub-model
 MAX_SMALL_REPLY_TOKENS = 2_048  # tokens of its replies
 STEP_TIME_SHARE = 0.85  # share of max_seconds that steps may use; the rest is for the extract
@@ -277,7 +285,7 @@ class Session:
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
         """Parse and check a SUBMIT value; evidence that is not in the context is refused if ``strict``."""
-        outputs, problem = parse_outputs(self.signature, value)
+        outputs, problem = parse_outputs(self.signature, self._with_quotes(value))
         if problem:
             return {}, problem
         contexts, answers = quotable_inputs(self.values), answers_beside(self.signature, outputs)
@@ -573,6 +581,17 @@ class Session:
     def _unseen_numbers(self, outputs: Mapping[str, Any]) -> list[str]:
         """Flag numbers of the answer that occur in no output and no input; evidence has its own check."""
         return unseen_numbers(self._plain_outputs(outputs), self._shown_texts(), self._input_texts())
+
+    def _with_quotes(self, value: Any) -> Any:
+        """Add printed lines that hold the answer as evidence, if a small model submitted none."""
+        lists = [name for name, field in self.signature.output_fields.items() if field.annotation == list[Evidence]]
+        if not self.small or not lists or not isinstance(value, Mapping) or any(value.get(name) for name in lists):
+            return value
+        contexts, quotes = quotable_inputs(self.values), []
+        for quote in printed_quotes(short_answers(value), self._shown_texts()):
+            if not locate_evidence(Evidence(quote=quote), contexts)[2]:
+                quotes.append(quote)
+        return {**value, lists[0]: quotes[:MAX_FOUND_QUOTES], **{name: [] for name in lists[1:]}}
 
     def _source_doubt(self, outputs: Mapping[str, Any]) -> str | None:
         """Ask a tiny model once where its answer comes from, if it wrote it as a literal that was never printed."""

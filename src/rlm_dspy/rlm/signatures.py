@@ -145,10 +145,18 @@ RESERVED = frozenset({"llm_query", "llm_query_batched", "SUBMIT", "print"})  # a
 RESULTS = frozenset({"trajectory", "final_reasoning"})
 
 
-def output_field(name: str, field: Any) -> dict[str, Any]:
-    """Describe an output for the REPL's SUBMIT."""
-    simple = (str, int, float, bool, list, dict)
-    return {"name": name, "type": field.annotation.__name__} if field.annotation in simple else {"name": name}
+def output_field(name: str, field: Any, *, finds_quotes: bool = False) -> dict[str, Any]:
+    """Describe an output for the REPL's SUBMIT; it is ``optional`` if it has a default.
+
+    Args:
+        finds_quotes: the host finds quotes where the model gives none, so that a list of evidence is optional too.
+    """
+    described: dict[str, Any] = {"name": name}
+    if field.annotation in (str, int, float, bool, list, dict):
+        described["type"] = field.annotation.__name__
+    if not field.is_required() or (finds_quotes and field.annotation == list[OwnEvidence]):
+        described["optional"] = True
+    return described
 
 
 def make_budget(**given: Any) -> Budget:

@@ -37,7 +37,8 @@ class Sandbox:
 
     Args:
         tools: Host functions that the code may call by name.
-        output_fields: The outputs SUBMIT expects, as ``[{"name": …}, …]``; None accepts any.
+        output_fields: The outputs SUBMIT expects, as ``[{"name": …}, …]``; None accepts any. SUBMIT may leave out
+            those with ``"optional": True``.
         timeout: Seconds a cell may run, excluding time in host calls.
         memory_mb: Memory the session may use in addition to its contexts.
         max_output_chars: Characters of a cell's output to keep, head and tail.
@@ -328,9 +329,11 @@ class Sandbox:
             "fresh": self._is_fresh,
         }
         checks.check_names(self.tools, "tool")
+        fields = self.output_fields
         present = {
             "tools": list(self.tools),
-            "fields": None if self.output_fields is None else [str(item["name"]) for item in self.output_fields],
+            "fields": None if fields is None else [str(item["name"]) for item in fields],
+            "optional": [str(item["name"]) for item in fields or [] if item.get("optional")],
             "main": self.main,
             "protected": list(self.protected),
         }

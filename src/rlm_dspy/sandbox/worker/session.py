@@ -55,6 +55,7 @@ class WorkerSession:
         self.namespace["__builtins__"] = dict(self.builtins)
         self.submit = self._submit_outputs  # one object, or each cell would see a new one
         self.fields: list[str] | None = None
+        self.optional: list[str] = []
         self.tools: dict[str, Any] = {}
         self.main: str | None = None
         self.protected: list[str] = []
@@ -94,6 +95,8 @@ class WorkerSession:
             self._bind_names()
         if "fields" in message:
             self.fields = message["fields"]
+        if "optional" in message:
+            self.optional = message["optional"]
         if "tools" in message:
             for name in self.tools.keys() - set(message["tools"]):
                 self.namespace.pop(name, None)
@@ -175,7 +178,7 @@ class WorkerSession:
         chosen.update(keywords)
         if unknown := [name for name in chosen if name not in self.fields]:
             raise TypeError(f"SUBMIT() got an unknown output {unknown[0][:MAX_QUOTED_CHARS]!r}; call {expected}")
-        if missing := [name for name in self.fields if name not in chosen]:
+        if missing := [name for name in self.fields if name not in chosen and name not in self.optional]:
             raise TypeError(f"SUBMIT() misses {', '.join(map(repr, missing))}; call {expected}")
         return chosen
 
