@@ -191,9 +191,7 @@ def test_a_prompt_beyond_the_sub_models_window_is_refused_with_advice() -> None:
 
 
 EVIDENCE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
-SHIP = "\n".join(
-    [*(f"Line {n} says nothing." for n in range(400)), "The captain of the ship is Ahab.", "Its port is 9."]
-)
+SHIP = "Nothing is said here.\n" * 400 + "The captain of the ship is Ahab.\nIts port is 9.\n"
 
 
 @pytest.mark.parametrize(
@@ -207,9 +205,7 @@ SHIP = "\n".join(
     ],
 )
 def test_a_small_model_may_leave_the_quotes_to_the_host(answer: str, quotes: list[str]) -> None:
-    lm, script = scripted(
-        action("for hit in grep('captain|port'): print(hit)"), *[action(f"SUBMIT(answer={answer})")] * 2
-    )
+    lm, _ = scripted(action("for hit in grep('captain|port'): print(hit)"), *[action(f"SUBMIT(answer={answer})")] * 2)
     with dspy.context(lm=lm):
         result = rlm_dspy.RLM(EVIDENCE, profile="small")(context=SHIP, question="Who?")
     assert [item.quote for item in result.evidence] == quotes
