@@ -80,12 +80,14 @@ def write_pdf(path: Path) -> None:
 def workspace(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that snippets name, and servers for the models that they name."""
     (home / "docs").mkdir()
-    for name in ("concepts.md", "cli.md"):
-        shutil.copy(ROOT / "docs" / name, home / "docs")
+    shutil.copy(ROOT / "docs/concepts.md", home / "docs")
     (home / "docs" / "ports.md").write_text("The default port is 8080.\n\nA run ends when a limit is reached.\n")
     (home / "src").mkdir()
     shutil.copy(ROOT / "src/rlm_dspy/rlm/module.py", home / "src")
-    shutil.copytree(ROOT / "datasets/mixed", home / "datasets/mixed")
+    (home / "datasets/mixed").mkdir(parents=True)
+    for name in ("train.jsonl", "dev.jsonl"):
+        rows = (ROOT / "datasets/mixed" / name).read_text().splitlines(keepends=True)
+        (home / "datasets/mixed" / name).write_text("".join(rows[:6]))
     (home / "more.md").write_text("The retry limit is 7 attempts.\n")
     write_pdf(home / "report.pdf")
     uvx = home / "bin" / "uvx"
