@@ -1,0 +1,226 @@
+"""How well ``search`` finds the passage that answers a question: recall@5 and MRR on ``datasets/retrieval``.
+
+    python benchmarks/run_retrieval.py                       # the test split: before, after, and without each change
+    python benchmarks/run_retrieval.py --semantic            # also fused with wordllama's table, if it is installed
+
+MRR is the mean of 1/rank of the first passage with a line of the answer, of the ten best (0 if there is none). Intervals
+are 95 % of a bootstrap over questions; differences are paired. Everything is seeded; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "datasets" / "retrieval"))
+import make_retrieval
+
+from rlm_dspy.corpus import Corpus
+from rlm_dspy.sandbox.toolkit import ranking
+
+DEPTH = 10
+DRAWS = 2_000
+CORPORA = ("prose", "code", "tables")
+
+Search = Callable[[str, str], list[dict[str, Any]]]  # corpus and question to hits
+
+
+def old_stem(word: str, language: str = "english") -> str:
+    """Cut endings as before this ranking: four of English, no accents changed."""
+    if len(word) <= 3 or word.endswith("ss"):
+        return word
+    cut = word
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) > 2:
+            cut = word.removesuffix(ending)
+            break
+    if len(cut) > 3 and (cut[-1] == "e" or cut[-1] == cut[-2]):
+        return cut[:-1]
+    return cut
+
+
+def plain_text(titles: ranking.PassageTitles, start: int, end: int) -> str:
+    """Return the text of a passage without a table's columns."""
+    return titles._body[start:end]
+
+
+def no_titles(titles: ranking.PassageTitles, start: int, end: int) -> frozenset[str]:
+    """Return no titles."""
+    return frozenset()
+
+
+# What replaces each change to undo it.
+UNDONE: dict[str, list[tuple[object, str, object]]] = {
+    "stemming": [(ranking, "stem", old_stem)],
+    "languages": [(ranking, "language_of", lambda words: "english")],
+    "numbers split from words": [(ranking, "_HUMP", r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")],
+    "titles": [(ranking.PassageTitles, "around", no_titles), (ranking.PassageTitles, "text", plain_text)],
+    "phrases": [(ranking, "_PHRASE", 0.0)],
+    "best line": [(ranking, "_LINE", 0.0)],
+}
+
+
+def undo(names: Sequence[str]) -> ExitStack:
+    """Undo changes within a ``with`` block."""
+    stack = ExitStack()
+    for name in names:
+        for place, attribute, other in UNDONE[name]:
+            stack.enter_context(patch.object(place, attribute, other))
+    for cached in (ranking.stem, ranking._word_parts, ranking._word_stems):
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
+    return stack
+
+
+def ranks_of(rows: Sequence[dict[str, Any]], search: Search) -> list[int]:
+    """Return the rank of the first right passage of each question; 0 means not found."""
+    return [rank_of(row, search(row["corpus"], row["question"])) for row in rows]
+
+
+def rank_of(row: dict[str, Any], hits: Sequence[dict[str, Any]]) -> int:
+    """Return the rank of the first hit that has a line of the answer."""
+    for rank, hit in enumerate(hits[:DEPTH], 1):
+        last = hit["line"] + hit["text"].count("\n")
+        if hit["source"] == row["source"] and hit["line"] <= row["last_line"] and last >= row["first_line"]:
+            return rank
+    return 0
+
+
+def gain(rank: int) -> float:
+    """Return 1/rank, or 0 if not found."""
+    return 1 / rank if rank else 0.0
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bootstrap interval of 95 % of a mean."""
+    chance = random.Random(7)
+    size = len(values)
+    means = sorted(sum(chance.choices(values, k=size)) / size for _ in range(DRAWS))
+    return means[int(DRAWS * 0.025)], means[int(DRAWS * 0.975)]
+
+
+def table_rows(
+    results: dict[str, list[int]], base: str, rows: Sequence[dict[str, Any]], corpora: Sequence[str]
+) -> Iterator[str]:
+    """Yield the lines of a table: each ranker, with its difference to the base."""
+    yield f"| ranker | corpus | questions | recall@5 | MRR [95 %] | MRR − {base} [95 %] |"
+    yield "|---|---|---|---|---|---|"
+    for name, ranks in results.items():
+        for corpus in corpora:
+            at = [number for number, row in enumerate(rows) if corpus in ("all", row["corpus"])]
+            gains = [gain(ranks[number]) for number in at]
+            recall = sum(0 < ranks[number] <= 5 for number in at) / len(at)
+            low, high = interval(gains)
+            shown = (
+                f"| {name} | {corpus} | {len(at)} | {recall:.3f} | {sum(gains) / len(at):.3f} [{low:.3f}, {high:.3f}] "
+            )
+            yield f"{shown}| {difference(gains, [gain(results[base][number]) for number in at]) if name != base else ''} |"
+
+
+def difference(gains: Sequence[float], others: Sequence[float]) -> str:
+    """Return the mean paired difference with its interval."""
+    pairs = [one - two for one, two in zip(gains, others, strict=True)]
+    low, high = interval(pairs)
+    return f"{sum(pairs) / len(pairs):+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def without_index(corpora: dict[str, dict[str, str]]) -> Search:
+    """Search as the sandbox does without an index."""
+    return lambda corpus, question: ranking.rank_passages(
+        corpora[corpus], list(corpora[corpus]), ranking.Query(question), DEPTH
+    )
+
+
+def with_index(corpora: dict[str, dict[str, str]]) -> Search:
+    """Search by the index, which is built here."""
+    built = {name: Corpus.from_texts(texts) for name, texts in corpora.items()}
+    for one in built.values():
+        one.index.path.unlink(missing_ok=True)
+        if not one.index.build():
+            raise SystemExit("the index could not be built")
+    return lambda corpus, question: built[corpus].index.rank(question, DEPTH) or []
+
+
+def fused_with_table(corpora: dict[str, dict[str, str]]) -> tuple[Search, Search]:
+    """Return searches by wordllama's static table: alone, and fused with ours by reciprocal ranks (k = 60)."""
+    import numpy
+    from wordllama import WordLlama
+
+    table = WordLlama.load(dim=256, disable_download=True)
+    places: dict[str, list[tuple[str, int]]] = {}
+    vectors: dict[str, Any] = {}
+    for corpus, texts in corpora.items():
+        places[corpus] = [(name, at) for name in texts for at in range(len(texts[name]) // ranking.PASSAGE + 1)]
+        cut = [
+            texts[name][ranking.passage_start(texts[name], at) : ranking.passage_start(texts[name], at + 1)]
+            for name, at in places[corpus]
+        ]
+        started = time.perf_counter()
+        vectors[corpus] = table.embed([ranking.split_names(text) for text in cut], norm=True)
+        seconds, size = time.perf_counter() - started, sum(map(len, texts.values()))
+        bytes_each = vectors[corpus].nbytes / size
+        print(f"{corpus}: {size / seconds / 1e6:.1f} MB/s embedded, {bytes_each:.2f} bytes of vectors per character")
+
+    def nearest(corpus: str, question: str) -> list[dict[str, Any]]:
+        near = vectors[corpus] @ table.embed([ranking.split_names(question)], norm=True)[0]
+        best = numpy.argsort(-near)[:100]
+        return [ranking.passage_record(corpora[corpus], *places[corpus][at], float(near[at])) for at in best]
+
+    def fused(corpus: str, question: str) -> list[dict[str, Any]]:
+        texts = corpora[corpus]
+        ours = ranking.rank_passages(texts, list(texts), ranking.Query(question), 100)
+        points: dict[tuple[str, int], float] = {}
+        hits: dict[tuple[str, int], dict[str, Any]] = {}
+        for found in (ours, nearest(corpus, question)):
+            for rank, hit in enumerate(found, 1):
+                key = (hit["source"], hit["start"])
+                hits[key] = hit
+                points[key] = points.get(key, 0.0) + 1 / (60 + rank)
+        return [hits[key] for key in sorted(points, key=lambda key: -points[key])[:DEPTH]]
+
+    return nearest, fused
+
+
+def main() -> None:
+    """Print Markdown tables."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--split", choices=["dev", "test", "all"], default="test")
+    flags.add_argument("--semantic", action="store_true", help="only: ours, wordllama's table, both fused")
+    given = flags.parse_args()
+    corpora, made = make_retrieval.made_set()
+    rows = [row for row in made if given.split in ("all", row["split"])]
+    ask = functools.partial(ranks_of, rows)
+    if given.semantic:
+        nearest, fused = fused_with_table(corpora)
+        results = {"ours": ask(without_index(corpora)), "table": ask(nearest), "fused": ask(fused)}
+        print("\n".join(table_rows(results, "ours", rows, [*CORPORA, "all"])))
+        return
+    both: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory() as home, patch.dict(os.environ, RLM_DSPY_HOME=home):
+        for name, undone in (("before", list(UNDONE)), ("after", [])):
+            with undo(undone):
+                both[name] = ask(without_index(corpora))
+                both[f"{name}, with index"] = ask(with_index(corpora))
+    print("\n".join(table_rows(both, "before", rows, [*CORPORA, "all"])), flush=True)
+    alone, without = {"before": both["before"]}, {"after": both["after"]}
+    for name in UNDONE:
+        with undo([other for other in UNDONE if other != name]):
+            alone[f"before + {name}"] = ask(without_index(corpora))
+        with undo([name]):
+            without[f"after − {name}"] = ask(without_index(corpora))
+    print("\n" + "\n".join(table_rows(alone, "before", rows, [*CORPORA, "all"])))
+    print("\n" + "\n".join(table_rows(without, "after", rows, [*CORPORA, "all"])))
+
+
+if __name__ == "__main__":
+    main()
