@@ -1,10 +1,10 @@
 """How well ``search`` finds the passage that answers a question: recall@5 and MRR on ``datasets/retrieval``.
 
-    python benchmarks/run_retrieval.py                       # the test split: before, after, and without each change
-    python benchmarks/run_retrieval.py --semantic            # also fused with wordllama's table, if it is installed
+    python benchmarks/run_retrieval.py               # the test split: before, after, with and without each change
+    python benchmarks/run_retrieval.py --semantic    # ours, wordllama's table, both fused, if that is installed
 
-MRR is the mean of 1/rank of the first passage with a line of the answer, of the ten best (0 if there is none). Intervals
-are 95 % of a bootstrap over questions; differences are paired. Everything is seeded; nothing is fetched.
+MRR is the mean of 1/rank of the first passage with a line of the answer, of the ten best (0 if there is none).
+Intervals are 95 % of a bootstrap over questions; differences are paired. Everything is seeded; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -121,10 +121,11 @@ def table_rows(
             gains = [gain(ranks[number]) for number in at]
             recall = sum(0 < ranks[number] <= 5 for number in at) / len(at)
             low, high = interval(gains)
-            shown = (
-                f"| {name} | {corpus} | {len(at)} | {recall:.3f} | {sum(gains) / len(at):.3f} [{low:.3f}, {high:.3f}] "
-            )
-            yield f"{shown}| {difference(gains, [gain(results[base][number]) for number in at]) if name != base else ''} |"
+            mean = f"{sum(gains) / len(at):.3f} [{low:.3f}, {high:.3f}]"
+            more = ""
+            if name != base:
+                more = difference(gains, [gain(results[base][number]) for number in at])
+            yield f"| {name} | {corpus} | {len(at)} | {recall:.3f} | {mean} | {more} |"
 
 
 def difference(gains: Sequence[float], others: Sequence[float]) -> str:
@@ -151,12 +152,41 @@ def with_index(corpora: dict[str, dict[str, str]]) -> Search:
     return lambda corpus, question: built[corpus].index.rank(question, DEPTH) or []
 
 
-def fused_with_table(corpora: dict[str, dict[str, str]]) -> tuple[Search, Search]:
-    """Return searches by wordllama's static table: alone, and fused with ours by reciprocal ranks (k = 60)."""
-    import numpy
-    from wordllama import WordLlama
+def static_table() -> Callable[[Sequence[str]], Any]:
+    """Return a function of texts to unit vectors: the mean of their tokens in the table of wordllama's wheel."""
+    import importlib.util
 
-    table = WordLlama.load(dim=256, disable_download=True)
+    import numpy
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer
+
+    found = importlib.util.find_spec("wordllama")
+    if found is None or found.origin is None:
+        raise SystemExit("pip install wordllama")
+    folder = Path(found.origin).parent
+    (weights,) = load_file(folder / "weights" / "l2_supercat_256.safetensors").values()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+
+    def embed(texts: Sequence[str]) -> Any:
+        vectors = numpy.zeros((len(texts), weights.shape[1]), dtype=numpy.float32)
+        for at, encoded in enumerate(tokenizer.encode_batch(list(texts), add_special_tokens=False)):
+            if encoded.ids:
+                vectors[at] = weights[encoded.ids].astype(numpy.float32).mean(axis=0)
+        return vectors / numpy.maximum(numpy.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+    return embed
+
+
+def fused_with_table(corpora: dict[str, dict[str, str]]) -> tuple[Search, Callable[[float], Search]]:
+    """Return searches by wordllama's static table: alone, and fused with ours by reciprocal ranks (k = 60).
+
+    The second takes the table's share; ours is 1. Source: Cormack et al., Reciprocal Rank Fusion, SIGIR 2009.
+    """
+    import numpy
+
+    embed = static_table()
     places: dict[str, list[tuple[str, int]]] = {}
     vectors: dict[str, Any] = {}
     for corpus, texts in corpora.items():
@@ -166,29 +196,29 @@ def fused_with_table(corpora: dict[str, dict[str, str]]) -> tuple[Search, Search
             for name, at in places[corpus]
         ]
         started = time.perf_counter()
-        vectors[corpus] = table.embed([ranking.split_names(text) for text in cut], norm=True)
+        vectors[corpus] = embed([ranking.split_names(text) for text in cut])
         seconds, size = time.perf_counter() - started, sum(map(len, texts.values()))
         bytes_each = vectors[corpus].nbytes / size
         print(f"{corpus}: {size / seconds / 1e6:.1f} MB/s embedded, {bytes_each:.2f} bytes of vectors per character")
 
     def nearest(corpus: str, question: str) -> list[dict[str, Any]]:
-        near = vectors[corpus] @ table.embed([ranking.split_names(question)], norm=True)[0]
+        near = vectors[corpus] @ embed([ranking.split_names(question)])[0]
         best = numpy.argsort(-near)[:100]
         return [ranking.passage_record(corpora[corpus], *places[corpus][at], float(near[at])) for at in best]
 
-    def fused(corpus: str, question: str) -> list[dict[str, Any]]:
+    def fused(share: float, corpus: str, question: str) -> list[dict[str, Any]]:
         texts = corpora[corpus]
         ours = ranking.rank_passages(texts, list(texts), ranking.Query(question), 100)
         points: dict[tuple[str, int], float] = {}
         hits: dict[tuple[str, int], dict[str, Any]] = {}
-        for found in (ours, nearest(corpus, question)):
+        for part, found in ((1.0, ours), (share, nearest(corpus, question))):
             for rank, hit in enumerate(found, 1):
                 key = (hit["source"], hit["start"])
                 hits[key] = hit
-                points[key] = points.get(key, 0.0) + 1 / (60 + rank)
+                points[key] = points.get(key, 0.0) + part / (60 + rank)
         return [hits[key] for key in sorted(points, key=lambda key: -points[key])[:DEPTH]]
 
-    return nearest, fused
+    return nearest, lambda share: functools.partial(fused, share)
 
 
 def main() -> None:
@@ -202,7 +232,9 @@ def main() -> None:
     ask = functools.partial(ranks_of, rows)
     if given.semantic:
         nearest, fused = fused_with_table(corpora)
-        results = {"ours": ask(without_index(corpora)), "table": ask(nearest), "fused": ask(fused)}
+        results = {"ours": ask(without_index(corpora)), "table": ask(nearest)}
+        for share in (1.0, 0.3, 0.1):
+            results[f"fused, table × {share}"] = ask(fused(share))
         print("\n".join(table_rows(results, "ours", rows, [*CORPORA, "all"])))
         return
     both: dict[str, list[int]] = {}

@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .cutting import headings
@@ -277,6 +277,14 @@ class PassageScorer:
             row[0]: weight for (row, _, _), weight in zip(query.terms, weights, strict=True) if len(row) == 1
         }
 
+    def points(self, titles: "PassageTitles", start: int, end: int) -> float:
+        """Return all points of a passage."""
+        lines = [self._query.stems_of(line) for line in titles.text(start, end).split("\n")]
+        stems = list(itertools.chain.from_iterable(lines))
+        around = titles.around(start, end)
+        score = self.word_points(stems, titles.file, around)
+        return score + self.phrase_points(stems) + self.line_points(lines, around)
+
     def word_points(self, stems: list[str], file: frozenset[str], titles: frozenset[str]) -> float:
         """Return BM25 and the points of titles, scaled by the share of the query that is covered."""
         length = 1.2 * (0.5 + 0.5 * len(stems) / 80)
@@ -354,33 +362,38 @@ class PassageTitles:
 def scored_passages(
     body_of: Callable[[Any], str], places: Sequence[tuple[Any, int]], query: Query, weights: Sequence[float]
 ) -> list[tuple[float, Any, int]]:
-    """Return (score, name, number) of passages, best first; those of one file must be together."""
+    """Return (score, name, number) of passages, best first; those of one file must be together.
+
+    The best ``_REFINED`` by their words alone are scored by titles, phrases and lines too, and come first.
+    """
     scorer = PassageScorer(query, weights)
     rough = []
-    body = ""
-    titles: dict[Any, PassageTitles] = {}
-    for order, (name, at) in enumerate(places):
-        if name not in titles:
-            body = body_of(name)
-            titles[name] = PassageTitles(name, body, query)
+    for order, titles, body in _with_titles(body_of, places, range(len(places)), query):
+        at = places[order][1]
         stems = query.stems_of(body[passage_start(body, at) : passage_start(body, at + 1)])
-        points = scorer.word_points(stems, titles[name].file, frozenset())
+        points = scorer.word_points(stems, titles.file, frozenset())
         if points > 0:
-            rough.append((-points, order))
+            rough.append((-round(points, 4), order))
     rough.sort()
-    scored = []
-    for _, order in rough[:_REFINED]:
-        name, at = places[order]
+    best = sorted(order for _, order in rough[:_REFINED])
+    refined = []
+    for order, titles, body in _with_titles(body_of, places, best, query):
+        at = places[order][1]
+        points = scorer.points(titles, passage_start(body, at), passage_start(body, at + 1))
+        refined.append((-round(points, 4), order))
+    refined.sort()
+    return [(-points, *places[order]) for points, order in [*refined, *rough[_REFINED:]]]
+
+
+def _with_titles(
+    body_of: Callable[[Any], str], places: Sequence[tuple[Any, int]], chosen: Iterable[int], query: Query
+) -> Iterator[tuple[int, PassageTitles, str]]:
+    """Yield chosen passages by their position, with the titles and the text of their file, each read once."""
+    for name, orders in itertools.groupby(chosen, key=lambda order: places[order][0]):
         body = body_of(name)
-        start, end = passage_start(body, at), passage_start(body, at + 1)
-        text, around = titles[name].text(start, end), titles[name].around(start, end)
-        lines = [query.stems_of(line) for line in text.split("\n")]
-        stems = list(itertools.chain.from_iterable(lines))
-        score = scorer.word_points(stems, titles[name].file, around)
-        score += scorer.phrase_points(stems) + scorer.line_points(lines, around)
-        scored.append((-round(score, 4), order))
-    scored.sort()
-    return [(-points, *places[order]) for points, order in [*scored, *rough[_REFINED:]]]
+        titles = PassageTitles(name, body, query)
+        for order in orders:
+            yield order, titles, body
 
 
 def _count_runs(stems: list[str], row: tuple[str, ...]) -> int:
