@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,20 @@ UNDONE: dict[str, list[tuple[object, str, object]]] = {
 }
 
 
+CHANGES = list(UNDONE)
+PARTS = (
+    ("both", "before", [
+        ("before", CHANGES, False), ("after", [], False),
+        ("before, with index", CHANGES, True), ("after, with index", [], True),
+    ]),
+    ("alone", "before", [
+        ("before", CHANGES, False),
+        *((f"before + {one}", [other for other in CHANGES if other != one], False) for one in CHANGES),
+    ]),
+    ("without", "after", [("after", [], False), *((f"after − {one}", [one], False) for one in CHANGES)]),
+)  # fmt: skip
+
+
 def undo(names: Sequence[str]) -> ExitStack:
     """Undo changes within a ``with`` block."""
     stack = ExitStack()
@@ -111,10 +125,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def table_rows(
     results: dict[str, list[int]], base: str, rows: Sequence[dict[str, Any]], corpora: Sequence[str]
-) -> Iterator[str]:
-    """Yield the lines of a table: each ranker, with its difference to the base."""
-    yield f"| ranker | corpus | questions | recall@5 | MRR [95 %] | MRR − {base} [95 %] |"
-    yield "|---|---|---|---|---|---|"
+) -> list[str]:
+    """Return the lines of a table: each ranker, with its difference to the base."""
+    lines = []
     for name, ranks in results.items():
         for corpus in corpora:
             at = [number for number, row in enumerate(rows) if corpus in ("all", row["corpus"])]
@@ -125,7 +138,8 @@ def table_rows(
             more = ""
             if name != base:
                 more = difference(gains, [gain(results[base][number]) for number in at])
-            yield f"| {name} | {corpus} | {len(at)} | {recall:.3f} | {mean} | {more} |"
+            lines.append(f"| {name} | {corpus} | {len(at)} | {recall:.3f} | {mean} | {more} |")
+    return lines
 
 
 def difference(gains: Sequence[float], others: Sequence[float]) -> str:
@@ -226,7 +240,9 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--split", choices=["dev", "test", "all"], default="test")
     flags.add_argument("--semantic", action="store_true", help="only: ours, wordllama's table, both fused")
+    flags.add_argument("--part", choices=["all", "both", "alone", "without"], default="all", help="one table only")
     given = flags.parse_args()
+    print("| ranker | corpus | questions | recall@5 | MRR [95 %] | difference [95 %] |\n|---|---|---|---|---|---|")
     corpora, made = make_retrieval.made_set()
     rows = [row for row in made if given.split in ("all", row["split"])]
     ask = functools.partial(ranks_of, rows)
@@ -237,21 +253,15 @@ def main() -> None:
             results[f"fused, table × {share}"] = ask(fused(share))
         print("\n".join(table_rows(results, "ours", rows, [*CORPORA, "all"])))
         return
-    both: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as home, patch.dict(os.environ, RLM_DSPY_HOME=home):
-        for name, undone in (("before", list(UNDONE)), ("after", [])):
-            with undo(undone):
-                both[name] = ask(without_index(corpora))
-                both[f"{name}, with index"] = ask(with_index(corpora))
-    print("\n".join(table_rows(both, "before", rows, [*CORPORA, "all"])), flush=True)
-    alone, without = {"before": both["before"]}, {"after": both["after"]}
-    for name in UNDONE:
-        with undo([other for other in UNDONE if other != name]):
-            alone[f"before + {name}"] = ask(without_index(corpora))
-        with undo([name]):
-            without[f"after − {name}"] = ask(without_index(corpora))
-    print("\n" + "\n".join(table_rows(alone, "before", rows, [*CORPORA, "all"])))
-    print("\n" + "\n".join(table_rows(without, "after", rows, [*CORPORA, "all"])))
+        for part, base, measured in PARTS:
+            if given.part not in (part, "all"):
+                continue
+            results = {}
+            for name, undone, indexed in measured:
+                with undo(undone):
+                    results[name] = ask((with_index if indexed else without_index)(corpora))
+                print("\n".join(table_rows(results, base, rows, [*CORPORA, "all"])[-4:]), flush=True)
 
 
 if __name__ == "__main__":
