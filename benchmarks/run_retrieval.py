@@ -35,7 +35,7 @@ CORPORA = ("prose", "code", "tables")
 Search = Callable[[str, str], list[dict[str, Any]]]  # corpus and question to hits
 
 
-def old_stem(word: str, language: str = "english") -> str:
+def old_stem(word: str) -> str:
     """Cut endings as before this ranking: four of English, no accents changed."""
     if len(word) <= 3 or word.endswith("ss"):
         return word
@@ -62,7 +62,6 @@ def no_titles(titles: ranking.PassageTitles, start: int, end: int) -> frozenset[
 # What replaces each change to undo it.
 UNDONE: dict[str, list[tuple[object, str, object]]] = {
     "stemming": [(ranking, "stem", old_stem)],
-    "languages": [(ranking, "language_of", lambda words: "english")],
     "numbers split from words": [(ranking, "_HUMP", r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")],
     "titles": [(ranking.PassageTitles, "around", no_titles), (ranking.PassageTitles, "text", plain_text)],
     "phrases": [(ranking, "_PHRASE", 0.0)],

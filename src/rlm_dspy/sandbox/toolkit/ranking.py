@@ -3,8 +3,8 @@
 Words of the query are searched as plain substrings, rarest first, and only the passages where they occur are split
 into words. So the cost is a few scans, whatever the size.
 
-A word is reduced to its stem by cutting endings, those of the query's language. So a stem is always the start of the
-word (without accents), which both a substring search and an index of whole words can find.
+A word is reduced to its stem by cutting endings. So a stem is always the start of the word (without accents), which
+both a substring search and an index of whole words can find.
 """
 
 import bisect
@@ -35,38 +35,16 @@ _TITLE = 1.0  # in a heading above, a name defined here, or a column's name
 _LINE = 1.0  # in the line that has most of the query
 _PHRASE = 1.0  # beside the same neighbour as in the query
 
-_STOP = {
-    "english": frozenset(
-        """a about an and are as at be by can could did do does for from had has have how i in into is it its me
-        my of on or should that the their there this to was we were what when where which who why will with would
-        you your""".split()  # noqa: SIM905 - a list of fifty quoted words is harder to read
-    ),
-    "german": frozenset(
-        """als am an auf aus bei bis das dass dem den der des die ein eine einem einen einer eines er es für gegen
-        hat haben hatte im in ist mit nach sie sind und viel viele vom von vor wann warum was wegen welche welchem
-        welchen welcher welches wer werden weshalb wie wo wurde wurden zu zum zur über""".split()  # noqa: SIM905
-    ),
-    "french": frozenset(
-        """a au aux avec ce ces combien comment d dans de des du elle en est et fut il ils je l la le les leur lui
-        n ne on ont où par pas pour pourquoi qu quand que quel quelle quelles quels qui s se son sont sur un une
-        y à été""".split()  # noqa: SIM905
-    ),
-}
+_STOP = frozenset(
+    """a about an and are as at be by can could did do does for from had has have how i in into is it its me
+    my of on or should that the their there this to was we were what when where which who why will with would
+    you your""".split()  # noqa: SIM905 - a list of fifty quoted words is harder to read
+)
 # Endings without accents, and how many letters must be left.
-_ENDINGS = {
-    "english": (
-        ("ing ed es s e ies ied y", 3),
-        ("ation ations ator ate ated ates ating ion ions ment ments er ers or ors al ly ness ance ence able", 4),
-    ),
-    "german": (
-        ("ern en er em es e n s", 3),
-        ("ung ungen te ten tet ete eten t in innen heit keit lich isch", 4),
-    ),
-    "french": (
-        ("s e es ee ees x a er", 3),
-        ("ation ations eur eurs euse euses ement ements ment ant ante ir it irent erent ait aient ez ions", 4),
-    ),
-}
+_ENDINGS = (
+    ("ing ed es s e ies ied y", 3),
+    ("ation ations ator ate ated ates ating ion ions ment ments er ers or ors al ly ness ance ence able", 4),
+)
 # Compiled on first use, because that takes longer than all imports here.
 # Between a small letter and a capital, before the last of several capitals, and before a number after two letters.
 _HUMP = r"(?=[A-Z0-9])(?:(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_]{2})(?=\d))"
@@ -77,51 +55,31 @@ Term = tuple[tuple[str, ...], tuple[str, ...], float]  # consecutive stems, subs
 
 
 class Query:
-    """What a query searches for: ``terms``, with the ``language`` that decides which endings are cut."""
+    """What a query searches for: ``terms``, and the ``pairs`` of neighbouring stems."""
 
     def __init__(self, text: str) -> None:
         """Split a query into its words, and also its identifiers (max_iters, dspy.RLM) as a whole."""
         text = text[:_QUERY]
         words = words_of(text)
-        self.language = language_of(words)
         self.terms: list[Term] = []
-        kept = [word for word in words if word not in _STOP[self.language]] or words
+        kept = [word for word in words if word not in _STOP] or words
         terms: dict[tuple[str, ...], Term] = {}
         for word in kept:
-            root = stem(word, self.language)
-            terms[(root,)] = ((root,), self._needles_of(word, root), 1.0)
+            root = stem(word)
+            terms[(root,)] = ((root,), tuple(dict.fromkeys((word[: len(root)], root))), 1.0)
         for name in re.findall(r"\w+(?:[.:/-]\w+)*", text):
             parts = words_of(name)
             if len(parts) > 1 and not re.search(_DENSE, name):
                 needles = (_lowered_text(name), "_".join(parts), "".join(parts))
-                stems = tuple(stem(part, self.language) for part in parts)
+                stems = tuple(stem(part) for part in parts)
                 terms[stems] = (stems, tuple(dict.fromkeys(needles)), 1.5)
         self.terms = list(terms.values())[:_TERMS]
-        roots = [stem(word, self.language) for word in kept]
+        roots = [stem(word) for word in kept]
         self.pairs = frozenset(itertools.pairwise(roots))
 
     def stems_of(self, text: str) -> list[str]:
         """Return the stems of a text's words."""
-        return [one for word in re.findall(_WORD, text) for one in _word_stems(word, self.language)]
-
-    def _needles_of(self, word: str, root: str) -> tuple[str, ...]:
-        """Return the substrings that words of a stem begin with: as in the query, and with a German vowel's change."""
-        needles = [word[: len(root)], root]
-        if self.language == "german":
-            at = max(root.rfind(vowel) for vowel in ("a", "o", "u"))
-            at -= root[at - 1 : at + 1] == "au"
-            if at >= 0:
-                needles.append(root[:at] + {"a": "ä", "o": "ö", "u": "ü"}[root[at]] + root[at + 1 :])
-        return tuple(dict.fromkeys(needles))
-
-
-def language_of(words: Sequence[str]) -> str:
-    """Return the language with most of its small words, or else its letters, in a query; if in doubt, English."""
-    points = {language: sum(word in small for word in words) for language, small in _STOP.items()}
-    letters = "".join(words)
-    points["german"] += any(letter in letters for letter in "äöüß")
-    points["french"] += any(letter in letters for letter in "éèêçàùœ")
-    return max(points, key=lambda language: points[language])
+        return [one for word in re.findall(_WORD, text) for one in _word_stems(word)]
 
 
 def _lowered_text(text: str) -> str:
@@ -130,20 +88,20 @@ def _lowered_text(text: str) -> str:
 
 
 @functools.lru_cache(50_000)
-def stem(word: str, language: str = "english") -> str:
+def stem(word: str) -> str:
     """Return a word without accents and endings; what is left is the start of the word, and has no ending."""
     word = word if word.isascii() else word.translate(_plain_letters())
     if len(word) <= 3:
         return word
-    left = _without_ending(word, language)
+    left = _without_ending(word)
     while left != word:
-        word, left = left, _without_ending(left, language)
+        word, left = left, _without_ending(left)
     return word
 
 
-def _without_ending(word: str, language: str) -> str:
+def _without_ending(word: str) -> str:
     for size in range(min(7, len(word) - 3), 0, -1):
-        least = _ending_table(language).get(word[-size:])
+        least = _ending_table().get(word[-size:])
         if least is not None and len(word) - size >= least and not (size == 1 and word.endswith("ss")):
             return word[:-size]
     if len(word) > 3 and word[-1] == word[-2]:
@@ -152,8 +110,8 @@ def _without_ending(word: str, language: str) -> str:
 
 
 @functools.cache
-def _ending_table(language: str) -> dict[str, int]:
-    return {ending: least for endings, least in _ENDINGS[language] for ending in endings.split()}
+def _ending_table() -> dict[str, int]:
+    return {ending: least for endings, least in _ENDINGS for ending in endings.split()}
 
 
 @functools.cache
@@ -192,8 +150,8 @@ def _letter_pairs(word: str) -> list[str]:
 
 
 @functools.lru_cache(50_000)
-def _word_stems(word: str, language: str) -> tuple[str, ...]:
-    return tuple(stem(part, language) for part in _word_parts(word))
+def _word_stems(word: str) -> tuple[str, ...]:
+    return tuple(stem(part) for part in _word_parts(word))
 
 
 def rank_passages(data: Any, names: Sequence[Any], query: Query, limit: int) -> list[dict[str, Any]]:
