@@ -19,13 +19,12 @@ from rlm_dspy import folders
 from rlm_dspy.sandbox.toolkit import label
 from rlm_dspy.sandbox.toolkit.ranking import (
     PASSAGE,
+    Query,
     Term,
-    bm25,
     passage_record,
     passage_start,
-    stem,
-    terms_of,
-    words_of,
+    scored_passages,
+    split_names,
 )
 
 if TYPE_CHECKING:
@@ -35,16 +34,16 @@ logger = logging.getLogger(__name__)
 
 MOST_BYTES = 4 << 30  # of all indexes together; the oldest are deleted first
 
-_VERSION = 1
+_VERSION = 2
 _MAX_POSTINGS = 20_000  # passages per term that one search considers
 _ENOUGH_PASSAGES = 200  # once rare words give this many passages, common words are skipped
 _MAX_RANKED_PASSAGES = 600  # passages that one search reads in full
 _MAX_STALE_SHARE = 0.3  # share of passages of removed files at which the index is rebuilt
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # FTS5 treats such text as one word
 _SCHEMA = """
 create table if not exists files (digest blob primary key, first integer, count integer);
-create virtual table if not exists passages using fts5(text, content='', detail=none, tokenize='unicode61');
+create virtual table if not exists passages
+using fts5(text, content='', detail=none, tokenize='unicode61 remove_diacritics 2');
 """
 
 _Places = dict[bytes, tuple[int, int]]
@@ -86,7 +85,8 @@ class Index:
 
     def rank(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
         """Return the best passages as the toolkit's ``search`` does, or None if the index cannot answer."""
-        terms = terms_of(query)
+        asked = Query(query)
+        terms = asked.terms
         if _UNSPACED.search(query) or not terms or not self.path.is_file():
             return None
         try:
@@ -105,7 +105,7 @@ class Index:
             for (_, _, weight), (often, _) in zip(terms, found, strict=True)
         ]
         rough = _rough_scores([rows for _, rows in found], weights)
-        return self._best_passages(rough, self._searched_documents(names, places), terms, weights, k)
+        return self._best_passages(rough, self._searched_documents(names, places), asked, weights, k)
 
     def _open_database(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -169,7 +169,7 @@ class Index:
         self,
         rough: dict[int, float],
         documents: list[tuple[int, int, Document]],
-        terms: Sequence[Term],
+        query: Query,
         weights: Sequence[float],
         k: int,
     ) -> list[dict[str, Any]]:
@@ -179,22 +179,17 @@ class Index:
             for row in _rows_between(rough, first, count)
         ]
         best = sorted(places, key=lambda one: one[:3])[:_MAX_RANKED_PASSAGES]
-        scored: list[tuple[float, str, int, Document]] = []
-        for document, spots in _by_document(best):
-            body, titles = document.text, frozenset(map(stem, words_of(document.name)))
-            for at in spots:
-                stems = list(map(stem, words_of(body[passage_start(body, at) : passage_start(body, at + 1)])))
-                score = bm25(stems, titles, terms, weights)
-                if score > 0:
-                    scored.append((-round(score, 4), document.name, at, document))
-        return _rendered_passages(sorted(scored, key=lambda one: one[:3])[:k])
+        by_name = {document.name: document for _, _, _, document in best}
+        ordered = [(document.name, at) for document, spots in _by_document(best) for at in spots]
+        scored = scored_passages(lambda name: by_name[name].text, ordered, query, weights)
+        return _rendered_passages([(-score, name, at, by_name[name]) for score, name, at in scored[:k]])
 
 
 def _cut(body: str) -> Iterator[str]:
     """Yield the passages of a text, with names like ``maxIters`` split into words."""
     for at in range(len(body) // PASSAGE + 1):
         text = body[passage_start(body, at) : passage_start(body, at + 1)]
-        yield _HUMP.sub(" ", text.encode("utf-8", "replace").decode())
+        yield split_names(text.encode("utf-8", "replace").decode())
 
 
 def _rough_scores(found: Sequence[list[int]], weights: Sequence[float]) -> dict[int, float]:

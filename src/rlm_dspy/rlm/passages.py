@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from rlm_dspy.sandbox.toolkit.ranking import Term, rank_passages, stem, terms_of, words_of
+from rlm_dspy.sandbox.toolkit.ranking import Query, Term, rank_passages
 
 MAX_SEARCHED_CHARS = 20_000_000  # largest input, in characters, that the host searches unasked; a model may search any
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -17,12 +17,12 @@ def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
 
     Each has ``text`` (300 to 900 characters), ``line``, ``start``, ``end``, ``score``, and in a corpus ``source``.
     """
-    terms = terms_of(question)
+    query = Query(question)
     if isinstance(value, str):
-        return rank_passages(value, [None], terms, most)
+        return rank_passages(value, [None], query, most)
     indexed = getattr(value, "index", None)
     found: list[dict[str, Any]] | None = indexed.rank(question, most) if indexed is not None else None
-    return rank_passages(value, list(value), terms, most) if found is None else found
+    return rank_passages(value, list(value), query, most) if found is None else found
 
 
 def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
@@ -33,11 +33,11 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
     size = len(value) if isinstance(value, str) else int(value.chars)
     if size > MAX_SEARCHED_CHARS:
         return []
-    terms = terms_of(question)
+    query = Query(question)
     lines: list[tuple[str, frozenset[str]]] = []
     for passage in best_passages(value, question, 2 * most):
-        lines += _lines_of(passage)
-    weights = _term_weights(terms, lines)
+        lines += _lines_of(passage, query)
+    weights = _term_weights(query.terms, lines)
     scored = [(_line_score(stems, weights), shown) for shown, stems in lines]
     scored.sort(key=lambda one: -one[0])
     shown_lines: list[str] = []
@@ -55,14 +55,14 @@ def place_of(passage: dict[str, Any]) -> str:
     return f"{source}:{passage['line']}" if source else f"line {passage['line']}"
 
 
-def _lines_of(passage: dict[str, Any]) -> list[tuple[str, frozenset[str]]]:
+def _lines_of(passage: dict[str, Any], query: Query) -> list[tuple[str, frozenset[str]]]:
     """Return the lines of a passage as shown (sentences of long lines), each with the stems of its words."""
     source = f"{passage['source']}:" if passage.get("source") else ""
     lines = []
     for number, text in enumerate(passage["text"].splitlines(), passage["line"]):
         for part in [text] if len(text) <= MAX_LINE_CHARS else _SENTENCE_END.split(text):
             shown = part if len(part) <= MAX_LINE_CHARS else f"{part[:MAX_LINE_CHARS]}…"
-            lines.append((f"{source}{number}: {shown}", frozenset(map(stem, words_of(part)))))
+            lines.append((f"{source}{number}: {shown}", frozenset(query.stems_of(part))))
     return lines
 
 

@@ -2,34 +2,84 @@
 
 Words of the query are searched as plain substrings, rarest first, and only the passages where they occur are split
 into words. So the cost is a few scans, whatever the size.
+
+A word is reduced to its stem by cutting endings. So a stem is always the start of the word (without accents), which
+both a substring search and an index of whole words can find.
 """
 
+import bisect
 import collections
 import functools
+import itertools
 import math
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from .cutting import headings
 from .matching import hit_fields, read
+from .scopes import CODE, definition_names
 
 PASSAGE = 600  # characters of a ranked passage, give or take half
 
 _OCCURRENCES = 200_000  # occurrences that one search considers before ranking
 _RANKED = 2_000  # passages that one search reads in full
+_REFINED = 100  # of these, the best that are scored by phrases, lines and titles too
+_QUERY = 2_000  # characters of a query that are searched
+_TERMS = 32  # terms of a query that are searched
+
+# Points of a word of the query, times its weight
+_FILE = 0.5  # in the file's name
+_TITLE = 1.0  # in a heading above, a name defined here, or a column's name
+_LINE = 1.0  # in the line that has most of the query
+_PHRASE = 1.0  # beside the same neighbour as in the query
 
 _STOP = frozenset(
     """a about an and are as at be by can could did do does for from had has have how i in into is it its me
     my of on or should that the their there this to was we were what when where which who why will with would
     you your""".split()  # noqa: SIM905 - a list of fifty quoted words is harder to read
 )
+# Endings without accents, and how many letters must be left.
+_ENDINGS = (
+    ("ing ed es s e ies ied y", 3),
+    ("ation ations ator ate ated ates ating ion ions ment ments er ers or ors al ly ness ance ence able", 4),
+)
 # Compiled on first use, because that takes longer than all imports here.
-_HUMP = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+# Between a small letter and a capital, before the last of several capitals, and before a number after two letters.
+_HUMP = r"(?=[A-Z0-9])(?:(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_]{2})(?=\d))"
 _WORD = r"[^\W_]+"
 _DENSE = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts without spaces between words
-_SUFFIXES = ("ing", "ed", "es", "s")
 
 Term = tuple[tuple[str, ...], tuple[str, ...], float]  # consecutive stems, substrings to search for, weight
+
+
+class Query:
+    """What a query searches for: ``terms``, and the ``pairs`` of neighbouring stems."""
+
+    def __init__(self, text: str) -> None:
+        """Split a query into its words, and also its identifiers (max_iters, dspy.RLM) as a whole."""
+        text = text[:_QUERY]
+        words = words_of(text)
+        self.terms: list[Term] = []
+        kept = [word for word in words if word not in _STOP] or words
+        terms: dict[tuple[str, ...], Term] = {}
+        for word in kept:
+            root = stem(word)
+            terms[(root,)] = ((root,), tuple(dict.fromkeys((word[: len(root)], root))), 1.0)
+        for name in re.findall(r"\w+(?:[.:/-]\w+)*", text):
+            parts = words_of(name)
+            if len(parts) > 1 and not re.search(_DENSE, name):
+                needles = (_lowered_text(name), "_".join(parts), "".join(parts))
+                stems = tuple(stem(part) for part in parts)
+                terms[stems] = (stems, tuple(dict.fromkeys(needles)), 1.5)
+        self.terms = list(terms.values())[:_TERMS]
+        roots = [stem(word) for word in kept]
+        self.pairs = frozenset(itertools.pairwise(roots))
+
+    def stems_of(self, text: str) -> list[str]:
+        """Return the stems of a text's words."""
+        return [one for word in re.findall(_WORD, text) for one in _word_stems(word)]
 
 
 def _lowered_text(text: str) -> str:
@@ -39,42 +89,74 @@ def _lowered_text(text: str) -> str:
 
 @functools.lru_cache(50_000)
 def stem(word: str) -> str:
-    if len(word) <= 3 or word.endswith("ss"):
+    """Return a word without accents and endings; what is left is the start of the word, and has no ending."""
+    word = word if word.isascii() else word.translate(_plain_letters())
+    if len(word) <= 3:
         return word
-    cut = next((word.removesuffix(end) for end in _SUFFIXES if word.endswith(end) and len(word) - len(end) > 2), word)
-    return cut[:-1] if len(cut) > 3 and (cut[-1] == "e" or cut[-1] == cut[-2]) else cut
+    left = _without_ending(word)
+    while left != word:
+        word, left = left, _without_ending(left)
+    return word
+
+
+def _without_ending(word: str) -> str:
+    for size in range(min(7, len(word) - 3), 0, -1):
+        least = _ending_table().get(word[-size:])
+        if least is not None and len(word) - size >= least and not (size == 1 and word.endswith("ss")):
+            return word[:-size]
+    if len(word) > 3 and word[-1] == word[-2]:
+        return word[:-1]
+    return word
+
+
+@functools.cache
+def _ending_table() -> dict[str, int]:
+    return {ending: least for endings, least in _ENDINGS for ending in endings.split()}
+
+
+@functools.cache
+def _plain_letters() -> dict[int, str]:
+    """Return the Latin letters with accents, and the same letters without."""
+    table = {}
+    for number in (*range(0xC0, 0x250), *range(0x1E00, 0x1F00)):
+        plain = unicodedata.normalize("NFD", chr(number))[0]
+        if plain.isascii():
+            table[number] = plain
+    return table
+
+
+def split_names(text: str) -> str:
+    """Return a text with names such as ``maxIters`` and ``http2`` split into words."""
+    return re.sub(_HUMP, " ", text)
 
 
 def words_of(text: str) -> list[str]:
     """Return lower-case words, with identifiers split into parts and unspaced scripts into character pairs."""
-    words = re.findall(_WORD, re.sub(_HUMP, " ", text).lower())
-    if text.isascii() or not re.search(_DENSE, text):
-        return words
-    split: list[str] = []
-    for word in words:
-        pairs = [word[at : at + 2] for at in range(len(word) - 1)] if re.search(_DENSE, word) else []
-        split.extend(pairs or [word])
-    return split
+    return [part for word in re.findall(_WORD, text) for part in _word_parts(word)]
 
 
-def terms_of(query: str) -> list[Term]:
-    """Return the terms of a query: its words, and also its identifiers (max_iters, dspy.RLM) as a whole."""
-    words = words_of(query[:2000])
-    kept = [word for word in words if word not in _STOP] or words
-    terms: dict[tuple[str, ...], Term] = {}
-    for word in kept:
-        root = stem(word)
-        terms[(root,)] = ((root,), (root,), 1.0)
-    for name in re.findall(r"\w+(?:[.:/-]\w+)*", query[:2000]):
-        parts = words_of(name)
-        if len(parts) > 1 and not re.search(_DENSE, name):
-            needles = (_lowered_text(name), "_".join(parts), "".join(parts))
-            stems = tuple(map(stem, parts))
-            terms[stems] = (stems, tuple(dict.fromkeys(needles)), 1.5)
-    return list(terms.values())[:32]
+@functools.lru_cache(50_000)
+def _word_parts(word: str) -> tuple[str, ...]:
+    parts = re.findall(_WORD, _lowered_text(split_names(word)))
+    if word.isascii() or not re.search(_DENSE, word):
+        return tuple(parts)
+    return tuple(pair for part in parts for pair in _letter_pairs(part))
 
 
-def rank_passages(data: Any, names: Sequence[Any], terms: Sequence[Term], limit: int) -> list[dict[str, Any]]:
+def _letter_pairs(word: str) -> list[str]:
+    if len(word) < 2 or not re.search(_DENSE, word):
+        return [word]
+    return [word[at : at + 2] for at in range(len(word) - 1)]
+
+
+@functools.lru_cache(50_000)
+def _word_stems(word: str) -> tuple[str, ...]:
+    return tuple(stem(part) for part in _word_parts(word))
+
+
+def rank_passages(data: Any, names: Sequence[Any], query: Query, limit: int) -> list[dict[str, Any]]:
+    """Return the best passages of the named texts as records of hits with a score, best first."""
+    terms = query.terms
     counts, passages = [], 0
     for name in names:
         low = _lowered_text(read(data, name))
@@ -94,9 +176,9 @@ def rank_passages(data: Any, names: Sequence[Any], terms: Sequence[Term], limit:
         if present:
             _add_term_weights(read(data, name), number, [(terms[at][1], weights[at]) for at in present], rough)
     best = sorted(rough, key=lambda place: (-rough[place], place))[:_RANKED]
-    scored = _scored_passages(data, names, sorted(best), terms, weights)
-    scored.sort(key=lambda one: (-one[0], one[1], one[2]))
-    return [passage_record(data, names[number], at, score) for score, number, at in scored[:limit]]
+    places = [(names[number], at) for number, at in sorted(best)]
+    scored = scored_passages(lambda name: read(data, name), places, query, weights)
+    return [passage_record(data, name, at, score) for score, name, at in scored[:limit]]
 
 
 def _rarest_terms(totals: Sequence[int]) -> list[int]:
@@ -142,37 +224,134 @@ def passage_start(body: str, at: int) -> int:
     return stop
 
 
-def _scored_passages(
-    data: Any,
-    names: Sequence[Any],
-    places: list[tuple[int, int]],
-    terms: Sequence[Term],
-    weights: Sequence[float],
-) -> list[tuple[float, int, int]]:
-    scored = []
-    last, body, titles = -1, "", frozenset[str]()
-    for number, at in places:
-        if number != last:
-            last, body = number, read(data, names[number])
-            titles = frozenset(map(stem, words_of(str(names[number] or ""))))
-        stems = list(map(stem, words_of(body[passage_start(body, at) : passage_start(body, at + 1)])))
-        score = bm25(stems, titles, terms, weights)
-        if score > 0:
-            scored.append((round(score, 4), number, at))
-    return scored
+class PassageScorer:
+    """Scores passages for a query, given the weight of each of its terms."""
+
+    def __init__(self, query: Query, weights: Sequence[float]) -> None:
+        self._query = query
+        self._weights = list(weights)
+        self._whole = sum(weights)
+        self._by_stem = {
+            row[0]: weight for (row, _, _), weight in zip(query.terms, weights, strict=True) if len(row) == 1
+        }
+
+    def points(self, titles: "PassageTitles", start: int, end: int) -> float:
+        """Return all points of a passage."""
+        lines = [self._query.stems_of(line) for line in titles.text(start, end).split("\n")]
+        stems = list(itertools.chain.from_iterable(lines))
+        around = titles.around(start, end)
+        score = self.word_points(stems, titles.file, around)
+        return score + self.phrase_points(stems) + self.line_points(lines, around)
+
+    def word_points(self, stems: list[str], file: frozenset[str], titles: frozenset[str]) -> float:
+        """Return BM25 and the points of titles, scaled by the share of the query that is covered."""
+        length = 1.2 * (0.5 + 0.5 * len(stems) / 80)
+        counts = collections.Counter(stems)
+        score = title = covered = 0.0
+        for (row, _, _), weight in zip(self._query.terms, self._weights, strict=True):
+            often = counts[row[0]] if len(row) == 1 else _count_runs(stems, row) if counts[row[0]] else 0
+            score += weight * often * 2.2 / (often + length)
+            points = _TITLE if titles.issuperset(row) else _FILE if file.issuperset(row) else 0.0
+            title += points * weight
+            covered += weight if often or points else 0.0
+        return (score + title) * (0.5 + 0.5 * covered / self._whole) if score else 0.0
+
+    def phrase_points(self, stems: list[str]) -> float:
+        """Return points for neighbouring words of the query that are neighbours here, in this order."""
+        found = self._query.pairs.intersection(itertools.pairwise(stems))
+        return _PHRASE * sum(min(self._by_stem.get(one, 0.0), self._by_stem.get(two, 0.0)) for one, two in found)
+
+    def line_points(self, lines: list[list[str]], titles: frozenset[str]) -> float:
+        """Return points for the line that, together with its titles, has most of the query."""
+        above = titles.intersection(self._by_stem)
+        best = max((above.union(line).intersection(self._by_stem) for line in lines), key=self._weight_of)
+        return _LINE * self._weight_of(best)
+
+    def _weight_of(self, stems: frozenset[str]) -> float:
+        return math.fsum(self._by_stem[one] for one in stems)
 
 
-def bm25(stems: list[str], titles: frozenset[str], terms: Sequence[Term], weights: Sequence[float]) -> float:
-    """Return BM25, plus half a point for words in the file's name, scaled by the share of the query covered."""
-    length = 1.2 * (0.5 + 0.5 * len(stems) / 80)
-    counts = collections.Counter(stems)
-    score = title = covered = 0.0
-    for (row, _, _), weight in zip(terms, weights, strict=True):
-        often = counts[row[0]] if len(row) == 1 else _count_runs(stems, row) if counts[row[0]] else 0
-        score += weight * often * 2.2 / (often + length)
-        title += 0.5 * weight if titles.issuperset(row) else 0.0
-        covered += weight if often or titles.issuperset(row) else 0.0
-    return (score + title) * (0.5 + 0.5 * covered / sum(weights)) if score else 0.0
+class PassageTitles:
+    """The words that stand for a whole part of a file: its name, headings, definitions, columns."""
+
+    def __init__(self, name: Any, body: str, query: Query) -> None:
+        self._name = str(name or "")
+        self._body = body
+        self._query = query
+        self.file = frozenset(query.stems_of(self._name))
+        self._is_code = self._name.lower().endswith(CODE)
+        self._is_table = self._name.lower().endswith((".csv", ".tsv"))
+        self._columns = body[: body.find("\n") + 1][:2000]
+        self._starts: list[int] = []
+        self._chains: list[tuple[str, ...]] = []
+
+    def around(self, start: int, end: int) -> frozenset[str]:
+        """Return the stems of the titles of a passage."""
+        if self._is_code:
+            return self._stems(definition_names(self._body[start:end]))
+        if self._is_table:
+            return self._stems([self._columns])
+        if not self._starts:
+            self._read_headings()
+        first, last = bisect.bisect_right(self._starts, start), bisect.bisect_left(self._starts, end)
+        return self._stems(title for chain in self._chains[max(0, first - 1) : last] for title in chain)
+
+    def text(self, start: int, end: int) -> str:
+        """Return the text of a passage, that of a table with its columns."""
+        if self._is_table and start > 0:
+            return self._columns + self._body[start:end]
+        return self._body[start:end]
+
+    def _stems(self, titles: Iterable[str]) -> frozenset[str]:
+        return frozenset(one for title in titles for one in self._query.stems_of(title))
+
+    def _read_headings(self) -> None:
+        """Note each heading with those it stands under."""
+        self._starts, self._chains = [-1], [()]
+        open_titles: list[tuple[int, str]] = []
+        for start, title in headings(self._body) if "#" in self._body else ():
+            level = len(title) - len(title.lstrip("#"))
+            open_titles = [one for one in open_titles if one[0] < level]
+            open_titles.append((level, title))
+            self._starts.append(start)
+            self._chains.append(tuple(text for _, text in open_titles))
+
+
+def scored_passages(
+    body_of: Callable[[Any], str], places: Sequence[tuple[Any, int]], query: Query, weights: Sequence[float]
+) -> list[tuple[float, Any, int]]:
+    """Return (score, name, number) of passages, best first; those of one file must be together.
+
+    The best ``_REFINED`` by their words alone are scored by titles, phrases and lines too, and come first.
+    """
+    scorer = PassageScorer(query, weights)
+    rough = []
+    for order, titles, body in _with_titles(body_of, places, range(len(places)), query):
+        at = places[order][1]
+        stems = query.stems_of(body[passage_start(body, at) : passage_start(body, at + 1)])
+        points = scorer.word_points(stems, titles.file, frozenset())
+        if points > 0:
+            rough.append((-round(points, 4), order))
+    rough.sort()
+    best = sorted(order for _, order in rough[:_REFINED])
+    refined = []
+    for order, titles, body in _with_titles(body_of, places, best, query):
+        at = places[order][1]
+        points = scorer.points(titles, passage_start(body, at), passage_start(body, at + 1))
+        refined.append((-round(points, 4), order))
+    refined.sort()
+    return [(-points, *places[order]) for points, order in [*refined, *rough[_REFINED:]]]
+
+
+def _with_titles(
+    body_of: Callable[[Any], str], places: Sequence[tuple[Any, int]], chosen: Iterable[int], query: Query
+) -> Iterator[tuple[int, PassageTitles, str]]:
+    """Yield chosen passages by their position, with the titles and the text of their file, each read once."""
+    for name, orders in itertools.groupby(chosen, key=lambda order: places[order][0]):
+        body = body_of(name)
+        titles = PassageTitles(name, body, query)
+        for order in orders:
+            yield order, titles, body
 
 
 def _count_runs(stems: list[str], row: tuple[str, ...]) -> int:

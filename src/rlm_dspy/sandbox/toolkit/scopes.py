@@ -58,6 +58,11 @@ def has_methods(line: str) -> bool:
     return named is not None and named["kind"] in ("class", "interface", "struct", "trait", "impl", "object", "module")
 
 
+def definition_names(text: str) -> list[str]:
+    """Return the names of the classes and functions that part of a program defines."""
+    return [match["name"] for match in re.finditer(rf"^[ \t]*{_NAMED}", text, re.M)]
+
+
 def _indent_width(line: str) -> int:
     wide = line.expandtabs(4)
     return len(wide) - len(wide.lstrip())

@@ -11,7 +11,7 @@ from .cutting import CUTTERS, cut_by, outline_text
 from .hits import Hit, Matches
 from .matching import Part, find_matches, read
 from .patterns import compiled_pattern
-from .ranking import rank_passages, terms_of
+from .ranking import Query, rank_passages
 
 INDEXED = "_search_index"  # the host's own search over the main context, if available
 
@@ -136,7 +136,7 @@ class Toolkit:
         if indexed is not None and isinstance(data, CorpusTexts) and data is self._namespace.get(str(self._main)):
             found = indexed(query=query, k=limit, names=None if source is None else names)
         if found is None:
-            found = rank_passages(data, names, terms_of(query), limit)
+            found = rank_passages(data, names, Query(query), limit)
         return Matches([Hit.of(one, Part(data, one.get("source"), None, 0)) for one in found])
 
     def outline(self, text: Any = None, source: str | None = None) -> str:
