@@ -36,8 +36,8 @@ GENERATORS = {"book": "make_novel.py", "large_report": "make_report.py"}
 HEAD = f"""# Examples
 
 Each is a whole program, run as `python examples/NAME.py [MODEL]` from the root of the repository. Without MODEL it
-needs no key and no network: the built-in extractive engine answers, or a scripted model, which writes the code that a model
-would write. That code runs in the real sandbox over the real input, and the answer is what it computes.
+needs no key and no network: the built-in extractive engine answers, or a scripted model, which writes the code that a
+model would write. That code runs in the real sandbox over the real input, and the answer is what it computes.
 
 `Cost` is what the questions of the example would usually cost with {MODEL}, as estimated by
 `rlm-dspy ask --dry-run`: three to eight steps for each question, with up to ten sub-calls. Calls of other modules
@@ -51,17 +51,19 @@ def example_path(name: str) -> Path:
     return script if script.exists() else FOLDER / f"{name}.ipynb"
 
 
-def run_notebook(path: Path) -> None:
-    """Run the code cells of a notebook in IPython; what they display as HTML is left out."""
+def run_notebook(path: Path) -> list[str]:
+    """Run the code cells of a notebook in IPython, and return what they display as HTML."""
     from IPython.core import display_functions
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
-    display_functions.publish_display_data = lambda *args, **more: None
+    displayed: list[str] = []
+    display_functions.publish_display_data = lambda data, *args, **more: displayed.append(data["text/html"])
     shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     for cell in json.loads(path.read_text())["cells"]:
         if cell["cell_type"] == "code":
             shell.run_cell("".join(cell["source"]), silent=True).raise_error()
+    return displayed
 
 
 def run_here(path: Path) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def run_here(path: Path) -> dict[str, Any]:
     from dspy.utils.callback import BaseCallback
 
     runs: list[Any] = []
+    displayed: list[str] = []
 
     class Runs(BaseCallback):
         def on_module_end(self, call_id: str, outputs: Any, exception: Exception | None = None) -> None:
@@ -82,12 +85,12 @@ def run_here(path: Path) -> dict[str, Any]:
     sys.argv = [str(path)]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         if path.suffix == ".ipynb":
-            run_notebook(path)
+            displayed = run_notebook(path)
         else:
             runpy.run_path(str(path), run_name="__main__")
     outputs = [step.output for run in runs for step in run.steps]
     errors = [output for output in outputs if output.startswith("[Error]")]
-    return {"output": printed.getvalue(), "questions": len(runs), "errors": errors}
+    return {"output": printed.getvalue(), "questions": len(runs), "errors": errors, "displayed": displayed}
 
 
 def run_example(name: str) -> dict[str, Any]:
