@@ -1,4 +1,4 @@
-"""Ask about a codebase: the installed package dspy, whose files are read but not run.
+"""Ask about a codebase: all Python files of the installed package dspy.
 
     python examples/codebase.py [MODEL]
 

@@ -52,8 +52,8 @@ def main(model: str = "") -> str:
         path = Path(folder, "report.pdf")
         write_report(path, make_stations())
         result = rlm(context=rlm_dspy.read([path]), question=QUESTION)
-    quote = result.evidence[0]
-    return f"{result.river}: {result.hours:,} hours\n{quote.where}: {quote.quote}"
+    quotes = "\n".join(f"{item.where}: {item.quote}" for item in result.evidence)
+    return f"{result.river}: {result.hours:,} hours\n{quotes}"
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ LOOK = """
 for file in context.files:
     print(file, context[file.name][:200], grep("ERROR", source=file.name))
 """
-FOLLOW = r"""
-import re
+FOLLOW = r"""import re
 
 failed = [re.search(r"request (\w+)", hit.text)[1] for hit in grep("ERROR order failed", source="shop.log")]
 trail = grep("|".join(failed))
@@ -53,7 +52,8 @@ def main(model: str = "") -> str:
     rlm = rlm_dspy.RLM("context, question -> failed: int, cause, evidence: list[rlm_dspy.Evidence]")
     with dspy.context(lm=lm):
         result = rlm(context=rlm_dspy.Corpus.from_texts(make_logs()), question=QUESTION)
-    return f"{result.failed} orders: {result.cause}\n{result.evidence[0].where}: {result.evidence[0].quote}"
+    quotes = "\n".join(f"{item.where}: {item.quote}" for item in result.evidence)
+    return f"{result.failed} orders: {result.cause}\n{quotes}"
 
 
 if __name__ == "__main__":

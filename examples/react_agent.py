@@ -34,7 +34,7 @@ def read_manual(title: str, question: str) -> str:
     """Return the answer of one manual, with its quote."""
     read = rlm_dspy.RLM("context, question -> answer, evidence: list[rlm_dspy.Evidence]")
     result = read(context=MANUALS[title], question=question)
-    return f"{result.answer} ({result.evidence[0].where}: {result.evidence[0].quote})"
+    return f"{result.answer} ({'; '.join(f'{item.where}: {item.quote}' for item in result.evidence)})"
 
 
 def choose_title(shown: str) -> str:

@@ -24,8 +24,7 @@ class Invoice(pydantic.BaseModel):
 
 
 SIGNATURE = dspy.Signature("mailbox, question -> invoices: list[Invoice]", custom_types={"Invoice": Invoice})
-COPY = r"""
-import re
+COPY = r"""import re
 from datetime import datetime
 
 found = re.findall(r"Invoice (R-\d+): please pay EUR ([\d.]+) until (\d+ \w+ \d+)\.", mailbox)
@@ -52,8 +51,9 @@ def main(model: str = "") -> str:
     lm = rlm_dspy.lm(model) if model else scripted(action(COPY), action(CORRECT))[0]
     with dspy.context(lm=lm):
         result = rlm_dspy.RLM(SIGNATURE)(mailbox=make_mailbox(), question="Which invoices are there?")
-    first, total = min(result.invoices, key=lambda one: one.due), sum(one.euros for one in result.invoices)
-    return f"{len(result.invoices)} invoices, {total:,.2f} euros\nfirst: {first!r}\n{len(result.run.steps)} steps"
+    invoices = sorted(result.invoices, key=lambda invoice: invoice.due)
+    total = sum(invoice.euros for invoice in invoices)
+    return f"{len(invoices)} invoices, {total:,.2f} euros\nfirst: {invoices[:1]}\n{len(result.run.steps)} steps"
 
 
 if __name__ == "__main__":

@@ -141,6 +141,18 @@ def test_an_example_prints_the_truth_and_what_the_gallery_shows(
         assert shown.strip() == found["output"].strip()
 
 
+REAL_INPUT = ["book", "codebase", "conflicting_documents", "large_report", "logs", "tables", "typed_records"]
+
+
+@pytest.mark.parametrize("name", [*REAL_INPUT, "react_agent"])
+def test_an_example_passes_its_question_to_the_model_that_is_named(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / f"{name}.py"), "offline"]  # which looks up, and cannot compute
+    environment = os.environ | {"RLM_DSPY_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip()
+
+
 @pytest.mark.parametrize("name", ALL_NAMES)
 def test_an_example_is_short_and_says_what_it_costs(name: str) -> None:
     text = GALLERY["example_path"](name).read_text(encoding="utf-8")
