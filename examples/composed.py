@@ -1,6 +1,8 @@
 """An RLM inside a larger DSPy program: it finds the passage, a predictor writes the note.
 
 python examples/composed.py [MODEL]
+
+Cost: $0.0010–$0.0087 with groq/openai/gpt-oss-20b (1 question, 9,750–91,000 prompt tokens).
 """
 
 import sys

@@ -1,6 +1,8 @@
 """Many questions about one corpus: one LM, one budget, and an answers file that survives a kill.
 
 python examples/many_questions.py [MODEL]
+
+Cost: $0.0021–$0.0174 with groq/openai/gpt-oss-20b (2 questions, 19,500–182,000 prompt tokens).
 """
 
 import sys

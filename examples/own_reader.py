@@ -5,6 +5,8 @@
     msg = "own_reader:read_with_xberg"      # Outlook messages; for OCR: png and the like
 
 This example writes by hand the metadata that ``pip install`` would generate.
+
+Cost: nothing, no model is asked.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """Ask a question about a text far larger than a prompt. Without MODEL it runs on the offline extractive engine.
 
 python examples/quickstart.py [MODEL]      for example ollama_chat/qwen3:8b or groq/openai/gpt-oss-20b
+
+Cost: $0.0010–$0.0087 with groq/openai/gpt-oss-20b (1 question, 9,750–91,000 prompt tokens).
 """
 
 import sys

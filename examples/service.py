@@ -6,6 +6,8 @@
 
 The answer arrives as Server-Sent Events: each event of the run, then `answer` or `error`. A client that leaves ends its
 run. `/health` and `/metrics` are for what watches the service. See docs/service.md.
+
+Cost: $0.0010–$0.0087 with groq/openai/gpt-oss-20b (1 question, 9,750–91,000 prompt tokens).
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
     python examples/testing_a_program.py
 
 The functions below also run under pytest, which has to be installed.
+
+Cost: nothing, no model is asked.
 """
 
 import dspy
