@@ -370,3 +370,8 @@ def test_a_corpus_keeps_only_so_many_decoded_bytes(monkeypatch):
     corpus = CorpusTexts.from_texts({str(n): "12345678" for n in range(5)})
     assert "".join(corpus.values()) == "12345678" * 5
     assert list(corpus._cache) == ["4"]
+
+
+def test_a_file_of_the_list_gives_its_text() -> None:
+    corpus = CorpusTexts.from_texts({"a.txt": "apples", "b.txt": "pears"})
+    assert [corpus[file] for file in corpus.files] == ["apples", "pears"]

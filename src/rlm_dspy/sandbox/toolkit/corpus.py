@@ -104,6 +104,8 @@ class CorpusTexts:
         return list(self._spans)
 
     def __getitem__(self, name: Any) -> str:
+        if isinstance(name, FileInfo):  # one of `files`
+            name = name.name
         if isinstance(name, slice):
             start, end, _ = name.indices(self.chars)
             return "".join(part for _, part in self.slice(start, end))
