@@ -11,6 +11,7 @@ ended without an answer are listed separately. Repeating the command resumes an 
 """
 
 import argparse
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,8 @@ def main() -> None:
     flags.add_argument("--count", type=int, default=3, help="questions of each task and size")
     flags.add_argument("--first", type=int, default=0, help="number of the first question")
     flags.add_argument("--short", action="store_true", help="ask for the answer only, without evidence")
+    flags.add_argument("--program", type=Path, help="a saved program for the side rlm")
+    flags.add_argument("--runs", type=Path, help="folder for the record of each run of ours (rlm-dspy trace FILE)")
     flags.add_argument("--max-iters", type=int, default=10)
     flags.add_argument("--threads", type=int, default=2)
     flags.add_argument("--label", default="", help="separate journal entries, to compare versions of the code")
@@ -55,7 +58,8 @@ def main() -> None:
     if given.fresh:
         journal.unlink(missing_ok=True)
     budget = Budget(max_iters=given.max_iters)
-    asked = [contenders.make_contender(name, budget, evidence=not given.short) for name in given.sides]
+    made = {"path": given.program, "evidence": not given.short}
+    asked = [contenders.make_contender(name, budget, **made) for name in given.sides]
     print(f"model {lm.model}, dspy {dspy.__version__}, {given.count} questions of each task and size")
     for side in asked:
         if side.note:
@@ -92,9 +96,10 @@ def one(
     rows = data.generated(task, given.split, indices, tokens=tokens)
     examples = [data.example(row, Path(), row["id"]) for row in rows]
     identity = f"{given.model} {given.max_iters} {given.short} {given.max_reply} {given.label}".strip()
-    evaluation = Evaluation(
-        examples, metrics.graded, journal=journal, threads=given.threads, identity=identity, on_row=tell
-    )
+    if given.program:
+        identity += f" {hashlib.sha256(given.program.read_bytes()).hexdigest()[:12]}"
+    options = {"journal": journal, "threads": given.threads, "runs": given.runs}
+    evaluation = Evaluation(examples, metrics.graded, identity=identity, on_row=tell, **options)
     return evaluation.run(asked)
 
 
