@@ -52,6 +52,7 @@ from rlm_dspy.cli.options import (
 from rlm_dspy.cli.program import program
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
+from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 
@@ -101,6 +102,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
     resume.check_options(ctx, options)
     if question is None and options["resume"] is None:
         raise click.MissingParameter(ctx=ctx, param_hint="'QUESTION'", param_type="argument")
+    question, paths = understood_arguments(question, paths, ctx.obj)
     question = question or ""
     for name, value in (("QUESTION", question), ("--model", options["model"]), ("--out", options["out"])):
         check_unicode(value or "", name)
@@ -449,6 +451,7 @@ FULL_DISK_ADVICE = "Make room and run it again: `rlm-dspy trace last` has the ru
 
 
 @click.group(
+    cls=QuestionGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -459,6 +462,8 @@ def app(ctx: click.Context) -> None:
 
     The model explores them by writing Python in a sandbox; the answer comes with quotes that were checked
     against the files.
+
+    `rlm-dspy QUESTION PATH` is short for `rlm-dspy ask QUESTION PATH`.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
