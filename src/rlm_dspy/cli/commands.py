@@ -15,6 +15,7 @@ import click
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes
 from rlm_dspy.cli.interrupts import leave
+from rlm_dspy.cli.keys_command import keys
 from rlm_dspy.cli.ls import ls
 from rlm_dspy.cli.models_command import models
 from rlm_dspy.cli.options import (
@@ -271,7 +272,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     """Show each setting and where it comes from.
 
     The order is: flag, RLM_DSPY_* variable, .env, ./rlm-dspy.toml, the user's config.toml, default.
-    Secrets are masked.
+    Keys that `rlm-dspy keys` keeps come before the user's config.toml. Secrets are masked.
     """
     from rlm_dspy.cli import settings
     from rlm_dspy.report import journal, render
@@ -471,7 +472,7 @@ def app(ctx: click.Context) -> None:
 
 for _command in (
     *(ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize),
-    program,
+    *(program, keys),
 ):
     app.add_command(_command)
 
