@@ -169,6 +169,7 @@ def test_a_container_without_any_layer_is_a_failure_with_a_fix(monkeypatch: pyte
 def test_where_a_key_comes_from_is_said_and_an_open_file_of_keys_is_a_warning(
     run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MISTRAL_API_KEY", "")  # put back what doctor sets
     run("keys", "set", "mistral", stdin=KEY.encode())
     place = key_store.keys_file()
     assert f"keys: MISTRAL_API_KEY ({place})" in run("doctor").out

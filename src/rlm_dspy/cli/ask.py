@@ -38,7 +38,11 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     if request.program is not None:
         request = _with_program(request, loaded.settings.home, terminal)
     # Report every error in the command and its files before importing a model library.
-    corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
+    paths = reading.paths_or_stdin(request.paths, loaded.settings.folder)
+    if not request.paths and paths != ("-",):
+        terminal.note(f"reading {paths[0]} (the setting folder, {loaded.origins['folder']})")
+        request = replace(request, paths=paths)
+    corpus = reading.read(paths, request.choice)
     _tell_skipped(corpus, terminal)
     if request.resumed is not None:
         resume.check_unchanged(request, corpus, terminal)

@@ -296,6 +296,23 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
         terminal.note(f"{'read' if place['exists'] else 'absent'}: {place['path']}")
 
 
+@click.command(short_help="Set the model, its key and a folder: three questions.")
+@trust_option
+@click.pass_obj
+def init(terminal: Terminal, /) -> int:
+    """Ask which model, which key and which folder, test them, and write the user's config.toml.
+
+    The key goes where `rlm-dspy keys` keeps keys. The folder is read by `ask` without a PATH in a terminal.
+    Other settings in the file stay.
+
+    \b
+    Exit codes: 0 written and working, 1 something does not work.
+    """
+    from rlm_dspy.cli.init import set_up
+
+    return set_up(terminal)
+
+
 @click.command(short_help="Check the installation and the model; say how to fix problems.")
 @model_option
 @json_option("the checks")
@@ -472,7 +489,7 @@ def app(ctx: click.Context) -> None:
 
 for _command in (
     *(ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize),
-    *(program, keys),
+    *(program, keys, init),
 ):
     app.add_command(_command)
 

@@ -86,14 +86,16 @@ def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
     return patterns
 
 
-def paths_or_stdin(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths, or stdin if there are none and stdin is a pipe.
+def paths_or_stdin(paths: tuple[str, ...], folder: Path | None = None) -> tuple[str, ...]:
+    """Return the paths; if there are none, stdin if it is a pipe, else the folder of the settings.
 
     Raises:
-        click.UsageError: there are no paths, and stdin is a terminal.
+        click.UsageError: there are no paths and no folder, and stdin is a terminal.
     """
     if paths:
         return paths
     if sys.stdin is None or sys.stdin.isatty():
+        if folder is not None:
+            return (str(folder),)
         raise click.UsageError("Missing PATH: name files or folders to read, or pipe text to stdin.")
     return ("-",)

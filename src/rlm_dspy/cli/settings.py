@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     timeout: float = Field(default=120, gt=0, allow_inf_nan=False)
     num_ctx: int | None = Field(default=None, ge=1)
     mcp: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    folder: Path | None = None
     home: Path = Field(default_factory=folders.cache_folder)
     groq_api_key: SecretStr | None = _provider_field("groq_api_key")
     openai_api_key: SecretStr | None = _provider_field("openai_api_key")
@@ -102,10 +103,10 @@ class Settings(BaseSettings):
             max_seconds=self.max_seconds,
         )
 
-    @field_validator("home")
+    @field_validator("home", "folder")
     @classmethod
-    def _expand_home(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expand_home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else None
 
     @classmethod
     def settings_customise_sources(
@@ -181,7 +182,7 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
     loaded = Loaded(settings, origins, trust_project, stored_keys(os.environ))
     named = [name for name in _MODELS if loaded.is_from_project(name)]
     settings._project_models = {getattr(settings, name): origins[name] for name in named}
-    for name in ("home", "ollama_host", "mcp", *_MODELS):
+    for name in ("home", "folder", "ollama_host", "mcp", *_MODELS):
         if loaded.is_from_project(name) and not trust_project:
             _check_project_value(name, getattr(settings, name), origins[name])
     return loaded
@@ -195,6 +196,8 @@ def _check_project_value(name: str, value: Any, origin: str) -> None:
     """
     if name == "home":
         raise _untrusted_error(name, origin, "set where records are saved")
+    if name == "folder":
+        raise _untrusted_error(name, origin, "set what is read")
     if name == "mcp":
         raise _untrusted_error(name, origin, "set programs to start")
     if name == "ollama_host" and not is_loopback(value):
