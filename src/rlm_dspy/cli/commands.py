@@ -14,6 +14,7 @@ import click
 
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes
+from rlm_dspy.cli.completion import complete_run
 from rlm_dspy.cli.interrupts import leave
 from rlm_dspy.cli.keys_command import keys
 from rlm_dspy.cli.ls import ls
@@ -78,7 +79,12 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 @click.option("--trace", type=FILE_PATH, metavar="FILE", help="Save the run as JSON.")
 @click.option("--index", is_flag=True, help="Build or refresh the search index of the files first.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the estimated cost; call no model.")
-@click.option("--resume", metavar="RUN", help="Go on with a killed run; what it has paid for is not paid again.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="Go on with a killed run; what it has paid for is not paid again.",
+)
 @click.option("--force", is_flag=True, help="Resume even if the files have changed.")
 @volume_options
 @log_json_option
