@@ -99,7 +99,7 @@ def man_options(context: click.Context) -> Iterator[str]:
     """Yield the options of a command as roff."""
     for param in context.command.get_params(context):
         record = param.get_help_record(context)
-        if record is not None:
+        if record is not None and isinstance(param, click.Option):
             yield from (".TP", f".B {man_text(record[0])}", man_text(record[1]))
 
 

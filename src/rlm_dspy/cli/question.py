@@ -16,6 +16,7 @@ from typing import Any
 from rlm_dspy.cli import exit_codes, models, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, RLMError
@@ -126,7 +127,9 @@ class Asking:
         """Ask, print, and return the exit code."""
         self.terminal.start_tracing()
         chosen = models.choose(self.values)
-        if chosen.notice:
+        if chosen.is_offline:
+            note_daily(self.terminal, self.values.home, chosen.notice, self.request.paths)
+        elif chosen.notice:  # where the files are sent
             self.terminal.note(chosen.notice)
         if self.request.dry_run:
             self._print_estimate(chosen)
