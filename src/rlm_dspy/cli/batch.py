@@ -15,6 +15,7 @@ import click
 
 from rlm_dspy.cli import exit_codes, logs, out_option, reading, settings
 from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.cli.options import SCHEMA_VERSION
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
@@ -209,6 +210,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
     if len(report.failed) > 20:
         terminal.note(f"… and {len(report.failed) - 20:,} more; see the rows of {request.answers}.")
     facts = {
+        "schema_version": SCHEMA_VERSION,
         "questions": len(report.rows),
         "answered": report.answered,
         "failed": len(report.failed),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy.cli.options import file_options, json_option, paths_argument
+from rlm_dspy.cli.options import SCHEMA_VERSION, file_options, json_option, paths_argument
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
 
 def _listing_facts(corpus: Corpus) -> dict[str, Any]:
-    return {"files": list(_file_rows(corpus)), "skipped": list(_skipped_rows(corpus)), "totals": _corpus_totals(corpus)}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "files": list(_file_rows(corpus)),
+        "skipped": list(_skipped_rows(corpus)),
+        "totals": _corpus_totals(corpus),
+    }
 
 
 def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from rlm_dspy.cli import exit_codes, models, out_option, reading, resume, settin
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.notices import note_daily
+from rlm_dspy.cli.options import SCHEMA_VERSION
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, RLMError
@@ -353,7 +354,8 @@ class Asking:
             self._events.end(summary)
             self.terminal.shows_events = False
         elif self.request.as_json:
-            terminal.answer(journal.redacted_json(summary, terminal.redactor))
+            facts = {"schema_version": SCHEMA_VERSION, **summary}
+            terminal.answer(journal.redacted_json(facts, terminal.redactor))
         else:
             terminal.answer(render.outputs_text(values))
             rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]
