@@ -68,7 +68,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
     "--out",
     metavar="FIELDS",
     default="answer: str",
-    help="Typed outputs, e.g. 'answer: str, items: list[str]'.",
+    help="Typed outputs, e.g. 'answer: str, items: list[str]', or a JSON schema: FILE.json.",
 )
 @limit_options
 @file_options
@@ -114,6 +114,9 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
     for name, value in (("QUESTION", question), ("--model", options["model"]), ("--out", options["out"])):
         check_unicode(value or "", name)
     check_format(options)
+    from rlm_dspy.cli.out_option import read_out
+
+    options["out"] = read_out(options["out"])
     if not question.strip() and options["resume"] is None:
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
     if options["program"] and options["mode"] not in (None, "auto", "rlm"):
@@ -153,7 +156,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
     "--fields",
     metavar="FIELDS",
     default="answer: str",
-    help="Typed outputs of each question, e.g. 'answer: str, items: list[str]'.",
+    help="Typed outputs of each question, e.g. 'answer: str, items: list[str]', or a JSON schema: FILE.json.",
 )
 @limit_options
 @file_options
@@ -183,6 +186,9 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     for name, value in (("--model", options["model"]), ("--fields", options["fields"])):
         check_unicode(value or "", name)
     check_deadline(options)
+    from rlm_dspy.cli.out_option import read_out
+
+    options["fields"] = read_out(options["fields"])
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.batch import BatchRequest, answer_all
