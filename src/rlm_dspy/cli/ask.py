@@ -11,6 +11,7 @@ from rlm_dspy.cli import logs, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.own_outputs import outputs_below
 from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
@@ -45,6 +46,8 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
         terminal.note(f"reading {paths[0]} (the setting folder, {loaded.origins['folder']})")
         request = replace(request, paths=paths)
     corpus = reading.read(paths, request.choice)
+    if written := outputs_below(paths):
+        note_daily(terminal, loaded.settings.home, reading.own_text(written), paths)
     _tell_skipped(corpus, terminal)
     _count_skipped(corpus, paths, loaded.settings.home, terminal)
     if request.resumed is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from rlm_dspy import folders
-from rlm_dspy.cli.startup import user_toml
+from rlm_dspy.cli.startup import home_folder
 
 MODEL_NAMES = "models.json"  # in the home: the names that `models` has listed last
 MAX_NAMES = 5_000
@@ -23,17 +22,6 @@ PREFIXES = (
     "ollama_chat/", "groq/", "openai/", "anthropic/", "openrouter/", "gemini/", "mistral/", "deepseek/", "hosted_vllm/",
     "lm_studio/", "llamafile/", "together_ai/",
 )  # fmt: skip
-
-
-def home_folder() -> Path:
-    """Return the setting ``home`` without loading the settings: the environment, the user's file, the default."""
-    if os.environ.get("RLM_DSPY_HOME"):
-        return folders.cache_folder()
-    with contextlib.suppress(OSError, ValueError):  # other commands report a broken file
-        home = tomllib.loads(user_toml().read_text(encoding="utf-8")).get("home")
-        if isinstance(home, str):
-            return Path(home).expanduser()
-    return folders.cache_folder()
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

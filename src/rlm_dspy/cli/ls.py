@@ -31,10 +31,14 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
     Without a PATH, list the current folder.
     """
-    from rlm_dspy.cli.reading import read
+    from rlm_dspy.cli.own_outputs import outputs_below
+    from rlm_dspy.cli.reading import own_text, read
     from rlm_dspy.report import journal
 
-    corpus = read(paths or (".",), choice)
+    paths = paths or (".",)
+    corpus = read(paths, choice)
+    if written := outputs_below(paths):
+        terminal.note(own_text(written))
     if as_json:
         terminal.answer(journal.redacted_json(_listing_facts(corpus), terminal.redactor, indent=2))
     else:

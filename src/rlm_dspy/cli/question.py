@@ -18,6 +18,7 @@ from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.options import SCHEMA_VERSION
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, RLMError
@@ -334,6 +335,7 @@ class Asking:
     def _save_run(self, run: Run) -> Path:
         if self.request.trace:
             place = journal.save_run(run, self.request.trace, self.terminal.redactor)
+            remember_output(self.request.trace)
         else:
             place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
         self._log.discard()
