@@ -15,6 +15,7 @@ from rlm_dspy import folders, lms
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, key_store, settings
 from rlm_dspy.cli.container import check_container
+from rlm_dspy.cli.platform_line import current_platform, platform_line
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
@@ -34,7 +35,13 @@ def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_contain
     keys = settings.key_origins(loaded, os.environ)
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
     choice = lms.choose(values.model, os.environ, values.named_by)
-    around = [*_check_versions(), *_check_sandbox(), *_check_caches(values.home), *_check_providers(choice)]
+    around = [
+        *_check_versions(),
+        platform_line(current_platform()),
+        *_check_sandbox(),
+        *_check_caches(values.home),
+        *_check_providers(choice),
+    ]
     around += _check_keys(keys)
     around += check_container() if in_container else []
     asked = [*_check_model(choice, values), *_check_other_models(values)]
