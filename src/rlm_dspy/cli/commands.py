@@ -308,6 +308,20 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
         terminal.note(f"{'read' if place['exists'] else 'absent'}: {place['path']}")
 
 
+@click.command(short_help="Show what it does: a tour of two minutes on a small folder.")
+@volume_options
+@trust_option
+@click.pass_obj
+def demo(terminal: Terminal, /) -> int:
+    """Make a small folder, ask three questions with the offline engine, and one with your model if there is one.
+
+    Each command is printed so that you can type it. The folder stays.
+    """
+    from rlm_dspy.cli.demo import show_tour
+
+    return show_tour(terminal)
+
+
 @click.command(short_help="Set the model, its key and a folder: three questions.")
 @trust_option
 @click.pass_obj
@@ -501,7 +515,7 @@ def app(ctx: click.Context) -> None:
 
 for _command in (
     *(ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize),
-    *(program, keys, init),
+    *(program, keys, init, demo),
 ):
     app.add_command(_command)
 
