@@ -1,6 +1,6 @@
 """The files that ``ask --trace`` and ``batch --out`` have written, which later questions about a folder do not read.
 
-The home has a list of them. A file that is named by itself is read, whoever wrote it.
+The home has a list of them. A file that is named by itself is read, also if the command wrote it.
 """
 
 from __future__ import annotations
