@@ -240,7 +240,7 @@ def test_a_limit_of_nothing_is_refused(run: Callable, flag: str) -> None:
 def test_a_question_in_the_place_of_a_path_is_not_blamed_on_other_files(run: Callable, write: Callable) -> None:
     write(".hidden", "x")
     write("docs/a.txt", "x")
-    result = run("ask", "docs", "What is a step?")
+    result = run("ask", "What is a run?", "What is a step?")
     assert result.code == 6
     assert "nothing to read in What is a step?: no files there" in result.err
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_dspy.cli import container, doctor
+from rlm_dspy.cli import container, doctor, key_store
 from rlm_dspy.cli.container import check_container
 from rlm_dspy.errors import SandboxUnavailableError
 from servers.ollama import OllamaServer
@@ -164,3 +164,16 @@ def test_a_container_without_any_layer_is_a_failure_with_a_fix(monkeypatch: pyte
     (failed,) = [check for check in check_container(tmp_path) if check.status == "failure"]
     assert "seccomp is blocked" in failed.what
     assert "seccomp profile" in failed.fix
+
+
+def test_where_a_key_comes_from_is_said_and_an_open_file_of_keys_is_a_warning(
+    run: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MISTRAL_API_KEY", "")  # put back what doctor sets
+    run("keys", "set", "mistral", stdin=KEY.encode())
+    place = key_store.keys_file()
+    assert f"keys: MISTRAL_API_KEY ({place})" in run("doctor").out
+    place.chmod(0o644)
+    result = run("doctor")
+    assert f"other users may read {place}" in result.out
+    assert KEY not in result.out + result.err

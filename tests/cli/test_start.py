@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,3 +72,25 @@ def test_the_module_is_the_command(spawn: Callable) -> None:
 def test_the_page_on_the_command_is_fresh() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "write_cli.py"))
     assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/write_cli.py"
+    assert script["MAN_PAGE"].read_text(encoding="utf-8") == script["man_page"](), "run: python docs/write_cli.py"
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
+def test_the_manual_page_is_good_roff() -> None:
+    page = ROOT / "docs" / "rlm-dspy.1"
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8", "-P-cbou", "-k", str(page)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    for text in ("rlm-dspy ask [OPTIONS] [QUESTION] [PATH]...", "--max-cost USD", "Exit codes: 0 answered", "NO_COLOR"):
+        assert text.replace("-", "‐") in done.stdout or text in done.stdout
+
+
+def test_the_manual_page_is_in_the_packages() -> None:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert build["wheel"]["shared-data"] == {"docs/rlm-dspy.1": "share/man/man1/rlm-dspy.1"}
+    assert "docs/rlm-dspy.1" in build["sdist"]["include"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rlm_dspy.cli import logs, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
+from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.own_outputs import outputs_below
 from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
@@ -38,8 +41,15 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     if request.program is not None:
         request = _with_program(request, loaded.settings.home, terminal)
     # Report every error in the command and its files before importing a model library.
-    corpus = reading.read(reading.paths_or_stdin(request.paths), request.choice)
+    paths = reading.paths_or_stdin(request.paths, loaded.settings.folder)
+    if not request.paths and paths != ("-",):
+        terminal.note(f"reading {paths[0]} (the setting folder, {loaded.origins['folder']})")
+        request = replace(request, paths=paths)
+    corpus = reading.read(paths, request.choice)
+    if written := outputs_below(paths):
+        note_daily(terminal, loaded.settings.home, reading.own_text(written), paths)
     _tell_skipped(corpus, terminal)
+    _count_skipped(corpus, paths, loaded.settings.home, terminal)
     if request.resumed is not None:
         resume.check_unchanged(request, corpus, terminal)
         resume.tell_resumed(request.resumed, terminal)
@@ -81,15 +91,18 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
             f"{render.counted_noun(len(others), 'file')} read in part or with a guessed encoding "
             "(`rlm-dspy ls` with the same paths and options lists them)."
         )
-    if not corpus.skipped:
-        return
-    terminal.note(
-        f"{render.counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
-        "(`rlm-dspy ls` with the same paths and options shows why)."
-    )
     # A user who named a large file or folder expects it to be read; other exclusions are normal.
     limited = [one for one in corpus.skipped if one.limited]
     for one in limited[:_MAX_NAMED_FILES]:
         terminal.note(f"warning: {one.name} is {reading.by_flags(one.reason)}.")
     if len(limited) > _MAX_NAMED_FILES:
         terminal.note(f"warning: {len(limited) - _MAX_NAMED_FILES:,} more files exceed a limit.")
+
+
+def _count_skipped(corpus: Corpus, paths: Sequence[str], home: Path, terminal: Terminal) -> None:
+    if corpus.skipped:
+        counted = (
+            f"{render.counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
+            "(`rlm-dspy ls` with the same paths and options shows why)."
+        )
+        note_daily(terminal, home, counted, paths)

@@ -15,6 +15,8 @@ import click
 
 from rlm_dspy.cli import exit_codes, logs, out_option, reading, settings
 from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.cli.options import SCHEMA_VERSION
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
@@ -127,6 +129,7 @@ def _run_batch(
         signature, corpus, chosen.lm, chosen.sub_lm, values.mode, direct_tokens=values.direct_tokens, budget=budget
     )
     answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
+    remember_output(request.answers)  # not before: a file of somebody else is refused
     run_questions = _ask_in_waves if request.provider_batch else _ask_directly
     with closing(answers), _show_progress(request, terminal) as bar:
         report = run_questions(request, terminal, program, answers, questions, values.max_cost, bar)
@@ -209,6 +212,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
     if len(report.failed) > 20:
         terminal.note(f"… and {len(report.failed) - 20:,} more; see the rows of {request.answers}.")
     facts = {
+        "schema_version": SCHEMA_VERSION,
         "questions": len(report.rows),
         "answered": report.answered,
         "failed": len(report.failed),

@@ -14,7 +14,9 @@ import click
 
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes
+from rlm_dspy.cli.completion import complete_run
 from rlm_dspy.cli.interrupts import leave
+from rlm_dspy.cli.keys_command import keys
 from rlm_dspy.cli.ls import ls
 from rlm_dspy.cli.models_command import models
 from rlm_dspy.cli.options import (
@@ -52,6 +54,7 @@ from rlm_dspy.cli.options import (
 from rlm_dspy.cli.program import program
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
+from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 
@@ -65,7 +68,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
     "--out",
     metavar="FIELDS",
     default="answer: str",
-    help="Typed outputs, e.g. 'answer: str, items: list[str]'.",
+    help="Typed outputs, e.g. 'answer: str, items: list[str]', or a JSON schema: FILE.json.",
 )
 @limit_options
 @file_options
@@ -76,7 +79,12 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 @click.option("--trace", type=FILE_PATH, metavar="FILE", help="Save the run as JSON.")
 @click.option("--index", is_flag=True, help="Build or refresh the search index of the files first.")
 @click.option("--dry-run", is_flag=True, help="Show the files and the estimated cost; call no model.")
-@click.option("--resume", metavar="RUN", help="Go on with a killed run; what it has paid for is not paid again.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="Go on with a killed run; what it has paid for is not paid again.",
+)
 @click.option("--force", is_flag=True, help="Resume even if the files have changed.")
 @volume_options
 @log_json_option
@@ -101,10 +109,14 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
     resume.check_options(ctx, options)
     if question is None and options["resume"] is None:
         raise click.MissingParameter(ctx=ctx, param_hint="'QUESTION'", param_type="argument")
+    question, paths = understood_arguments(question, paths, ctx.obj)
     question = question or ""
     for name, value in (("QUESTION", question), ("--model", options["model"]), ("--out", options["out"])):
         check_unicode(value or "", name)
     check_format(options)
+    from rlm_dspy.cli.out_option import read_out
+
+    options["out"] = read_out(options["out"])
     if not question.strip() and options["resume"] is None:
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
     if options["program"] and options["mode"] not in (None, "auto", "rlm"):
@@ -144,7 +156,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
     "--fields",
     metavar="FIELDS",
     default="answer: str",
-    help="Typed outputs of each question, e.g. 'answer: str, items: list[str]'.",
+    help="Typed outputs of each question, e.g. 'answer: str, items: list[str]', or a JSON schema: FILE.json.",
 )
 @limit_options
 @file_options
@@ -174,6 +186,9 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     for name, value in (("--model", options["model"]), ("--fields", options["fields"])):
         check_unicode(value or "", name)
     check_deadline(options)
+    from rlm_dspy.cli.out_option import read_out
+
+    options["fields"] = read_out(options["fields"])
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.batch import BatchRequest, answer_all
@@ -269,7 +284,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     """Show each setting and where it comes from.
 
     The order is: flag, RLM_DSPY_* variable, .env, ./rlm-dspy.toml, the user's config.toml, default.
-    Secrets are masked.
+    Keys that `rlm-dspy keys` keeps come before the user's config.toml. Secrets are masked.
     """
     from rlm_dspy.cli import settings
     from rlm_dspy.report import journal, render
@@ -291,6 +306,37 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     terminal.answer("\n".join(lines))
     for place in places:
         terminal.note(f"{'read' if place['exists'] else 'absent'}: {place['path']}")
+
+
+@click.command(short_help="Show what it does: a tour of two minutes on a small folder.")
+@volume_options
+@trust_option
+@click.pass_obj
+def demo(terminal: Terminal, /) -> int:
+    """Make a small folder, ask three questions with the offline engine, and one with your model if there is one.
+
+    Each command is printed so that you can type it. The folder stays.
+    """
+    from rlm_dspy.cli.demo import show_tour
+
+    return show_tour(terminal)
+
+
+@click.command(short_help="Set the model, its key and a folder: three questions.")
+@trust_option
+@click.pass_obj
+def init(terminal: Terminal, /) -> int:
+    """Ask which model, which key and which folder, test them, and write the user's config.toml.
+
+    The key goes where `rlm-dspy keys` keeps keys. The folder is read by `ask` without a PATH in a terminal.
+    Other settings in the file stay.
+
+    \b
+    Exit codes: 0 written and working, 1 something does not work.
+    """
+    from rlm_dspy.cli.init import set_up
+
+    return set_up(terminal)
 
 
 @click.command(short_help="Check the installation and the model; say how to fix problems.")
@@ -449,6 +495,7 @@ FULL_DISK_ADVICE = "Make room and run it again: `rlm-dspy trace last` has the ru
 
 
 @click.group(
+    cls=QuestionGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -459,6 +506,8 @@ def app(ctx: click.Context) -> None:
 
     The model explores them by writing Python in a sandbox; the answer comes with quotes that were checked
     against the files.
+
+    `rlm-dspy QUESTION PATH` is short for `rlm-dspy ask QUESTION PATH`.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -466,7 +515,7 @@ def app(ctx: click.Context) -> None:
 
 for _command in (
     *(ask, batch, chat, mcp, ls, models, doctor, config, evaluate, runs, trace, make_questions, optimize),
-    program,
+    *(program, keys, init, demo),
 ):
     app.add_command(_command)
 

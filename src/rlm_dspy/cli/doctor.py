@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +13,9 @@ from packaging.requirements import Requirement
 
 from rlm_dspy import folders, lms
 from rlm_dspy._version import __version__
-from rlm_dspy.cli import exit_codes, settings
+from rlm_dspy.cli import exit_codes, key_store, settings
 from rlm_dspy.cli.container import check_container
+from rlm_dspy.cli.platform_line import current_platform, platform_line
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
@@ -31,9 +32,17 @@ def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_contain
     """Run and print all checks, and return the exit code."""
     loaded = settings.load({"model": model}, trust_project=terminal.trusts_project)
     values = loaded.settings
+    keys = settings.key_origins(loaded, os.environ)
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
     choice = lms.choose(values.model, os.environ, values.named_by)
-    around = [*_check_versions(), *_check_sandbox(), *_check_caches(values.home), *_check_providers(choice)]
+    around = [
+        *_check_versions(),
+        platform_line(current_platform()),
+        *_check_sandbox(),
+        *_check_caches(values.home),
+        *_check_providers(choice),
+    ]
+    around += _check_keys(keys)
     around += check_container() if in_container else []
     asked = [*_check_model(choice, values), *_check_other_models(values)]
     checks = [*around, *asked]
@@ -104,6 +113,15 @@ def _check_sandbox() -> Iterator[DiagnosisLine]:
         )
         return
     yield DiagnosisLine("ok", f"sandbox: {facts.get('reason')}; {len(probes)} escape attempts were refused")
+
+
+def _check_keys(places: Mapping[str, str]) -> Iterator[DiagnosisLine]:
+    """Say where each key comes from, never its value."""
+    if places:
+        yield DiagnosisLine("ok", f"keys: {', '.join(f'{name} ({place})' for name, place in places.items())}")
+    if key_store.is_open_to_others():
+        place = key_store.keys_file()
+        yield DiagnosisLine("warning", f"other users may read {place}", f"chmod 600 {place}")
 
 
 def _check_caches(home: Path) -> Iterator[DiagnosisLine]:

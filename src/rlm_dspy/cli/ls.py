@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy.cli.options import file_options, json_option, paths_argument
+from rlm_dspy.cli.options import SCHEMA_VERSION, file_options, json_option, paths_argument
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -31,10 +31,14 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
     Without a PATH, list the current folder.
     """
-    from rlm_dspy.cli.reading import read
+    from rlm_dspy.cli.own_outputs import outputs_below
+    from rlm_dspy.cli.reading import own_text, read
     from rlm_dspy.report import journal
 
-    corpus = read(paths or (".",), choice)
+    paths = paths or (".",)
+    corpus = read(paths, choice)
+    if written := outputs_below(paths):
+        terminal.note(own_text(written))
     if as_json:
         terminal.answer(journal.redacted_json(_listing_facts(corpus), terminal.redactor, indent=2))
     else:
@@ -42,7 +46,12 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
 
 def _listing_facts(corpus: Corpus) -> dict[str, Any]:
-    return {"files": list(_file_rows(corpus)), "skipped": list(_skipped_rows(corpus)), "totals": _corpus_totals(corpus)}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "files": list(_file_rows(corpus)),
+        "skipped": list(_skipped_rows(corpus)),
+        "totals": _corpus_totals(corpus),
+    }
 
 
 def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:

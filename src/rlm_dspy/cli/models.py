@@ -22,6 +22,7 @@ class Chosen:
     lm: Any
     sub_lm: Any
     notice: str = ""
+    is_offline: bool = False  # the offline engine answers, which the notice says
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ def choose(values: Settings) -> Chosen:
     else:
         names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
         notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
-    return Chosen(lm=lm, sub_lm=sub_lm, notice=notice)
+    return Chosen(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline)
 
 
 def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[str]:

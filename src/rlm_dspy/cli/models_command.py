@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlm_dspy.cli.completion import keep_names
 from rlm_dspy.cli.options import json_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
@@ -38,6 +39,7 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     if loaded.settings.model:  # a file may name it
         env["RLM_DSPY_MODEL"] = loaded.settings.model
     found = list_models(env, everything=everything)
+    keep_names(loaded.settings.home, [row.name for row in found.rows])
     if loaded.settings.model:
         found = replace(found, choice=replace(found.choice, reason=f"named by {loaded.settings.named_by}"))
     if as_json:

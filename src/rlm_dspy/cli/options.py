@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from rlm_dspy.cli.completion import complete_model, complete_path
+
 FILE_CHOICE = (
     "include", "exclude", "hidden", "no_ignore", "url", "include_secrets", "encoding", "max_file_mb", "max_files",
     "max_gb",
@@ -19,6 +21,7 @@ SETTING_FLAGS = (
     "model", "sub_model", "fallback", "mode", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost",
     "max_seconds",
 )  # fmt: skip
+SCHEMA_VERSION = 1  # of what --json prints; docs/schemas describes it
 FILE_PATH = click.Path(dir_okay=False, path_type=Path)
 
 _POSITIVE = click.FloatRange(0, min_open=True)
@@ -37,12 +40,28 @@ def option_group(*options: Callable[[Command], Command]) -> Callable[[Command], 
     return add_options
 
 
-model_option = click.option("-m", "--model", metavar="MODEL", help="Main model, e.g. groq/openai/gpt-oss-20b.")
+model_option = click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Main model, e.g. groq/openai/gpt-oss-20b.",
+)
 model_options = option_group(
     model_option,
-    click.option("--sub-model", metavar="MODEL", help="Model for sub-calls (default: the main model)."),
+    click.option(
+        "--sub-model",
+        metavar="MODEL",
+        shell_complete=complete_model,
+        help="Model for sub-calls (default: the main model).",
+    ),
 )
-fallback_option = click.option("--fallback", metavar="MODEL", help="Model to use when the provider is down or full.")
+fallback_option = click.option(
+    "--fallback",
+    metavar="MODEL",
+    shell_complete=complete_model,
+    help="Model to use when the provider is down or full.",
+)
 mode_option = click.option(
     "--mode",
     type=click.Choice(["auto", "rlm", "direct", "retrieve"]),
@@ -209,7 +228,7 @@ def paths_argument(command: Command) -> Command:
         return command(*args, paths=(*paths, *listed), **options)
 
     decorated: Any = option_group(
-        click.argument("paths", nargs=-1, metavar="[PATH]..."),
+        click.argument("paths", nargs=-1, metavar="[PATH]...", shell_complete=complete_path),
         click.option("--files-from", metavar="FILE", help="Also read the paths listed in FILE (- for stdin)."),
         click.option("-0", "--null", is_flag=True, help="Paths in --files-from end with NUL, as in find -print0."),
     )(with_listed)

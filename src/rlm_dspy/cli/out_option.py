@@ -1,12 +1,16 @@
-"""``--out``: the outputs of a question as a DSPy signature fragment."""
+"""``--out``: the outputs of a question, as a DSPy signature fragment or the JSON schema of an object."""
 
 from __future__ import annotations
 
 import ast
+import json
 import keyword
+from pathlib import Path
 from typing import Any
 
 import click
+
+from rlm_dspy.errors import ConfigurationError
 
 INPUTS = ("context", "question")
 EVIDENCE = "evidence"
@@ -40,12 +44,75 @@ TAKEN = frozenset(
 FORM = "Write it like --out 'answer: str, items: list[str]'."
 
 
-def output_names(out: str) -> list[str]:
-    """Return the output names of a fragment, without importing DSPy.
+SCHEMA_FORM = (
+    'It must be an object with properties, like {"type": "object", "properties": {"port": {"type": "integer"}}}.'
+)
+MAX_SCHEMA_BYTES = 1_000_000
+
+
+def read_out(out: str) -> str:
+    """Return the text of the schema if ``--out`` names a JSON file, else the fragment.
 
     Raises:
-        click.UsageError: the fragment is malformed, or a name cannot be used.
+        click.UsageError: the file cannot be read.
     """
+    if not out.endswith(".json"):
+        return out
+    path = Path(out).expanduser()
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SCHEMA_BYTES + 1)
+        text = data.decode("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise click.UsageError(f"--out {out} cannot be read: {reason}.") from error
+    if len(data) > MAX_SCHEMA_BYTES:
+        raise click.UsageError(f"--out {out} is larger than {MAX_SCHEMA_BYTES:,} bytes.")
+    if not is_schema(text):
+        raise click.UsageError(f"--out {out} is not a JSON schema. {SCHEMA_FORM}")
+    return text
+
+
+def is_schema(out: str) -> bool:
+    """Whether the outputs are given as a JSON schema."""
+    return out.startswith("{")
+
+
+def output_names(out: str) -> list[str]:
+    """Return the output names, without importing DSPy.
+
+    Raises:
+        click.UsageError: the outputs are malformed, or a name cannot be used.
+    """
+    if is_schema(out):
+        found = list(_parse_schema(out)["properties"])
+        for name in found:
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise click.UsageError(f"--out {name!r} cannot be the name of an output: it is not a Python name.")
+            _check_name(name)
+        return found
+    return _fragment_names(out)
+
+
+def _parse_schema(out: str) -> dict[str, Any]:
+    """Return a schema with properties.
+
+    Raises:
+        click.UsageError: it is not JSON, or not an object with properties.
+    """
+    try:
+        schema = json.loads(out)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--out: the schema is not JSON: {error}.") from error
+    properties = schema.get("properties")
+    if schema.get("type", "object") != "object" or not isinstance(properties, dict) or not properties:
+        raise click.UsageError(f"--out: the schema names no output. {SCHEMA_FORM}")
+    if not all(isinstance(one, dict) for one in properties.values()):
+        raise click.UsageError(f"--out: a property of the schema is not an object. {SCHEMA_FORM}")
+    return dict(schema)
+
+
+def _fragment_names(out: str) -> list[str]:
     try:
         tree = ast.parse(f"def outputs({out}): pass")
     except (SyntaxError, ValueError) as error:
@@ -78,10 +145,10 @@ def _check_name(name: str) -> None:
 
 
 def ask_signature(out: str) -> Any:
-    """Return the signature of ``ask``: context and question in, the fragment's outputs and evidence out.
+    """Return the signature of ``ask``: context and question in, the outputs and evidence out.
 
     Raises:
-        click.UsageError: a type in the fragment is unknown.
+        click.UsageError: a type is unknown.
     """
     import dspy
     from dspy.signatures.signature import make_signature
@@ -89,24 +156,59 @@ def ask_signature(out: str) -> Any:
     from rlm_dspy.corpus import Corpus
     from rlm_dspy.evidence import Evidence
 
-    output_names(out)
+    names = output_names(out)
+    fields: dict[str, Any] = {
+        "context": (Corpus, dspy.InputField(desc="the files to answer from")),
+        "question": (str, dspy.InputField()),
+    }
+    kinds = _schema_types(out) if is_schema(out) else _fragment_types(out)
+    for name, (kind, told) in kinds.items():
+        fields[name] = (kind, dspy.OutputField(desc=told or _field_description(name, len(names))))
+    fields[EVIDENCE] = (
+        list[Evidence],
+        dspy.OutputField(desc="short passages copied word for word from the context that prove the answer"),
+    )
+    return make_signature(fields, INSTRUCTIONS, "Ask")
+
+
+def _schema_types(out: str) -> dict[str, tuple[Any, str]]:
+    """Return the type and the description of each property; one that is not required may be None.
+
+    Raises:
+        click.UsageError: the schema uses what cannot be an output.
+    """
+    from rlm_dspy.tuning.typed_signature import SchemaReader
+
+    schema = _parse_schema(out)
+    reader = SchemaReader(schema)
+    required = schema.get("required") or schema["properties"]
+    found = {}
+    for name, one in schema["properties"].items():
+        try:
+            kind = reader.type_of(one, name)
+        except (ConfigurationError, TypeError, ValueError, AttributeError) as error:  # a schema of another form
+            raise click.UsageError(f"--out {name!r}: {error}.") from error
+        if name not in required:
+            kind = kind | None
+        found[name] = (kind, str(one.get("description") or ""))
+    return found
+
+
+def _fragment_types(out: str) -> dict[str, tuple[Any, str]]:
+    """Return the type of each output of a fragment, without descriptions.
+
+    Raises:
+        click.UsageError: a type is unknown.
+    """
+    from dspy.signatures.signature import make_signature
+
     try:
         wanted = make_signature(f"question -> {out}").output_fields
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
         name = str(error).removeprefix("Unknown name: ")
         reason = "it contains an unusable type" if name == str(error) else f"unknown type {name}"
         raise click.UsageError(f"--out {out!r}: {reason}. {FORM}") from error
-    fields: dict[str, Any] = {
-        "context": (Corpus, dspy.InputField(desc="the files to answer from")),
-        "question": (str, dspy.InputField()),
-    }
-    for name, field in wanted.items():
-        fields[name] = (field.annotation, dspy.OutputField(desc=_field_description(name, len(wanted))))
-    fields[EVIDENCE] = (
-        list[Evidence],
-        dspy.OutputField(desc="short passages copied word for word from the context that prove the answer"),
-    )
-    return make_signature(fields, INSTRUCTIONS, "Ask")
+    return {name: (field.annotation, "") for name, field in wanted.items()}
 
 
 INSTRUCTIONS = (

@@ -16,6 +16,9 @@ from typing import Any
 from rlm_dspy.cli import exit_codes, models, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.cli.notices import note_daily
+from rlm_dspy.cli.options import SCHEMA_VERSION
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, RLMError
@@ -126,7 +129,9 @@ class Asking:
         """Ask, print, and return the exit code."""
         self.terminal.start_tracing()
         chosen = models.choose(self.values)
-        if chosen.notice:
+        if chosen.is_offline:
+            note_daily(self.terminal, self.values.home, chosen.notice, self.request.paths)
+        elif chosen.notice:  # where the files are sent
             self.terminal.note(chosen.notice)
         if self.request.dry_run:
             self._print_estimate(chosen)
@@ -330,6 +335,7 @@ class Asking:
     def _save_run(self, run: Run) -> Path:
         if self.request.trace:
             place = journal.save_run(run, self.request.trace, self.terminal.redactor)
+            remember_output(self.request.trace)
         else:
             place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
         self._log.discard()
@@ -350,7 +356,8 @@ class Asking:
             self._events.end(summary)
             self.terminal.shows_events = False
         elif self.request.as_json:
-            terminal.answer(journal.redacted_json(summary, terminal.redactor))
+            facts = {"schema_version": SCHEMA_VERSION, **summary}
+            terminal.answer(journal.redacted_json(facts, terminal.redactor))
         else:
             terminal.answer(render.outputs_text(values))
             rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from rlm_dspy import corpus
+from rlm_dspy.cli.own_outputs import outputs_below
 from rlm_dspy.corpus.corpus import Problem
 from rlm_dspy.errors import CorpusError
 
@@ -33,7 +35,7 @@ def estimate_tokens(chars: int) -> int:
 
 
 def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
-    """Read the paths with the options of ``options.file_options``.
+    """Read the paths with the options of ``options.file_options``, without what the command itself has written there.
 
     Raises:
         CorpusError: no file could be read.
@@ -42,7 +44,7 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
         return corpus.read(
             paths,
             include=choice["include"],
-            exclude=choice["exclude"],
+            exclude=(*choice["exclude"], *_own_patterns(paths)),
             hidden=choice["hidden"],
             ignore=not choice["no_ignore"],
             secrets=choice["include_secrets"],
@@ -53,6 +55,37 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
         )
     except CorpusError as error:
         raise CorpusError(by_flags(str(error))) from error
+
+
+def own_text(written: Sequence[Path]) -> str:
+    """Return a notice of files that are not read because the command has written them."""
+    names = ", ".join(os.path.relpath(place) for place in written[:3])
+    more = f" and {len(written) - 3:,} more" if len(written) > 3 else ""
+    return f"not read, because rlm-dspy wrote it: {names}{more} (name a file to read it)."
+
+
+def _own_patterns(paths: Sequence[str]) -> list[str]:
+    """Return patterns that exclude the command's own outputs, and no other file."""
+    patterns = []
+    for place in outputs_below(paths):
+        for path in paths:
+            patterns += _pattern_below(place, path, paths)
+    return patterns
+
+
+def _pattern_below(place: Path, path: str, paths: Sequence[str]) -> list[str]:
+    """Return the pattern of a file below one of the paths, unless another path has a file of that name."""
+    if "://" in path or path == "-":
+        return []
+    found = leaving_out(place, [path])
+    root = Path(path).expanduser().resolve()
+    for other in paths:
+        top = Path(other).expanduser().resolve()
+        if found and "://" not in other and top != root and place.is_relative_to(root):
+            twin = top / place.relative_to(root)
+            if twin.exists() and twin != place:
+                return []
+    return found
 
 
 def by_flags(told: str) -> str:
@@ -86,14 +119,16 @@ def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
     return patterns
 
 
-def paths_or_stdin(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths, or stdin if there are none and stdin is a pipe.
+def paths_or_stdin(paths: tuple[str, ...], folder: Path | None = None) -> tuple[str, ...]:
+    """Return the paths; if there are none, stdin if it is a pipe, else the folder of the settings.
 
     Raises:
-        click.UsageError: there are no paths, and stdin is a terminal.
+        click.UsageError: there are no paths and no folder, and stdin is a terminal.
     """
     if paths:
         return paths
     if sys.stdin is None or sys.stdin.isatty():
+        if folder is not None:
+            return (str(folder),)
         raise click.UsageError("Missing PATH: name files or folders to read, or pipe text to stdin.")
     return ("-",)

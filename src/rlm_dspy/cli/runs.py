@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rlm_dspy.cli.completion import complete_run
 from rlm_dspy.cli.options import FILE_PATH, json_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
@@ -59,7 +60,7 @@ def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> N
 
 
 @runs.command(short_help="Say that a run's answer is right or wrong.")
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=complete_run)
 @click.argument("judgement", metavar="right|wrong", type=click.Choice(["right", "wrong"]))
 @click.option("--note", metavar="TEXT", default="", help="Why; kept with the mark.")
 @trust_option
@@ -119,8 +120,8 @@ def export_runs(terminal: Terminal, /, out: Path | None, **options: Any) -> None
 
 
 @click.command(short_help="Show one run, or two side by side.")
-@click.argument("name", metavar="[RUN]", default="last")
-@click.argument("other", metavar="[OTHER]", required=False)
+@click.argument("name", metavar="[RUN]", default="last", shell_complete=complete_run)
+@click.argument("other", metavar="[OTHER]", required=False, shell_complete=complete_run)
 @click.option("--full", is_flag=True, help="Show everything in full.")
 @json_option("the whole run")
 @click.option("--html", metavar="FILE", help="Write a page that shows the whole run in a browser (- for stdout).")

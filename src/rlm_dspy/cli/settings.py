@@ -1,4 +1,4 @@
-"""The settings model: flag, ``RLM_DSPY_*``, ``.env``, ``./rlm-dspy.toml``, the user's TOML, default.
+"""The settings model: flag, ``RLM_DSPY_*``, ``.env``, ``./rlm-dspy.toml``, kept keys, the user's TOML, default.
 
 ``.env`` and ``rlm-dspy.toml`` may come from somebody else, so they never decide where keys, documents or records go:
 without ``--trust-project`` they cannot set keys, folders, or the address of another machine.
@@ -30,6 +30,7 @@ from pydantic_settings import (
 
 from rlm_dspy import folders
 from rlm_dspy.budget import Budget
+from rlm_dspy.cli.key_store import KEYRING, StoredKey, keys_file, stored_keys
 from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import is_loopback, key_variable
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     timeout: float = Field(default=120, gt=0, allow_inf_nan=False)
     num_ctx: int | None = Field(default=None, ge=1)
     mcp: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    folder: Path | None = None
     home: Path = Field(default_factory=folders.cache_folder)
     groq_api_key: SecretStr | None = _provider_field("groq_api_key")
     openai_api_key: SecretStr | None = _provider_field("openai_api_key")
@@ -101,10 +103,10 @@ class Settings(BaseSettings):
             max_seconds=self.max_seconds,
         )
 
-    @field_validator("home")
+    @field_validator("home", "folder")
     @classmethod
-    def _expand_home(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expand_home(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else None
 
     @classmethod
     def settings_customise_sources(
@@ -125,6 +127,7 @@ class Loaded:
     settings: Settings
     origins: Mapping[str, str]
     trusts_project: bool = False
+    kept: tuple[StoredKey, ...] = ()
 
     def is_from_project(self, name: str) -> bool:
         """Whether a setting comes from a file of the current folder."""
@@ -154,6 +157,7 @@ class Loaded:
         sent = [str(value) for server in servers for value in dict(server.get("headers") or {}).values()]
         given = [(name, value) for server in servers for name, value in dict(server.get("env") or {}).items()]
         kept = [str(value) for name, value in given if is_secret_name(name)]
+        keys += [key.value for key in self.kept]
         return [*keys, *sent, *kept, *_PASSWORD.findall(self.settings.ollama_host or "")]
 
 
@@ -175,10 +179,10 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
     except ValidationError as error:
         raise ConfigurationError(_validation_message(error, origins)) from None
     settings._named_by = origins["model"].removeprefix("flag ").removeprefix("environment ")
-    loaded = Loaded(settings, origins, trust_project)
+    loaded = Loaded(settings, origins, trust_project, stored_keys(os.environ))
     named = [name for name in _MODELS if loaded.is_from_project(name)]
     settings._project_models = {getattr(settings, name): origins[name] for name in named}
-    for name in ("home", "ollama_host", "mcp", *_MODELS):
+    for name in ("home", "folder", "ollama_host", "mcp", *_MODELS):
         if loaded.is_from_project(name) and not trust_project:
             _check_project_value(name, getattr(settings, name), origins[name])
     return loaded
@@ -192,6 +196,8 @@ def _check_project_value(name: str, value: Any, origin: str) -> None:
     """
     if name == "home":
         raise _untrusted_error(name, origin, "set where records are saved")
+    if name == "folder":
+        raise _untrusted_error(name, origin, "set what is read")
     if name == "mcp":
         raise _untrusted_error(name, origin, "set programs to start")
     if name == "ollama_host" and not is_loopback(value):
@@ -228,6 +234,8 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
         found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
     if loaded.is_from_project("ollama_host") and not loaded.trusts_project and environ.pop("OLLAMA_API_KEY", ""):
         logger.warning("OLLAMA_API_KEY is not sent to the server set in %s", loaded.origins["ollama_host"])
+    for key in loaded.kept:
+        found.setdefault(key.name, key.value)
     for name, value in found.items():
         if "\0" in str(value):
             raise ConfigurationError(f"{name} contains a null character. Fix the file that sets it.")
@@ -258,8 +266,30 @@ def _settings_sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBas
         "environment": EnvSettingsSource(settings_cls),
         str(DOTENV): _dotenv_source(settings_cls),
         str(PROJECT_TOML): InitSettingsSource(settings_cls, _toml_values(PROJECT_TOML)),
+        **_kept_sources(settings_cls),
         str(user_toml()): InitSettingsSource(settings_cls, _toml_values(user_toml())),
     }
+
+
+def _kept_sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
+    """Return the kept keys that are settings, by the place where they are kept."""
+    found: dict[str, dict[str, Any]] = {str(keys_file()): {}, KEYRING: {}}
+    for key in stored_keys(os.environ):
+        if key.name.lower() in _KEYS:
+            found[key.place][key.name.lower()] = key.value
+    return {place: InitSettingsSource(settings_cls, values) for place, values in found.items()}
+
+
+def key_origins(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return where each key comes from, by the name of its variable; call it before the keys are exported."""
+    places = {key.name: key.place for key in loaded.kept}
+    for name in _KEYS:
+        if getattr(loaded.settings, name) is not None:
+            places[name.upper()] = loaded.origins[name]
+    for name, value in environ.items():
+        if name.endswith("_API_KEY") and value.strip():
+            places[name] = "environment"
+    return dict(sorted(places.items()))
 
 
 def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:

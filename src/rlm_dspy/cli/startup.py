@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import tomllib
 from pathlib import Path
 
 import click
 
+from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
 
 
@@ -26,3 +29,14 @@ def warm_sandbox() -> None:
 def user_toml() -> Path:
     """Return the user's settings file (``$XDG_CONFIG_HOME/rlm-dspy/config.toml`` on Linux)."""
     return Path(click.get_app_dir("rlm-dspy")) / "config.toml"
+
+
+def home_folder() -> Path:
+    """Return the setting ``home`` without loading the settings: the environment, the user's file, the default."""
+    if os.environ.get("RLM_DSPY_HOME"):
+        return folders.cache_folder()
+    with contextlib.suppress(OSError, ValueError):  # other commands report a broken file
+        home = tomllib.loads(user_toml().read_text(encoding="utf-8")).get("home")
+        if isinstance(home, str):
+            return Path(home).expanduser()
+    return folders.cache_folder()

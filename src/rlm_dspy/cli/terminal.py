@@ -24,6 +24,7 @@ class Terminal:
         self.trusts_project = False
         self.sends_spans = False
         self.shows_events = False  # --events, and no line has ended the question yet
+        self.guessed_command = False  # ask was not written, and the question may be meant as a command
         self.arguments: tuple[str, ...] = ()
         self._redactor: Redactor | None = None
 

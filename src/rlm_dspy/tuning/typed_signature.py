@@ -138,6 +138,8 @@ class SchemaReader:
         if "anyOf" in schema:
             return reduce(or_, [self.type_of(one, name, depth + 1) for one in schema["anyOf"]])
         kind = schema.get("type")
+        if isinstance(kind, list) and kind:
+            return reduce(or_, [self.type_of({**schema, "type": one}, name, depth + 1) for one in kind])
         if kind == "array":
             return self._array_type(schema, name, depth)
         if kind == "object":

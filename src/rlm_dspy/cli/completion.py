@@ -1,0 +1,67 @@
+"""What the shell completes: models and runs. Nothing heavy is imported, and no server is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from rlm_dspy import folders
+from rlm_dspy.cli.startup import home_folder
+
+MODEL_NAMES = "models.json"  # in the home: the names that `models` has listed last
+MAX_NAMES = 5_000
+MAX_RUNS = 50  # the newest
+# The beginnings of names; a test compares them with the table of providers, which takes long to import.
+PREFIXES = (
+    "ollama_chat/", "groq/", "openai/", "anthropic/", "openrouter/", "gemini/", "mistral/", "deepseek/", "hosted_vllm/",
+    "lm_studio/", "llamafile/", "together_ai/",
+)  # fmt: skip
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the models that ``models`` has listed last and the prefixes of providers."""
+    names = ["offline", *_kept_names()]
+    names += [prefix for prefix in PREFIXES if not incomplete.startswith(prefix)]
+    return [CompletionItem(name) for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return ``last`` and the ids of the newest runs."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(home_folder() / "runs") as entries:
+        for entry in entries:
+            name, dot, suffix = entry.name.partition(".")
+            if dot and suffix in {"json", "jsonl"}:
+                found.append((-entry.stat().st_mtime, name))
+    ids = [name for _, name in sorted(found)][:MAX_RUNS]
+    return [CompletionItem(name) for name in ("last", *ids) if name.startswith(incomplete)]
+
+
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete files and folders."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def keep_names(home: Path, names: Iterable[str]) -> None:
+    """Keep the names of models for the next completion, if the folder can be written."""
+    from rlm_dspy.report.journal import write_private
+
+    with contextlib.suppress(OSError):  # without them only prefixes are completed
+        folders.make_private(home)
+        write_private(home / MODEL_NAMES, json.dumps(list(names)[:MAX_NAMES]))
+
+
+def _kept_names() -> list[str]:
+    try:
+        names = json.loads((home_folder() / MODEL_NAMES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # nothing was listed yet
+        return []
+    if not isinstance(names, list):
+        return []
+    return [name for name in names if isinstance(name, str)]

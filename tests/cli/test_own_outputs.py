@@ -1,0 +1,83 @@
+"""What the command has written into a folder is not read when the folder is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlm_dspy.cli import own_outputs, startup
+
+
+@pytest.fixture(autouse=True)
+def folder(write: Callable) -> None:
+    write("a.md", "The port is 8080.\n")
+    write("q.jsonl", '"what is the port?"\n')
+
+
+def read_files(run: Callable, *paths: str) -> list[str]:
+    return [row["path"] for row in json.loads(run("ls", *paths, "--json").out)["files"]]
+
+
+def test_traces_answers_journals_and_copies_are_left_out(run: Callable, home: Path, write: Callable) -> None:
+    assert run("ask", "what is the port?", ".", "--trace", "run.json").code == 0
+    assert run("batch", "q.jsonl", ".", "--out", "answers.jsonl").code == 0
+    write("answers.jsonl.waves", "{}")
+    assert read_files(run, ".") == ["a.md", "q.jsonl"]
+    told = run("ask", "what is the port?", ".").err
+    assert "not read, because rlm-dspy wrote it: run.json, answers.jsonl, answers.jsonl.waves" in told
+    assert "rlm-dspy wrote it" in run("ls", ".").err
+
+
+def test_a_trace_that_is_written_again_is_not_read_either(run: Callable, home: Path) -> None:
+    for _ in range(2):
+        run("ask", "what is the port?", ".", "--trace", "run.json")
+    assert "run.json" not in {row["source"] for row in json.loads((home / "run.json").read_text())["evidence"]}
+    assert read_files(run, ".") == ["a.md", "q.jsonl"]
+
+
+def test_a_file_that_is_named_is_read(run: Callable) -> None:
+    run("ask", "what is the port?", ".", "--trace", "run.json")
+    assert read_files(run, "run.json") == ["run.json"]
+    assert "run.json" in read_files(run, ".", "run.json")
+    assert "wrote it" not in run("ls", "run.json").err
+
+
+def test_a_file_of_that_name_elsewhere_is_read(run: Callable, write: Callable) -> None:
+    write("one/a.md", "text")
+    write("two/run.json", '{"port": 1}')
+    run("ask", "what is the port?", "a.md", "--trace", "one/run.json")
+    assert read_files(run, "two") == ["two/run.json"]
+    assert "two/run.json" in read_files(run, "one", "two")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("ask", "what?", ".", "--trace", "mine.json", "--dry-run"),
+        ("ask", "what?", "gone", "--trace", "mine.json"),
+        ("batch", "q.jsonl", ".", "--out", "mine.json"),
+        ("batch", "q.jsonl", ".", "--out", "mine.json", "--resume"),
+    ],
+)
+def test_a_file_that_was_not_written_is_read(run: Callable, write: Callable, args: tuple[str, ...]) -> None:
+    write("mine.json", '{"port": 1}')
+    run(*args)
+    assert "mine.json" in read_files(run, ".")
+
+
+def test_only_journals_and_copies_beside_an_output_are_left_out(run: Callable, write: Callable) -> None:
+    run("ask", "what is the port?", "a.md", "--trace", "run")
+    write("run.md", "text")
+    write("run.bak2", "text")
+    assert read_files(run, ".") == ["a.md", "q.jsonl", "run.md"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '[3, "a\\u0000b", "/gone/run.json"]'])
+def test_a_damaged_list_is_none(run: Callable, text: str) -> None:
+    home = startup.home_folder()
+    home.mkdir(parents=True)
+    (home / own_outputs.OUTPUTS).write_text(text)
+    assert read_files(run, ".") == ["a.md", "q.jsonl"]

@@ -1,0 +1,77 @@
+"""Arguments in another order or form than the help says: what is meant, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+QUESTION = "what is the port"
+
+
+@pytest.fixture(autouse=True)
+def folder(write: Callable) -> None:
+    write("docs/ports.md", "The default port is 8080.\n")
+
+
+def asked_question(run: Callable) -> str:
+    return json.loads(run("runs", "--json").out)[0]["question"]
+
+
+@pytest.mark.parametrize(
+    ("args", "note"),
+    [
+        (["ask", QUESTION, "docs"], False),
+        ([QUESTION, "docs"], False),
+        ([QUESTION, "docs", "--mode", "direct"], False),
+        (["ask", "docs", QUESTION], True),
+        (["docs", QUESTION], True),
+        (["ask", "what", "is", "the", "port", "docs"], True),
+        (["ask", "docs", "what", "is", "the", "port"], True),
+        (["what", "is", "the", "port", "docs"], True),
+    ],
+)
+def test_the_question_is_understood_and_a_guess_is_said(run: Callable, args: list[str], note: bool) -> None:
+    result = run(*args)
+    assert (result.code, "8080" in result.out) == (0, True)
+    assert (f"understood as: rlm-dspy ask '{QUESTION}' docs" in result.err) == note
+    assert asked_question(run) == QUESTION
+
+
+def test_one_word_before_a_path_is_asked_and_said(run: Callable) -> None:
+    result = run("port", "docs")
+    assert result.code == 0
+    assert "understood as: rlm-dspy ask port docs" in result.err
+
+
+def test_a_question_mark_is_enough(run: Callable) -> None:
+    assert "understood" not in run("port?", "docs").err
+
+
+@pytest.mark.parametrize(
+    "args", [["aks", "what is it?", "docs"], ["ak"], ["aks", "docs"], ["aks", "what", "is", "docs"]], ids=" ".join
+)
+def test_a_mistyped_command_is_not_asked(run: Callable, args: list[str]) -> None:
+    result = run(*args)
+    assert result.code == 2
+    assert "Did you mean 'ask'?" in result.err
+    assert json.loads(run("runs", "--json").out) == []
+
+
+def test_a_word_that_is_nothing_says_how_to_ask(run: Callable) -> None:
+    result = run("xyzzy")
+    assert result.code == 2
+    assert "No such command 'xyzzy'. Did you mean to ask? Write rlm-dspy ask 'xyzzy?' PATH." in result.err
+
+
+@pytest.mark.parametrize("args", [["port", "gone", "docs"], ["what", "is", "gone.md", "docs"], ["port", "is", "gone"]])
+def test_a_missing_path_is_no_word_of_the_question(run: Callable, args: list[str]) -> None:
+    assert "understood" not in run("ask", *args).err
+
+
+def test_a_file_with_blanks_in_its_name_is_a_path(run: Callable, write: Callable) -> None:
+    write("my notes.md", "The port is 9090.\n")
+    result = run("ask", "port", "my notes.md")
+    assert "understood" not in result.err
+    assert "9090" in result.out
