@@ -67,3 +67,17 @@ def test_a_leaking_program_is_refused_in_one_line() -> None:
         check_leaks(tuned("Say 179096."), TEST)
     assert "\n" not in str(caught.value)
     check_leaks(tuned(), TEST)
+
+
+def test_what_the_optimizer_has_seen_is_no_leak_also_behind_a_handle() -> None:
+    question = "Which pairs of users have the same label?"
+    text = rlm_dspy.Context("User 149 and user 31337 have the label Ulm.")
+    known = [dspy.Example(question=question, answer="x", context=text).with_inputs("question", "context")]
+    demo = dspy.Example(observation=f"Question: {question}", code="print(149, 31337, 'Ulm')")
+    test = [
+        dspy.Example(id="a", question=question, answer="31337"),
+        dspy.Example(id="b", question="How many users have the label Ulm?", answer=149),
+        dspy.Example(id="c", question="Which city?", answer="Ulm"),
+    ]
+    assert not find_leaks(tuned(demos=[demo]), test, known=known)
+    assert find_leaks(tuned(demos=[demo]), test)

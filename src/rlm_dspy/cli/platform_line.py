@@ -48,7 +48,7 @@ def platform_line(facts: PlatformFacts) -> DiagnosisLine:
     if choice.backend == "refuse":
         return DiagnosisLine("warning", f"{where}, no strong sandbox: {choice.reason}", "Use x86-64 or aarch64.")
     deno = "Deno is installed" if facts.has_deno else "it needs Deno, which is not installed"
-    told = f"{where}, no native sandbox; programs can use DSPy's WASM interpreter ({deno})"
+    told = f"{where}, no native sandbox; DSPy's own modules can use its WASM interpreter ({deno})"
     return DiagnosisLine("warning", told, NO_NATIVE)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import dspy
 
+from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence.absence import ABSENT
 from rlm_dspy.evidence.locate import texts_of
@@ -53,17 +54,21 @@ def find_leaks(
     """
     seen = {text for example in known for text in _answer_texts(example.get(field))}
     before = "\n".join(text for _, text in _tuned_texts(base)) if base is not None else ""
-    asked = " ".join(normal_text(str(example.get("question") or "")) for example in known)
+    questions = {normal_text(str(example.get("question") or "")) for example in known}
+    known_text = "\n".join(text.casefold() for example in known for text in _context_texts(example))
+    known_words = set(re.findall(r"\w+", " ".join([before, *questions, known_text])))
     leaks = []
     for part, text in _tuned_texts(program):
         for example in test:
             question = normal_text(str(example.get("question") or ""))
             for answer in dict.fromkeys([*_answer_texts(example.get(field)), question]):
-                if answer in seen or not _holds_answer(text, answer) or _holds_answer(before, answer):
+                if answer in seen or answer in questions:
                     continue
-                if _is_common(answer) and not _names_subject(text, question, f"{before} {asked}"):
+                if not _holds_answer(text, answer) or _holds_answer(before, answer):
                     continue
-                if part.endswith(DEMOS) and answer != question and _is_in_contexts(answer, known):
+                if _is_common(answer) and not _names_subject(text, question, known_words):
+                    continue
+                if part.endswith(DEMOS) and answer != question and answer in known_text:
                     continue
                 leaks.append(Leak(str(example.get("id") or ""), answer, part))
     return leaks
@@ -120,16 +125,18 @@ def _is_common(answer: str) -> bool:
     return answer.isdecimal() and len(answer) < LONG_NUMBER
 
 
-def _names_subject(text: str, question: str, known: str) -> bool:
-    """Return whether a text contains a word of the question that no known text has, i.e. the question's subject."""
+def _names_subject(text: str, question: str, known: set[str]) -> bool:
+    """Return whether a text contains a word of the question that is not a known one, i.e. the question's subject."""
     words = {word for word in re.findall(r"\w+", question) if len(word) >= MIN_SUBJECT_CHARS}
-    return any(_holds_answer(text, word) and not _holds_answer(known, word) for word in words)
+    return any(word not in known and _holds_answer(text, word) for word in words)
 
 
-def _is_in_contexts(answer: str, known: Sequence[dspy.Example]) -> bool:
-    """Return whether the context of a known question contains an answer, so that a demo may show it."""
-    return any(
-        answer in text.text.casefold()
-        for example in known
-        for text in texts_of(quotable_inputs(dict(example.inputs())))
-    )
+def _context_texts(example: dspy.Example) -> Iterator[str]:
+    """Yield the texts of a question's contexts, also of those behind handles."""
+    if example._input_keys is None:  # an example without a context
+        return
+    for name, value in quotable_inputs(dict(example.inputs())).items():
+        if isinstance(value, Context):
+            yield value.text
+        else:
+            yield from (text.text for text in texts_of({name: value}))
