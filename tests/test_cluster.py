@@ -267,6 +267,7 @@ def test_the_scheduler_answers_for_each_model() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("RLM_DSPY_MINUTES" not in os.environ, reason="takes half a minute: set RLM_DSPY_MINUTES=1")
 @pytest.mark.filterwarnings("ignore")  # Dask's and tornado's own
 def test_a_killed_worker_of_a_cluster_loses_nothing_and_pays_nothing_twice(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="pip install distributed")

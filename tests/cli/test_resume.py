@@ -146,6 +146,7 @@ def test_a_killed_ask_goes_on_and_no_call_is_paid_twice(ask: Callable[..., subpr
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("RLM_DSPY_MINUTES" not in os.environ, reason="takes half a minute: set RLM_DSPY_MINUTES=1")
 def test_a_resumed_run_that_is_killed_again_goes_on(ask: Callable[..., subprocess.Popen[str]], home: Path) -> None:
     with Counting("part 7") as server:
         kill_when_held(ask(server, "what?", ".", "--mode", "rlm"), server, home, 13)
