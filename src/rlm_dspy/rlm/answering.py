@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +16,9 @@ from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import CHARS_PER_TOKEN
 from rlm_dspy.rlm.direct import NO_PASSAGE, SHOWN_PASSAGES, Direct
-from rlm_dspy.rlm.modes import DIRECT_TOKENS, first_mode
+from rlm_dspy.rlm.modes import DIRECT_TOKENS, asks_about_all, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run, Usage
-
-# A question about all of the text, not about one place in it.
-_WHOLE_TEXT_QUESTION = re.compile(
-    r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
-    r"smallest|all|each|every|list|compare|first|last)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -145,7 +137,7 @@ class Answerer:
         if self.mode != "auto" or self.compile_rlm is not None or self.tools or not windows.is_tiny(dspy.settings.lm):
             return False
         has_tables = any(document.kind in ("csv", "tsv", "xlsx") for document in corpus.documents)
-        return not has_tables and not _WHOLE_TEXT_QUESTION.search(question)
+        return not has_tables and not asks_about_all(question)
 
     def _answer_from_passages(self, given: Mapping[str, Any]) -> tuple[Answer | None, Run | None]:
         """Return the answer from the best passages, None where they gave none; and the run."""

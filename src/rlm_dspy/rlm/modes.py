@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Mode = Literal["auto", "rlm", "direct", "retrieve"]
 DIRECT_TOKENS = 16_000  # texts up to about this size are answered better by one call than by exploring
+
+
+_ALL_TEXT_WORDS = re.compile(
+    r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"
+    r"smallest|all|each|every|list|compare|first|last)\b",
+    re.IGNORECASE,
+)
+
+
+def asks_about_all(question: str) -> bool:
+    """Return whether a question is about all of the text, not about one place in it."""
+    return _ALL_TEXT_WORDS.search(question) is not None
 
 
 def first_mode(mode: str, tokens: int, *, direct_tokens: int = DIRECT_TOKENS, is_compiled: bool = False) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from rlm_dspy.sandbox.toolkit.ranking import Query, Term, rank_passages
+from rlm_dspy.sandbox.toolkit.ranking import Query, Term, rank_passages, words_of
 
 MAX_SEARCHED_CHARS = 20_000_000  # largest input, in characters, that the host searches unasked; a model may search any
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_NAME = re.compile(r"\b[A-Z]\w+")
+LINKED_CANDIDATES = 50  # lines of which the linked ones are chosen
 MAX_LINE_CHARS = 200  # characters shown of a line
 
 
@@ -33,6 +37,32 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
     size = len(value) if isinstance(value, str) else int(value.chars)
     if size > MAX_SEARCHED_CHARS:
         return []
+    return _ranked_lines(value, question, most, chars)
+
+
+def linked_lines(value: Any, question: str, found: Sequence[str], most: int) -> list[str]:
+    """Return the best line about each thing that the found lines name and the question does not, such as a person.
+
+    They are what the next step of a chain needs, and show the other forms of the lines that were found. Names that
+    several found lines have in common are no such thing.
+    """
+    asked = frozenset(words_of(question))
+    counts: Counter[str] = Counter()
+    for line in found:
+        counts.update(set(_NAME.findall(line.partition(": ")[2])))
+    names = [name for name, count in counts.items() if count == 1 and asked.isdisjoint(words_of(name))]
+    if not names:
+        return []
+    linked_lines: list[str] = []
+    for line in _ranked_lines(value, f"{' '.join(names)} {question}", LINKED_CANDIDATES, MAX_SEARCHED_CHARS):
+        new_names = set(names).intersection(_NAME.findall(line))
+        if new_names and line not in found and len(linked_lines) < most:
+            linked_lines.append(line)
+            names = [name for name in names if name not in new_names]
+    return linked_lines
+
+
+def _ranked_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
     query = Query(question)
     lines: list[tuple[str, frozenset[str]]] = []
     for passage in best_passages(value, question, 2 * most):

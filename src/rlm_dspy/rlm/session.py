@@ -46,7 +46,7 @@ from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
 from rlm_dspy.rlm.loop import Ask, Ending, Extract, ModelReply, Observation, Rules
-from rlm_dspy.rlm.passages import best_lines
+from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.signatures import history_field
@@ -169,6 +169,7 @@ class Session:
         if task and self.main and self.main not in QUESTION_FIELDS and values == self.values:
             most, chars = small_prompts.MAX_FOUND_LINES, small_prompts.MAX_FOUND_CHARS
             found = best_lines(values[self.main], task, most, chars)
+            found += linked_lines(values[self.main], task, found, small_prompts.MAX_LINKED_LINES)
         first = next(iter(self.signature.output_fields))
         return small_prompts.render_probe(values, task, self.main, found, first, unchanged)
 
@@ -344,6 +345,8 @@ class Session:
             return action, dspy_states.accepted_inputs(action, given)
         history = dspy.History(messages=[*self._past_messages(), *map(turn_message, need.history)])
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
+        if self.small and not action.demos:
+            inputs["demos"] = self._worked_demos()
         if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
             inputs["config"] = {"max_tokens": MAX_SMALL_REPLY_TOKENS}
         return action, self._with_lm(inputs)
@@ -390,11 +393,9 @@ class Session:
                 "interpreter": self.interpreter_rules,
             }
             if self.small:
-                name = self._main_text_name()
-                delimiter = small_prompts.delimiter_of(self.values[name]) if name else None
-                corpus = hasattr(self.values.get(self.main or ""), "sandbox_index")
-                facts |= {"main": self.main if corpus else name, "corpus": corpus, "delimiter": delimiter}
-                facts |= {"task": self._task_text()}
+                corpus = self._main_is_corpus()
+                main = self.main if corpus else self._main_text_name()
+                facts |= {"main": main, "corpus": corpus, "task": self._task_text()}
                 self._protocol_text = small_prompts.protocol_text(self.signature, **facts)
             else:
                 facts |= {"recursion": self._may_recurse()}
@@ -403,6 +404,21 @@ class Session:
             if note := self.subcalls.files_note():
                 self._protocol_text = f"{self._protocol_text}\n{clean_for_prompt(note)}"
         return self._protocol_text
+
+    def _main_is_corpus(self) -> bool:
+        return hasattr(self.values.get(self.main or ""), "sandbox_index")
+
+    def _worked_demos(self) -> list[dict[str, Any]]:
+        """Return the worked example for the question as a demo, where there is one."""
+        corpus, name = self._main_is_corpus(), self._main_text_name()
+        main = self.main if corpus else name
+        question = task_of(self.values)
+        if main is None or not question or not self.has_toolkit:
+            return []
+        delimiter = small_prompts.delimiter_of(self.values[name]) if name else None
+        first = next(iter(self.signature.output_fields))
+        demo = small_prompts.worked_demo(question, main=main, first=first, corpus=corpus, delimiter=delimiter)
+        return [demo] if demo else []
 
     def _task_text(self) -> str:
         """Return the user's own instructions, "" if they are DSPy's default or an optimizer rewrote them."""

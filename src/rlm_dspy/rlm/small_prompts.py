@@ -11,7 +11,10 @@ import csv
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from rlm_dspy.rlm import prompts
+import dspy
+
+from rlm_dspy.rlm import prompts, worked_examples
+from rlm_dspy.rlm.modes import asks_about_all
 from rlm_dspy.rlm.signatures import history_field
 
 MAX_WHOLE_CHARS = 2_000  # inputs up to this many characters are shown whole
@@ -19,6 +22,7 @@ PREVIEW_CHARS = 600  # characters shown of longer inputs, head and tail together
 MAX_OUTPUT_CHARS = 1_500  # characters shown of a step's output
 MAX_FOUND_LINES = 5
 MAX_FOUND_CHARS = 800
+MAX_LINKED_LINES = 3
 MAX_REMINDER_CHARS = 400  # longest question that is repeated under each output
 SNIFFED_LINES = 4  # lines read to recognise a table
 
@@ -37,76 +41,15 @@ TOOLKIT = (
 
 LLM_QUERY = """- `llm_query(text + question) -> str` asks a helper, which sees only that text (at most {room:,} characters); at most {calls} times."""
 
-TEXT_EXAMPLES = """Examples.
-Question: Who wrote the report?
-```python
-for hit in grep("report"):
-    print(hit)
-```
-Question: How many lines mention apples?
-```python
-n = sum("apples" in line for line in {main}.splitlines())
-print(n)
-SUBMIT({first}=str(n))
-```
-Question: Which color is the most frequent? (lines such as "color=red size=3")
-```python
-import re
-from collections import Counter
-counts = Counter(re.findall(r"color=(\\w+)", {main}))
-print(counts.most_common(5))
-SUBMIT({first}=counts.most_common(1)[0][0])
-```"""
-
-TABLE_EXAMPLES = """Examples.
-Question: What is the price of the row with id 7?
-```python
-import csv, io
-for row in csv.DictReader(io.StringIO({main}){delimiter}):
-    if row["id"] == "7":
-        print(row)
-        SUBMIT({first}=row["price"])
-```
-Question: How many rows of Rome have the year 2024?
-```python
-import csv, io
-rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
-n = sum(row["city"] == "Rome" and row["year"] == "2024" for row in rows)
-print(n)
-SUBMIT({first}=str(n))
-```
-Question: What is the total price of the rows of Rome?
-```python
-import csv, io
-rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
-total = sum(float(row["price"]) for row in rows if row["city"] == "Rome")
-print(total)
-SUBMIT({first}=str(total))
-```"""
-
 CORPUS = """- `{main}["name"]` is the text of one file, and `{main}.items()` gives the name and the text of each; `{main}` itself is no string."""
-
-CORPUS_EXAMPLES = """Examples.
-Question: Which file defines the function parse_row?
-```python
-for hit in grep(r"def parse_row"):
-    print(hit)
-```
-Question: How many files mention apples?
-```python
-names = [name for name, text in {main}.items() if "apples" in text]
-print(names)
-SUBMIT({first}=str(len(names)))
-```
-Question: Who wrote the report?
-```python
-for hit in search("who wrote the report", k=5):
-    print(hit)
-```"""
 
 CLOSING = """When the answer stands in what was printed, reply with SUBMIT({first}="...") alone."""
 
+FOUND = """Lines of `{main}` with words of the question:"""
+
 FOUND_ADVICE = """If they hold the answer, reply with SUBMIT({first}="...") alone. To count, add up or compare, write code over all of `{main}`."""
+
+SOME_FOUND_ADVICE = """There may be more: write code over all of `{main}` that finds, counts or compares."""
 
 MADE_UP = """{quoted} is in no output and no input. Find or compute it in code, print it, and SUBMIT what you saw."""
 
@@ -127,7 +70,6 @@ def protocol_text(
     interpreter: str,
     main: str | None,
     corpus: bool,
-    delimiter: str | None,
     task: str,
 ) -> str:
     """Render the fixed part of the instructions, as :func:`rlm_dspy.rlm.prompts.protocol_text` does for other models.
@@ -135,9 +77,8 @@ def protocol_text(
     Args:
         calls: maximum sub-calls of the whole run.
         room: maximum characters of a prompt to the sub-model.
-        main: the name of the main context for the examples, if it is a text or a corpus.
+        main: the name of the main context, if it is a text or a corpus.
         corpus: whether it is a corpus.
-        delimiter: its column separator, if it is a table.
         task: the user's own instructions, if any; placed at the top, a small model would follow only them.
     """
     functions = [TOOLKIT] if toolkit else []
@@ -160,14 +101,32 @@ def protocol_text(
     if not toolkit or main is None:
         return text
     first = next(iter(signature.output_fields))
-    if corpus:
-        examples = CORPUS_EXAMPLES.format(main=main, first=first)
-    elif delimiter is None:
-        examples = TEXT_EXAMPLES.format(main=main, first=first)
-    else:
-        option = "" if delimiter == "," else f", delimiter={delimiter!r}"
-        examples = TABLE_EXAMPLES.format(main=main, first=first, delimiter=option)
-    return f"{text}\n{examples}\n{CLOSING.format(first=first)}"
+    return f"{text}\n{CLOSING.format(first=first)}"
+
+
+def worked_demo(question: str, *, main: str, first: str, corpus: bool, delimiter: str | None) -> dict[str, Any] | None:
+    """Return the worked example for a question as a demo of one or two turns, None if none fits.
+
+    Args:
+        main: the name of the main context.
+        first: the name of the first output.
+        corpus: whether the main context is a corpus.
+        delimiter: its column separator, if it is a table.
+    """
+    kind: worked_examples.Kind = "corpus" if corpus else "text" if delimiter is None else "table"
+    example = worked_examples.fitting_example(kind, question)
+    if example is None:
+        return None
+    lines = "\n".join(prompts.barred_text(line) for line in example.lines)
+    found = [f"Question: {example.question}", FOUND.format(main=main), lines, SOME_FOUND_ADVICE.format(main=main)]
+    option = "" if delimiter in (None, ",") else f", delimiter={delimiter!r}"
+    code = example.code.format(main=main, first=first, delimiter=option)
+    turn = {"observation": "\n".join(found), "reasoning": "", "code": code}
+    if not example.output:
+        return turn
+    output = f"{framed_output(example.output)}\n{reminder_text(example.question, first)}"
+    history = dspy.History(messages=[turn])
+    return {"history": history, "observation": output, "reasoning": "", "code": f'SUBMIT({first}="{example.answer}")'}
 
 
 def delimiter_of(text: str) -> str | None:
@@ -213,9 +172,10 @@ def render_probe(
             columns = ", ".join(next(csv.reader([value.partition("\n")[0]], delimiter=delimiter)))
             shown.append(f"`{name}` is a table, one row a line, with the columns {columns}: read it by csv.DictReader.")
     if found:
-        shown.append(f"Lines of `{main}` with words of the question:")
+        shown.append(FOUND.format(main=main))
         shown.append("\n".join(prompts.barred_text(line) for line in found))
-        shown.append(FOUND_ADVICE.format(main=main, first=first))
+        advice = SOME_FOUND_ADVICE if asks_about_all(task) else FOUND_ADVICE
+        shown.append(advice.format(main=main, first=first))
     return "\n".join(shown)
 
 
