@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import rlm_dspy
-from rlm_dspy.rlm.passages import best_lines, best_passages, place_of
+from rlm_dspy.rlm.passages import best_lines, best_passages, linked_lines, place_of
 
 LINES = [f"{n},{['Rome', 'Ulm'][n % 2]},{n * 7 % 500}" for n in range(3_000)]
 TABLE = "\n".join(["id,city,price", *LINES]) + "\n"
@@ -37,3 +37,20 @@ def test_nothing_is_found_where_no_word_of_the_question_is() -> None:
 
 def test_the_characters_are_a_limit() -> None:
     assert sum(len(line) + 1 for line in best_lines(TABLE, "Rome", 50, 100)) <= 100
+
+
+def test_lines_about_what_was_found_are_linked() -> None:
+    people = "".join(f"Cara{n} Holt was born in Ulm{n}. Cara{n} Holt likes rain.\n" for n in range(50))
+    text = f"{people}Ann Lee works for Bob Ray and reads a lot.\n{people}Bob Ray was born in Bern.\nVAR A = VAR B\n"
+    question = "Where was the employer of Ann Lee born?"
+    found = best_lines(text, question, 1, 400)
+    assert found == ["51: Ann Lee works for Bob Ray and reads a lot."]
+    assert linked_lines(text, question, found, 3) == ["102: Bob Ray was born in Bern."]
+    assert linked_lines(text, question, found, 0) == []
+
+
+def test_names_that_the_found_lines_have_in_common_link_to_nothing() -> None:
+    text = "".join(f"The code of Gate{n} is {n}.\n" for n in range(90))
+    found = best_lines(text, "What is the code of Gate7?", 5, 400)
+    assert linked_lines(text, "What is the code of Gate7?", found, 3) == []
+    assert linked_lines("one\ntwo\n", "zebra?", [], 3) == []

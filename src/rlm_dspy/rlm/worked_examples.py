@@ -46,7 +46,8 @@ for line in {main}.splitlines():
     kind = re.search(r"has: (\\w+)", line)
     if name and kind:
         kinds.setdefault(name.group(1), set()).add(kind.group(1))
-both = sorted(name for name in kinds if "bridge" in kinds[name] and "tower" in kinds[name])
+wanted = {{"bridge", "tower"}}
+both = sorted(name for name in kinds if wanted <= kinds[name])
 print(both)
 SUBMIT({first}=", ".join(a + " & " + b for a, b in combinations(both, 2)))""",
         ),
@@ -77,8 +78,8 @@ SUBMIT({first}="more" if red > blue else "less" if red < blue else "equal")""",
             question="How many letters of Ann are about apples?",
             lines=("3: date: 2019-05-02; by: Ann; about: apples", "8: date: 2019-07-11; by: Bob; about: pears"),
             code="""n = 0
-for line in {main}.splitlines():
-    if "by: Ann" in line and "about: apples" in line:
+for line in {main}.lower().splitlines():
+    if "by: ann" in line and "about: apples" in line:
         n += 1
 print(n)
 SUBMIT({first}=str(n))""",
