@@ -103,10 +103,13 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
         ConfigurationError: there are too few questions, or a question is in two sets.
     """
     rows = data.load(request.data, limit=request.limit)
-    given = [data.load(path, limit=request.limit) if path else None for path in (request.val, request.test)]
+    val = data.load(request.val, limit=request.limit) if request.val else None
+    test = data.load(request.test, limit=request.limit) if request.test else None
     shares = {(False, False): (0.4, 0.3, 0.3), (True, False): (0.6, 0.4), (False, True): (0.5, 0.5), (True, True): (1,)}
-    own = iter(data.split(rows, shares[given[0] is not None, given[1] is not None], seed=request.seed))
-    made = [next(own), *(part if part is not None else next(own) for part in given)]
+    own = iter(data.split(rows, shares[val is not None, test is not None], seed=request.seed))
+    made = [next(own)]
+    made.append(next(own) if val is None else val)
+    made.append(next(own) if test is None else test)
     seen: dict[str, str] = {}
     for name, part in zip(("train", "val", "test"), made, strict=True):
         for example in part:

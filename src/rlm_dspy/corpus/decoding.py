@@ -213,7 +213,9 @@ def _cjk_weight(char: str, encoding: str) -> float:
         return -0.5  # half-width kana: what other encodings look like in Shift-JIS
     if encoding == "cp949":
         if _HANGUL.match(char):
-            return 1.0 if char in _KOREAN else 0.5 if _is_in_standard(char, "euc_kr") else -0.5
+            if char in _KOREAN:
+                return 1.0
+            return 0.5 if _is_in_standard(char, "euc_kr") else -0.5
         return -0.5
     if _KANA.match(char):
         return 1.0 if encoding in ("cp932", "euc_jp") else 0.1

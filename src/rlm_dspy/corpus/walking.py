@@ -107,7 +107,9 @@ def _classify_entry(
     name = prefix + entry.name
     try:  # from the directory listing, without a stat call for each
         is_folder = entry.is_dir(follow_symlinks=False)
-        kind = "folder" if is_folder else "file" if entry.is_file(follow_symlinks=False) else "other"
+        kind = "folder"
+        if not is_folder:
+            kind = "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:
         return Skipped(printable_name(name), f"unreadable: {error.strerror}")
     if not is_folder and not is_wanted(name, choice, only):

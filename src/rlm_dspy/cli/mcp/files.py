@@ -196,7 +196,7 @@ class FileTools:
         names = list(dict.fromkeys(name for row in every[:1000] for name in row))
         if unknown := [name for name in (*columns, *where) if name not in names]:
             raise RLMError(f"{document.name} has no column {unknown[0][:200]!r}{spelling_hint(unknown[0], names)}")
-        found = [row for row in every if all(want.lower() in row.get(name, "").lower() for name, want in where.items())]
+        found = [row for row in every if _has_texts(row, where)]
         shown = fitting_names(names, MAX_CHARS // 5)
         kept = fitting_names(list(dict.fromkeys(columns)) or names, MAX_CHARS // 5)
         rows: list[dict[str, str]] = []
@@ -267,7 +267,15 @@ def rows_of(document: Document) -> list[dict[str, str]]:
 
 def _text_row(value: Any) -> dict[str, str]:
     row = value if isinstance(value, dict) else {"value": value}
-    return {str(name): cell if isinstance(cell, str) else json.dumps(cell) for name, cell in row.items()}
+    texts = {}
+    for name, cell in row.items():
+        texts[str(name)] = cell if isinstance(cell, str) else json.dumps(cell)
+    return texts
+
+
+def _has_texts(row: Mapping[str, str], where: Mapping[str, str]) -> bool:
+    """Return whether each column named in ``where`` contains its text, in any case."""
+    return all(text.lower() in row.get(name, "").lower() for name, text in where.items())
 
 
 def _matches_path(name: str, pattern: str) -> bool:

@@ -14,7 +14,9 @@ _MOST_POINTS = 10_000  # of a chart
 def paragraphs_of(body: Element) -> list[str]:
     """Return the paragraphs (``a:p``) of a shape's or a cell's text."""
     inner = child_of(body, "txBody")
-    return [_paragraph_text(one) for one in (body if inner is None else inner) if local_name(one) == "p"]
+    if inner is not None:
+        body = inner
+    return [_paragraph_text(one) for one in body if local_name(one) == "p"]
 
 
 def _paragraph_text(paragraph: Element) -> str:
@@ -46,8 +48,8 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
         columns.append(_series_points(first_of(series, "val", "yVal")))
     if any(names):
         yield "\t".join(names)
-    rows = sorted({row for points in (categories, *columns) for row in points})[:_MOST_POINTS]
-    for row in rows:
+    rows = set(categories).union(*columns)
+    for row in sorted(rows)[:_MOST_POINTS]:
         yield "\t".join([categories.get(row, ""), *(points.get(row, "") for points in columns)])
 
 

@@ -523,8 +523,8 @@ def _form_field_text(form: Element | None) -> str:
     """Return the text that a form's check box or drop-down list shows."""
     box, choices = child_of(form, "checkBox"), child_of(form, "ddList")
     if box is not None:
-        checked = child_of(box, "checked")
-        return "[x]" if is_on(box, "default" if checked is None else "checked") else "[ ]"
+        state = "default" if child_of(box, "checked") is None else "checked"
+        return "[x]" if is_on(box, state) else "[ ]"
     entries = [value_of(one) for one in choices if local_name(one) == "listEntry"] if choices is not None else []
     chosen = value_of(child_of(choices, "result"), default="0")
     return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else ""
