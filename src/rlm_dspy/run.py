@@ -285,6 +285,11 @@ def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
 SubCall.model_rebuild()
 
 
+def _shortened_evidence(row: Mapping[str, Any], content: Content) -> dict[str, Any]:
+    quote, around = cut_content(row.get("quote"), content), cut_content(row.get("around"), content)
+    return {**row, "quote": quote, "around": around}
+
+
 Kept = TypeVar("Kept", bound=_Value)
 
 
@@ -300,9 +305,7 @@ def shortened(record: Kept, content: Content) -> Kept:
         elif name in {"steps", "sub_calls"} and isinstance(value, tuple):
             changed[name] = tuple(shortened(item, content) for item in value)
         elif name == "evidence":
-            changed[name] = tuple(
-                {**row, **{one: cut_content(row.get(one), content) for one in ("quote", "around")}} for row in value
-            )
+            changed[name] = tuple(_shortened_evidence(row, content) for row in value)
         elif name == "warnings":
             changed[name] = tuple(cut_content(text, content) for text in value)
         elif name == "run":
@@ -359,8 +362,11 @@ def html_step(step: Step) -> str:
     """Return a step as an HTML element to unfold: its reasoning, code and output."""
     title = f"step {step.index} · {step.seconds:.1f} s · {step.total_usage.total_tokens:,} tokens"
     title += f" · {step.error.strip().splitlines()[-1]}" if step.error and step.error.strip() else ""
-    texts = (one for one in (step.reasoning, step.code, step.output) if one.strip())
-    blocks = (f"<pre>{html.escape(cut_content(text, 'short') if len(text) > 5_000 else text)}</pre>" for text in texts)
+    blocks = []
+    for text in (step.reasoning, step.code, step.output):
+        if text.strip():
+            shown = cut_content(text, "short") if len(text) > 5_000 else text
+            blocks.append(f"<pre>{html.escape(shown)}</pre>")
     return f"<details><summary>{html.escape(one_line(title))}</summary>{''.join(blocks)}</details>"
 
 

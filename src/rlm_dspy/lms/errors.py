@@ -346,8 +346,8 @@ def _masked_text(text: str, route: Route) -> str:
 
 def cause(error: BaseException, route: Route) -> BaseException | None:
     """Return the error to chain as a cause, unless its traceback would show a secret that a server sent back."""
-    texts = [text for step in error_chain(error) for text in (str(step), repr(step))]
-    return None if any(secret in text for secret in route.secrets for text in texts) else error
+    told = "\n".join(f"{step}\n{step!r}" for step in error_chain(error))
+    return None if any(secret in told for secret in route.secrets) else error
 
 
 def _is_reply(cause: Any) -> bool:

@@ -394,11 +394,10 @@ async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitabl
                 return finish_prediction(session, stop.value)
             if message := status_message(session, need):
                 await dspy.settings.send_stream.send(message)
-            answer = (
-                await run(execute_cell, session, repl, need)
-                if isinstance(need, Execute)
-                else await aask_predictor(session, need)
-            )
+            if isinstance(need, Execute):
+                answer = await run(execute_cell, session, repl, need)
+            else:
+                answer = await aask_predictor(session, need)
 
 
 def status_message(session: Session, need: Ask | Extract | Execute) -> StatusMessage | None:
@@ -462,10 +461,11 @@ def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterp
 
 def wrap_long_texts(inputs: dict[str, Any]) -> dict[str, Any]:
     """Wrap long texts so that they render as one line."""
-    return {
-        name: Context(value) if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS else value
-        for name, value in inputs.items()
-    }
+    wrapped = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS:
+            wrapped[name] = Context(value)
+    return wrapped
 
 
 CLOSING_SECONDS = 5.0  # seconds

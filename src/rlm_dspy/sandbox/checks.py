@@ -40,7 +40,10 @@ def check_limits(memory_mb: int, max_output_chars: int, isolation: str, checkpoi
 
 def with_parts(modules: Sequence[str]) -> tuple[str, ...]:
     """Return the modules and their submodules that must be preloaded."""
-    return tuple(dict.fromkeys(part for name in modules for part in (name, *PARTS.get(name, ()))))
+    parts: list[str] = []
+    for name in modules:
+        parts += [name, *PARTS.get(name, ())]
+    return tuple(dict.fromkeys(parts))
 
 
 def check_names(tools: dict[str, Callable[..., Any]], what: str) -> None:

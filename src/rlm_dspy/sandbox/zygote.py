@@ -111,12 +111,11 @@ class Zygote:
     def _boot_and_supervise(self) -> None:
         try:
             self._boot_process()
-        except (OSError, ValueError, InterpreterUnavailableError) as error:
-            self._failure = (
-                error
-                if isinstance(error, InterpreterUnavailableError)
-                else InterpreterUnavailableError(f"the sandbox could not be started: {error}")
-            )
+        except InterpreterUnavailableError as error:
+            self._failure = error
+            self.close()
+        except (OSError, ValueError) as error:
+            self._failure = InterpreterUnavailableError(f"the sandbox could not be started: {error}")
             self.close()
         self._ready.set()
         if self._failure is None:

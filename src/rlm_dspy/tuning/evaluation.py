@@ -323,6 +323,9 @@ def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and how many of them are in the context, the same way for every side."""
     given = prediction.get("evidence") or []
     quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
-    values = {name: value.text if isinstance(value, Context) else value for name, value in example.inputs().items()}
+    values = dict(example.inputs().items())
+    for name, value in values.items():
+        if isinstance(value, Context):
+            values[name] = value.text
     verified = sum(not check([quote], quotable_inputs(values))[1] for quote in quotes)
     return {"quotes": len(quotes), "verified": verified}

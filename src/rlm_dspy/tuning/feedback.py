@@ -118,11 +118,9 @@ def _sub_calls(run: Run) -> list[str]:
     calls = [call for step in run.steps for call in step.sub_calls]
     if not calls:
         read = _printed_chars(run.steps)
-        return (
-            [f"no sub-call was made, {read:,} characters were printed and read instead"]
-            if read > _PRINTED_BY_EYE_CHARS
-            else []
-        )
+        if read <= _PRINTED_BY_EYE_CHARS:
+            return []
+        return [f"no sub-call was made, {read:,} characters were printed and read instead"]
     told = [_counted_noun(len(calls), "sub-call")]
     prompts = Counter(call.prompt for call in calls)
     if wasted := sum(count - 1 for count in prompts.values()):

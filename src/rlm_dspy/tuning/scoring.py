@@ -71,8 +71,12 @@ def listed_items(value: Any) -> list[str]:
         return []
     if not isinstance(value, (list, tuple, set, frozenset)):
         value = [value]
-    flat = (", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item for item in value)
-    return [text for item in flat if (text := normal_text(item))]
+    found = []
+    for item in value:
+        whole = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item
+        if text := normal_text(whole):
+            found.append(text)
+    return found
 
 
 def _split_list(text: str) -> list[Any]:

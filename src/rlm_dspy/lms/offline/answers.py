@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import csv
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,8 @@ def row_cells(line: str, like: str | None = None) -> list[str]:
         row = next(csv.reader([text.strip("\r\n")], delimiter=between, skipinitialspace=True), [])
     except csv.Error:
         return []
-    return [cell.strip(" `*") if between == "|" else cell.strip() for cell in row]
+    marks = " `*" if between == "|" else None
+    return [cell.strip(marks) for cell in row]
 
 
 def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | None]:
@@ -81,11 +83,14 @@ def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | No
 
 def _key_cells(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[Term]]:
     """Return the smallest set of cells with all terms of a row, and those terms."""
-    found = [[term for term in terms if re.search(term.pattern, value, re.I)] for value in values]
+    found = []
+    for place, value in enumerate(values):
+        inside = [term for term in terms if re.search(term.pattern, value, re.I)]
+        found.append((-sum(term.weight for term in inside), place, inside))
     keys: set[int] = set()
     told: list[Term] = []
-    for place in sorted(range(len(values)), key=lambda place: (-sum(term.weight for term in found[place]), place)):
-        if new := [term for term in found[place] if term not in told]:
+    for _, place, inside in sorted(found, key=lambda one: one[:2]):
+        if new := [term for term in inside if term not in told]:
             keys.add(place)
             told += new
     return keys, told
@@ -117,9 +122,12 @@ def _is_similar(one: str, other: str) -> bool:
 def _name_weight(terms: Sequence[Term], name: str) -> float:
     """Weigh how many question words found in no cell are in a column's name; other words in it reduce the weight."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)) or [name]
-    known = [word for word in words if any(_matches_loosely(term, _name_words(word)) for term in terms)]
+    known = 0
+    for word in words:
+        spelled = _name_words(word)
+        known += any(_matches_loosely(term, spelled) for term in terms)
     found = sum(term.weight for term in terms if _matches_loosely(term, _name_words(name)))
-    return found * (0.3 + 0.7 * len(known) / len(words))
+    return found * (0.3 + 0.7 * known / len(words))
 
 
 def _expected_bonus(asked: str, name: str, value: str) -> float:
@@ -251,12 +259,8 @@ def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, s
         bonus += 3.0 * _name_match(question, value) if value and question.kind == "env" else 0.0
     around = " ".join([passage.text, *passage.names, passage.source or ""])
     bonus += sum(1.5 for term in question.terms if term.weight >= 2.5 and re.search(term.pattern, around, re.I))
-    defined = (
-        None
-        if question.kind in ("default", "value")
-        else re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
-    )
-    if defined:
+    defined = re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
+    if defined and question.kind not in ("default", "value"):
         bonus += 3.0 * _name_match(question, defined[1] or defined[2])
     explains = r"\W{0,6}(?:%s)[`*\"]*\s*(?:\([^)\n]*\))?[`*\"]*\s*(?:is|are|means|[:\u2013\u2014])\s"
     if question.kind == "what" and re.match(explains % "|".join(question.subjects or ("$",)), passage.text, re.I):
@@ -580,8 +584,7 @@ def _typed_value(kind: str, finding: Finding, question: ParsedQuestion) -> Any:
         return None
     texts = [finding.answer, *(passage.text for passage in finding.passages)]
     if options := _literal_options(kind):
-        said = (o for text in texts for o in options if re.search(rf"(?i)\b{re.escape(str(o))}\b", text))
-        return next(said, None)
+        return _first_option(options, texts)
     base = re.split(r"[|,\]]", re.sub(r"^(?:Optional|Union|UnionType)\[", "", kind))[0].strip()
     if base.startswith(("list", "List", "tuple", "set", "Sequence")):
         return _list_items(kind, finding)
@@ -598,6 +601,15 @@ def _literal_options(kind: str) -> list[Any]:
         return []
 
 
+def _first_option(options: list[Any], texts: list[str]) -> Any:
+    """Return the option that occurs first in the texts, or None."""
+    for text in texts:
+        for option in options:
+            if re.search(rf"(?i)\b{re.escape(str(option))}\b", text):
+                return option
+    return None
+
+
 def _list_items(kind: str, finding: Finding) -> list[Any]:
     texts = list(finding.names) or [passage.text for passage in finding.passages[:5]]
     if len(texts) == 1 and re.fullmatch(r"\[.*\]|\(.*\)", texts[0]):
@@ -608,16 +620,20 @@ def _list_items(kind: str, finding: Finding) -> list[Any]:
     inner = re.search(r"\[(int|float)\b", kind)
     if not inner:
         return texts
-    found = [number for text in texts for number in numbers_in(text)]
-    return [int(float(number)) if inner[1] == "int" else float(number) for number in found]
+    found = [float(number) for number in _all_numbers(texts)]
+    return list(map(int, found)) if inner[1] == "int" else found
+
+
+def _all_numbers(texts: list[str]) -> Iterator[str]:
+    return itertools.chain.from_iterable(map(numbers_in, texts))
 
 
 def _first_integer(texts: list[str]) -> int | None:
-    return next((int(n) for text in texts for n in numbers_in(text) if "." not in n), None)
+    return next((int(number) for number in _all_numbers(texts) if "." not in number), None)
 
 
 def _first_float(texts: list[str]) -> float | None:
-    return next((float(n) for text in texts for n in numbers_in(text)), None)
+    return next((float(number) for number in _all_numbers(texts)), None)
 
 
 def _stated_truth(texts: list[str]) -> bool:

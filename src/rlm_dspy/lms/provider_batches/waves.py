@@ -540,8 +540,9 @@ class Waves:
     def _stop(self, why: str) -> None:
         with self._changed:
             self._stopped = self._stopped or why
-            calls = [*self._waiting, *(call for wave in self._open.values() for call in wave.calls.values())]
-            self._waiting = []
+            calls, self._waiting = self._waiting, []
+            for wave in self._open.values():
+                calls += wave.calls.values()
             self._changed.notify_all()
         self._wake.set()
         for call in calls:

@@ -116,7 +116,9 @@ def headings(body: str) -> list[tuple[int, str]]:
         return []
     fences = [match.start() for match in re.finditer(_FENCE, body, re.M)]
     blocks = list(zip(fences[::2], [*fences[1::2], len(body)], strict=False))
-    return [one for one in found if not any(low < one[0] < high for low, high in blocks)]
+    for low, high in blocks:
+        found = [(start, title) for start, title in found if not low < start < high]
+    return found
 
 
 def definitions(body: str) -> list[tuple[int, str]]:

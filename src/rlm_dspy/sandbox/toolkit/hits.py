@@ -201,7 +201,10 @@ class Matches(list[Hit]):
         if not self:
             return "[]"
         hits = self[:SHOWN]
-        lines = [hit.printed(len(hit) if "\n" in hit[:] else _PRINTED) for hit in hits]
+        lines = []
+        for hit in hits:
+            room = len(hit) if "\n" in hit[:] else _PRINTED
+            lines.append(hit.printed(room))
         apart = "\n--\n" if any("\n" in line for line in lines) else "\n"
         told = ""
         if self.cut or len(self) > SHOWN:

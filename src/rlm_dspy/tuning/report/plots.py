@@ -71,7 +71,9 @@ def score_plot(made: Mapping[str, Any]) -> str:
 
 def _failure_text(found: Mapping[str, Any]) -> str:
     count = found["questions"]
-    return f"failed: {'its one question' if count == 1 else f'all {count:,} questions'}" if count else "not measured"
+    if not count:
+        return "not measured"
+    return "failed: its one question" if count == 1 else f"failed: all {count:,} questions"
 
 
 def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
@@ -88,10 +90,13 @@ def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
             marks.append(f'<circle class="{kind}" cx="{axis.place_of(row.seconds)}" cy="{height:.1f}" r="3.5"/>')
         median = axis.place_of(scoring.percentile([row.seconds for row in rows], 0.5))
         marks.append(f'<path class="whisker" d="M{median} {y - 12}v24"/>')
-        failed = sum(row.status == "failed" for row in rows)
-        note = "failed" if failed == len(rows) else f"{failed} failed" if failed else ""
         text = f"median {scoring.percentile([row.seconds for row in rows], 0.5):,.2f} s"
-        marks.append(chart_label(RIGHT + 12, y + 5, f"{text}{', ' + note if note else ''}"))
+        failed = sum(row.status == "failed" for row in rows)
+        if failed == len(rows):
+            text += ", failed"
+        elif failed:
+            text += f", {failed} failed"
+        marks.append(chart_label(RIGHT + 12, y + 5, text))
     what = f"seconds (a dot is a question{', of which a part is drawn' if sampled else ''}; the line is the median)"
     return _plot_by_side("Time per question", what, axis, list(grouped), marks)
 

@@ -83,11 +83,11 @@ def _test_labels(made: Mapping[str, Any], score: Axis) -> list[str]:
     upper, lower = sorted(places, key=lambda name: places[name])
     if places[lower] - places[upper] < LABEL_HEIGHT:
         places[upper] = places[lower] - LABEL_HEIGHT
-    kinds = {name: "bad" if each["score"] is None else "testname" for name, each in found.items()}
-    return [
-        chart_label(RIGHT + 10, places[name] + 4, f"test {name}: {score_text(each)}", kinds[name])
-        for name, each in found.items()
-    ]
+    labels = []
+    for name, each in found.items():
+        kind = "bad" if each["score"] is None else "testname"
+        labels.append(chart_label(RIGHT + 10, places[name] + 4, f"test {name}: {score_text(each)}", kind))
+    return labels
 
 
 def _best_line(points: Sequence[Mapping[str, Any]], end: int, calls: Axis, score: Axis) -> str:
