@@ -30,7 +30,9 @@ def replace_surrogates(value: Any) -> Any:
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if type(value) in (list, tuple):
         return type(value)(map(replace_surrogates, value))
-    return {replace_surrogates(k): replace_surrogates(v) for k, v in value.items()} if type(value) is dict else value
+    if type(value) is dict:
+        return {replace_surrogates(k): replace_surrogates(v) for k, v in value.items()}
+    return value
 
 
 class _Value(BaseModel):
@@ -279,7 +281,9 @@ def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
     problems = [one for value in values.values() for one in getattr(value, "problems", ()) if not one.unread]
     told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:MAX_UNREAD_FILES])
     many = len(skipped) + len(problems)
-    return told if many <= MAX_UNREAD_FILES else (*told, f"… and {many - MAX_UNREAD_FILES:,} more")
+    if many <= MAX_UNREAD_FILES:
+        return told
+    return (*told, f"… and {many - MAX_UNREAD_FILES:,} more")
 
 
 SubCall.model_rebuild()
@@ -322,7 +326,9 @@ def cut_content(value: Any, content: Content) -> Any:
     text = value if isinstance(value, str) else str(value)
     if content == "none":
         return f"({len(text):,} characters)" if text else ""
-    return value if len(text) <= SHORT_CHARS else f"{_first_words(text, SHORT_CHARS)}… ({len(text):,} characters)"
+    if len(text) <= SHORT_CHARS:
+        return value
+    return f"{_first_words(text, SHORT_CHARS)}… ({len(text):,} characters)"
 
 
 def _first_words(text: str, limit: int) -> str:

@@ -211,7 +211,9 @@ class SpanExporter:
 
     def _shown_text(self, text: str) -> str:
         shown: str = cut_content(self._redactor.text(text), self._content)
-        return shown if len(shown) <= MAX_TEXT_CHARS else f"{shown[:MAX_TEXT_CHARS]}… ({len(shown):,} characters)"
+        if len(shown) <= MAX_TEXT_CHARS:
+            return shown
+        return f"{shown[:MAX_TEXT_CHARS]}… ({len(shown):,} characters)"
 
 
 def error_class(error: str | None) -> str:

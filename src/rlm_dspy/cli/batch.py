@@ -256,4 +256,6 @@ def _exit_code(report: Any) -> int:
     if not report.failed and not report.disk_error:
         return exit_codes.ANSWERED
     kinds = {row["error"]["type"] for row in report.failed} - {"NotAsked"}
-    return exit_codes.code_of(kinds.pop()) if len(kinds) == 1 and not report.answered else exit_codes.FAILED
+    if len(kinds) == 1 and not report.answered:
+        return exit_codes.code_of(kinds.pop())
+    return exit_codes.FAILED

@@ -177,7 +177,9 @@ def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _named_some(told: Sequence[str]) -> str:
-    more = f" and {len(told) - MAX_NAMED_FILES} more files" if len(told) > MAX_NAMED_FILES else ""
+    more = ""
+    if len(told) > MAX_NAMED_FILES:
+        more = f" and {len(told) - MAX_NAMED_FILES} more files"
     return ", ".join(told[:MAX_NAMED_FILES]) + more
 
 

@@ -121,7 +121,9 @@ def _classify_entry(
         return _Folder(entry.path, name + "/", (*layers, everything_in(entry.path)))
     if reason:
         return Skipped(printable_name(name + "/" if is_folder else name), reason)
-    return _Folder(entry.path, name + "/", layers) if is_folder else FoundFile(entry.path, printable_name(name))
+    if is_folder:
+        return _Folder(entry.path, name + "/", layers)
+    return FoundFile(entry.path, printable_name(name))
 
 
 def is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> bool:
@@ -136,7 +138,9 @@ def _why_not(
 ) -> str | None:
     if kind == "other":
         link = entry.is_symlink()
-        return "a symbolic link: name it to read what it points to" if link else "not a regular file"
+        if link:
+            return "a symbolic link: name it to read what it points to"
+        return "not a regular file"
     return reason_to_skip(entry.path, name, layers, choice, is_folder=kind == "folder")
 
 

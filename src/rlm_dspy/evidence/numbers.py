@@ -115,7 +115,9 @@ def _plain_text(value: Any) -> str:
         return str(value)
     if isinstance(value, (list, tuple, set)):
         return "\n".join(_plain_text(item) for item in value)
-    return "\n".join(_plain_text(item) for item in value.values()) if isinstance(value, dict) else ""
+    if isinstance(value, dict):
+        return "\n".join(_plain_text(item) for item in value.values())
+    return ""
 
 
 def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:

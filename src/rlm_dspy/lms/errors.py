@@ -439,7 +439,9 @@ def _name_advice(route: Route) -> str:
     close = difflib.get_close_matches(route.model, names, n=3, cutoff=0.3) or names[:3]
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    return f"Pull it: ollama pull {route.model.partition('/')[2]}." if route.is_ollama else "Check the name."
+    if route.is_ollama:
+        return f"Pull it: ollama pull {route.model.partition('/')[2]}."
+    return "Check the name."
 
 
 def _duration_text(seconds: float) -> str:

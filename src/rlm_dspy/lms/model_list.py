@@ -203,7 +203,9 @@ def _served_window(server: LocalServer, name: str) -> DiagnosisLine:
     if window is None:
         unloaded = server.kind == "LM Studio" and server.has_model(name)
         said = f"{name} is not loaded, so its window is unknown" if unloaded else f"the window of {name} is unknown"
-        fix = f"Load it with a context of {MIN_WINDOW_TOKENS:,} tokens or more." if unloaded else ""
+        fix = ""
+        if unloaded:
+            fix = f"Load it with a context of {MIN_WINDOW_TOKENS:,} tokens or more."
         return DiagnosisLine(
             "warning", said, fix or f"The published window or {windows.DEFAULT_WINDOW_TOKENS:,} tokens are assumed."
         )

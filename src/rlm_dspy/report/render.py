@@ -36,7 +36,9 @@ def _name_nonfinite_floats(value: Any) -> Any:
         return str(value)
     if isinstance(value, dict):
         return {key: _name_nonfinite_floats(item) for key, item in value.items()}
-    return [_name_nonfinite_floats(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_name_nonfinite_floats(item) for item in value]
+    return value
 
 
 def outputs_text(values: Mapping[str, Any]) -> str:

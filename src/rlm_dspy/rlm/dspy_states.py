@@ -149,7 +149,9 @@ def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: 
     for step in steps:
         history = history.append(reasoning=step.reasoning, code=step.code, output=step.output)
     inputs: dict[str, Any] = {VARIABLES: [probe], HISTORY: history}
-    return inputs if max_iters is None else {**inputs, ITERATION: f"{len(steps) + 1}/{max_iters}"}
+    if max_iters is None:
+        return inputs
+    return {**inputs, ITERATION: f"{len(steps) + 1}/{max_iters}"}
 
 
 def accepted_inputs(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -301,7 +301,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     def _taken_stop(self, inputs: dict[str, Any]) -> threading.Event | None:
         """Remove this call's stop flag from its inputs; the program's own is the default."""
-        return self.stop if "stop" in self.signature.input_fields else inputs.pop("stop", None) or self.stop
+        if "stop" in self.signature.input_fields:
+            return self.stop
+        return inputs.pop("stop", None) or self.stop
 
     def _drive_loop(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
         """Perform the loop's requests until it ends."""
@@ -410,7 +412,9 @@ def status_message(session: Session, need: Ask | Extract | Execute) -> StatusMes
     if isinstance(need, Ask):
         return StatusMessage(f"{step}: asking the model for code...")
     lines = need.code.count("\n") + 1
-    return None if need.variables else StatusMessage(f"{step}: running {lines} line{'s' * (lines > 1)} of Python...")
+    if need.variables:
+        return None
+    return StatusMessage(f"{step}: running {lines} line{'s' * (lines > 1)} of Python...")
 
 
 def chosen_factory(

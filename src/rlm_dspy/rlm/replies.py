@@ -257,7 +257,9 @@ def read_plain(reply: str) -> tuple[str, str] | None:
     if len(blocks) != 1 or blocks[0].label not in PYTHON_LABELS or not blocks[0].is_closed:
         return None
     text = _unix_lines(reply)
-    return (text[: blocks[0].start].strip(), blocks[0].code) if not text[blocks[0].end :].strip() else None
+    if not text[blocks[0].end :].strip():
+        return (text[: blocks[0].start].strip(), blocks[0].code)
+    return None
 
 
 def parse_reply(reply: str, first_output: str) -> ParsedReply:

@@ -292,7 +292,9 @@ def finished_future(call: Callable[[], Any]) -> Future[Any]:
 
 
 def _input_identity(value: Any) -> Any:
-    return value.digest if isinstance(value, Context) or hasattr(value, "sandbox_index") else value
+    if isinstance(value, Context) or hasattr(value, "sandbox_index"):
+        return value.digest
+    return value
 
 
 def _with_question(row: Row, example: Any) -> Row:

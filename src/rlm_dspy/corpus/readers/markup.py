@@ -67,7 +67,9 @@ def read_notebook(data: bytes, name: str) -> Converted:
         marks.append((line, f"cell {number}", False))
         line += body.count("\n")
         parts.append(body)
-    note = f"of {len(cells):,} cells these are invalid: {', '.join(map(str, odd[:20]))}" if odd else ""
+    note = ""
+    if odd:
+        note = f"of {len(cells):,} cells these are invalid: {', '.join(map(str, odd[:20]))}"
     return Converted("".join(parts), tuple(marks), note)
 
 

@@ -572,7 +572,9 @@ def _field_finding(field: Field, question: ParsedQuestion, finding: Finding, giv
     if best is None or mark(best) == 0:
         return finding
     asked = ParsedQuestion(question.text, read(f"{field.name.replace('_', ' ')}?").kind, extra.terms, extra.subjects)
-    return find_answer(asked, [best]) if covers_question(asked, best) else Finding(best.text, (best,))
+    if covers_question(asked, best):
+        return find_answer(asked, [best])
+    return Finding(best.text, (best,))
 
 
 def _typed_value(kind: str, finding: Finding, question: ParsedQuestion) -> Any:

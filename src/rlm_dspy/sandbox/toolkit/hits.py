@@ -182,7 +182,9 @@ class Matches(list[Hit]):
     def cut(self) -> str:
         """A note on the matches missing from the list, or an empty string."""
         whole = self.complete and self.total <= len(self)
-        return "" if whole else self._count_note(len(self), "raise max_matches or narrow by source=")
+        if whole:
+            return ""
+        return self._count_note(len(self), "raise max_matches or narrow by source=")
 
     def _count_note(self, shown: int, advice: str) -> str:
         if self._store is not None and self._store.full:
@@ -221,7 +223,9 @@ class Matches(list[Hit]):
         return super().__iter__() if self._store is None else map(self._store.make_hit, self._order)
 
     def __reversed__(self) -> Iterator[Hit]:
-        return super().__reversed__() if self._store is None else map(self._store.make_hit, reversed(self._order))
+        if self._store is None:
+            return super().__reversed__()
+        return map(self._store.make_hit, reversed(self._order))
 
     def __getitem__(self, key: Any) -> Any:
         if self._store is None:

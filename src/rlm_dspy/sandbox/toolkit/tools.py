@@ -229,7 +229,9 @@ def _named_texts(data: Any, source: str | None) -> Iterator[tuple[str | None, st
 
 
 def _joined_text(data: Any) -> str:
-    return data if isinstance(data, str) else "".join(body for _, body in _named_texts(data, None))
+    if isinstance(data, str):
+        return data
+    return "".join(body for _, body in _named_texts(data, None))
 
 
 def _matching_names(data: Any, source: Any, *, single: bool = False) -> list[str]:

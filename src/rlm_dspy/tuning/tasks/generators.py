@@ -281,7 +281,9 @@ def counting(draw: Draw) -> Item:
     kind = draw.rng.choice(draw.by_level(("count", "most"), ("user", "month", "compare"), ("count", "user", "compare")))
     (_, most), (_, second), *_ = [*counts.most_common(2), ("", 0), ("", -1)]
     kind = "count" if kind == "most" and most == second else kind  # a tie has no right answer
-    hint = " (the kinds of texts are complaint, praise, question and request)" if draw.level == "hard" else ""
+    hint = ""
+    if draw.level == "hard":
+        hint = " (the kinds of texts are complaint, praise, question and request)"
     more_or_less = "more" if counts[label] > counts[other] else "less"
     asked: dict[str, tuple[str, object]] = {
         "count": (f"How many texts are a {label}?", counts[label]),

@@ -219,7 +219,9 @@ class WordDocument:
         """Yield a note or comment with its mark, unless it is empty."""
         element = self.notes[kind].get(name)
         part = self._part_name(kind + "s")
-        text = " ".join(" ".join(Story(self, part).blocks(element)).split()) if element is not None else ""
+        text = ""
+        if element is not None:
+            text = " ".join(" ".join(Story(self, part).blocks(element)).split())
         if text:
             number = "" if kind == "comment" else f" {self.number(kind, name)}"
             yield f"[{kind}{number}] {text}"
@@ -401,7 +403,9 @@ class Story:
         return text + _field_link(value_of(element, "instr"), text)
 
     def _break_text(self, element: Element) -> str:
-        return "" if value_of(element, "type") in ("page", "column") or not self._is_visible() else "\n"
+        if value_of(element, "type") in ("page", "column") or not self._is_visible():
+            return ""
+        return "\n"
 
     def _follow_field(self, element: Element) -> str:
         """Track the instructions and results of fields; form boxes and lists are rendered as Word draws them."""
@@ -507,7 +511,9 @@ def _field_link(instruction: str, text: str) -> str:
 
 def _link_suffix(address: str, text: str) -> str:
     """Return the address to put after a link's text, or "" if the text already shows it."""
-    return f" ({address})" if text.strip() and address.removeprefix("mailto:").strip("/") not in text else ""
+    if text.strip() and address.removeprefix("mailto:").strip("/") not in text:
+        return f" ({address})"
+    return ""
 
 
 def _inner_elements(parent: Element, name: str) -> Iterator[Element]:
