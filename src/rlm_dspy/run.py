@@ -277,13 +277,16 @@ def trajectory_of(steps: Iterable[Step]) -> list[dict[str, str]]:
 
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
     """List the files of input corpora that were skipped, or read only in part or by guessing, with the reason."""
-    skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
-    problems = [one for value in values.values() for one in getattr(value, "problems", ()) if not one.unread]
-    told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:MAX_UNREAD_FILES])
-    many = len(skipped) + len(problems)
-    if many <= MAX_UNREAD_FILES:
+    problems: list[Any] = []
+    skipped: list[Any] = []
+    for value in values.values():
+        problems += [one for one in getattr(value, "problems", ()) if not one.unread]
+        skipped += getattr(value, "skipped", ())
+    files = [*problems, *skipped]
+    told = tuple(f"{one.name}: {one.reason}" for one in files[:MAX_UNREAD_FILES])
+    if len(files) <= MAX_UNREAD_FILES:
         return told
-    return (*told, f"… and {many - MAX_UNREAD_FILES:,} more")
+    return (*told, f"… and {len(files) - MAX_UNREAD_FILES:,} more")
 
 
 SubCall.model_rebuild()

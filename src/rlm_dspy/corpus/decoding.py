@@ -8,6 +8,7 @@ files in the table of tests/test_encodings.py right.)
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -84,7 +85,8 @@ _SYMBOL_WEIGHT = 0.6  # weight of a typographic sign, common to all languages
 _DOS = frozenset({"cp437", "cp850", "cp852", "cp866"})
 _COMPLETE_WEIGHT = 0.25  # bonus if all bytes pair up into characters, which is rare in other encodings
 
-_ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *(name for one in LANGUAGES for name in one.encodings)]))
+_SINGLE_BYTE = itertools.chain.from_iterable(language.encodings for language in LANGUAGES)
+_ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *_SINGLE_BYTE]))
 
 
 def guess_encoding(data: bytes, *, dos: bool = False) -> str:

@@ -102,7 +102,8 @@ def _holds_reading(body: str, number: str) -> bool:
     whole, dot, part = number.partition(".")
     grouped = f"{int(whole):,}"
     forms = {head + dot + part for head in (whole, grouped, grouped.replace(",", " "), grouped.replace(",", "'"))}
-    forms |= {whole + "," + part, grouped.replace(",", ".") + "," + part} if part else {grouped.replace(",", ".")}
+    comma = "," if part else ""
+    forms |= {whole + comma + part, grouped.replace(",", ".") + comma + part}
     found = (form for form in forms if form in body)
     zeros = "0*" if part else "(?:[.,]0+)?"
     return any(re.search(rf"(?<!\d){re.escape(form)}{zeros}(?!\d)", body) for form in found)

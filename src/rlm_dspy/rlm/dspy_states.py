@@ -65,7 +65,9 @@ def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -
     """Convert the instructions of a saved state: untuned ones become ours, whichever class saved them."""
     tuned, _, _ = instructions.partition(PROTOCOL_MARK)
     own = f"{task.instructions}\n\n" if task.instructions else ""
-    untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS]) if tuned.startswith(own) else None
+    if not tuned.startswith(own):
+        return tuned
+    untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS])
     return f"{ours}{tuned[len(own) + untuned.end() :]}" if untuned else tuned
 
 

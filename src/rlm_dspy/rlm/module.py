@@ -320,9 +320,10 @@ class RLM(dspy.Module):  # type: ignore[misc]
                     if message := status_message(session, need):
                         with suppress(RuntimeError):  # a thread that DSPy did not make has no way to the stream
                             sync_send_to_stream(dspy.settings.send_stream, message)
-                    answer = (
-                        execute_cell(session, repl, need) if isinstance(need, Execute) else ask_predictor(session, need)
-                    )
+                    if isinstance(need, Execute):
+                        answer = execute_cell(session, repl, need)
+                    else:
+                        answer = ask_predictor(session, need)
 
     async def aforward(
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any

@@ -66,7 +66,7 @@ def _class_shapes(text):
             fields = {key: _annotation_text(hint) for key, hint in hints.items()}
             optional = [key for key in fields if _is_optional_field(kind, key)]
             shapes[name] = {"fields": fields, "optional": optional, "doc": (kind.__doc__ or "")[:500]}
-            pending += [word for hint in fields.values() for word in _re.findall(r"[A-Za-z_]\w*", hint)]
+            pending += _re.findall(r"[A-Za-z_]\w*", " ".join(fields.values()))
     return shapes
 
 
@@ -236,7 +236,9 @@ class _BaseModel:
 
     def __init__(self, **values):
         kind = type(self)
-        names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in _inspect.get_annotations(base))
+        names = {}
+        for base in reversed(kind.__mro__):
+            names |= _inspect.get_annotations(base)
         if unknown := sorted(values.keys() - names):
             raise TypeError(f"{kind.__name__} has no fields {unknown}")
         if missing := [name for name in names if name not in values and not hasattr(kind, name)]:

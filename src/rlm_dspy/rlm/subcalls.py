@@ -100,7 +100,9 @@ def explain_unread(error: AdapterParseError) -> str:
 
 def _quoted_value(text: str) -> str:
     words = " ".join(text.split())
-    return repr(words if len(words) <= MAX_QUOTED_REPLY_CHARS else f"{words[: MAX_QUOTED_REPLY_CHARS - 1]}…")
+    if len(words) > MAX_QUOTED_REPLY_CHARS:
+        words = f"{words[: MAX_QUOTED_REPLY_CHARS - 1]}…"
+    return repr(words)
 
 
 SHOWN_IMAGE = "[image: "

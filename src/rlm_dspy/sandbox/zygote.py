@@ -231,8 +231,8 @@ class Zygote:
         except OSError:  # the requesting thread has already ended
             return
         number, pid, *_rest = NOTIFICATION.unpack(question)
-        approved = self._approve_fork(pid, _rest[4])
-        reply = bytearray(ANSWER.pack(number, 0, 0 if approved else -EPERM, CONTINUE if approved else 0))
+        verdict = (0, CONTINUE) if self._approve_fork(pid, _rest[4]) else (-EPERM, 0)
+        reply = bytearray(ANSWER.pack(number, 0, *verdict))
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.listener, NOTIFICATION_SEND, reply, True)
 

@@ -127,7 +127,9 @@ class Evaluation:
         """Ask the questions missing from the journal; return all rows by side, in the order of the examples."""
         sides = list(sides)
         done = {row.key: row for row in self._journal_rows()}
-        wanted = [(side, example, self._row_key(side, example)) for side in sides for example in self.examples]
+        wanted = []
+        for side in sides:
+            wanted += [(side, example, self._row_key(side, example)) for example in self.examples]
         self.resumed = sum(key in done for *_, key in wanted)
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval")
         try:

@@ -102,8 +102,10 @@ def _evidence_share(example: Any, prediction: Any) -> float:
     if not claimed:
         return float(is_absent(example.get("answer")))
     proofs = example.get("support") or scoring.listed_items(example.get("answer"))
-    good = [item for item in quotes if any(supports(item.quote, proof) for proof in proofs)]
-    return len(good) / claimed
+    good = 0
+    for item in quotes:
+        good += any(supports(item.quote, proof) for proof in proofs)
+    return good / claimed
 
 
 def supports(quote: str, proof: Any) -> bool:

@@ -259,7 +259,9 @@ def _table_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterato
         keys = [column for column, values in columns.items() if len(set(values)) == len(rows)]
         for column, values in columns.items():
             yield from _column_questions(name, column, values)
-            for row in rng.sample(rows, min(5, len(rows))) if keys and column.strip() and column != keys[0] else ():
+            if not keys or not column.strip() or column == keys[0]:
+                continue
+            for row in rng.sample(rows, min(5, len(rows))):
                 asked = f"In {name}, what is the {column} of the row whose {keys[0]} is {row[keys[0]]}?"
                 yield Question("join", asked, row[column], support=(row[keys[0]],))
 

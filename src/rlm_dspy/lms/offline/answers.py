@@ -512,9 +512,9 @@ def fill_fields(
         if field.name == "reasoning":
             values[field.name] = explain_finding(question, finding)
             continue
-        own = (
-            finding if field.name in _GENERIC or is_evidence(field) else _field_finding(field, question, finding, given)
-        )
+        own = finding
+        if field.name not in _GENERIC and not is_evidence(field):
+            own = _field_finding(field, question, finding, given)
         value = _typed_value(field.type, own, question)
         if value is None:
             missing.append(field.name)

@@ -152,7 +152,10 @@ def outline_text(data: Any, names: Sequence[Any]) -> str:
 
 def _size_text(data: Any, name: Any) -> str:
     body = data.info(name) if isinstance(data, CorpusTexts) else None
-    chars, lines = (body.size, body.lines) if body else (len(read(data, name)), count_lines(read(data, name)))
+    if body:
+        return f"{body.lines:,} lines, {body.size:,} characters"
+    text = read(data, name)
+    lines, chars = count_lines(text), len(text)
     return f"{lines:,} lines, {chars:,} characters"
 
 

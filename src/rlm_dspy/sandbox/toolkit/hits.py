@@ -129,7 +129,8 @@ class Hit(str):
         text = self._line_text()
         if len(text) > most:
             low = max(0, min(self._at - most // 2, len(text) - most))
-            text = ("…" if low else "") + text[low : low + most] + ("…" if low + most < len(text) else "")
+            after = "…" if low + most < len(text) else ""
+            text = ("…" if low else "") + text[low : low + most] + after
         source, line, place = (self._facts.get(name) for name in ("source", "line", "place"))
         if place is None and self._origin is not None:
             place = self._origin.scope(self._facts["start"], printed=True)

@@ -300,7 +300,7 @@ class PassageTitles:
         if not self._starts:
             self._read_headings()
         first, last = bisect.bisect_right(self._starts, start), bisect.bisect_left(self._starts, end)
-        return self._stems(title for chain in self._chains[max(0, first - 1) : last] for title in chain)
+        return self._stems(itertools.chain.from_iterable(self._chains[max(0, first - 1) : last]))
 
     def text(self, start: int, end: int) -> str:
         """Return the text of a passage, that of a table with its columns."""

@@ -51,8 +51,11 @@ def by_task(rows: Iterable[Row]) -> dict[str, float | None]:
     for row in rows:
         if row.task:
             grouped.setdefault(row.task, []).append(row)
-    scores = {task: measured_scores(own) for task, own in sorted(grouped.items())}
-    return {task: scoring.mean(own) if own else None for task, own in scores.items()}
+    means = {}
+    for task, own in sorted(grouped.items()):
+        scores = measured_scores(own)
+        means[task] = scoring.mean(scores) if scores else None
+    return means
 
 
 def rows_by_side(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -159,8 +159,9 @@ def _changes_html(one: Mapping[str, Any], other: Mapping[str, Any], texts: TextA
 
 def _text_lines(text: str) -> list[str]:
     lines = text.splitlines()
-    cut = [f"({len(lines) - MAX_DIFF_LINES:,} more lines are not compared)"] if len(lines) > MAX_DIFF_LINES else []
-    return lines[:MAX_DIFF_LINES] + cut
+    if len(lines) <= MAX_DIFF_LINES:
+        return lines
+    return [*lines[:MAX_DIFF_LINES], f"({len(lines) - MAX_DIFF_LINES:,} more lines are not compared)"]
 
 
 def diff_html(lines: Sequence[str], texts: TextAllowance) -> str:

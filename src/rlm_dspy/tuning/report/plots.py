@@ -111,8 +111,10 @@ def cost_plot(made: Mapping[str, Any]) -> str:
         y = _row_middle(place)
         width = axis.place_of(found["cost"] or 0.0) - LEFT
         marks.append(f'<rect class="bar cost" x="{LEFT}" y="{y - 9}" width="{width:.1f}" height="18"/>')
-        each = "" if found["cost"] is None else f", {dollar_text(found['cost'] / max(1, found['questions']))} each"
-        marks.append(chart_label(RIGHT + 12, y + 5, f"{dollar_text(found['cost'])}{each}"))
+        text = dollar_text(found["cost"])
+        if found["cost"] is not None:
+            text += f", {dollar_text(found['cost'] / max(1, found['questions']))} each"
+        marks.append(chart_label(RIGHT + 12, y + 5, text))
     return _plot_by_side("Cost by side", "US dollars for all questions", axis, list(made), marks)
 
 

@@ -41,7 +41,9 @@ def _missing_note(candidates: Sequence[Mapping[str, Any]], points: Sequence[Mapp
     partly = sum(one["val_score"] is not None for one in candidates) - len(points)
     if not partly:
         return ""
-    what = "1 candidate is not in this plot: it" if partly == 1 else f"{partly:,} candidates are not in this plot: they"
+    what = f"{partly:,} candidates are not in this plot: they"
+    if partly == 1:
+        what = "1 candidate is not in this plot: it"
     return f"<p>{what} did not run on the whole validation set, or the report does not say when.</p>"
 
 

@@ -280,5 +280,8 @@ def _collapsed_spaces(text: str | None) -> str:
     """Collapse runs of white space into one space."""
     if not text:
         return ""
-    before, after = " " if text[0].isspace() else "", " " if text[-1].isspace() and text.strip() else ""
+    if text.isspace():
+        return " "
+    before = " " if text[0].isspace() else ""
+    after = " " if text[-1].isspace() else ""
     return before + " ".join(text.split()) + after

@@ -37,9 +37,9 @@ def formats_of(root: Element) -> list[Format]:
     """Return the formats of a workbook's styles by the index that cells use."""
     codes = {value_of(one, "numFmtId"): value_of(one, "formatCode") for one in all_named(root, "numFmt")}
     styles = child_of(root, "cellXfs")
-    if styles is not None:
-        return [_number_format(value_of(one, "numFmtId"), codes) for one in styles]
-    return []
+    if styles is None:
+        return []
+    return [_number_format(value_of(one, "numFmtId"), codes) for one in styles]
 
 
 def _number_format(number: str, codes: dict[str, str]) -> Format:

@@ -55,9 +55,9 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
 
 def _title_words(element: Element | None) -> list[str]:
     """Return the text of a title or name, from rich text or from a cell."""
-    if element is not None:
-        return [one.text.strip() for one in all_named(element, "t", "v") if one.text]
-    return []
+    if element is None:
+        return []
+    return [one.text.strip() for one in all_named(element, "t", "v") if one.text]
 
 
 def _series_points(element: Element | None) -> dict[int, str]:

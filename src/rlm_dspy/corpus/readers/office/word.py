@@ -441,7 +441,9 @@ class Story:
     def _link(self, element: Element) -> str:
         text = self._inline_text(element)
         relation = self._relations.get(relation_of(element))
-        return text + (_link_suffix(relation.target, text) if relation is not None and relation.outside else "")
+        if relation is not None and relation.outside:
+            text += _link_suffix(relation.target, text)
+        return text
 
     def _symbol_text(self, element: Element) -> str:
         code, font = value_of(element, "char").lower(), value_of(element, "font").lower()
@@ -531,6 +533,8 @@ def _form_field_text(form: Element | None) -> str:
     if box is not None:
         state = "default" if child_of(box, "checked") is None else "checked"
         return "[x]" if is_on(box, state) else "[ ]"
-    entries = [value_of(one) for one in choices if local_name(one) == "listEntry"] if choices is not None else []
+    if choices is None:
+        return ""
+    entries = [value_of(one) for one in choices if local_name(one) == "listEntry"]
     chosen = value_of(child_of(choices, "result"), default="0")
     return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else ""
