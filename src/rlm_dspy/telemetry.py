@@ -174,10 +174,6 @@ class SpanExporter:
             made.set_status(self._api.Status(self._api.StatusCode.ERROR, told))
         made.end(_nanoseconds(span.started + (span.seconds or 0.0)))
 
-    def flush(self) -> None:
-        """Send what is still waiting to be sent."""
-        self._provider.force_flush()
-
     def _is_ours(self, span: Span) -> bool:
         if not traces_dspy_already():
             return True

@@ -82,7 +82,7 @@ def test_runs_go_to_a_collector_if_asked(run: Callable, home: Path, monkeypatch:
         try:
             assert run("ask", "What is the code?", "a.txt", "--otel").code == 0
             assert telemetry._exporter is not None
-            telemetry._exporter.flush()
+            telemetry._exporter._provider.force_flush()
         finally:
             telemetry.stop_tracing()
         names = [span.name for span in server.spans]

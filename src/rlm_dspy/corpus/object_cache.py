@@ -5,28 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sqlite3
-from typing import Any
 
 import diskcache
 
-from rlm_dspy import folders
+from rlm_dspy.corpus import disk_cache
 
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 2 << 30
 
 _DIGEST_BYTES = 32
-_FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
-
-
-class _BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Store bytes only; nothing in the folder is ever unpickled."""
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-        if mode == diskcache.core.MODE_PICKLE:
-            raise ValueError("a pickle, which this cache never stores")
-        return super().fetch(mode, filename, value, read)
 
 
 class ObjectCache:
@@ -37,12 +25,8 @@ class ObjectCache:
         if os.environ.get("RLM_DSPY_NO_CACHE"):
             return
         try:
-            folder = folders.cache_folder() / "objects"
-            folders.make_private(folder)
-            self._cache = diskcache.Cache(
-                str(folder), disk=_BytesDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
-            )
-        except _FAILURES as error:
+            self._cache = disk_cache.open_cache("objects", disk_cache.BytesDisk, MOST_BYTES)
+        except disk_cache.FAILURES as error:
             logger.debug("no cache of objects: %s", error)
 
     def stored_bytes(self, key: str) -> bytes | None:
@@ -51,7 +35,7 @@ class ObjectCache:
             return None
         try:
             value = self._cache.get(key, retry=False)
-        except (*_FAILURES, ValueError, TypeError) as error:
+        except (*disk_cache.FAILURES, ValueError, TypeError) as error:
             logger.debug("a cached object could not be read: %s", error)
             return None
         if not isinstance(value, bytes):
@@ -65,7 +49,7 @@ class ObjectCache:
             return
         try:
             self._cache.set(key, hashlib.sha256(data).digest() + data, retry=False)
-        except _FAILURES as error:
+        except disk_cache.FAILURES as error:
             logger.debug("an object could not be cached: %s", error)
 
     def close(self) -> None:

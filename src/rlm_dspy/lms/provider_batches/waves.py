@@ -146,7 +146,7 @@ class Waves:
         if self._collector is not None:
             self._collector.join(1.0)
         for lane in self._lanes.values():
-            lane.protocol.close()
+            lane.protocol.connection.close()
         if forget and is_done and self.journal.path is not None:
             self.journal.path.unlink(missing_ok=True)
         self.journal.close()
@@ -159,7 +159,7 @@ class Waves:
         with self._changed:
             lane = self._lanes.setdefault(name, Lane(name, route, protocol))
             if lane.protocol is not protocol:
-                protocol.close()
+                protocol.connection.close()
             known = [record for record in self.journal.open_waves.values() if record.lane == name]
             for record in known:
                 del self.journal.open_waves[record.wave_id]
@@ -347,7 +347,7 @@ class Waves:
         state = self._await_end(wave)
         if state is None:
             return False
-        first = next(iter(wave.lane.protocol.read_results(state)), None)
+        first = next(_results_of(wave, state), None)
         return first is not None and first.custom_id in wave.record.keys
 
     def _await_end(self, wave: OpenWave) -> BatchState | None:
@@ -416,7 +416,7 @@ class Waves:
         for pause in self._pauses():
             try:
                 strange = 0
-                for row in wave.lane.protocol.read_results(state):
+                for row in _results_of(wave, state):
                     strange += not self._settle_row(wave, row)
                 break
             except _PASSING as error:
@@ -562,6 +562,12 @@ class Waves:
             time.sleep(_TICK_SECONDS)
             if self._stopped is None:
                 self._wake.clear()
+
+
+def _results_of(wave: OpenWave, state: BatchState) -> Iterator[RowResult]:
+    """Return the results of a batch that has ended, in any order, while they arrive."""
+    protocol = wave.lane.protocol
+    return map(protocol.parse_row, protocol.connection.stream_rows(state.result_paths, state.total))
 
 
 def _finish_call(call: PendingCall, outcome: Any) -> None:
