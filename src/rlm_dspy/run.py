@@ -331,16 +331,16 @@ def cut_content(value: Any, content: Content) -> Any:
         return f"({len(text):,} characters)" if text else ""
     if len(text) <= SHORT_CHARS:
         return value
-    return f"{_first_words(text, SHORT_CHARS)}… ({len(text):,} characters)"
+    return f"{_first_words(text)}… ({len(text):,} characters)"
 
 
-def _first_words(text: str, limit: int) -> str:
-    """Return the first ``limit`` characters of a longer text, without a word that they cut.
+def _first_words(text: str) -> str:
+    """Return the first ``SHORT_CHARS`` characters of a longer text, without a word that they cut.
 
     The word may be a key: secrets are masked later, and a part of one would not be recognized.
     """
-    start = text[:limit]
-    if "!" <= text[limit] <= "~":
+    start = text[:SHORT_CHARS]
+    if "!" <= text[SHORT_CHARS] <= "~":
         start = re.sub(r"[!-~]+\Z", "", start)
     return start
 

@@ -138,7 +138,7 @@ class SpanExporter:
         from opentelemetry import trace as api
 
         self._api = api
-        self._provider = provider
+
         self._tracer = provider.get_tracer("rlm_dspy", __version__)
         self._content = content
         self._redactor = redactor

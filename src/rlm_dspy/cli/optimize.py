@@ -87,7 +87,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
         if request.max_cost is not None and token_cost(lm.model, 1, 1) is None:
             terminal.note(f"the price of {lm.model} is unknown, so only --max-calls limits it, not --max-cost.")
-    if not confirm_spending(request, terminal):
+    if not confirm_spending(request):
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
     made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
@@ -133,7 +133,7 @@ def per_minute(lm: Any) -> int | None:
     return getattr(route, "requests_per_minute", None)
 
 
-def confirm_spending(request: OptimizeRequest, terminal: Terminal) -> bool:
+def confirm_spending(request: OptimizeRequest) -> bool:
     """Ask for confirmation before spending, if on a terminal."""
     if request.yes or not sys.stdin.isatty() or not sys.stderr.isatty():
         return True

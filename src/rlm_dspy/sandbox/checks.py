@@ -46,11 +46,11 @@ def with_parts(modules: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parts))
 
 
-def check_names(tools: dict[str, Callable[..., Any]], what: str) -> None:
+def check_tool_names(tools: dict[str, Callable[..., Any]]) -> None:
     """Reject names that are not usable in code."""
     for name in tools:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in FORBIDDEN:
-            raise ConfigurationError(f"{name!r} cannot be the name of a {what}")
+            raise ConfigurationError(f"{name!r} cannot be the name of a tool")
 
 
 def check_tools_against(tools: dict[str, Callable[..., Any]], variables: dict[str, Any]) -> None:

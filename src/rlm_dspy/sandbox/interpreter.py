@@ -80,7 +80,7 @@ class Sandbox:
         checks.check_timeout(timeout)
         checks.check_limits(memory_mb, max_output_chars, isolation, checkpoint)
         self.tools: dict[str, Callable[..., Any]] = dict(tools or {})
-        checks.check_names(self.tools, "tool")
+        checks.check_tool_names(self.tools)
         self.output_fields = output_fields
         self.callbacks: list[BaseCallback] = list(callbacks)
         self.main = main
@@ -328,7 +328,7 @@ class Sandbox:
             "vars": [parcel.message for parcel in parcels],
             "fresh": self._is_fresh,
         }
-        checks.check_names(self.tools, "tool")
+        checks.check_tool_names(self.tools)
         fields = self.output_fields
         present = {
             "tools": list(self.tools),

@@ -197,8 +197,8 @@ class FileTools:
         if unknown := [name for name in (*columns, *where) if name not in names]:
             raise RLMError(f"{document.name} has no column {unknown[0][:200]!r}{spelling_hint(unknown[0], names)}")
         found = [row for row in every if _has_texts(row, where)]
-        shown = fitting_names(names, MAX_CHARS // 5)
-        kept = fitting_names(list(dict.fromkeys(columns)) or names, MAX_CHARS // 5)
+        shown = fitting_names(names)
+        kept = fitting_names(list(dict.fromkeys(columns)) or names)
         rows: list[dict[str, str]] = []
         room = MAX_CHARS - MAX_CHARS // 5
         most = max(MIN_CELL_CHARS, min(MAX_CELL_CHARS, room // (4 * max(1, len(kept)))))
@@ -305,9 +305,10 @@ def _json_size(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False)) - 2 if text else 0
 
 
-def fitting_names(names: Sequence[str], room: int) -> list[str]:
-    """Return the first names that fit into so many characters of JSON."""
+def fitting_names(names: Sequence[str]) -> list[str]:
+    """Return the first names that fit into a fifth of the characters of an answer."""
     kept: list[str] = []
+    room = MAX_CHARS // 5
     for name in names:
         room -= _json_size(name) + 4
         if room < 0:

@@ -211,13 +211,13 @@ def find_answer(question: ParsedQuestion, given: list[Passage]) -> Finding:
         return Finding(NOTHING, found=False)
     (score, value), best = judged[0]
     if value and _MANY.search(question.text):
-        return _finding_of_names(question, judged)
+        return _finding_of_names(judged)
     if value is not None and best.head:
         return _of_rows([(mark, passage) for mark, passage in judged if passage.head and mark[0] > score - 0.01])
     if value is not None:
         return Finding(value, (best,), names=(value,))
     close = [passage for (mark, _), passage in judged[1:3] if mark > 0.85 * score]
-    return Finding(_passage_answer(question, best), (best, *close))
+    return Finding(_passage_answer(best), (best, *close))
 
 
 _BY_NAME = ("defined", "file", "what", "raises", "subclasses", "bases", "parameters", "returns")
@@ -279,7 +279,7 @@ def _of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     return Finding("; ".join(found), tuple(found.values()), names=tuple(found))
 
 
-def _finding_of_names(question: ParsedQuestion, judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
+def _finding_of_names(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     names: dict[str, Passage] = {}
     top = judged[0][0][0]
     for (score, value), passage in judged:
@@ -289,7 +289,7 @@ def _finding_of_names(question: ParsedQuestion, judged: list[tuple[tuple[float, 
     return Finding(", ".join(chosen), tuple(names[name] for name in chosen), names=tuple(chosen))
 
 
-def _passage_answer(question: ParsedQuestion, passage: Passage) -> str:
+def _passage_answer(passage: Passage) -> str:
     """Return the passage as an answer: without list marks, with the text it announces."""
     text = " ".join(passage.text.split())
     doc = re.match(r'[^"\']{0,400}?(?:"""|\'\'\')\s*(.+?)(?:\n\s*\n|"""|\'\'\'|\Z)', passage.after, re.S)
@@ -410,12 +410,12 @@ def _raise_site(question: ParsedQuestion, passage: Passage) -> str | None:
     return ".".join(reversed(passage.names)) or passage.where
 
 
-def _first_match(pattern: str, group: int = 1) -> Any:
+def _first_match(pattern: str) -> Any:
     def extract(question: ParsedQuestion, passage: Passage) -> str | None:
         for subject in question.subjects:
             found = re.search(pattern.replace("SUBJECT", subject), passage.text + passage.after, re.S | re.I)
             if found and found.start() <= len(passage.text):
-                return " ".join(found[group].split()).strip(" ,")
+                return " ".join(found[1].split()).strip(" ,")
         return None
 
     return extract
@@ -515,7 +515,7 @@ def fill_fields(
         own = finding
         if field.name not in _GENERIC and not is_evidence(field):
             own = _field_finding(field, question, finding, given)
-        value = _typed_value(field.type, own, question)
+        value = _typed_value(field.type, own)
         if value is None:
             missing.append(field.name)
             value = empty_value(field.type)
@@ -577,7 +577,7 @@ def _field_finding(field: Field, question: ParsedQuestion, finding: Finding, giv
     return Finding(best.text, (best,))
 
 
-def _typed_value(kind: str, finding: Finding, question: ParsedQuestion) -> Any:
+def _typed_value(kind: str, finding: Finding) -> Any:
     if re.match(r"(?:(?:Optional|Union|UnionType)\[)?str\b", kind):
         return finding.answer
     if "Evidence" in kind:

@@ -336,13 +336,13 @@ class Waves:
         record, protocol = wave.record, wave.lane.protocol
         for batch_id in protocol.find_batches(record.wave_id, record.file_id, record.size, record.time):
             record.batch_id = batch_id
-            if protocol.is_labelled or self._holds_wave(wave, batch_id):
+            if protocol.is_labelled or self._holds_wave(wave):
                 self.journal.append({"wave": record.wave_id, "batch": batch_id})
                 return True
         record.batch_id = None
         return False
 
-    def _holds_wave(self, wave: OpenWave, batch_id: str) -> bool:
+    def _holds_wave(self, wave: OpenWave) -> bool:
         """Return whether a batch without a label is this wave's, which its results show as soon as it has ended."""
         state = self._await_end(wave)
         if state is None:

@@ -42,9 +42,9 @@ class Axis:
         return [number * step for number in range(int(self.high / step * 1.001) + 1)]
 
 
-def make_axis(values: Sequence[float], start: float, end: float) -> Axis:
+def make_axis(values: Sequence[float]) -> Axis:
     """Return an axis that has room for the largest of the values."""
-    return Axis(max((value for value in values if math.isfinite(value)), default=0.0) * 1.05 or 1.0, start, end)
+    return Axis(max((value for value in values if math.isfinite(value)), default=0.0) * 1.05 or 1.0, LEFT, RIGHT)
 
 
 def tick_text(value: float) -> str:
@@ -78,7 +78,7 @@ def _failure_text(found: Mapping[str, Any]) -> str:
 
 def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
     """Draw the seconds of each question as a dot, and the median of each side."""
-    axis = make_axis([row.seconds for rows in grouped.values() for row in rows], LEFT, RIGHT)
+    axis = make_axis([row.seconds for rows in grouped.values() for row in rows])
     marks, sampled = [], False
     for place, rows in enumerate(grouped.values()):
         y = _row_middle(place)
@@ -103,7 +103,7 @@ def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
 
 def cost_plot(made: Mapping[str, Any]) -> str:
     """Draw the cost of each side as a bar; empty if no side cost anything."""
-    axis = make_axis([found["cost"] or 0.0 for found in made.values()], LEFT, RIGHT)
+    axis = make_axis([found["cost"] or 0.0 for found in made.values()])
     if not any(found["cost"] for found in made.values()):
         return ""
     marks = []
@@ -121,7 +121,7 @@ def cost_plot(made: Mapping[str, Any]) -> str:
 def _plot_by_side(title: str, unit: str, axis: Axis, names: Sequence[str], marks: Sequence[str]) -> str:
     """Return a plot with a row for each side."""
     bottom = TOP + ROW_HEIGHT * len(names)
-    parts = [_tick_marks(axis, TOP, bottom), *marks]
+    parts = [_tick_marks(axis, bottom), *marks]
     for place, name in enumerate(names):
         short = name if len(name) <= NAME_CHARS else name[: NAME_CHARS - 1] + "…"
         parts.append(chart_label(LEFT - 12, _row_middle(place) + 5, short, "name"))
@@ -142,11 +142,11 @@ def _row_middle(place: int) -> float:
     return TOP + ROW_HEIGHT * place + ROW_HEIGHT / 2
 
 
-def _tick_marks(axis: Axis, top: float, bottom: float) -> str:
-    parts = [f'<path class="axis" d="M{axis.start} {top}V{bottom}H{axis.end}"/>']
+def _tick_marks(axis: Axis, bottom: float) -> str:
+    parts = [f'<path class="axis" d="M{axis.start} {TOP}V{bottom}H{axis.end}"/>']
     for value in axis.tick_values():
         x = axis.place_of(value)
-        parts.append(f'<path class="grid" d="M{x} {top}V{bottom + 5}"/>')
+        parts.append(f'<path class="grid" d="M{x} {TOP}V{bottom + 5}"/>')
         parts.append(chart_label(x, bottom + 20, tick_text(value), "tick"))
     return "".join(parts)
 
