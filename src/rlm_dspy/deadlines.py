@@ -218,7 +218,9 @@ def _submit_to_loop(work: Coroutine[Any, Any, Any]) -> Future[Any]:
     A caller that is itself on that loop, and so blocks it, gets a second loop.
     """
     with _making:
-        here = [thread for _, thread in _loops].index(threading.current_thread()) + 1 if _is_on_loop() else 0
+        here = 0
+        if _is_on_loop():
+            here = [thread for _, thread in _loops].index(threading.current_thread()) + 1
         if here == len(_loops):
             loop = asyncio.new_event_loop()
             loop.set_default_executor(_Threads(thread_name_prefix="rlm-wait"))

@@ -83,7 +83,10 @@ def _combined_error(
     """Make an error of both classes that can be copied and pickled."""
 
     def reduce(self: BaseException) -> Any:
-        plain = {name: dict(v) if isinstance(v, MappingProxyType) else v for name, v in self.__dict__.items()}
+        plain = dict(self.__dict__)
+        for name, value in plain.items():
+            if isinstance(value, MappingProxyType):
+                plain[name] = dict(value)
         return _combined_error, (ours, theirs, self.args, plain)
 
     made = {"__module__": ours.__module__, "__init__": BaseException.__init__, "__reduce__": reduce}

@@ -52,11 +52,10 @@ class ServerUnreachableError(Exception):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A served model: its current window, and the largest it could have."""
+    """A served model and its current window."""
 
     name: str
     window: int | None = None
-    largest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -180,11 +179,11 @@ def ask_server(access: Access) -> LocalServer:
     if "llamacpp" in owners:
         return _llama_cpp(shown, rows, _asked_beside(access, "/props"))
     if "vllm" in owners:
-        return LocalServer(shown, "vLLM", tuple(_served_model(row, "id", "max_model_len") for row in rows))
+        return LocalServer(shown, "vLLM", tuple(_served_model(row, "max_model_len") for row in rows))
     known = _asked_beside(access, "/api/v0/models").get("data")
     if isinstance(known, list) and any(_is_of_lm_studio(row) for row in known):
         return _lm_studio(shown, known)
-    return LocalServer(shown, OTHER, tuple(_served_model(row, "id", "max_model_len") for row in rows))
+    return LocalServer(shown, OTHER, tuple(_served_model(row, "max_model_len") for row in rows))
 
 
 def shown_address(base: str) -> str:
@@ -200,11 +199,7 @@ def _llama_cpp(base: str, rows: list[dict[str, Any]], props: dict[str, Any]) -> 
     models = []
     for row in rows:
         meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
-        models.append(
-            ServedModel(
-                row["id"], window or _positive_count(meta.get("n_ctx")), _positive_count(meta.get("n_ctx_train"))
-            )
-        )
+        models.append(ServedModel(row["id"], window or _positive_count(meta.get("n_ctx"))))
     return LocalServer(base, "llama.cpp", tuple(models), _positive_count(props.get("total_slots")), window)
 
 
@@ -213,9 +208,8 @@ def _lm_studio(base: str, rows: list[Any]) -> LocalServer:
     models = []
     for row in rows[:MOST_MODELS]:
         if _is_of_lm_studio(row) and row.get("type") != "embeddings":
-            served = _served_model(row, "id", "loaded_context_length")
-            window = served.window if row.get("state") == "loaded" else None
-            models.append(ServedModel(served.name, window, _positive_count(row.get("max_context_length"))))
+            is_loaded = row.get("state") == "loaded"
+            models.append(_served_model(row, "loaded_context_length") if is_loaded else ServedModel(row["id"]))
     return LocalServer(base, "LM Studio", tuple(models))
 
 
@@ -223,8 +217,8 @@ def _is_of_lm_studio(row: Any) -> bool:
     return isinstance(row, dict) and is_shown(row.get("id")) and "state" in row and "max_context_length" in row
 
 
-def _served_model(row: dict[str, Any], name: str, window: str) -> ServedModel:
-    return ServedModel(row[name], _positive_count(row.get(window)))
+def _served_model(row: dict[str, Any], window: str) -> ServedModel:
+    return ServedModel(row["id"], _positive_count(row.get(window)))
 
 
 def is_shown(value: Any) -> bool:

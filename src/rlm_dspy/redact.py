@@ -62,10 +62,11 @@ class Redactor:
         Used for logs, where a name reveals more than a list of known values; not used for answers.
         """
         if isinstance(value, Mapping):
-            return {
-                self.text(str(key)): MASK if item and is_secret_name(str(key)) else self.named(item)
-                for key, item in value.items()
-            }
+            shown: dict[str, Any] = {}
+            for key, item in value.items():
+                is_secret = item and is_secret_name(str(key))
+                shown[self.text(str(key))] = MASK if is_secret else self.named(item)
+            return shown
         if isinstance(value, (list, tuple)):
             return [self.named(item) for item in value]
         return self.value(value)

@@ -7,6 +7,7 @@ image by its hash there).
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import uuid
@@ -111,13 +112,13 @@ class Replay:
 
     def unused_usage(self) -> Usage:
         """Return what recorded calls cost that answered nothing: it was paid, too."""
-        calls = [call for waiting in (*self._waiting.values(), self._dropped) for call in waiting]
+        calls = itertools.chain(*self._waiting.values(), self._dropped)
         return sum((call.reply.usage for call in calls if call.reply), Usage())
 
     _dropped: tuple[RecordedCall, ...] = ()
 
     def _waiting_cleared(self) -> None:
-        self._dropped = tuple(call for waiting in self._waiting.values() for call in waiting)
+        self._dropped = tuple(itertools.chain(*self._waiting.values()))
         self._waiting.clear()
 
     def _goes_beyond(self, place: CallPlace) -> bool:

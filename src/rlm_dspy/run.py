@@ -30,7 +30,9 @@ def replace_surrogates(value: Any) -> Any:
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if type(value) in (list, tuple):
         return type(value)(map(replace_surrogates, value))
-    return {replace_surrogates(k): replace_surrogates(v) for k, v in value.items()} if type(value) is dict else value
+    if type(value) is dict:
+        return {replace_surrogates(k): replace_surrogates(v) for k, v in value.items()}
+    return value
 
 
 class _Value(BaseModel):
@@ -275,14 +277,24 @@ def trajectory_of(steps: Iterable[Step]) -> list[dict[str, str]]:
 
 def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
     """List the files of input corpora that were skipped, or read only in part or by guessing, with the reason."""
-    skipped = [one for value in values.values() for one in getattr(value, "skipped", ())]
-    problems = [one for value in values.values() for one in getattr(value, "problems", ()) if not one.unread]
-    told = tuple(f"{one.name}: {one.reason}" for one in [*problems, *skipped][:MAX_UNREAD_FILES])
-    many = len(skipped) + len(problems)
-    return told if many <= MAX_UNREAD_FILES else (*told, f"… and {many - MAX_UNREAD_FILES:,} more")
+    problems: list[Any] = []
+    skipped: list[Any] = []
+    for value in values.values():
+        problems += [one for one in getattr(value, "problems", ()) if not one.unread]
+        skipped += getattr(value, "skipped", ())
+    files = [*problems, *skipped]
+    told = tuple(f"{one.name}: {one.reason}" for one in files[:MAX_UNREAD_FILES])
+    if len(files) <= MAX_UNREAD_FILES:
+        return told
+    return (*told, f"… and {len(files) - MAX_UNREAD_FILES:,} more")
 
 
 SubCall.model_rebuild()
+
+
+def _shortened_evidence(row: Mapping[str, Any], content: Content) -> dict[str, Any]:
+    quote, around = cut_content(row.get("quote"), content), cut_content(row.get("around"), content)
+    return {**row, "quote": quote, "around": around}
 
 
 Kept = TypeVar("Kept", bound=_Value)
@@ -300,9 +312,7 @@ def shortened(record: Kept, content: Content) -> Kept:
         elif name in {"steps", "sub_calls"} and isinstance(value, tuple):
             changed[name] = tuple(shortened(item, content) for item in value)
         elif name == "evidence":
-            changed[name] = tuple(
-                {**row, **{one: cut_content(row.get(one), content) for one in ("quote", "around")}} for row in value
-            )
+            changed[name] = tuple(_shortened_evidence(row, content) for row in value)
         elif name == "warnings":
             changed[name] = tuple(cut_content(text, content) for text in value)
         elif name == "run":
@@ -319,16 +329,18 @@ def cut_content(value: Any, content: Content) -> Any:
     text = value if isinstance(value, str) else str(value)
     if content == "none":
         return f"({len(text):,} characters)" if text else ""
-    return value if len(text) <= SHORT_CHARS else f"{_first_words(text, SHORT_CHARS)}… ({len(text):,} characters)"
+    if len(text) <= SHORT_CHARS:
+        return value
+    return f"{_first_words(text)}… ({len(text):,} characters)"
 
 
-def _first_words(text: str, limit: int) -> str:
-    """Return the first ``limit`` characters of a longer text, without a word that they cut.
+def _first_words(text: str) -> str:
+    """Return the first ``SHORT_CHARS`` characters of a longer text, without a word that they cut.
 
     The word may be a key: secrets are masked later, and a part of one would not be recognized.
     """
-    start = text[:limit]
-    if "!" <= text[limit] <= "~":
+    start = text[:SHORT_CHARS]
+    if "!" <= text[SHORT_CHARS] <= "~":
         start = re.sub(r"[!-~]+\Z", "", start)
     return start
 
@@ -359,8 +371,11 @@ def html_step(step: Step) -> str:
     """Return a step as an HTML element to unfold: its reasoning, code and output."""
     title = f"step {step.index} · {step.seconds:.1f} s · {step.total_usage.total_tokens:,} tokens"
     title += f" · {step.error.strip().splitlines()[-1]}" if step.error and step.error.strip() else ""
-    texts = (one for one in (step.reasoning, step.code, step.output) if one.strip())
-    blocks = (f"<pre>{html.escape(cut_content(text, 'short') if len(text) > 5_000 else text)}</pre>" for text in texts)
+    blocks = []
+    for text in (step.reasoning, step.code, step.output):
+        if text.strip():
+            shown = cut_content(text, "short") if len(text) > 5_000 else text
+            blocks.append(f"<pre>{html.escape(shown)}</pre>")
     return f"<details><summary>{html.escape(one_line(title))}</summary>{''.join(blocks)}</details>"
 
 

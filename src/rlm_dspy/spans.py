@@ -162,11 +162,11 @@ class Recorder:
         return above == top
 
     def _cut(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        texts = ("input", "output", "error")
-        return {
-            name: cut_content(replace_surrogates(value), self.content) if name in texts else value
-            for name, value in facts.items()
-        }
+        cut = dict(facts)
+        for name in ("input", "output", "error"):
+            if name in cut:
+                cut[name] = cut_content(replace_surrogates(cut[name]), self.content)
+        return cut
 
     def _notify(self, what: str, span: Span, record: Record | None) -> None:
         for listener in list(self._listeners):

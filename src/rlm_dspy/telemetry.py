@@ -138,7 +138,7 @@ class SpanExporter:
         from opentelemetry import trace as api
 
         self._api = api
-        self._provider = provider
+
         self._tracer = provider.get_tracer("rlm_dspy", __version__)
         self._content = content
         self._redactor = redactor
@@ -174,10 +174,6 @@ class SpanExporter:
             made.set_status(self._api.Status(self._api.StatusCode.ERROR, told))
         made.end(_nanoseconds(span.started + (span.seconds or 0.0)))
 
-    def flush(self) -> None:
-        """Send what is still waiting to be sent."""
-        self._provider.force_flush()
-
     def _is_ours(self, span: Span) -> bool:
         if not traces_dspy_already():
             return True
@@ -211,7 +207,9 @@ class SpanExporter:
 
     def _shown_text(self, text: str) -> str:
         shown: str = cut_content(self._redactor.text(text), self._content)
-        return shown if len(shown) <= MAX_TEXT_CHARS else f"{shown[:MAX_TEXT_CHARS]}… ({len(shown):,} characters)"
+        if len(shown) <= MAX_TEXT_CHARS:
+            return shown
+        return f"{shown[:MAX_TEXT_CHARS]}… ({len(shown):,} characters)"
 
 
 def error_class(error: str | None) -> str:

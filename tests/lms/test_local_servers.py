@@ -33,7 +33,7 @@ def asked(pages: dict[str, Any]) -> local_servers.LocalServer:
 def test_llama_cpp_tells_the_window_of_a_slot_and_its_slots() -> None:
     found = asked(llama_cpp(window=2048, slots=2))
     assert (found.kind, found.slots) == ("llama.cpp", 2)
-    assert found.models == (local_servers.ServedModel(NAME, 2048, 32_768),)
+    assert found.models == (local_servers.ServedModel(NAME, 2048),)
     assert found.window_of(NAME) == found.window_of("whatever it is called") == 2048
 
 
@@ -48,8 +48,8 @@ def test_lm_studio_tells_the_window_of_what_is_loaded() -> None:
     found = asked(lm_studio())
     assert (found.kind, found.slots) == ("LM Studio", None)
     assert found.models == (
-        local_servers.ServedModel(NAME, 12_288, 32_768),
-        local_servers.ServedModel("qwen3-8b", None, 40_960),
+        local_servers.ServedModel(NAME, 12_288),
+        local_servers.ServedModel("qwen3-8b"),
     )
 
 

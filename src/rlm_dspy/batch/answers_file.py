@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -67,10 +66,17 @@ class Answers:
         """Return the good answers for ``keys``; rows with other keys are backed up before they are replaced."""
         wanted = set(keys)
         if not self._found.keys() <= wanted:
-            names = (f"{self.path.name}.bak{number if number > 1 else ''}" for number in itertools.count(1))
-            self.backup = next(place for name in names if not (place := self.path.with_name(name)).exists())
+            self.backup = self._unused_backup()
             shutil.copyfile(self.path, self.backup)
         return {name: row for name, row in self._found.items() if name in wanted and row.get("ok")}
+
+    def _unused_backup(self) -> Path:
+        place = self.path.with_name(f"{self.path.name}.bak")
+        number = 1
+        while place.exists():
+            number += 1
+            place = self.path.with_name(f"{self.path.name}.bak{number}")
+        return place
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row to disk, whole or not at all.

@@ -238,7 +238,7 @@ class Batch:
 
     def _run_questions(self, questions: Iterable[str | Mapping[str, Any]]) -> Report:
         started = time.monotonic()
-        asked = [{"question": item} if isinstance(item, str) else dict(item) for item in questions]
+        asked = [_question_fields(item) for item in questions]
         corpus, program = self.program.corpus_digest, self.program.digest
         keys = [answer_key(item["question"], corpus, program) for item in asked]
         known = self._out.take(keys) if self._out else {}
@@ -277,6 +277,10 @@ class Batch:
             pool.executor.shutdown(wait=False, cancel_futures=True)
             raise
         pool.executor.shutdown()
+
+
+def _question_fields(item: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"question": item} if isinstance(item, str) else dict(item)
 
 
 def _prepared_job(job: Job, executor: Executor | Callable[[], Executor] | None) -> Job:

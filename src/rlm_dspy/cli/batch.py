@@ -130,67 +130,69 @@ def _run_batch(
     )
     answers = Answers(request.answers, resume=request.resume, redactor=terminal.redactor)
     remember_output(request.answers)  # not before: a file of somebody else is refused
-    run_questions = _ask_in_waves if request.provider_batch else _ask_directly
     with closing(answers), _show_progress(request, terminal) as bar:
-        report = run_questions(request, terminal, program, answers, questions, values.max_cost, bar)
+        prepared = _PreparedBatch(request, terminal, program, answers, questions, values.max_cost, bar)
+        report = prepared.ask_in_waves() if request.provider_batch else prepared.ask_directly()
     if answers.backup:
         terminal.note(f"{request.answers} had rows of other questions, files or settings; copied to {answers.backup}")
     return report
 
 
-def _ask_directly(
-    request: BatchRequest,
-    terminal: Terminal,
-    program: Any,
-    answers: Any,
-    questions: list[dict[str, Any]],
-    max_cost: float | None,
-    bar: Any,
-) -> Any:
-    """Run the batch with ordinary calls."""
-    from rlm_dspy.batch import Batch, waves_path
-    from rlm_dspy.cli.provider_batches import check_no_waves
+@dataclass(frozen=True)
+class _PreparedBatch:
+    """A batch whose questions can be asked."""
 
-    check_no_waves(waves_path(answers.path))
-    batch = Batch(program, out=answers, concurrency=request.concurrency, max_cost=max_cost, on_progress=bar)
-    line = "Finishing the questions in flight; Ctrl-C again stops at once."
-    with Interrupts(batch.stop, lambda: None if terminal.quiet else bar.note(line)):
-        return batch.run(questions)
+    request: BatchRequest
+    terminal: Terminal
+    program: Any
+    answers: Any
+    questions: list[dict[str, Any]]
+    max_cost: float | None
+    bar: Any
 
+    def ask_directly(self) -> Any:
+        """Run the batch with ordinary calls."""
+        from rlm_dspy.batch import waves_path
+        from rlm_dspy.cli.provider_batches import check_no_waves
 
-def _ask_in_waves(
-    request: BatchRequest,
-    terminal: Terminal,
-    program: Any,
-    answers: Any,
-    questions: list[dict[str, Any]],
-    max_cost: float | None,
-    bar: Any,
-) -> Any:
-    """Show the plan, and run the batch with provider batches."""
-    from rlm_dspy.batch import Batch, make_plan, waves_path
-    from rlm_dspy.cli.provider_batches import WaveInterrupts, make_waves
+        check_no_waves(waves_path(self.answers.path))
+        batch = self._make_batch()
+        line = "Finishing the questions in flight; Ctrl-C again stops at once."
+        with Interrupts(batch.stop, lambda: self._note(line)):
+            return batch.run(self.questions)
 
-    def note(line: str) -> None:
-        if not terminal.quiet:
-            bar.note(line)
+    def ask_in_waves(self) -> Any:
+        """Show the plan, and run the batch with provider batches."""
+        from rlm_dspy.batch import make_plan, waves_path
+        from rlm_dspy.cli.provider_batches import WaveInterrupts, make_waves
 
-    note(make_plan(program, len(questions)).text)
-    waves = make_waves(waves_path(answers.path), request.deadline, note)
-    batch = Batch(
-        program,
-        out=answers,
-        concurrency=request.concurrency,
-        max_cost=max_cost,
-        on_progress=bar,
-        provider_batch=waves,
-    )
-    with WaveInterrupts(waves, note, "repeat the command with --resume", batch.stop):
-        report = batch.run(questions)
-    if waves.strange_batches:
-        names = ", ".join(waves.strange_batches)
-        terminal.note(f"{waves.journal.path} has open batches of another model: {names}. Use it to get their results.")
-    return report
+        self._note(make_plan(self.program, len(self.questions)).text)
+        waves = make_waves(waves_path(self.answers.path), self.request.deadline, self._note)
+        batch = self._make_batch(waves)
+        with WaveInterrupts(waves, self._note, "repeat the command with --resume", batch.stop):
+            report = batch.run(self.questions)
+        if waves.strange_batches:
+            names = ", ".join(waves.strange_batches)
+            self.terminal.note(
+                f"{waves.journal.path} has open batches of another model: {names}. Use it to get their results."
+            )
+        return report
+
+    def _make_batch(self, waves: Any = False) -> Any:
+        from rlm_dspy.batch import Batch
+
+        return Batch(
+            self.program,
+            out=self.answers,
+            concurrency=self.request.concurrency,
+            max_cost=self.max_cost,
+            on_progress=self.bar,
+            provider_batch=waves,
+        )
+
+    def _note(self, line: str) -> None:
+        if not self.terminal.quiet:
+            self.bar.note(line)
 
 
 @contextmanager
@@ -256,4 +258,6 @@ def _exit_code(report: Any) -> int:
     if not report.failed and not report.disk_error:
         return exit_codes.ANSWERED
     kinds = {row["error"]["type"] for row in report.failed} - {"NotAsked"}
-    return exit_codes.code_of(kinds.pop()) if len(kinds) == 1 and not report.answered else exit_codes.FAILED
+    if len(kinds) == 1 and not report.answered:
+        return exit_codes.code_of(kinds.pop())
+    return exit_codes.FAILED

@@ -300,10 +300,11 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     if as_json:
         terminal.answer(journal.redacted_json({"settings": rows, "files": places}, terminal.redactor, indent=2))
         return
-    lines = render.table_lines(
-        [[name, "-" if row["value"] is None else str(row["value"]), row["source"]] for name, row in rows.items()]
-    )
-    terminal.answer("\n".join(lines))
+    cells = []
+    for name, row in rows.items():
+        shown = "-" if row["value"] is None else str(row["value"])
+        cells.append([name, shown, row["source"]])
+    terminal.answer("\n".join(render.table_lines(cells)))
     for place in places:
         terminal.note(f"{'read' if place['exists'] else 'absent'}: {place['path']}")
 

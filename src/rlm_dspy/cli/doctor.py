@@ -58,7 +58,9 @@ def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_contain
 def _exit_code(around: list[DiagnosisLine], asked: list[DiagnosisLine]) -> int:
     if any(check.status == "failure" for check in asked):
         return exit_codes.NO_MODEL
-    return exit_codes.FAILED if any(check.status == "failure" for check in around) else exit_codes.ANSWERED
+    if any(check.status == "failure" for check in around):
+        return exit_codes.FAILED
+    return exit_codes.ANSWERED
 
 
 def _check_lines(checks: list[DiagnosisLine]) -> Iterator[str]:

@@ -44,5 +44,8 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
             journal.write_private(out, "".join(f"{line}\n" for line in lines))
         except OSError as error:
             raise RLMError(f"{out} cannot be written: {error.strerror}") from error
-    noun = render.counted_noun(len(lines), "row")
-    terminal.note(f"{noun} written{f' to {out}' if out else ''}." if lines else "No run fits: nothing was exported.")
+    if not lines:
+        terminal.note("No run fits: nothing was exported.")
+        return
+    place = f" to {out}" if out else ""
+    terminal.note(f"{render.counted_noun(len(lines), 'row')} written{place}.")

@@ -11,36 +11,35 @@ import os
 import signal
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
 
-class Interrupts:
-    """Within the context, the first Ctrl-C sets ``event`` and calls ``tell``; the second raises KeyboardInterrupt.
+class SigintContext(ABC):
+    """Within the context, Ctrl-C is handled, and a thread tells about it.
 
-    ``tell`` runs in its own thread: a handler that prints could interrupt the main thread during a print.
+    A handler that prints could interrupt the main thread during a print.
     """
 
-    def __init__(self, event: threading.Event, tell: Callable[[], None]) -> None:
-        self.event = event
-        self._tell = tell
-        self._over = False
-        self._before: Any = None
-        self._teller = threading.Thread(target=self._wait_and_notify, daemon=True, name="rlm-interrupts")
+    _before: Any = None
 
-    def _wait_and_notify(self) -> None:
-        self.event.wait()
-        if not self._over:
-            self._tell()
-
+    @abstractmethod
     def _handle_sigint(self, number: int, frame: FrameType | None) -> None:
-        if self.event.is_set():
-            raise KeyboardInterrupt
-        self.event.set()
+        """Handle a Ctrl-C; called in the main thread."""
+
+    @abstractmethod
+    def _watch(self) -> None:
+        """Wait for Ctrl-C and tell about it; called in a thread of its own."""
+
+    @abstractmethod
+    def _end_watch(self) -> None:
+        """Make ``_watch`` return."""
 
     def __enter__(self) -> Self:
-        self._teller.start()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="rlm-interrupts")
+        self._watcher.start()
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._handle_sigint)
         return self
@@ -50,9 +49,31 @@ class Interrupts:
     ) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
+        self._end_watch()
+        self._watcher.join(1)
+
+
+class Interrupts(SigintContext):
+    """Within the context, the first Ctrl-C sets ``event`` and calls ``tell``; the second raises KeyboardInterrupt."""
+
+    def __init__(self, event: threading.Event, tell: Callable[[], None]) -> None:
+        self.event = event
+        self._tell = tell
+        self._over = False
+
+    def _handle_sigint(self, number: int, frame: FrameType | None) -> None:
+        if self.event.is_set():
+            raise KeyboardInterrupt
+        self.event.set()
+
+    def _watch(self) -> None:
+        self.event.wait()
+        if not self._over:
+            self._tell()
+
+    def _end_watch(self) -> None:
         self._over = not self.event.is_set()
-        self.event.set()  # ends the thread of ``tell``
-        self._teller.join(1)
+        self.event.set()
 
 
 def leave(code: int) -> NoReturn:

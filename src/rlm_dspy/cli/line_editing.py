@@ -46,7 +46,10 @@ def completions(line: str, word: str, commands: Sequence[str]) -> list[str]:
     """Return what ``word``, the last of ``line``, may become: a command at its start, a path after some commands."""
     if line.startswith(PATH_COMMANDS):
         found = sorted(glob.glob(glob.escape(os.path.expanduser(word)) + "*"))
-        return [f"{path}/" if os.path.isdir(path) else path for path in found]
+        for place, path in enumerate(found):
+            if os.path.isdir(path):
+                found[place] = f"{path}/"
+        return found
     if line == word and word.startswith("/"):
         return [f"{command} " for command in commands if command.startswith(word)]
     return []

@@ -68,5 +68,9 @@ def _print_models(found: Listing, terminal: Terminal) -> None:
 def _table_row(row: ModelRow, default: str) -> list[str]:
     window = "-" if row.window is None else f"{row.window:,}"
     size = "-" if row.bytes is None else f"{row.bytes / 1e9:.1f} GB"
-    prices = ["-" if price is None else f"{price:g}" for price in (row.input_price, row.output_price)]
-    return ["*" if row.name == default else "", row.name, window, size, *prices]
+    mark = "*" if row.name == default else ""
+    return [mark, row.name, window, size, _price_cell(row.input_price), _price_cell(row.output_price)]
+
+
+def _price_cell(price: float | None) -> str:
+    return "-" if price is None else f"{price:g}"

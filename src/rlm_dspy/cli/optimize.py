@@ -87,7 +87,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
         if request.max_cost is not None and token_cost(lm.model, 1, 1) is None:
             terminal.note(f"the price of {lm.model} is unknown, so only --max-calls limits it, not --max-cost.")
-    if not confirm_spending(request, terminal):
+    if not confirm_spending(request):
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
     made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
@@ -103,10 +103,13 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
         ConfigurationError: there are too few questions, or a question is in two sets.
     """
     rows = data.load(request.data, limit=request.limit)
-    given = [data.load(path, limit=request.limit) if path else None for path in (request.val, request.test)]
+    val = data.load(request.val, limit=request.limit) if request.val else None
+    test = data.load(request.test, limit=request.limit) if request.test else None
     shares = {(False, False): (0.4, 0.3, 0.3), (True, False): (0.6, 0.4), (False, True): (0.5, 0.5), (True, True): (1,)}
-    own = iter(data.split(rows, shares[given[0] is not None, given[1] is not None], seed=request.seed))
-    made = [next(own), *(part if part is not None else next(own) for part in given)]
+    own = iter(data.split(rows, shares[val is not None, test is not None], seed=request.seed))
+    made = [next(own)]
+    made.append(next(own) if val is None else val)
+    made.append(next(own) if test is None else test)
     seen: dict[str, str] = {}
     for name, part in zip(("train", "val", "test"), made, strict=True):
         for example in part:
@@ -130,7 +133,7 @@ def per_minute(lm: Any) -> int | None:
     return getattr(route, "requests_per_minute", None)
 
 
-def confirm_spending(request: OptimizeRequest, terminal: Terminal) -> bool:
+def confirm_spending(request: OptimizeRequest) -> bool:
     """Ask for confirmation before spending, if on a terminal."""
     if request.yes or not sys.stdin.isatty() or not sys.stderr.isatty():
         return True

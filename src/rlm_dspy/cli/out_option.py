@@ -218,4 +218,6 @@ INSTRUCTIONS = (
 
 
 def _field_description(name: str, count: int) -> str:
-    return "the answer to the question, complete and to the point" if count == 1 or name == "answer" else name
+    if count == 1 or name == "answer":
+        return "the answer to the question, complete and to the point"
+    return name

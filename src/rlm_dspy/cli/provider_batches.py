@@ -5,13 +5,12 @@ The first Ctrl-C leaves the batches running, unless a second one cancels them wi
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
 
+from rlm_dspy.cli.interrupts import SigintContext
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.provider_batches import WaveJournal, WaveProgress, Waves
 
@@ -58,7 +57,7 @@ class ProgressLines:
         self._note(line)
 
 
-class WaveInterrupts:
+class WaveInterrupts(SigintContext):
     """Within the context, Ctrl-C leaves the batches running, twice cancels them, three times ends at once.
 
     Args:
@@ -76,7 +75,6 @@ class WaveInterrupts:
         self._wake, self._second = threading.Event(), threading.Event()
         self._count = 0  # of Ctrl-C
         self._over = False
-        self._before: Any = None
 
     @property
     def was_interrupted(self) -> bool:
@@ -110,19 +108,7 @@ class WaveInterrupts:
         else:
             self._waves.leave(self._advice)
 
-    def __enter__(self) -> Self:
-        self._watcher = threading.Thread(target=self._watch, daemon=True, name="rlm-interrupts")
-        self._watcher.start()
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._handle_sigint)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+    def _end_watch(self) -> None:
         self._over = True
         self._wake.set()
         self._second.set()
-        self._watcher.join(1.0)

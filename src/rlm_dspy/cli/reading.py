@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,9 @@ def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
     """Return patterns that exclude the file, one for each folder or glob among the paths that contains it."""
     file, patterns = file.resolve(), []
     for path in map(Path, paths):
-        fixed = path.parts if path.exists() else itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
+        fixed: Iterable[str] = path.parts
+        if not path.exists():
+            fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
         if (root := Path(*fixed).expanduser().resolve()) in file.parents:
             patterns.append("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", file.relative_to(root).as_posix()))
     return patterns

@@ -101,7 +101,10 @@ def resumed_request(request: AskRequest, resumed: ResumedRun) -> AskRequest:
     relative = [path for path in asked["paths"] if path != "-" and not os.path.isabs(path) and "://" not in path]
     if relative and os.getcwd() != asked["folder"]:
         raise RLMError(f"the run {resumed.run.id} was asked in {asked['folder']}: resume it there (cd to it first)")
-    choice = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["choice"].items()}
+    choice = dict(asked["choice"])
+    for name, value in choice.items():
+        if isinstance(value, list):
+            choice[name] = tuple(value)
     return AskRequest(
         question=asked["question"],
         paths=tuple(asked["paths"]),
@@ -174,7 +177,9 @@ def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _named_some(told: Sequence[str]) -> str:
-    more = f" and {len(told) - MAX_NAMED_FILES} more files" if len(told) > MAX_NAMED_FILES else ""
+    more = ""
+    if len(told) > MAX_NAMED_FILES:
+        more = f" and {len(told) - MAX_NAMED_FILES} more files"
     return ", ".join(told[:MAX_NAMED_FILES]) + more
 
 

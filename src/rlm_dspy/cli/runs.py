@@ -167,7 +167,8 @@ def _fitted_rows(rows: list[list[str]], width: int) -> list[list[str]]:
     """Return the rows cut to the columns of a terminal; a narrow one shows neither steps nor model."""
     if width < MIN_WIDTH_OF_ALL:
         rows = [[*row[:2], _cut_cell(row[2], 10), *row[4:6], row[7]] for row in rows]
-    fixed = sum(max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]) - 1))
+    *columns, _ = zip(*rows, strict=True)
+    fixed = sum(max(map(len, column)) + 2 for column in columns)
     return [[*row[:-1], _cut_cell(row[-1], max(16, width - fixed))] for row in rows]
 
 

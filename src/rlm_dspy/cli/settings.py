@@ -153,12 +153,12 @@ class Loaded:
         """Return the secret values, for the redactor."""
         values = (getattr(self.settings, name) for name in Settings.model_fields)
         keys = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-        servers = self.settings.mcp.values()
-        sent = [str(value) for server in servers for value in dict(server.get("headers") or {}).values()]
-        given = [(name, value) for server in servers for name, value in dict(server.get("env") or {}).items()]
-        kept = [str(value) for name, value in given if is_secret_name(name)]
         keys += [key.value for key in self.kept]
-        return [*keys, *sent, *kept, *_PASSWORD.findall(self.settings.ollama_host or "")]
+        for server in self.settings.mcp.values():
+            keys += map(str, dict(server.get("headers") or {}).values())
+            given = dict(server.get("env") or {})
+            keys += [str(value) for name, value in given.items() if is_secret_name(name)]
+        return [*keys, *_PASSWORD.findall(self.settings.ollama_host or "")]
 
 
 def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False) -> Loaded:

@@ -98,8 +98,11 @@ def _line_end(data: bytes, end: bytes) -> int:
     if len(end) == 2:
         high = data[cut - 1 if end[0] else cut - 2]
         return cut - 2 if 0xD8 <= high < 0xDC else cut  # half of a surrogate pair
-    back = next((n for n in range(1, min(4, cut)) if data[cut - n] & 0xC0 != 0x80), 0) if len(end) == 1 else 0
-    return cut - back if back and data[cut - back] >= 0xC0 else cut
+    if len(end) == 1:
+        for start in range(cut - 1, max(cut - 4, 0), -1):
+            if data[start] & 0xC0 != 0x80:  # a character's first byte
+                return start if data[start] >= 0xC0 else cut
+    return cut
 
 
 MAX_VALUE_BYTES = 200_000_000  # bytes of one text; a larger one is split into parts
@@ -187,8 +190,10 @@ class Collector:
         if file.size > self.limits.file_bytes:
             self.skip(name, too_large(self.limits.file_bytes))
         elif file.size > MAX_VALUE_BYTES and _is_text(head := file.head(), name):
-            foreign = why_binary(head)
-            self.skip(name, foreign) if foreign else self._add_parts(file, _Source(name, path, room_for(0)))
+            if foreign := why_binary(head):
+                self.skip(name, foreign)
+            else:
+                self._add_parts(file, _Source(name, path, room_for(0)))
         else:
             self.add(file.read(self.limits.file_bytes + 1), name, path)
 

@@ -8,6 +8,7 @@ files in the table of tests/test_encodings.py right.)
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -84,7 +85,8 @@ _SYMBOL_WEIGHT = 0.6  # weight of a typographic sign, common to all languages
 _DOS = frozenset({"cp437", "cp850", "cp852", "cp866"})
 _COMPLETE_WEIGHT = 0.25  # bonus if all bytes pair up into characters, which is rare in other encodings
 
-_ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *(name for one in LANGUAGES for name in one.encodings)]))
+_SINGLE_BYTE = itertools.chain.from_iterable(language.encodings for language in LANGUAGES)
+_ENCODINGS = tuple(dict.fromkeys([*_MULTIBYTE, *_SINGLE_BYTE]))
 
 
 def guess_encoding(data: bytes, *, dos: bool = False) -> str:
@@ -213,7 +215,9 @@ def _cjk_weight(char: str, encoding: str) -> float:
         return -0.5  # half-width kana: what other encodings look like in Shift-JIS
     if encoding == "cp949":
         if _HANGUL.match(char):
-            return 1.0 if char in _KOREAN else 0.5 if _is_in_standard(char, "euc_kr") else -0.5
+            if char in _KOREAN:
+                return 1.0
+            return 0.5 if _is_in_standard(char, "euc_kr") else -0.5
         return -0.5
     if _KANA.match(char):
         return 1.0 if encoding in ("cp932", "euc_jp") else 0.1

@@ -5,31 +5,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import sqlite3
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import diskcache
 
-from rlm_dspy import folders
+from rlm_dspy.corpus import disk_cache
 from rlm_dspy.corpus.readers.reader import Converted, Outcome, Reader
 
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 1 << 30
-
-_FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
-
-
-class _PlainDisk(diskcache.JSONDisk):  # type: ignore[misc]  # diskcache has no types
-    """Store JSON only; nothing in the folder is ever unpickled."""
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-        if mode == diskcache.core.MODE_PICKLE:
-            raise ValueError("a pickle, which this cache never stores")
-        return super().fetch(mode, filename, value, read)
 
 
 class ConversionCache:
@@ -53,7 +40,7 @@ class ConversionCache:
             return made
         try:
             cache.set(key, [made.text, made.marks, made.note], retry=False)
-        except _FAILURES as error:
+        except disk_cache.FAILURES as error:
             logger.debug("a converted text could not be cached: %s", error)
         return made
 
@@ -70,19 +57,15 @@ class ConversionCache:
                 return None
             text, marks, note = value
             return Converted(text, tuple((line, what, counted) for line, what, counted in marks), note)
-        except (*_FAILURES, ValueError, TypeError, zlib.error) as error:
+        except (*disk_cache.FAILURES, ValueError, TypeError, zlib.error) as error:
             logger.debug("a cached text could not be read: %s", error)
             return None
 
     def _opened_cache(self) -> diskcache.Cache | None:
         if self._cache is None and not self._off:
             try:
-                folder = folders.cache_folder() / "documents"
-                folders.make_private(folder)
-                self._cache = diskcache.Cache(
-                    str(folder), disk=_PlainDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
-                )
-            except _FAILURES as error:
+                self._cache = disk_cache.open_cache("documents", disk_cache.JsonDisk, MOST_BYTES)
+            except disk_cache.FAILURES as error:
                 logger.debug("no cache of converted texts: %s", error)
                 self._off = True
         return self._cache

@@ -122,9 +122,11 @@ def _parse_rule(line: str) -> Rule | None:
     folders_only = pattern.endswith("/")
     pattern = pattern.removesuffix("/")
     anywhere = "/" not in pattern
-    texts = pattern.removeprefix("/").split("/")
+    parts: list[re.Pattern[str] | None] = []
     try:
-        parts = [None if re.fullmatch(r"\*\*+", text) and not anywhere else _compile_part(text) for text in texts]
+        for text in pattern.removeprefix("/").split("/"):
+            is_any_depth = not anywhere and re.fullmatch(r"\*\*+", text)
+            parts.append(None if is_any_depth else _compile_part(text))
     except (ValueError, re.error):
         return None
     if parts[-1] is None:

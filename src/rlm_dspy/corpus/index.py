@@ -173,14 +173,15 @@ class Index:
         weights: Sequence[float],
         k: int,
     ) -> list[dict[str, Any]]:
-        places = [
-            (-rough[row], document.name, row - first, document)
-            for first, count, document in documents
-            for row in _rows_between(rough, first, count)
-        ]
+        places = []
+        for first, count, document in documents:
+            for row in _rows_between(rough, first, count):
+                places.append((-rough[row], document.name, row - first, document))
         best = sorted(places, key=lambda one: one[:3])[:_MAX_RANKED_PASSAGES]
         by_name = {document.name: document for _, _, _, document in best}
-        ordered = [(document.name, at) for document, spots in _by_document(best) for at in spots]
+        ordered: list[tuple[str, int]] = []
+        for document, spots in _by_document(best):
+            ordered += [(document.name, at) for at in spots]
         scored = scored_passages(lambda name: by_name[name].text, ordered, query, weights)
         return _rendered_passages([(-score, name, at, by_name[name]) for score, name, at in scored[:k]])
 

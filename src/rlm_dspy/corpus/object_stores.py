@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_dspy.corpus.background import call_within
-from rlm_dspy.corpus.object_cache import ObjectCache
+from rlm_dspy.corpus.disk_cache import ObjectCache
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.redact import MASK, Redactor
 

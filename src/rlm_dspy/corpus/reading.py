@@ -278,12 +278,15 @@ def _nothing_read_message(typed: str, skipped: Sequence[Skipped]) -> str:
     typed = "standard input" if typed == "-" else typed
     if not skipped or (glob.has_magic(typed) and not glob.glob(typed, recursive=True)):
         return f"nothing to read in {typed}: no files there"
-    reasons = Counter(one.reason for one in skipped).most_common(4)
-    told = "; ".join(reason if count == 1 else f"{reason} ({count} times)" for reason, count in reasons)
-    return f"nothing to read in {typed}: {told}"
+    reasons = []
+    for reason, count in Counter(one.reason for one in skipped).most_common(4):
+        reasons.append(reason if count == 1 else f"{reason} ({count} times)")
+    return f"nothing to read in {typed}: {'; '.join(reasons)}"
 
 
 def _origin_digest(paths: Sequence[str]) -> str:
     """Return the key of the search index: the paths read, so that a changed folder keeps its index."""
-    places = "\0".join(path if object_stores.is_address(path) else os.path.abspath(path) for path in paths)
-    return hashlib.sha256(places.encode("utf-8", "surrogateescape")).hexdigest()
+    places = []
+    for path in paths:
+        places.append(path if object_stores.is_address(path) else os.path.abspath(path))
+    return hashlib.sha256("\0".join(places).encode("utf-8", "surrogateescape")).hexdigest()

@@ -57,7 +57,11 @@ def printable_name(name: str) -> str:
     if name.isprintable():
         return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(map(_escaped_letter, text))
+
+
+def _escaped_letter(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def split_glob(path: str) -> tuple[str, str]:
@@ -107,7 +111,9 @@ def _classify_entry(
     name = prefix + entry.name
     try:  # from the directory listing, without a stat call for each
         is_folder = entry.is_dir(follow_symlinks=False)
-        kind = "folder" if is_folder else "file" if entry.is_file(follow_symlinks=False) else "other"
+        kind = "folder"
+        if not is_folder:
+            kind = "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:
         return Skipped(printable_name(name), f"unreadable: {error.strerror}")
     if not is_folder and not is_wanted(name, choice, only):
@@ -119,7 +125,9 @@ def _classify_entry(
         return _Folder(entry.path, name + "/", (*layers, everything_in(entry.path)))
     if reason:
         return Skipped(printable_name(name + "/" if is_folder else name), reason)
-    return _Folder(entry.path, name + "/", layers) if is_folder else FoundFile(entry.path, printable_name(name))
+    if is_folder:
+        return _Folder(entry.path, name + "/", layers)
+    return FoundFile(entry.path, printable_name(name))
 
 
 def is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> bool:
@@ -134,7 +142,9 @@ def _why_not(
 ) -> str | None:
     if kind == "other":
         link = entry.is_symlink()
-        return "a symbolic link: name it to read what it points to" if link else "not a regular file"
+        if link:
+            return "a symbolic link: name it to read what it points to"
+        return "not a regular file"
     return reason_to_skip(entry.path, name, layers, choice, is_folder=kind == "folder")
 
 

@@ -51,7 +51,9 @@ class Text:
 
     def place(self, line: int) -> str | None:
         """Return the page or row of a line, if there is one."""
-        return self._place(self.source, line) if self._place is not None and self.source is not None else None
+        if self._place is not None and self.source is not None:
+            return self._place(self.source, line)
+        return None
 
 
 @dataclass(frozen=True)

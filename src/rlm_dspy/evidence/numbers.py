@@ -50,9 +50,14 @@ def _holds_no_word(answer: str, shown: Iterable[str], contexts: Mapping[str, str
     ]
     if not telling:
         return False
-    if any(word in text.casefold() for text in shown for word in telling):
+    if any(_holds_any(text, telling) for text in shown):
         return False
-    return not any(word in text.text.casefold() for text in texts_of(contexts) for word in telling)
+    return not any(_holds_any(text.text, telling) for text in texts_of(contexts))
+
+
+def _holds_any(text: str, words: list[str]) -> bool:
+    folded = text.casefold()
+    return any(word in folded for word in words)
 
 
 _MAX_UNFLAGGED_NUMBER = 12  # whole numbers up to this one are never flagged
@@ -70,17 +75,16 @@ def unseen_numbers(
     """Return a warning for each output with numbers that no shown output and no context contains."""
     asked = {name: _parsed_numbers(_plain_text(value)) for name, value in outputs.items()}
     open_ones = {forms for numbers in asked.values() for forms in numbers.values()}
-    known = (
-        {form for text in shown for forms in _parsed_numbers(text).values() for form in forms} if open_ones else set()
-    )
-    open_ones = {forms for forms in open_ones if not forms & known}
+    for printed in shown if open_ones else ():
+        known: set[str] = set().union(*_parsed_numbers(printed).values())
+        open_ones = {forms for forms in open_ones if not forms & known}
     left = _MAX_SEARCHED_CHARS
     for text in texts_of(contexts) if open_ones else ():
         left -= text.size
         if left < 0:
             return []  # the search was incomplete, so nothing is certain
         body = text.text
-        open_ones = {forms for forms in open_ones if not any(_holds_number(body, number) for number in forms)}
+        open_ones = {numbers for numbers in open_ones if not _holds_number(body, numbers)}
     warnings = []
     for name, numbers in asked.items():
         if missing := [written for written, forms in numbers.items() if forms in open_ones]:
@@ -89,12 +93,17 @@ def unseen_numbers(
     return warnings
 
 
-def _holds_number(body: str, number: str) -> bool:
-    """Return whether a text contains a number in any common notation."""
+def _holds_number(body: str, readings: Iterable[str]) -> bool:
+    """Return whether a text contains one of the readings of a number in any common notation."""
+    return any(_holds_reading(body, reading) for reading in readings)
+
+
+def _holds_reading(body: str, number: str) -> bool:
     whole, dot, part = number.partition(".")
     grouped = f"{int(whole):,}"
     forms = {head + dot + part for head in (whole, grouped, grouped.replace(",", " "), grouped.replace(",", "'"))}
-    forms |= {whole + "," + part, grouped.replace(",", ".") + "," + part} if part else {grouped.replace(",", ".")}
+    comma = "," if part else ""
+    forms |= {whole + comma + part, grouped.replace(",", ".") + comma + part}
     found = (form for form in forms if form in body)
     zeros = "0*" if part else "(?:[.,]0+)?"
     return any(re.search(rf"(?<!\d){re.escape(form)}{zeros}(?!\d)", body) for form in found)
@@ -107,7 +116,9 @@ def _plain_text(value: Any) -> str:
         return str(value)
     if isinstance(value, (list, tuple, set)):
         return "\n".join(_plain_text(item) for item in value)
-    return "\n".join(_plain_text(item) for item in value.values()) if isinstance(value, dict) else ""
+    if isinstance(value, dict):
+        return "\n".join(_plain_text(item) for item in value.values())
+    return ""
 
 
 def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:

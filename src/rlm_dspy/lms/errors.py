@@ -346,8 +346,8 @@ def _masked_text(text: str, route: Route) -> str:
 
 def cause(error: BaseException, route: Route) -> BaseException | None:
     """Return the error to chain as a cause, unless its traceback would show a secret that a server sent back."""
-    texts = [text for step in error_chain(error) for text in (str(step), repr(step))]
-    return None if any(secret in text for secret in route.secrets for text in texts) else error
+    told = "\n".join(f"{step}\n{step!r}" for step in error_chain(error))
+    return None if any(secret in told for secret in route.secrets) else error
 
 
 def _is_reply(cause: Any) -> bool:
@@ -439,7 +439,9 @@ def _name_advice(route: Route) -> str:
     close = difflib.get_close_matches(route.model, names, n=3, cutoff=0.3) or names[:3]
     if close:
         return f"Did you mean {' or '.join(close)}?"
-    return f"Pull it: ollama pull {route.model.partition('/')[2]}." if route.is_ollama else "Check the name."
+    if route.is_ollama:
+        return f"Pull it: ollama pull {route.model.partition('/')[2]}."
+    return "Check the name."
 
 
 def _duration_text(seconds: float) -> str:

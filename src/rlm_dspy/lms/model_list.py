@@ -69,10 +69,12 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
     for provider in PROVIDERS:
         found, note = _own_models(provider, env)
         rows += found
-        notes += [note] if note else []
+        if note:
+            notes.append(note)
         if provider.key and env.get(provider.key, "").strip():
             rows += [_priced_row(name, provider.name) for name in provider.models]
-            notes += [] if provider.models else [f"{provider.key} is set: {provider.prefix}… models can be used"]
+            if not provider.models:
+                notes.append(f"{provider.key} is set: {provider.prefix}… models can be used")
     if not env.get("GROQ_API_KEY", "").strip():
         notes.append("GROQ_API_KEY is not set")
     if everything:
@@ -189,9 +191,8 @@ def _own_server(route: Route, access: Access) -> list[DiagnosisLine]:
 def _served_name(server: LocalServer, name: str) -> DiagnosisLine:
     names = [model.name for model in server.models]
     if server.has_model(name):
-        return DiagnosisLine(
-            "ok", f"{name} is among its {len(names)} models" if len(names) > 1 else f"{name} is its model"
-        )
+        place = f"is among its {len(names)} models" if len(names) > 1 else "is its model"
+        return DiagnosisLine("ok", f"{name} {place}")
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
     fix = f"Use one of its models: {', '.join(near)}." if near else "Load a model there."
     answers = " (it answers with its only model)" if server.kind == "llama.cpp" else ""
@@ -201,12 +202,11 @@ def _served_name(server: LocalServer, name: str) -> DiagnosisLine:
 def _served_window(server: LocalServer, name: str) -> DiagnosisLine:
     window = server.window_of(name)
     if window is None:
-        unloaded = server.kind == "LM Studio" and server.has_model(name)
-        said = f"{name} is not loaded, so its window is unknown" if unloaded else f"the window of {name} is unknown"
-        fix = f"Load it with a context of {MIN_WINDOW_TOKENS:,} tokens or more." if unloaded else ""
-        return DiagnosisLine(
-            "warning", said, fix or f"The published window or {windows.DEFAULT_WINDOW_TOKENS:,} tokens are assumed."
-        )
+        if server.kind == "LM Studio" and server.has_model(name):
+            fix = f"Load it with a context of {MIN_WINDOW_TOKENS:,} tokens or more."
+            return DiagnosisLine("warning", f"{name} is not loaded, so its window is unknown", fix)
+        fix = f"The published window or {windows.DEFAULT_WINDOW_TOKENS:,} tokens are assumed."
+        return DiagnosisLine("warning", f"the window of {name} is unknown", fix)
     each = " for each slot" if server.slots else ""
     if window >= MIN_WINDOW_TOKENS:
         return DiagnosisLine("ok", f"{name} has a window of {window:,} tokens{each}")
@@ -267,14 +267,12 @@ def _round_trip(lm: dspy.LM) -> list[DiagnosisLine]:
 def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
     """Test the window: the server must read a whole prompt that is longer than its default window."""
     asked = route.window()
-    checks: list[DiagnosisLine] = []
     if asked <= ollama.DEFAULT_WINDOW:
         better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "use a model with a larger window"
         fix = f"A run needs {MIN_WINDOW_TOKENS:,} or more: {better}."
-        small = asked < ollama.DEFAULT_WINDOW
-        said = f"a window of {asked:,} tokens is too small" if small else f"the window is only {asked:,} tokens"
-        checks.append(DiagnosisLine("failure" if small else "warning", said, fix))
-        return checks
+        if asked < ollama.DEFAULT_WINDOW:
+            return [DiagnosisLine("failure", f"a window of {asked:,} tokens is too small", fix)]
+        return [DiagnosisLine("warning", f"the window is only {asked:,} tokens", fix)]
     sent = min(asked - 1024, ollama.DEFAULT_WINDOW + 1500)
     prompt = _CANARY + _FILLER * (sent * 4 // len(_FILLER)) + "Which word is to be remembered?"
     try:

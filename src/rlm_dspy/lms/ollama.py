@@ -52,7 +52,10 @@ def base_url(env: Mapping[str, str], explicit: str | None = None) -> str:
     given = (explicit or env.get("OLLAMA_HOST") or env.get("OLLAMA_API_BASE") or DEFAULT_BASE).strip()
     try:
         parts = urlsplit(given if "//" in given else f"//{given}", scheme="http")
-        port = parts.port or (443 if parts.scheme == "https" else 80 if "//" in given else 11434)
+        usual_port = 443 if parts.scheme == "https" else 80
+        if "//" not in given:
+            usual_port = 11434
+        port = parts.port or usual_port
     except ValueError as error:
         raise ConfigurationError(f"{given!r} is not a valid address of an Ollama server: {error}.") from error
     host = parts.hostname or "127.0.0.1"
@@ -124,8 +127,10 @@ def measure_parallel(base: str, model: str, options: dict[str, Any], timeout: fl
 
 def at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
     """Return the maximum number of overlapping time spans; one may begin where another ends."""
+    changes = [(start, 1) for start, _ in spans]
+    changes += [(end, -1) for _, end in spans]
     found, running = min(1, len(spans)), 0
-    for _, step in sorted((moment, step) for span in spans for moment, step in zip(span, (1, -1), strict=True)):
+    for _, step in sorted(changes):
         running += step
         found = max(found, running)
     return found

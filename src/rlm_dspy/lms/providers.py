@@ -166,12 +166,16 @@ class Route:
     @property
     def base(self) -> str | None:
         """The server's address, if it is not the provider's public one."""
-        return ollama.base_url(os.environ, self.api_base) if self.is_ollama else self.own_base or self.provider.base
+        if self.is_ollama:
+            return ollama.base_url(os.environ, self.api_base)
+        return self.own_base or self.provider.base
 
     @property
     def batch_base(self) -> str | None:
         """The address of the provider's batches, None if unknown."""
-        return None if self.is_ollama else self.own_base or self.provider.batch_base or self.provider.base
+        if self.is_ollama:
+            return None
+        return self.own_base or self.provider.batch_base or self.provider.base
 
     @property
     def own_base(self) -> str | None:
@@ -181,7 +185,9 @@ class Route:
     @property
     def access(self) -> local_servers.Access | None:
         """How to query the user's own server; None if there is none."""
-        return None if self.is_ollama else local_servers.access_to(self.model, self.api_base, self.key, self.headers)
+        if self.is_ollama:
+            return None
+        return local_servers.access_to(self.model, self.api_base, self.key, self.headers)
 
     @cached_property
     def _variable_stem(self) -> str:
@@ -206,7 +212,9 @@ class Route:
         Groq is used as a generic OpenAI server: LiteLLM's own Groq path drops the rate-limit headers and fails
         if a reply has no ``service_tier``.
         """
-        return f"openai/{self.model.removeprefix('groq/')}" if self.model.startswith("groq/") else self.model
+        if self.model.startswith("groq/"):
+            return f"openai/{self.model.removeprefix('groq/')}"
+        return self.model
 
     @property
     def key(self) -> str | None:

@@ -102,7 +102,9 @@ def cut_prompt_tokens(request: Request, reported_tokens: int | None) -> int | No
         return None
     # A long run of one character (table padding, a rule) is only a few tokens.
     chars = sum(len(_RUN.sub(r"\1\1\1\1", text)) for text in _message_texts(request))
-    return chars // CHARS_PER_TOKEN if chars >= MIN_PROMPT_CHARS and reported_tokens * MOST_CHARS < chars else None
+    if chars >= MIN_PROMPT_CHARS and reported_tokens * MOST_CHARS < chars:
+        return chars // CHARS_PER_TOKEN
+    return None
 
 
 def _message_texts(request: Request) -> list[str]:

@@ -31,7 +31,9 @@ def answer_summary(
 ) -> dict[str, Any]:
     """Return the object of ``ask --json``: the answer, its evidence and the run's cost."""
     plain = {name: jsonable(value) for name, value in outputs.items()}
-    answer = plain["answer"] if "answer" in plain else next(iter(plain.values())) if len(plain) == 1 else plain
+    answer = plain.get("answer", plain)
+    if len(plain) == 1:
+        [answer] = plain.values()
     return {
         "answer": answer,
         "evidence": [evidence_row(item, corpus) for item in run.evidence],

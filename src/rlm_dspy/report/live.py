@@ -59,8 +59,10 @@ class Bar:
 
     def __call__(self, reached: Reached) -> None:
         """Show the progress: yellow while running, green when done, red once something failed."""
-        colour = "red" if reached.failed else "green" if reached.done == reached.total else "yellow"
-        state = f"[{colour}]{reached.answered} answered" + (f", {reached.failed} failed" if reached.failed else "")
+        colour = "green" if reached.done == reached.total else "yellow"
+        state = f"[{colour}]{reached.answered} answered"
+        if reached.failed:
+            state = f"[red]{reached.answered} answered, {reached.failed} failed"
         cost = cost_text(reached.cost)
         self._progress.update(
             self._task, total=reached.total, completed=reached.done, state=state, money=cost, reused=reached.reused

@@ -36,7 +36,9 @@ def _name_nonfinite_floats(value: Any) -> Any:
         return str(value)
     if isinstance(value, dict):
         return {key: _name_nonfinite_floats(item) for key, item in value.items()}
-    return [_name_nonfinite_floats(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_name_nonfinite_floats(item) for item in value]
+    return value
 
 
 def outputs_text(values: Mapping[str, Any]) -> str:
@@ -96,9 +98,12 @@ def table_lines(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset
     """Return rows as aligned lines; the columns numbered in ``right`` are right-aligned."""
     if not rows:
         return []
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_padded_cell(row, column, widths, right) for column in range(len(row))).rstrip() for row in rows]
-
-
-def _padded_cell(row: Sequence[str], column: int, widths: Sequence[int], right: frozenset[int]) -> str:
-    return row[column].rjust(widths[column]) if column in right else row[column].ljust(widths[column])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for column, cell in enumerate(row):
+            width = widths[column]
+            cells.append(cell.rjust(width) if column in right else cell.ljust(width))
+        lines.append("  ".join(cells).rstrip())
+    return lines

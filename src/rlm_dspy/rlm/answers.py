@@ -208,13 +208,11 @@ def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
 
 def render_input(value: Any) -> str:
     """Render an input for the record in one line."""
-    if isinstance(value, str):
-        return (
-            shorten_text(value)
-            if len(value) <= prompts.PREVIEW_CHARS
-            else f"str, {len(value):,} characters: {value[:200]}…"
-        )
-    return shorten_text(repr(value))
+    if not isinstance(value, str):
+        return shorten_text(repr(value))
+    if len(value) <= prompts.PREVIEW_CHARS:
+        return shorten_text(value)
+    return f"str, {len(value):,} characters: {value[:200]}…"
 
 
 def jsonable_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,13 +144,16 @@ class Children:
                 self._calls.recorder.end(span, error=str(error))
                 raise
             result = failed_call(error)
-        failed = isinstance(result, CallError)
+        if isinstance(result, CallError):
+            output, problem = "", result.error
+        else:
+            output, problem = shorten_text(str(result.values)), None
         self._calls.record_call(
             SubCall(
                 kind="recursive",
                 prompt=prompt,
-                output="" if isinstance(result, CallError) else shorten_text(str(result.values)),
-                error=result.error if failed and isinstance(result, CallError) else None,
+                output=output,
+                error=problem,
                 model=run.model if run else "",
                 usage=run.usage if run else SubCall.model_fields["usage"].default,
                 seconds=time.perf_counter() - started,

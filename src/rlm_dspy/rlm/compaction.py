@@ -50,11 +50,9 @@ def compact_turns(turns: Sequence[Turn], steps: Sequence[Step], limit: int, vari
         shorter = [*_elide_outputs(shorter[:-UNTOUCHED_TURNS], variable), *shorter[-UNTOUCHED_TURNS:]]
     if conversation_chars(shorter) > goal:
         shorter = [*_fold_failed_steps(shorter[:-UNTOUCHED_TURNS], steps), *shorter[-UNTOUCHED_TURNS:]]
-    return (
-        shorter
-        if conversation_chars(shorter) <= goal
-        else min(shorter, _summarise_oldest(shorter, goal, variable), key=conversation_chars)
-    )
+    if conversation_chars(shorter) <= goal:
+        return shorter
+    return min(shorter, _summarise_oldest(shorter, goal, variable), key=conversation_chars)
 
 
 def smaller_room(turns: Sequence[Turn], steps: Sequence[Step], observation: str, refused: Exception) -> int:
@@ -76,11 +74,10 @@ def steps_for_repl(steps: Sequence[Step]) -> list[dict[str, str]]:
 
 def _elide_outputs(turns: list[Turn], variable: str) -> list[Turn]:
     """Replace long outputs by references; the first observation is the probe and is kept."""
-    return (
-        [turns[0], *(replace(turn, observation=_shortened_observation(turn, variable)) for turn in turns[1:])]
-        if turns
-        else []
-    )
+    shorter = turns[:1]
+    for turn in turns[1:]:
+        shorter.append(replace(turn, observation=_shortened_observation(turn, variable)))
+    return shorter
 
 
 def _shortened_observation(turn: Turn, variable: str) -> str:

@@ -101,7 +101,10 @@ class Direct(dspy.Module):  # type: ignore[misc]
             ActionError: the model's reply does not contain the outputs.
         """
         validate_inputs(self.signature, inputs)
-        values = {name: value.text if isinstance(value, Context) else value for name, value in inputs.items()}
+        values = dict(inputs)
+        for name, value in inputs.items():
+            if isinstance(value, Context):
+                values[name] = value.text
         past = values.pop(self._history or "", None)
         deadlines.load_engines(
             self.predict.lm or dspy.settings.lm

@@ -65,7 +65,9 @@ def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -
     """Convert the instructions of a saved state: untuned ones become ours, whichever class saved them."""
     tuned, _, _ = instructions.partition(PROTOCOL_MARK)
     own = f"{task.instructions}\n\n" if task.instructions else ""
-    untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS]) if tuned.startswith(own) else None
+    if not tuned.startswith(own):
+        return tuned
+    untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS])
     return f"{ours}{tuned[len(own) + untuned.end() :]}" if untuned else tuned
 
 
@@ -149,7 +151,9 @@ def inputs_for(probe: str, steps: Sequence[Step], max_iters: int | None, limit: 
     for step in steps:
         history = history.append(reasoning=step.reasoning, code=step.code, output=step.output)
     inputs: dict[str, Any] = {VARIABLES: [probe], HISTORY: history}
-    return inputs if max_iters is None else {**inputs, ITERATION: f"{len(steps) + 1}/{max_iters}"}
+    if max_iters is None:
+        return inputs
+    return {**inputs, ITERATION: f"{len(steps) + 1}/{max_iters}"}
 
 
 def accepted_inputs(function: Callable[..., Any], inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -337,8 +337,8 @@ def step_advice(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...
         )
     if seen.error or seen.has_submitted:
         return None
-    assigned = [name for name in outputs if any(_assigns_name(cell, name) for cell in cells)]
-    if not outputs or len(assigned) < len(outputs):
+    code = "\n".join(cells)
+    if not outputs or not all(_assigns_name(code, name) for name in outputs):
         return None
     given = ", ".join(f"{name}={name}" for name in outputs)
     return f"[{' and '.join(f'`{name}`' for name in outputs)} set, not submitted: SUBMIT({given}) ends the run.]"

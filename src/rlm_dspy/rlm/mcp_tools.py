@@ -253,16 +253,21 @@ def tool_arguments(schema: Any) -> tuple[dict[str, Any], dict[str, Any], dict[st
 def bounded_result(done: Any, name: str) -> Any:
     """Return what a tool answered: its structured content, else its texts; a long result is cut, and says so."""
     structured = getattr(done, "structured_content", None)
-    texts = [part.text if hasattr(part, "text") else f"[{getattr(part, 'type', 'content')}]" for part in done.content]
     if structured is not None and not done.is_error:
         value = structured["result"] if set(structured) == {"result"} else structured
         size = len(value) if isinstance(value, str) else len(str(value))
         if size <= MAX_RESULT_CHARS:
             return value
-    text = "\n".join(texts)
+    text = "\n".join(map(_part_text, done.content))
     if len(text) <= MAX_RESULT_CHARS:
         return text
     return f"{text[:MAX_RESULT_CHARS]}\n[{name}: cut here, the result has {len(text):,} characters]"
+
+
+def _part_text(part: Any) -> str:
+    """Return a part of a result as text; of an image or a file only its kind."""
+    text: str = part.text if hasattr(part, "text") else f"[{getattr(part, 'type', 'content')}]"
+    return text
 
 
 def _answered(portal: Any, server: McpServer, call: Callable[[], Awaitable[Any]]) -> Any:

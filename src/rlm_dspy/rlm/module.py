@@ -301,7 +301,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     def _taken_stop(self, inputs: dict[str, Any]) -> threading.Event | None:
         """Remove this call's stop flag from its inputs; the program's own is the default."""
-        return self.stop if "stop" in self.signature.input_fields else inputs.pop("stop", None) or self.stop
+        if "stop" in self.signature.input_fields:
+            return self.stop
+        return inputs.pop("stop", None) or self.stop
 
     def _drive_loop(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
         """Perform the loop's requests until it ends."""
@@ -318,9 +320,10 @@ class RLM(dspy.Module):  # type: ignore[misc]
                     if message := status_message(session, need):
                         with suppress(RuntimeError):  # a thread that DSPy did not make has no way to the stream
                             sync_send_to_stream(dspy.settings.send_stream, message)
-                    answer = (
-                        execute_cell(session, repl, need) if isinstance(need, Execute) else ask_predictor(session, need)
-                    )
+                    if isinstance(need, Execute):
+                        answer = execute_cell(session, repl, need)
+                    else:
+                        answer = ask_predictor(session, need)
 
     async def aforward(
         self, *, interpreter_factory: Callable[[], CodeInterpreter] | None = None, **inputs: Any
@@ -394,11 +397,10 @@ async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitabl
                 return finish_prediction(session, stop.value)
             if message := status_message(session, need):
                 await dspy.settings.send_stream.send(message)
-            answer = (
-                await run(execute_cell, session, repl, need)
-                if isinstance(need, Execute)
-                else await aask_predictor(session, need)
-            )
+            if isinstance(need, Execute):
+                answer = await run(execute_cell, session, repl, need)
+            else:
+                answer = await aask_predictor(session, need)
 
 
 def status_message(session: Session, need: Ask | Extract | Execute) -> StatusMessage | None:
@@ -411,7 +413,9 @@ def status_message(session: Session, need: Ask | Extract | Execute) -> StatusMes
     if isinstance(need, Ask):
         return StatusMessage(f"{step}: asking the model for code...")
     lines = need.code.count("\n") + 1
-    return None if need.variables else StatusMessage(f"{step}: running {lines} line{'s' * (lines > 1)} of Python...")
+    if need.variables:
+        return None
+    return StatusMessage(f"{step}: running {lines} line{'s' * (lines > 1)} of Python...")
 
 
 def chosen_factory(
@@ -462,10 +466,11 @@ def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterp
 
 def wrap_long_texts(inputs: dict[str, Any]) -> dict[str, Any]:
     """Wrap long texts so that they render as one line."""
-    return {
-        name: Context(value) if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS else value
-        for name, value in inputs.items()
-    }
+    wrapped = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS:
+            wrapped[name] = Context(value)
+    return wrapped
 
 
 CLOSING_SECONDS = 5.0  # seconds

@@ -137,10 +137,12 @@ def compact_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shorten_value(value: Any) -> Any:
     if isinstance(value, dspy.History):
-        turns = [{name: _cut_text(text, KEPT_OF_TURN) for name, text in turn.items()} for turn in value.messages]
-        return dspy.History(
-            messages=turns if len(turns) <= MAX_KEPT_TURNS else [turns[0], *turns[1 - MAX_KEPT_TURNS :]]
-        )
+        turns = []
+        for turn in value.messages:
+            turns.append({name: _cut_text(text, KEPT_OF_TURN) for name, text in turn.items()})
+        if len(turns) > MAX_KEPT_TURNS:
+            turns = [turns[0], *turns[1 - MAX_KEPT_TURNS :]]
+        return dspy.History(messages=turns)
     return _cut_text(value, MAX_KEPT_CHARS)
 
 
@@ -163,11 +165,12 @@ def demo_turns(demo: Any) -> list[dict[str, Any]]:
 
 def labelled_line(demo: Any, fields: Iterable[str]) -> str:
     """Return a labelled example as one line; fields that are long or have no short form are omitted."""
-    shown = {name: demo[name] for name in fields if name in demo and _is_short(demo[name])}
-    parts = [
-        f"{name}: {' '.join(value.split()) if isinstance(value, str) else _json_text(value)}"
-        for name, value in shown.items()
-    ]
+    parts = []
+    for name in fields:
+        if name in demo and _is_short(demo[name]):
+            value = demo[name]
+            text = " ".join(value.split()) if isinstance(value, str) else _json_text(value)
+            parts.append(f"{name}: {text}")
     return "- " + "; ".join(parts) if parts else ""
 
 

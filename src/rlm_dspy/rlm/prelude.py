@@ -66,7 +66,7 @@ def _class_shapes(text):
             fields = {key: _annotation_text(hint) for key, hint in hints.items()}
             optional = [key for key in fields if _is_optional_field(kind, key)]
             shapes[name] = {"fields": fields, "optional": optional, "doc": (kind.__doc__ or "")[:500]}
-            pending += [word for hint in fields.values() for word in _re.findall(r"[A-Za-z_]\w*", hint)]
+            pending += _re.findall(r"[A-Za-z_]\w*", " ".join(fields.values()))
     return shapes
 
 
@@ -136,11 +136,8 @@ def _reply_texts(results):
 def _plain_value(value):
     """Return a toolkit hit as it is printed, also inside a list: models read that form best."""
     if isinstance(value, (list, tuple)):
-        return (
-            type(value)(_plain_value(item) for item in value)
-            if type(value) in (list, tuple)
-            else [*map(_plain_value, value)]
-        )
+        plain = [_plain_value(item) for item in value]
+        return tuple(plain) if type(value) is tuple else plain
     return str(value) if isinstance(value, str) and hasattr(type(value), "record") else value
 
 
@@ -178,7 +175,9 @@ def predict(signature, *values, **inputs):
 def predict_batched(signature, items, instruction=None):
     """Ask many at once; each item is a dict of inputs; a failed one is an object with .ok False and .error"""
     shapes = _class_shapes(signature)
-    sent = [{name: _plain_value(value) for name, value in dict(item).items()} for item in items]
+    sent = []
+    for item in items:
+        sent.append({name: _plain_value(value) for name, value in dict(item).items()})
     results = repl["__rlm_predict__"](signature=signature, types=shapes, items=sent, instruction=instruction)
     return [_outputs_or_error(result, shapes) for result in results]
 
@@ -195,8 +194,10 @@ def subcall_batched(items, instruction=None, output=None):
 
 def _call_children(items, instruction, output):
     shapes = _class_shapes(output or "")
-    pairs = [item if isinstance(item, (tuple, list)) else (item, instruction) for item in items]
-    sent = [{"text": _text_or_place(text), "instruction": told} for text, told in pairs]
+    sent = []
+    for item in items:
+        text, told = item if isinstance(item, (tuple, list)) else (item, instruction)
+        sent.append({"text": _text_or_place(text), "instruction": told})
     results = repl["__rlm_subcall__"](items=sent, output=output, types=shapes)
     return [_outputs_or_error(result, shapes) for result in results]
 
@@ -235,7 +236,9 @@ class _BaseModel:
 
     def __init__(self, **values):
         kind = type(self)
-        names = dict.fromkeys(name for base in reversed(kind.__mro__) for name in _inspect.get_annotations(base))
+        names = {}
+        for base in reversed(kind.__mro__):
+            names |= _inspect.get_annotations(base)
         if unknown := sorted(values.keys() - names):
             raise TypeError(f"{kind.__name__} has no fields {unknown}")
         if missing := [name for name in names if name not in values and not hasattr(kind, name)]:
@@ -251,7 +254,11 @@ class _BaseModel:
 
     def model_dump(self):
         """Return the fields as a dict."""
-        return {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in vars(self).items()}
+        values = dict(vars(self))
+        for name, value in values.items():
+            if hasattr(value, "model_dump"):
+                values[name] = value.model_dump()
+        return values
 
     def __repr__(self):
         return type(self).__name__ + "(" + ", ".join(f"{k}={v!r}" for k, v in vars(self).items()) + ")"

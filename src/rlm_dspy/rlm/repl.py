@@ -175,8 +175,9 @@ class Repl:
         seconds = time.perf_counter() - started
         if isinstance(result, FinalOutput):
             return Observation(submitted=result.output, has_submitted=True, seconds=seconds)
-        lines = result if isinstance(result, list) and all(isinstance(line, str) for line in result) else None
-        text = "" if result is None else "\n".join(lines) if lines else str(result)
+        text = "" if result is None else str(result)
+        if result and isinstance(result, list) and all(isinstance(line, str) for line in result):
+            text = "\n".join(result)
         return Observation(text=text, seconds=seconds)
 
     def _restored_note(self, names: Sequence[str]) -> str:
@@ -258,5 +259,9 @@ def _as_data(result: Any) -> Any:
     if isinstance(result, dspy.Example):
         return dict(result.items())
     if isinstance(result, list):
-        return [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in result]
+        return list(map(_as_fields, result))
     return result
+
+
+def _as_fields(item: Any) -> Any:
+    return asdict(item) if is_dataclass(item) and not isinstance(item, type) else item

@@ -257,7 +257,9 @@ def read_plain(reply: str) -> tuple[str, str] | None:
     if len(blocks) != 1 or blocks[0].label not in PYTHON_LABELS or not blocks[0].is_closed:
         return None
     text = _unix_lines(reply)
-    return (text[: blocks[0].start].strip(), blocks[0].code) if not text[blocks[0].end :].strip() else None
+    if text[blocks[0].end :].strip():
+        return None
+    return text[: blocks[0].start].strip(), blocks[0].code
 
 
 def parse_reply(reply: str, first_output: str) -> ParsedReply:
@@ -398,7 +400,7 @@ def _final_cell(text: str, first_output: str) -> str | None:
     match = next((m for m in _FINAL.finditer(text) if m["opens"] != "(" or m.end() <= last), None)
     if not match:
         return None
-    value = text[match.end() :].lstrip(" \t*") if match["opens"] != "(" else text[match.end() : last]
+    value = text[match.end() : last] if match["opens"] == "(" else text[match.end() :].lstrip(" \t*")
     value = value.strip().strip("`").strip()
     if not value:
         return None

@@ -205,11 +205,9 @@ def read_json(text: str) -> JsonReply | None:
     if not text.startswith(("{", "[")):
         return None
     value, repaired = _load_json(text)
-    return (
-        JsonReply(tuple(_code_pieces(value)), _reasoning_text(value), repaired)
-        if isinstance(value, (dict, list))
-        else None
-    )
+    if not isinstance(value, (dict, list)):
+        return None
+    return JsonReply(tuple(_code_pieces(value)), _reasoning_text(value), repaired)
 
 
 def find_json(text: str) -> JsonReply | None:

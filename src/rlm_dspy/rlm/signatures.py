@@ -117,11 +117,9 @@ def _declare_class(name: str, shapes: Mapping[str, Any], kinds: dict[str, Any], 
 def _annotation_type(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
     """Return the type of an annotation, from the known types only."""
     if isinstance(node, ast.Constant):
-        return (
-            _annotation_type(ast.parse(node.value, mode="eval").body, kinds)
-            if isinstance(node.value, str)
-            else node.value
-        )
+        if isinstance(node.value, str):
+            return _annotation_type(ast.parse(node.value, mode="eval").body, kinds)
+        return node.value
     if isinstance(node, ast.Name) and node.id in kinds:
         return kinds[node.id]
     if ast.unparse(node) == "dspy.Image":

@@ -100,7 +100,9 @@ def explain_unread(error: AdapterParseError) -> str:
 
 def _quoted_value(text: str) -> str:
     words = " ".join(text.split())
-    return repr(words if len(words) <= MAX_QUOTED_REPLY_CHARS else f"{words[: MAX_QUOTED_REPLY_CHARS - 1]}…")
+    if len(words) > MAX_QUOTED_REPLY_CHARS:
+        words = f"{words[: MAX_QUOTED_REPLY_CHARS - 1]}…"
+    return repr(words)
 
 
 SHOWN_IMAGE = "[image: "
@@ -255,7 +257,7 @@ class SubCalls:
 
     def llm_query_batched(self, prompts: list[str]) -> list[str]:
         """Ask many prompts at once; answers keep the order, and a failed one begins with "[ERROR]"."""
-        return [f"[ERROR] {a.kind}: {a.error}" if isinstance(a, CallError) else a for a in self.answer_each(prompts)]
+        return list(map(_reply_text, self.answer_each(prompts)))
 
     def answer_each(self, prompts: list[str]) -> list[str | CallError]:
         """Ask many prompts at once; answers keep the order."""
@@ -361,7 +363,10 @@ class SubCalls:
     def typed(self, signature: type[dspy.Signature], inputs: dict[str, Any]) -> Outputs | CallError:
         """Make one typed call through ``dspy.Predict``, so that optimizers see it."""
         predictor = dspy.Predict(signature)
-        given = {name: sendable_prompt(value) if isinstance(value, str) else value for name, value in inputs.items()}
+        given = dict(inputs)
+        for name, value in inputs.items():
+            if isinstance(value, str):
+                given[name] = sendable_prompt(value)
         has_images = any(map(holds_image, given.values()))
         if has_images:
             given = {name: without_parts(value) for name, value in given.items()}
@@ -478,6 +483,10 @@ def result_or_error(one: Callable[[Any], T], item: Any) -> T | CallError:
 
 async def _await_and_read(awaitable: Any, read: Callable[[Any], T]) -> T:
     return read(await awaitable)
+
+
+def _reply_text(reply: str | CallError) -> str:
+    return f"[ERROR] {reply.kind}: {reply.error}" if isinstance(reply, CallError) else reply
 
 
 def result_or_raise(result: Any) -> Any:

@@ -2,9 +2,8 @@
 
 from rlm_dspy.sandbox.variables import Mapped
 
-from .default import default_factory
 from .execution import Execution
-from .interpreter import Sandbox
+from .interpreter import Sandbox, default_factory
 from .pool import prewarm
 from .selftest import ProbeResult, report, selftest
 

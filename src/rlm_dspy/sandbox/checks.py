@@ -40,14 +40,17 @@ def check_limits(memory_mb: int, max_output_chars: int, isolation: str, checkpoi
 
 def with_parts(modules: Sequence[str]) -> tuple[str, ...]:
     """Return the modules and their submodules that must be preloaded."""
-    return tuple(dict.fromkeys(part for name in modules for part in (name, *PARTS.get(name, ()))))
+    parts: list[str] = []
+    for name in modules:
+        parts += [name, *PARTS.get(name, ())]
+    return tuple(dict.fromkeys(parts))
 
 
-def check_names(tools: dict[str, Callable[..., Any]], what: str) -> None:
+def check_tool_names(tools: dict[str, Callable[..., Any]]) -> None:
     """Reject names that are not usable in code."""
     for name in tools:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name in FORBIDDEN:
-            raise ConfigurationError(f"{name!r} cannot be the name of a {what}")
+            raise ConfigurationError(f"{name!r} cannot be the name of a tool")
 
 
 def check_tools_against(tools: dict[str, Callable[..., Any]], variables: dict[str, Any]) -> None:

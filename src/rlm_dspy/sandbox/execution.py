@@ -109,13 +109,13 @@ def from_result(ending: CellEnding, timeout: float, memory_mb: int, cap: int) ->
 
 def rolled_back(ending: CellEnding, timeout: float) -> Execution:
     """Return the outcome of a cell whose process was replaced by its sleeping copy."""
-    exception = _death_message(ending, timeout)
+    kind = "interrupted" if ending.interrupted else "error"
     return Execution(
-        exception=exception,
+        exception=_death_message(ending, timeout),
         timed_out=ending.timed_out,
         seconds=round(ending.seconds, 6),
         note=SESSION_KEPT if ending.kept else SESSION_ROLLED_BACK,
-        kind="timeout" if ending.timed_out else "interrupted" if ending.interrupted else "error",
+        kind="timeout" if ending.timed_out else kind,
     )
 
 

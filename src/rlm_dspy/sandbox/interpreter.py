@@ -7,18 +7,22 @@ returns failures of the code as values.
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast
 
+import dspy
 from dspy.utils.callback import BaseCallback, with_callbacks
 
 from rlm_dspy.sandbox import checks, events, execution, policy, pool
-from rlm_dspy.sandbox.single_entry import SingleEntry
 from rlm_dspy.sandbox.tool_threads import ToolThreads, in_thread
 from rlm_dspy.sandbox.variables import Parcel, VariableBook
 
@@ -80,7 +84,7 @@ class Sandbox:
         checks.check_timeout(timeout)
         checks.check_limits(memory_mb, max_output_chars, isolation, checkpoint)
         self.tools: dict[str, Callable[..., Any]] = dict(tools or {})
-        checks.check_names(self.tools, "tool")
+        checks.check_tool_names(self.tools)
         self.output_fields = output_fields
         self.callbacks: list[BaseCallback] = list(callbacks)
         self.main = main
@@ -233,10 +237,19 @@ class Sandbox:
             link.interrupt()
         return begun
 
-    def _take_turn(self) -> SingleEntry:
+    @contextmanager
+    def _take_turn(self) -> Iterator[None]:
+        """Admit one cell at a time, and raise if a cell's own tool tries to enter."""
         if self._owner != os.getpid():  # before the turn, which a thread of that process may hold
             raise InterpreterDiedError("this sandbox belongs to the process that forked this one; make a new one")
-        return SingleEntry(self)
+        if self in _entered.get():
+            raise InterpreterFailedError("a tool cannot run code in the sandbox that is calling it")
+        with self.turn:
+            token = _entered.set((*_entered.get(), self))
+            try:
+                yield
+            finally:
+                _entered.reset(token)
 
     def _ensure_worker(self) -> None:
         """Make sure there is a live worker, or raise."""
@@ -328,7 +341,7 @@ class Sandbox:
             "vars": [parcel.message for parcel in parcels],
             "fresh": self._is_fresh,
         }
-        checks.check_names(self.tools, "tool")
+        checks.check_tool_names(self.tools)
         fields = self.output_fields
         present = {
             "tools": list(self.tools),
@@ -379,3 +392,15 @@ class Sandbox:
         self._sent = {}
         if link is not None:
             link.close()
+
+
+_entered: ContextVar[tuple[Sandbox, ...]] = ContextVar("entered", default=())  # the sandboxes whose turn the caller has
+
+
+def default_factory() -> Any:
+    """Return ``Sandbox``, or ``dspy.PythonInterpreter`` with a warning on a platform without native isolation."""
+    choice = policy.choose(sys.platform, platform.machine(), "strong")
+    if choice.backend != "wasm":
+        return Sandbox  # if it proves unavailable, it raises instead of falling back
+    warnings.warn(f"{choice.reason}, which is used instead of rlm_dspy.Sandbox", RuntimeWarning, stacklevel=2)
+    return dspy.PythonInterpreter

@@ -111,12 +111,11 @@ class Zygote:
     def _boot_and_supervise(self) -> None:
         try:
             self._boot_process()
-        except (OSError, ValueError, InterpreterUnavailableError) as error:
-            self._failure = (
-                error
-                if isinstance(error, InterpreterUnavailableError)
-                else InterpreterUnavailableError(f"the sandbox could not be started: {error}")
-            )
+        except InterpreterUnavailableError as error:
+            self._failure = error
+            self.close()
+        except (OSError, ValueError) as error:
+            self._failure = InterpreterUnavailableError(f"the sandbox could not be started: {error}")
             self.close()
         self._ready.set()
         if self._failure is None:
@@ -232,8 +231,8 @@ class Zygote:
         except OSError:  # the requesting thread has already ended
             return
         number, pid, *_rest = NOTIFICATION.unpack(question)
-        approved = self._approve_fork(pid, _rest[4])
-        reply = bytearray(ANSWER.pack(number, 0, 0 if approved else -EPERM, CONTINUE if approved else 0))
+        verdict = (0, CONTINUE) if self._approve_fork(pid, _rest[4]) else (-EPERM, 0)
+        reply = bytearray(ANSWER.pack(number, 0, *verdict))
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.listener, NOTIFICATION_SEND, reply, True)
 

@@ -52,10 +52,15 @@ def find_leaks(
         base: the program before tuning; text that it already contains is not a leak.
         field: the field of the examples with the answer.
     """
-    seen = {text for example in known for text in _answer_texts(example.get(field))}
     before = "\n".join(text for _, text in _tuned_texts(base)) if base is not None else ""
-    questions = {normal_text(str(example.get("question") or "")) for example in known}
-    known_text = "\n".join(text.casefold() for example in known for text in _context_texts(example))
+    seen: set[str] = set()
+    questions: set[str] = set()
+    contexts: list[str] = []
+    for example in known:
+        seen.update(_answer_texts(example.get(field)))
+        questions.add(normal_text(str(example.get("question") or "")))
+        contexts += _context_texts(example)
+    known_text = "\n".join(contexts).casefold()
     known_words = set(re.findall(r"\w+", " ".join([before, *questions, known_text])))
     leaks = []
     for part, text in _tuned_texts(program):

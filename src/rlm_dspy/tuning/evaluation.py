@@ -127,7 +127,9 @@ class Evaluation:
         """Ask the questions missing from the journal; return all rows by side, in the order of the examples."""
         sides = list(sides)
         done = {row.key: row for row in self._journal_rows()}
-        wanted = [(side, example, self._row_key(side, example)) for side in sides for example in self.examples]
+        wanted = []
+        for side in sides:
+            wanted += [(side, example, self._row_key(side, example)) for example in self.examples]
         self.resumed = sum(key in done for *_, key in wanted)
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval")
         try:
@@ -292,7 +294,9 @@ def finished_future(call: Callable[[], Any]) -> Future[Any]:
 
 
 def _input_identity(value: Any) -> Any:
-    return value.digest if isinstance(value, Context) or hasattr(value, "sandbox_index") else value
+    if isinstance(value, Context) or hasattr(value, "sandbox_index"):
+        return value.digest
+    return value
 
 
 def _with_question(row: Row, example: Any) -> Row:
@@ -323,6 +327,9 @@ def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and how many of them are in the context, the same way for every side."""
     given = prediction.get("evidence") or []
     quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
-    values = {name: value.text if isinstance(value, Context) else value for name, value in example.inputs().items()}
+    values = dict(example.inputs().items())
+    for name, value in values.items():
+        if isinstance(value, Context):
+            values[name] = value.text
     verified = sum(not check([quote], quotable_inputs(values))[1] for quote in quotes)
     return {"quotes": len(quotes), "verified": verified}

@@ -78,7 +78,9 @@ def _ending_line(run: Run) -> str:
     steps = len(run.steps)
     match run.status:
         case "submitted":
-            early = " without looking at anything first" if steps == 1 and not _printed_chars(run.steps) else ""
+            early = ""
+            if steps == 1 and not _printed_chars(run.steps):
+                early = " without looking at anything first"
             return f"Ended: submitted at step {steps}{early}."
         case "extracted":
             limit = f"{run.stopped_by} stopped it after {_counted_noun(steps, 'step')}"
@@ -118,11 +120,9 @@ def _sub_calls(run: Run) -> list[str]:
     calls = [call for step in run.steps for call in step.sub_calls]
     if not calls:
         read = _printed_chars(run.steps)
-        return (
-            [f"no sub-call was made, {read:,} characters were printed and read instead"]
-            if read > _PRINTED_BY_EYE_CHARS
-            else []
-        )
+        if read <= _PRINTED_BY_EYE_CHARS:
+            return []
+        return [f"no sub-call was made, {read:,} characters were printed and read instead"]
     told = [_counted_noun(len(calls), "sub-call")]
     prompts = Counter(call.prompt for call in calls)
     if wasted := sum(count - 1 for count in prompts.values()):
@@ -138,7 +138,9 @@ def _evidence_line(run: Run) -> str:
     if unverified:
         first = shorten_line(unverified[0], 250)
         return f"Evidence: found {_counted_noun(verified, 'quote')}, not found {len(unverified)}: {first}"
-    return f"Evidence: {_counted_noun(verified, 'quote')}, all found in the context." if run.evidence else ""
+    if run.evidence:
+        return f"Evidence: {_counted_noun(verified, 'quote')}, all found in the context."
+    return ""
 
 
 def _spending_line(run: Run) -> str:

@@ -102,7 +102,9 @@ def _evidence_share(example: Any, prediction: Any) -> float:
     if not claimed:
         return float(is_absent(example.get("answer")))
     proofs = example.get("support") or scoring.listed_items(example.get("answer"))
-    good = sum(any(supports(item.quote, proof) for proof in proofs) for item in quotes)
+    good = 0
+    for item in quotes:
+        good += any(supports(item.quote, proof) for proof in proofs)
     return good / claimed
 
 

@@ -187,7 +187,9 @@ class OptimizationJob:
     def identity(self) -> dict[str, Any]:
         """Return everything that must be unchanged to resume an earlier attempt."""
         models = [lm.model if lm else "" for lm in (self.lm, self.prompt_lm, self.sub_lm)]
-        questions = [[str(one.get("id")) for one in part] for part in (self.train, self.val, self.test)]
+        questions = []
+        for part in (self.train, self.val, self.test):
+            questions.append([str(one.get("id")) for one in part])
         return {
             "optimizer": self.optimizer,
             "models": models,

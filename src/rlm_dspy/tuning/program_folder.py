@@ -108,7 +108,7 @@ def instructions_text(facts: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest: str, licence: str = "") -> str:
+def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest: str) -> str:
     """Return the card of an optimized program.
 
     Args:
@@ -116,7 +116,6 @@ def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest
         task: what the program does, in words.
         signature: the names of its inputs and outputs.
         data_digest: the SHA-256 of the file of questions.
-        licence: under which others may use it.
     """
     before, after = made["before"], made["after"]
     rows = [
@@ -132,7 +131,7 @@ def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest
         ("cost", f"{dollar_text(made['cost'])}, {made['calls']:,} calls"),
         ("data", f"SHA-256 {data_digest}"),
         ("versions", made["versions"]),
-        ("licence", licence or NO_LICENCE),
+        ("licence", NO_LICENCE),
         ("ended", made["ended"]),
     ]
     lines = ["# A program of rlm-dspy", "", "| | |", "|---|---|"]

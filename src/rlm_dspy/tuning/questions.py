@@ -169,8 +169,10 @@ def _definition_questions(corpus: Corpus, code: _Code, rng: random.Random) -> It
 def _join_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:
     """Ask through two definitions: a class, its base class, and where or how often that occurs."""
     once = dict(_defined_once(code.classes))
-    everyone = [node for places in code.classes.values() for _, node in places]
-    children = Counter(name for node in everyone for name in set(map(_base_class_name, node.bases)))
+    children: Counter[str] = Counter()
+    for places in code.classes.values():
+        for _, node in places:
+            children.update(set(map(_base_class_name, node.bases)))
     for name, (file, node) in once.items():
         for base in node.bases if len(node.bases) == 1 else ():
             if isinstance(base, ast.Name):
@@ -253,10 +255,13 @@ def _table_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterato
         if len(rows) < 3 or len(set(heads)) < len(heads) or any(None in row or None in row.values() for row in rows):
             continue
         yield Question("count", f"How many rows does {name} have, without its head?", len(rows), "closeness")
-        keys = [key for key in rows[0] if len({row[key] for row in rows}) == len(rows)]
-        for column in rows[0]:
-            yield from _column_questions(name, column, [row[column] for row in rows])
-            for row in rng.sample(rows, min(5, len(rows))) if keys and column.strip() and column != keys[0] else ():
+        columns = {column: [row[column] for row in rows] for column in rows[0]}
+        keys = [column for column, values in columns.items() if len(set(values)) == len(rows)]
+        for column, values in columns.items():
+            yield from _column_questions(name, column, values)
+            if not keys or not column.strip() or column == keys[0]:
+                continue
+            for row in rng.sample(rows, min(5, len(rows))):
                 asked = f"In {name}, what is the {column} of the row whose {keys[0]} is {row[keys[0]]}?"
                 yield Question("join", asked, row[column], support=(row[keys[0]],))
 

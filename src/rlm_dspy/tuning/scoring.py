@@ -14,6 +14,7 @@ from typing import Any
 from rlm_dspy.evidence.absence import is_absent
 
 RESAMPLES = 2_000
+CONFIDENCE = 0.95  # of the interval of a mean
 
 
 def mean(values: Sequence[float]) -> float:
@@ -21,13 +22,13 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def mean_interval(values: Sequence[float], *, share: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Return a bootstrap interval of the mean; deterministic."""
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return a bootstrap interval that holds the mean with ``CONFIDENCE``; deterministic."""
     if len(set(values)) < 2:
         return (mean(values), mean(values))
-    rng = random.Random(seed)
+    rng = random.Random(0)
     means = sorted(mean(rng.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    cut = (1 - share) / 2
+    cut = (1 - CONFIDENCE) / 2
     return (means[int(cut * RESAMPLES)], means[int((1 - cut) * RESAMPLES) - 1])
 
 
@@ -71,8 +72,12 @@ def listed_items(value: Any) -> list[str]:
         return []
     if not isinstance(value, (list, tuple, set, frozenset)):
         value = [value]
-    flat = (", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item for item in value)
-    return [text for item in flat if (text := normal_text(item))]
+    found = []
+    for item in value:
+        whole = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item
+        if text := normal_text(whole):
+            found.append(text)
+    return found
 
 
 def _split_list(text: str) -> list[Any]:

@@ -30,9 +30,10 @@ def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
         if argument == "--print-config":
             given[place : place + 2] = ["", ""]
     kept = [one for one in given if one and not one.startswith("--print-config=")]
-    terminal.answer(
-        hosts.config_snippet(host, [os.path.abspath(one) if one in paths and "://" not in one else one for one in kept])
-    )
+    for place, argument in enumerate(kept):
+        if argument in paths and "://" not in argument:
+            kept[place] = os.path.abspath(argument)
+    terminal.answer(hosts.config_snippet(host, kept))
     terminal.note(f"Put this into {hosts.HOSTS[host][0]}.")
     return exit_codes.ANSWERED
 

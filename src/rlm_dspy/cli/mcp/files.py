@@ -196,9 +196,9 @@ class FileTools:
         names = list(dict.fromkeys(name for row in every[:1000] for name in row))
         if unknown := [name for name in (*columns, *where) if name not in names]:
             raise RLMError(f"{document.name} has no column {unknown[0][:200]!r}{spelling_hint(unknown[0], names)}")
-        found = [row for row in every if all(want.lower() in row.get(name, "").lower() for name, want in where.items())]
-        shown = fitting_names(names, MAX_CHARS // 5)
-        kept = fitting_names(list(dict.fromkeys(columns)) or names, MAX_CHARS // 5)
+        found = [row for row in every if _has_texts(row, where)]
+        shown = fitting_names(names)
+        kept = fitting_names(list(dict.fromkeys(columns)) or names)
         rows: list[dict[str, str]] = []
         room = MAX_CHARS - MAX_CHARS // 5
         most = max(MIN_CELL_CHARS, min(MAX_CELL_CHARS, room // (4 * max(1, len(kept)))))
@@ -267,7 +267,15 @@ def rows_of(document: Document) -> list[dict[str, str]]:
 
 def _text_row(value: Any) -> dict[str, str]:
     row = value if isinstance(value, dict) else {"value": value}
-    return {str(name): cell if isinstance(cell, str) else json.dumps(cell) for name, cell in row.items()}
+    texts = {}
+    for name, cell in row.items():
+        texts[str(name)] = cell if isinstance(cell, str) else json.dumps(cell)
+    return texts
+
+
+def _has_texts(row: Mapping[str, str], where: Mapping[str, str]) -> bool:
+    """Return whether each column named in ``where`` contains its text, in any case."""
+    return all(text.lower() in row.get(name, "").lower() for name, text in where.items())
 
 
 def _matches_path(name: str, pattern: str) -> bool:
@@ -297,9 +305,10 @@ def _json_size(text: str) -> int:
     return len(json.dumps(text, ensure_ascii=False)) - 2 if text else 0
 
 
-def fitting_names(names: Sequence[str], room: int) -> list[str]:
-    """Return the first names that fit into so many characters of JSON."""
+def fitting_names(names: Sequence[str]) -> list[str]:
+    """Return the first names that fit into a fifth of the characters of an answer."""
     kept: list[str] = []
+    room = MAX_CHARS // 5
     for name in names:
         room -= _json_size(name) + 4
         if room < 0:

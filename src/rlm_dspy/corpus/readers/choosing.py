@@ -91,9 +91,9 @@ def _zip_reader(data: bytes) -> Reader | Unpacker:
     if declared:
         return converter.office_reader(declared)
     if "[Content_Types].xml" in names:
-        office = next((kind for start, kind in _OFFICE.items() if any(name.startswith(start) for name in names)), None)
-        if office:
-            return converter.office_reader(office)
+        for start, kind in _OFFICE.items():
+            if any(name.startswith(start) for name in names):
+                return converter.office_reader(kind)
     return Unpacker("zip", archives.read_zip)
 
 

@@ -64,8 +64,9 @@ def header_text(value: Any) -> str:
     """Return a header as displayed: encoded words decoded, raw bytes decoded as in a file."""
     if value is None:
         return ""
-    raw = _decode_raw_header(str(value)) if not isinstance(value, email.header.Header) else None
-    words = "".join(_decoded_words(value if raw is None else raw))
+    if not isinstance(value, email.header.Header):
+        value = _decode_raw_header(str(value))
+    words = "".join(_decoded_words(value))
     return " ".join(words.encode("utf-8", "replace").decode().split())
 
 
@@ -102,7 +103,9 @@ def _decode_header_bytes(part: bytes) -> str:
 
 def _decode_in_charset(data: bytes, charset: str | None) -> tuple[str, str]:
     """Decode a text in its declared charset, or else as a file with no declared encoding."""
-    known = known_encoding(charset.split()[0].strip("\"'")) if charset and charset.strip() else None
+    known = None
+    if charset and charset.strip():
+        known = known_encoding(charset.split()[0].strip("\"'"))
     if known is not None and known != "ascii" and not _is_utf8(data):
         for encoding in dict.fromkeys((as_written(known) or known, known)):
             try:

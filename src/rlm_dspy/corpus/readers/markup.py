@@ -67,7 +67,9 @@ def read_notebook(data: bytes, name: str) -> Converted:
         marks.append((line, f"cell {number}", False))
         line += body.count("\n")
         parts.append(body)
-    note = f"of {len(cells):,} cells these are invalid: {', '.join(map(str, odd[:20]))}" if odd else ""
+    note = ""
+    if odd:
+        note = f"of {len(cells):,} cells these are invalid: {', '.join(map(str, odd[:20]))}"
     return Converted("".join(parts), tuple(marks), note)
 
 
@@ -115,12 +117,9 @@ def _output_text(output: dict[str, Any]) -> str:
             return _convert_page(_plain_text(page)).text
         except UnreadableError:  # graphics without text
             return ""
-    data = forms.get("application/json", forms.get("json"))
-    return (
-        json.dumps(data, ensure_ascii=False)
-        if data
-        else _plain_text(forms.get("text/plain") or forms.get("text") or "")
-    )
+    if data := forms.get("application/json", forms.get("json")):
+        return json.dumps(data, ensure_ascii=False)
+    return _plain_text(forms.get("text/plain") or forms.get("text") or "")
 
 
 def _is_placeholder(text: str) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import csv
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,8 @@ def row_cells(line: str, like: str | None = None) -> list[str]:
         row = next(csv.reader([text.strip("\r\n")], delimiter=between, skipinitialspace=True), [])
     except csv.Error:
         return []
-    return [cell.strip(" `*") if between == "|" else cell.strip() for cell in row]
+    marks = " `*" if between == "|" else None
+    return [cell.strip(marks) for cell in row]
 
 
 def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | None]:
@@ -81,11 +83,14 @@ def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | No
 
 def _key_cells(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], list[Term]]:
     """Return the smallest set of cells with all terms of a row, and those terms."""
-    found = [[term for term in terms if re.search(term.pattern, value, re.I)] for value in values]
+    found = []
+    for place, value in enumerate(values):
+        inside = [term for term in terms if re.search(term.pattern, value, re.I)]
+        found.append((-sum(term.weight for term in inside), place, inside))
     keys: set[int] = set()
     told: list[Term] = []
-    for place in sorted(range(len(values)), key=lambda place: (-sum(term.weight for term in found[place]), place)):
-        if new := [term for term in found[place] if term not in told]:
+    for _, place, inside in sorted(found, key=lambda one: one[:2]):
+        if new := [term for term in inside if term not in told]:
             keys.add(place)
             told += new
     return keys, told
@@ -117,9 +122,12 @@ def _is_similar(one: str, other: str) -> bool:
 def _name_weight(terms: Sequence[Term], name: str) -> float:
     """Weigh how many question words found in no cell are in a column's name; other words in it reduce the weight."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)) or [name]
-    known = [word for word in words if any(_matches_loosely(term, _name_words(word)) for term in terms)]
+    known = 0
+    for word in words:
+        spelled = _name_words(word)
+        known += any(_matches_loosely(term, spelled) for term in terms)
     found = sum(term.weight for term in terms if _matches_loosely(term, _name_words(name)))
-    return found * (0.3 + 0.7 * len(known) / len(words))
+    return found * (0.3 + 0.7 * known / len(words))
 
 
 def _expected_bonus(asked: str, name: str, value: str) -> float:
@@ -203,13 +211,13 @@ def find_answer(question: ParsedQuestion, given: list[Passage]) -> Finding:
         return Finding(NOTHING, found=False)
     (score, value), best = judged[0]
     if value and _MANY.search(question.text):
-        return _finding_of_names(question, judged)
+        return _finding_of_names(judged)
     if value is not None and best.head:
         return _of_rows([(mark, passage) for mark, passage in judged if passage.head and mark[0] > score - 0.01])
     if value is not None:
         return Finding(value, (best,), names=(value,))
     close = [passage for (mark, _), passage in judged[1:3] if mark > 0.85 * score]
-    return Finding(_passage_answer(question, best), (best, *close))
+    return Finding(_passage_answer(best), (best, *close))
 
 
 _BY_NAME = ("defined", "file", "what", "raises", "subclasses", "bases", "parameters", "returns")
@@ -251,12 +259,8 @@ def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, s
         bonus += 3.0 * _name_match(question, value) if value and question.kind == "env" else 0.0
     around = " ".join([passage.text, *passage.names, passage.source or ""])
     bonus += sum(1.5 for term in question.terms if term.weight >= 2.5 and re.search(term.pattern, around, re.I))
-    defined = (
-        None
-        if question.kind in ("default", "value")
-        else re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
-    )
-    if defined:
+    defined = re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
+    if defined and question.kind not in ("default", "value"):
         bonus += 3.0 * _name_match(question, defined[1] or defined[2])
     explains = r"\W{0,6}(?:%s)[`*\"]*\s*(?:\([^)\n]*\))?[`*\"]*\s*(?:is|are|means|[:\u2013\u2014])\s"
     if question.kind == "what" and re.match(explains % "|".join(question.subjects or ("$",)), passage.text, re.I):
@@ -275,7 +279,7 @@ def _of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     return Finding("; ".join(found), tuple(found.values()), names=tuple(found))
 
 
-def _finding_of_names(question: ParsedQuestion, judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
+def _finding_of_names(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     names: dict[str, Passage] = {}
     top = judged[0][0][0]
     for (score, value), passage in judged:
@@ -285,7 +289,7 @@ def _finding_of_names(question: ParsedQuestion, judged: list[tuple[tuple[float, 
     return Finding(", ".join(chosen), tuple(names[name] for name in chosen), names=tuple(chosen))
 
 
-def _passage_answer(question: ParsedQuestion, passage: Passage) -> str:
+def _passage_answer(passage: Passage) -> str:
     """Return the passage as an answer: without list marks, with the text it announces."""
     text = " ".join(passage.text.split())
     doc = re.match(r'[^"\']{0,400}?(?:"""|\'\'\')\s*(.+?)(?:\n\s*\n|"""|\'\'\'|\Z)', passage.after, re.S)
@@ -406,12 +410,12 @@ def _raise_site(question: ParsedQuestion, passage: Passage) -> str | None:
     return ".".join(reversed(passage.names)) or passage.where
 
 
-def _first_match(pattern: str, group: int = 1) -> Any:
+def _first_match(pattern: str) -> Any:
     def extract(question: ParsedQuestion, passage: Passage) -> str | None:
         for subject in question.subjects:
             found = re.search(pattern.replace("SUBJECT", subject), passage.text + passage.after, re.S | re.I)
             if found and found.start() <= len(passage.text):
-                return " ".join(found[group].split()).strip(" ,")
+                return " ".join(found[1].split()).strip(" ,")
         return None
 
     return extract
@@ -508,10 +512,10 @@ def fill_fields(
         if field.name == "reasoning":
             values[field.name] = explain_finding(question, finding)
             continue
-        own = (
-            finding if field.name in _GENERIC or is_evidence(field) else _field_finding(field, question, finding, given)
-        )
-        value = _typed_value(field.type, own, question)
+        own = finding
+        if field.name not in _GENERIC and not is_evidence(field):
+            own = _field_finding(field, question, finding, given)
+        value = _typed_value(field.type, own)
         if value is None:
             missing.append(field.name)
             value = empty_value(field.type)
@@ -568,10 +572,12 @@ def _field_finding(field: Field, question: ParsedQuestion, finding: Finding, giv
     if best is None or mark(best) == 0:
         return finding
     asked = ParsedQuestion(question.text, read(f"{field.name.replace('_', ' ')}?").kind, extra.terms, extra.subjects)
-    return find_answer(asked, [best]) if covers_question(asked, best) else Finding(best.text, (best,))
+    if covers_question(asked, best):
+        return find_answer(asked, [best])
+    return Finding(best.text, (best,))
 
 
-def _typed_value(kind: str, finding: Finding, question: ParsedQuestion) -> Any:
+def _typed_value(kind: str, finding: Finding) -> Any:
     if re.match(r"(?:(?:Optional|Union|UnionType)\[)?str\b", kind):
         return finding.answer
     if "Evidence" in kind:
@@ -580,8 +586,7 @@ def _typed_value(kind: str, finding: Finding, question: ParsedQuestion) -> Any:
         return None
     texts = [finding.answer, *(passage.text for passage in finding.passages)]
     if options := _literal_options(kind):
-        said = (o for text in texts for o in options if re.search(rf"(?i)\b{re.escape(str(o))}\b", text))
-        return next(said, None)
+        return _first_option(options, texts)
     base = re.split(r"[|,\]]", re.sub(r"^(?:Optional|Union|UnionType)\[", "", kind))[0].strip()
     if base.startswith(("list", "List", "tuple", "set", "Sequence")):
         return _list_items(kind, finding)
@@ -598,6 +603,15 @@ def _literal_options(kind: str) -> list[Any]:
         return []
 
 
+def _first_option(options: list[Any], texts: list[str]) -> Any:
+    """Return the option that occurs first in the texts, or None."""
+    for text in texts:
+        for option in options:
+            if re.search(rf"(?i)\b{re.escape(str(option))}\b", text):
+                return option
+    return None
+
+
 def _list_items(kind: str, finding: Finding) -> list[Any]:
     texts = list(finding.names) or [passage.text for passage in finding.passages[:5]]
     if len(texts) == 1 and re.fullmatch(r"\[.*\]|\(.*\)", texts[0]):
@@ -608,16 +622,20 @@ def _list_items(kind: str, finding: Finding) -> list[Any]:
     inner = re.search(r"\[(int|float)\b", kind)
     if not inner:
         return texts
-    found = [number for text in texts for number in numbers_in(text)]
-    return [int(float(number)) if inner[1] == "int" else float(number) for number in found]
+    found = [float(number) for number in _all_numbers(texts)]
+    return list(map(int, found)) if inner[1] == "int" else found
+
+
+def _all_numbers(texts: list[str]) -> Iterator[str]:
+    return itertools.chain.from_iterable(map(numbers_in, texts))
 
 
 def _first_integer(texts: list[str]) -> int | None:
-    return next((int(n) for text in texts for n in numbers_in(text) if "." not in n), None)
+    return next((int(number) for number in _all_numbers(texts) if "." not in number), None)
 
 
 def _first_float(texts: list[str]) -> float | None:
-    return next((float(n) for text in texts for n in numbers_in(text)), None)
+    return next((float(number) for number in _all_numbers(texts)), None)
 
 
 def _stated_truth(texts: list[str]) -> bool:

@@ -108,10 +108,10 @@ def _render_reply(given: Prompt, values: dict[str, Any]) -> str:
     values = {field.name: values.get(field.name, "") for field in given.outputs}
     if given.format == "json":
         return json.dumps(values, ensure_ascii=False, indent=2)
-    parts = [
-        f"[[ ## {name} ## ]]\n{value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
-        for name, value in values.items()
-    ]
+    parts = []
+    for name, value in values.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        parts.append(f"[[ ## {name} ## ]]\n{text}")
     return "\n\n".join([*parts, "[[ ## completed ## ]]"])
 
 

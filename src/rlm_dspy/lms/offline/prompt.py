@@ -112,7 +112,9 @@ def read_run_state(prompt: Prompt) -> Play:
     # Each turn of a conversation begins with the inputs that changed; only the last one is to be answered.
     turns = [place for place, text in enumerate(seen) if text.startswith(("[step 1/", "[turn "))] or [0]
     start = turns[-1]
-    known = {one.name: one for place in turns if seen for one in variables(seen[place])}
+    known: dict[str, Variable] = {}
+    for place in turns if seen else ():
+        known |= {one.name: one for one in variables(seen[place])}
     given = prompt.system.partition("Outputs, given once by SUBMIT(")[2]
     listed = given.partition("\n")[2].partition("Functions in the REPL")[0]
     return Play(tuple(known.values()), parse_fields(listed), tuple(seen[start + 1 :]))

@@ -112,12 +112,13 @@ class ParsedQuestion:
 
     def _weighed_shapes(self) -> list[tuple[str, float, str]]:
         # A common word is part of many names, so a name with it means little.
-        named = any(term.strong for term in self.terms)
-        return [
-            (shape, weight if named else 0.4 * weight, _bare_pattern(subject) if subject in shape else "")
-            for subject in self.subjects
-            for shape, weight in _answer_shapes(self.kind, subject)
-        ]
+        factor = 1.0 if any(term.strong for term in self.terms) else 0.4
+        shapes = []
+        for subject in self.subjects:
+            for shape, weight in _answer_shapes(self.kind, subject):
+                plain = _bare_pattern(subject) if subject in shape else ""
+                shapes.append((shape, factor * weight, plain))
+        return shapes
 
 
 # Lines that name things without saying anything about them.
@@ -218,16 +219,17 @@ def _add_word(found: dict[str, Term], word: str, *, first: bool, dotted: bool) -
 
 
 def _add_term(found: dict[str, Term], text: str, weight: float, strong: bool) -> None:
-    proper = not strong and text[:1].isupper()
-    body = re.escape(text.removesuffix("s") if proper else text) if strong or proper else _stem_pattern(text)
-    edge = r"\b" if text[:1].isalnum() or text[:1] == "_" else ""
-    left = edge if strong else r"(?:\b|_)"
-    right = (r"\b" if re.search(r"\w$", text) else "") if strong else r"\w*"
-    if proper:
-        right = r"s?(?:\b|_)"
+    if strong:
+        left = r"\b" if text[:1].isalnum() or text[:1] == "_" else ""
+        right = r"\b" if re.search(r"\w$", text) else ""
+        pattern = f"{left}{re.escape(text)}{right}"
+    elif text[:1].isupper():
+        pattern = rf"(?:\b|_){re.escape(text.removesuffix('s'))}s?(?:\b|_)"
+    else:
+        pattern = rf"(?:\b|_){_stem_pattern(text)}\w*"
     key = text.lower()
     if key not in found or found[key].weight < weight:
-        found[key] = Term(text, f"{left}{body}{right}", weight, strong)
+        found[key] = Term(text, pattern, weight, strong)
 
 
 def _stem_pattern(word: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from dspy.lm15 import Request, Response
 from rlm_dspy._dspy import anthropic_body, anthropic_reply
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.engine import SERVER
-from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, parse_lines, rows_at, text_at
+from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, rows_at, text_at
 from rlm_dspy.lms.provider_batches.protocol import BatchCall, BatchState, RowResult
 from rlm_dspy.lms.providers import Route
 
@@ -43,7 +43,7 @@ class AnthropicBatches:
         base = base.rstrip("/")
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         headers = {"anthropic-version": _VERSION, "x-api-key": route.key or ""}
-        self._connection = BatchConnection(route, self._base, headers)
+        self.connection = BatchConnection(route, self._base, headers)
         self._route = route
 
     def make_body(self, request: Request) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class AnthropicBatches:
     def create_batch(self, wave_id: str, file_id: str | None, calls: Sequence[BatchCall]) -> str:
         """Create a batch of these requests."""
         rows = [f'{{"custom_id": "{call.custom_id}", "params": {call.body}}}' for call in calls]
-        found, _ = self._connection.fetch_json(
+        found, _ = self.connection.fetch_json(
             "POST",
             "messages/batches",
             creates=True,
@@ -82,7 +82,7 @@ class AnthropicBatches:
 
     def find_batches(self, wave_id: str, file_id: str | None, size: int, since: float) -> list[str]:
         """Return the recent batches of this size, oldest first; only their results show whose they are."""
-        found, _ = self._connection.fetch_json("GET", "messages/batches", params={"limit": 100})
+        found, _ = self.connection.fetch_json("GET", "messages/batches", params={"limit": 100})
         names = []
         for row in rows_at(found, "data"):
             counts = dict_at(row, "request_counts")
@@ -93,7 +93,7 @@ class AnthropicBatches:
 
     def fetch_state(self, batch_id: str) -> BatchState:
         """Return the state of a batch."""
-        row, retry_after = self._connection.fetch_json("GET", f"messages/batches/{quote(batch_id, safe='')}")
+        row, retry_after = self.connection.fetch_json("GET", f"messages/batches/{quote(batch_id, safe='')}")
         counts = dict_at(row, "request_counts")
         done = sum(count_at(counts, name) for name in _COUNTS)
         status = text_at(row, "processing_status")
@@ -108,19 +108,21 @@ class AnthropicBatches:
             retry_after=retry_after,
         )
 
-    def read_results(self, state: BatchState) -> Iterator[RowResult]:
-        """Yield the results of a batch."""
-        for path in state.result_paths:
-            for row in parse_lines(self._connection.stream_lines(path, state.total)):
-                yield _row_result(row)
+    def parse_row(self, row: dict[str, Any]) -> RowResult:
+        """Return the result of one request."""
+        name, result = text_at(row, "custom_id"), dict_at(row, "result")
+        kind, message = text_at(result, "type"), result.get("message")
+        if kind == "succeeded" and isinstance(message, dict):
+            return RowResult(name, reply=message)
+        if kind in ("canceled", "expired"):
+            return RowResult(name)
+        outer = dict_at(result, "error")
+        problem = dict_at(outer, "error") or outer or {"message": json.dumps(result)[:300]}
+        return RowResult(name, status=_STATUS.get(text_at(problem, "type"), 500), problem={"error": problem})
 
     def cancel_batch(self, batch_id: str) -> None:
         """Cancel a batch; what was answered until then can be read and is billed."""
-        self._connection.fetch_json("POST", f"messages/batches/{quote(batch_id, safe='')}/cancel")
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._connection.close()
+        self.connection.fetch_json("POST", f"messages/batches/{quote(batch_id, safe='')}/cancel")
 
     def _own_path(self, address: str) -> str:
         """Return an address that the server names, if it is on the same server: the key is sent to no other."""
@@ -132,18 +134,6 @@ class AnthropicBatches:
         if (named.scheme, named.netloc) not in (("", ""), (own.scheme, own.netloc.rpartition("@")[2])):
             raise errors.invalid_reply(self._route, "has its results at another server, which is not asked")
         return f"{own.scheme}://{own.netloc}{named.path}"
-
-
-def _row_result(row: dict[str, Any]) -> RowResult:
-    name, result = text_at(row, "custom_id"), dict_at(row, "result")
-    kind, message = text_at(result, "type"), result.get("message")
-    if kind == "succeeded" and isinstance(message, dict):
-        return RowResult(name, reply=message)
-    if kind in ("canceled", "expired"):
-        return RowResult(name)
-    outer = dict_at(result, "error")
-    problem = dict_at(outer, "error") or outer or {"message": json.dumps(result)[:300]}
-    return RowResult(name, status=_STATUS.get(text_at(problem, "type"), 500), problem={"error": problem})
 
 
 def _created_at(row: Any) -> float:

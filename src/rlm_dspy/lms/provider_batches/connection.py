@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,12 @@ class BatchConnection:
             raise errors.invalid_reply(self.route, "is not JSON of a batch service")
         return found, retry_after_seconds(reply.headers.get("retry-after"))
 
-    def stream_lines(self, path: str, calls: int) -> Iterator[bytes]:
+    def stream_rows(self, paths: Sequence[str], calls: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a batch's files of results while they arrive."""
+        for path in paths:
+            yield from _parse_lines(self._stream_lines(path, calls))
+
+    def _stream_lines(self, path: str, calls: int) -> Iterator[bytes]:
         """Yield the lines of a file of results while they arrive; a line that is too long is dropped."""
         most = MAX_REPLY_BYTES + calls * BYTES_PER_CALL
         with self._translated(), self._client.stream("GET", path) as reply:
@@ -115,7 +120,7 @@ class BatchConnection:
 _KEPT_HEADERS = frozenset({"location", "retry-after", "content-type"})
 
 
-def parse_lines(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+def _parse_lines(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of the lines; a line that is no object is reported and skipped."""
     for line in lines:
         if not line.strip():

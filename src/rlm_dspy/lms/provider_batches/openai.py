@@ -5,7 +5,7 @@ So do Groq, and vLLM or llama.cpp behind a gateway that adds them. Together diff
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ from dspy.lm15 import Request, Response, response_from_openai_chat
 from rlm_dspy._dspy import chat_body
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.engine import without_address
-from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, parse_lines, rows_at, text_at
+from rlm_dspy.lms.provider_batches.connection import BatchConnection, count_at, dict_at, rows_at, text_at
 from rlm_dspy.lms.provider_batches.protocol import BatchCall, BatchState, RowResult
 from rlm_dspy.lms.providers import Route
 
@@ -33,7 +33,7 @@ class OpenAIBatches:
 
     def __init__(self, route: Route, base: str) -> None:
         key = route.key
-        self._connection = BatchConnection(route, base, {"Authorization": f"Bearer {key}"} if key else {})
+        self.connection = BatchConnection(route, base, {"Authorization": f"Bearer {key}"} if key else {})
         self._route = route
         self._is_together = route.provider.batches == "together"
 
@@ -53,7 +53,7 @@ class OpenAIBatches:
         lines = [f'{{"custom_id": "{call.custom_id}", {head}"body": {call.body}}}\n' for call in calls]
         file = (f"rlm-dspy-{wave_id}.jsonl", "".join(lines).encode(), "application/jsonl")
         purpose, path = ("batch-api", "files/upload") if self._is_together else ("batch", "files")
-        found, _ = self._connection.fetch_json(
+        found, _ = self.connection.fetch_json(
             "POST", path, creates=True, data={"purpose": purpose}, files={"file": file}
         )
         return self._id_in(found)
@@ -63,14 +63,14 @@ class OpenAIBatches:
         body: dict[str, Any] = {"input_file_id": file_id, "endpoint": _ENDPOINT, "completion_window": "24h"}
         if not self._is_together:
             body["metadata"] = {_LABEL: wave_id}
-        found, _ = self._connection.fetch_json("POST", "batches", creates=True, json=body)
+        found, _ = self.connection.fetch_json("POST", "batches", creates=True, json=body)
         return self._id_in(_unwrapped(found))
 
     def find_batches(self, wave_id: str, file_id: str | None, size: int, since: float) -> list[str]:
         """Return the batch of this wave, found by its label or its file, if there is one."""
         after: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
-            found, _ = self._connection.fetch_json("GET", "batches", params={"limit": _PAGE, **after})
+            found, _ = self.connection.fetch_json("GET", "batches", params={"limit": _PAGE, **after})
             rows = [row for row in rows_at(found, "data") if text_at(row, "id")]
             for row in rows:
                 is_ours = file_id is not None and text_at(row, "input_file_id") == file_id
@@ -83,7 +83,7 @@ class OpenAIBatches:
 
     def fetch_state(self, batch_id: str) -> BatchState:
         """Return the state of a batch."""
-        found, retry_after = self._connection.fetch_json("GET", f"batches/{quote(batch_id, safe='')}")
+        found, retry_after = self.connection.fetch_json("GET", f"batches/{quote(batch_id, safe='')}")
         row = _unwrapped(found)
         status = text_at(row, "status").lower()
         counts = dict_at(row, "request_counts")
@@ -101,39 +101,29 @@ class OpenAIBatches:
             retry_after=retry_after,
         )
 
-    def read_results(self, state: BatchState) -> Iterator[RowResult]:
-        """Yield the rows of the output file, then those of the error file."""
-        for path in state.result_paths:
-            for row in parse_lines(self._connection.stream_lines(path, state.total)):
-                yield _row_result(row)
+    def parse_row(self, row: dict[str, Any]) -> RowResult:
+        """Return the result of one request."""
+        name, response = text_at(row, "custom_id"), dict_at(row, "response")
+        body, status = response.get("body"), response.get("status_code")
+        if status == 200 and isinstance(body, dict):
+            return RowResult(name, reply=body)
+        problem = row.get("error") or body
+        code = text_at(problem, "code") or text_at(dict_at(problem, "error"), "code")
+        if code in _NOT_PROCESSED:
+            return RowResult(name)
+        if type(status) is not int or not 400 <= status <= 599:
+            status = 500 if problem is None else 400
+        return RowResult(name, status=status, problem=problem if isinstance(problem, dict) else {"error": problem})
 
     def cancel_batch(self, batch_id: str) -> None:
         """Cancel a batch; what was answered until then can be read and is billed."""
-        self._connection.fetch_json("POST", f"batches/{quote(batch_id, safe='')}/cancel")
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._connection.close()
+        self.connection.fetch_json("POST", f"batches/{quote(batch_id, safe='')}/cancel")
 
     def _id_in(self, found: Any) -> str:
         name = text_at(found, "id")
         if not name:
             raise errors.invalid_reply(self._route, "names no id")
         return name
-
-
-def _row_result(row: dict[str, Any]) -> RowResult:
-    name, response = text_at(row, "custom_id"), dict_at(row, "response")
-    body, status = response.get("body"), response.get("status_code")
-    if status == 200 and isinstance(body, dict):
-        return RowResult(name, reply=body)
-    problem = row.get("error") or body
-    code = text_at(problem, "code") or text_at(dict_at(problem, "error"), "code")
-    if code in _NOT_PROCESSED:
-        return RowResult(name)
-    if type(status) is not int or not 400 <= status <= 599:
-        status = 500 if problem is None else 400
-    return RowResult(name, status=status, problem=problem if isinstance(problem, dict) else {"error": problem})
 
 
 def _unwrapped(found: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dspy.lm15 import Request, Response
+
+from rlm_dspy.lms.provider_batches.connection import BatchConnection
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class BatchState:
         status: the provider's word, in lower case, such as ``in_progress``.
         has_ended: whether the provider does nothing more for it, and what it has done can be read.
         done, total: the number of finished requests, and of all.
-        result_paths: where the results are, to be passed to ``read_results``.
+        result_paths: where the results are, to be passed to ``stream_rows``.
         problem: why the whole batch failed, as the body of an error.
         retry_after: seconds until the provider wants to be asked again, if it says so.
     """
@@ -58,6 +60,7 @@ class BatchProtocol(Protocol):
     """
 
     is_labelled: bool
+    connection: BatchConnection
 
     def make_body(self, request: Request) -> dict[str, Any]:
         """Return a request in the provider's form."""
@@ -77,11 +80,8 @@ class BatchProtocol(Protocol):
     def fetch_state(self, batch_id: str) -> BatchState:
         """Return the state of a batch."""
 
-    def read_results(self, state: BatchState) -> Iterator[RowResult]:
-        """Yield the results of a batch that has ended, in any order, while they arrive."""
+    def parse_row(self, row: dict[str, Any]) -> RowResult:
+        """Return the result of one request from a row of a file of results."""
 
     def cancel_batch(self, batch_id: str) -> None:
         """Ask the provider to do no more of a batch."""
-
-    def close(self) -> None:
-        """Close the connections."""

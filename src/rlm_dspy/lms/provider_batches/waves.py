@@ -146,7 +146,7 @@ class Waves:
         if self._collector is not None:
             self._collector.join(1.0)
         for lane in self._lanes.values():
-            lane.protocol.close()
+            lane.protocol.connection.close()
         if forget and is_done and self.journal.path is not None:
             self.journal.path.unlink(missing_ok=True)
         self.journal.close()
@@ -159,7 +159,7 @@ class Waves:
         with self._changed:
             lane = self._lanes.setdefault(name, Lane(name, route, protocol))
             if lane.protocol is not protocol:
-                protocol.close()
+                protocol.connection.close()
             known = [record for record in self.journal.open_waves.values() if record.lane == name]
             for record in known:
                 del self.journal.open_waves[record.wave_id]
@@ -336,18 +336,18 @@ class Waves:
         record, protocol = wave.record, wave.lane.protocol
         for batch_id in protocol.find_batches(record.wave_id, record.file_id, record.size, record.time):
             record.batch_id = batch_id
-            if protocol.is_labelled or self._holds_wave(wave, batch_id):
+            if protocol.is_labelled or self._holds_wave(wave):
                 self.journal.append({"wave": record.wave_id, "batch": batch_id})
                 return True
         record.batch_id = None
         return False
 
-    def _holds_wave(self, wave: OpenWave, batch_id: str) -> bool:
+    def _holds_wave(self, wave: OpenWave) -> bool:
         """Return whether a batch without a label is this wave's, which its results show as soon as it has ended."""
         state = self._await_end(wave)
         if state is None:
             return False
-        first = next(iter(wave.lane.protocol.read_results(state)), None)
+        first = next(_results_of(wave, state), None)
         return first is not None and first.custom_id in wave.record.keys
 
     def _await_end(self, wave: OpenWave) -> BatchState | None:
@@ -416,7 +416,7 @@ class Waves:
         for pause in self._pauses():
             try:
                 strange = 0
-                for row in wave.lane.protocol.read_results(state):
+                for row in _results_of(wave, state):
                     strange += not self._settle_row(wave, row)
                 break
             except _PASSING as error:
@@ -540,8 +540,9 @@ class Waves:
     def _stop(self, why: str) -> None:
         with self._changed:
             self._stopped = self._stopped or why
-            calls = [*self._waiting, *(call for wave in self._open.values() for call in wave.calls.values())]
-            self._waiting = []
+            calls, self._waiting = self._waiting, []
+            for wave in self._open.values():
+                calls += wave.calls.values()
             self._changed.notify_all()
         self._wake.set()
         for call in calls:
@@ -561,6 +562,12 @@ class Waves:
             time.sleep(_TICK_SECONDS)
             if self._stopped is None:
                 self._wake.clear()
+
+
+def _results_of(wave: OpenWave, state: BatchState) -> Iterator[RowResult]:
+    """Return the results of a batch that has ended, in any order, while they arrive."""
+    protocol = wave.lane.protocol
+    return map(protocol.parse_row, protocol.connection.stream_rows(state.result_paths, state.total))
 
 
 def _finish_call(call: PendingCall, outcome: Any) -> None:

@@ -114,12 +114,12 @@ class RunRows:
         waiting: list[tuple[Record, int | None, int, int]] = [(top, parent, 0, 0)]
         while waiting:
             record, above, step, depth = waiting.pop()
-            kind = "run" if isinstance(record, Run) else "step" if isinstance(record, Step) else "sub_call"
-            row: Row = {"kind": kind, "parent": above, "start": None, "seconds": finite_number(record.seconds)}
+            kind = "sub_call"
             if isinstance(record, Run):
-                row["kind"], depth = "run" if above is None else "child", record.depth
+                kind, depth = "run" if above is None else "child", record.depth
             elif isinstance(record, Step):
-                step = record.index
+                kind, step = "step", record.index
+            row: Row = {"kind": kind, "parent": above, "start": None, "seconds": finite_number(record.seconds)}
             row |= {"step": step, "depth": depth} | self._record_facts(record)
             self.rows.append(row)
             waiting += [(one, len(self.rows) - 1, step, depth) for one in reversed(list(_records_below(record)))]

@@ -116,7 +116,9 @@ def headings(body: str) -> list[tuple[int, str]]:
         return []
     fences = [match.start() for match in re.finditer(_FENCE, body, re.M)]
     blocks = list(zip(fences[::2], [*fences[1::2], len(body)], strict=False))
-    return [one for one in found if not any(low < one[0] < high for low, high in blocks)]
+    for low, high in blocks:
+        found = [(start, title) for start, title in found if not low < start < high]
+    return found
 
 
 def definitions(body: str) -> list[tuple[int, str]]:
@@ -150,7 +152,10 @@ def outline_text(data: Any, names: Sequence[Any]) -> str:
 
 def _size_text(data: Any, name: Any) -> str:
     body = data.info(name) if isinstance(data, CorpusTexts) else None
-    chars, lines = (body.size, body.lines) if body else (len(read(data, name)), count_lines(read(data, name)))
+    if body:
+        return f"{body.lines:,} lines, {body.size:,} characters"
+    text = read(data, name)
+    lines, chars = count_lines(text), len(text)
     return f"{lines:,} lines, {chars:,} characters"
 
 

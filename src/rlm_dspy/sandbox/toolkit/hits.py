@@ -129,7 +129,8 @@ class Hit(str):
         text = self._line_text()
         if len(text) > most:
             low = max(0, min(self._at - most // 2, len(text) - most))
-            text = ("…" if low else "") + text[low : low + most] + ("…" if low + most < len(text) else "")
+            after = "…" if low + most < len(text) else ""
+            text = ("…" if low else "") + text[low : low + most] + after
         source, line, place = (self._facts.get(name) for name in ("source", "line", "place"))
         if place is None and self._origin is not None:
             place = self._origin.scope(self._facts["start"], printed=True)
@@ -182,7 +183,9 @@ class Matches(list[Hit]):
     def cut(self) -> str:
         """A note on the matches missing from the list, or an empty string."""
         whole = self.complete and self.total <= len(self)
-        return "" if whole else self._count_note(len(self), "raise max_matches or narrow by source=")
+        if whole:
+            return ""
+        return self._count_note(len(self), "raise max_matches or narrow by source=")
 
     def _count_note(self, shown: int, advice: str) -> str:
         if self._store is not None and self._store.full:
@@ -201,7 +204,10 @@ class Matches(list[Hit]):
         if not self:
             return "[]"
         hits = self[:SHOWN]
-        lines = [hit.printed(len(hit) if "\n" in hit[:] else _PRINTED) for hit in hits]
+        lines = []
+        for hit in hits:
+            room = len(hit) if "\n" in hit[:] else _PRINTED
+            lines.append(hit.printed(room))
         apart = "\n--\n" if any("\n" in line for line in lines) else "\n"
         told = ""
         if self.cut or len(self) > SHOWN:
@@ -218,7 +224,9 @@ class Matches(list[Hit]):
         return super().__iter__() if self._store is None else map(self._store.make_hit, self._order)
 
     def __reversed__(self) -> Iterator[Hit]:
-        return super().__reversed__() if self._store is None else map(self._store.make_hit, reversed(self._order))
+        if self._store is None:
+            return super().__reversed__()
+        return map(self._store.make_hit, reversed(self._order))
 
     def __getitem__(self, key: Any) -> Any:
         if self._store is None:

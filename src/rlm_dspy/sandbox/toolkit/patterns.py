@@ -61,7 +61,9 @@ def re_pattern(expression: "re.Pattern[str]") -> "re.Pattern[str]":
 
 def re2_pattern(expression: "re.Pattern[str]", ascii_only: bool) -> Any:
     """Return an RE2 expression that finds the same in UTF-8 bytes, or None if RE2 cannot."""
-    return _translated_pattern(expression.pattern, expression.flags, ascii_only) if re2 is not None else None
+    if re2 is None:
+        return None
+    return _translated_pattern(expression.pattern, expression.flags, ascii_only)
 
 
 @functools.lru_cache(maxsize=64)

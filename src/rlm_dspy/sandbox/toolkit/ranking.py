@@ -161,7 +161,7 @@ def rank_passages(data: Any, names: Sequence[Any], query: Query, limit: int) -> 
     for name in names:
         low = _lowered_text(read(data, name))
         passages += len(low) // PASSAGE + 1
-        counts.append([sum(low.count(needle) for needle in needles) for _, needles, _ in terms])
+        counts.append([sum(map(low.count, needles)) for _, needles, _ in terms])
     if not counts:
         return []
     totals = [sum(column) for column in zip(*counts, strict=True)]
@@ -249,9 +249,15 @@ class PassageScorer:
         counts = collections.Counter(stems)
         score = title = covered = 0.0
         for (row, _, _), weight in zip(self._query.terms, self._weights, strict=True):
-            often = counts[row[0]] if len(row) == 1 else _count_runs(stems, row) if counts[row[0]] else 0
+            often = counts[row[0]]
+            if often and len(row) > 1:
+                often = _count_runs(stems, row)
             score += weight * often * 2.2 / (often + length)
-            points = _TITLE if titles.issuperset(row) else _FILE if file.issuperset(row) else 0.0
+            points = 0.0
+            if titles.issuperset(row):
+                points = _TITLE
+            elif file.issuperset(row):
+                points = _FILE
             title += points * weight
             covered += weight if often or points else 0.0
         return (score + title) * (0.5 + 0.5 * covered / self._whole) if score else 0.0
@@ -294,7 +300,7 @@ class PassageTitles:
         if not self._starts:
             self._read_headings()
         first, last = bisect.bisect_right(self._starts, start), bisect.bisect_left(self._starts, end)
-        return self._stems(title for chain in self._chains[max(0, first - 1) : last] for title in chain)
+        return self._stems(itertools.chain.from_iterable(self._chains[max(0, first - 1) : last]))
 
     def text(self, start: int, end: int) -> str:
         """Return the text of a passage, that of a table with its columns."""

@@ -73,4 +73,6 @@ def _definition_title(text: str) -> str:
     if named := re.match(_NAMED, text):
         return f"{named['kind']} {named['name'].rstrip(':')}"
     method = re.match(_UNNAMED, text[:300]) if text.endswith("{") else None
-    return f"{method['method']}()" if method and text.split("(")[0].split()[0] not in _CONTROL else ""
+    if method and text.split("(")[0].split()[0] not in _CONTROL:
+        return f"{method['method']}()"
+    return ""

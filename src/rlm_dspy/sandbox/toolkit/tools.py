@@ -117,7 +117,9 @@ class Toolkit:
         one = isinstance(ranges, (dict, Hit)) or (isinstance(ranges, tuple) and ranges and isinstance(ranges[-1], int))
         if not one and not isinstance(ranges, Iterable):
             raise ValueError(f"ranges come from chunk, grep or search, or are (start, end) pairs, not {quoted(ranges)}")
-        return "".join(_range_text(data, item) for item in ([ranges] if one else ranges))
+        if one:
+            ranges = [ranges]
+        return "".join(_range_text(data, item) for item in ranges)
 
     def search(self, query: Any, k: Any = 10, text: Any = None, source: str | None = None) -> Matches:
         """Rank passages by the words of a query: the k best hits, with .score .line .text .range .source."""
@@ -227,7 +229,9 @@ def _named_texts(data: Any, source: str | None) -> Iterator[tuple[str | None, st
 
 
 def _joined_text(data: Any) -> str:
-    return data if isinstance(data, str) else "".join(body for _, body in _named_texts(data, None))
+    if isinstance(data, str):
+        return data
+    return "".join(body for _, body in _named_texts(data, None))
 
 
 def _matching_names(data: Any, source: Any, *, single: bool = False) -> list[str]:

@@ -69,7 +69,9 @@ class Begun:
         return str(self._future.result())
 
     def __repr__(self) -> str:
-        return repr(self._future.result()) if self._future.done() else "<a call that has begun: await it>"
+        if self._future.done():
+            return repr(self._future.result())
+        return "<a call that has begun: await it>"
 
 
 def start_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:

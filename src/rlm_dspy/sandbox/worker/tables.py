@@ -100,7 +100,9 @@ def restored_value(data: Any, like: dict[str, Any]) -> Any:
         return pandas.DataFrame(columns=like["labels"])
     labels, names = list(data[0]), like["index"]
     kinds = [None] * len(names) + like["dtypes"]
-    columns = {at: _restored_series(pandas, [row[label] for row in data], kinds[at]) for at, label in enumerate(labels)}
+    columns = {}
+    for at, label in enumerate(labels):
+        columns[at] = _restored_series(pandas, [row[label] for row in data], kinds[at])
     frame = pandas.DataFrame(columns)
     frame.columns = labels
     if names:

@@ -91,7 +91,9 @@ def encode(value: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep (or refers to itself)")
     if kind is int:
-        return value if -SAFE_INT < value < SAFE_INT else {TAG: "int", "v": _bounded_text(hex(value))}
+        if -SAFE_INT < value < SAFE_INT:
+            return value
+        return {TAG: "int", "v": _bounded_text(hex(value))}
     if kind is float:
         return value if math.isfinite(value) else {TAG: "float", "v": repr(value)}
     if kind is list:
@@ -121,7 +123,9 @@ def _encode_key(value: Any, depth: int) -> Any:
 def _is_hashable(encoded: Any) -> bool:
     if isinstance(encoded, dict):
         tag = encoded.get(TAG)
-        return all(map(_is_hashable, encoded["v"])) if tag == "tuple" else tag not in (None, "dict", "set", "record")
+        if tag == "tuple":
+            return all(map(_is_hashable, encoded["v"]))
+        return tag not in (None, "dict", "set", "record")
     return not isinstance(encoded, list)
 
 

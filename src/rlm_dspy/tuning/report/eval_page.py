@@ -87,7 +87,10 @@ def _has_column(name: str, rows: Sequence[Row], run_links: Mapping[str, str]) ->
 
 
 def _head_html(columns: Sequence[str]) -> str:
-    cells = [f'<th scope="col" data-kind="{"text" if name in _TEXTS else "number"}">{name}</th>' for name in columns]
+    cells = []
+    for name in columns:
+        kind = "text" if name in _TEXTS else "number"
+        cells.append(f'<th scope="col" data-kind="{kind}">{name}</th>')
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -102,6 +105,9 @@ def _links_note(run_links: Mapping[str, str]) -> str:
 
 def _row_html(row: Row, columns: Sequence[str], texts: TextAllowance, link: str) -> str:
     kind, mark = result_mark(row)
+    run_link = ""
+    if link:
+        run_link = f'<a href="{escape(link)}">run<span class="unseen"> of {safe_text(row.id[:200])}</span></a>'
     cells = {
         "side": f"<td>{safe_text(row.side)}</td>",
         "question": _text_cell(row.question, texts, before=f"<b>{safe_text(row.id[:200])}</b>"),
@@ -115,9 +121,7 @@ def _row_html(row: Row, columns: Sequence[str], texts: TextAllowance, link: str)
         "cost": _number_cell(-1 if row.cost is None else row.cost, dollar_text(row.cost)),
         "seconds": _number_cell(row.seconds, f"{row.seconds:,.2f}"),
         "error": f'<td class="text error">{texts.text_html(row.error or "", head=ERROR_HEAD_CHARS)}</td>',
-        "run": f'<td><a href="{escape(link)}">run<span class="unseen"> of {safe_text(row.id[:200])}</span></a></td>'
-        if link
-        else "<td></td>",
+        "run": f"<td>{run_link}</td>",
     }
     wrong = "" if kind == "good" else " data-wrong"
     return (

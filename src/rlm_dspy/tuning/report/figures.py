@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -21,11 +22,12 @@ def side_figures(rows: Sequence[Row]) -> dict[str, Any]:
     shares = [row.prefix_share for row in rows if row.prefix_share is not None]
     quotes = sum(row.quotes for row in rows)
     seconds = [row.seconds for row in rows]
+    statuses: Counter[str] = Counter(row.status for row in rows)
     return {
         "questions": len(rows),
         "score": scoring.mean(scores) if scores else None,
         "interval": list(scoring.mean_interval(scores)) if scores else None,
-        **{ending: sum(row.status == ending for row in rows) for ending in ENDINGS},
+        **{ending: statuses[ending] for ending in ENDINGS},
         "calls": sum(row.calls for row in rows),
         "tokens": sum(row.tokens for row in rows),
         "cost": None if None in costs else sum(cost or 0.0 for cost in costs),
@@ -49,8 +51,11 @@ def by_task(rows: Iterable[Row]) -> dict[str, float | None]:
     for row in rows:
         if row.task:
             grouped.setdefault(row.task, []).append(row)
-    scores = {task: measured_scores(own) for task, own in sorted(grouped.items())}
-    return {task: scoring.mean(own) if own else None for task, own in scores.items()}
+    means = {}
+    for task, own in sorted(grouped.items()):
+        scores = measured_scores(own)
+        means[task] = scoring.mean(scores) if scores else None
+    return means
 
 
 def rows_by_side(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -150,15 +150,18 @@ def _changes_html(one: Mapping[str, Any], other: Mapping[str, Any], texts: TextA
         before = other["instructions"].get(name, "")
         lines += difflib.unified_diff(_text_lines(before), _text_lines(text), name, name, lineterm="", n=1)
     if not lines:
-        return f"<p>The instructions are those of {other['number']}.</p>" if one["demos"] == other["demos"] else ""
+        if one["demos"] == other["demos"]:
+            return f"<p>The instructions are those of {other['number']}.</p>"
+        return ""
     whose = f"its parent {other['number']}" if known else f"{other['number']} (its parent is not known)"
     return f"<details><summary>changes against {whose}</summary>{diff_html(lines, texts)}</details>"
 
 
 def _text_lines(text: str) -> list[str]:
     lines = text.splitlines()
-    cut = [f"({len(lines) - MAX_DIFF_LINES:,} more lines are not compared)"] if len(lines) > MAX_DIFF_LINES else []
-    return lines[:MAX_DIFF_LINES] + cut
+    if len(lines) <= MAX_DIFF_LINES:
+        return lines
+    return [*lines[:MAX_DIFF_LINES], f"({len(lines) - MAX_DIFF_LINES:,} more lines are not compared)"]
 
 
 def diff_html(lines: Sequence[str], texts: TextAllowance) -> str:

@@ -49,11 +49,8 @@ def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
 
 def _candidate_facts(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
     above = outcome.parents.get(_instructions_text(one))
-    parent = (
-        next((c.number for c in outcome.candidate_log.candidates.values() if _instructions_text(c) == above), None)
-        if above
-        else None
-    )
+    parents = (c.number for c in outcome.candidate_log.candidates.values() if _instructions_text(c) == above)
+    parent = next(parents, None) if above else None
     put = [name for name in ids if name in one.scores]
     return {
         "number": one.number,

@@ -42,9 +42,9 @@ class Axis:
         return [number * step for number in range(int(self.high / step * 1.001) + 1)]
 
 
-def make_axis(values: Sequence[float], start: float, end: float) -> Axis:
+def make_axis(values: Sequence[float]) -> Axis:
     """Return an axis that has room for the largest of the values."""
-    return Axis(max((value for value in values if math.isfinite(value)), default=0.0) * 1.05 or 1.0, start, end)
+    return Axis(max((value for value in values if math.isfinite(value)), default=0.0) * 1.05 or 1.0, LEFT, RIGHT)
 
 
 def tick_text(value: float) -> str:
@@ -71,12 +71,14 @@ def score_plot(made: Mapping[str, Any]) -> str:
 
 def _failure_text(found: Mapping[str, Any]) -> str:
     count = found["questions"]
-    return f"failed: {'its one question' if count == 1 else f'all {count:,} questions'}" if count else "not measured"
+    if not count:
+        return "not measured"
+    return "failed: its one question" if count == 1 else f"failed: all {count:,} questions"
 
 
 def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
     """Draw the seconds of each question as a dot, and the median of each side."""
-    axis = make_axis([row.seconds for rows in grouped.values() for row in rows], LEFT, RIGHT)
+    axis = make_axis([row.seconds for rows in grouped.values() for row in rows])
     marks, sampled = [], False
     for place, rows in enumerate(grouped.values()):
         y = _row_middle(place)
@@ -88,17 +90,20 @@ def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
             marks.append(f'<circle class="{kind}" cx="{axis.place_of(row.seconds)}" cy="{height:.1f}" r="3.5"/>')
         median = axis.place_of(scoring.percentile([row.seconds for row in rows], 0.5))
         marks.append(f'<path class="whisker" d="M{median} {y - 12}v24"/>')
-        failed = sum(row.status == "failed" for row in rows)
-        note = "failed" if failed == len(rows) else f"{failed} failed" if failed else ""
         text = f"median {scoring.percentile([row.seconds for row in rows], 0.5):,.2f} s"
-        marks.append(chart_label(RIGHT + 12, y + 5, f"{text}{', ' + note if note else ''}"))
+        failed = sum(row.status == "failed" for row in rows)
+        if failed == len(rows):
+            text += ", failed"
+        elif failed:
+            text += f", {failed} failed"
+        marks.append(chart_label(RIGHT + 12, y + 5, text))
     what = f"seconds (a dot is a question{', of which a part is drawn' if sampled else ''}; the line is the median)"
     return _plot_by_side("Time per question", what, axis, list(grouped), marks)
 
 
 def cost_plot(made: Mapping[str, Any]) -> str:
     """Draw the cost of each side as a bar; empty if no side cost anything."""
-    axis = make_axis([found["cost"] or 0.0 for found in made.values()], LEFT, RIGHT)
+    axis = make_axis([found["cost"] or 0.0 for found in made.values()])
     if not any(found["cost"] for found in made.values()):
         return ""
     marks = []
@@ -106,15 +111,17 @@ def cost_plot(made: Mapping[str, Any]) -> str:
         y = _row_middle(place)
         width = axis.place_of(found["cost"] or 0.0) - LEFT
         marks.append(f'<rect class="bar cost" x="{LEFT}" y="{y - 9}" width="{width:.1f}" height="18"/>')
-        each = "" if found["cost"] is None else f", {dollar_text(found['cost'] / max(1, found['questions']))} each"
-        marks.append(chart_label(RIGHT + 12, y + 5, f"{dollar_text(found['cost'])}{each}"))
+        text = dollar_text(found["cost"])
+        if found["cost"] is not None:
+            text += f", {dollar_text(found['cost'] / max(1, found['questions']))} each"
+        marks.append(chart_label(RIGHT + 12, y + 5, text))
     return _plot_by_side("Cost by side", "US dollars for all questions", axis, list(made), marks)
 
 
 def _plot_by_side(title: str, unit: str, axis: Axis, names: Sequence[str], marks: Sequence[str]) -> str:
     """Return a plot with a row for each side."""
     bottom = TOP + ROW_HEIGHT * len(names)
-    parts = [_tick_marks(axis, TOP, bottom), *marks]
+    parts = [_tick_marks(axis, bottom), *marks]
     for place, name in enumerate(names):
         short = name if len(name) <= NAME_CHARS else name[: NAME_CHARS - 1] + "…"
         parts.append(chart_label(LEFT - 12, _row_middle(place) + 5, short, "name"))
@@ -135,11 +142,11 @@ def _row_middle(place: int) -> float:
     return TOP + ROW_HEIGHT * place + ROW_HEIGHT / 2
 
 
-def _tick_marks(axis: Axis, top: float, bottom: float) -> str:
-    parts = [f'<path class="axis" d="M{axis.start} {top}V{bottom}H{axis.end}"/>']
+def _tick_marks(axis: Axis, bottom: float) -> str:
+    parts = [f'<path class="axis" d="M{axis.start} {TOP}V{bottom}H{axis.end}"/>']
     for value in axis.tick_values():
         x = axis.place_of(value)
-        parts.append(f'<path class="grid" d="M{x} {top}V{bottom + 5}"/>')
+        parts.append(f'<path class="grid" d="M{x} {TOP}V{bottom + 5}"/>')
         parts.append(chart_label(x, bottom + 20, tick_text(value), "tick"))
     return "".join(parts)
 

@@ -41,7 +41,9 @@ def _missing_note(candidates: Sequence[Mapping[str, Any]], points: Sequence[Mapp
     partly = sum(one["val_score"] is not None for one in candidates) - len(points)
     if not partly:
         return ""
-    what = "1 candidate is not in this plot: it" if partly == 1 else f"{partly:,} candidates are not in this plot: they"
+    what = f"{partly:,} candidates are not in this plot: they"
+    if partly == 1:
+        what = "1 candidate is not in this plot: it"
     return f"<p>{what} did not run on the whole validation set, or the report does not say when.</p>"
 
 
@@ -83,11 +85,11 @@ def _test_labels(made: Mapping[str, Any], score: Axis) -> list[str]:
     upper, lower = sorted(places, key=lambda name: places[name])
     if places[lower] - places[upper] < LABEL_HEIGHT:
         places[upper] = places[lower] - LABEL_HEIGHT
-    kinds = {name: "bad" if each["score"] is None else "testname" for name, each in found.items()}
-    return [
-        chart_label(RIGHT + 10, places[name] + 4, f"test {name}: {score_text(each)}", kinds[name])
-        for name, each in found.items()
-    ]
+    labels = []
+    for name, each in found.items():
+        kind = "bad" if each["score"] is None else "testname"
+        labels.append(chart_label(RIGHT + 10, places[name] + 4, f"test {name}: {score_text(each)}", kind))
+    return labels
 
 
 def _best_line(points: Sequence[Mapping[str, Any]], end: int, calls: Axis, score: Axis) -> str:

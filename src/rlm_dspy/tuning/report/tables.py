@@ -70,15 +70,20 @@ def _percent_text(share: float | None) -> str:
 
 def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
     """Return the table of a comparison: a row for each figure, a column for each side."""
-    shown = [(name, show) for name, show in _COLUMNS if bars or name]
-    return [["", *made], *([name, *(show(found) for found in made.values())] for name, show in shown)]
+    cells = [["", *made]]
+    for name, show in _COLUMNS:
+        if bars or name:
+            cells.append([name, *map(show, made.values())])
+    return cells
 
 
 def task_cells(made: dict[str, Any]) -> list[list[str]]:
     """Return the table of scores by task; empty if the rows have no tasks."""
-    tasks = sorted({task for found in made.values() for task in found["tasks"]})
-    rows = [[task, *(_task_text(found["tasks"], task) for found in made.values())] for task in tasks]
-    return [["task", *made], *rows] if rows else []
+    scores = [found["tasks"] for found in made.values()]
+    cells = [["task", *made]]
+    for task in sorted(set().union(*scores)):
+        cells.append([task, *(_task_text(each, task) for each in scores)])
+    return cells if len(cells) > 1 else []
 
 
 def _task_text(scores: Mapping[str, float | None], task: str) -> str:

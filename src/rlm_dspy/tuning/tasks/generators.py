@@ -194,6 +194,7 @@ def variables(draw: Draw) -> Item:
         if chain == 0:
             sought, value = names, number
     ordered = [line for _, line in sorted(lines)]
+    starts = tuple(f"VAR {name} =" for name in sought)
     return Item(
         task="variables",
         level=draw.level,
@@ -201,7 +202,7 @@ def variables(draw: Draw) -> Item:
         question=f"Which variables hold the value {value} at the end? List all of them.",
         answer=sorted(sought),
         scorer="set_f1",
-        support=tuple(line for line in ordered if any(f"VAR {name} =" in line for name in sought)),
+        support=tuple(line for line in ordered if line.startswith(starts)),
     )
 
 
@@ -221,7 +222,9 @@ def multihop(draw: Draw) -> Item:
     people = [f"{first} {last}" for first, last in zip(draw.names(count, 2), draw.names(count, 3), strict=True)]
     towns = draw.names(max(8, min(400, count // 4)), 3)
     home = {person: draw.rng.choice(towns) for person in people}
-    links = {person: [draw.rng.choice(people) for _ in _STEPS] for person in people}
+    links = {}
+    for person in people:
+        links[person] = [draw.rng.choice(people) for _ in _STEPS]
     biographies = []
     for person in people:
         told = [f"{person} was born in {home[person]} and became a {draw.rng.choice(_TRADES)}."]
@@ -278,7 +281,10 @@ def counting(draw: Draw) -> Item:
     kind = draw.rng.choice(draw.by_level(("count", "most"), ("user", "month", "compare"), ("count", "user", "compare")))
     (_, most), (_, second), *_ = [*counts.most_common(2), ("", 0), ("", -1)]
     kind = "count" if kind == "most" and most == second else kind  # a tie has no right answer
-    hint = " (the kinds of texts are complaint, praise, question and request)" if draw.level == "hard" else ""
+    hint = ""
+    if draw.level == "hard":
+        hint = " (the kinds of texts are complaint, praise, question and request)"
+    more_or_less = "more" if counts[label] > counts[other] else "less"
     asked: dict[str, tuple[str, object]] = {
         "count": (f"How many texts are a {label}?", counts[label]),
         "most": ("Which label is the most frequent?", counts.most_common(1)[0][0]),
@@ -289,7 +295,7 @@ def counting(draw: Draw) -> Item:
         ),
         "compare": (
             f"Is the label {label} more, less or equally frequent as {other}? Answer more, less or equal.",
-            "more" if counts[label] > counts[other] else "less" if counts[label] < counts[other] else "equal",
+            "equal" if counts[label] == counts[other] else more_or_less,
         ),
     }
     question, answer = asked[kind]

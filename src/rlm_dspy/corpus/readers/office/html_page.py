@@ -197,8 +197,11 @@ class _Page:
             self._begin_cell(attributes)
         elif tag in _BLOCKS:
             self._follow_table(tag)
-            level = int(tag[1]) if re.fullmatch("h[1-6]", tag) else 0
-            self._parts.append("\n" + ("#" * level + " " if level else "- " if tag == "li" else ""))
+            self._parts.append("\n")
+            if re.fullmatch("h[1-6]", tag):
+                self._parts.append("#" * int(tag[1]) + " ")
+            elif tag == "li":
+                self._parts.append("- ")
         self._write_attributes(tag, attributes)
 
     def _begin_cell(self, attributes: Attributes) -> None:

@@ -85,8 +85,11 @@ def _margin_lines(package: Package, kind: str) -> Iterator[str]:
 
 def _styles_with(package: Package, name: str, value: str) -> set[str]:
     """Return the names of the styles with this property value."""
-    styles = all_named(package.tree("content.xml"), "style")
-    return {value_of(one, "name") for one in styles if any(value_of(inner, name) == value for inner in one)}
+    found = set()
+    for style in all_named(package.tree("content.xml"), "style"):
+        if any(value_of(inner, name) == value for inner in style):
+            found.add(value_of(style, "name"))
+    return found
 
 
 class _Story:
@@ -118,7 +121,9 @@ class _Story:
                 level = value_of(child, "outline-level", default="1") if name == "h" else "0"
                 text = self.inline(child)
                 mark = "#" * min(int(level) if level.isdecimal() else 1, 6)
-                yield (f"{mark} " if mark and text.strip() else before if text.strip() else "") + text
+                if text.strip():
+                    text = (f"{mark} " if mark else before) + text
+                yield text
                 before = " " * len(before)
             elif name == "list-item":
                 yield from self.blocks(child, "- ")
@@ -275,5 +280,8 @@ def _collapsed_spaces(text: str | None) -> str:
     """Collapse runs of white space into one space."""
     if not text:
         return ""
-    before, after = " " if text[0].isspace() else "", " " if text[-1].isspace() and text.strip() else ""
+    if text.isspace():
+        return " "
+    before = " " if text[0].isspace() else ""
+    after = " " if text[-1].isspace() else ""
     return before + " ".join(text.split()) + after

@@ -188,14 +188,10 @@ def _annotation_texts(document: Any, page: Any, words: Any) -> Iterator[str]:
             text = ""
         elif kind == _WIDGET:
             text = _field_text(document.formenv, annotation, words) if document.formenv else ""
+        elif kind in (_LINK, _POPUP):
+            text = ""
         else:
-            text = (
-                ""
-                if kind in (_LINK, _POPUP)
-                else _read_string(
-                    lambda *into, one=annotation: pdfium.FPDFAnnot_GetStringValue(one, b"Contents", *into)
-                )
-            )
+            text = _read_string(lambda *into, one=annotation: pdfium.FPDFAnnot_GetStringValue(one, b"Contents", *into))
             text = f"[comment] {' '.join(text.split())}" if text.strip() else ""
         pdfium.FPDFPage_CloseAnnot(annotation)
         if text:

@@ -20,7 +20,8 @@ _SKIPPED = frozenset(
 )
 _KNOWN = frozenset({"shpinst", "annotation", "shptxt", "fldrslt", "footnote"})  # optional destinations that are read
 _BESIDE = {"footnote": "footnote", "annotation": "comment"}
-_BESIDE |= {kind + page: kind for kind in ("header", "footer") for page in ("", "l", "r", "f")}
+_BESIDE |= dict.fromkeys(("header", "headerl", "headerr", "headerf"), "header")
+_BESIDE |= dict.fromkeys(("footer", "footerl", "footerr", "footerf"), "footer")
 _SIGNS = {"emdash": "—", "endash": "–", "bullet": "•", "lquote": "‘", "rquote": "’", "ldblquote": "“", "rdblquote": "”",
           "emspace": " ", "enspace": " ", "qmspace": " "}  # fmt: skip
 _SIGNS |= dict.fromkeys(("par", "line", "sect", "page", "row", "nestrow"), "\n")

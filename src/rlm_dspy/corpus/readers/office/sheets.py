@@ -37,7 +37,9 @@ def formats_of(root: Element) -> list[Format]:
     """Return the formats of a workbook's styles by the index that cells use."""
     codes = {value_of(one, "numFmtId"): value_of(one, "formatCode") for one in all_named(root, "numFmt")}
     styles = child_of(root, "cellXfs")
-    return [_number_format(value_of(one, "numFmtId"), codes) for one in styles] if styles is not None else []
+    if styles is None:
+        return []
+    return [_number_format(value_of(one, "numFmtId"), codes) for one in styles]
 
 
 def _number_format(number: str, codes: dict[str, str]) -> Format:
@@ -78,7 +80,9 @@ def _date_text(number: float, code: str, *, since_1904: bool) -> str:
         return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     if number < 0:
         return _digits_text(number)
-    start = datetime(1904, 1, 1) if since_1904 else datetime(1899, 12, 30 if number >= 60 else 31)
+    start = datetime(1904, 1, 1)
+    if not since_1904:
+        start = datetime(1899, 12, 30 if number >= 60 else 31)
     when = start + timedelta(seconds=seconds)
     if not has_day:
         return when.strftime("%H:%M:%S")

@@ -14,7 +14,9 @@ _MOST_POINTS = 10_000  # of a chart
 def paragraphs_of(body: Element) -> list[str]:
     """Return the paragraphs (``a:p``) of a shape's or a cell's text."""
     inner = child_of(body, "txBody")
-    return [_paragraph_text(one) for one in (body if inner is None else inner) if local_name(one) == "p"]
+    if inner is not None:
+        body = inner
+    return [_paragraph_text(one) for one in body if local_name(one) == "p"]
 
 
 def _paragraph_text(paragraph: Element) -> str:
@@ -46,14 +48,16 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
         columns.append(_series_points(first_of(series, "val", "yVal")))
     if any(names):
         yield "\t".join(names)
-    rows = sorted({row for points in (categories, *columns) for row in points})[:_MOST_POINTS]
-    for row in rows:
+    rows = set(categories).union(*columns)
+    for row in sorted(rows)[:_MOST_POINTS]:
         yield "\t".join([categories.get(row, ""), *(points.get(row, "") for points in columns)])
 
 
 def _title_words(element: Element | None) -> list[str]:
     """Return the text of a title or name, from rich text or from a cell."""
-    return [one.text.strip() for one in all_named(element, "t", "v") if one.text] if element is not None else []
+    if element is None:
+        return []
+    return [one.text.strip() for one in all_named(element, "t", "v") if one.text]
 
 
 def _series_points(element: Element | None) -> dict[int, str]:

@@ -219,7 +219,9 @@ class WordDocument:
         """Yield a note or comment with its mark, unless it is empty."""
         element = self.notes[kind].get(name)
         part = self._part_name(kind + "s")
-        text = " ".join(" ".join(Story(self, part).blocks(element)).split()) if element is not None else ""
+        text = ""
+        if element is not None:
+            text = " ".join(" ".join(Story(self, part).blocks(element)).split())
         if text:
             number = "" if kind == "comment" else f" {self.number(kind, name)}"
             yield f"[{kind}{number}] {text}"
@@ -401,7 +403,9 @@ class Story:
         return text + _field_link(value_of(element, "instr"), text)
 
     def _break_text(self, element: Element) -> str:
-        return "" if value_of(element, "type") in ("page", "column") or not self._is_visible() else "\n"
+        if value_of(element, "type") in ("page", "column") or not self._is_visible():
+            return ""
+        return "\n"
 
     def _follow_field(self, element: Element) -> str:
         """Track the instructions and results of fields; form boxes and lists are rendered as Word draws them."""
@@ -437,7 +441,9 @@ class Story:
     def _link(self, element: Element) -> str:
         text = self._inline_text(element)
         relation = self._relations.get(relation_of(element))
-        return text + (_link_suffix(relation.target, text) if relation is not None and relation.outside else "")
+        if relation is not None and relation.outside:
+            text += _link_suffix(relation.target, text)
+        return text
 
     def _symbol_text(self, element: Element) -> str:
         code, font = value_of(element, "char").lower(), value_of(element, "font").lower()
@@ -507,7 +513,9 @@ def _field_link(instruction: str, text: str) -> str:
 
 def _link_suffix(address: str, text: str) -> str:
     """Return the address to put after a link's text, or "" if the text already shows it."""
-    return f" ({address})" if text.strip() and address.removeprefix("mailto:").strip("/") not in text else ""
+    if text.strip() and address.removeprefix("mailto:").strip("/") not in text:
+        return f" ({address})"
+    return ""
 
 
 def _inner_elements(parent: Element, name: str) -> Iterator[Element]:
@@ -523,8 +531,10 @@ def _form_field_text(form: Element | None) -> str:
     """Return the text that a form's check box or drop-down list shows."""
     box, choices = child_of(form, "checkBox"), child_of(form, "ddList")
     if box is not None:
-        checked = child_of(box, "checked")
-        return "[x]" if is_on(box, "default" if checked is None else "checked") else "[ ]"
-    entries = [value_of(one) for one in choices if local_name(one) == "listEntry"] if choices is not None else []
+        state = "default" if child_of(box, "checked") is None else "checked"
+        return "[x]" if is_on(box, state) else "[ ]"
+    if choices is None:
+        return ""
+    entries = [value_of(one) for one in choices if local_name(one) == "listEntry"]
     chosen = value_of(child_of(choices, "result"), default="0")
     return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else ""

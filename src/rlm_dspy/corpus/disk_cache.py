@@ -1,4 +1,8 @@
-"""A cache of fetched objects, keyed by their address and etag, so that only what changed is fetched again."""
+"""Caches on disk of which nothing is ever unpickled, and the one of fetched objects.
+
+What was used least recently goes first. An object's key is its address and etag, so that only what changed is fetched
+again.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,36 @@ from rlm_dspy import folders
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 2 << 30
+MOST_OBJECT_BYTES = 2 << 30
+FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 
 _DIGEST_BYTES = 32
-_FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 
 
-class _BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
-    """Store bytes only; nothing in the folder is ever unpickled."""
-
+class _WithoutPickles:
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         if mode == diskcache.core.MODE_PICKLE:
             raise ValueError("a pickle, which this cache never stores")
-        return super().fetch(mode, filename, value, read)
+        return super().fetch(mode, filename, value, read)  # type: ignore[misc]  # diskcache's method
+
+
+class BytesDisk(_WithoutPickles, diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Stores bytes only."""
+
+
+class JsonDisk(_WithoutPickles, diskcache.JSONDisk):  # type: ignore[misc]  # diskcache has no types
+    """Stores JSON only."""
+
+
+def open_cache(name: str, disk: type[BytesDisk | JsonDisk], most_bytes: int) -> diskcache.Cache:
+    """Open the cache in the folder of this name.
+
+    Raises:
+        OSError, sqlite3.Error, diskcache.Timeout: it cannot be used; see ``FAILURES``.
+    """
+    folder = folders.cache_folder() / name
+    folders.make_private(folder)
+    return diskcache.Cache(str(folder), disk=disk, size_limit=most_bytes, eviction_policy="least-recently-used")
 
 
 class ObjectCache:
@@ -37,12 +58,8 @@ class ObjectCache:
         if os.environ.get("RLM_DSPY_NO_CACHE"):
             return
         try:
-            folder = folders.cache_folder() / "objects"
-            folders.make_private(folder)
-            self._cache = diskcache.Cache(
-                str(folder), disk=_BytesDisk, size_limit=MOST_BYTES, eviction_policy="least-recently-used"
-            )
-        except _FAILURES as error:
+            self._cache = open_cache("objects", BytesDisk, MOST_OBJECT_BYTES)
+        except FAILURES as error:
             logger.debug("no cache of objects: %s", error)
 
     def stored_bytes(self, key: str) -> bytes | None:
@@ -51,7 +68,7 @@ class ObjectCache:
             return None
         try:
             value = self._cache.get(key, retry=False)
-        except (*_FAILURES, ValueError, TypeError) as error:
+        except (*FAILURES, ValueError, TypeError) as error:
             logger.debug("a cached object could not be read: %s", error)
             return None
         if not isinstance(value, bytes):
@@ -61,11 +78,11 @@ class ObjectCache:
 
     def keep_bytes(self, key: str, data: bytes) -> None:
         """Keep the bytes of an object, unless it would fill much of the cache."""
-        if self._cache is None or len(data) > MOST_BYTES // 8:
+        if self._cache is None or len(data) > MOST_OBJECT_BYTES // 8:
             return
         try:
             self._cache.set(key, hashlib.sha256(data).digest() + data, retry=False)
-        except _FAILURES as error:
+        except FAILURES as error:
             logger.debug("an object could not be cached: %s", error)
 
     def close(self) -> None:
