@@ -85,6 +85,8 @@ def test_a_small_model_is_told_of_no_function_that_is_not_there() -> None:
         ("a\tb\n1\t2\n3\t4\n5\t6\n", "\t"),
         ("Anna met Ben, in Ulm.\nThey opened, a shop.\nIt closed, later.\nThe end, then.\n", None),
         ("2026-01-01,INFO\n2026-01-02,INFO\n2026-01-03,INFO\n2026-01-04,INFO\n", None),
+        ("by: Ann; for: Bob\nby: Cid; for: Ann\nby: Bob; for: Cid\nby: Ann; for: Cid\n", None),
+        ("a=1,b=x\na=2,b=y\na=3,b=z\na=4,b=w\n", None),
         ("", None),
     ],
 )

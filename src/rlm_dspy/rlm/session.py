@@ -134,6 +134,7 @@ class Session:
         self._protocol_text: str | None = None
         self.interpreter_rules = ""
         self.has_toolkit = True
+        self.found_lines: list[str] = []  # of the main context, with words of the question
         self.earlier = self._earlier_turns()
         self.probe = self.earlier.probe if self.earlier else clean_for_prompt(self._view_inputs(self.values))
 
@@ -169,6 +170,7 @@ class Session:
         if task and self.main and self.main not in QUESTION_FIELDS and values == self.values:
             most, chars = small_prompts.MAX_FOUND_LINES, small_prompts.MAX_FOUND_CHARS
             found = best_lines(values[self.main], task, most, chars)
+            self.found_lines = list(found)
             found += linked_lines(values[self.main], task, found, small_prompts.MAX_LINKED_LINES)
         first = next(iter(self.signature.output_fields))
         return small_prompts.render_probe(values, task, self.main, found, first, unchanged)
@@ -409,16 +411,13 @@ class Session:
         return hasattr(self.values.get(self.main or ""), "sandbox_index")
 
     def _worked_demos(self) -> list[dict[str, Any]]:
-        """Return the worked example for the question as a demo, where there is one."""
-        corpus, name = self._main_is_corpus(), self._main_text_name()
-        main = self.main if corpus else name
+        """Return the worked example for the question as a demo, where there is a question about a text or corpus."""
+        main = self.main if self._main_is_corpus() else self._main_text_name()
         question = task_of(self.values)
         if main is None or not question or not self.has_toolkit:
             return []
-        delimiter = small_prompts.delimiter_of(self.values[name]) if name else None
         first = next(iter(self.signature.output_fields))
-        demo = small_prompts.worked_demo(question, main=main, first=first, corpus=corpus, delimiter=delimiter)
-        return [demo] if demo else []
+        return [small_prompts.worked_demo(self.values[main], question, main=main, first=first, found=self.found_lines)]
 
     def _task_text(self) -> str:
         """Return the user's own instructions, "" if they are DSPy's default or an optimizer rewrote them."""

@@ -8,6 +8,7 @@ repeat ends the run.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -23,8 +24,10 @@ MAX_OUTPUT_CHARS = 1_500  # characters shown of a step's output
 MAX_FOUND_LINES = 5
 MAX_FOUND_CHARS = 800
 MAX_LINKED_LINES = 3
+MAX_NAME_CHARS = 200  # longest name of a file that is shown in an example
 MAX_REMINDER_CHARS = 400  # longest question that is repeated under each output
 SNIFFED_LINES = 4  # lines read to recognise a table
+MAX_COLUMN_CHARS = 40  # longest name of a column
 
 STRATEGY = """You answer a question about data in Python variables that are already loaded. You cannot see all of it: write short code that looks, and read what it prints."""
 
@@ -41,7 +44,7 @@ TOOLKIT = (
 
 LLM_QUERY = """- `llm_query(text + question) -> str` asks a helper, which sees only that text (at most {room:,} characters); at most {calls} times."""
 
-CORPUS = """- `{main}["name"]` is the text of one file, and `{main}.items()` gives the name and the text of each; `{main}` itself is no string."""
+CORPUS = """- `{main}["name"]` is the text of one file, and `{main}.items()` gives the name and the text of each, `{main}.rows("name.csv")` the rows of a table as dicts; `{main}` itself is no string."""
 
 CLOSING = """When the answer stands in what was printed, reply with SUBMIT({first}="...") alone."""
 
@@ -104,29 +107,49 @@ def protocol_text(
     return f"{text}\n{CLOSING.format(first=first)}"
 
 
-def worked_demo(question: str, *, main: str, first: str, corpus: bool, delimiter: str | None) -> dict[str, Any] | None:
-    """Return the worked example for a question as a demo of one or two turns, None if none fits.
+def worked_demo(value: Any, question: str, *, main: str, first: str, found: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the worked example for a question as a demo of one or two turns.
 
     Args:
-        main: the name of the main context.
+        value: the main context: a text or a corpus.
+        question: what is asked about it.
+        main: its name.
         first: the name of the first output.
-        corpus: whether the main context is a corpus.
-        delimiter: its column separator, if it is a table.
+        found: lines of it with words of the question, best first.
     """
-    kind: worked_examples.Kind = "corpus" if corpus else "text" if delimiter is None else "table"
+    kind, text, rows = _data_expressions(value, main, found)
     example = worked_examples.fitting_example(kind, question)
-    if example is None:
-        return None
     lines = "\n".join(prompts.barred_text(line) for line in example.lines)
-    found = [f"Question: {example.question}", FOUND.format(main=main), lines, SOME_FOUND_ADVICE.format(main=main)]
-    option = "" if delimiter in (None, ",") else f", delimiter={delimiter!r}"
-    code = example.code.format(main=main, first=first, delimiter=option)
-    turn = {"observation": "\n".join(found), "reasoning": "", "code": code}
+    shown = [f"Question: {example.question}", FOUND.format(main=main), lines, SOME_FOUND_ADVICE.format(main=main)]
+    name = main if kind == "corpus" and example in worked_examples.EXAMPLES["corpus"] else text
+    code = example.code.format(main=name, rows=rows, first=first)
+    turn = {"observation": "\n".join(shown), "reasoning": "", "code": code}
     if not example.output:
         return turn
     output = f"{framed_output(example.output)}\n{reminder_text(example.question, first)}"
     history = dspy.History(messages=[turn])
     return {"history": history, "observation": output, "reasoning": "", "code": f'SUBMIT({first}="{example.answer}")'}
+
+
+def _data_expressions(value: Any, main: str, found: Sequence[str]) -> tuple[worked_examples.Kind, str, str]:
+    """Return what the data is, the code for its text, and the code that reads its rows.
+
+    The data of a corpus is its only file, or the table in which the best line was found, or all files.
+    """
+    if isinstance(value, str):
+        delimiter = delimiter_of(value)
+        option = "" if delimiter in (None, ",") else f", delimiter={delimiter!r}"
+        rows = f"import csv, io\nrows = list(csv.DictReader(io.StringIO({main}){option}))"
+        return "text" if delimiter is None else "table", main, rows
+    files = value.sandbox_index()["files"]
+    likely = [file for file in files if len(files) == 1 or (found and found[0].startswith(f"{file['name']}:"))]
+    if likely and len(likely[0]["name"]) <= MAX_NAME_CHARS:
+        name = json.dumps(likely[0]["name"])
+        if likely[0]["kind"] in ("csv", "tsv") or likely[0]["name"].endswith((".csv", ".tsv")):
+            return "table", main, f"rows = {main}.rows({name})"
+        if len(files) == 1:
+            return "text", f"{main}[{name}]", ""
+    return "corpus", f'"\\n".join({main}.values())', ""
 
 
 def delimiter_of(text: str) -> str | None:
@@ -147,8 +170,9 @@ def delimiter_of(text: str) -> str | None:
 
 
 def _is_name(cell: str) -> bool:
-    """Return whether a cell may be a column name: a few words, neither a number nor a sentence."""
-    return bool(cell.strip()) and len(cell) <= 40 and any(letter.isalpha() for letter in cell) and "." not in cell
+    """Return whether a cell may be a column name: a few words, no number, no sentence, no ``key: value``."""
+    letters = any(letter.isalpha() for letter in cell)
+    return letters and len(cell) <= MAX_COLUMN_CHARS and not any(mark in cell for mark in ".:=")
 
 
 def render_probe(

@@ -18,8 +18,8 @@ Kind = Literal["text", "table", "corpus"]
 class Example:
     """A question, lines of its data, and code that answers it.
 
-    ``shape`` is a regular expression for questions of this kind. In the code ``{main}`` stands for the main input,
-    ``{first}`` for the first output, and ``{delimiter}`` for the separator of a table as an argument of ``csv``.
+    ``shape`` is a regular expression for questions of this kind. In the code ``{main}`` stands for the main input
+    or its text, ``{rows}`` for lines that read a table, and ``{first}`` for the first output.
     ``output`` and ``answer`` are what the code prints and what is then submitted, where one step is not enough.
     """
 
@@ -31,7 +31,7 @@ class Example:
     answer: str = ""
 
 
-# The first that fits is shown, so special shapes come before general ones.
+# The first that fits is shown, so special shapes come before general ones, and look-ups are last.
 EXAMPLES: dict[Kind, tuple[Example, ...]] = {
     "text": (
         Example(
@@ -118,8 +118,7 @@ SUBMIT({first}=", ".join(numbers))""",
             shape=r"\bhow many\b|\bnumber of\b|\bcount\b",
             question="How many rows of Rome have the year 2024?",
             lines=("4: 17,Rome,2024,120",),
-            code="""import csv, io
-rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
+            code="""{rows}
 n = sum(row["city"] == "Rome" and row["year"] == "2024" for row in rows)
 print(n)
 SUBMIT({first}=str(n))""",
@@ -128,8 +127,7 @@ SUBMIT({first}=str(n))""",
             shape=r"\b(?:sum|total|average|mean)\b",
             question="What is the sum of the prices over the rows of Rome with the year 2024?",
             lines=("4: 17,Rome,2024,120",),
-            code="""import csv, io
-rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
+            code="""{rows}
 total = sum(int(row["price"]) for row in rows if row["city"] == "Rome" and row["year"] == "2024")
 print(total)
 SUBMIT({first}=str(total))""",
@@ -138,8 +136,7 @@ SUBMIT({first}=str(total))""",
             shape=r"\b(?:greatest|largest|highest|smallest|lowest|slowest|fastest|maximum|minimum)\b",
             question="What is the highest price of the rows of Rome with the year 2024?",
             lines=("4: 17,Rome,2024,120",),
-            code="""import csv, io
-rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
+            code="""{rows}
 prices = [int(row["price"]) for row in rows if row["city"] == "Rome" and row["year"] == "2024"]
 print(max(prices))
 SUBMIT({first}=str(max(prices)))""",
@@ -148,8 +145,7 @@ SUBMIT({first}=str(max(prices)))""",
             shape=r"\b(?:first|last|latest|newest|oldest|earliest)\b",
             question="What is the id of the last row of Rome with the year 2024?",
             lines=("4: 17,Rome,2024,120",),
-            code="""import csv, io
-rows = list(csv.DictReader(io.StringIO({main}){delimiter}))
+            code="""{rows}
 found = [row for row in rows if row["city"] == "Rome" and row["year"] == "2024"]
 print(found[0], found[-1])
 SUBMIT({first}=found[-1]["id"])""",
@@ -158,8 +154,8 @@ SUBMIT({first}=found[-1]["id"])""",
             shape="",
             question="What is the price of the row with id 7?",
             lines=("4: 7,Rome,2024,120",),
-            code="""import csv, io
-for row in csv.DictReader(io.StringIO({main}){delimiter}):
+            code="""{rows}
+for row in rows:
     if row["id"] == "7":
         print(row)
         SUBMIT({first}=row["price"])""",
@@ -217,9 +213,15 @@ SUBMIT({first}=str(len(hits)))""",
 }
 
 
-def fitting_example(kind: Kind, question: str) -> Example | None:
-    """Return the example whose shape the question has, None if there is none."""
-    for example in EXAMPLES[kind]:
+def fitting_example(kind: Kind, question: str) -> Example:
+    """Return the example whose shape the question has; a look-up if there is none.
+
+    A corpus has examples of its own and those of a text.
+    """
+    examples = EXAMPLES[kind]
+    if kind == "corpus":
+        examples = (*examples[:-1], *EXAMPLES["text"][:-1], examples[-1])
+    for example in examples[:-1]:
         if re.search(example.shape, question, re.IGNORECASE):
             return example
-    return None
+    return examples[-1]
