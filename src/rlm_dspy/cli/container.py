@@ -22,6 +22,9 @@ def check_container(root: Path = Path("/")) -> Iterator[DiagnosisLine]:
         root: the root of the file system, for tests.
     """
     yield DiagnosisLine("ok", f"container: {_container_kind(root) or 'none found, checked as if in one'}")
+    if not hasattr(os, "geteuid"):
+        yield DiagnosisLine("failure", "this is not a Linux container", "Run it inside the container.")
+        return
     if os.geteuid() == 0:
         yield DiagnosisLine("warning", "runs as root", "Add USER to the Dockerfile: the sandbox does not need root.")
     else:

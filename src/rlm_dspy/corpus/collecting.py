@@ -19,7 +19,7 @@ from rlm_dspy.corpus.readers.archives import room_for
 from rlm_dspy.corpus.readers.choosing import unreadable_on_error
 from rlm_dspy.corpus.readers.reader import Converted, Member, Outcome, Reader, SkippedMember, UnpackAllowance, Unpacker
 from rlm_dspy.corpus.screening import has_private_key, is_secret
-from rlm_dspy.corpus.store import Store
+from rlm_dspy.corpus.store import Store, read_at
 from rlm_dspy.corpus.walking import printable_name
 
 PART_BYTES = 32_000_000
@@ -59,7 +59,7 @@ class File:
 
     def head(self) -> bytes:
         """Return the first bytes without consuming them."""
-        return os.pread(self._descriptor, _HEAD_BYTES, 0)
+        return read_at(self._descriptor, _HEAD_BYTES, 0)
 
     def read(self, most: int) -> bytes:
         """Return the next bytes, fewer than ``most`` only at the end; some files are longer than their stated size."""
