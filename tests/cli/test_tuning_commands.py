@@ -173,6 +173,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     program = str(folder / "program.json")
     tuned = run("eval", data, *models, "--limit", "4", "--program", program, "--json", "-q")
     assert json.loads(tuned.out)["sides"]["rlm"]["score"] == 1
+    assert [row["path"] for row in json.loads(run("ls", ".", "--json").out)["files"]] == ["tags.jsonl"]
     again = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400")
     assert again.code == 2
     assert "continue it with --resume" in again.err

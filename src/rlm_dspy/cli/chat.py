@@ -18,6 +18,7 @@ from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, rea
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation
 from rlm_dspy.cli.line_editing import line_editing
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
@@ -293,6 +294,7 @@ class Chat:
             text = self._terminal.redactor.text(conversation.as_markdown(self._conversation.turns))
             journal.replace_file(path, [text.encode("utf-8", "replace")])
             self._saved.add(path.resolve())
+            remember_output(path)
         except OSError as error:
             self._terminal.error(f"{path} cannot be written: {error.strerror}")
             return

@@ -425,6 +425,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     if "-" in paths:
         raise click.UsageError("stdin cannot be used: the questions refer to files by path. Save it to a file first.")
 
+    from rlm_dspy.cli.own_outputs import remember_output
     from rlm_dspy.cli.reading import leaving_out
     from rlm_dspy.report import render
     from rlm_dspy.tuning import data, questions
@@ -437,6 +438,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     made = questions.make_questions(data.context(context, folder), count, seed=seed)
     rows = [question.row(number, context) for number, question in enumerate(made)]
     data.write(out, rows)
+    remember_output(out)
     kinds = sorted({row["task"] for row in rows})
     terminal.answer(f"{out}: {render.counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
     if len(rows) < count:

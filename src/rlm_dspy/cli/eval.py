@@ -19,6 +19,7 @@ from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS
 from rlm_dspy.budget import Budget
 from rlm_dspy.cli import exit_codes, logs, models, provider_batches, settings
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
@@ -106,6 +107,8 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     identity = _row_identity(program, values, chosen)
     if request.fresh and journal.read_rows(place, Row.model_validate_json):  # only delete a journal of ours
         place.unlink()
+    for written in filter(None, (place, runs)):
+        remember_output(written)
     progress = EvalProgress(terminal, len(examples) * len(asked))
     evaluation = Evaluation(
         examples,
@@ -302,6 +305,7 @@ def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str
     )
     try:
         page.write_text(text, encoding="utf-8")
+        remember_output(page)
     except OSError as error:
         terminal.error(f"{page} cannot be written: {error.strerror}")
         return False

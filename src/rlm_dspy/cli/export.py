@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_dspy.cli.eval import metric
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, render
 from rlm_dspy.tuning import data
@@ -44,5 +45,6 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
             journal.write_private(out, "".join(f"{line}\n" for line in lines))
         except OSError as error:
             raise RLMError(f"{out} cannot be written: {error.strerror}") from error
+        remember_output(out)
     noun = render.counted_noun(len(lines), "row")
     terminal.note(f"{noun} written{f' to {out}' if out else ''}." if lines else "No run fits: nothing was exported.")

@@ -15,6 +15,7 @@ import dspy
 
 from rlm_dspy import lms
 from rlm_dspy.cli import eval, exit_codes, models, settings
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.metering import token_cost
@@ -90,7 +91,10 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     if not confirm_spending(request, terminal):
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
+    is_new = not job.folder.exists()
     made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
+    if is_new:  # a folder of the user's has other files
+        remember_output(job.folder)
     if made.shared_budget.calls:
         terminal.note(f"resuming: {made.shared_budget.calls:,} calls are already paid for and are not repeated.")
     return write_reports(request, terminal, job, made.run())

@@ -12,6 +12,7 @@ import click
 
 from rlm_dspy import folders
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, tree
@@ -80,6 +81,7 @@ def _write_text(terminal: Terminal, target: str, text: str) -> None:
         terminal.masked(text)
         return
     path = _write_file(Path(target), text)
+    remember_output(path)
     terminal.note(f"Written to {journal.shown_path(str(path))}.")
 
 
