@@ -29,7 +29,7 @@ def as_windows(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         env={**os.environ, "RLM_DSPY_HOME": str(folder / "home")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import dspy
 
-from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings
+from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings, viewing
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation
 from rlm_dspy.cli.line_editing import line_editing
@@ -23,7 +23,7 @@ from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report import journal, render, tree
+from rlm_dspy.report import journal, render
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.talk import Talk
 from rlm_dspy.run import Run, Usage
@@ -314,4 +314,4 @@ class Chat:
         if self._last is None:
             self._terminal.error("no question has been asked yet.")
         else:
-            self._terminal.answer("\n".join(tree.tree_lines(self._last)))
+            viewing.print_tree(self._terminal, self._last)

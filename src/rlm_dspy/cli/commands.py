@@ -287,7 +287,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     Keys that `rlm-dspy keys` keeps come before the user's config.toml. Secrets are masked.
     """
     from rlm_dspy.cli import settings
-    from rlm_dspy.report import journal, render
+    from rlm_dspy.report import render
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
@@ -298,7 +298,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     rows = loaded.masked_values()
     places = [{"path": str(path), "exists": path.is_file()} for path in settings.settings_files()]
     if as_json:
-        terminal.answer(journal.redacted_json({"settings": rows, "files": places}, terminal.redactor, indent=2))
+        terminal.answer_json({"settings": rows, "files": places})
         return
     lines = render.table_lines(
         [[name, "-" if row["value"] is None else str(row["value"]), row["source"]] for name, row in rows.items()]

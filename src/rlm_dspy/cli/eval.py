@@ -247,7 +247,7 @@ def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], mod
     if request.as_json:
         whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": made}
         whole["rows"] = [row.model_dump() for row in rows]
-        terminal.answer(journal.redacted_json(whole, terminal.redactor, indent=2))
+        terminal.answer_json(whole)
     else:
         terminal.answer(
             "\n".join(render.table_lines(report.figure_cells(made), right=frozenset(range(1, len(made) + 1))))

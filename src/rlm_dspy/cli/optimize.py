@@ -153,7 +153,7 @@ def write_reports(
     (job.folder / "report.html").write_text(page, encoding="utf-8")
     (job.folder / program_folder.CARD).write_text(clean.text(card_of(request, made, found)), encoding="utf-8")
     if request.as_json:
-        terminal.answer(journal.redacted_json({**made, "folder": str(job.folder)}, clean, indent=2))
+        terminal.answer_json({**made, "folder": str(job.folder)})
     else:
         for line in result_lines(made):
             terminal.answer(line)

@@ -21,7 +21,6 @@ SETTING_FLAGS = (
     "model", "sub_model", "fallback", "mode", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost",
     "max_seconds",
 )  # fmt: skip
-SCHEMA_VERSION = 1  # of what --json prints; docs/schemas describes it
 FILE_PATH = click.Path(dir_okay=False, path_type=Path)
 
 _POSITIVE = click.FloatRange(0, min_open=True)

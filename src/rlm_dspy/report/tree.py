@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+
+from rich.cells import cell_len
 
 from rlm_dspy.report import journal, render
 from rlm_dspy.report.run_log import KILLED, RUNNING
@@ -10,6 +13,9 @@ from rlm_dspy.run import Run, Step, SubCall, Usage
 
 MAX_LINES = 12  # lines shown of a block of code or output, unless everything is requested
 MAX_WIDTH = 160
+MIN_ROOM = 16  # cells of text beside the rails; in a narrower terminal lines are left to it
+
+_LINE = re.compile(r"((?:│  )*)((?:├─ )?)( *)(.*)", re.DOTALL)
 
 
 def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
@@ -33,6 +39,19 @@ def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     if len(run.usage_by_model) > 1:
         for model, usage in run.usage_by_model.items():
             yield f"used by {model}: {render.counted_noun(usage.calls, 'call')}, {_usage_text(usage)}"
+
+
+def fitted_lines(lines: Iterable[str], columns: int) -> Iterator[str]:
+    """Yield the lines of a tree cut to the columns of a terminal, with the rails of each before its later parts."""
+    for line in lines:
+        rails, branch, indent, rest = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]  # it matches any line
+        first = f"{rails}{branch}{indent}"
+        if cell_len(line) <= columns or columns - len(first) < MIN_ROOM:
+            yield line
+            continue
+        later = f"{rails}{'│  ' if branch else ''}{indent}"
+        for number, piece in enumerate(render.wrapped_line(rest, columns - len(first), folded=True)):
+            yield f"{later if number else first}{piece}"
 
 
 def _step_lines(step: Step, whole: bool) -> Iterator[str]:
