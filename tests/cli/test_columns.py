@@ -25,29 +25,26 @@ class Screen(io.StringIO):
         return True
 
 
-@pytest.fixture
-def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
-    made = Screen()
-    monkeypatch.setattr(sys, "stderr", made)
-    return made
+def shown(monkeypatch: pytest.MonkeyPatch, columns: int, text: str) -> str:
+    """Return what a terminal shows of a note."""
+    screen = Screen()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stderr", screen)
+    Terminal().note(text)
+    return screen.getvalue()
 
 
 @pytest.mark.parametrize("columns", [50, 80])
-def test_a_note_is_cut_between_words_and_not_in_a_command(
-    screen: Screen, monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
-    monkeypatch.setenv("COLUMNS", str(columns))
-    Terminal().note(NOTE)
-    lines = screen.getvalue().splitlines()
+def test_a_note_is_cut_between_words_and_not_in_a_command(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    lines = shown(monkeypatch, columns, NOTE).splitlines()
     assert max(map(len, lines)) <= columns
     assert " ".join(lines) == NOTE
     assert any("`rlm-dspy ask -m ollama_chat/qwen3:8b`" in line for line in lines)
 
 
-def test_each_line_keeps_its_indent_and_long_words_stay_whole(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
-    Terminal().note("short\n  one two three four five\n/" + "x" * 30)
-    assert screen.getvalue() == "short\n  one two three\n  four five\n/" + "x" * 30 + "\n"
+def test_each_line_keeps_its_indent_and_long_words_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "short\n  one two three four five\n/" + "x" * 30
+    assert shown(monkeypatch, 20, text) == "short\n  one two three\n  four five\n/" + "x" * 30 + "\n"
 
 
 def test_a_file_gets_the_line_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +62,7 @@ def test_a_stream_without_a_size_has_no_columns(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("columns", [50, 80])
 def test_the_rails_of_a_tree_go_on(columns: int) -> None:
-    call = SubCall(kind="llm_query", model="m", prompt="a long question " * 20, output="長い答え" * 40)
+    call = SubCall(kind="plain", prompt="a long question " * 20, output="長い答え" * 40)
     step = Step(
         index=1, reasoning="many words " * 12, code="if True:\n    print('" + "y" * 200 + "')", sub_calls=(call,)
     )

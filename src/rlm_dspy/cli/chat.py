@@ -303,7 +303,9 @@ class Chat:
 
     def _list_files(self, rest: str) -> None:
         documents = self._corpus.documents
-        self._terminal.answer("\n".join(f"{document.name}  ({document.lines:,} lines)" for document in documents))
+        self._terminal.answer(
+            "\n".join(f"{document.name}  ({render.counted_noun(document.lines, 'line')})" for document in documents)
+        )
 
     def _show_cost(self, rest: str) -> None:
         used = self._spent

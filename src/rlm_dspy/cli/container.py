@@ -62,7 +62,7 @@ def _check_limits(root: Path) -> Iterator[DiagnosisLine]:
     processes, memory = _read_limit(group / "pids.max"), _read_limit(group / "memory.max")
     if processes is not None and processes < MIN_PROCESSES:
         fix = f"Set --pids-limit to {MIN_PROCESSES} or more, or lower SERVICE_MAX_AT_ONCE."
-        yield DiagnosisLine("warning", f"at most {processes} processes", fix)
+        yield DiagnosisLine("warning", f"at most {'1 process' if processes == 1 else f'{processes} processes'}", fix)
     else:
         yield DiagnosisLine("ok", f"processes: {'no limit' if processes is None else f'at most {processes:,}'}")
     if memory is not None and memory < MIN_MEMORY:

@@ -310,5 +310,5 @@ def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str
         terminal.error(f"{page} cannot be written: {error.strerror}")
         return False
     if links:
-        terminal.note(f"{page}, and {len(links)} runs in {runs}")
+        terminal.note(f"{page}, and {render.counted_noun(len(links), 'run')} in {runs}")
     return True

@@ -17,6 +17,7 @@ from rlm_dspy import lms
 from rlm_dspy.cli import eval, exit_codes, models, settings
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
@@ -96,7 +97,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     if is_new:  # a folder of the user's has other files
         remember_output(job.folder)
     if made.shared_budget.calls:
-        terminal.note(f"resuming: {made.shared_budget.calls:,} calls are already paid for and are not repeated.")
+        terminal.note(f"resuming: {counted_noun(made.shared_budget.calls, 'call')} already paid for, not repeated.")
     return write_reports(request, terminal, job, made.run())
 
 
@@ -184,5 +185,5 @@ def result_lines(made: dict[str, Any]) -> list[str]:
     cost = "unknown cost" if made["cost"] is None else f"${made['cost']:.4f}"
     return [
         *(f"{name}  {report.score_interval_text(made[name])}" for name in ("before", "after")),
-        f"gain    {report.gain_text(made['gain'])}; {made['calls']:,} calls, {cost}",
+        f"gain    {report.gain_text(made['gain'])}; {counted_noun(made['calls'], 'call')}, {cost}",
     ]

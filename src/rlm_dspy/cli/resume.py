@@ -13,6 +13,7 @@ import click
 from rlm_dspy.cli import settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError, RLMError
 
 if TYPE_CHECKING:
@@ -151,13 +152,13 @@ def tell_resumed(resumed: ResumedRun, terminal: Terminal) -> None:
     """Say what is replayed, and what is done again."""
     finished = len(resumed.calls) - resumed.in_flight
     terminal.note(
-        f"Resuming the run {resumed.run.id}: {finished} finished calls of models are in its record and cost nothing "
-        "again; its cells are run again."
+        f"Resuming the run {resumed.run.id}: its record has {counted_noun(finished, 'finished call')} of models, which "
+        "cost nothing again; its cells are run again."
     )
     if resumed.in_flight:
         terminal.note(
-            f"{resumed.in_flight} calls had no usable reply when it was killed and are made again; the provider may "
-            "have billed them."
+            f"{counted_noun(resumed.in_flight, 'call')} without a usable reply when it was killed: made again; the "
+            "provider may have billed this."
         )
     if resumed.asked["mcp"]:
         names = ", ".join(resumed.asked["mcp"])
@@ -174,7 +175,7 @@ def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 
 
 def _named_some(told: Sequence[str]) -> str:
-    more = f" and {len(told) - MAX_NAMED_FILES} more files" if len(told) > MAX_NAMED_FILES else ""
+    more = f" and {counted_noun(len(told) - MAX_NAMED_FILES, 'more file')}" if len(told) > MAX_NAMED_FILES else ""
     return ", ".join(told[:MAX_NAMED_FILES]) + more
 
 

@@ -21,6 +21,7 @@ from rlm_dspy.corpus.readers.reader import Converted, Member, Outcome, Reader, S
 from rlm_dspy.corpus.screening import has_private_key, is_secret
 from rlm_dspy.corpus.store import Store, read_at
 from rlm_dspy.corpus.walking import printable_name
+from rlm_dspy.counting import counted_noun
 
 PART_BYTES = 32_000_000
 
@@ -149,7 +150,7 @@ class Collector:
         """Why nothing more can be read, or None."""
         limits = self.limits
         if len(self._documents) >= limits.files:
-            return f"beyond the limit of {limits.files:,} files (max_files raises it)"
+            return f"beyond the limit of {counted_noun(limits.files, 'file')} (max_files raises it)"
         if self._store.size >= limits.bytes:
             return f"beyond the limit of {limits.bytes / 1e9:,.6g} GB in all (max_bytes raises it)"
         if self._store.size < self._weighed + _MEMORY_CHECK_BYTES:

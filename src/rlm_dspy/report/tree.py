@@ -85,7 +85,11 @@ def _block_lines(title: str, text: str, whole: bool) -> Iterator[str]:
     yield title
     if not whole and len(found) > MAX_LINES:
         half = MAX_LINES // 2
-        found = [*found[:half], f"[… {len(found) - 2 * half:,} lines; --full shows them]", *found[-half:]]
+        found = [
+            *found[:half],
+            f"[… {render.counted_noun(len(found) - 2 * half, 'line')}; --full shows them]",
+            *found[-half:],
+        ]
     yield from (f"  {_short_line(line, whole)}" for line in found)
 
 

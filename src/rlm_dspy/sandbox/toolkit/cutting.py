@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .corpus import CorpusTexts, count_lines
+from .corpus import CorpusTexts, count_lines, counted_noun
 from .matching import read
 from .scopes import has_methods, methods
 
@@ -144,14 +144,14 @@ def outline_text(data: Any, names: Sequence[Any]) -> str:
         if len(parts) > len(shown):
             lines.append(f"    … {len(parts) - len(shown):,} more; outline(source={str(name)!r}) shows them")
     if len(names) > _LISTED:
-        lines.append(f"… {len(names) - _LISTED:,} more files; narrow by source=")
+        lines.append(f"… {counted_noun(len(names) - _LISTED, 'more file')}; narrow by source=")
     return "\n".join(lines) or "(no files)"
 
 
 def _size_text(data: Any, name: Any) -> str:
     body = data.info(name) if isinstance(data, CorpusTexts) else None
     chars, lines = (body.size, body.lines) if body else (len(read(data, name)), count_lines(read(data, name)))
-    return f"{lines:,} lines, {chars:,} characters"
+    return f"{counted_noun(lines, 'line')}, {counted_noun(chars, 'character')}"
 
 
 def _with_methods(body: str, found: list[tuple[int, str]]) -> list[tuple[int, str]]:
