@@ -66,7 +66,7 @@ def test_the_rails_of_a_tree_go_on(columns: int) -> None:
     step = Step(
         index=1, reasoning="many words " * 12, code="if True:\n    print('" + "y" * 200 + "')", sub_calls=(call,)
     )
-    run = Run(id="a", steps=(step,), outputs={"answer": "text"})
+    run = Run(id="a", status="submitted", steps=(step,), outputs={"answer": "text"})
     lines = list(tree.tree_lines(run, whole=True))
     fitted = list(tree.fitted_lines(lines, columns))
     assert max(map(cell_len, fitted)) <= columns

@@ -52,7 +52,7 @@ def test_an_estimate(run: Callable) -> None:
 
 
 def test_the_models_the_settings_and_a_diagnosis(run: Callable) -> None:
-    assert check_output("models", run("models", "--json").out)["default"]["model"] == "offline/extractive"
+    assert check_output("models", run("models", "--json").out)["default"]["model"] == "offline"
     assert check_output("config", run("config", "--json").out)["settings"]["model"]["value"] == "offline"
     assert check_output("doctor", run("doctor", "--json").out)["checks"]
 

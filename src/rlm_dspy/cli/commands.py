@@ -46,6 +46,7 @@ from rlm_dspy.cli.options import (
     resume_option,
     seed_option,
     take_options,
+    temperature_option,
     threads_option,
     timeout_option,
     trust_option,
@@ -63,6 +64,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 @paths_argument
 @model_options
 @fallback_option
+@temperature_option
 @mode_option
 @click.option(
     "--out",
@@ -151,6 +153,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
 )
 @provider_batch_options
 @model_options
+@temperature_option
 @mode_option
 @click.option(
     "--fields",
@@ -237,6 +240,7 @@ def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None,
 @paths_argument
 @model_options
 @fallback_option
+@temperature_option
 @mode_option
 @limit_options
 @file_options
@@ -363,6 +367,7 @@ def doctor(terminal: Terminal, /, model: str | None, as_json: bool, in_container
 @click.command("eval", short_help="Score questions with known answers.")
 @click.argument("data", type=FILE_PATH)
 @model_options
+@temperature_option
 @click.option(
     "--compare",
     metavar="NAMES",

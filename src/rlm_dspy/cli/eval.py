@@ -205,7 +205,8 @@ def _row_identity(program: Path | None, values: settings.Settings, chosen: model
     """Return what a row depends on besides side, metric and example."""
     text = program.read_text(encoding="utf-8") if program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
-    return json.dumps([chosen.name, sub, values.budget.model_dump(exclude_defaults=True), text])
+    sampling = [] if values.temperature is None else [values.temperature]
+    return json.dumps([chosen.name, sub, values.budget.model_dump(exclude_defaults=True), text, *sampling])
 
 
 class EvalProgress:
@@ -284,6 +285,7 @@ def _page_facts(
         "model": chosen.name,
         "sub-call model": chosen.sub_lm.model if chosen.sub_lm else "",
         "fallback": values.fallback or "",
+        "temperature": "" if values.temperature is None else f"{values.temperature:g}",
         "program": str(request.program or ""),
         "data": str(request.data),
         "questions": f"{questions:,}",

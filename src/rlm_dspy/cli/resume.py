@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rlm_dspy.report.resuming import ResumedRun
 
 LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-KEPT_SETTINGS = ("model", "sub_model", "fallback", "mode", "direct_tokens", "num_ctx", *LIMITS)
+KEPT_SETTINGS = ("model", "sub_model", "fallback", "temperature", "mode", "direct_tokens", "num_ctx", *LIMITS)
 GIVEN_AGAIN = frozenset({*LIMITS, "timeout", "resume", "force", "trace", "as_json", "events", "log_json"})
 MAX_HASHED_CHARS = 200_000_000  # of a larger corpus only the names and sizes are compared
 MAX_NOTED_FILES = 2_000  # beyond this the record has one digest of all files

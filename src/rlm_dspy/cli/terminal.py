@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Mapping
 from types import TracebackType
@@ -113,19 +114,13 @@ def _fit_words(text: str) -> str:
     columns = columns_of(sys.stderr)
     if not columns or len(text) <= columns:
         return text
-    from rich.cells import cell_len
-
-    from rlm_dspy.report.render import wrapped_line
-
     lines: list[str] = []
     for line in text.split("\n"):
         indent = line[: len(line) - len(line.lstrip())]
-        if cell_len(line) <= columns or len(indent) > columns // 2:
-            lines.append(line)
-            continue
-        kept = _QUOTED.sub(lambda match: match.group().replace(" ", _NO_BREAK), line.lstrip())
-        lines += (indent + piece.replace(_NO_BREAK, " ") for piece in wrapped_line(kept, columns - len(indent)))
-    return "\n".join(lines)
+        kept = _QUOTED.sub(lambda match: match.group().replace(" ", _NO_BREAK), line)
+        wrapped = textwrap.wrap(kept, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += wrapped if len(line) > columns else [line]
+    return "\n".join(lines).replace(_NO_BREAK, " ")
 
 
 def tolerate_any_text() -> None:

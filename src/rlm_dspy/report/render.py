@@ -23,15 +23,6 @@ def printable_text(text: str) -> str:
     return CONTROL.sub(lambda match: repr(match.group())[1:-1], text.replace("\r\n", "\n"))
 
 
-def wrapped_line(line: str, width: int, *, folded: bool = False) -> list[str]:
-    """Return a line as lines of at most ``width`` cells, cut between words; ``folded`` cuts longer words too."""
-    from rich.console import Console
-    from rich.text import Text
-
-    pieces = Text(line).wrap(Console(), max(1, width), overflow="fold" if folded else "ignore")
-    return [piece.plain.rstrip() for piece in pieces]
-
-
 def jsonable(value: Any) -> Any:
     """Convert a value to plain JSON types; other types become their ``str``."""
     try:

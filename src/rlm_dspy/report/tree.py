@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 
 from rlm_dspy.report import journal, render
 from rlm_dspy.report.run_log import KILLED, RUNNING
@@ -50,8 +52,8 @@ def fitted_lines(lines: Iterable[str], columns: int) -> Iterator[str]:
             yield line
             continue
         later = f"{rails}{'│  ' if branch else ''}{indent}"
-        for number, piece in enumerate(render.wrapped_line(rest, columns - len(first), folded=True)):
-            yield f"{later if number else first}{piece}"
+        for number, piece in enumerate(Text(rest).wrap(Console(), columns - len(first), overflow="fold")):
+            yield f"{later if number else first}{piece.plain.rstrip()}"
 
 
 def _step_lines(step: Step, whole: bool) -> Iterator[str]:
