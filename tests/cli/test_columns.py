@@ -44,7 +44,7 @@ def test_a_note_is_cut_between_words_and_not_in_a_command(monkeypatch: pytest.Mo
 
 def test_each_line_keeps_its_indent_and_long_words_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "short\n  one two three four five\n/" + "x" * 30
-    assert shown(monkeypatch, 20, text) == "short\n  one two three\n  four five\n/" + "x" * 30 + "\n"
+    assert shown(monkeypatch, 20, text) == "short\n  one two three four\n  five\n/" + "x" * 30 + "\n"
 
 
 def test_a_file_gets_the_line_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""``--temperature`` reaches each request, is part of what a reply is kept under, and is refused where it means nothing."""
+"""``--temperature`` reaches each request and is part of what a reply is kept under."""
 
 from __future__ import annotations
 

@@ -71,11 +71,12 @@ def _check_temperature(name: str, temperature: float) -> None:
         ConfigurationError: the model takes no such temperature.
     """
     import litellm
+    from litellm.exceptions import UnsupportedParamsError
 
     model, provider, *_ = litellm.get_llm_provider(lms.lm(name).model)
     try:
         litellm.utils.get_optional_params(model=model, custom_llm_provider=provider, temperature=temperature)
-    except litellm.UnsupportedParamsError as error:
+    except UnsupportedParamsError as error:
         raise ConfigurationError(f"{name} does not take a temperature of {temperature:g}: {_LEAVE_OUT}") from error
 
 
