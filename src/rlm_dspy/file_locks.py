@@ -36,7 +36,7 @@ def try_lock(file: _OpenFile | int, *, shared: bool = False) -> bool:
 
 
 def lock(file: _OpenFile | int) -> None:
-    """Lock an open file, after whoever has it."""
+    """Wait until nobody else has an open file locked, and lock it."""
     if fcntl is not None:
         fcntl.flock(file, fcntl.LOCK_EX)
         return

@@ -101,7 +101,7 @@ class Terminal:
 
 
 def columns_of(stream: TextIO) -> int:
-    """Return the columns of a terminal, 0 if the stream is none."""
+    """Return the columns of a terminal; 0 for another stream."""
     if not stream.isatty():
         return 0
     with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor, or without a size
