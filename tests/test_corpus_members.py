@@ -97,7 +97,7 @@ def test_what_is_nested_in_a_file_shares_the_number_of_files(monkeypatch):
     corpus = collected({"a.zip": documents.packed({"1.zip": inner, "2.zip": inner, "3.zip": inner})})
     assert corpus.names == ("a.zip/1.zip/0.txt", "a.zip/1.zip/1.txt", "a.zip/1.zip/2.txt")
     assert reasons(corpus)["a.zip/2.zip/…"].startswith("3 more files")
-    assert reasons(corpus)["a.zip/…"].startswith("1 more files")
+    assert reasons(corpus)["a.zip/…"].startswith("1 more file in the archive")
 
 
 def test_an_archive_without_files_is_explained():

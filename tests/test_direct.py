@@ -63,9 +63,9 @@ def test_a_price_that_is_unknown_is_told_where_max_cost_cannot_hold() -> None:
 def test_each_file_of_a_corpus_is_introduced_by_its_name() -> None:
     corpus = Corpus.from_texts({"a.md": TEXT, "b/c.md": "last"})
     prediction, sent = ask(Direct(SIGNATURE), "the bridge was", corpus)
-    assert f"=== a.md (3 lines) ===\n{TEXT}\n\n=== b/c.md (1 lines) ===\nlast" in sent[-1]
+    assert f"=== a.md (3 lines) ===\n{TEXT}\n\n=== b/c.md (1 line) ===\nlast" in sent[-1]
     assert prediction.evidence[0].where == "a.md:2"
-    assert prompt_text(rlm_dspy.Corpus.from_texts({"n": "x\ud800"})) == "=== n (1 lines) ===\nx?"
+    assert prompt_text(rlm_dspy.Corpus.from_texts({"n": "x\ud800"})) == "=== n (1 line) ===\nx?"
 
 
 def test_the_question_is_no_evidence() -> None:

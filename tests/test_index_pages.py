@@ -157,7 +157,7 @@ def test_endless_folders_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> N
     assert "only 10 lists of folders were fetched" in problem.reason
     monkeypatch.setattr(object_reading, "LISTING_SECONDS", 0.0)
     (problem,) = read(f"{site}/", urls=True).problems
-    assert "only 1 objects were listed in 0 s" in problem.reason
+    assert "only 1 object listed in 0 s" in problem.reason
 
 
 def test_a_link_is_redirected_only_where_a_page_may_be(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlm_dspy.counting import counted_noun
+
 MAX_UNREAD_FILES = 1_000  # unread files named in a record
 
 Status = Literal["submitted", "extracted", "stopped"]
@@ -258,7 +260,7 @@ class Run(_Value):
         rows += [("warning", text) for text in self.warnings[:3]]
         rows += self.outputs.items()
         left = len(self.steps) - MAX_STEPS_IN_NOTEBOOK
-        more = f"<p>… and {left:,} more steps</p>" if left > 0 else ""
+        more = f"<p>… and {counted_noun(left, 'more step')}</p>" if left > 0 else ""
         return html_table(rows) + "".join(map(html_step, self.steps[:MAX_STEPS_IN_NOTEBOOK])) + more
 
     def _summary_figures(self) -> Iterator[tuple[str, int | float | None]]:

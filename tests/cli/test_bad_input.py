@@ -217,7 +217,7 @@ def test_a_name_that_would_steer_the_terminal_is_shown_escaped(run: Callable, wr
     ("short", "enough", "told"),
     [
         (["--max-file-mb", "0.001"], ["--max-file-mb", "0.1"], "larger than the limit of 0.001 MB (--max-file-mb"),
-        (["--max-files", "1"], ["--max-files", "2"], "beyond the limit of 1 files (--max-files raises it), as is"),
+        (["--max-files", "1"], ["--max-files", "2"], "beyond the limit of 1 file (--max-files raises it), as is"),
         (["--max-gb", "1e-9"], ["--max-gb", "1"], "beyond the limit of 1e-09 GB in all (--max-gb raises it), as is"),
     ],
 )

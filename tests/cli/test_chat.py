@@ -45,7 +45,7 @@ def test_questions_are_answered_one_after_the_other(run: Callable, files: Path) 
     assert 'a.md:1  "The default port is 8080."' in result.out
     assert "1 file added: Corpus(2 files, 57 characters)" in result.out
     assert 'more.md:1  "The retry limit is 7 attempts."' in result.out
-    assert "a.md  (1 lines)\nmore.md  (1 lines)" in result.out
+    assert "a.md  (1 line)\nmore.md  (1 line)" in result.out
 
 
 def test_the_sandbox_and_the_answers_are_kept(run: Callable, files: Path, speak: Callable) -> None:

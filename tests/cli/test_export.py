@@ -112,7 +112,7 @@ def test_marks_score_and_filter(run: Callable[..., Result], asked: Callable[...,
         assert [row["run"] for row in rows_of(run("runs", "export", "--format", "sft", *option))] == [right]
     assert rows_of(run("runs", "export", "--format", "sft", "-m", "other/model")) == []
     assert rows_of(run("runs", "export", "--format", "sft", "--status", "extracted")) == []
-    marks = {row["id"]: row["mark"] for row in json.loads(run("runs", "--json").out)}
+    marks = {row["id"]: row["mark"] for row in json.loads(run("runs", "--json").out)["runs"]}
     assert marks == {right: "right", wrong: "wrong"}
 
 

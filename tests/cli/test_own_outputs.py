@@ -31,6 +31,27 @@ def test_traces_answers_journals_and_copies_are_left_out(run: Callable, home: Pa
     assert "rlm-dspy wrote it" in run("ls", ".").err
 
 
+def test_what_chat_trace_and_export_write_is_left_out(run: Callable, home: Path) -> None:
+    run("chat", ".", stdin=b"what is the port?\n/save talk.md\n")
+    run("ask", "--mode", "rlm", "what is the port?", "a.md")
+    run("trace", "--html", "page.html")
+    run("trace", "--chrome", "trace.json")
+    run("runs", "export", "--format", "dspy", "--out", "rows.jsonl")
+    for name in ("talk.md", "page.html", "trace.json", "rows.jsonl"):
+        assert (home / name).exists(), name
+    assert read_files(run, ".") == ["a.md", "q.jsonl"]
+
+
+def test_what_questions_and_evaluations_write_is_left_out(run: Callable, home: Path, write: Callable) -> None:
+    write("t.csv", "name,port\n" + "".join(f"n{number},{number}\n" for number in range(40)))
+    run("make-questions", "t.csv", "-n", "2", "--out", "made.jsonl")
+    run("eval", "made.jsonl", "--compare", "direct", "--html", "page.html", "--journal", "rows.jsonl")
+    for name in ("made.jsonl", "page.html", "page-runs", "rows.jsonl"):
+        assert (home / name).exists(), name
+    assert read_files(run, ".") == ["a.md", "q.jsonl", "t.csv"]
+    assert read_files(run, "page-runs")
+
+
 def test_a_trace_that_is_written_again_is_not_read_either(run: Callable, home: Path) -> None:
     for _ in range(2):
         run("ask", "what is the port?", ".", "--trace", "run.json")

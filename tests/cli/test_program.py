@@ -16,6 +16,7 @@ from rlm_dspy.cli import models
 from rlm_dspy.cli.out_option import ask_signature
 from rlm_dspy.testing import action, scripted
 from rlm_dspy.tuning import contenders, program, program_folder
+from schemas import check_output
 from servers.hub import COMMIT, HubServer
 
 TUNED = "Always look at the last line first."
@@ -205,7 +206,7 @@ def test_show_prints_the_card_and_the_prompts(run: Callable[..., Result], folder
     shown = run("program", "show", "mine").out
     for told in ("| score before | 0.250", "| n | 12 test questions", "| licence | none given |", TUNED):
         assert told in shown
-    facts = json.loads(run("program", "show", "mine", "--json").out)
+    facts = check_output("program", run("program", "show", "mine", "--json").out)
     assert facts["signature"] == "context, question -> answer, evidence"
     assert facts["instructions"]["generate_action"].startswith(TUNED)
     assert facts["typed"] is True

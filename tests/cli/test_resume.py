@@ -230,7 +230,7 @@ def test_cells_run_again_and_finished_calls_do_not(play: Callable[..., Any], kil
     assert (result.code, result.out) == (0, "42\n"), result.err
     assert len(script.requests) == 1
     assert "3 finished calls" in result.err
-    assert "1 calls had no usable reply" in result.err
+    assert "1 call without a usable reply" in result.err
 
 
 def test_a_changed_file_is_named_and_force_goes_on(

@@ -55,7 +55,7 @@ def test_a_killed_run_is_there_to_its_last_event(
 ) -> None:
     hanging.send_signal(signal.SIGKILL)
     hanging.wait(timeout=20)
-    (row,) = json.loads(spawn("runs", "--json").out)
+    (row,) = json.loads(spawn("runs", "--json").out)["runs"]
     assert (row["status"], row["stopped_by"], row["steps"]) == ("stopped", "killed", 2)
     assert row["question"] == "What is the code?"
     run = json.loads(spawn("trace", "last", "--json").out)
@@ -73,7 +73,7 @@ def test_a_killed_run_is_there_to_its_last_event(
 def test_a_run_that_goes_on_is_shown_as_far_as_it_is(
     hanging: subprocess.Popen[str], home: Path, spawn: Callable[..., Result]
 ) -> None:
-    (row,) = json.loads(spawn("runs", "--json").out)
+    (row,) = json.loads(spawn("runs", "--json").out)["runs"]
     assert (row["stopped_by"], row["steps"]) == ("running", 2)
 
 

@@ -117,7 +117,7 @@ def test_each_ask_is_listed_and_can_be_shown(
     assert listed[0].split() == ["id", "when", "ended", "steps", "tokens", "cost", "model", "question"]
     assert listed[1].startswith(asked["run_id"])
     assert '"What is one and one?"' in listed[1]
-    rows = json.loads(run("runs", "--json").out)
+    rows = json.loads(run("runs", "--json").out)["runs"]
     assert [(row["id"], row["sub_calls"]) for row in rows] == [(asked["run_id"], 1)]
     for name in ((), (asked["run_id"],), (asked["run_id"][:5],), (rows[0]["path"],)):
         shown = run("trace", *name)
@@ -344,8 +344,9 @@ def test_runs_can_be_searched(run: Callable, home: Path) -> None:
     for name, text in (("a.txt", "the port is 8080\n"), ("b.txt", "the limit is 7\n")):
         (home / name).write_text(text)
         run("ask", f"what does {name} say?", name, "-q")
-    assert [row["question"] for row in json.loads(run("runs", "-s", "A.TXT", "--json").out)] == ["what does a.txt say?"]
-    assert len(json.loads(run("runs", "-s", "says nothing of it", "--json").out)) == 0
+    (row,) = json.loads(run("runs", "-s", "A.TXT", "--json").out)["runs"]
+    assert row["question"] == "what does a.txt say?"
+    assert json.loads(run("runs", "-s", "says nothing of it", "--json").out)["runs"] == []
     assert "No run has 'zebra'." in run("runs", "--search", "zebra").err
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from rlm_dspy import corpus, data
 from rlm_dspy.cli import optimize
+from schemas import check_output
 from tuning.classroom import STUDENT, TEACHER, Classroom
 from tuning.make_class import write as write_class
 
@@ -161,6 +162,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     assert "| score after | 1.000 (95% interval" in card
     assert "| n | 6 test questions" in card
     report = json.loads((folder / "report.json").read_text())
+    check_output("optimize", json.dumps({**report, "folder": str(folder), "schema_version": 1}))
     assert report["after"]["score"] == 1 > report["before"]["score"]
     measured = [one["calls"] for one in report["candidates"] if one["val_score"] is not None]
     assert measured == sorted(measured)
@@ -173,6 +175,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     program = str(folder / "program.json")
     tuned = run("eval", data, *models, "--limit", "4", "--program", program, "--json", "-q")
     assert json.loads(tuned.out)["sides"]["rlm"]["score"] == 1
+    assert [row["path"] for row in json.loads(run("ls", ".", "--json").out)["files"]] == ["tags.jsonl"]
     again = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400")
     assert again.code == 2
     assert "continue it with --resume" in again.err

@@ -16,7 +16,7 @@ def folder(write: Callable) -> None:
 
 
 def asked_question(run: Callable) -> str:
-    return json.loads(run("runs", "--json").out)[0]["question"]
+    return json.loads(run("runs", "--json").out)["runs"][0]["question"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_mistyped_command_is_not_asked(run: Callable, args: list[str]) -> None
     result = run(*args)
     assert result.code == 2
     assert "Did you mean 'ask'?" in result.err
-    assert json.loads(run("runs", "--json").out) == []
+    assert json.loads(run("runs", "--json").out)["runs"] == []
 
 
 def test_a_word_that_is_nothing_says_how_to_ask(run: Callable) -> None:

@@ -31,7 +31,7 @@ FILES = {"people.csv": PEOPLE, "prices.csv": PRICES, "months.tsv": MONTHS, "stoc
 
 
 def ask(asked: str) -> answers.Finding:
-    notes = "=== notes.txt (1 lines) ===\nThe phone list, the stock and the prices are kept by the front desk.\n"
+    notes = "=== notes.txt (1 line) ===\nThe phone list, the stock and the prices are kept by the front desk.\n"
     text = notes + "".join(f"=== {name} ({body.count(chr(10))} lines) ===\n{body}\n" for name, body in FILES.items())
     return engine._look_up(asked, text)[1]
 

@@ -12,19 +12,16 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.file_locks import try_lock
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
 from rlm_dspy.report.render import jsonable
-
-if sys.platform != "win32":
-    import fcntl
 
 Row = dict[str, Any]
 
@@ -116,9 +113,5 @@ def _parse_row(line: bytes) -> Row:
 
 def _lock_file(file: FileIO, path: Path) -> None:
     """Prevent a second batch from writing the same file; the lock ends with the process."""
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ConfigurationError(f"another batch is writing {path}; wait for it or choose another file") from None
+    if not try_lock(file):
+        raise ConfigurationError(f"another batch is writing {path}; wait for it or choose another file")

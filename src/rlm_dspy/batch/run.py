@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextvars
 import logging
 import math
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -286,7 +285,7 @@ def _question_fields(item: str | Mapping[str, Any]) -> dict[str, Any]:
 def _prepared_job(job: Job, executor: Executor | Callable[[], Executor] | None) -> Job:
     """Return the job with the digest of its texts and, where other processes answer, with a pace."""
     is_threads = executor is None or isinstance(executor, ThreadPoolExecutor)
-    if job.pace is None and not is_threads and sys.platform != "win32":
+    if job.pace is None and not is_threads:
         job = replace(job, pace=FilePace())
     return job.pinned()
 

@@ -84,7 +84,9 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     for problem in given[:_MAX_NAMED_PROBLEMS]:
         terminal.note(f"warning: {reading.told(corpus, problem)}")
     if len(given) > _MAX_NAMED_PROBLEMS:
-        terminal.note(f"warning: {len(given) - _MAX_NAMED_PROBLEMS:,} more of the named files have problems.")
+        terminal.note(
+            f"warning: problems in {render.counted_noun(len(given) - _MAX_NAMED_PROBLEMS, 'more named file')}."
+        )
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(
@@ -96,7 +98,7 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     for one in limited[:_MAX_NAMED_FILES]:
         terminal.note(f"warning: {one.name} is {reading.by_flags(one.reason)}.")
     if len(limited) > _MAX_NAMED_FILES:
-        terminal.note(f"warning: {len(limited) - _MAX_NAMED_FILES:,} more files exceed a limit.")
+        terminal.note(f"warning: limits left out {render.counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
 
 
 def _count_skipped(corpus: Corpus, paths: Sequence[str], home: Path, terminal: Terminal) -> None:

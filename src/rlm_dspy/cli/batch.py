@@ -15,7 +15,6 @@ import click
 
 from rlm_dspy.cli import exit_codes, logs, out_option, reading, settings
 from rlm_dspy.cli.interrupts import Interrupts
-from rlm_dspy.cli.options import SCHEMA_VERSION
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
@@ -214,7 +213,6 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
     if len(report.failed) > 20:
         terminal.note(f"… and {len(report.failed) - 20:,} more; see the rows of {request.answers}.")
     facts = {
-        "schema_version": SCHEMA_VERSION,
         "questions": len(report.rows),
         "answered": report.answered,
         "failed": len(report.failed),
@@ -228,7 +226,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         terminal.error(f"{report.disk_error}. The rows that could not be saved are on stdout: {len(report.unsaved):,}.")
         facts["unsaved"] = report.unsaved
     if request.as_json:
-        terminal.answer(journal.redacted_json(facts, terminal.redactor))
+        terminal.answer_json(facts, indent=None)
     else:
         parts = [
             f"{report.answered:,} of {render.counted_noun(len(report.rows), 'question')} answered",

@@ -14,15 +14,16 @@ from typing import Any
 import click
 import dspy
 
-from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings
+from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings, viewing
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation
 from rlm_dspy.cli.line_editing import line_editing
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report import journal, render, tree
+from rlm_dspy.report import journal, render
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.talk import Talk
 from rlm_dspy.run import Run, Usage
@@ -293,6 +294,7 @@ class Chat:
             text = self._terminal.redactor.text(conversation.as_markdown(self._conversation.turns))
             journal.replace_file(path, [text.encode("utf-8", "replace")])
             self._saved.add(path.resolve())
+            remember_output(path)
         except OSError as error:
             self._terminal.error(f"{path} cannot be written: {error.strerror}")
             return
@@ -301,7 +303,9 @@ class Chat:
 
     def _list_files(self, rest: str) -> None:
         documents = self._corpus.documents
-        self._terminal.answer("\n".join(f"{document.name}  ({document.lines:,} lines)" for document in documents))
+        self._terminal.answer(
+            "\n".join(f"{document.name}  ({render.counted_noun(document.lines, 'line')})" for document in documents)
+        )
 
     def _show_cost(self, rest: str) -> None:
         used = self._spent
@@ -312,4 +316,4 @@ class Chat:
         if self._last is None:
             self._terminal.error("no question has been asked yet.")
         else:
-            self._terminal.answer("\n".join(tree.tree_lines(self._last)))
+            viewing.print_tree(self._terminal, self._last)

@@ -46,6 +46,7 @@ from rlm_dspy.cli.options import (
     resume_option,
     seed_option,
     take_options,
+    temperature_option,
     threads_option,
     timeout_option,
     trust_option,
@@ -63,6 +64,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 @paths_argument
 @model_options
 @fallback_option
+@temperature_option
 @mode_option
 @click.option(
     "--out",
@@ -151,6 +153,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
 )
 @provider_batch_options
 @model_options
+@temperature_option
 @mode_option
 @click.option(
     "--fields",
@@ -237,6 +240,7 @@ def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None,
 @paths_argument
 @model_options
 @fallback_option
+@temperature_option
 @mode_option
 @limit_options
 @file_options
@@ -287,7 +291,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     Keys that `rlm-dspy keys` keeps come before the user's config.toml. Secrets are masked.
     """
     from rlm_dspy.cli import settings
-    from rlm_dspy.report import journal, render
+    from rlm_dspy.report import render
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
@@ -298,7 +302,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     rows = loaded.masked_values()
     places = [{"path": str(path), "exists": path.is_file()} for path in settings.settings_files()]
     if as_json:
-        terminal.answer(journal.redacted_json({"settings": rows, "files": places}, terminal.redactor, indent=2))
+        terminal.answer_json({"settings": rows, "files": places})
         return
     cells = []
     for name, row in rows.items():
@@ -364,6 +368,7 @@ def doctor(terminal: Terminal, /, model: str | None, as_json: bool, in_container
 @click.command("eval", short_help="Score questions with known answers.")
 @click.argument("data", type=FILE_PATH)
 @model_options
+@temperature_option
 @click.option(
     "--compare",
     metavar="NAMES",
@@ -426,6 +431,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     if "-" in paths:
         raise click.UsageError("stdin cannot be used: the questions refer to files by path. Save it to a file first.")
 
+    from rlm_dspy.cli.own_outputs import remember_output
     from rlm_dspy.cli.reading import leaving_out
     from rlm_dspy.report import render
     from rlm_dspy.tuning import data, questions
@@ -438,6 +444,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     made = questions.make_questions(data.context(context, folder), count, seed=seed)
     rows = [question.row(number, context) for number, question in enumerate(made)]
     data.write(out, rows)
+    remember_output(out)
     kinds = sorted({row["task"] for row in rows})
     terminal.answer(f"{out}: {render.counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
     if len(rows) < count:

@@ -22,6 +22,9 @@ def check_container(root: Path = Path("/")) -> Iterator[DiagnosisLine]:
         root: the root of the file system, for tests.
     """
     yield DiagnosisLine("ok", f"container: {_container_kind(root) or 'none found, checked as if in one'}")
+    if not hasattr(os, "geteuid"):
+        yield DiagnosisLine("failure", "this is not a Linux container", "Run it inside the container.")
+        return
     if os.geteuid() == 0:
         yield DiagnosisLine("warning", "runs as root", "Add USER to the Dockerfile: the sandbox does not need root.")
     else:
@@ -59,7 +62,7 @@ def _check_limits(root: Path) -> Iterator[DiagnosisLine]:
     processes, memory = _read_limit(group / "pids.max"), _read_limit(group / "memory.max")
     if processes is not None and processes < MIN_PROCESSES:
         fix = f"Set --pids-limit to {MIN_PROCESSES} or more, or lower SERVICE_MAX_AT_ONCE."
-        yield DiagnosisLine("warning", f"at most {processes} processes", fix)
+        yield DiagnosisLine("warning", f"at most {'1 process' if processes == 1 else f'{processes} processes'}", fix)
     else:
         yield DiagnosisLine("ok", f"processes: {'no limit' if processes is None else f'at most {processes:,}'}")
     if memory is not None and memory < MIN_MEMORY:

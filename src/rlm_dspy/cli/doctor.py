@@ -21,7 +21,7 @@ from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.model_list import DiagnosisLine, probe_provider
 from rlm_dspy.lms.providers import GROQ_MODEL, ModelChoice
-from rlm_dspy.report import journal, render
+from rlm_dspy.report import render
 from rlm_dspy.sandbox import report, selftest
 
 DISTRIBUTION = "dspy-recursive"
@@ -49,7 +49,7 @@ def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_contain
     if as_json:
         rows = [asdict(check) for check in checks]
         facts = {"ok": _exit_code(around, asked) == 0, "model": choice.model, "reason": choice.reason, "checks": rows}
-        terminal.answer(journal.redacted_json(facts, terminal.redactor, indent=2))
+        terminal.answer_json(facts)
     else:
         terminal.answer("\n".join(_check_lines(checks)))
     return _exit_code(around, asked)

@@ -19,6 +19,7 @@ from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS
 from rlm_dspy.budget import Budget
 from rlm_dspy.cli import exit_codes, logs, models, provider_batches, settings
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
@@ -106,6 +107,8 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     identity = _row_identity(program, values, chosen)
     if request.fresh and journal.read_rows(place, Row.model_validate_json):  # only delete a journal of ours
         place.unlink()
+    for written in filter(None, (place, runs)):
+        remember_output(written)
     progress = EvalProgress(terminal, len(examples) * len(asked))
     evaluation = Evaluation(
         examples,
@@ -202,7 +205,8 @@ def _row_identity(program: Path | None, values: settings.Settings, chosen: model
     """Return what a row depends on besides side, metric and example."""
     text = program.read_text(encoding="utf-8") if program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
-    return json.dumps([chosen.name, sub, values.budget.model_dump(exclude_defaults=True), text])
+    sampling = [] if values.temperature is None else [values.temperature]
+    return json.dumps([chosen.name, sub, values.budget.model_dump(exclude_defaults=True), text, *sampling])
 
 
 class EvalProgress:
@@ -244,7 +248,7 @@ def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], mod
     if request.as_json:
         whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": made}
         whole["rows"] = [row.model_dump() for row in rows]
-        terminal.answer(journal.redacted_json(whole, terminal.redactor, indent=2))
+        terminal.answer_json(whole)
     else:
         terminal.answer(
             "\n".join(render.table_lines(report.figure_cells(made), right=frozenset(range(1, len(made) + 1))))
@@ -281,6 +285,7 @@ def _page_facts(
         "model": chosen.name,
         "sub-call model": chosen.sub_lm.model if chosen.sub_lm else "",
         "fallback": values.fallback or "",
+        "temperature": "" if values.temperature is None else f"{values.temperature:g}",
         "program": str(request.program or ""),
         "data": str(request.data),
         "questions": f"{questions:,}",
@@ -302,9 +307,10 @@ def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str
     )
     try:
         page.write_text(text, encoding="utf-8")
+        remember_output(page)
     except OSError as error:
         terminal.error(f"{page} cannot be written: {error.strerror}")
         return False
     if links:
-        terminal.note(f"{page}, and {len(links)} runs in {runs}")
+        terminal.note(f"{page}, and {render.counted_noun(len(links), 'run')} in {runs}")
     return True

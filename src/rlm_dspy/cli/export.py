@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_dspy.cli.eval import metric
 from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.own_outputs import remember_output
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, render
 from rlm_dspy.tuning import data
@@ -44,8 +46,9 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
             journal.write_private(out, "".join(f"{line}\n" for line in lines))
         except OSError as error:
             raise RLMError(f"{out} cannot be written: {error.strerror}") from error
+        remember_output(out)
     if not lines:
         terminal.note("No run fits: nothing was exported.")
         return
     place = f" to {out}" if out else ""
-    terminal.note(f"{render.counted_noun(len(lines), 'row')} written{place}.")
+    terminal.note(f"{counted_noun(len(lines), 'row')} written{place}.")

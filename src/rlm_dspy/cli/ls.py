@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy.cli.options import SCHEMA_VERSION, file_options, json_option, paths_argument
+from rlm_dspy.cli.options import file_options, json_option, paths_argument
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -33,21 +33,19 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
     """
     from rlm_dspy.cli.own_outputs import outputs_below
     from rlm_dspy.cli.reading import own_text, read
-    from rlm_dspy.report import journal
 
     paths = paths or (".",)
     corpus = read(paths, choice)
     if written := outputs_below(paths):
         terminal.note(own_text(written))
     if as_json:
-        terminal.answer(journal.redacted_json(_listing_facts(corpus), terminal.redactor, indent=2))
+        terminal.answer_json(_listing_facts(corpus))
     else:
         _print_listing(corpus, terminal)
 
 
 def _listing_facts(corpus: Corpus) -> dict[str, Any]:
     return {
-        "schema_version": SCHEMA_VERSION,
         "files": list(_file_rows(corpus)),
         "skipped": list(_skipped_rows(corpus)),
         "totals": _corpus_totals(corpus),

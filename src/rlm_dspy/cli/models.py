@@ -12,7 +12,10 @@ import dspy
 
 from rlm_dspy import folders, lms
 from rlm_dspy.cli.settings import Settings
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import is_loopback
+
+_LEAVE_OUT = "leave out --temperature (or the setting temperature)"
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,43 @@ def choose(values: Settings) -> Chosen:
     """Choose the models, with a notice if the offline engine will answer.
 
     Raises:
-        ConfigurationError: a name is not a valid model name.
+        ConfigurationError: a name is not a valid model name, or a model does not take the temperature.
         LMAuthError: the provider's key is not set.
     """
     folders.protect_dspy_cache()
     choice = lms.choose(values.model, os.environ, values.named_by)
+    names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
+    if values.temperature is not None:
+        if choice.offline:
+            raise ConfigurationError(f"the offline engine has no temperature: {_LEAVE_OUT}, or name a model (-m)")
+        for name in names:
+            _check_temperature(name, values.temperature)
     options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx, "timeout": values.timeout}
+    options["temperature"] = values.temperature
     options = {name: value for name, value in options.items() if value is not None}
     lm = lms.lm(choice.model, **options)
     sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
     if choice.offline:
         notice = f"No language model: {OFFLINE.format(reason=choice.reason)}"
     else:
-        names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
         notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
     return Chosen(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline)
+
+
+def _check_temperature(name: str, temperature: float) -> None:
+    """Refuse a temperature that LiteLLM knows the model to refuse, before anything is asked.
+
+    Raises:
+        ConfigurationError: the model takes no such temperature.
+    """
+    import litellm
+    from litellm.exceptions import UnsupportedParamsError
+
+    model, provider, *_ = litellm.get_llm_provider(lms.lm(name).model)
+    try:
+        litellm.utils.get_optional_params(model=model, custom_llm_provider=provider, temperature=temperature)
+    except UnsupportedParamsError as error:
+        raise ConfigurationError(f"{name} does not take a temperature of {temperature:g}: {_LEAVE_OUT}") from error
 
 
 def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[str]:

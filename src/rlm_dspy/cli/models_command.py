@@ -29,7 +29,6 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     unknown.
     """
     from rlm_dspy.cli import settings
-    from rlm_dspy.report import journal
 
     loaded = settings.load(trust_project=terminal.trusts_project)
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
@@ -43,7 +42,7 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     if loaded.settings.model:
         found = replace(found, choice=replace(found.choice, reason=f"named by {loaded.settings.named_by}"))
     if as_json:
-        terminal.answer(journal.redacted_json(_listing_facts(found), terminal.redactor, indent=2))
+        terminal.answer_json(_listing_facts(found))
         return
     _print_models(found, terminal)
 

@@ -15,7 +15,9 @@ import dspy
 
 from rlm_dspy import lms
 from rlm_dspy.cli import eval, exit_codes, models, settings
+from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
@@ -90,9 +92,12 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     if not confirm_spending(request):
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
+    is_new = not job.folder.exists()
     made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
+    if is_new:  # a folder of the user's has other files
+        remember_output(job.folder)
     if made.shared_budget.calls:
-        terminal.note(f"resuming: {made.shared_budget.calls:,} calls are already paid for and are not repeated.")
+        terminal.note(f"resuming: {counted_noun(made.shared_budget.calls, 'call')} already paid for, not repeated.")
     return write_reports(request, terminal, job, made.run())
 
 
@@ -152,7 +157,7 @@ def write_reports(
     (job.folder / "report.html").write_text(page, encoding="utf-8")
     (job.folder / program_folder.CARD).write_text(clean.text(card_of(request, made, found)), encoding="utf-8")
     if request.as_json:
-        terminal.answer(journal.redacted_json({**made, "folder": str(job.folder)}, clean, indent=2))
+        terminal.answer_json({**made, "folder": str(job.folder)})
     else:
         for line in result_lines(made):
             terminal.answer(line)
@@ -183,5 +188,5 @@ def result_lines(made: dict[str, Any]) -> list[str]:
     cost = "unknown cost" if made["cost"] is None else f"${made['cost']:.4f}"
     return [
         *(f"{name}  {report.score_interval_text(made[name])}" for name in ("before", "after")),
-        f"gain    {report.gain_text(made['gain'])}; {made['calls']:,} calls, {cost}",
+        f"gain    {report.gain_text(made['gain'])}; {counted_noun(made['calls'], 'call')}, {cost}",
     ]

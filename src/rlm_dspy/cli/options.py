@@ -18,10 +18,9 @@ FILE_CHOICE = (
     "max_gb",
 )  # fmt: skip
 SETTING_FLAGS = (
-    "model", "sub_model", "fallback", "mode", "timeout", "max_iters", "max_calls", "max_tokens", "max_cost",
-    "max_seconds",
+    "model", "sub_model", "fallback", "temperature", "mode", "timeout", "max_iters", "max_calls", "max_tokens",
+    "max_cost", "max_seconds",
 )  # fmt: skip
-SCHEMA_VERSION = 1  # of what --json prints; docs/schemas describes it
 FILE_PATH = click.Path(dir_okay=False, path_type=Path)
 
 _POSITIVE = click.FloatRange(0, min_open=True)
@@ -55,6 +54,12 @@ model_options = option_group(
         shell_complete=complete_model,
         help="Model for sub-calls (default: the main model).",
     ),
+)
+temperature_option = click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    metavar="T",
+    help="Temperature of all models, e.g. 0 (default: the provider's).",
 )
 fallback_option = click.option(
     "--fallback",

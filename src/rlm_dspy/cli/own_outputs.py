@@ -1,6 +1,6 @@
-"""The files that ``ask --trace`` and ``batch --out`` have written, which later questions about a folder do not read.
+"""The files and folders that the command has written, which later questions about a folder around them do not read.
 
-The home has a list of them. A file that is named by itself is read, also if the command wrote it.
+The home has a list of them. One that is named by itself is read, also if the command wrote it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BESIDE = re.compile(r"\.waves|\.bak\d*")  # the journal of provider batches, co
 
 
 def remember_output(path: Path) -> None:
-    """Note that the command has written a file; where the home cannot be written, nothing is noted."""
+    """Note that the command has written a file or a folder; where the home cannot be written, nothing is noted."""
     from rlm_dspy.report.journal import write_private
 
     place = str(path.resolve())
@@ -34,7 +34,7 @@ def remember_output(path: Path) -> None:
 def outputs_below(paths: Sequence[str]) -> list[Path]:
     """Return the outputs in the folders of these paths, with the journals and copies beside them.
 
-    A file that is itself one of the paths is not returned.
+    One that is itself one of the paths is not returned.
     """
     given = {Path(path).expanduser().resolve() for path in paths if "://" not in path and path != "-"}
     return [place for place in _existing_outputs() if place not in given and given & set(place.parents)]

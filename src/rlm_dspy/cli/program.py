@@ -29,13 +29,12 @@ def program() -> None:
 @click.pass_obj
 def show(terminal: Terminal, /, place: str, as_json: bool) -> None:
     """Show the signature, the instructions and the card of a program."""
-    from rlm_dspy.report import journal
     from rlm_dspy.tuning import program_folder
 
     path, state = _checked_program(terminal, place)
     facts = program_folder.program_facts(path, state)
     if as_json:
-        terminal.answer(journal.redacted_json(facts, terminal.redactor, indent=2))
+        terminal.answer_json(facts)
         return
     card = path.parent / program_folder.CARD
     if card.is_file():

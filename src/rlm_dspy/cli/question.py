@@ -17,7 +17,6 @@ from rlm_dspy.cli import exit_codes, models, out_option, reading, resume, settin
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.notices import note_daily
-from rlm_dspy.cli.options import SCHEMA_VERSION
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
@@ -345,7 +344,7 @@ class Asking:
         limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}
         facts = estimated_facts(self.corpus, self.mode, chosen.name, **limits)
         if self.request.as_json:
-            self.terminal.answer(journal.redacted_json(facts, self.terminal.redactor))
+            self.terminal.answer_json(facts, indent=None)
         else:
             self.terminal.answer(estimate_text(facts))
 
@@ -356,8 +355,7 @@ class Asking:
             self._events.end(summary)
             self.terminal.shows_events = False
         elif self.request.as_json:
-            facts = {"schema_version": SCHEMA_VERSION, **summary}
-            terminal.answer(journal.redacted_json(facts, terminal.redactor))
+            terminal.answer_json(summary, indent=None)
         else:
             terminal.answer(render.outputs_text(values))
             rows = [journal.evidence_row(item, self.corpus) for item in run.evidence]

@@ -13,6 +13,7 @@ import click
 from rlm_dspy.cli import settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError, RLMError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rlm_dspy.report.resuming import ResumedRun
 
 LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
-KEPT_SETTINGS = ("model", "sub_model", "fallback", "mode", "direct_tokens", "num_ctx", *LIMITS)
+KEPT_SETTINGS = ("model", "sub_model", "fallback", "temperature", "mode", "direct_tokens", "num_ctx", *LIMITS)
 GIVEN_AGAIN = frozenset({*LIMITS, "timeout", "resume", "force", "trace", "as_json", "events", "log_json"})
 MAX_HASHED_CHARS = 200_000_000  # of a larger corpus only the names and sizes are compared
 MAX_NOTED_FILES = 2_000  # beyond this the record has one digest of all files
@@ -154,13 +155,13 @@ def tell_resumed(resumed: ResumedRun, terminal: Terminal) -> None:
     """Say what is replayed, and what is done again."""
     finished = len(resumed.calls) - resumed.in_flight
     terminal.note(
-        f"Resuming the run {resumed.run.id}: {finished} finished calls of models are in its record and cost nothing "
-        "again; its cells are run again."
+        f"Resuming the run {resumed.run.id}: its record has {counted_noun(finished, 'finished call')} of models, which "
+        "cost nothing again; its cells are run again."
     )
     if resumed.in_flight:
         terminal.note(
-            f"{resumed.in_flight} calls had no usable reply when it was killed and are made again; the provider may "
-            "have billed them."
+            f"{counted_noun(resumed.in_flight, 'call')} without a usable reply when it was killed: made again; the "
+            "provider may have billed this."
         )
     if resumed.asked["mcp"]:
         names = ", ".join(resumed.asked["mcp"])
@@ -179,7 +180,7 @@ def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
 def _named_some(told: Sequence[str]) -> str:
     more = ""
     if len(told) > MAX_NAMED_FILES:
-        more = f" and {len(told) - MAX_NAMED_FILES} more files"
+        more = f" and {counted_noun(len(told) - MAX_NAMED_FILES, 'more file')}"
     return ", ".join(told[:MAX_NAMED_FILES]) + more
 
 

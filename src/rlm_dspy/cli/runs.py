@@ -38,7 +38,7 @@ def runs(ctx: click.Context, /, number: int, search: str, as_json: bool) -> None
 
 
 def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> None:
-    from rlm_dspy.report import journal, render
+    from rlm_dspy.report import render
 
     store = _open_store(terminal)
     found = (item for item in store.runs() if _has_text(item.run, search))
@@ -46,8 +46,7 @@ def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> N
     for path in store.damaged:
         terminal.note(f"warning: {path} is not a readable run; delete it.")
     if as_json:
-        facts = [{**_run_facts(item), "mark": _mark_text(store, item.run)} for item in kept]
-        terminal.answer(journal.redacted_json(facts, terminal.redactor, indent=2))
+        terminal.answer_json({"runs": [{**_run_facts(item), "mark": _mark_text(store, item.run)} for item in kept]})
         return
     if not kept:
         terminal.note(f"No run has {search!r}." if search else f"There are no runs in {store.folder} yet.")

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     model: str | None = Field(default=None, min_length=1)
     sub_model: str | None = Field(default=None, min_length=1)
     fallback: str | None = Field(default=None, min_length=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
     mode: Literal["retrieve", "auto", "rlm", "direct"] = "auto"
     max_iters: int = Field(default=20, ge=1)
     max_calls: int = Field(default=50, ge=0)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
 import sys
+import textwrap
 import traceback
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rlm_dspy.redact import Redactor
+
+SCHEMA_VERSION = 1  # of what --json prints; docs/schemas describes it
+
+_QUOTED = re.compile(r"`[^`\n]+`|(?<!\w)'[^'\n]+'(?!\w)")  # commands to copy
+_NO_BREAK = "\ue000"  # a character of private use stands for a space that is no place to cut
 
 
 class Terminal:
@@ -41,6 +51,12 @@ class Terminal:
         """Print a result to stdout."""
         print(self.printable_text(text), flush=True)
 
+    def answer_json(self, facts: Mapping[str, Any], *, indent: int | None = 2) -> None:
+        """Print an object to stdout with the version of its schema."""
+        from rlm_dspy.report.journal import redacted_json
+
+        self.answer(redacted_json({"schema_version": SCHEMA_VERSION, **facts}, self.redactor, indent=indent))
+
     def masked(self, text: str) -> None:
         """Print a file to stdout as it is; its secrets are masked already."""
         print(text, end="", flush=True)
@@ -48,12 +64,12 @@ class Terminal:
     def note(self, text: str) -> None:
         """Print a note to stderr, unless ``-q``."""
         if not self.quiet:
-            print(self.printable_text(text), file=sys.stderr, flush=True)
+            print(_fit_words(self.printable_text(text)), file=sys.stderr, flush=True)
 
     def error(self, text: str, where: str = "rlm-dspy") -> None:
         """Print one line to stderr, even with ``-q``."""
         line = " ".join(self.printable_text(text).split())
-        print(f"{where}: {line}", file=sys.stderr, flush=True)
+        print(_fit_words(f"{where}: {line}"), file=sys.stderr, flush=True)
 
     def crash(self, error: BaseException) -> None:
         """Print the traceback of an error, if ``-v``."""
@@ -82,6 +98,29 @@ class Terminal:
         from rlm_dspy.report.render import printable_text
 
         return printable_text(self.redactor.text(text))
+
+
+def columns_of(stream: TextIO) -> int:
+    """Return the columns of a terminal; 0 for another stream."""
+    if not stream.isatty():
+        return 0
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor, or without a size
+        return int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(stream.fileno()).columns
+    return 0
+
+
+def _fit_words(text: str) -> str:
+    """Return a text for stderr, whose terminal would cut long lines within a word or a quoted command."""
+    columns = columns_of(sys.stderr)
+    if not columns or len(text) <= columns:
+        return text
+    lines: list[str] = []
+    for line in text.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        kept = _QUOTED.sub(lambda match: match.group().replace(" ", _NO_BREAK), line)
+        wrapped = textwrap.wrap(kept, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        lines += wrapped if len(line) > columns else [line]
+    return "\n".join(lines).replace(_NO_BREAK, " ")
 
 
 def tolerate_any_text() -> None:

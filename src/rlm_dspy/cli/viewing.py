@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ import click
 
 from rlm_dspy import folders
 from rlm_dspy.cli.options import check_writable
-from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.cli.own_outputs import remember_output
+from rlm_dspy.cli.terminal import Terminal, columns_of
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, tree
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_store import RunStore, StoredRun, load_run
 from rlm_dspy.report.viewer import chrome_trace, page
+from rlm_dspy.run import Run
 
 MAX_PAGES = 20  # kept in the folder of pages that --open makes
 
@@ -55,7 +58,15 @@ def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], option
     elif options["chrome"]:
         _write_text(terminal, options["chrome"], chrome_trace.chrome_trace(run, redactor))
     else:
-        terminal.answer("\n".join(tree.tree_lines(run, whole=options["full"])))
+        print_tree(terminal, run, whole=options["full"])
+
+
+def print_tree(terminal: Terminal, run: Run, *, whole: bool = False) -> None:
+    """Print the tree of a run; in a terminal its lines are cut where the rails can go on."""
+    text = terminal.printable_text("\n".join(tree.tree_lines(run, whole=whole)))
+    if columns := columns_of(sys.stdout):
+        text = "\n".join(tree.fitted_lines(text.split("\n"), columns))
+    terminal.answer(text)
 
 
 def _refuse_records(target: Path, store: RunStore, found: Sequence[StoredRun]) -> None:
@@ -80,6 +91,7 @@ def _write_text(terminal: Terminal, target: str, text: str) -> None:
         terminal.masked(text)
         return
     path = _write_file(Path(target), text)
+    remember_output(path)
     terminal.note(f"Written to {journal.shown_path(str(path))}.")
 
 

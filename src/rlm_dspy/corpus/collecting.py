@@ -19,8 +19,9 @@ from rlm_dspy.corpus.readers.archives import room_for
 from rlm_dspy.corpus.readers.choosing import unreadable_on_error
 from rlm_dspy.corpus.readers.reader import Converted, Member, Outcome, Reader, SkippedMember, UnpackAllowance, Unpacker
 from rlm_dspy.corpus.screening import has_private_key, is_secret
-from rlm_dspy.corpus.store import Store
+from rlm_dspy.corpus.store import Store, read_at
 from rlm_dspy.corpus.walking import printable_name
+from rlm_dspy.counting import counted_noun
 
 PART_BYTES = 32_000_000
 
@@ -59,7 +60,7 @@ class File:
 
     def head(self) -> bytes:
         """Return the first bytes without consuming them."""
-        return os.pread(self._descriptor, _HEAD_BYTES, 0)
+        return read_at(self._descriptor, _HEAD_BYTES, 0)
 
     def read(self, most: int) -> bytes:
         """Return the next bytes, fewer than ``most`` only at the end; some files are longer than their stated size."""
@@ -152,7 +153,7 @@ class Collector:
         """Why nothing more can be read, or None."""
         limits = self.limits
         if len(self._documents) >= limits.files:
-            return f"beyond the limit of {limits.files:,} files (max_files raises it)"
+            return f"beyond the limit of {counted_noun(limits.files, 'file')} (max_files raises it)"
         if self._store.size >= limits.bytes:
             return f"beyond the limit of {limits.bytes / 1e9:,.6g} GB in all (max_bytes raises it)"
         if self._store.size < self._weighed + _MEMORY_CHECK_BYTES:

@@ -20,6 +20,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from rlm_dspy.corpus.store import Store, StoredText
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.run import html_table
 
@@ -312,17 +313,16 @@ class Corpus:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        plural = "" if len(self) == 1 else "s"
-        return f"Corpus({len(self):,} file{plural}, {self.chars:,} characters)"
+        return f"Corpus({counted_noun(len(self), 'file')}, {self.chars:,} characters)"
 
     def _repr_html_(self) -> str:
         """Return a small table for notebooks: the size, the first files, and how many were not read."""
         rows: list[tuple[str, Any]] = [("corpus", repr(self))]
-        rows += [(one.name, f"{one.lines:,} lines") for one in self.documents[:MAX_FILES_IN_NOTEBOOK]]
+        rows += [(one.name, counted_noun(one.lines, "line")) for one in self.documents[:MAX_FILES_IN_NOTEBOOK]]
         left = len(self) - MAX_FILES_IN_NOTEBOOK
-        rows += [("…", f"{left:,} more files")] if left > 0 else []
-        rows += [("skipped", f"{len(self.skipped):,} files")] if self.skipped else []
-        rows += [("problems", f"{len(self.problems):,} files")] if self.problems else []
+        rows += [("…", counted_noun(left, "more file"))] if left > 0 else []
+        rows += [("skipped", counted_noun(len(self.skipped), "file"))] if self.skipped else []
+        rows += [("problems", counted_noun(len(self.problems), "file"))] if self.problems else []
         return html_table(rows)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from rlm_dspy.corpus.object_stores import (
 )
 from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import FileSelection, printable_name, split_glob
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError
 
 MAX_IGNORE_FILES = 1_000  # objects named .gitignore that are fetched
@@ -149,13 +150,13 @@ class RemoteReader:
                     else:
                         objects.append(one)
                 if len(objects) > most:
-                    reason = f"beyond the limit of {most:,} files (max_files raises it)"
+                    reason = f"beyond the limit of {counted_noun(most, 'file')} (max_files raises it)"
                     self._found.skip(printable_name(objects[most].name), f"{reason}, as is what follows it in {shown}")
                     return objects[:most]
         except TimeoutError:
             if not objects:
                 raise CorpusError(f"{shown} cannot be read: no list of it came in {LISTING_SECONDS:g} s") from None
-            reason = f"only {len(objects):,} objects were listed in {LISTING_SECONDS:g} s"
+            reason = f"only {counted_noun(len(objects), 'object')} listed in {LISTING_SECONDS:g} s"
             self._found.skip(shown, f"{reason}, the rest is not read: name a longer address")
         except NotFetchedError as error:
             self._found.skip(shown, f"{error}, what is below others is not read: name a longer address")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import mmap
 import os
@@ -10,6 +9,24 @@ import sys
 import tempfile
 
 _ADD_SEALS, _ALL_SEALS = 1033, 0x0F
+
+
+def read_at(descriptor: int, size: int, start: int) -> bytes:
+    """Return the bytes of an open file from a place, and keep its position."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, start)
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)  # Windows
+    os.lseek(descriptor, start, os.SEEK_SET)
+    try:
+        return os.read(descriptor, size)
+    finally:
+        os.lseek(descriptor, before, os.SEEK_SET)
+
+
+def _map_file(descriptor: int, size: int) -> mmap.mmap:
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+    return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)  # Windows
 
 
 class Store:
@@ -36,14 +53,16 @@ class Store:
     def seal(self) -> None:
         """Make the stored bytes immutable for every process, including this one."""
         if sys.platform == "linux":
+            import fcntl  # not on Windows
+
             fcntl.fcntl(self.descriptor, _ADD_SEALS, _ALL_SEALS)
         if self.size:
-            self._map = mmap.mmap(self.descriptor, self.size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            self._map = _map_file(self.descriptor, self.size)
 
     def view(self, start: int, stop: int) -> memoryview:
         """Return stored bytes, without a copy once the store is sealed."""
         if self._map is None:
-            return memoryview(os.pread(self.descriptor, stop - start, start))
+            return memoryview(read_at(self.descriptor, stop - start, start))
         return memoryview(self._map)[start:stop]
 
     def __del__(self) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.file_locks import lock
 from rlm_dspy.folders import cache_folder, make_private
 from rlm_dspy.lms.rate_limits import MINUTE_SECONDS, RateLimiter
-
-if sys.platform != "win32":
-    import fcntl
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +42,7 @@ class FilePace:
     folder: Path | None = None
 
     def limiter(self, place: str, model: str, per_minute: int | None) -> FileLimiter:
-        """Return the limiter that all processes of this machine share for a server's model.
-
-        Raises:
-            ConfigurationError: this platform has no file locks.
-        """
-        if sys.platform == "win32":
-            raise ConfigurationError("FilePace needs file locks, which Windows does not have; leave pace out")
+        """Return the limiter that all processes of this machine share for a server's model."""
         folder = self.folder or cache_folder() / "pace"
         name = hashlib.sha256(json.dumps([place, model, per_minute]).encode()).hexdigest()[:24]
         return FileLimiter(folder / name, per_minute)
@@ -109,8 +100,8 @@ class FileLimiter:
         part = self._path.with_suffix(".part")
         try:
             make_private(self._path.parent)
-            with self._path.with_suffix(".lock").open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # the system releases it when the process ends, however it ends
+            with self._path.with_suffix(".lock").open("ab") as turn:
+                lock(turn)  # the system releases it when the process ends, however it ends
                 self._load_state(limiter)
                 yield limiter
                 part.write_bytes(limiter.dump_state())

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from rlm_dspy.counting import counted_noun as counted_noun
+
 QUOTE_LIMIT = 300
 
 # Everything that can move a terminal's cursor or recolour it: C0 but tab and newline, DEL, C1, bidirectional marks.
@@ -80,11 +82,6 @@ def evidence_line(where: str, row: Mapping[str, Any]) -> str:
     """Return one line of evidence: its place, its text, and whether it is weak."""
     mark = "  (weak: does not show the answer)" if row["weak"] else ""
     return f"{where}  {quoted_line(row['quote'])}{mark}"
-
-
-def counted_noun(number: int, noun: str) -> str:
-    """Return ``1 file``, ``2,345 files``; nouns in -y and -h are not needed here."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def cost_text(cost: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
+from rlm_dspy.file_locks import lock, try_lock
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report.journal import escaped_json
 from rlm_dspy.report.render import jsonable
@@ -55,7 +55,7 @@ class RunLog:
             folders.make_private(self._folder)
             path = self._folder / f"{record.id}.jsonl"
             file = self._files[span.id] = self._open_file(path)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file)
             values = {"run": record.model_dump(), "started": span_values(span)}
             if self.asked is not None:
                 values[ASKED] = {**self.asked, "earlier_runs": [path.stem for path in self._paths]}
@@ -106,11 +106,7 @@ def span_values(span: Span) -> dict[str, Any]:
 def is_being_written(path: Path) -> bool:
     """Return whether the process that writes a log still lives."""
     with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not try_lock(file, shared=True)
 
 
 def read_log(path: Path) -> Run:

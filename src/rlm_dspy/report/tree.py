@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 
 from rlm_dspy.report import journal, render
 from rlm_dspy.report.run_log import KILLED, RUNNING
@@ -10,6 +15,9 @@ from rlm_dspy.run import Run, Step, SubCall, Usage
 
 MAX_LINES = 12  # lines shown of a block of code or output, unless everything is requested
 MAX_WIDTH = 160
+MIN_ROOM = 16  # cells of text beside the rails; in a narrower terminal lines are left to it
+
+_LINE = re.compile(r"((?:│  )*)((?:├─ )?)( *)(.*)", re.DOTALL)
 
 
 def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
@@ -33,6 +41,19 @@ def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     if len(run.usage_by_model) > 1:
         for model, usage in run.usage_by_model.items():
             yield f"used by {model}: {render.counted_noun(usage.calls, 'call')}, {_usage_text(usage)}"
+
+
+def fitted_lines(lines: Iterable[str], columns: int) -> Iterator[str]:
+    """Yield the lines of a tree cut to the columns of a terminal, with the rails of each before its later parts."""
+    for line in lines:
+        rails, branch, indent, rest = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]  # it matches any line
+        first = f"{rails}{branch}{indent}"
+        if cell_len(line) <= columns or columns - len(first) < MIN_ROOM:
+            yield line
+            continue
+        later = f"{rails}{'│  ' if branch else ''}{indent}"
+        for number, piece in enumerate(Text(rest).wrap(Console(), columns - len(first), overflow="fold")):
+            yield f"{later if number else first}{piece.plain.rstrip()}"
 
 
 def _step_lines(step: Step, whole: bool) -> Iterator[str]:
@@ -66,7 +87,11 @@ def _block_lines(title: str, text: str, whole: bool) -> Iterator[str]:
     yield title
     if not whole and len(found) > MAX_LINES:
         half = MAX_LINES // 2
-        found = [*found[:half], f"[… {len(found) - 2 * half:,} lines; --full shows them]", *found[-half:]]
+        found = [
+            *found[:half],
+            f"[… {render.counted_noun(len(found) - 2 * half, 'line')}; --full shows them]",
+            *found[-half:],
+        ]
     yield from (f"  {_short_line(line, whole)}" for line in found)
 
 

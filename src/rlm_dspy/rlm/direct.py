@@ -23,6 +23,7 @@ from rlm_dspy import deadlines
 from rlm_dspy._dspy import engine_of
 from rlm_dspy.budget import Budget, Ledger
 from rlm_dspy.context import Context
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
@@ -149,7 +150,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
             return selected
         found = best_passages(values[main], question, self.passages)
         text = "\n\n".join(f"[{place_of(passage)}]\n{passage['text']}" for passage in found)
-        what = f"{len(found)} passage{'' if len(found) == 1 else 's'} of `{main}` that fit the question best"
+        what = f"{counted_noun(len(found), 'passage')} of `{main}` that fit the question best"
         if not found:
             text = prompt_text(values[main])[: self.passages * PASSAGE]
             what = f"the beginning of `{main}`, {NO_PASSAGE}"
@@ -310,7 +311,7 @@ def prompt_text(value: Any) -> Any:
         return {prompt_text(key): prompt_text(item) for key, item in value.items()}
     if not hasattr(value, "sandbox_index"):
         return value
-    parts = (f"=== {name} ({_count_lines(text)} lines) ===\n{text}" for name, text in value.items())
+    parts = (f"=== {name} ({counted_noun(_count_lines(text), 'line')}) ===\n{text}" for name, text in value.items())
     return clean_for_prompt("\n\n".join(parts))
 
 

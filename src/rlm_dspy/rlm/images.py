@@ -22,6 +22,7 @@ from rlm_dspy.rlm.adapters import without_markers
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WebP": "image/webp"}
 MAX_FILE_BYTES = 50 << 20  # bytes of an image or a PDF
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 MAX_PIXELS = 50_000_000  # of an image that the host cuts
 MAX_HEAD_BYTES = 1 << 20  # in which the size of a JPEG is looked for
 MAX_NAMED = 10  # files named in a prompt
@@ -132,7 +133,7 @@ class Images:
 def _file_bytes(path: str, name: str) -> bytes:
     """Return the bytes of a regular file; a pipe in its place is not waited for."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        with os.fdopen(os.open(path, _FLAGS), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ValueError(f"{name!r} is not a regular file")
             return file.read(MAX_FILE_BYTES + 1)

@@ -20,6 +20,7 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger, Reservation
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, TOKENS_OF_PART, Meter, tokens
@@ -334,8 +335,8 @@ class SubCalls:
         left = self.ledger.calls_left
         if len(items) > left:
             raise BudgetExceededError(
-                f"LLM call limit exceeded: {len(items)} calls asked for, {left} left. Send fewer, larger ones, "
-                "or use Python code.",
+                f"LLM call limit exceeded: {counted_noun(len(items), 'call')} asked for, {left} left. "
+                "Send fewer, larger ones, or use Python code.",
                 limit="max_llm_calls",
             )
         if len(items) < 2:

@@ -14,6 +14,7 @@ import dspy
 from dspy.primitives.code_interpreter import CodeInterpreter, CodeInterpreterError
 
 from rlm_dspy.budget import Ledger
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError, SandboxError
 from rlm_dspy.rlm.history import messages_of
 from rlm_dspy.rlm.signatures import history_field
@@ -164,7 +165,7 @@ class Talk:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Talk({self.rlm!r}, {len(self.history.messages)} turns)"
+        return f"Talk({self.rlm!r}, {counted_noun(len(self.history.messages), 'turn')})"
 
     @contextmanager
     def _one_turn(self, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:

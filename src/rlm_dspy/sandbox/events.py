@@ -11,6 +11,8 @@ from typing import Any
 import dspy
 from dspy.utils.callback import with_callbacks
 
+from rlm_dspy.counting import counted_noun
+
 MAX_SHOWN_CHARS = 20_000
 
 
@@ -21,7 +23,7 @@ class Handle:
         self.value = value
 
     def __repr__(self) -> str:
-        size = f" of {len(self.value):,} items" if hasattr(self.value, "__len__") else ""
+        size = f" of {counted_noun(len(self.value), 'item')}" if hasattr(self.value, "__len__") else ""
         if isinstance(self.value, str):
             size = f" of {len(self.value):,} characters"
         return f"<{type(self.value).__name__}{size}>"

@@ -402,5 +402,9 @@ def default_factory() -> Any:
     choice = policy.choose(sys.platform, platform.machine(), "strong")
     if choice.backend != "wasm":
         return Sandbox  # if it proves unavailable, it raises instead of falling back
-    warnings.warn(f"{choice.reason}, which is used instead of rlm_dspy.Sandbox", RuntimeWarning, stacklevel=2)
+    warnings.warn(
+        f"{choice.reason}: dspy.PythonInterpreter (WASM) is used instead of rlm_dspy.Sandbox",
+        RuntimeWarning,
+        stacklevel=2,
+    )
     return dspy.PythonInterpreter

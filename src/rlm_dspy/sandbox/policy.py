@@ -41,7 +41,7 @@ def choose(platform: str, machine: str, isolation: Isolation) -> Choice:
         return Choice("macos", "Seatbelt profile and resource limits; no fork control, no checkpoints")
     if isolation == "none" and platform not in ("win32", "cygwin", "emscripten", "wasi"):
         return Choice("plain", "isolation='none' was asked for")
-    return Choice("wasm", f"no native isolation is known for {platform}: use dspy.PythonInterpreter (WASM)")
+    return Choice("wasm", f"no native isolation is known for {platform}")
 
 
 def _choose_linux(machine: str, isolation: Isolation) -> Choice:
@@ -74,6 +74,14 @@ def missing_layers(report: Mapping[str, Any]) -> str | None:
 def _failure_reason(report: Mapping[str, Any], layer: str) -> str:
     value = report.get(layer)
     return "not tried" if value is None or value is False else str(value)
+
+
+def unsupported_message(reason: str) -> str:
+    """Return the message for a platform that no sandbox of ours was made for."""
+    return (
+        f"{reason}. Run it in WSL (Windows) or in Docker, where the native sandbox works, or use "
+        "interpreter_factory=dspy.PythonInterpreter (WASM, which needs Deno)."
+    )
 
 
 def unavailable_message(lacking: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlm_dspy.counting import counted_noun
+
 from .worker import tables
 
 ROWS, COLUMNS, VALUES = 5, 50, 20
@@ -19,7 +21,7 @@ def extent_text(value: Any) -> str:
     if tables.plain_kind(value) == "DataFrame":
         rows, columns = value.shape
         here = "a DataFrame where pandas can be imported, else a list of dicts, one a row"
-        return f"{rows:,} rows, {columns:,} columns; {here}"
+        return f"{counted_noun(rows, 'row')}, {counted_noun(columns, 'column')}; {here}"
     here = "here a list" if value.ndim == 1 else "here nested lists"
     unless = ", unless numpy can be imported" if tables.plain_kind(value) == "ndarray" else ""
     return f"shape {tuple(value.shape)}, {value.dtype}; {here}{unless}"
@@ -30,6 +32,6 @@ def first_rows(value: Any) -> str:
     if tables.plain_kind(value) != "DataFrame":
         return "\n".join(map(repr, tables.plain_data(value[:VALUES])))
     kinds = [f"{name}: {kind}" for name, kind in zip(value.columns, value.dtypes, strict=True)]
-    more = [f"… {len(kinds) - COLUMNS:,} more columns"] if len(kinds) > COLUMNS else []
+    more = [f"… {counted_noun(len(kinds) - COLUMNS, 'more column')}"] if len(kinds) > COLUMNS else []
     rows = tables.plain_data(value.iloc[:ROWS, :COLUMNS])
     return "\n".join([", ".join(kinds[:COLUMNS] + more), *map(repr, rows)])

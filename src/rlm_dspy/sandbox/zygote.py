@@ -123,7 +123,9 @@ class Zygote:
 
     def _boot_process(self) -> None:
         choice = policy.choose(sys.platform, platform.machine(), self.setting.isolation)
-        if choice.backend in ("refuse", "wasm"):
+        if choice.backend == "wasm":
+            raise InterpreterUnavailableError(policy.unsupported_message(choice.reason))
+        if choice.backend == "refuse":
             raise InterpreterUnavailableError(policy.unavailable_message(choice.reason))
         _refuse_few_descriptors()
         ours, theirs = socket.socketpair(socket.AF_UNIX, CONTROL)

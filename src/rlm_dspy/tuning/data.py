@@ -22,6 +22,7 @@ import dspy
 
 from rlm_dspy import corpus, folders
 from rlm_dspy.context import Context
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.report.run_store import Judgement, RunStore
 from rlm_dspy.tuning import run_export, scoring, tasks
@@ -239,6 +240,6 @@ def split(
         start = stop
     if not all(parts):
         raise ConfigurationError(
-            f"{len(shuffled)} questions are too few for {len(parts)} parts: add questions, or raise --limit"
+            f"{counted_noun(len(shuffled), 'question')}, too few for {len(parts)} parts: add more, or raise --limit"
         )
     return parts

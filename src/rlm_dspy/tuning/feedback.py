@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.evidence.evidence import without_surrogates
 from rlm_dspy.rlm.session import QUESTION_FIELDS
 from rlm_dspy.run import Run, Step
@@ -83,11 +84,11 @@ def _ending_line(run: Run) -> str:
                 early = " without looking at anything first"
             return f"Ended: submitted at step {steps}{early}."
         case "extracted":
-            limit = f"{run.stopped_by} stopped it after {_counted_noun(steps, 'step')}"
+            limit = f"{run.stopped_by} stopped it after {counted_noun(steps, 'step')}"
             return f"Ended: {limit}, and the answer was extracted: SUBMIT earlier."
         case _:
             why = shorten_line(run.error or run.stopped_by, 250)
-            return f"Ended without an answer after {_counted_noun(steps, 'step')}: {why}"
+            return f"Ended without an answer after {counted_noun(steps, 'step')}: {why}"
 
 
 def _printed_chars(steps: Iterable[Step]) -> int:
@@ -111,7 +112,7 @@ def _habits_line(run: Run) -> str:
         told.append(f"steps {silent} printed nothing")
     codes = Counter(step.code.strip() for step in run.steps if step.code.strip())
     if repeated := sum(count - 1 for count in codes.values()):
-        told.append(f"{_counted_noun(repeated, 'step')} repeated code that had run before")
+        told.append(f"{counted_noun(repeated, 'step')} repeated code that had run before")
     told += _sub_calls(run)
     return f"Habits: {'; '.join(told)}." if told else ""
 
@@ -123,7 +124,7 @@ def _sub_calls(run: Run) -> list[str]:
         if read <= _PRINTED_BY_EYE_CHARS:
             return []
         return [f"no sub-call was made, {read:,} characters were printed and read instead"]
-    told = [_counted_noun(len(calls), "sub-call")]
+    told = [counted_noun(len(calls), "sub-call")]
     prompts = Counter(call.prompt for call in calls)
     if wasted := sum(count - 1 for count in prompts.values()):
         told.append(f"{wasted} of them asked again what was asked before")
@@ -137,9 +138,9 @@ def _evidence_line(run: Run) -> str:
     verified = sum(item.get("match") is not None for item in run.evidence)
     if unverified:
         first = shorten_line(unverified[0], 250)
-        return f"Evidence: found {_counted_noun(verified, 'quote')}, not found {len(unverified)}: {first}"
+        return f"Evidence: found {counted_noun(verified, 'quote')}, not found {len(unverified)}: {first}"
     if run.evidence:
-        return f"Evidence: {_counted_noun(verified, 'quote')}, all found in the context."
+        return f"Evidence: {counted_noun(verified, 'quote')}, all found in the context."
     return ""
 
 
@@ -147,11 +148,7 @@ def _spending_line(run: Run) -> str:
     usage = run.usage
     cost = "unknown cost" if usage.cost is None else f"${usage.cost:.4f}"
     return (
-        f"Spent: {_counted_noun(len(run.steps), 'step')}, {_counted_noun(usage.calls, 'LM call')} "
+        f"Spent: {counted_noun(len(run.steps), 'step')}, {counted_noun(usage.calls, 'LM call')} "
         f"({run.sub_calls} by sub-calls), "
         f"{usage.total_tokens:,} tokens, {cost}, {run.seconds:.1f} s."
     )
-
-
-def _counted_noun(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

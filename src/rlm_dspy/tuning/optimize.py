@@ -16,6 +16,7 @@ from typing import Any
 import dspy
 
 from rlm_dspy.budget import Budget
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
@@ -72,13 +73,15 @@ class Plan:
     def lines(self, max_cost: float | None, per_minute: int | None, threads: int) -> list[str]:
         """Return the plan as readable lines."""
         rate = self.rate
-        how = f"measured on {rate.measured} questions" if rate.measured else "a guess; `rlm-dspy eval` measures it"
+        how = "a guess; `rlm-dspy eval` measures it"
+        if rate.measured:
+            how = f"measured on {counted_noun(rate.measured, 'question')}"
         said = ", ".join(f"{name} {value}" for name, value in self.settings.items())
         lines = [
             f"{self.optimizer}: {said}",
             f"questions: {self.train} training, {self.val} validation, {self.test} test (asked twice)",
             f"rollouts: about {self.rollouts + 2 * self.test} × {rate.calls:.1f} calls ({how}), at most "
-            f"{self.max_calls:,} calls",
+            f"{counted_noun(self.max_calls, 'call')}",
         ]
         total = min(self.max_calls, (self.rollouts + 2 * self.test) * rate.calls)
         cost = "unknown" if rate.cost is None else f"about ${total / rate.calls * rate.cost:.2f}"
@@ -362,7 +365,7 @@ class Optimization:
             redactor=self.job.redactor,
             label=f"test_{name}",
         )
-        self.say(f"{name}: {len(self.job.test)} questions")
+        self.say(f"{name}: {counted_noun(len(self.job.test), 'question')}")
         try:
             return evaluation.run([contenders.Contender("rlm", made)]), ""
         except CapReachedError as reached:
@@ -372,7 +375,8 @@ class Optimization:
         plan = self.plan
         random.seed(self.job.seed)  # some of DSPy's proposers use the global generator
         budget = self.shared_budget
-        self.say(f"compile: {plan.optimizer}, {budget.max_calls - budget.calls - budget.kept_back:,} calls left")
+        left = counted_noun(budget.max_calls - budget.calls - budget.kept_back, "call")
+        self.say(f"compile: {plan.optimizer}, {left} left")
         metric = self.candidate_log.metric(self.job.metric)
         with redirect_output(self.job.folder / "log.txt", self.job.redactor):
             try:

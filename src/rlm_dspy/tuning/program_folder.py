@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.tuning.program import TYPED, read_state
 from rlm_dspy.tuning.report.tables import dollar_text, gain_text, interval_text, score_text
@@ -104,7 +105,10 @@ def program_facts(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 
 def instructions_text(facts: Mapping[str, Any]) -> str:
     """Return the instructions of a program as they are shown before its first use."""
-    parts = [f"--- {name} ({facts['demos'][name]} demos)\n{text}" for name, text in facts["instructions"].items()]
+    parts = [
+        f"--- {name} ({counted_noun(facts['demos'][name], 'demo')})\n{text}"
+        for name, text in facts["instructions"].items()
+    ]
     return "\n".join(parts)
 
 
@@ -128,7 +132,7 @@ def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest
         ("score after", f"{score_text(after)} (95% interval {interval_text(after['interval'])})"),
         ("gain", gain_text(made["gain"])),
         ("n", f"{made['questions']['test']} test questions, which the optimizer did not see"),
-        ("cost", f"{dollar_text(made['cost'])}, {made['calls']:,} calls"),
+        ("cost", f"{dollar_text(made['cost'])}, {counted_noun(made['calls'], 'call')}"),
         ("data", f"SHA-256 {data_digest}"),
         ("versions", made["versions"]),
         ("licence", NO_LICENCE),

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import dspy
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.metering import PART
 from rlm_dspy.report.resuming import reply_of_span
@@ -210,4 +211,4 @@ Say = Callable[[str], None]
 def tell_skipped(export: RunExport, say: Say) -> None:
     """Say how many runs were left out, a line for each reason."""
     for reason, count in export.skipped.most_common():
-        say(f"{count} run{'' if count == 1 else 's'} skipped: {reason}.")
+        say(f"{counted_noun(count, 'run')} skipped: {reason}.")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.corpus.corpus import Document
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.rlm.passages import best_passages
@@ -292,7 +293,7 @@ def _line_range(lines: str, total: int) -> tuple[int, int]:
     first = max(1, int(found[1]))
     last = int(found[2]) if found[2] else first
     if first > max(total, 1) or last < first:
-        raise RLMError(f"lines {lines!r}: the file has {total:,} lines")
+        raise RLMError(f"lines {lines!r}: the file has {counted_noun(total, 'line')}")
     return first, min(last, total)
 
 

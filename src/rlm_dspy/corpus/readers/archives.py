@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from rlm_dspy.corpus.decoding import guess_encoding
 from rlm_dspy.corpus.readers.reader import Member, SkippedMember, UnpackAllowance, UnreadableError
+from rlm_dspy.counting import counted_noun
 
 MOST_BYTES = 200_000_000  # of everything in one file, nested archives included
 MOST_MEMBERS = 10_000
@@ -54,7 +55,7 @@ def read_zip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member |
         infos = [info for info in archive.infolist() if not info.is_dir()]
         for position, info in enumerate(infos):
             if room.bytes <= 0 or room.files <= 0:
-                yield SkippedMember("…", f"{len(infos) - position:,} more files in the archive: {_FULL}")
+                yield SkippedMember("…", f"{counted_noun(len(infos) - position, 'more file')} in the archive: {_FULL}")
                 return
             room.files -= 1
             name = _member_name(info)

@@ -58,8 +58,10 @@ class Converter:
         """Return the text of a document, or a page of it as base64.
 
         Raises:
-            UnreadableError: It is broken, encrypted or empty, or takes too long or too much memory.
+            UnreadableError: It is broken, encrypted or empty, takes too long or too much memory, or this is Windows.
         """
+        if not hasattr(select, "poll"):
+            raise UnreadableError(f"{_NAMES[kind]}, which is read on Linux and macOS only; use WSL or Docker")
         with self._turn:
             try:
                 answer = self._asked(kind, data, page)

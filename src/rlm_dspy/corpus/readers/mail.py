@@ -13,6 +13,7 @@ from typing import Any
 from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, UnpackAllowance, UnreadableError
+from rlm_dspy.counting import counted_noun
 
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
@@ -48,7 +49,7 @@ def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member 
     digits = len(str(len(starts)))
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
         if room.files <= 0:
-            yield SkippedMember("…", f"{len(starts) - number + 1:,} more messages: no file may hold more")
+            yield SkippedMember("…", f"{counted_noun(len(starts) - number + 1, 'more message')}: no file may hold more")
             return
         room.files -= 1
         content = data[data.index(b"\n", start) + 1 : end]

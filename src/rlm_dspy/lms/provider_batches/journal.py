@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 import threading
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,9 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
-
-if sys.platform != "win32":
-    import fcntl
+from rlm_dspy.file_locks import try_lock
 
 
 @dataclass
@@ -101,14 +98,8 @@ class WaveJournal:
             self._file = None
 
     def _lock_file(self) -> None:
-        if sys.platform == "win32" or self._file is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"another batch is using {self.path}; wait for it or choose another file"
-            ) from None
+        if self._file is not None and not try_lock(self._file):
+            raise ConfigurationError(f"another batch is using {self.path}; wait for it or choose another file")
 
     def _load_rows(self) -> None:
         """Read the lines; an incomplete last one is removed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.report import journal, render
 from rlm_dspy.report.tree import ending_text
 from rlm_dspy.report.viewer.texts import TextTable
@@ -56,7 +57,7 @@ def _parts_of(record: Run | Step | SubCall, texts: TextTable) -> Iterator[Part]:
 
 def _run_parts(run: Run, texts: TextTable) -> Iterator[Part]:
     ending = ending_text(run)
-    facts = [ending, run.model, _usage_text(run.usage), f"{run.seconds:.1f} s", f"{run.sub_calls:,} sub-calls"]
+    facts = [ending, run.model, _usage_text(run.usage), f"{run.seconds:.1f} s", counted_noun(run.sub_calls, "sub-call")]
     yield f"<p>{escape(texts.shown_text(' · '.join(fact for fact in facts if fact)))}</p>"
     for name, value in run.inputs.items():
         yield from _block_lines(name, value, texts)

@@ -126,8 +126,7 @@ class CorpusTexts:
         return name in self._spans
 
     def __repr__(self) -> str:
-        plural = "" if len(self) == 1 else "s"
-        return f"Corpus({len(self):,} file{plural}, {self.chars:,} characters)"
+        return f"Corpus({counted_noun(len(self), 'file')}, {self.chars:,} characters)"
 
     def _checked_name(self, name: str) -> str:
         if name not in self._spans:
@@ -157,6 +156,11 @@ def label(marks: Any, line: int) -> str | None:
         return None
     first, text, counted = marks[at]
     return f"{text} {line - first + 1}" if counted else str(text)
+
+
+def counted_noun(number: int, noun: str) -> str:
+    """Return ``1 file``, ``2,345 files``, as ``rlm_dspy.counting`` does in the host."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def quoted(value: Any) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .corpus import CorpusTexts, count_lines
+from .corpus import CorpusTexts, count_lines, counted_noun
 from .matching import read
 from .scopes import has_methods, methods
 
@@ -146,17 +146,18 @@ def outline_text(data: Any, names: Sequence[Any]) -> str:
         if len(parts) > len(shown):
             lines.append(f"    … {len(parts) - len(shown):,} more; outline(source={str(name)!r}) shows them")
     if len(names) > _LISTED:
-        lines.append(f"… {len(names) - _LISTED:,} more files; narrow by source=")
+        lines.append(f"… {counted_noun(len(names) - _LISTED, 'more file')}; narrow by source=")
     return "\n".join(lines) or "(no files)"
 
 
 def _size_text(data: Any, name: Any) -> str:
     body = data.info(name) if isinstance(data, CorpusTexts) else None
     if body:
-        return f"{body.lines:,} lines, {body.size:,} characters"
-    text = read(data, name)
-    lines, chars = count_lines(text), len(text)
-    return f"{lines:,} lines, {chars:,} characters"
+        lines, chars = body.lines, body.size
+    else:
+        text = read(data, name)
+        lines, chars = count_lines(text), len(text)
+    return f"{counted_noun(lines, 'line')}, {counted_noun(chars, 'character')}"
 
 
 def _with_methods(body: str, found: list[tuple[int, str]]) -> list[tuple[int, str]]:

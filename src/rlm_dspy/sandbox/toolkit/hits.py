@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .corpus import quoted
+from .corpus import counted_noun, quoted
 
 SHOWN = 20  # hits shown in a printed list
 
@@ -192,11 +192,11 @@ class Matches(list[Hit]):
             end = f"the list ends at {len(self._store):,}, the most that one grep finds"
             advice = f"{end}: narrow the pattern or source="
         elif not self.complete and self.total <= len(self):
-            return f"{shown:,} matches shown; raise max_matches to see if there are more"
+            return f"{shown:,} {'match' if shown == 1 else 'matches'} shown; raise max_matches to see if there are more"
         told = f"{shown:,} of {'' if self.complete else 'at least '}{self.total:,} matches shown"
         named = sorted(((name, count) for name, count in self.counts.items() if name), key=lambda one: -one[1])
         if named:
-            rest = f", {len(named) - _FILES:,} more files" if len(named) > _FILES else ""
+            rest = f", {counted_noun(len(named) - _FILES, 'more file')}" if len(named) > _FILES else ""
             told += f"; by file: {', '.join(f'{name} {count:,}' for name, count in named[:_FILES])}{rest}"
         return f"{told}; {advice}"
 

@@ -15,12 +15,15 @@ import struct
 from _thread import allocate_lock, get_ident
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from os import _exit, write
-from select import POLLIN, poll
 from threading import Condition
 from typing import Any
 
 from . import own
+
+with suppress(ImportError):  # Windows, where the host needs only what counts and limits
+    from select import POLLIN, poll
 
 MAX_FRAME = 32 << 20
 MAX_VALUES = 500_000  # of one message: parsing this many takes the host half a second, whatever they are

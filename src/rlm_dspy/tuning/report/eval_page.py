@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.report import plots
 from rlm_dspy.tuning.report.figures import compare_sides, rows_by_side
@@ -78,7 +79,7 @@ def _questions_html(rows: Sequence[Row], run_links: Mapping[str, str]) -> str:
         f"<tbody>{''.join(lines)}</tbody></table></div>",
     ]
     if left := len(rows) - len(shown):
-        parts.append(f'<p class="cut">{left:,} more rows are not on this page; they are in the journal.</p>')
+        parts.append(f'<p class="cut">{counted_noun(left, "more row")} left out of this page; the journal has all.</p>')
     return "\n".join(parts)
 
 

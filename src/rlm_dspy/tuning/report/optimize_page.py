@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning.report.outcome import children_by_number, demo_counts
 from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_html, safe_text, table_html
 from rlm_dspy.tuning.report.progress_plot import progress_plot
@@ -94,7 +95,9 @@ def _candidate_parts(candidates: Sequence[dict[str, Any]], texts: TextAllowance)
     below = children_by_number(kept)
     parts = [f'<ul class="tree">{_tree_html(below, by_number, texts)}</ul>']
     if left := len(measured) - len(kept):
-        parts.append(f'<p class="cut">{left:,} more candidates are not on this page; report.json has them.</p>')
+        parts.append(
+            f'<p class="cut">{counted_noun(left, "more candidate")} left out of this page; report.json has all.</p>'
+        )
     if others := len(candidates) - len(measured):
         parts.append(f"<p>{others:,} more ran on training questions only.</p>")
     return parts
@@ -128,9 +131,9 @@ def _candidate_html(
 ) -> str:
     """Return a candidate: its figures, its changes and its instructions."""
     facts = [f"{one['val_score']:.3f} on {one['val_questions']:,} validation questions"]
-    facts.append("1 demo" if one["demos"] == 1 else f"{one['demos']:,} demos")
+    facts.append(counted_noun(one["demos"], "demo"))
     if one.get("calls") is not None:
-        facts.append(f"measured after {one['calls']:,} calls")
+        facts.append(f"measured after {counted_noun(one['calls'], 'call')}")
     if "cost" in one:
         facts.append(f"cost of its runs {dollar_text(one['cost'])}")
     badge = ' <span class="badge">chosen</span>' if one["chosen"] else ""
@@ -161,7 +164,8 @@ def _text_lines(text: str) -> list[str]:
     lines = text.splitlines()
     if len(lines) <= MAX_DIFF_LINES:
         return lines
-    return [*lines[:MAX_DIFF_LINES], f"({len(lines) - MAX_DIFF_LINES:,} more lines are not compared)"]
+    more = counted_noun(len(lines) - MAX_DIFF_LINES, "more line")
+    return [*lines[:MAX_DIFF_LINES], f"({more} not compared)"]
 
 
 def diff_html(lines: Sequence[str], texts: TextAllowance) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import dspy
 
 from rlm_dspy._version import __version__
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning import program
 from rlm_dspy.tuning.candidate_log import Candidate
 from rlm_dspy.tuning.optimize import OptimizationJob, Outcome
@@ -87,9 +88,10 @@ def report_markdown(made: dict[str, Any]) -> str:
     lines = [
         f"# {made['optimizer']} on {made['model']}",
         "",
-        f"Ended: {made['ended']}. {made['calls']:,} calls, cost {dollar_text(made['cost'])}, metric {made['metric']}; "
+        f"Ended: {made['ended']}. {counted_noun(made['calls'], 'call')}, cost {dollar_text(made['cost'])}, "
+        f"metric {made['metric']}; "
         f"{made['questions']['train']} training, {made['questions']['val']} validation and "
-        f"{made['questions']['test']} test questions. Instructions proposed by {made['prompt_model']}.",
+        f"{counted_noun(made['questions']['test'], 'test question')}. Instructions proposed by {made['prompt_model']}.",
         "",
         "| | score | 95% interval | calls | tokens | cost | seconds, median |",
         "|---|---|---|---|---|---|---|",
@@ -156,4 +158,5 @@ def children_by_number(candidates: Sequence[dict[str, Any]]) -> dict[int | None,
 
 def _candidate_line(one: dict[str, Any]) -> str:
     chosen = " **chosen**" if one["chosen"] else ""
-    return f"- {one['number']}: {one['val_score']:.3f} on {one['val_questions']}, {one['demos']} demos{chosen}"
+    demos = counted_noun(one["demos"], "demo")
+    return f"- {one['number']}: {one['val_score']:.3f} on {one['val_questions']}, {demos}{chosen}"

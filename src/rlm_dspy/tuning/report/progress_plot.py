@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning.report.page_parts import safe_text
 from rlm_dspy.tuning.report.plots import Axis, chart_label, plot_figure, tick_text
 from rlm_dspy.tuning.report.tables import interval_text, score_text
@@ -105,7 +106,7 @@ def _best_line(points: Sequence[Mapping[str, Any]], end: int, calls: Axis, score
 
 def _candidate_mark(one: Mapping[str, Any], calls: Axis, score: Axis) -> str:
     kind = "candidate chosen" if one["chosen"] else "candidate"
-    tip = f"candidate {one['number']}: {one['val_score']:.3f} after {one['calls']:,} calls"
+    tip = f"candidate {one['number']}: {one['val_score']:.3f} after {counted_noun(one['calls'], 'call')}"
     x, y = calls.place_of(one["calls"]), score.place_of(one["val_score"])
     return f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"><title>{safe_text(tip)}</title></circle>'
 

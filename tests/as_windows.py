@@ -1,0 +1,72 @@
+"""Run the command as on a platform without what only POSIX has: python as_windows.py ARGUMENTS.
+
+The libraries are imported first, since theirs is another matter. ``msvcrt`` is a stand-in that refuses the second lock.
+"""
+
+import asyncio  # noqa: F401
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+import types
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+import click  # noqa: F401
+import dspy  # noqa: F401
+import litellm  # noqa: F401
+import pydantic_settings  # noqa: F401
+import urllib3.util.wait
+
+MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix", "readline", "syslog", "curses"}
+NAMES = {
+    os: "fork forkpty register_at_fork getuid geteuid getgid memfd_create MFD_CLOEXEC pread pwrite set_blocking "
+    "O_NONBLOCK O_NOFOLLOW O_CLOEXEC O_DIRECTORY sched_getaffinity pidfd_open killpg setsid mkfifo statvfs sysconf",
+    select: "poll epoll",
+    socket: "AF_UNIX SCM_RIGHTS",
+    signal: "SIGKILL SIGSTOP SIGCONT SIGUSR1 SIGXCPU SIGALRM SIGHUP SIGPIPE pidfd_send_signal setitimer",
+    mmap: "MAP_PRIVATE MAP_SHARED PROT_READ PROT_WRITE",
+}
+locked: set[tuple[int, int]] = set()
+
+
+class Refuser:
+    """Finds none of the modules that Windows lacks."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Refuse a module of POSIX."""
+        if name in MODULES:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def lock_byte(descriptor: int, mode: int, count: int) -> None:
+    """Do as msvcrt.locking, for as long as this process lives."""
+    key = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
+    if key in locked:
+        raise PermissionError(13, "Permission denied")
+    locked.add(key)
+
+
+def become_windows() -> None:
+    """Take away what Windows does not have."""
+    urllib3.util.wait.wait_for_socket = urllib3.util.wait.select_wait_for_socket
+    for name in MODULES:
+        sys.modules.pop(name, None)
+    sys.meta_path.insert(0, Refuser)
+    for module, names in NAMES.items():
+        for name in names.split():
+            delattr(module, name)
+    sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=lock_byte)
+    sys.platform = "win32"
+
+
+if __name__ == "__main__":
+    become_windows()
+    if sys.argv[1] == "-c":
+        exec(sys.argv[2])
+        sys.exit()
+    from rlm_dspy.cli import main
+
+    sys.exit(main(sys.argv[1:]))
