@@ -241,7 +241,7 @@ def test_a_signature_has_one_history() -> None:
 
 def test_inputs_of_every_kind_have_a_short_form() -> None:
     corpus = Corpus.from_texts({"a.md": "x" * 5_000})
-    assert kept_input(corpus).startswith("Corpus(1 files, 5,000 characters, sha256 ")
+    assert kept_input(corpus).startswith("Corpus(1 file, 5,000 characters, sha256 ")
     assert kept_input(list(range(5_000))).startswith("list(5,000 items, ")
     assert kept_input({"a": (1, 2)}) == {"a": [1, 2]}
     rows = [numpy.arange(3_000), numpy.arange(3_000)]

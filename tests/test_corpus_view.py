@@ -16,7 +16,7 @@ def view(files: dict[str, str]) -> list[str]:
 def test_like_files_stand_on_one_line() -> None:
     files = {f"reports/{n:04}.txt": "a\nb\n" for n in range(100)}
     rows = view({**files, "README.md": "# Project\n"})
-    assert rows[:2] == ["README.md (1 lines)", "reports/: 100 files 0000.txt … 0099.txt (200 lines)"]
+    assert rows[:2] == ["README.md (1 line)", "reports/: 100 files 0000.txt … 0099.txt (200 lines)"]
 
 
 def test_a_few_files_are_each_listed() -> None:

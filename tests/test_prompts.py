@@ -133,9 +133,9 @@ def test_nothing_random_enters_a_prompt_so_that_a_rerun_is_served_from_the_cache
     [
         ("a\nb", "3 characters, 2 lines"),
         ([1, 2], "2 items"),
-        ({"a": 1}, "1 items"),
+        ({"a": 1}, "1 item"),
         (b"xy", "2 items"),
-        (5, "1 characters"),
+        (5, "1 character"),
     ],
 )
 def test_the_probe_tells_type_and_size_of_any_input(value: Any, size: str) -> None:

@@ -57,7 +57,7 @@ def test_the_sandbox_and_the_answers_are_kept(run: Callable, files: Path, speak:
     result = run("chat", "notes", "--mode", "rlm", stdin=say("which port?", "and again?"))
     assert result.out.split("\n")[:2] == ["8080", "again"]
     shown = texts(seen.requests[-1])[-1]
-    assert "The default port is 8080. [{'context': 'Corpus(1 files, 26 characters, sha256 " in shown
+    assert "The default port is 8080. [{'context': 'Corpus(1 file, 26 characters, sha256 " in shown
     assert "'question': 'which port?', 'answer': '8080', 'evidence': []}]" in shown
     assert "True" in shown
     first, second = texts(seen.requests[0]), texts(seen.requests[1])

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import dspy
 from dspy.adapters.utils import translate_field_type
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.rlm.adapters import without_markers
 from rlm_dspy.rlm.reply_code import is_python
 from rlm_dspy.rlm.signatures import history_field
@@ -55,7 +56,7 @@ def _file_list_rows(files: Sequence[File]) -> list[str]:
     rows = [_group_row(group) for group in groups[:MAX_FILE_ROWS]]
     left = sum(len(group) for group in groups[MAX_FILE_ROWS:])
     if left:
-        rows.append(f"… and {left:,} more files")
+        rows.append(f"… and {counted_noun(left, 'more file')}")
     return rows
 
 
@@ -78,10 +79,10 @@ def _group_row(group: Sequence[File]) -> str:
     lines = sum(file["lines"] for file in group)
     first = PurePosixPath(group[0]["name"])
     if len(group) == 1:
-        return f"{first} ({lines:,} lines)"
+        return f"{first} ({counted_noun(lines, 'line')})"
     last = PurePosixPath(group[-1]["name"])
     folder = "" if str(first.parent) == "." else f"{first.parent}/: "
-    return f"{folder}{len(group):,} files {first.name} … {last.name} ({lines:,} lines)"
+    return f"{folder}{len(group):,} files {first.name} … {last.name} ({counted_noun(lines, 'line')})"
 
 
 def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
@@ -247,14 +248,14 @@ def size_of(value: Any, text: str | None = None) -> str:
     """Describe the size of an input whose rendering is ``text``."""
     text = _rendered_value(value) if text is None else text
     if hasattr(value, "sandbox_index"):
-        return f"{len(value):,} files, {value.chars:,} characters"
+        return f"{counted_noun(len(value), 'file')}, {counted_noun(value.chars, 'character')}"
     if preview_of.is_array_or_table(value):
         return preview_of.extent_text(value)
     if isinstance(value, str):
-        return f"{len(text):,} characters, {count_lines(text):,} lines"
+        return f"{counted_noun(len(text), 'character')}, {counted_noun(count_lines(text), 'line')}"
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
-        return f"{len(value):,} items, {len(text):,} characters as text"
-    return f"{len(text):,} characters"
+        return f"{counted_noun(len(value), 'item')}, {counted_noun(len(text), 'character')} as text"
+    return counted_noun(len(text), "character")
 
 
 def chars_of(value: Any) -> int:

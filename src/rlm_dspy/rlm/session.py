@@ -18,6 +18,7 @@ from dspy.utils.exceptions import AdapterParseError
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger
 from rlm_dspy.context import Context
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
 from rlm_dspy.evidence import (
     Evidence,
@@ -411,10 +412,11 @@ class Session:
         return hasattr(self.values.get(self.main or ""), "sandbox_index")
 
     def _worked_demos(self) -> list[dict[str, Any]]:
-        """Return the worked example for the question as a demo, where there is a question about a text or corpus."""
+        """Return the worked example for the question as a demo; none without a text or corpus, or after other turns."""
         main = self.main if self._main_is_corpus() else self._main_text_name()
         question = task_of(self.values)
-        if main is None or not question or not self.has_toolkit:
+        has_earlier_turns = self.earlier is not None and bool(self.earlier.exchanges)
+        if main is None or not question or not self.has_toolkit or has_earlier_turns:
             return []
         first = next(iter(self.signature.output_fields))
         return [small_prompts.worked_demo(self.values[main], question, main=main, first=first, found=self.found_lines)]
@@ -495,7 +497,7 @@ class Session:
         self.steps.append(step)
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
-            size = f"{len(step.output):,} chars"
+            size = counted_noun(len(step.output), "character")
             dspy_logger.info("Output (%s):\n%s", size, shorten_text(step.output, prompts.PREVIEW_CHARS), extra=facts)
         shown: dict[str, Any] = {"reasoning": step.reasoning, "error": step.error, "step_usage": step.total_usage}
         self.emit("output", step.output, step.seconds, **shown)
