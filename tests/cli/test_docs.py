@@ -6,8 +6,10 @@ others (``docker``, ``curl``, …) are left out, and lines that export keys and 
 
 from __future__ import annotations
 
+import html
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -24,6 +26,8 @@ import fsspec
 import pytest
 
 import rlm_dspy
+from rlm_dspy.report.tree import tree_lines
+from rlm_dspy.run import Run
 from servers.batches import BatchServer
 from servers.offline import AnyModelServer, OfflineOllama, offline_reply
 
@@ -212,6 +216,18 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     printed = done.stdout + done.stderr
     assert (done.returncode, "No issues found" in printed, "griffe:" in printed) == (0, True, False), printed
     assert "rlm_dspy.Budget" in (tmp_path / "site/api/index.html").read_text(encoding="utf-8")
+
+
+def test_the_picture_shows_the_recorded_run() -> None:
+    run = Run.model_validate_json((ROOT / "docs" / "images" / "run.json").read_bytes())
+    drawn = runpy.run_path(str(ROOT / "docs" / "write_picture.py"))["picture"]()
+    for svg in (drawn, (ROOT / "docs" / "images" / "run.svg").read_text()):
+        texts = "".join(html.unescape(one) for one in re.findall(r"<text[^>]*>(.*?)</text>", svg))
+        shown = texts.replace("\N{NO-BREAK SPACE}", " ")
+        for line in tree_lines(run):
+            assert line.strip() in shown
+    assert run.outputs["answer"] == "202"
+    assert run.model == "openai/qwen2.5-coder-1.5b"
 
 
 def test_every_page_is_in_the_navigation() -> None:
