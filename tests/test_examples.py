@@ -17,7 +17,8 @@ from typing import Any
 import dspy
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "examples"
+from example_process import FOLDER, run_example
+
 GALLERY = runpy.run_path(str(FOLDER / "write_gallery.py"))
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 ALL_NAMES = [name for _, names in GALLERY["EXAMPLES"] for name in names]
@@ -129,7 +130,7 @@ def expected_text(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> s
 def test_an_example_prints_the_truth_and_what_the_gallery_shows(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = GALLERY["run_example"](name)
+    found = run_example(GALLERY["example_path"](name), tmp_path / "home")
     assert found["errors"] == []  # no cell of a scripted model fails
     assert expected_text(name, monkeypatch, tmp_path) in found["output"]
     shown = section(name).split("```")[1].split("\n", 2)[2]
@@ -146,11 +147,7 @@ REAL_INPUT = ["book", "codebase", "conflicting_documents", "large_report", "logs
 
 @pytest.mark.parametrize("name", [*REAL_INPUT, "react_agent"])
 def test_an_example_passes_its_question_to_the_model_that_is_named(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / f"{name}.py"), "offline"]  # which looks up, and cannot compute
-    environment = os.environ | {"RLM_DSPY_HOME": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.strip()
+    assert run_example(FOLDER / f"{name}.py", tmp_path, "offline")["output"].strip()  # it looks up, and cannot compute
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
