@@ -68,9 +68,11 @@ SUBMIT({first}=", ".join(names))""",
             shape=r"\bmore\b.*\b(?:less|fewer|equal)|\bless\b.*\bmore\b",
             question="Is the color red more, less or equally frequent as blue?",
             lines=("2: size=3 color=blue", "5: size=8 color=red"),
-            code="""red = len(grep("color=red"))
-blue = len(grep("color=blue"))
-print(red, blue)
+            code="""import re
+from collections import Counter
+counts = Counter(re.findall(r"color\\W+(\\w+)", {main}))
+red, blue = counts["red"], counts["blue"]
+print(counts.most_common(5))
 SUBMIT({first}="more" if red > blue else "less" if red < blue else "equal")""",
         ),
         Example(
@@ -90,7 +92,7 @@ SUBMIT({first}=str(n))""",
             lines=("2: size=3 color=blue", "5: size=8 color=red"),
             code="""import re
 from collections import Counter
-counts = Counter(re.findall(r"color=(\\w+)", {main}))
+counts = Counter(re.findall(r"color\\W+(\\w+)", {main}))
 print(counts.most_common(5))
 SUBMIT({first}=counts.most_common(1)[0][0])""",
         ),
