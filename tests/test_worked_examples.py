@@ -164,11 +164,16 @@ def test_a_small_model_sees_the_example_as_a_turn_of_another_task() -> None:
 
 
 def test_the_demos_of_a_program_take_its_place() -> None:
-    lm, script = scripted(action("SUBMIT(answer='x')"), model="ollama_chat/qwen3:8b")
+    submit = action("SUBMIT(answer='x')")
+    lm, script = scripted(submit, submit, model="ollama_chat/qwen3:8b")
     rlm = rlm_dspy.RLM("context, question -> answer")
     rlm.generate_action.demos = [{"observation": "Own question", "reasoning": "", "code": "print(1)"}]
     with dspy.context(lm=lm):
         rlm(context="a\nb\n", question="How many lines are there?")
-    shown = "\n".join(texts(script.requests[0]))
-    assert "Own question" in shown
-    assert "letters of Ann" not in shown
+        rlm.generate_action.demos = [dspy.Example(question="Labelled?", answer="yes").with_inputs("question")]
+        rlm(context="a\nb\n", question="How many lines are there?")
+    first, second = ("\n".join(texts(request)) for request in script.requests)
+    assert "Own question" in first
+    assert "letters of Ann" not in first
+    assert "Labelled?" in second
+    assert "letters of Ann" in second

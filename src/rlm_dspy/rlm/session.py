@@ -348,8 +348,8 @@ class Session:
             return action, dspy_states.accepted_inputs(action, given)
         history = dspy.History(messages=[*self._past_messages(), *map(turn_message, need.history)])
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
-        if self.small and not action.demos:
-            inputs["demos"] = self._worked_demos()
+        if self.small and not any("code" in demo for demo in action.demos):
+            inputs["demos"] = [*self._worked_demos(), *action.demos]
         if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
             inputs["config"] = {"max_tokens": MAX_SMALL_REPLY_TOKENS}
         return action, self._with_lm(inputs)
