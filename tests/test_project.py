@@ -28,11 +28,6 @@ def test_ruff_finds_nothing() -> None:
     tool("-m", "ruff", "format", "--check", "--no-cache", ".")
 
 
-@pytest.mark.slow
-def test_mypy_strict_finds_nothing() -> None:
-    tool("-m", "mypy")
-
-
 def test_imports_go_one_way() -> None:
     tool("-c", "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))")
 
