@@ -334,3 +334,19 @@ def test_the_extract_answers_when_the_steps_are_used_up() -> None:
     assert result.final_reasoning == "Extract forced final output"
     assert (result.run.status, result.run.stopped_by) == ("extracted", "max_iters")
     assert "it is blue" in texts(script.requests[1])[1]
+
+
+@pytest.mark.parametrize("saving", [rlm_dspy.RLM, dspy.RLM])
+def test_a_state_saved_with_another_docstring_brings_no_text_of_dspy(saving: Any, tmp_path: Path) -> None:
+    plain = dspy.Signature("context -> answer")
+    saving(plain.with_instructions("Find the ship.")).save(tmp_path / "state.json")
+    rlm = rlm_dspy.RLM(plain.with_instructions("Find the ship, please."))
+    rlm.load(tmp_path / "state.json")
+    instructions = rlm.generate_action.signature.instructions
+    assert (
+        instructions == rlm_dspy.RLM(plain.with_instructions("Find the ship.")).generate_action.signature.instructions
+    )
+    rlm = rlm_dspy.RLM(dspy.Signature("context -> answer, extra").with_instructions("Find the ship."))
+    state = json.loads((tmp_path / "state.json").read_text())
+    rlm.generate_action.load_state(state["generate_action"])
+    assert "Pyodide" not in rlm.generate_action.signature.instructions

@@ -9,7 +9,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.lms import windows
-from rlm_dspy.rlm import small_prompts
+from rlm_dspy.rlm import session, small_prompts
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -212,3 +212,13 @@ def test_outputs_with_a_default_may_be_left_out() -> None:
     with dspy.context(lm=lm):
         result = rlm_dspy.RLM(Found)(context=SHIP)
     assert (result.answer, result.doubts, len(result.run.steps)) == ("Ahab", [], 1)
+
+
+def test_an_answer_without_any_quote_is_reported() -> None:
+    code = action("n = 7 * 200\nSUBMIT(answer=str(n))")
+    lm, _ = named("openai/qwen2.5-coder-1.5b", code)
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer, evidence: list[rlm_dspy.Evidence]")
+        run = rlm(context="Anna met Ben in Ulm.", question="How much is 7 times 200?").run
+    assert (run.outputs["answer"], run.outputs["evidence"]) == ("1400", [])
+    assert session.NO_QUOTES in run.warnings

@@ -62,13 +62,16 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
 
 
 def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -> str:
-    """Convert the instructions of a saved state: untuned ones become ours, whichever class saved them."""
+    """Convert the instructions of a saved state: DSPy's own text in them becomes ours, whichever class saved them.
+
+    A task before it that is not the RLM's is kept, as DSPy keeps what was saved.
+    """
     tuned, _, _ = instructions.partition(PROTOCOL_MARK)
-    own = f"{task.instructions}\n\n" if task.instructions else ""
-    if not tuned.startswith(own):
+    untuned = _UNTUNED.search(tuned[:MAX_TEMPLATE_CHARS])
+    if untuned is None:
         return tuned
-    untuned = _UNTUNED.match(tuned[len(own) : len(own) + MAX_TEMPLATE_CHARS])
-    return f"{ours}{tuned[len(own) + untuned.end() :]}" if untuned else tuned
+    own = f"{task.instructions}\n\n" if task.instructions else ""
+    return f"{tuned[: untuned.start()]}{ours.removeprefix(own)}{tuned[untuned.end() :]}"
 
 
 def output_fields(

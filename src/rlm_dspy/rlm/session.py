@@ -68,6 +68,7 @@ OVERHEAD_TOKENS = 1_000  # tokens of a prompt's instructions
 PAST_CODE = "# that turn is done"  # the code of an earlier turn, where an adapter shows one
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
 MAX_FOUND_QUOTES = 3  # that the host finds for a small model
+NO_QUOTES = "no evidence: the model submitted the answer alone, and no line that was printed holds it"
 MAX_SMALL_CALLS = 16  # sub-calls of a run with a small main model, which would otherwise flood the sub-model
 MAX_SMALL_REPLY_TOKENS = 2_048  # tokens of its replies
 STEP_TIME_SHARE = 0.85  # share of max_seconds that steps may use; the rest is for the extract
@@ -604,10 +605,13 @@ class Session:
         lists = [name for name, field in self.signature.output_fields.items() if field.annotation == list[Evidence]]
         if not self.small or not lists or not isinstance(value, Mapping) or any(value.get(name) for name in lists):
             return value
+        is_told = all(name in value for name in lists)
         contexts, quotes = quotable_inputs(self.values), []
         for quote in printed_quotes(short_answers(value), self._shown_texts()):
             if not locate_evidence(Evidence(quote=quote), contexts)[2]:
                 quotes.append(quote)
+        if not quotes and not is_told and NO_QUOTES not in self.warnings:
+            self.warnings.append(NO_QUOTES)
         return {**value, lists[0]: quotes[:MAX_FOUND_QUOTES], **{name: [] for name in lists[1:]}}
 
     def _source_doubt(self, outputs: Mapping[str, Any]) -> str | None:
