@@ -12,10 +12,10 @@ from rlm_dspy.sandbox import Sandbox, checks, pool, report, zygote
 
 
 def test_a_cell_that_runs_too_long_is_told_so(sandbox):
-    done = sandbox.run("print('begun')\nwhile True: pass", timeout=0.2)
+    done = sandbox.run("print('begun')\nwhile True: pass", timeout=1.5)
     assert done.timed_out
     assert done.stdout == "begun\n"
-    assert "longer than 0.2 s" in done.text
+    assert "longer than 1.5 s" in done.text
     assert 'File "<cell 1>", line 2' in done.exception
 
 
