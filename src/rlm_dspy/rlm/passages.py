@@ -53,13 +53,13 @@ def linked_lines(value: Any, question: str, found: Sequence[str], most: int) -> 
     names = [name for name, count in counts.items() if count == 1 and asked.isdisjoint(words_of(name))]
     if not names:
         return []
-    linked_lines: list[str] = []
+    shown_lines: list[str] = []
     for line in _ranked_lines(value, f"{' '.join(names)} {question}", LINKED_CANDIDATES, MAX_SEARCHED_CHARS):
         new_names = set(names).intersection(_NAME.findall(line))
-        if new_names and line not in found and len(linked_lines) < most:
-            linked_lines.append(line)
+        if new_names and line not in found and len(shown_lines) < most:
+            shown_lines.append(line)
             names = [name for name in names if name not in new_names]
-    return linked_lines
+    return shown_lines
 
 
 def _ranked_lines(value: Any, question: str, most: int, chars: int) -> list[str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -350,7 +350,7 @@ class Session:
         history = dspy.History(messages=[*self._past_messages(), *map(turn_message, need.history)])
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
         if self.small and not any("code" in demo for demo in action.demos):
-            inputs["demos"] = [*self._worked_demos(), *action.demos]
+            inputs["demos"] = [*self._worked_demos, *action.demos]
         if self.small and not getattr(self.lm or dspy.settings.lm, "kwargs", {}).get("max_tokens"):
             inputs["config"] = {"max_tokens": MAX_SMALL_REPLY_TOKENS}
         return action, self._with_lm(inputs)
@@ -412,6 +412,7 @@ class Session:
     def _main_is_corpus(self) -> bool:
         return hasattr(self.values.get(self.main or ""), "sandbox_index")
 
+    @cached_property
     def _worked_demos(self) -> list[dict[str, Any]]:
         """Return the worked example for the question as a demo; none without a text or corpus, or after other turns."""
         main = self.main if self._main_is_corpus() else self._main_text_name()
