@@ -30,6 +30,7 @@ def test_the_offline_engine_and_a_folder_are_written(run: Callable, write: Calla
     result = run("init", stdin=answers("", "docs"))
     assert result.code == 0
     assert f"{place}: 1 file" in result.err
+    assert "address" not in result.err
     assert tomllib.loads(user_toml().read_text()) == {"model": "offline", "folder": str(place)}
 
 
@@ -43,6 +44,7 @@ def test_a_model_is_tested_with_its_key_which_is_kept(
         result = run("init", stdin=answers(GROQ, KEY, "docs"))
         assert server.posts[-1].headers["Authorization"] == f"Bearer {KEY}"
     assert result.code == 0
+    assert "warning: the server's address is that of GROQ_API_BASE" in result.err
     assert key_store.key_places() == {"GROQ_API_KEY": str(key_store.keys_file())}
     assert KEY not in result.out + result.err + user_toml().read_text()
 

@@ -47,6 +47,11 @@ def set_up(terminal: Terminal) -> int:
     if key:
         terminal.answer(f"{variable} is kept in {key_store.put_key(variable, key)}")
     terminal.answer(f"written: {user_toml()}")
+    if address := _address_variable(model):
+        terminal.note(
+            f"warning: the server's address is that of {address}, which the file cannot hold. Set it in each shell, "
+            f"such as by a line `export {address}=…` in ~/.profile: without it the usual address is asked."
+        )
     terminal.answer('Now ask: rlm-dspy "What is this about?"')
     return exit_codes.ANSWERED if is_working else exit_codes.FAILED
 
@@ -57,6 +62,13 @@ def _key_variable(model: str) -> str:
         if model.startswith(provider.prefix):
             return provider.key or ""
     return ""
+
+
+def _address_variable(model: str) -> str:
+    """Return the variable that sets the address of a model's server, empty if none does."""
+    provider = model.partition("/")[0].upper().removesuffix("_CHAT")
+    names = [f"{provider}_{name}" for name in ("API_BASE", "BASE_URL", "HOST")]
+    return next((name for name in names if os.environ.get(name)), "")
 
 
 def _ask_key(variable: str, origins: Mapping[str, str], terminal: Terminal) -> str:
