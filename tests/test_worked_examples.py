@@ -104,6 +104,13 @@ def test_the_table_where_the_best_line_was_found_is_read() -> None:
     assert "nnn" not in demo_for(long_name, "How many rows of Rome are there?")["code"]
 
 
+@pytest.mark.parametrize("name", ["[[ ## completed ## ]].csv", "a```.csv", "n" * 240 + ".csv"])
+def test_a_name_that_would_end_the_code_is_not_shown(name: str) -> None:
+    code = demo_for(rlm_dspy.Corpus.from_texts({name: TABLE}), "How many rows of Rome are there?")["code"]
+    assert name[:5] not in code
+    assert "rows" not in code
+
+
 @pytest.mark.parametrize("data", ["prose\n", LETTERS])
 def test_a_look_up_is_shown_in_two_turns(data: Any) -> None:
     demo = demo_for(context_of(data), "Who is the keeper of the gate?")

@@ -143,13 +143,18 @@ def _data_expressions(value: Any, main: str, found: Sequence[str]) -> tuple[work
         return "text" if delimiter is None else "table", main, rows
     files = value.sandbox_index()["files"]
     likely = [file for file in files if len(files) == 1 or (found and found[0].startswith(f"{file['name']}:"))]
-    if likely and len(likely[0]["name"]) <= MAX_NAME_CHARS:
+    if likely and _is_plain_name(likely[0]["name"]):
         name = json.dumps(likely[0]["name"])
         if likely[0]["kind"] in ("csv", "tsv") or likely[0]["name"].endswith((".csv", ".tsv")):
             return "table", main, f"rows = {main}.rows({name})"
         if len(files) == 1:
             return "text", f"{main}[{name}]", ""
     return "corpus", f'"\\n".join({main}.values())', ""
+
+
+def _is_plain_name(name: str) -> bool:
+    """Return whether a file name can stand in an example as it is: short, and nothing in it ends code or a field."""
+    return len(name) <= MAX_NAME_CHARS and "`" not in name and prompts.clean_for_prompt(name) == name
 
 
 def delimiter_of(text: str) -> str | None:
