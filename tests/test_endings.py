@@ -7,8 +7,7 @@ import copy
 import pickle
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import dspy
@@ -17,6 +16,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import errors
+from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.rlm import module, session
 from rlm_dspy.run import Run
 from rlm_dspy.testing import action, fields, scripted
@@ -177,12 +177,40 @@ def test_a_rerun_from_the_cache_costs_nothing() -> None:
     assert (second.run.usage.total_tokens, second.run.usage.cost, second.run.usage.calls) == (0, 0.0, 2)
 
 
-def test_cost_ends_a_run() -> None:
+def test_cost_ends_a_run_with_room_for_the_extract() -> None:
     lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code="print(1)"))
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=0.005))
     assert result.run.stopped_by == "max_cost"
-    assert result.run.usage.cost == pytest.approx(0.005)
-    assert len(script.requests) == 5
+    assert result.run.status == "extracted"
+    assert 2 <= len(script.requests) <= 5
+    assert result.run.usage.cost == pytest.approx(0.001 * len(script.requests))
+
+
+def test_an_unreadable_extract_after_the_cost_is_spent_is_not_asked_for_twice() -> None:
+    lm, script = scripted(*[action("print(1)")] * 3, "It is unclear.")
+    with pytest.raises(BudgetExceededError, match="max_cost ended the run") as caught:
+        ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=0.005))
+    assert "SUBMIT" not in str(caught.value)
+    assert caught.value.limit == "max_cost"
+    assert caught.value.run is not None
+    assert caught.value.run.stopped_by == "max_cost"
+    assert caught.value.run.usage.cost <= 0.005
+    assert len(script.requests) == len(caught.value.run.steps) + 1
+
+
+def test_an_unreadable_extract_after_the_last_step_names_what_ended_the_steps() -> None:
+    lm, _ = scripted(action("print(1)"), "It is unclear.")
+    with pytest.raises(errors.ActionError, match="max_iters ended the run") as caught:
+        ask(lm, rlm_dspy.RLM("context, question -> answer", max_iters=1))
+    assert caught.value.run.stopped_by == "max_iters"
+    assert "SUBMIT" not in str(caught.value)
+
+
+def test_a_first_prompt_that_costs_more_than_max_cost_is_not_sent() -> None:
+    lm, script = scripted(action("print(1)"), model="openai/gpt-4o")
+    with pytest.raises(BudgetExceededError, match="max_cost was reached before any code ran"):
+        ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=0.0001))
+    assert not script.requests
 
 
 @pytest.mark.parametrize("code", ["import time\ntime.sleep(60)", "while True: pass"])
@@ -265,31 +293,34 @@ def test_events_tell_what_happens_in_order() -> None:
     assert seen == ["probe", "step", "code", "sub_call", "output", "step", "code", "output", "final"]
 
 
-@asynccontextmanager
-async def ticking() -> AsyncIterator[list[float]]:
-    """Measure the seconds between looks at the clock that are meant to be 0.05 apart."""
-    gaps: list[float] = []
-
-    async def tick() -> None:
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(0.05)
-            gaps.append(time.monotonic() - last)
-            last += gaps[-1]
-
-    ticker = asyncio.create_task(tick())
-    yield gaps
-    ticker.cancel()
+async def meet(barrier: threading.Barrier, times: int) -> None:
+    """Pass a barrier so many times, each time without waiting: when somebody in another thread waits there."""
+    for _ in range(times):
+        while not barrier.n_waiting:
+            await asyncio.sleep(0.01)
+        barrier.wait()
+        while barrier.n_waiting:
+            await asyncio.sleep(0)
 
 
-async def test_the_event_loop_keeps_ticking_while_a_cell_and_a_model_run() -> None:
-    lm, _ = scripted(action("import time\ntime.sleep(2)"), action("SUBMIT(answer='a')"), delay=0.2)
+async def test_the_event_loop_runs_while_a_cell_and_a_model_do() -> None:
+    both = threading.Barrier(2, timeout=60)  # passed only if the loop runs while the model or the cell waits there
+
+    def wait() -> str:
+        both.wait()
+        return "met"
+
+    def reply(message: str) -> str:
+        both.wait()
+        return action("print(wait())") if "met" not in message else action("SUBMIT(answer='a')")
+
+    lm, _ = scripted(reply)
+    loop_side = asyncio.create_task(meet(both, 3))  # two calls of the model and one cell
     with dspy.context(lm=lm):
-        async with ticking() as gaps:
-            result = await rlm_dspy.RLM("context, question -> answer").acall(context="c", question="q")
+        rlm = rlm_dspy.RLM("context, question -> answer", tools=[wait])
+        result = await rlm.acall(context="c", question="q")
     assert result.answer == "a"
-    assert len(gaps) > 10
-    assert max(gaps) < 1.8  # the cell alone takes two seconds
+    await loop_side
 
 
 class Stubborn:
@@ -300,34 +331,51 @@ class Stubborn:
         self.busy = threading.Event()
         self.over = threading.Event()
         self.closed = threading.Event()
+        self.was_released = False
 
     def start(self) -> None: ...
 
     def execute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         if "hang" in code.splitlines():
             self.busy.set()
-            self.over.wait(30)
+            self.was_released = self.over.wait(30)
         return "ready"
 
     def shutdown(self) -> None:
         self.closed.set()
 
 
-async def test_the_event_loop_keeps_ticking_while_a_cancelled_run_waits_for_a_foreign_cell(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "CLOSING_SECONDS", 2.0)
+async def stubborn_run(interpreter: Stubborn) -> asyncio.Task[Any]:
+    """Start a run and return it when its cell hangs."""
     lm, _ = scripted(action("hang"))
-    interpreter = Stubborn()
     with dspy.context(lm=lm):
         rlm = rlm_dspy.RLM("context, question -> answer", interpreter_factory=lambda: interpreter)
         task = asyncio.create_task(rlm.acall(context="c", question="q"))
-        await asyncio.to_thread(interpreter.busy.wait, 20)
-        async with ticking() as gaps:
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-    assert max(gaps) < 1.5
+    assert await asyncio.to_thread(interpreter.busy.wait, 20)
+    return task
+
+
+async def test_the_event_loop_runs_while_a_cancelled_run_waits_for_a_foreign_cell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "CLOSING_SECONDS", 60.0)
+    interpreter = Stubborn()
+    task = await stubborn_run(interpreter)
+    asyncio.get_running_loop().call_later(0.1, interpreter.over.set)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert interpreter.was_released
+    assert interpreter.closed.is_set()
+
+
+async def test_a_foreign_cell_that_never_ends_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSING_SECONDS", 0.1)
+    interpreter = Stubborn()
+    task = await stubborn_run(interpreter)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert not interpreter.closed.is_set()
     interpreter.over.set()
     assert await asyncio.to_thread(interpreter.closed.wait, 20)

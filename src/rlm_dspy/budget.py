@@ -53,20 +53,21 @@ class Budget(BaseModel):
 class Reservation:
     """One admitted call; settle it with its actual usage, or with empty usage if it failed."""
 
-    def __init__(self, ledger: Ledger, tokens: int) -> None:
+    def __init__(self, ledger: Ledger, tokens: int, cost: float) -> None:
         self._ledger = ledger
         self._tokens = tokens
+        self._cost = cost
         self._open = True
 
     def settle(self, usage: Usage) -> None:
         """Replace the estimate by the actual usage; a second settlement is ignored."""
         if self._close():
-            self._ledger._settle_call(self._tokens, usage)
+            self._ledger._settle_call(usage, self._tokens, self._cost)
 
     def cancel(self) -> None:
         """Release a sub-call that was never made."""
         if self._close():
-            self._ledger._settle_call(self._tokens, Usage(), sub_calls=1)
+            self._ledger._settle_call(Usage(), self._tokens, self._cost, sub_calls=1)
 
     def _close(self) -> bool:
         """Return whether it was still open: the call itself and the end of its run may both settle it."""
@@ -100,6 +101,7 @@ class Ledger:
         self.known_cost = 0.0  # US dollars of the calls with a known price; usage.cost may be None
         self.sub_calls = 0
         self._reserved_tokens = 0
+        self._reserved_cost = 0.0
         self._clock = clock
         self._started = clock()
         self._lock: threading.RLock = parent._lock if parent else threading.RLock()
@@ -151,23 +153,23 @@ class Ledger:
                     return limit
         return None
 
-    def _spent_limit(self, tokens: int, cost: float = 0.0, share: float = 1.0) -> str | None:
+    def _spent_limit(self, tokens: int = 0, cost: float = 0.0, share: float = 1.0) -> str | None:
         budget = self.budget
         used = self.usage.total_tokens + self._reserved_tokens
         if budget.max_seconds is not None and self.seconds >= share * budget.max_seconds:
             return "max_seconds"
         if budget.max_tokens is not None and used + tokens >= budget.max_tokens:
             return "max_tokens"
-        if budget.max_cost is not None and self.known_cost + cost >= budget.max_cost:
+        if budget.max_cost is not None and self.known_cost + self._reserved_cost + cost >= budget.max_cost:
             return "max_cost"
         return None
 
     def charge(self, usage: Usage) -> None:
         """Charge a call that no limit may refuse, i.e. the final extract."""
-        self._settle_call(0, usage)
+        self._settle_call(usage)
 
-    def reserve(self, tokens: int, *, sub_call: bool) -> Reservation:
-        """Admit a call estimated at ``tokens``, or refuse it.
+    def reserve(self, tokens: int, *, sub_call: bool, cost: float = 0.0) -> Reservation:
+        """Admit a call estimated at ``tokens`` and ``cost`` (US dollars), or refuse it.
 
         Raises:
             BudgetExceededError: the call would exceed a limit of this ledger or an ancestor.
@@ -181,19 +183,21 @@ class Ledger:
                         "Use Python code for aggregation, or SUBMIT what you have.",
                         limit="max_llm_calls",
                     )
-                if limit := node._spent_limit(tokens if sub_call else 0):
+                if limit := node._spent_limit(tokens, cost) if sub_call else node._spent_limit():
                     raise BudgetExceededError(
                         f"The run's {limit} is used up. SUBMIT the best answer that you have now.", limit=limit
                     )
             for node in chain:
                 node._reserved_tokens += tokens
+                node._reserved_cost += cost
                 node.sub_calls += int(sub_call)
-        return Reservation(self, tokens)
+        return Reservation(self, tokens, cost)
 
-    def _settle_call(self, tokens: int, usage: Usage, sub_calls: int = 0) -> None:
+    def _settle_call(self, usage: Usage, tokens: int = 0, cost: float = 0.0, sub_calls: int = 0) -> None:
         with self._lock:
             for node in self._chain_from_root():
                 node._reserved_tokens -= tokens
+                node._reserved_cost -= cost
                 node.sub_calls -= sub_calls
                 node.usage = node.usage + usage
                 node.known_cost += usage.cost or 0.0

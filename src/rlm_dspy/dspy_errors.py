@@ -33,7 +33,7 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except errors.ActionError as error:
-        raise UnreadableReplyError(*error.args) from error
+        raise UnreadableReplyError(*error.args, limit=error.limit) from error
     except DSPyLMError as error:
         raise with_our_class(_provider_error(error), error) from error
     except CodeInterpreterError as error:
@@ -102,8 +102,9 @@ class NoModelError(dspy.LMNotConfiguredError, ValueError):  # type: ignore[misc]
 class UnreadableReplyError(errors.ActionError, AdapterParseError):  # type: ignore[misc]
     """No reply of the model could be used; also DSPy's class, for programs that catch that."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, limit: str = "") -> None:
         Exception.__init__(self, message)
+        self.limit = limit
         self.adapter_name, self.signature, self.lm_response, self.parsed_result = "", None, "", None
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -71,7 +71,11 @@ class SandboxDiedError(SandboxError):
 
 
 class ActionError(RLMError):
-    """The model never wrote code that could be run."""
+    """The model never wrote code that could be run, or no answer; ``limit`` names what ended its steps, if known."""
+
+    def __init__(self, message: str, *, limit: str = "") -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class LMError(RLMError):

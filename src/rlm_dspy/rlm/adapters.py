@@ -93,9 +93,16 @@ def action_adapter(*, small: bool = False) -> Any:
     return ignoring_thinking(chosen)
 
 
-def answer_adapter() -> Any:
-    """Return the adapter for a call that returns a signature's outputs: the caller's, ignoring thinking."""
-    return ignoring_thinking(dspy.settings.adapter or _DEFAULT)
+def answer_adapter(*, once: bool = False) -> Any:
+    """Return the adapter for a call that returns a signature's outputs: the caller's, ignoring thinking.
+
+    Args:
+        once: do not ask again, in JSON, after a reply that could not be read.
+    """
+    chosen = ignoring_thinking(dspy.settings.adapter or _DEFAULT)
+    if once and hasattr(chosen, "use_json_adapter_fallback"):
+        chosen.use_json_adapter_fallback = False
+    return chosen
 
 
 def plain_adapter(*, images: bool = False) -> Any:

@@ -20,6 +20,7 @@ from rlm_dspy.run import Status, Step, SubCall, Usage
 MAX_REASKS = 2  # consecutive unreadable replies before the run ends
 MAX_REPEATS = 2  # times a cell may run with the same output before it counts as unreadable
 REPEATED = "repeats"  # the limit that ends a run when a tiny model repeats a cell without effect
+SPENT_LIMITS = frozenset({"max_tokens", "max_cost", "max_seconds"})  # after these, nothing is asked for twice
 NOTHING_SAID = "(no reply besides thinking)"  # shown in the next prompt, which never repeats a model's thinking
 LOST = "[the run ended in this cell]"
 MAX_SUBMIT_CHARS = 80  # characters shown of a held-back SUBMIT
@@ -151,7 +152,8 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
         if limit == "unreadable":
             raise ActionError(
                 f"the model's last {MAX_REASKS + 1} replies had no code that could be run, and no cell ever ran "
-                f"(the last one: {state.steps[-1].error}); try another model or a shorter task"
+                f"(the last one: {state.steps[-1].error}); try another model or a shorter task",
+                limit=limit,
             )
         raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
     if rules.on_limit == "raise":
@@ -159,8 +161,17 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
     reply = yield Extract(tuple(state.steps), limit)
     outputs, problem = rules.validate(reply.outputs, False)
     if problem:
-        raise ActionError(f"{limit} was reached, and the extracted outputs are not valid: {problem}")
+        raise _no_answer(limit, problem if reply.outputs else "the reply could not be read")
     return Ending("extracted", outputs, "Extract forced final output", limit)
+
+
+def _no_answer(limit: str, problem: str) -> ActionError | BudgetExceededError:
+    """Return the error of a run that a limit ended, and from which no valid answer could be extracted."""
+    told = f"{limit} ended the run, and the answer asked for afterwards is not valid: {problem}"
+    if limit in SPENT_LIMITS:
+        return BudgetExceededError(f"{told}; raise the limit", limit=limit)
+    hint = "raise it, or try another model" if limit == "max_iters" else "try another model or a shorter task"
+    return ActionError(f"{told}; {hint}", limit=limit)
 
 
 class _State:

@@ -29,7 +29,7 @@ from rlm_dspy.evidence import (
     weak_advice,
 )
 from rlm_dspy.lms import streams, windows
-from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, tokens
+from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, token_cost, tokens
 from rlm_dspy.replay import new_run_id, root_run_id
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
@@ -46,7 +46,7 @@ from rlm_dspy.rlm.children import Child, Children
 from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
-from rlm_dspy.rlm.loop import Ask, Ending, Extract, ModelReply, Observation, Rules
+from rlm_dspy.rlm.loop import SPENT_LIMITS, Ask, Ending, Extract, ModelReply, Observation, Rules
 from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
@@ -281,12 +281,15 @@ class Session:
         """Name the limit that leaves no room for another step (the last prompt and its output) plus the extract."""
         if not steps:
             first = tokens(f"{self._action_signature().instructions}{self.past_text}{self.probe}")
-            return self.ledger.exhausted(tokens=first, share=STEP_TIME_SHARE)
+            price = token_cost(model_name(self.lm or dspy.settings.lm), first, lower_bound=True) or 0.0
+            return self.ledger.exhausted(tokens=first, cost=price, share=STEP_TIME_SHARE)
         last = steps[-1]
         shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
         step = last.usage.total_tokens + len(last.output) // CHARS_PER_TOKEN
         extract = min(shown, MAX_EXTRACT_CHARS) // CHARS_PER_TOKEN + OVERHEAD_TOKENS
-        return self.ledger.exhausted(tokens=step + extract, cost=last.usage.cost or 0.0, share=STEP_TIME_SHARE)
+        price = (last.usage.cost or 0.0) / max(1, last.usage.total_tokens)  # US dollars per token
+        needed = step + extract
+        return self.ledger.exhausted(tokens=needed, cost=price * needed, share=STEP_TIME_SHARE)
 
     def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
         """Parse and check a SUBMIT value; evidence that is not in the context is refused if ``strict``."""
@@ -443,7 +446,7 @@ class Session:
         """Return the context manager in which the predictor is called for ``need``."""
         size = compaction.conversation_chars(getattr(need, "history", ())) + len(self.past_text)
         estimate = tokens("x" * min(size, 10_000_000))
-        return MeteredCall(self, estimate, self.step_span(need), extract=isinstance(need, Extract))
+        return MeteredCall(self, need, estimate, self.step_span(need))
 
     def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> ModelReply:
         """Convert a prediction, or a reply that could not be parsed, to a :class:`ModelReply` for the loop."""
@@ -665,15 +668,18 @@ def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> d
 class MeteredCall:
     """Reserves, meters and settles one root call, and sets the right adapter and callbacks."""
 
-    def __init__(self, session: Session, estimate: int, span: int, *, extract: bool) -> None:
+    def __init__(self, session: Session, need: Ask | Extract, estimate: int, span: int) -> None:
         self.session = session
         self.meter = Meter(partial(session.emit, "wait"), session.recorder, span)
         self.started = time.perf_counter()
         child = session.ledger.depth > 0
-        self._extract = extract
+        extract = isinstance(need, Extract)
         self._reservation = session._last_call if extract else session.ledger.reserve(estimate, sub_call=child)
         settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
-        settings["adapter"] = answer_adapter() if extract else action_adapter(small=session.small)
+        if isinstance(need, Extract):
+            settings["adapter"] = answer_adapter(once=need.limit in SPENT_LIMITS)
+        else:
+            settings["adapter"] = action_adapter(small=session.small)
         self._context = dspy.context(**settings)
         is_shown = extract and not child and any(getattr(one, "wants_text", False) for one in session._watchers)
         self._on_text = (lambda text: session.emit("text", text or "")) if is_shown else None

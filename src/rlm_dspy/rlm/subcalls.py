@@ -23,7 +23,7 @@ from rlm_dspy.budget import Ledger, Reservation
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
-from rlm_dspy.metering import CHARS_PER_TOKEN, TOKENS_OF_PART, Meter, tokens
+from rlm_dspy.metering import CHARS_PER_TOKEN, TOKENS_OF_PART, Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import plain_adapter, without_markers
 from rlm_dspy.rlm.images import (
     MAX_IMAGES,
@@ -398,7 +398,9 @@ class SubCalls:
         """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
         deadline = self._deadline_for()
         seen = prompt.count(SHOWN_IMAGE) * TOKENS_OF_PART
-        reservation = self.ledger.reserve(tokens(prompt) + seen, sub_call=True)
+        size = tokens(prompt) + seen
+        price = token_cost(self.lm.model, size, lower_bound=True) or 0.0
+        reservation = self.ledger.reserve(size, sub_call=True, cost=price)
         started, span = time.perf_counter(), self.start_span(kind, prompt)
         meter = Meter(self._on_wait, self.recorder, span)
         result: Any = CallError(error="the call did not end", kind="Interrupted")
