@@ -226,7 +226,7 @@ def kill_commands(times: int) -> None:
     for name, (arguments, resuming) in KILLED.items():
         answered = twice = unfinished = killed = 0
         for _ in range(times):
-            was_killed, done, again, ending = kill_once(arguments, resuming, chance.uniform(4.0, 20.0))
+            was_killed, done, again, ending = kill_once(arguments, resuming, chance.randrange(12), chance.random())
             killed += was_killed
             answered += done
             twice += again
@@ -234,8 +234,12 @@ def kill_commands(times: int) -> None:
         print(f"| {name} | {killed} | {answered} | {twice} | {unfinished} |", flush=True)
 
 
-def kill_once(arguments: list[str], resuming: list[str], seconds: float) -> tuple[bool, int, int, int]:
-    """Return whether the command still ran, the calls answered by then, those asked again, and the last exit code."""
+def kill_once(arguments: list[str], resuming: list[str], calls: int, seconds: float) -> tuple[bool, int, int, int]:
+    """Kill a command so many seconds after its model has been called so many times, and resume it.
+
+    Returns:
+        Whether it still ran, the calls answered by then, those asked again, and the last exit code.
+    """
     fields = "answer='done'" if arguments[0] in ("eval", "optimize") else "answer='done', evidence=[]"
     looks = [f"print({number} + len(str(context)))" for number in range(3)]
     server = Server(faulty=0.0, steps=(*looks, f"SUBMIT({fields})"), delay=0.2)
@@ -260,6 +264,8 @@ def kill_once(arguments: list[str], resuming: list[str], seconds: float) -> tupl
         )
         child.stdin.write(lines)  # type: ignore[union-attr]
         child.stdin.close()  # type: ignore[union-attr]
+        while child.poll() is None and len(server.bodies) < calls:
+            time.sleep(0.01)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(seconds)
         was_killed = child.poll() is None

@@ -1,9 +1,13 @@
-"""Run the command as on a platform without what only POSIX has: python as_windows.py ARGUMENTS.
+"""Run the command as on a platform without what only POSIX has: python as_windows.py [ARGUMENTS].
 
 The libraries are imported first, since theirs is another matter. ``msvcrt`` is a stand-in that refuses the second lock.
+Without arguments, each line of stdin is a JSON object: the ``arguments`` and ``folder`` of a process of its own, which is
+forked here, so that the libraries are imported once. When it has ended, its exit code is printed; its output is in the
+folder's files ``stdout`` and ``stderr``.
 """
 
 import asyncio  # noqa: F401
+import json
 import mmap
 import os
 import select
@@ -62,11 +66,31 @@ def become_windows() -> None:
     sys.platform = "win32"
 
 
-if __name__ == "__main__":
+def run(arguments: list[str]) -> int:
+    """Run the command, or code after -c, without what Windows lacks."""
     become_windows()
-    if sys.argv[1] == "-c":
-        exec(sys.argv[2])
-        sys.exit()
+    if arguments[0] == "-c":
+        exec(arguments[1], {"__name__": "__main__"})
+        return 0
     from rlm_dspy.cli import main
 
-    sys.exit(main(sys.argv[1:]))
+    return main(arguments) or 0
+
+
+def run_forked(folder: str, arguments: list[str]) -> int:
+    """Run as a child process, with its home in the folder."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.chdir(folder)
+    os.environ["RLM_DSPY_HOME"] = f"{folder}/home"
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
+    sys.exit(run(arguments))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        sys.exit(run(sys.argv[1:]))
+    for line in sys.stdin:
+        print(run_forked(**json.loads(line)), flush=True)
