@@ -1,7 +1,7 @@
 """Run the command as on a platform without what only POSIX has: python as_windows.py [ARGUMENTS].
 
 The libraries are imported first, since theirs is another matter. ``msvcrt`` is a stand-in that refuses the second lock.
-Without arguments, each line of stdin is a JSON object: the ``arguments`` and ``folder`` of a process of its own, which is
+Without arguments, each line of stdin is a JSON object: ``arguments`` and ``folder`` of a process of its own, which is
 forked here, so that the libraries are imported once. When it has ended, its exit code is printed; its output is in the
 folder's files ``stdout`` and ``stderr``.
 """

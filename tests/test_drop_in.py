@@ -350,3 +350,26 @@ def test_a_state_saved_with_another_docstring_brings_no_text_of_dspy(saving: Any
     state = json.loads((tmp_path / "state.json").read_text())
     rlm.generate_action.load_state(state["generate_action"])
     assert "Pyodide" not in rlm.generate_action.signature.instructions
+
+
+def test_a_state_of_other_fields_is_loaded_with_a_warning(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    for number, rlm in enumerate([dspy.RLM("document, query -> summary"), rlm_dspy.RLM("document, query -> summary")]):
+        rlm.save(tmp_path / f"{number}.json")
+        rlm_dspy.RLM("document, query -> summary").load(tmp_path / f"{number}.json")
+        assert not caplog.messages
+        rlm_dspy.RLM("context, question -> answer").load(tmp_path / f"{number}.json")
+        assert "'document, query -> summary', and this RLM has 'context, question -> answer'" in caplog.text
+        caplog.clear()
+
+
+def test_a_path_that_is_passed_as_the_context_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "sky.txt"
+    path.write_text("The sky is blue.")
+    lm, _ = scripted(action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("context, question -> answer")
+        named = rlm(context=str(path), question="q").run
+        meant = rlm(context="see sky.txt", question=str(path)).run
+    shown = repr(str(path))
+    assert named.warnings == (f"context is only the path {shown}: pass rlm_dspy.read({shown}) to ask about the file",)
+    assert meant.warnings == ()

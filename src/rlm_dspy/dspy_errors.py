@@ -41,6 +41,8 @@ def translated_errors() -> Iterator[None]:
 
 
 def _provider_error(error: DSPyLMError) -> type[errors.RLMError]:
+    if isinstance(error, NoModelError):
+        return errors.ConfigurationError
     if is_overflow(error):
         return errors.LMContextWindowError
     for ours in (errors.BatchStoppedError, errors.ConfigurationError):

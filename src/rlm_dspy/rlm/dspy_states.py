@@ -74,6 +74,15 @@ def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -
     return f"{tuned[: untuned.start()]}{ours.removeprefix(own)}{tuned[untuned.end() :]}"
 
 
+def saved_names(instructions: str) -> tuple[list[str], list[str]] | None:
+    """Return the names of the inputs and outputs that a saved action was for, None if its text does not name them."""
+    inputs = re.search(r"^- Variables: (.+?) \(your input data\)", instructions, re.MULTILINE)
+    outputs = re.search(r"^- `SUBMIT\((.*?)\)` - submit final output", instructions, re.MULTILINE)
+    if inputs is None or outputs is None:
+        return None
+    return re.findall(r"`(\w+)`", inputs[1]), re.findall(r"\w+", outputs[1])
+
+
 def output_fields(
     fields: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]
 ) -> list[Mapping[str, str]]:

@@ -30,7 +30,7 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.context import Context
 from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated_errors
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
-from rlm_dspy.rlm import loop, prompts
+from rlm_dspy.rlm import dspy_states, loop, prompts
 from rlm_dspy.rlm.children import Child
 from rlm_dspy.rlm.loop import Ask, Execute, Extract, ModelReply, Observation, Overflow
 from rlm_dspy.rlm.prediction import RLMPrediction
@@ -187,6 +187,15 @@ class RLM(dspy.Module):  # type: ignore[misc]
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
         """Load a state saved by this class or by ``dspy.RLM``."""
         super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        saved = dspy_states.saved_names(state["generate_action"]["signature"]["instructions"])
+        own = list(self.signature.input_fields), list(self.signature.output_fields)
+        if saved is not None and saved != own:
+            of_saved, of_own = (f"{', '.join(inputs)} -> {', '.join(outputs)}" for inputs, outputs in (saved, own))
+            logger.warning(
+                "the loaded state was saved for %r, and this RLM has %r: its texts may name what is not there",
+                of_saved,
+                of_own,
+            )
         if self.child is None and any(name.startswith("child.") for name in state):
             logger.warning("the state of the tuned children was not loaded: make the RLM with tune_children=True")
 

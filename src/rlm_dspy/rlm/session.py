@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,7 @@ dspy_logger = logging.getLogger("dspy.rlm_dspy")
 if TYPE_CHECKING:
     from rlm_dspy.rlm.module import RLM
 
+MAX_PATH_CHARS = 1_000  # longer texts are not taken for a path
 MAX_EXTRACT_CHARS = 60_000  # characters of the trajectory shown in the extract prompt
 OVERHEAD_TOKENS = 1_000  # tokens of a prompt's instructions
 PAST_CODE = "# that turn is done"  # the code of an earlier turn, where an adapter shows one
@@ -123,7 +126,7 @@ class Session:
         self.recursion = Children(self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values))
         self.room = windows.prompt_capacity_chars(chosen)
         self.steps: list[Step] = []
-        self.warnings: list[str] = []
+        self.warnings: list[str] = [] if parent else file_name_warnings(self.values)
         self._lock = threading.Lock()
         self.by_model: dict[str, Usage] = {}
         self.run: Run | None = None
@@ -725,6 +728,16 @@ def turn_message(turn: Turn) -> dict[str, str]:
     """Return a turn of the loop as a message of the action's history."""
     reasoning, code = clean_for_prompt(turn.reasoning), clean_for_prompt(turn.code)
     return {"observation": turn.observation, "reasoning": reasoning, "code": code}
+
+
+def file_name_warnings(values: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each context that is the path of a file, whose text may have been meant."""
+    warnings: list[str] = []
+    for name, value in values.items():
+        is_short = isinstance(value, str) and len(value) <= MAX_PATH_CHARS and name not in QUESTION_FIELDS
+        if is_short and (os.sep in value or Path(value).suffix) and os.path.isfile(value):
+            warnings.append(f"{name} is only the path {value!r}: pass rlm_dspy.read({value!r}) to ask about the file")
+    return warnings
 
 
 def is_context(value: Any) -> bool:
