@@ -17,7 +17,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy import errors
 from rlm_dspy.errors import BudgetExceededError
-from rlm_dspy.rlm import module, session
+from rlm_dspy.rlm import driving, session
 from rlm_dspy.run import Run
 from rlm_dspy.testing import action, fields, scripted
 
@@ -72,7 +72,7 @@ def test_errors_cross_processes_whole(copied: Callable[[Any], Any]) -> None:
 
 
 def test_without_a_model_the_error_says_what_to_do() -> None:
-    with dspy.context(lm=None), pytest.raises(errors.LMAuthError, match=r"dspy\.configure"):
+    with dspy.context(lm=None), pytest.raises(errors.ConfigurationError, match=r"dspy\.configure"):
         rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
 
 
@@ -358,7 +358,7 @@ async def stubborn_run(interpreter: Stubborn) -> asyncio.Task[Any]:
 async def test_the_event_loop_runs_while_a_cancelled_run_waits_for_a_foreign_cell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "CLOSING_SECONDS", 60.0)
+    monkeypatch.setattr(driving, "CLOSING_SECONDS", 60.0)
     interpreter = Stubborn()
     task = await stubborn_run(interpreter)
     asyncio.get_running_loop().call_later(0.1, interpreter.over.set)
@@ -370,7 +370,7 @@ async def test_the_event_loop_runs_while_a_cancelled_run_waits_for_a_foreign_cel
 
 
 async def test_a_foreign_cell_that_never_ends_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(driving, "CLOSING_SECONDS", 0.1)
     interpreter = Stubborn()
     task = await stubborn_run(interpreter)
     task.cancel()

@@ -9,7 +9,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.lms import windows
-from rlm_dspy.rlm import session, small_prompts
+from rlm_dspy.rlm import answer_checks, small_prompts
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -221,4 +221,4 @@ def test_an_answer_without_any_quote_is_reported() -> None:
         rlm = rlm_dspy.RLM("context, question -> answer, evidence: list[rlm_dspy.Evidence]")
         run = rlm(context="Anna met Ben in Ulm.", question="How much is 7 times 200?").run
     assert (run.outputs["answer"], run.outputs["evidence"]) == ("1400", [])
-    assert session.NO_QUOTES in run.warnings
+    assert answer_checks.NO_QUOTES in run.warnings

@@ -40,11 +40,11 @@ from rlm_dspy.rlm.answers import (
     render_input,
 )
 from rlm_dspy.rlm.history import earlier_turns, fitting_turns, next_history
+from rlm_dspy.rlm.inputs import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
 from rlm_dspy.rlm.passages import best_passages, place_of
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
-from rlm_dspy.rlm.session import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
 from rlm_dspy.run import UNFINISHED, Event, Run, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE

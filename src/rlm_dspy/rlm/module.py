@@ -8,31 +8,26 @@ Language Models" (Zhang, Kraska, Khattab, arXiv 2512.24601).
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing, nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import Any, Literal
 
 import dspy
 from dspy.primitives.code_interpreter import CodeInterpreter, resolve_interpreter_factory
-from dspy.streaming import StatusMessage
 from dspy.utils.callback import with_callbacks
-from dspy.utils.exceptions import AdapterParseError
-from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
 from rlm_dspy._dspy import sync_send_to_stream, validate_interpreter, validate_interpreter_factory
 from rlm_dspy.budget import Budget
 from rlm_dspy.context import Context
-from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow, translated_errors
-from rlm_dspy.errors import BudgetExceededError, ConfigurationError
+from rlm_dspy.dspy_errors import translated_errors
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.rlm import dspy_states, loop, prompts
 from rlm_dspy.rlm.children import Child
-from rlm_dspy.rlm.loop import Ask, Execute, Extract, ModelReply, Observation, Overflow
+from rlm_dspy.rlm.driving import aask_predictor, ask_predictor, execute_cell, repl_in_thread, status_message
+from rlm_dspy.rlm.loop import Execute
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.repl import Repl
@@ -412,21 +407,6 @@ async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitabl
                 answer = await aask_predictor(session, need)
 
 
-def status_message(session: Session, need: Ask | Extract | Execute) -> StatusMessage | None:
-    """Return the message for ``dspy.streamify`` about what comes next; None if nobody streams this run."""
-    if dspy.settings.send_stream is None or session.ledger.depth:
-        return None
-    step = f"Step {len(session.steps) + 1}/{session.rlm.budget.max_iters}"
-    if isinstance(need, Extract):
-        return StatusMessage(f"Extracting the answer after {need.limit}...")
-    if isinstance(need, Ask):
-        return StatusMessage(f"{step}: asking the model for code...")
-    lines = need.code.count("\n") + 1
-    if need.variables:
-        return None
-    return StatusMessage(f"{step}: running {lines} line{'s' * (lines > 1)} of Python...")
-
-
 def chosen_factory(
     called: Callable[[], CodeInterpreter] | None, constructed: Callable[[], CodeInterpreter] | None
 ) -> Callable[[], CodeInterpreter]:
@@ -480,187 +460,3 @@ def wrap_long_texts(inputs: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS:
             wrapped[name] = Context(value)
     return wrapped
-
-
-CLOSING_SECONDS = 5.0  # seconds
-MIN_ROOM_CHARS = 4_000  # characters of a prompt; shrinking the room further does not change an extract
-
-
-def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
-    """Run a cell, and interrupt it when the run's time is up or its caller stops it."""
-    if need.variables:  # the host's own, which hands over the past steps
-        return run_interruptibly(session, repl, need)
-    with session.recorded_cell(need.code) as finished:
-        seen = finished(run_interruptibly(session, repl, need))
-    session.warnings += repl.take_warnings()
-    return seen
-
-
-def run_interruptibly(session: Session, repl: Repl, need: Execute) -> Observation:
-    """Run a cell until it ends, or the run's time is up, or its caller stops it."""
-    deadline = session.deadline_for()
-    if deadline.endless:
-        return repl.run(need.code, variables=need.variables)
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(deadlines.POLL_SECONDS):
-            try:
-                deadline.check()
-            except deadlines.Interrupted:
-                repl.interrupt()
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True, name="rlm-watch")
-    watcher.start()
-    try:
-        return repl.run(need.code, variables=need.variables)
-    finally:
-        done.set()
-        watcher.join()
-
-
-def ask_predictor(session: Session, need: Ask | Extract) -> ModelReply | Overflow | str:
-    """Call a predictor; return the name of a limit if one refuses or ends the call.
-
-    If a step's prompt does not fit the window, return an :class:`Overflow`; an extract is retried with less of the
-    trajectory.
-    """
-    while True:
-        try:
-            return _ask_once(session, need)
-        except DSPyLMError as error:
-            if overflow := overflow_of(session, need, error):
-                return overflow
-
-
-def _ask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
-    predictor, inputs = session.request(need)
-    here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
-    session.emit("step", "")
-    try:
-        with session.metered_call(need) as asking:
-            lm = inputs.get("lm") or dspy.settings.lm
-            predicted = deadlines.call(
-                session.deadline_for(need),
-                lm,
-                lambda: try_predictor(predictor, inputs),
-                lambda: atry_predictor(predictor, inputs),
-                here=here,
-            )
-    except deadlines.Interrupted as over:
-        return limit_reached(need, over.limit)
-    except BudgetExceededError as error:
-        return limit_reached(need, error.limit)
-    return session.reply(need, predicted, asking)
-
-
-async def aask_predictor(session: Session, need: Ask | Extract) -> ModelReply | Overflow | str:
-    """Call a predictor as :func:`ask_predictor` does, without blocking."""
-    while True:
-        try:
-            return await _aask_once(session, need)
-        except DSPyLMError as error:
-            if overflow := overflow_of(session, need, error):
-                return overflow
-
-
-async def _aask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
-    predictor, inputs = session.request(need)
-    session.emit("step", "")
-    try:
-        with session.metered_call(need) as asking:
-            predicted = await deadlines.acall(session.deadline_for(need), lambda: atry_predictor(predictor, inputs))
-    except deadlines.Interrupted as over:
-        return limit_reached(need, over.limit)
-    except BudgetExceededError as error:
-        return limit_reached(need, error.limit)
-    return session.reply(need, predicted, asking)
-
-
-def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Overflow | None:
-    """Return the overflow that an error reports for a step, or None if an extract should be retried with less room.
-
-    Raises:
-        LMError: ``error``, if it is not an overflow, or the prompt cannot be made shorter.
-    """
-    if not is_overflow(error):
-        raise error
-    if session.earlier and session.earlier.drop_half():
-        return None
-    if isinstance(need, Ask):
-        return Overflow(error)
-    if session.room < MIN_ROOM_CHARS:
-        raise error
-    session.room //= 2
-    return None
-
-
-def limit_reached(need: Ask | Extract, limit: str) -> str:
-    """Return the limit's name if the loop can continue with the extract; raise if the extract itself was ended."""
-    if isinstance(need, Extract):
-        raise BudgetExceededError(f"{limit} ended the run before its answer could be extracted", limit=limit)
-    return limit
-
-
-def try_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
-    """Call a predictor; return a reply that cannot be parsed as the error that holds it."""
-    try:
-        return predictor(**inputs)
-    except AdapterParseError as error:
-        return error
-    except DSPyLMError as error:
-        return bad_sample_of(error, inputs)
-
-
-async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
-    """Call a predictor as :func:`try_predictor` does, without blocking."""
-    try:
-        awaitable = hasattr(predictor, "acall") and deadlines.can_await(inputs.get("lm") or dspy.settings.lm)
-        if awaitable or not callable(predictor):
-            return await predictor.acall(**inputs)
-        result = await deadlines.in_thread(lambda: predictor(**inputs))
-        return await result if inspect.isawaitable(result) else result
-    except AdapterParseError as error:
-        return error
-    except DSPyLMError as error:
-        return bad_sample_of(error, inputs)
-
-
-def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
-    """Return a reply that its own provider could not parse, to be asked for again; raise any other error."""
-    text = failed_generation(error)
-    if text is None:
-        raise error
-    return BadSampleError("none", inputs.get("signature"), text, "The provider could not read the model's reply.")
-
-
-@asynccontextmanager
-async def repl_in_thread(
-    repl: Repl, kept: ThreadPoolExecutor | None = None
-) -> AsyncIterator[tuple[Repl, Callable[..., Awaitable[Any]]]]:
-    """Run an interpreter in one thread for its whole life, since some are bound to the thread that started them.
-
-    Yields the interpreter and a function that makes calls in that thread. A cancelled wait interrupts the cell. On exit
-    the interpreter is closed within ``CLOSING_SECONDS``; a cell that cannot be interrupted is left to end by itself.
-    The thread ends too, unless it is ``kept``, which outlives the run with its interpreter.
-    """
-    thread = kept or ThreadPoolExecutor(1, thread_name_prefix="rlm-repl")
-
-    async def run(call: Callable[..., Any], *args: Any) -> Any:
-        context = contextvars.copy_context()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(thread, context.run, call, *args)
-        except asyncio.CancelledError:
-            repl.interrupt()
-            raise
-
-    try:
-        yield repl, run
-    finally:
-        closed = asyncio.wrap_future(thread.submit(repl.close))
-        if kept is None:
-            thread.shutdown(wait=False)
-        await asyncio.wait({closed}, timeout=CLOSING_SECONDS)
-        if closed.done():
-            closed.result()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,35 +17,25 @@ from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger
-from rlm_dspy.context import Context
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
-from rlm_dspy.evidence import (
-    Evidence,
-    printed_quotes,
-    short_answers,
-    unseen_numbers,
-    unshown_answers,
-    weak_advice,
-)
 from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, token_cost, tokens
 from rlm_dspy.replay import new_run_id, root_run_id
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
+from rlm_dspy.rlm.answer_checks import AnswerChecks
 from rlm_dspy.rlm.answers import (
-    answers_beside,
     evidence_records,
     holds_evidence,
     jsonable_outputs,
-    locate_evidence,
-    parse_outputs,
     render_input,
 )
 from rlm_dspy.rlm.children import Child, Children
 from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
+from rlm_dspy.rlm.inputs import QUESTION_FIELDS, file_name_warnings, main_context, quotable_inputs, repl_inputs, task_of
 from rlm_dspy.rlm.loop import SPENT_LIMITS, Ask, Ending, Extract, ModelReply, Observation, Rules
 from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
@@ -55,7 +43,6 @@ from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
 from rlm_dspy.run import UNFINISHED, Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
-from rlm_dspy.sandbox.worker import tables
 from rlm_dspy.spans import Recorder
 from rlm_dspy.telemetry import trace_if_configured
 
@@ -65,13 +52,9 @@ dspy_logger = logging.getLogger("dspy.rlm_dspy")
 if TYPE_CHECKING:
     from rlm_dspy.rlm.module import RLM
 
-MAX_PATH_CHARS = 1_000  # longer texts are not taken for a path
 MAX_EXTRACT_CHARS = 60_000  # characters of the trajectory shown in the extract prompt
 OVERHEAD_TOKENS = 1_000  # tokens of a prompt's instructions
 PAST_CODE = "# that turn is done"  # the code of an earlier turn, where an adapter shows one
-QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
-MAX_FOUND_QUOTES = 3  # that the host finds for a small model
-NO_QUOTES = "no evidence: the model submitted the answer alone, and no line that was printed holds it"
 MAX_SMALL_CALLS = 16  # sub-calls of a run with a small main model, which would otherwise flood the sub-model
 MAX_SMALL_REPLY_TOKENS = 2_048  # tokens of its replies
 STEP_TIME_SHARE = 0.85  # share of max_seconds that steps may use; the rest is for the extract
@@ -130,9 +113,9 @@ class Session:
         self._lock = threading.Lock()
         self.by_model: dict[str, Usage] = {}
         self.run: Run | None = None
-        self._evidence: list[Evidence] = []
-        self._asked_for_stronger = False
-        self._asked_for_source = False
+        self.checks = AnswerChecks(
+            signature, self.values, self._shown_texts, finds_quotes=self.small, asks_for_source=self.tiny
+        )
         self.code = ""  # the code the model wrote last
         self._reasoning = ""  # what it wrote about it
         self._signature: Any = None
@@ -245,7 +228,7 @@ class Session:
             max_iters=budget.max_iters,
             probe=self.probe,
             on_limit=self.rlm.on_limit,
-            validate=self.validate,
+            validate=lambda value, strict: self.checks.validate(value, self.code, strict=strict),
             exhausted=self._exhausted_limit,
             sub_calls=self.subcalls.take_finished,
             notes=self.subcalls.take_notes,
@@ -293,28 +276,6 @@ class Session:
         price = (last.usage.cost or 0.0) / max(1, last.usage.total_tokens)  # US dollars per token
         needed = step + extract
         return self.ledger.exhausted(tokens=needed, cost=price * needed, share=STEP_TIME_SHARE)
-
-    def validate(self, value: Any, strict: bool) -> tuple[dict[str, Any], str | None]:
-        """Parse and check a SUBMIT value; evidence that is not in the context is refused if ``strict``."""
-        outputs, problem = parse_outputs(self.signature, self._with_quotes(value))
-        if problem:
-            return {}, problem
-        contexts, answers = quotable_inputs(self.values), answers_beside(self.signature, outputs)
-        found: list[Evidence] = []
-        for name in outputs:
-            outputs[name], checked, problems = locate_evidence(outputs[name], contexts, answers)
-            if problems and strict:
-                return {}, " ".join(problems)
-            self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]
-            found += checked
-        if strict and (doubt := self._source_doubt(outputs)):
-            return {}, doubt
-        weak = [item for item in found if item.weak]
-        if weak and len(weak) == len(found) and strict and not self._asked_for_stronger:
-            self._asked_for_stronger = True
-            return {}, weak_advice(weak)
-        self._evidence = found
-        return outputs, None
 
     def deadline_for(self, need: Ask | Extract | None = None) -> deadlines.Deadline:
         """Return how long a step may wait; the extract may use the time that steps must leave."""
@@ -582,7 +543,7 @@ class Session:
             "usage_by_model": self.by_model,
             "sub_calls": self.ledger.sub_calls,
             "seconds": time.perf_counter() - self._clock,
-            "evidence": evidence_records(self._evidence, quotable_inputs(self.values)) if ending else (),
+            "evidence": evidence_records(self.checks.evidence, quotable_inputs(self.values)) if ending else (),
             "warnings": (*self.warnings, *self._late_warnings(ending)),
         }
         run = Run(**{**dict(self._header()), **facts})
@@ -597,59 +558,16 @@ class Session:
 
     def _late_warnings(self, ending: Ending | None) -> list[str]:
         """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
-        warnings = self._unseen_numbers(ending.outputs) if ending else []
+        warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)] if ending else []
         if self.earlier and self.earlier.left_out:
             many, left_out = len(self.earlier.turns), self.earlier.left_out
             warnings.append(f"the prompt shows {many - left_out} of {many} earlier turns: more do not fit the window")
         return warnings
 
-    def _unseen_numbers(self, outputs: Mapping[str, Any]) -> list[str]:
-        """Flag numbers of the answer that occur in no output and no input; evidence has its own check."""
-        return unseen_numbers(self._plain_outputs(outputs), self._shown_texts(), self._input_texts())
-
-    def _with_quotes(self, value: Any) -> Any:
-        """Add printed lines that hold the answer as evidence, if a small model submitted none."""
-        lists = [name for name, field in self.signature.output_fields.items() if field.annotation == list[Evidence]]
-        if not self.small or not lists or not isinstance(value, Mapping) or any(value.get(name) for name in lists):
-            return value
-        is_told = all(name in value for name in lists)
-        contexts, quotes = quotable_inputs(self.values), []
-        for quote in printed_quotes(short_answers(value), self._shown_texts()):
-            if not locate_evidence(Evidence(quote=quote), contexts)[2]:
-                quotes.append(quote)
-        if not quotes and not is_told and NO_QUOTES not in self.warnings:
-            self.warnings.append(NO_QUOTES)
-        return {**value, lists[0]: quotes[:MAX_FOUND_QUOTES], **{name: [] for name in lists[1:]}}
-
-    def _source_doubt(self, outputs: Mapping[str, Any]) -> str | None:
-        """Ask a tiny model once where its answer comes from, if it wrote it as a literal that was never printed."""
-        if not self.tiny or self._asked_for_source:
-            return None
-        shown = self._shown_texts()
-        plain = self._plain_outputs(outputs)
-        is_nothing = bool(plain) and all(value in (0, "0", "", "[]", []) for value in plain.values())
-        answers = [str(value) for value in plain.values()]
-        if not is_nothing:
-            answers = unshown_answers(plain, self.code, shown, self._input_texts())
-        if not answers:
-            return None
-        self._asked_for_source = True
-        quoted = ", ".join(f"`{shorten_text(answer)}`" for answer in answers)
-        return (small_prompts.NOTHING if is_nothing else small_prompts.MADE_UP).format(quoted=quoted)
-
-    def _plain_outputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the outputs without evidence."""
-        fields = self.signature.output_fields
-        return {name: value for name, value in outputs.items() if not holds_evidence(fields[name].annotation)}
-
     def _shown_texts(self) -> list[str]:
         """Return the texts that the model saw: the inputs, the output of the steps, the replies of their sub-calls."""
         printed = [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
         return [self.past_text, self.probe, *printed]
-
-    def _input_texts(self) -> dict[str, Any]:
-        """Return the inputs as texts or corpora."""
-        return {name: value if is_context(value) else render_input(value) for name, value in self.values.items()}
 
     def __enter__(self) -> Session:
         return self
@@ -659,13 +577,6 @@ class Session:
             self._over.set()
         if error is not None and getattr(error, "run", None) is None:
             error.run = self.finish(None, error)  # type: ignore[attr-defined]
-
-
-def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that become variables: all but the history, long texts as themselves."""
-    own = history_field(signature)
-    plain = {name: value for name, value in inputs.items() if name != own}
-    return {name: value.text if isinstance(value, Context) else value for name, value in plain.items()}
 
 
 class MeteredCall:
@@ -728,46 +639,3 @@ def turn_message(turn: Turn) -> dict[str, str]:
     """Return a turn of the loop as a message of the action's history."""
     reasoning, code = clean_for_prompt(turn.reasoning), clean_for_prompt(turn.code)
     return {"observation": turn.observation, "reasoning": reasoning, "code": code}
-
-
-def file_name_warnings(values: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each context that is the path of a file, whose text may have been meant."""
-    warnings: list[str] = []
-    for name, value in values.items():
-        is_short = isinstance(value, str) and len(value) <= MAX_PATH_CHARS and name not in QUESTION_FIELDS
-        if is_short and (os.sep in value or Path(value).suffix) and os.path.isfile(value):
-            warnings.append(f"{name} is only the path {value!r}: pass rlm_dspy.read({value!r}) to ask about the file")
-    return warnings
-
-
-def is_context(value: Any) -> bool:
-    """Return whether evidence may quote ``value``, i.e. it is a text or a corpus."""
-    return (isinstance(value, str) and not isinstance(value, ImageHandle)) or hasattr(value, "sandbox_index")
-
-
-def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that evidence may quote, plain or structured, without the question and earlier turns."""
-    quoted: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dspy.History) or (name in QUESTION_FIELDS and isinstance(value, str)):
-            continue
-        table = tables.plain_data(value)
-        quoted[name] = value if table is tables.OTHER else table
-    return quoted
-
-
-def task_of(values: Mapping[str, Any]) -> str:
-    """Return the question or instruction of a run."""
-    return next((str(value) for name, value in values.items() if name in QUESTION_FIELDS), "")
-
-
-def main_context(values: Mapping[str, Any]) -> str | None:
-    """Name the input that the toolkit works on: a corpus, ``context``, or the longest text except the question."""
-    texts = {name: value for name, value in values.items() if is_context(value)}
-    texts = {name: value for name, value in texts.items() if name not in QUESTION_FIELDS} or texts
-    if not texts:
-        return None
-    for name, value in texts.items():
-        if not isinstance(value, str):
-            return name
-    return "context" if "context" in texts else max(texts, key=lambda name: len(texts[name]))

@@ -21,6 +21,7 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger, Reservation
 from rlm_dspy.counting import counted_noun
+from rlm_dspy.dspy_errors import NoModelError
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, TOKENS_OF_PART, Meter, token_cost, tokens
@@ -204,11 +205,11 @@ class SubCalls:
         """The model that currently answers sub-calls.
 
         Raises:
-            LMNotConfiguredError: no model is configured.
+            NoModelError: no model is configured.
         """
         lm = self.known_lm
         if lm is None:
-            raise dspy.LMNotConfiguredError("No LM configured. Use dspy.configure(lm=...) or pass sub_lm to RLM.")
+            raise NoModelError("No LM configured. Use dspy.configure(lm=...) or pass sub_lm to RLM.")
         return lm
 
     def take_finished(self) -> tuple[SubCall, ...]:

@@ -14,7 +14,7 @@ from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence.absence import ABSENT
 from rlm_dspy.evidence.locate import texts_of
-from rlm_dspy.rlm.session import quotable_inputs
+from rlm_dspy.rlm.inputs import quotable_inputs
 from rlm_dspy.tuning import program as programs
 from rlm_dspy.tuning.scoring import normal_text
 

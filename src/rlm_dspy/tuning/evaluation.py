@@ -30,8 +30,8 @@ from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.evidence.evidence import without_surrogates
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal as journals
+from rlm_dspy.rlm.inputs import quotable_inputs
 from rlm_dspy.rlm.prediction import run_of
-from rlm_dspy.rlm.session import quotable_inputs
 from rlm_dspy.run import Run
 from rlm_dspy.tuning import feedback, scoring
 from rlm_dspy.tuning.contenders import Contender

@@ -12,7 +12,7 @@ from typing import Any
 
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.evidence.evidence import without_surrogates
-from rlm_dspy.rlm.session import QUESTION_FIELDS
+from rlm_dspy.rlm.inputs import QUESTION_FIELDS
 from rlm_dspy.run import Run, Step
 
 MAX_FEEDBACK_CHARS = 2_000

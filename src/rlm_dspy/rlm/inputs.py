@@ -1,0 +1,68 @@
+"""Which inputs of a run are variables, contexts that evidence may quote, and the question."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from rlm_dspy.context import Context
+from rlm_dspy.rlm.images import ImageHandle
+from rlm_dspy.rlm.signatures import history_field
+from rlm_dspy.sandbox.worker import tables
+
+QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
+MAX_PATH_CHARS = 1_000  # longer texts are not taken for a path
+
+
+def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that become variables: all but the history, long texts as themselves."""
+    own = history_field(signature)
+    plain = {name: value for name, value in inputs.items() if name != own}
+    return {name: value.text if isinstance(value, Context) else value for name, value in plain.items()}
+
+
+def file_name_warnings(values: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each context that is the path of a file, whose text may have been meant."""
+    warnings: list[str] = []
+    for name, value in values.items():
+        is_short = isinstance(value, str) and len(value) <= MAX_PATH_CHARS and name not in QUESTION_FIELDS
+        if is_short and (os.sep in value or Path(value).suffix) and os.path.isfile(value):
+            warnings.append(f"{name} is only the path {value!r}: pass rlm_dspy.read({value!r}) to ask about the file")
+    return warnings
+
+
+def is_context(value: Any) -> bool:
+    """Return whether evidence may quote ``value``, i.e. it is a text or a corpus."""
+    return (isinstance(value, str) and not isinstance(value, ImageHandle)) or hasattr(value, "sandbox_index")
+
+
+def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that evidence may quote, plain or structured, without the question and earlier turns."""
+    quoted: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dspy.History) or (name in QUESTION_FIELDS and isinstance(value, str)):
+            continue
+        table = tables.plain_data(value)
+        quoted[name] = value if table is tables.OTHER else table
+    return quoted
+
+
+def task_of(values: Mapping[str, Any]) -> str:
+    """Return the question or instruction of a run."""
+    return next((str(value) for name, value in values.items() if name in QUESTION_FIELDS), "")
+
+
+def main_context(values: Mapping[str, Any]) -> str | None:
+    """Name the input that the toolkit works on: a corpus, ``context``, or the longest text except the question."""
+    texts = {name: value for name, value in values.items() if is_context(value)}
+    texts = {name: value for name, value in texts.items() if name not in QUESTION_FIELDS} or texts
+    if not texts:
+        return None
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            return name
+    return "context" if "context" in texts else max(texts, key=lambda name: len(texts[name]))
