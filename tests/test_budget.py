@@ -96,12 +96,13 @@ def test_the_nearest_clock_of_the_chain_counts() -> None:
 class Tree(RuleBasedStateMachine):
     """Any interleaving of reservations and settlements in a tree keeps the root within its limits."""
 
+    PRICE = 1 / 1024  # US dollars per token; sums of it are exact
     ledgers = Bundle("ledgers")
     flights = Bundle("flights")
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Ledger(Budget(max_llm_calls=12, max_tokens=1000))
+        self.root = Ledger(Budget(max_llm_calls=12, max_tokens=1000, max_cost=700 * self.PRICE))
         self.open = 0
         self.largest = 0
 
@@ -116,7 +117,7 @@ class Tree(RuleBasedStateMachine):
     @rule(target=flights, ledger=ledgers, tokens=st.integers(1, 200))
     def reserve(self, ledger: Ledger, tokens: int) -> tuple[Reservation, int] | None:
         try:
-            reservation = ledger.reserve(tokens, sub_call=True)
+            reservation = ledger.reserve(tokens, sub_call=True, cost=tokens * self.PRICE)
         except BudgetExceededError:
             return None
         self.open += tokens
@@ -125,13 +126,15 @@ class Tree(RuleBasedStateMachine):
     @rule(flight=consumes(flights), real=st.integers(0, 200))
     def settle(self, flight: tuple[Reservation, int] | None, real: int) -> None:
         if flight:
-            flight[0].settle(Usage(calls=1, prompt_tokens=min(real, flight[1])))
+            used = min(real, flight[1])
+            flight[0].settle(Usage(calls=1, prompt_tokens=used, cost=used * self.PRICE))
             self.open -= flight[1]
 
     @invariant()
     def the_root_holds_its_limits(self) -> None:
         assert self.root.sub_calls <= 12
         assert self.root.usage.total_tokens + self.open <= 1000
+        assert self.root.known_cost + self.open * self.PRICE <= 700 * self.PRICE
 
 
 Tree.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
