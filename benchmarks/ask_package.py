@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import time
+from pathlib import Path
 
 REPLY_TOKENS = 400  # of one reply, as in run_accuracy.py --max-reply 400
 
@@ -40,7 +41,8 @@ def predict_rlm_answer(asked: dict) -> dict:
     dspy.configure(lm=lm)
     # The same task text as for our own side.
     signature = dspy.Signature("context: str, question: str -> answer: str", asked["instructions"])
-    own = {"execution": DirectPythonBackend(), "max_iterations": asked["max_iters"], "verbose": False}
+    backend = DirectPythonBackend(runner_path=str(Path.cwd() / "runner.py"), workdir=str(Path.cwd()))
+    own = {"execution": backend, "max_iterations": asked["max_iters"], "verbose": False}
     answer = str(PredictRLM(signature, **own)(context=asked["context"], question=asked["question"]).answer)
     used = [call["usage"] or {} for call in lm.history]
     return {

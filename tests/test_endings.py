@@ -224,19 +224,19 @@ def test_seconds_end_a_run_whose_cell_hangs(code: str, monkeypatch: pytest.Monke
 
 
 def test_seconds_end_a_run_whose_model_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "STEP_TIME_SHARE", 0.2)
+    monkeypatch.setattr(session, "STEP_TIME_SHARE", 0.4)
     over = threading.Event()
 
     def hang(message: str) -> str:
-        over.wait(30)
+        over.wait(60)
         return action("print(1)")
 
     lm, _ = scripted(action("print(1)"), hang, fields(answer="x"))
     started = time.monotonic()
-    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=5))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_seconds=10))
     over.set()
     assert result.run.stopped_by == "max_seconds"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
 
 
 def test_an_interrupt_keeps_the_partial_run() -> None:

@@ -16,7 +16,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import deadlines
-from rlm_dspy.budget import Ledger
+from rlm_dspy.budget import Ledger, Reservation
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
 from rlm_dspy.lms import streams, windows
@@ -82,24 +82,37 @@ class Session:
         self.images = Images(repl_inputs(signature, inputs))
         self.values = self.images.values
         self.main = main_context(self.values)
-        # A child replaces the sub-model.
-        self.lm = (parent.subcalls.lm if parent else None) or getattr(rlm.generate_action, "lm", None)
+        self.lm = getattr(rlm.generate_action, "lm", None)
+        if parent:  # a child replaces the sub-model
+            self.lm = parent.subcalls.lm or self.lm
         chosen = self.lm or dspy.settings.lm
         self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
-        self.calls = min(rlm.budget.max_llm_calls, MAX_SMALL_CALLS) if self.small else rlm.budget.max_llm_calls
+        self.calls = rlm.budget.max_llm_calls
+        if self.small:
+            self.calls = min(self.calls, MAX_SMALL_CALLS)
         left = self.calls if account is None else min(self.calls, account.calls_left)
         budget = rlm.budget.model_copy(update={"max_llm_calls": left})
-        self.ledger: Ledger = Ledger(budget, parent.ledger if parent else account, is_turn=account is not None)
-        self.stop: threading.Event | None = parent.stop if parent else stop
-        self._over: threading.Event = parent._over if parent else threading.Event()
-        told = parent._watchers if parent else (rlm.on_event, WATCHER.get())
-        self._watchers: tuple[Callable[[Event], None], ...] = tuple(watcher for watcher in told if watcher)
-        # A child reserves its last call before its first, so that it can always answer.
-        self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True) if parent else None
-        self._id = new_run_id() if parent else root_run_id()
+        self.stop: threading.Event | None = stop
+        self._over: threading.Event = threading.Event()
+        self._watchers: tuple[Callable[[Event], None], ...] = ()
+        self._last_call: Reservation | None = None
+        self.warnings: list[str] = []
         self._started, self._clock = time.time(), time.perf_counter()
+        if parent:
+            self._id = new_run_id()
+            self.ledger: Ledger = Ledger(budget, parent.ledger)
+            # It reserves its last call before its first, so that it can always answer.
+            self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True)
+            self.stop, self._over = parent.stop, parent._over
+            self._watchers = parent._watchers
+            self.recorder: Recorder = parent.recorder
+        else:
+            self._id = root_run_id()
+            self.ledger = Ledger(budget, account, is_turn=account is not None)
+            self._watchers = tuple(watcher for watcher in (rlm.on_event, WATCHER.get()) if watcher)
+            self.recorder = Recorder(rlm.content)
+            self.warnings = file_name_warnings(self.values)
         trace_if_configured()
-        self.recorder: Recorder = parent.recorder if parent else Recorder(rlm.content)
         self.span = self.recorder.start(
             "run", signature.signature, parent_span, self._header(), run=self._id, depth=self.ledger.depth, step=0
         )
@@ -109,7 +122,6 @@ class Session:
         self.recursion = Children(self.subcalls, child(self), rlm.depth_policy, self._own_text(), task_of(self.values))
         self.room = windows.prompt_capacity_chars(chosen)
         self.steps: list[Step] = []
-        self.warnings: list[str] = [] if parent else file_name_warnings(self.values)
         self._lock = threading.Lock()
         self.by_model: dict[str, Usage] = {}
         self.run: Run | None = None
@@ -530,20 +542,28 @@ class Session:
         if self.steps and late:  # calls that outlived the cell that made them
             last = self.steps[-1]
             self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
-        told = None if error is None else f"{type(error).__name__}: {error}"
+        told = None
+        ended: dict[str, Any] = {"status": "stopped"}
+        if error is not None:
+            told = f"{type(error).__name__}: {error}"
+            ended["stopped_by"] = getattr(error, "limit", None) or type(error).__name__
+        if ending:
+            ended = {
+                "status": ending.status,
+                "stopped_by": ending.stopped_by,
+                "outputs": jsonable_outputs(ending.outputs),
+                "evidence": evidence_records(self.checks.evidence, quotable_inputs(self.values)),
+            }
         self.recorder.end_open(self.span, told or "it did not end before its run")
         facts: dict[str, Any] = {
-            "status": ending.status if ending else "stopped",
-            "stopped_by": ending.stopped_by if ending else getattr(error, "limit", None) or type(error).__name__,
+            **ended,
             "error": told,
-            "outputs": jsonable_outputs(ending.outputs) if ending else {},
             "probe": self.probe,
             "steps": tuple(self.steps),
             "usage": self.ledger.usage,
             "usage_by_model": self.by_model,
             "sub_calls": self.ledger.sub_calls,
             "seconds": time.perf_counter() - self._clock,
-            "evidence": evidence_records(self.checks.evidence, quotable_inputs(self.values)) if ending else (),
             "warnings": (*self.warnings, *self._late_warnings(ending)),
         }
         run = Run(**{**dict(self._header()), **facts})
