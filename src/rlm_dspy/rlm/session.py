@@ -16,7 +16,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import deadlines
-from rlm_dspy.budget import Ledger, Reservation
+from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
 from rlm_dspy.lms import streams, windows
@@ -92,26 +92,11 @@ class Session:
             self.calls = min(self.calls, MAX_SMALL_CALLS)
         left = self.calls if account is None else min(self.calls, account.calls_left)
         budget = rlm.budget.model_copy(update={"max_llm_calls": left})
-        self.stop: threading.Event | None = stop
-        self._over: threading.Event = threading.Event()
-        self._watchers: tuple[Callable[[Event], None], ...] = ()
-        self._last_call: Reservation | None = None
-        self.warnings: list[str] = []
         self._started, self._clock = time.time(), time.perf_counter()
         if parent:
-            self._id = new_run_id()
-            self.ledger: Ledger = Ledger(budget, parent.ledger)
-            # It reserves its last call before its first, so that it can always answer.
-            self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True)
-            self.stop, self._over = parent.stop, parent._over
-            self._watchers = parent._watchers
-            self.recorder: Recorder = parent.recorder
+            self._begin_as_child(budget, parent)
         else:
-            self._id = root_run_id()
-            self.ledger = Ledger(budget, account, is_turn=account is not None)
-            self._watchers = tuple(watcher for watcher in (rlm.on_event, WATCHER.get()) if watcher)
-            self.recorder = Recorder(rlm.content)
-            self.warnings = file_name_warnings(self.values)
+            self._begin_as_root(budget, account, stop)
         trace_if_configured()
         self.span = self.recorder.start(
             "run", signature.signature, parent_span, self._header(), run=self._id, depth=self.ledger.depth, step=0
@@ -137,6 +122,28 @@ class Session:
         self.found_lines: list[str] = []  # of the main context, with words of the question
         self.earlier = self._earlier_turns()
         self.probe = self.earlier.probe if self.earlier else clean_for_prompt(self._view_inputs(self.values))
+
+    def _begin_as_root(self, budget: Budget, account: Ledger | None, stop: threading.Event | None) -> None:
+        self._id = root_run_id()
+        self.stop: threading.Event | None = stop
+        self._over: threading.Event = threading.Event()
+        self._last_call: Reservation | None = None
+        self.ledger: Ledger = Ledger(budget, account, is_turn=account is not None)
+        self._watchers: tuple[Callable[[Event], None], ...] = tuple(
+            watcher for watcher in (self.rlm.on_event, WATCHER.get()) if watcher
+        )
+        self.recorder: Recorder = Recorder(self.rlm.content)
+        self.warnings: list[str] = file_name_warnings(self.values)
+
+    def _begin_as_child(self, budget: Budget, parent: Session) -> None:
+        self._id = new_run_id()
+        self.ledger = Ledger(budget, parent.ledger)
+        # It reserves its last call before its first, so that it can always answer.
+        self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True)
+        self.stop, self._over = parent.stop, parent._over
+        self._watchers = parent._watchers
+        self.recorder = parent.recorder
+        self.warnings = []
 
     def _make_subcalls(self) -> SubCalls:
         return SubCalls(
