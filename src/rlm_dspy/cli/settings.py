@@ -258,7 +258,7 @@ def _withhold_key(name: str, loaded: Loaded, found: dict[str, str], environ: dic
     address = found.get(name.upper(), "")
     if loaded.is_from_project(name) and not loaded.trusts_project:
         _project_addresses.add(address)
-    if address in _project_addresses:
+    if is_of_project(address):
         if environ.pop(variable, "") or found.pop(variable, ""):
             logger.warning("%s is not sent to the server set in %s", variable, origin)
         found.pop(variable, None)
@@ -275,6 +275,11 @@ def _withhold_key(name: str, loaded: Loaded, found: dict[str, str], environ: dic
                 origin,
                 variable,
             )
+
+
+def is_of_project(address: str) -> bool:
+    """Whether a file of the current folder has set this address of a server in this process."""
+    return address in _project_addresses
 
 
 def _own_key(variable: str, environ: Mapping[str, str]) -> str:
