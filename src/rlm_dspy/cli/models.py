@@ -51,17 +51,17 @@ def choose(values: Settings) -> Chosen:
     choice = lms.choose(values.model, os.environ, values.named_by)
     names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
     if values.temperature is not None:
-        if choice.offline:
-            raise ConfigurationError(f"the offline engine has no temperature: {_LEAVE_OUT}, or name a model (-m)")
         for name in names:
             _check_temperature(name, values.temperature)
     options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx, "timeout": values.timeout}
     options["temperature"] = values.temperature
     options = {name: value for name, value in options.items() if value is not None}
-    lm = lms.lm(choice.model, **options)
+    lm = lms.lm(choice.model, **options)  # the offline engine has no temperature, which the notice says
     sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
     if choice.offline:
         notice = f"No language model: {OFFLINE.format(reason=choice.reason)}"
+        if values.temperature is not None:
+            notice += f" It has no temperature: {values.temperature:g} is ignored."
     else:
         notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
     unused_model = _describe_unused_model() if choice.offline and values.model is None else ""
