@@ -24,7 +24,7 @@ from servers import local
 from servers.local import LocalServer
 
 KEY = "gsk_canary_0123456789"
-SUBMIT = "```python\nSUBMIT(answer='8080', evidence=grep('8080'))\n```"
+REPLY = "[[ ## answer ## ]]\n8080\n\n[[ ## evidence ## ]]\n[]\n\n[[ ## completed ## ]]\n"
 
 
 def test_each_source_gives_way_to_the_stronger_one(
@@ -130,9 +130,9 @@ def test_the_address_of_an_openai_server_is_kept_in_the_users_settings(
 ) -> None:
     write("a.txt", "The port is 8080.\n")
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    with LocalServer(local.plain(local.NAME), reply=SUBMIT) as server:
+    with LocalServer(local.plain(local.NAME), reply=REPLY) as server:
         put_user_settings(f"openai_api_base = '{server.url}/v1'\n")
-        result = run("ask", "-m", f"openai/{local.NAME}", "--mode", "rlm", "What is the port?", "a.txt")
+        result = run("ask", "-m", f"openai/{local.NAME}", "--mode", "direct", "What is the port?", "a.txt")
         assert result.code == 0, result.err
         assert server.posts
 
