@@ -75,7 +75,7 @@ def test_a_missing_key_can_be_kept(ask: Callable) -> None:
 
 
 def test_a_name_without_its_provider(ask: Callable) -> None:
-    told(ask("qwen3:8b"), 4, "qwen3:8b does not name its provider. Did you mean ollama_chat/qwen3:8b?")
+    told(ask("qwen3:8b"), 4, "rlm-dspy: qwen3:8b does not name its provider. Did you mean ollama_chat/qwen3:8b?")
     with LocalServer(local.plain("tiny")) as server:
         told(ask("tiny", OPENAI_API_BASE=f"{server.url}/v1"), 4, "Did you mean openai/tiny?")
 
