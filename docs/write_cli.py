@@ -70,8 +70,37 @@ Saved runs and caches.
 RLM_DSPY_MODEL, RLM_DSPY_HOME, ...
 Each setting as a variable.
 .TP
+OPENAI_API_BASE, OPENAI_BASE_URL
+The address of a server for models under openai/, such as http://127.0.0.1:8080/v1.
+They take precedence over the setting openai_api_base.
+.TP
+OLLAMA_HOST
+The address of Ollama; it takes precedence over the setting ollama_host.
+.TP
+GROQ_API_KEY, OPENAI_API_KEY, ANTHROPIC_API_KEY, ...
+The keys of providers; rlm\\-dspy keys keeps them instead.
+.TP
 NO_COLOR
 If it is set and not empty, no colours are shown.
+"""
+
+
+MAN_EXAMPLES = """.SH EXAMPLES
+.TP
+.B rlm\\-dspy ask "What is the default timeout?" src docs
+Ask about two folders.
+.TP
+.B rlm\\-dspy ask \\-m openai/NAME \\-\\-json "Which limits end a run?" docs
+Ask a model of the server at OPENAI_API_BASE, and print JSON.
+.TP
+.B git log | rlm\\-dspy ask "Who changed the parser?"
+Ask about what a command prints.
+.TP
+.B rlm\\-dspy batch QUESTIONS.jsonl docs \\-\\-out ANSWERS.jsonl
+Answer many questions.
+.TP
+.B rlm\\-dspy trace last
+Show the last run step by step.
 """
 
 
@@ -118,7 +147,7 @@ def man_page() -> str:
     for name, command in sorted(app.commands.items()):
         parts += man_command(command, click.Context(command, info_name=name, parent=group))
     codes = textwrap.dedent(str(exit_codes.__doc__).partition("\n\n")[2]).strip()
-    parts += [".SH EXIT STATUS", ".nf", man_text(codes), ".fi", MAN_FILES]
+    parts += [".SH EXIT STATUS", ".nf", man_text(codes), ".fi", MAN_FILES + MAN_EXAMPLES]
     return "\n".join(parts)
 
 

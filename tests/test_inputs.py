@@ -100,3 +100,18 @@ def test_a_submitted_value_keeps_its_type(kind: Any, code: str, value: Any) -> N
     assert result.answer == value
     assert type(result.answer) is type(value)
     assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("signature", "says"),
+    [
+        ("a -> b: list[Ship]", ("the type Ship is not known here", "class Task(dspy.Signature)", "list[Ship]")),
+        ("a -> list[Ship]", ("each field is a name, or name: type",)),
+        ("a, b", ("must contain exactly one '->'", "Write it as")),
+    ],
+)
+def test_a_signature_that_cannot_be_read_says_what_to_write(signature: str, says: tuple[str, ...]) -> None:
+    with pytest.raises(rlm_dspy.errors.ConfigurationError) as caught:
+        rlm_dspy.RLM(signature)
+    for words in says:
+        assert words in str(caught.value)

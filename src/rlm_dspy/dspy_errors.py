@@ -74,7 +74,7 @@ def with_our_class(ours: type[BaseException], error: BaseException) -> BaseExcep
 def _without_prefix(error: BaseException) -> tuple[Any, ...]:
     """Return the arguments of an error without DSPy's "[model] " before a message that names the model itself."""
     message, model = getattr(error, "message", None), getattr(error, "model", None)
-    if message and model and f"({model})" in message:
+    if message and model and (f"({model})" in message or message.startswith(f"{model} ")):
         return (message,)
     return error.args
 

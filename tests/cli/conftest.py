@@ -17,7 +17,7 @@ import pytest
 from rlm_dspy.cli import logs
 from rlm_dspy.cli.commands import main
 
-PROVIDER = ("_API_KEY", "OLLAMA", "RLM_DSPY", "XDG_")
+PROVIDER = ("_API_KEY", "_API_BASE", "_BASE_URL", "OLLAMA", "RLM_DSPY", "XDG_")
 
 
 @dataclass(frozen=True)

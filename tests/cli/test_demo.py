@@ -41,6 +41,13 @@ def test_each_command_can_be_typed(run: Callable) -> None:
         assert fact in again.out
 
 
+def test_the_question_that_it_suggests_has_an_answer(run: Callable) -> None:
+    line = next(line for line in run("demo").out.splitlines() if line.startswith("Ask it more: "))
+    again = run(*shlex.split(line.partition(": ")[2])[1:])
+    assert again.code == 0
+    assert "9:30" in again.out
+
+
 def test_it_says_the_same_each_time(run: Callable) -> None:
     texts = [run("demo").out for _ in range(2)]
     folders = [text.splitlines()[0].rpartition(" ")[2] for text in texts]

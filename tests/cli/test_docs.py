@@ -36,7 +36,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^( *)```(python|sh)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 FOREIGN = {
     "export", "pip", "python3", "ollama", "vllm", "llama-server", "lms", "docker", "curl", "uvicorn", ".venv/bin/pip",
-    ".venv/bin/uv", ".venv/bin/python",
+    ".venv/bin/uv", ".venv/bin/python", ".",
 }  # fmt: skip
 TEXT = "Call me Ishmael. The captain is Ahab. His ship is the Pequod. The default timeout is 30 seconds."
 

@@ -34,6 +34,11 @@ def test_a_key_is_kept_in_a_private_file_and_removed(run: Callable, home: Path) 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     listed = run("keys", "list")
     assert listed.out == f"GROQ_API_KEY  {path}\n"
+    bare = run("keys")
+    assert bare.code == 0
+    assert "Usage: rlm-dspy keys" in bare.out
+    assert bare.out.endswith(listed.out)
+    assert KEY not in bare.out + bare.err
     removed = run("keys", "remove", "GROQ_API_KEY")
     assert removed.code == 0
     assert KEY not in path.read_text()

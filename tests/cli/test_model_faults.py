@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from servers import local
+from servers.local import LocalServer
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
@@ -54,6 +56,28 @@ def chats(server: Any) -> int:
 )
 def test_an_address_where_nobody_is(ask: Callable, model: str, env: dict[str, str]) -> None:
     told(ask(model, **env), 4, "cannot be reached at ")
+
+
+def test_a_server_under_openai_with_an_own_address_is_named_by_it(ask: Callable) -> None:
+    address = "http://127.0.0.1:9/v1"
+    result = ask("openai/x", OPENAI_API_BASE=address)
+    told(
+        result, 4, f"The server at {address} (openai/x) cannot be reached.", "check OPENAI_API_BASE or OPENAI_BASE_URL"
+    )
+    assert "the setting openai_api_base." in result.err
+    assert "OpenAI " not in result.err
+    with OpenAIServer(key="another", models=("x",)) as server:
+        told(ask("openai/x", OPENAI_API_BASE=server.url), 4, f"The server at {server.url} (openai/x) refused")
+
+
+def test_a_missing_key_can_be_kept(ask: Callable) -> None:
+    told(ask(GROQ, GROQ_API_KEY=""), 4, "Set GROQ_API_KEY, or keep it with `rlm-dspy keys set GROQ_API_KEY`.")
+
+
+def test_a_name_without_its_provider(ask: Callable) -> None:
+    told(ask("qwen3:8b"), 4, "rlm-dspy: qwen3:8b does not name its provider. Did you mean ollama_chat/qwen3:8b?")
+    with LocalServer(local.plain("tiny")) as server:
+        told(ask("tiny", OPENAI_API_BASE=f"{server.url}/v1"), 4, "Did you mean openai/tiny?")
 
 
 @pytest.mark.parametrize("address", ["not a url", "ftp://127.0.0.1/v1", "127.0.0.1:8000/v1", "http://"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlm_dspy.cli import notices
+from servers import local
+from servers.local import LocalServer
 
 OFFLINE = "No language model: the offline engine"
 SKIPPED = "1 file read, 1 skipped"
@@ -47,6 +49,27 @@ def test_a_warning_is_shown_every_time(run: Callable, home: Path) -> None:
 def test_what_was_silenced_counts_as_not_shown(run: Callable) -> None:
     assert run(*ASK, "-q").err == ""
     assert OFFLINE in run(*ASK).err
+
+
+def test_a_question_without_an_answer_says_each_time_who_did_not_find_it(run: Callable) -> None:
+    for _ in range(2):
+        result = run("ask", "Who painted the ceiling?", "docs")
+        assert result.code == 7
+        assert "The offline engine found no passage" in result.err
+
+
+def test_a_server_that_could_have_answered_is_named_each_time(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RLM_DSPY_MODEL")
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    with LocalServer(local.llama_cpp()) as server:
+        monkeypatch.setenv("OPENAI_API_BASE", f"{server.url}/v1")
+        results = [run(*ASK), run(*ASK)]
+        monkeypatch.setenv("RLM_DSPY_MODEL", "offline")
+        chosen = run(*ASK)
+    for result in results:
+        assert f"llama.cpp at {server.url}/v1 has openai/{local.NAME}: ask it with -m openai/{local.NAME}" in result.err
+        assert "8080" in result.out
+    assert "llama.cpp" not in chosen.err
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"day": 3}', "\x00"])

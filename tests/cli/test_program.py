@@ -85,6 +85,35 @@ def test_a_folder_and_its_file_are_the_same_program(ask: Any, folder: Path) -> N
     assert TUNED not in result.err  # it has been shown
 
 
+def test_what_is_shown_is_what_our_model_reads(ask: Any, home: Path) -> None:
+    untuned = program.save(RLM(ask_signature("answer: str")), home / "plain.json")
+    assert "Python REPL" in untuned.read_text(), "the file is for dspy.RLM too"
+    result, script = ask("plain.json")
+    shown = result.err.partition("It tells the model:\n")[2]
+    first = shown.partition("\n")[2].partition("\n--- ")[0]
+    assert first
+    assert first in str(script.requests[0].system)
+
+
+@pytest.mark.parametrize(
+    ("signature", "advice"),
+    [
+        (ask_signature("total: int, items: list[str]"), "Ask for its outputs: --out 'total, items', with their types."),
+        ("article -> summary", "Use it in Python: rlm = rlm_dspy.RLM('article -> summary'); rlm.load("),
+    ],
+)
+def test_a_program_of_another_signature_is_one_line_with_both(
+    ask: Any, home: Path, signature: Any, advice: str
+) -> None:
+    save_program(home / "other", signature)
+    result, script = ask("other", "-q")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "but ask has 'context, question -> answer, evidence' here." in result.err
+    assert advice in result.err
+    assert script.requests == []
+
+
 def test_quiet_does_not_count_as_shown(ask: Any, folder: Path) -> None:
     result, _ = ask("mine", "-q")
     assert TUNED not in result.err

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rlm_dspy.cli import key_store
+from servers import local
+from servers.local import LocalServer
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
 
@@ -26,6 +29,12 @@ REFUSED = {
     ),
     "an address behind a user": ("rlm-dspy.toml", "ollama_host = 'http://127.0.0.1:1@192.0.2.7/'\n", "ollama_host"),
     "an address of dotenv": (".env", "OLLAMA_HOST=192.0.2.7\n", "OLLAMA_HOST"),
+    "an address of OpenAI's API": (
+        "rlm-dspy.toml",
+        "openai_api_base = 'http://192.0.2.7/v1'\n",
+        "openai_api_base",
+    ),
+    "an address of OpenAI's API in dotenv": (".env", "OPENAI_BASE_URL=http://192.0.2.7/v1\n", "OPENAI_API_BASE"),
     "a folder": ("rlm-dspy.toml", "home = '/tmp/theirs'\n", "home"),
     "a folder of dotenv": (".env", "RLM_DSPY_HOME=theirs\n", "RLM_DSPY_HOME"),
     "a model with an address": ("rlm-dspy.toml", "model = 'huggingface/https://192.0.2.7/x'\n", "model"),
@@ -128,6 +137,25 @@ def test_no_key_goes_to_an_address_of_this_machine_that_a_project_names(
             assert ("OLLAMA_API_KEY is not sent" in result.err) == (source == "project")
             sent = {seen.headers.get("Authorization") for seen in server.posts if seen.path == "/api/chat"}
             assert sent == ({None} if source == "project" else {f"Bearer {KEY}"})
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_no_key_of_openai_goes_to_an_address_that_a_project_names(
+    run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.delenv("RLM_DSPY_MODEL")
+    if kept:
+        key_store.put_key("OPENAI_API_KEY", KEY)
+    else:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with LocalServer(local.plain(local.NAME), reply=SUBMIT) as server:
+        write("rlm-dspy.toml", f"openai_api_base = '{server.url}/v1'\nmodel = 'openai/{local.NAME}'\n")
+        results = [run(*ASK), run(*ASK)]  # the first one exports the address for the second
+        sent = {seen.headers.get("Authorization") for seen in server.seen}
+    assert all(result.out.startswith("done") for result in results)
+    assert "OPENAI_API_KEY is not sent" in results[0].err
+    assert not any(KEY in str(value) for value in sent)
 
 
 def test_litellm_does_not_load_a_dotenv_file(home: Path, write: Callable) -> None:

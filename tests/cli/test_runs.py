@@ -357,3 +357,10 @@ def test_the_list_of_runs_fits_a_terminal(width: int) -> None:
     shown = render.table_lines(runs_command._fitted_rows([head, row], width))
     assert max(map(len, shown)) <= width
     assert ("model" in shown[0]) == (width > 100)
+
+
+def test_a_run_that_is_not_there_says_which_are_not_kept(run: Callable) -> None:
+    result = run("trace", "0123456789ab")
+    assert result.code == 1
+    assert "there is no run '0123456789ab'" in result.err
+    assert "the runs behind the rows of a batch are not kept" in result.err

@@ -13,13 +13,18 @@ import click
 import pytest
 
 from rlm_dspy import folders
-from rlm_dspy.cli import settings
+from rlm_dspy.cli import key_store, settings
 from rlm_dspy.cli.commands import ask
 from rlm_dspy.cli.options import SETTING_FLAGS
 from rlm_dspy.cli.settings import Settings
+from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.local_servers import chosen_address
+from servers import local
+from servers.local import LocalServer
 
 KEY = "gsk_canary_0123456789"
+REPLY = "[[ ## answer ## ]]\n8080\n\n[[ ## evidence ## ]]\n[]\n\n[[ ## completed ## ]]\n"
 
 
 def test_each_source_gives_way_to_the_stronger_one(
@@ -106,11 +111,69 @@ def test_a_bad_secret_is_not_echoed(write: Callable) -> None:
 
 
 def test_keys_of_files_reach_the_providers_but_never_override_the_environment(home: Path, write: Callable) -> None:
-    write(".env", "OPENROUTER_API_KEY=router-key\nGROQ_API_KEY=file-key\nOPENAI_API_BASE=http://evil\n")
+    write(".env", "OPENROUTER_API_KEY=router-key\nGROQ_API_KEY=file-key\nDEEPSEEK_API_BASE=http://evil\n")
     environ = {"GROQ_API_KEY": "own-key"}
     given = settings.export_credentials(settings.load(trust_project=True), environ)
     assert environ == {"GROQ_API_KEY": "own-key", "OPENROUTER_API_KEY": "router-key"}
     assert set(given) == {"router-key", "file-key"}
+
+
+def put_user_settings(text: str) -> Path:
+    path = user_toml()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_address_of_an_openai_server_is_kept_in_the_users_settings(
+    run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.txt", "The port is 8080.\n")
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with LocalServer(local.plain(local.NAME), reply=REPLY) as server:
+        put_user_settings(f"openai_api_base = '{server.url}/v1'\n")
+        result = run("ask", "-m", f"openai/{local.NAME}", "--mode", "direct", "What is the port?", "a.txt")
+        assert result.code == 0, result.err
+        assert server.posts
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_BASE", "OPENAI_BASE_URL"])
+def test_the_variables_address_wins_over_the_settings(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    put_user_settings("openai_api_base = 'http://127.0.0.1:1/v1'\n")
+    monkeypatch.setenv(variable, "http://127.0.0.1:2/v1")
+    loaded = settings.load()
+    assert loaded.settings.openai_api_base == "http://127.0.0.1:2/v1"
+    assert loaded.origins["openai_api_base"] == f"environment {variable}"
+    environ = {variable: "http://127.0.0.1:2/v1"}
+    settings.export_credentials(loaded, environ)
+    assert chosen_address("openai/x", None, environ) == "http://127.0.0.1:2/v1"
+
+
+def test_the_environments_key_does_not_go_to_an_address_of_the_settings(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = put_user_settings("openai_api_base = 'http://127.0.0.1:1/v1'\nmodel = 'openai/x'\n")
+    monkeypatch.delenv("RLM_DSPY_MODEL")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    environ = {"OPENAI_API_KEY": KEY}
+    settings.export_credentials(settings.load(), environ)
+    assert environ == {"OPENAI_API_BASE": "http://127.0.0.1:1/v1"}
+    assert f"OPENAI_API_KEY is not sent to the server set in {place}" in caplog.text
+    key_store.put_key("OPENAI_API_KEY", "the-servers-own-key")
+    environ = {"OPENAI_API_KEY": KEY}
+    settings.export_credentials(settings.load(), environ)
+    assert environ == {"OPENAI_API_BASE": "http://127.0.0.1:1/v1", "OPENAI_API_KEY": "the-servers-own-key"}
+
+
+def test_an_address_in_the_environment_gets_the_environments_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"OPENAI_API_BASE": "http://127.0.0.1:1/v1", "OPENAI_API_KEY": KEY}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    environ = dict(given)
+    settings.export_credentials(settings.load(), environ)
+    assert environ == given
 
 
 def test_flags_and_help_agree_with_the_settings() -> None:

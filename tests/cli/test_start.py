@@ -86,7 +86,14 @@ def test_the_manual_page_is_good_roff() -> None:
         check=True,
     )
     assert done.stderr == ""
-    for text in ("rlm-dspy ask [OPTIONS] [QUESTION] [PATH]...", "--max-cost USD", "Exit codes: 0 answered", "NO_COLOR"):
+    for text in (
+        "rlm-dspy ask [OPTIONS] [QUESTION] [PATH]...",
+        "--max-cost USD",
+        "Exit codes: 0 answered",
+        "NO_COLOR",
+        "OPENAI_API_BASE",
+        "EXAMPLES",
+    ):
         assert text.replace("-", "‐") in done.stdout or text in done.stdout
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_dspy.cli.startup import user_toml
 from servers.openai import OpenAIServer
 
 REPLY = """[[ ## answer ## ]]
@@ -91,9 +92,15 @@ def test_a_model_that_refuses_it_is_not_asked(
 
 
 def test_the_offline_engine_has_none(run: Callable, server: OpenAIServer) -> None:
-    result = run(*ASK, "-m", "offline", "--temperature", "0.3")
-    assert result.code == 2
-    assert "the offline engine has no temperature" in result.err
+    write_user_settings("temperature = 0.3\n")
+    results = [run(*ASK, "-m", "offline"), run(*ASK, "-m", "offline")]
+    assert [result.code for result in results] == [0, 0]
+    assert ["It has no temperature: 0.3 is ignored." in result.err for result in results] == [True, False]
+
+
+def write_user_settings(text: str) -> None:
+    user_toml().parent.mkdir(parents=True, exist_ok=True)
+    user_toml().write_text(text)
 
 
 def test_a_wrong_one_is_refused(run: Callable, server: OpenAIServer) -> None:

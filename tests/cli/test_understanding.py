@@ -45,6 +45,30 @@ def test_one_word_before_a_path_is_asked_and_said(run: Callable) -> None:
     assert "understood as: rlm-dspy ask port docs" in result.err
 
 
+@pytest.mark.parametrize("args", [["docs"], ["docs", "docs/ports.md"], ["docs", "--json"]], ids=" ".join)
+def test_a_path_without_a_question_says_what_was_meant(run: Callable, args: list[str]) -> None:
+    result = run(*args)
+    assert result.code == 2
+    paths = " ".join(word for word in args if not word.startswith("-"))
+    assert f'Did you mean `rlm-dspy ask "…" {paths}`?' in result.err
+
+
+@pytest.mark.parametrize(
+    "args", [["-m", "offline", QUESTION, "docs"], ["--json", QUESTION, "docs"], ["--mode=direct", QUESTION, "docs"]]
+)
+def test_options_may_come_before_the_question(run: Callable, args: list[str]) -> None:
+    result = run(*args)
+    assert (result.code, "8080" in result.out) == (0, True), result.err
+    assert asked_question(run) == QUESTION
+
+
+def test_options_before_a_command_say_where_they_belong(run: Callable) -> None:
+    result = run("-m", "offline", "chat", "docs")
+    assert result.code == 2
+    assert "Options come after the command: rlm-dspy chat -m" in result.err
+    assert run("--no-such-option", QUESTION, "docs").code == 2
+
+
 def test_a_question_mark_is_enough(run: Callable) -> None:
     assert "understood" not in run("port?", "docs").err
 

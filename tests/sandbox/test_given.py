@@ -1,5 +1,8 @@
 """What a session is given it has: once, unchanged, and again after a loss."""
 
+import io
+import pathlib
+
 import pytest
 
 from rlm_dspy.sandbox import Sandbox
@@ -39,6 +42,23 @@ def test_a_serialisable_value_is_there_again_after_a_loss():
         sandbox.run("df", {"df": Shouted()})
         assert sandbox.run(CRASH).kind == "died"
         assert sandbox.run("df").value == "'ORIGINAL'"
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        (lambda: 1, "tools=[function]"),
+        (io.StringIO("text"), "file.read()"),
+        (iter([1]), "list(value)"),
+        (pathlib.Path("x"), "rlm_dspy.read(path)"),
+        ([lambda: 1], "plain data"),
+    ],
+)
+def test_a_value_that_cannot_be_handed_over_says_what_to_pass(sandbox, value, advice):
+    with pytest.raises(HandoverError) as caught:
+        sandbox.run("1", {"x": value})
+    assert "'x' cannot be handed to the sandbox: a value of type" in str(caught.value)
+    assert advice in str(caught.value)
 
 
 def test_a_value_that_is_refused_leaves_the_others_as_they_were(sandbox):

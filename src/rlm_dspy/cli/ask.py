@@ -68,7 +68,7 @@ def _with_program(request: AskRequest, home: Path, terminal: Terminal) -> AskReq
     """Return the request with the file of its program, which is shown before its first use."""
     from rlm_dspy.cli.program_source import find_program  # only here, because it imports DSPy
 
-    return replace(request, program=find_program(str(request.program), home, terminal))
+    return replace(request, program=find_program(str(request.program), home, terminal, request.out))
 
 
 def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:

@@ -120,8 +120,8 @@ def _run_batch(
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     terminal.start_tracing()
     chosen = models.choose(values)
-    if chosen.notice:
-        terminal.note(chosen.notice)
+    if notice := chosen.unused_model or chosen.notice:
+        terminal.note(notice)
     budget = values.budget.model_copy(update={"max_cost": None})  # which is for the whole batch
     signature = out_option.ask_signature(request.fields)
     program = Program(

@@ -154,8 +154,8 @@ class Chat:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
         self._terminal.start_tracing()
         chosen = models.choose(self._values)
-        if chosen.notice:
-            self._terminal.note(chosen.notice)
+        if notice := chosen.unused_model or chosen.notice:
+            self._terminal.note(notice)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
         if self._conversation.turns:
             many = render.counted_noun(len(self._conversation.turns), "earlier question")

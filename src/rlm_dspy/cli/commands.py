@@ -331,13 +331,15 @@ def demo(terminal: Terminal, /) -> int:
 @trust_option
 @click.pass_obj
 def init(terminal: Terminal, /) -> int:
-    """Ask which model, which key and which folder, test them, and write the user's config.toml.
+    """Ask which model, which key and which folder, test each answer, and write the user's config.toml.
 
-    The key goes where `rlm-dspy keys` keeps keys. The folder is read by `ask` without a PATH in a terminal.
-    Other settings in the file stay.
+    The answer to the first question may be the address of a server, such as http://127.0.0.1:8080/v1: it is asked for
+    its models, and the address is kept too. The key goes where `rlm-dspy keys` keeps keys. The folder is read by `ask`
+    without a PATH in a terminal. Other settings in the file stay.
 
     \b
-    Exit codes: 0 written and working, 1 something does not work.
+    Exit codes: 0 written and working, 1 something that was kept does not work,
+    130 left before the end; nothing is written.
     """
     from rlm_dspy.cli.init import set_up
 

@@ -24,6 +24,7 @@ FILES = {
 }
 PDF_LINE = "The foghorn sounds twice a minute."
 QUESTIONS = ("Who is the keeper?", "When was the lamp replaced?", "How often does the lamp flash?")
+NEXT_QUESTION = "When does the lighthouse open?"
 MODEL_SECONDS = 60.0  # at most, for the question that the user's model answers
 
 
@@ -45,7 +46,8 @@ def show_tour(terminal: Terminal) -> int:
     else:
         terminal.answer(f"\nAnd with your model ({choice.reason}):")
         codes.append(_ask(QUESTIONS[0], folder, choice.model, terminal))
-    terminal.answer('\nNow your own files: rlm-dspy "What is this about?" FOLDER')
+    terminal.answer(f"\nAsk it more: {shlex.join(['rlm-dspy', NEXT_QUESTION, str(folder)])}")
+    terminal.answer("Then ask your own files: rlm-dspy QUESTION FOLDER")
     return max(codes)
 
 

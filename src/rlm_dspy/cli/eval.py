@@ -73,8 +73,8 @@ def prepare_model(
     values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
     terminal.start_tracing()
     chosen = models.choose(values)
-    if chosen.notice:
-        terminal.note(chosen.notice)
+    if notice := chosen.unused_model or chosen.notice:
+        terminal.note(notice)
     return values, chosen
 
 

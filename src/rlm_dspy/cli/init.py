@@ -1,4 +1,4 @@
-"""``rlm-dspy init``: ask for a model, its key and a folder, test them, and write the user's settings."""
+"""``rlm-dspy init``: ask for a model, its key and a folder, test each answer, and write the user's settings."""
 
 from __future__ import annotations
 
@@ -7,23 +7,52 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from rlm_dspy import lms
 from rlm_dspy.cli import exit_codes, key_store, reading, settings
+from rlm_dspy.cli.first_question import first_command
 from rlm_dspy.cli.keys_command import check_key, read_secret
 from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError, CorpusError
-from rlm_dspy.lms.model_list import probe_provider
+from rlm_dspy.lms import ollama
+from rlm_dspy.lms.model_list import list_models, probe_provider
 from rlm_dspy.lms.providers import PROVIDERS
+from rlm_dspy.local_servers import (
+    OPENAI,
+    Access,
+    LocalServer,
+    ServerUnreachableError,
+    ask_server,
+    chosen_address,
+    shown_address,
+)
 from rlm_dspy.report import journal
 from rlm_dspy.report.render import counted_noun
 
 NO_CHOICE = {"include": (), "exclude": (), "hidden": False, "no_ignore": False, "include_secrets": False}
+KEEP_ANYWAY = "It does not work. Keep this answer anyway?"
+MAX_OFFERED = 20  # models to list
+OLLAMA = "ollama_chat/"
+OPENAI_KEY = "OPENAI_API_KEY"
 _TABLE = re.compile(r"\s*\[")
+
+
+@dataclass(frozen=True)
+class ModelAnswer:
+    """The answer to the first two questions: a model, its key if one was typed, and where its server is."""
+
+    model: str
+    variable: str  # of the key
+    key: str
+    server: Mapping[str, str]  # the setting with the server's address
+    is_working: bool
 
 
 def set_up(terminal: Terminal) -> int:
@@ -31,29 +60,109 @@ def set_up(terminal: Terminal) -> int:
     loaded = settings.load(trust_project=terminal.trusts_project)
     origins = settings.key_origins(loaded, os.environ)
     terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
-    suggested = lms.choose(loaded.settings.model, os.environ, loaded.settings.named_by).model
-    model = click.prompt("1. Which model?", default=suggested, err=True).strip()
-    variable = _key_variable(model)
-    key = _ask_key(variable, origins, terminal)
-    folder = Path(click.prompt("3. Which folder are the questions about?", default=".", err=True)).expanduser()
-    if key:
-        os.environ[variable] = key
-    is_working = _test_model(model, terminal) & _test_folder(folder, terminal)
-    if not is_working and not click.confirm("Not everything works. Write it anyway?", default=False, err=True):
+    choice = lms.choose(loaded.settings.model, os.environ, loaded.settings.named_by)
+    try:
+        chosen = _ask_model(choice, loaded.settings.model is None, origins, terminal)
+        folder, corpus = _ask_folder(terminal)
+    except click.Abort:
         terminal.note("Nothing was written.")
-        return exit_codes.FAILED
-    text = updated_toml(_user_text(), {"model": model, "folder": str(folder.resolve())})
-    _write_settings(text)
-    if key:
-        terminal.answer(f"{variable} is kept in {key_store.put_key(variable, key)}")
+        raise
+    values = {"model": chosen.model, "folder": str(folder.resolve()), **chosen.server}
+    _write_settings(updated_toml(_user_text(), values))
+    if chosen.key:
+        place = key_store.put_key(chosen.variable, chosen.key)
+        terminal.answer(f"{chosen.variable} is kept in {place}")
     terminal.answer(f"written: {user_toml()}")
-    if address := _address_variable(model):
-        terminal.note(
-            f"warning: the server's address is that of {address}, which the file cannot hold. Set it in each shell, "
-            f"such as by a line `export {address}=…` in ~/.profile: without it the usual address is asked."
-        )
-    terminal.answer('Now ask: rlm-dspy "What is this about?"')
-    return exit_codes.ANSWERED if is_working else exit_codes.FAILED
+    _tell_address(chosen, terminal)
+    command = 'rlm-dspy "What is this about?"'
+    if chosen.model == lms.OFFLINE and corpus is not None:
+        command = first_command(corpus)
+    terminal.answer(f"Now ask: {command}")
+    return exit_codes.ANSWERED if chosen.is_working and corpus is not None else exit_codes.FAILED
+
+
+def _ask_model(choice: lms.ModelChoice, is_free: bool, origins: Mapping[str, str], terminal: Terminal) -> ModelAnswer:
+    """Ask for a model or a server until one works or is to be kept all the same."""
+    found = list_models(os.environ).rows
+    for row in found[:MAX_OFFERED]:
+        terminal.note(f"found    {row.name} ({row.provider})")
+    suggested = found[0].name if is_free and choice.offline and found else choice.model
+    before = dict(os.environ)
+    while True:
+        os.environ.clear()
+        os.environ.update(before)
+        answer = click.prompt("1. Which model, or a server's address?", default=suggested, err=True).strip()
+        is_address = "://" in answer
+        model, key = answer, ""
+        if is_address:
+            model, key = _ask_server(answer, terminal)
+        if not model:
+            continue
+        variable = _key_variable(model)
+        if is_address and origins.get(variable, "environment") != "environment":
+            os.environ[variable] = before[variable]  # a kept key goes to the server that is kept
+        if not key:
+            key = _ask_key(variable, origins, terminal, is_new_server=is_address)
+        if key:
+            os.environ[variable] = key
+        is_working = _test_model(model, terminal)
+        if is_working or click.confirm(KEEP_ANYWAY, default=False, err=True):
+            return ModelAnswer(model, variable, key, _server_setting(model), is_working)
+
+
+def _ask_server(answer: str, terminal: Terminal) -> tuple[str, str]:
+    """Return a model of the server at an address and the key that was typed for it; no model where none answers.
+
+    The address is set in the environment for the tests. The key that is there belongs to another address.
+    """
+    key = ""
+    try:
+        address = ollama.base_url({}, answer)
+        if _is_ollama(address):
+            os.environ["OLLAMA_HOST"], prefix, kind = address, OLLAMA, "Ollama"
+            names = [model.name for model in ollama.models(address) if model.chats]
+        else:
+            os.environ.pop(OPENAI_KEY, None)
+            address = answer.rstrip("/") if urlsplit(answer).path.strip("/") else f"{answer.rstrip('/')}/v1"
+            os.environ["OPENAI_API_BASE"], prefix = address, OPENAI
+            server, key = _models_at(address, terminal)
+            names, kind = [model.name for model in server.models], server.kind
+    except (ConfigurationError, ServerUnreachableError, ollama.OllamaUnreachableError) as error:
+        what = str(error).rstrip(".")
+        terminal.note(f"failure  {what}. Start the server, or type another address or a model's name.")
+        return "", ""
+    if not names:
+        terminal.note(f"failure  {shown_address(address)} lists no models. Load one there, or type another address.")
+        return "", ""
+    for name in names[:MAX_OFFERED]:
+        terminal.note(f"found    {name} ({kind})")
+    name = names[0]
+    if len(names) > 1:
+        name = click.prompt("   Which of them?", default=name, type=click.Choice(names), show_choices=False, err=True)
+    return f"{prefix}{name}", key
+
+
+def _is_ollama(address: str) -> bool:
+    try:
+        return ollama.version(address) != "unknown"
+    except ollama.OllamaUnreachableError:
+        return False
+
+
+def _models_at(address: str, terminal: Terminal) -> tuple[LocalServer, str]:
+    """Return what a server lists and the key that was typed, because it refused to list anything without one.
+
+    Raises:
+        ServerUnreachableError: it lists no models.
+    """
+    try:
+        return ask_server(Access(address)), ""
+    except ServerUnreachableError as error:
+        if not error.has_answered:
+            raise
+        terminal.note(f"failure  {error}")
+    key = _type_key(OPENAI_KEY, terminal)
+    return ask_server(Access(address, key)), key
 
 
 def _key_variable(model: str) -> str:
@@ -64,27 +173,65 @@ def _key_variable(model: str) -> str:
     return ""
 
 
-def _address_variable(model: str) -> str:
-    """Return the variable that sets the address of a model's server, empty if none does."""
-    provider = model.partition("/")[0].upper().removesuffix("_CHAT")
-    names = [f"{provider}_{name}" for name in ("API_BASE", "BASE_URL", "HOST")]
-    return next((name for name in names if os.environ.get(name)), "")
+def _server_setting(model: str) -> dict[str, str]:
+    """Return the setting with the address of a model's server, if a setting can hold it."""
+    found = {}
+    if model.startswith(OLLAMA):
+        found["ollama_host"] = os.environ.get("OLLAMA_HOST", "")
+    if model.startswith(OPENAI):
+        found["openai_api_base"] = chosen_address(OPENAI, None) or ""
+    return {name: address for name, address in found.items() if address and not settings.is_of_project(address)}
 
 
-def _ask_key(variable: str, origins: Mapping[str, str], terminal: Terminal) -> str:
+def _tell_address(chosen: ModelAnswer, terminal: Terminal) -> None:
+    """Say where the address of the model's server is kept, or that it is not."""
+    for name, address in chosen.server.items():
+        terminal.note(f"{name} is {shown_address(address)}, for all models under {chosen.model.partition('/')[0]}/.")
+    provider = chosen.model.partition("/")[0].upper()
+    names = [] if chosen.server else [f"{provider}_{name}" for name in ("API_BASE", "BASE_URL")]
+    if variable := next((name for name in names if os.environ.get(name)), ""):
+        terminal.note(
+            f"warning: the server's address is that of {variable}, which the file cannot hold. Set it in each shell, "
+            f"such as by a line `export {variable}=…` in ~/.profile: without it the usual address is asked."
+        )
+
+
+def _ask_key(variable: str, origins: Mapping[str, str], terminal: Terminal, *, is_new_server: bool) -> str:
     """Return the key that was typed, empty if there is no need for one."""
     if not variable:
         terminal.note("2. Which key? This model needs none, or its provider's own variable.")
         return ""
-    if variable in origins:
-        terminal.note(f"2. Which key? {variable} is there already: {origins[variable]}.")
+    place = origins.get(variable)
+    if place and not (is_new_server and place == "environment"):
+        terminal.note(f"2. Which key? {variable} is there already: {place}. It is sent to the model's server.")
         return ""
+    if place:
+        terminal.note(f"The environment's {variable} is not sent to this server.")
+    return _type_key(variable, terminal)
+
+
+def _type_key(variable: str, terminal: Terminal) -> str:
+    """Return the key that was typed, empty for none; what cannot be a key is asked again."""
     terminal.note(f"2. Which key? Type or paste {variable}; it is not shown. Enter for none.")
-    key = read_secret(f"{variable}: ")
-    if key:
+    while key := read_secret(f"{variable}: "):
         terminal.redactor.learn([key])
-        check_key(key)
-    return key
+        try:
+            check_key(key)
+        except ConfigurationError as error:
+            terminal.note(f"failure  {error}")
+        else:
+            return key
+    return ""
+
+
+def _ask_folder(terminal: Terminal) -> tuple[Path, Corpus | None]:
+    """Ask for a folder until it can be read or is to be kept all the same; return what it holds too."""
+    while True:
+        answer = click.prompt("3. Which folder are the questions about?", default=".", err=True)
+        folder = Path(answer).expanduser()
+        corpus = _read_folder(folder, terminal)
+        if corpus is not None or click.confirm(KEEP_ANYWAY, default=False, err=True):
+            return folder, corpus
 
 
 def _test_model(model: str, terminal: Terminal) -> bool:
@@ -103,15 +250,15 @@ def _test_model(model: str, terminal: Terminal) -> bool:
     return all(line.status != "failure" for line in lines)
 
 
-def _test_folder(folder: Path, terminal: Terminal) -> bool:
+def _read_folder(folder: Path, terminal: Terminal) -> Corpus | None:
     try:
         corpus = reading.read([str(folder)], NO_CHOICE)
     except CorpusError as error:
         terminal.note(f"failure  {error}")
-        return False
+        return None
     size = reading.estimate_tokens(corpus.chars)
     terminal.note(f"ok       {folder.resolve()}: {counted_noun(len(corpus), 'file')}, about {size:,} tokens")
-    return True
+    return corpus
 
 
 def updated_toml(text: str, values: Mapping[str, str]) -> str:

@@ -13,13 +13,18 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 
 
-@click.group(short_help="Keep the keys of providers.")
-def keys() -> None:
+@click.group(invoke_without_command=True, short_help="Keep the keys of providers.")
+@click.pass_context
+def keys(ctx: click.Context, /) -> None:
     """Keep the keys of providers in the system's keyring, or in a file that only you can read.
 
     The keyring is used if the package `keyring` is installed and the system has one. A key in the environment takes
-    precedence over a kept one, and a kept one over the user's config.toml.
+    precedence over a kept one, and a kept one over the user's config.toml. Without a command, this help and the names
+    of the kept keys are shown.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(f"{ctx.get_help()}\n")
+        _list_names(ctx.obj)
 
 
 @keys.command("set", short_help="Keep a key, which is read from the terminal or stdin.")
@@ -41,6 +46,10 @@ def set_key(terminal: Terminal, /, name: str) -> None:
 @click.pass_obj
 def list_keys(terminal: Terminal, /) -> None:
     """List the names of the kept keys and where each is, never a key."""
+    _list_names(terminal)
+
+
+def _list_names(terminal: Terminal) -> None:
     places = key_store.key_places()
     for name, place in places.items():
         over = ""

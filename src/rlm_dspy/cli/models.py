@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import dspy
 from rlm_dspy import folders, lms
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.lms.model_list import served_models
 from rlm_dspy.local_servers import is_loopback
 
 _LEAVE_OUT = "leave out --temperature (or the setting temperature)"
@@ -26,6 +28,7 @@ class Chosen:
     sub_lm: Any
     notice: str = ""
     is_offline: bool = False  # the offline engine answers, which the notice says
+    unused_model: str = ""  # a notice of a server that would have answered
 
     @property
     def name(self) -> str:
@@ -48,20 +51,31 @@ def choose(values: Settings) -> Chosen:
     choice = lms.choose(values.model, os.environ, values.named_by)
     names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
     if values.temperature is not None:
-        if choice.offline:
-            raise ConfigurationError(f"the offline engine has no temperature: {_LEAVE_OUT}, or name a model (-m)")
         for name in names:
             _check_temperature(name, values.temperature)
     options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx, "timeout": values.timeout}
     options["temperature"] = values.temperature
     options = {name: value for name, value in options.items() if value is not None}
-    lm = lms.lm(choice.model, **options)
+    lm = lms.lm(choice.model, **options)  # the offline engine has no temperature, which the notice says
     sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
     if choice.offline:
         notice = f"No language model: {OFFLINE.format(reason=choice.reason)}"
+        if values.temperature is not None:
+            notice += f" It has no temperature: {values.temperature:g} is ignored."
     else:
         notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
-    return Chosen(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline)
+    unused_model = _describe_unused_model() if choice.offline and values.model is None else ""
+    return Chosen(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline, unused_model=unused_model)
+
+
+def _describe_unused_model() -> str:
+    """Return a notice of the first model of the user's own servers, empty if none answers."""
+    for name, server in served_models(os.environ):
+        return (
+            f"No model is set, so the offline engine answers. {server.kind} at {server.base} has {name}: "
+            f"ask it with -m {shlex.quote(name)}, or keep it with `rlm-dspy init`."
+        )
+    return ""
 
 
 def _check_temperature(name: str, temperature: float) -> None:

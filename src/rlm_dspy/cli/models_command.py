@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     """List the available models with their windows and prices, and the default.
 
-    These are the models of Ollama, of your own servers (OPENAI_API_BASE, LM_STUDIO_API_BASE, HOSTED_VLLM_API_BASE,
-    LLAMAFILE_API_BASE), and of Groq if GROQ_API_KEY is set. Prices are US dollars per million tokens; a dash means
-    unknown.
+    These are the models of Ollama, of your own servers (OPENAI_API_BASE or the setting openai_api_base,
+    LM_STUDIO_API_BASE, HOSTED_VLLM_API_BASE, LLAMAFILE_API_BASE), and of Groq if GROQ_API_KEY is set. Prices are US
+    dollars per million tokens; a dash means unknown.
     """
     from rlm_dspy.cli import settings
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rlm_dspy import folders
+from rlm_dspy.cli.out_option import EVIDENCE, ask_signature
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.tuning import program_folder
 from rlm_dspy.tuning.program import MAX_PROGRAM_BYTES, read_state
@@ -22,8 +24,14 @@ HUB = "hf://"
 _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})")
 
 
-def find_program(place: str | Path, home: Path, terminal: Terminal) -> Path:
+def find_program(place: str | Path, home: Path, terminal: Terminal, out: str | None = None) -> Path:
     """Return the file of a program, downloaded if need be, after its instructions were shown.
+
+    Args:
+        place: a file, a folder or an address on the Hub.
+        home: the folder of caches.
+        terminal: where the instructions are shown.
+        out: the outputs of ``ask`` that the program has to fit.
 
     Raises:
         ConfigurationError: the program is refused.
@@ -36,8 +44,32 @@ def find_program(place: str | Path, home: Path, terminal: Terminal) -> Path:
     else:
         path = program_folder.program_file(place)
         state = read_state(path)
+    if out is not None:
+        check_fit(path, state, out)
     show_once(path, state, home, terminal)
     return path
+
+
+def check_fit(path: Path, state: Mapping[str, Any], out: str) -> None:
+    """Refuse a program that was saved for other fields than those that ``ask`` has with these outputs.
+
+    Raises:
+        ConfigurationError: the message has both signatures and says what to do.
+    """
+    metadata = state.get("metadata")
+    saved = str(metadata.get("signature") or "") if isinstance(metadata, Mapping) else ""
+    wanted = str(ask_signature(out).signature)
+    if not saved or saved == wanted:  # without a signature, loading it compares the fields
+        return
+    raise ConfigurationError(f"{path} was saved for '{saved}', but ask has '{wanted}' here. {_fit_advice(saved, path)}")
+
+
+def _fit_advice(saved: str, path: Path) -> str:
+    inputs, _, outputs = saved.partition(" -> ")
+    names = [name for name in outputs.split(", ") if name != EVIDENCE]
+    if inputs == "context, question" and names and outputs.endswith(f", {EVIDENCE}"):
+        return f"Ask for its outputs: --out '{', '.join(names)}', with their types."
+    return f"Use it in Python: rlm = rlm_dspy.RLM('{saved}'); rlm.load('{path}')."
 
 
 def hub_program(address: str, home: Path) -> Path:

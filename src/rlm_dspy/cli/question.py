@@ -105,6 +105,10 @@ def _money_range(pair: list[float]) -> str:
 
 logger = logging.getLogger(__name__)
 
+OFFLINE_MISS = (
+    "The offline engine found no passage with the words of the question; it is not a language model. Name things that "
+    "the files name, or set a model with -m (`rlm-dspy models` lists them)."
+)
 _MISS_CHARS = 120  # at most, of an answer that only says that nothing was found
 
 
@@ -128,7 +132,9 @@ class Asking:
         """Ask, print, and return the exit code."""
         self.terminal.start_tracing()
         chosen = models.choose(self.values)
-        if chosen.is_offline:
+        if chosen.unused_model:
+            self.terminal.note(chosen.unused_model)
+        elif chosen.is_offline:
             note_daily(self.terminal, self.values.home, chosen.notice, self.request.paths)
         elif chosen.notice:  # where the files are sent
             self.terminal.note(chosen.notice)
@@ -166,6 +172,8 @@ class Asking:
         if not filed:
             return exit_codes.FAILED
         if self._is_miss(run, values):
+            if chosen.is_offline:  # every time, because it says little about the files
+                self.terminal.note(OFFLINE_MISS)
             self._tell_missed()
             return exit_codes.NOT_FOUND
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED

@@ -33,7 +33,7 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.cli.key_store import KEYRING, StoredKey, keys_file, stored_keys
 from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.local_servers import is_loopback, key_variable
+from rlm_dspy.local_servers import OPENAI, is_loopback, key_variable
 from rlm_dspy.redact import MASK, is_secret_name
 
 logger = logging.getLogger(__name__)
@@ -44,13 +44,16 @@ DOTENV = Path(".env")
 PROJECT_FILES = (str(DOTENV), str(PROJECT_TOML))
 _MODELS = ("model", "sub_model", "fallback")
 _KEYS = ("groq_api_key", "openai_api_key", "anthropic_api_key")
+# The settings that name a server, each with the variable of the key that this server gets.
+_SERVER_KEYS = {"ollama_host": "OLLAMA_API_KEY", "openai_api_base": "OPENAI_API_KEY"}
 _SET_KEYS = "set keys"
+_project_addresses: set[str] = set()  # exported by this process; a second loading finds them in the environment
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
 
-def _provider_field(name: str) -> Any:
+def _provider_field(name: str, *others: str) -> Any:
     # Provider variables keep their own names, without our prefix.
-    return Field(default=None, validation_alias=AliasChoices(name, name.upper()))
+    return Field(default=None, validation_alias=AliasChoices(name, name.upper(), *others))
 
 
 class Settings(BaseSettings):
@@ -80,6 +83,7 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = _provider_field("openai_api_key")
     anthropic_api_key: SecretStr | None = _provider_field("anthropic_api_key")
     ollama_host: str | None = _provider_field("ollama_host")
+    openai_api_base: str | None = _provider_field("openai_api_base", "OPENAI_BASE_URL")
     _named_by: str = PrivateAttr("the caller")
     _project_models: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
@@ -145,7 +149,7 @@ class Loaded:
                 value = str(value)
             elif name == "mcp":
                 value = list(self.settings.mcp)  # the names; the rest may hold credentials
-            elif name == "ollama_host" and value:
+            elif name in _SERVER_KEYS and value:
                 value = _PASSWORD.sub(MASK, value)
             rows[name] = {"value": value, "source": self.origins[name]}
         return rows
@@ -159,7 +163,9 @@ class Loaded:
             keys += map(str, dict(server.get("headers") or {}).values())
             given = dict(server.get("env") or {})
             keys += [str(value) for name, value in given.items() if is_secret_name(name)]
-        return [*keys, *_PASSWORD.findall(self.settings.ollama_host or "")]
+        for name in _SERVER_KEYS:
+            keys += _PASSWORD.findall(getattr(self.settings, name) or "")
+        return keys
 
 
 def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False) -> Loaded:
@@ -183,7 +189,7 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
     loaded = Loaded(settings, origins, trust_project, stored_keys(os.environ))
     named = [name for name in _MODELS if loaded.is_from_project(name)]
     settings._project_models = {getattr(settings, name): origins[name] for name in named}
-    for name in ("home", "folder", "ollama_host", "mcp", *_MODELS):
+    for name in ("home", "folder", "mcp", *_SERVER_KEYS, *_MODELS):
         if loaded.is_from_project(name) and not trust_project:
             _check_project_value(name, getattr(settings, name), origins[name])
     return loaded
@@ -201,7 +207,7 @@ def _check_project_value(name: str, value: Any, origin: str) -> None:
         raise _untrusted_error(name, origin, "set what is read")
     if name == "mcp":
         raise _untrusted_error(name, origin, "set programs to start")
-    if name == "ollama_host" and not is_loopback(value):
+    if name in _SERVER_KEYS and not is_loopback(value):
         raise _untrusted_error(name, origin, "set a server on another machine")
     if name in _MODELS and "://" in (value or ""):
         raise _untrusted_error(name, origin, "set a server on another machine")
@@ -220,29 +226,68 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
     """Export keys from files to the environment for the providers' libraries, and return their values.
 
     Variables that are already set take precedence. A key is removed from the environment if it would be sent to an
-    address that a file of the current folder sets.
+    address from another source: one that a file of the current folder sets, or one of the user's ``config.toml`` while
+    the key, perhaps that of OpenAI itself, is the environment's.
 
     Raises:
         ConfigurationError: a file of the current folder sets a key, or a value is invalid.
     """
     found = _keys_of_dotenv(loaded, environ)
-    for name in (*_KEYS, "ollama_host"):
+    for name in (*_KEYS, *_SERVER_KEYS):
         value = getattr(loaded.settings, name)
         if value is None:
             continue
         if name in _KEYS and loaded.is_from_project(name) and not loaded.trusts_project:
             raise _untrusted_error(name, loaded.origins[name], _SET_KEYS)
         found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if loaded.is_from_project("ollama_host") and not loaded.trusts_project and environ.pop("OLLAMA_API_KEY", ""):
-        logger.warning("OLLAMA_API_KEY is not sent to the server set in %s", loaded.origins["ollama_host"])
     for key in loaded.kept:
         found.setdefault(key.name, key.value)
+    for name in _SERVER_KEYS:
+        _withhold_key(name, loaded, found, environ)
     for name, value in found.items():
         if "\0" in str(value):
             raise ConfigurationError(f"{name} contains a null character. Fix the file that sets it.")
         if not environ.get(name):
             environ[name] = str(value)
     return [value for name, value in found.items() if value and is_secret_name(name)]
+
+
+def _withhold_key(name: str, loaded: Loaded, found: dict[str, str], environ: dict[str, str] | os._Environ[str]) -> None:
+    """Remove the key that a server would get, if the server's address comes from another source than the key."""
+    variable, origin = _SERVER_KEYS[name], loaded.origins[name]
+    address = found.get(name.upper(), "")
+    if loaded.is_from_project(name) and not loaded.trusts_project:
+        _project_addresses.add(address)
+    if is_of_project(address):
+        if environ.pop(variable, "") or found.pop(variable, ""):
+            logger.warning("%s is not sent to the server set in %s", variable, origin)
+        found.pop(variable, None)
+    elif name == "openai_api_base" and origin == str(user_toml()) and environ.get(variable):
+        del environ[variable]
+        found.pop(variable, None)
+        if own := _own_key(variable, environ):
+            found[variable] = own
+        elif any((getattr(loaded.settings, role) or "").startswith(OPENAI) for role in _MODELS):
+            logger.warning(
+                "the environment's %s is not sent to the server set in %s. If it is that server's key, keep it with "
+                "`rlm-dspy keys set %s`, or set OPENAI_API_BASE as well.",
+                variable,
+                origin,
+                variable,
+            )
+
+
+def is_of_project(address: str) -> bool:
+    """Whether a file of the current folder has set this address of a server in this process."""
+    return address in _project_addresses
+
+
+def _own_key(variable: str, environ: Mapping[str, str]) -> str:
+    """Return the key that ``rlm-dspy keys`` or the user's ``config.toml`` keeps, empty if there is none."""
+    for key in stored_keys(environ):
+        if key.name == variable:
+            return key.value
+    return str(_toml_values(user_toml()).get(variable.lower(), ""))
 
 
 def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
@@ -333,7 +378,10 @@ def _origin_label(name: str, field: FieldInfo, layers: Mapping[str, Mapping[str,
 
 
 def _variable_name(name: str, field: FieldInfo) -> str:
-    return name.upper() if field.validation_alias else PREFIX + name.upper()
+    if not isinstance(field.validation_alias, AliasChoices):
+        return PREFIX + name.upper()
+    spellings = [str(spelling) for spelling in field.validation_alias.choices[1:]]
+    return next((spelling for spelling in spellings if os.environ.get(spelling)), name.upper())
 
 
 def _validation_message(error: ValidationError, origins: Mapping[str, str]) -> str:

@@ -21,6 +21,24 @@ _FILE_NAME = re.compile(r".*\.\w{1,8}")
 class QuestionGroup(click.Group):
     """The group of commands, where a question without a command is asked."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the group's own options; with others before it, a question is for ``ask``.
+
+        Raises:
+            click.UsageError: options stand before a command.
+        """
+        own = {spelling for param in self.get_params(ctx) for spelling in param.opts}
+        if args and args[0].startswith("-") and args[0] not in own and not ctx.resilient_parsing:
+            self._check_leading_options(ctx, args)
+            args = ["ask", *args]
+        return super().parse_args(ctx, args)
+
+    def _check_leading_options(self, ctx: click.Context, args: list[str]) -> None:
+        ask = self.commands["ask"]
+        given, _, _ = ask.make_parser(click.Context(ask, info_name="ask", parent=ctx)).parse_args(list(args))
+        if (command := given["question"]) in self.commands:
+            raise click.UsageError(f"Options come after the command: rlm-dspy {command} {args[0]} …", ctx=ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -33,7 +51,7 @@ class QuestionGroup(click.Group):
         if ctx.resilient_parsing or first.startswith("-") or self.get_command(ctx, first) is not None:
             return super().resolve_command(ctx, args)
         if not _is_asked(first, args[1:], self.commands):
-            raise click.UsageError(_unknown_command(first, self.commands), ctx=ctx)
+            raise click.UsageError(_unknown_command(args, self.commands), ctx=ctx)
         ctx.obj.guessed_command = not is_question(first)
         return "ask", self.commands["ask"], args
 
@@ -51,7 +69,11 @@ def _is_asked(first: str, others: Sequence[str], commands: Iterable[str]) -> boo
     return not difflib.get_close_matches(first, commands) and any(map(is_path, others))
 
 
-def _unknown_command(first: str, commands: Iterable[str]) -> str:
+def _unknown_command(args: Sequence[str], commands: Iterable[str]) -> str:
+    first = args[0]
+    if is_path(first):
+        paths = shlex.join(filter(is_path, args))
+        return f'{first!r} is something to read, not a question. Did you mean `rlm-dspy ask "…" {paths}`?'
     near = difflib.get_close_matches(first, commands, n=1)
     if near:
         return f"No such command {first!r}. Did you mean {near[0]!r}?"

@@ -105,7 +105,7 @@ class _Routed:
 
     def _show_wait(self, seconds: float, *, retry: bool = False) -> Any:
         """Return a context manager that counts and shows a wait."""
-        return metered_wait(self.route.model, self.route.provider.name, seconds, retry=retry)
+        return metered_wait(self.route.model, self.route.server_name, seconds, retry=retry)
 
     def _can_fall_back(self, error: Exception) -> bool:
         """Whether the fallback should answer instead."""
@@ -362,7 +362,7 @@ def _reporting_silence(route: Route) -> Iterator[None]:
         now = loop.time()
         if now - _reported.get(route.model, -SILENCE_SECONDS) >= SILENCE_SECONDS - 1:
             _reported[route.model] = now
-            shown = (route.provider.name, route.model, now - started, route.timeout)
+            shown = (route.server_name, route.model, now - started, route.timeout)
             logger.warning("%s (%s) has not answered for %.0f s; one try may take %g s (timeout)", *shown)
         timers[:] = [loop.call_later(SILENCE_SECONDS, report)]
 

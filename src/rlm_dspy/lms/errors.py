@@ -141,7 +141,9 @@ def mark_final(error: Exception) -> Exception:
 
 def missing_key(route: Route) -> Exception:
     """The error for a key that is not set."""
-    return _make_error(lm15.NotConfiguredError, route, "needs a key", f"Set {route.provider.key}.")
+    name = route.provider.key
+    advice = f"Set {name}, or keep it with `rlm-dspy keys set {name}`."
+    return _make_error(lm15.NotConfiguredError, route, "needs a key", advice)
 
 
 def bad_key(route: Route) -> Exception:
@@ -297,6 +299,9 @@ def _made_up(route: Route, error: Exception) -> Exception:
         return cut_reply(route)  # nothing else is known about how the stream ended
     name, text = type(error).__name__, _shorten_text(_own_words(str(getattr(error, "message", "") or error)), route)
     if name == "BadRequestError" and getattr(error, "llm_provider", None) == "":
+        if "/" not in route.model:
+            advice = f"Did you mean {_with_provider(route)}? `rlm-dspy models` lists the models."
+            return _make_error(lm15.UnsupportedModelError, route, "does not name its provider", advice)
         prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
         return _make_error(
             lm15.UnsupportedModelError, route, "is not a known provider", f"Model names begin with {prefixes}…"
@@ -324,13 +329,29 @@ def _make_error(
     status: int | None = None,
     retry_after: float | None = None,
 ) -> Exception:
-    line = _masked_text(f"{route.provider.name} ({route.model}) {what}. {advice}", route)
+    line = _masked_text(f"{_subject(route)} {what}. {advice}", route)
     made = kind(line, provider=route.provider.name, status=status, retry_after=retry_after)
     made.message = line  # lm15 appends paragraphs of advice for its own users
     made.args = (line,)
     made.model = route.model
     found: Exception = made
     return found
+
+
+def _subject(route: Route) -> str:
+    """Return the subject of a message: the server and the model."""
+    if route.provider not in PROVIDERS and "/" not in route.model:
+        return route.model
+    name = route.server_name
+    return f"{name[0].upper()}{name[1:]} ({route.model})"
+
+
+def _with_provider(route: Route) -> str:
+    """Return a name without its provider with the likely one: the user's own server, else Ollama."""
+    server = local_servers.server_at(route.access)
+    if server is not None and server.has_model(route.model):
+        return f"{local_servers.OPENAI}{route.model}"
+    return f"ollama_chat/{route.model}"
 
 
 def _without_secrets(text: str, route: Route) -> str:
@@ -409,14 +430,16 @@ def _retry_wait(headers: Any, error: Exception) -> float | None:
 
 
 def _address_suffix(route: Route) -> str:
-    return f" at {re.sub('//[^/@]*@', '//', route.base)}" if route.base else ""
+    if not route.base or route.server_name != route.provider.name:  # the message begins with the address
+        return ""
+    return f" at {re.sub('//[^/@]*@', '//', route.base)}"
 
 
 def _start_advice(route: Route) -> str:
     if route.is_ollama:
         return "Start it (ollama serve) or set OLLAMA_HOST."
-    if route.base:
-        return "Start the server or check api_base."
+    if route.own_base:
+        return f"Start the server, or check {route.address_source.rstrip(',')}."
     if route.provider.local:
         return f"Start the server, or set {route.address_variable}."
     return "Check the network."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,13 +98,30 @@ def probe_provider(model: str, **options: Any) -> tuple[DiagnosisLine, ...]:
     return tuple(checks)
 
 
-def _own_models(provider: Provider, env: Mapping[str, str]) -> tuple[list[ModelRow], str]:
-    """Return the models of the user's own server named by a variable, or a note if it lists none."""
+def served_models(env: Mapping[str, str]) -> Iterator[tuple[str, LocalServer]]:
+    """Yield the models of the user's own servers that answer, each with its server."""
+    for provider in PROVIDERS:
+        access = _own_access(provider, env)
+        server = local_servers.server_at(access)
+        for model in server.models if server else ():
+            yield f"{provider.prefix}{model.name}", server
+
+
+def _own_access(provider: Provider, env: Mapping[str, str]) -> Access | None:
+    """Return how to reach the user's own server named by a variable, None if there is none."""
     base = local_servers.chosen_address(provider.prefix, None, env)
     if base is None or not local_servers.may_be_asked(provider.prefix, base):
+        return None
+    return Access(base, env.get(local_servers.key_variable(provider.prefix)))
+
+
+def _own_models(provider: Provider, env: Mapping[str, str]) -> tuple[list[ModelRow], str]:
+    """Return the models of the user's own server named by a variable, or a note if it lists none."""
+    access = _own_access(provider, env)
+    if access is None:
         return [], ""
     try:
-        server = local_servers.ask_server(Access(base, env.get(local_servers.key_variable(provider.prefix))))
+        server = local_servers.ask_server(access)
     except ServerUnreachableError as error:
         return [], f"{provider.prefix}… models are not listed: {error}"
     named = server.kind if server.kind != local_servers.OTHER else provider.name
@@ -152,7 +169,8 @@ def _check_key(route: Route) -> list[DiagnosisLine]:
         return [DiagnosisLine("ok", f"{variable} is set")]
     if route.keyless:
         return [DiagnosisLine("warning", f"{variable} is not set", "Set it if the server requires a key.")]
-    return [DiagnosisLine("failure", f"{variable} is not set", f"Set {variable}.")]
+    advice = f"Set {variable}, or keep it with `rlm-dspy keys set {variable}`."
+    return [DiagnosisLine("failure", f"{variable} is not set", advice)]
 
 
 def _check_server(route: Route) -> list[DiagnosisLine]:

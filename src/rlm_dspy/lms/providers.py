@@ -146,8 +146,9 @@ class Route:
         if self.is_ollama:
             ollama.base_url(os.environ, self.api_base)
         elif self.own_base and not _is_address(self.own_base):
-            where = "api_base" if self.api_base else f"{self._variable_stem}_API_BASE or {self._variable_stem}_BASE_URL"
-            raise ConfigurationError(f"{where} is not a valid URL. Write it like http://127.0.0.1:8000/v1.")
+            raise ConfigurationError(
+                f"{self.address_source} is not a valid URL. Write it like http://127.0.0.1:8000/v1."
+            )
         if self.fallback not in (None, OFFLINE):
             Route(str(self.fallback))  # report a wrong name now, not when it is needed
 
@@ -197,6 +198,23 @@ class Route:
     def address_variable(self) -> str:
         """The environment variable that names the server."""
         return f"{self._variable_stem}_API_BASE"
+
+    @property
+    def address_source(self) -> str:
+        """Where the user sets the server's address: the option, or the variables and the setting."""
+        if self.api_base:
+            return "api_base"
+        names = f"{self.address_variable} or {self._variable_stem}_BASE_URL"
+        if self._variable_stem == "OPENAI":
+            return f"{names}, or the setting openai_api_base,"
+        return names
+
+    @property
+    def server_name(self) -> str:
+        """How messages name the server: by its address if anybody's may be there, else by its provider."""
+        if self.provider.prefix == local_servers.OPENAI and self.own_base:
+            return f"the server at {local_servers.shown_address(self.own_base)}"
+        return self.provider.name
 
     @property
     def keyless(self) -> bool:

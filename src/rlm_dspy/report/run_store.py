@@ -94,7 +94,10 @@ class RunStore:
             return load_run(found[0])
         if found:
             raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
-        raise RLMError(f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs")
+        raise RLMError(
+            f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs. It has the last {MAX_RUNS} of "
+            "ask and chat; the runs behind the rows of a batch are not kept: ask the question again to trace it"
+        )
 
     def put_mark(self, run_id: str, mark: Judgement, note: str, redactor: Redactor) -> None:
         """Save what a person says of a run; a later mark replaces an earlier one.

@@ -190,13 +190,28 @@ def read_signature(signature: type[dspy.Signature] | str) -> type[dspy.Signature
         try:
             read = _signature_of(text)
         except (ValueError, SyntaxError, TypeError) as error:
-            raise ConfigurationError(f"the signature {text!r} cannot be read: {error}") from error
+            reason, advice = _signature_problem(error)
+            raise ConfigurationError(f"the signature {text!r} cannot be read: {reason}. {advice}") from error
     elif not (isinstance(signature, type) and issubclass(signature, dspy.Signature)):
         raise ConfigurationError(f"a signature is a string or a dspy.Signature class, not {signature!r}")
     if not read.output_fields:
         raise ConfigurationError("the signature has no outputs; write it as 'context, question -> answer'")
     checked: type[dspy.Signature] = read
     return checked
+
+
+def _signature_problem(error: Exception) -> tuple[str, str]:
+    """Return what is wrong with a signature in a string, and what to write instead."""
+    reason = str(error).rstrip(".")
+    if unknown := re.search(r"Unknown name: (\w+)", reason):
+        name = unknown[1]
+        return f"the type {name} is not known here", (
+            f"Pass a class instead, written where {name} is in scope: class Task(dspy.Signature), with a line such as "
+            f"`items: list[{name}] = dspy.OutputField()` for each field."
+        )
+    if isinstance(error, SyntaxError):
+        reason = error.msg
+    return reason, "Write it as 'context, question -> answer, items: list[str]': each field is a name, or name: type."
 
 
 def _signature_of(text: str) -> Any:

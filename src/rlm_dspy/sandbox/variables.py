@@ -67,7 +67,23 @@ def pack(name: str, value: Any) -> Parcel:
     try:
         return _pack_value(name, value)
     except (TypeError, ValueError) as error:
-        raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {error}") from None
+        reason = str(error)
+        if reason.endswith("border"):
+            reason = f"{reason}. {_passable_form(value)}"
+        raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {reason}") from None
+
+
+def _passable_form(value: Any) -> str:
+    """Return what to pass instead of a value that cannot cross the border."""
+    if isinstance(value, os.PathLike):
+        return "Pass rlm_dspy.read(path) to read the files there, or str(path) for its name."
+    if hasattr(value, "read"):
+        return "Pass what it holds, such as file.read()."
+    if callable(value):
+        return "Pass functions as tools=[function], which cells can call."
+    if hasattr(value, "__next__"):
+        return "Pass its items as list(value)."
+    return "Pass plain data: texts, numbers, lists, dicts, dates, tables."
 
 
 def _pack_value(name: str, value: Any) -> Parcel:

@@ -13,6 +13,9 @@ from typing import Any
 
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.rlm import dspy_states
+from rlm_dspy.rlm.module import RLM
+from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.tuning.program import TYPED, read_state
 from rlm_dspy.tuning.report.tables import dollar_text, gain_text, interval_text, score_text
 
@@ -97,10 +100,23 @@ def program_facts(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
         "typed": metadata.get(TYPED) is not None,
         "model": str(metadata.get("model") or ""),
         "versions": metadata.get("dependency_versions") or {},
-        "instructions": {name: part["signature"]["instructions"] for name, part in parts.items()},
+        "instructions": _model_instructions(str(metadata.get("signature") or ""), parts),
         "demos": {name: len(part.get("demos") or ()) for name, part in parts.items()},
         "card": (path.parent / CARD).is_file(),
     }
+
+
+def _model_instructions(signature: str, parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each predictor tells the model: DSPy's own protocol in a state is replaced, as loading it does."""
+    found = {name: str(part["signature"]["instructions"]) for name, part in parts.items()}
+    try:
+        rlm = RLM(parse_untrusted_signature(signature, {}))
+    except ConfigurationError:  # no signature was saved: loading the program says so
+        return {name: text.partition(dspy_states.PROTOCOL_MARK)[0] for name, text in found.items()}
+    for name, predictor in rlm.named_predictors():
+        if name in found and dspy_states.is_action(predictor.signature):
+            found[name] = dspy_states.without_protocol(found[name], predictor.task, predictor.untuned)
+    return found
 
 
 def instructions_text(facts: Mapping[str, Any]) -> str:
