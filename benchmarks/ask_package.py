@@ -42,7 +42,7 @@ def predict_rlm_answer(asked: dict) -> dict:
     # The same task text as for our own side.
     signature = dspy.Signature("context: str, question: str -> answer: str", asked["instructions"])
     backend = DirectPythonBackend(runner_path=str(Path.cwd() / "runner.py"), workdir=str(Path.cwd()))
-    own = {"execution": backend, "max_iterations": asked["max_iters"], "verbose": False}
+    own = {"interpreter": backend, "max_iterations": asked["max_iters"], "verbose": False}
     answer = str(PredictRLM(signature, **own)(context=asked["context"], question=asked["question"]).answer)
     used = [call["usage"] or {} for call in lm.history]
     return {

@@ -439,7 +439,7 @@ def _start_advice(route: Route) -> str:
     if route.is_ollama:
         return "Start it (ollama serve) or set OLLAMA_HOST."
     if route.own_base:
-        return f"Start the server, or check {route.address_source.rstrip(',')}."
+        return f"Start the server, or check its address ({route.address_source})."
     if route.provider.local:
         return f"Start the server, or set {route.address_variable}."
     return "Check the network."

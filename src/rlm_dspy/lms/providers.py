@@ -146,8 +146,9 @@ class Route:
         if self.is_ollama:
             ollama.base_url(os.environ, self.api_base)
         elif self.own_base and not _is_address(self.own_base):
+            example = "Write it like http://127.0.0.1:8000/v1."
             raise ConfigurationError(
-                f"{self.address_source} is not a valid URL. Write it like http://127.0.0.1:8000/v1."
+                f"the address of {self.model} ({self.address_source}) is not a valid URL. {example}"
             )
         if self.fallback not in (None, OFFLINE):
             Route(str(self.fallback))  # report a wrong name now, not when it is needed
@@ -204,10 +205,8 @@ class Route:
         """Where the user sets the server's address: the option, or the variables and the setting."""
         if self.api_base:
             return "api_base"
-        names = f"{self.address_variable} or {self._variable_stem}_BASE_URL"
-        if self._variable_stem == "OPENAI":
-            return f"{names}, or the setting openai_api_base,"
-        return names
+        setting = " or the setting openai_api_base" if self._variable_stem == "OPENAI" else ""
+        return f"{self.address_variable}, {self._variable_stem}_BASE_URL{setting}"
 
     @property
     def server_name(self) -> str:
