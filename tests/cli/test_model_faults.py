@@ -62,9 +62,12 @@ def test_a_server_under_openai_with_an_own_address_is_named_by_it(ask: Callable)
     address = "http://127.0.0.1:9/v1"
     result = ask("openai/x", OPENAI_API_BASE=address)
     told(
-        result, 4, f"The server at {address} (openai/x) cannot be reached.", "check OPENAI_API_BASE or OPENAI_BASE_URL"
+        result,
+        4,
+        f"The server at {address} (openai/x) cannot be reached.",
+        "check its address (OPENAI_API_BASE, OPENAI_BASE_URL or",
     )
-    assert "the setting openai_api_base." in result.err
+    assert "the setting openai_api_base)." in result.err
     assert "OpenAI " not in result.err
     with OpenAIServer(key="another", models=("x",)) as server:
         told(ask("openai/x", OPENAI_API_BASE=server.url), 4, f"The server at {server.url} (openai/x) refused")
