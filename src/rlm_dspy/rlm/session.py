@@ -97,7 +97,6 @@ class Session:
             self._begin_as_child(budget, parent)
         else:
             self._begin_as_root(budget, account, stop)
-        trace_if_configured()
         self.span = self.recorder.start(
             "run", signature.signature, parent_span, self._header(), run=self._id, depth=self.ledger.depth, step=0
         )
@@ -132,6 +131,7 @@ class Session:
         self._watchers: tuple[Callable[[Event], None], ...] = tuple(
             watcher for watcher in (self.rlm.on_event, WATCHER.get()) if watcher
         )
+        trace_if_configured()  # before the recorder, which tells it of each span
         self.recorder: Recorder = Recorder(self.rlm.content)
         self.warnings: list[str] = file_name_warnings(self.values)
 
