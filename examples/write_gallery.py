@@ -37,8 +37,8 @@ HEAD = f"""# Examples
 
 Each is a whole program, run as `python examples/NAME.py [MODEL]` from the root of the repository. Without MODEL it
 needs no key and no network: the built-in extractive engine answers, or a scripted model, which writes the code that a
-model would write. `testing_a_program.py` needs pytest, `react_agent.py` numpy, and `cluster_dask.py` Dask: the
-extra `dev` has all of them. That code runs in the real sandbox over the real input, and the answer is what it computes.
+model would write. `react_agent.py` needs numpy and `cluster_dask.py` Dask, which the extra `dev` has. That code runs in
+the real sandbox over the real input, and the answer is what it computes.
 
 `Cost` is what the questions of the example would usually cost with {MODEL}, as estimated by
 `rlm-dspy ask --dry-run`: three to eight steps for each question, with up to ten sub-calls. Calls of other modules

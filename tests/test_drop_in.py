@@ -373,3 +373,24 @@ def test_a_path_that_is_passed_as_the_context_is_a_warning(tmp_path: Path) -> No
     shown = repr(str(path))
     assert named.warnings == (f"context is only the path {shown}: pass rlm_dspy.read({shown}) to ask about the file",)
     assert meant.warnings == ()
+
+
+def test_what_is_passed_wrongly_is_refused_with_what_to_pass(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"sub_lm must be .*: use rlm_dspy\.lm\('openai/x'\)"):
+        rlm_dspy.RLM("context, question -> answer", sub_lm="openai/x")
+    rlm = rlm_dspy.RLM("context, question -> answer")
+    lm, _ = scripted(action("SUBMIT(answer='x')"))
+    with pytest.raises(ConfigurationError, match="stop must be"):
+        ask(lm, rlm, stop=True)
+    with pytest.raises(ConfigurationError, match=r"\['max_iters'\].* Its inputs are context, question; .* RLM\("):
+        ask(lm, rlm, max_iters=3)
+    dspy.Predict("a -> b").save(tmp_path / "predict.json")
+    with pytest.raises(ConfigurationError, match="not the state of an RLM"):
+        rlm.load(tmp_path / "predict.json")
+
+
+def test_a_price_that_is_unknown_is_a_warning_where_max_cost_cannot_hold() -> None:
+    lm, script = scripted(action("SUBMIT(answer='x')"))
+    script.reports = False
+    run = ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=1.0)).run
+    assert run.warnings == ("a model's price is unknown, so max_cost does not cover it: limit max_tokens too",)

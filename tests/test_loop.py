@@ -22,6 +22,7 @@ def rules(steps: list[Step], **changes: Any) -> Rules:
         "on_limit": "extract",
         "validate": lambda value, strict: (dict(value), None) if isinstance(value, dict) else ({}, "not a dict"),
         "exhausted": lambda steps: None,
+        "is_overspent": lambda: False,
         "sub_calls": tuple,
         "notes": list,
         "room": 1_000_000,
@@ -232,3 +233,26 @@ def test_a_repeated_cell_that_fails_is_pointed_out_too() -> None:
     failed = [Observation(f'File "<cell {n}>", line 1\nBoom', error="Boom") for n in (2, 3)]
     drive(loop.steps(rules(steps)), ModelReply(code="m"), failed[0], ModelReply(code="m"), failed[1])
     assert "You ran this same code in step 1" in steps[1].output
+
+
+def test_a_class_of_the_outputs_that_a_cell_does_not_know_is_explained() -> None:
+    failed = Observation("", error="NameError: name 'Person' is not defined")
+    advice = loop.step_advice(["Person(name='Ann')"], failed, ("who",), frozenset({"list", "Person"}))
+    assert advice == "[Person is not defined in the REPL: SUBMIT takes a dict with its fields instead.]"
+    assert (
+        loop.step_advice(["persons"], Observation("", error="NameError: name 'persons' is not defined"), ("who",))
+        is None
+    )
+
+
+def test_nothing_is_asked_for_once_the_cost_has_passed_its_limit() -> None:
+    limits = {"exhausted": lambda steps: "max_cost" if steps else None, "is_overspent": lambda: True}
+    with pytest.raises(BudgetExceededError, match="max_cost is spent"):
+        drive(loop.steps(rules([], **limits)), ModelReply(code="1"), Observation("seen"))
+
+
+def test_the_error_without_an_answer_names_what_failed_last() -> None:
+    failed = Observation("", error="Traceback\nNameError: name 'x' is not defined")
+    missing = rules([], max_iters=1, validate=lambda value, strict: ({}, "answer is missing"))
+    with pytest.raises(ActionError, match="the last step failed with NameError: name 'x' is not defined; raise it"):
+        drive(loop.steps(missing), ModelReply(code="x"), failed, ModelReply(outputs={"answer": None}))

@@ -204,7 +204,7 @@ class Ledger:
             root = self.root
             if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
                 root._warned_cost = True
-                logger.warning("a model's price is unknown, so max_cost does not cover it; other limits still apply")
+                logger.warning("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
 
     def counters(self) -> str:
         """The used part of the call limit, for prompts; no time or tokens, which would defeat the cache on a rerun."""

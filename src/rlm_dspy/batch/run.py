@@ -388,7 +388,7 @@ class _InFlight:
         knew = self.cost_share.unknown
         self.cost_share.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
         if self.cost_share.unknown and not knew and self.batch._max_cost is not None:
-            logger.warning("a model's price is unknown, so max_cost does not cover it; other limits still apply")
+            logger.warning("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
         self.rows[name] = row
         self._stop_if_hopeless(row)
         self._save_row(name, row)

@@ -20,7 +20,7 @@ from rlm_dspy import local_servers
 from rlm_dspy._dspy import retry_after_seconds
 from rlm_dspy.dspy_errors import WINDOW_WORDS, bad_sample, error_chain
 from rlm_dspy.lms import ollama
-from rlm_dspy.lms.providers import PROVIDERS, Route
+from rlm_dspy.lms.providers import OFFLINE, PROVIDERS, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT
 from rlm_dspy.lms.transport import MAX_REPLY_BYTES
 
@@ -216,7 +216,7 @@ def cut_reply(route: Route) -> Exception:
 
 def _status_error(route: Route, status: int, text: str, wait: float | None, where: str = "") -> Exception:
     shown = f"{where or f'HTTP {status}'}: {text}"
-    variable = route.provider.key or "api_key="
+    variable = _key_source(route)
     if status in (401, 403):
         return _make_error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
     if status == 407:
@@ -302,10 +302,11 @@ def _made_up(route: Route, error: Exception) -> Exception:
         if "/" not in route.model:
             advice = f"Did you mean {_with_provider(route)}? `rlm-dspy models` lists the models."
             return _make_error(lm15.UnsupportedModelError, route, "does not name its provider", advice)
-        prefixes = ", ".join(row.prefix for row in PROVIDERS[:5])
-        return _make_error(
-            lm15.UnsupportedModelError, route, "is not a known provider", f"Model names begin with {prefixes}…"
-        )
+        prefixes = [row.prefix for row in PROVIDERS]
+        advice = f"Model names begin with {', '.join(prefixes[:5])}…"
+        if close := difflib.get_close_matches(route.model.partition("/")[0] + "/", prefixes, n=1):
+            advice = f"Did you mean {close[0]}{route.model.partition('/')[2]}?"
+        return _make_error(lm15.UnsupportedModelError, route, "is not a known provider", advice)
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not type(error).__module__.startswith(("litellm", "openai")):
         return error
@@ -348,6 +349,8 @@ def _subject(route: Route) -> str:
 
 def _with_provider(route: Route) -> str:
     """Return a name without its provider with the likely one: the user's own server, else Ollama."""
+    if difflib.get_close_matches(route.model, [OFFLINE]):
+        return OFFLINE
     server = local_servers.server_at(route.access)
     if server is not None and server.has_model(route.model):
         return f"{local_servers.OPENAI}{route.model}"
@@ -452,6 +455,13 @@ def _window_advice(route: Route) -> str:
     return _LARGER.get(server.kind if server else "", "Use a model with a larger window or a shorter input.")
 
 
+def _key_source(route: Route) -> str:
+    """Return where the key of a route was set."""
+    if route.api_key and route.provider.key:
+        return f"api_key, which was given in place of {route.provider.key}"
+    return route.provider.key or "api_key="
+
+
 def _name_advice(route: Route) -> str:
     names = list(route.provider.models)
     if route.is_ollama and route.base:
@@ -464,6 +474,8 @@ def _name_advice(route: Route) -> str:
         return f"Did you mean {' or '.join(close)}?"
     if route.is_ollama:
         return f"Pull it: ollama pull {route.model.partition('/')[2]}."
+    if route.own_base and not re.search(r"/v\d+/?$", route.own_base):
+        return f"Check the name, and the address: that of most servers ends in /v1 ({route.address_source})."
     return "Check the name."
 
 

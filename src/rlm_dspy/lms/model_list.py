@@ -103,7 +103,9 @@ def served_models(env: Mapping[str, str]) -> Iterator[tuple[str, LocalServer]]:
     for provider in PROVIDERS:
         access = _own_access(provider, env)
         server = local_servers.server_at(access)
-        for model in server.models if server else ():
+        if server is None:
+            continue
+        for model in server.models:
             yield f"{provider.prefix}{model.name}", server
 
 

@@ -105,10 +105,11 @@ class Rules:
     """What the loop needs from its caller; all functions are plain and do no I/O.
 
     ``validate(value, strict)`` returns (outputs, problem). ``exhausted(steps)`` names a limit that forbids another
-    step. ``sub_calls()`` returns the sub-calls made since the last step, ``notes()`` the notes about them for the
-    model. ``room`` is the maximum characters of a prompt's turns. ``past_variable`` is the REPL variable that keeps
-    steps that no longer fit. ``stops_at_repeats`` ends the run when a repeated cell changes nothing. ``framed``
-    renders the output of a step, and ``reminder`` follows each observation.
+    step; ``is_overspent()`` says whether the cost has passed its limit. ``sub_calls()`` returns the sub-calls made
+    since the last step, ``notes()`` the notes about them for the model. ``room`` is the maximum characters of a
+    prompt's turns. ``past_variable`` is the REPL variable that keeps steps that no longer fit. ``stops_at_repeats``
+    ends the run when a repeated cell changes nothing. ``framed`` renders the output of a step, and ``reminder``
+    follows each observation.
     """
 
     first_output: str
@@ -117,6 +118,7 @@ class Rules:
     on_limit: str
     validate: Callable[[Any, bool], tuple[dict[str, Any], str | None]]
     exhausted: Callable[[tuple[Step, ...]], str | None]
+    is_overspent: Callable[[], bool]
     sub_calls: Callable[[], tuple[SubCall, ...]]
     notes: Callable[[], list[str]]
     room: int
@@ -128,6 +130,7 @@ class Rules:
     record: Callable[[Step], None]
     past_variable: str = compaction.VARIABLE
     outputs: tuple[str, ...] = ()
+    types: frozenset[str] = frozenset()  # names in the types of the outputs
     stops_at_repeats: bool = False
     framed: Callable[[str], str] = str
     reminder: str = ""
@@ -157,21 +160,31 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
             )
         raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
     if rules.on_limit == "raise":
-        raise BudgetExceededError(f"{limit} was reached before the model submitted", limit=limit)
+        raise BudgetExceededError(
+            f"{limit} was reached before the model submitted; raise it, or let on_limit='extract' ask for an answer",
+            limit=limit,
+        )
+    if limit == "max_cost" and rules.is_overspent():
+        raise BudgetExceededError(
+            "max_cost is spent, so no answer can be asked for; raise it (the steps so far are in the run)", limit=limit
+        )
     reply = yield Extract(tuple(state.steps), limit)
     outputs, problem = rules.validate(reply.outputs, False)
     if problem:
-        raise _no_answer(limit, problem if reply.outputs else "the reply could not be read")
+        raise _no_answer(state, limit, problem if reply.outputs else "the reply could not be read")
     return Ending("extracted", outputs, "Extract forced final output", limit)
 
 
-def _no_answer(limit: str, problem: str) -> ActionError | BudgetExceededError:
+def _no_answer(state: _State, limit: str, problem: str) -> ActionError | BudgetExceededError:
     """Return the error of a run that a limit ended, and from which no valid answer could be extracted."""
     told = f"{limit} ended the run, and the answer asked for afterwards is not valid: {problem}"
+    last = (state.steps[-1].error or "").strip()
+    if last:
+        told = f"{told}; the last step failed with {last.splitlines()[-1]}"
     if limit in SPENT_LIMITS:
         return BudgetExceededError(f"{told}; raise the limit", limit=limit)
-    hint = "raise it, or try another model" if limit == "max_iters" else "try another model or a shorter task"
-    return ActionError(f"{told}; {hint}", limit=limit)
+    hints = {"max_iters": "raise it, or try another model", "stop": "it was stopped by its caller"}
+    return ActionError(f"{told}; {hints.get(limit, 'try another model or a shorter task')}", limit=limit)
 
 
 class _State:
@@ -281,7 +294,7 @@ class _State:
                 "[An unlabelled block after the code was not run: the output above is the real one. "
                 "Write code in ```python blocks.]"
             )
-        if advice := step_advice(parsed.cells[: len(observed)], observed[-1], self.rules.outputs):
+        if advice := step_advice(parsed.cells[: len(observed)], observed[-1], self.rules.outputs, self.rules.types):
             remarks.append(advice)
         earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
         self.unreadable = self.unreadable + 1 if len(earlier) >= MAX_REPEATS else 0
@@ -337,8 +350,13 @@ def read_cells(reply: ModelReply, first_output: str) -> ParsedReply:
     return parsed
 
 
-def step_advice(cells: Sequence[str], seen: Observation, outputs: tuple[str, ...]) -> str | None:
+def step_advice(
+    cells: Sequence[str], seen: Observation, outputs: tuple[str, ...], types: frozenset[str] = frozenset()
+) -> str | None:
     """Return advice for the model after a step that it seems to have misjudged, or None."""
+    undefined = re.search(r"NameError: name '(\w+)' is not defined", seen.error or "")
+    if undefined and undefined[1] in types:
+        return f"[{undefined[1]} is not defined in the REPL: SUBMIT takes a dict with its fields instead.]"
     if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
         return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
     if seen.error and "'CorpusTexts'" in seen.error:

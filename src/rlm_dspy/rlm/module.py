@@ -120,6 +120,9 @@ class RLM(dspy.Module):  # type: ignore[misc]
         _check_choices(on_limit=on_limit, depth_policy=depth_policy, profile=profile, content=content)
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
+        if sub_lm is not None and not callable(sub_lm):
+            advice = f": use rlm_dspy.lm({sub_lm!r})" if isinstance(sub_lm, str) else ""
+            raise ConfigurationError(f"sub_lm must be an LM or a function, not {sub_lm!r}{advice}")
         self.signature = read_signature(signature)
         separate = make_budget(
             max_iters=max_iters,
@@ -181,6 +184,8 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
         """Load a state saved by this class or by ``dspy.RLM``."""
+        if "generate_action" not in state:
+            raise ConfigurationError("this is not the state of an RLM: it has no predictor generate_action")
         super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
         saved = dspy_states.saved_names(state["generate_action"]["signature"]["instructions"])
         own = list(self.signature.input_fields), list(self.signature.output_fields)
@@ -307,7 +312,10 @@ class RLM(dspy.Module):  # type: ignore[misc]
         """Remove this call's stop flag from its inputs; the program's own is the default."""
         if "stop" in self.signature.input_fields:
             return self.stop
-        return inputs.pop("stop", None) or self.stop
+        stop = inputs.pop("stop", None)
+        if stop is not None and not isinstance(stop, threading.Event):
+            raise ConfigurationError(f"stop must be a threading.Event, not {stop!r}")
+        return stop or self.stop
 
     def _drive_loop(self, session: Session, factory: Callable[[], CodeInterpreter]) -> dspy.Prediction:
         """Perform the loop's requests until it ends."""

@@ -163,6 +163,12 @@ def type_name(field: Any) -> str:
     return name
 
 
+def output_type_names(signature: type[dspy.Signature]) -> frozenset[str]:
+    """Return the names in the types of a signature's outputs, such as list and Person."""
+    types = " ".join(type_name(field) for field in signature.output_fields.values())
+    return frozenset(re.findall(r"[^\W\d]\w*", types))
+
+
 def protocol_text(
     signature: type[dspy.Signature],
     *,

@@ -249,6 +249,7 @@ class Session:
             on_limit=self.rlm.on_limit,
             validate=lambda value, strict: self.checks.validate(value, self.code, strict=strict),
             exhausted=self._exhausted_limit,
+            is_overspent=lambda: self.ledger.exhausted() == "max_cost",
             sub_calls=self.subcalls.take_finished,
             notes=self.subcalls.take_notes,
             room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN - len(self.past_text)),
@@ -262,6 +263,7 @@ class Session:
             record=self._record_step,
             past_variable=self._free_name(compaction.VARIABLE),
             outputs=tuple(self.signature.output_fields),
+            types=prompts.output_type_names(self.signature),
             stops_at_repeats=self.tiny,
             framed=small_prompts.framed_output if self.small else str,
             reminder=clean_for_prompt(reminder) if self.small else "",
@@ -586,6 +588,8 @@ class Session:
     def _late_warnings(self, ending: Ending | None) -> list[str]:
         """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
         warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)] if ending else []
+        if self.rlm.budget.max_cost is not None and self.ledger.usage.cost is None:
+            warnings.append("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
         if self.earlier and self.earlier.left_out:
             many, left_out = len(self.earlier.turns), self.earlier.left_out
             warnings.append(f"the prompt shows {many - left_out} of {many} earlier turns: more do not fit the window")

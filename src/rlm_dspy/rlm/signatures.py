@@ -295,6 +295,10 @@ def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> 
     """
     names = set(signature.input_fields)
     if unexpected := set(inputs) - names:
-        raise ConfigurationError(f"Unexpected inputs not declared in the signature: {sorted(unexpected)}")
+        own = ", ".join(signature.input_fields)
+        raise ConfigurationError(
+            f"Unexpected inputs not declared in the signature: {sorted(unexpected)}. Its inputs are {own}; "
+            "limits and other options are arguments of RLM(...)."
+        )
     if missing := names - set(inputs) - {history_field(signature)}:
         raise ConfigurationError(f"Missing required inputs: {sorted(missing)}")
