@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import click
+
 from rlm_dspy.cli import logs, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.notices import note_daily
@@ -14,6 +16,7 @@ from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.own_outputs import outputs_below
 from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.cli.understanding import is_path
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.heavy_imports import paused_garbage_collection
@@ -41,6 +44,8 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     if request.program is not None:
         request = _with_program(request, loaded.settings.home, terminal)
     # Report every error in the command and its files before importing a model library.
+    if not request.paths and is_path(request.question):
+        raise click.UsageError(f"{request.question!r} is something to read: the question is missing.")
     paths = reading.paths_or_stdin(request.paths, loaded.settings.folder)
     if not request.paths and paths != ("-",):
         terminal.note(f"reading {paths[0]} (the setting folder, {loaded.origins['folder']})")

@@ -19,6 +19,7 @@ from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
+from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.report import journal, render
 
 QUESTION_FORMAT = 'Each line is {"question": "…", "id": …} or "…".'
@@ -212,9 +213,11 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         terminal.note(f"failed: {render.quoted_line(name, 80)}: {' '.join(row['error']['message'].split())[:300]}")
     if len(report.failed) > 20:
         terminal.note(f"… and {len(report.failed) - 20:,} more; see the rows of {request.answers}.")
+    missed = sum(is_miss(row.get("answer"), row.get("evidence") or ()) for row in report.rows if row["ok"])
     facts = {
         "questions": len(report.rows),
         "answered": report.answered,
+        "not_found": missed,
         "failed": len(report.failed),
         "success_rate": round(report.success_rate, 4),
         "reused": report.reused,
@@ -231,6 +234,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         parts = [
             f"{report.answered:,} of {render.counted_noun(len(report.rows), 'question')} answered",
             f"{report.success_rate:.1%}",
+            *([f"{missed:,} of them found nothing"] if missed else []),
             f"{report.reused:,} reused",
             render.cost_text(report.cost),
             f"{report.seconds:.1f} s",

@@ -61,6 +61,8 @@ def _print_models(found: Listing, terminal: Terminal) -> None:
         terminal.answer("\n".join(render.table_lines([head, *rows], right=frozenset({2, 3, 4, 5}))))
     for note in found.notes:
         terminal.note(note)
+    if not found.rows:
+        terminal.note("`rlm-dspy init` sets a model or a server's address; `rlm-dspy models --all` lists known models.")
     terminal.answer(f"default: {found.choice.model} ({found.choice.reason})")
 
 

@@ -21,7 +21,7 @@ from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, RLMError
-from rlm_dspy.evidence.absence import is_absent
+from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.lms.replaying import replaying_lm
 from rlm_dspy.metering import token_cost
 from rlm_dspy.replay import REPLAY, Replay
@@ -32,6 +32,7 @@ from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.mcp_tools import mcp_tools
+from rlm_dspy.rlm.modes import asks_about_all
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run
 from rlm_dspy.spans import listening
@@ -105,11 +106,14 @@ def _money_range(pair: list[float]) -> str:
 
 logger = logging.getLogger(__name__)
 
+OFFLINE_PASSAGES = (
+    "The offline engine does not count, add or compare: these are some passages with the words of the question, not a "
+    "result. A model computes one (-m, or `rlm-dspy init`)."
+)
 OFFLINE_MISS = (
     "The offline engine found no passage with the words of the question; it is not a language model. Name things that "
     "the files name, or set a model with -m (`rlm-dspy models` lists them)."
 )
-_MISS_CHARS = 120  # at most, of an answer that only says that nothing was found
 
 
 class Asking:
@@ -176,6 +180,8 @@ class Asking:
                 self.terminal.note(OFFLINE_MISS)
             self._tell_missed()
             return exit_codes.NOT_FOUND
+        if chosen.is_offline and asks_about_all(self.request.question):
+            self.terminal.note(OFFLINE_PASSAGES)
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
 
     def asked_facts(self, chosen: models.Chosen) -> dict[str, Any] | None:
@@ -224,10 +230,7 @@ class Asking:
 
     def _is_miss(self, run: Run, values: Mapping[str, Any]) -> bool:
         """Whether the answer says explicitly that nothing was found, and no quote backs it."""
-        answer = next(iter(values.values()), None) if len(values) == 1 else None
-        if not isinstance(answer, str) or any(row.get("match") for row in run.evidence):
-            return False
-        return len(answer) <= _MISS_CHARS and is_absent(answer)
+        return len(values) == 1 and is_miss(next(iter(values.values())), run.evidence)
 
     def _tell_missed(self) -> None:
         """List unread files that could contain the answer that was not found."""
@@ -323,7 +326,7 @@ class Asking:
             self.terminal.error(f"the partial run could not be saved: {error}")
             return
         if not self.request.trace or not self.terminal.quiet:
-            self.terminal.error(f"the partial run is in {place}")
+            self.terminal.error(f"the partial run is in {place}; `rlm-dspy trace {run.id}` shows it")
 
     def _try_save_run(self, run: Run) -> bool:
         """Save a finished run; return False if the file of ``--trace`` could not be written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 ABSENT = "not in the corpus"
@@ -13,6 +14,16 @@ _ABSENT = re.compile(  # "not in" alone may contrast: in a.py, not in the tests
     r"appear)|cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
     re.I,
 )
+
+
+MAX_MISS_CHARS = 120  # of an answer that only says that nothing was found
+
+
+def is_miss(answer: Any, evidence: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether an answer only says that nothing was found, and no quote backs it."""
+    if not isinstance(answer, str) or any(quote.get("match") for quote in evidence):
+        return False
+    return len(answer) <= MAX_MISS_CHARS and is_absent(answer)
 
 
 def is_absent(value: Any) -> bool:
