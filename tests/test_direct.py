@@ -11,6 +11,7 @@ import rlm_dspy
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
+from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER
 from rlm_dspy.rlm.direct import Direct, prompt_text
 from rlm_dspy.run import Event
 from rlm_dspy.testing import fields, scripted, texts
@@ -156,3 +157,10 @@ def test_the_engine_is_loaded_before_anything_is_told() -> None:
     with dspy.context(lm=lm):
         Direct(SIGNATURE, on_event=lambda event: told.append(event.kind))(context=TEXT, question="q")
     assert told[:2] == ["load", "step"]
+
+
+def test_the_offline_engine_is_a_warning_in_the_record_of_both_modes() -> None:
+    with dspy.context(lm=rlm_dspy.lm("offline")):
+        direct = Direct(SIGNATURE)(context="The captain is Ahab.", question="Who is the captain?").run
+        explored = rlm_dspy.RLM("context, question -> mood: int")(context="The captain is Ahab.", question="mood?").run
+    assert direct.warnings == explored.warnings == (OFFLINE_ANSWER,)

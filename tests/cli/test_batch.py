@@ -58,6 +58,13 @@ def test_each_answer_is_a_row_with_its_evidence(spawn: Callable, files: Path) ->
     assert "offline" in result.err
 
 
+def test_rows_that_found_nothing_are_counted(run: Callable, files: Path, speak: Callable) -> None:
+    speak(fields(answer="6", evidence="[]"), fields(answer="not in the corpus", evidence="[]"))
+    result = run(*ARGS, "--mode", "direct", "--json")
+    report = json.loads(result.out)
+    assert (report["answered"], report["not_found"]) == (2, 1)
+
+
 def test_a_second_batch_needs_resume_and_asks_nothing_again(run: Callable, files: Path, speak: Callable) -> None:
     script = speak(fields(answer="x", evidence="[]"))
     assert run(*ARGS).code == 0

@@ -99,3 +99,15 @@ def test_a_file_with_blanks_in_its_name_is_a_path(run: Callable, write: Callable
     result = run("ask", "port", "my notes.md")
     assert "understood" not in result.err
     assert "9090" in result.out
+
+
+def test_a_path_in_place_of_the_question_says_what_is_missing(run: Callable) -> None:
+    result = run("ask", "docs/ports.md")
+    assert result.code == 2
+    assert "'docs/ports.md' is something to read: the question is missing." in result.err
+
+
+def test_an_offline_answer_to_a_count_says_each_time_that_it_is_none(run: Callable) -> None:
+    for _ in range(2):
+        assert "The offline engine does not count" in run("how many ports are in the docs?", "docs").err
+    assert "does not count" not in run(QUESTION, "docs").err

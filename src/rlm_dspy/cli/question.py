@@ -30,6 +30,7 @@ from rlm_dspy.report.events import EventLines
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
+from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER
 from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.mcp_tools import mcp_tools
 from rlm_dspy.rlm.modes import asks_about_all
@@ -326,7 +327,7 @@ class Asking:
             self.terminal.error(f"the partial run could not be saved: {error}")
             return
         if not self.request.trace or not self.terminal.quiet:
-            self.terminal.error(f"the partial run is in {place}; `rlm-dspy trace {run.id}` shows it")
+            self.terminal.error(f"the partial run is in {place} (`rlm-dspy trace {run.id}`)")
 
     def _try_save_run(self, run: Run) -> bool:
         """Save a finished run; return False if the file of ``--trace`` could not be written."""
@@ -378,7 +379,7 @@ class Asking:
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")
         told = self._replay.warnings if self._replay else ()
         for warning in run.warnings:
-            if warning in told:
+            if warning in told or warning == OFFLINE_ANSWER:  # which the notice says
                 continue
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":

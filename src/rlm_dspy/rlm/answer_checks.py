@@ -24,6 +24,14 @@ MAX_FOUND_QUOTES = 3  # that the host finds for a small model
 NO_QUOTES = "no evidence: the model submitted the answer alone, and no line that was printed holds it"
 
 
+OFFLINE_ANSWER = "the offline engine answered: it looks up words, and values of other types than text may be made up"
+
+
+def engine_warnings(model: str) -> list[str]:
+    """Return a warning if what answers is no language model."""
+    return [OFFLINE_ANSWER] if model.startswith("offline/") else []
+
+
 class AnswerChecks:
     """Parses and checks what the model of one run submits.
 

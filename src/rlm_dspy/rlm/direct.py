@@ -31,6 +31,7 @@ from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.replay import root_run_id
 from rlm_dspy.rlm.adapters import answer_adapter
+from rlm_dspy.rlm.answer_checks import engine_warnings
 from rlm_dspy.rlm.answers import (
     answers_beside,
     evidence_records,
@@ -273,7 +274,7 @@ class _Call:
             "usage_by_model": self.meter.by_model,
             "seconds": self.ledger.seconds,
             "evidence": tuple(self._evidence),
-            "warnings": tuple(self.warnings),
+            "warnings": (*self.warnings, *engine_warnings(self._header().model)),
         }
         run = Run(**{**dict(self._header()), "stopped_by": None, **facts})
         self.recorder.end(self._span, run, error=run.error)

@@ -120,9 +120,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         _check_choices(on_limit=on_limit, depth_policy=depth_policy, profile=profile, content=content)
         if not isinstance(max_output_chars, int) or max_output_chars < 1:
             raise ConfigurationError(f"max_output_chars must be a positive number, not {max_output_chars!r}")
-        if sub_lm is not None and not callable(sub_lm):
-            advice = f": use rlm_dspy.lm({sub_lm!r})" if isinstance(sub_lm, str) else ""
-            raise ConfigurationError(f"sub_lm must be an LM or a function, not {sub_lm!r}{advice}")
+        _check_sub_lm(sub_lm)
         self.signature = read_signature(signature)
         separate = make_budget(
             max_iters=max_iters,
@@ -441,6 +439,13 @@ def _check_choices(**chosen: str) -> None:
     for name, value in chosen.items():
         if value not in CHOICES[name]:
             raise ConfigurationError(f"{name} must be {' or '.join(map(repr, CHOICES[name]))}, not {value!r}")
+
+
+def _check_sub_lm(sub_lm: Any) -> None:
+    if sub_lm is None or callable(sub_lm):
+        return
+    advice = f": use rlm_dspy.lm({sub_lm!r})" if isinstance(sub_lm, str) else ""
+    raise ConfigurationError(f"sub_lm must be an LM or a function, not {sub_lm!r}{advice}")
 
 
 def finish_prediction(session: Session, ending: loop.Ending) -> dspy.Prediction:

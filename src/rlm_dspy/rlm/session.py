@@ -24,7 +24,7 @@ from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, token_cost, tokens
 from rlm_dspy.replay import new_run_id, root_run_id
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
-from rlm_dspy.rlm.answer_checks import AnswerChecks
+from rlm_dspy.rlm.answer_checks import AnswerChecks, engine_warnings
 from rlm_dspy.rlm.answers import (
     evidence_records,
     holds_evidence,
@@ -588,6 +588,7 @@ class Session:
     def _late_warnings(self, ending: Ending | None) -> list[str]:
         """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
         warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)] if ending else []
+        warnings += engine_warnings(model_name(self.lm or dspy.settings.lm))
         if self.rlm.budget.max_cost is not None and self.ledger.usage.cost is None:
             warnings.append("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
         if self.earlier and self.earlier.left_out:
