@@ -331,11 +331,13 @@ class _Silence:
 
     def __init__(self, route: Route) -> None:
         self._route = route
-        self.end()
+        self._shown = "has not answered"
+        self._since = asyncio.get_running_loop().time()
 
     def end(self) -> None:
         """Restart the timeout, because something arrived."""
-        self._until = asyncio.get_running_loop().time() + self._route.timeout
+        self._shown = "has sent no more of its reply"
+        self._since = asyncio.get_running_loop().time()
 
     async def wait_for(self, step: Awaitable[Any]) -> Any:
         """Await a step of the stream.
@@ -343,8 +345,8 @@ class _Silence:
         Raises:
             TimeoutError: the step takes too long.
         """
-        with bound_replies(), _reporting_silence(self._route):
-            async with asyncio.timeout_at(self._until):
+        with bound_replies(), _reporting_silence(self._route, self._since, self._shown):
+            async with asyncio.timeout_at(self._since + self._route.timeout):
                 return await step
 
 
@@ -352,21 +354,21 @@ _reported: dict[str, float] = {}
 
 
 @contextmanager
-def _reporting_silence(route: Route) -> Iterator[None]:
+def _reporting_silence(route: Route, since: float | None = None, silence: str = "has not answered") -> Iterator[None]:
     """Warn every ``SILENCE_SECONDS`` seconds while a server does not answer, once for all calls that wait for it."""
     loop = asyncio.get_running_loop()
-    started = loop.time()
+    started = loop.time() if since is None else since
     timers: list[asyncio.TimerHandle] = []
 
     def report() -> None:
         now = loop.time()
         if now - _reported.get(route.model, -SILENCE_SECONDS) >= SILENCE_SECONDS - 1:
             _reported[route.model] = now
-            shown = (route.server_name, route.model, now - started, route.timeout)
-            logger.warning("%s (%s) has not answered for %.0f s; one try may take %g s (timeout)", *shown)
+            shown = (route.server_name, route.model, silence, now - started, route.timeout)
+            logger.warning("%s (%s) %s for %.0f s; one try may take %g s (timeout)", *shown)
         timers[:] = [loop.call_later(SILENCE_SECONDS, report)]
 
-    timers.append(loop.call_later(SILENCE_SECONDS, report))
+    timers.append(loop.call_at(max(loop.time(), started + SILENCE_SECONDS), report))
     try:
         yield
     finally:
