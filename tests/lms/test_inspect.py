@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rlm_dspy.lms import lm, ollama, windows
+from rlm_dspy.lms import lm, model_list, ollama, windows
 from rlm_dspy.lms.model_list import list_models, probe_provider
 from servers.local import NAME, LocalServer, llama_cpp, lm_studio, plain, vllm
 from servers.ollama import OllamaServer
@@ -58,6 +58,13 @@ def test_a_good_ollama_is_ok_throughout() -> None:
     assert {status for status, _ in found} == {"ok"}
     assert "read whole" in found[-1][1]
     assert "allocated 32,768" in found[-1][1]
+
+
+def test_a_slow_reply_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_list, "SLOW_REPLY_SECONDS", 0.0)
+    with OllamaServer() as server:
+        told = statuses("ollama_chat/qwen3:8b", api_base=server.url)
+    assert [status for status, line in told if "a short reply took" in line] == ["warning"]
 
 
 @pytest.mark.parametrize(("window", "status"), [(2048, "failure"), (4096, "warning")])

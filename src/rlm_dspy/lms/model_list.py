@@ -20,6 +20,7 @@ from rlm_dspy.lms.providers import PROVIDERS, ModelChoice, Provider, Route, choo
 from rlm_dspy.local_servers import Access, LocalServer, ServerUnreachableError
 
 _CANARY = "The word to remember is heliotrope. "
+SLOW_REPLY_SECONDS = 15.0  # a reply of a few words that takes longer is worth a warning
 MIN_WINDOW_TOKENS = 8_192  # tokens of a window with room for the instructions and a few steps
 _FILLER = "This line only takes up room in the prompt. "
 
@@ -278,10 +279,10 @@ def _round_trip(lm: dspy.LM) -> list[DiagnosisLine]:
     if limits:
         shown = ", ".join(f"{name.removeprefix('x-ratelimit-')} {value}" for name, value in sorted(limits.items()))
         checks.append(DiagnosisLine("ok", f"limits: {shown}"))
-    return [
-        *checks,
-        DiagnosisLine("ok", f"a short reply took {seconds:.1f} s ({wrote / max(seconds, 1e-6):.0f} tokens/s)"),
-    ]
+    told = f"a short reply took {seconds:.1f} s ({wrote / max(seconds, 1e-6):.2g} tokens/s)"
+    if seconds <= SLOW_REPLY_SECONDS:
+        return [*checks, DiagnosisLine("ok", told)]
+    return [*checks, DiagnosisLine("warning", told, "A question may take minutes: use a smaller or less busy model.")]
 
 
 def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
