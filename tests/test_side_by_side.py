@@ -48,29 +48,27 @@ class Case(NamedTuple):
 
     Args:
         row: the first cell of the row in ``docs/drop_in.md`` that explains the difference.
-        defect: a known bug of ours.
     """
 
     program: Program
     theirs: Any
     ours: Any
     row: str = ""
-    defect: str = ""
 
 
 CASES: list[Case] = []
 
 
-def same(value: Any, defect: str = "") -> Callable[[Program], Program]:
+def same(value: Any) -> Callable[[Program], Program]:
     """Register a program that gives this value with both classes."""
-    return differs(value, value, "", defect)
+    return differs(value, value, "")
 
 
-def differs(theirs: Any, ours: Any, row: str, defect: str = "") -> Callable[[Program], Program]:
+def differs(theirs: Any, ours: Any, row: str) -> Callable[[Program], Program]:
     """Register a program that gives one value with ``dspy.RLM`` and, on purpose, another with ours."""
 
     def register(program: Program) -> Program:
-        CASES.append(Case(program, theirs, ours, row, defect))
+        CASES.append(Case(program, theirs, ours, row))
         return program
 
     return register
@@ -802,7 +800,7 @@ def best_of_n_takes_the_best(RLM: Any) -> Any:
     return run(best, action("SUBMIT('bad')"), action("SUBMIT('good')"))[0].answer
 
 
-@same(["good", True], defect="Refine's advice never reaches the prompt: a call's signature is not the predictor's own")
+@same(["good", True])
 def refine_gives_its_advice_to_the_next_attempt(RLM: Any) -> Any:
     advice = json.dumps({"generate_action": "ADVICE be good", "extract": "N/A"})
     replies = [action("SUBMIT('bad')"), fields(discussion="d", advice=advice), action("SUBMIT('good')")]
@@ -1799,20 +1797,13 @@ def rows() -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in cells}
 
 
-def parameter(case: Case) -> Any:
-    """Return a program under its name; one that shows a defect of ours is expected to fail."""
-    wrong = pytest.mark.xfail(strict=True, reason=case.defect, raises=(AssertionError, TypeError, ValueError))
-    return pytest.param(case, id=case.program.__name__, marks=[wrong] if case.defect else [])
-
-
-@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.program.__name__)
 def test_both_give_the_same_or_what_the_page_explains(case: Case) -> None:
     with local(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Passing OpenAI-style message", DeprecationWarning)  # by DSPy's own facade
         theirs = case.program(dspy.RLM)
     ours = case.program(rlm_dspy.RLM)
-    if theirs != case.theirs:  # which no defect of ours excuses
-        raise RuntimeError(f"dspy.RLM gives {theirs!r}, not {case.theirs!r}")
+    assert theirs == case.theirs
     assert ours == case.ours
     if case.row:
         assert theirs != ours

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import dspy
 from dspy import lm15
 from dspy.clients import model_metadata
 from dspy.clients._http import retry_after_seconds  # reads Retry-After as DSPy's own engines do
@@ -22,6 +23,7 @@ __all__ = [
     "anthropic_body",
     "anthropic_reply",
     "async_engine_of",
+    "call_signature",
     "chat_body",
     "engine_of",
     "get_litellm",
@@ -32,6 +34,25 @@ __all__ = [
     "validate_interpreter",
     "validate_interpreter_factory",
 ]
+
+
+class _CallSignatureMeta(type(dspy.Signature)):  # type: ignore[misc]
+    """The metaclass of a call's signature, which equals the predictor's own: ``dspy.Refine`` looks up advice by it."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is cls.predictor_signature
+
+    def __hash__(cls) -> int:
+        return hash(cls.predictor_signature)
+
+
+def call_signature(own: Any, instructions: str) -> Any:
+    """Return a predictor's signature with the instructions of one call; under ``dspy.Refine`` it equals its own."""
+    made = own.with_instructions(instructions)
+    if type(dspy.settings.adapter).__qualname__.startswith("Refine."):
+        made.predictor_signature = getattr(own, "predictor_signature", own)
+        made.__class__ = _CallSignatureMeta
+    return made
 
 
 def engine_of(lm: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import dspy
 import pydantic
 
+from rlm_dspy._dspy import call_signature
 from rlm_dspy.rlm import dspy_states, prompts
 
 MAX_KEPT_CHARS = 2_000  # characters of a text kept in a trace, a demo or a saved program, head and tail
@@ -101,7 +102,7 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
                 labelled.append(line)
         if labelled:
             text = "\n".join([signature.instructions, "", LABELLED, *labelled])
-            signature = signature.with_instructions(text)
+            signature = call_signature(signature, text)
         history = inputs.get("history")
         if isinstance(history, dspy.History) and demos:
             turns = [turn for demo in demos for turn in demo_turns(demo)]

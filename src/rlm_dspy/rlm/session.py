@@ -16,6 +16,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy import deadlines
+from rlm_dspy._dspy import call_signature
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
@@ -370,7 +371,7 @@ class Session:
                 rlm.signature
             ):  # untuned instructions are shorter for a small model
                 strategy = small_prompts.STRATEGY
-            self._signature = current.with_instructions(f"{strategy}\n\n{self._protocol_instructions()}")
+            self._signature = call_signature(current, f"{strategy}\n\n{self._protocol_instructions()}")
         return self._signature
 
     def _protocol_instructions(self) -> str:
