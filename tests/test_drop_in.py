@@ -385,7 +385,9 @@ def test_what_is_passed_wrongly_is_refused_with_what_to_pass(tmp_path: Path) -> 
     with pytest.raises(ConfigurationError, match=r"\['max_iters'\].* Its inputs are context, question; .* RLM\("):
         ask(lm, rlm, max_iters=3)
     dspy.Predict("a -> b").save(tmp_path / "predict.json")
-    with pytest.raises(ConfigurationError, match="not the state of an RLM"):
+    with pytest.raises(
+        ConfigurationError, match="not the state of such an RLM: it lacks the predictor generate_action"
+    ):
         rlm.load(tmp_path / "predict.json")
 
 
@@ -394,3 +396,19 @@ def test_a_price_that_is_unknown_is_a_warning_where_max_cost_cannot_hold() -> No
     script.reports = False
     run = ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=1.0)).run
     assert run.warnings == ("a model's price is unknown, so max_cost does not cover it: limit max_tokens too",)
+
+
+def test_the_state_of_an_rlm_with_a_replaced_predictor_loads_again(tmp_path: Path) -> None:
+    rlm = rlm_dspy.RLM("context, question -> answer")
+    rlm.generate_action = dspy.ChainOfThought("variables_info, repl_history, iteration -> code")
+    rlm.save(tmp_path / "replaced.json")
+    rlm.load(tmp_path / "replaced.json")
+
+
+def test_anything_that_can_be_set_stops_a_run() -> None:
+    class Flag:
+        def is_set(self) -> bool:
+            return False
+
+    lm, _ = scripted(action("SUBMIT(answer='x')"))
+    assert ask(lm, stop=Flag()).answer == "x"

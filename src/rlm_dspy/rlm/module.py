@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import closing, nullcontext, suppress
 from typing import Any, Literal
 
@@ -182,10 +182,16 @@ class RLM(dspy.Module):  # type: ignore[misc]
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
         """Load a state saved by this class or by ``dspy.RLM``."""
-        if "generate_action" not in state:
-            raise ConfigurationError("this is not the state of an RLM: it has no predictor generate_action")
+        if missing := [name for name, _ in self.named_parameters() if name not in state]:
+            raise ConfigurationError(f"this is not the state of such an RLM: it lacks the predictor {missing[0]}")
         super().load_state(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
-        saved = dspy_states.saved_names(state["generate_action"]["signature"]["instructions"])
+        self._warn_of_other_fields(state.get("generate_action"))
+        if self.child is None and any(name.startswith("child.") for name in state):
+            logger.warning("the state of the tuned children was not loaded: make the RLM with tune_children=True")
+
+    def _warn_of_other_fields(self, action: Mapping[str, Any] | None) -> None:
+        """Warn if the state of the action was saved for other inputs or outputs; a replaced predictor has none."""
+        saved = dspy_states.saved_names(action["signature"]["instructions"]) if action else None
         own = list(self.signature.input_fields), list(self.signature.output_fields)
         if saved is not None and saved != own:
             of_saved, of_own = (f"{', '.join(inputs)} -> {', '.join(outputs)}" for inputs, outputs in (saved, own))
@@ -194,8 +200,6 @@ class RLM(dspy.Module):  # type: ignore[misc]
                 of_saved,
                 of_own,
             )
-        if self.child is None and any(name.startswith("child.") for name in state):
-            logger.warning("the state of the tuned children was not loaded: make the RLM with tune_children=True")
 
     def _make_child(self) -> RLM:
         """Return the program that answers recursive sub-calls."""
@@ -311,7 +315,7 @@ class RLM(dspy.Module):  # type: ignore[misc]
         if "stop" in self.signature.input_fields:
             return self.stop
         stop = inputs.pop("stop", None)
-        if stop is not None and not isinstance(stop, threading.Event):
+        if stop is not None and not hasattr(stop, "is_set"):
             raise ConfigurationError(f"stop must be a threading.Event, not {stop!r}")
         return stop or self.stop
 
