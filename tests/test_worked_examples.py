@@ -8,6 +8,7 @@ import dspy
 import pytest
 
 import rlm_dspy
+from rlm_dspy.corpus import Corpus
 from rlm_dspy.rlm import small_prompts, worked_examples
 from rlm_dspy.rlm.worked_examples import EXAMPLES, Kind
 from rlm_dspy.testing import action, scripted, texts
@@ -184,3 +185,19 @@ def test_the_demos_of_a_program_take_its_place() -> None:
     assert "letters of Ann" not in first
     assert "Labelled?" in second
     assert "letters of Ann" in second
+
+
+@pytest.mark.parametrize(
+    ("question", "shown"),
+    [
+        ("How many units of lamp were sold in the North?", "What is the sum"),
+        ("How many Units were sold?", "What is the sum"),
+        ("How many products are there?", "How many rows"),
+        ("How many rows have 5 units?", "How many rows"),
+    ],
+)
+def test_how_many_of_a_column_of_numbers_is_a_sum(question: str, shown: str) -> None:
+    table = "region,product,units,price\n" + "North,lamp,5,12.5\n" * 20
+    for value in (table, Corpus.from_texts({"sales.csv": table})):
+        demo = small_prompts.worked_demo(value, question, main="context", first="answer")
+        assert f"Question: {shown}" in demo["observation"]

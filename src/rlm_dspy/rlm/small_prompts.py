@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ MAX_FOUND_CHARS = 800
 MAX_LINKED_LINES = 3
 MAX_NAME_CHARS = 200  # longest name of a file that is shown in an example
 MAX_REMINDER_CHARS = 400  # longest question that is repeated under each output
+HEAD_CHARS = 4_000  # of a table, in which its header and first rows are looked for
 SNIFFED_LINES = 4  # lines read to recognise a table
 MAX_COLUMN_CHARS = 40  # longest name of a column
 
@@ -118,7 +120,8 @@ def worked_demo(value: Any, question: str, *, main: str, first: str, found: Sequ
         found: lines of it with words of the question, best first.
     """
     kind, text, rows = _data_expressions(value, main, found)
-    example = worked_examples.fitting_example(kind, question)
+    columns = _number_columns(value, found) if kind == "table" else []
+    example = worked_examples.fitting_example(kind, question, columns)
     lines = "\n".join(prompts.barred_text(line) for line in example.lines)
     shown = [f"Question: {example.question}", FOUND.format(main=main), lines, SOME_FOUND_ADVICE.format(main=main)]
     name = main if kind == "corpus" and example in worked_examples.EXAMPLES["corpus"] else text
@@ -142,14 +145,33 @@ def _data_expressions(value: Any, main: str, found: Sequence[str]) -> tuple[work
         rows = f"import csv, io\nrows = list(csv.DictReader(io.StringIO({main}){option}))"
         return "text" if delimiter is None else "table", main, rows
     files = value.sandbox_index()["files"]
-    likely = [file for file in files if len(files) == 1 or (found and found[0].startswith(f"{file['name']}:"))]
-    if likely and _is_plain_name(likely[0]["name"]):
-        name = json.dumps(likely[0]["name"])
-        if likely[0]["kind"] in ("csv", "tsv") or likely[0]["name"].endswith((".csv", ".tsv")):
+    likely = _likely_file(files, found)
+    if likely and _is_plain_name(likely["name"]):
+        name = json.dumps(likely["name"])
+        if likely["kind"] in ("csv", "tsv") or likely["name"].endswith((".csv", ".tsv")):
             return "table", main, f"rows = {main}.rows({name})"
         if len(files) == 1:
             return "text", f"{main}[{name}]", ""
     return "corpus", f'"\\n".join({main}.values())', ""
+
+
+def _likely_file(files: Sequence[Mapping[str, Any]], found: Sequence[str]) -> Mapping[str, Any] | None:
+    """Return the only file, or the one of the best line."""
+    likely = [file for file in files if len(files) == 1 or (found and found[0].startswith(f"{file['name']}:"))]
+    return likely[0] if likely else None
+
+
+def _number_columns(value: Any, found: Sequence[str]) -> list[str]:
+    """Return the columns of a table, in lower case, that have a number in the first row."""
+    text = value
+    if not isinstance(value, str):
+        likely = _likely_file(value.sandbox_index()["files"], found)
+        text = next((text for name, text in value.items() if likely and name == likely["name"]), "")
+    head = text[:HEAD_CHARS].splitlines()[:2]
+    rows = list(csv.reader(head, delimiter=delimiter_of(text) or ","))
+    if len(rows) < 2:
+        return []
+    return [column.lower() for column, cell in zip(*rows, strict=False) if re.fullmatch(r"-?\d+(?:[.,]\d+)?", cell)]
 
 
 def _is_plain_name(name: str) -> bool:
@@ -159,7 +181,7 @@ def _is_plain_name(name: str) -> bool:
 
 def delimiter_of(text: str) -> str | None:
     """Return the column separator of a table with a header, or None if the text is not one."""
-    head = text[:4_000].splitlines()[:SNIFFED_LINES]
+    head = text[:HEAD_CHARS].splitlines()[:SNIFFED_LINES]
     if len(head) < SNIFFED_LINES:
         return None
     for delimiter in (",", ";", "\t", "|"):

@@ -8,6 +8,7 @@ instructions (benchmarks/RESULTS.md).
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -215,12 +216,16 @@ SUBMIT({first}=str(len(hits)))""",
 }
 
 
-def fitting_example(kind: Kind, question: str) -> Example:
+def fitting_example(kind: Kind, question: str, number_columns: Collection[str] = ()) -> Example:
     """Return the example whose shape the question has; a look-up if there is none.
 
-    A corpus has examples of its own and those of a text.
+    A corpus has examples of its own and those of a text. "How many units" asks for a sum if a table has numbers in a
+    column of that name.
     """
     examples = EXAMPLES[kind]
+    counted = re.search(r"\bhow many (\w+)", question, re.IGNORECASE)
+    if counted and counted[1].lower() in number_columns:
+        question = "sum"
     if kind == "corpus":
         examples = (*examples[:-1], *EXAMPLES["text"][:-1], examples[-1])
     for example in examples[:-1]:
