@@ -363,15 +363,14 @@ def test_a_state_of_other_fields_is_loaded_with_a_warning(caplog: pytest.LogCapt
 
 
 def test_a_path_that_is_passed_as_the_context_is_a_warning(tmp_path: Path) -> None:
-    path = tmp_path / "sky.txt"
-    path.write_text("The sky is blue.")
+    path = tmp_path / "sky.txt"  # nothing is looked up there
     lm, _ = scripted(action("SUBMIT(answer='x')"))
     with dspy.context(lm=lm):
         rlm = rlm_dspy.RLM("context, question -> answer")
         named = rlm(context=str(path), question="q").run
         meant = rlm(context="see sky.txt", question=str(path)).run
     shown = repr(str(path))
-    assert named.warnings == (f"context is only the path {shown}: pass rlm_dspy.read({shown}) to ask about the file",)
+    assert named.warnings == (f"context is only {shown}: pass rlm_dspy.read({shown}) to ask about a file",)
     assert meant.warnings == ()
 
 

@@ -111,3 +111,9 @@ def test_an_offline_answer_to_a_count_says_each_time_that_it_is_none(run: Callab
     for _ in range(2):
         assert "The offline engine does not count" in run("how many ports are in the docs?", "docs").err
     assert "does not count" not in run(QUESTION, "docs").err
+
+
+def test_a_question_about_an_address_is_no_path(spawn: Callable) -> None:
+    text = b"The port of the page is on http://ports.example.\n"
+    result = spawn("ask", "-m", "offline", "Which port is on http://ports.example?", stdin=text)
+    assert (result.code, "ports.example" in result.out) == (0, True), result.err

@@ -44,7 +44,8 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     if request.program is not None:
         request = _with_program(request, loaded.settings.home, terminal)
     # Report every error in the command and its files before importing a model library.
-    if not request.paths and is_path(request.question):
+    may_be_path = " " not in request.question or os.path.lexists(os.path.expanduser(request.question))
+    if not request.paths and may_be_path and is_path(request.question):
         raise click.UsageError(f"{request.question!r} is something to read: the question is missing.")
     paths = reading.paths_or_stdin(request.paths, loaded.settings.folder)
     if not request.paths and paths != ("-",):

@@ -99,7 +99,7 @@ def _ask_model(choice: lms.ModelChoice, is_free: bool, origins: Mapping[str, str
         if not model:
             continue
         variable = _key_variable(model)
-        if is_address and origins.get(variable, "environment") != "environment":
+        if is_address and variable in before and origins.get(variable, "environment") != "environment":
             os.environ[variable] = before[variable]  # a kept key goes to the server that is kept
         if not key:
             key = _ask_key(variable, origins, terminal, is_new_server=is_address)

@@ -15,7 +15,7 @@ from rlm_dspy import folders, lms
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import served_models
-from rlm_dspy.local_servers import is_loopback
+from rlm_dspy.local_servers import is_loopback, shown_address
 
 _LEAVE_OUT = "leave out --temperature (or the setting temperature)"
 
@@ -71,8 +71,9 @@ def choose(values: Settings) -> Chosen:
 def _describe_unused_model() -> str:
     """Return a notice of the first model of the user's own servers, empty if none answers."""
     for name, server in served_models(os.environ):
+        place = f"{server.kind} at {shown_address(server.base)}"
         return (
-            f"No model is set, so the offline engine answers. {server.kind} at {server.base} has {name}: "
+            f"No model is set, so the offline engine answers. {place} has {name}: "
             f"ask it with -m {shlex.quote(name)}, or keep it with `rlm-dspy init`."
         )
     return ""

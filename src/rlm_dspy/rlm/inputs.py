@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dspy
@@ -16,6 +15,7 @@ from rlm_dspy.sandbox.worker import tables
 
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
 MAX_PATH_CHARS = 1_000  # longer texts are not taken for a path
+_PATH = re.compile(r"(?:~|[A-Za-z]:)?[\w./\\-]+\.[A-Za-z]\w{0,7}")
 
 
 def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,12 +26,14 @@ def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> d
 
 
 def file_name_warnings(values: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each context that is the path of a file, whose text may have been meant."""
+    """Return a warning for each context that looks like the path of a file, whose text may have been meant.
+
+    Nothing is looked up on the disk: a text of somebody else's would learn which files there are.
+    """
     warnings: list[str] = []
     for name, value in values.items():
-        is_short = isinstance(value, str) and len(value) <= MAX_PATH_CHARS and name not in QUESTION_FIELDS
-        if is_short and (os.sep in value or Path(value).suffix) and os.path.isfile(value):
-            warnings.append(f"{name} is only the path {value!r}: pass rlm_dspy.read({value!r}) to ask about the file")
+        if name not in QUESTION_FIELDS and isinstance(value, str) and _PATH.fullmatch(value[: MAX_PATH_CHARS + 1]):
+            warnings.append(f"{name} is only {value!r}: pass rlm_dspy.read({value!r}) to ask about a file")
     return warnings
 
 
