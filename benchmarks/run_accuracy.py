@@ -12,6 +12,7 @@ ended without an answer are listed separately. Repeating the command resumes an 
 
 import argparse
 import hashlib
+import json
 import sys
 import time
 from pathlib import Path
@@ -39,6 +40,8 @@ def main() -> None:
     flags.add_argument("--api-base", help="address of an OpenAI-compatible server")
     flags.add_argument("--temperature", type=float)
     flags.add_argument("--max-reply", type=int, help="tokens of a reply")
+    flags.add_argument("--body", type=json.loads, help="JSON to add to each request, such as a grammar of llama.cpp")
+    flags.add_argument("--json", action="store_true", help="let DSPy's JSONAdapter ask for JSON")
     flags.add_argument("--split", choices=["train", "dev", "test"], default="test")
     flags.add_argument("--tokens", type=int, nargs="+", default=[8_000, 128_000, 1_000_000])
     flags.add_argument("--tasks", nargs="+", choices=list(tasks.TASKS), default=list(tasks.TASKS))
@@ -67,7 +70,7 @@ def main() -> None:
     everything: list[Row] = []
     for tokens in given.tokens:
         started = time.perf_counter()
-        with dspy.context(lm=lm):
+        with dspy.context(lm=lm, adapter=dspy.JSONAdapter() if given.json else None):
             rows = [row for task in given.tasks for row in one(task, tokens, given, asked, journal)]
         print(f"\n{tokens:,} tokens ({time.perf_counter() - started:.0f} s)\n")
         show(rows)
@@ -81,7 +84,7 @@ def model(given: argparse.Namespace) -> dspy.LM:
     """Return the model to ask."""
     if given.model == "solver":
         return solver()
-    options = {"temperature": given.temperature, "max_tokens": given.max_reply}
+    options = {"temperature": given.temperature, "max_tokens": given.max_reply, "extra_body": given.body}
     options = {name: value for name, value in options.items() if value is not None}
     if given.api_base:
         return dspy.LM(given.model, api_base=given.api_base, api_key="none", cache=False, **options)

@@ -258,11 +258,12 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
     reported = entry["usage"] or {}
     if not reported and getattr(getattr(entry["response"], "usage", None), "input_tokens", None) is not None:
         return Usage(calls=1)  # it came from DSPy's cache, which keeps no usage in the entry: nothing was spent
-    estimated = _estimated_usage(entry, str(entry.get("model") or ""))
     sent, got = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
     # Some servers report nothing, some report zeros; a prompt and a reply always have tokens.
-    if sent <= 0 or got < 0 or (got == 0 and estimated.completion_tokens > 0):
-        return estimated
+    if sent <= 0 or got <= 0:
+        estimated = _estimated_usage(entry, str(entry.get("model") or ""))
+        if sent <= 0 or got < 0 or estimated.completion_tokens > 0:
+            return estimated
     cost = entry.get("cost")
     data = getattr(entry["response"], "provider_data", None)
     if cost is None and isinstance(data, dict):

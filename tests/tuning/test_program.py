@@ -11,6 +11,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.rlm import small_prompts
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import program
 
@@ -35,6 +36,21 @@ def test_instructions_and_demos_come_back(tmp_path: Path) -> None:
     program.load(loaded, program.save(rlm, tmp_path / "p.json"))
     assert program.instructions(loaded) == program.instructions(rlm)
     assert program.demos(loaded) == program.demos(rlm)
+
+
+@pytest.mark.parametrize("task", ["", "Answer in German."])
+def test_an_optimizer_starts_from_what_a_small_student_is_shown(task: str) -> None:
+    signature = dspy.Signature(SIGNATURE, task)
+    shown = []
+    for make in (rlm_dspy.RLM, program.Tunable):
+        lm, script = scripted(action("SUBMIT(answer='blue')"), model="openai/student-1b")
+        with dspy.context(lm=lm):
+            rlm = make(signature)
+            rlm(context="The sky is blue. " * 300, question="Which colour is the sky?")
+        shown.append(script.requests[0].system)
+    assert small_prompts.STRATEGY in rlm.generate_action.signature.instructions
+    assert task in rlm.generate_action.signature.instructions
+    assert sorted(shown[0].split()) == sorted(shown[1].split())
 
 
 def test_a_saved_program_has_no_secret_in_its_demos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

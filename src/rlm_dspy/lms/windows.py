@@ -63,6 +63,11 @@ def is_small(lm: Any) -> bool:
     return billions is not None and billions <= SMALL_WEIGHTS
 
 
+def is_small_profile(profile: str, lm: Any) -> bool:
+    """Return whether a profile ("auto", "small" or "standard") means the short protocol for an LM."""
+    return is_small(lm) if profile == "auto" else profile == "small"
+
+
 def is_tiny(lm: Any) -> bool:
     """Return whether an LM has at most 4B weights by name; such models repeat themselves and make up answers."""
     billions = weight_billions(str(getattr(lm, "model", "")))

@@ -138,11 +138,12 @@ def compact_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shorten_value(value: Any) -> Any:
     if isinstance(value, dspy.History):
+        kept = value.messages
+        if len(kept) > MAX_KEPT_TURNS:
+            kept = [kept[0], *kept[1 - MAX_KEPT_TURNS :]]
         turns = []
-        for turn in value.messages:
+        for turn in kept:
             turns.append({name: _cut_text(text, KEPT_OF_TURN) for name, text in turn.items()})
-        if len(turns) > MAX_KEPT_TURNS:
-            turns = [turns[0], *turns[1 - MAX_KEPT_TURNS :]]
         return dspy.History(messages=turns)
     return _cut_text(value, MAX_KEPT_CHARS)
 

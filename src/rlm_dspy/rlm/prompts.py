@@ -398,6 +398,12 @@ def trajectory_text(steps: Sequence[Any], limit: int) -> str:
     return "\n".join(reversed(parts))
 
 
+def own_instructions(signature: type[dspy.Signature]) -> str:
+    """Return the instructions of a signature, "" if they are DSPy's default."""
+    default = dspy.Signature(signature.signature).instructions
+    return "" if signature.instructions == default else str(signature.instructions)
+
+
 def action_instructions(signature: type[dspy.Signature]) -> str:
     """Return the task and the strategy, which optimizers may rewrite."""
     return "\n\n".join(part for part in (signature.instructions, ACTION_STRATEGY) if part)

@@ -87,7 +87,7 @@ class Session:
         if parent:  # a child replaces the sub-model
             self.lm = parent.subcalls.lm or self.lm
         chosen = self.lm or dspy.settings.lm
-        self.small = windows.is_small(chosen) if rlm.profile == "auto" else rlm.profile == "small"
+        self.small = windows.is_small_profile(rlm.profile, chosen)
         self.calls = rlm.budget.max_llm_calls
         if self.small:
             self.calls = min(self.calls, MAX_SMALL_CALLS)
@@ -414,12 +414,10 @@ class Session:
 
     def _task_text(self) -> str:
         """Return the user's own instructions, "" if they are DSPy's default or an optimizer rewrote them."""
-        instructions = self.rlm.signature.instructions
         action = self.rlm.generate_action
-        own = prompts.action_instructions(self.rlm.signature)
-        is_tuned = isinstance(action, Predictor) and action.signature.instructions != own
-        is_default = instructions == dspy.Signature(self.rlm.signature.signature).instructions
-        return "" if is_tuned or is_default else instructions
+        untuned = prompts.action_instructions(self.rlm.signature)
+        is_tuned = isinstance(action, Predictor) and action.signature.instructions != untuned
+        return "" if is_tuned else prompts.own_instructions(self.rlm.signature)
 
     def _may_recurse(self) -> bool:
         """Return whether a child may be useful: an input is larger than one sub-call can take."""

@@ -64,6 +64,15 @@ REMINDER = """Question again: {task}
 If the answer is above, SUBMIT({first}="...") alone; else look in another way."""
 
 
+ABOUT_OUTPUTS = "About the outputs: {task}"
+
+
+def action_instructions(signature: type[dspy.Signature]) -> str:
+    """Return the strategy, then the user's own instructions: what optimizers may rewrite."""
+    task = prompts.own_instructions(signature)
+    return f"{STRATEGY}\n\n{ABOUT_OUTPUTS.format(task=task)}" if task else STRATEGY
+
+
 def protocol_text(
     signature: type[Any],
     *,
@@ -98,7 +107,7 @@ def protocol_text(
     if name := history_field(signature):
         text += "\n" + prompts.EARLIER.format(name=name)
     if task:
-        text += f"\nAbout the outputs: {task}"
+        text += "\n" + ABOUT_OUTPUTS.format(task=task)
     if evidence:
         text += "\n" + prompts.EVIDENCE
     if interpreter.strip():

@@ -14,9 +14,10 @@ import dspy
 from pydantic import ValidationError
 
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
+from rlm_dspy.lms import windows
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
-from rlm_dspy.rlm import dspy_states
+from rlm_dspy.rlm import dspy_states, small_prompts
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.tuning.typed_signature import SerializableSignature
@@ -31,8 +32,16 @@ class Tunable(RLM):
     """An RLM that returns failed runs as predictions without an answer, so that they can be scored and explained.
 
     Its state is that of an :class:`~rlm_dspy.RLM`: each can load what the other saved. A provider's failure is still
-    raised, because it is not the candidate's fault.
+    raised, because it is not the candidate's fault. If the configured LM is a small model, its instructions start as
+    those that such a model is shown, so that an optimizer improves what was scored.
     """
+
+    def __init__(self, signature: Any, *args: Any, **options: Any) -> None:
+        super().__init__(signature, *args, **options)
+        action = self.generate_action
+        if windows.is_small_profile(self.profile, action.lm or dspy.settings.lm):
+            instructions = small_prompts.action_instructions(self.signature)
+            action.signature = action.signature.with_instructions(instructions)
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Answer, or return a prediction whose ``run`` says why there is no answer."""
