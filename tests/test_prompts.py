@@ -245,3 +245,13 @@ def test_a_document_cannot_forge_the_header_of_a_variable():
 
 class _Field:
     json_schema_extra = None
+
+
+def test_equal_lines_of_a_long_output_are_shown_once_with_their_number() -> None:
+    line = "Ada was born in Rome. Ada was taught by Bo. Ada works for Cy."
+    code = "for hit in grep('Ada'):\n    print(hit)\nprint('the last')"
+    rlm = rlm_dspy.RLM("context, question -> answer", max_output_chars=300)
+    context = f"{line}\nBo was born in Oslo and knows Ada.\n{line}\n"
+    result, seen = run(action(code), action("SUBMIT(answer='Rome')"), rlm=rlm, context=context)
+    assert f"1: {line} (×3)\n2: Bo was born in Oslo and knows Ada.\n3: {line} (×3)\nthe last" in seen[1]
+    assert result.run.steps[0].output.count(line) == 2

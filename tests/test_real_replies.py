@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import openai
 import pytest
 from dspy.lm15 import Usage
 
@@ -38,11 +39,30 @@ def served(kind: str, case: dict[str, Any]) -> Iterator[dspy.LM]:
                 "groq/openai/gpt-oss-20b", api_base=server.url, api_key=KEY, requests_per_minute=100_000, cache=False
             )
         else:
-            model = "openai/openai/gpt-oss-20b"
-            yield dspy.LM(model, api_base=f"{server.url}/v1", api_key=KEY, cache=False, num_retries=0)
+            model, address = "openai/gpt-oss-20b", {"base_url": f"{server.url}/v1", "api_key": KEY}
+            if kind == "own":
+                yield OwnLM(model, address)
+                return
+            engine = "litellm" if kind == "litellm" else "auto"
+            options = {"api_base": address["base_url"], "api_key": KEY, "cache": False, "num_retries": 0}
+            yield dspy.LM(f"openai/{model}", engine=engine, **options)
 
 
-@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy"])
+class OwnLM(dspy.BaseLM):  # type: ignore[misc]
+    """A user's own LM, which returns a response of OpenAI's client, as DSPy's documentation shows."""
+
+    def __init__(self, model: str, address: dict[str, str]) -> None:
+        super().__init__(model=model)
+        self.address = address
+
+    def forward(self, prompt: str | None = None, messages: Any = None, **kwargs: Any) -> Any:
+        """Ask the server, and return its response as it is."""
+        with openai.OpenAI(**self.address) as client:
+            return client.chat.completions.create(model=self.model, messages=messages)
+
+
+@pytest.mark.filterwarnings("ignore:Implementing custom LMs:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy", "litellm", "own"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_a_reply_leads_to_what_the_model_meant(case: dict[str, Any], kind: str) -> None:
     with served(kind, case) as lm, dspy.context(lm=lm):
@@ -99,7 +119,8 @@ DIRECT = {
 }
 
 
-@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy"])
+@pytest.mark.filterwarnings("ignore:Implementing custom LMs:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy", "litellm", "own"])
 @pytest.mark.parametrize("form", DIRECT)
 def test_a_direct_answer_is_what_the_model_said_and_not_what_it_thought(form: str, kind: str) -> None:
     reply, finish, answer = DIRECT[form]
@@ -107,7 +128,8 @@ def test_a_direct_answer_is_what_the_model_said_and_not_what_it_thought(form: st
         assert Direct("context, question -> answer")(context="c", question="q").answer == answer
 
 
-@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy"])
+@pytest.mark.filterwarnings("ignore:Implementing custom LMs:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy", "litellm", "own"])
 def test_a_direct_answer_that_was_cut_off_is_reported(kind: str) -> None:
     reply = "[[ ## answer ## ]]\nThe gate opens at"
     with served(kind, {"replies": [reply], "finish": "length"}) as lm, dspy.context(lm=lm):
@@ -115,7 +137,8 @@ def test_a_direct_answer_that_was_cut_off_is_reported(kind: str) -> None:
     assert any("limit of output tokens" in warning for warning in run.warnings)
 
 
-@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy"])
+@pytest.mark.filterwarnings("ignore:Implementing custom LMs:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["groq", "ollama", "dspy", "litellm", "own"])
 def test_a_direct_reply_that_ended_in_its_thinking_is_an_error_that_says_so(kind: str) -> None:
     case = {"replies": ["<think>\n[[ ## answer ## ]]\nDRAFT\n"] * 3, "finish": "length"}
     with served(kind, case) as lm, dspy.context(lm=lm), pytest.raises(ActionError, match=r"thinking|tokens"):

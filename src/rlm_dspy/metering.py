@@ -103,7 +103,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self.span = span
         self.by_model: dict[str, Usage] = {}
         self.last_wait = ""  # the reason of the last pause before a call
-        self.response: Any = None  # the last lm15 Response; None if DSPy's history is disabled
+        self.response: Any = None  # the last response, of a type that depends on DSPy's engine; None without history
+        self.outputs: Any = None  # those of the last call
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._spans: dict[str, int] = {}  # of the calls in flight
         self._replies: dict[str, RecordedReply] = {}  # of those that a record answers
@@ -154,7 +155,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
             usage = _reported_usage(entry)
         else:  # DSPy's history may be disabled
             usage = _estimated_usage({**sent, "outputs": outputs}, getattr(lm, "model", ""))
-        self.response = entry["response"] if entry else None
+        self.response, self.outputs = entry["response"] if entry else None, outputs
         if self.recorder and (span := self._spans.pop(call_id, None)):
             error = None if exception is None else f"{type(exception).__name__}: {exception}"
             finish = "" if exception else self.finish

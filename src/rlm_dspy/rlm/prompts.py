@@ -1,7 +1,8 @@
-"""The first view of a corpus that a model gets: its shape, similar files grouped, and the beginnings of a few."""
+"""What a model is shown: its instructions, the first view of its inputs, and the output of each step."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -329,9 +330,20 @@ def counters_line(step: int, max_iters: int, ledger: str) -> str:
 
 
 def observation_text(outputs: Sequence[str], limit: int) -> str:
-    """Join the output of a step's cells, and cut out the middle beyond ``limit`` characters."""
+    """Join the output of a step's cells; beyond ``limit`` characters, join equal lines and cut out the middle."""
     text = "\n".join(part for part in outputs if part)
+    if len(text) > limit:
+        text = join_equal_lines(text)
     return clip_middle(text, limit) if text else "(no output - did you forget to print?)"
+
+
+def join_equal_lines(text: str) -> str:
+    """Return a text in which equal lines in a row are one, with their number: ``line (×3)``."""
+    lines: list[str] = []
+    for line, equal in itertools.groupby(text.split("\n")):
+        count = len(list(equal))
+        lines += [f"{line} (×{count})"] if line.strip() and count > 1 else [line] * count
+    return "\n".join(lines)
 
 
 def clip_middle(text: str, limit: int) -> str:

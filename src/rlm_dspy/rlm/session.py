@@ -437,7 +437,7 @@ class Session:
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
         facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
         if isinstance(predicted, AdapterParseError):
-            self.code = replace_surrogates(_reply_text(predicted, asking.meter.response))
+            self.code = replace_surrogates(_reply_text(predicted, asking.meter.outputs))
             return ModelReply(text=self.code, **facts)
         if isinstance(need, Extract):
             names = self.signature.output_fields
@@ -646,13 +646,13 @@ class MeteredCall:
         session.add(self.meter.by_model)
 
 
-def _reply_text(error: AdapterParseError, response: Any) -> str:
+def _reply_text(error: AdapterParseError, outputs: Any) -> str:
     """Return the reply that no adapter could parse; DSPy replaces an empty one by a description."""
     if isinstance(error, BadSampleError):
         return str(error.lm_response)
-    if response is not None and not response.text and not getattr(response, "tool_calls", None):
-        return ""
-    return str(error.lm_response or "")
+    first = outputs[0] if outputs else None
+    is_empty = not (first.get("text") or first.get("tool_calls")) if isinstance(first, dict) else first == ""
+    return "" if is_empty else str(error.lm_response or "")
 
 
 def model_name(lm: Any) -> str:
