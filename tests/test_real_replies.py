@@ -74,6 +74,20 @@ def test_a_reply_leads_to_what_the_model_meant(case: dict[str, Any], kind: str) 
     assert any(case.get("shown", "") in step.output for step in result.run.steps)
 
 
+@pytest.mark.parametrize("engine", ["auto", "litellm"])
+def test_a_reply_from_dspys_cache_costs_nothing(engine: str) -> None:
+    with OpenAIServer(reply=action("SUBMIT(answer='blue')")) as server:
+        address = {"api_base": f"{server.url}/v1", "api_key": KEY}
+        lm = dspy.LM("openai/openai/gpt-oss-20b", engine=engine, cache=True, num_retries=0, **address)
+        spent = []
+        with dspy.context(lm=lm):
+            for _ in range(2):
+                result = rlm_dspy.RLM("context, question -> answer")(context=f"asked by {engine}", question="What?")
+                spent.append((result.run.usage.total_tokens > 0, result.run.usage.estimated_calls))
+        assert len(server.posts) == 1
+    assert spent == [(True, 0), (False, 0)]
+
+
 def refused(code: str, wrote: str) -> Fault:
     """Groq's answer to a sample of its own model that it could not read."""
     body = error("Failed to call a function.", "invalid_request_error", code)

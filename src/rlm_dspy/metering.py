@@ -256,9 +256,11 @@ def thinking_chars(outputs: Any) -> int:
 
 
 def _reported_usage(entry: dict[str, Any]) -> Usage:
-    reported = entry["usage"] or {}
-    if not reported and getattr(getattr(entry["response"], "usage", None), "input_tokens", None) is not None:
-        return Usage(calls=1)  # it came from DSPy's cache, which keeps no usage in the entry: nothing was spent
+    reported, response = entry["usage"] or {}, entry["response"]
+    # DSPy's cache keeps no usage in the entry; what is LiteLLM's own says that it came from there.
+    is_lm15 = getattr(getattr(response, "usage", None), "input_tokens", None) is not None
+    if getattr(response, "cache_hit", False) or (is_lm15 and not reported):
+        return Usage(calls=1)  # nothing was spent
     sent, got = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
     # Some servers report nothing, some report zeros; a prompt and a reply always have tokens.
     if sent <= 0 or got <= 0:
@@ -266,7 +268,7 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
         if sent <= 0 or got < 0 or estimated.completion_tokens > 0:
             return estimated
     cost = entry.get("cost")
-    data = getattr(entry["response"], "provider_data", None)
+    data = getattr(response, "provider_data", None)
     if cost is None and isinstance(data, dict):
         cost = data.get("cost")
     details = reported.get("prompt_tokens_details") or {}
