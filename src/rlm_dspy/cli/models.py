@@ -14,7 +14,7 @@ import dspy
 from rlm_dspy import folders, lms
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.lms.model_list import served_models
+from rlm_dspy.lms.model_list import check_name, served_models
 from rlm_dspy.local_servers import is_loopback, shown_address
 
 _LEAVE_OUT = "leave out --temperature (or the setting temperature)"
@@ -45,13 +45,14 @@ def choose(values: Settings) -> Chosen:
 
     Raises:
         ConfigurationError: a name is not a valid model name, or a model does not take the temperature.
-        LMAuthError: the provider's key is not set.
+        LMUnavailableError: a name has no provider, or one that LiteLLM does not know.
     """
     folders.protect_dspy_cache()
     choice = lms.choose(values.model, os.environ, values.named_by)
     names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
-    if values.temperature is not None:
-        for name in names:
+    for name in names:
+        check_name(name)
+        if values.temperature is not None:
             _check_temperature(name, values.temperature)
     options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx, "timeout": values.timeout}
     options["temperature"] = values.temperature
