@@ -62,6 +62,16 @@ def test_options_may_come_before_the_question(run: Callable, args: list[str]) ->
     assert asked_question(run) == QUESTION
 
 
+@pytest.mark.parametrize(
+    "args", [["ask", QUESTION, "docs", "--offline"], ["--offline", QUESTION, "docs"], ["chat", "docs", "--offline"]]
+)
+def test_the_offline_engine_is_no_option_but_a_model(run: Callable, args: list[str]) -> None:
+    result = run(*args)
+    assert (result.code, result.out) == (2, "")
+    assert "No such option '--offline'. The offline engine is a model: -m offline. Try" in result.err
+    assert "-m offline" not in run("ls", "docs", "--offline").err  # which asks no model
+
+
 def test_options_before_a_command_say_where_they_belong(run: Callable) -> None:
     result = run("-m", "offline", "chat", "docs")
     assert result.code == 2

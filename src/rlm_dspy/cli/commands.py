@@ -55,7 +55,7 @@ from rlm_dspy.cli.options import (
 from rlm_dspy.cli.program import program
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
-from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments
+from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments, usage_text
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 
@@ -558,7 +558,7 @@ def _run_app(args: Sequence[str] | None) -> int:
         return exit_codes.INTERRUPTED
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "rlm-dspy"
-        terminal.error(f"{error.format_message()} Try '{path} --help'.", where=path)
+        terminal.error(f"{usage_text(error)} Try '{path} --help'.", where=path)
         _print_error_event(terminal, error, exit_codes.USAGE)
         return exit_codes.USAGE
     except RLMError as error:
