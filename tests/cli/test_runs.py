@@ -84,6 +84,13 @@ def test_the_tree_nests_sub_calls_under_their_step_and_children_under_theirs() -
         assert part in text, part
 
 
+@pytest.mark.parametrize("started", [float("inf"), float("nan"), 1e300, -1e20])
+def test_a_span_without_a_usable_time_is_shown(started: float) -> None:
+    spans = (Span(id=1, kind="run", started=0.0), Span(id=2, kind="lm", name="large", started=started, parent=1))
+    lines = list(tree.tree_lines(RUN.model_copy(update={"stopped_by": "killed", "spans": spans})))
+    assert "├─ call of large · not ended" in lines
+
+
 def test_long_blocks_are_cut_unless_all_is_wanted() -> None:
     cut = "\n".join(tree.tree_lines(RUN))
     assert "line_20" not in cut

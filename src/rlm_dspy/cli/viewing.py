@@ -18,6 +18,7 @@ from rlm_dspy.cli.terminal import Terminal, columns_of
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, tree
 from rlm_dspy.report.render import jsonable
+from rlm_dspy.report.resuming import can_be_resumed
 from rlm_dspy.report.run_store import RunStore, StoredRun, load_run
 from rlm_dspy.report.viewer import chrome_trace, page
 from rlm_dspy.run import Run
@@ -59,6 +60,8 @@ def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], option
         _write_text(terminal, options["chrome"], chrome_trace.chrome_trace(run, redactor))
     else:
         print_tree(terminal, run, whole=options["full"])
+        if can_be_resumed(found[0]):
+            terminal.note(f"What is paid for is kept: `rlm-dspy ask --resume {run.id}` goes on with it.")
 
 
 def print_tree(terminal: Terminal, run: Run, *, whole: bool = False) -> None:

@@ -47,7 +47,7 @@ from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
-from rlm_dspy.run import UNFINISHED, Event, Run, unread
+from rlm_dspy.run import UNFINISHED, Event, Run, stopping_facts, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.spans import Recorder
 from rlm_dspy.telemetry import trace_if_configured
@@ -259,11 +259,7 @@ class _Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and getattr(error, "run", None) is None:
-            error.run = self._close_record(  # type: ignore[attr-defined]
-                "stopped",
-                error=f"{type(error).__name__}: {error}",
-                stopped_by=getattr(error, "limit", None) or type(error).__name__,
-            )
+            error.run = self._close_record("stopped", **stopping_facts(error))  # type: ignore[attr-defined]
 
     def _close_record(self, status: Any, **facts: Any) -> Run:
         self.meter.abandon_calls()

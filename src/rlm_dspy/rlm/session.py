@@ -43,7 +43,19 @@ from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
-from rlm_dspy.run import UNFINISHED, Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
+from rlm_dspy.run import (
+    UNFINISHED,
+    Event,
+    EventKind,
+    Run,
+    Step,
+    SubCall,
+    Usage,
+    replace_surrogates,
+    shortened,
+    stopping_facts,
+    unread,
+)
 from rlm_dspy.spans import Recorder
 from rlm_dspy.telemetry import trace_if_configured
 
@@ -550,11 +562,7 @@ class Session:
         if self.steps and late:  # calls that outlived the cell that made them
             last = self.steps[-1]
             self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
-        told = None
-        ended: dict[str, Any] = {"status": "stopped"}
-        if error is not None:
-            told = f"{type(error).__name__}: {error}"
-            ended["stopped_by"] = getattr(error, "limit", None) or type(error).__name__
+        ended: dict[str, Any] = {"status": "stopped", **(stopping_facts(error) if error else {})}
         if ending:
             ended = {
                 "status": ending.status,
@@ -562,10 +570,10 @@ class Session:
                 "outputs": jsonable_outputs(ending.outputs),
                 "evidence": evidence_records(self.checks.evidence, quotable_inputs(self.values)),
             }
+        told = ended.get("error")
         self.recorder.end_open(self.span, told or "it did not end before its run")
         facts: dict[str, Any] = {
             **ended,
-            "error": told,
             "probe": self.probe,
             "steps": tuple(self.steps),
             "usage": self.ledger.usage,
