@@ -23,6 +23,7 @@ def rules(steps: list[Step], **changes: Any) -> Rules:
         "validate": lambda value, strict: (dict(value), None) if isinstance(value, dict) else ({}, "not a dict"),
         "exhausted": lambda steps: None,
         "is_overspent": lambda: False,
+        "used": lambda limit: "",
         "sub_calls": tuple,
         "notes": list,
         "room": 1_000_000,

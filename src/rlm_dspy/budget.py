@@ -50,6 +50,19 @@ class Budget(BaseModel):
         return value
 
 
+_USED_FORMS = {
+    "max_llm_calls": "{used:,} of {most:,} sub-calls",
+    "max_tokens": "{used:,} of {most:,} tokens",
+    "max_cost": "${used:.4f} of ${most:.4f}",
+    "max_seconds": "{used:.1f} of {most:g} s",
+}
+
+
+def used_text(limit: str, used: float, most: float) -> str:
+    """Return how much of a limit was used, such as "412 of 500 tokens"."""
+    return _USED_FORMS[limit].format(used=used, most=most)
+
+
 class Reservation:
     """One admitted call; settle it with its actual usage, or with empty usage if it failed."""
 
@@ -205,6 +218,23 @@ class Ledger:
             if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
                 root._warned_cost = True
                 logger.warning("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
+
+    def used_text(self, limit: str) -> str:
+        """Return how much of a limit is used, where the least is left; "" for what has no figure here."""
+        if limit not in _USED_FORMS:
+            return ""
+        with self._lock:
+            nodes = self._chain_from_root()
+            found = [(node._used(limit), getattr(node.budget, limit)) for node in nodes]
+        figures = [(used, most) for used, most in found if most is not None]
+        return used_text(limit, *min(figures, key=lambda pair: pair[1] - pair[0])) if figures else ""
+
+    def _used(self, limit: str) -> float:
+        if limit == "max_llm_calls":
+            return self.sub_calls
+        if limit == "max_tokens":
+            return self.usage.total_tokens
+        return self.known_cost if limit == "max_cost" else self.seconds
 
     def counters(self) -> str:
         """The used part of the call limit, for prompts; no time or tokens, which would defeat the cache on a rerun."""

@@ -263,6 +263,7 @@ class Session:
             validate=lambda value, strict: self.checks.validate(value, self.code, strict=strict),
             exhausted=self._exhausted_limit,
             is_overspent=lambda: self.ledger.exhausted() == "max_cost",
+            used=self.used_text,
             sub_calls=self.subcalls.take_finished,
             notes=self.subcalls.take_notes,
             room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN - len(self.past_text)),
@@ -310,6 +311,15 @@ class Session:
         price = (last.usage.cost or 0.0) / max(1, last.usage.total_tokens)  # US dollars per token
         needed = step + extract
         return self.ledger.exhausted(tokens=needed, cost=price * needed, share=STEP_TIME_SHARE)
+
+    def used_text(self, limit: str) -> str:
+        """Return how much of a limit was used, in parentheses; "" for what is no limit."""
+        if limit == "max_iters":
+            return f" ({len(self.steps):,} of {self.rlm.budget.max_iters:,} steps)"
+        used = self.ledger.used_text(limit)
+        if used and limit in SPENT_LIMITS and self.ledger.exhausted() != limit:
+            used += ", which leaves too little for another step"
+        return f" ({used})" if used else ""
 
     def deadline_for(self, need: Ask | Extract | None = None) -> deadlines.Deadline:
         """Return how long a step may wait; the extract may use the time that steps must leave."""
