@@ -63,6 +63,15 @@ def test_what_is_used_of_a_limit_is_that_of_the_ledger_with_the_least_left() -> 
     assert child.used_text("max_cost") == child.used_text("stop") == child.used_text("max_iters") == ""
 
 
+def test_a_cost_is_overspent_wherever_in_the_tree_it_is_limited() -> None:
+    root = Ledger(Budget(max_tokens=100, max_cost=0.5))
+    child = Ledger(Budget(), root)
+    assert not child.is_overspent
+    child.charge(Usage(calls=1, prompt_tokens=400, cost=0.5))
+    assert child.exhausted() == "max_tokens"
+    assert child.is_overspent
+
+
 def test_a_settlement_counts_once() -> None:
     ledger = Ledger(Budget())
     reservation = ledger.reserve(5, sub_call=True)

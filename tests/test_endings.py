@@ -248,6 +248,15 @@ def test_an_unreadable_extract_after_the_last_step_names_what_ended_the_steps() 
     assert "SUBMIT" not in str(caught.value)
 
 
+@pytest.mark.parametrize("also", [{"max_tokens": 3_000}, {"max_iters": 1}], ids=lambda also: next(iter(also)))
+def test_no_extract_is_paid_for_when_another_limit_ended_the_run_too(also: dict[str, int]) -> None:
+    lm, script = scripted(action(f"print('{'x' * 9_000}')"))
+    with pytest.raises(BudgetExceededError, match=r"max_cost is spent \(\$0\.0010 of \$0\.0005\)") as caught:
+        ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=0.0005, **also))
+    assert len(script.requests) == 1
+    assert caught.value.run.stopped_by == "max_cost"
+
+
 def test_a_first_prompt_that_costs_more_than_max_cost_is_not_sent() -> None:
     lm, script = scripted(action("print(1)"), model="openai/gpt-4o")
     with pytest.raises(BudgetExceededError, match="max_cost was reached before any code ran"):

@@ -173,9 +173,17 @@ class Ledger:
             return "max_seconds"
         if budget.max_tokens is not None and used + tokens >= budget.max_tokens:
             return "max_tokens"
-        if budget.max_cost is not None and self.known_cost + self._reserved_cost + cost >= budget.max_cost:
-            return "max_cost"
-        return None
+        return "max_cost" if self._has_spent_cost(cost) else None
+
+    @property
+    def is_overspent(self) -> bool:
+        """Whether this ledger or an ancestor has spent its ``max_cost``."""
+        with self._lock:
+            return any(node._has_spent_cost() for node in self._chain_from_root())
+
+    def _has_spent_cost(self, cost: float = 0.0) -> bool:
+        limit = self.budget.max_cost
+        return limit is not None and self.known_cost + self._reserved_cost + cost >= limit
 
     def charge(self, usage: Usage) -> None:
         """Charge a call that no limit may refuse, i.e. the final extract."""

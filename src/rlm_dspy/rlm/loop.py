@@ -168,9 +168,9 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
         raise _limit_error(rules, limit, "any code ran", "raise the limit")
     if rules.on_limit == "raise":
         raise _limit_error(rules, limit, "the model submitted", "raise it, or let on_limit='extract' ask for an answer")
-    if limit == "max_cost" and rules.is_overspent():
-        told = f"max_cost is spent{rules.used(limit)}, so no answer can be asked for; raise it"
-        raise BudgetExceededError(f"{told} (the steps so far are in the run)", limit=limit)
+    if rules.is_overspent():
+        told = f"max_cost is spent{rules.used('max_cost')}, so no answer can be asked for; raise it"
+        raise BudgetExceededError(f"{told} (the steps so far are in the run)", limit="max_cost")
     reply = yield Extract(tuple(state.steps), limit)
     outputs, problem = rules.validate(reply.outputs, False)
     if problem:

@@ -262,7 +262,7 @@ class Session:
             on_limit=self.rlm.on_limit,
             validate=lambda value, strict: self.checks.validate(value, self.code, strict=strict),
             exhausted=self._exhausted_limit,
-            is_overspent=lambda: self.ledger.exhausted() == "max_cost",
+            is_overspent=lambda: self.ledger.is_overspent,
             used=self.used_text,
             sub_calls=self.subcalls.take_finished,
             notes=self.subcalls.take_notes,
