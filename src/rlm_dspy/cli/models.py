@@ -60,7 +60,8 @@ def choose(values: Settings) -> Chosen:
     lm = lms.lm(choice.model, **options)  # the offline engine has no temperature, which the notice says
     sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
     if choice.offline:
-        notice = f"No language model: {OFFLINE.format(reason=choice.reason)}"
+        notice = OFFLINE if values.model is None else CHOSEN_OFFLINE
+        notice = notice.format(reason=choice.reason, by=values.named_by)
         if values.temperature is not None:
             notice += f" It has no temperature: {values.temperature:g} is ignored."
     else:
@@ -113,7 +114,8 @@ def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[s
             yield f"{file} sets the model {name}: your questions and text from the files are sent there."
 
 
+CHOSEN_OFFLINE = "No language model: the offline engine looks up passages by keyword, as {by} says."
 OFFLINE = (
-    "the offline engine looks up passages by keyword ({reason}). "
+    "No language model: the offline engine looks up passages by keyword ({reason}). "
     "To use a model, set -m or RLM_DSPY_MODEL, e.g. ollama_chat/qwen3:8b, or set GROQ_API_KEY."
 )
