@@ -123,6 +123,15 @@ def test_an_offline_answer_to_a_count_says_each_time_that_it_is_none(run: Callab
     assert "does not count" not in run(QUESTION, "docs").err
 
 
+def test_quiet_is_told_all_the_same_that_an_answer_is_none(run: Callable) -> None:
+    passages = run("how many ports are in the docs?", "docs", "-q")
+    assert passages.code == 0
+    assert passages.err.startswith("The offline engine does not count, add or compare")
+    assert passages.err.count("\n") == 1
+    missed = run("who painted the ceiling?", "docs", "-q")
+    assert (missed.code, missed.err) == (7, "")  # which the code says
+
+
 def test_a_question_about_an_address_is_no_path(spawn: Callable) -> None:
     text = b"The port of the page is on http://ports.example.\n"
     result = spawn("ask", "-m", "offline", "Which port is on http://ports.example?", stdin=text)
