@@ -73,7 +73,27 @@ def test_tools_run_on_the_host_with_the_arguments_of_the_code() -> None:
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", tools=[lookup]))
     assert seen == [("ab", 2), ("c", 1)]
     assert result.answer == "c"
-    assert "`lookup(word: string, times: integer)` Look a word up." in texts(script.requests[0])[0]
+    assert "`lookup(word: string, times: integer = 1)` Look a word up." in texts(script.requests[0])[0]
+
+
+def test_the_prompt_shows_the_defaults_of_a_tool_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCH_TOKEN", "canary-0815")
+
+    def search(
+        query: str,
+        site: str | None = None,
+        sort: str = "new\nest",
+        words: list[str] = ["stop"] * 40,
+        api_key: str = "short-key",
+        header: str = "canary-0815",
+    ) -> str:
+        """Search the web."""
+        return query
+
+    lm, script = scripted(action("SUBMIT(answer='x')"))
+    ask(lm, rlm_dspy.RLM("context, question -> answer", tools=[search]))
+    shown = "query: string, site: Any = None, sort: string = 'new\\nest', words: array = …, api_key: string = …"
+    assert f"`search({shown}, header: string = '********')` Search the web." in texts(script.requests[0])[0]
 
 
 def test_an_async_tool_is_awaited() -> None:
