@@ -394,6 +394,25 @@ def test_a_path_that_is_passed_as_the_context_is_a_warning(tmp_path: Path) -> No
     assert meant.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("fields", "value", "warnings"),
+    [
+        ("context", None, ("context is None, where the signature has a text",)),
+        ("context: rlm_dspy.Context", None, ("context is None, where the signature has a text",)),
+        ("context", 5, ("context is 5, where the signature has a text",)),
+        ("context: Optional[str]", None, ()),
+        ("context: int", 5, ()),
+        ("context", "", ()),
+        ("context", {"rows": None}, ()),
+    ],
+)
+def test_a_text_that_is_none_or_a_number_is_accepted_with_a_warning(fields: str, value: Any, warnings: Any) -> None:
+    lm, _ = scripted(action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        result = rlm_dspy.RLM(f"{fields}, question -> answer")(context=value, question="q")
+    assert (result.answer, result.run.warnings) == ("x", warnings)
+
+
 def test_what_is_passed_wrongly_is_refused_with_what_to_pass(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"sub_lm must be .*: use rlm_dspy\.lm\('openai/x'\)"):
         rlm_dspy.RLM("context, question -> answer", sub_lm="openai/x")

@@ -36,7 +36,7 @@ from rlm_dspy.rlm.children import Child, Children
 from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
-from rlm_dspy.rlm.inputs import QUESTION_FIELDS, file_name_warnings, main_context, quotable_inputs, repl_inputs, task_of
+from rlm_dspy.rlm.inputs import QUESTION_FIELDS, input_warnings, main_context, quotable_inputs, repl_inputs, task_of
 from rlm_dspy.rlm.loop import SPENT_LIMITS, Ask, Ending, Extract, ModelReply, Observation, Rules
 from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
@@ -146,7 +146,7 @@ class Session:
         )
         trace_if_configured()  # before the recorder, which tells it of each span
         self.recorder: Recorder = Recorder(self.rlm.content)
-        self.warnings: list[str] = file_name_warnings(self.values)
+        self.warnings: list[str] = input_warnings(self.signature, self.values)
 
     def _begin_as_child(self, budget: Budget, parent: Session) -> None:
         self._id = new_run_id()
