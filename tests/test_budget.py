@@ -54,6 +54,24 @@ def test_a_child_charges_every_ancestor() -> None:
         grandchild.reserve(10, sub_call=True)
 
 
+def test_what_is_used_of_a_limit_is_that_of_the_ledger_with_the_least_left() -> None:
+    root = Ledger(Budget(max_llm_calls=50, max_tokens=1_000))
+    child = Ledger(Budget(max_llm_calls=5, max_tokens=2_000), root)
+    child.reserve(10, sub_call=True).settle(Usage(calls=1, prompt_tokens=400, cost=0.5))
+    assert child.used_text("max_llm_calls") == "1 of 5 sub-calls"
+    assert child.used_text("max_tokens") == "400 of 1,000 tokens"
+    assert child.used_text("max_cost") == child.used_text("stop") == child.used_text("max_iters") == ""
+
+
+def test_a_cost_is_overspent_wherever_in_the_tree_it_is_limited() -> None:
+    root = Ledger(Budget(max_tokens=100, max_cost=0.5))
+    child = Ledger(Budget(), root)
+    assert not child.is_overspent
+    child.charge(Usage(calls=1, prompt_tokens=400, cost=0.5))
+    assert child.exhausted() == "max_tokens"
+    assert child.is_overspent
+
+
 def test_a_settlement_counts_once() -> None:
     ledger = Ledger(Budget())
     reservation = ledger.reserve(5, sub_call=True)

@@ -73,7 +73,27 @@ def test_tools_run_on_the_host_with_the_arguments_of_the_code() -> None:
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", tools=[lookup]))
     assert seen == [("ab", 2), ("c", 1)]
     assert result.answer == "c"
-    assert "`lookup(word: string, times: integer)` Look a word up." in texts(script.requests[0])[0]
+    assert "`lookup(word: string, times: integer = 1)` Look a word up." in texts(script.requests[0])[0]
+
+
+def test_the_prompt_shows_the_defaults_of_a_tool_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCH_TOKEN", "canary-0815")
+
+    def search(
+        query: str,
+        site: str | None = None,
+        sort: str = "new\nest",
+        words: list[str] = ["stop"] * 40,
+        api_key: str = "short-key",
+        header: str = "canary-0815",
+    ) -> str:
+        """Search the web."""
+        return query
+
+    lm, script = scripted(action("SUBMIT(answer='x')"))
+    ask(lm, rlm_dspy.RLM("context, question -> answer", tools=[search]))
+    shown = "query: string, site: Any = None, sort: string = 'new\\nest', words: array = …, api_key: string = …"
+    assert f"`search({shown}, header: string = '********')` Search the web." in texts(script.requests[0])[0]
 
 
 def test_an_async_tool_is_awaited() -> None:
@@ -372,6 +392,25 @@ def test_a_path_that_is_passed_as_the_context_is_a_warning(tmp_path: Path) -> No
     shown = repr(str(path))
     assert named.warnings == (f"context is only {shown}: pass rlm_dspy.read({shown}) to ask about a file",)
     assert meant.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "value", "warnings"),
+    [
+        ("context", None, ("context is None, where the signature has a text",)),
+        ("context: rlm_dspy.Context", None, ("context is None, where the signature has a text",)),
+        ("context", 5, ("context is 5, where the signature has a text",)),
+        ("context: Optional[str]", None, ()),
+        ("context: int", 5, ()),
+        ("context", "", ()),
+        ("context", {"rows": None}, ()),
+    ],
+)
+def test_a_text_that_is_none_or_a_number_is_accepted_with_a_warning(fields: str, value: Any, warnings: Any) -> None:
+    lm, _ = scripted(action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        result = rlm_dspy.RLM(f"{fields}, question -> answer")(context=value, question="q")
+    assert (result.answer, result.run.warnings) == ("x", warnings)
 
 
 def test_what_is_passed_wrongly_is_refused_with_what_to_pass(tmp_path: Path) -> None:

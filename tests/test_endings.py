@@ -153,6 +153,48 @@ def test_a_limit_raises_with_the_run_when_asked_to() -> None:
     assert caught.value.run.stopped_by == "max_iters"
 
 
+TOO_LITTLE = "which leaves too little for another step"
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({"max_iters": 2}, r"max_iters was reached before the model submitted \(2 of 2 steps\); raise it, or let"),
+        ({"max_tokens": 9_000}, rf"max_tokens was .* submitted \(\d,\d\d\d of 9,000 tokens, {TOO_LITTLE}\); raise it"),
+        ({"max_cost": 0.005}, rf"max_cost was .* submitted \(\$0\.00\d0 of \$0\.0050, {TOO_LITTLE}\); raise it"),
+        ({"max_cost": 0.001}, r"max_cost was reached before the model submitted \(\$0\.0010 of \$0\.0010\); raise it"),
+        ({"max_seconds": 8}, rf"max_seconds was .* submitted \(\d\.\d of 8 s, {TOO_LITTLE}\); raise it"),
+    ],
+)
+def test_a_limit_says_how_much_of_it_was_used(
+    limits: dict[str, float], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "STEP_TIME_SHARE", 0.4)  # the model hangs when it is asked to
+    lm, _ = scripted(lambda message: time.sleep(0.05) or action(f"print({len(message)}, {message.count('step')})"))
+    if "max_seconds" in limits:
+        lm, _ = scripted(action("print(1)"), lambda message: time.sleep(30))
+    with pytest.raises(BudgetExceededError, match=says):
+        ask(lm, rlm_dspy.RLM("context, question -> answer", on_limit="raise", **limits))
+
+
+def test_a_stopped_run_is_not_told_to_raise_a_limit() -> None:
+    stop = threading.Event()
+    stop.set()
+    lm, _ = scripted(action("print(1)"))
+    with pytest.raises(BudgetExceededError, match=r"^its caller stopped the run before any code ran$"):
+        ask(lm, rlm_dspy.RLM("context, question -> answer", on_limit="raise"), stop=stop)
+    stop.clear()
+    lm, _ = scripted(action("print(1)"), lambda message: stop.set() or action("print(2)"))
+    with pytest.raises(BudgetExceededError, match=r"^its caller stopped the run before the model submitted$"):
+        ask(lm, rlm_dspy.RLM("context, question -> answer", on_limit="raise"), stop=stop)
+
+
+def test_unreadable_replies_say_what_ended_the_run() -> None:
+    lm, _ = scripted(action("print(1)"), *["What is it?"] * 3)
+    with pytest.raises(BudgetExceededError, match=r"^3 replies in a row without code that could be run ended"):
+        ask(lm, rlm_dspy.RLM("context, question -> answer", on_limit="raise"))
+
+
 def test_tokens_end_a_run_in_time_for_the_extract() -> None:
     lm, script = scripted(lambda message: fields(answer="x", reasoning="r", code=f"print('y' * 4000, {message[:9]!r})"))
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_tokens=20_000))
@@ -204,6 +246,15 @@ def test_an_unreadable_extract_after_the_last_step_names_what_ended_the_steps() 
         ask(lm, rlm_dspy.RLM("context, question -> answer", max_iters=1))
     assert caught.value.run.stopped_by == "max_iters"
     assert "SUBMIT" not in str(caught.value)
+
+
+@pytest.mark.parametrize("also", [{"max_tokens": 3_000}, {"max_iters": 1}], ids=lambda also: next(iter(also)))
+def test_no_extract_is_paid_for_when_another_limit_ended_the_run_too(also: dict[str, int]) -> None:
+    lm, script = scripted(action(f"print('{'x' * 9_000}')"))
+    with pytest.raises(BudgetExceededError, match=r"max_cost is spent \(\$0\.0010 of \$0\.0005\)") as caught:
+        ask(lm, rlm_dspy.RLM("context, question -> answer", max_cost=0.0005, **also))
+    assert len(script.requests) == 1
+    assert caught.value.run.stopped_by == "max_cost"
 
 
 def test_a_first_prompt_that_costs_more_than_max_cost_is_not_sent() -> None:

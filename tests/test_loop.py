@@ -23,6 +23,7 @@ def rules(steps: list[Step], **changes: Any) -> Rules:
         "validate": lambda value, strict: (dict(value), None) if isinstance(value, dict) else ({}, "not a dict"),
         "exhausted": lambda steps: None,
         "is_overspent": lambda: False,
+        "used": lambda limit: "",
         "sub_calls": tuple,
         "notes": list,
         "room": 1_000_000,
@@ -245,10 +246,12 @@ def test_a_class_of_the_outputs_that_a_cell_does_not_know_is_explained() -> None
     )
 
 
-def test_nothing_is_asked_for_once_the_cost_has_passed_its_limit() -> None:
-    limits = {"exhausted": lambda steps: "max_cost" if steps else None, "is_overspent": lambda: True}
-    with pytest.raises(BudgetExceededError, match="max_cost is spent"):
+@pytest.mark.parametrize("first", ["max_cost", "max_tokens", "max_seconds"])
+def test_nothing_is_asked_for_once_the_cost_has_passed_its_limit(first: str) -> None:
+    limits = {"exhausted": lambda steps: first if steps else None, "is_overspent": lambda: True}
+    with pytest.raises(BudgetExceededError, match="max_cost is spent") as caught:
         drive(loop.steps(rules([], **limits)), ModelReply(code="1"), Observation("seen"))
+    assert caught.value.limit == "max_cost"
 
 
 def test_the_error_without_an_answer_names_what_failed_last() -> None:

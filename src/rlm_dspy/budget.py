@@ -50,6 +50,19 @@ class Budget(BaseModel):
         return value
 
 
+_USED_FORMS = {
+    "max_llm_calls": "{used:,} of {most:,} sub-calls",
+    "max_tokens": "{used:,} of {most:,} tokens",
+    "max_cost": "${used:.4f} of ${most:.4f}",
+    "max_seconds": "{used:.1f} of {most:g} s",
+}
+
+
+def used_text(limit: str, used: float, most: float) -> str:
+    """Return how much of a limit was used, such as "412 of 500 tokens"."""
+    return _USED_FORMS[limit].format(used=used, most=most)
+
+
 class Reservation:
     """One admitted call; settle it with its actual usage, or with empty usage if it failed."""
 
@@ -160,9 +173,17 @@ class Ledger:
             return "max_seconds"
         if budget.max_tokens is not None and used + tokens >= budget.max_tokens:
             return "max_tokens"
-        if budget.max_cost is not None and self.known_cost + self._reserved_cost + cost >= budget.max_cost:
-            return "max_cost"
-        return None
+        return "max_cost" if self._has_spent_cost(cost) else None
+
+    @property
+    def is_overspent(self) -> bool:
+        """Whether this ledger or an ancestor has spent its ``max_cost``."""
+        with self._lock:
+            return any(node._has_spent_cost() for node in self._chain_from_root())
+
+    def _has_spent_cost(self, cost: float = 0.0) -> bool:
+        limit = self.budget.max_cost
+        return limit is not None and self.known_cost + self._reserved_cost + cost >= limit
 
     def charge(self, usage: Usage) -> None:
         """Charge a call that no limit may refuse, i.e. the final extract."""
@@ -205,6 +226,23 @@ class Ledger:
             if usage.cost is None and root.budget.max_cost is not None and not root._warned_cost:
                 root._warned_cost = True
                 logger.warning("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
+
+    def used_text(self, limit: str) -> str:
+        """Return how much of a limit is used, where the least is left; "" for what has no figure here."""
+        if limit not in _USED_FORMS:
+            return ""
+        with self._lock:
+            nodes = self._chain_from_root()
+            found = [(node._used(limit), getattr(node.budget, limit)) for node in nodes]
+        figures = [(used, most) for used, most in found if most is not None]
+        return used_text(limit, *min(figures, key=lambda pair: pair[1] - pair[0])) if figures else ""
+
+    def _used(self, limit: str) -> float:
+        if limit == "max_llm_calls":
+            return self.sub_calls
+        if limit == "max_tokens":
+            return self.usage.total_tokens
+        return self.known_cost if limit == "max_cost" else self.seconds
 
     def counters(self) -> str:
         """The used part of the call limit, for prompts; no time or tokens, which would defeat the cache on a rerun."""

@@ -23,6 +23,7 @@ SubCallKind = Literal["plain", "typed", "recursive"]
 SpanKind = Literal["run", "step", "lm", "cell", "sub_call", "wait"]
 Content = Literal["full", "short", "none"]
 UNFINISHED = "unfinished"  # ``stopped_by`` of a record that was written at the start of its run
+INTERRUPTED = "interrupted"  # ``stopped_by`` of a run that Ctrl-C ended
 RECORD_FORMAT = 3  # of runs as JSON; 1 had no spans, 2 did not say what can be replayed
 
 
@@ -35,6 +36,14 @@ def replace_surrogates(value: Any) -> Any:
     if type(value) is dict:
         return {replace_surrogates(k): replace_surrogates(v) for k, v in value.items()}
     return value
+
+
+def stopping_facts(error: BaseException) -> dict[str, str]:
+    """Return what a record says of the error that ended its run: its text, and the limit or class of error."""
+    if isinstance(error, KeyboardInterrupt):
+        return {"error": "interrupted by Ctrl-C", "stopped_by": INTERRUPTED}
+    kind = type(error).__name__
+    return {"error": f"{kind}: {error}" if str(error) else kind, "stopped_by": getattr(error, "limit", None) or kind}
 
 
 class _Value(BaseModel):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +84,59 @@ def test_a_name_without_its_provider(ask: Callable) -> None:
     told(ask("qwen3:8b"), 4, "rlm-dspy: qwen3:8b does not name its provider. Did you mean ollama_chat/qwen3:8b?")
     with LocalServer(local.plain("tiny")) as server:
         told(ask("tiny", OPENAI_API_BASE=f"{server.url}/v1"), 4, "Did you mean openai/tiny?")
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "says"),
+    [
+        ("-m", "nosuchmodel", "nosuchmodel does not name its provider. Did you mean ollama_chat/nosuchmodel?"),
+        ("-m", "offlin", "offlin does not name its provider. Did you mean offline?"),
+        ("--sub-model", "nosuchmodel", "nosuchmodel does not name its provider."),
+        ("--fallback", "antropic/claude-sonnet-4-5", "Did you mean anthropic/claude-sonnet-4-5?"),
+        ("-m", "nosuch/model", "is not a known provider. Model names begin with ollama_chat/, groq/"),
+    ],
+)
+def test_a_name_that_nobody_serves_is_refused_before_anything_is_asked(
+    ask: Callable, flag: str, name: str, says: str
+) -> None:
+    told(ask(GROQ, flag, name, "--dry-run"), 4, says)
+    told(ask(GROQ, flag, name, "--temperature", "0"), 4, says)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("chat", "notes.txt"),
+        ("batch", "q.jsonl", "notes.txt", "--out", "a.jsonl"),
+        ("eval", "d.jsonl"),
+        ("optimize", "d.jsonl", "--max-calls", "9", "-y"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_every_command_refuses_such_a_name(run: Callable, write: Callable, command: tuple[str, ...]) -> None:
+    write("notes.txt", "the timeout is 42 s\n")
+    write("q.jsonl", '"what is the timeout?"\n')
+    rows = [{"id": n, "question": f"what is {n}?", "answer": "42 s", "context": "it is 42 s"} for n in range(9)]
+    write("d.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    names = ("-m", "--prompt-model") if command[0] == "optimize" else ("-m",)
+    for flag in names:
+        result = run(*command, flag, "nosuchmodel", stdin=b"what is the timeout?\n")
+        assert result.code == 4
+        assert "nosuchmodel does not name its provider. Did you mean" in result.err
+
+
+def test_a_usual_name_is_accepted_without_importing_litellm() -> None:
+    program = (
+        "import sys\n"
+        "from rlm_dspy.lms.model_list import check_name\n"
+        "for name in ('offline', 'groq/x', 'ollama/x', 'gpt-4o', 'bedrock/x', 'azure/x', 'github_copilot/gpt-4'):\n"
+        "    check_name(name)\n"
+        "assert 'litellm.main' not in sys.modules\n"
+        "check_name('ft:gpt-4o:mine')\n"  # which only LiteLLM knows
+        "assert 'litellm.main' in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 @pytest.mark.parametrize("address", ["not a url", "ftp://127.0.0.1/v1", "127.0.0.1:8000/v1", "http://"])

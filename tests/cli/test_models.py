@@ -60,10 +60,19 @@ def test_a_model_that_a_file_names_is_the_default(run: Callable, write: Callable
 def test_whoever_names_the_model_is_told(run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a.txt", "The gate opens at 6 hours.\n")
     write("rlm-dspy.toml", "model = 'offline'\n")
-    assert "keyword (named by rlm-dspy.toml)" in run("ask", "When?", "a.txt").err
+    assert "keyword, as rlm-dspy.toml says." in run("ask", "When?", "a.txt").err
     assert "keyword (named by rlm-dspy.toml)" in run("doctor").out
     monkeypatch.setenv("RLM_DSPY_MODEL", "offline")
-    assert "keyword (named by RLM_DSPY_MODEL)" in run("ask", "When?", "a.txt").err
+    assert "keyword, as RLM_DSPY_MODEL says." in run("ask", "When?", "a.txt").err
     assert "keyword (named by RLM_DSPY_MODEL)" in run("doctor").out
     assert run("models").out.endswith("default: offline (named by RLM_DSPY_MODEL)\n")
-    assert "keyword (named by --model)" in run("ask", "When?", "a.txt", "-m", "offline").err
+    first = run("ask", "When?", "a.txt", "-m", "offline").err.splitlines()[0]
+    assert first == "No language model: the offline engine looks up passages by keyword, as --model says."
+
+
+@pytest.mark.usefixtures("nobody")
+def test_without_a_model_the_offline_engine_says_how_to_have_one(run: Callable, write: Callable) -> None:
+    write("a.txt", "The gate opens at 6 hours.\n")
+    told = run("ask", "When?", "a.txt").err
+    assert "(no model is set, GROQ_API_KEY is not set, and no Ollama answers at http://127.0.0.1:9)" in told
+    assert "To use a model, set -m or RLM_DSPY_MODEL, e.g. ollama_chat/qwen3:8b, or set GROQ_API_KEY." in told

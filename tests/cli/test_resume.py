@@ -350,3 +350,59 @@ def test_it_is_resumed_where_it_was_asked(
     result, _ = play(LAST, "ask", "--resume", killed.stem)
     assert result.code == 1
     assert f"was asked in {home}: resume it there" in result.err
+
+
+# --- what trace shows of it -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_step_2(killed: Path) -> Path:
+    """A record that ends with the reply to the sub-call of its second step."""
+    lines = killed.read_bytes().splitlines(keepends=True)
+    ends = [number for number, line in enumerate(lines) if b'"output":"is 42"' in line.replace(b": ", b":")]
+    killed.write_bytes(b"".join(lines[: ends[0] + 1]))
+    return killed
+
+
+def test_trace_shows_what_is_known_of_the_step_that_did_not_end(run: Callable[..., Result], in_step_2: Path) -> None:
+    shown = run("trace", in_step_2.stem)
+    head, *lines = shown.out.splitlines()
+    assert " · killed · scripted/model · 1 step · 1 sub-call · " in head
+    assert head.endswith(" s to its last event")
+    told = "\n".join(lines[lines.index(next(line for line in lines if line.startswith("├─ step 2"))) :])
+    assert "├─ step 2 · not ended, started at " in told
+    assert re.search(r"│  ├─ call of scripted/model · [\d,]+ tokens, \$[\d.]+ · \d+\.\d s\n", told)
+    assert "│  ├─ cell · not ended" in told
+    assert "│  │  code: print(llm_query('and one?'))" in told
+    assert "│  │  ├─ plain sub-call · not ended" in told
+    assert "asked: and one?" in told
+    assert "answered: is 42" in told
+    assert shown.err == f"What is paid for is kept: `rlm-dspy ask --resume {in_step_2.stem}` goes on with it.\n"
+
+
+def test_trace_shows_a_run_at_its_furthest(run: Callable[..., Result], in_step_2: Path) -> None:
+    begun = in_step_2.read_bytes().splitlines(keepends=True)[0]
+    in_step_2.write_bytes(in_step_2.read_bytes() + begun)  # it was resumed, and killed again at once
+    assert "answered: is 42" in run("trace").out
+
+
+def test_trace_shows_a_call_that_has_no_reply(play: Callable[..., Any], run: Callable, write: Callable) -> None:
+    write("notes.md", "One and one is two.\n")
+    play([die], "ask", "what?", "notes.md")
+    assert "├─ call of scripted/model · not ended, started at " in run("trace").out
+
+
+def test_trace_says_that_a_run_was_interrupted_and_how_to_go_on(
+    play: Callable[..., Any], run: Callable[..., Result], killed: Path
+) -> None:
+    def interrupt(_: str) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        return ""
+
+    play([interrupt, interrupt], "ask", "--resume", killed.stem)  # the second one while the best answer is asked for
+    shown = run("trace")
+    assert " · interrupted · " in shown.out
+    assert "KeyboardInterrupt" not in shown.out
+    assert f"`rlm-dspy ask --resume {killed.stem}`" in shown.err
+    assert "interrupted" in run("runs").out

@@ -17,6 +17,7 @@ from rlm_dspy.cli import runs as runs_command
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import render, run_store, tree
+from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.report.viewer.page import html_page
 from rlm_dspy.run import Run, Span, Step, SubCall, Usage
@@ -82,6 +83,13 @@ def test_the_tree_nests_sub_calls_under_their_step_and_children_under_theirs() -
         'evidence: a.md:2  "one two three"', "warning: mind the gap", "used by small: 1 call, 100 tokens, $0.0100",
     ):  # fmt: skip
         assert part in text, part
+
+
+@pytest.mark.parametrize("started", [float("inf"), float("nan"), 1e300, -1e20])
+def test_a_span_without_a_usable_time_is_shown(started: float) -> None:
+    spans = (Span(id=1, kind="run", started=0.0), Span(id=2, kind="lm", name="large", started=started, parent=1))
+    lines = list(tree.tree_lines(RUN.model_copy(update={"stopped_by": "killed", "spans": spans})))
+    assert "├─ call of large · not ended" in lines
 
 
 def test_long_blocks_are_cut_unless_all_is_wanted() -> None:
@@ -229,6 +237,20 @@ def test_a_page_is_opened_or_its_place_is_said(
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert os.listdir(path.parent) == [path.name]  # the oldest make room
     assert ("No browser could be opened here" in result.err) is not works
+
+
+@pytest.mark.parametrize("form", [("--open",), ("--html", "page.html"), ("--chrome", "trace.json")])
+def test_what_is_made_of_an_unfinished_run_says_so(
+    run: Callable, home_runs: Path, monkeypatch: pytest.MonkeyPatch, form: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(viewing.webbrowser, "open", lambda url: True)
+    log = RunLog(home_runs, Redactor())
+    started = Span(id=1, kind="run", started=1.0, run="d" * 12)
+    log.started(started, RUN.model_copy(update={"id": "d" * 12, "stopped_by": "unfinished", "steps": ()}))
+    said = f"The run {'d' * 12} is unfinished: it is running. This shows what its record holds so far.\n"
+    assert said in run("trace", *form).err
+    log._files[1].close()  # as when its process is killed
+    assert said.replace("is running", "was killed") in run("trace", *form).err
 
 
 def test_a_shelf_that_cannot_be_written_costs_nobody_the_answer(

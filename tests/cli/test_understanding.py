@@ -62,6 +62,16 @@ def test_options_may_come_before_the_question(run: Callable, args: list[str]) ->
     assert asked_question(run) == QUESTION
 
 
+@pytest.mark.parametrize(
+    "args", [["ask", QUESTION, "docs", "--offline"], ["--offline", QUESTION, "docs"], ["chat", "docs", "--offline"]]
+)
+def test_the_offline_engine_is_no_option_but_a_model(run: Callable, args: list[str]) -> None:
+    result = run(*args)
+    assert (result.code, result.out) == (2, "")
+    assert "No such option '--offline'. The offline engine is a model: -m offline. Try" in result.err
+    assert "-m offline" not in run("ls", "docs", "--offline").err  # which asks no model
+
+
 def test_options_before_a_command_say_where_they_belong(run: Callable) -> None:
     result = run("-m", "offline", "chat", "docs")
     assert result.code == 2
@@ -111,6 +121,15 @@ def test_an_offline_answer_to_a_count_says_each_time_that_it_is_none(run: Callab
     for _ in range(2):
         assert "The offline engine does not count" in run("how many ports are in the docs?", "docs").err
     assert "does not count" not in run(QUESTION, "docs").err
+
+
+def test_quiet_is_told_all_the_same_that_an_answer_is_none(run: Callable) -> None:
+    passages = run("how many ports are in the docs?", "docs", "-q")
+    assert passages.code == 0
+    assert passages.err.startswith("The offline engine does not count, add or compare")
+    assert passages.err.count("\n") == 1
+    missed = run("who painted the ceiling?", "docs", "-q")
+    assert (missed.code, missed.err) == (7, "")  # which the code says
 
 
 def test_a_question_about_an_address_is_no_path(spawn: Callable) -> None:

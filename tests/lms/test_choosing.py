@@ -61,6 +61,22 @@ def test_the_offline_engine_is_a_model_like_others() -> None:
     assert lm("offline", num_ctx=4096).model == "offline/extractive"
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("temprature", "temperature"), ("max_token", "max_tokens"), ("cahe", "cache"), ("num_cxt", "num_ctx")],
+)
+@pytest.mark.parametrize("model", ["ollama_chat/x", "offline"])
+def test_a_misspelt_option_says_what_was_meant(model: str, given: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{given} is not an option of an LM. Did you mean {meant}\\?"):
+        lm(model, **{given: 0})
+
+
+def test_options_of_providers_are_passed_on() -> None:
+    options = {"top_k": 4, "top_a": 0.2, "thinking": {"type": "disabled"}, "reasoning_effort": "low", "speed": "fast"}
+    made = lm("openai/x", temperature=0, user="me", stop=["."], seed=1, logit_bias={}, **options)
+    assert options.items() <= made.kwargs.items()
+
+
 @pytest.mark.parametrize("given", ["box:port", "127.0.0.1:99999", "ftp://box", "two words", "http://[::1"])
 def test_what_is_no_address_is_refused(given: str) -> None:
     with pytest.raises(ConfigurationError, match="not a valid address of an Ollama server"):

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import rlm_dspy
 from rlm_dspy import RLM, Evidence
+from rlm_dspy.corpus import read
 from rlm_dspy.lms import offline_lm
 from rlm_dspy.lms.offline import OfflineEngine, explorer, prompt, question
+from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.sandbox import toolkit
 from rlm_dspy.sandbox.toolkit import CorpusTexts
 
@@ -96,8 +98,6 @@ def folder(tmp_path):
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    from rlm_dspy.corpus import read
-
     return read([tmp_path])
 
 
@@ -120,6 +120,38 @@ def test_what_is_not_there_is_said_to_be_not_found(folder, asked) -> None:
     found = RLM("context, question -> answer, evidence: list[rlm_dspy.Evidence]")(context=folder, question=asked)
     assert found.answer.startswith("Nothing was found")
     assert found.evidence == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "When was the old bridge opened?",
+        "3. when was the old bridge opened",
+        '{"id": "q3", "question": "When was the old bridge opened?"}',
+        '{"question": "When was the old bridge opened?", "id": 3}',
+        "id,question\n3,When was the old bridge opened?",
+    ],
+)
+@pytest.mark.parametrize("mode", ["rlm", "direct"])
+def test_the_question_itself_in_a_file_of_questions_is_no_answer(tmp_path, line: str, mode: str) -> None:
+    (tmp_path / "questions.txt").write_text(f"{line}\n")
+    signature = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
+    program = RLM(signature) if mode == "rlm" else Direct(signature)
+    found = program(context=read([tmp_path]), question="When was the old bridge opened?")
+    assert found.answer.startswith("Nothing was found")
+    assert found.evidence == []
+    (tmp_path / "town.md").write_text("The old bridge was opened by the mayor in 1904.\n")
+    found = program(context=read([tmp_path]), question="When was the old bridge opened?")
+    assert found.answer == "The old bridge was opened by the mayor in 1904."
+    assert [quote.source for quote in found.evidence] == ["town.md"]
+
+
+def test_a_question_with_its_answer_is_an_answer(tmp_path) -> None:
+    (tmp_path / "faq.md").write_text("# When was the old bridge opened?\n\nIn 1904, by the mayor.\n")
+    (tmp_path / "known.jsonl").write_text('{"question": "Who is the old mayor of Ely?", "answer": "Ada"}\n')
+    program = Direct("context, question -> answer, evidence: list[rlm_dspy.Evidence]")
+    assert "In 1904" in program(context=read([tmp_path]), question="When was the old bridge opened?").answer
+    assert "Ada" in program(context=read([tmp_path]), question="Who is the old mayor of Ely?").answer
 
 
 def test_a_single_text_gives_lines() -> None:

@@ -55,7 +55,7 @@ from rlm_dspy.cli.options import (
 from rlm_dspy.cli.program import program
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
-from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments
+from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments, usage_text
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 
@@ -102,8 +102,8 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
 
     \b
     Exit codes: 0 answered, 1 failed, 2 usage, 3 stopped by a limit (best answer
-    printed), 4 no model or credentials, 5 refused by the provider, 6 inputs
-    unreadable or empty, 7 nothing found that answers it, 130 interrupted
+    printed, if any), 4 no model or credentials, 5 refused by the provider, 6
+    inputs unreadable or empty, 7 nothing found that answers it, 130 interrupted
     (partial run kept).
     """
     from rlm_dspy.cli import resume
@@ -182,7 +182,7 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
     Ctrl-C leaves the batch running, and a second one within 3 s cancels it; --resume gets its results.
 
     \b
-    Exit codes: 0 all answered, 1 some failed, 2 usage, 3 stopped by --max-cost,
+    Exit codes: 0 all answered, 1 some failed, 2 usage, 3 stopped by a limit,
     4 no model or credentials, 5 refused by the provider, 6 inputs unreadable or
     empty, 130 interrupted (finished answers kept).
     """
@@ -558,7 +558,7 @@ def _run_app(args: Sequence[str] | None) -> int:
         return exit_codes.INTERRUPTED
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "rlm-dspy"
-        terminal.error(f"{error.format_message()} Try '{path} --help'.", where=path)
+        terminal.error(f"{usage_text(error)} Try '{path} --help'.", where=path)
         _print_error_event(terminal, error, exit_codes.USAGE)
         return exit_codes.USAGE
     except RLMError as error:

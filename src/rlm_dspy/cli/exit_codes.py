@@ -3,14 +3,15 @@
 0  answered                      4    no or invalid credentials, or no server or model
 1  failed                        5    the provider refused
 2  usage: fix the command        6    the inputs are unreadable or empty
-3  stopped by a budget, with     7    nothing was found that answers the question
-   the best answer printed       130  interrupted (the partial run is kept)
+3  stopped by a limit, with the  7    nothing was found that answers the question
+   best answer, if any, printed  130  interrupted (the partial run is kept)
 """
 
 from __future__ import annotations
 
 from rlm_dspy import errors
 from rlm_dspy.errors import (
+    BudgetExceededError,
     ConfigurationError,
     CorpusError,
     LMAuthError,
@@ -31,6 +32,7 @@ INTERRUPTED = 130
 
 _BY_ERROR: tuple[tuple[type[RLMError], int], ...] = (
     (ConfigurationError, USAGE),
+    (BudgetExceededError, BUDGET),
     (CorpusError, INPUTS),
     (LMAuthError, NO_MODEL),
     (LMUnavailableError, NO_MODEL),

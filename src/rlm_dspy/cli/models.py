@@ -14,7 +14,7 @@ import dspy
 from rlm_dspy import folders, lms
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.lms.model_list import served_models
+from rlm_dspy.lms.model_list import check_name, served_models
 from rlm_dspy.local_servers import is_loopback, shown_address
 
 _LEAVE_OUT = "leave out --temperature (or the setting temperature)"
@@ -45,13 +45,14 @@ def choose(values: Settings) -> Chosen:
 
     Raises:
         ConfigurationError: a name is not a valid model name, or a model does not take the temperature.
-        LMAuthError: the provider's key is not set.
+        LMUnavailableError: a name has no provider, or one that LiteLLM does not know.
     """
     folders.protect_dspy_cache()
     choice = lms.choose(values.model, os.environ, values.named_by)
     names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
-    if values.temperature is not None:
-        for name in names:
+    for name in names:
+        check_name(name)
+        if values.temperature is not None:
             _check_temperature(name, values.temperature)
     options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx, "timeout": values.timeout}
     options["temperature"] = values.temperature
@@ -59,7 +60,8 @@ def choose(values: Settings) -> Chosen:
     lm = lms.lm(choice.model, **options)  # the offline engine has no temperature, which the notice says
     sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
     if choice.offline:
-        notice = f"No language model: {OFFLINE.format(reason=choice.reason)}"
+        notice = OFFLINE if values.model is None else CHOSEN_OFFLINE
+        notice = notice.format(reason=choice.reason, by=values.named_by)
         if values.temperature is not None:
             notice += f" It has no temperature: {values.temperature:g} is ignored."
     else:
@@ -112,7 +114,8 @@ def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[s
             yield f"{file} sets the model {name}: your questions and text from the files are sent there."
 
 
+CHOSEN_OFFLINE = "No language model: the offline engine looks up passages by keyword, as {by} says."
 OFFLINE = (
-    "the offline engine looks up passages by keyword ({reason}). "
+    "No language model: the offline engine looks up passages by keyword ({reason}). "
     "To use a model, set -m or RLM_DSPY_MODEL, e.g. ollama_chat/qwen3:8b, or set GROQ_API_KEY."
 )

@@ -19,6 +19,7 @@ from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.lms.model_list import check_name
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
 from rlm_dspy.tuning import contenders, data, optimize, program_folder, report
@@ -66,6 +67,8 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     train, val, test = split_questions(request)
     # A fallback's replies would be cached and scored as the model's.
     values, chosen = eval.prepare_model(request.flags, terminal, fallback=False)
+    if request.prompt_model:
+        check_name(request.prompt_model)
     job = optimize.OptimizationJob(
         optimizer=request.optimizer,
         train=train,

@@ -182,7 +182,7 @@ class Asking:
             self._tell_missed()
             return exit_codes.NOT_FOUND
         if chosen.is_offline and asks_about_all(self.request.question):
-            self.terminal.note(OFFLINE_PASSAGES)
+            self.terminal.note(OFFLINE_PASSAGES, always=True)  # no exit code says it
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
 
     def asked_facts(self, chosen: models.Chosen) -> dict[str, Any] | None:

@@ -61,9 +61,9 @@ class Terminal:
         """Print a file to stdout as it is; its secrets are masked already."""
         print(text, end="", flush=True)
 
-    def note(self, text: str) -> None:
-        """Print a note to stderr, unless ``-q``."""
-        if not self.quiet:
+    def note(self, text: str, *, always: bool = False) -> None:
+        """Print a note to stderr; with ``-q`` only one that must ``always`` be seen."""
+        if always or not self.quiet:
             print(_fit_words(self.printable_text(text)), file=sys.stderr, flush=True)
 
     def error(self, text: str, where: str = "rlm-dspy") -> None:

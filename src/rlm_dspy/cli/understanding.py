@@ -80,6 +80,15 @@ def _unknown_command(args: Sequence[str], commands: Iterable[str]) -> str:
     return f"No such command {first!r}. Did you mean to ask? Write rlm-dspy ask {shlex.quote(first + '?')} PATH."
 
 
+def usage_text(error: click.UsageError) -> str:
+    """Return what is wrong with the arguments, and for ``--offline``, which is no option, how to write it."""
+    is_offline = isinstance(error, click.NoSuchOption) and error.option_name == "--offline"
+    params = error.ctx.command.params if error.ctx else []
+    if is_offline and any(param.name == "model" for param in params):
+        return "No such option '--offline'. The offline engine is a model: -m offline."
+    return error.format_message()
+
+
 def is_path(word: str) -> bool:
     """Whether an argument names something to read that exists, stdin or an address."""
     if word == "-" or "://" in word:

@@ -18,6 +18,8 @@ from rlm_dspy.cli.terminal import Terminal, columns_of
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, tree
 from rlm_dspy.report.render import jsonable
+from rlm_dspy.report.resuming import can_be_resumed
+from rlm_dspy.report.run_log import KILLED, RUNNING
 from rlm_dspy.report.run_store import RunStore, StoredRun, load_run
 from rlm_dspy.report.viewer import chrome_trace, page
 from rlm_dspy.run import Run
@@ -59,6 +61,18 @@ def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], option
         _write_text(terminal, options["chrome"], chrome_trace.chrome_trace(run, redactor))
     else:
         print_tree(terminal, run, whole=options["full"])
+        if can_be_resumed(found[0]):
+            terminal.note(f"What is paid for is kept: `rlm-dspy ask --resume {run.id}` goes on with it.")
+    if options["opened"] or target:
+        _note_unfinished(terminal, [one.run for one in found])
+
+
+def _note_unfinished(terminal: Terminal, runs: Sequence[Run]) -> None:
+    """Say of each run that has no end that it is shown as far as it went; the tree says so itself."""
+    states = {RUNNING: "is running", KILLED: "was killed"}
+    for run in runs:
+        if state := states.get(str(run.stopped_by)):
+            terminal.note(f"The run {run.id} is unfinished: it {state}. This shows what its record holds so far.")
 
 
 def print_tree(terminal: Terminal, run: Run, *, whole: bool = False) -> None:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import dspy
 
 from rlm_dspy import local_servers
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.engine import SERVER, AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.offline import MODEL, offline_lm
 from rlm_dspy.lms.providers import OFFLINE, ModelChoice, Route, choose
 
 _ROUTE = frozenset(Route.__dataclass_fields__) - {"model", "retries"} | {"num_retries"}
+_OWN = {name for name, option in inspect.signature(dspy.LM).parameters.items() if option.kind is not option.VAR_KEYWORD}
+# What DSPy or LiteLLM passes on to a model besides.
+_PASSED_ON = {
+    "chat_template_kwargs", "enable_thinking", "frequency_penalty", "function_call", "functions", "logit_bias",
+    "logprobs", "max_completion_tokens", "metadata", "moderation", "n", "parallel_tool_calls", "prediction",
+    "presence_penalty", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "provider",
+    "reasoning", "reasoning_effort", "reasoning_format", "response_format", "rollout_id", "safety_identifier",
+    "seed", "service_tier", "speed", "stop", "store", "stream", "stream_options", "thinking", "tool_choice",
+    "tools", "top_k", "top_logprobs", "top_p", "user", "user_id", "verbosity",
+}  # fmt: skip
+_CLOSE = 0.85  # names that are more alike than that are taken for misspelt; top_a and top_p are not
 
 
 def lm(model: str, **options: Any) -> dspy.LM:
@@ -30,6 +45,7 @@ def lm(model: str, **options: Any) -> dspy.LM:
     Example:
         >>> dspy.configure(lm=lm("ollama_chat/qwen3:8b", num_ctx=16384))  # doctest: +SKIP
     """
+    _check_spelling(options)
     ours = {name: value for name, value in options.items() if name in _ROUTE}
     rest = {name: value for name, value in options.items() if name not in _ROUTE}
     if model in (OFFLINE, MODEL):
@@ -43,6 +59,15 @@ def lm(model: str, **options: Any) -> dspy.LM:
         rest["metadata"] = {**rest.get("metadata", {}), SERVER: local_servers.shown_address(route.base)}
     engines = {"engine": RoutedEngine(route), "async_engine": AsyncRoutedEngine(route)}
     return dspy.LM(route.model, **engines, num_retries=0, **rest)
+
+
+def _check_spelling(options: Iterable[str]) -> None:
+    """Refuse an option that is nearly a known one; DSPy would fail with it only in the first call."""
+    known = _ROUTE | _OWN | _PASSED_ON
+    for name in options:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=_CLOSE)
+        if name not in known and close:
+            raise ConfigurationError(f"{name} is not an option of an LM. Did you mean {close[0]}?")
 
 
 def server_address(model: Any) -> str | None:

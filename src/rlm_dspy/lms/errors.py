@@ -153,6 +153,19 @@ def bad_key(route: Route) -> Exception:
     return _make_error(lm15.AuthError, route, "was not asked", wrong)
 
 
+def unknown_provider(route: Route) -> Exception:
+    """The error for a name whose provider LiteLLM does not know, or that names none."""
+    if "/" not in route.model:
+        advice = f"Did you mean {_with_provider(route)}? `rlm-dspy models` lists the models."
+        return _make_error(lm15.UnsupportedModelError, route, "does not name its provider", advice)
+    prefixes = [row.prefix for row in PROVIDERS]
+    prefix, _, name = route.model.partition("/")
+    advice = f"Model names begin with {', '.join(prefixes[:5])}…"
+    if close := difflib.get_close_matches(f"{prefix}/", prefixes, n=1):
+        advice = f"Did you mean {close[0]}{name}?"
+    return _make_error(lm15.UnsupportedModelError, route, "is not a known provider", advice)
+
+
 def invalid_reply(route: Route, what: str) -> Exception:
     """The error for an unusable reply."""
     found = _make_error(
@@ -299,14 +312,7 @@ def _made_up(route: Route, error: Exception) -> Exception:
         return cut_reply(route)  # nothing else is known about how the stream ended
     name, text = type(error).__name__, _shorten_text(_own_words(str(getattr(error, "message", "") or error)), route)
     if name == "BadRequestError" and getattr(error, "llm_provider", None) == "":
-        if "/" not in route.model:
-            advice = f"Did you mean {_with_provider(route)}? `rlm-dspy models` lists the models."
-            return _make_error(lm15.UnsupportedModelError, route, "does not name its provider", advice)
-        prefixes = [row.prefix for row in PROVIDERS]
-        advice = f"Model names begin with {', '.join(prefixes[:5])}…"
-        if close := difflib.get_close_matches(route.model.partition("/")[0] + "/", prefixes, n=1):
-            advice = f"Did you mean {close[0]}{route.model.partition('/')[2]}?"
-        return _make_error(lm15.UnsupportedModelError, route, "is not a known provider", advice)
+        return unknown_provider(route)
     status = getattr(error, "status_code", None)
     if not isinstance(status, int) or not type(error).__module__.startswith(("litellm", "openai")):
         return error

@@ -14,9 +14,12 @@ from dspy.utils.exceptions import LMError
 
 from rlm_dspy import local_servers
 from rlm_dspy._dspy import get_litellm, model_table
+from rlm_dspy.errors import LMUnavailableError
 from rlm_dspy.lms import ollama, windows
 from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
-from rlm_dspy.lms.providers import PROVIDERS, ModelChoice, Provider, Route, choose
+from rlm_dspy.lms.errors import unknown_provider
+from rlm_dspy.lms.offline import MODEL as OFFLINE_NAME
+from rlm_dspy.lms.providers import OFFLINE, PROVIDERS, ModelChoice, Provider, Route, choose
 from rlm_dspy.local_servers import Access, LocalServer, ServerUnreachableError
 
 _CANARY = "The word to remember is heliotrope. "
@@ -97,6 +100,29 @@ def probe_provider(model: str, **options: Any) -> tuple[DiagnosisLine, ...]:
     if route.is_ollama and checks[-1].status == "ok":
         checks += [_check_slots(route), *_check_window(lm, route)]
     return tuple(checks)
+
+
+def check_name(model: str) -> None:
+    """Refuse a model's name that LiteLLM cannot route; LiteLLM is imported only for one that no table has.
+
+    Raises:
+        ConfigurationError: it is not a model name.
+        LMUnavailableError: it names no provider, or one that LiteLLM does not know.
+    """
+    route = Route(model)
+    if model in (OFFLINE, OFFLINE_NAME) or route.provider in PROVIDERS:
+        return
+    prefix, slash, _ = model.partition("/")
+    table = model_table()
+    if model in table or (slash and any(name.startswith(f"{prefix}/") for name in table)):
+        return
+    litellm = get_litellm(feature="rlm_dspy.lm")
+    if slash and prefix in litellm.provider_list:
+        return  # LiteLLM would start a login for some of them
+    try:
+        litellm.get_llm_provider(route.wire_model, api_base=route.base)
+    except litellm.exceptions.BadRequestError as error:
+        raise LMUnavailableError(str(unknown_provider(route))) from error
 
 
 def served_models(env: Mapping[str, str]) -> Iterator[tuple[str, LocalServer]]:

@@ -79,6 +79,15 @@ def read_resumed(stored: StoredRun) -> ResumedRun:
     return ResumedRun(load_run(path).run, asked, tuple(calls), names)
 
 
+def can_be_resumed(stored: StoredRun) -> bool:
+    """Return whether ``ask --resume`` can go on with a stored run."""
+    try:
+        read_resumed(stored)
+    except RLMError:
+        return False
+    return True
+
+
 def _rows_of_log(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n")[:-1]:
         yield json.loads(line)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +22,7 @@ from rlm_dspy.run import UNFINISHED, Run, Span, Step, SubCall, Usage
 
 RUNNING = "running"  # ``stopped_by`` of a run that goes on
 KILLED = "killed"  # ... of one whose process ended before the run did
+UNFINISHED_RUNS = (RUNNING, KILLED)
 ASKED = "asked"  # in the first line: what `ask` needs to go on with a killed run
 MASKED = "masked"  # in a line in which a secret was masked
 
@@ -116,37 +119,57 @@ def read_log(path: Path) -> Run:
         RLMError: the file is not the log of a run.
         OSError: it cannot be read.
     """
-    status = RUNNING if is_being_written(path) else KILLED
+    is_running = is_being_written(path)
     run: Run | None = None
-    steps: list[Step] = []
-    spans: dict[int, Span] = {}
+    parts = [_Part()]  # one more each time that the run was resumed
     lines = path.read_bytes().split(b"\n")
     try:
         for line in lines[:-1]:
             values = json.loads(line)
             if "run" in values:
                 run = Run.model_validate(values["run"])
-                if run.stopped_by == UNFINISHED:  # the first part, or that of a run that was resumed
-                    steps, spans = [], {}
-            steps += [Step.model_validate(values["step"])] if "step" in values else []
+                if run.stopped_by == UNFINISHED:
+                    parts.append(_Part(run))
+            if "step" in values:
+                parts[-1].steps.append(Step.model_validate(values["step"]))
             span = Span.model_validate(values.get("ended") or values["started"])
-            spans[span.id] = span
+            parts[-1].spans[span.id] = span
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise RLMError(f"{path} is not the log of a run of this version: {what}") from error
     if run is None:
         raise RLMError(f"{path} holds no run yet")
     if run.stopped_by != UNFINISHED:
-        return run.model_copy(update={"steps": tuple(steps), "spans": tuple(spans.values())})
-    usage = sum((span.usage for span in spans.values() if span.usage), Usage())
-    last = max((span.started + (span.seconds or 0.0) for span in spans.values()), default=run.started)
-    return run.model_copy(
-        update={
-            "stopped_by": status,
-            "steps": tuple(steps),
-            "spans": tuple(spans.values()),
-            "usage": usage,
-            "sub_calls": sum(span.kind == "sub_call" for span in spans.values()),
-            "seconds": last - run.started,
-        }
-    )
+        return run.model_copy(update={"steps": tuple(parts[-1].steps), "spans": tuple(parts[-1].spans.values())})
+    if is_running:
+        return parts[-1].record(RUNNING, time.time())
+    return max(reversed(parts[1:]), key=_Part.progress).record(KILLED)
+
+
+@dataclass
+class _Part:
+    """What a log holds of a run from one start of its process to the next."""
+
+    run: Run | None = None
+    steps: list[Step] = field(default_factory=list)
+    spans: dict[int, Span] = field(default_factory=dict)
+
+    def progress(self) -> tuple[int, int]:
+        """Return how far it went: its steps, and the spans that ended."""
+        return len(self.steps), sum(span.seconds is not None for span in self.spans.values())
+
+    def record(self, status: str, now: float | None = None) -> Run:
+        """Return the run as far as it is known, until ``now`` (Unix seconds) or its last event."""
+        assert self.run is not None
+        spans = self.spans.values()
+        last = max((span.started + (span.seconds or 0.0) for span in spans), default=self.run.started)
+        return self.run.model_copy(
+            update={
+                "stopped_by": status,
+                "steps": tuple(self.steps),
+                "spans": tuple(spans),
+                "usage": sum((span.usage for span in spans if span.usage), Usage()),
+                "sub_calls": sum(span.kind == "sub_call" for span in spans),
+                "seconds": (now or last) - self.run.started,
+            }
+        )

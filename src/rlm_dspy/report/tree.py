@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from rlm_dspy.report import journal, render
-from rlm_dspy.report.run_log import KILLED, RUNNING
-from rlm_dspy.run import Run, Step, SubCall, Usage
+from rlm_dspy.report.run_log import KILLED, UNFINISHED_RUNS
+from rlm_dspy.run import INTERRUPTED, Run, Span, Step, SubCall, Usage
 
 MAX_LINES = 12  # lines shown of a block of code or output, unless everything is requested
 MAX_WIDTH = 160
@@ -24,11 +26,13 @@ def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines of the tree; the middle of long blocks is omitted unless ``whole``."""
     facts = [f"run {run.id}", ending_text(run), run.model or "no model", render.counted_noun(len(run.steps), "step")]
     facts += [render.counted_noun(run.sub_calls, "sub-call"), _usage_text(run.usage), f"{run.seconds:.1f} s"]
-    yield " · ".join(facts)
+    yield " · ".join(facts) + (" to its last event" if run.stopped_by == KILLED else "")
     for name, value in run.inputs.items():
         yield f"{name}: {_short_line(value, whole)}"
     for step in run.steps:
         yield from _step_lines(step, whole)
+    if run.stopped_by in UNFINISHED_RUNS:
+        yield from _unfinished_lines(run, whole)
     if run.error:
         yield f"error: {_short_line(run.error, whole)}"
     for name, value in run.outputs.items():
@@ -67,6 +71,48 @@ def _step_lines(step: Step, whole: bool) -> Iterator[str]:
         yield from (f"│  {line}" for line in _sub_call_lines(call, whole))
 
 
+def _unfinished_lines(run: Run, whole: bool) -> Iterator[str]:
+    """Yield what the spans of a run tell that no finished step holds."""
+    below: dict[int | None, list[Span]] = defaultdict(list)
+    for span in run.spans:
+        below[span.parent].append(span)
+    finished = {step.span for step in run.steps}
+    for root in below[None]:
+        for span in below[root.id]:
+            if span.id not in finished:
+                yield from _span_lines(span, below, whole)
+
+
+def _span_lines(span: Span, below: Mapping[int | None, Sequence[Span]], whole: bool) -> Iterator[str]:
+    title, asked, answered = _SPAN_WORDS[span.kind]
+    facts = [title.format(span=span), _usage_text(span.usage) if span.usage else ""]
+    facts.append(f"not ended{_clock_text(span.started)}" if span.seconds is None else f"{span.seconds:.1f} s")
+    yield "├─ " + " · ".join(fact for fact in facts if fact)
+    for name, text in ((asked, span.input), (answered, span.output), ("failed", span.error or "")):
+        if text.strip():
+            yield from (f"│  {line}" for line in _block_lines(f"{name}:", text, whole))
+    for one in below.get(span.id, ()):
+        yield from (f"│  {line}" for line in _span_lines(one, below, whole))
+
+
+def _clock_text(started: float) -> str:
+    try:
+        return f", started at {datetime.fromtimestamp(started):%H:%M:%S}"
+    except (OverflowError, ValueError, OSError):  # of a damaged record
+        return ""
+
+
+# What a span is called, and its input and output.
+_SPAN_WORDS = {
+    "run": ("run {span.run}", "", ""),
+    "step": ("step {span.step}", "", ""),
+    "lm": ("call of {span.name}", "", "answered"),
+    "cell": ("cell", "code", "output"),
+    "sub_call": ("{span.name} sub-call", "asked", "answered"),
+    "wait": ("wait for {span.name}", "", ""),
+}
+
+
 def _sub_call_lines(call: SubCall, whole: bool) -> Iterator[str]:
     facts = [f"{call.kind} sub-call", call.model, _usage_text(call.usage), f"{call.seconds:.1f} s"]
     yield "├─ " + " · ".join(fact for fact in facts if fact)
@@ -101,8 +147,8 @@ def _short_line(text: str, whole: bool) -> str:
 
 
 def ending_text(run: Run) -> str:
-    if run.stopped_by in (RUNNING, KILLED):
-        return run.stopped_by
+    if run.stopped_by in (*UNFINISHED_RUNS, INTERRUPTED):
+        return str(run.stopped_by)
     return f"{run.status} by {run.stopped_by}" if run.stopped_by else run.status
 
 

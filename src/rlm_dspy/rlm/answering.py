@@ -9,7 +9,7 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy.budget import Budget
+from rlm_dspy.budget import Budget, used_text
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError, RLMError
 from rlm_dspy.evidence.absence import is_absent
@@ -187,5 +187,6 @@ def _rest_of(budget: Budget, earlier: Run | None) -> Budget:
         if limit is not None and amount:
             rest[name] = limit - amount
             if rest[name] <= 0:
-                raise BudgetExceededError(f"{name} was used up by the first attempt; raise it", limit=name)
+                told = f"{name} was used up by the first attempt ({used_text(name, amount, limit)}); raise it"
+                raise BudgetExceededError(told, limit=name)
     return budget.model_copy(update=rest)

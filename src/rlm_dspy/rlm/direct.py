@@ -47,7 +47,7 @@ from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
-from rlm_dspy.run import UNFINISHED, Event, Run, unread
+from rlm_dspy.run import UNFINISHED, Event, Run, stopping_facts, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.spans import Recorder
 from rlm_dspy.telemetry import trace_if_configured
@@ -118,7 +118,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
             callbacks = [*dspy.settings.callbacks, call.meter]
             settings = dspy.context(callbacks=callbacks, adapter=answer_adapter())
             with translated_errors(), call.shown_text(), settings:
-                prediction = self._call_predictor({**shown, **history}, call.meter)
+                prediction = self._call_predictor({**shown, **history}, call)
             if cut := explain_cut(call.meter.finish):
                 call.warnings.append(f"the answer may be incomplete. {cut}")
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
@@ -159,8 +159,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
         call.warnings.append(f"the model was shown {what} ({len(text):,} of {whole:,} characters)")
         return selected
 
-    def _call_predictor(self, shown: dict[str, Any], meter: Meter) -> Any:
-        lm = self.predict.lm or dspy.settings.lm
+    def _call_predictor(self, shown: dict[str, Any], call: _Call) -> Any:
+        meter, lm = call.meter, self.predict.lm or dspy.settings.lm
         deadline = deadlines.Deadline(self.budget.max_seconds, self.stop)
         try:
             try:
@@ -172,6 +172,8 @@ class Direct(dspy.Module):  # type: ignore[misc]
             return deadlines.call(deadline, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
         except deadlines.Interrupted as over:
             message = f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
+            used = call.ledger.used_text(over.limit)
+            message += f" ({used})" if used else ""
             message += f": {meter.last_wait}" if meter.last_wait else ""
             raise BudgetExceededError(f"{message}.", limit=over.limit) from None
         except AdapterParseError as error:
@@ -259,11 +261,7 @@ class _Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and getattr(error, "run", None) is None:
-            error.run = self._close_record(  # type: ignore[attr-defined]
-                "stopped",
-                error=f"{type(error).__name__}: {error}",
-                stopped_by=getattr(error, "limit", None) or type(error).__name__,
-            )
+            error.run = self._close_record("stopped", **stopping_facts(error))  # type: ignore[attr-defined]
 
     def _close_record(self, status: Any, **facts: Any) -> Run:
         self.meter.abandon_calls()

@@ -105,9 +105,9 @@ def _ask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
                 here=here,
             )
     except deadlines.Interrupted as over:
-        return limit_reached(need, over.limit)
+        return limit_reached(session, need, over.limit)
     except BudgetExceededError as error:
-        return limit_reached(need, error.limit)
+        return limit_reached(session, need, error.limit)
     return session.reply(need, predicted, asking)
 
 
@@ -128,9 +128,9 @@ async def _aask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
         with session.metered_call(need) as asking:
             predicted = await deadlines.acall(session.deadline_for(need), lambda: atry_predictor(predictor, inputs))
     except deadlines.Interrupted as over:
-        return limit_reached(need, over.limit)
+        return limit_reached(session, need, over.limit)
     except BudgetExceededError as error:
-        return limit_reached(need, error.limit)
+        return limit_reached(session, need, error.limit)
     return session.reply(need, predicted, asking)
 
 
@@ -152,10 +152,11 @@ def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Ov
     return None
 
 
-def limit_reached(need: Ask | Extract, limit: str) -> str:
+def limit_reached(session: Session, need: Ask | Extract, limit: str) -> str:
     """Return the limit's name if the loop can continue with the extract; raise if the extract itself was ended."""
     if isinstance(need, Extract):
-        raise BudgetExceededError(f"{limit} ended the run before its answer could be extracted", limit=limit)
+        told = f"{limit} ended the run before its answer could be extracted{session.used_text(limit)}"
+        raise BudgetExceededError(told, limit=limit)
     return limit
 
 

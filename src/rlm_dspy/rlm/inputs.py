@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -25,13 +26,16 @@ def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> d
     return {name: value.text if isinstance(value, Context) else value for name, value in plain.items()}
 
 
-def file_name_warnings(values: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each context that looks like the path of a file, whose text may have been meant.
+def input_warnings(signature: type[dspy.Signature], values: Mapping[str, Any]) -> list[str]:
+    """Return a warning for each text that is None or a number, or looks like the path of a file, which may be meant.
 
     Nothing is looked up on the disk: a text of somebody else's would learn which files there are.
     """
     warnings: list[str] = []
     for name, value in values.items():
+        is_text = signature.input_fields[name].annotation in (str, Context)
+        if is_text and (value is None or isinstance(value, numbers.Number)):
+            warnings.append(f"{name} is {value!r}, where the signature has a text")
         if name not in QUESTION_FIELDS and isinstance(value, str) and _PATH.fullmatch(value[: MAX_PATH_CHARS + 1]):
             warnings.append(f"{name} is only {value!r}: pass rlm_dspy.read({value!r}) to ask about a file")
     return warnings

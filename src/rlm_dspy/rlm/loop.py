@@ -22,6 +22,12 @@ MAX_REPEATS = 2  # times a cell may run with the same output before it counts as
 REPEATED = "repeats"  # the limit that ends a run when a tiny model repeats a cell without effect
 SPENT_LIMITS = frozenset({"max_tokens", "max_cost", "max_seconds"})  # after these, nothing is asked for twice
 NOTHING_SAID = "(no reply besides thinking)"  # shown in the next prompt, which never repeats a model's thinking
+# What ends a run and is no limit that could be raised.
+ENDINGS = {
+    "stop": "its caller stopped the run",
+    "unreadable": f"{MAX_REASKS + 1} replies in a row without code that could be run ended the run",
+    REPEATED: "a repeated step ended the run",
+}
 LOST = "[the run ended in this cell]"
 MAX_SUBMIT_CHARS = 80  # characters shown of a held-back SUBMIT
 MAX_REFUSALS = 3  # times bad evidence is rejected before it is accepted unverified
@@ -105,11 +111,11 @@ class Rules:
     """What the loop needs from its caller; all functions are plain and do no I/O.
 
     ``validate(value, strict)`` returns (outputs, problem). ``exhausted(steps)`` names a limit that forbids another
-    step; ``is_overspent()`` says whether the cost has passed its limit. ``sub_calls()`` returns the sub-calls made
-    since the last step, ``notes()`` the notes about them for the model. ``room`` is the maximum characters of a
-    prompt's turns. ``past_variable`` is the REPL variable that keeps steps that no longer fit. ``stops_at_repeats``
-    ends the run when a repeated cell changes nothing. ``framed`` renders the output of a step, and ``reminder``
-    follows each observation.
+    step; ``is_overspent()`` says whether the cost has passed its limit, ``used(limit)`` how much of a limit was used,
+    in parentheses. ``sub_calls()`` returns the sub-calls made since the last step, ``notes()`` the notes about them
+    for the model. ``room`` is the maximum characters of a prompt's turns. ``past_variable`` is the REPL variable that
+    keeps steps that no longer fit. ``stops_at_repeats`` ends the run when a repeated cell changes nothing. ``framed``
+    renders the output of a step, and ``reminder`` follows each observation.
     """
 
     first_output: str
@@ -119,6 +125,7 @@ class Rules:
     validate: Callable[[Any, bool], tuple[dict[str, Any], str | None]]
     exhausted: Callable[[tuple[Step, ...]], str | None]
     is_overspent: Callable[[], bool]
+    used: Callable[[str], str]
     sub_calls: Callable[[], tuple[SubCall, ...]]
     notes: Callable[[], list[str]]
     room: int
@@ -158,16 +165,12 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
                 f"(the last one: {state.steps[-1].error}); try another model or a shorter task",
                 limit=limit,
             )
-        raise BudgetExceededError(f"{limit} was reached before any code ran; raise the limit", limit=limit)
+        raise _limit_error(rules, limit, "any code ran", "raise the limit")
     if rules.on_limit == "raise":
-        raise BudgetExceededError(
-            f"{limit} was reached before the model submitted; raise it, or let on_limit='extract' ask for an answer",
-            limit=limit,
-        )
-    if limit == "max_cost" and rules.is_overspent():
-        raise BudgetExceededError(
-            "max_cost is spent, so no answer can be asked for; raise it (the steps so far are in the run)", limit=limit
-        )
+        raise _limit_error(rules, limit, "the model submitted", "raise it, or let on_limit='extract' ask for an answer")
+    if rules.is_overspent():
+        told = f"max_cost is spent{rules.used('max_cost')}, so no answer can be asked for; raise it"
+        raise BudgetExceededError(f"{told} (the steps so far are in the run)", limit="max_cost")
     reply = yield Extract(tuple(state.steps), limit)
     outputs, problem = rules.validate(reply.outputs, False)
     if problem:
@@ -175,9 +178,16 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
     return Ending("extracted", outputs, "Extract forced final output", limit)
 
 
+def _limit_error(rules: Rules, limit: str, what: str, advice: str) -> BudgetExceededError:
+    """Return the error of a run that ended before ``what``; the advice is for a limit that can be raised."""
+    told = f"{ENDINGS.get(limit, f'{limit} was reached')} before {what}{rules.used(limit)}"
+    return BudgetExceededError(told if limit in ENDINGS else f"{told}; {advice}", limit=limit)
+
+
 def _no_answer(state: _State, limit: str, problem: str) -> ActionError | BudgetExceededError:
     """Return the error of a run that a limit ended, and from which no valid answer could be extracted."""
-    told = f"{limit} ended the run, and the answer asked for afterwards is not valid: {problem}"
+    ended = f"{limit} ended the run{state.rules.used(limit)}"
+    told = f"{ended}, and the answer asked for afterwards is not valid: {problem}"
     last = (state.steps[-1].error or "").strip()
     if last:
         told = f"{told}; the last step failed with {last.splitlines()[-1]}"

@@ -13,6 +13,7 @@ import dspy
 from dspy.adapters.utils import translate_field_type
 
 from rlm_dspy.counting import counted_noun
+from rlm_dspy.redact import Redactor, is_secret_name
 from rlm_dspy.rlm.adapters import without_markers
 from rlm_dspy.rlm.reply_code import is_python
 from rlm_dspy.rlm.signatures import history_field
@@ -105,6 +106,7 @@ def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
 
 MAX_WHOLE_CHARS = 20_000  # inputs up to this many characters are shown whole
 MAX_QUOTED_LINES = 20  # lines quoted back of an unreadable reply
+MAX_DEFAULT_CHARS = 40  # of a default of a user's tool
 MIN_STEP_CHARS = 400  # a step is shown with at least this many characters
 PREVIEW_CHARS = 1_000  # characters shown of longer inputs, half from each end
 
@@ -209,8 +211,17 @@ def protocol_text(
 
 def tool_line(tool: dspy.Tool) -> str:
     """Render a user's tool as a line of the function list."""
-    params = ", ".join(f"{name}: {schema.get('type', 'Any')}" for name, schema in (tool.args or {}).items())
+    params = ", ".join(_parameter_text(name, schema) for name, schema in (tool.args or {}).items())
     return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
+
+
+def _parameter_text(name: str, schema: Mapping[str, Any]) -> str:
+    """Return a parameter with its type and default; a long default is left out, as is one that is a secret."""
+    text = f"{name}: {schema.get('type', 'Any')}"
+    if "default" not in schema:
+        return text
+    shown = repr(Redactor().value(schema["default"]))
+    return f"{text} = {'…' if len(shown) > MAX_DEFAULT_CHARS or is_secret_name(name) else shown}"
 
 
 def preview_text(text: str, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS) -> str:

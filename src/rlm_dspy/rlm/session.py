@@ -36,14 +36,26 @@ from rlm_dspy.rlm.children import Child, Children
 from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
-from rlm_dspy.rlm.inputs import QUESTION_FIELDS, file_name_warnings, main_context, quotable_inputs, repl_inputs, task_of
+from rlm_dspy.rlm.inputs import QUESTION_FIELDS, input_warnings, main_context, quotable_inputs, repl_inputs, task_of
 from rlm_dspy.rlm.loop import SPENT_LIMITS, Ask, Ending, Extract, ModelReply, Observation, Rules
 from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
-from rlm_dspy.run import UNFINISHED, Event, EventKind, Run, Step, SubCall, Usage, replace_surrogates, shortened, unread
+from rlm_dspy.run import (
+    UNFINISHED,
+    Event,
+    EventKind,
+    Run,
+    Step,
+    SubCall,
+    Usage,
+    replace_surrogates,
+    shortened,
+    stopping_facts,
+    unread,
+)
 from rlm_dspy.spans import Recorder
 from rlm_dspy.telemetry import trace_if_configured
 
@@ -134,7 +146,7 @@ class Session:
         )
         trace_if_configured()  # before the recorder, which tells it of each span
         self.recorder: Recorder = Recorder(self.rlm.content)
-        self.warnings: list[str] = file_name_warnings(self.values)
+        self.warnings: list[str] = input_warnings(self.signature, self.values)
 
     def _begin_as_child(self, budget: Budget, parent: Session) -> None:
         self._id = new_run_id()
@@ -250,7 +262,8 @@ class Session:
             on_limit=self.rlm.on_limit,
             validate=lambda value, strict: self.checks.validate(value, self.code, strict=strict),
             exhausted=self._exhausted_limit,
-            is_overspent=lambda: self.ledger.exhausted() == "max_cost",
+            is_overspent=lambda: self.ledger.is_overspent,
+            used=self.used_text,
             sub_calls=self.subcalls.take_finished,
             notes=self.subcalls.take_notes,
             room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN - len(self.past_text)),
@@ -298,6 +311,15 @@ class Session:
         price = (last.usage.cost or 0.0) / max(1, last.usage.total_tokens)  # US dollars per token
         needed = step + extract
         return self.ledger.exhausted(tokens=needed, cost=price * needed, share=STEP_TIME_SHARE)
+
+    def used_text(self, limit: str) -> str:
+        """Return how much of a limit was used, in parentheses; "" for what is no limit."""
+        if limit == "max_iters":
+            return f" ({len(self.steps):,} of {self.rlm.budget.max_iters:,} steps)"
+        used = self.ledger.used_text(limit)
+        if used and limit in SPENT_LIMITS and self.ledger.exhausted() != limit:
+            used += ", which leaves too little for another step"
+        return f" ({used})" if used else ""
 
     def deadline_for(self, need: Ask | Extract | None = None) -> deadlines.Deadline:
         """Return how long a step may wait; the extract may use the time that steps must leave."""
@@ -550,11 +572,7 @@ class Session:
         if self.steps and late:  # calls that outlived the cell that made them
             last = self.steps[-1]
             self.steps[-1] = last.model_copy(update={"sub_calls": (*last.sub_calls, *late)})
-        told = None
-        ended: dict[str, Any] = {"status": "stopped"}
-        if error is not None:
-            told = f"{type(error).__name__}: {error}"
-            ended["stopped_by"] = getattr(error, "limit", None) or type(error).__name__
+        ended: dict[str, Any] = {"status": "stopped", **(stopping_facts(error) if error else {})}
         if ending:
             ended = {
                 "status": ending.status,
@@ -562,10 +580,10 @@ class Session:
                 "outputs": jsonable_outputs(ending.outputs),
                 "evidence": evidence_records(self.checks.evidence, quotable_inputs(self.values)),
             }
+        told = ended.get("error")
         self.recorder.end_open(self.span, told or "it did not end before its run")
         facts: dict[str, Any] = {
             **ended,
-            "error": told,
             "probe": self.probe,
             "steps": tuple(self.steps),
             "usage": self.ledger.usage,

@@ -184,9 +184,9 @@ class Finding:
     names: tuple[str, ...] = ()
 
 
-def passages(rows: Iterable[dict[str, Any]]) -> list[Passage]:
-    """Parse passages from the explorer's output."""
-    return [
+def passages(rows: Iterable[dict[str, Any]], question: ParsedQuestion) -> list[Passage]:
+    """Parse passages from the explorer's output; one that is the question itself answers nothing and is left out."""
+    found = [
         Passage(
             text=str(row["text"]),
             score=float(row.get("score", 0)),
@@ -201,6 +201,20 @@ def passages(rows: Iterable[dict[str, Any]]) -> list[Passage]:
         for row in rows
         if "text" in row
     ]
+    return [passage for passage in found if not _is_question(question, passage)]
+
+
+# What a file of questions has on a line besides the question: its number, or the keys of JSON.
+_BEFORE_QUESTION = r"[\W\d_]*(?:(?:id|q|question|query|prompt|task)[\W\d_]*)*"
+_AFTER_QUESTION = r"\W*(?:id\W+\w+)?\W*"
+
+
+def _is_question(question: ParsedQuestion, passage: Passage) -> bool:
+    """Return whether a passage is the question asked, and no heading above its answer."""
+    words = r"\W+".join(map(re.escape, re.findall(r"\w+", question.text)))
+    if not words or not re.fullmatch(_BEFORE_QUESTION + words + _AFTER_QUESTION, passage.text, re.I):
+        return False
+    return not (passage.text.startswith("#") and re.match(r"\s*[^#\s]", passage.after))
 
 
 def find_answer(question: ParsedQuestion, given: list[Passage]) -> Finding:

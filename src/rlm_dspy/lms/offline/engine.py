@@ -123,7 +123,7 @@ def _choose_move(play: Play) -> tuple[str, str]:
     asked, target = _find_task(play)
     searched = question.read(asked)
     rows = [row for seen in play.observations for row in prompt.json_lines(seen)]
-    passages = answers.passages(rows)
+    passages = answers.passages(rows, searched)
     refusals = sum("[SUBMIT refused]" in seen for seen in play.observations)
     if target is None or refusals:
         return _submit_move(play, searched, passages, refusals)
@@ -143,7 +143,7 @@ def _choose_move(play: Play) -> tuple[str, str]:
     if wider and not finding.found:
         if len(play.observations) == 1:
             return "Nothing fits yet: search again with parts of the names.", _exploration_code(wider, target, "")
-        again = answers.find_answer(wider, answers.passages(prompt.json_lines(play.observations[-1])))
+        again = answers.find_answer(wider, answers.passages(prompt.json_lines(play.observations[-1]), searched))
         if again.found:
             return _submit_move(play, wider, list(again.passages), 0)
     return _submit_move(play, searched, passages, 0)
@@ -230,7 +230,7 @@ def _look_up(asked: str, text: str) -> tuple[question.ParsedQuestion, Finding, l
     attempt: question.ParsedQuestion | None = searched
     while attempt:
         missing, rows = _EXPLORE(attempt.plan(), namespace["context"], namespace["grep"], namespace["search"])
-        passages = answers.passages(rows)
+        passages = answers.passages(rows, attempt)
         finding = answers.find_answer(attempt, passages)
         if finding.found:
             return attempt, finding, passages
