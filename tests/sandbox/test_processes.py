@@ -66,8 +66,11 @@ def test_inside_only_the_private_channels_are_open(sandbox):
         "import sys\nos = sys.modules['os']\nopen_ones = []\nfor n in range(256):\n try:\n  sys.modules['fcntl'].fcntl(n, 1); open_ones.append(n)\n"  # noqa: E501
         " except OSError: pass\nopen_ones"
     )
+    # Newer versions of libffi, which is ctypes below, keep their own library open for reading.
+    code = "import ctypes, os; print(sum('libffi' in os.readlink(one.path) for one in os.scandir('/proc/self/fd')))"
+    libraries = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert eval(seen.value)[:3] == [0, 1, 2]
-    assert len(eval(seen.value)) == 5
+    assert len(eval(seen.value)) == 5 + libraries
 
 
 def _in_child(sandbox, queue):

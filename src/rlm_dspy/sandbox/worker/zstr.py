@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x02, 0x10, 0x20
-REFERENCES, LENGTH, HASH, STATE, POINTERS = 0, 16, 24, 32, 40
+REFERENCES, LENGTH, HASH, POINTERS = 0, 16, 24, 40
 FOREVER = 1 << 40
 MIN_CHARS = 8
 
@@ -60,7 +60,8 @@ def string_maker() -> Maker | None:
 
 
 def _build_string(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, counted: int) -> str | None:
-    template = _TEMPLATES[width, ascii][0]
+    known, codec = _TEMPLATES[width, ascii]
+    template = known.encode(codec).decode(codec)  # a new string, which is not interned
     header = sys.getsizeof(template) - (len(template) + 1) * width
     page = mmap.PAGESIZE
     size = -(-(chars + 1) * width // page) * page
@@ -78,8 +79,6 @@ def _build_string(libc: Any, descriptor: int, chars: int, width: int, ascii: boo
     ctypes.memmove(at, id(template), header)
     for offset, value in ((REFERENCES, counted), (LENGTH, chars), (HASH, -1)):
         ctypes.c_ssize_t.from_address(at + offset).value = value
-    state = ctypes.c_uint32.from_address(at + STATE)
-    state.value &= ~0x3 if sys.version_info < (3, 14) else ~0xFF  # not interned
     for offset in range(POINTERS, header, 8):  # no cached UTF-8
         ctypes.c_ssize_t.from_address(at + offset).value = 0
     text: str = ctypes.cast(at, ctypes.py_object).value
