@@ -1,4 +1,4 @@
-"""Completion by the shell: what is offered, what is not imported, and how long it takes."""
+"""Completion by the shell: what is offered, and what is not imported, since importing takes the time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.lms.providers import PROVIDERS
 
 HEAVY = ("dspy", "litellm", "pydantic_settings", "pydantic", "rich", "pathspec")
-MAX_SECONDS = 0.15  # of the processor, which other processes do not lengthen
 
 
 def offered(*args: str, incomplete: str = "") -> list[str]:
@@ -76,36 +74,27 @@ def test_a_damaged_list_of_models_is_no_list(home: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["rlm-dspy ask -m gr", "rlm-dspy trace ", "rlm-dspy as"])
-def test_a_shell_completes_fast_and_imports_nothing_heavy(home: Path, words: str) -> None:
+def test_a_shell_completes_without_importing_anything_heavy(home: Path, words: str) -> None:
     place = startup.home_folder()
     (place / "runs").mkdir(parents=True)
     (place / completion.MODEL_NAMES).write_text(json.dumps([f"groq/model-{number}" for number in range(3_000)]))
     for number in range(200):
         (place / "runs" / f"{number:012x}.json").write_text("{}")
     program = (
-        "import sys, time\n"
+        "import sys\n"
         "from rlm_dspy.cli import main\n"
         "try:\n    main()\n"
         "except SystemExit:\n    pass\n"
-        f"print(time.process_time(), sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)\n"
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)\n"
     )
     surroundings = {
         "_RLM_DSPY_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
-    taken = []
-    for _ in range(3):
-        began = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, **surroundings},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        taken.append((float(done.stderr.split()[0]), time.perf_counter() - began))
-    assert done.stderr.endswith(" []\n")
+    environment = {**os.environ, **surroundings}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == "[]\n"
     assert done.stdout.startswith("plain,")
-    assert min(seconds for seconds, _ in taken) < MAX_SECONDS, taken
