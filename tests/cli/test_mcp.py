@@ -151,7 +151,7 @@ async def test_a_long_answer_is_fetched_later(served: Path, mode: str) -> None:
 @MODES
 async def test_cancel_returns_the_best_answer_so_far(served: Path, mode: str) -> None:
     async with connected(served, seconds=120, mode=mode) as client:
-        started = await call(client, "ask", question="What is the code?", wait_seconds=6)  # imports take seconds
+        started = await call(client, "ask", question="What is the code?", wait_seconds=1)
         found = await call(client, "cancel", run_id=started["run_id"])
         assert (found["state"], found["answer"]) == ("stopped", "best so far")
 
