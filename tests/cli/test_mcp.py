@@ -37,6 +37,7 @@ from servers.wire import free_port
 
 PROGRAM = """
 import sys, time
+from pathlib import Path
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.cli import models
 from rlm_dspy.cli.commands import main
@@ -44,6 +45,7 @@ from rlm_dspy.cli.commands import main
 def slow(message):
     if "[[ ## trajectory" in message:
         return fields(answer="best so far", evidence="[]")
+    Path("asked").touch()
     time.sleep(SECONDS)
     return action("SUBMIT(answer='4711', evidence=['the code is 4711'])")
 
@@ -107,6 +109,12 @@ async def failure(client: Client, name: str, **arguments: Any) -> str:
     return str(done.content[0].text)
 
 
+async def until_asked(served: Path) -> None:
+    """Wait until a step is done and the model is asked for the second."""
+    while not (served.parent / "asked").exists():
+        await anyio.sleep(0.02)
+
+
 @MODES
 async def test_an_agent_asks_and_gets_the_answer_with_its_evidence(served: Path, mode: str) -> None:
     seen: list[Any] = []
@@ -151,7 +159,8 @@ async def test_a_long_answer_is_fetched_later(served: Path, mode: str) -> None:
 @MODES
 async def test_cancel_returns_the_best_answer_so_far(served: Path, mode: str) -> None:
     async with connected(served, seconds=120, mode=mode) as client:
-        started = await call(client, "ask", question="What is the code?", wait_seconds=1)
+        started = await call(client, "ask", question="What is the code?", wait_seconds=0)
+        await until_asked(served)
         found = await call(client, "cancel", run_id=started["run_id"])
         assert (found["state"], found["answer"]) == ("stopped", "best so far")
 
@@ -159,7 +168,8 @@ async def test_cancel_returns_the_best_answer_so_far(served: Path, mode: str) ->
 @MODES
 async def test_a_call_that_the_host_cuts_stops_its_run_and_keeps_the_best_answer(served: Path, mode: str) -> None:
     async with connected(served, seconds=120, mode=mode) as client:
-        started = await call(client, "ask", question="What is the code?", wait_seconds=1)
+        started = await call(client, "ask", question="What is the code?", wait_seconds=0)
+        await until_asked(served)
         with pytest.raises(Exception, match=r"(?i)timed? ?out"):
             await client.call_tool("result", {"run_id": started["run_id"], "wait_seconds": 60}, read_timeout_seconds=1)
         found = await call(client, "result", run_id=started["run_id"], wait_seconds=20)
