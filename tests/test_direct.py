@@ -14,7 +14,7 @@ from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER
 from rlm_dspy.rlm.direct import Direct, prompt_text
 from rlm_dspy.run import Event
-from rlm_dspy.testing import fields, scripted, texts
+from rlm_dspy.testing import action, fields, scripted, texts
 
 SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
 TEXT = "one\nthe bridge was opened in 1932\nthree\n"
@@ -40,6 +40,39 @@ def test_one_call_has_the_whole_text_and_its_evidence_is_located() -> None:
     assert (run.status, run.usage.calls, run.model, run.usage.cost) == ("submitted", 1, "scripted/model", 0.001)
     assert run.outputs["answer"] == "1932"
     assert run.evidence[0]["line"] == 2
+
+
+MARKED = {
+    "the end on the line of the answer": "[[ ## answer ## ]]\nParis[[ ## completed ## ]]",
+    "the end after a blank": "[[ ## answer ## ]]\nParis [[ ## completed ## ]]\n",
+    "the end before a closing sentence": "[[ ## answer ## ]] Paris [[ ## completed ## ]]\nLet me know!",
+    "a blank too few": "[[ ## answer ##]] Paris\n[[ ## completed ##]]",
+    "bold": "**[[ ## answer ## ]]**\nParis\n**[[ ## completed ## ]]**",
+    "a colon": "[[ ## answer ## ]]: Paris\n[[ ## completed ## ]]",
+    "a capital letter": "[[ ## Answer ## ]]\nParis\n[[ ## Completed ## ]]",
+    "a heading": "### [[ ## answer ## ]]\nParis\n",
+    "after a sentence": "Here it is: [[ ## answer ## ]] Paris [[ ## completed ## ]]",
+}
+ASK = "print(predict('question -> answer', question='Capital?'))"
+
+
+@pytest.mark.parametrize("form", MARKED)
+def test_no_marker_becomes_a_part_of_an_answer(form: str) -> None:
+    lm, _ = scripted(MARKED[form], action(ASK), MARKED[form], MARKED[form])
+    with dspy.context(lm=lm):
+        asked = {"context": "Paris is the capital", "question": "Capital?"}
+        assert Direct("context, question -> answer")(**asked).answer == "Paris"
+        rlm = rlm_dspy.RLM("context, question -> answer", budget=Budget(max_iters=1))
+        extracted = rlm(**asked)
+    assert (extracted.answer, extracted.run.status) == ("Paris", "extracted")
+    assert "answer='Paris'" in extracted.run.steps[0].output
+
+
+def test_a_marker_that_an_answer_mentions_stays() -> None:
+    told = "It ends with [[ ## completed ## ]] after [[ ## answer ## ]] and [[ ## code ## ]]."
+    lm, _ = scripted(f"[[ ## answer ## ]]\n{told}\n\n[[ ## completed ## ]]")
+    with dspy.context(lm=lm):
+        assert Direct("context, question -> answer")(context="c", question="How does a reply end?").answer == told
 
 
 def test_a_prompt_that_alone_costs_more_than_max_cost_is_not_sent() -> None:

@@ -11,6 +11,8 @@ The texts of typed sub-calls, types and class names included, come from the sand
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import dspy
@@ -24,6 +26,9 @@ MARK = "<<CUSTOM-TYPE-"  # opens the markers between which DSPy reads content pa
 FORM = "Each reply: a sentence on what you do next, then one ```python block with the code, and nothing after it."
 # A small model that is asked for a sentence often writes nothing else.
 CODE_FORM = "Each reply is one ```python block and nothing else."
+_FIELD_MARKER = re.compile(
+    r"(?P<start>^[ \t>*#`]*)?\[\[ ?## ?(?P<name>\w+) ?## ?\]{1,2}(?:(?:\*\*)?:?(?=\s|\Z))?", re.MULTILINE
+)
 
 
 class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
@@ -133,6 +138,7 @@ def ignoring_thinking(chosen: Any) -> Any:
     quiet = copy.copy(chosen)
     parse = quiet.parse
     make_fallback = getattr(quiet, "_make_json_adapter_fallback", None)
+    reads_markers = isinstance(chosen, dspy.ChatAdapter) and not isinstance(chosen, dspy.JSONAdapter | dspy.XMLAdapter)
 
     def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         # In an XML adapter's replies, a field's own tag, such as <reasoning>, is not thinking.
@@ -140,6 +146,8 @@ def ignoring_thinking(chosen: Any) -> Any:
         visible = visible_text(completion, fields)
         if visible is None:
             raise _parse_error(chosen, signature, completion, "The reply ended inside its thinking.")
+        if reads_markers and not _is_action(signature):
+            visible = with_plain_markers(visible, signature.output_fields)
         try:
             fields_read: dict[str, Any] = parse(signature, visible)
         except AdapterParseError as error:
@@ -151,6 +159,26 @@ def ignoring_thinking(chosen: Any) -> Any:
     if make_fallback is not None:
         quiet._make_json_adapter_fallback = lambda: ignoring_thinking(make_fallback())
     return quiet
+
+
+def with_plain_markers(reply: str, fields: Iterable[str]) -> str:
+    """Return a reply with the markers of its fields as DSPy reads them: each on its own line, spelled exactly.
+
+    Small models often end the line of an answer with the marker that ends the reply, which DSPy then takes for a part of
+    the answer. A marker in the middle of a line stays if the same one begins another line: there it is only mentioned.
+    """
+    names = [*fields, "completed"]
+    spelled = {name.lower(): name for name in names} | {name: name for name in names}
+    marks = list(_FIELD_MARKER.finditer(reply))
+    beginning = {mark["name"].lower() for mark in marks if mark["start"] is not None}
+
+    def plain_marker(mark: re.Match[str]) -> str:
+        name = spelled.get(mark["name"]) or spelled.get(mark["name"].lower())
+        if name is None or (mark["start"] is None and name.lower() in beginning):
+            return mark[0]
+        return f"\n[[ ## {name} ## ]]\n"
+
+    return _FIELD_MARKER.sub(plain_marker, reply)
 
 
 def _parse_error(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:
