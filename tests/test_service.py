@@ -126,11 +126,10 @@ def test_each_question_has_limits_of_its_own(start: Start) -> None:
     assert metric(url, 'rlm_questions{state="failed"}') == 1
 
 
-@pytest.mark.parametrize(
-    "body", [{}, {"question": ""}, {"question": "x", "max_seconds": 1e9}, {"question": "x" * 10_001}]
-)
-def test_what_is_not_a_question_is_refused(start: Start, body: dict[str, Any]) -> None:
-    assert httpx.post(f"{start()}/ask", json=body, timeout=20).status_code == 422
+def test_what_is_not_a_question_is_refused(start: Start) -> None:
+    url = start()
+    for body in ({}, {"question": ""}, {"question": "x", "max_seconds": 1e9}, {"question": "x" * 10_001}):
+        assert httpx.post(f"{url}/ask", json=body, timeout=20).status_code == 422
 
 
 def test_a_token_is_required_if_it_is_set(start: Start) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,15 +70,18 @@ MODES = pytest.mark.parametrize("mode", ["legacy", "auto"])
 
 @pytest.fixture
 def served(home: Path) -> Path:
-    """A folder with a text, a table and a file of keys."""
-    (home / "docs").mkdir()
-    (home / "docs" / "notes.md").write_text(
-        "# Codes\n\nthe code is 4711\n\n## Ports\n\nthe port is 8080\n" + "x\n" * 500
-    )
-    (home / "docs" / "people.csv").write_text("name,age\nAda,36\nGrace,85\nAlan,41\n")
-    (home / "docs" / "long.txt").write_text("word " * 100_000)
+    """A folder with a text, a table and a file of keys beside it."""
+    return write_files(home)
+
+
+def write_files(home: Path) -> Path:
+    docs = home / "docs"
+    docs.mkdir()
+    (docs / "notes.md").write_text("# Codes\n\nthe code is 4711\n\n## Ports\n\nthe port is 8080\n" + "x\n" * 500)
+    (docs / "people.csv").write_text("name,age\nAda,36\nGrace,85\nAlan,41\n")
+    (docs / "long.txt").write_text("word " * 100_000)
     (home / "secret.txt").write_text("nobody may read this")
-    return home / "docs"
+    return docs
 
 
 def command(folder: Path, *args: str, seconds: float = 0.0, patch: str = "") -> list[str]:
@@ -144,9 +147,8 @@ async def test_an_agent_asks_and_gets_the_answer_with_its_evidence(served: Path,
         assert "Content-Security-Policy" in page.contents[0].text
 
 
-@MODES
-async def test_a_long_answer_is_fetched_later(served: Path, mode: str) -> None:
-    async with connected(served, seconds=1.5, mode=mode) as client:
+async def test_a_long_answer_is_fetched_later(served: Path) -> None:
+    async with connected(served, seconds=1.5) as client:
         started = await call(client, "ask", question="What is the code?", wait_seconds=0.2)
         assert started["state"] == "running"
         assert started["answer"] is None
@@ -156,18 +158,16 @@ async def test_a_long_answer_is_fetched_later(served: Path, mode: str) -> None:
         assert again == found
 
 
-@MODES
-async def test_cancel_returns_the_best_answer_so_far(served: Path, mode: str) -> None:
-    async with connected(served, seconds=120, mode=mode) as client:
+async def test_cancel_returns_the_best_answer_so_far(served: Path) -> None:
+    async with connected(served, seconds=120) as client:
         started = await call(client, "ask", question="What is the code?", wait_seconds=0)
         await until_asked(served)
         found = await call(client, "cancel", run_id=started["run_id"])
         assert (found["state"], found["answer"]) == ("stopped", "best so far")
 
 
-@MODES
-async def test_a_call_that_the_host_cuts_stops_its_run_and_keeps_the_best_answer(served: Path, mode: str) -> None:
-    async with connected(served, seconds=120, mode=mode) as client:
+async def test_a_call_that_the_host_cuts_stops_its_run_and_keeps_the_best_answer(served: Path) -> None:
+    async with connected(served, seconds=120) as client:
         started = await call(client, "ask", question="What is the code?", wait_seconds=0)
         await until_asked(served)
         with pytest.raises(Exception, match=r"(?i)timed? ?out"):
@@ -200,8 +200,7 @@ async def test_a_host_that_cuts_calls_after_a_minute(served: Path, reports: bool
         assert listed["total"] > 0
 
 
-@MODES
-@pytest.mark.parametrize("agrees", [True, False])
+@pytest.mark.parametrize(("mode", "agrees"), [("legacy", True), ("auto", False), ("auto", True)])
 async def test_a_cost_above_the_limit_is_asked_about(served: Path, mode: str, agrees: bool) -> None:
     asked: list[str] = []
 
@@ -218,8 +217,8 @@ async def test_a_cost_above_the_limit_is_asked_about(served: Path, mode: str, ag
     assert "may cost an unknown amount (asked above $0.50): What is the code?" in asked[0]
 
 
-async def test_files_are_looked_at_without_a_model(served: Path) -> None:
-    async with connected(served) as client:
+async def test_files_are_looked_at_without_a_model(files_server: tuple[str, Path]) -> None:
+    async with reached(files_server[0], None) as client:
         listing = await call(client, "ls", pattern="*.md")
         assert [(row["path"], row["kind"]) for row in listing["files"]] == [("notes.md", "markdown")]
         first = (await call(client, "search", query="port number"))["passages"][0]
@@ -233,9 +232,10 @@ async def test_files_are_looked_at_without_a_model(served: Path) -> None:
         assert text.contents[0].text.startswith("name,age")
 
 
-async def test_no_path_reaches_beyond_the_roots(served: Path) -> None:
-    outside = served.parent / "secret.txt"
-    async with connected(served) as client:
+async def test_no_path_reaches_beyond_the_roots(files_server: tuple[str, Path]) -> None:
+    url, docs = files_server
+    outside = docs.parent / "secret.txt"
+    async with reached(url, None) as client:
         for path in ("../secret.txt", str(outside), "/etc/passwd", "", "notes.md/../../secret.txt", "\x00"):
             assert "no file" in await failure(client, "read", path=path)
             with pytest.raises(Exception, match=r"."):
@@ -243,8 +243,8 @@ async def test_no_path_reaches_beyond_the_roots(served: Path) -> None:
         assert (await call(client, "ls", pattern="secret"))["total"] == 0
 
 
-async def test_wrong_calls_are_told_what_to_do(served: Path) -> None:
-    async with connected(served) as client:
+async def test_wrong_calls_are_told_what_to_do(files_server: tuple[str, Path]) -> None:
+    async with reached(files_server[0], None) as client:
         assert "did you mean notes.md?" in await failure(client, "read", path="note.md")
         assert "write it like 40-80" in await failure(client, "read", path="notes.md", lines="all")
         assert "the file has 507 lines" in await failure(client, "read", path="notes.md", lines="9999")
@@ -257,8 +257,8 @@ async def test_wrong_calls_are_told_what_to_do(served: Path) -> None:
         assert "there is no run 'x'" in await failure(client, "result", run_id="x")
 
 
-async def test_results_stay_below_the_size_that_hosts_take(served: Path) -> None:
-    async with connected(served) as client:
+async def test_results_stay_below_the_size_that_hosts_take(files_server: tuple[str, Path]) -> None:
+    async with reached(files_server[0], None) as client:
         for name, arguments in (
             ("read", {"path": "long.txt"}),
             ("read", {"path": "notes.md"}),
@@ -277,8 +277,11 @@ async def test_results_stay_below_the_size_that_hosts_take(served: Path) -> None
 TOKENS = {"ada": "token-of-ada-000000", "grace": "token-of-grace-00000"}
 
 
-@pytest.fixture
-def http_server(served: Path) -> Iterator[Callable[..., str]]:
+Start = Callable[..., str]
+
+
+@contextmanager
+def http_servers(folder: Path, **variables: str) -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*args: str, tokens: bool = True, seconds: float = 0.0, patch: str = "") -> str:
@@ -286,8 +289,8 @@ def http_server(served: Path) -> Iterator[Callable[..., str]]:
         more = {"RLM_DSPY_MCP_TOKENS": pairs} if tokens else {}
         port = free_port()
         process = subprocess.Popen(
-            [*command(served, "--transport", "http", "--port", str(port), *args, seconds=seconds, patch=patch)],
-            env=environ(**more), stderr=subprocess.PIPE, text=True,
+            command(folder, "--transport", "http", "--port", str(port), *args, seconds=seconds, patch=patch),
+            env=environ(**more, **variables), stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(process)
         url = f"http://127.0.0.1:{port}/mcp"
@@ -306,6 +309,21 @@ def http_server(served: Path) -> Iterator[Callable[..., str]]:
         process.communicate(timeout=20)
 
 
+@pytest.fixture
+def http_server(served: Path) -> Iterator[Start]:
+    with http_servers(served) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def files_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a server that only shows its files, and their folder."""
+    home = tmp_path_factory.mktemp("home")
+    folders = dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DSPY_CACHEDIR"), str(home / "own"))
+    with http_servers(write_files(home), **folders) as start:
+        yield start(tokens=False), home / "docs"
+
+
 @asynccontextmanager
 async def reached(url: str, token: str | None, **options: Any) -> AsyncIterator[Client]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -315,7 +333,7 @@ async def reached(url: str, token: str | None, **options: Any) -> AsyncIterator[
 
 
 @MODES
-async def test_over_http_the_same_answers_arrive(http_server: Callable[..., str], mode: str) -> None:
+async def test_over_http_the_same_answers_arrive(http_server: Start, mode: str) -> None:
     seen: list[Any] = []
 
     async def progress(number: float, total: float | None, message: str | None) -> None:
@@ -327,10 +345,9 @@ async def test_over_http_the_same_answers_arrive(http_server: Callable[..., str]
     assert seen
 
 
-@MODES
-async def test_one_users_runs_are_unknown_to_another(http_server: Callable[..., str], mode: str) -> None:
+async def test_one_users_runs_are_unknown_to_another(http_server: Start) -> None:
     url = http_server()
-    async with reached(url, TOKENS["ada"], mode=mode) as ada, reached(url, TOKENS["grace"], mode=mode) as grace:
+    async with reached(url, TOKENS["ada"]) as ada, reached(url, TOKENS["grace"]) as grace:
         run_id = (await call(ada, "ask", question="What is the code?"))["run_id"]
         assert (await call(ada, "result", run_id=run_id))["answer"] == "4711"
         for name in ("result", "cancel"):
@@ -340,7 +357,7 @@ async def test_one_users_runs_are_unknown_to_another(http_server: Callable[..., 
         assert (await ada.read_resource(f"rlm://runs/{run_id}.json")).contents
 
 
-def test_a_session_belongs_to_the_token_that_opened_it(http_server: Callable[..., str]) -> None:
+def test_a_session_belongs_to_the_token_that_opened_it(http_server: Start) -> None:
     url = http_server()
     accept = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-06-18"}
     start = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
@@ -354,7 +371,7 @@ def test_a_session_belongs_to_the_token_that_opened_it(http_server: Callable[...
     assert httpx2.post(url, json=tools, headers={**ada, **session}, timeout=20).status_code == 200
 
 
-async def test_slow_calls_of_one_user_leave_room_for_another(http_server: Callable[..., str], served: Path) -> None:
+async def test_slow_calls_of_one_user_leave_room_for_another(http_server: Start, served: Path) -> None:
     url = http_server(patch=SLOW_OUTLINE)
     async with (
         reached(url, TOKENS["ada"]) as ada,
@@ -371,23 +388,21 @@ async def test_slow_calls_of_one_user_leave_room_for_another(http_server: Callab
         (served / "go").touch()
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
+def test_without_a_known_token_nothing_is_answered(http_server: Start) -> None:
+    url = http_server()
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    for headers in (
         {},
         {"Authorization": "Bearer wrong-token-0000000"},
         {"Authorization": f"Basic {TOKENS['ada']}"},
         {"X-Rlm-Dspy-Owner": "ada"},
-    ],
-)
-def test_without_a_known_token_nothing_is_answered(http_server: Callable[..., str], headers: dict[str, str]) -> None:
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-    reply = httpx2.post(http_server(), json=body, headers=headers, timeout=20)
-    assert reply.status_code == 401
-    assert "bearer token" in reply.text
+    ):
+        reply = httpx2.post(url, json=body, headers=headers, timeout=20)
+        assert reply.status_code == 401
+        assert "bearer token" in reply.text
 
 
-def test_foreign_pages_and_hosts_are_refused(http_server: Callable[..., str]) -> None:
+def test_foreign_pages_and_hosts_are_refused(http_server: Start) -> None:
     url = http_server(tokens=False)
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     accept = {"Accept": "application/json, text/event-stream"}
