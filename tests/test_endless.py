@@ -60,7 +60,7 @@ TYPES = {
     "any": Any,
 }
 
-# Run in a process of its own, because what cannot be interrupted would never end. Only such a value uses ten seconds of CPU.
+# Run in a process of its own, because what cannot be interrupted would never end; only such a value takes ten seconds.
 CODE = """
 import sys, time
 sys.path[:0] = {path!r}

@@ -164,8 +164,8 @@ def ignoring_thinking(chosen: Any) -> Any:
 def with_plain_markers(reply: str, fields: Iterable[str]) -> str:
     """Return a reply with the markers of its fields as DSPy reads them: each on its own line, spelled exactly.
 
-    Small models often end the line of an answer with the marker that ends the reply, which DSPy then takes for a part of
-    the answer. A marker in the middle of a line stays if the same one begins another line: there it is only mentioned.
+    Small models often end the line of an answer with the marker that ends the reply, which DSPy then takes for a part
+    of the answer. A marker in the middle of a line is only mentioned there, and stays, if another line begins with it.
     """
     names = [*fields, "completed"]
     spelled = {name.lower(): name for name in names} | {name: name for name in names}
