@@ -121,7 +121,7 @@ HOSTILE = (
 @pytest.mark.parametrize("code", ["view({given!r}, 'what?')", "predict('page: dspy.Image -> x', page={given!r})"])
 def test_only_images_of_the_inputs_can_be_looked_at(given: str, code: str) -> None:
     run, script = run_of(action(code.format(given=given)), action("SUBMIT(answer='x')"))
-    assert "is no image of this run" in run.steps[0].output
+    assert "is not an image of this run" in run.steps[0].output
     assert len(script.requests) == 2
     assert run.sub_calls == 0
 
@@ -279,9 +279,9 @@ def test_the_colour_of_a_drawn_page_is_right(folder: Path) -> None:
         ("view('lease.pdf', 'q', page=0)", "it has 2 pages, not a page 0"),
         ("view('fake.png', 'q')", "is neither a PNG, JPEG, GIF or WebP image nor a PDF"),
         ("view('link.png', 'q')", "no"),
-        ("view('notes.md', 'q')", "is no image of this run"),
-        ("view('../outside.png', 'q')", "is no image of this run"),
-        ("view('gone.png', 'q')", "is no image of this run"),
+        ("view('notes.md', 'q')", "is not an image of this run"),
+        ("view('../outside.png', 'q')", "is not an image of this run"),
+        ("view('gone.png', 'q')", "is not an image of this run"),
     ],
 )
 def test_other_files_are_refused(folder: Path, call: str, problem: str) -> None:

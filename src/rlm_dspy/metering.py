@@ -24,7 +24,7 @@ CHARS_PER_TOKEN = 4
 BATCH_SHARES = {"openai/": 0.5, "anthropic/": 0.5, "groq/": 0.5, "together_ai/": 0.5}
 # Providers on the user's own machines, whose tokens cost nothing.
 FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
-TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is no text
+TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is not text
 PART = "[part: "  # how the record names such a part
 LONG_PROMPT_TOKENS = 128_000  # above this some providers charge other prices
 NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced

@@ -251,7 +251,7 @@ async def test_wrong_calls_are_told_what_to_do(files_server: tuple[str, Path]) -
         assert "no column 'nme'; did you mean name?" in await failure(
             client, "table", path="people.csv", columns=["nme"]
         )
-        assert "is no table" in await failure(client, "table", path="notes.md")
+        assert "is not a table" in await failure(client, "table", path="notes.md")
         assert "the query is empty" in await failure(client, "search", query=" ")
         assert "the question is empty" in await failure(client, "ask", question="")
         assert "there is no run 'x'" in await failure(client, "result", run_id="x")

@@ -236,7 +236,7 @@ def _ask_folder(terminal: Terminal) -> tuple[Path, Corpus | None]:
 
 def _test_model(model: str, terminal: Terminal) -> bool:
     if model == lms.OFFLINE:
-        terminal.note("ok       the offline engine looks up passages by keyword; it is no language model")
+        terminal.note("ok       the offline engine looks up passages by keyword; it is not a language model")
         return True
     try:
         lines = probe_provider(model)

@@ -45,7 +45,7 @@ def key_name(text: str) -> str:
     """Return the variable that a name stands for: ``groq`` is ``GROQ_API_KEY``.
 
     Raises:
-        ConfigurationError: the text is no name of a variable.
+        ConfigurationError: the text is not the name of a variable.
     """
     name = text.strip().upper().replace("-", "_")
     if not name.endswith("_API_KEY"):

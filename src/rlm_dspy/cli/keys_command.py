@@ -71,7 +71,7 @@ def remove_kept(terminal: Terminal, /, name: str) -> None:
 
 
 def read_secret(prompt: str) -> str:
-    """Return one line typed without echo, or the first line of stdin if it is no terminal."""
+    """Return one line typed without echo, or the first line of stdin if it is not a terminal."""
     if sys.stdin is not None and sys.stdin.isatty():
         return getpass.getpass(prompt).strip()
     if sys.stdin is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1  # of what --json prints; docs/schemas describes it
 
 _QUOTED = re.compile(r"`[^`\n]+`|(?<!\w)'[^'\n]+'(?!\w)")  # commands to copy
-_NO_BREAK = "\ue000"  # a character of private use stands for a space that is no place to cut
+_NO_BREAK = "\ue000"  # a character of private use stands for a space where lines must not be cut
 
 
 class Terminal:

@@ -81,7 +81,7 @@ def _unknown_command(args: Sequence[str], commands: Iterable[str]) -> str:
 
 
 def usage_text(error: click.UsageError) -> str:
-    """Return what is wrong with the arguments, and for ``--offline``, which is no option, how to write it."""
+    """Return what is wrong with the arguments, and for ``--offline``, which is not an option, how to write it."""
     is_offline = isinstance(error, click.NoSuchOption) and error.option_name == "--offline"
     params = error.ctx.command.params if error.ctx else []
     if is_offline and any(param.name == "model" for param in params):

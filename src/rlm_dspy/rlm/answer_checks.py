@@ -28,7 +28,7 @@ OFFLINE_ANSWER = "the offline engine answered: it looks up words, and values of 
 
 
 def engine_warnings(model: str) -> list[str]:
-    """Return a warning if what answers is no language model."""
+    """Return a warning if what answers is not a language model."""
     return [OFFLINE_ANSWER] if model.startswith("offline/") else []
 
 

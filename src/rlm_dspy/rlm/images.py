@@ -110,7 +110,7 @@ class Images:
             found = self._file_image(handle, page)
         if found is None:
             known = ", ".join(handle.partition(":")[0] + "]" for handle in self._by_handle) or "none"
-            raise ValueError(f"{str(handle)[:80]!r} is no image of this run; pass the variable of one ({known})")
+            raise ValueError(f"{str(handle)[:80]!r} is not an image of this run; pass the variable of one ({known})")
         return found
 
     def typed_inputs(self, signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ MAX_REPEATS = 2  # times a cell may run with the same output before it counts as
 REPEATED = "repeats"  # the limit that ends a run when a tiny model repeats a cell without effect
 SPENT_LIMITS = frozenset({"max_tokens", "max_cost", "max_seconds"})  # after these, nothing is asked for twice
 NOTHING_SAID = "(no reply besides thinking)"  # shown in the next prompt, which never repeats a model's thinking
-# What ends a run and is no limit that could be raised.
+# What ends a run but is not a limit that could be raised.
 ENDINGS = {
     "stop": "its caller stopped the run",
     "unreadable": f"{MAX_REASKS + 1} replies in a row without code that could be run ended the run",
@@ -371,8 +371,8 @@ def step_advice(
         return '[The pattern was not found. Look at how the text has it, with search("…") or grep("…").]'
     if seen.error and "'CorpusTexts'" in seen.error:
         return (
-            "[A corpus is no string: grep and search look in all its files, `for name, text in corpus.items()` reads "
-            'each, corpus["name"] one.]'
+            "[A corpus is not a string: grep and search look in all its files, `for name, text in corpus.items()` "
+            'reads each, corpus["name"] one.]'
         )
     if seen.error or seen.has_submitted:
         return None

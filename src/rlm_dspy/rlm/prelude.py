@@ -162,7 +162,7 @@ def _input_names(signature):
 def predict(signature, *values, **inputs):
     """Ask the sub-model with typed outputs: predict("doc -> label: Literal['a', 'b']", doc=text).label
 
-    An ``instruction=`` that is no input of the signature says what to do.
+    An ``instruction=`` that is not an input of the signature says what to do.
     """
     names = _input_names(signature)
     if len(values) > len(names):

@@ -313,7 +313,7 @@ class Session:
         return self.ledger.exhausted(tokens=needed, cost=price * needed, share=STEP_TIME_SHARE)
 
     def used_text(self, limit: str) -> str:
-        """Return how much of a limit was used, in parentheses; "" for what is no limit."""
+        """Return how much of a limit was used, in parentheses; "" for what is not a limit."""
         if limit == "max_iters":
             return f" ({len(self.steps):,} of {self.rlm.budget.max_iters:,} steps)"
         used = self.ledger.used_text(limit)

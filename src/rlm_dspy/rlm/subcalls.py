@@ -294,7 +294,7 @@ class SubCalls:
         The name of an image file of a corpus, or of a PDF and the number of a page, does as well.
 
         Raises:
-            ValueError: it is no image of this run, there are too many, or the box cannot be cut.
+            ValueError: it is not an image of this run, there are too many, or the box cannot be cut.
             ConfigurationError: the sub-model is known not to see.
         """
         handles = list(image) if isinstance(image, (list, tuple)) else [image]

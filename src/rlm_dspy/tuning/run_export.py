@@ -69,7 +69,7 @@ class RunExport:
             self.skipped["the file is not a readable run"] += len(store.damaged)
 
     def _is_chosen(self, run: Run, mark: Mark | None) -> bool:
-        """Return whether a run passes the filters; those that it does not pass are no problem, so are not counted."""
+        """Return whether a run passes the filters; those that it leaves out are not problems and are not counted."""
         if run.status not in self.statuses or (self.model and run.model != self.model):
             return False
         return not self.marked or (mark is not None and mark.mark == self.marked)

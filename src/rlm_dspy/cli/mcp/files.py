@@ -260,7 +260,7 @@ def rows_of(document: Document) -> list[dict[str, str]]:
             whole = json.loads(document.text)
             values = whole if isinstance(whole, list) else [whole]
         else:
-            raise RLMError(f"{document.name} is no table: CSV, TSV, JSON, JSONL and workbooks are")
+            raise RLMError(f"{document.name} is not a table: CSV, TSV, JSON, JSONL and workbooks are")
     except (ValueError, RecursionError) as error:
         raise RLMError(f"{document.name} is not valid JSON: {error}") from error
     return [_text_row(value) for value in values]

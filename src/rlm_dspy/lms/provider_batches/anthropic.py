@@ -130,7 +130,7 @@ class AnthropicBatches:
         try:
             named = urlsplit(address)
         except ValueError:
-            raise errors.invalid_reply(self._route, "names a place that is no address") from None
+            raise errors.invalid_reply(self._route, "names a place that is not an address") from None
         if (named.scheme, named.netloc) not in (("", ""), (own.scheme, own.netloc.rpartition("@")[2])):
             raise errors.invalid_reply(self._route, "has its results at another server, which is not asked")
         return f"{own.scheme}://{own.netloc}{named.path}"

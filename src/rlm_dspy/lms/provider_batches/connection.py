@@ -111,7 +111,7 @@ class BatchConnection:
         try:
             yield
         except httpx.InvalidURL as error:
-            broken = errors.invalid_reply(self.route, "names a place that is no address")
+            broken = errors.invalid_reply(self.route, "names a place that is not an address")
             raise broken from errors.cause(error, self.route)
         except (httpx.HTTPError, ReplyTooLargeError) as error:
             raise errors.translate_error(error, self.route) from errors.cause(error, self.route)
@@ -121,7 +121,7 @@ _KEPT_HEADERS = frozenset({"location", "retry-after", "content-type"})
 
 
 def _parse_lines(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of the lines; a line that is no object is reported and skipped."""
+    """Yield the JSON objects of the lines; a line that is not an object is reported and skipped."""
     for line in lines:
         if not line.strip():
             continue
