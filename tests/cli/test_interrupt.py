@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from rlm_dspy.cli.interrupts import Interrupts
+from rlm_dspy.report.run_store import load_run
 from rlm_dspy.run import Run
 
 PROGRAM = """
@@ -87,7 +88,7 @@ class Command:
     def kept(self) -> Run:
         place = re.search(r"the partial run is in (\S+)", self.err)
         assert place, self.err
-        return Run.model_validate_json(Path(place.group(1)).read_bytes())
+        return load_run(Path(place.group(1))).run
 
 
 @pytest.fixture

@@ -179,8 +179,7 @@ def play(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callabl
         with monkeypatch.context() as patch:
             if any(reply is die for reply in replies):
                 patch.setattr(RunLog, "ended", until_killed(RunLog.ended))
-                patch.setattr(RunLog, "discard", lambda log: None)
-                patch.setattr("rlm_dspy.cli.question.Asking._save_partial_run", lambda asking, partial: None)
+                patch.setattr("rlm_dspy.cli.question.Asking._keep_unfinished", lambda asking, error: None)
             try:
                 return run(*args), script
             except Killed:
@@ -313,6 +312,53 @@ def test_a_failure_leaves_the_run_to_be_resumed(play: Callable[..., Any], killed
     assert len(script.requests) == 1
 
 
+def interrupt(_: str) -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+    return ""
+
+
+# The second Ctrl-C comes while the best answer is asked for.
+@pytest.mark.parametrize("end", [[ValueError("down")], [interrupt, interrupt]], ids=["failed", "interrupted"])
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_run_that_did_not_end_with_an_answer_is_resumed(
+    play: Callable[..., Any], write: Callable[[str, str], Path], home: Path, end: list[Any], traced: bool
+) -> None:
+    write("notes.md", "One and one is two.\n" * 10)
+    trace = ["--trace", str(home.parent / "run.json")] if traced else []
+    first, _ = play([*FIRST[:3], *end], *ASK, *trace)
+    assert first.code != 0
+    name = log_of(home).stem
+    assert f"what is paid for is kept: `rlm-dspy ask --resume {name}` goes on with it" in first.err
+    assert "the partial run is in " in first.err
+    assert (home.parent / "run.json").exists() == traced
+    result, script = play(LAST, "ask", "--resume", name)
+    assert (result.code, result.out) == (0, "42\n"), result.err
+    assert len(script.requests) == 1
+    assert list(home.parent.rglob("runs/*.jsonl")) == []
+
+
+def test_a_run_that_a_limit_ended_goes_on_with_a_higher_one(
+    play: Callable[..., Any], write: Callable[[str, str], Path], home: Path
+) -> None:
+    write("notes.md", "One and one is two.\n" * 10)
+    first, _ = play(FIRST[:2], *ASK, "--max-tokens", "1200")
+    assert first.code == 3, first.err
+    assert "--resume" in first.err
+    result, script = play([*FIRST[1:3], *LAST], "ask", "--resume", log_of(home).stem, "--max-tokens", "100000")
+    assert (result.code, result.out) == (0, "42\n"), result.err
+    assert len(script.requests) == 3
+
+
+def test_a_run_without_a_finished_call_leaves_nothing(
+    play: Callable[..., Any], write: Callable[[str, str], Path], home: Path
+) -> None:
+    write("notes.md", "One and one is two.\n" * 10)
+    result, _ = play([ValueError("down")], *ASK)
+    assert "--resume" not in result.err
+    assert list(home.parent.rglob("runs/*.jsonl")) == []
+
+
 def test_an_ask_of_two_attempts_is_resumed_as_a_whole(
     play: Callable[..., Any], write: Callable[[str, str], Path], home: Path
 ) -> None:
@@ -395,11 +441,6 @@ def test_trace_shows_a_call_that_has_no_reply(play: Callable[..., Any], run: Cal
 def test_trace_says_that_a_run_was_interrupted_and_how_to_go_on(
     play: Callable[..., Any], run: Callable[..., Result], killed: Path
 ) -> None:
-    def interrupt(_: str) -> str:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
-        return ""
-
     play([interrupt, interrupt], "ask", "--resume", killed.stem)  # the second one while the best answer is asked for
     shown = run("trace")
     assert " · interrupted · " in shown.out

@@ -85,7 +85,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
     "--resume",
     metavar="RUN",
     shell_complete=complete_run,
-    help="Go on with a killed run; what it has paid for is not paid again.",
+    help="Go on with a run that has no answer; what it has paid for is not paid again.",
 )
 @click.option("--force", is_flag=True, help="Resume even if the files have changed.")
 @volume_options
@@ -98,7 +98,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
 
     The answer goes to stdout, followed by the quotes that prove it as path:line "quote";
     everything else goes to stderr. Without a PATH, stdin is read.
-    --resume RUN goes on with a run that `rlm-dspy runs` shows as killed, and needs no QUESTION.
+    --resume RUN goes on with a run that was killed, interrupted or failed, and needs no QUESTION.
 
     \b
     Exit codes: 0 answered, 1 failed, 2 usage, 3 stopped by a limit (best answer

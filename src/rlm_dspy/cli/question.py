@@ -311,21 +311,32 @@ class Asking:
                 code = exit_codes.code(error) if isinstance(error, RLMError) else exit_codes.INTERRUPTED
                 self._events.fail(error, code)
                 self.terminal.shows_events = False
-            run: Run | None = getattr(error, "run", None)
-            if error is not None and self._replay is not None:  # its log can be resumed again
-                self.terminal.error(f"what is paid for is kept: `rlm-dspy ask --resume {self._log.resumed[-1]}`")
-            # A run without steps is not worth a file, unless --trace asks for one.
-            elif run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
-                self._save_partial_run(run)
-            elif error is not None:
-                self._log.discard()
+            if error is not None:
+                self._keep_unfinished(error)
 
-    def _save_partial_run(self, run: Run) -> None:
+    def _keep_unfinished(self, error: BaseException) -> None:
+        """Keep what there is of a run without an answer: its log if it can be resumed, else the partial run."""
+        run: Run | None = getattr(error, "run", None)
+        log = resume.resumable_log(self._log.path)
+        # A run without steps is not worth a file, unless --trace asks for one.
+        if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
+            self._save_partial_run(run, log)
+        elif log is None:
+            self._log.discard()
+        if log is not None:
+            self.terminal.error(f"what is paid for is kept: `rlm-dspy ask --resume {log.stem}` goes on with it.")
+
+    def _save_partial_run(self, run: Run, log: Path | None) -> None:
         try:
-            place = self._save_run(run)
+            if self.request.trace or log is None:
+                place = self._save_run(run)
+            else:
+                place = log
         except OSError as error:
             self.terminal.error(f"the partial run could not be saved: {error}")
             return
+        if log is None:
+            self._log.discard()
         if not self.request.trace or not self.terminal.quiet:
             self.terminal.error(f"the partial run is in {place} (`rlm-dspy trace {run.id}`)")
 
@@ -333,6 +344,7 @@ class Asking:
         """Save a finished run; return False if the file of ``--trace`` could not be written."""
         try:
             self._save_run(run)
+            self._log.discard()
         except OSError as error:
             if not self.request.trace:
                 folder = self.values.home / "runs"
@@ -349,7 +361,6 @@ class Asking:
             remember_output(self.request.trace)
         else:
             place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
-        self._log.discard()
         return place
 
     def _print_estimate(self, chosen: models.Chosen) -> None:

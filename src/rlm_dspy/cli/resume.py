@@ -1,4 +1,4 @@
-"""``ask --resume``: go on with a killed run from its record, with the same question, files, model and options."""
+"""``ask --resume``: go on with a run that has no answer yet, with the same question, files, model and options."""
 
 from __future__ import annotations
 
@@ -86,6 +86,20 @@ def file_digests(corpus: Corpus) -> dict[str, str]:
     return {document.name: document.body.digest().hex()[:16] for document in corpus.documents}
 
 
+def resumable_log(path: Path | None) -> Path | None:
+    """Return the log of a run if ``ask --resume`` can go on with it and it has a call that is paid for."""
+    from rlm_dspy.report.resuming import read_resumed  # only here, because they import DSPy
+    from rlm_dspy.report.run_store import load_run
+
+    if path is None or not path.is_file():
+        return None
+    try:
+        resumed = read_resumed(load_run(path))
+    except RLMError:
+        return None
+    return path if len(resumed.calls) > resumed.in_flight else None
+
+
 def resumed_flags(asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run, with the limits that are given again."""
     again = {name: value for name, value in given.items() if value is not None}
@@ -93,7 +107,7 @@ def resumed_flags(asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 
 
 def resumed_request(request: AskRequest, resumed: ResumedRun) -> AskRequest:
-    """Return the request of a killed run, in the form of output that is asked for now.
+    """Return the request of a run to resume, in the form of output that is asked for now.
 
     Raises:
         RLMError: it has to be resumed in another folder.
@@ -160,7 +174,7 @@ def tell_resumed(resumed: ResumedRun, terminal: Terminal) -> None:
     )
     if resumed.in_flight:
         terminal.note(
-            f"{counted_noun(resumed.in_flight, 'call')} without a usable reply when it was killed: made again; the "
+            f"{counted_noun(resumed.in_flight, 'call')} without a usable reply: made again; the "
             "provider may have billed this."
         )
     if resumed.asked["mcp"]:

@@ -31,7 +31,8 @@ def runs(ctx: click.Context, /, number: int, search: str, as_json: bool) -> None
     """List the saved runs, newest first.
 
     Every ask saves its run in the folder `runs` of the setting `home`, which keeps the last 200.
-    One that is `running` or was `killed` is there as far as it went; `ask --resume` goes on with a killed one.
+    One that is `running` or was `killed` is there as far as it went. `ask --resume` goes on with one
+    that was killed, interrupted or failed.
     """
     if ctx.invoked_subcommand is None:
         _list_runs(ctx.obj, number, search, as_json)

@@ -1,4 +1,4 @@
-"""What a killed ``ask`` left in its logs: what it was asked, and its finished calls, to go on from."""
+"""What an ``ask`` without an answer left in its logs: what it was asked, and its finished calls, to go on from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlm_dspy.spans import is_sub_call, kept_text, root_step
 
 @dataclass(frozen=True)
 class ResumedRun:
-    """A killed run to go on with.
+    """A run that was killed, stopped or failed, to go on with.
 
     Attributes:
         run: the run as far as it went.
@@ -35,7 +35,7 @@ class ResumedRun:
 
     @property
     def in_flight(self) -> int:
-        """The calls that had not ended when the process was killed, or whose reply cannot be used."""
+        """The calls that had not ended when the run did, or whose reply cannot be used."""
         return sum(call.reply is None for call in self.calls)
 
     def make_replay(self, redactor: Redactor, *, limits_changed: bool, on_end: Callable[[str], None]) -> Replay:
@@ -58,7 +58,7 @@ def read_resumed(stored: StoredRun) -> ResumedRun:
         raise RLMError(f"the run {run.id} is still running; `rlm-dspy trace {run.id}` shows how far it is")
     if path.suffix != ".jsonl" or run.status != "stopped":
         ended = run.stopped_by or run.status
-        raise RLMError(f"the run {run.id} has ended ({ended}), so there is nothing to resume; only killed runs can be")
+        raise RLMError(f"the run {run.id} has ended ({ended}), so there is nothing to resume")
     if run.content != "full":
         raise RLMError(
             f"the run {run.id} cannot be resumed: its record keeps no prompts and replies (content={run.content!r})"

@@ -85,6 +85,13 @@ class RunLog:
         if span.parent is None:
             file.close()
 
+    @property
+    def path(self) -> Path | None:
+        """The file of the newest run, None if there is none."""
+        if self._paths:
+            return self._paths[-1]
+        return self._folder / f"{self.resumed[-1]}.jsonl" if self.resumed else None
+
     def discard(self) -> None:
         """Delete the files of finished runs, which are saved as a whole."""
         for path in (*self._paths, *(self._folder / f"{run_id}.jsonl" for run_id in self.resumed)):
