@@ -317,7 +317,7 @@ class Asking:
     def _keep_unfinished(self, error: BaseException) -> None:
         """Keep what there is of a run without an answer: its log if it can be resumed, else the partial run."""
         run: Run | None = getattr(error, "run", None)
-        log = resume.resumable_log(self._log.path)
+        log = resume.resumable_log(self._log.path) if self._replay or (run and run.steps) else None
         # A run without steps is not worth a file, unless --trace asks for one.
         if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
             self._save_partial_run(run, log)

@@ -87,17 +87,13 @@ def file_digests(corpus: Corpus) -> dict[str, str]:
 
 
 def resumable_log(path: Path | None) -> Path | None:
-    """Return the log of a run if ``ask --resume`` can go on with it and it has a call that is paid for."""
-    from rlm_dspy.report.resuming import read_resumed  # only here, because they import DSPy
+    """Return the log of a run if ``ask --resume`` can go on with it."""
+    from rlm_dspy.report.resuming import can_be_resumed  # only here, because they import DSPy
     from rlm_dspy.report.run_store import load_run
 
     if path is None or not path.is_file():
         return None
-    try:
-        resumed = read_resumed(load_run(path))
-    except RLMError:
-        return None
-    return path if len(resumed.calls) > resumed.in_flight else None
+    return path if can_be_resumed(load_run(path)) else None
 
 
 def resumed_flags(asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
