@@ -93,7 +93,11 @@ def resumable_log(path: Path | None) -> Path | None:
 
     if path is None or not path.is_file():
         return None
-    return path if can_be_resumed(load_run(path)) else None
+    try:
+        stored = load_run(path)
+    except RLMError:  # the disk is full, for example
+        return None
+    return path if can_be_resumed(stored) else None
 
 
 def resumed_flags(asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
