@@ -6,11 +6,14 @@ import json
 
 import dspy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import rlm_dspy
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
+from rlm_dspy.rlm.adapters import with_plain_markers
 from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER
 from rlm_dspy.rlm.direct import Direct, prompt_text
 from rlm_dspy.run import Event
@@ -73,6 +76,18 @@ def test_a_marker_that_an_answer_mentions_stays() -> None:
     lm, _ = scripted(f"[[ ## answer ## ]]\n{told}\n\n[[ ## completed ## ]]")
     with dspy.context(lm=lm):
         assert Direct("context, question -> answer")(context="c", question="How does a reply end?").answer == told
+
+
+MARKS = ("[[ ## answer ## ]]", "[[ ## proof ## ]]", "[[ ## completed ## ]]", "[[ ## Answer ##]]", "[[ ## other ## ]]")
+TEXTS = st.lists(st.sampled_from([*MARKS, "**", "> ", "a", " ", "\n"])).map("".join)
+
+
+@given(TEXTS, TEXTS)
+def test_a_reply_that_dspy_reads_is_read_the_same(answer: str, proof: str) -> None:
+    signature = dspy.Signature("question -> answer, proof")
+    reply = fields(answer=answer, proof=proof)
+    plain = with_plain_markers(reply, signature.output_fields)
+    assert dspy.ChatAdapter().parse(signature, plain) == dspy.ChatAdapter().parse(signature, reply)
 
 
 def test_a_prompt_that_alone_costs_more_than_max_cost_is_not_sent() -> None:

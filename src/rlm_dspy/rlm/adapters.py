@@ -165,20 +165,30 @@ def with_plain_markers(reply: str, fields: Iterable[str]) -> str:
     """Return a reply with the markers of its fields as DSPy reads them: each on its own line, spelled exactly.
 
     Small models often end the line of an answer with the marker that ends the reply, which DSPy then takes for a part
-    of the answer. A marker in the middle of a line is only mentioned there, and stays, if another line begins with it.
+    of the answer. Of a field's markers only the most regular ones count; an answer may mention or quote others.
     """
     names = [*fields, "completed"]
     spelled = {name.lower(): name for name in names} | {name: name for name in names}
-    marks = list(_FIELD_MARKER.finditer(reply))
-    beginning = {mark["name"].lower() for mark in marks if mark["start"] is not None}
+    marks: list[tuple[int, str, re.Match[str]]] = []
+    for mark in _FIELD_MARKER.finditer(reply):
+        if name := spelled.get(mark["name"]) or spelled.get(mark["name"].lower()):
+            marks.append((_irregularity(mark, name), name, mark))
+    best: dict[str, int] = {}
+    for rank, name, _ in marks:
+        best[name] = min(rank, best.get(name, rank))
+    parts, end = [], 0
+    for rank, name, mark in marks:
+        if rank and rank == best[name]:
+            parts += [reply[end : mark.start()], f"\n[[ ## {name} ## ]]\n"]
+            end = mark.end()
+    return "".join([*parts, reply[end:]])
 
-    def plain_marker(mark: re.Match[str]) -> str:
-        name = spelled.get(mark["name"]) or spelled.get(mark["name"].lower())
-        if name is None or (mark["start"] is None and name.lower() in beginning):
-            return mark[0]
-        return f"\n[[ ## {name} ## ]]\n"
 
-    return _FIELD_MARKER.sub(plain_marker, reply)
+def _irregularity(mark: re.Match[str], name: str) -> int:
+    """Return 0 for a marker that DSPy reads, 1 for another one at the beginning of a line, 2 for one inside a line."""
+    if mark["start"] is None:
+        return 2
+    return 0 if mark[0].strip() == f"[[ ## {name} ## ]]" else 1
 
 
 def _parse_error(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:
