@@ -14,7 +14,7 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm.adapters import with_plain_markers
-from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER
+from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
 from rlm_dspy.rlm.direct import Direct, prompt_text
 from rlm_dspy.run import Event
 from rlm_dspy.testing import action, fields, scripted, texts
@@ -211,4 +211,6 @@ def test_the_offline_engine_is_a_warning_in_the_record_of_both_modes() -> None:
     with dspy.context(lm=rlm_dspy.lm("offline")):
         direct = Direct(SIGNATURE)(context="The captain is Ahab.", question="Who is the captain?").run
         explored = rlm_dspy.RLM("context, question -> mood: int")(context="The captain is Ahab.", question="mood?").run
+        counted = Direct(SIGNATURE)(context="The captain is Ahab.", question="How many captains are there?").run
     assert direct.warnings == explored.warnings == (OFFLINE_ANSWER,)
+    assert counted.warnings == (OFFLINE_ANSWER, OFFLINE_PASSAGES)

@@ -30,7 +30,7 @@ from rlm_dspy.report.events import EventLines
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER
+from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
 from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.mcp_tools import mcp_tools
 from rlm_dspy.rlm.modes import asks_about_all
@@ -107,7 +107,7 @@ def _money_range(pair: list[float]) -> str:
 
 logger = logging.getLogger(__name__)
 
-OFFLINE_PASSAGES = (
+OFFLINE_RESULT = (
     "The offline engine does not count, add or compare: these are some passages with the words of the question, not a "
     "result. A model computes one (-m, or `rlm-dspy init`)."
 )
@@ -182,7 +182,7 @@ class Asking:
             self._tell_missed()
             return exit_codes.NOT_FOUND
         if chosen.is_offline and asks_about_all(self.request.question):
-            self.terminal.note(OFFLINE_PASSAGES, always=True)  # no exit code says it
+            self.terminal.note(OFFLINE_RESULT, always=True)  # no exit code says it
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
 
     def asked_facts(self, chosen: models.Chosen) -> dict[str, Any] | None:
@@ -390,7 +390,7 @@ class Asking:
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")
         told = self._replay.warnings if self._replay else ()
         for warning in run.warnings:
-            if warning in told or warning == OFFLINE_ANSWER:  # which the notice says
+            if warning in (*told, OFFLINE_ANSWER, OFFLINE_PASSAGES):  # which notes say
                 continue
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":

@@ -18,18 +18,24 @@ from rlm_dspy.evidence import (
 from rlm_dspy.rlm import small_prompts
 from rlm_dspy.rlm.answers import answers_beside, holds_evidence, locate_evidence, parse_outputs, render_input
 from rlm_dspy.rlm.inputs import is_context, quotable_inputs
+from rlm_dspy.rlm.modes import asks_about_all
 from rlm_dspy.rlm.subcalls import shorten_text
 
 MAX_FOUND_QUOTES = 3  # that the host finds for a small model
 NO_QUOTES = "no evidence: the model submitted the answer alone, and no line that was printed holds it"
 
-
 OFFLINE_ANSWER = "the offline engine answered: it looks up words, and values of other types than text may be made up"
+OFFLINE_PASSAGES = (
+    "the offline engine does not count, add or compare: the answer is some passages with the words of the question, "
+    "not a result"
+)
 
 
-def engine_warnings(model: str) -> list[str]:
-    """Return a warning if what answers is not a language model."""
-    return [OFFLINE_ANSWER] if model.startswith("offline/") else []
+def engine_warnings(model: str, question: str) -> list[str]:
+    """Return warnings if what answers is not a language model."""
+    if not model.startswith("offline/"):
+        return []
+    return [OFFLINE_ANSWER, OFFLINE_PASSAGES] if asks_about_all(question) else [OFFLINE_ANSWER]
 
 
 class AnswerChecks:

@@ -272,7 +272,7 @@ class _Call:
             "usage_by_model": self.meter.by_model,
             "seconds": self.ledger.seconds,
             "evidence": tuple(self._evidence),
-            "warnings": (*self.warnings, *engine_warnings(self._header().model)),
+            "warnings": (*self.warnings, *engine_warnings(self._header().model, task_of(self.values))),
         }
         run = Run(**{**dict(self._header()), "stopped_by": None, **facts})
         self.recorder.end(self._span, run, error=run.error)

@@ -605,7 +605,7 @@ class Session:
     def _late_warnings(self, ending: Ending | None) -> list[str]:
         """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
         warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)] if ending else []
-        warnings += engine_warnings(model_name(self.lm or dspy.settings.lm))
+        warnings += engine_warnings(model_name(self.lm or dspy.settings.lm), task_of(self.values))
         if self.rlm.budget.max_cost is not None and self.ledger.usage.cost is None:
             warnings.append("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
         if self.earlier and self.earlier.left_out:
