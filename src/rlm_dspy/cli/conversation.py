@@ -60,5 +60,6 @@ def as_markdown(turns: Sequence[AnsweredQuestion]) -> str:
     blocks: list[str] = []
     for turn in turns:
         blocks += [f"## {' '.join(turn.question.split())}", turn.answer]
-        blocks += ["\n".join(f"> {line}" for line in turn.evidence)] if turn.evidence else []
+        if turn.evidence:
+            blocks.append("\n".join(f"> {line}" for line in turn.evidence))
     return "\n\n".join(blocks) + "\n"

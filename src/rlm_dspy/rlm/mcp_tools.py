@@ -165,8 +165,12 @@ def unique_names(tools: list[tuple[str, str]], *, prefixed: bool) -> list[str]:
         plain = _as_identifier(tool)
         is_taken = is_reserved(plain) or plain in OWN_NAMES or hasattr(builtins, plain)
         name = _as_identifier(f"{server}_{plain}") if prefixed or is_taken else plain
-        numbered = (f"{name}_{number}" for number in count(2))
-        names.append(name if name not in names else next(one for one in numbered if one not in names))
+        unique = name
+        for number in count(2):
+            if unique not in names:
+                break
+            unique = f"{name}_{number}"
+        names.append(unique)
     return names
 
 

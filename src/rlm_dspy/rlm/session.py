@@ -615,8 +615,11 @@ class Session:
 
     def _shown_texts(self) -> list[str]:
         """Return the texts that the model saw: the inputs, the output of the steps, the replies of their sub-calls."""
-        printed = [text for step in self.steps for text in (step.output, *(call.output for call in step.sub_calls))]
-        return [self.past_text, self.probe, *printed]
+        shown = [self.past_text, self.probe]
+        for step in self.steps:
+            shown.append(step.output)
+            shown += [call.output for call in step.sub_calls]
+        return shown
 
     def __enter__(self) -> Session:
         return self

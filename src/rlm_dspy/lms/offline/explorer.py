@@ -77,11 +77,18 @@ def find_places(plan, most, grep, search):
             places.setdefault((hit.get("source"), hit["end"] - 1, hit["end"]), 0.0)
     for pattern, weight, plain in plan["shapes"][: max(0, most - len(terms))]:
         shape = re.compile(pattern, re.M | (re.I if plan["fold"] else 0))
-        hits = [hit for hit in few[plain] if shape.search(hit["text"])] if plain in few else None
-        for hit in grep(pattern, max_matches=1000, ignore_case=plan["fold"]) if hits is None else hits:
+        if plain in few:
+            hits = [hit for hit in few[plain] if shape.search(hit["text"])]
+        else:
+            hits = grep(pattern, max_matches=1000, ignore_case=plan["fold"])
+        for hit in hits:
             key = (hit.get("source"), hit["end"] - 1, hit["end"])
             places[key] = max(places.get(key, 0.0), weight)
-    for rank, hit in enumerate(search(plan["query"], k=30) if most >= 4 else () if places else rarest):
+    if most >= 4:
+        best = search(plan["query"], k=30)
+    else:
+        best = [] if places else rarest
+    for rank, hit in enumerate(best):
         places.setdefault((hit.get("source"), hit["start"], hit["end"]), 1.8 / (2 + rank))
     return terms, missing, places
 

@@ -104,7 +104,10 @@ class Toolkit:
         ranges: list[tuple[Any, ...]] = []
         for name, body in _named_texts(self._text_or_main(text), source):
             cuts = cut_by(mode, body) if callable(mode) else CUTTERS[mode](body, length, shared)
-            ranges.extend(cuts if name is None else ((name, start, end) for start, end in cuts))
+            if name is None:
+                ranges += cuts
+            else:
+                ranges += [(name, start, end) for start, end in cuts]
         return ranges
 
     def select(self, ranges: Any, text: Any = None) -> str:
