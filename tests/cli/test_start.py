@@ -101,3 +101,22 @@ def test_the_manual_page_is_in_the_packages() -> None:
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
     assert build["wheel"]["shared-data"] == {"docs/rlm-dspy.1": "share/man/man1/rlm-dspy.1"}
     assert "docs/rlm-dspy.1" in build["sdist"]["include"]
+
+
+@pytest.mark.parametrize(
+    ("closed", "code", "out", "err"),
+    [
+        ("2>&-", 0, "the code is 4711", ""),
+        (">&-", 1, "", "stdout is closed"),
+        ("<&-", 0, "the code is 4711", "No language model"),
+    ],
+)
+def test_a_closed_stream_loses_no_answer(
+    home: Path, write: Callable[[str, str], Path], closed: str, code: int, out: str, err: str
+) -> None:
+    write("notes.md", "the code is 4711\n")
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "rlm_dspy"]
+    done = subprocess.run([*shell, "ask", "What is the code?", "notes.md"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stdout.startswith(out)
+    assert err in done.stderr

@@ -54,7 +54,7 @@ from rlm_dspy.cli.options import (
 )
 from rlm_dspy.cli.program import program
 from rlm_dspy.cli.runs import runs, trace
-from rlm_dspy.cli.terminal import Terminal, tolerate_any_text
+from rlm_dspy.cli.terminal import Terminal, reopen_closed_streams, tolerate_any_text
 from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments, usage_text
 from rlm_dspy.errors import ConfigurationError, RLMError
 
@@ -534,6 +534,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; without ``args`` it is the process's own command, and ends it."""
     if args is not None:
         return _run_app(args)
+    if not reopen_closed_streams():
+        Terminal().error("stdout is closed, so there is no place for an answer: redirect it to a file or /dev/null.")
+        return exit_codes.FAILED
     gc.set_threshold(*GC_THRESHOLDS)
     return leave(_run_app(None))
 

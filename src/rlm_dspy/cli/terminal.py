@@ -123,6 +123,18 @@ def _fit_words(text: str) -> str:
     return "\n".join(lines).replace(_NO_BREAK, " ")
 
 
+def reopen_closed_streams() -> bool:
+    """Open the null device for each standard stream that is closed, and return whether stdout was open.
+
+    Otherwise notes would go to stdout, and the next file or socket would get the number of the closed stream.
+    """
+    was_open = sys.stdout is not None
+    for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    return was_open
+
+
 def tolerate_any_text() -> None:
     """Make stdout and stderr escape characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
