@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any, Literal
 
 import dspy
+import pydantic
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,9 +16,11 @@ import rlm_dspy
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
-from rlm_dspy.rlm.adapters import with_plain_markers
+from rlm_dspy.rlm.adapters import answer_adapter
 from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
+from rlm_dspy.rlm.answer_replies import with_plain_markers
 from rlm_dspy.rlm.direct import Direct, prompt_text
+from rlm_dspy.rlm.subcalls import explain_unread
 from rlm_dspy.run import Event
 from rlm_dspy.testing import action, fields, scripted, texts
 
@@ -76,6 +81,102 @@ def test_a_marker_that_an_answer_mentions_stays() -> None:
     lm, _ = scripted(f"[[ ## answer ## ]]\n{told}\n\n[[ ## completed ## ]]")
     with dspy.context(lm=lm):
         assert Direct("context, question -> answer")(context="c", question="How does a reply end?").answer == told
+
+
+END = "\n\n[[ ## completed ## ]]"
+NOTE = "        # note: the value you produce must adhere to the JSON schema: {}"
+
+
+class Invoice(pydantic.BaseModel):
+    number: str
+    total: float
+
+
+READ = [
+    (float, "1,250.50", 1250.5),
+    (int, "**1,250**", 1250),
+    (float | None, "`3`", 3.0),
+    (bool, "No.", False),
+    (bool, f"True{NOTE}", True),
+    (Literal["card", "cash"], "Card.", "card"),
+    (list[str], f'["A-17", "A-18"]{NOTE}', ["A-17", "A-18"]),
+    (list[str], "```json\n['a', 'b']\n```", ["a", "b"]),
+    (list[int], "[1, 250]", [1, 250]),
+    (str | None, "None", None),
+    (str | None, "42", "42"),
+    (list[Invoice], '[{"number": "A-17", "total": 1250.5}]', [Invoice(number="A-17", total=1250.5)]),
+]
+REFUSED = [
+    (list[float], "[1,250.50, 80, 3,400]", "without separators of thousands"),
+    (list[int], "1,250", "without separators of thousands"),
+    (list[str], '["A-17"]\n["A-18"]', "write one list"),
+    (list[str], "Invoice A-17: [see note]", "write one list"),
+    (str | None, f"{NOTE}", "a note of the prompt"),
+    (str | None, '{"type": "string"}', "the schema of the value"),
+]
+
+
+def answer_of(kind: Any, *replies: str) -> Any:
+    lm, script = scripted(*replies)
+    signature = dspy.Signature({"context": (str, dspy.InputField()), "answer": (kind, dspy.OutputField())})
+    with dspy.context(lm=lm):
+        answer = Direct(signature)(context="c").answer
+    assert len(script.requests) == len(replies)
+    return answer
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), READ)
+def test_a_value_with_one_meaning_is_read_in_one_call(kind: Any, text: str, value: Any) -> None:
+    assert answer_of(kind, f"[[ ## answer ## ]]\n{text}{END}") == value
+
+
+@pytest.mark.parametrize(("kind", "text", "why"), REFUSED)
+def test_a_value_that_nobody_wrote_is_no_answer(kind: Any, text: str, why: str) -> None:
+    reply = f"[[ ## answer ## ]]\n{text}{END}"
+    with pytest.raises(ActionError, match="cannot be read"):
+        answer_of(kind, reply, "nothing")
+    signature = dspy.Signature({"q": (str, dspy.InputField()), "answer": (kind, dspy.OutputField())})
+    with pytest.raises(AdapterParseError) as told:
+        answer_adapter().parse(signature, reply)
+    assert why in explain_unread(told.value)
+
+
+@pytest.mark.parametrize("reply", ["The number is 555.", "Answer: 555", '{"reply": "555"}'])
+def test_a_reply_without_the_outputs_is_not_none(reply: str) -> None:
+    for adapter in (None, dspy.JSONAdapter(), dspy.XMLAdapter()):
+        with dspy.context(adapter=adapter), pytest.raises(ActionError, match="answer"):
+            answer_of(str | None, reply, reply)
+
+
+def test_null_is_not_the_text_none() -> None:
+    with pytest.raises(ActionError, match="is null"):
+        answer_of(str, "plain text", '{"answer": null}')
+
+
+def test_a_json_reply_with_all_outputs_is_read_in_one_call() -> None:
+    assert answer_of(int, '```json\n{"answer": 3}\n```') == 3
+
+
+@pytest.mark.parametrize("evidence", ["- the bridge was opened in 1932", '"the bridge was opened in 1932"'])
+def test_quotes_on_lines_of_their_own_are_evidence(evidence: str) -> None:
+    lm, _ = scripted(f"[[ ## answer ## ]]\n1932\n\n[[ ## evidence ## ]]\n{evidence}{END}")
+    with dspy.context(lm=lm):
+        found = Direct(SIGNATURE)(context=TEXT, question="When?")
+    assert (found.answer, [piece.where for piece in found.evidence]) == ("1932", ["line 2"])
+
+
+@pytest.mark.parametrize("reply", [f"[[ ## answer ## ]]\n1932{END}", '{"answer": "1932"}'])
+def test_an_answer_without_evidence_is_kept(reply: str) -> None:
+    lm, _ = scripted(reply)
+    with dspy.context(lm=lm):
+        found = Direct(SIGNATURE)(context=TEXT, question="When?")
+    assert (found.answer, found.evidence) == ("1932", [])
+
+
+def test_the_replies_of_an_extraction_model_are_cleaned() -> None:
+    extractor, _ = scripted("[[ ## answer ## ]]\n5[[ ## completed ## ]]")
+    with dspy.context(adapter=dspy.TwoStepAdapter(extractor)):
+        assert answer_of(str, "It is five.") == "5"
 
 
 MARKS = ("[[ ## answer ## ]]", "[[ ## proof ## ]]", "[[ ## completed ## ]]", "[[ ## Answer ##]]", "[[ ## other ## ]]")

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import dspy
+from dspy.adapters.utils import annotation_allows_none
 from dspy.utils.exceptions import AdapterParseError
 
+from rlm_dspy.rlm.answer_replies import plain_reply, without_end_marker
 from rlm_dspy.rlm.replies import read_plain, read_sections, visible_text
 
 MARK = "<<CUSTOM-TYPE-"  # opens the markers between which DSPy reads content parts, such as images to fetch
@@ -26,9 +28,6 @@ MARK = "<<CUSTOM-TYPE-"  # opens the markers between which DSPy reads content pa
 FORM = "Each reply: a sentence on what you do next, then one ```python block with the code, and nothing after it."
 # A small model that is asked for a sentence often writes nothing else.
 CODE_FORM = "Each reply is one ```python block and nothing else."
-_FIELD_MARKER = re.compile(
-    r"(?P<start>^[ \t>*#`]*)?\[\[ ?## ?(?P<name>\w+) ?## ?\]{1,2}(?:(?:\*\*)?:?(?=\s|\Z))?", re.MULTILINE
-)
 
 
 class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
@@ -138,7 +137,8 @@ def ignoring_thinking(chosen: Any) -> Any:
     quiet = copy.copy(chosen)
     parse = quiet.parse
     make_fallback = getattr(quiet, "_make_json_adapter_fallback", None)
-    reads_markers = isinstance(chosen, dspy.ChatAdapter) and not isinstance(chosen, dspy.JSONAdapter | dspy.XMLAdapter)
+    names_fields = isinstance(chosen, dspy.JSONAdapter | dspy.XMLAdapter)
+    reads_markers = isinstance(chosen, dspy.ChatAdapter) and not names_fields
 
     def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         # In an XML adapter's replies, a field's own tag, such as <reasoning>, is not thinking.
@@ -146,14 +146,14 @@ def ignoring_thinking(chosen: Any) -> Any:
         visible = visible_text(completion, fields)
         if visible is None:
             raise _parse_error(chosen, signature, completion, "The reply ended inside its thinking.")
-        if reads_markers and not _is_action(signature):
-            visible = with_plain_markers(visible, signature.output_fields)
+        if _is_action(signature):
+            return _parse_as_is(parse, signature, visible, completion)
         try:
-            fields_read: dict[str, Any] = parse(signature, visible)
-        except AdapterParseError as error:
-            error.lm_response = completion
-            raise
-        return fields_read
+            shown = plain_reply(visible, signature.output_fields) if reads_markers else visible
+            found = _parse_as_is(parse, signature, shown, completion)
+            return _stated_values(signature, found, visible, names_fields=names_fields)
+        except ValueError as error:
+            raise _parse_error(chosen, signature, completion, str(error)) from error
 
     quiet.parse = parse_visible
     if make_fallback is not None:
@@ -161,34 +161,37 @@ def ignoring_thinking(chosen: Any) -> Any:
     return quiet
 
 
-def with_plain_markers(reply: str, fields: Iterable[str]) -> str:
-    """Return a reply with the markers of its fields as DSPy reads them: each on its own line, spelled exactly.
+def _parse_as_is(parse: Any, signature: type[dspy.Signature], text: str, completion: str) -> dict[str, Any]:
+    try:
+        fields: dict[str, Any] = parse(signature, text)
+    except AdapterParseError as error:
+        error.lm_response = completion
+        raise
+    return fields
 
-    Small models often end the line of an answer with the marker that ends the reply, which DSPy then takes for a part
-    of the answer. Of a field's markers only the most regular ones count; an answer may mention or quote others.
+
+def _stated_values(
+    signature: type[dspy.Signature], found: Mapping[str, Any], reply: str, *, names_fields: bool
+) -> dict[str, Any]:
+    """Return the values that DSPy found, where the reply states them; DSPy fills in None, and makes None a text.
+
+    Raises:
+        ValueError: a value is not in the reply.
     """
-    names = [*fields, "completed"]
-    spelled = {name.lower(): name for name in names} | {name: name for name in names}
-    marks: list[tuple[int, str, re.Match[str]]] = []
-    for mark in _FIELD_MARKER.finditer(reply):
-        if name := spelled.get(mark["name"]) or spelled.get(mark["name"].lower()):
-            marks.append((_irregularity(mark, name), name, mark))
-    best: dict[str, int] = {}
-    for rank, name, _ in marks:
-        best[name] = min(rank, best.get(name, rank))
-    parts, end = [], 0
-    for rank, name, mark in marks:
-        if rank and rank == best[name]:
-            parts += [reply[end : mark.start()], f"\n[[ ## {name} ## ]]\n"]
-            end = mark.end()
-    return "".join([*parts, reply[end:]])
-
-
-def _irregularity(mark: re.Match[str], name: str) -> int:
-    """Return 0 for a marker that DSPy reads, 1 for another one at the beginning of a line, 2 for one inside a line."""
-    if mark["start"] is None:
-        return 2
-    return 0 if mark[0].strip() == f"[[ ## {name} ## ]]" else 1
+    if names_fields and reply.strip() not in ("", "{}") and not any(name in reply for name in found):
+        raise ValueError(f"The reply has no {', '.join(found)}")
+    values = dict(found)
+    for name, value in found.items():
+        annotation = signature.output_fields[name].annotation
+        if not isinstance(value, str):
+            continue
+        if value == "None" and annotation is str and re.search(rf'"{name}"\s*:\s*null\b', reply):
+            raise ValueError(f"The output `{name}` is null, where a text is wanted.")
+        if annotation is not str and annotation_allows_none(annotation) and value.lower() in ("none", "null"):
+            values[name] = None
+        else:
+            values[name] = without_end_marker(value)
+    return values
 
 
 def _parse_error(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:

@@ -47,6 +47,7 @@ from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
+from rlm_dspy.rlm.subcalls import explain_unread
 from rlm_dspy.run import UNFINISHED, Event, Run, stopping_facts, unread
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.spans import Recorder
@@ -180,7 +181,7 @@ class Direct(dspy.Module):  # type: ignore[misc]
             why = explain_cut(meter.finish) or ""
             if not why and visible_text(error.lm_response or "") is None:
                 why = "The reply ended inside its thinking."
-            message = f"the model's reply does not contain the requested outputs: {_brief_reply(error)} {why}".rstrip()
+            message = f"the model's reply cannot be read: {explain_unread(error)}. {why}".rstrip()
             raise ActionError(message) from error
 
 
@@ -316,8 +317,3 @@ def prompt_text(value: Any) -> Any:
 
 def _count_lines(text: str) -> int:
     return text.count("\n") + (not text.endswith("\n") and bool(text))
-
-
-def _brief_reply(error: AdapterParseError) -> str:
-    reply = " ".join(str(error.lm_response or "").split())
-    return repr(reply[:200]) if reply else "it is empty"

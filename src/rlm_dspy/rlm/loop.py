@@ -22,6 +22,7 @@ MAX_REPEATS = 2  # times a cell may run with the same output before it counts as
 REPEATED = "repeats"  # the limit that ends a run when a tiny model repeats a cell without effect
 SPENT_LIMITS = frozenset({"max_tokens", "max_cost", "max_seconds"})  # after these, nothing is asked for twice
 NOTHING_SAID = "(no reply besides thinking)"  # shown in the next prompt, which never repeats a model's thinking
+PYDANTIC_URL = "https://errors.pydantic.dev/"  # in a line under each of pydantic's errors
 # What ends a run but is not a limit that could be raised.
 ENDINGS = {
     "stop": "its caller stopped the run",
@@ -188,9 +189,9 @@ def _no_answer(state: _State, limit: str, problem: str) -> ActionError | BudgetE
     """Return the error of a run that a limit ended, and from which no valid answer could be extracted."""
     ended = f"{limit} ended the run{state.rules.used(limit)}"
     told = f"{ended}, and the answer asked for afterwards is not valid: {problem}"
-    last = (state.steps[-1].error or "").strip()
-    if last:
-        told = f"{told}; the last step failed with {last.splitlines()[-1]}"
+    lines = [line for line in (state.steps[-1].error or "").splitlines() if line.strip() and PYDANTIC_URL not in line]
+    if lines:
+        told = f"{told}; the last step failed with {lines[-1].strip()}"
     if limit in SPENT_LIMITS:
         return BudgetExceededError(f"{told}; raise the limit", limit=limit)
     hints = {"max_iters": "raise it, or try another model", "stop": "it was stopped by its caller"}

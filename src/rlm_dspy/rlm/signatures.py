@@ -116,6 +116,7 @@ def _declare_class(name: str, shapes: Mapping[str, Any], kinds: dict[str, Any], 
 
 def _annotation_type(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
     """Return the type of an annotation, from the known types only."""
+    node = _without_module(node)
     if isinstance(node, ast.Constant):
         if isinstance(node.value, str):
             return _annotation_type(ast.parse(node.value, mode="eval").body, kinds)
@@ -126,17 +127,26 @@ def _annotation_type(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
         return dspy.Image
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return typing.Union[_annotation_type(node.left, kinds), _annotation_type(node.right, kinds)]  # noqa: UP007  made at run time
-    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in kinds:
+    base = _without_module(node.value) if isinstance(node, ast.Subscript) else None
+    if isinstance(node, ast.Subscript) and isinstance(base, ast.Name) and base.id in kinds:
         items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        if node.value.id == "Literal":
+        if base.id == "Literal":
             if not all(isinstance(item, ast.Constant) for item in items):
                 raise ConfigurationError("Literal takes plain values: Literal['a', 'b']")
             return typing.Literal[tuple(item.value for item in items if isinstance(item, ast.Constant))]
-        return kinds[node.value.id][tuple(_annotation_type(item, kinds) for item in items)]
+        parts = tuple(_annotation_type(item, kinds) for item in items)
+        return kinds[base.id][parts if len(parts) > 1 else parts[0]]
     raise ConfigurationError(
         f"the type {ast.unparse(node)[:80]!r} is not known here: use {', '.join(SAFE_TYPES)}, or a class with typed "
         "fields that your code declares"
     )
+
+
+def _without_module(node: ast.expr) -> ast.expr:
+    """Return ``Optional`` for ``typing.Optional``, ``date`` for ``datetime.date``."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("typing", "datetime"):
+        return ast.Name(node.attr)
+    return node
 
 
 RESERVED = frozenset({"llm_query", "llm_query_batched", "SUBMIT", "print"})  # as DSPy reserves them

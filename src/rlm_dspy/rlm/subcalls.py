@@ -82,7 +82,9 @@ def prompt_of(request: Request) -> str:
 
 MAX_QUOTED_REPLY_CHARS = 80  # characters shown of a reply or value
 
-_FIELD = re.compile(r"Failed to parse field (\w+) with value (.*?) from the LM response\. Error message: (.*)", re.S)
+_FIELD = re.compile(
+    r"Failed to parse field (\w+)(?: with value (.*?) from the LM response\. Error message)?: (.*)", re.DOTALL
+)
 
 
 def explain_unread(error: AdapterParseError) -> str:
@@ -90,14 +92,17 @@ def explain_unread(error: AdapterParseError) -> str:
     text = str(error)
     if field := _FIELD.match(text):
         name, value, told = field.groups()
-        reason = re.sub(r"^\d+ validation errors? for .*?\n\s*", "", told.partition("\n\n")[0])
-        reason = reason.partition(" [type=")[0].partition("\n")[0]
-        return f"output `{name}` cannot be {_quoted_value(value)}: {reason[:200] or 'it is of another type'}"
+        lines = re.sub(r"^\d+ validation errors? for .*\n", "", told.partition("\n\n")[0]).splitlines()
+        # Pydantic names the place inside the value on a line of its own, in front of what is wrong there.
+        reason = ": ".join(line.strip().partition(" [type=")[0] for line in lines[: 2 if lines[0][:1].strip() else 1])
+        shown = _quoted_value(value or str(error.lm_response or ""))
+        return f"output `{name}` cannot be {shown}: {reason[:200] or 'it is of another type'}"
     parsed = error.parsed_result if isinstance(error.parsed_result, dict) else {}
     missing = [name for name in error.signature.output_fields if name not in parsed]
     told = text.partition("\n")[0]
-    told = "" if told.startswith("Adapter ") else f"{told} "
-    return f"{told}The reply has no {', '.join(missing)}; it reads {_quoted_value(str(error.lm_response or ''))}"
+    if told.startswith(("Adapter ", "LM response ")):  # DSPy's own words name no output
+        told = f"The reply has no {', '.join(missing)}"
+    return f"{told.rstrip('.')}; it reads {_quoted_value(str(error.lm_response or ''))}"
 
 
 def _quoted_value(text: str) -> str:
