@@ -102,3 +102,48 @@ def test_a_damaged_list_is_none(run: Callable, text: str) -> None:
     home.mkdir(parents=True)
     (home / own_outputs.OUTPUTS).write_text(text)
     assert read_files(run, ".") == ["a.md", "q.jsonl"]
+
+
+MINE = "My only copy. The captain is Ahab.\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ask", "-q", "Who is the captain?", "notes.md", "--trace", "notes.md"),
+        ("trace", "last", "--html", "notes.md"),
+        ("trace", "last", "--chrome", "notes.md"),
+        ("runs", "export", "--format", "sft", "--out", "notes.md"),
+    ],
+)
+def test_a_file_of_the_user_is_never_replaced(run: Callable, home: Path, command: tuple[str, ...]) -> None:
+    notes = home / "notes.md"
+    notes.write_text(MINE)
+    assert run("ask", "Who is the captain?", "notes.md").code == 0
+    result = run(*command)
+    assert result.code == 2
+    assert "notes.md exists and was not written by rlm-dspy" in result.err
+    assert notes.read_text() == MINE
+
+
+def test_a_file_of_the_command_is_replaced_by_the_next(run: Callable, home: Path) -> None:
+    (home / "notes.md").write_text(MINE)
+    (home / "empty.json").touch()
+    for name in ("run.json", "run.json", "empty.json"):
+        assert run("ask", "Who is the captain?", "notes.md", "--trace", name).code == 0
+        assert (home / name).read_text().startswith("{")
+
+
+def test_a_batch_reads_all_but_its_own_answers(run: Callable, home: Path) -> None:
+    (home / "q.jsonl").write_text('{"question": "Who is the captain?"}\n')
+    for name in ("report.txt", "report-docs", "reports"):
+        place = home / name if "." in name else home / name / "a.txt"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(MINE)
+    for paths in (["report.txt"], ["report-docs"], ["reports", "report.txt"], ["."]):
+        result = run("batch", "q.jsonl", *paths, "--out", "report")
+        assert result.code == 0, result.err
+        row = json.loads((home / "report").read_text())
+        assert "Ahab" in row["answer"]
+        assert set(row["unread"]) <= {"q.jsonl: excluded"}
+        (home / "report").unlink()

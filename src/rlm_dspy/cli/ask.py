@@ -13,7 +13,7 @@ from rlm_dspy.cli import logs, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.options import check_writable
-from rlm_dspy.cli.own_outputs import outputs_below
+from rlm_dspy.cli.own_outputs import check_replaceable, outputs_below
 from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.cli.understanding import is_path
@@ -41,6 +41,7 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
             f"{user_toml()}"
         )
     check_writable(request.trace, "--trace")
+    check_replaceable(request.trace, "--trace")
     if request.program is not None:
         request = _with_program(request, loaded.settings.home, terminal)
     # Report every error in the command and its files before importing a model library.

@@ -15,7 +15,7 @@ import click
 
 from rlm_dspy.cli import exit_codes, logs, out_option, reading, settings
 from rlm_dspy.cli.interrupts import Interrupts
-from rlm_dspy.cli.own_outputs import remember_output
+from rlm_dspy.cli.own_outputs import BESIDE_PATTERNS, is_output_or_beside, remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
@@ -62,8 +62,9 @@ def answer_all(request: BatchRequest, terminal: Terminal) -> int:
 def _read_corpus(request: BatchRequest) -> Corpus:
     """Read the paths, excluding the files of questions and answers (answers would change the corpus)."""
     answers = request.answers.resolve()
-    named = [path for path in request.paths if not str(Path(path).resolve()).startswith(str(answers))]
-    leave = [f"{pattern}*" for pattern in reading.leaving_out(answers, named)]  # copies of earlier answers too
+    named = [path for path in request.paths if not is_output_or_beside(Path(path).resolve(), answers)]
+    leave = reading.leaving_out(answers, named)
+    leave += [f"{pattern}{beside}" for pattern in leave for beside in BESIDE_PATTERNS]
     if request.questions != "-":
         leave += reading.leaving_out(Path(request.questions), named)
     return reading.read(named, {**request.choice, "exclude": (*request.choice["exclude"], *leave)})

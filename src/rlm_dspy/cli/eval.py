@@ -19,7 +19,7 @@ from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS
 from rlm_dspy.budget import Budget
 from rlm_dspy.cli import exit_codes, logs, models, provider_batches, settings
 from rlm_dspy.cli.options import check_writable
-from rlm_dspy.cli.own_outputs import remember_output
+from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
@@ -84,6 +84,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     examples = data.load(request.data, limit=request.limit)
     values, chosen = prepare_model(request.flags, terminal)
     check_writable(request.html, "--html")
+    check_replaceable(request.html, "--html")
     check_writable(request.journal, "--journal")
     runs = _runs_folder(request)
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlm_dspy.cli.eval import metric
 from rlm_dspy.cli.options import check_writable
-from rlm_dspy.cli.own_outputs import remember_output
+from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, render
@@ -26,6 +26,7 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
         RLMError: the file cannot be written.
     """
     check_writable(out, "--out")
+    check_replaceable(out, "--out")
     answers = options["answers"]
     export = RunExport(
         form=options["form"],

@@ -11,12 +11,15 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import click
+
 from rlm_dspy import folders
 from rlm_dspy.cli.startup import home_folder
 
 OUTPUTS = "outputs.json"  # in the home: absolute paths, the oldest first
 MAX_OUTPUTS = 1_000
 _BESIDE = re.compile(r"\.waves|\.bak\d*")  # the journal of provider batches, copies of earlier answers
+BESIDE_PATTERNS = (".waves", ".bak", ".bak[0-9]*")  # the same as patterns of file names
 
 
 def remember_output(path: Path) -> None:
@@ -29,6 +32,17 @@ def remember_output(path: Path) -> None:
     with contextlib.suppress(OSError):
         folders.make_private(home)
         write_private(home / OUTPUTS, json.dumps([*noted, place][-MAX_OUTPUTS:]))
+
+
+def check_replaceable(path: Path | None, name: str) -> None:
+    """Refuse an output file that exists and that the command has not written, which may be the only copy.
+
+    Raises:
+        click.UsageError: the file is somebody else's; the message names the option ``name``.
+    """
+    if path is None or not path.is_file() or not path.stat().st_size or str(path.resolve()) in _noted_outputs():
+        return
+    raise click.UsageError(f"{name} {path} exists and was not written by rlm-dspy. Choose another file, or remove it.")
 
 
 def outputs_below(paths: Sequence[str]) -> list[Path]:
@@ -44,9 +58,16 @@ def _existing_outputs() -> Iterator[Path]:
     for noted in map(Path, _noted_outputs()):
         with contextlib.suppress(OSError):  # its folder is gone, or may not be read
             for place in sorted(noted.parent.iterdir()):
-                beside = place.name.removeprefix(noted.name)
-                if place.name == noted.name or (beside != place.name and _BESIDE.fullmatch(beside)):
+                if is_output_or_beside(place, noted):
                     yield place
+
+
+def is_output_or_beside(place: Path, output: Path) -> bool:
+    """Return whether a path is that of an output, or of a journal or a copy beside it."""
+    beside = place.name.removeprefix(output.name)
+    if place.parent != output.parent or not place.name.startswith(output.name):
+        return False
+    return not beside or _BESIDE.fullmatch(beside) is not None
 
 
 def _noted_outputs() -> list[str]:

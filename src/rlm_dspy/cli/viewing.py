@@ -13,7 +13,7 @@ import click
 
 from rlm_dspy import folders
 from rlm_dspy.cli.options import check_writable
-from rlm_dspy.cli.own_outputs import remember_output
+from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.cli.terminal import Terminal, columns_of
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, tree
@@ -51,6 +51,7 @@ def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], option
     target = options["html"] or options["chrome"]
     if target and target != "-":
         _refuse_records(Path(target), store, found)
+        check_replaceable(Path(target), "--html" if options["html"] else "--chrome")
     if options["as_json"]:
         terminal.answer(journal.redacted_json(jsonable(run.model_dump()), redactor, indent=2))
     elif options["opened"]:
