@@ -29,6 +29,8 @@ from rlm_dspy.sandbox.toolkit.delimited import sheet_rows, table_rows
             [["1.5.", "Miete", "9,50"], ["2.5.", "Gas", "3,10"]],
         ),
         ("Report,,\nid,name,n\n1,a,5\n2,b,6\n", [["1", "a", "5"], ["2", "b", "6"]]),
+        ("name,qty,price\nbolt,1,2,\nnut,3,4,\n", [["bolt", "1", "2", ""], ["nut", "3", "4", ""]]),
+        ("Stock of May\nname,city\nAda,Oslo,\nBea,Bergen,\n", [["Ada", "Oslo", ""], ["Bea", "Bergen", ""]]),
         ("only\none\ntwo\n", [["one"], ["two"]]),
         ("", []),
         ("name,amount\n", []),
@@ -51,6 +53,18 @@ def test_rows_of_any_length_are_kept() -> None:
         {"name": "Ada", "city": "Oslo", "amount": ""},
         {"name": "Bea", "city": "Bergen", "amount": "7", "column_4": "extra", "column_5": "more"},
     ]
+
+
+def test_a_column_of_row_numbers_has_no_name_in_the_header() -> None:
+    assert table_rows('"x","y"\n"1",5,6\n"2",7,8\n', "csv")[1] == {"column_1": "2", "x": "7", "y": "8"}
+    assert table_rows("name,qty\nbolt,1,ok\nnut,2,no\n", "csv")[0] == {"name": "bolt", "qty": "1", "column_3": "ok"}
+    assert table_rows("name,qty\n1,5,\n2,6,\n", "csv")[0] == {"name": "1", "qty": "5", "column_3": ""}
+
+
+def test_a_quote_without_its_end_belongs_to_its_cell_in_a_tsv() -> None:
+    rows = table_rows('id\ttitle\n1\t"Foo\n2\tbar\n3\t"qux"\n', "tsv")
+    assert [row["title"] for row in rows] == ['"Foo', "bar", '"qux"']
+    assert table_rows('id\ttitle\n1\t"a\nb"\n', "tsv") == [{"id": "1", "title": "a\nb"}]
 
 
 def test_a_tab_is_the_delimiter_of_a_tsv_whatever_its_cells_hold() -> None:

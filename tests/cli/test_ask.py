@@ -294,6 +294,13 @@ def test_a_partial_run_that_cannot_be_saved_hides_no_error(
     assert "the provider said no" in result.err
 
 
+def test_an_empty_answer_is_said_to_be_one(run: Callable, files: Path, speak: Callable) -> None:
+    speak(fields(answer="", evidence="[]"))
+    result = run("ask", "-q", QUESTION, ".", "--mode", "direct")
+    assert result.code == 7
+    assert "The model's answer is empty." in result.err
+
+
 def test_a_reply_without_the_outputs_is_one_line_and_exit_1(run: Callable, files: Path, speak: Callable) -> None:
     speak("I would rather not.")
     result = run("ask", QUESTION, ".", "-q", "--mode", "direct")

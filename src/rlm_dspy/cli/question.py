@@ -179,6 +179,8 @@ class Asking:
         if self._is_miss(run, values):
             if chosen.is_offline:  # every time, because it says little about the files
                 self.terminal.note(OFFLINE_MISS)
+            elif not any(values.values()):
+                self.terminal.note("The model's answer is empty.", always=True)
             self._tell_missed()
             return exit_codes.NOT_FOUND
         if chosen.is_offline and asks_about_all(self.request.question):

@@ -10,6 +10,7 @@ WORKBOOKS = frozenset({"xlsx", "ods", "sqlite", "parquet", "arrow"})
 DELIMITERS = (",", ";", "\t", "|")
 _SNIFFED = 40  # records used to detect the delimiter
 _SNIFFED_CHARS = 200_000
+_NUMBER = re.compile(r"[-+]?[\d.,]+%?")
 _SHEET = re.compile(r"=== (.+) ===")  # the start of a sheet in a converted workbook
 
 
@@ -21,8 +22,7 @@ def table_rows(text: str, kind: str) -> list[dict[str, str]]:
     text = text.removeprefix("\ufeff")
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     delimiter, text = _delimiter_of(text, kind)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
-    return _as_dicts(rows[_header_at(rows) :])
+    return _as_dicts(_from_header([row for row in _split_records(text, delimiter) if any(row)]))
 
 
 def sheet_rows(text: str) -> list[dict[str, str]]:
@@ -35,7 +35,7 @@ def sheet_rows(text: str) -> list[dict[str, str]]:
             sheets[-1][1].append(line.split("\t"))
     rows = []
     for name, lines in sheets:
-        for record in _as_dicts(lines[_header_at(lines) :]):
+        for record in _as_dicts(_from_header(lines)):
             rows.append({"sheet": name, **record} if len(sheets) > 1 else record)
     return rows
 
@@ -74,6 +74,27 @@ def _record_widths(head: str, delimiter: str) -> list[int]:
     return widths
 
 
+def _split_records(text: str, delimiter: str) -> list[list[str]]:
+    """Return the cells of each record; in a text with tabs, quotes that do not pair are part of their cells."""
+    if delimiter == "\t":
+        try:
+            return list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True))
+        except csv.Error:
+            return list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+
+
+def _from_header(rows: list[list[str]]) -> list[list[str]]:
+    """Return the rows from the header on, which has no name for a column of row numbers in front of the others."""
+    rows = rows[_header_at(rows) :]
+    names, records = rows[:1], rows[1:]
+    numbers = [str(number) for number in range(1, len(records) + 1)]
+    is_numbered = bool(records) and [row[0] for row in records] == numbers
+    if is_numbered and all(len(row) == len(names[0]) + 1 and row[-1] for row in records):
+        return [["", *names[0]], *records]
+    return rows
+
+
 def _header_at(rows: list[list[str]]) -> int:
     """Return the index of the header: the first row as wide as most, after any titles."""
     widths = collections.Counter(len(row) for row in rows[1 : _SNIFFED + 1]).most_common(1)
@@ -83,8 +104,16 @@ def _header_at(rows: list[list[str]]) -> int:
     for at, row in enumerate(rows[:_SNIFFED]):
         is_title = len(row) > 2 and bool(row[0]) and not any(row[1:])
         if len(row) >= usual and not is_title:
-            return at
+            return at - 1 if at and _is_header_of(rows[at - 1], row) else at
     return 0
+
+
+def _is_header_of(row: list[str], wider: list[str]) -> bool:
+    """Return whether a row has the names of the columns of a wider row, which is data with one cell more."""
+    if len(row) < 2 or len(row) != len(wider) - 1:
+        return False
+    is_data = any(not cell.strip() or _NUMBER.fullmatch(cell.strip()) for cell in wider)
+    return is_data and all(cell.strip() and not _NUMBER.fullmatch(cell.strip()) for cell in row)
 
 
 def _as_dicts(rows: list[list[str]]) -> list[dict[str, str]]:
