@@ -10,8 +10,9 @@ ABSENT = "not in the corpus"
 _WHOLE = r"in (?:any of )?(?:the |this |these |any )?(?:given |provided )?(?:corpus|context|texts?|files|documents?)"
 _ABSENT = re.compile(  # "not in" alone may contrast: in a.py, not in the tests
     rf"\b(?:not (?:{_WHOLE}|found|mentioned|stated|given|present|provided|contained|available|specified|listed)|"
-    rf"no (?:such|mention|information|answer|record)|nothing (?:{_WHOLE}|about|was found)|does not (?:say|state|mention|contain|"
-    r"appear|provide|specify)|cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
+    rf"no (?:such|mention|information|answer|record)|nothing (?:{_WHOLE}|about|was found)|"
+    r"does not (?:say|state|mention|contain|appear|provide|specify)|"
+    r"cannot be (?:found|answered|determined)|unanswerable|n/a)\b",
     re.I,
 )
 
