@@ -13,7 +13,8 @@ from urllib.parse import unquote
 import pytest
 
 from rlm_dspy import corpus, data
-from rlm_dspy.cli import optimize
+from rlm_dspy.cli import models, optimize
+from rlm_dspy.testing import scripted
 from schemas import check_output
 from tuning.classroom import STUDENT, TEACHER, Classroom
 from tuning.make_class import write as write_class
@@ -143,6 +144,14 @@ def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Cla
     told = json.loads(run("eval", str(home / "d.jsonl"), "-m", "openai/no-such-model", "--json", "-q").out)
     assert told["sides"]["rlm"]["score"] is None
     assert "1 of 1 questions failed; the first, d-1: " in result.err
+
+
+def test_eval_fails_when_no_question_has_an_answer(run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, _ = scripted("I would rather not.")
+    monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+    result = run("eval", jsonl(home / "d.jsonl", ROW), "--compare", "direct")
+    assert result.code == 1
+    assert "1 of 1 questions ended without an answer; the first, d-1: ActionError: " in result.err
 
 
 @pytest.mark.slow

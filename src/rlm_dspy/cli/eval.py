@@ -258,10 +258,12 @@ def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], mod
             terminal.answer("\n" + "\n".join(render.table_lines(by, right=frozenset(range(1, len(made) + 1)))))
         for line in report.differences(made):
             terminal.answer(f"\n{line}")
-    failed = [row for row in rows if row.status == "failed"]
-    if failed:
-        terminal.error(f"{len(failed)} of {len(rows)} questions failed; the first, {failed[0].id}: {failed[0].error}")
-    return exit_codes.FAILED if len(failed) == len(rows) else exit_codes.ANSWERED
+    for status, ended in (("failed", "failed"), ("stopped", "ended without an answer")):
+        found = [row for row in rows if row.status == status]
+        if found:
+            terminal.error(f"{len(found)} of {len(rows)} questions {ended}; the first, {found[0].id}: {found[0].error}")
+    has_answer = any(row.status in ("submitted", "extracted") for row in rows)
+    return exit_codes.ANSWERED if has_answer else exit_codes.FAILED
 
 
 def _runs_folder(request: EvalRequest) -> Path | None:
