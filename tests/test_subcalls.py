@@ -67,6 +67,22 @@ def test_a_typed_reply_that_is_read_the_second_time_is_the_answer() -> None:
     assert "output `n` cannot be 'seven': Input should be a valid integer" in str(script.requests[4])
 
 
+def test_the_marker_that_ends_a_reply_is_no_part_of_it() -> None:
+    code = action("SUBMIT(answer=llm_query('what?'))")
+    result, _ = ask(by_role(code, plain="seven [[ ## completed ## ]]"))
+    assert result.answer == "seven"
+
+
+def test_optional_types_are_known_in_a_typed_sub_call() -> None:
+    code = action(
+        "import datetime, typing\n"
+        "r = predict('doc -> n: Optional[int], m: typing.Optional[int], d: datetime.date', doc='a')\n"
+        "SUBMIT(answer=f'{r.n} {r.m} {r.d}')"
+    )
+    result, _ = ask(by_role(code, plain=fields(n="7", m="None", d="2026-11-28")))
+    assert result.answer == "7 None 2026-11-28"
+
+
 def test_an_unreadable_typed_reply_is_not_asked_for_beyond_the_limit() -> None:
     code = action(TRY.format("predict('doc -> n: int', doc='x')"))
     result, script = ask(by_role(code, plain="garbage"), max_llm_calls=1)

@@ -26,6 +26,7 @@ from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import CHARS_PER_TOKEN, TOKENS_OF_PART, Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import plain_adapter, without_markers
+from rlm_dspy.rlm.answer_replies import without_end_marker
 from rlm_dspy.rlm.images import (
     MAX_IMAGES,
     Images,
@@ -438,6 +439,8 @@ class SubCalls:
         """Return a reply without its thinking; note a reply that was cut off; an empty one is an error."""
         finish = meter.finish
         text = visible_text(result) if isinstance(result, str) else result
+        if isinstance(text, str):
+            text = without_end_marker(text)
         if isinstance(result, str) and not (text and text.strip()):
             why = explain_cut(finish) or ("it ended inside its thinking" if text is None else "it is empty")
             return CallError(error=f"the sub-model's reply holds no answer: {why}", kind="EmptyReply")
