@@ -460,3 +460,11 @@ async def test_a_cancelled_run_ends_its_cell() -> None:
     await asyncio.sleep(0.2)
     busy = [child for child in psutil.Process().children(recursive=True) if child.status() == psutil.STATUS_RUNNING]
     assert not busy
+
+
+def test_the_last_error_is_named_without_a_link() -> None:
+    lm, _ = scripted(action("SUBMIT(answer='twelve')"), "unreadable", "unreadable")
+    with dspy.context(lm=lm), pytest.raises(errors.ActionError) as told:
+        rlm_dspy.RLM("context, question -> answer: float", max_iters=1)(context="c", question="q")
+    assert "the last step failed with" in str(told.value)
+    assert "errors.pydantic.dev" not in str(told.value)
