@@ -104,6 +104,7 @@ READ = [
     (list[int], "[1, 250]", [1, 250]),
     (str | None, "None", None),
     (str | None, "42", "42"),
+    (Literal["none", "some"] | None, "none", "none"),
     (list[Invoice], '[{"number": "A-17", "total": 1250.5}]', [Invoice(number="A-17", total=1250.5)]),
 ]
 REFUSED = [
@@ -146,6 +147,19 @@ def test_a_reply_without_the_outputs_is_not_none(reply: str) -> None:
     for adapter in (None, dspy.JSONAdapter(), dspy.XMLAdapter()):
         with dspy.context(adapter=adapter), pytest.raises(ActionError, match="answer"):
             answer_of(str | None, reply, reply)
+
+
+class ArrowAdapter(dspy.ChatAdapter):
+    """Reads ``name -> value``."""
+
+    def parse(self, signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
+        name, _, value = completion.partition(" -> ")
+        return {name: value}
+
+
+def test_an_adapter_of_the_user_reads_its_own_form() -> None:
+    with dspy.context(adapter=ArrowAdapter()):
+        assert answer_of(str, "answer -> 5") == "5"
 
 
 def test_null_is_not_the_text_none() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import dspy
 from dspy.adapters.utils import annotation_allows_none
@@ -138,7 +138,7 @@ def ignoring_thinking(chosen: Any) -> Any:
     parse = quiet.parse
     make_fallback = getattr(quiet, "_make_json_adapter_fallback", None)
     names_fields = isinstance(chosen, dspy.JSONAdapter | dspy.XMLAdapter)
-    reads_markers = isinstance(chosen, dspy.ChatAdapter) and not names_fields
+    reads_markers = type(chosen).parse in (dspy.ChatAdapter.parse, TurnAdapter.parse)  # a subclass may read others
 
     def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         # In an XML adapter's replies, a field's own tag, such as <reasoning>, is not thinking.
@@ -187,7 +187,8 @@ def _stated_values(
             continue
         if value == "None" and annotation is str and re.search(rf'"{name}"\s*:\s*null\b', reply):
             raise ValueError(f"The output `{name}` is null, where a text is wanted.")
-        if annotation is not str and annotation_allows_none(annotation) and value.lower() in ("none", "null"):
+        is_optional_text = annotation_allows_none(annotation) and str in get_args(annotation)
+        if is_optional_text and value.lower() in ("none", "null"):
             values[name] = None
         else:
             values[name] = without_end_marker(value)
