@@ -108,6 +108,8 @@ def test_include_and_exclude_narrow_a_folder(make):
     assert read([root], include=["*.py"], exclude=["old/"]).names == ("a.py", "lib/c.py")
     assert read([root], include="*.lock").names == ("uv.lock",)
     assert read([root], exclude=["*", "!lib/", "!lib/**"]).names == ("lib/c.py",)
+    assert read([root], exclude=["./lib/", "./a.py"]).names == read([root], exclude=["lib/", "a.py"]).names
+    assert read([root], include=["./a.py"]).names == ("a.py",)
     for wrong in ({"include": ["!"]}, {"exclude": ["[a"]}):
         with pytest.raises(ConfigurationError, match="pattern"):
             read([root], **wrong)

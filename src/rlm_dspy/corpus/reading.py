@@ -251,8 +251,14 @@ def _secret_path(path: str) -> bool:
     return is_secret(os.path.basename(path), os.path.dirname(path))
 
 
-def _pattern_spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
+def _pattern_lines(patterns: Iterable[str]) -> list[str]:
+    """Return patterns as git reads them; ``./name``, as shells complete it, is ``/name``."""
     lines = [patterns] if isinstance(patterns, str) else list(patterns)
+    return [re.sub(r"^(!?)\./", r"\1/", line) for line in lines]
+
+
+def _pattern_spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
+    lines = _pattern_lines(patterns)
     try:
         return GitIgnoreSpec.from_lines(lines) if lines else None
     except (ValueError, re.error) as error:
@@ -260,7 +266,7 @@ def _pattern_spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
 
 
 def _exclude_rules(patterns: Iterable[str]) -> tuple[Rule, ...]:
-    lines = [patterns] if isinstance(patterns, str) else list(patterns)
+    lines = _pattern_lines(patterns)
     rules = parse_rules(lines)
     if len(rules) < len(lines):
         raise ConfigurationError(f"a pattern among {lines} is wrong: see the rules of .gitignore")
