@@ -23,6 +23,7 @@ from rlm_dspy.rlm.direct import Direct, prompt_text
 from rlm_dspy.rlm.subcalls import explain_unread
 from rlm_dspy.run import Event
 from rlm_dspy.testing import action, fields, scripted, texts
+from servers.openai import OpenAIServer
 
 SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
 TEXT = "one\nthe bridge was opened in 1932\nthree\n"
@@ -160,6 +161,34 @@ class ArrowAdapter(dspy.ChatAdapter):
 def test_an_adapter_of_the_user_reads_its_own_form() -> None:
     with dspy.context(adapter=ArrowAdapter()):
         assert answer_of(str, "answer -> 5") == "5"
+
+
+async def test_a_call_can_be_awaited() -> None:
+    lm, _ = scripted(reply("opened in 1932"))
+    with dspy.context(lm=lm):
+        found = await Direct(SIGNATURE).acall(context=TEXT, question="When?")
+    assert (found.answer, found.run.status) == ("1932", "submitted")
+
+
+async def test_a_call_with_a_limit_is_streamed() -> None:
+    with OpenAIServer(key="k", models=("m",), reply=fields(answer="word " * 40)) as server:
+        lm = dspy.LM("openai/m", api_base=f"{server.url}/v1", api_key="k", cache=False)
+        program = Direct("context, question -> answer", budget=Budget(max_seconds=20))
+        listener = dspy.streaming.StreamListener(signature_field_name="answer")
+        streamed = dspy.streamify(program, stream_listeners=[listener])
+        with dspy.context(lm=lm):
+            seen = [piece async for piece in streamed(context="c", question="q")]
+    assert [piece for piece in seen if isinstance(piece, dspy.streaming.StreamResponse)]
+    assert seen[-1].answer.startswith("word word")
+
+
+def test_a_prediction_is_the_same_text_in_each_run_and_its_copies_keep_the_run() -> None:
+    first, second = (ask(Direct(SIGNATURE), "opened in 1932")[0] for _ in range(2))
+    assert str(first) == str(second)
+    assert "# Run(" in repr(first)
+    for copied in (first.copy(answer="x"), first.without("evidence"), first.copy()):
+        assert copied.run is first.run
+    assert (first.copy(answer="x").answer, "evidence" in first.without("evidence")) == ("x", False)
 
 
 def test_null_is_not_the_text_none() -> None:

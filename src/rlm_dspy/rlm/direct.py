@@ -7,6 +7,8 @@ interchangeable.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +26,7 @@ from rlm_dspy._dspy import engine_of
 from rlm_dspy.budget import Budget, Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.counting import counted_noun
+from rlm_dspy.daemon_threads import daemon_future
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
@@ -127,6 +130,11 @@ class Direct(dspy.Module):  # type: ignore[misc]
         after = next_history(past, self.signature, inputs, outputs) if self._history else None
         return RLMPrediction.of(outputs, run, after)
 
+    async def aforward(self, **inputs: Any) -> Any:
+        """Make the call as :meth:`forward` does, without blocking."""
+        call = partial(self.forward, **inputs)
+        return await asyncio.wrap_future(daemon_future(contextvars.copy_context().run, call))
+
     def _shown_history(self, past: Any, shown: Mapping[str, Any], call: _Call) -> tuple[dict[str, dspy.History], int]:
         """Return the history that fits beside the other inputs, and its tokens; the oldest turns are left out."""
         if self._history is None:
@@ -163,14 +171,21 @@ class Direct(dspy.Module):  # type: ignore[misc]
     def _call_predictor(self, shown: dict[str, Any], call: _Call) -> Any:
         meter, lm = call.meter, self.predict.lm or dspy.settings.lm
         deadline = deadlines.Deadline(self.budget.max_seconds, self.stop)
+        here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
+
+        def ask() -> Any:
+            return deadlines.call(
+                deadline, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown), here=here
+            )
+
         try:
             try:
-                return deadlines.call(deadline, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+                return ask()
             except DSPyLMError as error:
                 if failed_generation(error) is None:
                     raise
             # The provider could not parse the model's own reply. This is a bad sample; the next may be good.
-            return deadlines.call(deadline, lm, lambda: self.predict(**shown), lambda: self.predict.acall(**shown))
+            return ask()
         except deadlines.Interrupted as over:
             message = f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
             used = call.ledger.used_text(over.limit)

@@ -19,7 +19,9 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
     _history: dspy.History | None = None
 
     @classmethod
-    def of(cls, outputs: dict[str, Any], run: Run, history: dspy.History | None = None, **about: Any) -> RLMPrediction:
+    def of(
+        cls, outputs: dict[str, Any], run: Run | None, history: dspy.History | None = None, **about: Any
+    ) -> RLMPrediction:
         """Return a prediction with these outputs."""
         made = cls({**outputs, **about})
         made._run = run
@@ -61,7 +63,18 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
         outputs = ", ".join(f"{name}={one_line(repr(value))}" for name, value in self._signature_outputs().items())
         return f"Prediction({outputs})\n# {self._run!r}"
 
-    __str__ = __repr__
+    def __str__(self) -> str:
+        """Return the outputs as DSPy does: in a prompt, the seconds of the run would miss DSPy's cache."""
+        return f"{dspy.Prediction(self._signature_outputs())}"
+
+    def copy(self, **changes: Any) -> RLMPrediction:
+        """Return a copy with some outputs changed and the same record."""
+        return self.of({**self._store, **changes}, self._run, self._history)
+
+    def without(self, *names: str) -> RLMPrediction:
+        """Return a copy without some outputs and with the same record."""
+        kept = {name: value for name, value in self._store.items() if name not in names}
+        return self.of(kept, self._run, self._history)
 
     def _repr_html_(self) -> str:
         return html_table(self._signature_outputs().items())
