@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import dspy
 import pytest
+from dspy.clients.base_lm import BaseLM
 
 import rlm_dspy
 from rlm_dspy.errors import BudgetExceededError
@@ -51,3 +53,41 @@ def test_a_first_prompt_that_alone_passes_the_limit_is_not_sent() -> None:
     with dspy.context(lm=lm), pytest.raises(BudgetExceededError, match="max_tokens was reached before any code ran"):
         rlm_dspy.RLM("context, question -> answer", max_tokens=100)(context="c", question="q")
     assert script.requests == []
+
+
+class TokensOnly(BaseLM):  # type: ignore[misc]
+    """Reports the tokens of a large prompt, and no cost."""
+
+    def forward(self, prompt: Any = None, messages: Any = None, **kwargs: Any) -> Any:
+        message = SimpleNamespace(content=action(f"print({len(self.history)})"))
+        usage = {"prompt_tokens": 100_000, "completion_tokens": 5, "total_tokens": 100_005}
+        choices = [SimpleNamespace(message=message, finish_reason="stop")]
+        return SimpleNamespace(choices=choices, usage=usage, model="gpt-4o")
+
+
+@pytest.mark.filterwarnings("ignore:Implementing custom LMs:DeprecationWarning")
+def test_reported_tokens_without_a_cost_have_the_published_price() -> None:
+    lm = TokensOnly("openai/gpt-4o")
+    rlm = rlm_dspy.RLM("context, question -> answer", max_iters=6, max_cost=0.60, on_limit="raise")
+    with dspy.context(lm=lm), pytest.raises(BudgetExceededError, match="max_cost") as ended:
+        rlm(context="c", question="q")
+    usage = ended.value.run.usage
+    assert usage.cost == pytest.approx(len(lm.history) * 0.25005)
+    assert len(lm.history) == 2
+
+
+def test_a_function_around_a_model_is_counted_once() -> None:
+    inner, _ = scripted("sub")
+    lm, _ = scripted(*[action("print(llm_query('a'), llm_query('b'))")] * 2, action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        run = rlm_dspy.RLM("context, question -> answer", sub_lm=lambda prompt: inner(prompt))(context="c", question="q").run
+    assert run.usage.calls == 3 + len(inner.history)
+    assert run.usage.estimated_calls == 0
+    assert run.usage.cost == pytest.approx(0.001 * run.usage.calls)
+
+
+def test_a_function_without_a_model_is_estimated() -> None:
+    lm, _ = scripted(action("print(llm_query('a'))"), action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        run = rlm_dspy.RLM("context, question -> answer", sub_lm=lambda prompt: "seven")(context="c", question="q").run
+    assert (run.usage.calls, run.usage.estimated_calls) == (3, 1)

@@ -27,6 +27,7 @@ FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_stud
 TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is not text
 PART = "[part: "  # how the record names such a part
 LONG_PROMPT_TOKENS = 128_000  # above this some providers charge other prices
+FUNCTION_PREFIX = "callable/"  # of the model string of a function that stands for a model
 NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
 
@@ -106,6 +107,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self.response: Any = None  # the last response, of a type that depends on DSPy's engine; None without history
         self.outputs: Any = None  # those of the last call
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._functions: dict[str, int] = {}  # calls of functions in flight, with the calls that had ended before each
+        self._ended = 0  # calls of models
         self._spans: dict[str, int] = {}  # of the calls in flight
         self._replies: dict[str, RecordedReply] = {}  # of those that a record answers
         self._lock = threading.Lock()
@@ -128,6 +131,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Remember the LM and the input of a call."""
         self._calls[call_id] = (instance, inputs)
+        if str(getattr(instance, "model", "")).startswith(FUNCTION_PREFIX):
+            self._functions[call_id] = self._ended
         if self.recorder and self.span is not None:
             model = str(getattr(instance, "model", "unknown"))
             prompt = prompt_messages(inputs)
@@ -145,7 +150,9 @@ class Meter(BaseCallback):  # type: ignore[misc]
         replayed = self._replies.pop(call_id, None)
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
-        if isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent and may be billed
+        if self._wraps_models(call_id):
+            usage = Usage()
+        elif isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent and may be billed
             usage = _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
         elif exception is not None:
             usage = Usage(calls=1)
@@ -165,13 +172,22 @@ class Meter(BaseCallback):  # type: ignore[misc]
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
 
+    def _wraps_models(self, call_id: str) -> bool:
+        """Return whether a call that ends is one of a function that calls models itself, whose calls are counted."""
+        before = self._functions.pop(call_id, None)
+        if before is None:
+            self._ended += 1
+            return False
+        return self._ended > before or bool(self._calls)
+
     def abandon_calls(self) -> None:
         """Count the prompts of calls in flight: their wait has ended, and nobody will read their replies."""
         for call_id in list(self._calls):
             lm, sent = self._calls.pop(call_id, (None, None))
             if sent is not None:
                 model = getattr(lm, "model", "unknown")
-                usage = _estimated_usage({**sent, "outputs": None}, model)
+                wraps_models = self._wraps_models(call_id)
+                usage = Usage() if wraps_models else _estimated_usage({**sent, "outputs": None}, model)
                 self.add(model, usage)
                 if self.recorder and (span := self._spans.pop(call_id, None)):
                     self.recorder.end(span, usage=usage, error="the call was abandoned")
@@ -272,8 +288,11 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
     if cost is None and isinstance(data, dict):
         cost = data.get("cost")
     details = reported.get("prompt_tokens_details") or {}
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cached_tokens=max(0, cached or 0), cost=cost)
+    cached = max(0, (details.get("cached_tokens") if isinstance(details, dict) else 0) or 0)
+    if cost is None:
+        answered_by = data.get("answered_by") if isinstance(data, dict) else None
+        cost = token_cost(str(answered_by or entry.get("model") or ""), sent, got, cached)
+    return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cached_tokens=cached, cost=cost)
 
 
 def _estimated_usage(call: dict[str, Any], model: str) -> Usage:

@@ -24,7 +24,7 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import NoModelError
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
-from rlm_dspy.metering import CHARS_PER_TOKEN, TOKENS_OF_PART, Meter, token_cost, tokens
+from rlm_dspy.metering import CHARS_PER_TOKEN, FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import plain_adapter, without_markers
 from rlm_dspy.rlm.answer_replies import without_end_marker
 from rlm_dspy.rlm.images import (
@@ -70,7 +70,7 @@ def as_lm(value: Any) -> Any:
     if value is None or isinstance(value, BaseLM) or not callable(value):
         return value
     name = getattr(value, "model", None) or getattr(value, "__name__", type(value).__name__)
-    return dspy.LM(f"callable/{name}", engine=CallableEngine(value), cache=False, num_retries=0)
+    return dspy.LM(f"{FUNCTION_PREFIX}{name}", engine=CallableEngine(value), cache=False, num_retries=0)
 
 
 def prompt_of(request: Request) -> str:
