@@ -80,7 +80,8 @@ def test_a_function_around_a_model_is_counted_once() -> None:
     inner, _ = scripted("sub")
     lm, _ = scripted(*[action("print(llm_query('a'), llm_query('b'))")] * 2, action("SUBMIT(answer='x')"))
     with dspy.context(lm=lm):
-        run = rlm_dspy.RLM("context, question -> answer", sub_lm=lambda prompt: inner(prompt))(context="c", question="q").run
+        rlm = rlm_dspy.RLM("context, question -> answer", sub_lm=lambda prompt: inner(prompt))
+        run = rlm(context="c", question="q").run
     assert run.usage.calls == 3 + len(inner.history)
     assert run.usage.estimated_calls == 0
     assert run.usage.cost == pytest.approx(0.001 * run.usage.calls)

@@ -191,6 +191,20 @@ def test_a_prediction_is_the_same_text_in_each_run_and_its_copies_keep_the_run()
     assert (first.copy(answer="x").answer, "evidence" in first.without("evidence")) == ("x", False)
 
 
+TAGS = "<reasoning>why</reasoning> <thought>x</thought> Wrap it in <think>hidden</think>, then </think>."
+DRAFTS = ["", "<think>{draft}\n</think>\n", "It is {draft}\n</think>\n"]
+
+
+@pytest.mark.parametrize("before", DRAFTS)
+@pytest.mark.parametrize(
+    ("adapter", "form"),
+    [(None, "[[ ## answer ## ]]\n{}\n\n[[ ## completed ## ]]"), (dspy.JSONAdapter(), '{{"answer": "{}"}}')],
+)
+def test_tags_in_an_answer_are_text_and_those_before_it_are_thinking(adapter: Any, form: str, before: str) -> None:
+    with dspy.context(adapter=adapter):
+        assert answer_of(str, before.format(draft=form.format("no")) + form.format(TAGS)) == TAGS
+
+
 def test_null_is_not_the_text_none() -> None:
     with pytest.raises(ActionError, match="is null"):
         answer_of(str, "plain text", '{"answer": null}')

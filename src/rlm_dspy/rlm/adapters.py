@@ -20,7 +20,7 @@ from dspy.adapters.utils import annotation_allows_none
 from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy.rlm.answer_replies import plain_reply, without_end_marker
-from rlm_dspy.rlm.replies import read_plain, read_sections, visible_text
+from rlm_dspy.rlm.replies import read_plain, read_sections, visible_outputs, visible_text
 
 MARK = "<<CUSTOM-TYPE-"  # opens the markers between which DSPy reads content parts, such as images to fetch
 
@@ -141,9 +141,8 @@ def ignoring_thinking(chosen: Any) -> Any:
     reads_markers = type(chosen).parse in (dspy.ChatAdapter.parse, TurnAdapter.parse)  # a subclass may read others
 
     def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
-        # In an XML adapter's replies, a field's own tag, such as <reasoning>, is not thinking.
-        fields = frozenset(signature.output_fields) if isinstance(chosen, dspy.XMLAdapter) else frozenset()
-        visible = visible_text(completion, fields)
+        is_action = _is_action(signature) and not isinstance(chosen, dspy.XMLAdapter)
+        visible = visible_text(completion) if is_action else visible_outputs(completion, _output_starts(signature))
         if visible is None:
             raise _parse_error(chosen, signature, completion, "The reply ended inside its thinking.")
         if _is_action(signature):
@@ -159,6 +158,12 @@ def ignoring_thinking(chosen: Any) -> Any:
     if make_fallback is not None:
         quiet._make_json_adapter_fallback = lambda: ignoring_thinking(make_fallback())
     return quiet
+
+
+def _output_starts(signature: type[dspy.Signature]) -> re.Pattern[str]:
+    """Return a pattern for the starts of outputs in DSPy's forms: after a marker, in JSON, between tags."""
+    names = "|".join(map(re.escape, signature.output_fields))
+    return re.compile(rf"\[\[ ?## ?(?:{names}) ?## ?\]|\{{\s*\"(?:{names})\"\s*:|<(?:{names})>", re.IGNORECASE)
 
 
 def _parse_as_is(parse: Any, signature: type[dspy.Signature], text: str, completion: str) -> dict[str, Any]:

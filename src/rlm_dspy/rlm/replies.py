@@ -63,15 +63,12 @@ class SplitReply:
     unfinished: bool = False
 
 
-def split_thinking(
-    text: str, find_code: Callable[[str], list[tuple[int, int]]], fields: frozenset[str] = frozenset()
-) -> SplitReply:
+def split_thinking(text: str, find_code: Callable[[str], list[tuple[int, int]]]) -> SplitReply:
     """Separate a model's visible reply from its thinking.
 
     Args:
         text: the raw reply.
         find_code: returns the character ranges of Python code, in which tags are ordinary text.
-        fields: tag names that hold an answer's fields.
     """
     if _CHANNEL not in text and not text.startswith("analysis") and not _TAG.search(text) and not _EMPTY.search(text):
         return SplitReply(text)
@@ -82,15 +79,15 @@ def split_thinking(
     if _BARE_ANALYSIS.match(text):
         _, final, answer = text.rpartition(_BARE_HARMONY_FINAL)
         return SplitReply(answer if final else "", thought=True, unfinished=not final)
-    return _split_tags(text, code, fields)
+    return _split_tags(text, code)
 
 
-def _split_tags(text: str, code: list[tuple[int, int]], fields: frozenset[str]) -> SplitReply:
+def _split_tags(text: str, code: list[tuple[int, int]]) -> SplitReply:
     visible: list[str] = []
     start = 0
     opened = thought = False
     for tag in _TAG.finditer(text):
-        if tag[0].strip("<>/ \t").lower() in fields or _is_in_ranges(tag.start(), code) or _is_quoted(text, tag):
+        if _is_in_ranges(tag.start(), code) or _is_quoted(text, tag):
             continue
         thought = True
         if tag["open"]:
@@ -213,10 +210,28 @@ class ParsedReply:
     cut: str | None = None
 
 
-def visible_text(reply: str, fields: frozenset[str] = frozenset()) -> str | None:
-    """Return a reply without its thinking, None if it ended inside it; tags named in ``fields`` are not thinking."""
-    split = split_thinking(reply, _code_ranges, fields)
+def visible_text(reply: str) -> str | None:
+    """Return a reply without its thinking, None if it ended inside it."""
+    split = split_thinking(reply, _code_ranges)
     return None if split.unfinished else split.visible
+
+
+def visible_outputs(reply: str, starts: re.Pattern[str]) -> str | None:
+    """Return a reply without the thinking before its outputs, None if it ended inside it; tags in an output are text.
+
+    Args:
+        reply: the raw reply.
+        starts: finds where an output starts.
+    """
+    for start in islice(starts.finditer(reply), MAX_BLOCKS):
+        split = split_thinking(reply[: start.start()], _code_ranges)
+        outputs = reply[start.start() :]
+        tag = _TAG.search(outputs)
+        # The chat template may have opened the thinking, which then drafts an output before it ends.
+        is_draft = tag is not None and not tag["open"] and start[0] in outputs[tag.end() :]
+        if not split.unfinished and not is_draft:
+            return split.visible + outputs
+    return visible_text(reply)
 
 
 def explain_cut(finish: str) -> str | None:
