@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import dspy
 import psutil
 import pytest
@@ -18,6 +19,7 @@ import rlm_dspy
 from rlm_dspy import errors
 from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.rlm import driving, session
+from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.run import Run
 from rlm_dspy.testing import action, fields, scripted
 
@@ -460,6 +462,15 @@ async def test_a_cancelled_run_ends_its_cell() -> None:
     await asyncio.sleep(0.2)
     busy = [child for child in psutil.Process().children(recursive=True) if child.status() == psutil.STATUS_RUNNING]
     assert not busy
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda rlm: rlm.deepcopy(), lambda rlm: rlm.reset_copy()])
+def test_copies_share_the_stop_flag_and_pickles_have_none(copied: Callable[[Any], Any]) -> None:
+    for program in (rlm_dspy.RLM("context, question -> answer"), Direct("context, question -> answer")):
+        assert program.stop is None
+        program.stop = threading.Event()
+        assert copied(program).stop is program.stop
+        assert pickle.loads(cloudpickle.dumps(program)).stop is None
 
 
 def test_the_last_error_is_named_without_a_link() -> None:

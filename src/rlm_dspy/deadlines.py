@@ -34,6 +34,37 @@ class Interrupted(Exception):
         self.limit = limit
 
 
+class SharedStop:
+    """Holds a stop flag that the copies of a program share, and that is left out when one is pickled."""
+
+    def __init__(self, flag: threading.Event | None = None) -> None:
+        self.flag = flag
+
+    def __copy__(self) -> SharedStop:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedStop:
+        return self
+
+    def __reduce__(self) -> tuple[type[SharedStop], tuple[()]]:
+        return SharedStop, ()
+
+
+class Stoppable:
+    """A program that ends when its flag ``stop`` is set, and so do its copies."""
+
+    _stop = SharedStop()
+
+    @property
+    def stop(self) -> threading.Event | None:
+        """Set this flag to end the run with the best answer so far; None if nothing does."""
+        return self._stop.flag
+
+    @stop.setter
+    def stop(self, flag: threading.Event | None) -> None:
+        self._stop = SharedStop(flag)
+
+
 class Deadline:
     """How long to wait: a deadline in seconds from now, a stop flag, both or neither.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -60,7 +59,7 @@ NO_PASSAGE = "in which no passage fits the question"
 SHOWN_PASSAGES = 6  # shown in the mode "retrieve"
 
 
-class Direct(dspy.Module):  # type: ignore[misc]
+class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
     """Answers a signature with one call that has every input in its prompt.
 
     Args:
@@ -89,7 +88,6 @@ class Direct(dspy.Module):  # type: ignore[misc]
             raise ConfigurationError(f"Input fields have names that dspy.Predict keeps for itself: {taken}")
         self.budget = check_budget(budget)
         self.on_event = on_event
-        self.stop: threading.Event | None = None  # set it to end the wait
         flat = self.signature
         for name, field in self.signature.input_fields.items():
             if field.annotation is Context or hasattr(field.annotation, "sandbox_index"):

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 MIN_HANDLE_CHARS = 20_000  # texts longer than this enter DSPy's callbacks and logs as a handle
 
 
-class RLM(dspy.Module):  # type: ignore[misc]
+class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
     """Answer a signature by letting a model explore its inputs in a Python REPL.
 
     Args:
@@ -142,7 +142,6 @@ class RLM(dspy.Module):  # type: ignore[misc]
         self.profile = profile
         self.on_event = on_event
         self.content: Content = content
-        self.stop: threading.Event | None = None  # set it to end the run with the best answer so far
         self._interpreter_factory = interpreter_factory
         self._tools = named_tools(tools)
         validate_names(self.signature, self._tools)
