@@ -363,3 +363,17 @@ def test_a_database_with_a_log_is_read_and_the_log_is_told(tmp_path):
     corpus = read([tmp_path / "a.db"])
     assert corpus["a.db"] == "=== t ===\na\nhi\n"
     assert "-wal" in corpus.documents[0].note
+
+
+def test_a_sentence_with_from_begins_no_message_of_an_mbox(tmp_path):
+    posted = "From a@b Mon Jan  1 00:00:00 2024\nSubject: plan\nFrom: a@b\n\nDear all,\n"
+    body = "From Monday we move.\nAddress: Main St 5\n\nFrom June we pay.\nRent: 950\nbye\n\n"
+    (tmp_path / "box.mbox").write_text(posted + body + posted.replace("plan", "other"))
+    corpus = read([tmp_path / "box.mbox"])
+    assert len(corpus) == 2
+    assert body.strip() in corpus.documents[0].text
+
+
+def test_a_text_that_begins_with_from_is_no_mbox(tmp_path):
+    (tmp_path / "a.txt").write_text("From here: the plan\nNote: bring water\n")
+    assert read([tmp_path / "a.txt"])["a.txt"] == "From here: the plan\nNote: bring water\n"

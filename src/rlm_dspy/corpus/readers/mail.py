@@ -17,7 +17,13 @@ from rlm_dspy.counting import counted_noun
 
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
-_MESSAGE = re.compile(rb"^From [^\n]*\n(?=[!-9;-~]+:)", re.MULTILINE)  # start of a message in an mbox
+# The start of a message in an mbox: after a blank line, and only with a date in its line or the headers of an e-mail.
+_MESSAGE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From ([^\n]*)\n(?=[!-9;-~]+:)")
+_POSTED = re.compile(
+    rb"\b[A-Z][a-z]{2} +\d{1,2} +\d{1,2}:\d\d(:\d\d)?\b.*\b\d{4}\b"
+)  # a date such as Jan  1 00:00:00 2024
+_MAIL_HEADER = re.compile(rb"^(From|Date|Subject|Received|To):", re.MULTILINE | re.IGNORECASE)
+_HEAD_BYTES = 20_000  # looked at for the headers of a message
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
@@ -45,7 +51,7 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
 
 def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
     """Yield the messages of an mbox file as e-mail files."""
-    starts = [found.start() for found in _MESSAGE.finditer(data)]
+    starts = list(_message_starts(data))
     digits = len(str(len(starts)))
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
         if room.files <= 0:
@@ -58,7 +64,15 @@ def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member 
 
 def is_mbox(data: bytes) -> bool:
     """Return whether a file begins like an mbox."""
-    return data.startswith(b"From ") and _MESSAGE.match(data[:2_000].replace(b"\r\n", b"\n")) is not None
+    return data.startswith(b"From ") and next(_message_starts(data[:_HEAD_BYTES]), None) == 0
+
+
+def _message_starts(data: bytes) -> Iterator[int]:
+    """Yield where the messages of an mbox begin; a sentence that begins with From is none."""
+    for found in _MESSAGE.finditer(data):
+        headers = data[found.end() : found.end() + _HEAD_BYTES].replace(b"\r\n", b"\n").partition(b"\n\n")[0]
+        if _POSTED.search(found[1]) or _MAIL_HEADER.search(headers):
+            yield found.start()
 
 
 def header_text(value: Any) -> str:
