@@ -15,7 +15,9 @@ from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, UnpackAllowance, UnreadableError
 from rlm_dspy.counting import counted_noun
 
-SHOWN = ("From", "To", "Cc", "Date", "Subject")
+SHOWN = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
+_STUB_SHARE = 4  # a plain text is a stub if the page beside it is more than so many times as long
+_TAGS = re.compile(r"<(style|script|head)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
 # The start of a message in an mbox: after a blank line, and only with a date in its line or the headers of an e-mail.
 _MESSAGE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From ([^\n]*)\n(?=[!-9;-~]+:)")
@@ -32,14 +34,7 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
     message = email.message_from_bytes(data, policy=email.policy.compat32)
     lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key)))]
     body = _body_part(message)
-    text, note, unread = "", "", None
-    if body is not None:
-        text, note = _part_text(body)
-        if body.get_content_subtype() == "html":
-            try:
-                text = converter.shared().convert("html", text.encode("utf-8", "replace")).text
-            except UnreadableError as error:
-                text, unread = "", SkippedMember("body.html", str(error))
+    text, note, unread = _body_text(message, body) if body is not None else ("", "", None)
     yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode(), note=note)
     if unread is not None:
         yield unread
@@ -47,6 +42,40 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
     for number, part in enumerate(_attachment_parts(message, body), 1):
         if not is_page or part.get_content_type() in ("text/html", "text/plain"):
             yield _attachment_member(part, number)
+
+
+def _body_text(message: Message, body: Message) -> tuple[str, str, SkippedMember | None]:
+    """Return the text of a body, a note, and the page in it that could not be read."""
+    text, note = _part_text(body)
+    if body.get_content_subtype() == "html":
+        page, unread = _page_text(text)
+        return page, note, unread
+    if (html := _hidden_page(message, body, text)) is None:
+        return text, note, None
+    page, unread = _page_text(html)
+    told = "" if unread else "the plain text is much shorter than the page beside it: both are read"
+    return f"{text.rstrip()}\n\n{page}", "; ".join(filter(None, (note, told))), unread
+
+
+def _page_text(html: str) -> tuple[str, SkippedMember | None]:
+    try:
+        return converter.shared().convert("html", html.encode("utf-8", "replace")).text, None
+    except UnreadableError as error:
+        return "", SkippedMember("body.html", str(error))
+
+
+def _hidden_page(message: Message, body: Message, text: str) -> str | None:
+    """Return the page that is the other form of a plain text, if that text is only a stub."""
+    for part in message.walk():
+        inner = list(part.walk()) if part.get_content_type() == "multipart/alternative" else []
+        if not any(one is body for one in inner):
+            continue
+        for other in inner:
+            if other.get_content_type() == "text/html" and other.get_content_disposition() != "attachment":
+                html = _part_text(other)[0]
+                shown = " ".join(_TAGS.sub(" ", html).split())
+                return html if len(shown) > _STUB_SHARE * len(" ".join(text.split())) else None
+    return None
 
 
 def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
