@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 import sys
@@ -254,6 +255,11 @@ def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).expanduser().read_bytes()
     except OSError as error:
         raise click.UsageError(f"--files-from {source} cannot be read: {error.strerror}.") from None
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise click.UsageError(f"--files-from {source} is UTF-16: save the list as UTF-8.")
+    if b"\0" in data and not null:
+        raise click.UsageError(f"--files-from {source} has NULs: add -0 if its paths end with NUL, as in find -print0.")
     paths = data.split(b"\0") if null else data.splitlines()
     found = tuple(os.fsdecode(path) for path in paths if path.strip())
     if not found:
