@@ -250,3 +250,19 @@ def test_a_compiled_program_and_another_mode_exclude_each_other(run: Callable, w
     result = run("ask", "q?", "a.txt", "--mode", "direct", "--program", "p.json")
     assert result.code == 2
     assert "--mode direct and --program exclude each other" in result.err
+
+
+def test_a_question_can_be_asked_from_a_folder_that_was_deleted(
+    run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "files").mkdir()
+    (home / "files" / "a.txt").write_text("The rent is 950 euros.\n")
+    gone = home / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        result = run("ask", "-m", "offline", "What is the rent?", str(home / "files"))
+        assert (result.code, "950" in result.out) == (0, True)
+    finally:
+        monkeypatch.chdir(home)
