@@ -203,3 +203,14 @@ def test_the_cache_folder_follows_the_platform(
     monkeypatch.setenv("LOCALAPPDATA", str(Path.home() / "local"))
     monkeypatch.setattr(sys, "platform", platform)
     assert folders.cache_folder() == Path.home() / place
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of Unix")
+@pytest.mark.parametrize("name", [".env", "rlm-dspy.toml"])
+def test_a_named_pipe_in_place_of_a_settings_file_is_not_waited_for(
+    run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(home)
+    os.mkfifo(home / name)
+    result = run("config")
+    assert (result.code != 0, f"{name} is not a regular file" in result.err) == (True, True)

@@ -339,13 +339,25 @@ def key_origins(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
+    _refuse_special(DOTENV)
     try:
         return DotEnvSettingsSource(settings_cls, dotenv_filtering="only_existing")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Fix or remove the file.") from error
 
 
+def _refuse_special(path: Path) -> None:
+    """Refuse a named pipe or a device as a settings file, because reading it could wait for ever.
+
+    Raises:
+        ConfigurationError: it is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigurationError(f"{path} is not a regular file, so it is not read. Remove or rename it.")
+
+
 def _toml_values(path: Path) -> dict[str, Any]:
+    _refuse_special(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
