@@ -17,7 +17,7 @@ from rlm_dspy.cli import key_store, settings
 from rlm_dspy.cli.commands import ask
 from rlm_dspy.cli.options import SETTING_FLAGS
 from rlm_dspy.cli.settings import Settings
-from rlm_dspy.cli.startup import user_toml
+from rlm_dspy.cli.startup import home_folder, user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import chosen_address
 from servers import local
@@ -214,3 +214,17 @@ def test_a_named_pipe_in_place_of_a_settings_file_is_not_waited_for(
     os.mkfifo(home / name)
     result = run("config")
     assert (result.code != 0, f"{name} is not a regular file" in result.err) == (True, True)
+
+
+def test_settings_files_may_begin_with_a_byte_order_mark(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    put_user_settings("\ufeffmax_iters = 7\n")
+    (home / ".env").write_text("\ufeffRLM_DSPY_MAX_CALLS=9\n", encoding="utf-8")
+    loaded = settings.load().settings
+    assert (loaded.max_iters, loaded.max_calls) == (7, 9)
+
+
+def test_an_empty_home_in_the_users_settings_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RLM_DSPY_HOME", raising=False)
+    put_user_settings('home = ""\n')
+    assert settings.load().settings.home == folders.cache_folder() == home_folder()

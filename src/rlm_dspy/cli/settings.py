@@ -60,7 +60,12 @@ class Settings(BaseSettings):
     """All user settings; values from every source are validated."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=PREFIX,
+        env_file=DOTENV,
+        env_file_encoding="utf-8-sig",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     model: str | None = Field(default=None, min_length=1)
@@ -292,7 +297,11 @@ def _own_key(variable: str, environ: Mapping[str, str]) -> str:
 
 def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the keys of ``.env`` if it is trusted; if not, reject those that the models would use."""
-    found = {name: value for name, value in dotenv_values(DOTENV).items() if name.endswith("_API_KEY") and value}
+    found = {
+        name: value
+        for name, value in dotenv_values(DOTENV, encoding="utf-8-sig").items()
+        if name.endswith("_API_KEY") and value
+    }
     if loaded.trusts_project:
         return found
     models = [getattr(loaded.settings, name) for name in _MODELS]
@@ -359,7 +368,7 @@ def _refuse_special(path: Path) -> None:
 def _toml_values(path: Path) -> dict[str, Any]:
     _refuse_special(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -371,6 +380,8 @@ def _toml_values(path: Path) -> dict[str, Any]:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else " `rlm-dspy config` lists the names."
             raise ConfigurationError(f"{path} sets {name!r}, which is not a setting.{hint}")
+    if values.get("home") == "":  # as if it were not set, not the current folder
+        del values["home"]
     return values
 
 
