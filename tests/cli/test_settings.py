@@ -228,3 +228,11 @@ def test_an_empty_home_in_the_users_settings_is_none(home: Path, monkeypatch: py
     monkeypatch.delenv("RLM_DSPY_HOME", raising=False)
     put_user_settings('home = ""\n')
     assert settings.load().settings.home == folders.cache_folder() == home_folder()
+
+
+def test_a_line_of_dotenv_that_cannot_be_read_is_named_once(spawn: Callable, home: Path) -> None:
+    (home / ".env").write_text("A=1\nB='open\n")
+    result = spawn("config")
+    assert result.err.count("cannot be read") == 1
+    assert ".env: line 2 cannot be read" in result.err
+    assert "python-dotenv" not in result.err.lower()
