@@ -97,7 +97,7 @@ def is_mbox(data: bytes) -> bool:
 
 
 def _message_starts(data: bytes) -> Iterator[int]:
-    """Yield where the messages of an mbox begin; a sentence that begins with From is none."""
+    """Yield where the messages of an mbox begin, and not where a sentence starts with From."""
     for found in _MESSAGE.finditer(data):
         headers = data[found.end() : found.end() + _HEAD_BYTES].replace(b"\r\n", b"\n").partition(b"\n\n")[0]
         if _POSTED.search(found[1]) or _MAIL_HEADER.search(headers):
