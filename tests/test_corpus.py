@@ -317,3 +317,15 @@ def test_thousands_of_files_are_read(tmp_path):
         folder.mkdir(exist_ok=True)
         Path(folder, f"{number}.txt").write_text("text")
     assert len(read([tmp_path])) == 3000
+
+
+def test_patterns_work_beside_names_that_are_not_unicode(tmp_path, monkeypatch):
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    for path in (os.path.join(folder, b"menu.txt"), os.path.join(os.fsencode(tmp_path), b"a.txt")):
+        with open(path, "wb") as file:
+            file.write(b"text\n")
+    monkeypatch.chdir(tmp_path)
+    assert read(["."], include=["*.txt"]).names == ("a.txt", r"caf\xe9/menu.txt")
+    assert read([r"**/*.txt"]).names == ("a.txt", r"caf\xe9/menu.txt")
+    assert read(["."], include=["menu.*"]).names == (r"caf\xe9/menu.txt",)

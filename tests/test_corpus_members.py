@@ -363,3 +363,42 @@ def test_a_database_with_a_log_is_read_and_the_log_is_told(tmp_path):
     corpus = read([tmp_path / "a.db"])
     assert corpus["a.db"] == "=== t ===\na\nhi\n"
     assert "-wal" in corpus.documents[0].note
+
+
+def test_a_sentence_with_from_begins_no_message_of_an_mbox(tmp_path):
+    posted = "From a@b Mon Jan  1 00:00:00 2024\nSubject: plan\nFrom: a@b\n\nDear all,\n"
+    body = "From Monday we move.\nAddress: Main St 5\n\nFrom June we pay.\nRent: 950\nbye\n\n"
+    (tmp_path / "box.mbox").write_text(posted + body + posted.replace("plan", "other"))
+    corpus = read([tmp_path / "box.mbox"])
+    assert len(corpus) == 2
+    assert body.strip() in corpus.documents[0].text
+
+
+def test_a_text_that_begins_with_from_is_no_mbox(tmp_path):
+    (tmp_path / "a.txt").write_text("From here: the plan\nNote: bring water\n")
+    assert read([tmp_path / "a.txt"])["a.txt"] == "From here: the plan\nNote: bring water\n"
+
+
+def test_a_mail_whose_plain_text_is_a_stub_is_read_from_its_page_too(tmp_path):
+    message = EmailMessage()
+    message["Subject"], message["Reply-To"], message["Bcc"] = "Order", "desk@example.org", "boss@example.org"
+    message.set_content("Please view this message in an HTML capable client.")
+    message.add_alternative(f"<p>Your code is 998877.</p><p>{'It is valid today. ' * 20}</p>", subtype="html")
+    (tmp_path / "a.eml").write_bytes(message.as_bytes())
+    corpus = read([tmp_path / "a.eml"])
+    text = corpus["a.eml"]
+    assert "Please view" in text
+    assert "Your code is 998877" in text
+    assert "Reply-To: desk@example.org" in text
+    assert "Bcc: boss@example.org" in text
+    assert "much shorter than the page" in corpus.problems[0].reason
+
+
+def test_a_mail_whose_plain_text_says_the_same_as_its_page_is_read_once(tmp_path):
+    message = EmailMessage()
+    message.set_content("Your code is 998877")
+    message.add_alternative(
+        "<style>p {color: red; margin: 0; padding: 0}</style><p>Your code is 998877</p>", subtype="html"
+    )
+    (tmp_path / "a.eml").write_bytes(message.as_bytes())
+    assert read([tmp_path / "a.eml"])["a.eml"].count("998877") == 1

@@ -80,7 +80,7 @@ def test_a_workbook_that_understates_its_size_is_read_whole(tmp_path):
 def test_html_is_what_is_seen_of_it(tmp_path):
     page = """<html><head><title>Shop &amp; Co</title><style>p {color: red}</style></head><body>
     <script>alert("x")</script><h2>Prices</h2><p>Tea   costs
-    3&nbsp;euros.</p><ul><li>one<li>two</ul><!-- hidden --><noscript>no</noscript><svg><title>t</title></svg></body>"""
+    3&nbsp;euros.</p><ul><li>one<li>two</ul><!-- hidden --><noscript>no</noscript><svg><p>t</p></svg></body>"""
     text = corpus_of(tmp_path, "a.html", page)["a.html"]
     assert text == "Shop & Co\n\n## Prices\n\nTea costs 3 euros.\n\n- one\n- two\n"
 
@@ -488,3 +488,11 @@ def test_other_compressions_are_read_too(tmp_path, ending):
     assert noise.startswith(document.text)
     assert len(document.text) > 1_000
     assert "cut off or damaged" in document.note
+
+
+def test_the_texts_of_a_drawing_in_a_page_are_read(tmp_path):
+    drawing = "<title>Sales</title><desc>By month</desc><style>b {}</style><g><text>Jan <tspan>950</tspan></text></g>"
+    shown = f"<svg><defs><text>unused</text></defs>{drawing}</svg>"
+    page = f"<p>Chart:</p>{shown}<svg hidden><text>gone</text></svg><p>end</p>"
+    text = corpus_of(tmp_path, "a.html", page.encode())["a.html"]
+    assert text.split() == ["Chart:", "Sales", "By", "month", "Jan", "950", "end"]

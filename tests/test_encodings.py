@@ -215,3 +215,10 @@ def test_a_log_with_zeros_may_be_in_a_legacy_encoding() -> None:
     data = b"\0" * 512 + ("INFO ok\n" * 200 + "Größe überschritten\n" * 3).encode("latin-1")
     assert why_binary(data) is None
     assert decode(data)[0].endswith("Größe überschritten\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_stray_escape_does_not_make_a_text_japanese(encoding):
+    text, note = decode("Le café est fermé.\n\x1b$B\nÀ bientôt, après l'été.\n".encode(encoding))
+    assert "café est fermé" in text
+    assert "iso2022_jp" not in note

@@ -16,6 +16,7 @@ import fsspec
 import pytest
 
 from rlm_dspy.corpus import background, object_reading, object_stores, read
+from rlm_dspy.corpus.disk_cache import is_turned_off
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.report.journal import shown_name
 
@@ -542,3 +543,9 @@ def test_the_command_lists_and_quotes_addresses(bucket):
     bucket({"r/sub/a.md": "tea"})
     lines = list_by_command("s3://papers/r")
     assert [line for line in lines if line.endswith(" s3://papers/r/sub/a.md")], lines
+
+
+@pytest.mark.parametrize(("value", "off"), [("", False), ("0", False), ("false", False), ("No", False), ("1", True)])
+def test_the_variable_turns_the_caches_off_unless_it_says_no(monkeypatch, value, off):
+    monkeypatch.setenv("RLM_DSPY_NO_CACHE", value)
+    assert is_turned_off() is off

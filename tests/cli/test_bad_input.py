@@ -250,3 +250,32 @@ def test_a_compiled_program_and_another_mode_exclude_each_other(run: Callable, w
     result = run("ask", "q?", "a.txt", "--mode", "direct", "--program", "p.json")
     assert result.code == 2
     assert "--mode direct and --program exclude each other" in result.err
+
+
+def test_a_question_can_be_asked_from_a_folder_that_was_deleted(
+    run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "files").mkdir()
+    (home / "files" / "a.txt").write_text("The rent is 950 euros.\n")
+    gone = home / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    try:
+        result = run("ask", "-m", "offline", "What is the rent?", str(home / "files"))
+        assert (result.code, "950" in result.out) == (0, True)
+    finally:
+        monkeypatch.chdir(home)
+
+
+@pytest.mark.parametrize("option", ["--max-file-mb", "--max-gb"])
+@pytest.mark.parametrize("size", ["nan", "inf", "1e400", "1e300"])
+def test_a_limit_of_size_that_is_no_number_is_refused(run: Callable, home: Path, option: str, size: str) -> None:
+    result = run("ls", str(home), option, size)
+    assert (result.code, f"{size} is not a number" in result.err) == (2, True)
+
+
+def test_any_number_of_runs_may_be_listed(run: Callable, home: Path) -> None:
+    (home / "a.txt").write_text("The rent is 950 euros.\n")
+    run("ask", "-m", "offline", "What is the rent?", str(home / "a.txt"))
+    assert run("runs", "-n", "99999999999999999999").code == 0

@@ -212,6 +212,12 @@ def test_a_conversation_is_saved_as_markdown(run: Callable, files: Path) -> None
     assert "no/such/folder.md cannot be written: No such file" in result.err
 
 
+@pytest.mark.parametrize("typed", ['"with space.md"', "'with space.md'", "with space.md"])
+def test_quotes_around_a_name_to_save_are_no_part_of_it(run: Callable, files: Path, typed: str) -> None:
+    run("chat", "notes", stdin=say("what is the default port?", f"/save {typed}"))
+    assert (files / "with space.md").is_file()
+
+
 def test_the_events_of_a_conversation_are_lines_of_json(run: Callable, files: Path) -> None:
     result = run("chat", "notes", "--events", "--mode", "rlm", stdin=say("what is the default port?"))
     lines = [json.loads(line) for line in result.out.splitlines()]

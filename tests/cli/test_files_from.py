@@ -32,6 +32,19 @@ def test_a_list_that_cannot_be_used_is_a_usage_error(run: Callable, home: Path) 
         assert run("ls", *arguments).code == 2
 
 
+def test_a_list_with_nuls_says_what_to_add_and_one_in_utf_16_what_to_save(run: Callable, home: Path) -> None:
+    (home / "a.txt").write_text("text\n")
+    (home / "list").write_bytes(b"a.txt\0b.txt\0")
+    result = run("ls", "--files-from", "list")
+    assert (result.code, "add -0" in result.err) == (2, True)
+    for encoding in ("utf-16", "utf-16-be"):
+        (home / "list").write_bytes(("\ufeff" * (encoding != "utf-16") + "a.txt\n").encode(encoding))
+        result = run("ls", "--files-from", "list")
+        assert (result.code, "save the list as UTF-8" in result.err) == (2, True)
+    (home / "list").write_bytes("\ufeffa.txt\n".encode())
+    assert names(run("ls", "--json", "--files-from", "list")) == ["a.txt"]
+
+
 def test_a_named_pipe_is_read_as_a_stream(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

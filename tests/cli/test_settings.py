@@ -17,7 +17,7 @@ from rlm_dspy.cli import key_store, settings
 from rlm_dspy.cli.commands import ask
 from rlm_dspy.cli.options import SETTING_FLAGS
 from rlm_dspy.cli.settings import Settings
-from rlm_dspy.cli.startup import user_toml
+from rlm_dspy.cli.startup import home_folder, user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import chosen_address
 from servers import local
@@ -203,3 +203,36 @@ def test_the_cache_folder_follows_the_platform(
     monkeypatch.setenv("LOCALAPPDATA", str(Path.home() / "local"))
     monkeypatch.setattr(sys, "platform", platform)
     assert folders.cache_folder() == Path.home() / place
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of Unix")
+@pytest.mark.parametrize("name", [".env", "rlm-dspy.toml"])
+def test_a_named_pipe_in_place_of_a_settings_file_is_not_waited_for(
+    run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(home)
+    os.mkfifo(home / name)
+    result = run("config")
+    assert (result.code != 0, f"{name} is not a regular file" in result.err) == (True, True)
+
+
+def test_settings_files_may_begin_with_a_byte_order_mark(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    put_user_settings("\ufeffmax_iters = 7\n")
+    (home / ".env").write_text("\ufeffRLM_DSPY_MAX_CALLS=9\n", encoding="utf-8")
+    loaded = settings.load().settings
+    assert (loaded.max_iters, loaded.max_calls) == (7, 9)
+
+
+def test_an_empty_home_in_the_users_settings_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RLM_DSPY_HOME", raising=False)
+    put_user_settings('home = ""\n')
+    assert settings.load().settings.home == folders.cache_folder() == home_folder()
+
+
+def test_a_line_of_dotenv_that_cannot_be_read_is_named_once(spawn: Callable, home: Path) -> None:
+    (home / ".env").write_text("A=1\nB='open\n")
+    result = spawn("config")
+    assert result.err.count("cannot be read") == 1
+    assert ".env: line 2 cannot be read" in result.err
+    assert "python-dotenv" not in result.err.lower()

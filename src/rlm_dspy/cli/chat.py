@@ -43,6 +43,12 @@ HELP = """/add PATH…  read more files
 COMMANDS = tuple(line.split()[0] for line in HELP.splitlines())
 
 
+def _without_quotes(name: str) -> str:
+    """Return a file name without the quotes around it; one without any may have spaces."""
+    quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "\"'"
+    return name[1:-1] if quoted else name
+
+
 def _absolute_path(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
@@ -287,7 +293,7 @@ class Chat:
         if not self._conversation.turns:
             self._terminal.error("there is nothing to save yet: no question has been answered.")
             return
-        path = Path(rest.strip()).expanduser()
+        path = Path(_without_quotes(rest.strip())).expanduser()
         try:
             if path.exists() and path.resolve() not in self._saved:
                 raise FileExistsError(errno.EEXIST, "it exists already; choose another name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 import sys
@@ -24,6 +25,21 @@ SETTING_FLAGS = (
 FILE_PATH = click.Path(dir_okay=False, path_type=Path)
 
 _POSITIVE = click.FloatRange(0, min_open=True)
+_MOST_SIZE = 1e12  # of a limit in MB or GB; more than any disk has
+
+
+class _SizeLimit(click.FloatRange):
+    """A positive number of MB or GB, not NaN or infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or refuse it as a usage error."""
+        size = super().convert(value, param, ctx)
+        if not size <= _MOST_SIZE:
+            self.fail(f"{value} is not a number up to {_MOST_SIZE:,.0f}.", param, ctx)
+        return size
+
+
+_SIZE = _SizeLimit(0, min_open=True)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -128,9 +144,9 @@ file_options = option_group(
     click.option("--url", is_flag=True, help="Fetch a PATH that begins with https:// or http://."),
     click.option("--include-secrets", is_flag=True, help="Read .env files, keys and the like."),
     click.option("--encoding", metavar="NAME", help="Encoding of files that are not UTF-8, e.g. cp1252."),
-    click.option("--max-file-mb", type=_POSITIVE, metavar="N", help="Skip larger files (default: 200)."),
+    click.option("--max-file-mb", type=_SIZE, metavar="N", help="Skip larger files (default: 200)."),
     click.option("--max-files", type=click.IntRange(1), metavar="N", help="Maximum files (default: 500,000)."),
-    click.option("--max-gb", type=_POSITIVE, metavar="N", help="Maximum text in all (default: 8)."),
+    click.option("--max-gb", type=_SIZE, metavar="N", help="Maximum text in all (default: 8)."),
 )
 
 
@@ -254,6 +270,11 @@ def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).expanduser().read_bytes()
     except OSError as error:
         raise click.UsageError(f"--files-from {source} cannot be read: {error.strerror}.") from None
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise click.UsageError(f"--files-from {source} is UTF-16: save the list as UTF-8.")
+    if b"\0" in data and not null:
+        raise click.UsageError(f"--files-from {source} has NULs: add -0 if its paths end with NUL, as in find -print0.")
     paths = data.split(b"\0") if null else data.splitlines()
     found = tuple(os.fsdecode(path) for path in paths if path.strip())
     if not found:

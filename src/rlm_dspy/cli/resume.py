@@ -54,7 +54,7 @@ def recorded_facts(request: AskRequest, values: settings.Settings, corpus: Corpu
     return {
         "question": request.question,
         "paths": list(request.paths),
-        "folder": os.getcwd(),
+        "folder": _current_folder(),
         "choice": dict(request.choice),
         "out": request.out,
         "mcp": list(request.mcp),
@@ -67,6 +67,14 @@ def recorded_facts(request: AskRequest, values: settings.Settings, corpus: Corpu
         "texts": corpus.texts_digest if corpus.chars <= MAX_HASHED_CHARS else None,
         "files": file_digests(corpus),
     }
+
+
+def _current_folder() -> str:
+    """Return the current folder, empty if it was deleted: paths that are absolute can be read from there too."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
 
 
 def corpus_digest(corpus: Corpus) -> str:
@@ -114,7 +122,7 @@ def resumed_request(request: AskRequest, resumed: ResumedRun) -> AskRequest:
     """
     asked = resumed.asked
     relative = [path for path in asked["paths"] if path != "-" and not os.path.isabs(path) and "://" not in path]
-    if relative and os.getcwd() != asked["folder"]:
+    if relative and _current_folder() != asked["folder"]:
         raise RLMError(f"the run {resumed.run.id} was asked in {asked['folder']}: resume it there (cd to it first)")
     choice = dict(asked["choice"])
     for name, value in choice.items():

@@ -43,7 +43,7 @@ def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> N
 
     store = _open_store(terminal)
     found = (item for item in store.runs() if _has_text(item.run, search))
-    kept = list(itertools.islice(found, number))
+    kept = list(itertools.islice(found, min(number, sys.maxsize)))
     for path in store.damaged:
         terminal.note(f"warning: {path} is not a readable run; delete it.")
     if as_json:

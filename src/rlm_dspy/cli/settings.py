@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AliasChoices, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -37,6 +38,7 @@ from rlm_dspy.local_servers import OPENAI, is_loopback, key_variable
 from rlm_dspy.redact import MASK, is_secret_name
 
 logger = logging.getLogger(__name__)
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # see _tell_bad_lines
 
 PREFIX = "RLM_DSPY_"
 PROJECT_TOML = Path("rlm-dspy.toml")
@@ -48,6 +50,7 @@ _KEYS = ("groq_api_key", "openai_api_key", "anthropic_api_key")
 _SERVER_KEYS = {"ollama_host": "OLLAMA_API_KEY", "openai_api_base": "OPENAI_API_KEY"}
 _SET_KEYS = "set keys"
 _project_addresses: set[str] = set()  # exported by this process; a second loading finds them in the environment
+_told_lines: set[tuple[str, int]] = set()  # statements of a .env that this process has warned of
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
 
@@ -60,7 +63,12 @@ class Settings(BaseSettings):
     """All user settings; values from every source are validated."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=DOTENV, env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=PREFIX,
+        env_file=DOTENV,
+        env_file_encoding="utf-8-sig",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     model: str | None = Field(default=None, min_length=1)
@@ -292,7 +300,11 @@ def _own_key(variable: str, environ: Mapping[str, str]) -> str:
 
 def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the keys of ``.env`` if it is trusted; if not, reject those that the models would use."""
-    found = {name: value for name, value in dotenv_values(DOTENV).items() if name.endswith("_API_KEY") and value}
+    found = {
+        name: value
+        for name, value in dotenv_values(DOTENV, encoding="utf-8-sig").items()
+        if name.endswith("_API_KEY") and value
+    }
     if loaded.trusts_project:
         return found
     models = [getattr(loaded.settings, name) for name in _MODELS]
@@ -339,15 +351,41 @@ def key_origins(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
+    _refuse_special(DOTENV)
     try:
+        _tell_bad_lines()
         return DotEnvSettingsSource(settings_cls, dotenv_filtering="only_existing")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Fix or remove the file.") from error
 
 
+def _tell_bad_lines() -> None:
+    """Warn once of each statement of ``.env`` that cannot be read; python-dotenv does so at each reading, unnamed."""
+    if not DOTENV.is_file():
+        return
+    with DOTENV.open(encoding="utf-8-sig") as file:
+        lines = [one.original.line for one in parse_stream(file) if one.error]
+    for line in lines:
+        place = (str(DOTENV.absolute()), line)
+        if place not in _told_lines:
+            _told_lines.add(place)
+            logger.warning("%s: line %d cannot be read, such as for an unclosed quote; it is ignored", DOTENV, line)
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse a named pipe or a device as a settings file, because reading it could wait for ever.
+
+    Raises:
+        ConfigurationError: it is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ConfigurationError(f"{path} is not a regular file, so it is not read. Remove or rename it.")
+
+
 def _toml_values(path: Path) -> dict[str, Any]:
+    _refuse_special(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -359,6 +397,8 @@ def _toml_values(path: Path) -> dict[str, Any]:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else " `rlm-dspy config` lists the names."
             raise ConfigurationError(f"{path} sets {name!r}, which is not a setting.{hint}")
+    if values.get("home") == "":  # as if it were not set, not the current folder
+        del values["home"]
     return values
 
 

@@ -35,8 +35,10 @@ def home_folder() -> Path:
     """Return the setting ``home`` without loading the settings: the environment, the user's file, the default."""
     if os.environ.get("RLM_DSPY_HOME"):
         return folders.cache_folder()
+    if not user_toml().is_file():  # a named pipe would be waited for
+        return folders.cache_folder()
     with contextlib.suppress(OSError, ValueError):  # other commands report a broken file
-        home = tomllib.loads(user_toml().read_text(encoding="utf-8")).get("home")
-        if isinstance(home, str):
+        home = tomllib.loads(user_toml().read_text(encoding="utf-8-sig")).get("home")
+        if isinstance(home, str) and home:
             return Path(home).expanduser()
     return folders.cache_folder()

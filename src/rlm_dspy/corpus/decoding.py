@@ -325,7 +325,7 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
 def _decode_plain(data: bytes) -> tuple[str, str]:
     """Return the text of bytes without NULs and without a byte order mark."""
     try:
-        if _ESCAPED.search(data):
+        if data.isascii() and _ESCAPED.search(data):  # ISO-2022-JP has only 7-bit bytes
             return data.decode("iso2022_jp"), "read as iso2022_jp"
         return data.decode("utf-8"), ""
     except UnicodeDecodeError:

@@ -24,6 +24,11 @@ FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 _DIGEST_BYTES = 32
 
 
+def is_turned_off() -> bool:
+    """Return whether ``RLM_DSPY_NO_CACHE`` turns the caches off; 0, false and no leave them on."""
+    return os.environ.get("RLM_DSPY_NO_CACHE", "").strip().lower() not in ("", "0", "false", "no")
+
+
 class _WithoutPickles:
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         if mode == diskcache.core.MODE_PICKLE:
@@ -55,7 +60,7 @@ class ObjectCache:
 
     def __init__(self) -> None:
         self._cache: diskcache.Cache | None = None
-        if os.environ.get("RLM_DSPY_NO_CACHE"):
+        if is_turned_off():
             return
         try:
             self._cache = open_cache("objects", BytesDisk, MOST_OBJECT_BYTES)

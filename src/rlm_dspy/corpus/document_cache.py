@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ class ConversionCache:
 
     def __init__(self) -> None:
         self._cache: diskcache.Cache | None = None
-        self._off = bool(os.environ.get("RLM_DSPY_NO_CACHE"))
+        self._off = disk_cache.is_turned_off()
 
     def converted(self, reader: Reader, data: bytes, make: Callable[[], Outcome]) -> Outcome:
         """Return the cached conversion of these bytes, or convert them now; only a single complete text is cached."""

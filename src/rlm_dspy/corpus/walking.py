@@ -56,8 +56,12 @@ def printable_name(name: str) -> str:
     """Render a file name as one line of valid text, with invalid bytes and control characters escaped."""
     if name.isprintable():
         return name
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(map(_escaped_letter, text))
+    return "".join(map(_escaped_letter, _escape_bytes(name)))
+
+
+def _escape_bytes(name: str) -> str:
+    """Return a file name with its invalid bytes as they are displayed, such as ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _escaped_letter(letter: str) -> str:
@@ -134,7 +138,8 @@ def is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> b
     """Return whether the patterns to include, and a glob, let a file through."""
     if choice.include is None and only is None:
         return True
-    return all(spec.match_file(name) for spec in (choice.include, only) if spec is not None)
+    valid = _escape_bytes(name)  # the matcher takes no other text
+    return all(spec.match_file(valid) for spec in (choice.include, only) if spec is not None)
 
 
 def _why_not(

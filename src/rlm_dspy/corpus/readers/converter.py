@@ -24,7 +24,7 @@ MAX_CPU_SECONDS = 60.0  # CPU seconds per document
 SECONDS_FOR_MB = 2.0  # CPU seconds added per MB of the document
 _CLOCK_FACTOR = 20  # wall-clock allowance as a multiple of CPU time, because the processor is shared
 
-VERSION = "3"  # of the output; part of the cache key
+VERSION = "4"  # of the output; part of the cache key
 
 _NAMES = {
     "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",

@@ -15,9 +15,19 @@ from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, UnpackAllowance, UnreadableError
 from rlm_dspy.counting import counted_noun
 
-SHOWN = ("From", "To", "Cc", "Date", "Subject")
+SHOWN = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
+_STUB_SHARE = 4  # a plain text is a stub if the page beside it is more than so many times as long
+_HIDING = re.compile(r"<(/?)(?:style|script|head)\b[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
-_MESSAGE = re.compile(rb"^From [^\n]*\n(?=[!-9;-~]+:)", re.MULTILINE)  # start of a message in an mbox
+# The start of a message in an mbox: after a blank line, and only with a date in its line or the headers of an e-mail.
+_MESSAGE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From ([^\n]*)\n(?=[!-9;-~]+:)")
+_POSTED = re.compile(
+    rb"\b[A-Z][a-z]{2} +\d{1,2} +\d{1,2}:\d\d(:\d\d)?\b.*\b\d{4}\b"
+)  # a date such as Jan  1 00:00:00 2024
+_MAIL_HEADER = re.compile(rb"^(From|Date|Subject|Received|To):", re.MULTILINE | re.IGNORECASE)
+MAX_POSTED_BYTES = 200  # of the line that begins a message, in which its date is looked for
+_HEAD_BYTES = 20_000  # looked at for the headers of a message
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
@@ -26,14 +36,7 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
     message = email.message_from_bytes(data, policy=email.policy.compat32)
     lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key)))]
     body = _body_part(message)
-    text, note, unread = "", "", None
-    if body is not None:
-        text, note = _part_text(body)
-        if body.get_content_subtype() == "html":
-            try:
-                text = converter.shared().convert("html", text.encode("utf-8", "replace")).text
-            except UnreadableError as error:
-                text, unread = "", SkippedMember("body.html", str(error))
+    text, note, unread = _body_text(message, body) if body is not None else ("", "", None)
     yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode(), note=note)
     if unread is not None:
         yield unread
@@ -43,9 +46,52 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
             yield _attachment_member(part, number)
 
 
+def _body_text(message: Message, body: Message) -> tuple[str, str, SkippedMember | None]:
+    """Return the text of a body, a note, and the page in it that could not be read."""
+    text, note = _part_text(body)
+    if body.get_content_subtype() == "html":
+        page, unread = _page_text(text)
+        return page, note, unread
+    if (html := _hidden_page(message, body, text)) is None:
+        return text, note, None
+    page, unread = _page_text(html)
+    told = "" if unread else "the plain text is much shorter than the page beside it: both are read"
+    return f"{text.rstrip()}\n\n{page}", "; ".join(filter(None, (note, told))), unread
+
+
+def _shown_chars(html: str) -> int:
+    """Estimate the length of a page's text, in time that grows with its length only."""
+    first, *rest = _HIDING.split(html)
+    shown = [first]
+    for slash, text in zip(rest[::2], rest[1::2], strict=True):
+        if slash:
+            shown.append(text)
+    return len(" ".join(_TAG.sub(" ", " ".join(shown)).split()))
+
+
+def _page_text(html: str) -> tuple[str, SkippedMember | None]:
+    try:
+        return converter.shared().convert("html", html.encode("utf-8", "replace")).text, None
+    except UnreadableError as error:
+        return "", SkippedMember("body.html", str(error))
+
+
+def _hidden_page(message: Message, body: Message, text: str) -> str | None:
+    """Return the page that is the other form of a plain text, if that text is only a stub."""
+    for part in message.walk():
+        inner = list(part.walk()) if part.get_content_type() == "multipart/alternative" else []
+        if not any(one is body for one in inner):
+            continue
+        for other in inner:
+            if other.get_content_type() == "text/html" and other.get_content_disposition() != "attachment":
+                html = _part_text(other)[0]
+                return html if _shown_chars(html) > _STUB_SHARE * len(" ".join(text.split())) else None
+    return None
+
+
 def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
     """Yield the messages of an mbox file as e-mail files."""
-    starts = [found.start() for found in _MESSAGE.finditer(data)]
+    starts = list(_message_starts(data))
     digits = len(str(len(starts)))
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
         if room.files <= 0:
@@ -58,7 +104,18 @@ def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member 
 
 def is_mbox(data: bytes) -> bool:
     """Return whether a file begins like an mbox."""
-    return data.startswith(b"From ") and _MESSAGE.match(data[:2_000].replace(b"\r\n", b"\n")) is not None
+    return data.startswith(b"From ") and next(_message_starts(data[:_HEAD_BYTES]), None) == 0
+
+
+def _message_starts(data: bytes) -> Iterator[int]:
+    """Yield where the messages of an mbox begin, and not where a sentence starts with From."""
+    for found in _MESSAGE.finditer(data):
+        end = data.find(b"\n\n", found.end(), found.end() + _HEAD_BYTES)
+        end = end if end >= 0 else found.end() + _HEAD_BYTES
+        crlf = data.find(b"\n\r\n", found.end(), end)
+        headers = data[found.end() : crlf if crlf >= 0 else end]
+        if _POSTED.search(found[1][:MAX_POSTED_BYTES]) or _MAIL_HEADER.search(headers):
+            yield found.start()
 
 
 def header_text(value: Any) -> str:

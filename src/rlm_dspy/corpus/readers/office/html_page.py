@@ -10,6 +10,8 @@ from html import unescape
 from .pieces import Notes, Piece
 
 _UNSHOWN = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object"})
+_DRAWN = frozenset({"text", "title", "desc"})  # elements of a drawing (svg) whose text is read
+_UNDRAWN = frozenset({"defs", "symbol", "style", "script"})
 _BLOCKS = frozenset(
     """address article aside blockquote body br caption center dd details dialog div dl dt fieldset figcaption figure
     footer form h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol option p pre section select summary table
@@ -177,6 +179,7 @@ class _Page:
         self._open: list[str] = []
         self._count: Counter[str] = Counter()  # open elements by tag
         self._hidden = 0  # number of open elements when a hidden one began, or 0
+        self._drawing = False  # whether what hides is a drawing, which has texts
         self._title = False
         self._tables: list[_Table] = []
         self._spans = _MOST_SPANNING
@@ -191,6 +194,7 @@ class _Page:
             self._count[tag] += 1
             if not self._hidden and (tag in _UNSHOWN or _is_hidden(tag, attributes)):
                 self._hidden = len(self._open)
+                self._drawing = tag == "svg" and not _is_hidden(tag, attributes)
         if self._hidden or (tag in _VOID and _is_hidden(tag, attributes) and tag != "br"):
             return
         if tag in ("td", "th"):
@@ -253,12 +257,20 @@ class _Page:
             return
         if self._hidden and self._open[-1] == "head" and text.strip():
             self._end_element("head")
+        if self._is_drawn():
+            self._append_text(re.sub(r"\s+", " ", f" {text} "))
         if not self._hidden:
             if self._count.get("pre"):
                 text = text.replace(" ", _KEPT)
             elif not self._count.get("textarea"):
                 text = re.sub(r"\s+", " ", text)
             self._append_text(text)
+
+    def _is_drawn(self) -> bool:
+        """Return whether the open elements are a text of a drawing that is displayed."""
+        if not (self._hidden and self._drawing):
+            return False
+        return any(map(self._count.get, _DRAWN)) and not any(map(self._count.get, _UNDRAWN))
 
     def _append_text(self, text: str) -> None:
         """Append a text, separated by one space from the text before it."""

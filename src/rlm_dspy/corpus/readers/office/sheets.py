@@ -21,6 +21,7 @@ _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s"
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # literal parts of a format
+_FIRST_DATE = 7_305  # days: from 1920 on, a number shown as a time of day is a date with its time, not a duration
 _LATEST_DAY = 2_958_466  # days: the end of the year 9999
 
 
@@ -75,7 +76,7 @@ def _date_text(number: float, code: str, *, since_1904: bool) -> str:
     """Return a date as ISO 8601, a time of day, or a duration."""
     seconds = round(number * 86_400)
     has_day = re.search("[yd]", code) is not None or ("h" not in code and "s" not in code)
-    if "[" in code or (not has_day and (number < 0 or number >= 1)):
+    if "[" in code or (not has_day and (number < 0 or 1 <= number < _FIRST_DATE)):
         sign, seconds = ("-" if seconds < 0 else ""), abs(seconds)
         return f"{sign}{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     if number < 0:
@@ -84,7 +85,7 @@ def _date_text(number: float, code: str, *, since_1904: bool) -> str:
     if not since_1904:
         start = datetime(1899, 12, 30 if number >= 60 else 31)
     when = start + timedelta(seconds=seconds)
-    if not has_day:
+    if not has_day and number < 1:
         return when.strftime("%H:%M:%S")
     has_time = "h" in code or "s" in code or seconds % 86_400
     return when.isoformat(sep=" ") if has_time else when.date().isoformat()
