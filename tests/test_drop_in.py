@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import inspect
 import json
 from pathlib import Path
@@ -450,3 +451,48 @@ def test_anything_that_can_be_set_stops_a_run() -> None:
 
     lm, _ = scripted(action("SUBMIT(answer='x')"))
     assert ask(lm, stop=Flag()).answer == "x"
+
+
+def pairs(items: list[tuple[str, int]]) -> int:
+    return len([name for name, count in items if isinstance((name, count), tuple)])
+
+
+def days(first: datetime.date, others: list[datetime.date]) -> int:
+    return sum((other - first).days for other in others)
+
+
+def kinds(values: set[int]) -> str:
+    return type(values).__name__
+
+
+def flexible(a: int, *rest: int, b: int = 1, **more: int) -> list[Any]:
+    return [a, rest, b, more]
+
+
+def keyed(*, x: int) -> int:
+    return x
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("pairs(collections.Counter('aab').most_common())", "2"),
+        ("days(datetime.date(2026, 1, 1), [datetime.date(2026, 1, 3)])", "2"),
+        ("kinds({1, 2})", "set"),
+        ("flexible(1, b=2, c=3)", "[1, [], 2, {'c': 3}]"),
+        ("flexible(1, 2)", "TypeError"),
+        ("keyed(1)", "TypeError"),
+        ("keyed(x=1)", "1"),
+        ("keyed(y=1)", "TypeError"),
+    ],
+)
+def test_a_tool_takes_its_arguments_as_a_function_of_python_does(code: str, answer: str) -> None:
+    cell = (
+        f"import collections, datetime\ntry:\n    found = {code}\nexcept TypeError as error:\n    print(error)\n"
+        "    found = 'TypeError'\nSUBMIT(answer=str(found))"
+    )
+    lm, _ = scripted(action(cell))
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM("question -> answer", tools=[pairs, days, kinds, flexible, keyed])
+        found = rlm(question="q").answer
+    assert found.replace("()", "[]") == answer

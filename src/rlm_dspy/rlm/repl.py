@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import datetime
 import functools
 import inspect
 import time
@@ -226,15 +227,55 @@ def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a ``dspy.Tool``, which takes keywords only, so that it is called like the function it wraps."""
     if not isinstance(tool, Tool):
         return tool
-    names = list(tool.args or {})
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if len(args) > len(names):
-            raise TypeError(f"{tool.name}() takes {len(names)} positional arguments but {len(args)} were given")
+        given = _bound_arguments(tool, args, kwargs)
+        for name, schema in (tool.args or {}).items():
+            if name in given and schema.get("type", "Any") != "Any":  # which DSPy checks before it makes the value
+                given[name] = _json_form(given[name])
         with dspy.context(allow_tool_async_sync_conversion=True):
-            return _as_data(tool(**dict(zip(names, args, strict=False)), **kwargs))
+            return _as_data(tool(**given))
 
     return call
+
+
+def _bound_arguments(tool: Tool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by name, bound as Python does.
+
+    Raises:
+        TypeError: they do not fit the function, or have no names.
+    """
+    signature = inspect.signature(tool.func)
+    if not set(tool.args or {}) <= set(signature.parameters):  # of another system: its function takes keywords only
+        names = list(tool.args or {})
+        if len(args) > len(names):
+            raise TypeError(f"{tool.name}() takes {len(names)} positional arguments but {len(args)} were given")
+        return {**dict(zip(names, args, strict=False)), **kwargs}
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{tool.name}(): {error}") from None
+    named: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            named |= value
+        elif kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+            raise TypeError(f"{tool.name}() can only be called with keyword arguments, and {name} has no name for one")
+        else:
+            named[name] = value
+    return named
+
+
+def _json_form(value: Any) -> Any:
+    """Return a value as JSON has it, the form in which DSPy checks the arguments of tools."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return list(map(_json_form, value))
+    if isinstance(value, dict):
+        return {key: _json_form(item) for key, item in value.items()}
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    return value
 
 
 def _fit_foreign(tool: Callable[..., Any]) -> Callable[..., Any]:
