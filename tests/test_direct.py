@@ -103,6 +103,8 @@ READ = [
     (list[str], f'["A-17", "A-18"]{NOTE}', ["A-17", "A-18"]),
     (list[str], "```json\n['a', 'b']\n```", ["a", "b"]),
     (list[int], "[1, 250]", [1, 250]),
+    (list[str], "- A-17\n- A-18, paid\n", ["A-17", "A-18, paid"]),
+    (list[str], "1. A-17\n2. A-18", ["A-17", "A-18"]),
     (str | None, "None", None),
     (str | None, "42", "42"),
     (Literal["none", "some"] | None, "none", "none"),

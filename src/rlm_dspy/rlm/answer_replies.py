@@ -142,6 +142,8 @@ def _plain_value(name: str, text: str, annotation: Any) -> str:
         return _chosen_value(bare, get_args(next(iter(kinds))))
     if _holds_numbers(annotation) and _AMBIGUOUS.search(plain) and (", " in plain or not plain.startswith(("[", "{"))):
         raise _unread(name, text, "write numbers without separators of thousands")
+    if annotation == list[str] and (items := _bullet_items(plain)):
+        return json.dumps(items, ensure_ascii=False)
     if get_origin(annotation) is list and not _is_one_list(plain):
         raise _unread(name, text, "write one list, as JSON")
     return plain
@@ -170,6 +172,18 @@ def _quotes_as_json(text: str) -> str:
         if quote.lower().rstrip(".") not in _NOTHING:
             quotes.append({"quote": quote})
     return json.dumps(quotes, ensure_ascii=False)
+
+
+def _bullet_items(text: str) -> list[str]:
+    """Return the items of a list that is written with a bullet or a number in front of each line, else nothing."""
+    items = []
+    for line in text.splitlines():
+        if line.strip():
+            found = _BULLET.match(line.strip())
+            if found is None:
+                return []
+            items.append(line.strip()[found.end() :].strip())
+    return items
 
 
 def _holds_numbers(annotation: Any) -> bool:
