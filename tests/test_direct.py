@@ -172,12 +172,25 @@ async def test_a_call_can_be_awaited() -> None:
     assert (found.answer, found.run.status) == ("1932", "submitted")
 
 
-async def test_a_call_with_a_limit_is_streamed() -> None:
+class Asking(dspy.Module):  # type: ignore[misc]
+    """Awaits a Direct."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direct = Direct("context, question -> answer", budget=Budget(max_seconds=20))
+
+    async def aforward(self, **inputs: Any) -> Any:
+        """Ask."""
+        return await self.direct.acall(**inputs)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_call_with_a_limit_is_streamed(is_async: bool) -> None:
     with OpenAIServer(key="k", models=("m",), reply=fields(answer="word " * 40)) as server:
         lm = dspy.LM("openai/m", api_base=f"{server.url}/v1", api_key="k", cache=False)
-        program = Direct("context, question -> answer", budget=Budget(max_seconds=20))
+        program = Asking() if is_async else Direct("context, question -> answer", budget=Budget(max_seconds=20))
         listener = dspy.streaming.StreamListener(signature_field_name="answer")
-        streamed = dspy.streamify(program, stream_listeners=[listener])
+        streamed = dspy.streamify(program, stream_listeners=[listener], is_async_program=is_async)
         with dspy.context(lm=lm):
             seen = [piece async for piece in streamed(context="c", question="q")]
     assert [piece for piece in seen if isinstance(piece, dspy.streaming.StreamResponse)]
@@ -194,7 +207,7 @@ def test_a_prediction_is_the_same_text_in_each_run_and_its_copies_keep_the_run()
 
 
 TAGS = "<reasoning>why</reasoning> <thought>x</thought> Wrap it in <think>hidden</think>, then </think>."
-DRAFTS = ["", "<think>{draft}\n</think>\n", "It is {draft}\n</think>\n"]
+DRAFTS = ["", "<think>{draft}\n</think>\n", "It is {draft}\n</think>\n", "[[ ## Answer ##]] no\n{draft}\n</think>\n"]
 
 
 @pytest.mark.parametrize("before", DRAFTS)

@@ -150,7 +150,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
         replayed = self._replies.pop(call_id, None)
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
-        if self._wraps_models(call_id):
+        wraps_models = self._wraps_models(call_id)
+        if wraps_models:
             usage = Usage()
         elif isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent and may be billed
             usage = _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
@@ -170,7 +171,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
             self.recorder.end(span, usage=usage, thinking=thinking_chars(outputs), **facts)
         data = getattr(self.response, "provider_data", None)
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
-        self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
+        if not wraps_models:
+            self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
 
     def _wraps_models(self, call_id: str) -> bool:
         """Return whether a call that ends is one of a function that calls models itself, whose calls are counted."""

@@ -7,8 +7,6 @@ interchangeable.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +23,6 @@ from rlm_dspy._dspy import engine_of
 from rlm_dspy.budget import Budget, Ledger
 from rlm_dspy.context import Context
 from rlm_dspy.counting import counted_noun
-from rlm_dspy.daemon_threads import daemon_future
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
@@ -129,9 +126,8 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         return RLMPrediction.of(outputs, run, after)
 
     async def aforward(self, **inputs: Any) -> Any:
-        """Make the call as :meth:`forward` does, without blocking."""
-        call = partial(self.forward, **inputs)
-        return await asyncio.wrap_future(daemon_future(contextvars.copy_context().run, call))
+        """Make the call as :meth:`forward` does, in a thread of DSPy's, from which a reply can be streamed."""
+        return await dspy.asyncify(self.forward)(**inputs)
 
     def _shown_history(self, past: Any, shown: Mapping[str, Any], call: _Call) -> tuple[dict[str, dspy.History], int]:
         """Return the history that fits beside the other inputs, and its tokens; the oldest turns are left out."""

@@ -226,12 +226,22 @@ def visible_outputs(reply: str, starts: re.Pattern[str]) -> str | None:
     for start in islice(starts.finditer(reply), MAX_BLOCKS):
         split = split_thinking(reply[: start.start()], _code_ranges)
         outputs = reply[start.start() :]
-        tag = _TAG.search(outputs)
-        # The chat template may have opened the thinking, which then drafts an output before it ends.
-        is_draft = tag is not None and not tag["open"] and start[0] in outputs[tag.end() :]
-        if not split.unfinished and not is_draft:
+        if not split.unfinished and not _ends_thinking(outputs, start[0], starts):
             return split.visible + outputs
     return visible_text(reply)
+
+
+def _ends_thinking(text: str, output: str, starts: re.Pattern[str]) -> bool:
+    """Return whether thinking, which the chat template opened, ends in a text and the same output starts again."""
+    tag = _TAG.search(text)
+    if tag is None or tag["open"]:
+        return False
+    later = islice(starts.finditer(text, tag.end()), MAX_BLOCKS)
+    return any(_letters_of(start[0]) == _letters_of(output) for start in later)
+
+
+def _letters_of(text: str) -> str:
+    return re.sub(r"\W", "", text).lower()
 
 
 def explain_cut(finish: str) -> str | None:
