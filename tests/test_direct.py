@@ -103,6 +103,8 @@ READ = [
     (list[str], f'["A-17", "A-18"]{NOTE}', ["A-17", "A-18"]),
     (list[str], "```json\n['a', 'b']\n```", ["a", "b"]),
     (list[int], "[1, 250]", [1, 250]),
+    (dict[str, int | str], '{"a": "costs 1,250 EUR", "b": 3}', {"a": "costs 1,250 EUR", "b": 3}),
+    (tuple[int, int], "[1,250]", (1, 250)),
     (list[str], "- A-17\n- A-18, paid\n", ["A-17", "A-18, paid"]),
     (list[str], "1. A-17\n2. A-18", ["A-17", "A-18"]),
     (str | None, "None", None),
@@ -227,6 +229,7 @@ def test_null_is_not_the_text_none() -> None:
 
 def test_a_json_reply_with_all_outputs_is_read_in_one_call() -> None:
     assert answer_of(int, '```json\n{"answer": 3}\n```') == 3
+    assert answer_of(int, '{"answer": 3}\n\n[[ ## completed ## ]]') == 3
 
 
 @pytest.mark.parametrize("evidence", ["- the bridge was opened in 1932", '"the bridge was opened in 1932"'])
@@ -243,6 +246,7 @@ def test_an_answer_without_evidence_is_kept(reply: str) -> None:
     with dspy.context(lm=lm):
         found = Direct(SIGNATURE)(context=TEXT, question="When?")
     assert (found.answer, found.evidence) == ("1932", [])
+    assert "the model's reply has no evidence: the answer stands alone" in found.run.warnings
 
 
 def test_the_replies_of_an_extraction_model_are_cleaned() -> None:

@@ -6,8 +6,8 @@ The home has a list of them. One that is named by itself is read, also if the co
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,8 +18,7 @@ from rlm_dspy.cli.startup import home_folder
 
 OUTPUTS = "outputs.json"  # in the home: absolute paths, the oldest first
 MAX_OUTPUTS = 1_000
-_BESIDE = re.compile(r"\.waves|\.bak\d*")  # the journal of provider batches, copies of earlier answers
-BESIDE_PATTERNS = (".waves", ".bak", ".bak[0-9]*")  # the same as patterns of file names
+BESIDE_PATTERNS = (".waves", ".bak", ".bak[0-9]*")  # the journal of provider batches, copies of earlier answers
 
 
 def remember_output(path: Path) -> None:
@@ -67,7 +66,7 @@ def is_output_or_beside(place: Path, output: Path) -> bool:
     beside = place.name.removeprefix(output.name)
     if place.parent != output.parent or not place.name.startswith(output.name):
         return False
-    return not beside or _BESIDE.fullmatch(beside) is not None
+    return not beside or any(fnmatch.fnmatchcase(beside, pattern) for pattern in BESIDE_PATTERNS)
 
 
 def _noted_outputs() -> list[str]:

@@ -28,7 +28,8 @@ _END = re.compile(r"(?<!\s)\s*\[\[ ## completed ## \]\]\s*\Z")
 _NOTE = re.compile(r"[ \t]*# note: the value you produce .*")  # which DSPy puts beside the name of a field
 _SCHEMA = re.compile(r'\s*\{\s*"(?:type|anyOf)":')
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_AMBIGUOUS = re.compile(r"(?<![\d.\"'])\d{1,3}(?:,\d{3})+(?![\d\"'])")
+_AMBIGUOUS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)")
+_QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^'\n]*'")
 _BULLET = re.compile(r"^(?:[-*•]|\d+[.)])\s+")
 _NUMBERS = (int, float, decimal.Decimal)
 _NOTHING = frozenset({"", "none", "null", "n/a"})
@@ -51,11 +52,11 @@ def plain_reply(reply: str, fields: Mapping[str, Any]) -> str:
         end = marks[number + 1].start() if number + 1 < len(marks) else len(text)
         if mark["name"] in fields:
             sections.setdefault(mark["name"], text[mark.end() : end].strip())
+    changed = not sections
     if not sections:
-        sections = dict(_fields_of_json(reply, fields))
+        sections = dict(_fields_of_json(without_end_marker(reply), fields))
     if not sections and reply.strip():
         raise ValueError(f"The reply has no {', '.join(fields)}")
-    changed = not marks
     for name, field in fields.items():
         if name in sections and field.annotation is not str:
             value = _plain_value(name, sections[name], field.annotation)
@@ -140,7 +141,9 @@ def _plain_value(name: str, text: str, annotation: Any) -> str:
         return bare.rstrip(".")
     if len(kinds) == 1 and get_origin(next(iter(kinds))) is Literal:
         return _chosen_value(bare, get_args(next(iter(kinds))))
-    if _holds_numbers(annotation) and _AMBIGUOUS.search(plain) and (", " in plain or not plain.startswith(("[", "{"))):
+    unquoted = _QUOTED.sub('""', plain)
+    is_loose = ", " in unquoted or not plain.startswith(("[", "{", "("))
+    if _holds_numbers(annotation) and is_loose and _AMBIGUOUS.search(unquoted):
         raise _unread(name, text, "write numbers without separators of thousands")
     if annotation == list[str] and (items := _bullet_items(plain)):
         return json.dumps(items, ensure_ascii=False)
