@@ -185,7 +185,13 @@ def test_programs_of_the_same_task_share_no_signature() -> None:
     assert rlm_dspy.RLM("context, question -> answer").generate_action.signature.instructions != "Only count."
 
 
-def test_a_long_prompt_is_refused_by_the_base_price_where_long_ones_cost_more() -> None:
-    model = "gemini/gemini-2.5-pro"
-    assert token_cost(model, 200_000) is None
-    assert token_cost(model, 400_000, lower_bound=True) == pytest.approx(0.5)
+def test_a_long_prompt_is_priced_as_its_provider_does() -> None:
+    model = "gemini/gemini-2.5-pro"  # twice the price above 200,000 tokens, and one and a half times for the reply
+    assert token_cost(model, 200_000, 1_000) == pytest.approx(200_000 * 1.25e-6 + 1_000 * 1e-5)
+    assert token_cost(model, 400_000, 1_000) == pytest.approx(400_000 * 2.5e-6 + 1_000 * 1.5e-5)
+    cached = 100_000 * 2.5e-7
+    assert token_cost(model, 400_000, 0, 100_000) == pytest.approx(300_000 * 2.5e-6 + cached)
+
+
+def test_a_price_of_long_caching_is_none_of_long_prompts() -> None:
+    assert token_cost("anthropic/claude-opus-4-5", 150_000) == pytest.approx(150_000 * 5e-6)

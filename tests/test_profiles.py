@@ -222,3 +222,14 @@ def test_an_answer_without_any_quote_is_reported() -> None:
         run = rlm(context="Anna met Ben in Ulm.", question="How much is 7 times 200?").run
     assert (run.outputs["answer"], run.outputs["evidence"]) == ("1400", [])
     assert answer_checks.NO_QUOTES in run.warnings
+
+
+@pytest.mark.parametrize(("answer", "quotes"), [("Ahab", ["The captain is Ahab."]), ("Nobody", [])])
+def test_an_extract_without_evidence_is_reported(answer: str, quotes: list[str]) -> None:
+    lm, _ = scripted(action("print(grep('captain')[0].text)"), f"[[ ## answer ## ]]\n{answer}\n\n[[ ## completed ## ]]")
+    with dspy.context(lm=lm):
+        rlm = rlm_dspy.RLM(EVIDENCE, budget=rlm_dspy.Budget(max_iters=1))
+        result = rlm(context="A ship.\nThe captain is Ahab.\nIt rains.", question="Who?")
+    assert (result.answer, [item.quote for item in result.evidence]) == (answer, quotes)
+    assert (answer_checks.NO_QUOTES in result.run.warnings) == (not quotes)
+    assert result.run.status == "extracted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ BATCH_SHARES = {"openai/": 0.5, "anthropic/": 0.5, "groq/": 0.5, "together_ai/":
 FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
 TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is not text
 PART = "[part: "  # how the record names such a part
-LONG_PROMPT_TOKENS = 128_000  # above this some providers charge other prices
+LONG_PROMPT_PRICE = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
 FUNCTION_PREFIX = "callable/"  # of the model string of a function that stands for a model
 NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
@@ -50,28 +51,26 @@ def token_cost(
     reply_tokens: int = 0,
     cached_tokens: int = 0,
     *,
-    lower_bound: bool = False,
     in_batch: bool = False,
 ) -> float | None:
     """Return the US dollars for so many tokens: 0.0 from a free provider, None if the price is unknown.
+
+    Where a long prompt costs more per token, so does the reply to it.
 
     Args:
         model: a LiteLLM model string.
         prompt_tokens: tokens of the prompt, with those read from the provider's cache.
         reply_tokens: tokens of the reply.
         cached_tokens: tokens of the prompt that were read from the provider's cache.
-        lower_bound: use the base price even where long prompts cost more, as for an estimate beforehand.
         in_batch: the request is part of a provider batch; its discount does not add to that of the provider's cache.
     """
     if model.startswith(FREE_PROVIDERS):
         return 0.0
-    rates = metadata(model)
+    rates = _rates_for(metadata(model), prompt_tokens)
     read, written = rates.get("input_cost_per_token"), rates.get("output_cost_per_token")
     if not read and not written:  # the table has no price
         return None
     if read is None or (written is None and reply_tokens):
-        return None
-    if not lower_bound and prompt_tokens > LONG_PROMPT_TOKENS and any("_above_" in name for name in rates):
         return None
     cached = min(cached_tokens, prompt_tokens)
     share = batch_share(model) if in_batch else 1.0
@@ -79,6 +78,13 @@ def token_cost(
     return float(
         (prompt_tokens - cached) * share * read + cached * cached_price + reply_tokens * share * (written or 0.0)
     )
+
+
+def _rates_for(rates: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
+    """Return a table entry with the prices that hold for a prompt of this length in place of the base prices."""
+    starts = [int(found[1]) for name in rates if (found := LONG_PROMPT_PRICE.fullmatch(name))]
+    suffix = f"_above_{max((start for start in starts if prompt_tokens > start * 1_000), default=0)}k_tokens"
+    return {**rates, **{name.removesuffix(suffix): price for name, price in rates.items() if name.endswith(suffix)}}
 
 
 def batch_share(model: str) -> float:
@@ -304,5 +310,5 @@ def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
         sent += len(text) // CHARS_PER_TOKEN + text.count(PART) * TOKENS_OF_PART
     for output in call["outputs"] or ():
         got += len(str((output.get("text") if isinstance(output, dict) else output) or "")) // CHARS_PER_TOKEN
-    cost = token_cost(model, sent, got, lower_bound=True)
+    cost = token_cost(model, sent, got)
     return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost, estimated_calls=1)

@@ -54,6 +54,24 @@ def test_each_source_gives_way_to_the_stronger_one(
     assert seen[-1].origins["max_calls"] == "default"
 
 
+def test_a_misspelt_variable_is_reported_once(
+    home: Path, write: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settings, "_told_names", set())
+    write(".env", "RLM_DSPY_MODLE=offline\nRLM_DSPY_ENGINE=x\nRLM_DSPY_NO_CACHE=1\nMODLE=1\nRLM_DSPY_MODEL=offline\n")
+    monkeypatch.setenv("RLM_DSPY_MAX_ITER", "4")
+    monkeypatch.setenv("RLM_DSPY_GROQ_API_KEY", "gsk_none")
+    monkeypatch.setenv("RLM_DSPY_CORPUS", "docs")  # of another program
+    settings.load()
+    settings.load()
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        ".env sets RLM_DSPY_ENGINE, which is not a setting. `rlm-dspy config` lists the settings.",
+        ".env sets RLM_DSPY_MODLE, which is not a setting. Did you mean RLM_DSPY_MODE or RLM_DSPY_MODEL?",
+        "the environment sets RLM_DSPY_GROQ_API_KEY, which is not a setting. Did you mean GROQ_API_KEY?",
+        "the environment sets RLM_DSPY_MAX_ITER, which is not a setting. Did you mean RLM_DSPY_MAX_ITERS?",
+    ]
+
+
 def test_config_shows_values_sources_and_no_secret(
     run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,7 +87,7 @@ class Program:
         if self._first_mode != "direct":
             return 0.0
         model = str(getattr(self.lm or dspy.settings.lm, "model", ""))
-        return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN, lower_bound=True) or 0.0
+        return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
 
     @property
     def explores(self) -> bool:

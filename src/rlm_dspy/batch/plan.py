@@ -73,9 +73,9 @@ def plan_calls(model: str, questions: int, chars: int, *, is_shared: bool = True
     """
     prompt = PROMPT_TOKENS + chars // CHARS_PER_TOKEN
     shared = chars // CHARS_PER_TOKEN if is_shared else 0
-    batched = token_cost(model, prompt, REPLY_TOKENS, lower_bound=True, in_batch=True)
-    first = token_cost(model, prompt, REPLY_TOKENS, lower_bound=True)
-    later = token_cost(model, prompt, REPLY_TOKENS, shared, lower_bound=True)
+    batched = token_cost(model, prompt, REPLY_TOKENS, in_batch=True)
+    first = token_cost(model, prompt, REPLY_TOKENS)
+    later = token_cost(model, prompt, REPLY_TOKENS, shared)
     seconds = _ordinary_seconds(model, questions, concurrency)
     if batched is None or first is None or later is None:
         return BatchPlan(questions, questions, 1, None, None, seconds)
@@ -92,8 +92,8 @@ def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS, concurren
     for step in range(steps):
         prompt = PROMPT_TOKENS + step * grown
         shared = prompt - grown if step else PROMPT_TOKENS
-        batched = token_cost(model, prompt, REPLY_TOKENS, lower_bound=True, in_batch=True)
-        ordinary = token_cost(model, prompt, REPLY_TOKENS, shared, lower_bound=True)
+        batched = token_cost(model, prompt, REPLY_TOKENS, in_batch=True)
+        ordinary = token_cost(model, prompt, REPLY_TOKENS, shared)
         if batched is None or ordinary is None:
             return BatchPlan(questions, questions * steps, steps, None, None, seconds)
         batch_cost += questions * batched

@@ -51,6 +51,9 @@ _SERVER_KEYS = {"ollama_host": "OLLAMA_API_KEY", "openai_api_base": "OPENAI_API_
 _SET_KEYS = "set keys"
 _project_addresses: set[str] = set()  # exported by this process; a second loading finds them in the environment
 _told_lines: set[tuple[str, int]] = set()  # statements of a .env that this process has warned of
+_told_names: set[tuple[str, str]] = set()  # variables that this process has warned of, each with its source
+_OTHER_VARIABLES = {PREFIX + name for name in ("NO_CACHE", "TRUST_PROJECT", "MCP_TOKENS")}  # no settings, but read
+_LIKENESS = 0.75  # of a name to a setting's, from which on it is taken for a slip
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
 
@@ -193,6 +196,7 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
         settings = Settings(**given)
     except ValidationError as error:
         raise ConfigurationError(_validation_message(error, origins)) from None
+    _tell_unknown_names()
     settings._named_by = origins["model"].removeprefix("flag ").removeprefix("environment ")
     loaded = Loaded(settings, origins, trust_project, stored_keys(os.environ))
     named = [name for name in _MODELS if loaded.is_from_project(name)]
@@ -370,6 +374,26 @@ def _tell_bad_lines() -> None:
         if place not in _told_lines:
             _told_lines.add(place)
             logger.warning("%s: line %d cannot be read, such as for an unclosed quote; it is ignored", DOTENV, line)
+
+
+def _tell_unknown_names() -> None:
+    """Warn once of variables with our prefix that set nothing; those of the environment only if they resemble one."""
+    variables = {_variable_name(name, field) for name, field in Settings.model_fields.items()} | _OTHER_VARIABLES
+    known = {name.removeprefix(PREFIX): name for name in variables}
+    found = [("the environment", name) for name in os.environ]
+    found += [(str(DOTENV), name) for name in dotenv_values(DOTENV, encoding="utf-8-sig")]
+    for origin, name in found:
+        if not name.startswith(PREFIX) or name in variables or (origin, name) in _told_names:
+            continue
+        near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=2, cutoff=_LIKENESS)
+        if near or origin == str(DOTENV):
+            _told_names.add((origin, name))
+            hint = (
+                f"Did you mean {' or '.join(known[one] for one in near)}?"
+                if near
+                else "`rlm-dspy config` lists the settings."
+            )
+            logger.warning("%s sets %s, which is not a setting. %s", origin, name, hint)
 
 
 def _refuse_special(path: Path) -> None:

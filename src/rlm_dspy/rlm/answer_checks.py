@@ -79,7 +79,7 @@ class AnswerChecks:
             code: the code that submitted it.
             strict: whether evidence that is not in the context is refused, and a doubtful answer asked for again.
         """
-        value, warnings = self._with_quotes(value)
+        value, warnings = self._with_quotes(value, strict=strict)
         outputs, problem = parse_outputs(self.signature, value)
         if problem:
             return {}, problem
@@ -104,13 +104,14 @@ class AnswerChecks:
         """Flag numbers of the answer that occur in no output and no input; evidence has its own check."""
         return unseen_numbers(self._plain_outputs(outputs), self._shown_texts(), self._input_texts())
 
-    def _with_quotes(self, value: Any) -> tuple[Any, list[str]]:
+    def _with_quotes(self, value: Any, *, strict: bool) -> tuple[Any, list[str]]:
         """Add printed lines that hold the answer as evidence if there is none; warn if there are no such lines."""
         lists = [name for name, field in self.signature.output_fields.items() if field.annotation == list[Evidence]]
-        is_answer = self._finds_quotes and bool(lists) and isinstance(value, Mapping)
-        if not is_answer or any(value.get(name) for name in lists):
+        if not lists or not isinstance(value, Mapping) or any(value.get(name) for name in lists):
             return value, []
         is_told = all(name in value for name in lists)
+        if not self._finds_quotes and (strict or is_told):
+            return value, []
         contexts, quotes = quotable_inputs(self.values), []
         for quote in printed_quotes(short_answers(value), self._shown_texts()):
             if not locate_evidence(Evidence(quote=quote), contexts)[2]:

@@ -17,6 +17,7 @@ import pydantic
 from dspy.adapters.utils import annotation_allows_none, parse_value
 
 from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
+from rlm_dspy.metering import reply_text
 from rlm_dspy.rlm import prompts
 from rlm_dspy.rlm.subcalls import shorten_text
 
@@ -153,6 +154,12 @@ def locate_evidence(
         return place
 
     return _map_evidence(value, locate), checked, problems
+
+
+def missing_evidence(signature: type[dspy.Signature], outputs: Any) -> list[str]:
+    """Return the lists of evidence that a model's reply does not name; an adapter fills in empty ones."""
+    fields, reply = signature.output_fields, reply_text(outputs)
+    return [name for name in fields if fields[name].annotation == list[Evidence] and name not in reply]
 
 
 def evidence_records(found: Sequence[Evidence], contexts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:

@@ -25,9 +25,9 @@ from rlm_dspy.context import Context
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
-from rlm_dspy.evidence import Evidence, unseen_numbers
+from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.lms import streams, windows
-from rlm_dspy.metering import Meter, reply_text, token_cost, tokens
+from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.replay import root_run_id
 from rlm_dspy.rlm.adapters import answer_adapter
 from rlm_dspy.rlm.answer_checks import engine_warnings
@@ -37,6 +37,7 @@ from rlm_dspy.rlm.answers import (
     holds_evidence,
     jsonable_outputs,
     locate_evidence,
+    missing_evidence,
     render_input,
 )
 from rlm_dspy.rlm.history import earlier_turns, fitting_turns, next_history
@@ -242,7 +243,7 @@ class _Call:
         if limit is None:
             return
         in_batch = getattr(engine_of(lm), "in_batch", False)
-        price = token_cost(str(getattr(lm, "model", "")), estimate, lower_bound=True, in_batch=in_batch)
+        price = token_cost(str(getattr(lm, "model", "")), estimate, in_batch=in_batch)
         if price is None:
             self.warnings.append(f"the price of {getattr(lm, 'model', '')} is unknown, so max_cost was not enforced")
         elif price >= limit:
@@ -256,9 +257,9 @@ class _Call:
         """Locate the evidence in place and close the record."""
         contexts, answers = quotable_inputs(self.values), answers_beside(self.program.signature, outputs)
         fields = self.program.signature.output_fields
+        for name in missing_evidence(self.program.signature, self.meter.outputs):
+            self.warnings.append(f"the model's reply has no {name}: the answer stands alone")
         for name in fields:
-            if fields[name].annotation == list[Evidence] and name not in reply_text(self.meter.outputs):
-                self.warnings.append(f"the model's reply has no {name}: the answer stands alone")
             outputs[name], found, problems = locate_evidence(outputs[name], contexts, answers)
             self._evidence += evidence_records(found, contexts)
             self.warnings += [f"unverified evidence in {name}: {problem}" for problem in problems]

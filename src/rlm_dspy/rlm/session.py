@@ -30,6 +30,7 @@ from rlm_dspy.rlm.answers import (
     evidence_records,
     holds_evidence,
     jsonable_outputs,
+    missing_evidence,
     render_input,
 )
 from rlm_dspy.rlm.children import Child, Children
@@ -302,7 +303,7 @@ class Session:
         """Name the limit that leaves no room for another step (the last prompt and its output) plus the extract."""
         if not steps:
             first = tokens(f"{self._action_signature().instructions}{self.past_text}{self.probe}")
-            price = token_cost(model_name(self.lm or dspy.settings.lm), first, lower_bound=True) or 0.0
+            price = token_cost(model_name(self.lm or dspy.settings.lm), first) or 0.0
             return self.ledger.exhausted(tokens=first, cost=price, share=STEP_TIME_SHARE)
         last = steps[-1]
         shown = sum(len(step.output) + len(step.code) + len(step.reasoning) for step in steps) + len(self.probe)
@@ -462,7 +463,8 @@ class Session:
             self.code = replace_surrogates(_reply_text(predicted, asking.meter.outputs))
             return ModelReply(text=self.code, **facts)
         if isinstance(need, Extract):
-            names = self.signature.output_fields
+            left_out = missing_evidence(self.signature, asking.meter.outputs)
+            names = [name for name in self.signature.output_fields if name not in left_out]
             return ModelReply(outputs={name: value_of(predicted, name) for name in names}, **facts)
         reasoning, code = value_of(predicted, "reasoning") or "", value_of(predicted, "code") or ""
         reply = ModelReply(reasoning=replace_surrogates(str(reasoning)), code=replace_surrogates(str(code)), **facts)

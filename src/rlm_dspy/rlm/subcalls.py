@@ -406,7 +406,7 @@ class SubCalls:
         deadline = self._deadline_for()
         seen = prompt.count(SHOWN_IMAGE) * TOKENS_OF_PART
         size = tokens(prompt) + seen
-        price = token_cost(self.lm.model, size, lower_bound=True) or 0.0
+        price = token_cost(self.lm.model, size) or 0.0
         reservation = self.ledger.reserve(size, sub_call=True, cost=price)
         started, span = time.perf_counter(), self.start_span(kind, prompt)
         meter = Meter(self._on_wait, self.recorder, span)
