@@ -388,11 +388,8 @@ def _tell_unknown_names() -> None:
         near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=2, cutoff=_LIKENESS)
         if near or origin == str(DOTENV):
             _told_names.add((origin, name))
-            hint = (
-                f"Did you mean {' or '.join(known[one] for one in near)}?"
-                if near
-                else "`rlm-dspy config` lists the settings."
-            )
+            meant = " or ".join(known[one] for one in near)
+            hint = f"Did you mean {meant}?" if near else "`rlm-dspy config` lists the settings."
             logger.warning("%s sets %s, which is not a setting. %s", origin, name, hint)
 
 
