@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any, Literal
 
 import dspy
@@ -22,7 +24,7 @@ from rlm_dspy.rlm.answer_replies import with_plain_markers
 from rlm_dspy.rlm.direct import Direct, prompt_text
 from rlm_dspy.rlm.subcalls import explain_unread
 from rlm_dspy.run import Event
-from rlm_dspy.testing import action, fields, scripted, texts
+from rlm_dspy.testing import AsyncScript, Script, action, fields, scripted, texts
 from servers.openai import OpenAIServer
 
 SIGNATURE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
@@ -172,6 +174,33 @@ async def test_a_call_can_be_awaited() -> None:
     with dspy.context(lm=lm):
         found = await Direct(SIGNATURE).acall(context=TEXT, question="When?")
     assert (found.answer, found.run.status) == ("1932", "submitted")
+
+
+class Endless(AsyncScript):
+    """Never replies; tells when a request begins and when it is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__(Script("never"))
+        self.begun, self.cancelled = threading.Event(), threading.Event()
+
+    async def complete(self, request: Any) -> Any:
+        """Wait."""
+        self.begun.set()
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+
+
+async def test_a_cancelled_call_ends_its_request() -> None:
+    engine = Endless()
+    with dspy.context(lm=dspy.LM("scripted/model", engine=engine.script, async_engine=engine, cache=False)):
+        asked = asyncio.create_task(Direct(SIGNATURE).acall(context=TEXT, question="When?"))
+        await asyncio.to_thread(engine.begun.wait, 60)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+    assert await asyncio.to_thread(engine.cancelled.wait, 60)
 
 
 class Asking(dspy.Module):  # type: ignore[misc]

@@ -7,6 +7,8 @@ interchangeable.
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +57,8 @@ from rlm_dspy.telemetry import trace_if_configured
 
 NO_PASSAGE = "in which no passage fits the question"
 SHOWN_PASSAGES = 6  # shown in the mode "retrieve"
+# Set once nobody awaits the call any more.
+_OVER: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("over", default=None)
 
 
 class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
@@ -127,8 +131,17 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         return RLMPrediction.of(outputs, run, after)
 
     async def aforward(self, **inputs: Any) -> Any:
-        """Make the call as :meth:`forward` does, in a thread of DSPy's, from which a reply can be streamed."""
-        return await dspy.asyncify(self.forward)(**inputs)
+        """Make the call as :meth:`forward` does, in a thread of DSPy's, from which a reply can be streamed.
+
+        A call that is cancelled ends its request.
+        """
+        over = threading.Event()
+        token = _OVER.set(over)
+        try:
+            return await dspy.asyncify(self.forward)(**inputs)
+        finally:
+            over.set()
+            _OVER.reset(token)
 
     def _shown_history(self, past: Any, shown: Mapping[str, Any], call: _Call) -> tuple[dict[str, dspy.History], int]:
         """Return the history that fits beside the other inputs, and its tokens; the oldest turns are left out."""
@@ -165,7 +178,8 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
 
     def _call_predictor(self, shown: dict[str, Any], call: _Call) -> Any:
         meter, lm = call.meter, self.predict.lm or dspy.settings.lm
-        deadline = deadlines.Deadline(self.budget.max_seconds, self.stop)
+        over = _OVER.get()
+        deadline = deadlines.Deadline(self.budget.max_seconds, self.stop or over, over)
         here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
 
         def ask() -> Any:
