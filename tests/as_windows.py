@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import sys
 import types
 
@@ -63,6 +64,7 @@ def become_windows() -> None:
         for name in names.split():
             delattr(module, name)
     sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=lock_byte)
+    ssl.enum_certificates = lambda store: []  # Windows has it
     sys.platform = "win32"
 
 
