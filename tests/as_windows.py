@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import select
+import shutil
 import signal
 import socket
 import ssl
@@ -64,7 +65,8 @@ def become_windows() -> None:
         for name in names.split():
             delattr(module, name)
     sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, locking=lock_byte)
-    ssl.enum_certificates = lambda store: []  # Windows has it
+    ssl.enum_certificates = lambda store: []  # Windows has these two
+    shutil._winapi = types.SimpleNamespace(NeedCurrentDirectoryForExePath=lambda command: False)
     sys.platform = "win32"
 
 

@@ -284,7 +284,7 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
     # DSPy's cache keeps no usage in the entry; what is LiteLLM's own says that it came from there.
     is_lm15 = getattr(getattr(response, "usage", None), "input_tokens", None) is not None
     if getattr(response, "cache_hit", False) or (is_lm15 and not reported):
-        return Usage(calls=1)  # nothing was spent
+        return Usage(calls=1, cached_calls=1)  # nothing was spent
     sent, got = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
     # Some servers report nothing, some report zeros; a prompt and a reply always have tokens.
     if sent <= 0 or got <= 0:

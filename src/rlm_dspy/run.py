@@ -60,7 +60,8 @@ class Usage(_Value):
 
     ``retries`` counts attempts after the first; ``waited_seconds`` is time spent waiting for a provider's limits;
     ``estimated_calls`` counts calls without reported usage, whose tokens are estimates; ``replayed_calls`` those that a
-    record answered, whose tokens and cost are what was paid for them before the run was resumed.
+    record answered, whose tokens and cost are what was paid for them before the run was resumed; ``cached_calls`` those
+    that DSPy's cache answered, which have no tokens and no cost.
     """
 
     calls: int = 0
@@ -72,6 +73,7 @@ class Usage(_Value):
     waited_seconds: float = 0.0
     estimated_calls: int = 0
     replayed_calls: int = 0
+    cached_calls: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -90,6 +92,7 @@ class Usage(_Value):
             waited_seconds=self.waited_seconds + other.waited_seconds,
             estimated_calls=self.estimated_calls + other.estimated_calls,
             replayed_calls=self.replayed_calls + other.replayed_calls,
+            cached_calls=self.cached_calls + other.cached_calls,
         )
 
 

@@ -86,7 +86,7 @@ def test_json_is_one_object_of_the_documented_form(run: Callable, files: Path, m
     assert answer["evidence"][0]["quote"] in CLIENT
     assert (answer["status"], answer["mode"]) == ("submitted", mode)
     figures = {"calls", "prompt_tokens", "completion_tokens", "cost", "retries", "waited_seconds"}
-    figures |= {"cached_tokens", "estimated_calls", "replayed_calls"}
+    figures |= {"cached_tokens", "estimated_calls", "replayed_calls", "cached_calls"}
     assert set(answer["usage"]) == figures
     assert answer["usage"]["calls"] >= 1
     assert isinstance(answer["steps"], int)

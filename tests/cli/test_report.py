@@ -168,6 +168,7 @@ def test_the_summary_has_the_documented_form() -> None:
         "cached_tokens": 0,
         "estimated_calls": 0,
         "replayed_calls": 0,
+        "cached_calls": 0,
     }
     assert (summary["status"], summary["steps"], summary["seconds"], summary["run_id"]) == ("submitted", 0, 1.235, "r1")
 

@@ -65,6 +65,9 @@ def test_eval_scores_all_sides_side_by_side_and_goes_on_where_it_was(run: Callab
         (("gone.jsonl",), 6, "gone.jsonl cannot be read"),
         (("bad.jsonl",), 6, "bad.jsonl:2: not valid JSON"),
         (("d.jsonl", "--metric", "best"), 2, "'best' is not a scorer; choose from"),
+        (("object.jsonl",), 2, "question object-1: the answer {'text': ['13']} is or has an object. Write a text"),
+        (("d.jsonl", "--metric", "closeness"), 2, "question d-1: closeness needs a number, and the answer is 'blue'"),
+        (("letters.jsonl",), 6, "letters.jsonl:1: support must be a text or a list of texts, not 5"),
         (("d.jsonl", "--compare", "gpt"), 2, "'gpt' is not a side to compare"),
         (("d.jsonl", "--compare", ","), 2, "--compare names no side"),
         (("d.jsonl", "--program", "gone.json"), 2, "the program gone.json cannot be read"),
@@ -79,6 +82,8 @@ def test_eval_tells_bad_input_in_one_line(
 ) -> None:
     jsonl(home / "d.jsonl", ROW)
     jsonl(home / "bad.jsonl", ROW, "{")
+    jsonl(home / "object.jsonl", {**ROW, "answer": {"text": ["13"]}})
+    jsonl(home / "letters.jsonl", {**ROW, "support": 5})
     result = run("eval", *args)
     assert result.code == code
     assert message in result.err
@@ -220,7 +225,37 @@ def test_optimize_refuses_a_question_in_two_parts(run: Callable, home: Path) -> 
     data = str(write_class(home / "tags.jsonl", 8, 7))
     result = run("optimize", data, "--test", data, "--max-calls", "900")
     assert result.code == 2
-    assert "and test" in result.err
+    assert re.search("question tags-\\d is in test and in (train|val) too", result.err)
+
+
+def test_optimize_refuses_the_same_question_under_another_name(run: Callable, home: Path) -> None:
+    data = str(write_class(home / "tags.jsonl", 8, 7))
+    (home / "other.jsonl").write_bytes((home / "tags.jsonl").read_bytes())
+    result = run("optimize", data, "--test", "other.jsonl", "--max-calls", "900")
+    assert result.code == 2
+    assert ", as tags-" in result.err
+
+
+def test_fresh_asks_the_model_again_and_the_cache_is_named(run: Callable, home: Path, room: Classroom) -> None:
+    path = str(write_class(home / "tags.jsonl", 3, 7))
+    asked = ("eval", path, "-m", f"openai/{STUDENT}", "--compare", "direct")
+    sent = []
+    for more in ((), ("--metric", "f1"), ("--metric", "f1", "--fresh")):
+        result = run(*asked, *more)
+        assert result.code == 0, result.err
+        sent.append(room.engines[STUDENT].calls)
+        is_cached = more == ("--metric", "f1")
+        assert ("3 of 3 calls were answered by DSPy's cache" in result.err) == is_cached
+        assert ("3 (3 cached)" in result.out) == is_cached
+    assert sent == [3, 3, 6]
+
+
+def test_fresh_leaves_the_rows_of_other_questions(run: Callable, home: Path) -> None:
+    jsonl(home / "d.jsonl", ROW)
+    (home / "other").mkdir()
+    jsonl(home / "other" / "d.jsonl", {**ROW, "question": "Is the sky blue?"})
+    assert run("eval", "d.jsonl").code == run("eval", "other/d.jsonl", "--fresh").code == 0
+    assert "1 of 1 rows were reused from" in run("eval", "d.jsonl").err
 
 
 def test_make_questions_makes_a_dataset_that_eval_takes(run: Callable, home: Path, write: Callable) -> None:

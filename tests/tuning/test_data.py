@@ -102,6 +102,17 @@ def test_parts_are_disjoint_the_same_each_time_and_never_empty() -> None:
         data.split(made[:2], (0.5, 0.3, 0.2))
 
 
+def test_examples_that_ask_the_same_are_in_one_part() -> None:
+    texts = ["The sky is blue.", "x" * 5_000]
+    made = [dspy.Example(id=n, context=data.handle(texts[n % 2]), question="Which?") for n in range(10)]
+    made += [dspy.Example(id=10 + n, context="c", question=f" QUESTION {n // 2}") for n in range(10)]
+    made = [one.with_inputs("context", "question") for one in made]
+    parts = data.split(made, (0.4, 0.3, 0.3))
+    assert sorted(one.id for part in parts for one in part) == list(range(20))
+    keys = [{data.inputs_key(one) for one in part} for part in parts]
+    assert sum(map(len, keys)) == len(set.union(*keys)) == 7
+
+
 def whole(item: tasks.Item) -> str:
     return item.context if isinstance(item.context, str) else "\n".join(item.context.values())
 
@@ -188,6 +199,10 @@ def test_examples_of_ones_own_become_handles() -> None:
     assert isinstance(made[0].context, rlm_dspy.Context)
     assert made[0].question == "q"
     assert set(made[0].inputs().keys()) == {"context", "question"}
+    long = dspy.Example(context="c", question="q", answer="y" * 9_000).with_inputs("context", "question")
+    assert data.handles([long])[0].answer == "y" * 9_000
+    with pytest.raises(ConfigurationError, match="name them with"):
+        data.handles([dspy.Example(context="c", question="q")])
 
 
 def test_a_script_that_reads_only_the_context_comes_to_every_committed_answer(

@@ -45,6 +45,45 @@ def pred(answer: Any, **more: Any) -> dspy.Prediction:
         (["a", "b"], "a, b", 1),
         (["a", "b"], '["a", "b"]', 1),
         (["a", "b"], ["b", "a"], 0),
+        (["July 4, 1776"], "July 4, 1776", 1),
+        (["Simon and Garfunkel"], "Simon and Garfunkel", 1),
+        (["Rome, Italy", "Oslo"], "rome, italy, Oslo", 1),
+        (["Oslo", "Rome, Italy"], "Rome, Italy and Oslo", 0),
+        (["1,234"], "1,234", 1),
+        ([1000, 2.0], "1000, 2", 1),
+        ([1000, 7], "1,000 and 7", 1),
+        ([100, 200], "100,200", 1),
+        (["Denver Broncos", "the Broncos"], "Denver Broncos", 0),
+        (5, "−5", 0),
+        (-5, "−5", 1),
+        (5, "5 million", 0),
+        (5_000_000, "$5 million", 1),
+        (5_000, "5k", 1),
+        (5, "5m", 0),
+        (5_000_000, "5m", 0),
+        (5, "5 km", 1),
+        (5, "5km.", 1),
+        (30, "30s", 1),
+        (1.2, "1.2.3", 0),
+        (10**400, 10**400, 1),
+        ("1234", "1,234", 1),
+        ("42", "42.0", 1),
+        ("007", "7", 0),
+        ("12345678901234567", "12345678901234568", 0),
+        (True, "yes", 1),
+        (False, "No.", 1),
+        (True, "no", 0),
+        ("yes", True, 1),
+        (None, "not in the corpus", 1),
+        ("", "It is not stated.", 1),
+        (None, "13", 0),
+        ("[]", "{}", 0),
+        ("?", "!", 0),
+        ("*", "", 0),
+        ("Vitamin A", "vitamin", 0),
+        ("Paris", "“Paris”", 1),
+        ("don’t", "don't", 1),
+        ("1939–1945", "1939-1945", 1),
     ],
 )
 def test_exact(expected: Any, got: Any, score: float) -> None:
@@ -64,6 +103,9 @@ def test_exact(expected: Any, got: Any, score: float) -> None:
         ([], [], 1),
         (["a"], [], 0),
         (["a"], None, 0),
+        (["Paris, France"], "Paris, France", 1),
+        (["Oslo", "Paris, France"], "Paris, France and Oslo", 1),
+        ([1000], "1,000", 1),
     ],
 )
 def test_set_f1(expected: Any, got: Any, score: float) -> None:
@@ -94,6 +136,15 @@ def test_abstention(expected: Any, got: Any, score: float) -> None:
 
 def test_f1_counts_words() -> None:
     assert scoring.f1("a big red dog", "the red dog") == pytest.approx(2 * 2 / (3 + 2))
+    assert scoring.f1(["red", "green"], "red, green") == 1
+    assert scoring.f1("red, green, blue", "red green (blue)") == 1
+
+
+def test_any_of_several_answers_may_be_right() -> None:
+    assert scoring.any_of(["Denver Broncos", "the Broncos"], "broncos") == 1
+    assert scoring.any_of(["Denver Broncos", "the Broncos"], "Denver") == 0
+    assert scoring.any_of("Rome", "rome") == 1
+    assert metrics.graded(gold(["2", "two"], scorer="any"), pred("Two")) == 1
 
 
 @given(JSON, JSON)
@@ -118,6 +169,23 @@ def test_a_metric_serves_evaluate_bootstrapping_and_gepa() -> None:
     assert explained.score == pytest.approx(2 / 3)
     assert "Expected: ['a', 'b']" in explained.feedback
     assert metrics.set_f1(example, None) == 0
+
+
+def test_a_metric_of_a_function_is_not_asked_about_a_missing_answer() -> None:
+    holds = metrics.of(lambda expected, got: expected in got)
+    assert holds(gold("a"), dspy.Prediction(other=1)) == 0
+    assert holds(gold("a"), pred("bar")) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), 7, -1])
+def test_a_score_that_is_no_share_is_refused(value: float) -> None:
+    with pytest.raises(ConfigurationError, match="a score is from 0 to 1"):
+        metrics.of(lambda expected, got: value)(gold("a"), pred("a"))
+
+
+def test_a_proof_may_be_one_text() -> None:
+    found = rlm_dspy.Evidence(quote="the tag is QX1").model_copy(update={"match": "exact"})
+    assert metrics.evidence_precision(gold("QX1", support="the tag is QX1"), pred("QX1", evidence=[found])) == 1
 
 
 def test_graded_uses_the_scorer_that_the_example_names() -> None:

@@ -176,6 +176,21 @@ def test_a_folder_is_gone_on_with_only_when_that_is_said_and_is_meant(tmp_path: 
         Optimization(other, plan_for(other, RATE), resume=True)
 
 
+def test_changed_questions_are_not_gone_on_with(tmp_path: Path) -> None:
+    made, *_ = job(tmp_path / "run")
+    Optimization(made, plan_for(made, RATE))
+    made.test[0]["answer"] += "x"
+    with pytest.raises(ConfigurationError, match="with a different questions"):
+        Optimization(made, plan_for(made, RATE), resume=True)
+
+
+def test_the_plan_does_not_count_what_a_cache_answered() -> None:
+    paid = Row(key="k", side="rlm", id="1", status="submitted", calls=3, cost=0.5, seconds=9)
+    free = paid.model_copy(update={"cached_calls": 1, "calls": 1, "cost": 0.0, "seconds": 0.1})
+    assert optimize.UsageRate.of([paid, free]) == optimize.UsageRate(calls=3, cost=0.5, seconds=9, measured=1)
+    assert optimize.UsageRate.of([free]) == optimize.UsageRate()
+
+
 def test_a_resumed_plan_is_the_one_that_was_begun_with(tmp_path: Path) -> None:
     made, *_ = job(tmp_path / "run")
     begun = plan_for(made, RATE)

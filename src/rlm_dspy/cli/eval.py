@@ -24,7 +24,7 @@ from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.provider_batches import Waves, batched_lm
-from rlm_dspy.report import journal, render
+from rlm_dspy.report import render
 from rlm_dspy.tuning import contenders, data, metrics, report
 from rlm_dspy.tuning.evaluation import Evaluation, Row
 
@@ -82,6 +82,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     """Evaluate, print, and return the exit code."""
     chosen_metric = metric(request.metric)
     examples = data.load(request.data, limit=request.limit)
+    metrics.check_answers(examples, request.metric)
     values, chosen = prepare_model(request.flags, terminal)
     check_writable(request.html, "--html")
     check_replaceable(request.html, "--html")
@@ -94,6 +95,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
     program = find_program(request.program, values.home, terminal) if request.program else None
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
+    chosen = _without_cache(chosen) if request.fresh else chosen
     waves = _make_waves(request, values, place, terminal)
     if waves is not None:
         terminal.note(_plan_text(names, chosen, examples))
@@ -106,8 +108,6 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         if side.note:
             terminal.note(f"{side.note}.")
     identity = _row_identity(program, values, chosen)
-    if request.fresh and journal.read_rows(place, Row.model_validate_json):  # only delete a journal of ours
-        place.unlink()
     for written in filter(None, (place, runs)):
         remember_output(written)
     progress = EvalProgress(terminal, len(examples) * len(asked))
@@ -121,6 +121,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         redactor=terminal.redactor,
         runs=runs,
         asking=None if waves is None else waves.asking,
+        fresh=request.fresh,
     )
     rows, was_interrupted = _ask_all(evaluation, asked, chosen, waves, terminal)
     progress.close()
@@ -128,6 +129,8 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         terminal.note(f"{evaluation.resumed} of {len(rows)} rows were reused from {place} (--fresh asks them again).")
     if strangers := _fallback_notice(rows, chosen):
         terminal.note(strangers)
+    if cached := _cache_notice(rows):
+        terminal.note(cached)
     code = _print_report(request, terminal, rows, chosen.name)
     facts = _page_facts(request, values, chosen, len(examples))
     if request.html and not _write_page(request.html, terminal, rows, facts, runs):
@@ -145,6 +148,12 @@ def _make_waves(request: EvalRequest, values: settings.Settings, place: Path, te
         raise ConfigurationError("max_seconds ends a question before a provider batch does; use --deadline instead")
     where.parent.mkdir(parents=True, exist_ok=True)
     return provider_batches.make_waves(where, request.deadline, terminal.note)
+
+
+def _without_cache(chosen: models.Chosen) -> models.Chosen:
+    """Return the models so that DSPy's cache answers none of their calls."""
+    sub_lm = chosen.sub_lm.copy(cache=False) if chosen.sub_lm else None
+    return replace(chosen, lm=chosen.lm.copy(cache=False), sub_lm=sub_lm)
 
 
 def _batched_models(chosen: models.Chosen, waves: Waves) -> models.Chosen:
@@ -242,6 +251,17 @@ def _fallback_notice(rows: list[Row], chosen: models.Chosen) -> str:
         return ""
     names = " and ".join(sorted(set().union(*mixed)))
     return f"{len(mixed)} of {len(rows)} questions were answered by {names}: the score is not that of {chosen.name}."
+
+
+def _cache_notice(rows: list[Row]) -> str:
+    """Return a note on how many calls DSPy's cache answered; empty if none."""
+    cached = sum(row.cached_calls for row in rows)
+    if not cached:
+        return ""
+    return (
+        f"{cached} of {sum(row.calls for row in rows)} calls were answered by DSPy's cache: they add nothing to tokens "
+        "and cost, and the times are not those of a model (--fresh asks again)."
+    )
 
 
 def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], model: str) -> int:

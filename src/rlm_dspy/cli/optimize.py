@@ -22,7 +22,7 @@ from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import check_name
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
-from rlm_dspy.tuning import contenders, data, optimize, program_folder, report
+from rlm_dspy.tuning import contenders, data, metrics, optimize, program_folder, report
 
 FINISHED = "finished"
 
@@ -108,21 +108,25 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
     """Return the training, validation and test sets; no question is in two of them.
 
     Raises:
-        ConfigurationError: there are too few questions, or a question is in two sets.
+        ConfigurationError: there are too few questions, a question is in two sets, or an answer cannot be scored.
     """
     rows = data.load(request.data, limit=request.limit)
     val = data.load(request.val, limit=request.limit) if request.val else None
     test = data.load(request.test, limit=request.limit) if request.test else None
     shares = {(False, False): (0.4, 0.3, 0.3), (True, False): (0.6, 0.4), (False, True): (0.5, 0.5), (True, True): (1,)}
+    metrics.check_answers([*rows, *(val or ()), *(test or ())], request.metric)
     own = iter(data.split(rows, shares[val is not None, test is not None], seed=request.seed))
     made = [next(own)]
     made.append(next(own) if val is None else val)
     made.append(next(own) if test is None else test)
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for name, part in zip(("train", "val", "test"), made, strict=True):
         for example in part:
-            if seen.setdefault(str(example.id), name) != name:
-                raise ConfigurationError(f"question {example.id} is in both {seen[str(example.id)]} and {name}")
+            for key in (str(example.id), data.inputs_key(example)):
+                other, known = seen.setdefault(key, (name, str(example.id)))
+                if other != name:
+                    same = "" if known == str(example.id) else f", as {known},"
+                    raise ConfigurationError(f"question {example.id} is in {name} and{same} in {other} too")
     return made
 
 

@@ -49,6 +49,7 @@ def answer_summary(
             "cached_tokens": run.usage.cached_tokens,
             "estimated_calls": run.usage.estimated_calls,
             "replayed_calls": run.usage.replayed_calls,
+            "cached_calls": run.usage.cached_calls,
             "cost": run.usage.cost,
             "retries": run.usage.retries,
             "waited_seconds": round(run.usage.waited_seconds, 3),

@@ -10,6 +10,7 @@ program ever contains their text.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -97,6 +98,8 @@ def example(row: Mapping[str, Any], folder: Path, number: str) -> dspy.Example:
         raise CorpusError(f"{scorer!r} is not a scorer; choose from {', '.join(sorted(scoring.SCORERS))}")
     values = {"context": context(row["context"], folder), "question": row["question"]}
     values |= {name: value for name, value in row.items() if name not in values} | {"id": number}
+    if row.get("support") is not None:
+        values["support"] = list(_text_tuple("support", row["support"]))
     if row.get("id") is not None:
         values["id"] = str(row["id"])
     return dspy.Example(**values).with_inputs("context", "question")
@@ -109,7 +112,8 @@ def context(given: Any, folder: Path) -> Any:
     if isinstance(given, dict) and "task" in given:
         return _generated_context(given)
     if isinstance(given, dict) and (named := given.get("files", given.get("file"))):
-        names, leave = _text_tuple("files", named), _text_tuple("exclude", given.get("exclude", ()))
+        names = _text_tuple("files of a context", named)
+        leave = _text_tuple("exclude of a context", given.get("exclude", ()))
         key = (str(folder), names, leave)
         if key not in _cached:
             _cached[key] = corpus.read([os.path.normpath(folder / name) for name in names], exclude=leave)
@@ -155,7 +159,7 @@ def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", mo
 def _text_tuple(name: str, given: Any) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise CorpusError(f"{name} of a context must be a text or a list of texts, not {given!r}")
+        raise CorpusError(f"{name} must be a text or a list of texts, not {given!r}")
     return tuple(texts)
 
 
@@ -184,14 +188,42 @@ def handle(value: Any) -> Any:
 
 
 def handles(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
-    """Return your own examples with their long texts wrapped as handles."""
+    """Return your own examples with their long input texts wrapped as handles.
+
+    Raises:
+        ConfigurationError: an example does not say which of its fields are inputs.
+    """
     shielded = []
     for one in examples:
         copy = one.copy()
-        for name, value in one.items():
+        for name, value in inputs_of(one).items():
             copy[name] = handle(value)
         shielded.append(copy)
     return shielded
+
+
+def inputs_of(one: dspy.Example) -> dict[str, Any]:
+    """Return the inputs of an example.
+
+    Raises:
+        ConfigurationError: it does not say which of its fields are inputs.
+    """
+    try:
+        return dict(one.inputs().items())
+    except ValueError as error:
+        told = f"example {one.get('id', '')} has no inputs: name them with `.with_inputs('context', 'question')`"
+        raise ConfigurationError(told) from error
+
+
+def inputs_key(one: dspy.Example) -> str:
+    """Return a text that is the same for examples that ask the same of the same context."""
+    try:
+        given = inputs_of(one)
+    except ConfigurationError:
+        given = dict(one.items())
+    values = {name: getattr(value, "digest", value) for name, value in given.items()}
+    normal = {name: scoring.normal_text(value) for name, value in values.items()}
+    return json.dumps(normal, sort_keys=True)
 
 
 def generated(task: str, split: tasks.Split, indices: Iterable[int], **recipe: Any) -> list[dict[str, Any]]:
@@ -225,17 +257,22 @@ def write(path: str | Path, made: Iterable[Mapping[str, Any]]) -> int:
 def split(
     examples: Sequence[dspy.Example], shares: Sequence[float] = (0.4, 0.3, 0.3), *, seed: int = 0
 ) -> list[list[dspy.Example]]:
-    """Divide examples into parts by share, deterministically.
+    """Divide examples into parts by share, deterministically; those with the same inputs are in the same part.
 
     Raises:
         ConfigurationError: a part would be empty.
     """
-    shuffled = list(examples)
-    random.Random(seed).shuffle(shuffled)
+    same: dict[str, list[dspy.Example]] = {}
+    for one in examples:
+        same.setdefault(inputs_key(one), []).append(one)
+    groups = list(same.values())
+    random.Random(seed).shuffle(groups)
+    shuffled = [one for group in groups for one in group]
+    between = {0, *itertools.accumulate(map(len, groups))}
     parts, start, total = [], 0, 0.0
     for share in shares:
         total += share / sum(shares)
-        stop = round(total * len(shuffled))
+        stop = min(place for place in between if place >= round(total * len(shuffled)))
         parts.append(shuffled[start:stop])
         start = stop
     if not all(parts):

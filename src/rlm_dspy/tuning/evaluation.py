@@ -24,6 +24,7 @@ from dspy.evaluate.evaluate import EvaluationResult
 from dspy.utils.callback import with_callbacks
 from pydantic import BaseModel, ConfigDict
 
+from rlm_dspy import deadlines
 from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError, LMAuthError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
@@ -66,6 +67,7 @@ class Row(BaseModel):
     expected: str = ""
     error: str | None = None
     calls: int = 0
+    cached_calls: int = 0  # those that DSPy's cache answered, without tokens and cost
     tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -92,6 +94,7 @@ class Evaluation:
         runs: the folder for the record of each run, see :func:`run_file_name`; None saves none.
         label: what DSPy's callbacks call the score (``metric_key``); by default ``eval_`` and the side.
         asking: returns a context for asking a question, given its text, such as ``Waves.asking``.
+        fresh: ask questions again that have a row in the journal; the new row replaces it.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Evaluation:
         runs: Path | None = None,
         label: str = "",
         asking: Callable[[str], AbstractContextManager[None]] | None = None,
+        fresh: bool = False,
     ) -> None:
         if not examples:
             raise ConfigurationError("there is nothing to evaluate: the dataset is empty")
@@ -120,17 +124,20 @@ class Evaluation:
         self.runs = runs
         self.label = label
         self.asking = asking or nullcontext
+        self.fresh = fresh
         self.resumed = 0
         self._lock = threading.Lock()
 
     def run(self, sides: Iterable[Contender]) -> list[Row]:
         """Ask the questions missing from the journal; return all rows by side, in the order of the examples."""
         sides = list(sides)
-        done = {row.key: row for row in self._journal_rows()}
+        saved = self._journal_rows()  # also if they are not used: a file that is no journal is refused
+        done = {} if self.fresh else {row.key: row for row in saved}
         wanted = []
         for side in sides:
             wanted += [(side, example, self._row_key(side, example)) for example in self.examples]
         self.resumed = sum(key in done for *_, key in wanted)
+        deadlines.load_engines(dspy.settings.lm)  # now, because the first questions' seconds would include it
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval")
         try:
             for side in sides:
@@ -198,6 +205,7 @@ class Evaluation:
             seconds=seconds,
             prefix_share=watch.prefix_share,
             calls=watch.usage.calls,
+            cached_calls=watch.usage.cached_calls,
             tokens=watch.usage.total_tokens,
             prompt_tokens=watch.usage.prompt_tokens,
             cached_tokens=watch.usage.cached_tokens,

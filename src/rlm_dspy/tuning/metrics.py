@@ -8,7 +8,7 @@ an explanation; it does not raise.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import dspy
@@ -18,6 +18,8 @@ from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.run import Run
 from rlm_dspy.tuning import feedback, scoring
+
+MAX_SHOWN_CHARS = 80  # of an answer in an error
 
 Score = Callable[[Any, Any], float]
 Spending = Literal["tokens", "cost", "calls", "seconds"]
@@ -43,10 +45,17 @@ class Metric:
         self.field = field
 
     def score(self, example: Any, prediction: Any) -> float:
-        """Return the score of a prediction; 0 if there is none, or the run failed to give an answer."""
+        """Return the score of a prediction; 0 if there is none, or the run failed to give an answer.
+
+        Raises:
+            ConfigurationError: the metric gave no number from 0 to 1.
+        """
         if prediction is None or prediction.get(self.field, "") is None:
             return 0.0
-        return float(self._score(example, prediction))
+        value = float(self._score(example, prediction))
+        if not 0 <= value <= 1:
+            raise ConfigurationError(f"the metric {self.__name__} gave {value:g}, and a score is from 0 to 1")
+        return value
 
     def feedback(self, example: Any, prediction: Any) -> str:
         """Explain the score from the run, in at most 2,000 characters."""
@@ -81,7 +90,12 @@ def of(scorer: str | Score, *, field: str = "answer", accept: float = 1.0) -> Me
     """Make a metric from a scorer's name, or from a function of (expected, got)."""
     compare = _find_scorer(scorer) if isinstance(scorer, str) else scorer
     name = scorer if isinstance(scorer, str) else getattr(scorer, "__name__", "score")
-    return Metric(lambda example, pred: compare(example[field], pred.get(field)), name, field=field, accept=accept)
+
+    def compare_field(example: Any, prediction: Any) -> float:
+        got = prediction.get(field)
+        return 0.0 if got is None else compare(example[field], got)
+
+    return Metric(compare_field, name, field=field, accept=accept)
 
 
 def _find_scorer(name: str) -> Score:
@@ -89,6 +103,25 @@ def _find_scorer(name: str) -> Score:
         known = ", ".join(sorted(scoring.SCORERS))
         raise ConfigurationError(f"{name!r} is not a scorer; choose from {known}")
     return scoring.SCORERS[name]
+
+
+def check_answers(examples: Iterable[dspy.Example], metric: str) -> None:
+    """Refuse expected answers that no answer in text can equal, instead of scoring 0.
+
+    Raises:
+        ConfigurationError: an expected answer is an object, or no number where closeness is measured.
+    """
+    for one in examples:
+        answer = one.get("answer")
+        shown = repr(answer)[:MAX_SHOWN_CHARS]
+        scorer = (one.get("scorer") or "exact") if metric == graded.__name__ else metric
+        if any(isinstance(item, dict) for item in (answer if isinstance(answer, list) else [answer])):
+            raise ConfigurationError(
+                f"question {one.get('id')}: the answer {shown} is or has an object. Write a text, a number, a list "
+                'or null; if several answers are right, a list of them and `"scorer": "any"`'
+            )
+        if scorer == "closeness" and scoring.number_in(answer) is None:
+            raise ConfigurationError(f"question {one.get('id')}: closeness needs a number, and the answer is {shown}")
 
 
 def _graded_score(example: Any, prediction: Any) -> float:
@@ -102,6 +135,7 @@ def _evidence_share(example: Any, prediction: Any) -> float:
     if not claimed:
         return float(is_absent(example.get("answer")))
     proofs = example.get("support") or scoring.listed_items(example.get("answer"))
+    proofs = [proofs] if isinstance(proofs, str) else proofs
     good = 0
     for item in quotes:
         good += any(supports(item.quote, proof) for proof in proofs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import json
 import logging
@@ -20,7 +21,7 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal
-from rlm_dspy.tuning import contenders, program, scoring
+from rlm_dspy.tuning import contenders, data, program, scoring
 from rlm_dspy.tuning.audit import check_leaks
 from rlm_dspy.tuning.candidate_log import CandidateLog, LoggedTunable
 from rlm_dspy.tuning.evaluation import Evaluation, Row
@@ -44,8 +45,8 @@ class UsageRate:
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> UsageRate:
-        """Measure the rate from rows of an evaluation."""
-        asked = [row for row in rows if row.calls]
+        """Measure the rate from rows of an evaluation, but not from those that DSPy's cache answered."""
+        asked = [row for row in rows if row.calls and not row.cached_calls]
         if not asked:
             return cls()
         costs = [row.cost for row in asked]
@@ -192,7 +193,7 @@ class OptimizationJob:
         models = [lm.model if lm else "" for lm in (self.lm, self.prompt_lm, self.sub_lm)]
         questions = []
         for part in (self.train, self.val, self.test):
-            questions.append([str(one.get("id")) for one in part])
+            questions.append([f"{one.get('id')} {question_digest(one)}" for one in part])
         return {
             "optimizer": self.optimizer,
             "models": models,
@@ -202,6 +203,12 @@ class OptimizationJob:
             "seed": self.seed,
             "dspy": dspy.__version__,
         }
+
+
+def question_digest(one: dspy.Example) -> str:
+    """Return a digest of a question with its context, answer and scorer."""
+    told = json.dumps([data.inputs_key(one), one.get("answer"), one.get("scorer")], default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[: data.DIGEST_DIGITS]
 
 
 @dataclass

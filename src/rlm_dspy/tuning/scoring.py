@@ -38,36 +38,78 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
 
 
-NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:_\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w])")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:_\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
+# A number, the unit that is written directly behind it ("5km"), and a factor that is a word ("5 million").
+NUMBER = re.compile(
+    rf"(?<![\w.])([-+]?{_DIGITS})([^\W\d_]{{1,10}})?(?!\w|\.\d)(?:\s+(thousand|[mb]illion|trillion)s?\b)?",
+    re.IGNORECASE,
+)
+_PLAIN_NUMBER = re.compile(rf"[-+]?(?!0\d){_DIGITS}")
+_FACTORS = {"": 1.0, "k": 1e3, "thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
+_AMBIGUOUS_UNITS = {"m", "mn", "b", "bn"}  # metres or millions
+_EXACT_DIGITS = 15  # of a number whose neighbours are other floats
+_QUOTES = {**dict.fromkeys("‘’‚‛′", "'"), **dict.fromkeys("“”„‟″«»", '"')}
+_TYPOGRAPHY = str.maketrans({**_QUOTES, **dict.fromkeys("‐‑‒–—−", "-")})
+_TRIMMED = " .,;:!?\"'`*()[]{}"
+_SEPARATOR = re.compile(r"[,;]| and ")
 _PATH = re.compile(r"[\w./-]+\.\w{1,5}")
+_BOOLS = ({"yes", "true"}, {"no", "false"})
 
 
 def normal_text(value: Any) -> str:
-    """Normalise a value to text for comparison, ignoring case, outer punctuation, articles and white space."""
+    """Normalise a value to text for comparison.
+
+    Case, outer punctuation, articles before a word, white space, and the kind of quotes and dashes make no difference.
+    """
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = unicodedata.normalize("NFKC", text).casefold()
-    bare = re.sub(r"\b(?:a|an|the)\b", " ", text)
-    return next((kept for kept in map(_trim_text, (bare, text)) if kept), "")
-
-
-def _trim_text(text: str) -> str:
-    return " ".join(text.split()).strip(" .,;:!?\"'`*()[]{}")
+    text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY).casefold()
+    text = " ".join(re.sub(r"\b(?:a|an|the)\s+(?=\S)", " ", text).split())
+    return text.strip(_TRIMMED) or text
 
 
 def number_in(value: Any) -> float | None:
     """Return a number, or the number in a text that contains exactly one."""
-    if isinstance(value, bool):
+    if value is None or isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
-        return float(value) if math.isfinite(value) else None
-    found = NUMBER.findall(str(value)) if value is not None else []
-    return float(found[0].replace(",", "").replace("_", "")) if len(found) == 1 else None
+        return _finite(value)
+    found = list(NUMBER.finditer(str(value).translate(_TYPOGRAPHY)))
+    if len(found) != 1:
+        return None
+    digits, unit, factor = found[0].groups(default="")
+    if unit.lower() in _AMBIGUOUS_UNITS:
+        return None
+    return _read_number(digits) * _FACTORS.get(unit.lower(), 1.0) * _FACTORS[factor.lower()]
 
 
-def listed_items(value: Any) -> list[str]:
-    """Return the normalised items of a list, or of a text with items as lines, separated by commas, or as JSON."""
+def _finite(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:  # of an int
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _read_number(text: str) -> float:
+    return float(text.replace(",", "").replace("_", ""))
+
+
+def _comparable(value: Any) -> float | str:
+    """Return a text that is a number as a float, and anything else as normalised text."""
+    text = normal_text(value)
+    is_number = _PLAIN_NUMBER.fullmatch(text) and sum(map(str.isdecimal, text)) <= _EXACT_DIGITS
+    return _read_number(text) if is_number else text
+
+
+def listed_items(value: Any, known: Any = ()) -> list[str]:
+    """Return the normalised items of a list, or of a text with items as lines, separated by commas, or as JSON.
+
+    Args:
+        value: the list or text.
+        known: items that count as one in a text although they hold a separator themselves, such as "Paris, France".
+    """
     if isinstance(value, str):
-        value = _split_list(value)
+        value = _split_list(value, known if isinstance(known, list) else ())
     if value is None:
         return []
     if not isinstance(value, (list, tuple, set, frozenset)):
@@ -75,12 +117,12 @@ def listed_items(value: Any) -> list[str]:
     found = []
     for item in value:
         whole = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item
-        if text := normal_text(whole):
+        if (text := normal_text(whole)).strip(_TRIMMED):
             found.append(text)
     return found
 
 
-def _split_list(text: str) -> list[Any]:
+def _split_list(text: str, known: Sequence[Any]) -> list[Any]:
     try:
         read = json.loads(text)
     except ValueError:
@@ -93,24 +135,70 @@ def _split_list(text: str) -> list[Any]:
         return pairs
     if len(lines) > 1:
         return lines
-    return [part for part in re.split(r"[,;]| and ", text) if part.strip()]
+    return _split_at_separators(text.translate(_TYPOGRAPHY).replace("\0", ""), known)
+
+
+def _split_at_separators(text: str, known: Sequence[Any]) -> list[str]:
+    """Split a line at separators, but not inside known items, the longest of which are looked for first."""
+    forms = [f"{one:,}" if isinstance(one, int) else str(one).translate(_TYPOGRAPHY).strip() for one in known]
+    whole = sorted((form for form in forms if _SEPARATOR.search(form)), key=len, reverse=True)
+    for number, form in enumerate(whole):
+        text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", f"\0{number}\0", text, flags=re.IGNORECASE)
+    parts = [part for part in _SEPARATOR.split(text) if part.strip()]
+    return [re.sub("\0(\\d+)\0", lambda mark: whole[int(mark[1])], part) for part in parts]
 
 
 def exact(expected: Any, got: Any) -> float:
-    """Score 1 for the same text, number or list, else 0."""
-    if isinstance(expected, (int, float)) and not isinstance(expected, bool):
+    """Score 1 for the same text, number or list, else 0.
+
+    If one of them is a bool, yes is true and no is false. Where None or "" is expected, an answer that says that the
+    context holds none is right.
+    """
+    if got is None:
+        return 0.0
+    if expected is None or expected == "":
+        return float(is_absent(got))
+    if isinstance(expected, bool) or isinstance(got, bool):
+        both = {normal_text(expected), normal_text(got)}
+        return float(len(both) == 1 or any(both <= names for names in _BOOLS))
+    if isinstance(expected, (int, float)) and (wanted := _finite(expected)) is not None:
         value = number_in(got)
-        return float(value is not None and math.isclose(value, expected, rel_tol=1e-9, abs_tol=1e-9))
+        return float(value is not None and math.isclose(value, wanted, rel_tol=1e-9, abs_tol=1e-9))
     if isinstance(expected, list):
-        return float(listed_items(expected) == listed_items(got))
+        return _exact_list(expected, got)
     if _PATH.fullmatch(str(expected)):  # answers may be written as path:line, like evidence
         got = re.sub(r":\d+$", "", str(got).strip())
-    return float(got is not None and normal_text(expected) == normal_text(got))
+    return float(_comparable(expected) == _comparable(got))
+
+
+def _exact_list(expected: list[Any], got: Any) -> float:
+    """Score a list; one that has a single item may be answered by the item."""
+    if (
+        len(expected) == 1
+        and not isinstance(expected[0], list)
+        and not isinstance(got, list)
+        and exact(expected[0], got)
+    ):
+        return 1.0
+    wanted, found = listed_items(expected), listed_items(got, expected)
+    return float([_comparable(item) for item in wanted] == [_comparable(item) for item in found])
+
+
+def any_of(expected: Any, got: Any) -> float:
+    """Score 1 if the answer is one of those that are right, else 0."""
+    return (
+        max((exact(one, got) for one in expected), default=0.0) if isinstance(expected, list) else exact(expected, got)
+    )
 
 
 def f1(expected: Any, got: Any) -> float:
     """Score the words that two texts share, as the harmonic mean of precision and recall."""
-    return _overlap_f1(Counter(normal_text(expected).split()), Counter(normal_text("" if got is None else got).split()))
+    return _overlap_f1(Counter(_words(expected)), Counter(_words("" if got is None else got)))
+
+
+def _words(value: Any) -> list[str]:
+    text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return [word for word in (word.strip(_TRIMMED) for word in normal_text(text).split()) if word]
 
 
 def closeness(expected: Any, got: Any) -> float:
@@ -123,7 +211,9 @@ def closeness(expected: Any, got: Any) -> float:
 
 def set_f1(expected: Any, got: Any) -> float:
     """Score two lists as sets, whatever their order."""
-    return _overlap_f1(Counter(set(listed_items(expected))), Counter(set(listed_items(got))))
+    wanted = {_comparable(item) for item in listed_items(expected)}
+    found = {_comparable(item) for item in listed_items(got, expected)}
+    return _overlap_f1(Counter(wanted), Counter(found))
 
 
 def abstention(expected: Any, got: Any) -> float:
@@ -133,7 +223,7 @@ def abstention(expected: Any, got: Any) -> float:
     return exact(expected, got)
 
 
-def _overlap_f1(wanted: Counter[str], got: Counter[str]) -> float:
+def _overlap_f1(wanted: Counter[Any], got: Counter[Any]) -> float:
     if not wanted or not got:
         return float(not wanted and not got)
     shared = sum((wanted & got).values())
@@ -142,6 +232,7 @@ def _overlap_f1(wanted: Counter[str], got: Counter[str]) -> float:
 
 SCORERS: dict[str, Callable[[Any, Any], float]] = {
     "exact": exact,
+    "any": any_of,
     "f1": f1,
     "closeness": closeness,
     "set_f1": set_f1,

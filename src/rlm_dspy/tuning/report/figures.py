@@ -29,6 +29,7 @@ def side_figures(rows: Sequence[Row]) -> dict[str, Any]:
         "interval": list(scoring.mean_interval(scores)) if scores else None,
         **{ending: statuses[ending] for ending in ENDINGS},
         "calls": sum(row.calls for row in rows),
+        "cached_calls": sum(row.cached_calls for row in rows),
         "tokens": sum(row.tokens for row in rows),
         "cost": None if None in costs else sum(cost or 0.0 for cost in costs),
         "seconds_median": scoring.percentile(seconds, 0.5),

@@ -16,7 +16,7 @@ from rlm_dspy.tuning.candidate_log import Candidate
 from rlm_dspy.tuning.optimize import OptimizationJob, Outcome
 from rlm_dspy.tuning.report.figures import paired_difference, side_figures
 from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
-from rlm_dspy.tuning.report.tables import dollar_text, gain_text, interval_text, score_text
+from rlm_dspy.tuning.report.tables import calls_text, dollar_text, gain_text, interval_text, score_text
 
 
 def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def report_markdown(made: dict[str, Any]) -> str:
 
 def _figure_row(name: str, found: Mapping[str, Any]) -> str:
     return (
-        f"| {name} | {score_text(found)} | {interval_text(found['interval'])} | {found['calls']:,} | "
+        f"| {name} | {score_text(found)} | {interval_text(found['interval'])} | {calls_text(found)} | "
         f"{found['tokens']:,} | {dollar_text(found['cost'])} | {found['seconds_median']:.2f} |"
     )
 

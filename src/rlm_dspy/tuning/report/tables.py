@@ -15,7 +15,7 @@ _COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
     ("extracted", lambda f: str(f["extracted"])),
     ("stopped", lambda f: str(f["stopped"])),
     ("failed", lambda f: str(f["failed"])),
-    ("calls", lambda f: f"{f['calls']:,}"),
+    ("calls", lambda f: calls_text(f)),
     ("tokens", lambda f: f"{f['tokens']:,}"),
     ("cost", lambda f: dollar_text(f["cost"])),
     ("s median", lambda f: f"{f['seconds_median']:.2f}"),
@@ -41,6 +41,12 @@ def score_interval_text(found: Mapping[str, Any]) -> str:
     """Return the score of a side with its interval, or why it has none."""
     interval = "" if found["interval"] is None else f"  (95% interval {interval_text(found['interval'])})"
     return f"{score_text(found)}{interval}"
+
+
+def calls_text(found: Mapping[str, Any]) -> str:
+    """Return the calls of a side, and how many of them a cache answered: those have no tokens, cost and time."""
+    cached = f" ({found['cached_calls']:,} cached)" if found["cached_calls"] else ""
+    return f"{found['calls']:,}{cached}"
 
 
 def dollar_text(cost: float | None) -> str:
