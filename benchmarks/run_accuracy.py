@@ -45,7 +45,7 @@ def main() -> None:
     flags.add_argument("--split", choices=["train", "dev", "test"], default="test")
     flags.add_argument("--tokens", type=int, nargs="+", default=[8_000, 128_000, 1_000_000])
     flags.add_argument("--tasks", nargs="+", choices=list(tasks.TASKS), default=list(tasks.TASKS))
-    flags.add_argument("--sides", nargs="+", choices=contenders.ALL_NAMES, default=["direct", "dspy.RLM", "rlm"])
+    flags.add_argument("--sides", nargs="+", choices=contenders.CONTENDER_NAMES, default=["direct", "dspy.RLM", "rlm"])
     flags.add_argument("--count", type=int, default=3, help="questions of each task and size")
     flags.add_argument("--first", type=int, default=0, help="number of the first question")
     flags.add_argument("--short", action="store_true", help="ask for the answer only, without evidence")

@@ -5,7 +5,7 @@
     curl -N localhost:8000/ask -d '{"question": "What is the default port?"}' -H 'content-type: application/json'
 
 The answer arrives as Server-Sent Events: each event of the run, then `answer` or `error`. A client that leaves ends its
-run. `/health` and `/metrics` are for what watches the service. See docs/service.md.
+run. `/health` and `/metrics` are for monitoring. See docs/service.md.
 
 Cost: $0.0010–$0.0087 with groq/openai/gpt-oss-20b (1 question, 9,750–91,000 prompt tokens).
 """

@@ -120,7 +120,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="deadline must be above 0"):
         Waves(deadline=0)
     waves = Waves()
-    with pytest.raises(ConfigurationError, match="exclude each other"):
+    with pytest.raises(ConfigurationError, match="cannot be used together"):
         predict_batch(dspy.Predict("a -> b"), [], journal=tmp_path / "x.waves", waves=waves)
     waves.close()
 

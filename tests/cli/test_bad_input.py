@@ -28,7 +28,7 @@ from rlm_dspy.cli import out_option
         (["ask", "q", ".", "--max-cost", "-1"], "--max-cost"),
         (["ask", "q", ".", "--max-tokens", "-1"], "--max-tokens"),
         (["ask", "q", ".", "--mode", "fast"], "'fast' is not one of"),
-        (["ask", "q", ".", "-q", "-v"], "exclude each other"),
+        (["ask", "q", ".", "-q", "-v"], "cannot be used together"),
         (["ask", "q", ".", "--trace", "no/such/folder/run.json"], "--trace"),
         (["ask", "q", ".", "-m", ""], "--model"),
         (["ls", "--bad"], "No such option"),
@@ -249,7 +249,7 @@ def test_a_compiled_program_and_another_mode_exclude_each_other(run: Callable, w
     write("a.txt", "x")
     result = run("ask", "q?", "a.txt", "--mode", "direct", "--program", "p.json")
     assert result.code == 2
-    assert "--mode direct and --program exclude each other" in result.err
+    assert "--mode direct and --program cannot be used together" in result.err
 
 
 def test_a_question_can_be_asked_from_a_folder_that_was_deleted(

@@ -122,7 +122,7 @@ def test_without_credentials_the_first_question_tells(run: Callable, files: Path
     speak(dspy.LMAuthError(message="bad key"))
     result = run(*ARGS, "--mode", "direct", "--concurrency", "1")
     assert result.code == 4
-    assert "stopped by LMAuthError; fix that (see the message above), then repeat" in result.err
+    assert "stopped by the error above; fix it, then repeat" in result.err
 
 
 def test_max_cost_ends_a_batch_with_exit_3(run: Callable, files: Path, speak: Callable) -> None:

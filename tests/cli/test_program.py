@@ -1,4 +1,4 @@
-"""Programs that travel: ``program show|check|pack``, and ``ask --program`` with a folder, a file or the Hub."""
+"""Sharing programs: ``program show|check|pack``, and ``ask --program`` with a folder, a file or the Hub."""
 
 from __future__ import annotations
 

@@ -261,7 +261,7 @@ def test_limits_may_be_given_again(play: Callable[..., Any], killed: Path) -> No
 def test_what_the_record_decides_is_not_given_again(run: Callable[..., Result], more: list[str]) -> None:
     result = run("ask", "--resume", "last", *more)
     assert result.code == 2
-    assert "--resume exclude each other" in result.err
+    assert "--resume cannot be used together" in result.err
 
 
 def test_a_finished_run_is_refused_in_one_line(run: Callable[..., Result], write: Callable[[str, str], Path]) -> None:

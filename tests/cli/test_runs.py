@@ -385,4 +385,4 @@ def test_a_run_that_is_not_there_says_which_are_not_kept(run: Callable) -> None:
     result = run("trace", "0123456789ab")
     assert result.code == 1
     assert "there is no run '0123456789ab'" in result.err
-    assert "the runs behind the rows of a batch are not kept" in result.err
+    assert "those of a batch are not saved" in result.err

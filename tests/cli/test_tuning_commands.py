@@ -69,7 +69,7 @@ def test_eval_scores_all_sides_side_by_side_and_goes_on_where_it_was(run: Callab
         (("d.jsonl", "--metric", "closeness"), 2, "question d-1: closeness needs a number, and the answer is 'blue'"),
         (("letters.jsonl",), 6, "letters.jsonl:1: support must be a text or a list of texts, not 5"),
         (("d.jsonl", "--compare", "gpt"), 2, "'gpt' is not a side to compare"),
-        (("d.jsonl", "--compare", ","), 2, "--compare names no side"),
+        (("d.jsonl", "--compare", ","), 2, "--compare is empty"),
         (("d.jsonl", "--program", "gone.json"), 2, "the program gone.json cannot be read"),
         (("d.jsonl", "--compare", "direct", "--program", "gone.json"), 2, "--program applies to the side rlm"),
         (("d.jsonl", "--html", "no/such/x.html"), 2, "--html no/such/x.html cannot be written"),

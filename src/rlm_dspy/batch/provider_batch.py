@@ -114,7 +114,7 @@ def predict_batch(
         >>> predict_batch(dspy.Predict("text -> label"), examples, journal=Path("labels.waves"))  # doctest: +SKIP
     """
     if journal is not None and waves is not None:
-        raise ConfigurationError("journal and waves exclude each other: waves has a journal of its own")
+        raise ConfigurationError("journal and waves cannot be used together: waves has a journal of its own")
     mine = waves or Waves(WaveJournal(journal))
     try:
         return _predict_rows(predictor, list(examples), mine)

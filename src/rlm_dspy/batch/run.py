@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from rlm_dspy.batch.answers_file import Answers, Row, answer_key
+from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.batch.job import Job, Program
 from rlm_dspy.batch.provider_batch import ProgramInWaves, waves_path
 from rlm_dspy.errors import BatchStoppedError, ConfigurationError, LMAuthError, LMUnavailableError, RLMError
@@ -133,6 +134,11 @@ class Report:
     stopped_by: str | None = None
     unsaved: tuple[Row, ...] = ()
     disk_error: str | None = None
+
+    @property
+    def not_found(self) -> int:
+        """The number of answers that only say that nothing was found."""
+        return sum(is_miss(row.get("answer"), row.get("evidence") or ()) for row in self.rows if row["ok"])
 
     @property
     def answered(self) -> int:

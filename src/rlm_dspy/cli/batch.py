@@ -19,7 +19,6 @@ from rlm_dspy.cli.own_outputs import BESIDE_PATTERNS, is_output_or_beside, remem
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.report import journal, render
 
 QUESTION_FORMAT = 'Each line is {"question": "…", "id": …} or "…".'
@@ -167,9 +166,9 @@ class _PreparedBatch:
         from rlm_dspy.batch import make_plan, waves_path
         from rlm_dspy.cli.provider_batches import WaveInterrupts, make_waves
 
-        self._note(make_plan(self.program, len(self.questions)).text)
         waves = make_waves(waves_path(self.answers.path), self.request.deadline, self._note)
         batch = self._make_batch(waves)
+        self._note(make_plan(self.program, len(self.questions)).text)
         with WaveInterrupts(waves, self._note, "repeat the command with --resume", batch.stop):
             report = batch.run(self.questions)
         if waves.strange_batches:
@@ -214,11 +213,10 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         terminal.note(f"failed: {render.quoted_line(name, 80)}: {' '.join(row['error']['message'].split())[:300]}")
     if len(report.failed) > 20:
         terminal.note(f"… and {len(report.failed) - 20:,} more; see the rows of {request.answers}.")
-    missed = sum(is_miss(row.get("answer"), row.get("evidence") or ()) for row in report.rows if row["ok"])
     facts = {
         "questions": len(report.rows),
         "answered": report.answered,
-        "not_found": missed,
+        "not_found": report.not_found,
         "failed": len(report.failed),
         "success_rate": round(report.success_rate, 4),
         "reused": report.reused,
@@ -235,7 +233,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         parts = [
             f"{report.answered:,} of {render.counted_noun(len(report.rows), 'question')} answered",
             f"{report.success_rate:.1%}",
-            *([f"{missed:,} of them found nothing"] if missed else []),
+            *([f"{report.not_found:,} of them found nothing"] if report.not_found else []),
             f"{report.reused:,} reused",
             render.cost_text(report.cost),
             f"{report.seconds:.1f} s",
@@ -248,7 +246,8 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
     elif report.stopped_by:
         reason = {"stop": "Ctrl-C", "max_cost": "--max-cost"}.get(report.stopped_by, report.stopped_by)
         is_error = any(row["error"]["type"] == report.stopped_by for row in report.failed)
-        first = "fix that (see the message above), then " if is_error else ""
+        first = "fix it, then " if is_error else ""
+        reason = "the error above" if is_error else reason
         terminal.error(f"stopped by {reason}; {first}repeat the command with --resume for the remaining questions.")
     return _exit_code(report)
 

@@ -85,7 +85,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
     "--resume",
     metavar="RUN",
     shell_complete=complete_run,
-    help="Go on with a run that has no answer; what it has paid for is not paid again.",
+    help="Resume an unfinished run; completed calls are not paid for again.",
 )
 @click.option("--force", is_flag=True, help="Resume even if the files have changed.")
 @volume_options
@@ -123,7 +123,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
         raise click.UsageError("QUESTION is empty. Ask something, e.g. rlm-dspy ask 'What does it do?' PATH.")
     if options["program"] and options["mode"] not in (None, "auto", "rlm"):
         raise click.UsageError(
-            f"--mode {options['mode']} and --program exclude each other: a compiled program explores."
+            f"--mode {options['mode']} and --program cannot be used together: a compiled program explores."
         )
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
@@ -133,7 +133,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
     return answer(AskRequest(question=question, paths=paths, flags=flags, choice=choice, **options), ctx.obj)
 
 
-@click.command(short_help="Answer many questions of the same files; a killed batch can be resumed.")
+@click.command(short_help="Answer many questions about the same files; a killed batch can be resumed.")
 @click.argument("questions", metavar="QUESTIONS.jsonl")
 @paths_argument
 @click.option(
@@ -246,7 +246,7 @@ def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None,
 @file_options
 @json_option("each answer")
 @events_option
-@click.option("-c", "--continue", "is_continued", is_flag=True, help="Go on with the last conversation.")
+@click.option("-c", "--continue", "is_continued", is_flag=True, help="Continue the last conversation.")
 @volume_options
 @timeout_option
 @trust_option
@@ -313,7 +313,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
         terminal.note(f"{'read' if place['exists'] else 'absent'}: {place['path']}")
 
 
-@click.command(short_help="Show what it does: a tour of two minutes on a small folder.")
+@click.command(short_help="Take a two-minute tour of a sample folder.")
 @volume_options
 @trust_option
 @click.pass_obj
@@ -327,7 +327,7 @@ def demo(terminal: Terminal, /) -> int:
     return show_tour(terminal)
 
 
-@click.command(short_help="Set the model, its key and a folder: three questions.")
+@click.command(short_help="Set up a model, its API key and a default folder.")
 @trust_option
 @click.pass_obj
 def init(terminal: Terminal, /) -> int:
@@ -512,7 +512,7 @@ FULL_DISK_ADVICE = "Make room and run it again: `rlm-dspy trace last` has the ru
 @click.version_option(__version__, "-V", "--version", message="rlm-dspy %(version)s")
 @click.pass_context
 def app(ctx: click.Context) -> None:
-    """Ask questions of files far larger than a model's window.
+    """Ask questions about files far larger than a model's window.
 
     The model explores them by writing Python in a sandbox; the answer comes with quotes that were checked
     against the files.

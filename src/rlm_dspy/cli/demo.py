@@ -23,7 +23,7 @@ FILES = {
     "lamp.py": 'FLASH_SECONDS = 7  # the lamp flashes every 7 seconds\n\n\ndef flash() -> str:\n    return "flash"\n',
 }
 PDF_LINE = "The foghorn sounds twice a minute."
-QUESTIONS = ("Who is the keeper?", "When was the lamp replaced?", "How often does the lamp flash?")
+QUESTIONS = ("Who is the keeper?", "When was the lamp replaced?", "When does the lamp flash?")
 NEXT_QUESTION = "When does the lighthouse open?"
 MODEL_SECONDS = 60.0  # at most, for the question that the user's model answers
 
@@ -41,7 +41,7 @@ def show_tour(terminal: Terminal) -> int:
     choice = lms.choose(loaded.settings.model, os.environ, loaded.settings.named_by)
     if choice.offline:
         terminal.answer(
-            "\nThat was the offline engine, which looks up passages by keyword. `rlm-dspy init` sets a model."
+            "\nThese answers came from the offline engine, which looks up passages by keyword. `rlm-dspy init` sets a model."
         )
     else:
         terminal.answer(f"\nAnd with your model ({choice.reason}):")

@@ -90,7 +90,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
     runs = _runs_folder(request)
     names = list(dict.fromkeys(name.strip() for name in request.compare.split(",") if name.strip()))
     if not names:
-        raise click.UsageError(f"--compare names no side; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
+        raise click.UsageError(f"--compare is empty; choose from {', '.join(contenders.CONTENDER_NAMES)}.")
     if request.program and "rlm" not in names:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
     program = find_program(request.program, values.home, terminal) if request.program else None

@@ -49,7 +49,7 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
             raise RLMError(f"{out} cannot be written: {error.strerror}") from error
         remember_output(out)
     if not lines:
-        terminal.note("No run fits: nothing was exported.")
+        terminal.note("No run matches: nothing was exported.")
         return
     place = f" to {out}" if out else ""
     terminal.note(f"{counted_noun(len(lines), 'row')} written{place}.")

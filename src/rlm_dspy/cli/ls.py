@@ -69,8 +69,9 @@ def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
 
 def _skipped_rows(corpus: Corpus) -> Iterator[dict[str, str]]:
     from rlm_dspy.cli.reading import by_flags
+    from rlm_dspy.report.journal import shown_name
 
-    return ({"path": item.name, "reason": by_flags(item.reason)} for item in corpus.skipped)
+    return ({"path": shown_name(corpus, item.name), "reason": by_flags(item.reason)} for item in corpus.skipped)
 
 
 def _corpus_totals(corpus: Corpus) -> dict[str, int]:

@@ -194,7 +194,7 @@ def _set_tracing(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 def _check_volume(ctx: click.Context) -> None:
     if ctx.obj.quiet and ctx.obj.verbose:
-        raise click.UsageError("-q and -v exclude each other.")
+        raise click.UsageError("-q and -v cannot be used together.")
 
 
 volume_options = option_group(

@@ -42,8 +42,8 @@ def check_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
     for one in own:
         if ctx.get_parameter_source(str(one.name)) == click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"{one.get_error_hint(ctx)} and --resume exclude each other: the question, the files, the model and "
-                "the options are those of the run. Only limits may be given again, such as --max-iters."
+                f"{one.get_error_hint(ctx).strip("'[]")} and --resume cannot be used together: the question, the files, the "
+                "model and the options come from the run. Only limits may be given again, such as --max-iters."
             )
 
 

@@ -23,7 +23,9 @@ MIN_WIDTH_OF_ALL = 110  # columns of a terminal that shows all of a run's facts
 
 @click.group(invoke_without_command=True, short_help="List the saved runs, mark them, export them.")
 @click.option("-n", "--number", type=click.IntRange(1), default=20, metavar="N", help="Maximum runs (default: 20).")
-@click.option("-s", "--search", metavar="TEXT", default="", help="Only runs whose question or answer has TEXT.")
+@click.option(
+    "-s", "--search", metavar="TEXT", default="", help="Only runs whose inputs, answer, model or id have TEXT."
+)
 @json_option("the runs")
 @trust_option
 @click.pass_context
@@ -59,7 +61,7 @@ def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> N
     terminal.answer("\n".join(render.table_lines(rows, right=numbers)))
 
 
-@runs.command(short_help="Say that a run's answer is right or wrong.")
+@runs.command(short_help="Mark an answer as right or wrong.")
 @click.argument("name", metavar="RUN", shell_complete=complete_run)
 @click.argument("judgement", metavar="right|wrong", type=click.Choice(["right", "wrong"]))
 @click.option("--note", metavar="TEXT", default="", help="Why; kept with the mark.")
@@ -98,7 +100,7 @@ def mark(terminal: Terminal, /, name: str, judgement: Judgement, note: str) -> N
     type=click.Choice(["submitted", "extracted", "stopped"]),
     multiple=True,
     default=("submitted",),
-    help="Only runs that ended so; repeatable (default: submitted).",
+    help="Only runs with this status; repeatable (default: submitted).",
 )
 @click.option("-m", "--model", metavar="MODEL", default="", help="Only runs of this model.")
 @click.option("--marked", type=click.Choice(["right", "wrong"]), help="Only runs with this mark.")
@@ -158,7 +160,7 @@ def _mark_text(store: RunStore, run: Run) -> str | None:
 
 
 def _has_text(run: Run, search: str) -> bool:
-    """Whether a run's question, model or outputs have a text, in any case."""
+    """Whether a run's inputs, outputs, model or id have a text, in any case."""
     texts = [run.id, run.model, *run.inputs.values(), *map(str, run.outputs.values())]
     return any(search.casefold() in text.casefold() for text in texts)
 

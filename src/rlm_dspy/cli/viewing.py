@@ -107,7 +107,7 @@ def _write_text(terminal: Terminal, target: str, text: str) -> None:
         return
     path = _write_file(Path(target), text)
     remember_output(path)
-    terminal.note(f"Written to {journal.shown_path(str(path))}.")
+    terminal.note(f"Written to {path}.")
 
 
 def _write_file(path: Path, text: str) -> Path:

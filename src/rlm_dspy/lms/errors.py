@@ -347,7 +347,7 @@ def _make_error(
 
 def _subject(route: Route) -> str:
     """Return the subject of a message: the server and the model."""
-    if route.provider not in PROVIDERS and "/" not in route.model:
+    if route.provider not in PROVIDERS:
         return route.model
     name = route.server_name
     return f"{name[0].upper()}{name[1:]} ({route.model})"

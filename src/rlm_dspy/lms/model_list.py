@@ -122,7 +122,7 @@ def check_name(model: str) -> None:
     try:
         litellm.get_llm_provider(route.wire_model, api_base=route.base)
     except litellm.exceptions.BadRequestError as error:
-        raise LMUnavailableError(str(unknown_provider(route))) from error
+        raise LMUnavailableError(unknown_provider(route).args[0]) from error
 
 
 def served_models(env: Mapping[str, str]) -> Iterator[tuple[str, LocalServer]]:

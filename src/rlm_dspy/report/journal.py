@@ -60,8 +60,14 @@ def answer_summary(
         "run_id": run.id,
         "outputs": plain,
         "warnings": list(run.warnings),
-        "unread": list(run.unread),
+        "unread": [_shown_problem(line, corpus) for line in run.unread],
     }
+
+
+def _shown_problem(line: str, corpus: SupportsPaths | None) -> str:
+    """Return ``name: reason`` of a file that was not read, with its path as the user can open it."""
+    name, colon, reason = line.partition(": ")
+    return f"{shown_name(corpus, name)}: {reason}" if corpus is not None and colon else line
 
 
 def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class RunStore:
             raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
         raise RLMError(
             f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs. It has the last {MAX_RUNS} of "
-            "ask and chat; the runs behind the rows of a batch are not kept: ask the question again to trace it"
+            "ask and chat; those of a batch are not saved: ask the question again to trace it"
         )
 
     def put_mark(self, run_id: str, mark: Judgement, note: str, redactor: Redactor) -> None:

@@ -19,8 +19,7 @@ from rlm_dspy.rlm.module import RLM
 from rlm_dspy.sandbox import Sandbox
 from rlm_dspy.tuning import program
 
-CONTENDER_NAMES = ("rlm", "direct", "dspy.RLM")
-ALL_NAMES = (*CONTENDER_NAMES, "retrieve")
+CONTENDER_NAMES = ("rlm", "direct", "dspy.RLM", "retrieve")
 
 INSTRUCTIONS = (
     "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
@@ -77,7 +76,7 @@ def make_contender(
     """Make a side by name.
 
     Args:
-        name: one of ``ALL_NAMES``.
+        name: one of ``CONTENDER_NAMES``.
         budget: the limits per question.
         sub_lm: the LM of sub-calls.
         path: a saved program for the side ``rlm``.
@@ -103,4 +102,4 @@ def make_contender(
             interpreter_factory=Sandbox,
         )
         return Contender(name, stock, note="dspy.RLM runs in our sandbox, not in Deno", texts=True)
-    raise ConfigurationError(f"{name!r} is not a side to compare; choose from {', '.join(ALL_NAMES)}")
+    raise ConfigurationError(f"{name!r} is not a side to compare; choose from {', '.join(CONTENDER_NAMES)}")

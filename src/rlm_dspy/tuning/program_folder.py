@@ -1,4 +1,4 @@
-"""Programs that travel: a folder with ``program.json`` and ``card.md``, checked before it is shared or used.
+"""Sharing programs: a folder with ``program.json`` and ``card.md``, checked before it is shared or used.
 
 Holds: a program is JSON of at most 1 MB, with instructions, demos and the types of its signature; nothing in it is
 imported, unpickled or run. Does not hold: its instructions are a prompt, so they can mislead a model; they are shown.

@@ -128,7 +128,9 @@ def batched_lm(lm: dspy.LM, waves: Waves) -> dspy.LM:
     if isinstance(engine, WaveEngine):
         return lm
     if not isinstance(engine, RoutedEngine):
-        raise ConfigurationError(f"{name} cannot be asked in provider batches: use rlm_dspy.lm with a provider's model")
+        raise ConfigurationError(
+            f"{name} cannot be asked in provider batches: name a model of a provider that has them (rlm_dspy.lm in Python)"
+        )
     route = engine.route
     lane = waves.open_lane(route, str(route.batch_base), make_protocol(route))
     asynchronous = AsyncWaveEngine(route, waves, lane)
