@@ -10,6 +10,7 @@ from dspy import lm15
 
 import rlm_dspy
 from rlm_dspy import errors
+from rlm_dspy.dspy_errors import is_overflow
 from rlm_dspy.lms import lm as routed
 from rlm_dspy.testing import Script, action, fields, texts
 from servers.local import LocalServer, plain
@@ -98,3 +99,41 @@ def test_a_servers_refusal_is_known_whatever_engine_hears_it(make: str) -> None:
         lm = routed("openai/m", **options) if make == "ours" else dspy.LM("openai/m", num_retries=0, **options)
         with dspy.context(lm=lm), pytest.raises(errors.LMContextWindowError, match="available context size"):
             rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "This model's maximum context length is 8192 tokens",
+        "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000, decrease input length",
+        "prompt is too long: 250000 tokens > 200000 maximum",
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+        "Input is too long for requested model.",
+        "This model's maximum prompt length is 131072 but the request contains 537812 tokens.",
+        "The decoder prompt (length 9000) is longer than the maximum model length of 4096.",
+        "`inputs` tokens + `max_new_tokens` must be <= 8193. Given: 9000 `inputs` tokens and 512 `max_new_tokens`",
+        "Range of input length should be [1, 30720]",
+        "Invalid request: Your request exceeded model token limit: 8192",
+        "too many tokens: size limit exceeded by 1234 tokens. Try using shorter or fewer inputs.",
+        "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+        "the request exceeds the available context size, try increasing it",
+        "Please reduce the length of the messages or completion.",
+    ],
+)
+def test_a_prompt_that_is_too_long_is_known_by_what_servers_say(told: str) -> None:
+    assert is_overflow(dspy.LMInvalidRequestError(told, status=400))
+    assert not is_overflow(dspy.LMInvalidRequestError(told, status=403))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "max_tokens is too large: 100000. This model supports at most 16384 completion tokens",
+        "max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens for this model",
+        "`max_tokens` must be less than or equal to `8192`, the maximum value is less than the `context_window`",
+        "Invalid value for temperature: expected at most 2",
+        "The model `m` does not exist",
+    ],
+)
+def test_another_refusal_is_not_taken_for_a_prompt_that_is_too_long(told: str) -> None:
+    assert not is_overflow(dspy.LMInvalidRequestError(told, status=400))

@@ -121,6 +121,47 @@ def test_the_main_context_is_never_the_question_even_if_that_is_longer() -> None
     assert result.answer == "short"
 
 
+def shown_for(signature: str, **inputs: Any) -> str:
+    lm, script = scripted(action("SUBMIT(answer='a')"))
+    with dspy.context(lm=lm):
+        rlm_dspy.RLM(signature)(**inputs)
+    return "\n".join(texts(script.requests[0]))
+
+
+def test_the_toolkit_is_not_offered_for_a_question_beside_a_list_or_alone() -> None:
+    documents = [f"Document {n}: nothing." for n in range(60)]
+    for signature, inputs in (
+        ("context: list[str], question -> answer", {"context": documents, "question": "What is the gate code?"}),
+        ("context: dict, question -> answer", {"context": dict(enumerate(documents)), "question": "What?"}),
+        ("numbers: list[float], since: str -> answer", {"numbers": [1.5] * 90, "since": "2024-03-01"}),
+        ("question -> answer", {"question": "How much is 2 + 2?"}),
+    ):
+        shown = shown_for(signature, **inputs)
+        assert "main context" not in shown, signature
+        assert "`search(" not in shown, signature
+    assert "main context" in shown_for("prompt -> answer", prompt="A long text, and a question. " * 90)
+    assert "main context" in shown_for("text, labels: list[str] -> answer", text="word " * 90, labels=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "try:\n    SUBMIT(answer='first')\nexcept BaseException:\n    SUBMIT(answer='not found')",
+        "try:\n    SUBMIT(answer='first')\nfinally:\n    SUBMIT(answer='none')",
+        "for one in ('first', 'last'):\n    try:\n        SUBMIT(answer=one)\n    except:\n        continue",
+    ],
+)
+def test_the_first_submit_of_a_cell_counts(code: str) -> None:
+    assert run(action(code))[0].answer == "first"
+
+
+def test_a_function_of_the_host_that_is_overwritten_is_there_again() -> None:
+    code = "llm_query = 5\nprint(1)"
+    result, seen = run(action(code), action("SUBMIT(answer=str(callable(llm_query)))"))
+    assert result.answer == "True"
+    assert "`llm_query` is again the function; use another name" in "\n".join(map(str, seen[-1:]))
+
+
 def test_nothing_random_enters_a_prompt_so_that_a_rerun_is_served_from_the_cache() -> None:
     code = "print({'a', 'b', 'c', 'd'}, hash('x'), object)\nprint(list(set('hello world')))"
     first = run(action(code), action("SUBMIT(answer='a')"))[1]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlm_dspy.rlm.replies import parse_code, parse_reply
+from rlm_dspy.rlm.replies import parse_code, parse_reply, read_plain
 from rlm_dspy.rlm.reply_code import is_python
 
 FENCED_STRING = 'x = """\n```json\n{}\n```\n"""\nprint(x)'
@@ -148,3 +148,45 @@ def test_long_runs_of_blanks_and_of_finals_are_read_in_one_pass(text: str, read:
 def test_a_submit_that_ends_a_reply_in_words_is_meant(text: str, cell: str | None) -> None:
     parsed = parse_reply(text, "answer")
     assert parsed.cells == ((cell,) if cell else ())
+
+
+GUESS = "```python\nSUBMIT(answer='99999')\n```"
+LOOK = "print(grep('code is'))"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        f'<function_calls>\n<invoke name="python">\n<parameter name="code">{LOOK}</parameter>\n</invoke>\n'
+        "</function_calls>\n<function_results>\n99999\n</function_results>\n\n",
+        f"{LOOK}\n<|im_end|>\n<|im_start|>user\n99999<|im_end|>\n<|im_start|>assistant\n",
+        f'<tool_call>\n{{"name": "python", "arguments": {{"code": "{LOOK}"}}}}\n</tool_call>\n'
+        "<tool_response>\n99999\n</tool_response>\nSo:\n",
+        f'{{"code": "{LOOK}"}}\n\nOutput: 99999\n\n',
+    ],
+)
+def test_code_in_another_form_before_an_imagined_output_is_what_runs(before: str) -> None:
+    assert read_plain(before + GUESS) is None
+    assert parse_reply(before + GUESS, "answer").cells == (LOOK,)
+
+
+def test_a_transcript_runs_up_to_its_imagined_output() -> None:
+    assert parse_reply(f"```python\n>>> {LOOK}\n['99999']\n>>> SUBMIT(answer='99999')\n```", "answer").cells == (LOOK,)
+
+
+@pytest.mark.parametrize(
+    ("last", "cells", "held_back"),
+    [
+        ("FINAL_VAR(result)", ("result = 7", "SUBMIT(answer=result)"), ()),
+        ("FINAL_VAR: result", ("result = 7", "SUBMIT(answer=result)"), ()),
+        ("SUBMIT(answer=result)", ("result = 7", "SUBMIT(answer=result)"), ()),
+        ("FINAL(48213)", ("result = 7",), ("SUBMIT(answer='48213')",)),
+        ("SUBMIT(answer='x')", ("result = 7",), ("SUBMIT(answer='x')",)),
+        ("Then I call SUBMIT(answer=result).", ("result = 7",), ()),
+    ],
+)
+def test_a_final_call_after_the_last_block_counts(
+    last: str, cells: tuple[str, ...], held_back: tuple[str, ...]
+) -> None:
+    parsed = parse_reply(f"I compute it.\n```repl\nresult = 7\n```\n{last}\n", "answer")
+    assert (parsed.cells, parsed.held_back) == (cells, held_back)

@@ -1,6 +1,7 @@
 """The text tools of the REPL, run as they are in a worker: over one namespace."""
 
 import ast
+import inspect
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlm_dspy.rlm import prompts
 from rlm_dspy.sandbox import toolkit
 from rlm_dspy.sandbox.toolkit import CorpusTexts, bind
 from rlm_dspy.sandbox.toolkit import corpus as handle
@@ -167,9 +169,9 @@ def test_grep_limits_itself_to_a_glob_a_folder_or_a_file():
         (("(",), "bad regular expression"),
         (("",), "non-empty"),
         ((3,), "non-empty"),
-        (("x", 0), "max_matches"),
-        (("x", 5, -1), "context"),
-        (("x", 5, 0, None, "a.py"), "single text"),
+        (("x", 0, False, 0), "max_matches"),
+        (("x", -1), "context"),
+        (("x", 0, False, None, None, "a.py"), "single text"),
     ],
 )
 def test_grep_refuses_bad_arguments_clearly(arguments, message):
@@ -375,3 +377,17 @@ def test_a_corpus_keeps_only_so_many_decoded_bytes(monkeypatch):
 def test_a_file_of_the_list_gives_its_text() -> None:
     corpus = CorpusTexts.from_texts({"a.txt": "apples", "b.txt": "pears"})
     assert [corpus[file] for file in corpus.files] == ["apples", "pears"]
+
+
+def test_the_functions_take_the_arguments_that_the_prompt_names() -> None:
+    functions = tools("a b ERROR c\nerror\n" * 5)
+    shown = re.findall(r"`(\w+)\(([^`]*)\)`", prompts.TOOLKIT)
+    assert {name for name, _ in shown} >= {"search", "grep", "peek", "chunk", "select", "outline"}
+    for name, arguments in shown:
+        names = [part.partition("=")[0].strip() for part in arguments.split(",") if part and '"' not in part]
+        own = list(inspect.signature(functions[name]).parameters)
+        assert [one for one in own if one in names] == names, name
+    grep = functions["grep"]
+    assert len(grep("ERROR", 2)) == 5
+    assert len(grep("ERROR", 0, True)) == len(grep("error", re.I)) == 10
+    assert "--" in str(grep("ERROR", 1))

@@ -15,15 +15,21 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import errors
+from rlm_dspy.redact import Redactor
 
 # Groq's codes for rejecting, as a bad request, the output of its own model: a call of an unknown tool, a reply that is
 # not in the model's own format, text that is not JSON.
 BAD_SAMPLES = frozenset({"tool_use_failed", "output_parse_failed", "json_validate_failed"})
 
 
-# The messages of various servers for a prompt that does not fit the window.
+# The messages of various servers for a prompt that does not fit the window, but not for a limit of the reply.
 WINDOW_WORDS = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|prompt is too long|input length exceeds|reduce the length", re.I
+    r"\A(?!.*(?:max_(?:completion_|output_)?tokens[`'\"]? (?:is too large|must be less)|max_tokens: \d+ >))"
+    r".*?(?:context[ _-]?(?:length|window|size|limit)|maximum context|max_model_len|model token limit|reduce the length"
+    r"|\b(?:prompt|input|request|messages?) (?:is|are) too (?:long|large)|too many (?:input )?tokens"
+    r"|\b(?:prompt|input|inputs|tokens?|length)\b.{0,60}\b(?:exceeds?|exceeded|longer than|larger than)\b.{0,60}\bmax"
+    r"|max\w* prompt length|input length (?:exceeds|should be)|tokens`? \+ `?max_new_tokens`? must be)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -123,6 +129,23 @@ UnreadableReplyError.__name__ = UnreadableReplyError.__qualname__ = "ActionError
 
 class BadSampleError(AdapterParseError):  # type: ignore[misc]
     """A reply that the provider itself could not parse; ``lm_response`` is its text, if the provider returned it."""
+
+
+def mask_secrets(error: BaseException, lm: Any) -> None:
+    """Mask the keys that a server sent back, in an error of an LM and in those that caused it.
+
+    Causes whose text cannot be changed are dropped.
+    """
+    kwargs = getattr(lm, "kwargs", None) or {}
+    headers = kwargs.get("headers") or kwargs.get("extra_headers") or {}
+    redactor = Redactor()
+    redactor.learn(str(value) for value in (kwargs.get("api_key") or "", *dict(headers).values()))
+    for step in error_chain(error):
+        step.args = tuple(redactor.value(list(step.args)))
+        if isinstance(message := getattr(step, "message", None), str):
+            step.message = redactor.text(message)
+    if any(redactor.text(str(step)) != str(step) for step in error_chain(error)):
+        error.__cause__, error.__suppress_context__ = None, True
 
 
 def is_overflow(error: BaseException) -> bool:

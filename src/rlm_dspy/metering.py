@@ -16,6 +16,7 @@ from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
 from rlm_dspy.deadlines import Interrupted
+from rlm_dspy.dspy_errors import mask_secrets
 from rlm_dspy.replay import REPLY, RecordedReply
 from rlm_dspy.run import Usage
 from rlm_dspy.spans import Recorder
@@ -151,6 +152,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Add the usage of a finished call; a failed one counts as a call."""
         lm, sent = self._calls.pop(call_id, (None, None))
+        if exception is not None:
+            mask_secrets(exception, lm)
         if sent is None:  # it was abandoned
             return
         replayed = self._replies.pop(call_id, None)

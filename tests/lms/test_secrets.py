@@ -12,6 +12,7 @@ import pytest
 
 from rlm_dspy import RLM
 from rlm_dspy.lms import lm
+from rlm_dspy.testing import action, scripted
 from servers.openai import OpenAIServer, error
 from servers.wire import Fault
 
@@ -41,6 +42,23 @@ def test_the_headers_are_sent() -> None:
     with OpenAIServer(key=KEY) as server:
         assert made(server)("hi") == ["hello"]
         assert server.posts[0].headers["X-Gateway-Token"] == HEADER
+
+
+@pytest.mark.parametrize("status", [400, 401, 413])
+def test_a_key_that_a_server_sends_back_is_masked_with_an_lm_of_dspy(status: int) -> None:
+    code = "got = llm_query_batched(['a'])\nprint(got)\nSUBMIT(answer=str(got))"
+    with OpenAIServer(Fault(status, ECHO), key=KEY) as server:
+        told = {"api_base": f"{server.url}/v1", "api_key": KEY, "headers": {"X-T": HEADER}, "num_retries": 0}
+        bad = dspy.LM("openai/m", cache=False, **told)
+        with dspy.context(lm=scripted(action(code))[0]):
+            result = RLM("context, question -> answer", sub_lm=bad)(context="c", question="q")
+        with dspy.context(lm=bad), pytest.raises(dspy.LMError) as caught:
+            RLM("context, question -> answer")(context="c", question="q")
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.args)
+    for text in (result.answer, result.run.model_dump_json(), shown, caught.value.run.model_dump_json()):
+        assert KEY not in text
+        assert HEADER not in text
+    assert "********" in result.answer
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=["400", "401", "404", "429", "no completion", "no json"])

@@ -28,10 +28,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from rlm_dspy.batch.answers_file import Answers, Row, answer_key
-from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.batch.job import Job, Program
 from rlm_dspy.batch.provider_batch import ProgramInWaves, waves_path
 from rlm_dspy.errors import BatchStoppedError, ConfigurationError, LMAuthError, LMUnavailableError, RLMError
+from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.lms.file_pace import FilePace
 from rlm_dspy.lms.provider_batches import WaveJournal, Waves
 

@@ -41,7 +41,8 @@ def show_tour(terminal: Terminal) -> int:
     choice = lms.choose(loaded.settings.model, os.environ, loaded.settings.named_by)
     if choice.offline:
         terminal.answer(
-            "\nThese answers came from the offline engine, which looks up passages by keyword. `rlm-dspy init` sets a model."
+            "\nThese answers came from the offline engine, which looks up passages by keyword. "
+            "`rlm-dspy init` sets a model."
         )
     else:
         terminal.answer(f"\nAnd with your model ({choice.reason}):")

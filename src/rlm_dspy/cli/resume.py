@@ -41,9 +41,10 @@ def check_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
     own = [one for one in ctx.command.params if one.expose_value and one.name not in GIVEN_AGAIN]
     for one in own:
         if ctx.get_parameter_source(str(one.name)) == click.core.ParameterSource.COMMANDLINE:
+            name = one.get_error_hint(ctx).strip("'[]")
             raise click.UsageError(
-                f"{one.get_error_hint(ctx).strip("'[]")} and --resume cannot be used together: the question, the files, the "
-                "model and the options come from the run. Only limits may be given again, such as --max-iters."
+                f"{name} and --resume cannot be used together: the question, the files, the model and the options come "
+                "from the run. Only limits may be given again, such as --max-iters."
             )
 
 

@@ -15,6 +15,7 @@ from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.sandbox.worker import tables
 
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
+MAX_QUESTION_CHARS = 1_000  # of a question that is no context itself
 MAX_PATH_CHARS = 1_000  # longer texts are not taken for a path
 _PATH = re.compile(r"(?:~|[A-Za-z]:)?[\w./\\-]+\.[A-Za-z]\w{0,7}")
 
@@ -63,12 +64,19 @@ def task_of(values: Mapping[str, Any]) -> str:
 
 
 def main_context(values: Mapping[str, Any]) -> str | None:
-    """Name the input that the toolkit works on: a corpus, ``context``, or the longest text except the question."""
+    """Name the input that the toolkit works on: a corpus, ``context``, or the longest text.
+
+    It is None if the longest text is the question and short, or if a list or dict is longer than the texts.
+    """
     texts = {name: value for name, value in values.items() if is_context(value)}
-    texts = {name: value for name, value in texts.items() if name not in QUESTION_FIELDS} or texts
-    if not texts:
-        return None
     for name, value in texts.items():
         if not isinstance(value, str):
             return name
-    return "context" if "context" in texts else max(texts, key=lambda name: len(texts[name]))
+    if "context" in texts:
+        return "context"
+    sizes = {name: len(value) for name, value in texts.items() if name not in QUESTION_FIELDS}
+    sizes = sizes or {name: len(value) for name, value in texts.items() if len(value) > MAX_QUESTION_CHARS}
+    others = [value for name, value in values.items() if name not in texts and not isinstance(value, dspy.History)]
+    if not sizes or any(len(str(value)) > max(sizes.values()) for value in others):
+        return None
+    return max(sizes, key=lambda name: sizes[name])

@@ -85,7 +85,7 @@ class Overflow:
 class Observation:
     """The result of executing one cell; ``submitted`` holds the raw SUBMIT value if there was one.
 
-    ``restored`` names the inputs that the cell had rebound and that were restored.
+    ``restored`` names the inputs and functions that the cell had rebound and that were restored.
     """
 
     text: str = ""

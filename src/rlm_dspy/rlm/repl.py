@@ -182,9 +182,12 @@ class Repl:
         return Observation(text=text, seconds=seconds)
 
     def _restored_note(self, names: Sequence[str]) -> str:
-        """Describe the inputs that a cell had rebound and that were restored."""
-        sizes = (f"`{name}` is again the input ({prompts.size_of(self._values[name])})" for name in names)
-        return f"[{'; '.join(sizes)}; use another name.]" if names else ""
+        """Describe the inputs and functions that a cell had rebound and that were restored."""
+        told = []
+        for name in names:
+            what = f"input ({prompts.size_of(self._values[name])})" if name in self._values else "function"
+            told.append(f"`{name}` is again the {what}")
+        return f"[{'; '.join(told)}; use another name.]" if names else ""
 
     def take_warnings(self) -> list[str]:
         """Return the warnings since the last call."""

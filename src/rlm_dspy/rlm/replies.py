@@ -276,15 +276,17 @@ def read_sections(reply: str) -> dict[str, str]:
 def read_plain(reply: str) -> tuple[str, str] | None:
     """Split a reply without markers into its text and its code; None unless it ends with its only ```python block.
 
-    The code is the content of the block, byte for byte.
+    The code is the content of the block, byte for byte. What stands before it must be prose: no other code, and no
+    output or turn that the model imagined.
     """
     blocks = _blocks_in(_unix_lines(reply))
     if len(blocks) != 1 or blocks[0].label not in PYTHON_LABELS or not blocks[0].is_closed:
         return None
     text = _unix_lines(reply)
-    if text[blocks[0].end :].strip():
+    before = text[: blocks[0].start].strip()
+    if text[blocks[0].end :].strip() or any(form.search(before) for form in (_TURN_END, _IMAGINED, _CODE_TAG)):
         return None
-    return text[: blocks[0].start].strip(), blocks[0].code
+    return before, blocks[0].code
 
 
 def parse_reply(reply: str, first_output: str) -> ParsedReply:
@@ -331,12 +333,14 @@ def parse_code(text: str, first_output: str) -> ParsedReply:
 
 def _parse_text(text: str, first_output: str) -> ParsedReply | None:
     """Parse a text that is not Python as a whole, in whatever form it holds its code."""
+    if before_output := _cells_before_output(text, first_output):
+        return before_output
     if from_json := _cells_of_json(text, first_output):
         return from_json
     if finals := _cells_with_final(text, first_output):
         return ParsedReply(finals)
     if blocks := _parse_blocks(text):
-        return blocks
+        return _with_last_words(blocks, text, first_output)
     if final := _final_cell(text, first_output):
         return ParsedReply((final,))
     if spoken := spoken_submit(text):
@@ -345,6 +349,17 @@ def _parse_text(text: str, first_output: str) -> ParsedReply | None:
     if code and looks_like_code(code) and re.search(r"\w\(|\w\s*=\s*\S|^\s*(?:import|from|for|if|def|with)\b", code):
         return ParsedReply((code,))
     return None
+
+
+def _cells_before_output(text: str, first_output: str) -> ParsedReply | None:
+    """Return the code in another form before an output that the model imagined, and after it a block of Python."""
+    block = next((block for block in _blocks_in(text) if block.label in PYTHON_LABELS), None)
+    output = _IMAGINED.search(text, 0, block.start) if block else None
+    if block is None or output is None:
+        return None
+    before = text[: output.start()]
+    found = _cells_of_json(before, first_output) or _parse_elements(before)
+    return replace(found, held_back=(block.code,)) if found and found.cells else None
 
 
 def _refuse_rival_submits(parsed: ParsedReply) -> ParsedReply:
@@ -482,6 +497,21 @@ def _parse_blocks(text: str) -> ParsedReply | None:
         ignored=sum(not block.label for block in ignored),
         is_closed=real[-1].is_closed,
     )
+
+
+def _with_last_words(parsed: ParsedReply, text: str, first_output: str) -> ParsedReply:
+    """Add the ``FINAL_VAR(name)`` or ``SUBMIT(…)`` that stands alone after the last block, as a cell.
+
+    One that holds its answer as a literal is held back, because the model wrote it before it saw an output.
+    """
+    blocks = _blocks_in(text)
+    after = text[blocks[-1].end :].strip() if blocks else ""
+    last = _final_cell(after, first_output) if after.startswith("FINAL") else after
+    if not last or "\n" in after or not submits_always(last) or not parsed.is_closed:
+        return parsed
+    if re.search(r"[\"'\d]", last):
+        return replace(parsed, held_back=(*parsed.held_back, last))
+    return parsed if parsed.held_back else replace(parsed, cells=(*parsed.cells, last))
 
 
 def _parse_elements(text: str) -> ParsedReply | None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 import json_repair
@@ -89,9 +89,8 @@ def _possible_framings(text: str) -> Iterator[str]:
     margin = re.match(r"[ \t]*", rest.lstrip("\n"))
     if margin and margin[0]:
         yield from _dedented_code(margin[0] + text)  # the first line lost the others' indentation
-    if _PROMPT.match(text):
-        lines = [line for line in text.split("\n") if _PROMPT.match(line)]
-        yield "\n".join(_PROMPT.sub("", line) for line in lines)
+    if _PROMPT.match(text):  # what follows a line without a prompt follows an imagined output
+        yield "\n".join(_PROMPT.sub("", line) for line in takewhile(_PROMPT.match, text.split("\n")))
     if text[:1] == text[-1:] == "`" and "\n" not in text:
         yield text.strip("`")
     if "\\n" in text and "\n" not in text:

@@ -29,7 +29,7 @@ class Execution:
         truncated: Whether stdout or stderr was cut.
         seconds: The time the code took, excluding host calls.
         names: The names it created or rebound.
-        restored: Protected inputs that the cell had rebound and that were restored.
+        restored: Protected inputs, and tools, that the cell had rebound and that were restored.
         note: What else happened, and what was lost.
         kind: "ok", "error", "syntax", "refused", "exit", "memory", "timeout", "interrupted" or "died".
     """

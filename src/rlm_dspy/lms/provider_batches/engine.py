@@ -128,9 +128,8 @@ def batched_lm(lm: dspy.LM, waves: Waves) -> dspy.LM:
     if isinstance(engine, WaveEngine):
         return lm
     if not isinstance(engine, RoutedEngine):
-        raise ConfigurationError(
-            f"{name} cannot be asked in provider batches: name a model of a provider that has them (rlm_dspy.lm in Python)"
-        )
+        advice = "name a model of a provider that has them, in Python by rlm_dspy.lm"
+        raise ConfigurationError(f"{name} cannot be asked in provider batches: {advice}")
     route = engine.route
     lane = waves.open_lane(route, str(route.batch_base), make_protocol(route))
     asynchronous = AsyncWaveEngine(route, waves, lane)

@@ -59,29 +59,29 @@ class Toolkit:
     def grep(
         self,
         pattern: Any,
-        max_matches: Any = None,
         context: Any = 0,
+        ignore_case: Any = False,
+        max_matches: Any = None,
         text: Any = None,
         source: str | None = None,
-        ignore_case: bool = False,
         flags: int = 0,
     ) -> Matches:
         """Find a regular expression: all hits, with .line .text .source .start .end; printing shows the first 20."""
-        if (_is_text(pattern) and not isinstance(pattern, str)) or (self._is_long(pattern) and _is_text(max_matches)):
-            pattern, max_matches = max_matches, pattern
-        numbers: list[Any] = []
-        for value in (max_matches, context):
-            numbers.append(None)
+        if (_is_text(pattern) and not isinstance(pattern, str)) or (self._is_long(pattern) and _is_text(context)):
+            pattern, context = context, pattern
+        others: list[Any] = []
+        for value in (context, ignore_case):
+            others.append(None)
             if isinstance(value, re.RegexFlag):
                 flags |= value
             elif _is_text(value):
                 named, whole = self._file_or_text(value)
                 source, text = named or source, text if whole is None else whole
             else:
-                numbers[-1] = value
-        expression = compiled_pattern(pattern, flags | (re.I if ignore_case else 0))
-        limit = math.inf if numbers[0] is None else _checked_count("max_matches", numbers[0], 1)
-        around = _checked_count("context", numbers[1] or 0, 0)
+                others[-1] = value
+        expression = compiled_pattern(pattern, flags | (re.I if others[1] else 0))
+        limit = math.inf if max_matches is None else _checked_count("max_matches", max_matches, 1)
+        around = _checked_count("context", others[0] or 0, 0)
         data = self._text_or_main(text)
         return find_matches(expression, data, _names_to_read(data, source), limit, around)
 

@@ -60,6 +60,7 @@ class WorkerSession:
         self.main: str | None = None
         self.protected: list[str] = []
         self.inputs: dict[str, Any] = {}  # the protected variables as handed over
+        self.functions: dict[str, Any] = {}  # those that the host's own code made
         self.final: Any = None
         self.armed = False
         self.pending = False
@@ -105,6 +106,7 @@ class WorkerSession:
         self.protected = message.get("protected", self.protected)
         if message.get("fresh"):
             self.inputs.clear()
+            self.functions.clear()
         handed.receive_variables(
             message.get("vars", []), self.wire.descriptors, self.namespace, self.zstr, self.toolkit
         )
@@ -144,9 +146,11 @@ class WorkerSession:
     # -- SUBMIT ----------------------------------------------------------------------------------------------
 
     def _submit_outputs(self, *arguments: Any, **keywords: Any) -> NoReturn:
-        """End the run with these outputs."""
+        """End the run with these outputs; the first SUBMIT counts if the code catches its end and submits again."""
         if get_ident() != self.thread:
             raise RuntimeError("SUBMIT() is for the cell itself, not for a thread: let the cell wait for its result")
+        if self.final is not None:
+            raise Submitted
         chosen = self._outputs_by_name(arguments, keywords)
         try:
             encoded = values.encode(chosen)
@@ -269,7 +273,7 @@ class WorkerSession:
             try:
                 if "compiled" in message:  # the host's own code
                     changed = self.armed = True
-                    exec(loads(a2b_base64(message["compiled"])), self._own_names())
+                    self._run_own_code(loads(a2b_base64(message["compiled"])))
                     return True
                 tree = evaluate.parse_cell(message["code"], number)
                 changed = message["always"] or not self.looks.is_read_only(tree)
@@ -313,6 +317,14 @@ class WorkerSession:
         except (TypeError, ValueError, RecursionError):
             return None
 
+    def _run_own_code(self, code: Any) -> None:
+        """Run the host's own code, and remember the functions that it gives to the cells."""
+        before = dict(self.namespace)
+        exec(code, self._own_names())
+        for name, value in self.namespace.items():
+            if callable(value) and before.get(name) is not value:
+                self.functions[name] = value
+
     def _own_names(self) -> dict[str, Any]:
         """Return a namespace for the host's own code, with the cells' namespace as ``repl``."""
         taken = frozenset(name for name in (*self.tools, *self.protected) if not name.startswith("__"))
@@ -340,8 +352,16 @@ class WorkerSession:
         sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
 
     def _restore_inputs(self) -> list[str]:
-        """Restore the inputs that the cell rebound, and return their names."""
+        """Restore the inputs and the host's functions that the cell rebound, and return their names.
+
+        A function that the cell defines in place of the host's stays.
+        """
         lost: list[str] = []
+        for name, function in {**self.functions, **self.tools}.items():
+            if name not in self.inputs and not callable(self.namespace.get(name)):
+                self.namespace[name] = function
+                if not name.startswith("__"):
+                    lost.append(name)
         for name, value in self.inputs.items():
             if name in self.protected and self.namespace.get(name, self) is not value:
                 self.namespace[name] = value
