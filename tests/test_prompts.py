@@ -162,6 +162,54 @@ def test_a_function_of_the_host_that_is_overwritten_is_there_again() -> None:
     assert "`llm_query` is again the function; use another name" in "\n".join(map(str, seen[-1:]))
 
 
+@pytest.mark.parametrize(
+    "wrote",
+    [
+        "I would do:\nx = grep('y'\nand then look",
+        '<invoke name="SUBMIT">\n<parameter name="answer">48213</parameter>\n</invoke>',
+        "I search.\n\nimport re\nfor line in context.splitlines():\n    if 'gate' in line:\n        print(line)\nDone?",
+    ],
+)
+def test_what_is_no_python_is_not_shown_as_the_form_to_follow(wrote: str) -> None:
+    _, seen = run(wrote, action("SUBMIT(answer='a')"))
+    asked = seen[1].rsplit("[reply not understood]", 1)[-1]
+    if "[reply not understood]" in seen[1]:
+        assert "```python\nprint(context[:500])\n```" in asked
+
+
+def test_a_refusal_says_what_is_wrong_in_a_line() -> None:
+    rlm = rlm_dspy.RLM("context, question -> answer: int")
+    _, seen = run(action("SUBMIT(answer={'a': 1})"), action("SUBMIT(answer=3)"), rlm=rlm)
+    assert "answer: expected int, got dict: Input should be a valid integer" in seen[1]
+    assert "errors.pydantic.dev" not in seen[1]
+
+
+@pytest.mark.parametrize("name", ["submit", "final_answer", "finish"])
+def test_the_name_of_another_framework_is_answered_with_submit(name: str) -> None:
+    _, seen = run(action(f"{name}(answer='a')"), action("SUBMIT(answer='a')"))
+    assert "[SUBMIT(answer=...) ends the run.]" in seen[1]
+    assert seen[1].count(f"name '{name}' is not defined") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        ("import json\nSUBMIT(json.dumps({'answer': '48213'}))", "48213"),
+        ("SUBMIT('{\"other\": 1}')", '{"other": 1}'),
+        ("SUBMIT(answer=grep('code is'))", "the code is 48213"),
+        ("result = '48213'\nFINAL_VAR(result)", "48213"),
+        ("result = '48213'\nFINAL_VAR('result')", "48213"),
+        ("if len(context) &gt; 2:\n    SUBMIT(answer=“48213”)", None),
+        ("if len(context) &gt; 2:\n    SUBMIT(answer='48213')", "48213"),
+        ("%pip install numpy\nSUBMIT（answer='48213'）", None),
+        ("%pip install numpy\nSUBMIT(answer='48213')", "48213"),
+    ],
+)
+def test_an_answer_is_taken_as_it_was_meant(code: str, answer: str | None) -> None:
+    result, _ = run(action(code), action("SUBMIT(answer='second')"), context="x\nthe code is 48213\ny")
+    assert result.answer == (answer or "second")
+
+
 def test_nothing_random_enters_a_prompt_so_that_a_rerun_is_served_from_the_cache() -> None:
     code = "print({'a', 'b', 'c', 'd'}, hash('x'), object)\nprint(list(set('hello world')))"
     first = run(action(code), action("SUBMIT(answer='a')"))[1]
@@ -253,9 +301,9 @@ def test_an_unreadable_reply_costs_one_call_and_not_a_second_one_in_json() -> No
 
 
 def test_the_form_that_was_missed_is_quoted_with_the_models_own_code() -> None:
-    _, seen = run("I would do:\nx = grep('y'\nand then look", action("SUBMIT(answer='a')"))
+    _, seen = run("I would do:\nx = grep('y')\nand then look", action("SUBMIT(answer='a')"))
     asked = seen[1].rsplit("[reply not understood]", 1)[1]
-    assert "what you do next\n```python\nx = grep('y'\n```" in asked
+    assert "what you do next\n```python\nx = grep('y')\n```" in asked
 
 
 PROBE = """

@@ -50,10 +50,20 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
             json.dumps(jsonable_outputs({name: outputs[name]}))
         except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
             wanted = prompts.type_name(field)
-            errors.append(
-                f"{name}: expected {wanted}, got {type(value[name]).__name__}: {shorten_text(str(error), 1_000)}"
-            )
+            told = shorten_text(_error_text(error), 1_000)
+            errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {told}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+
+
+def _error_text(error: BaseException) -> str:
+    """Return what is wrong with a value, from pydantic one line for each place, without its web addresses."""
+    if not isinstance(error, pydantic.ValidationError):
+        return str(error)
+    told = []
+    for one in error.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(map(str, one["loc"]))
+        told.append(f"{place}: {one['msg']}" if place else one["msg"])
+    return "; ".join(told)
 
 
 def _refuse_endless(value: Any, annotation: Any) -> None:
@@ -105,14 +115,24 @@ def _hits_as_texts(value: Any, annotation: Any) -> Any:
     """Replace hits by their text where a str is expected: in the REPL a hit reads like one."""
     if annotation == list[str] and isinstance(value, list):
         return [_hits_as_texts(item, str) for item in value]
-    is_hit = isinstance(value, Mapping) and {"line", "text", "range"} <= set(value)
-    return value["text"] if is_hit and annotation is str else value
+    if annotation is not str:
+        return value
+    if isinstance(value, list) and value and all(map(_is_hit, value)):
+        return "\n".join(hit["text"] for hit in value)
+    return value["text"] if _is_hit(value) else value
+
+
+def _is_hit(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"line", "text", "range"} <= set(value)
 
 
 def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Unpack outputs submitted as a single dict, as in ``SUBMIT({"answer": 5})``."""
+    """Unpack outputs submitted as a single dict, as in ``SUBMIT({"answer": 5})``, or as its JSON."""
     given = [name for name in fields if value.get(name) is not None]
     inner = value[given[0]] if len(given) == 1 else None
+    if isinstance(inner, str) and inner.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            inner = json.loads(inner)
     if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or given[0] not in inner:
         return value
     required = {name for name, field in fields.items() if field.is_required()}

@@ -361,11 +361,17 @@ def read_cells(reply: ModelReply, first_output: str) -> ParsedReply:
     return parsed
 
 
+# What other frameworks call the function that ends a run.
+FINISHING_NAMES = frozenset({"submit", "final_answer", "finish", "final", "answer"})
+
+
 def step_advice(
     cells: Sequence[str], seen: Observation, outputs: tuple[str, ...], types: frozenset[str] = frozenset()
 ) -> str | None:
     """Return advice for the model after a step that it seems to have misjudged, or None."""
     undefined = re.search(r"NameError: name '(\w+)' is not defined", seen.error or "")
+    if undefined and undefined[1].lower() in FINISHING_NAMES:
+        return f"[SUBMIT({', '.join(f'{name}=...' for name in outputs)}) ends the run.]"
     if undefined and undefined[1] in types:
         return f"[{undefined[1]} is not defined in the REPL: SUBMIT takes a dict with its fields instead.]"
     if seen.error and "'NoneType' object has no attribute 'group" in seen.error:
@@ -397,7 +403,8 @@ def _marked_output(seen: Observation) -> str:
     """Return a cell's output; for a failed cell it begins with "[Error]" and the exception, as in DSPy."""
     if not seen.error or seen.text.startswith("[Error]"):
         return seen.text
-    return f"[Error] {seen.error.strip().splitlines()[-1]}\n{seen.text}"
+    last = seen.error.strip().splitlines()[-1]
+    return f"[Error] {last}\n{seen.text.rstrip().removesuffix(last)}".rstrip()
 
 
 def _held_back(cells: tuple[str, ...]) -> str:

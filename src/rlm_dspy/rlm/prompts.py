@@ -377,6 +377,7 @@ def refusal_text(problem: str) -> str:
 
 
 Form = Literal["plain", "code", "marked"]
+_STATEMENT = re.compile(r"\s*(?:import|from|for|while|if|elif|else|def|with|try|except|return)\b")
 
 
 def reask_text(problem: str, submit: str, wrote: str, *, form: Form, look: str = "print(...)") -> str:
@@ -389,7 +390,8 @@ def reask_text(problem: str, submit: str, wrote: str, *, form: Form, look: str =
         wrote = ""  # JSON is not shown again as a form to follow
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
     code = clip_middle("\n".join(lines[:MAX_QUOTED_LINES]), PREVIEW_CHARS)
-    if not code or (form == "code" and not is_python(code)):
+    is_damaged = any(_STATEMENT.match(line) for line in wrote.splitlines() if line not in lines)
+    if not code or is_damaged or not is_python(code):
         code = look
     if form != "marked":
         says = "" if form == "code" else "what you do next\n"

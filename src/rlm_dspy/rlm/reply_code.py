@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 import threading
@@ -19,6 +20,9 @@ CACHED_CHARS = 20_000  # longest code, in characters, whose syntax tree is cache
 MAX_SPOKEN = 4_000  # longest call, in characters, found among words
 PLACEHOLDERS = frozenset({"", "...", "…", "answer", "your answer"})
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.)(?: |$)")
+# Characters that word processors and input methods write for those of code.
+_TYPED = str.maketrans("“”„‘’‚（）［］｛｝，：；＝", '"' * 3 + "'" * 3 + "()[]{},:;=")
+_MAGIC = re.compile(r"^[ \t]*[%!]\w.*\n?", re.MULTILINE)  # a line of a notebook, such as %pip install
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff")) | {0xA0: " ", 0x202F: " ", 0x3000: " "}
 # Statements and expressions without a visible effect.
 _QUIET = (
@@ -95,9 +99,9 @@ def _possible_framings(text: str) -> Iterator[str]:
         yield text.strip("`")
     if "\\n" in text and "\n" not in text:
         yield text.replace("\\n", "\n").replace('\\"', '"')  # escaped twice
-    cleaned = text.translate(_INVISIBLE)
-    if cleaned != text:
-        yield cleaned
+    for cleaned in (text.translate(_INVISIBLE), html.unescape(text), text.translate(_TYPED), _MAGIC.sub("", text)):
+        if cleaned != text:
+            yield cleaned
 
 
 def _dedented_code(text: str) -> Iterator[str]:

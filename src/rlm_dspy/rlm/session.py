@@ -674,6 +674,8 @@ def _reply_text(error: AdapterParseError, outputs: Any) -> str:
     if isinstance(error, BadSampleError):
         return str(error.lm_response)
     first = outputs[0] if outputs else None
+    if isinstance(first, dict) and first.get("reasoning_content") and not first.get("text"):
+        return "<think></think>"  # the thinking came apart, and nothing else did
     is_empty = not (first.get("text") or first.get("tool_calls")) if isinstance(first, dict) else first == ""
     return "" if is_empty else str(error.lm_response or "")
 

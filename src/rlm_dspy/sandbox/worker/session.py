@@ -196,6 +196,8 @@ class WorkerSession:
         if not isinstance(name, str):
             self._submit_first(name)
         key = name.strip().strip("\"'")
+        if not key.isidentifier():
+            self._submit_first(name)
         if key not in self.namespace:
             raise NameError(f"FINAL_VAR: there is no variable {key[:MAX_QUOTED_CHARS]!r}; FINAL(value) takes a value")
         self._submit_first(self.namespace[key])
