@@ -58,3 +58,12 @@ def test_collection_stays_off_where_it_was() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_litellm_as_an_engine_of_dspy_is_loaded_before_the_clock_starts() -> None:
+    code = (
+        "import sys, dspy; from rlm_dspy import deadlines; lm = dspy.LM('openai/m', engine='litellm'); "
+        "before = 'litellm' in sys.modules; deadlines.load_engines(lm); print(before, 'litellm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

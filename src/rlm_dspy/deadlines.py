@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from rlm_dspy._dspy import async_engine_of, engine_of
+from rlm_dspy._dspy import async_engine_of, engine_of, get_litellm
 from rlm_dspy.daemon_threads import daemon_future
 
 POLL_SECONDS = 0.05  # seconds between checks of the clock and the stop flag
@@ -118,8 +118,11 @@ def can_await(lm: Any) -> bool:
 def load_engines(*lms: Any) -> None:
     """Load the engines of LMs now, so that loading does not count towards the run's time."""
     for lm in lms:
-        load = getattr(engine_of(lm), "load", None)
-        if callable(load):
+        engine = engine_of(lm)
+        load = getattr(engine, "load", None)
+        if engine == "litellm":
+            get_litellm(feature="engine='litellm'")
+        elif callable(load):
             load()
 
 

@@ -401,8 +401,8 @@ class Asking:
             terminal.note(f"Stopped by {reason}; this is the best answer so far.")
         if replayed := run.usage.replayed_calls:
             terminal.note(
-                f"{replayed} of {run.usage.calls} calls came from the record and cost nothing again; in all, the run "
-                f"cost {render.cost_text(run.usage.cost)}."
+                f"{replayed} of {run.usage.calls} calls came from the record and cost nothing again; in all: "
+                f"{render.cost_text(run.usage.cost)}."
             )
         if sys.stderr.isatty() or terminal.verbose:
             terminal.note(_usage_line(run, self.mode))

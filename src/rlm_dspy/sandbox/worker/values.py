@@ -24,7 +24,7 @@ SAFE_INT = 2**53
 MAX_DEPTH = 100
 MAX_COLLISIONS = 100
 MOST_EXPONENT = 5_000  # of a Decimal, positive or negative
-MAX_NUMBER = 10_000  # characters of one number; operations on longer ones are slow and uninterruptible
+MAX_NUMBER = 4_300  # characters of one number, which Python itself converts; longer ones are slow and uninterruptible
 
 _LISTLIKE: Any = (
     deque,
@@ -136,7 +136,7 @@ def _bounded_text(text: str) -> str:
         ValueError: It is too long.
     """
     if len(text) > MAX_NUMBER:
-        raise ValueError(f"a number of {len(text):,} characters is too long: the limit is {MAX_NUMBER:,}")
+        raise ValueError(f"a number of {len(text):,} characters is too long: the limit is {MAX_NUMBER:,}; use a text")
     return text
 
 
