@@ -57,7 +57,7 @@ def test_an_error_shows_no_password_in_any_form(echoed: str) -> None:
 def test_what_could_not_be_sent_is_not_said_to_be_answered() -> None:
     with OpenAIServer(models=("m",), key="none") as server:
         with pytest.raises(dspy.LMError, match="could not be asked") as caught:
-            lm("openai/m", api_base=server.url, cache=False)("a lone surrogate: \ud800")
+            lm("openai/m", api_base=server.url, headers={"X-Name": "€"}, cache=False)("hi")
         assert not server.posts
     assert "answered" not in str(caught.value)
 

@@ -50,10 +50,13 @@ class _Translated:
     def __init__(self, route: Route) -> None:
         self._route = route
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        self._arrivals = transport.watch_arrivals()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        found = errors.translate_error(error, self._route) if isinstance(error, Exception) else error
+        found: BaseException | None = error
+        if isinstance(error, Exception):
+            found = errors.translate_error(error, self._route, has_answered=self._arrivals.any)
         if isinstance(found, lm15.ContextLengthError):
             local_servers.forget_server(self._route.own_base)  # it may have been restarted with another window
         if error is not None and found is not None and found is not error:

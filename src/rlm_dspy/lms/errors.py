@@ -62,8 +62,14 @@ class StreamError(Exception):
         self.body = body
 
 
-def translate_error(error: Exception, route: Route) -> Exception:
-    """Return an lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
+def translate_error(error: Exception, route: Route, *, has_answered: bool = True) -> Exception:
+    """Return an lm15 error that says in one line what happened and what to do; DSPy retries by its class.
+
+    Args:
+        error: what LiteLLM or the HTTP client raised.
+        route: the model that was asked.
+        has_answered: any reply has arrived.
+    """
     if isinstance(error, lm15.LM15Error) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # DSPy's own translation; the HTTP error is its cause
     if type(error) is lm15.ProviderError and not hasattr(error, "model"):  # lm15 could not parse LiteLLM's result
@@ -81,10 +87,10 @@ def translate_error(error: Exception, route: Route) -> Exception:
         return _status_error(
             route, reply.status_code, _reply_text(reply, error, route), _retry_wait(reply.headers, error)
         )
-    return _no_reply_error(error, chain, route)
+    return _no_reply_error(error, chain, route, has_answered)
 
 
-def _no_reply_error(error: Exception, chain: list[BaseException], route: Route) -> Exception:
+def _no_reply_error(error: Exception, chain: list[BaseException], route: Route, has_answered: bool) -> Exception:
     """The error for an attempt without an error status from a server."""
     names = {type(step).__name__ for step in chain}
     if names & _UNREACHED:
@@ -102,10 +108,18 @@ def _no_reply_error(error: Exception, chain: list[BaseException], route: Route) 
     if told := next(filter(None, (_told_inside(step, route) for step in chain)), None):
         return told
     if names & _UNREADABLE or any(map(_is_no_completion, chain)):
+        if not has_answered:
+            return _unsent(route, chain[-1])
         return invalid_reply(route, "is not a chat completion in JSON")
     if isinstance(error, (ValueError, OverflowError)):
         return invalid_reply(route, f"cannot be read ({_shorten_text(str(error), route)})")
     return _made_up(route, error)
+
+
+def _unsent(route: Route, error: BaseException) -> Exception:
+    """The error for a request that failed before any reply arrived, though a server may be there."""
+    said = f"could not be asked ({_shorten_text(str(error) or type(error).__name__, route)})"
+    return _make_error(lm15.InvalidRequestError, route, said, "Check the options.")
 
 
 def _describe_broken(chain: list[BaseException]) -> str | None:

@@ -27,6 +27,23 @@ _installing = threading.Lock()
 _is_bounded: contextvars.ContextVar[bool] = contextvars.ContextVar("is_bounded", default=False)
 
 
+class Arrivals:
+    """Whether any reply has arrived for the requests of a context."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+
+_arrivals: contextvars.ContextVar[Arrivals | None] = contextvars.ContextVar("arrivals", default=None)
+
+
+def watch_arrivals() -> Arrivals:
+    """Return the arrivals of the requests that this context makes from now on inside ``bound_replies``."""
+    arrivals = Arrivals()
+    _arrivals.set(arrivals)
+    return arrivals
+
+
 class ReplyTooLargeError(Exception):
     """A reply is longer than ``MAX_REPLY_BYTES``."""
 
@@ -55,6 +72,9 @@ def _install_bounds() -> None:
 
 
 def _has_redirect_location(response: Any) -> bool:
+    """Whether to follow a redirect; httpx asks this about each reply as soon as its headers have arrived."""
+    if arrivals := _arrivals.get():
+        arrivals.any = True
     return not _is_bounded.get() and bool(response._unbounded_redirect)
 
 
