@@ -1,7 +1,8 @@
 """The one place that removes secrets from everything printed or saved.
 
-A secret is the value of an environment variable whose name says so, the password in an address that a variable holds, or
-a value registered by a caller (a key read from a file). Values under eight characters are ignored: masking them would damage ordinary words.
+A secret is the value of an environment variable whose name says so, the password in an address that a variable holds,
+or a value registered by a caller (a key read from a file). Values under eight characters are ignored: masking them
+would damage ordinary words.
 """
 
 from __future__ import annotations

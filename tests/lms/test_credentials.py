@@ -48,9 +48,9 @@ def test_a_header_of_the_user_goes_before_the_credentials_of_the_address() -> No
 
 @pytest.mark.parametrize("echoed", [PASSWORD, QUOTED, BASIC.split()[1]])
 def test_an_error_shows_no_password_in_any_form(echoed: str) -> None:
-    with BasicServer(Fault(401, error(f"wrong: {echoed}", "x")), models=("m",)) as server:
-        with pytest.raises(dspy.LMAuthError) as caught:
-            made(server)("hi")
+    fault = Fault(401, error(f"wrong: {echoed}", "x"))
+    with BasicServer(fault, models=("m",)) as server, pytest.raises(dspy.LMAuthError) as caught:
+        made(server)("hi")
     assert "wrong: ********" in str(caught.value)
 
 
