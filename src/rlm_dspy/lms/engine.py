@@ -24,7 +24,7 @@ from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
 from rlm_dspy.lms.transport import bound_replies
-from rlm_dspy.metering import CHARS_PER_TOKEN, FREE_PROVIDERS, metered_wait, token_cost
+from rlm_dspy.metering import CHARS_PER_TOKEN, FREE_PROVIDERS, MOST_TOKENS, metered_wait, token_cost
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ _EXPECTED_REPLY_TOKENS = 1_000  # estimated tokens of a reply, unless its limit 
 
 SILENCE_SECONDS = 15.0  # seconds of silence between warnings
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-MOST_TOKENS = 10**9  # plausible maximum of one call
 _MOST_CHARS = 2_000_000  # longest reply accepted: parsing and storing longer ones takes DSPy many seconds
 
 _ANSWERED: set[str] = set()  # servers that have answered this process
@@ -144,10 +143,10 @@ class _Routed:
         return replace(response, provider_data=data)
 
     def _reply_cost(self, response: Response, raw: Any) -> float | None:
-        if self.route.wire_model != self.route.model or self.route.provider.local:
-            return cost_from_table(self.route.model, response)
+        """Return what a reply cost; LiteLLM, which believes any count and price that it is sent, only if need be."""
+        price = cost_from_table(self.route.model, response)
         reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
-        return reckoned or None
+        return reckoned or None if price is None else price
 
     async def _call_limiter(self, call: Callable[[rate_limits.RequestLimiter], Any]) -> Any:
         """Return what a call of the model's limiter returns; that of many processes is called in a thread."""
