@@ -408,8 +408,9 @@ def _is_no_completion(cause: Any) -> bool:
 def _told_inside(cause: Any, route: Route) -> Exception | None:
     """Return the error that a server wrote into a reply that started with status 200."""
     name, body = type(cause).__name__, getattr(cause, "body", None)
-    if isinstance(body, dict) and (name == "APIError" or isinstance(cause, StreamError)):
-        code, text, where = body.get("code"), _error_detail(body, route), "in the middle of its reply"
+    if body and isinstance(body, (dict, str)) and (name == "APIError" or isinstance(cause, StreamError)):
+        code = body.get("code") if isinstance(body, dict) else None
+        text, where = _error_detail(body, route), "in the middle of its reply"
     elif type(cause) is Exception and hasattr(cause, "status_code"):  # LiteLLM raises errors found in a reply this way
         code, text, where = cause.status_code, _shorten_text(str(getattr(cause, "message", "")), route), "in its reply"
     else:
