@@ -46,8 +46,9 @@ def _with_joined_text(choice: Any) -> Any:
         said = choice.get(name) if isinstance(choice, dict) else None
         if not isinstance(said, dict) or not isinstance(said.get("content"), list):
             continue
-        texts = [part.get("text") if isinstance(part, dict) else None for part in said["content"]]
-        if all(isinstance(text, str) for text in texts):
+        found = [part.get("text") if isinstance(part, dict) else None for part in said["content"]]
+        texts = [text for text in found if isinstance(text, str)]
+        if len(texts) == len(found):
             choice = {**choice, name: {**said, "content": "".join(texts)}}
     return choice
 
