@@ -52,6 +52,7 @@ def test_an_error_shows_no_password_in_any_form(echoed: str) -> None:
     with BasicServer(fault, models=("m",)) as server, pytest.raises(dspy.LMAuthError) as caught:
         made(server)("hi")
     assert "wrong: ********" in str(caught.value)
+    assert "Check the user name and password in the address (api_base)." in str(caught.value)
 
 
 def test_what_could_not_be_sent_is_not_said_to_be_answered() -> None:

@@ -78,6 +78,8 @@ class _Routed:
             raise errors.missing_key(self.route)
         if key and (not key.isascii() or any(char.isspace() or ord(char) < 32 for char in key)):
             raise errors.bad_key(self.route)
+        if key and key[0] in "'\"" and key[0] == key[-1]:
+            raise errors.quoted_key(self.route)
 
     @property
     def window(self) -> int | None:

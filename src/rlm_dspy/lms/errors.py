@@ -162,9 +162,15 @@ def missing_key(route: Route) -> Exception:
 
 def bad_key(route: Route) -> Exception:
     """The error for a key that cannot be sent."""
-    where = route.provider.key or "api_key"
-    wrong = f"The key in {where} contains a line break, a blank or a non-ASCII character: fix it."
+    wrong = f"Correct the key ({_key_source(route)}): it contains a line break, a blank or a non-ASCII character."
     return _make_error(lm15.AuthError, route, "was not asked", wrong)
+
+
+def quoted_key(route: Route) -> Exception:
+    """The error for a key in quotes, which some shells and files leave around a value."""
+    return _make_error(
+        lm15.AuthError, route, "was not asked", f"Remove the quotes from the key ({_key_source(route)})."
+    )
 
 
 def unknown_provider(route: Route) -> Exception:
@@ -243,9 +249,10 @@ def cut_reply(route: Route) -> Exception:
 
 def _status_error(route: Route, status: int, text: str, wait: float | None, where: str = "") -> Exception:
     shown = f"{where or f'HTTP {status}'}: {text}"
-    variable = _key_source(route)
     if status in (401, 403):
-        return _make_error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
+        own = f"the user name and password in the address ({route.address_source})"
+        checked = own if route.sends_address_credentials else _key_source(route)
+        return _make_error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {checked}.", status)
     if status == 407:
         proxied = f"was not reached: a proxy requires credentials ({shown})"
         return mark_final(_make_error(lm15.TransportError, route, proxied, "Check HTTP_PROXY and HTTPS_PROXY.", status))
@@ -480,6 +487,8 @@ def _key_source(route: Route) -> str:
     """Return where the key of a route was set."""
     if route.api_key and route.provider.key:
         return f"api_key, which was given in place of {route.provider.key}"
+    if route.key and not route.api_key:
+        return route.provider.key or local_servers.key_variable(route.model)
     return route.provider.key or "api_key="
 
 
@@ -501,5 +510,7 @@ def _name_advice(route: Route) -> str:
 
 
 def _duration_text(seconds: float) -> str:
+    if seconds > 7 * 24 * 3600:
+        return "more than a week"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{round(seconds / 3600)} h"

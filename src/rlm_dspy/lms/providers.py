@@ -241,12 +241,18 @@ class Route:
         return found.strip() or None
 
     @property
+    def sends_address_credentials(self) -> bool:
+        """Whether the address has a user name and the user gives no header in place of it."""
+        has_name = not self.is_ollama and urlsplit(self.own_base or "").username is not None
+        return has_name and "authorization" not in map(str.lower, self.headers or ())
+
+    @property
     def sent_headers(self) -> dict[str, str]:
         """The headers to send: the user's, and the user name and password of the address in place of a key."""
         given = dict(self.headers or {})
-        parts = urlsplit("" if self.is_ollama else self.own_base or "")
-        if parts.username is not None and "authorization" not in map(str.lower, given):
-            pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        if self.sends_address_credentials:
+            parts = urlsplit(self.own_base or "")
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
             given["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
         return given
 
