@@ -26,6 +26,7 @@ CHARS_PER_TOKEN = 4
 BATCH_SHARES = {"openai/": 0.5, "anthropic/": 0.5, "groq/": 0.5, "together_ai/": 0.5}
 # Providers on the user's own machines, whose tokens cost nothing.
 FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
+MOST_TOKENS = 10**9  # plausible maximum of one call
 TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is not text
 PART = "[part: "  # how the record names such a part
 LONG_PROMPT_PRICE = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
@@ -36,6 +37,15 @@ NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 def tokens(text: str) -> int:
     """Estimate the tokens of ``text`` at four characters each."""
     return len(text) // CHARS_PER_TOKEN + 1
+
+
+def whole_count(reported: Any) -> int | None:
+    """Return a count of tokens that a server reports, None if no call can have it."""
+    try:
+        count = int(reported)
+        return count if 0 <= count <= MOST_TOKENS and count == float(reported) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 @lru_cache(maxsize=256)
@@ -288,18 +298,18 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
     is_lm15 = getattr(getattr(response, "usage", None), "input_tokens", None) is not None
     if getattr(response, "cache_hit", False) or (is_lm15 and not reported):
         return Usage(calls=1, cached_calls=1)  # nothing was spent
-    sent, got = reported.get("prompt_tokens") or 0, reported.get("completion_tokens") or 0
+    sent, got = (whole_count(reported.get(name)) or 0 for name in ("prompt_tokens", "completion_tokens"))
     # Some servers report nothing, some report zeros; a prompt and a reply always have tokens.
-    if sent <= 0 or got <= 0:
+    if not sent or not got:
         estimated = _estimated_usage(entry, str(entry.get("model") or ""))
-        if sent <= 0 or got < 0 or estimated.completion_tokens > 0:
+        if not sent or estimated.completion_tokens > 0:
             return estimated
     cost = entry.get("cost")
     data = getattr(response, "provider_data", None)
     if cost is None and isinstance(data, dict):
         cost = data.get("cost")
     details = reported.get("prompt_tokens_details") or {}
-    cached = max(0, (details.get("cached_tokens") if isinstance(details, dict) else 0) or 0)
+    cached = min(sent, whole_count(details.get("cached_tokens") if isinstance(details, dict) else None) or 0)
     if cost is None:
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         cost = token_cost(str(answered_by or entry.get("model") or ""), sent, got, cached)

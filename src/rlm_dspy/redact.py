@@ -1,7 +1,8 @@
 """The one place that removes secrets from everything printed or saved.
 
-A secret is the value of an environment variable whose name says so, or a value registered by a caller (a key read from
-a file). Values under eight characters are ignored: masking them would damage ordinary words.
+A secret is the value of an environment variable whose name says so, the password in an address that a variable holds,
+or a value registered by a caller (a key read from a file). Values under eight characters are ignored: masking them
+would damage ordinary words.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 MASK = "********"
 
@@ -25,6 +27,14 @@ def is_secret_name(name: str) -> bool:
     return bool(_SECRET_NAME.search(name))
 
 
+def _password(value: str) -> str:
+    """Return the password in an address, "" if there is none."""
+    try:
+        return (urlsplit(value.strip()).password or "") if "://" in value else ""
+    except ValueError:  # no address
+        return ""
+
+
 class Redactor:
     """Replaces every known secret in texts and JSON values by a mask."""
 
@@ -32,6 +42,9 @@ class Redactor:
         environ = os.environ if environ is None else environ
         self._values: set[str] = set()
         self.learn(value for name, value in environ.items() if is_secret_name(name))
+        for value in environ.values():
+            password = _password(value)
+            self.learn((password, unquote(password)))
 
     def learn(self, values: Iterable[str]) -> None:
         """Add values that must never be shown; the surrounding blanks that keys often carry are handled."""

@@ -120,6 +120,32 @@ def test_a_key_with_a_line_break_is_not_sent() -> None:
     assert not server.posts
 
 
+@pytest.mark.parametrize("wrong", ["gsk_one\ngsk_two", '"gsk_one"', "'gsk_one'"])
+def test_a_wrong_key_is_told_with_the_place_where_it_was_set(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with OpenAIServer() as server:
+        with pytest.raises(dspy.LMAuthError, match=r"the key \(api_key, which was given in place of GROQ_API_KEY\)"):
+            groq(server, api_key=wrong)("hi")
+        monkeypatch.setenv("GROQ_API_KEY", wrong)
+        with pytest.raises(dspy.LMAuthError, match=r"the key \(GROQ_API_KEY\)"):
+            groq(server, api_key=None)("hi")
+        monkeypatch.setenv("HOSTED_VLLM_API_KEY", wrong)
+        with pytest.raises(dspy.LMAuthError, match=r"the key \(HOSTED_VLLM_API_KEY\)"):
+            lm("hosted_vllm/m", api_base=server.url, cache=False)("hi")
+        assert not server.posts
+
+
+def test_a_quoted_key_is_told_as_that() -> None:
+    with OpenAIServer() as server, pytest.raises(dspy.LMAuthError, match="Remove the quotes"):
+        groq(server, api_key=f'"{KEY}"')("hi")
+
+
+@pytest.mark.parametrize("wait", ["99999999999999999999", "700000"])
+def test_an_absurd_wait_is_not_spelt_out(wait: str) -> None:
+    fault = Fault(429, error("slow", "x"), {"retry-after": wait})
+    with OpenAIServer(fault) as server, pytest.raises(dspy.LMError, match="out of quota for more than a week"):
+        groq(server, num_retries=0)("hi")
+
+
 def test_an_unknown_provider_is_told() -> None:
     with pytest.raises(dspy.LMUnsupportedModelError, match="not a known provider"):
         lm("frobnicate/x", cache=False)("hi")

@@ -24,7 +24,7 @@ from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
 from rlm_dspy.lms.transport import bound_replies
-from rlm_dspy.metering import CHARS_PER_TOKEN, FREE_PROVIDERS, metered_wait, token_cost
+from rlm_dspy.metering import CHARS_PER_TOKEN, FREE_PROVIDERS, MOST_TOKENS, metered_wait, token_cost
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ _EXPECTED_REPLY_TOKENS = 1_000  # estimated tokens of a reply, unless its limit 
 
 SILENCE_SECONDS = 15.0  # seconds of silence between warnings
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-MOST_TOKENS = 10**9  # plausible maximum of one call
 _MOST_CHARS = 2_000_000  # longest reply accepted: parsing and storing longer ones takes DSPy many seconds
 
 _ANSWERED: set[str] = set()  # servers that have answered this process
@@ -50,10 +49,13 @@ class _Translated:
     def __init__(self, route: Route) -> None:
         self._route = route
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        self._arrivals = transport.watch_arrivals()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        found = errors.translate_error(error, self._route) if isinstance(error, Exception) else error
+        found: BaseException | None = error
+        if isinstance(error, Exception):
+            found = errors.translate_error(error, self._route, has_answered=self._arrivals.any)
         if isinstance(found, lm15.ContextLengthError):
             local_servers.forget_server(self._route.own_base)  # it may have been restarted with another window
         if error is not None and found is not None and found is not error:
@@ -76,6 +78,8 @@ class _Routed:
             raise errors.missing_key(self.route)
         if key and (not key.isascii() or any(char.isspace() or ord(char) < 32 for char in key)):
             raise errors.bad_key(self.route)
+        if key and key[0] in "'\"" and key[0] == key[-1]:
+            raise errors.quoted_key(self.route)
 
     @property
     def window(self) -> int | None:
@@ -141,10 +145,10 @@ class _Routed:
         return replace(response, provider_data=data)
 
     def _reply_cost(self, response: Response, raw: Any) -> float | None:
-        if self.route.wire_model != self.route.model or self.route.provider.local:
-            return cost_from_table(self.route.model, response)
+        """Return what a reply cost; LiteLLM, which believes any count and price that it is sent, only if need be."""
+        price = cost_from_table(self.route.model, response)
         reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
-        return reckoned or None
+        return reckoned or None if price is None else price
 
     async def _call_limiter(self, call: Callable[[rate_limits.RequestLimiter], Any]) -> Any:
         """Return what a call of the model's limiter returns; that of many processes is called in a thread."""

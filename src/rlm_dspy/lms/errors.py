@@ -62,8 +62,14 @@ class StreamError(Exception):
         self.body = body
 
 
-def translate_error(error: Exception, route: Route) -> Exception:
-    """Return an lm15 error that says in one line what happened and what to do; DSPy retries by its class."""
+def translate_error(error: Exception, route: Route, *, has_answered: bool = True) -> Exception:
+    """Return an lm15 error that says in one line what happened and what to do; DSPy retries by its class.
+
+    Args:
+        error: what LiteLLM or the HTTP client raised.
+        route: the model that was asked.
+        has_answered: any reply has arrived.
+    """
     if isinstance(error, lm15.LM15Error) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # DSPy's own translation; the HTTP error is its cause
     if type(error) is lm15.ProviderError and not hasattr(error, "model"):  # lm15 could not parse LiteLLM's result
@@ -81,10 +87,10 @@ def translate_error(error: Exception, route: Route) -> Exception:
         return _status_error(
             route, reply.status_code, _reply_text(reply, error, route), _retry_wait(reply.headers, error)
         )
-    return _no_reply_error(error, chain, route)
+    return _no_reply_error(error, chain, route, has_answered)
 
 
-def _no_reply_error(error: Exception, chain: list[BaseException], route: Route) -> Exception:
+def _no_reply_error(error: Exception, chain: list[BaseException], route: Route, has_answered: bool) -> Exception:
     """The error for an attempt without an error status from a server."""
     names = {type(step).__name__ for step in chain}
     if names & _UNREACHED:
@@ -102,10 +108,18 @@ def _no_reply_error(error: Exception, chain: list[BaseException], route: Route) 
     if told := next(filter(None, (_told_inside(step, route) for step in chain)), None):
         return told
     if names & _UNREADABLE or any(map(_is_no_completion, chain)):
+        if not has_answered:
+            return _unsent(route, chain[-1])
         return invalid_reply(route, "is not a chat completion in JSON")
     if isinstance(error, (ValueError, OverflowError)):
         return invalid_reply(route, f"cannot be read ({_shorten_text(str(error), route)})")
     return _made_up(route, error)
+
+
+def _unsent(route: Route, error: BaseException) -> Exception:
+    """The error for a request that failed before any reply arrived, though a server may be there."""
+    said = f"could not be asked ({_shorten_text(str(error) or type(error).__name__, route)})"
+    return _make_error(lm15.InvalidRequestError, route, said, "Check the options.")
 
 
 def _describe_broken(chain: list[BaseException]) -> str | None:
@@ -148,9 +162,15 @@ def missing_key(route: Route) -> Exception:
 
 def bad_key(route: Route) -> Exception:
     """The error for a key that cannot be sent."""
-    where = route.provider.key or "api_key"
-    wrong = f"The key in {where} contains a line break, a blank or a non-ASCII character: fix it."
+    wrong = f"Correct the key ({_key_source(route)}): it contains a line break, a blank or a non-ASCII character."
     return _make_error(lm15.AuthError, route, "was not asked", wrong)
+
+
+def quoted_key(route: Route) -> Exception:
+    """The error for a key in quotes, which some shells and files leave around a value."""
+    return _make_error(
+        lm15.AuthError, route, "was not asked", f"Remove the quotes from the key ({_key_source(route)})."
+    )
 
 
 def unknown_provider(route: Route) -> Exception:
@@ -229,9 +249,10 @@ def cut_reply(route: Route) -> Exception:
 
 def _status_error(route: Route, status: int, text: str, wait: float | None, where: str = "") -> Exception:
     shown = f"{where or f'HTTP {status}'}: {text}"
-    variable = _key_source(route)
     if status in (401, 403):
-        return _make_error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {variable}.", status)
+        own = f"the user name and password in the address ({route.address_source})"
+        checked = own if route.sends_address_credentials else _key_source(route)
+        return _make_error(lm15.AuthError, route, f"refused the credentials ({shown})", f"Check {checked}.", status)
     if status == 407:
         proxied = f"was not reached: a proxy requires credentials ({shown})"
         return mark_final(_make_error(lm15.TransportError, route, proxied, "Check HTTP_PROXY and HTTPS_PROXY.", status))
@@ -394,8 +415,9 @@ def _is_no_completion(cause: Any) -> bool:
 def _told_inside(cause: Any, route: Route) -> Exception | None:
     """Return the error that a server wrote into a reply that started with status 200."""
     name, body = type(cause).__name__, getattr(cause, "body", None)
-    if isinstance(body, dict) and (name == "APIError" or isinstance(cause, StreamError)):
-        code, text, where = body.get("code"), _error_detail(body, route), "in the middle of its reply"
+    if body and isinstance(body, (dict, str)) and (name == "APIError" or isinstance(cause, StreamError)):
+        code = body.get("code") if isinstance(body, dict) else None
+        text, where = _error_detail(body, route), "in the middle of its reply"
     elif type(cause) is Exception and hasattr(cause, "status_code"):  # LiteLLM raises errors found in a reply this way
         code, text, where = cause.status_code, _shorten_text(str(getattr(cause, "message", "")), route), "in its reply"
     else:
@@ -465,6 +487,8 @@ def _key_source(route: Route) -> str:
     """Return where the key of a route was set."""
     if route.api_key and route.provider.key:
         return f"api_key, which was given in place of {route.provider.key}"
+    if route.key and not route.api_key:
+        return route.provider.key or local_servers.key_variable(route.model)
     return route.provider.key or "api_key="
 
 
@@ -486,5 +510,7 @@ def _name_advice(route: Route) -> str:
 
 
 def _duration_text(seconds: float) -> str:
+    if seconds > 7 * 24 * 3600:
+        return "more than a week"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{round(seconds / 3600)} h"

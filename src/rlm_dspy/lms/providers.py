@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from rlm_dspy import local_servers
 from rlm_dspy.errors import ConfigurationError
@@ -189,7 +190,7 @@ class Route:
         """How to query the user's own server; None if there is none."""
         if self.is_ollama:
             return None
-        return local_servers.access_to(self.model, self.api_base, self.key, self.headers)
+        return local_servers.access_to(self.model, self.api_base, self.key, self.sent_headers)
 
     @cached_property
     def _variable_stem(self) -> str:
@@ -240,24 +241,41 @@ class Route:
         return found.strip() or None
 
     @property
+    def sends_address_credentials(self) -> bool:
+        """Whether the address has a user name and the user gives no header in place of it."""
+        has_name = not self.is_ollama and urlsplit(self.own_base or "").username is not None
+        return has_name and "authorization" not in map(str.lower, self.headers or ())
+
+    @property
+    def sent_headers(self) -> dict[str, str]:
+        """The headers to send: the user's, and the user name and password of the address in place of a key."""
+        given = dict(self.headers or {})
+        if self.sends_address_credentials:
+            parts = urlsplit(self.own_base or "")
+            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+            given["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+        return given
+
+    @property
     def secrets(self) -> list[str]:
         """Values that must not be shown, longest first: key, password, headers and their last words."""
-        password = None if self.is_ollama else urlsplit(self.own_base or "").password
-        headers = (self.headers or {}).values()
-        given = [self.key or "", password or "", *headers, *(value.split()[-1] for value in headers if value.strip())]
+        password = (None if self.is_ollama else urlsplit(self.own_base or "").password) or ""
+        headers = self.sent_headers.values()
+        words = (value.split()[-1] for value in headers if value.strip())
+        given = [self.key or "", password, unquote(password), *headers, *words]
         return sorted((value for value in given if len(value) >= 4), key=len, reverse=True)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for LiteLLM besides the request."""
         given: dict[str, Any] = {"timeout": self.timeout, "max_retries": 0}
         if self.base:
-            given["api_base"] = self.base
+            given["api_base"] = _without_credentials(self.base)  # HTTP clients refuse them beside a key
         if self.key:
             given["api_key"] = self.key
         elif self.own_base and not self.is_ollama:
             given["api_key"] = "none"  # the OpenAI client insists on one; local servers ignore it
-        if self.headers:
-            given["extra_headers"] = dict(self.headers)
+        if headers := self.sent_headers:
+            given["extra_headers"] = headers
         if self.is_ollama:
             given |= {"num_ctx": self.window(), "keep_alive": self.keep_alive, "extra_body": {"truncate": False}}
             if self.think is not None:
@@ -299,8 +317,14 @@ class Route:
     def state(self) -> dict[str, Any]:
         """Return the state for a saved program: everything except secrets."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        fields["api_base"] = self.api_base and re.sub("//[^/@]*@", "//", self.api_base)
+        fields["api_base"] = self.api_base and _without_credentials(self.api_base)
         return {name: value for name, value in fields.items() if name not in ("api_key", "headers", "pace")}
+
+
+def _without_credentials(address: str) -> str:
+    """Return an address without its user name and password."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else address
 
 
 def _is_address(text: str) -> bool:

@@ -12,6 +12,7 @@ from dspy.lm15 import TextDelta
 
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.providers import Route
+from rlm_dspy.lms.reply_forms import readable_chunks, readable_reply
 
 # Called with each piece of a reply as it arrives, and with None when a reply begins; set around calls whose text is
 # shown while it is written.
@@ -37,11 +38,19 @@ def answer_so_far(text: str, name: str) -> str:
 
 
 def watch_lines(source: Any, route: Route) -> None:
-    """Parse Ollama's lines before LiteLLM, which turns errors into plain messages and alters text."""
+    """Read each line before LiteLLM, which turns Ollama's errors into plain messages and alters its text."""
+    from openai import AsyncStream  # slow, but LiteLLM has imported it
+
     lines = getattr(source, "completion_stream", None)
     parse = getattr(lines, "chunk_parser", None)
-    if route.is_ollama and lines is not None and parse is not None:
-        lines.chunk_parser = partial(_parse_line, parse)
+    if lines is not None and parse is not None:
+        lines.chunk_parser = partial(_parse_line if route.is_ollama else _parse_chunk, parse)
+    elif isinstance(lines, AsyncStream):
+        source.completion_stream = readable_chunks(lines)
+
+
+def _parse_chunk(parse: Callable[..., Any], chunk: Any, *more: Any, **options: Any) -> Any:
+    return parse(readable_reply(chunk), *more, **options)
 
 
 def check_end(source: Any, route: Route) -> None:

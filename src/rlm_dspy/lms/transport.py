@@ -3,6 +3,8 @@
 LiteLLM has no setting for them and creates its own clients, so public members of ``httpx.Response`` are replaced. They
 behave as before everywhere except inside ``bound_replies``.
 
+What they read as JSON is brought into a form that LiteLLM understands.
+
 Holds: a reply is read up to ``MAX_REPLY_BYTES`` after decompression, and no redirect is followed, so that prompts and
 headers with keys reach only addresses the user chose.
 """
@@ -19,12 +21,30 @@ from typing import Any
 import httpx
 from dspy.lm15 import Request
 
+from rlm_dspy.lms.reply_forms import readable_reply
 from rlm_dspy.metering import CHARS_PER_TOKEN
 
 MAX_REPLY_BYTES = 64 << 20
 
 _installing = threading.Lock()
 _is_bounded: contextvars.ContextVar[bool] = contextvars.ContextVar("is_bounded", default=False)
+
+
+class Arrivals:
+    """Whether any reply has arrived for the requests of a context."""
+
+    def __init__(self) -> None:
+        self.any = False
+
+
+_arrivals: contextvars.ContextVar[Arrivals | None] = contextvars.ContextVar("arrivals", default=None)
+
+
+def watch_arrivals() -> Arrivals:
+    """Return the arrivals of the requests that this context makes from now on inside ``bound_replies``."""
+    arrivals = Arrivals()
+    _arrivals.set(arrivals)
+    return arrivals
 
 
 class ReplyTooLargeError(Exception):
@@ -49,13 +69,23 @@ def _install_bounds() -> None:
         httpx.Response._unbounded_redirect = httpx.Response.has_redirect_location  # type: ignore[attr-defined]
         httpx.Response._unbounded_bytes = httpx.Response.iter_bytes  # type: ignore[attr-defined]
         httpx.Response._unbounded_async_bytes = httpx.Response.aiter_bytes  # type: ignore[attr-defined]
+        httpx.Response._unchanged_json = httpx.Response.json  # type: ignore[attr-defined]
+        httpx.Response.json = _json  # type: ignore[assignment, method-assign]
         httpx.Response.has_redirect_location = property(_has_redirect_location)  # type: ignore[assignment]
         httpx.Response.iter_bytes = _iter_bytes  # type: ignore[assignment, method-assign]
         httpx.Response.aiter_bytes = _aiter_bytes  # type: ignore[assignment, method-assign]
 
 
 def _has_redirect_location(response: Any) -> bool:
+    """Whether to follow a redirect; httpx asks this about each reply as soon as its headers have arrived."""
+    if arrivals := _arrivals.get():
+        arrivals.any = True
     return not _is_bounded.get() and bool(response._unbounded_redirect)
+
+
+def _json(response: Any, **options: Any) -> Any:
+    body = response._unchanged_json(**options)
+    return readable_reply(body) if _is_bounded.get() else body
 
 
 def _iter_bytes(response: Any, chunk_size: int | None = None) -> Iterator[bytes]:

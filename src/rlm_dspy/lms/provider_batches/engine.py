@@ -15,13 +15,14 @@ from dspy.lm15 import Request, Response
 from rlm_dspy.deadlines import result_of
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import errors
-from rlm_dspy.lms.engine import MOST_TOKENS, AsyncRoutedEngine, RoutedEngine, cost_from_table
+from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine, cost_from_table
 from rlm_dspy.lms.provider_batches.anthropic import AnthropicBatches
 from rlm_dspy.lms.provider_batches.openai import OpenAIBatches
 from rlm_dspy.lms.provider_batches.pending import Lane
 from rlm_dspy.lms.provider_batches.protocol import BatchProtocol
 from rlm_dspy.lms.provider_batches.waves import FALL_BACK, Waves
 from rlm_dspy.lms.providers import Route
+from rlm_dspy.metering import MOST_TOKENS
 
 logger = logging.getLogger(__name__)
 

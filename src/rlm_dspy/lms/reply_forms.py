@@ -1,0 +1,74 @@
+"""Bring a server's chat completion into the form that LiteLLM reads, so that a slip in it does not cost the reply.
+
+Some servers send the text in parts, an error as a text, or counts of tokens that no reply can have.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from dspy.clients.engines.lifecycle import aclosing_stream
+
+from rlm_dspy.metering import whole_count
+
+logger = logging.getLogger(__name__)
+
+
+def readable_reply(body: Any) -> Any:
+    """Return a chat completion, or a chunk of one, in the form that LiteLLM reads; anything else is left as it is."""
+    if not isinstance(body, dict):
+        return body
+    if isinstance(body.get("error"), str):
+        body = {**body, "error": {"message": body["error"], "code": None}}  # without a code, LiteLLM makes one up
+    if not isinstance(body.get("choices"), list):
+        return body
+    body = {**body, "choices": [_with_joined_text(choice) for choice in body["choices"]]}
+    if body.get("usage") is not None:
+        body["usage"] = _readable_usage(body["usage"])
+    return body
+
+
+async def readable_chunks(chunks: Any) -> AsyncIterator[Any]:
+    """Pass on the chunks of the OpenAI client's stream, which are not validated yet, in the form that LiteLLM reads."""
+    async with aclosing_stream(chunks):
+        async for chunk in chunks:
+            if hasattr(chunk, "model_dump"):
+                plain = chunk.model_dump(exclude_unset=True, warnings=False)
+                chunk = type(chunk).construct(**readable_reply(plain))
+            yield chunk
+
+
+def _with_joined_text(choice: Any) -> Any:
+    """Return a choice with its text as one string, if it came as a list of parts that are all text."""
+    for name in ("message", "delta"):
+        said = choice.get(name) if isinstance(choice, dict) else None
+        if not isinstance(said, dict) or not isinstance(said.get("content"), list):
+            continue
+        found = [part.get("text") if isinstance(part, dict) else None for part in said["content"]]
+        texts = [text for text in found if isinstance(text, str)]
+        if len(texts) == len(found):
+            choice = {**choice, name: {**said, "content": "".join(texts)}}
+    return choice
+
+
+def _readable_usage(usage: Any) -> dict[str, Any]:
+    """Return a usage with whole counts only; without any if a main one is impossible, so that it is estimated."""
+    found = _whole_counts(usage)
+    given = usage if isinstance(usage, dict) else {}
+    main = ("prompt_tokens", "completion_tokens")
+    if found is None or any(given.get(name) is not None and name not in found for name in main):
+        logger.warning("a reply reports an impossible usage: it is estimated (%.200r)", usage)
+        return {}
+    details = {name: _whole_counts(value) for name, value in found.items() if name.endswith("_tokens_details")}
+    return {**found, **details, "total_tokens": sum(found.get(name, 0) for name in main)}
+
+
+def _whole_counts(usage: Any) -> dict[str, Any] | None:
+    """Return an object without those of its counts of tokens that are impossible; None if it is no object."""
+    if not isinstance(usage, dict):
+        return None
+    rest = {name: value for name, value in usage.items() if not name.endswith("_tokens")}
+    counts = {name: whole_count(value) for name, value in usage.items() if name.endswith("_tokens")}
+    return {**rest, **{name: count for name, count in counts.items() if count is not None}}
