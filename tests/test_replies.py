@@ -180,6 +180,7 @@ def test_a_transcript_runs_up_to_its_imagined_output() -> None:
         ("FINAL_VAR(result)", ("result = 7", "SUBMIT(answer=result)"), ()),
         ("FINAL_VAR: result", ("result = 7", "SUBMIT(answer=result)"), ()),
         ("SUBMIT(answer=result)", ("result = 7", "SUBMIT(answer=result)"), ()),
+        ("SUBMIT(answer=result2)", ("result = 7", "SUBMIT(answer=result2)"), ()),
         ("FINAL(48213)", ("result = 7",), ("SUBMIT(answer='48213')",)),
         ("SUBMIT(answer='x')", ("result = 7",), ("SUBMIT(answer='x')",)),
         ("Then I call SUBMIT(answer=result).", ("result = 7",), ()),

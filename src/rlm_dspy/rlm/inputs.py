@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dspy
@@ -77,6 +78,21 @@ def main_context(values: Mapping[str, Any]) -> str | None:
     sizes = {name: len(value) for name, value in texts.items() if name not in QUESTION_FIELDS}
     sizes = sizes or {name: len(value) for name, value in texts.items() if len(value) > MAX_QUESTION_CHARS}
     others = [value for name, value in values.items() if name not in texts and not isinstance(value, dspy.History)]
-    if not sizes or any(len(str(value)) > max(sizes.values()) for value in others):
+    if not sizes or any(_is_longer(value, max(sizes.values())) for value in others):
         return None
     return max(sizes, key=lambda name: sizes[name])
+
+
+def _is_longer(value: Any, chars: int) -> bool:
+    """Return whether a value, written out, has more characters; a large one is not written out as a whole."""
+    items: Iterable[Any] = [value]
+    if isinstance(value, Mapping):
+        items = itertools.chain(value, value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        items = value
+    total = 0
+    for item in items:
+        total += len(str(item))
+        if total > chars:
+            return True
+    return False

@@ -15,6 +15,7 @@ from itertools import islice
 from rlm_dspy.rlm.reply_code import (
     JsonReply,
     find_json,
+    has_literals,
     is_python,
     looks_like_code,
     read_json,
@@ -509,7 +510,7 @@ def _with_last_words(parsed: ParsedReply, text: str, first_output: str) -> Parse
     last = _final_cell(after, first_output) if after.startswith("FINAL") else after
     if not last or "\n" in after or not submits_always(last) or not parsed.is_closed:
         return parsed
-    if re.search(r"[\"'\d]", last):
+    if has_literals(last):
         return replace(parsed, held_back=(*parsed.held_back, last))
     return parsed if parsed.held_back else replace(parsed, cells=(*parsed.cells, last))
 

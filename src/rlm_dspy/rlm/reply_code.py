@@ -84,6 +84,12 @@ def submits_always(code: str) -> bool:
     return False
 
 
+def has_literals(code: str) -> bool:
+    """Return whether code holds a literal: a text, a number, True, None."""
+    tree = _parse_python(code)
+    return tree is not None and any(isinstance(node, ast.Constant) for node in ast.walk(tree))
+
+
 def _possible_framings(text: str) -> Iterator[str]:
     """Yield the text itself, then the text without the framings that models put around code."""
     yield text

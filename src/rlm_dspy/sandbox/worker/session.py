@@ -323,8 +323,8 @@ class WorkerSession:
         """Run the host's own code, and remember the functions that it gives to the cells."""
         before = dict(self.namespace)
         exec(code, self._own_names())
-        for name, value in self.namespace.items():
-            if callable(value) and before.get(name) is not value:
+        for name, value in list(self.namespace.items()):
+            if type(name) is str and callable(value) and before.get(name) is not value:
                 self.functions[name] = value
 
     def _own_names(self) -> dict[str, Any]:
