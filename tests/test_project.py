@@ -160,4 +160,4 @@ def test_what_is_to_be_installed_can_be() -> None:
 
 
 def test_the_readme_warns_of_the_package_of_that_name() -> None:
-    assert "`pip install rlm-dspy` from an index is somebody else's package" in (ROOT / "README.md").read_text()
+    assert "`rlm-dspy` on PyPI is an unrelated package" in (ROOT / "README.md").read_text()
