@@ -28,7 +28,7 @@ PARTS = [{"type": "text", "text": "forty "}, {"type": "text", "text": "two"}]
 PROMPT = "word " * 40
 IMPOSSIBLE = {
     "a fraction": {"prompt_tokens": 1.5, "completion_tokens": 2, "total_tokens": 3.5},
-    "words": {"prompt_tokens": "many", "completion_tokens": 2, "total_tokens": 2},
+    "words": {"prompt_tokens": f"many {KEY}", "completion_tokens": 2, "total_tokens": 2},
     "a list": [1, 2],
     "a list as a count": {"prompt_tokens": [1], "completion_tokens": 2},
     "negative": {"prompt_tokens": -5, "completion_tokens": 2, "total_tokens": -3},
@@ -88,6 +88,7 @@ def test_an_impossible_usage_is_said_and_estimated(
     assert outputs == ["forty two"]
     assert (usage.estimated_calls, usage.prompt_tokens) == (1, len(PROMPT) // 4)
     assert "reports an impossible usage" in caplog.text
+    assert KEY not in caplog.text
 
 
 def test_whole_numbers_in_other_forms_are_counted(way: str) -> None:

@@ -59,7 +59,9 @@ def _readable_usage(usage: Any) -> dict[str, Any]:
     given = usage if isinstance(usage, dict) else {}
     main = ("prompt_tokens", "completion_tokens")
     if found is None or any(given.get(name) is not None and name not in found for name in main):
-        logger.warning("a reply reports an impossible usage: it is estimated (%.200r)", usage)
+        values = [given.get(name) for name in main]
+        shown = [value if isinstance(value, (int, float)) else type(value).__name__ for value in values]  # no secrets
+        logger.warning("a reply reports an impossible usage of %s tokens: it is estimated", shown)
         return {}
     details = {name: _whole_counts(value) for name, value in found.items() if name.endswith("_tokens_details")}
     return {**found, **details, "total_tokens": sum(found.get(name, 0) for name in main)}
