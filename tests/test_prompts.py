@@ -128,6 +128,23 @@ def shown_for(signature: str, **inputs: Any) -> str:
     return "\n".join(texts(script.requests[0]))
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (
+            {"a.txt": "x" * 4_000, "b": [1] * 9_000, 3: None},
+            "its keys 'a.txt' (str, 4,000), 'b' (list, 9,000), 3 (NoneType)",
+        ),
+        (dict.fromkeys(range(9_000), "text"), "7 (str, 4), …"),
+        (["x" * 40, "y" * 900] * 90, "each str of 40 to 900 characters"),
+        ([{"id": 1, "label": "spam"}] * 900, "each dict, the first with keys 'id' (int), 'label' (str, 4)"),
+        ([1, None, 2.5] * 9_000, "each NoneType or float or int"),
+    ],
+)
+def test_a_long_dict_or_list_is_described_by_its_parts(value: Any, told: str) -> None:
+    assert told in shown_for("context, question -> answer", context=value, question="q")
+
+
 def test_the_toolkit_is_not_offered_for_a_question_beside_a_list_or_alone() -> None:
     documents = [f"Document {n}: nothing." for n in range(60)]
     for signature, inputs in (

@@ -108,6 +108,8 @@ MAX_WHOLE_CHARS = 20_000  # inputs up to this many characters are shown whole
 MAX_QUOTED_LINES = 20  # lines quoted back of an unreadable reply
 MAX_DEFAULT_CHARS = 40  # of a default of a user's tool
 MIN_STEP_CHARS = 400  # a step is shown with at least this many characters
+MAX_KEYS = 8  # keys of a dict that are named
+MAX_KEY_CHARS = 40
 PREVIEW_CHARS = 1_000  # characters shown of longer inputs, half from each end
 
 ACTION_STRATEGY = """Answer from data that lives in variables of a Python REPL, not in this prompt. You write short code, see what it prints, and write the next.
@@ -252,6 +254,8 @@ def describe_variable(
     complete = not left_out
     body = barred_text(head) if complete else f"{barred_text(head)}\n[… {left_out:,} characters …]\n{barred_text(tail)}"
     size = size_of(value, text)
+    if not complete and (parts := parts_text(value)):
+        size += f", {parts}"
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
@@ -274,6 +278,26 @@ def size_of(value: Any, text: str | None = None) -> str:
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
         return f"{counted_noun(len(value), 'item')}, {counted_noun(len(text), 'character')} as text"
     return counted_noun(len(text), "character")
+
+
+def parts_text(value: Any) -> str:
+    """Describe the keys of a dict, or the items of a list, with their types and sizes; "" for anything else."""
+    if isinstance(value, dict):
+        named = [f"{repr(key)[:MAX_KEY_CHARS]} {_kind_text(value[key])}" for key in itertools.islice(value, MAX_KEYS)]
+        return f"its keys {', '.join(named)}{', …' if len(value) > MAX_KEYS else ''}"
+    if not isinstance(value, (list, tuple)) or not value:
+        return ""
+    kinds = sorted({type(item).__name__ for item in value})
+    sizes = [len(item) for item in value if isinstance(item, str)]
+    if kinds == ["str"]:
+        return f"each str of {min(sizes):,} to {max(sizes):,} characters"
+    if kinds == ["dict"]:
+        return f"each dict, the first with {parts_text(value[0]).removeprefix('its ')}"
+    return f"each {' or '.join(kinds[:MAX_KEYS])}"
+
+
+def _kind_text(value: Any) -> str:
+    return f"({type(value).__name__}, {len(value):,})" if hasattr(value, "__len__") else f"({type(value).__name__})"
 
 
 def chars_of(value: Any) -> int:
