@@ -170,6 +170,25 @@ def test_code_in_another_form_before_an_imagined_output_is_what_runs(before: str
     assert parse_reply(before + GUESS, "answer").cells == (LOOK,)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        '<function_calls>\n<invoke name="SUBMIT">\n<parameter name="answer">it\'s 5 < 6</parameter>\n</invoke>\n'
+        "</function_calls>",
+        "<tool_call>\n<function=SUBMIT>\n<parameter=answer>\nit's 5 < 6\n</parameter>\n</function>\n</tool_call>",
+    ],
+)
+def test_a_tool_call_of_submit_in_elements_is_one(call: str) -> None:
+    assert parse_reply(f"Done.\n{call}", "answer").cells == ('SUBMIT(answer="it\'s 5 < 6")',)
+    assert parse_reply(call.replace("SUBMIT", "other"), "answer").cells == ()
+
+
+def test_many_unclosed_elements_are_read_in_linear_time() -> None:
+    many = "<parameter=a>" * 30_000
+    assert parse_reply(f'<invoke name="SUBMIT">{many}', "answer").cells == ()
+    assert parse_reply(f'<invoke name="SUBMIT">{many}</invoke>', "answer").cells == ()
+
+
 def test_a_transcript_runs_up_to_its_imagined_output() -> None:
     assert parse_reply(f"```python\n>>> {LOOK}\n['99999']\n>>> SUBMIT(answer='99999')\n```", "answer").cells == (LOOK,)
 

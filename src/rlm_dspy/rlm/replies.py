@@ -162,6 +162,9 @@ _CODE_TAG = re.compile(
     r"|(?P<parameter>parameter)(?:=| name=\"?)(?:code|python|script|input)\"?)>",
     re.IGNORECASE,
 )
+_SUBMIT_TAG = re.compile(r"<(?P<tag>invoke|function)(?: name=\"|=)(?:functions\.)?SUBMIT\"?>")
+_PARAMETER = re.compile(r"<parameter(?: name=\"|=)(?P<name>[A-Za-z_]\w*)\"?>")
+_PARAMETER_END = "</parameter>"
 _PYTHON_TAG = "<|python_tag|>"
 # Markers that end a model's turn or begin another one: whatever follows is imagined.
 _TURN_END = re.compile(
@@ -523,11 +526,28 @@ def _parse_elements(text: str) -> ParsedReply | None:
         code = repair_code(text[tag.end() : end]) if end >= 0 else None
         if code and looks_like_code(code):
             cells.append(code)
+    if not cells and (submit := _submit_of_elements(text)):
+        cells.append(submit)
     if cells:
         return ParsedReply(tuple(cells), is_closed=True)
     before, fence, _ = text.partition("\n```")
     code = repair_code(before) if fence else None
     return ParsedReply((code,), is_closed=True) if code and looks_like_code(code) else None
+
+
+def _submit_of_elements(text: str) -> str | None:
+    """Return the SUBMIT that a tool call in elements means, such as ``<invoke name="SUBMIT">``, or None."""
+    call = _SUBMIT_TAG.search(text)
+    end = text.find(f"</{call['tag']}>", call.end()) if call else -1
+    if call is None or end < 0:
+        return None
+    given: list[str] = []
+    start = call.end()
+    while (found := _PARAMETER.search(text, start, end)) and (
+        start := text.find(_PARAMETER_END, found.end(), end)
+    ) >= 0:
+        given.append(f"{found['name']}={text[found.end() : start].strip()!r}")
+    return f"SUBMIT({', '.join(given)})" if given else None
 
 
 @lru_cache(maxsize=32)
