@@ -112,7 +112,7 @@ def test_an_executor_or_another_kind_of_program_is_refused(tmp_path: Path) -> No
     program = Program("context, question -> answer", rlm_dspy.read([str(tmp_path)]), lm)
     with ThreadPoolExecutor(1) as pool, pytest.raises(ConfigurationError, match="executor"):
         Batch(program, executor=pool, provider_batch=True)
-    with pytest.raises(ConfigurationError, match=r"use rlm_dspy\.lm"):
+    with pytest.raises(ConfigurationError, match=r"in Python by rlm_dspy\.lm"):
         Batch(program, provider_batch=True)
 
 

@@ -16,6 +16,7 @@ PROMPT_TOKENS = 2_500  # of a prompt besides the texts
 REPLY_TOKENS = 400
 OUTPUT_TOKENS = 900  # that the output of a step adds to the following prompts
 USUAL_STEPS = 8  # of a question that is explored
+CONCURRENCY = 4  # ordinary calls at once
 CALL_SECONDS = 5.0  # of an ordinary call
 
 
@@ -49,7 +50,7 @@ class BatchPlan:
         )
 
 
-def make_plan(program: Program, questions: int, *, concurrency: int = 4) -> BatchPlan:
+def make_plan(program: Program, questions: int, *, concurrency: int = CONCURRENCY) -> BatchPlan:
     """Estimate both ways of asking a program so many questions.
 
     Args:
@@ -64,7 +65,9 @@ def make_plan(program: Program, questions: int, *, concurrency: int = 4) -> Batc
     return plan_calls(model, questions, program.corpus.chars, concurrency=concurrency)
 
 
-def plan_calls(model: str, questions: int, chars: int, *, is_shared: bool = True, concurrency: int = 4) -> BatchPlan:
+def plan_calls(
+    model: str, questions: int, chars: int, *, is_shared: bool = True, concurrency: int = CONCURRENCY
+) -> BatchPlan:
     """Estimate both ways of asking so many questions in one call each.
 
     Args:
@@ -84,7 +87,7 @@ def plan_calls(model: str, questions: int, chars: int, *, is_shared: bool = True
     return BatchPlan(questions, questions, 1, questions * batched, ordinary, seconds)
 
 
-def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS, concurrency: int = 4) -> BatchPlan:
+def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS, concurrency: int = CONCURRENCY) -> BatchPlan:
     """Estimate both ways of asking so many questions in runs of so many steps, whose prompts grow at their end."""
     seconds = _ordinary_seconds(model, questions * steps, concurrency)
     batch_cost = ordinary_cost = 0.0

@@ -164,11 +164,14 @@ class _PreparedBatch:
     def ask_in_waves(self) -> Any:
         """Show the plan, and run the batch with provider batches."""
         from rlm_dspy.batch import make_plan, waves_path
+        from rlm_dspy.batch.plan import CONCURRENCY
         from rlm_dspy.cli.provider_batches import WaveInterrupts, make_waves
 
         waves = make_waves(waves_path(self.answers.path), self.request.deadline, self._note)
         batch = self._make_batch(waves)
-        self._note(make_plan(self.program, len(self.questions)).text)
+        self._note(
+            make_plan(self.program, len(self.questions), concurrency=self.request.concurrency or CONCURRENCY).text
+        )
         with WaveInterrupts(waves, self._note, "repeat the command with --resume", batch.stop):
             report = batch.run(self.questions)
         if waves.strange_batches:

@@ -51,6 +51,7 @@ from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
 from rlm_dspy.rlm.subcalls import explain_unread
 from rlm_dspy.run import UNFINISHED, Event, Run, stopping_facts, unread
+from rlm_dspy.sandbox.toolkit import count_lines
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE
 from rlm_dspy.spans import Recorder
 from rlm_dspy.telemetry import trace_if_configured
@@ -337,9 +338,5 @@ def prompt_text(value: Any) -> Any:
         return {prompt_text(key): prompt_text(item) for key, item in value.items()}
     if not hasattr(value, "sandbox_index"):
         return value
-    parts = (f"=== {name} ({counted_noun(_count_lines(text), 'line')}) ===\n{text}" for name, text in value.items())
+    parts = (f"=== {name} ({counted_noun(count_lines(text), 'line')}) ===\n{text}" for name, text in value.items())
     return clean_for_prompt("\n\n".join(parts))
-
-
-def _count_lines(text: str) -> int:
-    return text.count("\n") + (not text.endswith("\n") and bool(text))

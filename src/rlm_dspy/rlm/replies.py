@@ -259,7 +259,7 @@ def read_sections(reply: str) -> dict[str, str]:
     If several sections share a name, the first one with code counts, else the first with any text.
     """
     ranges = _python_blocks(reply)
-    marks = [mark for mark in islice(_MARKER.finditer(reply), MAX_BLOCKS) if not _is_inside(mark.start(), ranges)]
+    marks = [mark for mark in islice(_MARKER.finditer(reply), MAX_BLOCKS) if not _is_in_ranges(mark.start(), ranges)]
     if any((mark["name"] or "").lower() == "code" for mark in marks):
         marks = [mark for mark in marks if mark["name"]]  # one in the middle of a line is only mentioned
     sections: dict[str, str] = {}
@@ -379,9 +379,9 @@ def _unix_lines(text: str) -> str:
 def _own_turn(text: str) -> str:
     """Return the text before the end of the model's turn: anything after it is an imagined conversation."""
     ranges = _code_ranges(text) if _TURN_END.search(text) or _SPECIAL.search(text) else []
-    text = _SPECIAL.sub(lambda token: token[0] if _is_inside(token.start(), ranges) else "\n", text)
+    text = _SPECIAL.sub(lambda token: token[0] if _is_in_ranges(token.start(), ranges) else "\n", text)
     for token in _TURN_END.finditer(text):
-        if _is_inside(token.start(), ranges):
+        if _is_in_ranges(token.start(), ranges):
             continue
         if text[: token.start()].strip():
             return text[: token.start()]
@@ -391,10 +391,6 @@ def _own_turn(text: str) -> str:
 def _strip_markers(text: str) -> str:
     """Remove an adapter's end marker and the blank lines around the rest."""
     return _END_MARKER.sub("", text).strip("\n")
-
-
-def _is_inside(offset: int, ranges: list[tuple[int, int]]) -> bool:
-    return any(start <= offset < end for start, end in ranges)
 
 
 def _cells_of_json(text: str, first_output: str) -> ParsedReply | None:
@@ -634,7 +630,7 @@ def _code_ranges(text: str) -> list[tuple[int, int]]:
     if is_python(text):
         return [(0, len(text))]
     ranges = _python_blocks(text)
-    marks = [mark for mark in islice(_MARKER.finditer(text), MAX_BLOCKS) if not _is_inside(mark.start(), ranges)]
+    marks = [mark for mark in islice(_MARKER.finditer(text), MAX_BLOCKS) if not _is_in_ranges(mark.start(), ranges)]
     for index, mark in enumerate(marks):
         end = marks[index + 1].start() if index + 1 < len(marks) else len(text)
         section = text[mark.end() : end].strip("\n")
