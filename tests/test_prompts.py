@@ -201,6 +201,12 @@ def test_a_refusal_says_what_is_wrong_in_a_line() -> None:
     assert "errors.pydantic.dev" not in seen[1]
 
 
+def test_a_placeholder_is_no_answer() -> None:
+    result, seen = run(action("SUBMIT(answer='...')"), action("SUBMIT(answer='a')"))
+    assert result.answer == "a"
+    assert '[SUBMIT refused] answer: "..." is only a placeholder; submit the value itself.' in seen[1]
+
+
 @pytest.mark.parametrize("name", ["submit", "final_answer", "finish"])
 def test_the_name_of_another_framework_is_answered_with_submit(name: str) -> None:
     _, seen = run(action(f"{name}(answer='a')"), action("SUBMIT(answer='a')"))

@@ -83,6 +83,9 @@ class AnswerChecks:
         outputs, problem = parse_outputs(self.signature, value)
         if problem:
             return {}, problem
+        unfilled = [name for name, value in outputs.items() if isinstance(value, str) and value in ("...", "…")]
+        if unfilled and strict:
+            return {}, f"{', '.join(unfilled)}: \"...\" is only a placeholder; submit the value itself."
         contexts, answers = quotable_inputs(self.values), answers_beside(self.signature, outputs)
         found: list[Evidence] = []
         for name in outputs:
