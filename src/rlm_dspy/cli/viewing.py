@@ -107,7 +107,7 @@ def _write_text(terminal: Terminal, target: str, text: str) -> None:
         return
     path = _write_file(Path(target), text)
     remember_output(path)
-    terminal.note(f"Written to {path}.")
+    terminal.note(f"Written to {target}.")
 
 
 def _write_file(path: Path, text: str) -> Path:
