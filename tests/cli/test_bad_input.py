@@ -227,7 +227,7 @@ def test_what_a_limit_leaves_out_is_told_with_the_flag_that_raises_it(
     write("files/a.txt", "the pear is green\n")
     write("files/b.txt", "the plum is blue\n" * 100)
     question = ["ask", "which colour is the plum?", "files", "-m", "offline"]
-    assert f"warning: b.txt is {told}" in run(*question, *short).err
+    assert f"warning: files/b.txt is {told}" in run(*question, *short).err
     assert "blue" in run(*question, *enough).out
     assert "skipped: files/b.txt" in run("ls", "files", *short).out
 

@@ -103,7 +103,7 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     # A user who named a large file or folder expects it to be read; other exclusions are normal.
     limited = [one for one in corpus.skipped if one.limited]
     for one in limited[:_MAX_NAMED_FILES]:
-        terminal.note(f"warning: {one.name} is {reading.by_flags(one.reason)}.")
+        terminal.note(f"warning: {reading.path_of(corpus, one.name)} is {reading.by_flags(one.reason)}.")
     if len(limited) > _MAX_NAMED_FILES:
         terminal.note(f"warning: limits left out {render.counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
 

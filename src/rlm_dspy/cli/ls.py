@@ -53,12 +53,11 @@ def _listing_facts(corpus: Corpus) -> dict[str, Any]:
 
 
 def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
-    from rlm_dspy.cli.reading import estimate_tokens
-    from rlm_dspy.report.journal import shown_name
+    from rlm_dspy.cli.reading import estimate_tokens, path_of
 
     for document in corpus.documents:
         yield {
-            "path": shown_name(corpus, document.name),
+            "path": path_of(corpus, document.name),
             "kind": document.kind,
             "size": document.size,
             "lines": document.lines,
@@ -68,10 +67,9 @@ def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
 
 
 def _skipped_rows(corpus: Corpus) -> Iterator[dict[str, str]]:
-    from rlm_dspy.cli.reading import by_flags
-    from rlm_dspy.report.journal import shown_name
+    from rlm_dspy.cli.reading import by_flags, path_of
 
-    return ({"path": shown_name(corpus, item.name), "reason": by_flags(item.reason)} for item in corpus.skipped)
+    return ({"path": path_of(corpus, item.name), "reason": by_flags(item.reason)} for item in corpus.skipped)
 
 
 def _corpus_totals(corpus: Corpus) -> dict[str, int]:

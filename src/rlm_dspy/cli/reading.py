@@ -97,10 +97,14 @@ def by_flags(told: str) -> str:
 
 def told(read: corpus.Corpus, problem: Problem) -> str:
     """Return a file's problem, with the path as the user can open it."""
+    return f"{path_of(read, problem.name)}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
+
+
+def path_of(read: corpus.Corpus, name: str) -> str:
+    """Return the path of a file, read or not, as the user can open it."""
     from rlm_dspy.report.journal import shown_name  # deferred: the report imports DSPy, which reading does not need
 
-    path = shown_name(read, problem.name)
-    return f"{path}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
+    return shown_name(read, name)
 
 
 def _read_limits(choice: Mapping[str, Any]) -> dict[str, int]:

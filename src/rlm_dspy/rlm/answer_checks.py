@@ -85,7 +85,7 @@ class AnswerChecks:
             return {}, problem
         unfilled = [name for name, value in outputs.items() if isinstance(value, str) and value in ("...", "…")]
         if unfilled and strict:
-            return {}, f"{', '.join(unfilled)}: \"...\" is only a placeholder; submit the value itself."
+            return {}, f'{", ".join(unfilled)}: "..." is only a placeholder; submit the value itself.'
         contexts, answers = quotable_inputs(self.values), answers_beside(self.signature, outputs)
         found: list[Evidence] = []
         for name in outputs:
