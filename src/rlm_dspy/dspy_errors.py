@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -22,8 +22,9 @@ from rlm_dspy.redact import Redactor
 BAD_SAMPLES = frozenset({"tool_use_failed", "output_parse_failed", "json_validate_failed"})
 
 
+MAX_READ_CHARS = 4_000  # of a server's message
 # The messages of various servers for a prompt that does not fit the window, but not for a limit of the reply.
-WINDOW_WORDS = re.compile(
+_WINDOW_WORDS = re.compile(
     r"\A(?!.*(?:max_(?:completion_|output_)?tokens[`'\"]? (?:is too large|must be less)|max_tokens: \d+ >))"
     r".*?(?:context[ _-]?(?:length|window|size|limit)|maximum context|max_model_len|model token limit|reduce the length"
     r"|\b(?:prompt|input|request|messages?) (?:is|are) too (?:long|large)|too many (?:input )?tokens"
@@ -141,9 +142,10 @@ def mask_secrets(error: BaseException, lm: Any) -> None:
     redactor = Redactor()
     redactor.learn(str(value) for value in (kwargs.get("api_key") or "", *dict(headers).values()))
     for step in error_chain(error):
-        step.args = tuple(redactor.value(list(step.args)))
+        step.args = tuple(redactor.text(one) if isinstance(one, str) else one for one in step.args)
         if isinstance(message := getattr(step, "message", None), str):
-            step.message = redactor.text(message)
+            with suppress(AttributeError):  # a property that is made of the arguments
+                step.message = redactor.text(message)
     if any(redactor.text(str(step)) != str(step) for step in error_chain(error)):
         error.__cause__, error.__suppress_context__ = None, True
 
@@ -153,7 +155,12 @@ def is_overflow(error: BaseException) -> bool:
     if isinstance(error, dspy.ContextWindowExceededError):
         return True
     status = getattr(error, "status", None)
-    return isinstance(error, dspy.LMInvalidRequestError) and status == 400 and bool(WINDOW_WORDS.search(str(error)))
+    return isinstance(error, dspy.LMInvalidRequestError) and status == 400 and says_too_long(str(error))
+
+
+def says_too_long(text: str) -> bool:
+    """Return whether a server says in these words that a prompt does not fit the window."""
+    return bool(_WINDOW_WORDS.search(text[:MAX_READ_CHARS]))
 
 
 def failed_generation(error: BaseException) -> str | None:

@@ -18,7 +18,7 @@ from dspy import lm15
 
 from rlm_dspy import local_servers
 from rlm_dspy._dspy import retry_after_seconds
-from rlm_dspy.dspy_errors import WINDOW_WORDS, bad_sample, error_chain
+from rlm_dspy.dspy_errors import bad_sample, error_chain, says_too_long
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.providers import OFFLINE, PROVIDERS, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT
@@ -264,7 +264,7 @@ def _status_error(route: Route, status: int, text: str, wait: float | None, wher
             "Waiting cannot help: use a shorter context, a larger plan or another model.",
             413,
         )
-    if WINDOW_WORDS.search(text) and status in (400, 422, 500):
+    if says_too_long(text) and status in (400, 422, 500):
         return _too_long(route, shown, status)
     if status == 404 and text == _PAGE:
         said = f"serves nothing at this address ({shown})"
