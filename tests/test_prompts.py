@@ -183,7 +183,7 @@ def test_a_function_of_the_host_that_is_overwritten_is_there_again() -> None:
     "wrote",
     [
         "I would do:\nx = grep('y'\nand then look",
-        '<invoke name="SUBMIT">\n<parameter name="answer">48213</parameter>\n</invoke>',
+        '<invoke name="answer">\n<parameter name="value">48213</parameter>\n</invoke>',
         "I search.\n\nimport re\nfor line in context.splitlines():\n    if 'gate' in line:\n        print(line)\nDone?",
     ],
 )
