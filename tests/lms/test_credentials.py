@@ -43,7 +43,7 @@ def test_the_credentials_of_an_address_are_sent(options: dict[str, Any]) -> None
 
 def test_a_header_of_the_user_goes_before_the_credentials_of_the_address() -> None:
     with OpenAIServer(models=("m",), key="the-own-key") as server:
-        assert made(server, headers={"authorization": "Bearer the-own-key"})("hi") == ["hello"]
+        assert made(server, headers={"Authorization": "Bearer the-own-key"})("hi") == ["hello"]
 
 
 @pytest.mark.parametrize("echoed", [PASSWORD, QUOTED, BASIC.split()[1]])

@@ -86,7 +86,11 @@ def test_an_impossible_usage_is_said_and_estimated(
 ) -> None:
     outputs, usage = asked(fault(way, usage=IMPOSSIBLE[name]), model=model)
     assert outputs == ["forty two"]
-    assert (usage.estimated_calls, usage.prompt_tokens) == (1, len(PROMPT) // 4)
+    if usage.estimated_calls:  # older versions of LiteLLM estimate the usage of a stream themselves
+        assert (usage.estimated_calls, usage.prompt_tokens) == (1, len(PROMPT) // 4)
+    else:
+        assert way == "streamed"
+        assert abs(usage.prompt_tokens - len(PROMPT) // 4) < 10
     assert "reports an impossible usage" in caplog.text
     assert KEY not in caplog.text
 
