@@ -7,11 +7,16 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
+from annotated_types import Ge, Gt, Le
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from rlm_dspy.cli import exit_codes
 from rlm_dspy.cli.commands import app
+from rlm_dspy.cli.settings import PREFIX, Settings
 
 PAGE = Path(__file__).with_name("cli.md")
 MAN_PAGE = Path(__file__).with_name("rlm-dspy.1")
@@ -30,6 +35,48 @@ def block(text: str) -> str:
     return f"```text\n{text.rstrip()}\n```\n"
 
 
+SETTINGS = """Each is a key of `rlm-dspy.toml` and of the user's `config.toml`, and a variable. Without
+`--trust-project`, a project's files cannot set keys, addresses of other machines, `home`, `folder` or `mcp`.
+
+| Setting | Variable | Value | Default | What it is |
+| --- | --- | --- | --- | --- |
+"""
+KINDS = {"str": "a text", "int": "a whole number", "float": "a number", "Path": "a path", "SecretStr": "a key"}
+
+
+def settings_table() -> str:
+    """Return the table of all settings."""
+    return SETTINGS + "".join(map(setting_row, Settings.model_fields, Settings.model_fields.values()))
+
+
+def setting_row(name: str, field: FieldInfo) -> str:
+    """Return the row of one setting."""
+    variables = [choice for choice in getattr(field.validation_alias, "choices", ()) if choice.isupper()]
+    variable = ", ".join(f"`{choice}`" for choice in variables) or f"`{PREFIX}{name.upper()}`"
+    if name == "mcp":
+        value = "tables"
+    elif name == "mode":
+        value = ", ".join(f"`{choice}`" for choice in sorted(get_args(field.annotation)))
+    else:
+        kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
+        value = " ".join([KINDS[kinds[0].__name__], *bounds(field)])
+    default = "" if field.default in (None, PydanticUndefined) else f"`{field.default}`"
+    if name == "home":
+        default = "`~/.cache/rlm-dspy`"
+    return f"| `{name}` | {variable} | {value} | {default} | {field.description} |\n"
+
+
+def bounds(field: FieldInfo) -> Iterator[str]:
+    """Yield the bounds of a number in words."""
+    for rule in field.metadata:
+        if isinstance(rule, Gt):
+            yield f"above {rule.gt}"
+        elif isinstance(rule, Ge):
+            yield f"from {rule.ge}"
+        elif isinstance(rule, Le):
+            yield f"to {rule.le}"
+
+
 def page() -> str:
     """Return the whole page."""
     group = click.Context(app, info_name="rlm-dspy", terminal_width=100, help_option_names=["-h", "--help"])
@@ -40,6 +87,7 @@ def page() -> str:
         for below, part in sorted(getattr(command, "commands", {}).items()):
             inner = click.Context(part, info_name=below, parent=context, terminal_width=100)
             parts += [f"### rlm-dspy {name} {below}\n", block(part.get_help(inner))]
+    parts += ["## Settings\n", settings_table()]
     parts += ["## Exit codes\n", block(textwrap.dedent(str(exit_codes.__doc__).partition("\n\n")[2]))]
     return "\n".join(parts)
 

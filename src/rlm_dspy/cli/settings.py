@@ -57,9 +57,9 @@ _LIKENESS = 0.75  # of a name to a setting's, from which on it is taken for a sl
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
 
-def _provider_field(name: str, *others: str) -> Any:
+def _provider_field(name: str, *others: str, description: str) -> Any:
     # Provider variables keep their own names, without our prefix.
-    return Field(default=None, validation_alias=AliasChoices(name, name.upper(), *others))
+    return Field(default=None, validation_alias=AliasChoices(name, name.upper(), *others), description=description)
 
 
 class Settings(BaseSettings):
@@ -74,27 +74,58 @@ class Settings(BaseSettings):
         frozen=True,
     )
 
-    model: str | None = Field(default=None, min_length=1)
-    sub_model: str | None = Field(default=None, min_length=1)
-    fallback: str | None = Field(default=None, min_length=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    mode: Literal["retrieve", "auto", "rlm", "direct"] = "auto"
-    max_iters: int = Field(default=20, ge=1)
-    max_calls: int = Field(default=50, ge=0)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_cost: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    direct_tokens: int = Field(default=16_000, ge=0)
-    timeout: float = Field(default=120, gt=0, allow_inf_nan=False)
-    num_ctx: int | None = Field(default=None, ge=1)
-    mcp: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    folder: Path | None = None
-    home: Path = Field(default_factory=folders.cache_folder)
-    groq_api_key: SecretStr | None = _provider_field("groq_api_key")
-    openai_api_key: SecretStr | None = _provider_field("openai_api_key")
-    anthropic_api_key: SecretStr | None = _provider_field("anthropic_api_key")
-    ollama_host: str | None = _provider_field("ollama_host")
-    openai_api_base: str | None = _provider_field("openai_api_base", "OPENAI_BASE_URL")
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The model, such as groq/openai/gpt-oss-20b; without one, a model of Ollama or the offline engine.",
+    )
+    sub_model: str | None = Field(
+        default=None, min_length=1, description="The model of sub-calls; without one, the main model."
+    )
+    fallback: str | None = Field(
+        default=None, min_length=1, description="The model to use when the provider is down or full."
+    )
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="The temperature of all models; without one, the provider's."
+    )
+    mode: Literal["retrieve", "auto", "rlm", "direct"] = Field(
+        default="auto", description="How questions are answered, as the option --mode says."
+    )
+    max_iters: int = Field(default=20, ge=1, description="Maximum steps per question.")
+    max_calls: int = Field(default=50, ge=0, description="Maximum sub-calls per question.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Maximum tokens per question, prompts and replies; none without it."
+    )
+    max_cost: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Maximum US dollars per question; none without it."
+    )
+    max_seconds: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Maximum seconds per question; none without it."
+    )
+    direct_tokens: int = Field(
+        default=16_000, ge=0, description="Files of up to so many tokens are sent whole, in one call, by the mode auto."
+    )
+    timeout: float = Field(
+        default=120,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds to wait for one attempt, or for the next part of a stream.",
+    )
+    num_ctx: int | None = Field(
+        default=None, ge=1, description="The window that Ollama allocates, in tokens; without it, as the prompt needs."
+    )
+    mcp: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Servers whose tools --mcp NAME offers: a table [mcp.NAME] for each."
+    )
+    folder: Path | None = Field(default=None, description="What ask reads when no PATH is given.")
+    home: Path = Field(default_factory=folders.cache_folder, description="The folder of saved runs and caches.")
+    groq_api_key: SecretStr | None = _provider_field("groq_api_key", description="The key of Groq.")
+    openai_api_key: SecretStr | None = _provider_field("openai_api_key", description="The key of OpenAI.")
+    anthropic_api_key: SecretStr | None = _provider_field("anthropic_api_key", description="The key of Anthropic.")
+    ollama_host: str | None = _provider_field("ollama_host", description="The address of Ollama.")
+    openai_api_base: str | None = _provider_field(
+        "openai_api_base", "OPENAI_BASE_URL", description="The address of a server for models under openai/."
+    )
     _named_by: str = PrivateAttr("the caller")
     _project_models: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
