@@ -6,12 +6,15 @@ import ast
 import time
 from typing import Any
 
+import dspy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rlm_dspy
 from rlm_dspy.rlm.replies import parse_code, parse_reply, read_plain
 from rlm_dspy.rlm.reply_code import is_python
+from rlm_dspy.testing import scripted
 
 FENCED_STRING = 'x = """\n```json\n{}\n```\n"""\nprint(x)'
 
@@ -210,3 +213,41 @@ def test_a_final_call_after_the_last_block_counts(
 ) -> None:
     parsed = parse_reply(f"I compute it.\n```repl\nresult = 7\n```\n{last}\n", "answer")
     assert (parsed.cells, parsed.held_back) == (cells, held_back)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '[TOOL_CALLS]SUBMIT[ARGS]{"answer": "x"}',
+        "<|channel|>commentary to=functions.SUBMIT <|constrain|>json<|message|>" + '{"answer": "x"}<|call|>',
+        '```tool_code\ndefault_api.SUBMIT(answer="x")\n```',
+        '{"tool": "SUBMIT", "arguments": {"answer": "x"}}',
+        '{"action": "SUBMIT", "action_input": {"answer": "x"}}',
+        '<function=SUBMIT>{"answer": "x"}</function>',
+        "<|tool_call_begin|>functions.SUBMIT:0<|tool_call_argument_begin|>" + '{"answer": "x"}<|tool_call_end|>',
+        "<tool_call>SUBMIT\n<arg_key>answer</arg_key>\n<arg_value>x</arg_value>\n</tool_call>",
+        'function<｜tool▁sep｜>SUBMIT\n```json\n{"answer": "x"}\n```<｜tool▁call▁end｜>',
+        '[SUBMIT(answer="x")]',
+        'Action: SUBMIT\nAction Input: {"answer": "x"}',
+    ],
+)
+def test_a_tool_call_written_as_text_submits(reply: str) -> None:
+    lm, _ = scripted(reply)
+    with dspy.context(lm=lm):
+        found = rlm_dspy.RLM("context, question -> answer", max_iters=1)(context="c", question="q")
+    assert found.answer == "x"
+
+
+def test_a_function_of_the_repl_called_as_a_tool_prints_its_result() -> None:
+    call = '<tool_call>\n{"name": "grep", "arguments": {"pattern": "ERROR"}}\n</tool_call>'
+    assert parse_reply(call, "answer").cells == ("print(grep(pattern='ERROR'))",)
+
+
+def test_a_call_named_in_prose_before_other_json_is_not_a_call() -> None:
+    reply = 'I will SUBMIT later. The data looks like {"answer": "x"}, so:\n```python\nprint(1)\n```'
+    assert parse_reply(reply, "answer").cells == ("print(1)",)
+
+
+@given(st.text(alphabet='SUBMIT[ARGS]{}":,<|>` \n=.0a', max_size=300))
+def test_any_text_around_tool_calls_is_read_without_an_error(text: str) -> None:
+    parse_reply(text, "answer")

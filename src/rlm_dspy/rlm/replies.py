@@ -25,6 +25,7 @@ from rlm_dspy.rlm.reply_code import (
     submits_always,
     unquoted_code,
 )
+from rlm_dspy.rlm.tool_calls import FUNCTIONS, call_of_elements, without_owners
 
 _NAMES = (
     r"(?:seed:|ant(?:ml)?:|ant_?)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad"
@@ -48,6 +49,7 @@ _MESSAGE = re.compile(
     r"(?P<text>.*?)(?P<end><\|end\|>|<\|return\|>|<\|call\|>|<\|start\|>|(?=<\|channel\|>)|\Z)",
     re.DOTALL,
 )
+_RECIPIENT = re.compile(r"\bto=(?:functions\.)?(?P<name>\w{1,20})")
 _BARE_ANALYSIS = re.compile(r"analysis(?=[A-Z])|analysis.*assistantfinal", re.DOTALL)
 _BARE_HARMONY_FINAL = "assistantfinal"  # the remains of harmony when a server drops the special tokens
 
@@ -117,7 +119,10 @@ def _split_channels(text: str) -> SplitReply:
         unfinished = False
         if spoken and channel.startswith("final"):
             break  # a second answer belongs to an imagined turn
-        if channel.startswith("final") or "to=" in channel:
+        function = _RECIPIENT.search(message["head"])
+        if function and function["name"] in FUNCTIONS:
+            spoken.append(f"{function['name']}[ARGS]{message['text']}")
+        elif channel.startswith("final") or "to=" in channel:
             spoken.append(message["text"])
         elif channel.startswith("analysis"):
             unfinished = not message["end"]
@@ -162,9 +167,6 @@ _CODE_TAG = re.compile(
     r"|(?P<parameter>parameter)(?:=| name=\"?)(?:code|python|script|input)\"?)>",
     re.IGNORECASE,
 )
-_SUBMIT_TAG = re.compile(r"<(?P<tag>invoke|function)(?: name=\"|=)(?:functions\.)?SUBMIT\"?>")
-_PARAMETER = re.compile(r"<parameter(?: name=\"|=)(?P<name>[A-Za-z_]\w*)\"?>")
-_PARAMETER_END = "</parameter>"
 _PYTHON_TAG = "<|python_tag|>"
 # Markers that end a model's turn or begin another one: whatever follows is imagined.
 _TURN_END = re.compile(
@@ -295,7 +297,7 @@ def read_plain(reply: str) -> tuple[str, str] | None:
 
 def parse_reply(reply: str, first_output: str) -> ParsedReply:
     """Parse a whole reply: code after its marker, JSON, fenced blocks, a final answer in words, or bare Python."""
-    split = split_thinking(_unix_lines(reply), _code_ranges)
+    split = split_thinking(without_owners(_unix_lines(reply)), _code_ranges)
     if split.unfinished:
         return ParsedReply(problem=UNFINISHED)
     spoken = _own_turn(split.visible)
@@ -315,7 +317,7 @@ def parse_reply(reply: str, first_output: str) -> ParsedReply:
 
 def parse_code(text: str, first_output: str) -> ParsedReply:
     """Parse the ``code`` field of a reply: Python first, then JSON, fenced blocks, a final answer in words."""
-    split = split_thinking(_unix_lines(text), _code_ranges)
+    split = split_thinking(without_owners(_unix_lines(text)), _code_ranges)
     if split.unfinished:
         return ParsedReply(problem=UNFINISHED)
     field = _strip_markers(_own_turn(split.visible))
@@ -522,28 +524,13 @@ def _parse_elements(text: str) -> ParsedReply | None:
         code = repair_code(text[tag.end() : end]) if end >= 0 else None
         if code and looks_like_code(code):
             cells.append(code)
-    if not cells and (submit := _submit_of_elements(text)):
-        cells.append(submit)
+    if not cells and (call := call_of_elements(text)):
+        cells.append(call)
     if cells:
         return ParsedReply(tuple(cells), is_closed=True)
     before, fence, _ = text.partition("\n```")
     code = repair_code(before) if fence else None
     return ParsedReply((code,), is_closed=True) if code and looks_like_code(code) else None
-
-
-def _submit_of_elements(text: str) -> str | None:
-    """Return the SUBMIT that a tool call in elements means, such as ``<invoke name="SUBMIT">``, or None."""
-    call = _SUBMIT_TAG.search(text)
-    end = text.find(f"</{call['tag']}>", call.end()) if call else -1
-    if call is None or end < 0:
-        return None
-    given: list[str] = []
-    start = call.end()
-    while (found := _PARAMETER.search(text, start, end)) and (
-        start := text.find(_PARAMETER_END, found.end(), end)
-    ) >= 0:
-        given.append(f"{found['name']}={text[found.end() : start].strip()!r}")
-    return f"SUBMIT({', '.join(given)})" if given else None
 
 
 @lru_cache(maxsize=32)

@@ -16,6 +16,8 @@ from typing import Any
 
 import json_repair
 
+from rlm_dspy.rlm.tool_calls import FUNCTIONS, call_before, call_of_json, python_of
+
 CACHED_CHARS = 20_000  # longest code, in characters, whose syntax tree is cached
 MAX_SPOKEN = 4_000  # longest call, in characters, found among words
 PLACEHOLDERS = frozenset({"", "...", "…", "answer", "your answer"})
@@ -43,7 +45,10 @@ def looks_like_code(code: str) -> bool:
 
 
 def _is_quiet(statement: ast.stmt) -> bool:
-    return isinstance(statement.value if isinstance(statement, ast.Expr) else statement, _QUIET)
+    value = statement.value if isinstance(statement, ast.Expr) else statement
+    if isinstance(value, ast.List) and value.elts:  # some models write their tool calls as a list
+        return not all(isinstance(item, ast.Call) and ast.unparse(item.func) in FUNCTIONS for item in value.elts)
+    return isinstance(value, _QUIET)
 
 
 def repair_code(text: str) -> str | None:
@@ -233,6 +238,8 @@ def find_json(text: str) -> JsonReply | None:
         except (ValueError, RecursionError):
             value = _load_broken(text[start.start() :])
             repaired = value is not None
+        if name := call_before(text, start.start()):
+            value = {"name": name, "arguments": value}
         if found := _code_pieces(value):
             first = first if codes else start.start()
             codes += found
@@ -284,8 +291,8 @@ def _code_pieces(value: Any, depth: int = 0) -> list[str]:
             code = "\n".join(code)
         if isinstance(code, str) and code.strip():
             return [code]
-    if value.get("name") == "SUBMIT" and (call := _submit_call(value)):
-        return [call]
+    if (call := call_of_json(value)) and (cell := _cell_of_call(*call)):
+        return [cell]
     for key in CALL_KEYS:
         if found := _codes_of_call(value.get(key), depth, plain=key.endswith("input")):
             return found
@@ -305,13 +312,13 @@ def _codes_of_call(arguments: Any, depth: int, *, plain: bool) -> list[str]:
     return [arguments] if plain or looks_like_code(arguments) else []
 
 
-def _submit_call(value: dict[str, Any]) -> str | None:
-    arguments = value.get("arguments", value.get("parameters"))
+def _cell_of_call(name: str, arguments: Any) -> str | None:
+    """Return the cell of a call of a function of the REPL, None if its arguments cannot be read."""
     if isinstance(arguments, str):
+        if not arguments.lstrip().startswith("{"):
+            return None
         arguments = _load_json(arguments)[0]
-    if not isinstance(arguments, dict) or not all(str(name).isidentifier() for name in arguments):
-        return None
-    return f"SUBMIT({', '.join(f'{name}={item!r}' for name, item in arguments.items())})"
+    return python_of(name, arguments)
 
 
 def _reasoning_text(value: Any) -> str:
