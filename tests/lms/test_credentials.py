@@ -8,6 +8,7 @@ from typing import Any
 import dspy
 import pytest
 
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms import lm
 from rlm_dspy.redact import Redactor
 from servers.openai import OpenAIServer, error
@@ -66,3 +67,10 @@ def test_what_could_not_be_sent_is_not_said_to_be_answered() -> None:
 def test_passwords_in_addresses_of_the_environment_are_masked() -> None:
     redactor = Redactor({"HTTPS_PROXY": f"http://alice:{QUOTED}@proxy:3128", "ODD": "http://[bad", "PATH": "/bin"})
     assert redactor.text(f"{PASSWORD} and {QUOTED}") == "******** and ********"
+
+
+def test_an_address_of_ollama_with_a_password_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", f"http://alice:{QUOTED}@127.0.0.1:9")
+    with pytest.raises(ConfigurationError, match="Ask the server as openai/MODEL") as caught:
+        lm("ollama_chat/qwen3:8b")
+    assert "canary" not in str(caught.value)

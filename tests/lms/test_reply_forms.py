@@ -49,10 +49,10 @@ def way(request: pytest.FixtureRequest) -> Iterator[str]:
     streams.ON_TEXT.reset(token)
 
 
-def fault(way: str, content: Any = "forty two", usage: Any = None, **others: Any) -> Fault:
+def fault(way: str, content: Any = "forty two", usage: Any = None, refusal: str | None = None, **others: Any) -> Fault:
     """A reply, whole or in a stream of three lines."""
     head = {"id": "1", "created": 1, "model": "m"}
-    message = {"role": "assistant", "content": content}
+    message = {"role": "assistant", "content": content, "refusal": refusal}
     if way == "whole":
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return Fault(200, {**head, "object": "chat.completion", "choices": [choice], "usage": usage, **others})
@@ -129,3 +129,17 @@ def test_an_error_as_text_is_shown(way: str) -> None:
     with OpenAIServer(faulty, key=KEY, models=("m",)) as server, pytest.raises(dspy.LMServerError) as caught:
         lm("openai/m", api_base=server.url, api_key=KEY, cache=False, num_retries=0)("hi")
     assert "model overloaded" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "refusal", "refusal": "I cannot help."}]], ids=["field", "part"])
+def test_a_refusal_is_the_text_of_the_reply(way: str, content: Any) -> None:
+    outputs, _ = asked(fault(way, content, refusal="I cannot help."))
+    assert outputs == ["I cannot help."]
+
+
+def test_an_error_without_a_code_is_not_given_one() -> None:
+    faulty = Fault(200, {"error": {"message": "no GPU is free"}})
+    with OpenAIServer(faulty, models=("m",)) as server, pytest.raises(dspy.LMError) as caught:
+        lm("openai/m", api_base=f"{server.url}/v1", cache=False, num_retries=0)("hi")
+    assert "no GPU is free" in str(caught.value)
+    assert "422" not in str(caught.value)

@@ -47,7 +47,7 @@ def base_url(env: Mapping[str, str], explicit: str | None = None) -> str:
     ``OLLAMA_HOST`` is the address the server listens on, so 0.0.0.0 means this machine.
 
     Raises:
-        ConfigurationError: the address is invalid.
+        ConfigurationError: the address is invalid, or has a user name.
     """
     given = (explicit or env.get("OLLAMA_HOST") or env.get("OLLAMA_API_BASE") or DEFAULT_BASE).strip()
     try:
@@ -62,6 +62,11 @@ def base_url(env: Mapping[str, str], explicit: str | None = None) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     if parts.scheme not in ("http", "https") or any(char.isspace() for char in host):
         raise ConfigurationError(f"{given!r} is not a valid address of an Ollama server. Write http://host:11434.")
+    if parts.username is not None:
+        raise ConfigurationError(
+            f"the address of Ollama at {host} has a user name, which Ollama's own route does not send. "
+            "Ask the server as openai/MODEL, with the address and /v1 in OPENAI_API_BASE."
+        )
     path = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/api")
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 

@@ -1,6 +1,6 @@
 """Bring a server's chat completion into the form that LiteLLM reads, so that a slip in it does not cost the reply.
 
-Some servers send the text in parts, an error as a text, or counts of tokens that no reply can have.
+Some servers send the text in parts or as a refusal, an error as a text, or counts of tokens that no reply can have.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ def readable_reply(body: Any) -> Any:
     """Return a chat completion, or a chunk of one, in the form that LiteLLM reads; anything else is left as it is."""
     if not isinstance(body, dict):
         return body
-    if isinstance(body.get("error"), str):
-        body = {**body, "error": {"message": body["error"], "code": None}}  # without a code, LiteLLM makes one up
+    error = {"message": body["error"]} if isinstance(body.get("error"), str) else body.get("error")
+    if isinstance(error, dict):
+        body = {**body, "error": {"code": None, **error}}  # without a code, LiteLLM makes one up
     if not isinstance(body.get("choices"), list):
         return body
-    body = {**body, "choices": [_with_joined_text(choice) for choice in body["choices"]]}
+    body = {**body, "choices": [_with_text(choice) for choice in body["choices"]]}
     if body.get("usage") is not None:
         body["usage"] = _readable_usage(body["usage"])
     return body
@@ -40,16 +41,21 @@ async def readable_chunks(chunks: Any) -> AsyncIterator[Any]:
             yield chunk
 
 
-def _with_joined_text(choice: Any) -> Any:
-    """Return a choice with its text as one string, if it came as a list of parts that are all text."""
+def _with_text(choice: Any) -> Any:
+    """Return a choice with its text as one string, if it came as a list of parts that are all text, or as a refusal."""
     for name in ("message", "delta"):
         said = choice.get(name) if isinstance(choice, dict) else None
-        if not isinstance(said, dict) or not isinstance(said.get("content"), list):
+        if not isinstance(said, dict):
             continue
-        found = [part.get("text") if isinstance(part, dict) else None for part in said["content"]]
-        texts = [text for text in found if isinstance(text, str)]
-        if len(texts) == len(found):
-            choice = {**choice, name: {**said, "content": "".join(texts)}}
+        content = text = said.get("content")
+        if isinstance(content, list):
+            found = [part.get("text", part.get("refusal")) if isinstance(part, dict) else None for part in content]
+            texts = [part for part in found if isinstance(part, str)]
+            text = "".join(texts) if len(texts) == len(found) else content
+        if said.get("refusal"):
+            text = text or said["refusal"]
+        if text != content:
+            choice = {**choice, name: {**said, "content": text, "refusal": None}}
     return choice
 
 
