@@ -38,12 +38,14 @@ class ConfigurationError(RLMError, ValueError):
     """The caller passed something invalid: a signature, a name, a limit, a setting."""
 
 
-class BudgetExceededError(RLMError):
-    """A limit was reached; ``limit`` names it (``max_llm_calls``, ``max_tokens``, …)."""
-
+class _LimitError(RLMError):
     def __init__(self, message: str, *, limit: str = "") -> None:
         super().__init__(message)
         self.limit = limit
+
+
+class BudgetExceededError(_LimitError):
+    """A limit was reached; ``limit`` names it (``max_llm_calls``, ``max_tokens``, …)."""
 
 
 class DepthExceededError(BudgetExceededError):
@@ -70,12 +72,8 @@ class SandboxDiedError(SandboxError):
     """The worker process is gone, and the session's state with it."""
 
 
-class ActionError(RLMError):
+class ActionError(_LimitError):
     """The model never wrote code that could be run, or no answer; ``limit`` names what ended its steps, if known."""
-
-    def __init__(self, message: str, *, limit: str = "") -> None:
-        super().__init__(message)
-        self.limit = limit
 
 
 class LMError(RLMError):

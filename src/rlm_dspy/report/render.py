@@ -11,6 +11,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from rlm_dspy.counting import counted_noun as counted_noun
+from rlm_dspy.run import Usage
 
 QUOTE_LIMIT = 300
 
@@ -89,6 +90,11 @@ def cost_text(cost: float | None) -> str:
     if cost is None:
         return "cost unknown"
     return f"${cost:.4f}" if cost < 1 else f"${cost:,.2f}"
+
+
+def usage_text(usage: Usage) -> str:
+    """Return the tokens and the cost of calls."""
+    return f"{counted_noun(usage.total_tokens, 'token')}, {cost_text(usage.cost)}"
 
 
 def table_lines(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset()) -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from rlm_dspy.report import journal, render
 from rlm_dspy.report.run_log import KILLED, UNFINISHED_RUNS
-from rlm_dspy.run import INTERRUPTED, Run, Span, Step, SubCall, Usage
+from rlm_dspy.run import INTERRUPTED, Run, Span, Step, SubCall
 
 MAX_LINES = 12  # lines shown of a block of code or output, unless everything is requested
 MAX_WIDTH = 160
@@ -25,7 +25,7 @@ _LINE = re.compile(r"((?:│  )*)((?:├─ )?)( *)(.*)", re.DOTALL)
 def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines of the tree; the middle of long blocks is omitted unless ``whole``."""
     facts = [f"run {run.id}", ending_text(run), run.model or "no model", render.counted_noun(len(run.steps), "step")]
-    facts += [render.counted_noun(run.sub_calls, "sub-call"), _usage_text(run.usage), f"{run.seconds:.1f} s"]
+    facts += [render.counted_noun(run.sub_calls, "sub-call"), render.usage_text(run.usage), f"{run.seconds:.1f} s"]
     yield " · ".join(facts) + (" to its last event" if run.stopped_by == KILLED else "")
     for name, value in run.inputs.items():
         yield f"{name}: {_short_line(value, whole)}"
@@ -44,7 +44,7 @@ def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
         yield f"warning: {_short_line(warning, whole)}"
     if len(run.usage_by_model) > 1:
         for model, usage in run.usage_by_model.items():
-            yield f"used by {model}: {render.counted_noun(usage.calls, 'call')}, {_usage_text(usage)}"
+            yield f"used by {model}: {render.counted_noun(usage.calls, 'call')}, {render.usage_text(usage)}"
 
 
 def fitted_lines(lines: Iterable[str], columns: int) -> Iterator[str]:
@@ -61,7 +61,7 @@ def fitted_lines(lines: Iterable[str], columns: int) -> Iterator[str]:
 
 
 def _step_lines(step: Step, whole: bool) -> Iterator[str]:
-    marks = [f"step {step.index}", f"{step.seconds:.1f} s", _usage_text(step.usage)]
+    marks = [f"step {step.index}", f"{step.seconds:.1f} s", render.usage_text(step.usage)]
     marks += ["timed out"] * step.timed_out + ["failed"] * bool(step.error) + ["submitted"] * step.submitted
     yield "├─ " + " · ".join(marks)
     for name, text in (("reasoning", step.reasoning), ("code", step.code), ("output", step.output)):
@@ -85,7 +85,7 @@ def _unfinished_lines(run: Run, whole: bool) -> Iterator[str]:
 
 def _span_lines(span: Span, below: Mapping[int | None, Sequence[Span]], whole: bool) -> Iterator[str]:
     title, asked, answered = _SPAN_WORDS[span.kind]
-    facts = [title.format(span=span), _usage_text(span.usage) if span.usage else ""]
+    facts = [title.format(span=span), render.usage_text(span.usage) if span.usage else ""]
     facts.append(f"not ended{_clock_text(span.started)}" if span.seconds is None else f"{span.seconds:.1f} s")
     yield "├─ " + " · ".join(fact for fact in facts if fact)
     for name, text in ((asked, span.input), (answered, span.output), ("failed", span.error or "")):
@@ -114,7 +114,7 @@ _SPAN_WORDS = {
 
 
 def _sub_call_lines(call: SubCall, whole: bool) -> Iterator[str]:
-    facts = [f"{call.kind} sub-call", call.model, _usage_text(call.usage), f"{call.seconds:.1f} s"]
+    facts = [f"{call.kind} sub-call", call.model, render.usage_text(call.usage), f"{call.seconds:.1f} s"]
     yield "├─ " + " · ".join(fact for fact in facts if fact)
     yield f"│  asked: {_short_line(call.prompt, whole)}"
     if call.run:
@@ -150,7 +150,3 @@ def ending_text(run: Run) -> str:
     if run.stopped_by in (*UNFINISHED_RUNS, INTERRUPTED):
         return str(run.stopped_by)
     return f"{run.status} by {run.stopped_by}" if run.stopped_by else run.status
-
-
-def _usage_text(usage: Usage) -> str:
-    return f"{render.counted_noun(usage.total_tokens, 'token')}, {render.cost_text(usage.cost)}"

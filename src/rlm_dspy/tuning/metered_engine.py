@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dspy
 from dspy.lm15 import Request, Response
@@ -98,12 +98,19 @@ class SharedBudget:
                     file.write(usage.model_dump_json() + "\n")
 
 
-class MeteredEngine:
-    """An engine whose calls are charged to a budget."""
+class _Metered:
+    """An engine whose calls are charged to a budget, which all copies of a program share."""
 
     def __init__(self, engine: Any, shared_budget: SharedBudget) -> None:
         self.engine = engine
         self.shared_budget = shared_budget
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class MeteredEngine(_Metered):
+    """Charges blocking calls."""
 
     @property
     def window(self) -> int | None:
@@ -121,16 +128,9 @@ class MeteredEngine:
         """Answer one request as a stream; not charged, because tuning does not stream."""
         return iter(self.engine.stream(request))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> MeteredEngine:
-        return self
 
-
-class AsyncMeteredEngine:
-    """The async twin."""
-
-    def __init__(self, engine: Any, shared_budget: SharedBudget) -> None:
-        self.engine = engine
-        self.shared_budget = shared_budget
+class AsyncMeteredEngine(_Metered):
+    """Charges calls that are awaited."""
 
     async def complete(self, request: Request) -> Response:
         """Answer one request, if the budget allows it."""
@@ -143,9 +143,6 @@ class AsyncMeteredEngine:
         """Answer one request as a stream."""
         async for event in self.engine.stream(request):
             yield event
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncMeteredEngine:
-        return self
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.report import journal, render
 from rlm_dspy.report.tree import ending_text
 from rlm_dspy.report.viewer.texts import TextTable
-from rlm_dspy.run import Run, Step, SubCall, Usage
+from rlm_dspy.run import Run, Step, SubCall
 
 MAX_STEPS = 200
 MAX_CHARS = 100_000  # of each text; the script shows more
@@ -57,7 +57,13 @@ def _parts_of(record: Run | Step | SubCall, texts: TextTable) -> Iterator[Part]:
 
 def _run_parts(run: Run, texts: TextTable) -> Iterator[Part]:
     ending = ending_text(run)
-    facts = [ending, run.model, _usage_text(run.usage), f"{run.seconds:.1f} s", counted_noun(run.sub_calls, "sub-call")]
+    facts = [
+        ending,
+        run.model,
+        render.usage_text(run.usage),
+        f"{run.seconds:.1f} s",
+        counted_noun(run.sub_calls, "sub-call"),
+    ]
     yield f"<p>{escape(texts.shown_text(' · '.join(fact for fact in facts if fact)))}</p>"
     for name, value in run.inputs.items():
         yield from _block_lines(name, value, texts)
@@ -74,7 +80,7 @@ def _run_parts(run: Run, texts: TextTable) -> Iterator[Part]:
 
 def _step_parts(step: Step, texts: TextTable) -> Iterator[Part]:
     failed = ' class="failed"' if step.error else ""
-    facts = " · ".join([f"step {step.index}", _usage_text(step.usage), f"{step.seconds:.1f} s"])
+    facts = " · ".join([f"step {step.index}", render.usage_text(step.usage), f"{step.seconds:.1f} s"])
     yield f"<details open><summary{failed}>{escape(facts)}</summary>"
     for name, text in (("reasoning", step.reasoning), ("code", step.code), ("output", step.output)):
         yield from _block_lines(name, text, texts)
@@ -84,7 +90,7 @@ def _step_parts(step: Step, texts: TextTable) -> Iterator[Part]:
 
 def _sub_call_parts(call: SubCall, texts: TextTable) -> Iterator[Part]:
     failed = ' class="failed"' if call.error else ""
-    facts = " · ".join([f"{call.kind} sub-call", _usage_text(call.usage), f"{call.seconds:.1f} s"])
+    facts = " · ".join([f"{call.kind} sub-call", render.usage_text(call.usage), f"{call.seconds:.1f} s"])
     yield f"<details><summary{failed}>{escape(facts)}</summary>"
     for name, text in (("asked", call.prompt), ("answered", call.output), ("failed", call.error or "")):
         yield from _block_lines(name, text, texts)
@@ -96,7 +102,3 @@ def _sub_call_parts(call: SubCall, texts: TextTable) -> Iterator[Part]:
 def _block_lines(name: str, text: str, texts: TextTable) -> Iterator[str]:
     if text.strip():
         yield f"<div>{escape(texts.shown_text(name))}</div><pre>{escape(texts.shown_text(text, MAX_CHARS))}</pre>"
-
-
-def _usage_text(usage: Usage) -> str:
-    return f"{render.counted_noun(usage.total_tokens, 'token')}, {render.cost_text(usage.cost)}"
