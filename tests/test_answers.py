@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import dspy
@@ -152,3 +153,58 @@ def test_a_cell_cannot_freeze_the_host_by_a_decimal() -> None:
         run = rlm_dspy.RLM("a -> answer: int")(a="x").run
     assert run.outputs["answer"] == 7
     assert "exponent" in run.steps[0].output
+
+
+class Invoice(pydantic.BaseModel):
+    total: float
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def unpack(cls, data: Any) -> Any:
+        return {"total": data["invoice"]["total"]}
+
+
+class Near(pydantic.BaseModel):
+    x: int
+
+
+class Far(pydantic.BaseModel):
+    y: str
+
+
+def output_of(kind: Any) -> Any:
+    return dspy.Signature({"question": (str, dspy.InputField()), "answer": (kind, dspy.OutputField())}, "Do it.")
+
+
+def test_a_value_that_is_wrong_in_very_many_places_is_refused_with_a_few_of_them() -> None:
+    _, problem = parse_outputs(output_of(list[Near | Far]), {"answer": [{}] * 30_000})
+    assert problem is not None
+    assert "0.Near.x: Field required" in problem
+    assert "60,000 places are wrong" in problem
+    assert len(problem) < 1_500
+
+
+def test_places_that_are_wrong_only_far_inside_are_counted() -> None:
+    _, problem = parse_outputs(output_of(list[int]), {"answer": [1] * 10 + ["x"] * 1_000})
+    assert problem is not None
+    assert "1,000 places are wrong" in problem
+
+
+def test_more_lists_and_dicts_than_can_be_checked_are_refused() -> None:
+    _, problem = parse_outputs(output_of(list[Near | Far]), {"answer": [{"x": 1}] * 100_001})
+    assert problem is not None
+    assert "more than 100,000 lists and dicts" in problem
+
+
+def test_a_fraction_too_long_to_write_out_is_refused() -> None:
+    _, problem = parse_outputs(output_of(Fraction), {"answer": 16**4_200})
+    assert problem is not None
+    assert "4300 digits" in problem
+
+
+def test_what_a_validator_of_the_user_raises_is_told_to_the_model() -> None:
+    lm, _ = scripted(action("SUBMIT(answer={'total': 3})"), action("SUBMIT(answer={'invoice': {'total': 3}})"))
+    with dspy.context(lm=lm):
+        found = rlm_dspy.RLM(output_of(Invoice))(question="q")
+    assert found.answer == Invoice(invoice={"total": 3})
+    assert "KeyError: 'invoice'" in found.run.steps[0].output

@@ -379,3 +379,21 @@ def test_sixty_four_calls_at_once_never_pass_the_limit() -> None:
     lm, script = scripted(by_role(root=action(code), plain="ok"))
     assert ask(lm, max_llm_calls=20, max_concurrency=16).answer == "44"
     assert len(script.requests) == 21
+
+
+def test_a_signature_too_long_or_with_too_many_fields_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="more than 200 fields"):
+        parse_untrusted_signature(", ".join(f"a{n}" for n in range(300)) + " -> b", {})
+    shape = {"fields": {f"a{n}": "int" for n in range(150)}}
+    with pytest.raises(ConfigurationError, match="more than 200 fields"):
+        parse_untrusted_signature("doc -> x: A, y: B", {"A": shape, "B": shape})
+    with pytest.raises(ConfigurationError, match=r"the limit is 50,000"):
+        parse_untrusted_signature(f"doc -> x: Literal['{'a' * 50_000}']", {})
+
+
+def test_a_child_whose_answer_cannot_be_read_says_why_and_is_recorded() -> None:
+    child = [action("SUBMIT(other='x')")] * 4  # two steps, the extract, and the extract again in JSON
+    lm, _ = scripted(action("print(subcall('a text', 'count it'))"), *child, action("SUBMIT(answer='x')"))
+    step = ask(lm, max_iters=2).run.steps[0]
+    assert "ActionError: max_iters ended the run" in step.output
+    assert [(call.kind, call.run is not None) for call in step.sub_calls] == [("recursive", True)]

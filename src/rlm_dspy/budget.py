@@ -7,6 +7,7 @@ what is already in flight. A child's ledger charges every ancestor, root first.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,11 @@ class Budget(BaseModel):
     max_seconds: float | None = Field(default=None, gt=0)
     max_depth: int = Field(default=1, ge=0, le=50)
     max_concurrency: int = Field(default=8, ge=1, le=256)
+
+    @field_validator("max_cost", "max_seconds")
+    @classmethod
+    def _read_infinity(cls, value: float | None) -> float | None:
+        return None if value == math.inf else value
 
     @field_validator("max_depth")
     @classmethod

@@ -120,7 +120,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self.recorder = recorder
         self.span = span
         self.by_model: dict[str, Usage] = {}
-        self.last_wait = ""  # the reason of the last pause before a call
+        self.last_wait = ""  # what a call is waiting for, or waited for when it was cancelled
         self.response: Any = None  # the last response, of a type that depends on DSPy's engine; None without history
         self.outputs: Any = None  # those of the last call
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
@@ -128,6 +128,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self._ended = 0  # calls of models
         self._spans: dict[str, int] = {}  # of the calls in flight
         self._replies: dict[str, RecordedReply] = {}  # of those that a record answers
+        self._waits: dict[object, float | None] = {}  # waits not ended, with their starts; None if they were cancelled
         self._lock = threading.Lock()
 
     @property
@@ -172,8 +173,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
         wraps_models = self._wraps_models(call_id)
         if wraps_models:
             usage = Usage()
-        elif isinstance(exception, (asyncio.CancelledError, Interrupted)):  # its prompt was sent and may be billed
-            usage = _estimated_usage({**sent, "outputs": None}, getattr(lm, "model", ""))
+        elif isinstance(exception, (asyncio.CancelledError, Interrupted)):
+            usage = self._abandoned_usage(sent, getattr(lm, "model", ""))
         elif exception is not None:
             usage = Usage(calls=1)
         elif replayed is not None:
@@ -208,12 +209,38 @@ class Meter(BaseCallback):  # type: ignore[misc]
             if sent is not None:
                 model = getattr(lm, "model", "unknown")
                 wraps_models = self._wraps_models(call_id)
-                usage = Usage() if wraps_models else _estimated_usage({**sent, "outputs": None}, model)
+                usage = Usage() if wraps_models else self._abandoned_usage(sent, model)
                 self.add(model, usage)
                 if self.recorder and (span := self._spans.pop(call_id, None)):
                     self.recorder.end(span, usage=usage, error="the call was abandoned")
 
-    def start_wait(self, provider: str) -> int | None:
+    def _abandoned_usage(self, sent: dict[str, Any], model: str) -> Usage:
+        """Return the usage of a call that was cancelled: an estimate, unless it was still waiting for its turn."""
+        with self._lock:
+            if not self._waits:  # its prompt was sent and may be billed
+                return _estimated_usage({**sent, "outputs": None}, model)
+            _, started = self._waits.popitem()
+        waited = 0.0 if started is None else time.monotonic() - started
+        return Usage(calls=1, waited_seconds=round(waited, 3))
+
+    def begin_wait(self, wait: object) -> None:
+        """Note that a call has begun to wait."""
+        with self._lock:
+            self._waits[wait] = time.monotonic()
+
+    def end_wait(self, wait: object, model: str, usage: Usage, *, cancelled: bool) -> None:
+        """Add the usage of a wait, unless its call was abandoned, which counted it."""
+        with self._lock:
+            if wait not in self._waits:
+                return
+            if cancelled:
+                self._waits[wait] = None
+            else:
+                del self._waits[wait]
+                self.last_wait = ""
+        self.add(model, usage)
+
+    def start_wait_span(self, provider: str) -> int | None:
         """Start the span of a wait for a provider, inside the call that waits; None without a recorder."""
         if self.recorder is None or self.span is None:
             return None
@@ -233,14 +260,19 @@ def metered_wait(model: str, provider: str, seconds: float, *, retry: bool) -> I
         meter.last_wait = f"waiting {seconds:.0f} s for {provider}{' after a failure' if retry else ''}"
         if meter.on_wait and seconds >= NOTICEABLE_SECONDS:
             meter.on_wait(provider, seconds)
-    spans = [(meter, meter.start_wait(provider)) for meter in meters]
+    spans = [(meter, meter.start_wait_span(provider)) for meter in meters]
     started = time.monotonic()
+    wait = object()
+    for meter in meters:
+        meter.begin_wait(wait)
+    cancelled = True
     try:
         yield
+        cancelled = False
     finally:
         usage = Usage(retries=int(retry), waited_seconds=round(time.monotonic() - started, 3))
         for meter, span in spans:
-            meter.add(model, usage)
+            meter.end_wait(wait, model, usage, cancelled=cancelled)
             if meter.recorder and span is not None:
                 meter.recorder.end(span, usage=usage)
 

@@ -6,7 +6,11 @@ import random
 
 import dspy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import rlm_dspy
+from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.lms import lm, rate_limits
 from rlm_dspy.metering import Meter
 from servers.openai import LIMITS, OpenAIServer
@@ -59,6 +63,48 @@ def test_the_limit_per_minute_holds_in_every_minute() -> None:
         now[0] += 0.5
     assert all(later - first >= 60 for first, later in zip(starts, starts[30:], strict=False))
     assert starts[-1] < 6.7 * 60
+
+
+def test_a_start_that_was_given_back_is_reserved_again() -> None:
+    now = [0.0]
+    limit = rate_limits.RateLimiter(2, clock=lambda: now[0])
+    assert [limit.reserve() for _ in range(6)] == [0, 0, 60, 60, 120, 120]
+    now[0] = 1.0
+    for seconds in (119, 59, 59, 119):
+        limit.give_back(seconds)
+    assert [limit.reserve() for _ in range(3)] == [59, 59, 119]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["reserve", "give back", "wait"]), st.integers(0, 40)), max_size=60))
+def test_no_minute_has_too_many_starts_whatever_is_given_back(steps: list[tuple[str, int]]) -> None:
+    now = [0.0]
+    limit = rate_limits.RateLimiter(3, clock=lambda: now[0])
+    starts: list[float] = []
+    for step, number in steps:
+        waiting = [start for start in starts if start > now[0]]
+        if step == "reserve":
+            starts.append(now[0] + limit.reserve())
+        elif step == "wait":
+            now[0] += number
+        elif waiting:
+            start = waiting[number % len(waiting)]
+            limit.give_back(start - now[0])
+            starts.remove(start)
+    starts.sort()
+    assert all(later - first >= 60 for first, later in zip(starts, starts[3:], strict=False))
+
+
+def test_runs_that_end_while_they_wait_for_their_turn_do_not_hold_up_later_ones() -> None:
+    with OpenAIServer() as server:
+        model = groq(server, requests_per_minute=2)
+        limit = rate_limits.shared_limiter(server.url, MODEL, 2)
+        with dspy.context(lm=model):
+            for _ in range(2):
+                model("hi")
+            for _ in range(4):
+                with pytest.raises(BudgetExceededError):
+                    rlm_dspy.RLM("question -> answer", max_seconds=0.3)(question="q")
+        assert limit.reserve() <= 60
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -155,3 +201,13 @@ def test_each_model_has_tokens_of_its_own() -> None:
         groq(server)("one")
         other = lm("groq/openai/gpt-oss-120b", api_base=server.url, api_key=server.key, cache=False)
         assert other("two") == ["hello"]
+
+
+def test_a_run_that_ends_while_it_waits_says_so_and_is_not_billed_for_what_was_not_sent() -> None:
+    with OpenAIServer() as server, dspy.context(lm=groq(server, requests_per_minute=1)):
+        dspy.settings.lm("hi")
+        with pytest.raises(BudgetExceededError, match=r"the last call was waiting \d+ s for Groq") as caught:
+            rlm_dspy.RLM("question -> answer", max_seconds=0.5)(question="q")
+    usage = caught.value.run.usage
+    assert (usage.calls, usage.estimated_calls, usage.prompt_tokens) == (1, 0, 0)
+    assert usage.waited_seconds > 0

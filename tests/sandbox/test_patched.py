@@ -26,6 +26,7 @@ PATCHES = {
     "globals": "globals().clear()",
     "sys.modules": "import sys\nsys.modules.clear()",
     "sys": "import sys\nsys.modules = sys.stdout = sys.stderr = sys.exc_info = sys.meta_path = None",
+    "the finders": "import sys\nsys.meta_path[:] = []\nsys.path_hooks[:] = []",
     "a trace": "import sys\nsys.settrace(lambda *about: 1 / 0)",
     "a profile": "import sys\nsys.setprofile(lambda *about: 1 / 0)",
     "the recursion limit": "import sys\nsys.setrecursionlimit(30)",

@@ -6,7 +6,7 @@ worker, and a batch ends with it anyway. Needs ``distributed``; the scheduler mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,13 @@ class SchedulerPace(SchedulerPlugin):
         place, model, per_minute = key
         fresh = RateLimiter(per_minute, window=SHARED_WINDOW_SECONDS)
         limiter = self._limiters.setdefault((place, model, per_minute), fresh)
-        if method == "reserve":
-            return limiter.reserve()
-        if method == "token_wait":
-            return limiter.token_wait(**arguments)
-        limiter.learn_limits(**arguments)
-        return None
+        methods: dict[str, Callable[..., Any]] = {
+            "reserve": limiter.reserve,
+            "give_back": limiter.give_back,
+            "token_wait": limiter.token_wait,
+            "learn_limits": limiter.learn_limits,
+        }
+        return methods[method](**arguments)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,14 @@ class SchedulerLimiter:
         """
         wait: float = self._ask_scheduler("reserve")
         return wait
+
+    def give_back(self, seconds: float) -> None:
+        """Give back a reserved start that is these seconds away.
+
+        Raises:
+            ConfigurationError: this is not a task of a Dask worker.
+        """
+        self._ask_scheduler("give_back", seconds=seconds)
 
     def token_wait(self, tokens: int) -> float:
         """Take the tokens of a request, or return the seconds until the next try.

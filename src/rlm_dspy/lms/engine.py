@@ -167,8 +167,8 @@ class _Routed:
             stretch = self.route.requests_per_minute is None
             await self._call_limiter(lambda limiter: limiter.learn_limits(limits, stretch=stretch))
 
-    async def _wait_times(self, request: Request) -> AsyncIterator[float]:
-        """Yield successive waits in seconds until a request may start within the provider's limits."""
+    async def _token_waits(self, request: Request) -> AsyncIterator[float]:
+        """Yield successive waits in seconds until the provider has tokens left for a request."""
         size = transport.request_chars(request) // CHARS_PER_TOKEN + min(
             request.config.max_tokens or _EXPECTED_REPLY_TOKENS, _EXPECTED_REPLY_TOKENS
         )
@@ -176,10 +176,20 @@ class _Routed:
             if wait > LONGEST_WAIT:
                 raise errors.no_tokens_left(self.route, wait)
             yield wait
-        if wait := await self._call_limiter(
-            lambda limiter: limiter.reserve()
-        ):  # even an empty sleep yields the processor
-            yield wait
+
+    async def _await_turn(self) -> None:
+        """Wait for the next start within the provider's limit; a call that is cancelled meanwhile gives it back."""
+        wait = await self._call_limiter(lambda limiter: limiter.reserve())
+        if not wait:  # even an empty sleep yields the processor
+            return
+        loop = asyncio.get_running_loop()
+        start = loop.time() + wait
+        try:
+            with self._show_wait(wait):
+                await asyncio.sleep(wait)
+        except asyncio.CancelledError:
+            await self._call_limiter(lambda limiter: limiter.give_back(start - loop.time()))
+            raise
 
     def _server_slot(self) -> threading.Semaphore | None:
         return rate_limits.server_slot(self.route.base or self.route.provider.name, self.route.slots)
@@ -249,9 +259,10 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
     async def _await_start(self, request: Request) -> None:
         self._check_key()
         await asyncio.to_thread(self._load_slow_parts)
-        async for wait in self._wait_times(request):
+        async for wait in self._token_waits(request):
             with self._show_wait(wait):
                 await asyncio.sleep(wait)
+        await self._await_turn()
 
     async def _complete_once(self, request: Request) -> AsyncGenerator[Response]:
         is_shown = streams.ON_TEXT.get() is not None

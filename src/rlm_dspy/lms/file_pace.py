@@ -73,6 +73,15 @@ class FileLimiter:
         with self._locked_limiter() as limiter:
             return limiter.reserve()
 
+    def give_back(self, seconds: float) -> None:
+        """Give back a reserved start that is these seconds away.
+
+        Raises:
+            ConfigurationError: the file cannot be written.
+        """
+        with self._locked_limiter() as limiter:
+            limiter.give_back(seconds)
+
     def token_wait(self, tokens: int) -> float:
         """Take the tokens of a request, or return the seconds until the next try.
 

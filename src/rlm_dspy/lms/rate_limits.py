@@ -7,7 +7,6 @@ import re
 import threading
 import time
 from array import array
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -25,6 +24,9 @@ class RequestLimiter(Protocol):
 
     def reserve(self) -> float:
         """Reserve the next start and return the seconds until then."""
+
+    def give_back(self, seconds: float) -> None:
+        """Give back a reserved start that is these seconds away, because its call was cancelled."""
 
     def token_wait(self, tokens: int) -> float:
         """Take the tokens of a request, or return the seconds until the next try."""
@@ -60,26 +62,32 @@ class RateLimiter:
     ) -> None:
         self._clock = clock
         self._window = window
-        self._starts: deque[float] = deque(maxlen=per_minute)
+        self.per_minute = per_minute
+        self._starts: list[float] = []  # those of the last minute, and all reserved ones
         self._lock = threading.Lock()
         self._most: int | None = None  # tokens per minute; the fields below are valid if it is known
         self._left = 0
         self._full = 0.0  # when all of them are available again
 
-    @property
-    def per_minute(self) -> int | None:
-        """The requests allowed per minute."""
-        return self._starts.maxlen
-
     def reserve(self) -> float:
         """Reserve the next start and return the seconds until then."""
+        if self.per_minute is None:
+            return 0.0
         with self._lock:
             start = now = self._clock()
-            if len(self._starts) == self.per_minute:
-                start = max(now, self._starts[0] + self._window)
-            if self.per_minute:
-                self._starts.append(start)
+            self._starts = [earlier for earlier in self._starts if earlier > now - self._window]
+            if len(self._starts) >= self.per_minute:
+                start = max(now, self._starts[-self.per_minute] + self._window)
+            self._starts.append(start)
             return start - now
+
+    def give_back(self, seconds: float) -> None:
+        """Give back a reserved start that is these seconds away, because its call was cancelled."""
+        with self._lock:
+            now = self._clock()
+            reserved = [start for start in self._starts if start > now]
+            if reserved:
+                self._starts.remove(min(reserved, key=lambda start: abs(start - now - seconds)))
 
     def token_wait(self, tokens: int) -> float:
         """Take the tokens of a request, or return the seconds until the next try.
@@ -106,7 +114,7 @@ class RateLimiter:
             if most is not None and left is not None and reset is not None:
                 self._most, self._left, self._full = most, left, self._clock() + reset
             if stretch and self.per_minute and daily // _DAY_MINUTES > self.per_minute:
-                self._starts = deque(self._starts, maxlen=daily // _DAY_MINUTES)
+                self.per_minute = daily // _DAY_MINUTES
 
     def dump_state(self) -> bytes:
         """Return its state as bytes."""
@@ -127,7 +135,8 @@ class RateLimiter:
         per_minute, most, left, full, *starts = numbers
         with self._lock:
             latest = self._clock() + _LONGEST_QUEUE_SECONDS
-            self._starts = deque((start for start in starts if start <= latest), maxlen=int(per_minute) or None)
+            self.per_minute = int(per_minute) or None
+            self._starts = [start for start in starts if start <= latest]
             if most >= 0 and full <= latest:
                 self._most, self._left, self._full = int(most), int(left), full
 

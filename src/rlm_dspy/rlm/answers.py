@@ -6,6 +6,7 @@ import ast
 import contextlib
 import decimal
 import enum
+import itertools
 import json
 import re
 import types
@@ -25,6 +26,10 @@ _ENDLESS = re.compile(r"(?<![\w.])[\d_]*+\.?[\d_]*+[eE][-+]?[\d_]{5,}+(?!\w)")  
 MOST_EXPONENT = 5_000  # of a Decimal, either way
 LONGEST_REPAIRED = 1_000  # characters of broken JSON: the repair takes quadratic time, seconds for ten thousand
 LONGEST_LITERAL = 100_000  # characters of Python's notation: reading a hexadecimal number takes quadratic time too
+
+MOST_CONTAINERS = 100_000  # lists and dicts of an output
+MOST_ERRORS = 100  # errors of a value that are read
+MOST_SHOWN_ITEMS = 5  # items of a container whose errors are read, where there are more
 
 Parsed = tuple[dict[str, Any], str | None]
 
@@ -46,24 +51,63 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
             if value[name] is None and not annotation_allows_none(field.annotation):
                 raise ValueError("None is not a value of it; find the value, or say in words that there is none")
             _refuse_endless(value[name], field.annotation)
+            _refuse_too_many(value[name])
             outputs[name] = _parse_as_type(_hits_as_texts(value[name], field.annotation), field.annotation)
+            repr(outputs[name])  # as the step's output and the record show it
             json.dumps(jsonable_outputs({name: outputs[name]}))
-        except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        except Exception as error:  # a validator of the user's type may raise anything, and a model can adapt to it
             wanted = prompts.type_name(field)
-            told = shorten_text(_error_text(error), 1_000)
+            told = shorten_text(_error_text(error, value[name], field.annotation), 1_000)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {told}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
 
 
-def _error_text(error: BaseException) -> str:
+def _error_text(error: BaseException, value: Any, annotation: Any) -> str:
     """Return what is wrong with a value, from pydantic one line for each place, without its web addresses."""
     if not isinstance(error, pydantic.ValidationError):
-        return str(error)
+        return str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
+    if error.error_count() > MOST_ERRORS:  # reading a million of them takes minutes
+        wrong = f"{error.error_count():,} places are wrong"
+        try:
+            _parse_as_type(_beginning_of(value), annotation)
+        except pydantic.ValidationError as first:
+            return f"{_error_text(first, None, None)}; and more: {wrong}"
+        return wrong
     told = []
     for one in error.errors(include_url=False, include_input=False, include_context=False):
         place = ".".join(map(str, one["loc"]))
         told.append(f"{place}: {one['msg']}" if place else one["msg"])
     return "; ".join(told)
+
+
+def _beginning_of(value: Any) -> Any:
+    """Return a value with only the first items of each container, so that few places of it can be wrong."""
+    if isinstance(value, Mapping):
+        return {key: _beginning_of(item) for key, item in itertools.islice(value.items(), MOST_SHOWN_ITEMS)}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_beginning_of(item) for item in itertools.islice(value, MOST_SHOWN_ITEMS)]
+    return value
+
+
+def _refuse_too_many(value: Any) -> None:
+    """Refuse a value with so many lists and dicts in it that checking it against a union takes minutes.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    found = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Mapping):
+            waiting += item.values()
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            waiting += item
+        else:
+            continue
+        found += 1
+        if found > MOST_CONTAINERS:
+            raise ValueError(f"it has more than {MOST_CONTAINERS:,} lists and dicts; submit less")
 
 
 def _refuse_endless(value: Any, annotation: Any) -> None:

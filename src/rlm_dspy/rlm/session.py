@@ -126,6 +126,7 @@ class Session:
         self.checks = AnswerChecks(
             signature, self.values, self._shown_texts, finds_quotes=self.small, asks_for_source=self.tiny
         )
+        self.last_wait = ""  # what the last call waited for when a limit ended it
         self.code = ""  # the code the model wrote last
         self._reasoning = ""  # what it wrote about it
         self._signature: Any = None
@@ -318,7 +319,9 @@ class Session:
         if limit == "max_iters":
             return f" ({len(self.steps):,} of {self.rlm.budget.max_iters:,} steps)"
         used = self.ledger.used_text(limit)
-        if used and limit in SPENT_LIMITS and self.ledger.exhausted() != limit:
+        if used and limit == "max_seconds" and self.last_wait:
+            used += f"; the last call was {self.last_wait}"
+        elif used and limit in SPENT_LIMITS and self.ledger.exhausted() != limit:
             used += ", which leaves too little for another step"
         return f" ({used})" if used else ""
 
@@ -662,6 +665,7 @@ class MeteredCall:
         self._context.__exit__(*exc)
         session = self.session
         self.meter.abandon_calls()
+        session.last_wait = self.meter.last_wait if isinstance(exc[1], deadlines.Interrupted) else ""
         if self._reservation:
             self._reservation.settle(self.meter.usage)
         else:

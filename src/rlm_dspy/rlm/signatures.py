@@ -35,6 +35,8 @@ SAFE_TYPES: dict[str, Any] = {
     "Set": set,
 }
 MAX_SHAPES = 50
+MAX_SIGNATURE_CHARS = 50_000  # of a signature from a model, with the classes that it names
+MAX_FIELDS = 200  # of such a signature, and of all its classes: building a type takes a millisecond for each
 # ``dspy.Predict`` reads these keywords to choose the server, the model and the number of completions.
 TAKEN = frozenset({"config", "demos", "lm", "new_signature", "prediction", "signature", "self", "instance"})
 
@@ -56,6 +58,7 @@ def parse_untrusted_signature(text: str, shapes: Mapping[str, Any]) -> type[dspy
 
 
 def _parse_untrusted(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signature]:
+    _check_size(text, shapes)
     kinds = dict(SAFE_TYPES)
     for name in shapes:
         if len(shapes) > MAX_SHAPES or not str(name).isidentifier() or name in SAFE_TYPES:
@@ -77,6 +80,24 @@ def _parse_untrusted(text: str, shapes: Mapping[str, Any]) -> type[dspy.Signatur
     if "CUSTOM-TYPE-" in json.dumps(built.model_json_schema(), ensure_ascii=False):
         raise ConfigurationError("a signature cannot hold the markers of DSPy's content parts")
     return built
+
+
+def _check_size(text: str, shapes: Mapping[str, Any]) -> None:
+    """Refuse what would keep the host busy for long.
+
+    Raises:
+        ConfigurationError: the signature or its classes are too long, or have too many fields.
+    """
+    chars = len(text) + len(json.dumps(shapes, ensure_ascii=False))
+    if chars > MAX_SIGNATURE_CHARS:
+        raise ConfigurationError(
+            f"the signature has {chars:,} characters, with its classes; the limit is {MAX_SIGNATURE_CHARS:,}"
+        )
+    declared = sum(len(shape.get("fields", ())) for shape in shapes.values())
+    if text.count(",") + declared > MAX_FIELDS:
+        raise ConfigurationError(
+            f"the signature has more than {MAX_FIELDS} fields, with those of its classes; give the values as one list"
+        )
 
 
 def _parse_fields(side: str) -> list[tuple[str, ast.expr | None]]:

@@ -480,7 +480,7 @@ def _is_unread(answer: Any) -> TypeGuard[CallError]:
 
 def failed_call(error: BaseException) -> CallError:
     """Return the :class:`CallError` for a failed call."""
-    if isinstance(error, AdapterParseError):
+    if isinstance(error, AdapterParseError) and not isinstance(error, RLMError):  # ours say what happened themselves
         return CallError(error=explain_unread(error), kind=AdapterParseError.__name__)
     return CallError(error=shorten_text(str(error)), kind=type(error).__name__)
 

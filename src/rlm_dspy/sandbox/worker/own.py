@@ -1,8 +1,8 @@
 """The worker's own references to the standard library, unaffected by a cell's changes to its modules.
 
 Holds: a cell that sets or deletes names of ``json``, ``ast``, ``threading`` or ``os`` changes them for itself and later
-cells, not for the worker; ``builtins`` are restored. Does not hold: against code that changes the worker's own objects,
-which ends the session.
+cells, not for the worker; ``builtins`` and the finders of modules are restored. Does not hold: against code that changes
+the worker's own objects, which ends the session.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ ast: Any = SimpleNamespace(**vars(_ast))
 _SYSTEM = ("modules", "meta_path", "path", "path_hooks", "path_importer_cache", "exc_info", "_getframe")
 _builtins, _standard = vars(builtins), dict(vars(builtins))
 _sys, _system = vars(sys), {name: vars(sys)[name] for name in _SYSTEM}
+_finders = {name: (vars(sys)[name], tuple(vars(sys)[name])) for name in ("meta_path", "path_hooks")}
 _scan: Any = vars(json.JSONDecoder())["scan_once"]
 
 
@@ -61,6 +62,10 @@ def walk(node: Any) -> Iterator[Any]:
 
 
 def restore_system() -> None:
-    """Restore the names that the worker depends on, without using them."""
+    """Restore the names and the finders of modules that the worker depends on, without using them."""
     _builtins.update(_standard)
     _sys.update(_system)
+    for finders, standard in _finders.values():
+        for finder in standard:
+            if not any(present is finder for present in finders):
+                finders.append(finder)
