@@ -1,8 +1,8 @@
 """The worker's own references to the standard library, unaffected by a cell's changes to its modules.
 
 Holds: a cell that sets or deletes names of ``json``, ``ast``, ``threading`` or ``os`` changes them for itself and later
-cells, not for the worker; ``builtins`` and the finders of modules are restored. Does not hold: against code that changes
-the worker's own objects, which ends the session.
+cells, not for the worker; ``builtins`` and the finders of modules are restored. Does not hold: against code that
+changes the worker's own objects, which ends the session.
 """
 
 from __future__ import annotations
