@@ -12,6 +12,7 @@ import pytest
 from rlm_dspy.lms import engine, lm, streams
 from rlm_dspy.metering import Meter, token_cost, whole_count
 from rlm_dspy.run import Usage
+from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
 from servers.wire import Fault
 
@@ -143,3 +144,12 @@ def test_an_error_without_a_code_is_not_given_one() -> None:
         lm("openai/m", api_base=f"{server.url}/v1", cache=False, num_retries=0)("hi")
     assert "no GPU is free" in str(caught.value)
     assert "422" not in str(caught.value)
+
+
+def test_an_error_of_ollama_under_status_200_is_shown() -> None:
+    faulty = Fault(200, {"error": "model runner has unexpectedly stopped"})
+    with (
+        OllamaServer(*[faulty] * 6) as server,
+        pytest.raises(dspy.LMServerError, match="model runner has unexpectedly"),
+    ):
+        lm("ollama_chat/qwen3:8b", api_base=server.url, cache=False, num_retries=0)("hi")

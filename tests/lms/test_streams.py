@@ -35,7 +35,7 @@ BROKEN = {
 DEATHS = {
     "cut": (Fault(after=6, cut=True), dspy.LMTransportError, "cut the connection in the middle of its reply"),
     "ended early": (Fault(after=6), dspy.LMTransportError, "cut the connection in the middle of its reply"),
-    "said so": (Fault(after=6, body="BROKEN"), dspy.LMServerError, "in the middle of its reply: llama runner"),
+    "said so": (Fault(after=6, body="BROKEN"), dspy.LMServerError, "in its reply: llama runner"),
     "stalled": (Fault(after=6, delay=2.5), dspy.LMTimeoutError, "within 1 s"),
 }
 

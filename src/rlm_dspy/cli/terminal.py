@@ -79,6 +79,9 @@ class Terminal:
     def excepthook(self, kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
         """Report an unexpected error in one line; Python then exits with 1."""
         self.crash(error)
+        if isinstance(error, FileNotFoundError) and not _has_current_folder():
+            self.error("the current folder was deleted. Change to another one.")
+            return
         hint = "" if self.verbose else " This is a bug in rlm-dspy; run it again with -v for the traceback."
         self.error(f"unexpected {kind.__name__}: {error}.{hint}")
 
@@ -121,6 +124,14 @@ def _fit_words(text: str) -> str:
         wrapped = textwrap.wrap(kept, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
         lines += wrapped if len(line) > columns else [line]
     return "\n".join(lines).replace(_NO_BREAK, " ")
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def reopen_closed_streams() -> bool:

@@ -22,7 +22,7 @@ from rlm_dspy.dspy_errors import bad_sample, error_chain, says_too_long
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.providers import OFFLINE, PROVIDERS, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT
-from rlm_dspy.lms.transport import MAX_REPLY_BYTES
+from rlm_dspy.lms.transport import MAX_REPLY_BYTES, WrittenError
 
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
 _REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
@@ -52,14 +52,6 @@ _TLS = re.compile(r"\\x1[456]\\x03")  # the beginning of a TLS record, in the te
 _PAGE = "an HTML page"
 _CUT = {"RemoteProtocolError", "ReadError", "WriteError", "IncompleteRead"}
 _UNREACHED = {"ConnectError", "ConnectTimeout", "ConnectionRefusedError", "gaierror"}
-
-
-class StreamError(Exception):
-    """A server wrote an error into its stream; ``body`` is that line."""
-
-    def __init__(self, body: dict[str, Any]) -> None:
-        super().__init__(str(body.get("error")))
-        self.body = body
 
 
 def translate_error(error: Exception, route: Route, *, has_answered: bool = True) -> Exception:
@@ -415,9 +407,9 @@ def _is_no_completion(cause: Any) -> bool:
 def _told_inside(cause: Any, route: Route) -> Exception | None:
     """Return the error that a server wrote into a reply that started with status 200."""
     name, body = type(cause).__name__, getattr(cause, "body", None)
-    if body and isinstance(body, (dict, str)) and (name == "APIError" or isinstance(cause, StreamError)):
+    if body and isinstance(body, (dict, str)) and (name == "APIError" or isinstance(cause, WrittenError)):
         code = body.get("code") if isinstance(body, dict) else None
-        text, where = _error_detail(body, route), "in the middle of its reply"
+        text, where = _error_detail(body, route), "in its reply"
     elif type(cause) is Exception and hasattr(cause, "status_code"):  # LiteLLM raises errors found in a reply this way
         code, text, where = cause.status_code, _shorten_text(str(getattr(cause, "message", "")), route), "in its reply"
     else:

@@ -13,6 +13,7 @@ from dspy.lm15 import TextDelta
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.providers import Route
 from rlm_dspy.lms.reply_forms import readable_chunks, readable_reply
+from rlm_dspy.lms.transport import WrittenError
 
 # Called with each piece of a reply as it arrives, and with None when a reply begins; set around calls whose text is
 # shown while it is written.
@@ -67,7 +68,7 @@ def check_end(source: Any, route: Route) -> None:
 def _parse_line(parse: Callable[..., Any], chunk: Any) -> Any:
     """Parse one of Ollama's lines: raise the server's errors, and keep text as the model wrote it."""
     if isinstance(chunk, dict) and chunk.get("error"):
-        raise errors.StreamError(chunk)
+        raise WrittenError(chunk)
     parsed = parse(chunk)
     delta, said = parsed.choices[0].delta, chunk["message"]
     # LiteLLM removes thinking tags from the text, even inside strings of the model's code.

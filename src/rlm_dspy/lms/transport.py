@@ -47,6 +47,14 @@ def watch_arrivals() -> Arrivals:
     return arrivals
 
 
+class WrittenError(Exception):
+    """A server wrote an error into a reply or a stream that began with status 200; ``body`` is its JSON."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__(str(body.get("error")))
+        self.body = body
+
+
 class ReplyTooLargeError(Exception):
     """A reply is longer than ``MAX_REPLY_BYTES``."""
 
@@ -85,7 +93,11 @@ def _has_redirect_location(response: Any) -> bool:
 
 def _json(response: Any, **options: Any) -> Any:
     body = response._unchanged_json(**options)
-    return readable_reply(body) if _is_bounded.get() else body
+    if not _is_bounded.get():
+        return body
+    if response.url.path.endswith("/api/chat") and isinstance(body, dict) and body.get("error"):
+        raise WrittenError(body)  # LiteLLM would look for Ollama's reply in it
+    return readable_reply(body)
 
 
 def _iter_bytes(response: Any, chunk_size: int | None = None) -> Iterator[bytes]:

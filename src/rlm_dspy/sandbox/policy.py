@@ -93,6 +93,11 @@ def unavailable_message(lacking: str) -> str:
     )
 
 
+ENDED_AT_START = (
+    "the sandbox's process ended while it was starting. A limit of this machine on CPU time, memory or processes may "
+    "end it: see `ulimit -a`."
+)
+
 SANDBOX_EXEC = "/usr/bin/sandbox-exec"
 
 PROFILE = """(version 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 from . import checks, policy
 from . import zygote as zygotes
+from .errors import InterpreterUnavailableError
 from .link import Link
 from .process import ProtocolError, WorkerGoneError
 
@@ -64,7 +65,11 @@ def _new_link(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link:
     try:
         return Link(zygote, config)
     except (OSError, WorkerGoneError, ProtocolError):  # the zygote died: use its successor
-        return Link(zygotes.replacement_zygote(zygote), config)
+        successor = zygotes.replacement_zygote(zygote)
+    try:
+        return Link(successor, config)
+    except (WorkerGoneError, ProtocolError) as error:
+        raise InterpreterUnavailableError(policy.ENDED_AT_START) from error
 
 
 def _pooled_link(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:

@@ -21,7 +21,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,8 @@ class Zygote:
         watched, self._life = os.pipe()
         self._channel = ours
         try:
-            with theirs:
-                self._launch_keeper(choice, theirs.fileno(), watched)
+            with theirs, _above_standard(theirs.fileno()) as control, _above_standard(watched) as life:
+                self._launch_keeper(choice, control, life)
         finally:
             os.close(watched)
         if sys.platform == "linux":
@@ -186,7 +186,7 @@ class Zygote:
         size = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(CREDENTIALS.size)
         data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE_BYTES, size)
         if not data:
-            raise InterpreterUnavailableError("the sandbox ended while it was starting")
+            raise InterpreterUnavailableError(policy.ENDED_AT_START)
         message = json.loads(data)
         self.pid = int(message.get("pid", -1))
         for level, kind, body in ancillary:
@@ -372,6 +372,19 @@ def replacement_zygote(dead: Zygote) -> Zygote:
 
 
 _retired: list[Zygote] = []
+
+
+@contextlib.contextmanager
+def _above_standard(descriptor: int) -> Iterator[int]:
+    """Yield a descriptor that a child can keep; 0 to 2, which may be free in a host, become its standard streams."""
+    if descriptor > 2:
+        yield descriptor
+        return
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    try:
+        yield copy
+    finally:
+        os.close(copy)
 
 
 _on_end: list[Callable[[], None]] = []
