@@ -191,9 +191,29 @@ def test_places_that_are_wrong_only_far_inside_are_counted() -> None:
 
 
 def test_more_lists_and_dicts_than_can_be_checked_are_refused() -> None:
-    _, problem = parse_outputs(output_of(list[Near | Far]), {"answer": [{"x": 1}] * 100_001})
+    _, problem = parse_outputs(output_of(list[list[int]]), {"answer": [[]] * 100_001})
     assert problem is not None
     assert "more than 100,000 lists and dicts" in problem
+
+
+@pytest.mark.parametrize("value", [[1] * 100_001, "[" + "{}," * 100_000 + "{}]"], ids=["numbers", "JSON"])
+def test_more_values_than_can_be_checked_against_a_union_are_refused(value: Any) -> None:
+    _, problem = parse_outputs(output_of(list[Near | Far]), {"answer": value})
+    assert problem is not None
+    assert "more than 100,000 values" in problem
+
+
+def test_json_with_millions_of_values_is_not_read() -> None:
+    _, problem = parse_outputs(output_of(list[Near | Far]), {"answer": "[" + "{}," * 1_000_000 + "{}]"})
+    assert problem is not None
+    assert "more than 1,000,000 values" in problem
+
+
+def test_the_wrong_places_of_json_are_named() -> None:
+    _, problem = parse_outputs(output_of(list[Near | Far]), {"answer": "[" + "{}," * 1_000 + "{}]"})
+    assert problem is not None
+    assert "0.Near.x: Field required" in problem
+    assert "2,002 places are wrong" in problem
 
 
 def test_a_fraction_too_long_to_write_out_is_refused() -> None:

@@ -2,16 +2,18 @@
 
 A secret is the value of an environment variable whose name says so, the password in an address that a variable holds,
 or a value registered by a caller (a key read from a file). Values under eight characters are ignored: masking them
-would damage ordinary words.
+would damage ordinary words. A secret is also masked as it stands in JSON, in Python and in an address, line by line if
+it has several lines, and its beginning or end where a text was cut.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 MASK = "********"
 
@@ -20,6 +22,8 @@ _SECRET_NAME = re.compile(
     re.I,
 )
 _MIN_SECRET_CHARS = 8
+_MIN_PART_CHARS = 12  # of a line of a secret, and of the beginning or the end of a key
+_KEY = re.compile(r"[\w.~+-]{24,}")  # of a key, which begins like no other text, unlike an address
 
 
 def is_secret_name(name: str) -> bool:
@@ -41,6 +45,7 @@ class Redactor:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         self._values: set[str] = set()
+        self._keys: set[str] = set()
         self.learn(value for name, value in environ.items() if is_secret_name(name))
         for value in environ.values():
             password = _password(value)
@@ -51,12 +56,17 @@ class Redactor:
         for value in values:
             for form in (value, value.strip()):
                 if len(form) >= _MIN_SECRET_CHARS:
-                    self._values.add(form)
+                    self._values.update(_written_forms(form))
+            if _KEY.fullmatch(value.strip()):
+                self._keys.add(value.strip())
 
     def text(self, text: str) -> str:
-        """Return the text with each secret masked, longest first so that no part of one remains."""
+        """Return the text with each secret masked, longest first so that no part of one remains; it keeps its lines."""
         for value in sorted(self._values, key=len, reverse=True):
-            text = text.replace(value, MASK)
+            if value in text:
+                text = text.replace(value, MASK + "\n" * value.count("\n"))
+        for key in self._keys:
+            text = _without_parts(text, key)
         return text
 
     def value(self, value: Any) -> Any:
@@ -83,3 +93,34 @@ class Redactor:
         if isinstance(value, (list, tuple)):
             return [self.named(item) for item in value]
         return self.value(value)
+
+
+def _written_forms(secret: str) -> set[str]:
+    """Return a secret as it may stand in a text: as it is, in JSON, in Python, in an address, and its long lines."""
+    forms = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret), quote(secret, safe="")}
+    if "\n" in secret:
+        lines = (line.strip() for line in secret.splitlines())
+        forms.update(line for line in lines if len(line) >= _MIN_PART_CHARS and not line.startswith("-----"))
+    return forms
+
+
+def _without_parts(text: str, key: str) -> str:
+    """Mask the beginning and the end of a key, which remain where a text was cut."""
+    if key[:_MIN_PART_CHARS] in text:
+        text = _without_beginnings(text, key)
+    if key[-_MIN_PART_CHARS:] in text:
+        text = _without_beginnings(text[::-1], key[::-1])[::-1]
+    return text
+
+
+def _without_beginnings(text: str, key: str) -> str:
+    part = key[:_MIN_PART_CHARS]
+    pieces: list[str] = []
+    after = 0
+    while (start := text.find(part, after)) >= 0:
+        stop = start + len(part)
+        while stop < len(text) and stop - start < len(key) and text[stop] == key[stop - start]:
+            stop += 1
+        pieces += [text[after:start], MASK]
+        after = stop
+    return "".join([*pieces, text[after:]])

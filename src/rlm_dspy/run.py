@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlm_dspy.counting import counted_noun
+from rlm_dspy.redact import Redactor
 
 MAX_UNREAD_FILES = 1_000  # unread files named in a record
 
@@ -376,8 +377,11 @@ def one_line(value: Any) -> str:
 
 def html_table(rows: Iterable[tuple[str, Any]]) -> str:
     """Return (name, value) rows as an HTML table."""
-    cells = ((html.escape(one_line(name)), html.escape(one_line(value))) for name, value in rows)
-    lines = (f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
+    redactor = Redactor()  # a notebook is saved and shared
+    lines = []
+    for name, value in rows:
+        cells = [html.escape(one_line(redactor.text(str(cell)))) for cell in (name, value)]
+        lines.append(f"<tr><th>{cells[0]}</th><td>{cells[1]}</td></tr>")
     return f"<table>{''.join(lines)}</table>"
 
 
@@ -385,12 +389,13 @@ def html_step(step: Step) -> str:
     """Return a step as an HTML element to unfold: its reasoning, code and output."""
     title = f"step {step.index} · {step.seconds:.1f} s · {step.total_usage.total_tokens:,} tokens"
     title += f" · {step.error.strip().splitlines()[-1]}" if step.error and step.error.strip() else ""
+    redactor = Redactor()
     blocks = []
-    for text in (step.reasoning, step.code, step.output):
+    for text in map(redactor.text, (step.reasoning, step.code, step.output)):
         if text.strip():
             shown = cut_content(text, "short") if len(text) > 5_000 else text
             blocks.append(f"<pre>{html.escape(shown)}</pre>")
-    return f"<details><summary>{html.escape(one_line(title))}</summary>{''.join(blocks)}</details>"
+    return f"<details><summary>{html.escape(one_line(redactor.text(title)))}</summary>{''.join(blocks)}</details>"
 
 
 class ConstructorSignature:

@@ -27,7 +27,8 @@ MOST_EXPONENT = 5_000  # of a Decimal, either way
 LONGEST_REPAIRED = 1_000  # characters of broken JSON: the repair takes quadratic time, seconds for ten thousand
 LONGEST_LITERAL = 100_000  # characters of Python's notation: reading a hexadecimal number takes quadratic time too
 
-MOST_CONTAINERS = 100_000  # lists and dicts of an output
+MOST_PARTS = 100_000  # lists and dicts of an output; also its other values where each may have one of several types
+MOST_READ_PARTS = 1_000_000  # of a text that is read as JSON
 MOST_ERRORS = 100  # errors of a value that are read
 MOST_SHOWN_ITEMS = 5  # items of a container whose errors are read, where there are more
 
@@ -51,7 +52,6 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
             if value[name] is None and not annotation_allows_none(field.annotation):
                 raise ValueError("None is not a value of it; find the value, or say in words that there is none")
             _refuse_endless(value[name], field.annotation)
-            _refuse_too_many(value[name])
             outputs[name] = _parse_as_type(_hits_as_texts(value[name], field.annotation), field.annotation)
             repr(outputs[name])  # as the step's output and the record show it
             json.dumps(jsonable_outputs({name: outputs[name]}))
@@ -69,9 +69,10 @@ def _error_text(error: BaseException, value: Any, annotation: Any) -> str:
     if error.error_count() > MOST_ERRORS:  # reading a million of them takes minutes
         wrong = f"{error.error_count():,} places are wrong"
         try:
-            _parse_as_type(_beginning_of(value), annotation)
+            pydantic.TypeAdapter(annotation).validate_python(_beginning_of(_parsed_text(value)))
         except pydantic.ValidationError as first:
-            return f"{_error_text(first, None, None)}; and more: {wrong}"
+            if first.error_count() <= MOST_ERRORS:
+                return f"{_error_text(first, None, None)}; and more: {wrong}"
         return wrong
     told = []
     for one in error.errors(include_url=False, include_input=False, include_context=False):
@@ -89,12 +90,13 @@ def _beginning_of(value: Any) -> Any:
     return value
 
 
-def _refuse_too_many(value: Any) -> None:
-    """Refuse a value with so many lists and dicts in it that checking it against a union takes minutes.
+def _refuse_too_many(value: Any, annotation: Any) -> None:
+    """Refuse a value with so many parts that checking them against a union or a class takes minutes.
 
     Raises:
         ValueError: there are too many.
     """
+    is_plain = _is_plain_type(annotation)
     found = 0
     waiting = [value]
     while waiting:
@@ -103,11 +105,20 @@ def _refuse_too_many(value: Any) -> None:
             waiting += item.values()
         elif isinstance(item, (list, tuple, set, frozenset)):
             waiting += item
-        else:
+        elif is_plain:
             continue
         found += 1
-        if found > MOST_CONTAINERS:
-            raise ValueError(f"it has more than {MOST_CONTAINERS:,} lists and dicts; submit less")
+        if found > MOST_PARTS:
+            raise ValueError(
+                f"it has more than {MOST_PARTS:,} {'lists and dicts' if is_plain else 'values'}; submit less"
+            )
+
+
+def _is_plain_type(annotation: Any) -> bool:
+    """Return whether each value is checked against one plain type, which is fast."""
+    if get_origin(annotation) in (list, dict, tuple, set, frozenset):
+        return all(map(_is_plain_type, get_args(annotation)))
+    return annotation in (str, int, float, bool, bytes, list, dict, Any, ...)
 
 
 def _refuse_endless(value: Any, annotation: Any) -> None:
@@ -135,16 +146,25 @@ def _refuse_endless(value: Any, annotation: Any) -> None:
 def _parse_as_type(value: Any, annotation: Any) -> Any:
     """Parse a value as a type, as DSPy does; neither JSON nor Python notation is repaired in long texts."""
     if not isinstance(value, str) or len(value) <= LONGEST_REPAIRED or _keeps_texts(annotation):
+        _refuse_too_many(value, annotation)
         return parse_value(value, annotation)
-    kind = pydantic.TypeAdapter(annotation)
-    try:
-        return kind.validate_python(json.loads(value))
-    except json.JSONDecodeError:
-        pass
+    parsed = _parsed_text(value)
+    _refuse_too_many(parsed, annotation)
+    return pydantic.TypeAdapter(annotation).validate_python(parsed)
+
+
+def _parsed_text(value: Any) -> Any:
+    """Return the value of a text that is JSON or a Python literal, else the value itself."""
+    if not isinstance(value, str):
+        return value
+    if sum(map(value.count, ",[{")) > MOST_READ_PARTS:  # reading millions of lists takes gigabytes
+        raise ValueError(f"its text has more than {MOST_READ_PARTS:,} values; submit less")
+    with contextlib.suppress(json.JSONDecodeError, RecursionError):
+        return json.loads(value)
     if len(value) <= LONGEST_LITERAL:
-        with contextlib.suppress(ValueError, SyntaxError, TypeError):
-            return kind.validate_python(ast.literal_eval(value))
-    return kind.validate_python(value)
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return ast.literal_eval(value)
+    return value
 
 
 def _keeps_texts(annotation: Any) -> bool:
@@ -175,8 +195,8 @@ def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Ma
     given = [name for name in fields if value.get(name) is not None]
     inner = value[given[0]] if len(given) == 1 else None
     if isinstance(inner, str) and inner.lstrip().startswith("{"):
-        with contextlib.suppress(ValueError, RecursionError):
-            inner = json.loads(inner)
+        with contextlib.suppress(ValueError):
+            inner = _parsed_text(inner)
     if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or given[0] not in inner:
         return value
     required = {name for name, field in fields.items() if field.is_required()}
@@ -188,8 +208,9 @@ def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Ma
 def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
     """Return whether the output's own type accepts this dict."""
     try:
+        _refuse_too_many(value, annotation)
         pydantic.TypeAdapter(annotation).validate_python(dict(value))
-    except (pydantic.ValidationError, pydantic.PydanticUserError):
+    except (ValueError, pydantic.PydanticUserError):
         return False
     return True
 

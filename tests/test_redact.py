@@ -1,0 +1,67 @@
+"""Secrets are masked in every form and part in which a text may show them."""
+
+from __future__ import annotations
+
+import html
+import json
+from urllib.parse import quote
+
+import dspy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rlm_dspy
+from rlm_dspy.redact import MASK, Redactor
+from rlm_dspy.testing import action, scripted
+
+KEY = "sk-canary-0123456789-abcdefghijk"
+PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END PRIVATE KEY-----\n"
+ODD = "pa<ss&wo'rd\\\"§"
+
+
+def redactor() -> Redactor:
+    return Redactor({"OPENAI_API_KEY": KEY, "DEPLOY_PRIVATE_KEY": PEM, "DB_PASSWORD": ODD})
+
+
+@pytest.mark.parametrize("form", [ODD, json.dumps(ODD), repr(ODD), quote(ODD), quote(ODD, safe="")])
+def test_a_secret_is_masked_as_it_is_written(form: str) -> None:
+    assert redactor().text(f"a {form} b").replace('"', "").replace("'", "") == f"a {MASK} b"
+
+
+@pytest.mark.parametrize("text", [PEM, repr(PEM), json.dumps(PEM), *PEM.splitlines()[1:3]])
+def test_a_secret_of_several_lines_is_masked_whole_and_line_by_line(text: str) -> None:
+    shown = redactor().text(text)
+    assert "MIIEvQ" not in shown
+    assert "AQEFAA" not in shown
+
+
+def test_masking_keeps_the_number_of_lines() -> None:
+    text = f"one\n{PEM}two\n"
+    assert redactor().text(text).count("\n") == text.count("\n")
+    assert redactor().text("-----BEGIN PRIVATE KEY-----") == "-----BEGIN PRIVATE KEY-----"
+
+
+@given(st.integers(12, len(KEY)), st.text(max_size=20), st.text(max_size=20))
+def test_no_long_part_of_a_key_remains_where_a_text_was_cut(kept: int, before: str, after: str) -> None:
+    for part in (KEY[:kept], KEY[-kept:]):
+        shown = redactor().text(before + part + after)
+        assert part not in shown
+        assert part[:12] not in shown
+        assert part[-12:] not in shown
+
+
+def test_an_address_that_begins_like_a_secret_one_is_shown() -> None:
+    known = Redactor({"DB_CONNECTION_STRING": "postgresql://alice:secret-word@db.example.com/main"})
+    assert known.text("postgresql://localhost/test") == "postgresql://localhost/test"
+
+
+def test_what_a_notebook_shows_has_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    lm, _ = scripted(action("print(context)"), action(f"SUBMIT(answer={KEY!r})"))
+    with dspy.context(lm=lm):
+        found = rlm_dspy.RLM("context, question -> answer")(context=f"x {KEY} y", question="q")
+    shown = html.unescape(found._repr_html_() + found.run._repr_html_())
+    assert KEY[:12] not in shown
+    assert MASK in shown
+    assert found.answer == KEY
