@@ -275,3 +275,36 @@ os._exit(0)
 def test_a_child_forked_beside_threads_never_hangs():
     done = subprocess.run([sys.executable, "-c", FORKED], timeout=60, capture_output=True, text=True, check=False)
     assert done.stdout == "done\n", done.stderr[-2000:]
+
+
+LIMITED = """
+import logging, resource, sys
+from rlm_dspy.sandbox import Sandbox
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+resource.setrlimit(resource.RLIMIT_NPROC, (5, 5))  # enough for a worker, in its own user namespace
+with Sandbox(timeout=5) as sandbox:
+    sandbox.run("x = 1")
+    print([sandbox.run(code).text for code in ("x += 1", "print(x)", "x += 1", "print(x)")])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the limit counts all processes of another user")
+def test_a_machine_without_room_for_a_copy_runs_cells_without_one():
+    done = subprocess.run([sys.executable, "-c", LIMITED], timeout=60, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "['', '2', '', '3']", done.stderr
+    assert done.stdout.count("allows no more processes") == 1
+
+
+CLOSED = """
+import os
+os.close(0)
+os.close(2)
+from rlm_dspy.sandbox import Sandbox
+with Sandbox() as sandbox:
+    print(sandbox.run("print(2 + 3)").text)
+"""
+
+
+def test_a_host_without_standard_streams_starts_a_sandbox():
+    done = subprocess.run([sys.executable, "-c", CLOSED], timeout=60, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.stdout == "5\n"

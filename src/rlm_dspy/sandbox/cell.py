@@ -149,11 +149,15 @@ class Cell:
         """Wait for the report of each forked copy; it may come after the result."""
         deadline = time.monotonic() + self._copy_seconds(COPY_SECONDS)
         while self.link.copies_due(result):
-            found = self.link.receive(deadline)
-            if found is None:
+            found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
+            if found is None and not self.link.zygote.unknown_processes():
+                self.link.forget_refused_forks()
+            elif found is None and time.monotonic() >= deadline:
                 self.awaited = True
                 raise ProtocolError("a fork is unaccounted for")
-            if found[1]["t"] == "call":  # from a thread that outlives the cell
+            elif found is None:
+                continue
+            elif found[1]["t"] == "call":  # from a thread that outlives the cell
                 self._start_call(found[1])
             else:
                 self._handle_message(*found)

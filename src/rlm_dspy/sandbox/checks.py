@@ -13,6 +13,7 @@ from . import policy
 from .errors import HandoverError
 
 MAX_SECONDS = 86_400
+MAX_MEMORY_MB = 1 << 24  # 16 TB
 _NUMPY = ("numpy.random", "numpy.fft", "numpy.polynomial")
 _PANDAS = ("pandas.io.formats.string", "pandas.io.formats.csvs", "pandas.io.formats.html")
 # Submodules that these libraries load lazily, which is impossible after the lock-down.
@@ -22,16 +23,18 @@ MAX_OUTPUT = 350_000  # output, errors and echo of this size fit in one frame wi
 
 def check_timeout(timeout: float) -> None:
     """Reject a timeout that the clocks cannot represent."""
-    if not 0 < timeout <= MAX_SECONDS:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= MAX_SECONDS:
         raise ConfigurationError(f"timeout must be a number of seconds up to {MAX_SECONDS:,}, not {timeout!r}")
 
 
 def check_limits(memory_mb: int, max_output_chars: int, isolation: str, checkpoint: str) -> None:
     """Reject settings that cannot work."""
-    if memory_mb < 16:
-        raise ConfigurationError(f"memory_mb must be at least 16, not {memory_mb!r}")
-    if not 0 < max_output_chars <= MAX_OUTPUT:
-        raise ConfigurationError(f"max_output_chars must be between 1 and {MAX_OUTPUT:,}, not {max_output_chars!r}")
+    if type(memory_mb) is not int or not 16 <= memory_mb <= MAX_MEMORY_MB:
+        raise ConfigurationError(f"memory_mb must be a whole number from 16 to {MAX_MEMORY_MB:,}, not {memory_mb!r}")
+    if type(max_output_chars) is not int or not 0 < max_output_chars <= MAX_OUTPUT:
+        raise ConfigurationError(
+            f"max_output_chars must be a whole number from 1 to {MAX_OUTPUT:,}, not {max_output_chars!r}"
+        )
     if isolation not in policy.ISOLATIONS:
         raise ConfigurationError(f"isolation must be one of {', '.join(policy.ISOLATIONS)}, not {isolation!r}")
     if checkpoint not in policy.CHECKPOINTS:

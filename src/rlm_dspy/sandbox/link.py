@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import logging
 import os
 import secrets
 import select
@@ -36,6 +37,8 @@ _LINUX = sys.platform == "linux"
 
 Message = dict[str, Any]
 
+log = logging.getLogger("rlm_dspy.sandbox")
+
 
 class Link:
     """The sockets and processes of one session."""
@@ -43,6 +46,7 @@ class Link:
     def __init__(self, zygote: Zygote, config: dict[str, Any]) -> None:
         self.zygote = zygote
         self.generation = 0
+        self._forks_refused = False  # whether the kernel has refused to make a copy
         self.blocked = False  # whether answers queue up because the worker does not read
         self.grant = ForkAllowance()
         self.standbys = self.serial = 0  # number of copies that have reported, and the latest serial
@@ -222,6 +226,13 @@ class Link:
         if self.zygote.controls_forks:
             return self.grant.used > self.standbys
         return self.standbys < self._claimed_copies(result)
+
+    def forget_refused_forks(self) -> None:
+        """Go on without copies that the kernel refused to make after the host had approved them."""
+        self.grant.used = self.standbys
+        if not self._forks_refused:
+            self._forks_refused = True
+            log.warning("this machine allows no more processes: the sandbox continues without a copy of the session")
 
     def _claimed_copies(self, result: Message) -> int:
         claimed = result.get("copies")

@@ -280,13 +280,17 @@ class Zygote:
 
     def strays(self) -> list[int]:
         """Return the orphaned processes of this zygote that no session knows."""
-        found = []
+        return [pid for pid, parent in self.unknown_processes().items() if parent == self.group]
+
+    def unknown_processes(self) -> dict[int, int]:
+        """Return the processes of this zygote that no session knows, each with its parent."""
+        found: dict[int, int] = {}
         for entry in os.listdir("/proc"):
             if entry.isdecimal() and int(entry) not in self.members and int(entry) != self.pid:
                 with contextlib.suppress(OSError, ValueError, IndexError):
                     fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
-                    if (int(fields[1]), int(fields[2])) == (self.group, self.group):
-                        found.append(int(entry))
+                    if int(fields[2]) == self.group:
+                        found[int(entry)] = int(fields[1])
         return found
 
     def close(self) -> None:
