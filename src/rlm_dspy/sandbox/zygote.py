@@ -285,8 +285,9 @@ class Zygote:
     def unknown_processes(self) -> dict[int, int]:
         """Return the processes of this zygote that no session knows, each with its parent."""
         found: dict[int, int] = {}
+        known = {*self.members, self.pid, self.group}
         for entry in os.listdir("/proc"):
-            if entry.isdecimal() and int(entry) not in self.members and int(entry) != self.pid:
+            if entry.isdecimal() and int(entry) not in known:
                 with contextlib.suppress(OSError, ValueError, IndexError):
                     fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
                     if int(fields[2]) == self.group:
