@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rlm_dspy.cli import models
 from rlm_dspy.cli.chat import newest_turns
 from rlm_dspy.cli.line_editing import completions, line_editing
 from rlm_dspy.testing import action, fields, scripted, texts
+from schemas import check_output
 
 
 @pytest.fixture
@@ -172,6 +175,52 @@ def test_a_continued_conversation_keeps_the_model_that_was_named(
     assert chosen == ["offline/extractive"] * 2 + ["offline"] * 2
 
 
+def test_a_continued_conversation_keeps_what_chose_its_files_and_its_limits(
+    run: Callable, files: Path, speak: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files / "private.md").write_text("The salary is 99999.\n")
+    talk = ["chat", ".", "--exclude", "private.md", "--max-calls", "0", "--mode", "rlm"]
+    speak(*[action("SUBMIT(answer='8080', evidence=[])")] * 4)
+    used: list[int] = []
+    choose = models.choose
+    monkeypatch.setattr(models, "choose", lambda values: (used.append(values.max_calls), choose(values))[1])
+    assert run(*talk, stdin=say("which port?")).code == 0
+    again = run("chat", "-c", stdin=say("/files", "and again?"))
+    assert "private.md" not in again.out
+    assert "not the same" not in again.err
+    assert used == [0, 0]
+    other = run("chat", "-c", "--exclude", "more.md", stdin=say("/files"))
+    assert "private.md" in other.out
+    assert "The files are not the same as in the earlier questions" in other.err
+
+
+def test_two_chats_that_continue_one_conversation_lose_no_question(spawn: Callable, files: Path, home: Path) -> None:
+    assert spawn("chat", "notes", "-m", "offline", stdin=say("what is the default port?")).code == 0
+    (saved,) = home.parent.rglob("chats/*.json")
+    command = [sys.executable, "-m", "rlm_dspy", "chat", "-c", "--json"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as chat:
+        chat.stdin.write(say("what is the port?"))
+        chat.stdin.flush()
+        assert chat.stdout.readline()
+        assert spawn("chat", "-c", stdin=say("what is the default?")).code == 0  # another chat, meanwhile
+        _, notes = chat.communicate(say("what is the default port then?"))
+    assert f"its questions are kept in {saved}" in " ".join(notes.decode().split())
+    turns = [json.loads(path.read_text())["turns"] for path in home.parent.rglob("chats/*.json")]
+    assert sorted([turn["question"] for turn in some][1:] for some in turns) == [
+        ["what is the port?", "what is the default port then?"],
+        ["what is the port?", "what is the default?"],
+    ]
+
+
+def test_a_question_without_an_answer_has_a_line_of_json(run: Callable, files: Path, speak: Callable) -> None:
+    speak(ValueError("broken"), action("SUBMIT(answer='8080', evidence=[])"))
+    result = run("chat", "notes", "--mode", "rlm", "--json", stdin=say("first?", "second?"))
+    failed, answered = result.out.splitlines()
+    assert check_output("chat-error", failed)["question"] == "first?"
+    assert check_output("ask", answered)["question"] == "second?"
+
+
 def test_without_an_earlier_conversation_there_is_nothing_to_go_on_with(run: Callable, home: Path) -> None:
     result = run("chat", "-c", stdin=say("why?"))
     assert result.code == 1
@@ -181,7 +230,7 @@ def test_without_an_earlier_conversation_there_is_nothing_to_go_on_with(run: Cal
 @pytest.mark.parametrize("text", ["", "[]", '{"turns": 3}', "\xff"])
 def test_a_damaged_conversation_is_refused_in_one_line(run: Callable, files: Path, text: str) -> None:
     assert run("chat", "notes", stdin=say("what is the default port?")).code == 0
-    (saved,) = files.parent.rglob("chats/last.json")
+    (saved,) = files.parent.rglob("chats/*.json")
     saved.write_text(text, encoding="latin-1")
     result = run("chat", "-c", stdin=say("why?"))
     assert result.code == 1

@@ -16,7 +16,7 @@ import dspy
 
 from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings, viewing
 from rlm_dspy.cli.ask_request import AskRequest
-from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation
+from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation, ConversationFile
 from rlm_dspy.cli.line_editing import line_editing
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.question import Asking
@@ -118,6 +118,11 @@ class ChatTurn(Asking):
         self._discussion.add_turn(prediction.next_history)
 
 
+def _given_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the user gave."""
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != ()}
+
+
 class Chat:
     """Reads and answers lines until the input ends."""
 
@@ -133,28 +138,40 @@ class Chat:
         is_continued: bool = False,
     ) -> None:
         self._terminal = terminal
-        self._choice = choice
         self._json = as_json
         self._shows_events = events
         loaded = settings.load(flags, trust_project=terminal.trusts_project)
         terminal.redactor.learn(loaded.secrets())
         logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+        folder = loaded.settings.home / "chats"
+        if is_continued:
+            self._conversation, self._file = conversation.load_newest(folder)
+        else:
+            self._conversation, self._file = Conversation(), ConversationFile(folder)
+        flags = {**self._conversation.flags, **_given_options(flags)}
+        loaded = settings.load(flags, trust_project=terminal.trusts_project)
         self._values = loaded.settings
-        self._file = self._values.home / "chats" / "last.json"
-        self._conversation = conversation.load(self._file) if is_continued else Conversation()
-        if self._conversation.model and not flags.get("model"):
-            flags = {**flags, "model": self._conversation.model}
-            loaded = settings.load(flags, trust_project=terminal.trusts_project)
-            self._values = loaded.settings
-        self._conversation.model = flags.get("model")
+        self._conversation.flags = flags
+        self._choice = {**choice, **_given_options(choice)}
+        if not paths:
+            self._choice = {**choice, **self._conversation.choice, **_given_options(choice)}
         paths = paths or self._conversation.paths
         self._conversation.paths = tuple(map(_absolute_path, paths))
-        self._corpus = reading.read(paths, choice)
+        self._conversation.choice = _given_options(self._choice)
+        self._corpus = reading.read(paths, self._choice)
+        self._note_other_files()
         terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
         self._spent = Usage()
         self._last: Run | None = None
         self._discussion = Discussion(self._conversation.turns)
         self._saved: set[Path] = set()  # files that /save wrote, which it may replace
+
+    def _note_other_files(self) -> None:
+        """Say so if a continued conversation is not about the same files any more."""
+        files = conversation.digest_of(document.name for document in self._corpus.documents)
+        if self._conversation.files not in ("", files):
+            self._terminal.note("The files are not the same as in the earlier questions; /files lists them.")
+        self._conversation.files = files
 
     def run(self) -> int:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
@@ -224,15 +241,21 @@ class Chat:
         except KeyboardInterrupt as error:
             self._add_usage(getattr(error, "run", None))
             self._terminal.error("interrupted; ask another question, or /quit.")
-            return exit_codes.INTERRUPTED
+            return self._print_failure(question, "interrupted", exit_codes.INTERRUPTED)
         except RLMError as error:
             self._add_usage(error.run)
             self._terminal.crash(error)
             self._terminal.error(str(error))
-            return exit_codes.code(error)
+            return self._print_failure(question, str(error), exit_codes.code(error))
         self._add_usage(turn.result)
         if turn.result is not None:
             self._add_turn(question, turn.result)
+        return code
+
+    def _print_failure(self, question: str, error: str, code: int) -> int:
+        """Print the line of a question without an answer, if lines are JSON, and return its exit code."""
+        if self._json:
+            self._terminal.answer_json({"question": question, "error": error, "exit_code": code}, indent=None)
         return code
 
     def _add_turn(self, question: str, run: Run) -> None:
@@ -246,9 +269,12 @@ class Chat:
     def _save_for_later(self) -> None:
         """Save the conversation for ``chat -c``."""
         try:
-            self._conversation.save(self._file, self._terminal.redactor)
+            other = self._file.save(self._conversation, self._terminal.redactor)
         except OSError as error:
-            self._terminal.note(f"warning: the conversation could not be saved in {self._file}: {error.strerror}")
+            self._terminal.note(f"warning: the conversation could not be saved in {self._file.path}: {error.strerror}")
+            return
+        if other:
+            self._terminal.note(f"Another chat has continued this conversation too; its questions are kept in {other}.")
 
     def _add_usage(self, run: Run | None) -> None:
         if run is not None:
@@ -281,6 +307,7 @@ class Chat:
             self._terminal.error(str(error))
             return
         self._corpus = self._corpus.add(more)
+        self._conversation.files = conversation.digest_of(document.name for document in self._corpus.documents)
         self._conversation.paths += tuple(map(_absolute_path, paths))
         self._save_for_later()
         self._build_index()

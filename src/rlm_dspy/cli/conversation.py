@@ -1,9 +1,13 @@
-"""The turns of a conversation on disk, so that ``chat -c`` can go on with it."""
+"""Conversations on disk, a file each, so that ``chat -c`` can continue the newest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,35 +28,84 @@ class AnsweredQuestion(BaseModel):
 
 
 class Conversation(BaseModel):
-    """The absolute paths that a conversation is about, the model if ``-m`` named one, and its turns so far."""
+    """What a conversation is about, and its turns so far.
+
+    Attributes:
+        paths: absolute paths and addresses.
+        flags: the settings that options named, such as the model.
+        choice: the options that chose files.
+        files: a digest of the names of the files that were read.
+        turns: the answered questions.
+    """
 
     paths: tuple[str, ...] = ()
-    model: str | None = None
+    flags: dict[str, Any] = {}
+    choice: dict[str, Any] = {}
+    files: str = ""
     turns: list[AnsweredQuestion] = []
 
-    def save(self, path: Path, redactor: Redactor) -> None:
-        """Write the conversation for :func:`load`.
+
+class ConversationFile:
+    """The file of one conversation in a folder; another chat may continue the same conversation.
+
+    Args:
+        folder: holds a file for each conversation.
+        path: the file, None for a new conversation.
+    """
+
+    def __init__(self, folder: Path, path: Path | None = None) -> None:
+        self._folder = folder
+        self.path = path or _new_path(folder)
+        self._seen = _version_of(self.path)
+
+    def save(self, conversation: Conversation, redactor: Redactor) -> Path | None:
+        """Write the conversation; return the file of another chat that has continued it too, which is kept.
 
         Raises:
             OSError: the file cannot be written.
         """
-        folders.make_private(path.parent)
-        replace_file(path, [redacted_json(self.model_dump(), redactor).encode()], mode=0o600)
+        folders.make_private(self._folder)
+        other = None
+        if _version_of(self.path) != self._seen:
+            other, self.path = self.path, _new_path(self._folder)
+        replace_file(self.path, [redacted_json(conversation.model_dump(), redactor).encode()], mode=0o600)
+        self._seen = _version_of(self.path)
+        return other
 
 
-def load(path: Path) -> Conversation:
-    """Return the last conversation.
+def _new_path(folder: Path) -> Path:
+    return folder / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.json"
+
+
+def _version_of(path: Path) -> tuple[int, int] | None:
+    """Return what changes when another process writes a file, None if it is not there."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
+
+
+def load_newest(folder: Path) -> tuple[Conversation, ConversationFile]:
+    """Return the conversation that was continued last, with its file.
 
     Raises:
         RLMError: there is none, or its file cannot be read.
     """
+    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    if not paths:
+        raise RLMError("there is no conversation to continue yet; start one with `rlm-dspy chat PATH`")
     try:
-        return Conversation.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise RLMError("there is no conversation to continue yet; start one with `rlm-dspy chat PATH`") from None
+        file = ConversationFile(folder, paths[-1])
+        return Conversation.model_validate_json(file.path.read_bytes()), file
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a conversation of this version"
-        raise RLMError(f"the last conversation in {path} cannot be read: {reason}") from error
+        raise RLMError(f"the last conversation in {paths[-1]} cannot be read: {reason}") from error
+
+
+def digest_of(names: Iterable[str]) -> str:
+    """Return a digest of the names of files."""
+    return hashlib.sha256("\0".join(sorted(names)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def as_markdown(turns: Sequence[AnsweredQuestion]) -> str:

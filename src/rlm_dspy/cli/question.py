@@ -375,7 +375,10 @@ class Asking:
 
     def _print_answer(self, run: Run, values: Mapping[str, Any]) -> None:
         terminal = self.terminal
-        summary = journal.answer_summary(run, values, mode=self.mode, corpus=self.corpus)
+        summary = {
+            "question": self.request.question,
+            **journal.answer_summary(run, values, mode=self.mode, corpus=self.corpus),
+        }
         if self._events:
             self._events.end(summary)
             self.terminal.shows_events = False
