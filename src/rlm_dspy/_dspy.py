@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import dspy
 from dspy import lm15
-from dspy.clients import model_metadata
+from dspy.clients import _litellm, model_metadata
 from dspy.clients._http import retry_after_seconds  # reads Retry-After as DSPy's own engines do
-from dspy.clients._litellm import get_litellm  # imports LiteLLM once, with the settings that DSPy gives it
 from dspy.clients.base_lm import GLOBAL_HISTORY  # the calls of all LMs, which DSPy only shows
 from dspy.clients.engines.litellm_engine import _ChatStream as ChatStream  # reads LiteLLM's chunks as lm15 events
 from dspy.clients.lm15_boundary import request_kwargs as chat_body  # a request in OpenAI's form, without its model
@@ -34,6 +35,24 @@ __all__ = [
     "validate_interpreter",
     "validate_interpreter_factory",
 ]
+
+
+LITELLM_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
+
+
+def get_litellm(*, feature: str) -> Any:
+    """Import LiteLLM once, with the settings that DSPy gives it, and keep the logging that this process has chosen.
+
+    LiteLLM adds handlers of its own, which print to stdout.
+    """
+    is_new = "litellm" not in sys.modules
+    chosen = {name: list(logging.getLogger(name).handlers) for name in LITELLM_LOGGERS}
+    litellm = _litellm.get_litellm(feature=feature)
+    if is_new:
+        for name, handlers in chosen.items():
+            if handlers:
+                logging.getLogger(name).handlers = handlers
+    return litellm
 
 
 class _CallSignatureMeta(type(dspy.Signature)):  # type: ignore[misc]

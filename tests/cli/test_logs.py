@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from rlm_dspy.cli import logs
 from rlm_dspy.redact import Redactor
+from servers.openai import OpenAIServer
 
 KEY = "gsk_canary_0123456789"
 
@@ -87,3 +89,16 @@ def test_json_logs_are_objects_with_the_extras(configure: Callable, capsys: pyte
     assert "ValueError: bad ********" in rows[2]["error"]
     assert KEY not in captured.err
     assert sys.stderr is not None
+
+
+def test_libraries_log_to_stderr_and_never_to_stdout(
+    spawn: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "a.md").write_text("The port is 8080.\n")
+    with OpenAIServer(models=("m",), key=KEY, reply="```python\nSUBMIT(answer='8080', evidence=[])\n```") as server:
+        monkeypatch.setenv("OPENAI_API_BASE", server.url)
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        result = spawn("ask", "-m", "openai/m", "--mode", "rlm", "which port?", "a.md", "--json", "-vv")
+    assert json.loads(result.out)["answer"] == "8080"
+    assert "LiteLLM" in result.err
+    assert KEY not in result.err

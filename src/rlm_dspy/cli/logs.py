@@ -14,7 +14,7 @@ from rlm_dspy.report.render import printable_text
 OURS = "rlm_dspy"
 # Libraries that log to stderr themselves; shown from -vv on.
 NOISY_LOGGERS = (
-    *("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx"),
+    *("dspy", "LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm", "py.warnings", "httpx", "mcp"),
     *("fsspec", "s3fs", "aiobotocore", "botocore", "gcsfs", "google", "adlfs", "azure"),
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 import dspy
 
 from rlm_dspy import folders, lms
+from rlm_dspy._dspy import get_litellm
 from rlm_dspy.cli.settings import Settings
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import check_name, served_models
@@ -87,13 +88,11 @@ def _check_temperature(name: str, temperature: float) -> None:
     Raises:
         ConfigurationError: the model takes no such temperature.
     """
-    import litellm
-    from litellm.exceptions import UnsupportedParamsError
-
+    litellm = get_litellm(feature="--temperature")
     model, provider, *_ = litellm.get_llm_provider(lms.lm(name).model)
     try:
         litellm.utils.get_optional_params(model=model, custom_llm_provider=provider, temperature=temperature)
-    except UnsupportedParamsError as error:
+    except litellm.exceptions.UnsupportedParamsError as error:
         raise ConfigurationError(f"{name} does not take a temperature of {temperature:g}: {_LEAVE_OUT}") from error
 
 
