@@ -6,7 +6,7 @@ import gc
 import subprocess
 import sys
 
-from rlm_dspy.heavy_imports import paused_garbage_collection
+from rlm_dspy.garbage_pause import paused_garbage_collection
 
 # A thread that ends in the midst of an import leaves Python's lock on imports taken; the object's end then imports.
 ENDING = """

@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import dspy
 from dspy import lm15
@@ -21,6 +21,7 @@ from dspy.streaming.messages import sync_send_to_stream  # sends to a stream fro
 
 __all__ = [
     "ChatStream",
+    "WrappedEngine",
     "anthropic_body",
     "anthropic_reply",
     "async_engine_of",
@@ -72,6 +73,23 @@ def call_signature(own: Any, instructions: str) -> Any:
         made.predictor_signature = getattr(own, "predictor_signature", own)
         made.__class__ = _CallSignatureMeta
     return made
+
+
+class WrappedEngine:
+    """Has the attributes of another engine, and is shared by all copies of an LM."""
+
+    complete_legacy = None  # else DSPy would bypass this engine
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "engine":
+            raise AttributeError(name)
+        return getattr(self.engine, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 def engine_of(lm: Any) -> Any:

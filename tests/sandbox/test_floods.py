@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlm_dspy.garbage_pause import paused_garbage_collection
 from rlm_dspy.sandbox import Sandbox
-from rlm_dspy.sandbox.frames import parse_frame, paused_collection
+from rlm_dspy.sandbox.frames import parse_frame
 from rlm_dspy.sandbox.process import ProtocolError
 from rlm_dspy.sandbox.worker.wire import MAX_VALUES, count_values
 
@@ -130,8 +131,8 @@ def test_values_are_counted_without_parsing(value):
 
 
 def test_collection_goes_on_when_the_last_reader_is_done():
-    with paused_collection():
-        with paused_collection():
+    with paused_garbage_collection():
+        with paused_garbage_collection():
             assert not gc.isenabled()
         assert not gc.isenabled()
     assert gc.isenabled()

@@ -19,7 +19,7 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.cli.understanding import is_path
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.heavy_imports import paused_garbage_collection
+from rlm_dspy.garbage_pause import paused_garbage_collection
 from rlm_dspy.report import render
 
 _MAX_NAMED_FILES = 3  # files over a limit to list

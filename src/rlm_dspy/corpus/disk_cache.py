@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+import zlib
 from typing import Any
 
 import diskcache
@@ -44,38 +45,66 @@ class JsonDisk(_WithoutPickles, diskcache.JSONDisk):  # type: ignore[misc]  # di
     """Stores JSON only."""
 
 
-def open_cache(name: str, disk: type[BytesDisk | JsonDisk], most_bytes: int) -> diskcache.Cache:
-    """Open the cache in the folder of this name.
+class DiskCache:
+    """A cache in a folder of its own; without a usable folder, or with ``RLM_DSPY_NO_CACHE``, it does nothing.
 
-    Raises:
-        OSError, sqlite3.Error, diskcache.Timeout: it cannot be used; see ``FAILURES``.
+    Args:
+        name: of the folder.
+        disk: what it stores.
+        most_bytes: what is used least goes beyond this size.
     """
-    folder = folders.cache_folder() / name
-    folders.make_private(folder)
-    return diskcache.Cache(str(folder), disk=disk, size_limit=most_bytes, eviction_policy="least-recently-used")
+
+    def __init__(self, name: str, disk: type[BytesDisk | JsonDisk], most_bytes: int) -> None:
+        self._name = name
+        self._disk = disk
+        self._most_bytes = most_bytes
+        self._off = is_turned_off()
+        self._cache: diskcache.Cache | None = None
+
+    def get(self, key: str) -> Any:
+        """Return what is stored under a key, None if there is nothing readable."""
+        try:
+            return self._opened().get(key, retry=False) if not self._off else None
+        except (*FAILURES, ValueError, TypeError, zlib.error) as error:
+            logger.debug("the cache of %s cannot be read: %s", self._name, error)
+            return None
+
+    def set(self, key: str, value: Any) -> None:
+        """Store a value, if possible."""
+        try:
+            if not self._off:
+                self._opened().set(key, value, retry=False)
+        except FAILURES as error:
+            logger.debug("the cache of %s cannot be written: %s", self._name, error)
+
+    def close(self) -> None:
+        """Close the cache's files."""
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+
+    def _opened(self) -> diskcache.Cache:
+        if self._cache is None:
+            folder = folders.cache_folder() / self._name
+            try:
+                folders.make_private(folder)
+                options = {"size_limit": self._most_bytes, "eviction_policy": "least-recently-used"}
+                self._cache = diskcache.Cache(str(folder), disk=self._disk, **options)
+            except FAILURES:
+                self._off = True
+                raise
+        return self._cache
 
 
-class ObjectCache:
-    """The cache for one read; without a usable folder, or with ``RLM_DSPY_NO_CACHE``, it does nothing."""
+class ObjectCache(DiskCache):
+    """The cache of fetched objects for one read."""
 
     def __init__(self) -> None:
-        self._cache: diskcache.Cache | None = None
-        if is_turned_off():
-            return
-        try:
-            self._cache = open_cache("objects", BytesDisk, MOST_OBJECT_BYTES)
-        except FAILURES as error:
-            logger.debug("no cache of objects: %s", error)
+        super().__init__("objects", BytesDisk, MOST_OBJECT_BYTES)
 
     def stored_bytes(self, key: str) -> bytes | None:
         """Return the bytes kept under a key, or None if there are none or they are damaged."""
-        if self._cache is None:
-            return None
-        try:
-            value = self._cache.get(key, retry=False)
-        except (*FAILURES, ValueError, TypeError) as error:
-            logger.debug("a cached object could not be read: %s", error)
-            return None
+        value = self.get(key)
         if not isinstance(value, bytes):
             return None
         data = value[_DIGEST_BYTES:]
@@ -83,14 +112,5 @@ class ObjectCache:
 
     def keep_bytes(self, key: str, data: bytes) -> None:
         """Keep the bytes of an object, unless it would fill much of the cache."""
-        if self._cache is None or len(data) > MOST_OBJECT_BYTES // 8:
-            return
-        try:
-            self._cache.set(key, hashlib.sha256(data).digest() + data, retry=False)
-        except FAILURES as error:
-            logger.debug("an object could not be cached: %s", error)
-
-    def close(self) -> None:
-        """Close the cache's files."""
-        if self._cache is not None:
-            self._cache.close()
+        if len(data) <= MOST_OBJECT_BYTES // 8:
+            self.set(key, hashlib.sha256(data).digest() + data)

@@ -3,71 +3,42 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import diskcache
-
-from rlm_dspy.corpus import disk_cache
+from rlm_dspy.corpus.disk_cache import DiskCache, JsonDisk
 from rlm_dspy.corpus.readers.reader import Converted, Outcome, Reader
-
-logger = logging.getLogger(__name__)
 
 MOST_BYTES = 1 << 30
 
 
-class ConversionCache:
-    """The cache for one read, opened on first use; without a usable folder it does nothing."""
+class ConversionCache(DiskCache):
+    """The cache of converted texts for one read."""
 
     def __init__(self) -> None:
-        self._cache: diskcache.Cache | None = None
-        self._off = disk_cache.is_turned_off()
+        super().__init__("documents", JsonDisk, MOST_BYTES)
 
     def converted(self, reader: Reader, data: bytes, make: Callable[[], Outcome]) -> Outcome:
         """Return the cached conversion of these bytes, or convert them now; only a single complete text is cached."""
-        cache = self._opened_cache() if reader.version else None
-        if cache is None:
+        if not reader.version:
             return make()
         key = f"{reader.name}/{reader.version}/{hashlib.sha256(data).hexdigest()}"
-        found = self._cached_conversion(cache, key)
+        found = _as_converted(self.get(key))
         if found is not None:
             return found
         made = make()
-        if not isinstance(made, Converted) or made.late:
-            return made
-        try:
-            cache.set(key, [made.text, made.marks, made.note], retry=False)
-        except disk_cache.FAILURES as error:
-            logger.debug("a converted text could not be cached: %s", error)
+        if isinstance(made, Converted) and not made.late:
+            self.set(key, [made.text, made.marks, made.note])
         return made
 
-    def close(self) -> None:
-        """Close the cache's files."""
-        if self._cache is not None:
-            self._cache.close()
-            self._cache = None
 
-    def _cached_conversion(self, cache: diskcache.Cache, key: str) -> Converted | None:
-        try:
-            value = cache.get(key, retry=False)
-            if value is None:
-                return None
-            text, marks, note = value
-            return Converted(text, tuple((line, what, counted) for line, what, counted in marks), note)
-        except (*disk_cache.FAILURES, ValueError, TypeError, zlib.error) as error:
-            logger.debug("a cached text could not be read: %s", error)
-            return None
-
-    def _opened_cache(self) -> diskcache.Cache | None:
-        if self._cache is None and not self._off:
-            try:
-                self._cache = disk_cache.open_cache("documents", disk_cache.JsonDisk, MOST_BYTES)
-            except disk_cache.FAILURES as error:
-                logger.debug("no cache of converted texts: %s", error)
-                self._off = True
-        return self._cache
+def _as_converted(stored: Any) -> Converted | None:
+    try:
+        text, marks, note = stored
+        return Converted(text, tuple((line, what, counted) for line, what, counted in marks), note)
+    except (ValueError, TypeError):  # nothing is stored, or something else
+        return None
 
 
 _SYSTEM = Path("/proc/meminfo")

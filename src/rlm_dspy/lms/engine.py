@@ -18,7 +18,7 @@ from dspy.lm15 import Request, Response
 from rlm_dspy import local_servers
 from rlm_dspy._dspy import ChatStream, get_litellm
 from rlm_dspy.deadlines import items_of, result_of
-from rlm_dspy.heavy_imports import paused_garbage_collection
+from rlm_dspy.garbage_pause import paused_garbage_collection
 from rlm_dspy.lms import errors, rate_limits, streams, transport
 from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route

@@ -8,56 +8,42 @@ from typing import Any
 import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, ThinkingPart, Usage, response_to_events
 
-from rlm_dspy._dspy import async_engine_of, engine_of
+from rlm_dspy._dspy import WrappedEngine, async_engine_of, engine_of
 from rlm_dspy.replay import REPLY, RecordedReply
 
 
-class _Passing:
-    """Has the attributes of another engine."""
-
-    complete_legacy = None  # else DSPy would bypass the record
-
-    def __init__(self, engine: Any) -> None:
-        self._own_engine = engine
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_own_engine":
-            raise AttributeError(name)
-        return getattr(self._own_engine, name)
-
-
-class ReplayingEngine(_Passing):
+class ReplayingEngine(WrappedEngine):
     """Returns the recorded reply of a call, if there is one, else calls its engine."""
 
     def complete(self, request: Request) -> Response:
         """Perform one request."""
         reply = REPLY.get()
-        response: Response = self._own_engine.complete(request) if reply is None else response_of(reply, request)
+        response: Response = self.engine.complete(request) if reply is None else response_of(reply, request)
         return response
 
     def stream(self, request: Request) -> Iterator[Any]:
         """Perform one request as a stream of events."""
         reply = REPLY.get()
         if reply is None:
-            yield from self._own_engine.stream(request)
+            yield from self.engine.stream(request)
         else:
             yield from response_to_events(response_of(reply, request))
 
 
-class AsyncReplayingEngine(_Passing):
+class AsyncReplayingEngine(WrappedEngine):
     """The async twin of :class:`ReplayingEngine`."""
 
     async def complete(self, request: Request) -> Response:
         """Perform one request."""
         reply = REPLY.get()
-        response: Response = await self._own_engine.complete(request) if reply is None else response_of(reply, request)
+        response: Response = await self.engine.complete(request) if reply is None else response_of(reply, request)
         return response
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
         """Perform one request as a stream of events."""
         reply = REPLY.get()
         if reply is None:
-            async for event in self._own_engine.stream(request):
+            async for event in self.engine.stream(request):
                 yield event
             return
         for event in response_to_events(response_of(reply, request)):

@@ -7,39 +7,15 @@ interruptible; it takes at most half a second.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
-import os
-import threading
-from collections.abc import Iterator
 from typing import Any, NoReturn
+
+from rlm_dspy.garbage_pause import paused_garbage_collection
 
 from .process import ProtocolError
 from .worker.wire import MAX_VALUES, count_values
 
 LONG_FRAME_BYTES = 1 << 16  # bytes; shorter frames make too few objects to trigger the garbage collector
-
-_pausing = threading.Lock()
-_pauses = 0
-_was_enabled = False
-
-
-@contextlib.contextmanager
-def paused_collection() -> Iterator[None]:
-    """Pause the garbage collector while the heap only grows; several threads may do so at once."""
-    global _pauses, _was_enabled
-    with _pausing:
-        if _pauses == 0:
-            _was_enabled = gc.isenabled()
-            gc.disable()
-        _pauses += 1
-    try:
-        yield
-    finally:
-        with _pausing:
-            _pauses -= 1
-            if _pauses == 0 and _was_enabled:
-                gc.enable()
 
 
 def parse_frame(body: bytes) -> dict[str, Any]:
@@ -53,7 +29,7 @@ def parse_frame(body: bytes) -> dict[str, Any]:
         if count > MAX_VALUES:
             raise ProtocolError(f"a frame holds {count:,} values; the limit is {MAX_VALUES:,}")
     try:
-        with paused_collection() if len(body) > LONG_FRAME_BYTES else contextlib.nullcontext():
+        with paused_garbage_collection() if len(body) > LONG_FRAME_BYTES else contextlib.nullcontext():
             message = _READER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"malformed frame: {type(error).__name__}") from None
@@ -67,16 +43,3 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 _READER = json.JSONDecoder(parse_constant=_refuse_constant)  # ``json.loads`` would make one per frame
-
-
-def _renew_lock() -> None:
-    """Reset the lock and the pauses of other threads in a forked copy."""
-    global _pausing, _pauses
-    _pausing = threading.Lock()
-    if _pauses and _was_enabled:
-        gc.enable()
-    _pauses = 0
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)

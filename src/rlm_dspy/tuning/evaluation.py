@@ -184,13 +184,15 @@ class Evaluation:
     def _evaluate_example(self, side: Contender, example: Any, key: str) -> Row:
         """Ask one question and write the row at once, so that an interruption loses no finished row."""
         watch, started = PrefixMeter(), time.perf_counter()
-        # A future holds any exception of the program or metric, so that one bad row never ends the others.
-        attempt = finished_future(lambda: self._predict_answer(side, example, watch))
+        error: Exception | None = None
+        prediction: Any = None
+        try:
+            prediction = self._predict_answer(side, example, watch)
+        except LMAuthError:
+            raise
+        except Exception as failure:  # the program may raise anything, and one bad row never ends the others
+            error = failure
         seconds = time.perf_counter() - started
-        error = attempt.exception()
-        if isinstance(error, LMAuthError) or (error is not None and not isinstance(error, Exception)):
-            raise error  # bad credentials, an interruption or a reached cap end everything
-        prediction = None if error else attempt.result()
         run = getattr(error, "run", None) if prediction is None else run_of(prediction)
         row = Row(
             key=key,
@@ -224,8 +226,9 @@ class Evaluation:
             "answer": _answer_text(prediction.get(self.metric.field)),
             **_count_quotes(prediction, example),
         }
-        scored = finished_future(lambda: self.metric.score(example, prediction))
-        if wrong := scored.exception():
+        try:
+            score = self.metric.score(example, prediction)
+        except Exception as wrong:  # a metric of the user may raise anything; its row says so
             why = f"the metric {self.metric.__name__} raised {type(wrong).__name__}: {wrong}"
             return {**facts, "status": "failed", "error": why}
         if isinstance(run, Run):
@@ -233,7 +236,7 @@ class Evaluation:
         else:  # dspy.RLM keeps no record
             forced = prediction.get("final_reasoning") == "Extract forced final output"
             status = "extracted" if forced else "submitted"
-        return {**facts, "status": status, "score": scored.result()}
+        return {**facts, "status": status, "score": score}
 
     def _predict_answer(self, side: Contender, example: Any, watch: PrefixMeter) -> Any:
         settings = dspy.context(callbacks=[*dspy.settings.callbacks, watch], trace=None)
@@ -292,13 +295,6 @@ def run_file_name(row: Row) -> str:
     wanted = f"{row.side}-{row.id}"
     safe = re.sub(r"[^\w.-]", "_", wanted, flags=re.ASCII).lstrip(".")[:MAX_NAME_CHARS]
     return f"{safe}.json" if safe == wanted else f"{safe}-{row.key[:8]}.json"
-
-
-def finished_future(call: Callable[[], Any]) -> Future[Any]:
-    """Make a call and return a finished future with its result or exception."""
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(context.run, call)
 
 
 def _input_identity(value: Any) -> Any:

@@ -8,15 +8,15 @@ cost nothing; that makes resuming free up to where the first attempt ended.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import dspy
 from dspy.lm15 import Request, Response
 
-from rlm_dspy._dspy import async_engine_of
+from rlm_dspy._dspy import WrappedEngine, async_engine_of
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.metering import Meter, tokens
@@ -98,24 +98,12 @@ class SharedBudget:
                     file.write(usage.model_dump_json() + "\n")
 
 
-class _Metered:
-    """An engine whose calls are charged to a budget, which all copies of a program share."""
+class MeteredEngine(WrappedEngine):
+    """An engine whose calls are charged to a budget; its streams are not, because tuning does not stream."""
 
     def __init__(self, engine: Any, shared_budget: SharedBudget) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.shared_budget = shared_budget
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-
-class MeteredEngine(_Metered):
-    """Charges blocking calls."""
-
-    @property
-    def window(self) -> int | None:
-        """The window that the engine allocates, if known."""
-        return getattr(self.engine, "window", None)
 
     def complete(self, request: Request) -> Response:
         """Answer one request, if the budget allows it."""
@@ -124,13 +112,9 @@ class MeteredEngine(_Metered):
             paid.append(response)
         return response
 
-    def stream(self, request: Request) -> Iterator[Any]:
-        """Answer one request as a stream; not charged, because tuning does not stream."""
-        return iter(self.engine.stream(request))
 
-
-class AsyncMeteredEngine(_Metered):
-    """Charges calls that are awaited."""
+class AsyncMeteredEngine(MeteredEngine):
+    """The async twin."""
 
     async def complete(self, request: Request) -> Response:
         """Answer one request, if the budget allows it."""
@@ -138,11 +122,6 @@ class AsyncMeteredEngine(_Metered):
             response: Response = await self.engine.complete(request)
             paid.append(response)
         return response
-
-    async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Answer one request as a stream."""
-        async for event in self.engine.stream(request):
-            yield event
 
 
 @contextmanager
