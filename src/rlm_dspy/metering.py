@@ -15,13 +15,13 @@ import dspy
 from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
+from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.deadlines import Interrupted
 from rlm_dspy.dspy_errors import mask_secrets
 from rlm_dspy.replay import REPLY, RecordedReply
 from rlm_dspy.run import Usage
 from rlm_dspy.spans import Recorder
 
-CHARS_PER_TOKEN = 4
 # The share of the price that providers take for a request in a batch; they take the whole price where none is named.
 BATCH_SHARES = {"openai/": 0.5, "anthropic/": 0.5, "groq/": 0.5, "together_ai/": 0.5}
 # Providers on the user's own machines, whose tokens cost nothing.

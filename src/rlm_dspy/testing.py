@@ -23,9 +23,8 @@ from typing import Any, Literal, Protocol
 import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, ThinkingPart, Usage, response_to_events
 
+from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.errors import ConfigurationError
-
-_CHARS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class Script:
             return reply.usage
         sent = sum(len(text) for text in texts(request))
         written = len(reply.text) + len(reply.reasoning or "")
-        return Usage(input_tokens=sent // _CHARS_PER_TOKEN, output_tokens=written // _CHARS_PER_TOKEN)
+        return Usage(input_tokens=sent // CHARS_PER_TOKEN, output_tokens=written // CHARS_PER_TOKEN)
 
 
 class AsyncScript:

@@ -16,10 +16,11 @@ from rlm_dspy import lms
 from rlm_dspy._dspy import trim_history
 from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus, read
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.lms.rate_limits import SharedPace
-from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
+from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
 from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
@@ -87,7 +88,7 @@ class Program:
         if self._first_mode != "direct":
             return 0.0
         model = str(getattr(self.lm or dspy.settings.lm, "model", ""))
-        return token_cost(model, self.corpus.chars // CHARS_PER_TOKEN) or 0.0
+        return token_cost(model, estimate_tokens(self.corpus.chars)) or 0.0
 
     @property
     def explores(self) -> bool:
@@ -97,7 +98,7 @@ class Program:
     @property
     def _first_mode(self) -> str:
         compiled = self.state is not None
-        tokens = -(-self.corpus.chars // CHARS_PER_TOKEN)
+        tokens = estimate_tokens(self.corpus.chars)
         return first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=compiled)
 
     def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import dspy
 
 from rlm_dspy.batch.job import Program
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.lms.providers import Route
 from rlm_dspy.lms.rate_limits import MINUTE_SECONDS
-from rlm_dspy.metering import CHARS_PER_TOKEN, token_cost
+from rlm_dspy.metering import token_cost
 from rlm_dspy.report import render
+from rlm_dspy.rlm.modes import OUTPUT_TOKENS, PROTOCOL_TOKENS, REPLY_TOKENS, USUAL_STEPS
 
-PROMPT_TOKENS = 2_500  # of a prompt besides the texts
-REPLY_TOKENS = 400
-OUTPUT_TOKENS = 900  # that the output of a step adds to the following prompts
-USUAL_STEPS = 8  # of a question that is explored
 CONCURRENCY = 4  # ordinary calls at once
 CALL_SECONDS = 5.0  # of an ordinary call
 
@@ -60,7 +58,7 @@ def make_plan(program: Program, questions: int, *, concurrency: int = CONCURRENC
     """
     model = str(getattr(program.lm or dspy.settings.lm, "model", ""))
     if program.explores:
-        steps = min(USUAL_STEPS, program.budget.max_iters)
+        steps = min(USUAL_STEPS[1], program.budget.max_iters)
         return plan_runs(model, questions, steps=steps, concurrency=concurrency)
     return plan_calls(model, questions, program.corpus.chars, concurrency=concurrency)
 
@@ -74,8 +72,8 @@ def plan_calls(
         chars: of the texts in each prompt.
         is_shared: whether all prompts begin with the same texts.
     """
-    prompt = PROMPT_TOKENS + chars // CHARS_PER_TOKEN
-    shared = chars // CHARS_PER_TOKEN if is_shared else 0
+    prompt = PROTOCOL_TOKENS + estimate_tokens(chars)
+    shared = estimate_tokens(chars) if is_shared else 0
     batched = token_cost(model, prompt, REPLY_TOKENS, in_batch=True)
     first = token_cost(model, prompt, REPLY_TOKENS)
     later = token_cost(model, prompt, REPLY_TOKENS, shared)
@@ -87,14 +85,14 @@ def plan_calls(
     return BatchPlan(questions, questions, 1, questions * batched, ordinary, seconds)
 
 
-def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS, concurrency: int = CONCURRENCY) -> BatchPlan:
+def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS[1], concurrency: int = CONCURRENCY) -> BatchPlan:
     """Estimate both ways of asking so many questions in runs of so many steps, whose prompts grow at their end."""
     seconds = _ordinary_seconds(model, questions * steps, concurrency)
     batch_cost = ordinary_cost = 0.0
     grown = OUTPUT_TOKENS + REPLY_TOKENS
     for step in range(steps):
-        prompt = PROMPT_TOKENS + step * grown
-        shared = prompt - grown if step else PROMPT_TOKENS
+        prompt = PROTOCOL_TOKENS + step * grown
+        shared = prompt - grown if step else PROTOCOL_TOKENS
         batched = token_cost(model, prompt, REPLY_TOKENS, in_batch=True)
         ordinary = token_cost(model, prompt, REPLY_TOKENS, shared)
         if batched is None or ordinary is None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_dspy.cli import reading, settings
+from rlm_dspy.cli import settings
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.rlm.modes import first_mode
 
 if TYPE_CHECKING:
@@ -39,6 +40,6 @@ class AskRequest:
 
     def first_mode(self, values: settings.Settings, corpus: Corpus) -> str:
         """Return the mode to begin with."""
-        tokens = reading.estimate_tokens(corpus.chars)
+        tokens = estimate_tokens(corpus.chars)
         is_compiled = self.program is not None or bool(self.mcp)
         return first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=is_compiled)

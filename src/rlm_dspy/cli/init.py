@@ -20,6 +20,7 @@ from rlm_dspy.cli.keys_command import check_key, read_secret
 from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.model_list import list_models, probe_provider
@@ -256,7 +257,7 @@ def _read_folder(folder: Path, terminal: Terminal) -> Corpus | None:
     except CorpusError as error:
         terminal.note(f"failure  {error}")
         return None
-    size = reading.estimate_tokens(corpus.chars)
+    size = estimate_tokens(corpus.chars)
     terminal.note(f"ok       {folder.resolve()}: {counted_noun(len(corpus), 'file')}, about {size:,} tokens")
     return corpus
 

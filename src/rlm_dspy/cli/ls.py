@@ -10,6 +10,7 @@ import click
 
 from rlm_dspy.cli.options import file_options, json_option, paths_argument
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import estimate_tokens
 
 if TYPE_CHECKING:
     from rlm_dspy.corpus import Corpus
@@ -53,7 +54,7 @@ def _listing_facts(corpus: Corpus) -> dict[str, Any]:
 
 
 def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
-    from rlm_dspy.cli.reading import estimate_tokens, path_of
+    from rlm_dspy.cli.reading import path_of
 
     for document in corpus.documents:
         yield {
@@ -73,7 +74,6 @@ def _skipped_rows(corpus: Corpus) -> Iterator[dict[str, str]]:
 
 
 def _corpus_totals(corpus: Corpus) -> dict[str, int]:
-    from rlm_dspy.cli.reading import estimate_tokens
 
     return {
         "files": len(corpus),

@@ -20,6 +20,7 @@ from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import BudgetExceededError, RLMError
 from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.lms.replaying import replaying_lm
@@ -33,29 +34,30 @@ from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
 from rlm_dspy.rlm.answering import Answerer
 from rlm_dspy.rlm.mcp_tools import mcp_tools
-from rlm_dspy.rlm.modes import asks_about_all
+from rlm_dspy.rlm.modes import (
+    OUTPUT_TOKENS,
+    PASSAGES_TOKENS,
+    PROTOCOL_TOKENS,
+    REPLY_TOKENS,
+    SUB_PROMPT_TOKENS,
+    USUAL_STEPS,
+    asks_about_all,
+)
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.run import Event, Run
 from rlm_dspy.spans import listening
 from rlm_dspy.tuning import program
 
-_PROTOCOL_TOKENS = 2_000  # tokens of instructions in each prompt
-_REPLY_TOKENS = 350  # tokens of a step's reasoning and code
-_OUTPUT_TOKENS = 900  # tokens that a step's output adds to the following prompts
-_PASSAGES_TOKENS = 1_000  # tokens of those that are shown in the mode "retrieve"
-_USUAL_STEPS = (3, 8)  # of a usual question
-_SUB_PROMPT = 4_000  # tokens of a usual sub-call
-
 
 def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, max_calls: int) -> dict[str, Any]:
     """Return files, tokens, mode and model, and the calls and cost of a typical question, low and high."""
-    size = reading.estimate_tokens(corpus.chars)
+    size = estimate_tokens(corpus.chars)
     if mode == "direct":
-        spent = [(1, size + _PROTOCOL_TOKENS, _REPLY_TOKENS)] * 2
+        spent = [(1, size + PROTOCOL_TOKENS, REPLY_TOKENS)] * 2
     elif mode == "retrieve":
-        spent = [(1, _PASSAGES_TOKENS + _PROTOCOL_TOKENS, _REPLY_TOKENS)] * 2
+        spent = [(1, PASSAGES_TOKENS + PROTOCOL_TOKENS, REPLY_TOKENS)] * 2
     else:
-        low, high = (min(steps, max_iters) for steps in _USUAL_STEPS)
+        low, high = (min(steps, max_iters) for steps in USUAL_STEPS)
         spent = [_exploration_estimate(low, 0), _exploration_estimate(high, min(10, max_calls))]
     costs = [token_cost(model, prompt, reply) for _, prompt, reply in spent]
     return {
@@ -89,10 +91,10 @@ def estimate_text(facts: dict[str, Any]) -> str:
 def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
     """Each step's prompt contains all earlier steps; sub-calls stand alone."""
     prompt = (
-        sum(_PROTOCOL_TOKENS + step * (_OUTPUT_TOKENS + _REPLY_TOKENS) for step in range(steps))
-        + sub_calls * _SUB_PROMPT
+        sum(PROTOCOL_TOKENS + step * (OUTPUT_TOKENS + REPLY_TOKENS) for step in range(steps))
+        + sub_calls * SUB_PROMPT_TOKENS
     )
-    return steps + sub_calls, prompt, (steps + sub_calls) * _REPLY_TOKENS
+    return steps + sub_calls, prompt, (steps + sub_calls) * REPLY_TOKENS
 
 
 def _range_text(pair: list[int]) -> str:

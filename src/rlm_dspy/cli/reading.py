@@ -18,8 +18,6 @@ from rlm_dspy.cli.own_outputs import outputs_below
 from rlm_dspy.corpus.corpus import Problem
 from rlm_dspy.errors import CorpusError
 
-CHARS_PER_TOKEN = 4
-
 _FLAGS = {
     "secrets=True": "--include-secrets",
     "urls=True": "--url",
@@ -27,11 +25,6 @@ _FLAGS = {
     "max_files": "--max-files",
     "max_bytes": "--max-gb",
 }
-
-
-def estimate_tokens(chars: int) -> int:
-    """Estimate tokens from characters; good enough to choose a mode, not for billing."""
-    return -(-chars // CHARS_PER_TOKEN)
 
 
 def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:

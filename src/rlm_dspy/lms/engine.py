@@ -17,6 +17,7 @@ from dspy.lm15 import Request, Response
 
 from rlm_dspy import local_servers
 from rlm_dspy._dspy import ChatStream, get_litellm
+from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.deadlines import items_of, result_of
 from rlm_dspy.garbage_pause import paused_garbage_collection
 from rlm_dspy.lms import errors, rate_limits, streams, transport
@@ -24,7 +25,7 @@ from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
 from rlm_dspy.lms.transport import bound_replies
-from rlm_dspy.metering import CHARS_PER_TOKEN, FREE_PROVIDERS, MOST_TOKENS, metered_wait, token_cost
+from rlm_dspy.metering import FREE_PROVIDERS, MOST_TOKENS, metered_wait, token_cost
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 from dspy.lm15 import Request
 
+from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.lms.reply_forms import readable_reply
-from rlm_dspy.metering import CHARS_PER_TOKEN
 
 MAX_REPLY_BYTES = 64 << 20
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from rlm_dspy import local_servers
-from rlm_dspy.metering import CHARS_PER_TOKEN
+from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.metering import metadata as metadata
 
 DEFAULT_WINDOW_TOKENS = 32_768  # tokens assumed if unknown: between small local models and hosted ones

@@ -11,10 +11,10 @@ import dspy
 
 from rlm_dspy.budget import Budget, used_text
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ActionError, BudgetExceededError, LMContextWindowError, RLMError
 from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.lms import windows
-from rlm_dspy.metering import CHARS_PER_TOKEN
 from rlm_dspy.rlm.direct import NO_PASSAGE, SHOWN_PASSAGES, Direct
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, asks_about_all, first_mode
 from rlm_dspy.rlm.module import RLM
@@ -74,7 +74,7 @@ class Answerer:
             RLMError: with the partial run.
         """
         given = {"context": corpus, "question": question, **inputs}
-        tokens = -(-corpus.chars // CHARS_PER_TOKEN)
+        tokens = estimate_tokens(corpus.chars)
         is_compiled = self.compile_rlm is not None or bool(self.tools)
         mode = first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=is_compiled)
         if mode == "retrieve":

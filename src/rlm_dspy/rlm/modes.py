@@ -8,6 +8,13 @@ from typing import Literal
 Mode = Literal["auto", "rlm", "direct", "retrieve"]
 DIRECT_TOKENS = 16_000  # texts up to about this size are answered better by one call than by exploring
 
+# What a usual question takes, in tokens, for estimates before it is asked.
+PROTOCOL_TOKENS = 2_000  # instructions in each prompt
+REPLY_TOKENS = 350  # a step's reasoning and code
+OUTPUT_TOKENS = 900  # what a step's output adds to the following prompts
+PASSAGES_TOKENS = 1_000  # those that are shown in the mode "retrieve"
+SUB_PROMPT_TOKENS = 4_000  # a sub-call
+USUAL_STEPS = (3, 8)  # steps, low and high
 
 _ALL_TEXT_WORDS = re.compile(
     r"\b(?:how (?:many|much|often)|number of|count|totals?|sum|average|mean|most|least|fewest|highest|lowest|largest|"

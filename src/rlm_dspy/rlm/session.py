@@ -18,10 +18,10 @@ from dspy.utils.exceptions import AdapterParseError
 from rlm_dspy import deadlines
 from rlm_dspy._dspy import call_signature
 from rlm_dspy.budget import Budget, Ledger, Reservation
-from rlm_dspy.counting import counted_noun
+from rlm_dspy.counting import CHARS_PER_TOKEN, counted_noun
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
 from rlm_dspy.lms import streams, windows
-from rlm_dspy.metering import CHARS_PER_TOKEN, Meter, token_cost, tokens
+from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.replay import new_run_id, root_run_id
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain

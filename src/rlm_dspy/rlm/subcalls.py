@@ -20,11 +20,11 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger, Reservation
-from rlm_dspy.counting import counted_noun
+from rlm_dspy.counting import CHARS_PER_TOKEN, counted_noun
 from rlm_dspy.dspy_errors import NoModelError
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
-from rlm_dspy.metering import CHARS_PER_TOKEN, FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost, tokens
+from rlm_dspy.metering import FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import plain_adapter, without_markers
 from rlm_dspy.rlm.answer_replies import without_end_marker
 from rlm_dspy.rlm.images import (

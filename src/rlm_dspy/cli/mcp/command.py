@@ -12,6 +12,7 @@ import click
 from rlm_dspy.cli import exit_codes, logs, reading, settings
 from rlm_dspy.cli.mcp import hosts
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ConfigurationError
 
 TOKENS_VARIABLE = "RLM_DSPY_MCP_TOKENS"
@@ -109,7 +110,7 @@ def _highest_cost(files: Any, values: settings.Settings) -> float | None:
     from rlm_dspy.rlm.modes import first_mode
 
     corpus = files.corpus
-    tokens = reading.estimate_tokens(corpus.chars)
+    tokens = estimate_tokens(corpus.chars)
     mode = first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=False)
     limits = {"max_iters": values.max_iters, "max_calls": values.max_calls}
     cost = estimated_facts(corpus, mode, models.choose(values).name, **limits)["cost"]

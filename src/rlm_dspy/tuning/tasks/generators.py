@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.evidence.absence import ABSENT
-from rlm_dspy.metering import CHARS_PER_TOKEN
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
