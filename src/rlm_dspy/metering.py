@@ -19,7 +19,7 @@ from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.deadlines import Interrupted
 from rlm_dspy.dspy_errors import mask_secrets
 from rlm_dspy.replay import REPLY, RecordedReply
-from rlm_dspy.run import Usage
+from rlm_dspy.run import Usage, add_usage
 from rlm_dspy.spans import Recorder
 
 # The share of the price that providers take for a request in a batch; they take the whole price where none is named.
@@ -249,7 +249,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def add(self, model: str, usage: Usage) -> None:
         """Add to a model's usage."""
         with self._lock:
-            self.by_model[model] = self.by_model.get(model, Usage()) + usage
+            add_usage(self.by_model, {model: usage})
 
 
 @contextmanager

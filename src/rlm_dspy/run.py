@@ -285,6 +285,12 @@ class Run(_Value):
         yield "seconds", round(self.seconds, 1)
 
 
+def add_usage(by_model: dict[str, Usage], more: Mapping[str, Usage]) -> None:
+    """Add usage by model to usage by model, in place."""
+    for model, usage in more.items():
+        by_model[model] = by_model.get(model, Usage()) + usage
+
+
 def trajectory_of(steps: Iterable[Step]) -> list[dict[str, str]]:
     """Return steps as ``{reasoning, code, output}``, the same form as in ``dspy.RLM``."""
     return [{"reasoning": step.reasoning, "code": step.code, "output": step.output} for step in steps]
@@ -367,6 +373,11 @@ CONTENT_FIELDS = frozenset(
 SHORT_CHARS = 300  # of each text in a record with content="short"
 MAX_STEPS_IN_NOTEBOOK = 50
 SHOWN_CHARS = 200  # of each value
+
+
+def cut_text(text: str, limit: int) -> str:
+    """Return a text of at most ``limit`` characters, or its beginning and its length."""
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
 
 
 def one_line(value: Any) -> str:

@@ -21,6 +21,7 @@ from rlm_dspy.run import (
     Step,
     SubCall,
     cut_content,
+    cut_text,
     replace_surrogates,
     shortened,
 )
@@ -181,10 +182,7 @@ class Recorder:
 
 def kept_text(text: str, content: Content = "full") -> str:
     """Return a text of a prompt as a record keeps it."""
-    text = cut_content(replace_surrogates(text), content)
-    if len(text) > MAX_MESSAGE_CHARS:
-        text = f"{text[:MAX_MESSAGE_CHARS]}… ({len(text):,} characters)"
-    return text
+    return cut_text(cut_content(replace_surrogates(text), content), MAX_MESSAGE_CHARS)
 
 
 def is_sub_call(span: Span) -> bool:

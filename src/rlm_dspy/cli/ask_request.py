@@ -24,11 +24,11 @@ class AskRequest:
     paths: tuple[str, ...]
     flags: Mapping[str, Any]
     choice: Mapping[str, Any]
-    out: str
-    as_json: bool
-    trace: Path | None
-    dry_run: bool
-    log_json: bool
+    out: str = "answer: str"
+    as_json: bool = False
+    trace: Path | None = None
+    dry_run: bool = False
+    log_json: bool = False
     program: str | Path | None = None  # a path once it is found
     index: bool = False
     events: bool = False

@@ -231,10 +231,7 @@ class Chat:
                 yield line.strip()
 
     def _answer_question(self, question: str, chosen: models.Chosen) -> int:
-        request = AskRequest(
-            question=question, paths=(), flags={}, choice=self._choice, out="answer: str", as_json=self._json,
-            trace=None, dry_run=False, log_json=False, events=self._shows_events,
-        )  # fmt: skip
+        request = AskRequest(question, (), {}, self._choice, as_json=self._json, events=self._shows_events)
         turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._discussion)
         try:
             code = turn.answer(chosen)

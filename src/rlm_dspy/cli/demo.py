@@ -71,15 +71,4 @@ def _ask(question: str, folder: Path, model: str, terminal: Terminal) -> int:
     words = ["rlm-dspy", "ask", "-m", model, "--mode", "direct", question, str(folder)]
     terminal.answer(f"\n$ {shlex.join(words)}")
     flags = {"model": model, "mode": "direct", "max_seconds": MODEL_SECONDS}
-    request = AskRequest(
-        question=question,
-        paths=(str(folder),),
-        flags=flags,
-        choice=NO_CHOICE,
-        out="answer: str",
-        as_json=False,
-        trace=None,
-        dry_run=False,
-        log_json=False,
-    )
-    return answer(request, terminal)
+    return answer(AskRequest(question, (str(folder),), flags, NO_CHOICE), terminal)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +95,11 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
     program = find_program(request.program, values.home, terminal) if request.program else None
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
-    chosen = _without_cache(chosen) if request.fresh else chosen
+    chosen = chosen.with_lms(lambda lm: lm.copy(cache=False)) if request.fresh else chosen
     waves = _make_waves(request, values, place, terminal)
     if waves is not None:
         terminal.note(_plan_text(names, chosen, examples))
-        chosen = _batched_models(chosen, waves)
+        chosen = chosen.with_lms(lambda lm: batched_lm(lm, waves))
     budget = values.budget
     if waves is not None:
         budget = budget.model_copy(update={"max_concurrency": SUB_CALLS_AT_ONCE})
@@ -148,17 +148,6 @@ def _make_waves(request: EvalRequest, values: settings.Settings, place: Path, te
         raise ConfigurationError("max_seconds ends a question before a provider batch does; use --deadline instead")
     where.parent.mkdir(parents=True, exist_ok=True)
     return provider_batches.make_waves(where, request.deadline, terminal.note)
-
-
-def _without_cache(chosen: models.Chosen) -> models.Chosen:
-    """Return the models so that DSPy's cache answers none of their calls."""
-    sub_lm = chosen.sub_lm.copy(cache=False) if chosen.sub_lm else None
-    return replace(chosen, lm=chosen.lm.copy(cache=False), sub_lm=sub_lm)
-
-
-def _batched_models(chosen: models.Chosen, waves: Waves) -> models.Chosen:
-    sub_lm = batched_lm(chosen.sub_lm, waves) if chosen.sub_lm else None
-    return replace(chosen, lm=batched_lm(chosen.lm, waves), sub_lm=sub_lm)
 
 
 def _threads(request: EvalRequest, names: list[str]) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
@@ -35,6 +35,10 @@ class Chosen:
     def name(self) -> str:
         """The main model's name."""
         return str(self.lm.model)
+
+    def with_lms(self, change: Callable[[Any], Any]) -> Chosen:
+        """Return the choice with both LMs changed."""
+        return replace(self, lm=change(self.lm), sub_lm=change(self.sub_lm) if self.sub_lm else None)
 
     def active(self) -> AbstractContextManager[None]:
         """Return the DSPy context with this LM configured."""

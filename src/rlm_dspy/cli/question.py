@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -208,8 +207,7 @@ class Asking:
         self._log.resumed = resumed.run_ids
         token = REPLAY.set(self._replay)
         try:
-            sub_lm = replaying_lm(chosen.sub_lm) if chosen.sub_lm else None
-            yield replace(chosen, lm=replaying_lm(chosen.lm), sub_lm=sub_lm)
+            yield chosen.with_lms(replaying_lm)
         finally:
             REPLAY.reset(token)
 

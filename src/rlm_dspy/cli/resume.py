@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,22 +130,17 @@ def resumed_request(request: AskRequest, resumed: ResumedRun) -> AskRequest:
     for name, value in choice.items():
         if isinstance(value, list):
             choice[name] = tuple(value)
-    return AskRequest(
+    return replace(
+        request,
         question=asked["question"],
         paths=tuple(asked["paths"]),
         flags=resumed_flags(asked, request.flags),
         choice=choice,
         out=asked["out"],
-        as_json=request.as_json,
-        trace=request.trace,
         dry_run=False,
-        log_json=request.log_json,
         program=asked["program"] or None,
         index=asked["index"],
-        events=request.events,
         mcp=tuple(asked["mcp"]),
-        resume=request.resume,
-        force=request.force,
         limits_changed=any(request.flags.get(name) is not None for name in LIMITS),
         resumed=resumed,
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlm_dspy.run import html_table
+from rlm_dspy.run import html_table, replace_surrogates
 
 SHORT_ANSWER_CHARS = 80  # the longest answer that is looked for in a quote
 STRONG_WORDS = 5  # a quote of this many words is evidence by itself
@@ -94,7 +94,7 @@ class Evidence(BaseModel):
         if isinstance(value, str) and hasattr(value, "record"):  # a hit of the toolkit
             value = value.record()
         if isinstance(value, str):
-            return {"quote": without_surrogates(value)}
+            return {"quote": replace_surrogates(value)}
         if not isinstance(value, Mapping):
             return value
         given = {key: value.get(key) for key in ("quote", "source", "start", "end", "line")}
@@ -106,7 +106,7 @@ class Evidence(BaseModel):
         if given["start"] is None and isinstance(span, (list, tuple)) and len(span) == 2:
             given["start"], given["end"] = span
         if isinstance(given["quote"], str):
-            given["quote"] = without_surrogates(given["quote"])
+            given["quote"] = replace_surrogates(given["quote"])
         _split_place(given)
         return given | {key: _position_number(given[key]) for key in ("start", "end", "line")}
 
@@ -128,11 +128,6 @@ class Evidence(BaseModel):
 # What models write
 
 
-def without_surrogates(text: str) -> str:
-    """Replace lone surrogates, which pydantic and every encoder reject."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _position_number(value: Any) -> int | None:
     """Return a position from the model as an int, or None if invalid; the host finds the true one anyway."""
     digits = re.match(r"\s*(\d{1,12})", str(value)) if isinstance(value, (int, str)) else None
@@ -143,7 +138,7 @@ def _split_place(given: dict[str, Any]) -> None:
     """Split the place off a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
     if given["source"] is None:
         return
-    source = without_surrogates(str(given["source"]))[:_MAX_SOURCE_CHARS].strip()
+    source = replace_surrogates(str(given["source"]))[:_MAX_SOURCE_CHARS].strip()
     if label := _LABEL.fullmatch(source):
         source = label["path"].strip(" ,(")
     if place := _PLACE.fullmatch(source):

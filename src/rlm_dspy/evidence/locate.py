@@ -15,7 +15,8 @@ from typing import Any, Literal, Protocol
 import pydantic
 from rapidfuzz import fuzz
 
-from rlm_dspy.evidence.evidence import Evidence, without_surrogates
+from rlm_dspy.evidence.evidence import Evidence
+from rlm_dspy.run import replace_surrogates
 
 
 class SupportsItems(Protocol):
@@ -311,7 +312,7 @@ def _windows_around(texts: Sequence[Text], word: str, before: int, length: int, 
 
 
 def _one_line(text: str, most: int) -> str:
-    shown = " ".join(without_surrogates(text).split())
+    shown = " ".join(replace_surrogates(text).split())
     return f'"{shown[: most - 1]}…"' if len(shown) > most else f'"{shown}"'
 
 

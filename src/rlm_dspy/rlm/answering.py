@@ -18,7 +18,7 @@ from rlm_dspy.lms import windows
 from rlm_dspy.rlm.direct import NO_PASSAGE, SHOWN_PASSAGES, Direct
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, asks_about_all, first_mode
 from rlm_dspy.rlm.module import RLM
-from rlm_dspy.run import Event, Run, Usage
+from rlm_dspy.run import Event, Run, add_usage
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,7 @@ def _with_usage_of(earlier: Run | None, run: Run) -> Run:
     if earlier is None:
         return run
     by_model = dict(run.usage_by_model)
-    for model, usage in earlier.usage_by_model.items():
-        by_model[model] = by_model.get(model, Usage()) + usage
+    add_usage(by_model, earlier.usage_by_model)
     return run.model_copy(update={"usage": earlier.usage + run.usage, "usage_by_model": by_model})
 
 

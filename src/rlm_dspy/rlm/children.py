@@ -71,15 +71,19 @@ class Children:
         if set(inputs) != set(read.input_fields):
             raise ConfigurationError(wrong_inputs_message(signature, read, inputs))
         given = {name: self._resolved_value(value) for name, value in inputs.items()}
-        ledger = self._calls.ledger
-        depth, most = ledger.depth + 1, ledger.root.budget.max_depth
-        if depth <= most:
+        if self._may_go_deeper():
             (result,) = self._calls.batch(lambda item: self._run_child(read, item, with_steps=True), [given])
-        elif self._policy == "raise":
-            raise DepthExceededError(depth, most)
         else:
             (result,) = self._calls.typed_each(read, [given])
         return result
+
+    def _may_go_deeper(self) -> bool:
+        """Return whether a child may run; at the limit, plain calls answer, or the call is refused."""
+        ledger = self._calls.ledger
+        depth, most = ledger.depth + 1, ledger.root.budget.max_depth
+        if depth > most and self._policy == "raise":
+            raise DepthExceededError(depth, most)
+        return depth <= most
 
     def subcall(
         self, items: list[dict[str, Any]], output: str | None, types: dict[str, Any]
@@ -95,12 +99,8 @@ class Children:
         signature = parse_untrusted_signature(f"text, instruction -> {output or 'output: str'}", types)
         validate_names(signature, {})
         given = [self._resolve_item(item) for item in items]
-        ledger = self._calls.ledger
-        depth, most = ledger.depth + 1, ledger.root.budget.max_depth
-        if depth <= most:
+        if self._may_go_deeper():
             return self._calls.batch(lambda item: self._run_child(signature, item), given)
-        if self._policy == "raise":
-            raise DepthExceededError(depth, most)
         return self._calls.batch(lambda item: self._answer_by_plain_calls(signature, item, typed=bool(output)), given)
 
     def _resolve_item(self, item: Mapping[str, Any]) -> dict[str, Any]:

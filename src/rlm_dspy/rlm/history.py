@@ -75,7 +75,9 @@ def earlier_turns(signature: type[dspy.Signature], history: Any) -> list[Earlier
     for number, message in enumerate(messages_of(history)):
         _check_names(message, [*inputs, *outputs], f"{own or 'history'}.messages[{number}]")
         given = {name: kept_input(value) for name, value in message.items() if name in inputs}
-        ended = _plain_texts(jsonable_outputs({name: value for name, value in message.items() if name in outputs}))
+        ended = replace_surrogates(
+            jsonable_outputs({name: value for name, value in message.items() if name in outputs})
+        )
         if given or (ended and (not turns or turns[-1].outputs)):
             turns.append(EarlierTurn(given, ended))
         elif ended:
@@ -99,8 +101,8 @@ def next_history(
     """Return a history with one more turn; long inputs are kept as handles."""
     own = history_field(signature)
     given = {name: kept_input(value) for name, value in inputs.items() if name != own}
-    ended = _plain_texts(jsonable_outputs({name: outputs[name] for name in signature.output_fields}))
-    return dspy.History(messages=[*map(_plain_texts, messages_of(history)), {**given, **ended}])
+    ended = replace_surrogates(jsonable_outputs({name: outputs[name] for name in signature.output_fields}))
+    return dspy.History(messages=[*map(replace_surrogates, messages_of(history)), {**given, **ended}])
 
 
 def kept_input(value: Any) -> Any:
@@ -116,21 +118,12 @@ def kept_input(value: Any) -> Any:
     if hasattr(value, "sandbox_index"):
         return f"{type(value).__name__}({prompts.size_of(value)}, sha256 {value.digest[:12]})"
     table = tables.plain_data(value)  # whose repr leaves rows out
-    plain = _plain_texts(jsonable_outputs({"value": value if table is tables.OTHER else table})["value"])
+    plain = replace_surrogates(jsonable_outputs({"value": value if table is tables.OTHER else table})["value"])
     text = json.dumps(plain, ensure_ascii=False)
     if len(text) <= MAX_INPUT_CHARS:
         return plain
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{type(value).__name__}({prompts.size_of(value)}, sha256 {digest[:12]})"
-
-
-def _plain_texts(value: Any) -> Any:
-    """Return a value of JSON with texts that can be encoded."""
-    if isinstance(value, str):
-        return replace_surrogates(value)
-    if isinstance(value, dict):
-        return {_plain_texts(key): _plain_texts(item) for key, item in value.items()}
-    return [_plain_texts(item) for item in value] if isinstance(value, list) else value
 
 
 def is_handle(value: Any) -> bool:

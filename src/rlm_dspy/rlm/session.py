@@ -52,6 +52,7 @@ from rlm_dspy.run import (
     Step,
     SubCall,
     Usage,
+    add_usage,
     replace_surrogates,
     shortened,
     stopping_facts,
@@ -525,8 +526,7 @@ class Session:
     def add(self, by_model: Mapping[str, Usage]) -> None:
         """Add the usage of calls, by model, to the record."""
         with self._lock:
-            for model, usage in by_model.items():
-                self.by_model[model] = self.by_model.get(model, Usage()) + usage
+            add_usage(self.by_model, by_model)
 
     def emit(self, kind: EventKind, text: str, seconds: float = 0.0, **facts: Any) -> None:
         """Send an event to the watchers of the run."""

@@ -38,7 +38,7 @@ from rlm_dspy.rlm.images import (
 )
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
-from rlm_dspy.run import SubCall, SubCallKind, replace_surrogates
+from rlm_dspy.run import SubCall, SubCallKind, cut_text, replace_surrogates
 from rlm_dspy.spans import Recorder
 
 
@@ -147,7 +147,7 @@ def shown_input(value: Any) -> str:
 
 def shorten_text(text: str, limit: int = MAX_RECORDED_CHARS) -> str:
     """Shorten ``text`` to a rendering for the record."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+    return cut_text(text, limit)
 
 
 class SubCalls:

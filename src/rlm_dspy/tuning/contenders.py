@@ -21,16 +21,11 @@ from rlm_dspy.tuning import program
 
 CONTENDER_NAMES = ("rlm", "direct", "dspy.RLM", "retrieve")
 
-INSTRUCTIONS = (
-    "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
-    "a list separated by commas. If the context does not hold the answer, answer 'not in the corpus'. Back the answer "
-    "with quotes copied exactly from the context where there are any."
-)
-
 SHORT_INSTRUCTIONS = (
     "Answer the question from the context alone, as briefly as it can be answered: a name, a number, or the items of "
     "a list separated by commas. If the context does not hold the answer, answer 'not in the corpus'."
 )
+INSTRUCTIONS = f"{SHORT_INSTRUCTIONS} Back the answer with quotes copied exactly from the context where there are any."
 
 
 def signature(*, evidence: bool = True) -> type[dspy.Signature]:
@@ -70,9 +65,7 @@ def _plain_text(value: Any) -> Any:
     return prompt_text(value) if isinstance(value, Corpus) else value
 
 
-def make_contender(
-    name: str, budget: Budget, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True
-) -> Contender:
+def make_contender(name: str, budget: Budget, *, sub_lm: Any = None, path: Path | None = None) -> Contender:
     """Make a side by name.
 
     Args:
@@ -80,12 +73,11 @@ def make_contender(
         budget: the limits per question.
         sub_lm: the LM of sub-calls.
         path: a saved program for the side ``rlm``.
-        evidence: whether to ask for quotes too.
 
     Raises:
         ConfigurationError: the side is unknown, or the saved program does not fit.
     """
-    asked = signature(evidence=evidence)
+    asked = signature()
     if name == "rlm":
         rlm = RLM(asked, sub_lm=sub_lm, budget=budget)
         return Contender(name, program.load(rlm, path) if path else rlm)

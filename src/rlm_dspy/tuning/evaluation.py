@@ -28,14 +28,14 @@ from rlm_dspy import deadlines
 from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError, LMAuthError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
-from rlm_dspy.evidence.evidence import without_surrogates
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal as journals
 from rlm_dspy.rlm.inputs import quotable_inputs
 from rlm_dspy.rlm.prediction import run_of
-from rlm_dspy.run import Run
+from rlm_dspy.run import Run, replace_surrogates
 from rlm_dspy.tuning import feedback, scoring
 from rlm_dspy.tuning.contenders import Contender
+from rlm_dspy.tuning.data import inputs_of
 from rlm_dspy.tuning.metered_engine import PrefixMeter
 from rlm_dspy.tuning.metrics import Metric
 
@@ -199,7 +199,7 @@ class Evaluation:
             side=side.name,
             model=str(getattr(dspy.settings.lm, "model", "")),
             models=tuple(sorted(watch.by_model)),
-            id=without_surrogates(str(key if example.get("id") is None else example["id"])),
+            id=replace_surrogates(str(key if example.get("id") is None else example["id"])),
             task=str(example.get("task") or ""),
             question=_question_text(example),
             expected=shorten_text(example.get(self.metric.field), MAX_QUESTION_CHARS),
@@ -241,7 +241,7 @@ class Evaluation:
     def _predict_answer(self, side: Contender, example: Any, watch: PrefixMeter) -> Any:
         settings = dspy.context(callbacks=[*dspy.settings.callbacks, watch], trace=None)
         with settings, self.asking(_question_text(example)):
-            return side.ask(dict(example.inputs().items()))
+            return side.ask(inputs_of(example))
 
     # --- the journal -------------------------------------------------------------------------------------------
 
@@ -284,7 +284,8 @@ def shorten_text(value: Any, limit: int) -> str:
     text, half = str(value), limit // 2
     if len(text) > limit:
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters cut …\n{text[-half:]}"
-    return without_surrogates(text)
+    shown: str = replace_surrogates(text)
+    return shown
 
 
 def run_file_name(row: Row) -> str:
@@ -309,7 +310,7 @@ def _with_question(row: Row, example: Any) -> Row:
 
 
 def _question_text(example: Any) -> str:
-    return shorten_text(feedback.asked_text(dict(example.inputs().items())), MAX_QUESTION_CHARS)
+    return shorten_text(feedback.asked_text(inputs_of(example)), MAX_QUESTION_CHARS)
 
 
 def _answer_text(value: Any) -> str | None:
@@ -331,7 +332,7 @@ def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and how many of them are in the context, the same way for every side."""
     given = prediction.get("evidence") or []
     quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
-    values = dict(example.inputs().items())
+    values = inputs_of(example)
     for name, value in values.items():
         if isinstance(value, Context):
             values[name] = value.text

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rlm_dspy.counting import counted_noun
-from rlm_dspy.evidence.evidence import without_surrogates
 from rlm_dspy.rlm.inputs import QUESTION_FIELDS
-from rlm_dspy.run import Run, Step
+from rlm_dspy.run import Run, Step, replace_surrogates
 
 MAX_FEEDBACK_CHARS = 2_000
 _PRINTED_BY_EYE_CHARS = 3_000  # printed characters that suggest reading by eye what code could have computed
@@ -57,7 +56,7 @@ def write_feedback(
 
 def shorten_line(value: Any, limit: int) -> str:
     """Return a value as one line of at most ``limit`` characters, head and tail."""
-    text = " ".join(without_surrogates(str(value)).split())
+    text = " ".join(replace_surrogates(str(value)).split())
     half = (limit - 3) // 2
     return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
 

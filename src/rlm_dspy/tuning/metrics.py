@@ -61,7 +61,7 @@ class Metric:
         """Explain the score from the run, in at most 2,000 characters."""
         run = run_of(prediction)
         return feedback.write_feedback(
-            asked=_example_inputs(example),
+            asked=dict(example.inputs().items()),
             expected=example.get(self.field),
             got=None if prediction is None else prediction.get(self.field),
             score=self.score(example, prediction),
@@ -154,10 +154,6 @@ def supports(quote: str, proof: Any) -> bool:
 def _evidence_of(prediction: Any) -> list[Any]:
     given = prediction.get("evidence") or []
     return [item for item in given if hasattr(item, "quote")] if isinstance(given, list) else []
-
-
-def _example_inputs(example: Any) -> dict[str, Any]:
-    return dict(example.inputs().items())
 
 
 def spent(prediction: Any, what: Spending) -> float:
