@@ -200,7 +200,11 @@ class StatusLine:
         self._event = event
 
     def _cleaned_texts(self, event: Event) -> dict[str, str]:
-        return {name: self._clean(text) for name in ("text", "reasoning", "error") if (text := getattr(event, name))}
+        cleaned: dict[str, str] = {}
+        for name in ("text", "reasoning", "error"):
+            if text := getattr(event, name):
+                cleaned[name] = self._clean(text)
+        return cleaned
 
     def note(self, text: str) -> None:
         """Print a remark above the line, or plainly if there is no line."""

@@ -89,7 +89,10 @@ class RunStore:
             raise RLMError(f"there are no runs in {self.folder} yet")
         if not name:
             raise RLMError("the name of a run is empty; `rlm-dspy runs` lists all runs")
-        found = paths[:1] if name == "last" else [path for path in paths if path.stem.startswith(name)]
+        if name == "last":
+            found = paths[:1]
+        else:
+            found = [path for path in paths if path.stem.startswith(name)]
         if len(found) == 1:
             return load_run(found[0])
         if found:

@@ -120,7 +120,9 @@ class CandidateLog:
     def best(self, ids: Collection[str]) -> Candidate | None:
         """Return the candidate with the best mean on the questions, among those that ran on all of them."""
         whole = [one for one in self.candidates.values() if set(ids) <= one.scores.keys()]
-        return max(whole, key=lambda one: (one.mean(ids), -one.number)) if whole else None
+        if not whole:
+            return None
+        return max(whole, key=lambda one: (one.mean(ids), -one.number))
 
     def metric(self, metric: Metric) -> Metric:
         """Return a metric that also records every score."""

@@ -319,9 +319,8 @@ def _answer_text(value: Any) -> str | None:
 
 def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
     """Return the fields of a failed row: stopped without an answer, or failed by an external error."""
-    stopped = (
-        isinstance(run, Run) and isinstance(error, RLMError) and not isinstance(error, LMError | ConfigurationError)
-    )
+    is_external = isinstance(error, LMError | ConfigurationError)
+    stopped = isinstance(run, Run) and isinstance(error, RLMError) and not is_external
     return {
         "status": "stopped" if stopped else "failed",
         "error": shorten_text(f"{type(error).__name__}: {error}", MAX_ERROR_CHARS),
@@ -330,7 +329,7 @@ def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
 
 def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and how many of them are in the context, the same way for every side."""
-    given = prediction.get("evidence") or []
+    given = prediction.get("evidence")
     quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
     values = inputs_of(example)
     for name, value in values.items():

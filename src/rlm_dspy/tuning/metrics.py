@@ -115,7 +115,8 @@ def check_answers(examples: Iterable[dspy.Example], metric: str) -> None:
         answer = one.get("answer")
         shown = repr(answer)[:MAX_SHOWN_CHARS]
         scorer = (one.get("scorer") or "exact") if metric == graded.__name__ else metric
-        if any(isinstance(item, dict) for item in (answer if isinstance(answer, list) else [answer])):
+        items = answer if isinstance(answer, list) else [answer]
+        if any(isinstance(item, dict) for item in items):
             raise ConfigurationError(
                 f"question {one.get('id')}: the answer {shown} is or has an object. Write a text, a number, a list "
                 'or null; if several answers are right, a list of them and `"scorer": "any"`'
@@ -152,8 +153,10 @@ def supports(quote: str, proof: Any) -> bool:
 
 
 def _evidence_of(prediction: Any) -> list[Any]:
-    given = prediction.get("evidence") or []
-    return [item for item in given if hasattr(item, "quote")] if isinstance(given, list) else []
+    given = prediction.get("evidence")
+    if not isinstance(given, list):
+        return []
+    return [item for item in given if hasattr(item, "quote")]
 
 
 def spent(prediction: Any, what: Spending) -> float:

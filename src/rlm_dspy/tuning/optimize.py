@@ -50,9 +50,12 @@ class UsageRate:
         if not asked:
             return cls()
         costs = [row.cost for row in asked]
+        cost = None
+        if None not in costs:
+            cost = scoring.mean([one or 0.0 for one in costs])
         return cls(
             calls=scoring.mean([row.calls for row in asked]),
-            cost=None if None in costs else scoring.mean([cost or 0.0 for cost in costs]),
+            cost=cost,
             seconds=scoring.percentile([row.seconds for row in asked], 0.5),
             measured=len(asked),
         )

@@ -140,12 +140,17 @@ def _split_list(text: str, known: Sequence[Any]) -> list[Any]:
 
 def _split_at_separators(text: str, known: Sequence[Any]) -> list[str]:
     """Split a line at separators, but not inside known items, the longest of which are looked for first."""
-    forms = [f"{one:,}" if isinstance(one, int) else str(one).translate(_TYPOGRAPHY).strip() for one in known]
+    forms = [_written_form(one) for one in known]
     whole = sorted((form for form in forms if _SEPARATOR.search(form)), key=len, reverse=True)
     for number, form in enumerate(whole):
         text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", f"\0{number}\0", text, flags=re.IGNORECASE)
     parts = [part for part in _SEPARATOR.split(text) if part.strip()]
     return [re.sub("\0(\\d+)\0", lambda mark: whole[int(mark[1])], part) for part in parts]
+
+
+def _written_form(item: Any) -> str:
+    """Return an item as an answer writes it."""
+    return f"{item:,}" if isinstance(item, int) else str(item).translate(_TYPOGRAPHY).strip()
 
 
 def exact(expected: Any, got: Any) -> float:
@@ -173,12 +178,8 @@ def exact(expected: Any, got: Any) -> float:
 
 def _exact_list(expected: list[Any], got: Any) -> float:
     """Score a list; one that has a single item may be answered by the item."""
-    if (
-        len(expected) == 1
-        and not isinstance(expected[0], list)
-        and not isinstance(got, list)
-        and exact(expected[0], got)
-    ):
+    is_single = len(expected) == 1 and not isinstance(expected[0], list) and not isinstance(got, list)
+    if is_single and exact(expected[0], got):
         return 1.0
     wanted, found = listed_items(expected), listed_items(got, expected)
     return float([_comparable(item) for item in wanted] == [_comparable(item) for item in found])
@@ -186,9 +187,9 @@ def _exact_list(expected: list[Any], got: Any) -> float:
 
 def any_of(expected: Any, got: Any) -> float:
     """Score 1 if the answer is one of those that are right, else 0."""
-    return (
-        max((exact(one, got) for one in expected), default=0.0) if isinstance(expected, list) else exact(expected, got)
-    )
+    if not isinstance(expected, list):
+        return exact(expected, got)
+    return max((exact(one, got) for one in expected), default=0.0)
 
 
 def f1(expected: Any, got: Any) -> float:
@@ -198,7 +199,8 @@ def f1(expected: Any, got: Any) -> float:
 
 def _words(value: Any) -> list[str]:
     text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-    return [word for word in (word.strip(_TRIMMED) for word in normal_text(text).split()) if word]
+    words = [word.strip(_TRIMMED) for word in normal_text(text).split()]
+    return [word for word in words if word]
 
 
 def closeness(expected: Any, got: Any) -> float:

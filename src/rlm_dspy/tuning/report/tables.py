@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 BAR_CHARS = 20  # characters of a full bar
+BAR = ""  # the title of the row of bars
 
-_COLUMNS: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-    ("score", lambda f: score_text(f)),
-    ("95% interval", lambda f: interval_text(f["interval"])),
-    ("", lambda f: "" if f["score"] is None else score_bar(f["score"])),
-    ("submitted", lambda f: str(f["submitted"])),
-    ("extracted", lambda f: str(f["extracted"])),
-    ("stopped", lambda f: str(f["stopped"])),
-    ("failed", lambda f: str(f["failed"])),
-    ("calls", lambda f: calls_text(f)),
-    ("tokens", lambda f: f"{f['tokens']:,}"),
-    ("cost", lambda f: dollar_text(f["cost"])),
-    ("s median", lambda f: f"{f['seconds_median']:.2f}"),
-    ("s p95", lambda f: f"{f['seconds_p95']:.2f}"),
-    ("prefix", lambda f: _percent_text(f["prefix_share"])),
-    ("evidence", lambda f: _percent_text(f["evidence"])),
-]
+
+def _column_texts(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures of one side by the titles of their rows."""
+    return {
+        "score": score_text(found),
+        "95% interval": interval_text(found["interval"]),
+        BAR: "" if found["score"] is None else score_bar(found["score"]),
+        "submitted": str(found["submitted"]),
+        "extracted": str(found["extracted"]),
+        "stopped": str(found["stopped"]),
+        "failed": str(found["failed"]),
+        "calls": calls_text(found),
+        "tokens": f"{found['tokens']:,}",
+        "cost": dollar_text(found["cost"]),
+        "s median": f"{found['seconds_median']:.2f}",
+        "s p95": f"{found['seconds_p95']:.2f}",
+        "prefix": _percent_text(found["prefix_share"]),
+        "evidence": _percent_text(found["evidence"]),
+    }
 
 
 def score_text(found: Mapping[str, Any]) -> str:
@@ -76,10 +80,11 @@ def _percent_text(share: float | None) -> str:
 
 def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
     """Return the table of a comparison: a row for each figure, a column for each side."""
+    sides = [_column_texts(found) for found in made.values()]
     cells = [["", *made]]
-    for name, show in _COLUMNS:
-        if bars or name:
-            cells.append([name, *map(show, made.values())])
+    for name in sides[0] if sides else ():
+        if bars or name != BAR:
+            cells.append([name, *(side[name] for side in sides)])
     return cells
 
 
