@@ -13,7 +13,7 @@
     │   ├── LMRateLimitError                   quota, with the wait
     │   ├── LMContextWindowError               the prompt does not fit
     │   ├── LMUnavailableError                 no server, no such model, a timeout
-    │   └── BatchStoppedError                  a provider batch that nobody waits for any longer
+    │   └── BatchStoppedError                  a provider batch without a waiting caller
     ├── CorpusError                            inputs are unreadable or empty
     └── McpToolError                           a tool of an MCP server failed; in a cell the code can catch it
 

@@ -64,7 +64,7 @@ def token_cost(
     *,
     in_batch: bool = False,
 ) -> float | None:
-    """Return the US dollars for so many tokens: 0.0 from a free provider, None if the price is unknown.
+    """Return the price of tokens in US dollars: 0.0 from a free provider, None if the price is unknown.
 
     Where a long prompt costs more per token, so does the reply to it.
 

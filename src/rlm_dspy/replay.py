@@ -1,4 +1,4 @@
-"""The finished calls of a killed run, which answer the same calls of the run that goes on from it.
+"""The finished calls of a killed run, reused when the run is resumed.
 
 Cells are run again, because that rebuilds the state of the sandbox; a model is called again only for what the record
 does not hold. A call is recognised by its prompt, byte for byte, and by what a sub-call was asked (the record names an
@@ -58,7 +58,7 @@ class Replay:
 
     Args:
         calls: the calls of the record, in their order.
-        run_ids: the ids of its root runs, in their order; the runs that go on get them again.
+        run_ids: the ids of its root runs, in their order; resumed runs reuse them.
         kept_text: returns a text of a prompt as the record keeps it.
         limits_changed: whether limits named in prompts may differ from those of the record.
         on_end: called with a line if a prompt differs from the record, which ends the replay.
@@ -111,7 +111,7 @@ class Replay:
         return None
 
     def unused_usage(self) -> Usage:
-        """Return what recorded calls cost that answered nothing: it was paid, too."""
+        """Return the cost of recorded calls that were not reused; it was paid too."""
         calls = itertools.chain(*self._waiting.values(), self._dropped)
         return sum((call.reply.usage for call in calls if call.reply), Usage())
 

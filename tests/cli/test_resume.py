@@ -329,7 +329,7 @@ def test_a_run_that_did_not_end_with_an_answer_is_resumed(
     first, _ = play([*FIRST[:3], *end], *ASK, *trace)
     assert first.code != 0
     name = log_of(home).stem
-    assert f"what is paid for is kept: `rlm-dspy ask --resume {name}` goes on with it" in first.err
+    assert f"the finished calls are kept: `rlm-dspy ask --resume {name}` goes on with it" in first.err
     assert "the partial run is in " in first.err
     assert (home.parent / "run.json").exists() == traced
     result, script = play(LAST, "ask", "--resume", name)
@@ -423,7 +423,7 @@ def test_trace_shows_what_is_known_of_the_step_that_did_not_end(run: Callable[..
     assert "│  │  ├─ plain sub-call · not ended" in told
     assert "asked: and one?" in told
     assert "answered: is 42" in told
-    assert shown.err == f"What is paid for is kept: `rlm-dspy ask --resume {in_step_2.stem}` goes on with it.\n"
+    assert shown.err == f"What is paid for is kept: `rlm-dspy ask --resume {in_step_2.stem}` continues the run.\n"
 
 
 def test_trace_shows_a_run_at_its_furthest(run: Callable[..., Result], in_step_2: Path) -> None:

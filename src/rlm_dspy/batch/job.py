@@ -57,7 +57,7 @@ class Program:
         object.__setattr__(self, "signature", read_signature(self.signature))
         if (names := set(self.signature.input_fields)) != {"context", "question"}:
             raise ConfigurationError(f"a batch's signature has the inputs context and question, not {sorted(names)}")
-        self._answerer(None).make_rlm()  # a limit or a state that cannot work is told before anything is asked
+        self._answerer(None).make_rlm()  # reports an unusable limit or state before the first question
 
     @property
     def corpus_digest(self) -> str:

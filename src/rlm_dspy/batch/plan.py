@@ -20,7 +20,7 @@ CALL_SECONDS = 5.0  # of an ordinary call
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Estimates for so many questions; the costs are in US dollars, None if the price is unknown.
+    """Estimates for a number of questions; the costs are in US dollars, None if the price is unknown.
 
     ``ordinary_cost`` counts what the provider's cache saves: prompts that begin like an earlier one are cheaper, which
     for runs of many steps may be worth more than the discount of a batch.
@@ -49,7 +49,7 @@ class BatchPlan:
 
 
 def make_plan(program: Program, questions: int, *, concurrency: int = CONCURRENCY) -> BatchPlan:
-    """Estimate both ways of asking a program so many questions.
+    """Estimate both ways of asking a program a number of questions.
 
     Args:
         program: what answers them.
@@ -66,7 +66,7 @@ def make_plan(program: Program, questions: int, *, concurrency: int = CONCURRENC
 def plan_calls(
     model: str, questions: int, chars: int, *, is_shared: bool = True, concurrency: int = CONCURRENCY
 ) -> BatchPlan:
-    """Estimate both ways of asking so many questions in one call each.
+    """Estimate both ways of asking questions in one call each.
 
     Args:
         chars: of the texts in each prompt.
@@ -86,7 +86,7 @@ def plan_calls(
 
 
 def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS[1], concurrency: int = CONCURRENCY) -> BatchPlan:
-    """Estimate both ways of asking so many questions in runs of so many steps, whose prompts grow at their end."""
+    """Estimate both ways of asking questions in runs of several steps, whose prompts grow at their end."""
     seconds = _ordinary_seconds(model, questions * steps, concurrency)
     batch_cost = ordinary_cost = 0.0
     grown = OUTPUT_TOKENS + REPLY_TOKENS

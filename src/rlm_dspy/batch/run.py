@@ -385,7 +385,9 @@ class _InFlight:
             self._deaths[name] += 1
             if self._deaths[name] < _MOST_DEATHS:
                 self.cost_share.cancel(share)
-                self._waiting.append((name, question))  # last, so that one which kills its worker holds up no others
+                self._waiting.append(
+                    (name, question)
+                )  # at the end, so that a question that kills its worker does not block the others
                 return
         # An RLMError arrives as a row; anything else is a bug or a dead worker, and loses the questions in flight.
         row = future.result() if error is None else failure_row(error)

@@ -98,7 +98,7 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
 
     The answer goes to stdout, followed by the quotes that prove it as path:line "quote";
     everything else goes to stderr. Without a PATH, stdin is read.
-    --resume RUN goes on with a run that was killed, interrupted or failed, and needs no QUESTION.
+    --resume RUN continues a run that was killed, interrupted or failed, and needs no QUESTION.
 
     \b
     Exit codes: 0 answered, 1 failed, 2 usage, 3 stopped by a limit (best answer
@@ -223,8 +223,8 @@ def batch(terminal: Terminal, /, questions: str, paths: tuple[str, ...], **optio
 def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None, **options: Any) -> int:
     """Serve each PATH (a file or folder) as tools: ask, result, cancel; search, read, outline, ls, table.
 
-    No path reaches beyond what is named here. Over HTTP, tokens stand in the variable
-    RLM_DSPY_MCP_TOKENS as name:token pairs; an address other than loopback needs them.
+    No path reaches beyond what is named here. Over HTTP, set tokens in RLM_DSPY_MCP_TOKENS
+    as name:token pairs; an address other than loopback needs them.
     """
     from rlm_dspy.cli.mcp import command
 
@@ -450,7 +450,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     kinds = sorted({row["task"] for row in rows})
     terminal.answer(f"{out}: {render.counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
     if len(rows) < count:
-        terminal.note(f"only {len(rows)} of {count}: there is no more in these files that code can ask about.")
+        terminal.note(f"only {len(rows)} of {count}: no further questions can be generated from these files.")
     return exit_codes.ANSWERED
 
 

@@ -139,7 +139,7 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
 
 
 def _make_waves(request: EvalRequest, values: settings.Settings, place: Path, terminal: Terminal) -> Waves | None:
-    """Return what collects the calls for provider batches, whose journal lies beside that of the rows."""
+    """Return what collects the calls for provider batches, with its journal next to the rows' journal."""
     where = waves_path(place)
     if not request.provider_batch:
         provider_batches.check_no_waves(where)

@@ -83,7 +83,7 @@ def set_up(terminal: Terminal) -> int:
 
 
 def _ask_model(choice: lms.ModelChoice, is_free: bool, origins: Mapping[str, str], terminal: Terminal) -> ModelAnswer:
-    """Ask for a model or a server until one works or is to be kept all the same."""
+    """Ask for a model or a server until one works or the user keeps it anyway."""
     found = list_models(os.environ).rows
     for row in found[:MAX_OFFERED]:
         terminal.note(f"found    {row.name} ({row.provider})")
@@ -226,7 +226,7 @@ def _type_key(variable: str, terminal: Terminal) -> str:
 
 
 def _ask_folder(terminal: Terminal) -> tuple[Path, Corpus | None]:
-    """Ask for a folder until it can be read or is to be kept all the same; return what it holds too."""
+    """Ask for a folder until it can be read or the user keeps it anyway; return what it holds too."""
     while True:
         answer = click.prompt("3. Which folder are the questions about?", default=".", err=True)
         folder = Path(answer).expanduser()

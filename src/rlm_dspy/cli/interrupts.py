@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Self
 
 
 class SigintContext(ABC):
-    """Within the context, Ctrl-C is handled, and a thread tells about it.
+    """Within the context, Ctrl-C is handled, and a thread reports it.
 
     A handler that prints could interrupt the main thread during a print.
     """

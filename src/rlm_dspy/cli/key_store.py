@@ -128,7 +128,7 @@ def remove_key(name: str) -> str:
     try:
         keyring.delete_password(SERVICE, name)
     except keyring.errors.PasswordDeleteError:
-        pass  # somebody has removed it there; the name goes
+        pass  # already removed from the keyring; drop the name
     except keyring.errors.KeyringError as error:
         raise ConfigurationError(f"the keyring does not remove {name} ({type(error).__name__}). Unlock it.") from None
     kept["in_keyring"].remove(name)

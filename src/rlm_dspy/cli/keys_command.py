@@ -1,4 +1,4 @@
-"""``rlm-dspy keys``: keep the keys of providers, so that they stand in no shell history and no project."""
+"""``rlm-dspy keys``: keep the keys of providers, so that they do not end up in shell history or a project."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Notices that say the same every time: shown once a day for the same folder, and always with ``-v``.
 
-Warnings, and whatever else is about one question, are not for here.
+Do not use it for warnings or anything about a single question.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The files and folders that the command has written, which later questions about a folder around them do not read.
 
-The home has a list of them. One that is named by itself is read, also if the command wrote it.
+The home has a list of them. A file named explicitly is read even if the command wrote it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def remember_output(path: Path) -> None:
 
 
 def check_replaceable(path: Path | None, name: str) -> None:
-    """Refuse an output file that exists and that the command has not written, which may be the only copy.
+    """Refuse an output file that exists and that this command did not write: it may be the only copy.
 
     Raises:
         click.UsageError: the file is somebody else's; the message names the option ``name``.

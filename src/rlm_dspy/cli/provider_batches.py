@@ -47,7 +47,7 @@ class ProgressLines:
         self._shown: dict[str, tuple[str, int]] = {}
 
     def __call__(self, now: WaveProgress) -> None:
-        """Print the state of one batch, if it is news."""
+        """Print the state of one batch, if it changed."""
         if self._shown.get(now.batch_id) == (now.status, now.done):
             return
         self._shown[now.batch_id] = (now.status, now.done)

@@ -326,7 +326,7 @@ class Asking:
         elif log is None:
             self._log.discard()
         if log is not None:
-            self.terminal.error(f"what is paid for is kept: `rlm-dspy ask --resume {log.stem}` goes on with it.")
+            self.terminal.error(f"the finished calls are kept: `rlm-dspy ask --resume {log.stem}` continues the run.")
 
     def _save_partial_run(self, run: Run, log: Path | None) -> None:
         try:

@@ -33,7 +33,7 @@ def runs(ctx: click.Context, /, number: int, search: str, as_json: bool) -> None
     """List the saved runs, newest first.
 
     Every ask saves its run in the folder `runs` of the setting `home`, which keeps the last 200.
-    One that is `running` or was `killed` is there as far as it went. `ask --resume` goes on with one
+    One that is `running` or was `killed` is there as far as it went. `ask --resume` continues one
     that was killed, interrupted or failed.
     """
     if ctx.invoked_subcommand is None:
@@ -113,8 +113,8 @@ def export_runs(terminal: Terminal, /, out: Path | None, **options: Any) -> None
     """Write the saved runs as JSON lines to train or tune a model on.
 
     A run is scored by --metric against its expected answer in --answers, or else by its mark: right is 1, wrong is 0.
-    The files of a question are named by hash and size; the conversation shows of them what the model saw. Secrets are
-    masked. Runs that cannot be exported are counted on stderr, with the reason.
+    The files of a question are named by hash and size; the conversation contains only what the model saw of them.
+    Secrets are masked. Runs that cannot be exported are counted on stderr, with the reason.
     """
     from rlm_dspy.cli import export
 

@@ -53,7 +53,7 @@ _project_addresses: set[str] = set()  # exported by this process; a second loadi
 _told_lines: set[tuple[str, int]] = set()  # statements of a .env that this process has warned of
 _told_names: set[tuple[str, str]] = set()  # variables that this process has warned of, each with its source
 _OTHER_VARIABLES = {PREFIX + name for name in ("NO_CACHE", "TRUST_PROJECT", "MCP_TOKENS")}  # no settings, but read
-_LIKENESS = 0.75  # of a name to a setting's, from which on it is taken for a slip
+_LIKENESS = 0.75  # of a name to a setting's, minimum similarity to count as a typo
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
 
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
         default=None, gt=0, allow_inf_nan=False, description="Maximum seconds per question; none without it."
     )
     direct_tokens: int = Field(
-        default=16_000, ge=0, description="Files of up to so many tokens are sent whole, in one call, by the mode auto."
+        default=16_000, ge=0, description="Files up to this many tokens are sent whole, in one call, by the mode auto."
     )
     timeout: float = Field(
         default=120,

@@ -63,13 +63,13 @@ def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], option
     else:
         print_tree(terminal, run, whole=options["full"])
         if can_be_resumed(found[0]):
-            terminal.note(f"What is paid for is kept: `rlm-dspy ask --resume {run.id}` goes on with it.")
+            terminal.note(f"What is paid for is kept: `rlm-dspy ask --resume {run.id}` continues the run.")
     if options["opened"] or target:
         _note_unfinished(terminal, [one.run for one in found])
 
 
 def _note_unfinished(terminal: Terminal, runs: Sequence[Run]) -> None:
-    """Say of each run that has no end that it is shown as far as it went; the tree says so itself."""
+    """Note that unfinished runs are shown up to their last event; the tree already says so."""
     states = {RUNNING: "is running", KILLED: "was killed"}
     for run in runs:
         if state := states.get(str(run.stopped_by)):
@@ -85,7 +85,7 @@ def print_tree(terminal: Terminal, run: Run, *, whole: bool = False) -> None:
 
 
 def _refuse_records(target: Path, store: RunStore, found: Sequence[StoredRun]) -> None:
-    """Refuse to replace the record of a run by what is made of it."""
+    """Refuse to overwrite a run's record with its own page or trace."""
     own = any(target.exists() and target.samefile(one.path) for one in found)
     if own or store.holds_file(target) or _is_record(target):
         raise RLMError(f"{target} is the record of a run, which would be lost. Choose another file.")

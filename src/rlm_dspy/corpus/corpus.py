@@ -212,7 +212,7 @@ class Corpus:
 
     @cached_property
     def texts_digest(self) -> str:
-        """SHA-256 over the texts alone: the same whatever the names, which depend on how a path was written."""
+        """SHA-256 over the texts alone: independent of file names, which depend on how the path was typed."""
         total = hashlib.sha256()
         for digest in sorted(document.body.digest() for document in self.documents):
             total.update(digest)

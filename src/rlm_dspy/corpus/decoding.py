@@ -261,7 +261,7 @@ _TAR = slice(257, 262)  # where a tar archive has its magic bytes
 
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r\f\x08\x1b"))
 _MIN_UTF16_BYTES = 6  # fewest bytes needed to recognise UTF-16 without a BOM
-_NUL_RUNS = 16  # allowed in a truncated log, plus one for every so many bytes
+_NUL_RUNS = 16  # allowed in a truncated log, plus one per this many bytes
 _NUL_EVERY = 4096
 _ESCAPED = re.compile(rb"\x1b\$[@B]")  # begins Japanese in ISO-2022-JP
 # Encoding declarations: of XML, Python and editors in the first lines, of style sheets at the start.

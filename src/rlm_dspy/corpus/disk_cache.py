@@ -1,4 +1,4 @@
-"""Caches on disk of which nothing is ever unpickled, and the one of fetched objects.
+"""Disk caches that never unpickle anything, and the one of fetched objects.
 
 What was used least recently goes first. An object's key is its address and etag, so that only what changed is fetched
 again.

@@ -37,7 +37,7 @@ def short_answers(outputs: Mapping[str, Any]) -> list[str]:
 def printed_quotes(answers: Iterable[str], shown: Iterable[str]) -> list[str]:
     """Return the printed lines that hold one of the answers, newest first, without the bars and places before them.
 
-    Numbers of less than five digits are left out: such a number may be a count, and stands in lines by chance.
+    Numbers under five digits are skipped: they occur in lines by chance.
     """
     telling = [answer for answer in answers if re.search(r"[^\W\d]|\d{5}", answer)]
     forms = [re.compile(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", re.I) for answer in telling if answer.strip()]

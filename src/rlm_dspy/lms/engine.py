@@ -146,7 +146,7 @@ class _Routed:
         return replace(response, provider_data=data)
 
     def _reply_cost(self, response: Response, raw: Any) -> float | None:
-        """Return what a reply cost; LiteLLM, which believes any count and price that it is sent, only if need be."""
+        """Return what a reply cost; LiteLLM's figure, which trusts any count that it is sent, is the last resort."""
         price = cost_from_table(self.route.model, response)
         reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
         return reckoned or None if price is None else price
@@ -218,7 +218,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         self.route = route
 
     async def complete(self, request: Request) -> Response:
-        """Perform one request; where that fails for good reason, the fallback's."""
+        """Perform one request; or the fallback's, if it fails in a way that allows one."""
         (response,) = [item async for item in self._perform_request(request, self._complete_once)]
         return response
 
@@ -324,7 +324,7 @@ class RoutedEngine(_Routed):
         self.route = route
 
     def complete(self, request: Request) -> Response:
-        """Perform one request; where that fails for good reason, the fallback's."""
+        """Perform one request; or the fallback's, if it fails in a way that allows one."""
         response: Response = result_of(AsyncRoutedEngine(self.route).complete(request))
         return response
 

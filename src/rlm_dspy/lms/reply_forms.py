@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def readable_reply(body: Any) -> Any:
-    """Return a chat completion, or a chunk of one, in the form that LiteLLM reads; anything else is left as it is."""
+    """Return a chat completion, or a chunk of one, in the form that LiteLLM reads; anything else is unchanged."""
     if not isinstance(body, dict):
         return body
     error = {"message": body["error"]} if isinstance(body.get("error"), str) else body.get("error")
@@ -74,7 +74,7 @@ def _readable_usage(usage: Any) -> dict[str, Any]:
 
 
 def _whole_counts(usage: Any) -> dict[str, Any] | None:
-    """Return an object without those of its counts of tokens that are impossible; None if it is no object."""
+    """Return an object without those of its counts of tokens that are impossible; None if it is not an object."""
     if not isinstance(usage, dict):
         return None
     rest = {name: value for name, value in usage.items() if not name.endswith("_tokens")}

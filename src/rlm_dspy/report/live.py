@@ -146,7 +146,7 @@ def _outcome_text(event: Event) -> str:
 
 
 def cut_cells(text: str, width: int) -> str:
-    """Return a text cut to so many columns of a terminal, with an ellipsis if it was longer."""
+    """Return a text cut to a number of terminal columns, with an ellipsis if it was longer."""
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
 
 

@@ -1,4 +1,4 @@
-"""What an ``ask`` without an answer left in its logs: what it was asked, and its finished calls, to go on from."""
+"""Read what an unanswered ``ask`` left in its logs: the request and its finished calls."""
 
 from __future__ import annotations
 

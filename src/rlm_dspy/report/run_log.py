@@ -1,4 +1,4 @@
-"""A run on disk while it goes on, a line of JSON for each start and end, so that a killed run is there to its last."""
+"""Write a run to disk as it happens, a line of JSON for each start and end, so that a killed run is kept."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RunLog:
             self._write_line(span, values)
 
     def _open_file(self, path: Path) -> BinaryIO:
-        """Make the file of a run; one that is resumed has it, and half a last line in it is cut off."""
+        """Make the file of a run; for a resumed run it exists, and an incomplete last line is removed."""
         if path.stem not in self.resumed:
             return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         whole = path.read_bytes()

@@ -151,7 +151,7 @@ class RunStore:
 
 
 def load_run(path: Path) -> StoredRun:
-    """Read one run, or as much as there is of one that goes on or was killed.
+    """Read one run, or the part recorded so far if it is running or was killed.
 
     Raises:
         RLMError: the file cannot be read, or is not a run that this version can read.

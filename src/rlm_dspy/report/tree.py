@@ -72,7 +72,7 @@ def _step_lines(step: Step, whole: bool) -> Iterator[str]:
 
 
 def _unfinished_lines(run: Run, whole: bool) -> Iterator[str]:
-    """Yield what the spans of a run tell that no finished step holds."""
+    """Yield the spans that belong to no finished step."""
     below: dict[int | None, list[Span]] = defaultdict(list)
     for span in run.spans:
         below[span.parent].append(span)

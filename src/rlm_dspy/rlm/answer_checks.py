@@ -104,7 +104,7 @@ class AnswerChecks:
         return outputs, None
 
     def unseen_numbers(self, outputs: Mapping[str, Any]) -> list[str]:
-        """Flag numbers of the answer that occur in no output and no input; evidence has its own check."""
+        """Flag numbers of the answer that appear in neither the outputs nor the inputs; evidence has its own check."""
         return unseen_numbers(self._plain_outputs(outputs), self._shown_texts(), self._input_texts())
 
     def _with_quotes(self, value: Any, *, strict: bool) -> tuple[Any, list[str]]:

@@ -50,7 +50,7 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
     for name, field in fields.items():
         try:
             if value[name] is None and not annotation_allows_none(field.annotation):
-                raise ValueError("None is not a value of it; find the value, or say in words that there is none")
+                raise ValueError("None is not allowed here; find the value, or write that it was not found")
             _refuse_endless(value[name], field.annotation)
             outputs[name] = _parse_as_type(_hits_as_texts(value[name], field.annotation), field.annotation)
             repr(outputs[name])  # as the step's output and the record show it
@@ -91,7 +91,7 @@ def _beginning_of(value: Any) -> Any:
 
 
 def _refuse_too_many(value: Any, annotation: Any) -> None:
-    """Refuse a value with so many parts that checking them against a union or a class takes minutes.
+    """Refuse a value with more parts than can be checked against a union or a class within a second.
 
     Raises:
         ValueError: there are too many.

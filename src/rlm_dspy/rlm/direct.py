@@ -58,7 +58,7 @@ from rlm_dspy.telemetry import trace_if_configured
 
 NO_PASSAGE = "in which no passage fits the question"
 SHOWN_PASSAGES = 6  # shown in the mode "retrieve"
-# Set once nobody awaits the call any more.
+# Set when the awaiting task has been cancelled or has finished.
 _OVER: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("over", default=None)
 
 
@@ -67,11 +67,11 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
 
     Args:
         signature: as for an RLM; a corpus is written into the prompt file by file.
-        passages: show only so many passages of 300 to 900 characters of the main context, those that fit the question
-            best; the run's warnings say how much that was of it. None shows all.
+        passages: the number of passages (300 to 900 characters each) of the main context to show, best match first; the
+            run's warnings state the share shown. None shows all.
         budget: ``max_tokens`` and ``max_cost`` refuse a prompt that alone passes them, before it is sent;
             ``max_seconds`` ends the wait for the reply. The other limits have no effect here.
-        on_event: told what happens, for a status line.
+        on_event: called with each event, for a status line.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ class _Call:
         return run.model_copy(update={"spans": self.recorder.spans})
 
     def _header(self) -> Run:
-        """Return the record as far as it is known at the start, which is also that of a call that was killed."""
+        """Return the initial record. If the process is killed, this is what remains."""
         program = self.program
         model = getattr(program.predict.lm or dspy.settings.lm, "model", "")
         return Run(

@@ -31,7 +31,7 @@ def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> d
 def input_warnings(signature: type[dspy.Signature], values: Mapping[str, Any]) -> list[str]:
     """Return a warning for each text that is None or a number, or looks like the path of a file, which may be meant.
 
-    Nothing is looked up on the disk: a text of somebody else's would learn which files there are.
+    The disk is not checked: an untrusted text could probe for files.
     """
     warnings: list[str] = []
     for name, value in values.items():

@@ -43,8 +43,8 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
 def linked_lines(value: Any, question: str, found: Sequence[str], most: int) -> list[str]:
     """Return the best line about each thing that the found lines name and the question does not, such as a person.
 
-    They are what the next step of a chain needs, and show the other forms of the lines that were found. Names that
-    several found lines have in common are no such thing.
+    They are what the next step of a chain needs, and show the other forms of the lines that were found. Names
+    shared by several found lines do not count.
     """
     asked = frozenset(words_of(question))
     counts: Counter[str] = Counter()

@@ -56,7 +56,7 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
 
     @property
     def next_history(self) -> dspy.History | None:
-        """The conversation with this turn, whatever the outputs are called; None if the signature has no history."""
+        """The conversation with this turn, even if an output is named `history`; None without a history."""
         return self._history
 
     def __repr__(self) -> str:

@@ -271,7 +271,7 @@ def _bound_arguments(tool: Tool, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _json_form(value: Any) -> Any:
-    """Return a value as JSON has it, the form in which DSPy checks the arguments of tools."""
+    """Convert a value to plain JSON types, which is what DSPy validates tool arguments against."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(map(_json_form, value))
     if isinstance(value, dict):

@@ -147,7 +147,7 @@ class Session:
         self._watchers: tuple[Callable[[Event], None], ...] = tuple(
             watcher for watcher in (self.rlm.on_event, WATCHER.get()) if watcher
         )
-        trace_if_configured()  # before the recorder, which tells it of each span
+        trace_if_configured()  # must come before the recorder, which notifies it of each span
         self.recorder: Recorder = Recorder(self.rlm.content)
         self.warnings: list[str] = input_warnings(self.signature, self.values)
 
@@ -218,7 +218,7 @@ class Session:
 
     @property
     def tiny(self) -> bool:
-        """Whether the model tends to repeat itself and make up answers, or is to be treated as if it did."""
+        """Whether to treat the model as one that repeats itself and makes up answers."""
         if self.rlm.profile == "auto":
             return windows.is_tiny(self.lm or dspy.settings.lm)
         return self.rlm.profile == "small"

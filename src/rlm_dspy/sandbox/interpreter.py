@@ -394,7 +394,9 @@ class Sandbox:
             link.close()
 
 
-_entered: ContextVar[tuple[Sandbox, ...]] = ContextVar("entered", default=())  # the sandboxes whose turn the caller has
+_entered: ContextVar[tuple[Sandbox, ...]] = ContextVar(
+    "entered", default=()
+)  # sandboxes the caller is currently running in
 
 
 def default_factory() -> Any:

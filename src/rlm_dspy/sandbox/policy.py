@@ -77,7 +77,7 @@ def _failure_reason(report: Mapping[str, Any], layer: str) -> str:
 
 
 def unsupported_message(reason: str) -> str:
-    """Return the message for a platform that no sandbox of ours was made for."""
+    """Return the message for an unsupported platform."""
     return (
         f"{reason}. Run it in WSL (Windows) or in Docker, where the native sandbox works, or use "
         "interpreter_factory=dspy.PythonInterpreter (WASM, which needs Deno)."

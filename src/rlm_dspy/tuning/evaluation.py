@@ -131,7 +131,7 @@ class Evaluation:
     def run(self, sides: Iterable[Contender]) -> list[Row]:
         """Ask the questions missing from the journal; return all rows by side, in the order of the examples."""
         sides = list(sides)
-        saved = self._journal_rows()  # also if they are not used: a file that is no journal is refused
+        saved = self._journal_rows()  # read even when unused, so that a file of another kind is refused
         done = {} if self.fresh else {row.key: row for row in saved}
         wanted = []
         for side in sides:

@@ -234,7 +234,7 @@ class CandidateParents:
 
     def __init__(self) -> None:
         self.by_text: dict[str, str] = {}
-        self._known: set[str] = set()  # a text that comes again keeps its first parent: there are no circles
+        self._known: set[str] = set()  # the first parent wins, which keeps the graph acyclic
         self._parent: dict[str, str] = {}
 
     def record(self, text: str, parent: str) -> None:

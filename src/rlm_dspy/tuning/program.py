@@ -113,7 +113,7 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
 
 
 def typed_signature(signature: Any) -> dict[str, Any] | None:
-    """Return a signature with its types as JSON, None if a type has no JSON schema: the state is saved all the same."""
+    """Return a signature with its types as JSON, None if a type has no JSON schema: the state is still saved."""
     if signature is None:
         return None
     try:

@@ -16,7 +16,7 @@ from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, Unp
 from rlm_dspy.counting import counted_noun
 
 SHOWN = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
-_STUB_SHARE = 4  # a plain text is a stub if the page beside it is more than so many times as long
+_STUB_SHARE = 4  # a plain text is a stub if the page beside it is more than this many times as long
 _HIDING = re.compile(r"<(/?)(?:style|script|head)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
@@ -108,7 +108,7 @@ def is_mbox(data: bytes) -> bool:
 
 
 def _message_starts(data: bytes) -> Iterator[int]:
-    """Yield where the messages of an mbox begin, and not where a sentence starts with From."""
+    """Yield the offsets of mbox messages, ignoring sentences that start with From."""
     for found in _MESSAGE.finditer(data):
         end = data.find(b"\n\n", found.end(), found.end() + _HEAD_BYTES)
         end = end if end >= 0 else found.end() + _HEAD_BYTES

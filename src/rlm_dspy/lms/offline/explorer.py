@@ -53,7 +53,7 @@ def explore(plan, context, grep, search):
 def find_places(plan, most, grep, search):
     """Return (the terms weighed by rarity, the patterns found nowhere, the places to read with their weights).
 
-    Where no more than ``most`` patterns can be looked for in time, the first terms are, as plain words if they are few.
+    If time allows only ``most`` patterns, the first terms are used, as plain words if they are few.
     """
     places: dict = {}
     rarest: list = []

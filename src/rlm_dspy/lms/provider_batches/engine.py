@@ -43,7 +43,7 @@ class AsyncWaveEngine(AsyncRoutedEngine):
 
         Raises:
             lm15.LM15Error: the request failed, or its batch.
-            BatchStoppedError: nobody waits for the batch any longer.
+            BatchStoppedError: no caller is waiting for the batch.
         """
         self._check_key()
         protocol = self._lane.protocol

@@ -87,7 +87,7 @@ class Waves:
         self._occurrences: Counter[str] = Counter()
         self._first_arrival = self._last_arrival = 0.0
         self._is_late = False  # the deadline has passed
-        self._stopped: str | None = None  # why nobody waits any longer
+        self._stopped: str | None = None  # why no caller is waiting
         self._wake = threading.Event()  # cuts pauses short
         self._changed = threading.Condition()
         self._collector: threading.Thread | None = None
@@ -175,7 +175,7 @@ class Waves:
         """Return the future of a reply's body, which may be ``FALL_BACK``.
 
         Raises:
-            BatchStoppedError: nobody waits any longer.
+            BatchStoppedError: no caller is waiting.
         """
         text = json.dumps(body, sort_keys=True)
         asked = _question.get()
@@ -219,7 +219,7 @@ class Waves:
     # --- collecting -----------------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
-        """Send a wave whenever one is due, until nobody waits any longer."""
+        """Send a wave whenever one is due, until no caller is waiting."""
         while self._stopped is None:
             with self._changed:
                 self._changed.wait(_TICK_SECONDS)
@@ -273,7 +273,7 @@ class Waves:
     # --- one wave -------------------------------------------------------------------------------------------------
 
     def _run_wave(self, wave: OpenWave) -> None:
-        """Send a wave and hand out its replies; what ends it unexpectedly ends those who wait for it."""
+        """Send a wave and hand out its replies; an unexpected failure fails its waiting callers."""
         try:
             self._perform_wave(wave)
         except (lm15.LM15Error, OSError) as error:
@@ -351,7 +351,7 @@ class Waves:
         return first is not None and first.custom_id in wave.record.keys
 
     def _await_end(self, wave: OpenWave) -> BatchState | None:
-        """Poll until the batch has ended, and return its state; None if nobody waits any longer or it is gone."""
+        """Poll until the batch has ended, and return its state; None if no caller is waiting or it is gone."""
         started, pause, failures = time.monotonic(), self.pace.first_poll, 0
         while self._stopped is None:
             if self._is_late and wave.cancelled_at is None:

@@ -146,7 +146,7 @@ def candidate_tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def children_by_number(candidates: Sequence[dict[str, Any]]) -> dict[int | None, list[dict[str, Any]]]:
-    """Return the candidates by the number of the one that each was made from; None has those without one here."""
+    """Group candidates by their parent's number; the key None holds those without one."""
     numbers = {one["number"] for one in candidates}
     below: dict[int | None, list[dict[str, Any]]] = {}
     for one in candidates:

@@ -14,7 +14,7 @@ from rlm_dspy.tuning.report.tables import dollar_text, interval_text, score_text
 
 WIDTH = 760
 LEFT = 190  # where the axis of a plot by side begins
-RIGHT = 560  # where it ends; figures stand to the right of it
+RIGHT = 560  # where it ends; figures are printed to its right
 TOP = 40
 ROW_HEIGHT = 34
 NAME_CHARS = 26
