@@ -1,7 +1,8 @@
-"""``rlm-dspy mcp`` where something goes wrong: a host that leaves, a wrong argument, a taken port, a line of nonsense."""
+"""``rlm-dspy mcp`` where something goes wrong: a host that leaves, a wrong argument, a taken port, a bad line."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -19,7 +20,10 @@ import pytest
 
 pytest.importorskip("mcp")
 
+import anyio
 import httpx2
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from rlm_dspy.report.run_store import load_run
 from servers.wire import free_port
@@ -195,19 +199,46 @@ def test_a_server_that_is_killed_leaves_its_record(wire: Start) -> None:
     assert load_run(server.runs / f"{run_id}.jsonl").run.steps[0].reasoning == "Look at it."
 
 
+def until_reached(url: str) -> None:
+    until = time.monotonic() + 30
+    while True:
+        try:
+            assert httpx2.get(url, timeout=5).status_code in (400, 406)
+            return
+        except httpx2.TransportError:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
 def test_a_server_over_http_ends_in_order_at_sigterm(served: Path) -> None:
     port = free_port()
     server = Wire(served, "--transport", "http", "--port", str(port))
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
+    until_reached(f"http://127.0.0.1:{port}/mcp")
     server.process.send_signal(signal.SIGTERM)
-    shown = server.end()
-    assert shown == f"Serving {served} on http://127.0.0.1:{port}/mcp; Ctrl-C stops.\n"
+    assert server.end() == f"Serving {served} on http://127.0.0.1:{port}/mcp; Ctrl-C stops.\n"
     assert server.process.returncode == 0
+
+
+async def test_a_call_over_http_gets_the_best_answer_at_sigterm(served: Path) -> None:
+    port = free_port()
+    server = Wire(served, "--transport", "http", "--port", str(port), seconds=120)
+    url = f"http://127.0.0.1:{port}/mcp"
+    until_reached(url)
+
+    async def terminate() -> None:
+        while not (served.parent / "asked").exists():
+            await anyio.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+
+    found: list[Any] = []
+    with contextlib.suppress(BaseExceptionGroup):  # the server is gone when the client says goodbye
+        async with Client(streamable_http_client(url)) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(terminate)
+            done = await client.call_tool("ask", {"question": "What is the code?", "wait_seconds": 60})
+            found.append(done.structured_content)
+    assert (found[0]["state"], found[0]["answer"]) == ("stopped", "best so far")
+    assert server.end() == f"Serving {served} on {url}; Ctrl-C stops.\n"
+    assert load_run(server.runs / f"{found[0]['run_id']}.json").run.steps
 
 
 # --- what a client is shown ----------------------------------------------------------------------------------------
@@ -322,13 +353,6 @@ def test_every_address_of_a_name_is_served(served: Path) -> None:
     port = free_port()
     server = Wire(served, "--transport", "http", "--port", str(port), "--host", "localhost")
     url = f"http://localhost:{port}/mcp"
-    until = time.monotonic() + 30
-    while True:
-        try:
-            assert httpx2.get(url, timeout=5).status_code in (400, 406)
-            break
-        except httpx2.TransportError:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+    until_reached(url)
     server.process.send_signal(signal.SIGTERM)
     assert url in server.end()

@@ -93,7 +93,7 @@ def serve_files(
         if app is None and sys.stdin is not None and sys.stdin.isatty():
             terminal.note("An agent's host starts this command: --print-config HOST prints what it needs.")
         try:
-            run_server(server, app, sockets)
+            run_server(server, app, sockets, lambda: questions.stop_all(STOP_SECONDS))
         except KeyboardInterrupt:
             pass
         except BaseExceptionGroup as error:  # a client that closed only one side of the connection

@@ -6,8 +6,11 @@ import hmac
 import ipaddress
 import json
 import socket
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -40,6 +43,7 @@ from rlm_dspy.run import Run
 PROGRESS_SECONDS = 10.0  # seconds between two reports of progress, when nothing happens
 MAX_WAIT_SECONDS = 600.0  # seconds of one call
 STOP_SECONDS = 5.0  # seconds that a cancelled call and the end of the server wait for a best answer
+REPLY_SECONDS = 0.3  # seconds for the last replies over HTTP to be sent
 MIN_TOKEN_CHARS = 16
 MAX_THREADS = 4  # blocking calls of one owner at the same time; further ones wait for these
 
@@ -446,12 +450,37 @@ def bound_sockets(host: str, port: int) -> list[socket.socket]:
     return bound
 
 
-def run_server(server: MCPServer, app: App | None, sockets: list[socket.socket]) -> None:
-    """Serve an HTTP application on these sockets, or without one over stdio, until the client or the user ends it."""
+def run_server(server: MCPServer, app: App | None, sockets: list[socket.socket], on_exit: Callable[[], None]) -> None:
+    """Serve an HTTP application on these sockets, or without one over stdio, until the client or the user ends it.
+
+    Args:
+        server: what is served over stdio.
+        app: what is served over HTTP.
+        sockets: where the application listens.
+        on_exit: called at a first signal, before it ends the HTTP server; it makes waiting calls return.
+    """
     if app is None:
         anyio.run(server.run_stdio_async)
         return
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="warning", log_config=None)
-    uvicorn.Server(config).run(sockets)
+    class StoppableServer(uvicorn.Server):
+        """Lets calls return the best answers before a first signal ends it, which cuts their streams at once."""
+
+        is_ending = False
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.is_ending:
+                super().handle_exit(sig, frame)
+                return
+            self.is_ending = True
+            threading.Thread(target=self._end_calls, args=(sig, frame), daemon=True).start()
+
+        def _end_calls(self, sig: int, frame: FrameType | None) -> None:
+            on_exit()
+            time.sleep(REPLY_SECONDS)
+            super().handle_exit(sig, frame)
+
+    limit = int(STOP_SECONDS)
+    config = uvicorn.Config(app, log_level="warning", log_config=None, timeout_graceful_shutdown=limit)
+    StoppableServer(config).run(sockets)
