@@ -21,11 +21,18 @@ import pytest
 pytest.importorskip("mcp")
 
 import anyio
+import dspy
 import httpx2
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
+import rlm_dspy
+from rlm_dspy.cli.mcp.questions import QuestionLog
+from rlm_dspy.cli.mcp.server import http_url
+from rlm_dspy.redact import Redactor
 from rlm_dspy.report.run_store import load_run
+from rlm_dspy.spans import listening
+from rlm_dspy.testing import action, scripted
 from servers.wire import free_port
 
 PROGRAM = """
@@ -197,6 +204,25 @@ def test_a_server_that_is_killed_leaves_its_record(wire: Start) -> None:
     server.process.kill()
     server.end()
     assert load_run(server.runs / f"{run_id}.jsonl").run.steps[0].reasoning == "Look at it."
+
+
+def test_two_runs_of_one_question_share_its_record(tmp_path: Path) -> None:
+    log = QuestionLog(tmp_path, Redactor({}), "0123456789ab")
+    lm, _ = scripted(action("SUBMIT(answer='a')"), action("SUBMIT(answer='b')"))
+    with listening(log), dspy.context(lm=lm):
+        for _ in range(2):
+            rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
+    run = load_run(tmp_path / "0123456789ab.jsonl").run
+    assert (run.id, run.outputs, len(run.steps)) == ("0123456789ab", {"answer": "b"}, 1)
+    log.discard()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("::1", "http://[::1]:80/mcp"), ("[::1]", "http://[::1]:80/mcp"), ("a.b", "http://a.b:80/mcp")]
+)
+def test_the_address_is_one_that_clients_can_use(host: str, url: str) -> None:
+    assert http_url(host, 80) == url
 
 
 def until_reached(url: str) -> None:

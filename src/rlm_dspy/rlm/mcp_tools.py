@@ -162,7 +162,7 @@ def mcp_tools(*servers: Any) -> Iterator[list[dspy.Tool]]:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
     described = [McpServer.of(server) for server in servers]
     failure: BaseException | None = None
-    with start_blocking_portal() as portal, _quiet_sdk(portal.call(threading.get_ident)):
+    with start_blocking_portal() as portal, _quiet_sdk(portal.call(threading.get_ident), described):
         stack = contextlib.ExitStack()
         try:
             yield _connected_tools(stack, portal, Client, described)
@@ -179,24 +179,28 @@ def mcp_tools(*servers: Any) -> Iterator[list[dspy.Tool]]:
 class _SdkLog(logging.Filter):
     """Keeps what the SDK logs of one connection from its handlers: it quotes lines that may hold keys."""
 
-    def __init__(self, thread: int) -> None:
+    def __init__(self, thread: int, servers: list[McpServer]) -> None:
         super().__init__()
         self._thread = thread
+        self._redactors = [server.redactor() for server in servers]
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Log only the fixed part of the SDK's message, as one of ours."""
+        """Log the SDK's message as one of ours, without its arguments and its traceback."""
         if record.thread != self._thread:
             return True
         if record.levelno >= logging.WARNING:
-            logger.info("the MCP SDK reports: %s", record.msg)
+            text = str(record.msg)
+            for redactor in self._redactors:
+                text = redactor.text(text)
+            logger.info("the MCP SDK reports: %s", text)
         return False
 
 
 @contextlib.contextmanager
-def _quiet_sdk(thread: int) -> Iterator[None]:
+def _quiet_sdk(thread: int, servers: list[McpServer]) -> Iterator[None]:
     """Filter the SDK's log of the connections that this thread serves."""
     found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("mcp.")]
-    kept = _SdkLog(thread)
+    kept = _SdkLog(thread, servers)
     for one in found:
         one.addFilter(kept)
     try:

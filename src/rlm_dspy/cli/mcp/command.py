@@ -66,7 +66,15 @@ def serve_files(
     try:
         from rlm_dspy.cli.mcp.files import FileTools
         from rlm_dspy.cli.mcp.questions import Questions
-        from rlm_dspy.cli.mcp.server import ServedFiles, bound_sockets, http_app, make_server, read_tokens, run_server
+        from rlm_dspy.cli.mcp.server import (
+            ServedFiles,
+            bound_sockets,
+            http_app,
+            http_url,
+            make_server,
+            read_tokens,
+            run_server,
+        )
     except ImportError as error:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
     check_existence(paths)
@@ -87,11 +95,7 @@ def serve_files(
         server = make_server(served)
         app = http_app(server, host, tokens, origins) if transport == "http" else None
         sockets = bound_sockets(host, port) if app else []
-        name = f"[{host}]" if ":" in host and "[" not in host else host
-        where = f"http://{name}:{port}/mcp" if app else "stdio"
-        terminal.note(f"Serving {', '.join(paths)} on {where}; Ctrl-C stops.")
-        if app is None and sys.stdin is not None and sys.stdin.isatty():
-            terminal.note("An agent's host starts this command: --print-config HOST prints what it needs.")
+        _announce(paths, http_url(host, port) if app else "", terminal)
         try:
             run_server(server, app, sockets, lambda: questions.stop_all(STOP_SECONDS))
         except KeyboardInterrupt:
@@ -101,6 +105,12 @@ def serve_files(
         finally:
             _end_questions(questions, terminal)
     return exit_codes.ANSWERED
+
+
+def _announce(paths: tuple[str, ...], url: str, terminal: Terminal) -> None:
+    terminal.note(f"Serving {', '.join(paths)} on {url or 'stdio'}; Ctrl-C stops.")
+    if not url and sys.stdin is not None and sys.stdin.isatty():
+        terminal.note("An agent's host starts this command: --print-config HOST prints what it needs.")
 
 
 def _end_questions(questions: Any, terminal: Terminal) -> None:

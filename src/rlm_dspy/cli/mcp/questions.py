@@ -21,7 +21,7 @@ from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal, render
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.run import Event, Run, Span
+from rlm_dspy.run import Event, Run, Span, Step, SubCall
 from rlm_dspy.spans import listening
 
 if TYPE_CHECKING:
@@ -117,17 +117,27 @@ class RunningQuestion:
 
 
 class QuestionLog(RunLog):
-    """Writes the runs of one question while they go on; the first has the id that the client knows."""
+    """Writes the runs of one question while they go on, under the id that its client knows.
+
+    A question may take two runs: one call that does not fit the model's window, then an exploration.
+    """
 
     def __init__(self, folder: Path, redactor: Redactor, run_id: str) -> None:
         super().__init__(folder, redactor)
         self._run_id = run_id
 
     def started(self, span: Span, record: Run | None) -> None:
-        """Write the start of a span."""
-        if record is not None and span.parent is None and self.path is None:
+        """Write the start of a span; a second run is appended as a resumed one is."""
+        if record is not None and span.parent is None:
+            self.resumed = (self._run_id,) if self.path else ()
             record = record.model_copy(update={"id": self._run_id})
         super().started(span, record)
+
+    def ended(self, span: Span, record: Run | Step | SubCall | None) -> None:
+        """Write the end of a span."""
+        if isinstance(record, Run) and span.parent is None:
+            record = record.model_copy(update={"id": self._run_id})
+        super().ended(span, record)
 
 
 class Questions:

@@ -425,6 +425,12 @@ def read_tokens(text: str) -> dict[str, str]:
     return found
 
 
+def http_url(host: str, port: int) -> str:
+    """Return where clients connect."""
+    bare = host.strip("[]")
+    return f"http://{f'[{bare}]' if ':' in bare else bare}:{port}/mcp"
+
+
 def bound_sockets(host: str, port: int) -> list[socket.socket]:
     """Return listening sockets, one for each address of a host.
 
