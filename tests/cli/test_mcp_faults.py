@@ -158,7 +158,7 @@ def wire(served: Path) -> Iterator[Start]:
 
     def start(*args: str, **options: Any) -> Wire:
         started.append(Wire(served, *args, **options))
-        return started[-1].start()
+        return started[-1] if "--transport" in args else started[-1].start()
 
     yield start
     for one in started:
@@ -236,18 +236,18 @@ def until_reached(url: str) -> None:
             time.sleep(0.05)
 
 
-def test_a_server_over_http_ends_in_order_at_sigterm(served: Path) -> None:
+def test_a_server_over_http_ends_in_order_at_sigterm(wire: Start, served: Path) -> None:
     port = free_port()
-    server = Wire(served, "--transport", "http", "--port", str(port))
+    server = wire("--transport", "http", "--port", str(port))
     until_reached(f"http://127.0.0.1:{port}/mcp")
     server.process.send_signal(signal.SIGTERM)
     assert server.end() == f"Serving {served} on http://127.0.0.1:{port}/mcp; Ctrl-C stops.\n"
     assert server.process.returncode == 0
 
 
-async def test_a_call_over_http_gets_the_best_answer_at_sigterm(served: Path) -> None:
+async def test_a_call_over_http_gets_the_best_answer_at_sigterm(wire: Start, served: Path) -> None:
     port = free_port()
-    server = Wire(served, "--transport", "http", "--port", str(port), seconds=120)
+    server = wire("--transport", "http", "--port", str(port), seconds=120)
     url = f"http://127.0.0.1:{port}/mcp"
     until_reached(url)
 
@@ -375,9 +375,9 @@ def test_a_host_that_is_not_here_is_refused(
     assert len(result.err.strip().splitlines()) == 1
 
 
-def test_every_address_of_a_name_is_served(served: Path) -> None:
+def test_every_address_of_a_name_is_served(wire: Start) -> None:
     port = free_port()
-    server = Wire(served, "--transport", "http", "--port", str(port), "--host", "localhost")
+    server = wire("--transport", "http", "--port", str(port), "--host", "localhost")
     url = f"http://localhost:{port}/mcp"
     until_reached(url)
     server.process.send_signal(signal.SIGTERM)
