@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import json
 import keyword
 import logging
+import os
 import re
 import shlex
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from itertools import count
 from typing import Any, Self
+from urllib.parse import parse_qsl, urlsplit
 
 import dspy
-from dspy.adapters.types.tool import convert_input_schema_to_tool_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rlm_dspy.errors import ConfigurationError, McpToolError
@@ -26,11 +30,18 @@ from rlm_dspy.sandbox.toolkit import Toolkit
 logger = logging.getLogger(__name__)
 
 MAX_DESCRIPTION_CHARS = 2_000  # characters of a tool's description
-_SECRET = re.compile(r"(?i)(?:key|token|secret|password)=(.+)", re.S)
+_SECRET = re.compile(r"(?i)(?:key|token|secret|password|authorization)\s*[=:]\s*(?:(?:bearer|basic)\s+)?(.+)", re.S)
+_SECRET_FLAG = re.compile(r"(?i)--?[\w-]*(?:key|token|secret|password|passwd|credentials?|auth)")
 MAX_RESULT_CHARS = 200_000  # characters of a result
 START_SECONDS = 30.0  # seconds for a server to start and to list its tools
 CALL_SECONDS = 120.0  # seconds for one call
 MAX_TOOLS = 1_000  # tools of one server
+MAX_SCHEMA_PARTS = 2_000  # objects and lists in the schema of one argument, with its references in place
+MAX_NESTED_REFERENCES = 4
+MAX_LAST_LINES = 5  # of a server's stderr, shown when it does not start
+MAX_LINE_CHARS = 10_000  # of a line of a server's stderr; a longer one is left out
+_TYPES = {"string": str, "integer": int, "number": float, "boolean": bool, "array": list, "object": dict}
+_PORTAL_ENDED = "This portal is not running"  # what anyio says after the block of `mcp_tools`
 # What a cell calls anyway: a tool of the same name gets its server's prefix.
 OWN_NAMES = frozenset(name for name in vars(Toolkit) if not name.startswith("_")) | frozenset(
     {"P", "context", "question", "predict", "predict_batched", "subcall", "subcall_batched", "past_steps"}
@@ -80,8 +91,7 @@ class McpServer(BaseModel):
         if isinstance(given, str):
             if given.startswith(("http://", "https://")):
                 return cls(url=given)
-            start, *rest = shlex.split(given) or [""]
-            return cls(command=start, args=tuple(rest))
+            return cls._of_command_line(given)
         try:
             return cls.model_validate(dict(given))
         except ValidationError as error:
@@ -90,6 +100,17 @@ class McpServer(BaseModel):
         except (TypeError, ValueError):
             reason = f"give a command line, a URL or a mapping, not {type(given).__name__}"
         raise ConfigurationError(f"an MCP server is not described right: {reason}")
+
+    @classmethod
+    def _of_command_line(cls, line: str) -> McpServer:
+        try:
+            words = shlex.split(line)
+        except ValueError as error:
+            reason = f"its command line cannot be split ({error})"
+            raise ConfigurationError(f"an MCP server is not described right: {reason}") from None
+        if not words:
+            raise ConfigurationError("an MCP server is not described right: its command line is empty")
+        return cls(command=words[0], args=tuple(words[1:]))
 
     @property
     def label(self) -> str:
@@ -101,8 +122,20 @@ class McpServer(BaseModel):
         """Return the values that must never reach a model's code, by name."""
         named = {name: value for name, value in self.env.items() if is_secret_name(name)}
         sent = {f"{name}_TOKEN": value.rpartition(" ")[2] for name, value in self.headers.items()}
-        given = {f"ARGUMENT_{at}_TOKEN": found[1] for at, one in enumerate(self.args) if (found := _SECRET.search(one))}
-        return {**named, **sent, **given}
+        address = {"URL": self.url or ""}  # of which the password is a secret
+        return {**named, **sent, **self._secret_words(), **address}
+
+    def _secret_words(self) -> dict[str, str]:
+        """Return the secrets among the arguments and in the query of the address."""
+        words = [found[1] for one in self.args if (found := _SECRET.search(one))]
+        words += [word for flag, word in zip(self.args, self.args[1:], strict=False) if _SECRET_FLAG.fullmatch(flag)]
+        query = parse_qsl(urlsplit(self.url or "").query)
+        words += [value for name, value in query if _SECRET.search(f"{name}={value}")]
+        return {f"WORD_{at}_TOKEN": word for at, word in enumerate(words)}
+
+    def redactor(self) -> Redactor:
+        """Return what masks the secrets of this server."""
+        return Redactor({**self.env, **self.secrets()})
 
 
 @contextlib.contextmanager
@@ -129,7 +162,7 @@ def mcp_tools(*servers: Any) -> Iterator[list[dspy.Tool]]:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
     described = [McpServer.of(server) for server in servers]
     failure: BaseException | None = None
-    with start_blocking_portal() as portal:
+    with start_blocking_portal() as portal, _quiet_sdk(portal.call(threading.get_ident), described):
         stack = contextlib.ExitStack()
         try:
             yield _connected_tools(stack, portal, Client, described)
@@ -141,6 +174,73 @@ def mcp_tools(*servers: Any) -> Iterator[list[dspy.Tool]]:
             logger.debug("an MCP connection did not end properly", exc_info=True)
     if failure is not None:
         raise failure
+
+
+class _SdkLog(logging.Filter):
+    """Keeps what the SDK logs of one connection from its handlers: it quotes lines that may hold keys."""
+
+    def __init__(self, thread: int, servers: list[McpServer]) -> None:
+        super().__init__()
+        self._thread = thread
+        self._redactors = [server.redactor() for server in servers]
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Log the SDK's message as one of ours, without its arguments and its traceback."""
+        if record.thread != self._thread:
+            return True
+        if record.levelno >= logging.WARNING:
+            text = str(record.msg)
+            for redactor in self._redactors:
+                text = redactor.text(text)
+            logger.info("the MCP SDK reports: %s", text)
+        return False
+
+
+@contextlib.contextmanager
+def _quiet_sdk(thread: int, servers: list[McpServer]) -> Iterator[None]:
+    """Filter the SDK's log of the connections that this thread serves."""
+    found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("mcp.")]
+    kept = _SdkLog(thread, servers)
+    for one in found:
+        one.addFilter(kept)
+    try:
+        yield
+    finally:
+        for one in found:
+            one.removeFilter(kept)
+
+
+class _ServerErrors:
+    """Reads what a server writes to its stderr: each line goes to our log, masked, and the last ones are kept."""
+
+    def __init__(self, server: McpServer) -> None:
+        self.last: deque[str] = deque(maxlen=MAX_LAST_LINES)
+        source, target = os.pipe()
+        self.file = os.fdopen(target, "w")
+        self._label, self._redactor = server.label, server.redactor()
+        self._thread = threading.Thread(target=self._read_lines, args=(source,), daemon=True, name="rlm-mcp-stderr")
+        self._thread.start()
+
+    def _read_lines(self, source: int) -> None:
+        is_rest = False  # of a line whose beginning was left out: a key may be cut in two there
+        with os.fdopen(source, "rb") as pipe:
+            while part := pipe.readline(MAX_LINE_CHARS):
+                is_whole = part.endswith(b"\n") or len(part) < MAX_LINE_CHARS
+                if is_whole and not is_rest:
+                    self._keep_line(part.decode(errors="replace"))
+                is_rest = not is_whole
+
+    def _keep_line(self, line: str) -> None:
+        shown = "".join(one if one.isprintable() else " " for one in self._redactor.text(line)).strip()
+        if shown:
+            self.last.append(shown)
+            logger.debug("%s writes: %s", self._label, shown)
+
+    def last_lines(self) -> str:
+        """Return the last lines as one, once the server has ended."""
+        self.file.close()
+        self._thread.join(1)
+        return " / ".join(self.last)[-500:]
 
 
 def _connected_tools(
@@ -181,12 +281,17 @@ def _as_identifier(text: str) -> str:
 
 def _connected_client(stack: contextlib.ExitStack, portal: Any, client_class: Any, server: McpServer) -> Any:
     """Return a connected client that ``stack`` closes."""
-    from mcp.client.stdio import StdioServerParameters
+    from mcp.client.stdio import StdioServerParameters, stdio_client
 
+    errors: _ServerErrors | None = None
+    if server.cwd is not None and not os.path.isdir(server.cwd):
+        raise ConfigurationError(f"the MCP server {server.label} could not be started: there is no folder {server.cwd}")
     if server.command is not None:
-        target: Any = StdioServerParameters(
+        errors = _ServerErrors(server)
+        started = StdioServerParameters(
             command=server.command, args=list(server.args), env=server.env or None, cwd=server.cwd
         )
+        target: Any = stdio_client(started, errlog=errors.file)
     else:
         target = _http_transport(server)
     client = client_class(target, read_timeout_seconds=START_SECONDS)
@@ -196,7 +301,12 @@ def _connected_client(stack: contextlib.ExitStack, portal: Any, client_class: An
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         reason = _plain_reason(error, server)
+        if errors is not None and (written := errors.last_lines()):
+            reason += f"; it wrote: {written}"
         raise ConfigurationError(f"the MCP server {server.label} could not be started: {reason}") from None
+    finally:
+        if errors is not None:
+            errors.file.close()
 
 
 def _http_transport(server: McpServer) -> Any:
@@ -227,51 +337,111 @@ def _listed_tools(portal: Any, client: Any, server: McpServer) -> list[Any]:
 
 
 def _as_dspy_tool(portal: Any, client: Any, server: McpServer, tool: Any, name: str) -> dspy.Tool:
-    args, types, descriptions = tool_arguments(tool.input_schema)
-    redactor = Redactor(server.secrets())
+    redactor = server.redactor()
+    args, types, descriptions = tool_arguments(redactor.value(tool.input_schema))
 
     def call_server(**arguments: Any) -> Any:
         done = _answered(
             portal, server, lambda: client.call_tool(tool.name, arguments, read_timeout_seconds=server.timeout)
         )
-        value = redactor.value(bounded_result(done, tool.name))
+        value = bounded_result(done, tool.name, redactor)
         if done.is_error:
-            raise McpToolError(str(value)[:2_000])
+            raise McpToolError(str(value)[:2_000] or f"{tool.name} failed and gave no reason")
         return value
 
-    shown = (tool.description or name)[:MAX_DESCRIPTION_CHARS]
+    shown = redactor.text(tool.description or name)[:MAX_DESCRIPTION_CHARS]
     return dspy.Tool(call_server, name=name, desc=shown, args=args, arg_types=types, arg_desc=descriptions)
 
 
 def tool_arguments(schema: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Return the arguments, their types and their descriptions, as DSPy reads them; else without types."""
-    try:
-        args, types, descriptions = convert_input_schema_to_tool_args(schema)
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
-        properties = schema.get("properties") if isinstance(schema, Mapping) else None
-        named = properties if isinstance(properties, Mapping) else {}
-        return {str(name): {} for name in named}, {str(name): Any for name in named}, {}
+    """Return the schemas of the arguments, their types and their descriptions, as DSPy reads them.
+
+    An argument whose schema cannot be read may be anything. One that may be left out has ``"optional"``.
+    """
+    args: dict[str, Any] = {}
+    types: dict[str, Any] = {}
+    descriptions: dict[str, str] = {}
+    given = schema if isinstance(schema, Mapping) else {}
+    properties, required = given.get("properties"), given.get("required")
+    needed = required if isinstance(required, list) else []
+    for name, part in properties.items() if isinstance(properties, Mapping) else ():
+        found = _argument_schema(part, given)
+        if name not in needed:
+            found["optional"] = True
+        if isinstance(described := found.get("description"), str):
+            descriptions[name] = found["description"] = described[:MAX_DESCRIPTION_CHARS]
+        kind = found.get("type")
+        types[name] = _TYPES.get(kind, Any) if isinstance(kind, str) else Any
+        args[name] = found
     return args, types, descriptions
 
 
-def bounded_result(done: Any, name: str) -> Any:
-    """Return what a tool answered: its structured content, else its texts; a long result is cut, and says so."""
+def _argument_schema(part: Any, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an argument with what it refers to in place; {} if it cannot be read."""
+    try:
+        found = _without_references(part, whole, iter(range(MAX_SCHEMA_PARTS)), 0)
+    except (ValueError, TypeError, RecursionError):
+        found = {}
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _without_references(part: Any, whole: Mapping[str, Any], room: Iterator[int], nested: int) -> Any:
+    """Return a part of a schema with its references resolved; those nested too deep become {}, which is anything.
+
+    Raises:
+        ValueError: it is too large.
+        TypeError: it refers to something that is missing.
+    """
+    if not isinstance(part, (dict, list)):
+        return part
+    if next(room, None) is None:
+        raise ValueError("the schema is too large")
+    if isinstance(part, list):
+        return [_without_references(one, whole, room, nested) for one in part]
+    where = part.get("$ref")
+    if not isinstance(where, str):
+        return {name: _without_references(one, whole, room, nested) for name, one in part.items()}
+    if nested == MAX_NESTED_REFERENCES:
+        return {}
+    definition: Any = whole
+    for step in where.removeprefix("#/").split("/"):
+        definition = definition[step] if isinstance(definition, Mapping) and step in definition else None
+    if not isinstance(definition, dict):
+        raise TypeError(f"there is no definition {where}")
+    beside = {name: one for name, one in part.items() if name != "$ref"}
+    return _without_references({**definition, **beside}, whole, room, nested + 1)
+
+
+def bounded_result(done: Any, name: str, redactor: Redactor) -> Any:
+    """Return what a tool answered, masked: its structured content, else its texts; what is too long is cut.
+
+    A structured result that is too long becomes the beginning of its JSON.
+    """
+    text = redactor.text("\n".join(map(_part_text, done.content)))
     structured = getattr(done, "structured_content", None)
-    if structured is not None and not done.is_error:
-        value = structured["result"] if set(structured) == {"result"} else structured
-        size = len(value) if isinstance(value, str) else len(str(value))
-        if size <= MAX_RESULT_CHARS:
+    if structured is not None and not (done.is_error and text):
+        is_wrapped = isinstance(structured, Mapping) and set(structured) == {"result"}
+        value = redactor.value(structured["result"] if is_wrapped else structured)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        if len(text) <= MAX_RESULT_CHARS:
             return value
-    text = "\n".join(map(_part_text, done.content))
     if len(text) <= MAX_RESULT_CHARS:
         return text
     return f"{text[:MAX_RESULT_CHARS]}\n[{name}: cut here, the result has {len(text):,} characters]"
 
 
 def _part_text(part: Any) -> str:
-    """Return a part of a result as text; of an image or a file only its kind."""
-    text: str = part.text if hasattr(part, "text") else f"[{getattr(part, 'type', 'content')}]"
-    return text
+    """Return a part of a result as text; of what has none, what it is and how large."""
+    resource = getattr(part, "resource", part)
+    text = getattr(resource, "text", None)
+    if isinstance(text, str):
+        return text
+    facts = [getattr(resource, name, None) for name in ("name", "uri", "mime_type")]
+    encoded = getattr(resource, "blob", None) or getattr(resource, "data", None)
+    size = len(encoded) * 3 // 4 if isinstance(encoded, str) else getattr(resource, "size", None)
+    facts.append(None if size is None else f"{size:,} bytes")
+    kind = str(getattr(part, "type", "content")).replace("_", " ")
+    return f"[{kind}: {', '.join(str(fact) for fact in facts if fact)}]"
 
 
 def _answered(portal: Any, server: McpServer, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -287,6 +457,9 @@ def _answered(portal: Any, server: McpServer, call: Callable[[], Awaitable[Any]]
     try:
         return portal.call(perform)
     except Exception as error:  # whatever the server, its transport or the SDK raises is a failed call
+        if str(error) == _PORTAL_ENDED:
+            ended = "the connection is closed; call the tool within the block of `mcp_tools`"
+            raise McpToolError(f"{server.label}: {ended}") from None
         raise McpToolError(f"{server.label}: {_plain_reason(error, server)}") from None
 
 
@@ -295,4 +468,4 @@ def _plain_reason(error: BaseException, server: McpServer) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     text = " ".join(str(error).split()) or type(error).__name__
-    return Redactor(server.secrets()).text(text)[:500]
+    return server.redactor().text(text)[:500]

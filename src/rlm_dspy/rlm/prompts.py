@@ -107,6 +107,11 @@ def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
 MAX_WHOLE_CHARS = 20_000  # inputs up to this many characters are shown whole
 MAX_QUOTED_LINES = 20  # lines quoted back of an unreadable reply
 MAX_DEFAULT_CHARS = 40  # of a default of a user's tool
+MAX_ARGUMENT_CHARS = 80  # of the description of an argument of a user's tool
+MAX_DESCRIPTIONS_CHARS = 800  # of those of all arguments of one tool
+MAX_TYPE_CHARS = 160  # of the type of an argument
+MAX_TYPE_PARTS = 10  # values, choices or properties that are named in a type
+MAX_TYPE_DEPTH = 2
 MIN_STEP_CHARS = 400  # a step is shown with at least this many characters
 MAX_KEYS = 8  # keys of a dict that are named
 MAX_KEY_CHARS = 40
@@ -211,19 +216,68 @@ def protocol_text(
     return text
 
 
+_TYPE_NAMES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
+
+
 def tool_line(tool: dspy.Tool) -> str:
-    """Render a user's tool as a line of the function list."""
-    params = ", ".join(_parameter_text(name, schema) for name, schema in (tool.args or {}).items())
-    return f"- `{tool.name}({params})` {(tool.desc or '').strip()}".replace("\n", " ")
+    """Render a user's tool as a line of the function list, with the descriptions of its arguments."""
+    args = tool.args or {}
+    params = ", ".join(_parameter_text(name, schema) for name, schema in args.items())
+    text = f"- `{tool.name}({params})` {(tool.desc or '').strip()}"
+    room = MAX_DESCRIPTIONS_CHARS
+    for name, schema in args.items():
+        described = schema.get("description")
+        if not isinstance(described, str) or not described.strip():
+            continue
+        line = f"{name}: {_cut_text(' '.join(described[:1_000].split()), MAX_ARGUMENT_CHARS)}"
+        room -= len(line)
+        if room < 0:
+            text += " …"
+            break
+        text += f" `{name}`:{line[len(name) + 1 :]};"
+    return text.rstrip(";").replace("\n", " ")
 
 
 def _parameter_text(name: str, schema: Mapping[str, Any]) -> str:
     """Return a parameter with its type and default; a long default is left out, as is one that is a secret."""
-    text = f"{name}: {schema.get('type', 'Any')}"
+    text = f"{name}: {_cut_text(_schema_type(schema), MAX_TYPE_CHARS)}"
     if "default" not in schema:
-        return text
+        return f"{text} = …" if schema.get("optional") else text
     shown = repr(Redactor().value(schema["default"]))
     return f"{text} = {'…' if len(shown) > MAX_DEFAULT_CHARS or is_secret_name(name) else shown}"
+
+
+def _schema_type(schema: Any, depth: int = 0) -> str:
+    """Return the type that a JSON schema describes, as Python writes it; an object by its properties."""
+    if not isinstance(schema, Mapping) or depth > MAX_TYPE_DEPTH:
+        return "Any"
+    if isinstance(values := schema.get("enum"), list) and values:
+        shown = [_cut_text(repr(value), MAX_DEFAULT_CHARS) for value in values[:MAX_TYPE_PARTS]]
+        return f"Literal[{', '.join(shown)}{', …' if len(values) > MAX_TYPE_PARTS else ''}]"
+    kind = schema.get("type")
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(kind, list):
+        choices = [{**schema, "type": one} for one in kind[:MAX_TYPE_PARTS] if isinstance(one, str)]
+    if isinstance(choices, list) and choices:
+        return " | ".join(dict.fromkeys(_schema_type(one, depth + 1) for one in choices[:MAX_TYPE_PARTS]))
+    if kind == "array":
+        return f"list[{_schema_type(schema['items'], depth + 1)}]" if schema.get("items") else "list"
+    if kind == "object":
+        return _object_type(schema, depth)
+    return _TYPE_NAMES.get(kind, "Any") if isinstance(kind, str) else "Any"
+
+
+def _object_type(schema: Mapping[str, Any], depth: int) -> str:
+    properties, values = schema.get("properties"), schema.get("additionalProperties")
+    if isinstance(properties, Mapping) and properties and depth < MAX_TYPE_DEPTH:
+        named = list(properties.items())[:MAX_TYPE_PARTS]
+        shown = [f"{name}: {_schema_type(one, depth + 1)}" for name, one in named]
+        return f"{{{', '.join(shown)}{', …' if len(properties) > MAX_TYPE_PARTS else ''}}}"
+    return f"dict[str, {_schema_type(values, depth + 1)}]" if isinstance(values, Mapping) and values else "dict"
+
+
+def _cut_text(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def preview_text(text: str, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any, Literal
 
 import click
@@ -14,8 +19,10 @@ from rlm_dspy.cli.mcp import hosts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.report.render import printable_text
 
 TOKENS_VARIABLE = "RLM_DSPY_MCP_TOKENS"
+STOP_SECONDS = 5.0  # seconds that the end of the server waits for best answers
 
 
 def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
@@ -54,12 +61,21 @@ def serve_files(
     """Serve until the client or the user ends it.
 
     Raises:
-        ConfigurationError: the package ``mcp`` is missing, a path does not exist, or the address needs a token.
+        ConfigurationError: the package ``mcp`` is missing, a path does not exist, the address needs a token, or
+            another program has its port.
     """
     try:
         from rlm_dspy.cli.mcp.files import FileTools
         from rlm_dspy.cli.mcp.questions import Questions
-        from rlm_dspy.cli.mcp.server import STOP_SECONDS, ServedFiles, http_app, make_server, read_tokens, run_server
+        from rlm_dspy.cli.mcp.server import (
+            ServedFiles,
+            bound_sockets,
+            http_app,
+            http_url,
+            make_server,
+            read_tokens,
+            run_server,
+        )
     except ImportError as error:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
     check_existence(paths)
@@ -76,21 +92,94 @@ def serve_files(
         return _highest_cost(files, loaded.settings)
 
     served = ServedFiles(paths, files, questions, terminal.redactor, estimate, confirm_above)
-    server = make_server(served)
-    app = http_app(server, host, tokens, origins) if transport == "http" else None
-    where = f"http://{host}:{port}/mcp" if transport == "http" else "stdio"
-    terminal.note(f"Serving {', '.join(paths)} on {where}; Ctrl-C stops.")
-    if transport == "stdio" and sys.stdin is not None and sys.stdin.isatty():
-        terminal.note("An agent's host starts this command: --print-config HOST prints what it needs.")
-    try:
-        run_server(server, transport, host, port, app)
-    except KeyboardInterrupt:
-        pass
-    except BaseExceptionGroup as error:  # a client that closed only one side of the connection
-        terminal.crash(error)
-    finally:
-        questions.stop_all(STOP_SECONDS)
+    with _logged_errors(terminal), _raised_interrupts():
+        server = make_server(served)
+        app = http_app(server, host, tokens, origins) if transport == "http" else None
+        sockets = bound_sockets(host, port) if app else []
+        _announce(paths, http_url(host, port) if app else "", terminal)
+        try:
+            run_server(server, app, sockets, lambda: questions.stop_all(STOP_SECONDS))
+        except KeyboardInterrupt:
+            pass
+        except BaseExceptionGroup as error:  # a client that closed only one side of the connection
+            terminal.crash(error)
+        finally:
+            _end_questions(questions, terminal)
     return exit_codes.ANSWERED
+
+
+def _announce(paths: tuple[str, ...], url: str, terminal: Terminal) -> None:
+    terminal.note(f"Serving {', '.join(paths)} on {url or 'stdio'}; Ctrl-C stops.")
+    if not url and sys.stdin is not None and sys.stdin.isatty():
+        terminal.note("An agent's host starts this command: --print-config HOST prints what it needs.")
+
+
+def _end_questions(questions: Any, terminal: Terminal) -> None:
+    """Wait a moment for the best answers of running questions, or until a further Ctrl-C, and say what became of them.
+
+    A host that ends its server closes stdin, sends SIGTERM two seconds later, and kills it after that.
+    """
+    running = questions.running()
+    with contextlib.suppress(KeyboardInterrupt):
+        questions.stop_all(STOP_SECONDS)
+    for one in running:
+        if one.done.is_set():
+            terminal.error(f"run {one.id} was stopped; `rlm-dspy trace {one.id}` shows its record.")
+        else:
+            terminal.error(f"run {one.id} is unfinished; `rlm-dspy trace {one.id}` shows what was recorded of it.")
+
+
+@contextlib.contextmanager
+def _raised_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt at Ctrl-C and at SIGTERM, which hosts send.
+
+    With Python's own handler asyncio would cancel its tasks instead and wait for the one that reads stdin.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _ReasonFormatter(logs.WarningFormatter):
+    """One line for each record, with the reason of an error instead of its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render a record, with secrets masked."""
+        line = super().format(record)
+        if record.exc_info is None or record.exc_info[1] is None:
+            return line
+        error = record.exc_info[1].__cause__ or record.exc_info[1]
+        reason = " ".join(str(error).split())
+        return f"{line}: {printable_text(self._redactor.text(f'{type(error).__name__}: {reason}'))} (-v shows more)"
+
+
+@contextlib.contextmanager
+def _logged_errors(terminal: Terminal) -> Iterator[None]:
+    """Print what the SDK and the HTTP server log, in a line each; only with -v with tracebacks.
+
+    Without a handler the SDK would install one of its own, which prints tracebacks of sixty lines.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter((logs.PlainFormatter if terminal.verbose else _ReasonFormatter)(terminal.redactor))
+    handler.setLevel(logging.ERROR if terminal.quiet else logging.WARNING)
+    sdk = logging.getLogger("mcp")
+    sdk.handlers, sdk.propagate = [], True
+    sdk.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def check_existence(paths: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -18,8 +19,10 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import journal, render
+from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.run import Event, Run
+from rlm_dspy.run import Event, Run, Span, Step, SubCall
+from rlm_dspy.spans import listening
 
 if TYPE_CHECKING:
     from rlm_dspy.rlm.answering import Answer
@@ -113,6 +116,30 @@ class RunningQuestion:
         return Quote(quote=quote, path=item.get("source"), line=item.get("line"))
 
 
+class QuestionLog(RunLog):
+    """Writes the runs of one question while they go on, under the id that its client knows.
+
+    A question may take two runs: one call that does not fit the model's window, then an exploration.
+    """
+
+    def __init__(self, folder: Path, redactor: Redactor, run_id: str) -> None:
+        super().__init__(folder, redactor)
+        self._run_id = run_id
+
+    def started(self, span: Span, record: Run | None) -> None:
+        """Write the start of a span; a second run is appended as a resumed one is."""
+        if record is not None and span.parent is None:
+            self.resumed = (self._run_id,) if self.path else ()
+            record = record.model_copy(update={"id": self._run_id})
+        super().started(span, record)
+
+    def ended(self, span: Span, record: Run | Step | SubCall | None) -> None:
+        """Write the end of a span."""
+        if isinstance(record, Run) and span.parent is None:
+            record = record.model_copy(update={"id": self._run_id})
+        super().ended(span, record)
+
+
 class Questions:
     """Answers questions about the files, each in a thread; one owner's are unknown to others."""
 
@@ -158,9 +185,24 @@ class Questions:
             raise RLMError(f"there is no run {run_id!r}; `ask` returns the run_id of a question")
         return found
 
+    def newest(self, owner: str) -> RunningQuestion:
+        """Return the question that this owner asked last.
+
+        Raises:
+            RLMError: there is none.
+        """
+        own = [one for one in list(self._questions.values()) if one.owner == owner]
+        if not own:
+            raise RLMError("no question was asked yet; `ask` asks one")
+        return own[-1]
+
+    def running(self) -> list[RunningQuestion]:
+        """Return the questions that have not ended."""
+        return [one for one in list(self._questions.values()) if not one.done.is_set()]
+
     def stop_all(self, seconds: float) -> None:
         """Ask all questions for their best answer, and wait a moment for it."""
-        running = [one for one in list(self._questions.values()) if not one.done.is_set()]
+        running = self.running()
         for one in running:
             one.stop.set()
         until = time.monotonic() + seconds
@@ -168,8 +210,10 @@ class Questions:
             one.done.wait(max(0.0, until - time.monotonic()))
 
     def _answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> None:
+        log = QuestionLog(self.store.folder, self._redactor, asked.id)
         try:
-            found = self._found_answer(asked, question, max_cost)
+            with listening(log):
+                found = self._found_answer(asked, question, max_cost)
             answer = found.prediction.get("answer")
             asked.answer = None if answer is None else self._redactor.text(str(answer))
             asked.run = found.run.model_copy(update={"id": asked.id})
@@ -181,7 +225,7 @@ class Questions:
             asked.error = self._redactor.text(f"{type(error).__name__}: {error}")
         finally:
             if asked.run is not None:
-                self._save_run(asked, asked.run)
+                self._save_run(asked, asked.run, log)
             asked.done.set()
 
     def _found_answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> Answer:
@@ -205,9 +249,10 @@ class Questions:
         with chosen.active():
             return answerer.answer(corpus, question)
 
-    def _save_run(self, asked: RunningQuestion, run: Run) -> None:
+    def _save_run(self, asked: RunningQuestion, run: Run, log: RunLog) -> None:
         try:
             self.store.put(run, self._redactor)
+            log.discard()
         except OSError as error:
             asked.error = f"the run could not be saved: {error.strerror}"
 

@@ -1,22 +1,37 @@
 """The MCP server: its tools and resources, over stdio or HTTP."""
 
 # Without postponed annotations: the server reads those of its tools, which name local functions.
+import errno
 import hmac
 import ipaddress
 import json
-import logging
+import socket
+import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from types import FrameType
+from typing import Annotated, Any, TypeVar
 
 import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.mcpserver import Context, Elicit, MCPServer, Resolve
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp.types import ToolAnnotations
-from pydantic import BaseModel, Field
+from mcp.shared.message import SessionMessage
+from mcp.types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    CallToolResult,
+    ErrorData,
+    InputRequiredResult,
+    JSONRPCError,
+    Tool,
+    ToolAnnotations,
+)
+from pydantic import BaseModel, Field, ValidationError
 
 from rlm_dspy._version import __version__
 from rlm_dspy.cli.mcp.files import Excerpt, FileList, FileTools, FoundPassages, Outline, Table
@@ -28,6 +43,7 @@ from rlm_dspy.run import Run
 PROGRESS_SECONDS = 10.0  # seconds between two reports of progress, when nothing happens
 MAX_WAIT_SECONDS = 600.0  # seconds of one call
 STOP_SECONDS = 5.0  # seconds that a cancelled call and the end of the server wait for a best answer
+REPLY_SECONDS = 0.3  # seconds for the last replies over HTTP to be sent
 MIN_TOKEN_CHARS = 16
 MAX_THREADS = 4  # blocking calls of one owner at the same time; further ones wait for these
 
@@ -47,6 +63,55 @@ Folder = Annotated[str, Field(description="only this file or the files below thi
 Limit = Annotated[int, Field(ge=1, le=1_000)]
 Offset = Annotated[int, Field(ge=0)]
 Wait = Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS, description="seconds to wait for the answer")]
+
+
+class ShownError(ToolError, ResourceError):
+    """An error whose message reaches the client, from a tool or a resource."""
+
+
+class StrictServer(MCPServer):
+    """Refuses arguments that a tool does not have, which the SDK ignores: a limit with a wrong name would not hold."""
+
+    async def list_tools(self) -> list[Tool]:
+        """Return the tools with closed schemas."""
+        tools = await super().list_tools()
+        closed = {"additionalProperties": False}
+        return [tool.model_copy(update={"input_schema": {**tool.input_schema, **closed}}) for tool in tools]
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool.
+
+        Raises:
+            ToolError: it has no such argument, or it fails.
+        """
+        for tool in await super().list_tools():
+            known = list(tool.input_schema.get("properties", {}))
+            if tool.name == name and (unknown := [one for one in arguments if one not in known]):
+                raise ToolError(f"{name} has no argument {unknown[0][:100]!r}; its arguments are {', '.join(known)}")
+        return await super().call_tool(name, arguments, context)
+
+    async def run_stdio_async(self) -> None:
+        """Serve over stdio; a line that is no message gets an error as its answer, where the SDK is silent."""
+        async with stdio_server() as (lines, replies), anyio.create_task_group() as tasks:
+            sender, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+            tasks.start_soon(_forward_messages, lines, sender, replies)
+            options = self._lowlevel_server.create_initialization_options()
+            await self._lowlevel_server.run(messages, replies, options)
+
+
+async def _forward_messages(lines: Any, sender: Any, replies: Any) -> None:
+    """Hand on what a client sends, and refuse what is no message."""
+    async with sender:
+        async for item in lines:
+            if not isinstance(item, Exception):
+                await sender.send(item)
+                continue
+            is_json = isinstance(item, ValidationError) and all(one["type"] != "json_invalid" for one in item.errors())
+            text = "the line is not a message of JSON-RPC 2.0" if is_json else "the line is not valid JSON"
+            fault = ErrorData(code=INVALID_REQUEST if is_json else PARSE_ERROR, message=text)
+            await replies.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=None, error=fault)))
 
 
 class Consent(BaseModel):
@@ -81,7 +146,7 @@ class ServedFiles:
 def make_server(served: ServedFiles) -> MCPServer:
     """Return the server with its tools and resources."""
     instructions = INSTRUCTIONS.format(roots=", ".join(served.roots))
-    server = MCPServer("rlm-dspy", instructions=instructions, version=__version__, log_level="WARNING")
+    server = StrictServer("rlm-dspy", instructions=instructions, version=__version__, log_level="WARNING")
     _add_file_tools(server, served)
     _add_question_tools(server, served)
     _add_resources(server, served)
@@ -142,8 +207,14 @@ def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
         cost = await in_thread(served, ctx, served.estimate)
         if cost is not None and cost <= limit:
             return Consent(proceed=True)
-        told = "an unknown amount" if cost is None else f"up to about ${cost:.2f}"
-        return Elicit(f"This question may cost {told} (asked above ${limit:.2f}): {question[:200]}", Consent)
+        amount = "an unknown amount" if cost is None else f"up to about ${cost:.2f}"
+        if not can_ask_user(ctx):
+            raise ShownError(
+                f"the question was not asked: it may cost {amount}, questions above ${limit:.2f} need the user's "
+                "consent, and this client cannot ask its user (it has no elicitation); start `rlm-dspy mcp` with a "
+                "higher --confirm-above, or without it"
+            )
+        return Elicit(f"This question may cost {amount} (asked above ${limit:.2f}): {question[:200]}", Consent)
 
     @server.tool(annotations=SPENDS)
     async def ask(
@@ -163,9 +234,14 @@ def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
         return await waited_result(served, asked, wait_seconds, ctx)
 
     @server.tool(annotations=READS)
-    async def result(run_id: str, ctx: Context, wait_seconds: Wait = 45) -> QuestionResult:
+    async def result(
+        ctx: Context,
+        run_id: Annotated[str, Field(description="the question asked last if empty")] = "",
+        wait_seconds: Wait = 45,
+    ) -> QuestionResult:
         """Return the answer of a question, or how far it is after wait_seconds."""
-        asked = shown_error(served, lambda: questions.find(run_id, owner_of(ctx)))
+        owner = owner_of(ctx)
+        asked = shown_error(served, lambda: questions.find(run_id, owner) if run_id else questions.newest(owner))
         return await waited_result(served, asked, wait_seconds, ctx)
 
     @server.tool(annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False))
@@ -197,10 +273,16 @@ def _add_resources(server: MCPServer, served: ServedFiles) -> None:
         return served.redactor.text(text)
 
 
+def can_ask_user(ctx: Context) -> bool:
+    """Return whether the client can show its user a form; bare `elicitation: {}` means that it can."""
+    found = ctx.client_capabilities.elicitation if ctx.client_capabilities is not None else None
+    return found is not None and (found.form is not None or found.url is None)
+
+
 def _finished_run(served: ServedFiles, run_id: str, ctx: Context) -> Run:
     asked = shown_error(served, lambda: served.questions.find(run_id, owner_of(ctx)))
     if asked.run is None:
-        raise ToolError(f"run {run_id} has no record yet; `result` waits for it")
+        raise ShownError(f"run {run_id} has no record yet; `result` waits for it")
     return asked.run
 
 
@@ -211,6 +293,7 @@ async def waited_result(served: ServedFiles, asked: RunningQuestion, seconds: fl
         await ctx.report_progress(number, message=served.redactor.text(message))
 
     try:
+        await report(0, f"run {asked.id}")  # a client that cuts the call can still ask for its result
         await wait_for(asked, seconds, report, PROGRESS_SECONDS)
     except anyio.get_cancelled_exc_class():
         asked.stop.set()
@@ -235,7 +318,7 @@ def shown_error(served: ServedFiles, work: Callable[[], Made]) -> Made:
     try:
         return work()
     except RLMError as error:
-        raise ToolError(served.redactor.text(str(error))) from None
+        raise ShownError(served.redactor.text(str(error))) from None
 
 
 # --- HTTP ----------------------------------------------------------------------------------------------------------
@@ -342,12 +425,68 @@ def read_tokens(text: str) -> dict[str, str]:
     return found
 
 
-def run_server(server: MCPServer, transport: Literal["stdio", "http"], host: str, port: int, app: App | None) -> None:
-    """Serve until the client closes the connection or the process is stopped."""
-    logging.getLogger("mcp").setLevel(logging.WARNING)
-    if transport == "stdio":
+def http_url(host: str, port: int) -> str:
+    """Return where clients connect."""
+    bare = host.strip("[]")
+    return f"http://{f'[{bare}]' if ':' in bare else bare}:{port}/mcp"
+
+
+def bound_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return listening sockets, one for each address of a host.
+
+    Raises:
+        ConfigurationError: the host is unknown, or the port is taken.
+    """
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+            try:
+                bound.append(socket.create_server(address, family=family))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(found) == 1:
+                    raise  # localhost may have an address of a family that this machine does not use
+    except (OSError, UnicodeError) as error:
+        for one in bound:
+            one.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"--host {host} --port {port} cannot be served: {reason}") from None
+    if not bound:
+        raise ConfigurationError(f"--host {host} --port {port} cannot be served: no address of it is of this machine")
+    return bound
+
+
+def run_server(server: MCPServer, app: App | None, sockets: list[socket.socket], on_exit: Callable[[], None]) -> None:
+    """Serve an HTTP application on these sockets, or without one over stdio, until the client or the user ends it.
+
+    Args:
+        server: what is served over stdio.
+        app: what is served over HTTP.
+        sockets: where the application listens.
+        on_exit: called at a first signal, before it ends the HTTP server; it makes waiting calls return.
+    """
+    if app is None:
         anyio.run(server.run_stdio_async)
         return
     import uvicorn
 
-    uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning")).run()  # type: ignore[arg-type]
+    class StoppableServer(uvicorn.Server):
+        """Lets calls return the best answers before a first signal ends it, which cuts their streams at once."""
+
+        is_ending = False
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if self.is_ending:
+                super().handle_exit(sig, frame)
+                return
+            self.is_ending = True
+            threading.Thread(target=self._end_calls, args=(sig, frame), daemon=True).start()
+
+        def _end_calls(self, sig: int, frame: FrameType | None) -> None:
+            on_exit()
+            time.sleep(REPLY_SECONDS)
+            super().handle_exit(sig, frame)
+
+    limit = int(STOP_SECONDS)
+    config = uvicorn.Config(app, log_level="warning", log_config=None, timeout_graceful_shutdown=limit)
+    StoppableServer(config).run(sockets)
