@@ -74,7 +74,7 @@ def test_tools_run_on_the_host_with_the_arguments_of_the_code() -> None:
     result = ask(lm, rlm_dspy.RLM("context, question -> answer", tools=[lookup]))
     assert seen == [("ab", 2), ("c", 1)]
     assert result.answer == "c"
-    assert "`lookup(word: string, times: integer = 1)` Look a word up." in texts(script.requests[0])[0]
+    assert "`lookup(word: str, times: int = 1)` Look a word up." in texts(script.requests[0])[0]
 
 
 def test_the_prompt_shows_the_defaults_of_a_tool_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +93,8 @@ def test_the_prompt_shows_the_defaults_of_a_tool_and_no_secret(monkeypatch: pyte
 
     lm, script = scripted(action("SUBMIT(answer='x')"))
     ask(lm, rlm_dspy.RLM("context, question -> answer", tools=[search]))
-    shown = "query: string, site: Any = None, sort: string = 'new\\nest', words: array = …, api_key: string = …"
-    assert f"`search({shown}, header: string = '********')` Search the web." in texts(script.requests[0])[0]
+    shown = "query: str, site: str | None = None, sort: str = 'new\\nest', words: list[str] = …, api_key: str = …"
+    assert f"`search({shown}, header: str = '********')` Search the web." in texts(script.requests[0])[0]
 
 
 def test_an_async_tool_is_awaited() -> None:

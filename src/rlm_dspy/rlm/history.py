@@ -3,7 +3,8 @@
 A message of a history holds the inputs and outputs of one turn, by the names of the signature's fields. A long input is
 kept as a handle: its size and a digest. The prompt shows an earlier turn the way its first observation looked: the
 inputs as the REPL showed them, with a long one that the current call has too; and then the outputs, each line behind a
-bar, so that they read as data. Each turn's prompt thus begins with the messages of the one before, up to its first reply.
+bar, so that they read as data. Each turn's prompt thus begins with the messages of the one before, up to its first
+reply.
 """
 
 from __future__ import annotations
