@@ -329,7 +329,7 @@ def test_a_run_that_did_not_end_with_an_answer_is_resumed(
     first, _ = play([*FIRST[:3], *end], *ASK, *trace)
     assert first.code != 0
     name = log_of(home).stem
-    assert f"the finished calls are kept: `rlm-dspy ask --resume {name}` goes on with it" in first.err
+    assert f"the finished calls are kept: `rlm-dspy ask --resume {name}` continues the run" in first.err
     assert "the partial run is in " in first.err
     assert (home.parent / "run.json").exists() == traced
     result, script = play(LAST, "ask", "--resume", name)

@@ -94,8 +94,8 @@ class StrictServer(MCPServer):
 
     async def run_stdio_async(self) -> None:
         """Serve over stdio; a line that is no message gets an error as its answer, where the SDK is silent."""
-        async with stdio_server() as (lines, replies), anyio.create_task_group() as tasks:
-            sender, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        sender, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        async with stdio_server() as (lines, replies), messages, anyio.create_task_group() as tasks:
             tasks.start_soon(_forward_messages, lines, sender, replies)
             options = self._lowlevel_server.create_initialization_options()
             await self._lowlevel_server.run(messages, replies, options)
@@ -103,7 +103,7 @@ class StrictServer(MCPServer):
 
 async def _forward_messages(lines: Any, sender: Any, replies: Any) -> None:
     """Hand on what a client sends, and refuse what is no message."""
-    async with sender:
+    async with sender, lines:
         async for item in lines:
             if not isinstance(item, Exception):
                 await sender.send(item)
