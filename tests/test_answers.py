@@ -12,7 +12,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy import Evidence, Run
-from rlm_dspy.rlm.answers import parse_outputs
+from rlm_dspy.rlm.outputs import parse_outputs
 from rlm_dspy.testing import action, fields, scripted, texts
 
 SKY = "the sky is blue"

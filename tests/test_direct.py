@@ -19,10 +19,10 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.rlm.adapters import answer_adapter
-from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
-from rlm_dspy.rlm.answer_replies import with_plain_markers
 from rlm_dspy.rlm.direct import Direct, prompt_text
+from rlm_dspy.rlm.reply_outputs import with_plain_markers
 from rlm_dspy.rlm.subcalls import explain_unread
+from rlm_dspy.rlm.submit_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
 from rlm_dspy.run import Event
 from rlm_dspy.testing import AsyncScript, Script, action, fields, scripted, texts
 from servers.openai import OpenAIServer

@@ -13,7 +13,7 @@ import dspy
 import pydantic
 import pytest
 
-from rlm_dspy.rlm.answers import parse_outputs
+from rlm_dspy.rlm.outputs import parse_outputs
 from rlm_dspy.sandbox import Sandbox
 
 D, F = decimal.Decimal, fractions.Fraction

@@ -9,7 +9,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.lms import windows
-from rlm_dspy.rlm import answer_checks, small_prompts
+from rlm_dspy.rlm import small_prompts, submit_checks
 from rlm_dspy.testing import action, scripted, texts
 
 
@@ -221,7 +221,7 @@ def test_an_answer_without_any_quote_is_reported() -> None:
         rlm = rlm_dspy.RLM("context, question -> answer, evidence: list[rlm_dspy.Evidence]")
         run = rlm(context="Anna met Ben in Ulm.", question="How much is 7 times 200?").run
     assert (run.outputs["answer"], run.outputs["evidence"]) == ("1400", [])
-    assert answer_checks.NO_QUOTES in run.warnings
+    assert submit_checks.NO_QUOTES in run.warnings
 
 
 @pytest.mark.parametrize(("answer", "quotes"), [("Ahab", ["The captain is Ahab."]), ("Nobody", [])])
@@ -231,5 +231,5 @@ def test_an_extract_without_evidence_is_reported(answer: str, quotes: list[str])
         rlm = rlm_dspy.RLM(EVIDENCE, budget=rlm_dspy.Budget(max_iters=1))
         result = rlm(context="A ship.\nThe captain is Ahab.\nIt rains.", question="Who?")
     assert (result.answer, [item.quote for item in result.evidence]) == (answer, quotes)
-    assert (answer_checks.NO_QUOTES in result.run.warnings) == (not quotes)
+    assert (submit_checks.NO_QUOTES in result.run.warnings) == (not quotes)
     assert result.run.status == "extracted"

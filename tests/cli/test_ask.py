@@ -14,7 +14,7 @@ import dspy
 import pytest
 
 from rlm_dspy import RLM
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.run import Run
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import contenders, program
@@ -48,7 +48,7 @@ def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def choose(*replies: Any, **options: Any) -> Any:
         lm, script = scripted(*replies, **options)
-        monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
         return script
 
     return choose

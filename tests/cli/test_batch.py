@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from rlm_dspy.batch import Progress
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.report.live import Bar
 from rlm_dspy.testing import fields, scripted, texts
 
@@ -36,7 +36,7 @@ def files(write: Callable, home: Path) -> Path:
 def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def choose(*replies: Any) -> Any:
         lm, script = scripted(*replies)
-        monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
         return script
 
     return choose
@@ -180,7 +180,7 @@ def test_questions_come_from_stdin_too(run: Callable, files: Path) -> None:
 SLOW = """
 import json, sys, time
 from rlm_dspy.testing import fields, scripted
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.cli.commands import main
 
 def reply(message):
@@ -190,7 +190,7 @@ def reply(message):
     return fields(answer="x", evidence="[]")
 
 lm, script = scripted(reply)
-models.choose = lambda values: models.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
 sys.argv[1:] = ["batch", "q.jsonl", "texts", "--out", "a.jsonl", "--mode", "direct", *sys.argv[1:]]
 sys.exit(main())
 """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlm_dspy import lms
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.cli.chat import newest_turns
 from rlm_dspy.cli.line_editing import completions, line_editing
 from rlm_dspy.testing import action, fields, scripted, texts
@@ -168,8 +168,8 @@ def test_a_continued_conversation_keeps_the_model_that_was_named(
 ) -> None:
     speak(*[action("SUBMIT(answer='8080', evidence=[])")] * 3)
     chosen: list[str | None] = []
-    choose = models.choose
-    monkeypatch.setattr(models, "choose", lambda values: (chosen.append(values.model), choose(values))[1])
+    choose = model_choice.choose
+    monkeypatch.setattr(model_choice, "choose", lambda values: (chosen.append(values.model), choose(values))[1])
     for args in (("notes", "-m", "offline/extractive"), ("-c",), ("-c", "-m", "offline"), ("-c",)):
         assert run("chat", *args, "--mode", "rlm", stdin=say("which port?")).code == 0
     assert chosen == ["offline/extractive"] * 2 + ["offline"] * 2
@@ -182,8 +182,8 @@ def test_a_continued_conversation_keeps_what_chose_its_files_and_its_limits(
     talk = ["chat", ".", "--exclude", "private.md", "--max-calls", "0", "--mode", "rlm"]
     speak(*[action("SUBMIT(answer='8080', evidence=[])")] * 4)
     used: list[int] = []
-    choose = models.choose
-    monkeypatch.setattr(models, "choose", lambda values: (used.append(values.max_calls), choose(values))[1])
+    choose = model_choice.choose
+    monkeypatch.setattr(model_choice, "choose", lambda values: (used.append(values.max_calls), choose(values))[1])
     assert run(*talk, stdin=say("which port?")).code == 0
     again = run("chat", "-c", stdin=say("/files", "and again?"))
     assert "private.md" not in again.out

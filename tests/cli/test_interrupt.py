@@ -23,7 +23,7 @@ from rlm_dspy.run import Run
 PROGRAM = """
 import os, sys, time
 from rlm_dspy.testing import action, fields, scripted
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.cli.commands import main
 
 kind = os.environ["KIND"]
@@ -44,7 +44,7 @@ def slow(message):
 first = action("import time\\nprint(1 + 1)")
 replies = {"model": [first, hang], "cell": [first, slow, hang], "extract": [first, hang], "first": [hang]}
 lm, script = scripted(*replies[kind])
-models.choose = lambda values: models.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
 sys.argv[1:] = ["ask", "what?", ".", *sys.argv[1:]]
 sys.exit(main())
 """

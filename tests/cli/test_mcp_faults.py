@@ -39,7 +39,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from rlm_dspy.testing import action, fields, scripted
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.cli.commands import main
 
 def slow(message):
@@ -51,7 +51,7 @@ def slow(message):
     return action("SUBMIT(answer='4711', evidence=['the code is 4711'])")
 
 lm, script = scripted(action("print(context[:30])", "Look at it."), slow)
-models.choose = lambda values: models.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
 PATCH
 main()
 """

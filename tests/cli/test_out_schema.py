@@ -10,7 +10,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from rlm_dspy.cli import models, out_option
+from rlm_dspy.cli import model_choice, out_option
 from rlm_dspy.testing import fields, scripted
 
 SCHEMA = {
@@ -36,7 +36,7 @@ def speak(home: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def answer_with(*replies: str) -> None:
         lm, _ = scripted(*replies)
-        monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
 
     return answer_with
 

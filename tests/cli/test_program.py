@@ -12,7 +12,7 @@ import pytest
 
 from cli.conftest import Result
 from rlm_dspy import RLM
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.cli.out_option import ask_signature
 from rlm_dspy.testing import action, scripted
 from rlm_dspy.tuning import contenders, program, program_folder
@@ -60,7 +60,7 @@ def ask(run: Callable[..., Result], write: Callable[[str, str], Path], monkeypat
 
     def start(place: str, *more: str) -> tuple[Result, Any]:
         lm, script = scripted(action("SUBMIT(answer='two', evidence=[])"))
-        monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
         return run("ask", "what?", "notes.md", "--program", place, *more), script
 
     return start

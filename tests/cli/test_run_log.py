@@ -20,7 +20,7 @@ from rlm_dspy.report.run_store import load_run
 PROGRAM = """
 import sys, time
 from rlm_dspy.testing import action, scripted
-from rlm_dspy.cli import models
+from rlm_dspy.cli import model_choice
 from rlm_dspy.cli.commands import main
 
 def hang(message):
@@ -28,7 +28,7 @@ def hang(message):
     time.sleep(120)
 
 lm, script = scripted(action("print(context[:30], 'sk-secret-000000')", "Look at it."), action("print(2)"), hang)
-models.choose = lambda values: models.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rlm_dspy.cli import models, viewing
+from rlm_dspy.cli import model_choice, trace
 from rlm_dspy.cli import runs as runs_command
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
@@ -118,7 +118,7 @@ def test_each_ask_is_listed_and_can_be_shown(
 ) -> None:
     write("notes.md", "One and one is two.\n")
     lm, _ = scripted(action("print(llm_query('sum'))"), "2", action("SUBMIT(answer='two', evidence=[])"))
-    monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+    monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
     assert "There are no runs" in run("runs").err
     asked = json.loads(run("ask", "What is one and one?", ".", "--mode", "rlm", "--json").out)
     listed = run("runs").out.splitlines()
@@ -226,8 +226,8 @@ def test_a_page_is_opened_or_its_place_is_said(
     run: Callable, stored: Path, monkeypatch: pytest.MonkeyPatch, works: bool
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(viewing.webbrowser, "open", lambda url: asked.append(url) or works)
-    monkeypatch.setattr(viewing, "MAX_PAGES", 1)
+    monkeypatch.setattr(trace.webbrowser, "open", lambda url: asked.append(url) or works)
+    monkeypatch.setattr(trace, "MAX_PAGES", 1)
     assert run("trace", "b", "--open").code == 0
     result = run("trace", "--open")
     path = Path(result.out.strip())
@@ -243,7 +243,7 @@ def test_a_page_is_opened_or_its_place_is_said(
 def test_what_is_made_of_an_unfinished_run_says_so(
     run: Callable, home_runs: Path, monkeypatch: pytest.MonkeyPatch, form: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(viewing.webbrowser, "open", lambda url: True)
+    monkeypatch.setattr(trace.webbrowser, "open", lambda url: True)
     log = RunLog(home_runs, Redactor())
     started = Span(id=1, kind="run", started=1.0, run="d" * 12)
     log.started(started, RUN.model_copy(update={"id": "d" * 12, "stopped_by": "unfinished", "steps": ()}))

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from rlm_dspy import corpus, data
-from rlm_dspy.cli import models, optimize
+from rlm_dspy.cli import model_choice, optimize
 from rlm_dspy.testing import scripted
 from schemas import check_output
 from tuning.classroom import STUDENT, TEACHER, Classroom
@@ -153,7 +153,7 @@ def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Cla
 
 def test_eval_fails_when_no_question_has_an_answer(run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, _ = scripted("I would rather not.")
-    monkeypatch.setattr(models, "choose", lambda values: models.Chosen(lm=lm, sub_lm=None))
+    monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
     result = run("eval", jsonl(home / "d.jsonl", ROW), "--compare", "direct")
     assert result.code == 1
     assert "1 of 1 questions ended without an answer; the first, d-1: ActionError: " in result.err

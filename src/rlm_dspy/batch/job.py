@@ -22,7 +22,7 @@ from rlm_dspy.evidence import Evidence
 from rlm_dspy.lms.rate_limits import SharedPace
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import journal
-from rlm_dspy.rlm.answering import Answerer
+from rlm_dspy.rlm.answerer import Answerer
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import make_budget, read_signature
@@ -39,7 +39,7 @@ class Program:
         corpus: the corpus that the questions are about.
         lm: the main LM; None means the configured one.
         sub_lm: the LM for sub-calls.
-        mode: as for :class:`~rlm_dspy.rlm.answering.Answerer`.
+        mode: as for :class:`~rlm_dspy.rlm.answerer.Answerer`.
         budget: the limits of each question.
         state: the state of a compiled RLM, from ``dump_state``.
     """

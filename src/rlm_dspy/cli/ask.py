@@ -14,9 +14,9 @@ from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.own_outputs import check_replaceable, outputs_below
+from rlm_dspy.cli.question_arguments import is_path
 from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
-from rlm_dspy.cli.understanding import is_path
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.garbage_pause import paused_garbage_collection
@@ -80,7 +80,7 @@ def _with_program(request: AskRequest, home: Path, terminal: Terminal) -> AskReq
 
 def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:
     """Return the request of the run that is to be resumed."""
-    from rlm_dspy.report.resuming import read_resumed  # only here, because it imports DSPy
+    from rlm_dspy.report.resumed_run import read_resumed  # only here, because it imports DSPy
     from rlm_dspy.report.run_store import RunStore
 
     return resume.resumed_request(request, read_resumed(RunStore(folder).find(str(request.resume))))

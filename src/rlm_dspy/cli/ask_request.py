@@ -13,7 +13,7 @@ from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.rlm.modes import first_mode
 
 if TYPE_CHECKING:
-    from rlm_dspy.report.resuming import ResumedRun
+    from rlm_dspy.report.resumed_run import ResumedRun
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,12 @@ def _run_batch(
 ) -> Any:
     """Run the batch with one LM for all questions; DSPy is imported here."""
     from rlm_dspy.batch import Answers, Program
-    from rlm_dspy.cli import models
+    from rlm_dspy.cli import model_choice
 
     # Again, because DSPy configures logging on import.
     logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
     terminal.start_tracing()
-    chosen = models.choose(values)
+    chosen = model_choice.choose(values)
     if notice := chosen.unused_model or chosen.notice:
         terminal.note(notice)
     budget = values.budget.model_copy(update={"max_cost": None})  # which is for the whole batch

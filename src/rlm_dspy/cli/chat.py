@@ -14,7 +14,7 @@ from typing import Any
 import click
 import dspy
 
-from rlm_dspy.cli import conversation, exit_codes, logs, models, out_option, reading, settings, viewing
+from rlm_dspy.cli import conversation, exit_codes, logs, model_choice, out_option, reading, settings, trace
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation, ConversationFile
 from rlm_dspy.cli.line_editing import line_editing
@@ -102,7 +102,7 @@ class ChatTurn(Asking):
         told = dspy.InputField(desc="earlier questions and answers, oldest first")
         self.signature = self.signature.append("history", told, type_=dspy.History)
 
-    def asked_facts(self, chosen: models.Chosen) -> None:
+    def asked_facts(self, chosen: model_choice.Chosen) -> None:
         """Record nothing to resume: a question of a conversation depends on the earlier ones."""
 
     def more_inputs(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Chat:
     def run(self) -> int:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
         self._terminal.start_tracing()
-        chosen = models.choose(self._values)
+        chosen = model_choice.choose(self._values)
         if notice := chosen.unused_model or chosen.notice:
             self._terminal.note(notice)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
@@ -187,7 +187,7 @@ class Chat:
         with line_editing(self._values.home / "chat_history", COMMANDS):
             return self._answer_lines(chosen)
 
-    def _answer_lines(self, chosen: models.Chosen) -> int:
+    def _answer_lines(self, chosen: model_choice.Chosen) -> int:
         code = exit_codes.ANSWERED
         try:
             for line in self._input_lines():
@@ -230,7 +230,7 @@ class Chat:
             if line.strip():
                 yield line.strip()
 
-    def _answer_question(self, question: str, chosen: models.Chosen) -> int:
+    def _answer_question(self, question: str, chosen: model_choice.Chosen) -> int:
         request = AskRequest(question, (), {}, self._choice, as_json=self._json, events=self._shows_events)
         turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._discussion)
         try:
@@ -346,4 +346,4 @@ class Chat:
         if self._last is None:
             self._terminal.error("no question has been asked yet.")
         else:
-            viewing.print_tree(self._terminal, self._last)
+            trace.print_tree(self._terminal, self._last)

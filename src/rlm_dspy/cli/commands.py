@@ -16,9 +16,9 @@ from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes
 from rlm_dspy.cli.completion import complete_run
 from rlm_dspy.cli.interrupts import leave
-from rlm_dspy.cli.keys_command import keys
+from rlm_dspy.cli.keys import keys
 from rlm_dspy.cli.ls import ls
-from rlm_dspy.cli.models_command import models
+from rlm_dspy.cli.models import models
 from rlm_dspy.cli.options import (
     FILE_CHOICE,
     FILE_PATH,
@@ -53,9 +53,9 @@ from rlm_dspy.cli.options import (
     volume_options,
 )
 from rlm_dspy.cli.program import program
+from rlm_dspy.cli.question_arguments import QuestionGroup, understood_arguments, usage_text
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, reopen_closed_streams, tolerate_any_text
-from rlm_dspy.cli.understanding import QuestionGroup, understood_arguments, usage_text
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 

@@ -17,7 +17,7 @@ from rlm_dspy.batch import waves_path
 from rlm_dspy.batch.plan import plan_calls, plan_runs
 from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS_AT_ONCE
 from rlm_dspy.budget import Budget
-from rlm_dspy.cli import exit_codes, logs, models, provider_batches, settings
+from rlm_dspy.cli import exit_codes, logs, model_choice, provider_batches, settings
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.cli.program_source import find_program
@@ -64,7 +64,7 @@ def metric(name: str) -> metrics.Metric:
 
 def prepare_model(
     flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
-) -> tuple[settings.Settings, models.Chosen]:
+) -> tuple[settings.Settings, model_choice.Chosen]:
     """Return settings and model, with or without its fallback, and export the credentials."""
     loaded = settings.load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
@@ -72,7 +72,7 @@ def prepare_model(
     terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
     values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
     terminal.start_tracing()
-    chosen = models.choose(values)
+    chosen = model_choice.choose(values)
     if notice := chosen.unused_model or chosen.notice:
         terminal.note(notice)
     return values, chosen
@@ -158,7 +158,7 @@ def _threads(request: EvalRequest, names: list[str]) -> int:
     return max(request.threads, CALLS_AT_ONCE if set(names) <= one_call else RUNS_AT_ONCE)
 
 
-def _plan_text(names: list[str], chosen: models.Chosen, examples: list[Any]) -> str:
+def _plan_text(names: list[str], chosen: model_choice.Chosen, examples: list[Any]) -> str:
     """Return what each side would cost in batches and in ordinary calls."""
     contexts = [example.get("context") or "" for example in examples]
     chars = sum(getattr(one, "chars", len(one)) for one in contexts) // len(contexts)
@@ -178,7 +178,7 @@ def _plan_text(names: list[str], chosen: models.Chosen, examples: list[Any]) -> 
 def _ask_all(
     evaluation: Evaluation,
     asked: list[contenders.Contender],
-    chosen: models.Chosen,
+    chosen: model_choice.Chosen,
     waves: Waves | None,
     terminal: Terminal,
 ) -> tuple[list[Row], bool]:
@@ -195,12 +195,14 @@ def _ask_all(
         return rows, interrupts.was_interrupted
 
 
-def _make_contender(name: str, program: Path | None, budget: Budget, chosen: models.Chosen) -> contenders.Contender:
+def _make_contender(
+    name: str, program: Path | None, budget: Budget, chosen: model_choice.Chosen
+) -> contenders.Contender:
     path = program if name == "rlm" else None
     return contenders.make_contender(name, budget, sub_lm=chosen.sub_lm, path=path)
 
 
-def _row_identity(program: Path | None, values: settings.Settings, chosen: models.Chosen) -> str:
+def _row_identity(program: Path | None, values: settings.Settings, chosen: model_choice.Chosen) -> str:
     """Return what a row depends on besides side, metric and example."""
     text = program.read_text(encoding="utf-8") if program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
@@ -232,7 +234,7 @@ class EvalProgress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _fallback_notice(rows: list[Row], chosen: models.Chosen) -> str:
+def _fallback_notice(rows: list[Row], chosen: model_choice.Chosen) -> str:
     """Return a note on how many questions a fallback answered, fully or in part; empty if none."""
     asked = {chosen.name, *([chosen.sub_lm.model] if chosen.sub_lm else [])}
     mixed = [set(row.models) - asked for row in rows if set(row.models) - asked]
@@ -288,7 +290,7 @@ def _runs_folder(request: EvalRequest) -> Path | None:
 
 
 def _page_facts(
-    request: EvalRequest, values: settings.Settings, chosen: models.Chosen, questions: int
+    request: EvalRequest, values: settings.Settings, chosen: model_choice.Chosen, questions: int
 ) -> dict[str, str]:
     """Return what the head of the page tells."""
     limits = values.budget.model_dump(exclude_none=True)

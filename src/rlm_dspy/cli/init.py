@@ -16,7 +16,7 @@ import click
 from rlm_dspy import lms
 from rlm_dspy.cli import exit_codes, key_store, reading, settings
 from rlm_dspy.cli.first_question import first_command
-from rlm_dspy.cli.keys_command import check_key, read_secret
+from rlm_dspy.cli.keys import check_key, read_secret
 from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus

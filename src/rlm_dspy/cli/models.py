@@ -1,124 +1,77 @@
-"""The models of a command, chosen by the LM layer."""
+"""``rlm-dspy models``: list the available models and the default."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
-import dspy
+import click
 
-from rlm_dspy import folders, lms
-from rlm_dspy._dspy import get_litellm
-from rlm_dspy.cli.settings import Settings
-from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.lms.model_list import check_name, served_models
-from rlm_dspy.local_servers import is_loopback, shown_address
+from rlm_dspy.cli.completion import keep_names
+from rlm_dspy.cli.options import json_option, trust_option
+from rlm_dspy.cli.terminal import Terminal
 
-_LEAVE_OUT = "leave out --temperature (or the setting temperature)"
+if TYPE_CHECKING:
+    from rlm_dspy.lms.model_list import Listing, ModelRow
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The main LM, the sub-LM (None: the same), and a notice about the choice for the user."""
+@click.command(short_help="List the available models and the default.")
+@click.option("--all", "everything", is_flag=True, help="Also list all chat models that LiteLLM knows.")
+@json_option("the models")
+@trust_option
+@click.pass_obj
+def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
+    """List the available models with their windows and prices, and the default.
 
-    lm: Any
-    sub_lm: Any
-    notice: str = ""
-    is_offline: bool = False  # the offline engine answers, which the notice says
-    unused_model: str = ""  # a notice of a server that would have answered
-
-    @property
-    def name(self) -> str:
-        """The main model's name."""
-        return str(self.lm.model)
-
-    def with_lms(self, change: Callable[[Any], Any]) -> Chosen:
-        """Return the choice with both LMs changed."""
-        return replace(self, lm=change(self.lm), sub_lm=change(self.sub_lm) if self.sub_lm else None)
-
-    def active(self) -> AbstractContextManager[None]:
-        """Return the DSPy context with this LM configured."""
-        return dspy.context(lm=self.lm)  # type: ignore[no-any-return]
-
-
-def choose(values: Settings) -> Chosen:
-    """Choose the models, with a notice if the offline engine will answer.
-
-    Raises:
-        ConfigurationError: a name is not a valid model name, or a model does not take the temperature.
-        LMUnavailableError: a name has no provider, or one that LiteLLM does not know.
+    These are the models of Ollama, of your own servers (OPENAI_API_BASE or the setting openai_api_base,
+    LM_STUDIO_API_BASE, HOSTED_VLLM_API_BASE, LLAMAFILE_API_BASE), and of Groq if GROQ_API_KEY is set. Prices are US
+    dollars per million tokens; a dash means unknown.
     """
-    folders.protect_dspy_cache()
-    choice = lms.choose(values.model, os.environ, values.named_by)
-    names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
-    for name in names:
-        check_name(name)
-        if values.temperature is not None:
-            _check_temperature(name, values.temperature)
-    options: dict[str, Any] = {"fallback": values.fallback, "num_ctx": values.num_ctx, "timeout": values.timeout}
-    options["temperature"] = values.temperature
-    options = {name: value for name, value in options.items() if value is not None}
-    lm = lms.lm(choice.model, **options)  # the offline engine has no temperature, which the notice says
-    sub_lm = lms.lm(values.sub_model, **options) if values.sub_model else None
-    if choice.offline:
-        notice = OFFLINE if values.model is None else CHOSEN_OFFLINE
-        notice = notice.format(reason=choice.reason, by=values.named_by)
-        if values.temperature is not None:
-            notice += f" It has no temperature: {values.temperature:g} is ignored."
-    else:
-        notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
-    unused_model = _describe_unused_model() if choice.offline and values.model is None else ""
-    return Chosen(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline, unused_model=unused_model)
+    from rlm_dspy.cli import settings
+
+    loaded = settings.load(trust_project=terminal.trusts_project)
+    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    from rlm_dspy.lms.model_list import list_models
+
+    env = dict(os.environ)
+    if loaded.settings.model:  # a file may name it
+        env["RLM_DSPY_MODEL"] = loaded.settings.model
+    found = list_models(env, everything=everything)
+    keep_names(loaded.settings.home, [row.name for row in found.rows])
+    if loaded.settings.model:
+        found = replace(found, choice=replace(found.choice, reason=f"named by {loaded.settings.named_by}"))
+    if as_json:
+        terminal.answer_json(_listing_facts(found))
+        return
+    _print_models(found, terminal)
 
 
-def _describe_unused_model() -> str:
-    """Return a notice of the first model of the user's own servers, empty if none answers."""
-    for name, server in served_models(os.environ):
-        place = f"{server.kind} at {shown_address(server.base)}"
-        return (
-            f"No model is set, so the offline engine answers. {place} has {name}: "
-            f"ask it with -m {shlex.quote(name)}, or keep it with `rlm-dspy init`."
-        )
-    return ""
+def _listing_facts(found: Listing) -> dict[str, Any]:
+    rows = [{**asdict(row), "default": row.name == found.choice.model} for row in found.rows]
+    return {"default": asdict(found.choice), "models": rows, "notes": list(found.notes)}
 
 
-def _check_temperature(name: str, temperature: float) -> None:
-    """Refuse a temperature that LiteLLM knows the model to refuse, before anything is asked.
+def _print_models(found: Listing, terminal: Terminal) -> None:
+    from rlm_dspy.report import render
 
-    Raises:
-        ConfigurationError: the model takes no such temperature.
-    """
-    litellm = get_litellm(feature="--temperature")
-    model, provider, *_ = litellm.get_llm_provider(lms.lm(name).model)
-    try:
-        litellm.utils.get_optional_params(model=model, custom_llm_provider=provider, temperature=temperature)
-    except litellm.exceptions.UnsupportedParamsError as error:
-        raise ConfigurationError(f"{name} does not take a temperature of {temperature:g}: {_LEAVE_OUT}") from error
-
-
-def _describe_destinations(names: Iterable[str], values: Settings) -> Iterator[str]:
-    """Yield a notice for each destination that the user may not expect.
-
-    That is a remote server that is not the provider's own, or a cloud model that a file of the current folder sets.
-    """
-    described = set()
-    for name in names:
-        address = lms.server_address(lms.lm(name))
-        if address is not None and is_loopback(address):
-            continue
-        if address is not None and address not in described:
-            described.add(address)
-            yield f"{name} is served at {address}: your questions and text from the files are sent there."
-        elif file := values.project_models.get(name):
-            yield f"{file} sets the model {name}: your questions and text from the files are sent there."
+    if found.rows:
+        head = ["", "model", "window", "size", "in $/M", "out $/M"]
+        rows = [_table_row(row, found.choice.model) for row in found.rows]
+        terminal.answer("\n".join(render.table_lines([head, *rows], right=frozenset({2, 3, 4, 5}))))
+    for note in found.notes:
+        terminal.note(note)
+    if not found.rows:
+        terminal.note("`rlm-dspy init` sets a model or a server's address; `rlm-dspy models --all` lists known models.")
+    terminal.answer(f"default: {found.choice.model} ({found.choice.reason})")
 
 
-CHOSEN_OFFLINE = "No language model: the offline engine looks up passages by keyword, as {by} says."
-OFFLINE = (
-    "No language model: the offline engine looks up passages by keyword ({reason}). "
-    "To use a model, set -m or RLM_DSPY_MODEL, e.g. ollama_chat/qwen3:8b, or set GROQ_API_KEY."
-)
+def _table_row(row: ModelRow, default: str) -> list[str]:
+    window = "-" if row.window is None else f"{row.window:,}"
+    size = "-" if row.bytes is None else f"{row.bytes / 1e9:.1f} GB"
+    mark = "*" if row.name == default else ""
+    return [mark, row.name, window, size, _price_cell(row.input_price), _price_cell(row.output_price)]
+
+
+def _price_cell(price: float | None) -> str:
+    return "-" if price is None else f"{price:g}"

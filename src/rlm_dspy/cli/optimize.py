@@ -14,7 +14,7 @@ import click
 import dspy
 
 from rlm_dspy import lms
-from rlm_dspy.cli import eval, exit_codes, models, settings
+from rlm_dspy.cli import eval, exit_codes, model_choice, settings
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import counted_noun
@@ -130,7 +130,7 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
     return made
 
 
-def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: models.Chosen) -> optimize.UsageRate:
+def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: model_choice.Chosen) -> optimize.UsageRate:
     """Return the usage per question, as measured by this optimization or an evaluation of the same data."""
     for place in (request.folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
         rate = optimize.measured_rate(place, chosen.name)

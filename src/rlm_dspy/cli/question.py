@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli import exit_codes, models, out_option, reading, resume, settings
+from rlm_dspy.cli import exit_codes, model_choice, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.notices import note_daily
@@ -22,7 +22,7 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import BudgetExceededError, RLMError
 from rlm_dspy.evidence.absence import is_miss
-from rlm_dspy.lms.replaying import replaying_lm
+from rlm_dspy.lms.replay_engine import replaying_lm
 from rlm_dspy.metering import token_cost
 from rlm_dspy.replay import REPLAY, Replay
 from rlm_dspy.report import journal, live, render
@@ -30,8 +30,7 @@ from rlm_dspy.report.events import EventLines
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.rlm.answer_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
-from rlm_dspy.rlm.answering import Answerer
+from rlm_dspy.rlm.answerer import Answerer
 from rlm_dspy.rlm.mcp_tools import mcp_tools
 from rlm_dspy.rlm.modes import (
     OUTPUT_TOKENS,
@@ -43,6 +42,7 @@ from rlm_dspy.rlm.modes import (
     asks_about_all,
 )
 from rlm_dspy.rlm.module import RLM
+from rlm_dspy.rlm.submit_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
 from rlm_dspy.run import Event, Run
 from rlm_dspy.spans import listening
 from rlm_dspy.tuning import program
@@ -137,7 +137,7 @@ class Asking:
     def run(self) -> int:
         """Ask, print, and return the exit code."""
         self.terminal.start_tracing()
-        chosen = models.choose(self.values)
+        chosen = model_choice.choose(self.values)
         if chosen.unused_model:
             self.terminal.note(chosen.unused_model)
         elif chosen.is_offline:
@@ -149,7 +149,7 @@ class Asking:
             return exit_codes.ANSWERED
         return self.answer(chosen)
 
-    def answer(self, chosen: models.Chosen) -> int:
+    def answer(self, chosen: model_choice.Chosen) -> int:
         """Ask a chosen model, print, keep the run as ``result``, and return the exit code."""
         if self.request.index and not self.corpus.index.build():
             self.terminal.note("The search index could not be built; -v shows why.")
@@ -188,12 +188,12 @@ class Asking:
             self.terminal.note(OFFLINE_RESULT, always=True)  # no exit code says it
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
 
-    def asked_facts(self, chosen: models.Chosen) -> dict[str, Any] | None:
+    def asked_facts(self, chosen: model_choice.Chosen) -> dict[str, Any] | None:
         """Return what the record needs so that the run can be resumed, None if it cannot be."""
         return resume.recorded_facts(self.request, self.values, self.corpus, chosen.name)
 
     @contextmanager
-    def _replayed_models(self, chosen: models.Chosen) -> Iterator[models.Chosen]:
+    def _replayed_models(self, chosen: model_choice.Chosen) -> Iterator[model_choice.Chosen]:
         """Let the record of a resumed run answer the calls of the models that it holds."""
         resumed = self.request.resumed
         if resumed is None:
@@ -246,7 +246,7 @@ class Asking:
         first = reading.told(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
-    def _answerer(self, watch: Callable[[Event], None], chosen: models.Chosen, tools: Sequence[Any]) -> Answerer:
+    def _answerer(self, watch: Callable[[Event], None], chosen: model_choice.Chosen, tools: Sequence[Any]) -> Answerer:
         return Answerer(
             self.signature,
             mode=self.values.mode,
@@ -365,7 +365,7 @@ class Asking:
             place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
         return place
 
-    def _print_estimate(self, chosen: models.Chosen) -> None:
+    def _print_estimate(self, chosen: model_choice.Chosen) -> None:
         limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}
         facts = estimated_facts(self.corpus, self.mode, chosen.name, **limits)
         if self.request.as_json:

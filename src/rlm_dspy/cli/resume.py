@@ -19,7 +19,7 @@ from rlm_dspy.errors import CorpusError, RLMError
 
 if TYPE_CHECKING:
     from rlm_dspy.cli.terminal import Terminal
-    from rlm_dspy.report.resuming import ResumedRun
+    from rlm_dspy.report.resumed_run import ResumedRun
 
 LIMITS = ("max_iters", "max_calls", "max_tokens", "max_cost", "max_seconds")
 KEPT_SETTINGS = ("model", "sub_model", "fallback", "temperature", "mode", "direct_tokens", "num_ctx", *LIMITS)
@@ -98,7 +98,7 @@ def file_digests(corpus: Corpus) -> dict[str, str]:
 
 def resumable_log(path: Path | None) -> Path | None:
     """Return the log of a run if ``ask --resume`` can go on with it."""
-    from rlm_dspy.report.resuming import can_be_resumed  # only here, because they import DSPy
+    from rlm_dspy.report.resumed_run import can_be_resumed  # only here, because they import DSPy
     from rlm_dspy.report.run_store import load_run
 
     if path is None or not path.is_file():

@@ -116,9 +116,9 @@ def export_runs(terminal: Terminal, /, out: Path | None, **options: Any) -> None
     The files of a question are named by hash and size; the conversation contains only what the model saw of them.
     Secrets are masked. Runs that cannot be exported are counted on stderr, with the reason.
     """
-    from rlm_dspy.cli import export
+    from rlm_dspy.cli import runs_export
 
-    export.write_rows(terminal, _open_store(terminal), out, options)
+    runs_export.write_rows(terminal, _open_store(terminal), out, options)
 
 
 @click.command(short_help="Show one run, or two side by side.")
@@ -137,12 +137,12 @@ def trace(terminal: Terminal, /, name: str, other: str | None, **options: Any) -
     RUN and OTHER are ids from `rlm-dspy runs` or their beginnings, files written by `ask --trace`, or `last`. With
     --html or --open, OTHER is shown beside RUN, step by step.
     """
-    from rlm_dspy.cli import viewing
+    from rlm_dspy.cli import trace
 
-    viewing.check_options(other, options)
+    trace.check_options(other, options)
     store = _open_store(terminal)
     found = [store.find(one) for one in (name, other) if one is not None]
-    viewing.show(terminal, store, found, options)
+    trace.show(terminal, store, found, options)
 
 
 def _open_store(terminal: Terminal) -> RunStore:

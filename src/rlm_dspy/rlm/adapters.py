@@ -19,8 +19,8 @@ import dspy
 from dspy.adapters.utils import annotation_allows_none
 from dspy.utils.exceptions import AdapterParseError
 
-from rlm_dspy.rlm.answer_replies import plain_reply, without_end_marker
 from rlm_dspy.rlm.replies import read_plain, read_sections, visible_outputs, visible_text
+from rlm_dspy.rlm.reply_outputs import plain_reply, without_end_marker
 
 MARK = "<<CUSTOM-TYPE-"  # opens the markers between which DSPy reads content parts, such as images to fetch
 

@@ -32,8 +32,9 @@ from rlm_dspy.lms import streams, windows
 from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.replay import root_run_id
 from rlm_dspy.rlm.adapters import answer_adapter
-from rlm_dspy.rlm.answer_checks import engine_warnings
-from rlm_dspy.rlm.answers import (
+from rlm_dspy.rlm.history import earlier_turns, fitting_turns, next_history
+from rlm_dspy.rlm.inputs import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
+from rlm_dspy.rlm.outputs import (
     answers_beside,
     evidence_records,
     holds_evidence,
@@ -42,14 +43,13 @@ from rlm_dspy.rlm.answers import (
     missing_evidence,
     render_input,
 )
-from rlm_dspy.rlm.history import earlier_turns, fitting_turns, next_history
-from rlm_dspy.rlm.inputs import QUESTION_FIELDS, is_context, main_context, quotable_inputs, task_of
 from rlm_dspy.rlm.passages import best_passages, place_of
 from rlm_dspy.rlm.prediction import RLMPrediction
 from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
 from rlm_dspy.rlm.subcalls import explain_unread
+from rlm_dspy.rlm.submit_checks import engine_warnings
 from rlm_dspy.run import UNFINISHED, Event, Run, stopping_facts, unread
 from rlm_dspy.sandbox.toolkit import count_lines
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE

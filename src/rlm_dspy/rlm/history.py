@@ -22,8 +22,8 @@ import pydantic
 from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.rlm import prompts
-from rlm_dspy.rlm.answers import jsonable_outputs
 from rlm_dspy.rlm.images import describe_image
+from rlm_dspy.rlm.outputs import jsonable_outputs
 from rlm_dspy.rlm.signatures import RESULTS, history_field
 from rlm_dspy.run import replace_surrogates
 from rlm_dspy.sandbox.worker import tables

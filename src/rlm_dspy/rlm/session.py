@@ -25,25 +25,25 @@ from rlm_dspy.metering import Meter, token_cost, tokens
 from rlm_dspy.replay import new_run_id, root_run_id
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
-from rlm_dspy.rlm.answer_checks import AnswerChecks, engine_warnings
-from rlm_dspy.rlm.answers import (
-    evidence_records,
-    holds_evidence,
-    jsonable_outputs,
-    missing_evidence,
-    render_input,
-)
 from rlm_dspy.rlm.children import Child, Children
 from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
 from rlm_dspy.rlm.inputs import QUESTION_FIELDS, input_warnings, main_context, quotable_inputs, repl_inputs, task_of
 from rlm_dspy.rlm.loop import SPENT_LIMITS, Ask, Ending, Extract, ModelReply, Observation, Rules
+from rlm_dspy.rlm.outputs import (
+    evidence_records,
+    holds_evidence,
+    jsonable_outputs,
+    missing_evidence,
+    render_input,
+)
 from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
+from rlm_dspy.rlm.submit_checks import AnswerChecks, engine_warnings
 from rlm_dspy.run import (
     UNFINISHED,
     Event,

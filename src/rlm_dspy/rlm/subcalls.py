@@ -26,7 +26,6 @@ from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost, tokens
 from rlm_dspy.rlm.adapters import plain_adapter, without_markers
-from rlm_dspy.rlm.answer_replies import without_end_marker
 from rlm_dspy.rlm.images import (
     MAX_IMAGES,
     Images,
@@ -37,6 +36,7 @@ from rlm_dspy.rlm.images import (
     without_parts,
 )
 from rlm_dspy.rlm.replies import explain_cut, visible_text
+from rlm_dspy.rlm.reply_outputs import without_end_marker
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.run import SubCall, SubCallKind, cut_text, replace_surrogates
 from rlm_dspy.spans import Recorder

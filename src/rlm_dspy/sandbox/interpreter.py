@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self, cast
 import dspy
 from dspy.utils.callback import BaseCallback, with_callbacks
 
-from rlm_dspy.sandbox import checks, events, execution, policy, pool
+from rlm_dspy.sandbox import callbacks, checks, execution, policy, pool
 from rlm_dspy.sandbox.tool_threads import ToolThreads, in_thread
 from rlm_dspy.sandbox.variables import Parcel, VariableBook
 
@@ -143,7 +143,7 @@ class Sandbox:
 
     def invoke_tool(self, tool_name: str, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call one of the host functions for the code."""
-        return events.report_tool_call(self, tool_name, args, kwargs, lambda: self.tools[tool_name](*args, **kwargs))
+        return callbacks.report_tool_call(self, tool_name, args, kwargs, lambda: self.tools[tool_name](*args, **kwargs))
 
     async def aexecute(self, code: str, variables: dict[str, Any] | None = None) -> Any:
         """Run ``execute`` without blocking the event loop."""
@@ -258,7 +258,7 @@ class Sandbox:
         if self._link is not None:
             return
         config = pool.worker_config(self._setting, self.memory_mb, self.max_output_chars)
-        self._link = events.report_start(self, partial(pool.connect, self._setting, config))
+        self._link = callbacks.report_start(self, partial(pool.connect, self._setting, config))
         self._given.lose()
         self._sent = {}
 
@@ -267,7 +267,7 @@ class Sandbox:
     ) -> Execution:
         """Run a cell, passing DSPy's callbacks what ``execute`` returns or raises."""
         play = partial(self._play_cell, code, variables, timeout, stop)
-        if not events.is_watched(self):
+        if not callbacks.is_watched(self):
             return play()
         ran: list[Execution] = []
 
@@ -276,7 +276,7 @@ class Sandbox:
             return execution.for_dspy(ran[0])
 
         try:
-            events.report_execute(self, code, variables or {}, run)
+            callbacks.report_execute(self, code, variables or {}, run)
         except (CodeExecutionError, InterpreterDiedError, SyntaxError):
             if not ran:
                 raise
@@ -306,7 +306,7 @@ class Sandbox:
         message = self._cell_message(link, code, parcels, timeout)
         descriptors = [descriptor for parcel in parcels for descriptor in parcel.descriptors]
         handed = {parcel.message["name"] for parcel in parcels}
-        invoke = self.invoke_tool if events.is_watched(self) else None
+        invoke = self.invoke_tool if callbacks.is_watched(self) else None
         cell = Cell(link, self._tool_threads, self.tools, self._number, timeout, invoke)
         cell.stop, self._cell = stop, cell
         if self._ended:

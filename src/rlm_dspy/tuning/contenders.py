@@ -65,7 +65,9 @@ def _plain_text(value: Any) -> Any:
     return prompt_text(value) if isinstance(value, Corpus) else value
 
 
-def make_contender(name: str, budget: Budget, *, sub_lm: Any = None, path: Path | None = None) -> Contender:
+def make_contender(
+    name: str, budget: Budget, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True
+) -> Contender:
     """Make a side by name.
 
     Args:
@@ -73,11 +75,12 @@ def make_contender(name: str, budget: Budget, *, sub_lm: Any = None, path: Path 
         budget: the limits per question.
         sub_lm: the LM of sub-calls.
         path: a saved program for the side ``rlm``.
+        evidence: whether to ask for quotes too.
 
     Raises:
         ConfigurationError: the side is unknown, or the saved program does not fit.
     """
-    asked = signature()
+    asked = signature(evidence=evidence)
     if name == "rlm":
         rlm = RLM(asked, sub_lm=sub_lm, budget=budget)
         return Contender(name, program.load(rlm, path) if path else rlm)

@@ -17,7 +17,7 @@ import dspy
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.metering import PART
-from rlm_dspy.report.resuming import reply_of_span
+from rlm_dspy.report.resumed_run import reply_of_span
 from rlm_dspy.report.run_store import Mark, RunStore, StoredRun
 from rlm_dspy.run import Message, Run, Span
 from rlm_dspy.spans import MAX_MESSAGE_CHARS

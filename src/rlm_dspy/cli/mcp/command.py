@@ -194,7 +194,7 @@ def check_existence(paths: tuple[str, ...]) -> None:
 
 def _highest_cost(files: Any, values: settings.Settings) -> float | None:
     """Return the most that a usual question costs in US dollars, or None if a price is unknown."""
-    from rlm_dspy.cli import models
+    from rlm_dspy.cli import model_choice
     from rlm_dspy.cli.question import estimated_facts
     from rlm_dspy.rlm.modes import first_mode
 
@@ -202,7 +202,7 @@ def _highest_cost(files: Any, values: settings.Settings) -> float | None:
     tokens = estimate_tokens(corpus.chars)
     mode = first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=False)
     limits = {"max_iters": values.max_iters, "max_calls": values.max_calls}
-    cost = estimated_facts(corpus, mode, models.choose(values).name, **limits)["cost"]
+    cost = estimated_facts(corpus, mode, model_choice.choose(values).name, **limits)["cost"]
     return None if cost is None else float(max(cost))
 
 

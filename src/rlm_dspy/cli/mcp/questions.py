@@ -25,7 +25,7 @@ from rlm_dspy.run import Event, Run, Span, Step, SubCall
 from rlm_dspy.spans import listening
 
 if TYPE_CHECKING:
-    from rlm_dspy.rlm.answering import Answer
+    from rlm_dspy.rlm.answerer import Answer
 
 MAX_ANSWER_CHARS = 14_000  # characters of an answer in a result
 MAX_QUOTE_CHARS = 600  # characters of a quote
@@ -230,13 +230,13 @@ class Questions:
 
     def _found_answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> Answer:
         # Imported here: it takes seconds, and the server answers its first requests meanwhile.
-        from rlm_dspy.cli import models
+        from rlm_dspy.cli import model_choice
         from rlm_dspy.cli.out_option import ask_signature
-        from rlm_dspy.rlm.answering import Answerer
+        from rlm_dspy.rlm.answerer import Answerer
 
         limits = [limit for limit in (max_cost, self._values.max_cost) if limit is not None]
         budget = self._values.budget.model_copy(update={"max_cost": min(limits, default=None)})
-        corpus, chosen = self._corpus(), models.choose(self._values)
+        corpus, chosen = self._corpus(), model_choice.choose(self._values)
         answerer = Answerer(
             ask_signature("answer: str"),
             mode=self._values.mode,

@@ -16,9 +16,9 @@ from rlm_dspy.evidence import (
     weak_advice,
 )
 from rlm_dspy.rlm import small_prompts
-from rlm_dspy.rlm.answers import answers_beside, holds_evidence, locate_evidence, parse_outputs, render_input
 from rlm_dspy.rlm.inputs import is_context, quotable_inputs
 from rlm_dspy.rlm.modes import asks_about_all
+from rlm_dspy.rlm.outputs import answers_beside, holds_evidence, locate_evidence, parse_outputs, render_input
 from rlm_dspy.rlm.subcalls import shorten_text
 
 MAX_FOUND_QUOTES = 3  # that the host finds for a small model

@@ -18,7 +18,7 @@ from rlm_dspy.cli.terminal import Terminal, columns_of
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import journal, tree
 from rlm_dspy.report.render import jsonable
-from rlm_dspy.report.resuming import can_be_resumed
+from rlm_dspy.report.resumed_run import can_be_resumed
 from rlm_dspy.report.run_log import KILLED, RUNNING
 from rlm_dspy.report.run_store import RunStore, StoredRun, load_run
 from rlm_dspy.report.viewer import chrome_trace, page
