@@ -65,3 +65,8 @@ def test_what_a_notebook_shows_has_no_keys(monkeypatch: pytest.MonkeyPatch) -> N
     assert KEY[:12] not in shown
     assert MASK in shown
     assert found.answer == KEY
+
+
+def test_a_secret_that_is_not_unicode_is_masked_too() -> None:
+    odd = "canary\udcff-0815-\ud800"
+    assert Redactor({"ODD_TOKEN": odd}).text(f"a {odd} b") == f"a {MASK} b"

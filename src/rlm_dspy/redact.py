@@ -97,7 +97,8 @@ class Redactor:
 
 def _written_forms(secret: str) -> set[str]:
     """Return a secret as it may stand in a text: as it is, in JSON, in Python, in an address, and its long lines."""
-    forms = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret), quote(secret, safe="")}
+    forms = {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    forms |= {quote(secret, safe, errors="replace") for safe in ("/", "")}
     if "\n" in secret:
         lines = (line.strip() for line in secret.splitlines())
         forms.update(line for line in lines if len(line) >= _MIN_PART_CHARS and not line.startswith("-----"))

@@ -50,7 +50,7 @@ def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def keep_names(home: Path, names: Iterable[str]) -> None:
     """Keep the names of models for the next completion, if the folder can be written."""
-    from rlm_dspy.report.journal import write_private
+    from rlm_dspy.report.json_files import write_private
 
     with contextlib.suppress(OSError):  # without them only prefixes are completed
         folders.make_private(home)

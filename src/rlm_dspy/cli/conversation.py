@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.journal import redacted_json, replace_file
+from rlm_dspy.report.json_files import redacted_json, replace_file
 
 
 class AnsweredQuestion(BaseModel):

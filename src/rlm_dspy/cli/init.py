@@ -34,7 +34,7 @@ from rlm_dspy.local_servers import (
     chosen_address,
     shown_address,
 )
-from rlm_dspy.report import journal
+from rlm_dspy.report import json_files
 from rlm_dspy.report.render import counted_noun
 
 NO_CHOICE = {"include": (), "exclude": (), "hidden": False, "no_ignore": False, "include_secrets": False}
@@ -285,6 +285,6 @@ def _write_settings(text: str) -> None:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{user_toml()} cannot be changed: {error}. Edit it yourself.") from error
     try:
-        journal.write_private(user_toml(), text)
+        json_files.write_private(user_toml(), text)
     except OSError as error:
         raise ConfigurationError(f"{user_toml()} cannot be written: {error.strerror}.") from error

@@ -192,7 +192,7 @@ def _read_file() -> dict[str, Any]:
 
 
 def _write_file(kept: Mapping[str, Any]) -> None:
-    from rlm_dspy.report.journal import write_private
+    from rlm_dspy.report.json_files import write_private
 
     lines = ["# Written by `rlm-dspy keys`.", f"in_keyring = {json.dumps(kept['in_keyring'])}", "", "[keys]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in sorted(kept["keys"].items())]

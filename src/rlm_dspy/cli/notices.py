@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlm_dspy import folders
 from rlm_dspy.cli.terminal import Terminal
-from rlm_dspy.report.journal import write_private
+from rlm_dspy.report.json_files import write_private
 
 SHOWN_TODAY = "notices.json"  # in the home: the day, and digests of what was shown on it
 MAX_DIGESTS = 1_000

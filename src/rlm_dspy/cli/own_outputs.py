@@ -23,7 +23,7 @@ BESIDE_PATTERNS = (".waves", ".bak", ".bak[0-9]*")  # the journal of provider ba
 
 def remember_output(path: Path) -> None:
     """Note that the command has written a file or a folder; where the home cannot be written, nothing is noted."""
-    from rlm_dspy.report.journal import write_private
+    from rlm_dspy.report.json_files import write_private
 
     place = str(path.resolve())
     noted = [one for one in _noted_outputs() if one != place]

@@ -95,7 +95,7 @@ def told(read: corpus.Corpus, problem: Problem) -> str:
 
 def path_of(read: corpus.Corpus, name: str) -> str:
     """Return the path of a file, read or not, as the user can open it."""
-    from rlm_dspy.report.journal import shown_name  # deferred: the report imports DSPy, which reading does not need
+    from rlm_dspy.report.json_files import shown_name  # deferred: the report imports DSPy, which reading does not need
 
     return shown_name(read, name)
 

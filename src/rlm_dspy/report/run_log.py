@@ -16,7 +16,7 @@ from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
 from rlm_dspy.file_locks import lock, try_lock
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.journal import escaped_json
+from rlm_dspy.report.json_files import escaped_json
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import UNFINISHED, Run, Span, Step, SubCall, Usage
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from rlm_dspy import folders
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import journal
+from rlm_dspy.report import json_files
 from rlm_dspy.report.run_log import read_log
 from rlm_dspy.run import RECORD_FORMAT, Run
 
@@ -60,7 +60,7 @@ class RunStore:
         A run with a mark stays.
         """
         folders.make_private(self.folder)
-        place = journal.save_run(run, self.folder / f"{run.id}.json", redactor)
+        place = json_files.save_run(run, self.folder / f"{run.id}.json", redactor)
         for path in self._run_paths()[MAX_RUNS:]:
             if not self._mark_path(path.stem).exists():
                 path.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ class RunStore:
         """
         made = Mark(mark, note, datetime.now().astimezone().isoformat(timespec="seconds"))
         folders.make_private(self.folder / MARKS)
-        journal.write_private(self._mark_path(run_id), journal.redacted_json(asdict(made), redactor) + "\n")
+        json_files.write_private(self._mark_path(run_id), json_files.redacted_json(asdict(made), redactor) + "\n")
 
     def mark_of(self, run_id: str) -> Mark | None:
         """Return the mark of a run, None if it has none.

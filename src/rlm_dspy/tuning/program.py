@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import journal
+from rlm_dspy.report import json_files
 from rlm_dspy.rlm import dspy_states, small_prompts
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.predictor import Predictor
@@ -108,7 +108,7 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    journal.replace_file(path, [journal.redacted_json(state, redactor or Redactor(), indent=2).encode() + b"\n"])
+    json_files.replace_file(path, [json_files.redacted_json(state, redactor or Redactor(), indent=2).encode() + b"\n"])
     return path
 
 

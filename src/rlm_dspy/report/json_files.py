@@ -1,4 +1,4 @@
-"""Runs as JSON: the full record for a file, and the object that ``ask --json`` prints."""
+"""Runs and answers as JSON: the record for a file, what `ask --json` prints, journals of rows, files written whole."""
 
 from __future__ import annotations
 
