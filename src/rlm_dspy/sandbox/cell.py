@@ -150,7 +150,7 @@ class Cell:
         deadline = time.monotonic() + self._copy_seconds(COPY_SECONDS)
         while self.link.copies_due(result):
             found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
-            if found is None and not self.link.zygote.unknown_processes():
+            if found is None and result.get("fork_refused") is True and not self.link.zygote.unknown_processes():
                 self.link.forget_refused_forks()
             elif found is None and time.monotonic() >= deadline:
                 self.awaited = True

@@ -9,6 +9,7 @@ import threading
 from _thread import get_ident
 from binascii import a2b_base64
 from collections.abc import Callable
+from errno import EAGAIN, ENOMEM
 from marshal import loads
 from os import _exit, read
 from random import seed
@@ -67,6 +68,7 @@ class WorkerSession:
         self.reason = "interrupt"
         self.dirty = True
         self.copies = 0
+        self.fork_refused = False
         self.after = False
         self._bind_names()
         seed(0)  # so that a rerun prints the same and cached model replies apply
@@ -256,6 +258,7 @@ class WorkerSession:
         self.out.clear()
         self.err.clear()
         self.final = None
+        self.fork_refused = False
         changed = self._run_source(message, result)
         if changed:
             self.dirty = True
@@ -384,6 +387,7 @@ class WorkerSession:
         result["err"], cut_too = self.err.text()
         result["cut"] = cut or cut_too
         result["copies"] = self.copies
+        result["fork_refused"] = self.fork_refused
         if self.final is not None:
             result["final"] = self.final
         if len(self.namespace) > MAX_NAMES:
@@ -397,7 +401,8 @@ class WorkerSession:
         notice = encoded_frame({"t": "standby", "n": number, "after": self.after, "serial": self.copies + 1})
         try:
             child = forks.fork()
-        except OSError:
+        except OSError as error:
+            self.fork_refused = error.errno in (EAGAIN, ENOMEM)  # by the kernel, not by the host
             return
         if child == 0:
             self._sleep_as_standby(notice)
