@@ -292,7 +292,7 @@ def test_results_without_an_end_are_not_read_to_it(monkeypatch: pytest.MonkeyPat
 def test_after_the_deadline_the_batch_is_cancelled_and_ordinary_calls_are_made(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with BatchServer(reply=echo, polls=-1) as server, batching(server, deadline=0.3) as (lm, collected):
+    with BatchServer(reply=echo, polls=-1) as server, batching(server, deadline=3.0) as (lm, collected):
         assert ask_all(lm, collected, ["a", "b"]) == ["re: a", "re: b"]
         assert [batch.status for batch in server.batches.values()] == ["cancelled"]
         assert (len(server.paid), len(server.ordinary)) == (0, 2)
