@@ -398,7 +398,7 @@ def test_a_batch_that_is_not_cancelled_in_time_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(waves, "_CANCELLING_SECONDS", 0.1)
-    with BatchServer(reply=echo, polls=-1) as server, batching(server, deadline=0.2) as (lm, collected):
+    with BatchServer(reply=echo, polls=-1) as server, batching(server, deadline=3.0) as (lm, collected):
         server._end = lambda batch, status: None
         assert ask_all(lm, collected, ["a"]) == ["re: a"]
         assert len(server.ordinary) == 1
