@@ -195,3 +195,8 @@ def test_a_long_prompt_is_priced_as_its_provider_does() -> None:
 
 def test_a_price_of_long_caching_is_none_of_long_prompts() -> None:
     assert token_cost("anthropic/claude-opus-4-5", 150_000) == pytest.approx(150_000 * 5e-6)
+
+
+@pytest.mark.parametrize("limit", ["max_seconds", "max_cost"])
+def test_infinity_means_no_limit(limit: str) -> None:
+    assert getattr(Budget(**{limit: float("inf")}), limit) is None

@@ -120,3 +120,15 @@ def test_a_closed_stream_loses_no_answer(
     assert done.returncode == code
     assert done.stdout.startswith(out)
     assert err in done.stderr
+
+
+def test_a_current_folder_that_was_deleted_is_named(
+    spawn: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = home / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = spawn("ask", "-m", "offline", "what?", ".")
+    assert result.code == 1
+    assert result.err == "rlm-dspy: the current folder was deleted. Change to another one.\n"

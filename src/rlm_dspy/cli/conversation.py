@@ -92,7 +92,7 @@ def load_newest(folder: Path) -> tuple[Conversation, ConversationFile]:
     Raises:
         RLMError: there is none, or its file cannot be read.
     """
-    paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    paths = sorted(folder.glob("*.json"), key=lambda path: (_version_of(path) or (0, 0))[1])
     if not paths:
         raise RLMError("there is no conversation to continue yet; start one with `rlm-dspy chat PATH`")
     try:
@@ -105,7 +105,7 @@ def load_newest(folder: Path) -> tuple[Conversation, ConversationFile]:
 
 def digest_of(names: Iterable[str]) -> str:
     """Return a digest of the names of files."""
-    return hashlib.sha256("\0".join(sorted(names)).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256("\0".join(sorted(names)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def as_markdown(turns: Sequence[AnsweredQuestion]) -> str:

@@ -218,7 +218,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         self.route = route
 
     async def complete(self, request: Request) -> Response:
-        """Perform one request; or the fallback's, if it fails in a way that allows one."""
+        """Perform one request, or the fallback's if it fails in a way that allows one."""
         (response,) = [item async for item in self._perform_request(request, self._complete_once)]
         return response
 
@@ -324,7 +324,7 @@ class RoutedEngine(_Routed):
         self.route = route
 
     def complete(self, request: Request) -> Response:
-        """Perform one request; or the fallback's, if it fails in a way that allows one."""
+        """Perform one request, or the fallback's if it fails in a way that allows one."""
         response: Response = result_of(AsyncRoutedEngine(self.route).complete(request))
         return response
 

@@ -394,9 +394,8 @@ class Sandbox:
             link.close()
 
 
-_entered: ContextVar[tuple[Sandbox, ...]] = ContextVar(
-    "entered", default=()
-)  # sandboxes the caller is currently running in
+# The sandboxes that the caller is currently running in.
+_entered: ContextVar[tuple[Sandbox, ...]] = ContextVar("entered", default=())
 
 
 def default_factory() -> Any:
