@@ -189,6 +189,7 @@ def test_a_continued_conversation_keeps_what_chose_its_files_and_its_limits(
     assert "private.md" not in again.out
     assert "not the same" not in again.err
     assert used == [0, 0]
+    assert "Options in use: --mode, --max-calls, --exclude." in again.err
     other = run("chat", "-c", "--exclude", "more.md", stdin=say("/files"))
     assert "private.md" in other.out
     assert "The files are not the same as in the earlier questions" in other.err

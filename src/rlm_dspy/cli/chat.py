@@ -183,6 +183,9 @@ class Chat:
         if self._conversation.turns:
             many = render.counted_noun(len(self._conversation.turns), "earlier question")
             self._terminal.note(f"Going on with {many}; the last was: {self._conversation.turns[-1].question}")
+            kept = [f"--{name.replace('_', '-')}" for name in (*self._conversation.flags, *self._conversation.choice)]
+            if kept:
+                self._terminal.note(f"Options in use: {', '.join(kept)}.")
         self._build_index()
         with line_editing(self._values.home / "chat_history", COMMANDS):
             return self._answer_lines(chosen)
