@@ -10,31 +10,52 @@ import pytest
 
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.rlm import loop
-from rlm_dspy.rlm.loop import Ask, Ending, Execute, Extract, ModelReply, Observation, Rules
-from rlm_dspy.run import Step
+from rlm_dspy.rlm.loop import Ask, Ending, Execute, Extract, LoopSettings, ModelReply, Observation
+from rlm_dspy.rlm.step_texts import StepTexts
+from rlm_dspy.run import Step, SubCall
 
 
-def rules(steps: list[Step], **changes: Any) -> Rules:
-    given: dict[str, Any] = {
-        "first_output": "answer",
-        "max_iters": 3,
-        "probe": "PROBE",
-        "on_limit": "extract",
-        "validate": lambda value, strict: (dict(value), None) if isinstance(value, dict) else ({}, "not a dict"),
-        "exhausted": lambda steps: None,
-        "is_overspent": lambda: False,
-        "used": lambda limit: "",
-        "sub_calls": tuple,
-        "notes": list,
-        "room": 1_000_000,
-        "clip": str,
-        "header": lambda step: f"[{step}]",
-        "render": lambda texts: "|".join(texts),
-        "refusal": lambda problem: f"refused: {problem}",
-        "reask": lambda problem, wrote: f"again: {problem}",
-        "record": steps.append,
-    }
-    return Rules(**{**given, **changes})
+class Call:
+    """A call with the limits that a test sets, and an answer that must be a dict."""
+
+    def __init__(self, steps: list[Step], limit: str = "", problem: str = "", *, overspent: bool = False) -> None:
+        self.steps, self.limit, self.problem, self.overspent = steps, limit, problem, overspent
+
+    def exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
+        return self.limit or None if steps else None
+
+    def is_overspent(self) -> bool:
+        return self.overspent
+
+    def used_text(self, limit: str) -> str:
+        return ""
+
+    def validate_answer(self, value: Any, *, strict: bool) -> tuple[dict[str, Any], str | None]:
+        if self.problem or not isinstance(value, dict):
+            return {}, self.problem or "not a dict"
+        return value, None
+
+    def header_text(self, step: int) -> str:
+        return f"[{step}]"
+
+    def take_sub_calls(self) -> tuple[SubCall, ...]:
+        return ()
+
+    def take_notes(self) -> list[str]:
+        return []
+
+    def record_step(self, step: Step) -> None:
+        self.steps.append(step)
+
+
+def run_loop(
+    steps: list[Step], *, limit: str = "", problem: str = "", overspent: bool = False, **settings: Any
+) -> Generator[Any, Any, Ending]:
+    """Start a loop of at most three steps, which it appends to ``steps``."""
+    texts = StepTexts(10_000, ("answer",))
+    fixed: dict[str, Any] = {"outputs": ("answer",), "max_iters": 3, "on_limit": "extract", "probe": "PROBE"}
+    fixed |= {"room": 1_000_000, "texts": texts, **settings}
+    return loop.run_loop(Call(steps, limit, problem, overspent=overspent), LoopSettings(**fixed))
 
 
 def drive(flow: Generator[Any, Any, Ending], *answers: Any) -> tuple[list[Any], Ending | None]:
@@ -53,7 +74,7 @@ SUBMITTED = Observation(submitted={"answer": "a"}, has_submitted=True)
 
 def test_each_prompt_begins_with_the_turns_before_it() -> None:
     asked, _ = drive(
-        loop.steps(rules([])),
+        run_loop([]),
         ModelReply(code="1"),
         Observation("one"),
         ModelReply(code="2"),
@@ -69,7 +90,7 @@ def test_each_prompt_begins_with_the_turns_before_it() -> None:
 
 def test_a_submitted_answer_ends_the_run() -> None:
     steps: list[Step] = []
-    _, ending = drive(loop.steps(rules(steps)), ModelReply(code="SUBMIT(answer='a')", reasoning="why"), SUBMITTED)
+    _, ending = drive(run_loop(steps), ModelReply(code="SUBMIT(answer='a')", reasoning="why"), SUBMITTED)
     assert ending == Ending("submitted", {"answer": "a"}, "why")
     assert steps[0].submitted
 
@@ -80,7 +101,7 @@ BLOCKS = "```python\na\n```\n```python\nb\n```\n```python\nSUBMIT(answer=c)\n```
 @pytest.mark.parametrize("second", [Observation("B"), Observation("B", error="boom")], ids=["prints", "fails"])
 def test_the_blocks_of_a_reply_run_until_one_prints_or_fails(second: Observation) -> None:
     steps: list[Step] = []
-    asked, _ = drive(loop.steps(rules(steps)), ModelReply(code=BLOCKS), Observation(), second)
+    asked, _ = drive(run_loop(steps), ModelReply(code=BLOCKS), Observation(), second)
     assert asked[1:3] == [Execute("a"), Execute("b")]
     assert isinstance(asked[3], Ask)
     assert "the block after it was not run, nor was its SUBMIT(answer=c)" in asked[3].observation
@@ -89,7 +110,7 @@ def test_the_blocks_of_a_reply_run_until_one_prints_or_fails(second: Observation
 
 def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_counts_as_unreadable() -> None:
     steps: list[Step] = []
-    flow = loop.steps(rules(steps, max_iters=20))
+    flow = run_loop(steps, max_iters=20)
     again = [item for _ in range(5) for item in (ModelReply(code="1"), Observation("x"))]
     asked, ending = drive(flow, *again, ModelReply(outputs={"answer": "x"}))
     assert ["same code" in step.output for step in steps] == [False, True, True, True, True]
@@ -100,7 +121,7 @@ def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_counts
 
 def test_a_cell_with_another_output_is_no_repeat() -> None:
     steps: list[Step] = []
-    drive(loop.steps(rules(steps)), ModelReply(code="1"), Observation("x"), ModelReply(code="1"), Observation("y"))
+    drive(run_loop(steps), ModelReply(code="1"), Observation("x"), ModelReply(code="1"), Observation("y"))
     assert [step.output for step in steps] == ["x", "y"]
 
 
@@ -110,13 +131,13 @@ def test_a_cell_with_another_output_is_no_repeat() -> None:
 def test_why_a_reply_ended_early_is_said_to_the_model_and_to_the_user(finish: str, why: str) -> None:
     steps: list[Step] = []
     with pytest.raises(ActionError, match=why):
-        drive(loop.steps(rules(steps, max_iters=20)), *[ModelReply(text="", finish=finish)] * 3)
+        drive(run_loop(steps, max_iters=20), *[ModelReply(text="", finish=finish)] * 3)
     assert all(why in step.output for step in steps)
 
 
 def test_code_that_was_cut_off_is_not_run() -> None:
     steps: list[Step] = []
-    asked, _ = drive(loop.steps(rules(steps)), ModelReply(code="for x in [1,", finish="length"))
+    asked, _ = drive(run_loop(steps), ModelReply(code="for x in [1,", finish="length"))
     assert isinstance(asked[-1], Ask)
     assert "cut off" in steps[0].output
 
@@ -124,7 +145,7 @@ def test_code_that_was_cut_off_is_not_run() -> None:
 def test_whole_blocks_before_one_that_was_cut_off_run_and_the_cut_is_said() -> None:
     steps: list[Step] = []
     cut = ModelReply(text="```python\nlook()\n```\nnow\n```python\nfor x in [1,", finish="length")
-    asked, _ = drive(loop.steps(rules(steps)), cut, Observation("seen"))
+    asked, _ = drive(run_loop(steps), cut, Observation("seen"))
     assert [step.code for step in asked if isinstance(step, Execute)] == ["look()"]
     assert "seen" in steps[0].output
     assert "cut off" in steps[0].output
@@ -133,21 +154,21 @@ def test_whole_blocks_before_one_that_was_cut_off_run_and_the_cut_is_said() -> N
 def test_a_cut_is_kept_in_the_record_where_a_whole_block_before_it_submits() -> None:
     steps: list[Step] = []
     cut = ModelReply(text="```python\nSUBMIT(1)\n```\nor\n```python\nfor x in [1,", finish="length")
-    drive(loop.steps(rules(steps)), cut, SUBMITTED)
+    drive(run_loop(steps), cut, SUBMITTED)
     assert steps[0].submitted
     assert "cut off" in steps[0].output
 
 
 def test_a_refused_submit_is_shown_to_the_model_and_the_run_goes_on() -> None:
     bad = Observation(text="printed", submitted=3, has_submitted=True)
-    asked, ending = drive(loop.steps(rules([])), ModelReply(code="s"), bad, ModelReply(code="t"), SUBMITTED)
-    assert asked[2].observation == "[2]\nprinted|refused: not a dict"
+    asked, ending = drive(run_loop([]), ModelReply(code="s"), bad, ModelReply(code="t"), SUBMITTED)
+    assert asked[2].observation == "[2]\nprinted\n[SUBMIT refused] not a dict"
     assert ending is not None
 
 
 def test_an_unreadable_reply_is_asked_again_twice_and_each_is_a_step() -> None:
     steps: list[Step] = []
-    flow = loop.steps(rules(steps, max_iters=20))
+    flow = run_loop(steps, max_iters=20)
     with pytest.raises(ActionError, match="no code that could be run"):
         drive(flow, ModelReply(text="no"), ModelReply(text="nope"), ModelReply(text="never"))
     assert [step.reasoning for step in steps] == ["no", "nope", "never"]
@@ -156,15 +177,13 @@ def test_an_unreadable_reply_is_asked_again_twice_and_each_is_a_step() -> None:
 
 def test_a_readable_reply_resets_the_count_of_unreadable_ones() -> None:
     no, yes = ModelReply(text="no"), ModelReply(code="1")
-    asked, _ = drive(
-        loop.steps(rules([], max_iters=20)), no, no, yes, Observation("x"), no, no, yes, Observation("y"), no
-    )
+    asked, _ = drive(run_loop([], max_iters=20), no, no, yes, Observation("x"), no, no, yes, Observation("y"), no)
     assert isinstance(asked[-1], Ask)
 
 
 def test_a_limit_ends_in_an_extract_from_the_steps() -> None:
     asked, ending = drive(
-        loop.steps(rules([], max_iters=1)),
+        run_loop([], max_iters=1),
         ModelReply(code="1"),
         Observation("seen"),
         ModelReply(outputs={"answer": "x"}),
@@ -176,17 +195,17 @@ def test_a_limit_ends_in_an_extract_from_the_steps() -> None:
 
 def test_nothing_is_extracted_when_no_cell_ran() -> None:
     with pytest.raises(BudgetExceededError, match="before any code ran"):
-        drive(loop.steps(rules([], max_iters=1)), ModelReply(text="no"))
+        drive(run_loop([], max_iters=1), ModelReply(text="no"))
 
 
 def test_a_limit_raises_when_asked_to() -> None:
     with pytest.raises(BudgetExceededError, match="max_iters"):
-        drive(loop.steps(rules([], max_iters=1, on_limit="raise")), ModelReply(code="1"), Observation("seen"))
+        drive(run_loop([], max_iters=1, on_limit="raise"), ModelReply(code="1"), Observation("seen"))
 
 
 def test_a_refused_call_ends_the_run_by_the_limit_that_it_names() -> None:
     asked, ending = drive(
-        loop.steps(rules([])),
+        run_loop([]),
         ModelReply(code="1"),
         Observation("seen"),
         "max_seconds",
@@ -200,7 +219,7 @@ def test_a_refused_call_ends_the_run_by_the_limit_that_it_names() -> None:
 def test_an_invalid_extract_is_an_error_and_never_an_empty_answer() -> None:
     with pytest.raises(ActionError, match="not valid"):
         drive(
-            loop.steps(rules([], max_iters=1, validate=lambda value, strict: ({}, "answer is missing"))),
+            run_loop([], max_iters=1, problem="answer is missing"),
             ModelReply(code="1"),
             Observation("seen"),
             ModelReply(outputs={}),
@@ -217,7 +236,7 @@ def test_an_invalid_extract_is_an_error_and_never_an_empty_answer() -> None:
 )
 def test_an_output_that_was_set_and_not_submitted_is_pointed_out(code: str, told: str | None) -> None:
     steps: list[Step] = []
-    drive(loop.steps(rules(steps, outputs=("answer",))), ModelReply(code=code), Observation("7"))
+    drive(run_loop(steps), ModelReply(code=code), Observation("7"))
     assert (told or "7") in steps[0].output
     assert ("not submitted" in steps[0].output) == (told is not None)
 
@@ -225,14 +244,14 @@ def test_an_output_that_was_set_and_not_submitted_is_pointed_out(code: str, told
 def test_a_match_that_is_none_is_explained() -> None:
     steps: list[Step] = []
     error = "AttributeError: 'NoneType' object has no attribute 'group'"
-    drive(loop.steps(rules(steps)), ModelReply(code="m.group(1)"), Observation(error, error=error))
+    drive(run_loop(steps), ModelReply(code="m.group(1)"), Observation(error, error=error))
     assert 'search("…") or grep("…")' in steps[0].output
 
 
 def test_a_repeated_cell_that_fails_is_pointed_out_too() -> None:
     steps: list[Step] = []
     failed = [Observation(f'File "<cell {n}>", line 1\nBoom', error="Boom") for n in (2, 3)]
-    drive(loop.steps(rules(steps)), ModelReply(code="m"), failed[0], ModelReply(code="m"), failed[1])
+    drive(run_loop(steps), ModelReply(code="m"), failed[0], ModelReply(code="m"), failed[1])
     assert "You ran this same code in step 1" in steps[1].output
 
 
@@ -248,14 +267,13 @@ def test_a_class_of_the_outputs_that_a_cell_does_not_know_is_explained() -> None
 
 @pytest.mark.parametrize("first", ["max_cost", "max_tokens", "max_seconds"])
 def test_nothing_is_asked_for_once_the_cost_has_passed_its_limit(first: str) -> None:
-    limits = {"exhausted": lambda steps: first if steps else None, "is_overspent": lambda: True}
     with pytest.raises(BudgetExceededError, match="max_cost is spent") as caught:
-        drive(loop.steps(rules([], **limits)), ModelReply(code="1"), Observation("seen"))
+        drive(run_loop([], limit=first, overspent=True), ModelReply(code="1"), Observation("seen"))
     assert caught.value.limit == "max_cost"
 
 
 def test_the_error_without_an_answer_names_what_failed_last() -> None:
     failed = Observation("", error="Traceback\nNameError: name 'x' is not defined")
-    missing = rules([], max_iters=1, validate=lambda value, strict: ({}, "answer is missing"))
+    missing = run_loop([], max_iters=1, problem="answer is missing")
     with pytest.raises(ActionError, match="the last step failed with NameError: name 'x' is not defined; raise it"):
-        drive(loop.steps(missing), ModelReply(code="x"), failed, ModelReply(outputs={"answer": None}))
+        drive(missing, ModelReply(code="x"), failed, ModelReply(outputs={"answer": None}))

@@ -21,9 +21,7 @@ from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy.rlm.replies import read_plain, read_sections, visible_outputs, visible_text
 from rlm_dspy.rlm.reply_outputs import plain_reply, without_end_marker
-
-MARK = "<<CUSTOM-TYPE-"  # opens the markers between which DSPy reads content parts, such as images to fetch
-
+from rlm_dspy.rlm.step_texts import without_markers
 
 FORM = "Each reply: a sentence on what you do next, then one ```python block with the code, and nothing after it."
 # A small model that is asked for a sentence often writes nothing else.
@@ -202,11 +200,6 @@ def _stated_values(
 
 def _parse_error(chosen: Any, signature: type[dspy.Signature], reply: str, message: str) -> AdapterParseError:
     return AdapterParseError(type(chosen).__name__, signature, reply, message)
-
-
-def without_markers(text: str) -> str:
-    """Return ``text`` without the markers of DSPy's content parts."""
-    return text.replace(MARK, MARK[:2] + " " + MARK[2:])
 
 
 _OURS = ignoring_thinking(TurnAdapter())

@@ -16,8 +16,8 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, DepthExceededError, RLMError
 from rlm_dspy.lms import windows
-from rlm_dspy.rlm.adapters import without_markers
 from rlm_dspy.rlm.signatures import parse_untrusted_signature, validate_names
+from rlm_dspy.rlm.step_texts import without_markers
 from rlm_dspy.rlm.subcalls import (
     CallError,
     Outputs,

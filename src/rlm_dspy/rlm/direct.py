@@ -45,9 +45,10 @@ from rlm_dspy.rlm.outputs import (
 )
 from rlm_dspy.rlm.passages import best_passages, place_of
 from rlm_dspy.rlm.prediction import RLMPrediction
-from rlm_dspy.rlm.prompts import chars_of, clean_for_prompt
+from rlm_dspy.rlm.prompts import chars_of
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.signatures import TAKEN, check_budget, history_field, read_signature, validate_inputs
+from rlm_dspy.rlm.step_texts import clean_for_prompt
 from rlm_dspy.rlm.subcalls import explain_unread
 from rlm_dspy.rlm.submit_checks import engine_warnings
 from rlm_dspy.run import UNFINISHED, Event, Run, stopping_facts, unread

@@ -25,6 +25,7 @@ from rlm_dspy.rlm import prompts
 from rlm_dspy.rlm.images import describe_image
 from rlm_dspy.rlm.outputs import jsonable_outputs
 from rlm_dspy.rlm.signatures import RESULTS, history_field
+from rlm_dspy.rlm.step_texts import barred_text, clean_for_prompt, clip_middle
 from rlm_dspy.run import replace_surrogates
 from rlm_dspy.sandbox.worker import tables
 
@@ -200,7 +201,7 @@ class ShownTurns:
     def as_text(self, limit: int) -> str:
         """Return the turns as one text of about ``limit`` characters."""
         parts = [part for exchange in self.exchanges for part in exchange]
-        return prompts.clip_middle("\n".join(parts), limit) if parts else ""
+        return clip_middle("\n".join(parts), limit) if parts else ""
 
     def _leave_out_oldest(self, room: float) -> None:
         sizes = [len(shown) + len(reply) for shown, reply in self.exchanges]
@@ -247,7 +248,7 @@ class ShownTurns:
                 values[name] = value
         unchanged = frozenset(name for name in values if _is_long(kept[name]) and seen.get(name) == kept[name])
         seen.update(kept)
-        return prompts.clean_for_prompt("\n".join([self._view(values, unchanged), *gone]))
+        return clean_for_prompt("\n".join([self._view(values, unchanged), *gone]))
 
 
 def _outputs_text(outputs: Mapping[str, Any]) -> str:
@@ -257,8 +258,8 @@ def _outputs_text(outputs: Mapping[str, Any]) -> str:
     lines = ["That turn is done. Its outputs:"]
     for name, value in outputs.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        lines += [f"`{name}`:", prompts.barred_text(prompts.clip_middle(text, MAX_OUTPUT_CHARS))]
-    return prompts.clean_for_prompt("\n".join(lines))
+        lines += [f"`{name}`:", barred_text(clip_middle(text, MAX_OUTPUT_CHARS))]
+    return clean_for_prompt("\n".join(lines))
 
 
 def fitting_turns(turns: Sequence[Mapping[str, Any]], room: int) -> tuple[list[dict[str, Any]], int]:

@@ -17,7 +17,7 @@ from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import UnreadableError
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.metering import metadata
-from rlm_dspy.rlm.adapters import without_markers
+from rlm_dspy.rlm.step_texts import without_markers
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WebP": "image/webp"}

@@ -1,20 +1,22 @@
 """The loop of an RLM as a generator that does no I/O.
 
 It yields what it needs (:class:`Ask` a predictor, :class:`Execute` a cell) and is sent the result; a sync and an async
-driver in ``module.py`` perform the work. What is recorded of a step is what the next prompt shows.
+driver in ``module.py`` perform the work, with the functions of ``driving.py``. What is recorded of a step is what the
+next prompt shows.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from rlm_dspy.errors import ActionError, BudgetExceededError
 from rlm_dspy.rlm import compaction
 from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.replies import ParsedReply, explain_cut, parse_code, parse_reply, visible_text
+from rlm_dspy.rlm.step_texts import StepTexts
 from rlm_dspy.run import Status, Step, SubCall, Usage
 
 MAX_REASKS = 2  # consecutive unreadable replies before the run ends
@@ -107,54 +109,72 @@ class Ending:
     stopped_by: str | None = None
 
 
-@dataclass
-class Rules:
-    """What the loop needs from its caller; all functions are plain and do no I/O.
+@dataclass(frozen=True)
+class LoopSettings:
+    """What stays the same over a run.
 
-    ``validate(value, strict)`` returns (outputs, problem). ``exhausted(steps)`` names a limit that forbids another
-    step; ``is_overspent()`` says whether the cost has passed its limit, ``used(limit)`` how much of a limit was used,
-    in parentheses. ``sub_calls()`` returns the sub-calls made since the last step, ``notes()`` the notes about them
-    for the model. ``room`` is the maximum characters of a prompt's turns. ``past_variable`` is the REPL variable that
-    keeps steps that no longer fit. ``stops_at_repeats`` ends the run when a repeated cell changes nothing. ``framed``
-    renders the output of a step, and ``reminder`` follows each observation.
+    Args:
+        outputs: the names of the signature's outputs.
+        max_iters: the most steps.
+        on_limit: "extract" or "raise" at a limit.
+        probe: the first observation, the host's view of the inputs.
+        room: the most characters of a prompt's turns.
+        texts: renders the steps for the model.
+        types: names in the types of the outputs.
+        past_variable: the REPL variable that keeps steps that no longer fit.
+        stops_at_repeats: end the run when a repeated cell changes nothing.
     """
 
-    first_output: str
+    outputs: tuple[str, ...]
     max_iters: int
-    probe: str
     on_limit: str
-    validate: Callable[[Any, bool], tuple[dict[str, Any], str | None]]
-    exhausted: Callable[[tuple[Step, ...]], str | None]
-    is_overspent: Callable[[], bool]
-    used: Callable[[str], str]
-    sub_calls: Callable[[], tuple[SubCall, ...]]
-    notes: Callable[[], list[str]]
+    probe: str
     room: int
-    header: Callable[[int], str]
-    render: Callable[[list[str]], str]
-    clip: Callable[[str], str]
-    refusal: Callable[[str], str]
-    reask: Callable[[str, str], str]
-    record: Callable[[Step], None]
+    texts: StepTexts
+    types: frozenset[str] = frozenset()
     past_variable: str = compaction.VARIABLE
-    outputs: tuple[str, ...] = ()
-    types: frozenset[str] = frozenset()  # names in the types of the outputs
     stops_at_repeats: bool = False
-    framed: Callable[[str], str] = str
-    reminder: str = ""
+
+
+class LoopCall(Protocol):
+    """The call that a loop works for: its limits, its answer and its record. Nothing here does I/O."""
+
+    def exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
+        """Name a limit that forbids another step, or return None."""
+
+    def is_overspent(self) -> bool:
+        """Return whether the cost has passed its limit."""
+
+    def used_text(self, limit: str) -> str:
+        """Return how much of a limit was used, in parentheses, or ""."""
+
+    def validate_answer(self, value: Any, *, strict: bool) -> tuple[dict[str, Any], str | None]:
+        """Return the outputs in what was submitted, and a problem or None; ``strict`` includes the evidence."""
+
+    def header_text(self, step: int) -> str:
+        """Return the line that opens an observation, or ""."""
+
+    def take_sub_calls(self) -> tuple[SubCall, ...]:
+        """Return the sub-calls made since the last step."""
+
+    def take_notes(self) -> list[str]:
+        """Return the notes about them for the model."""
+
+    def record_step(self, step: Step) -> None:
+        """Add a step to the record."""
 
 
 Needs = Ask | Extract | Execute
 
 
-def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
+def run_loop(call: LoopCall, settings: LoopSettings) -> Generator[Needs, Any, Ending]:
     """Run the loop until a SUBMIT is accepted or a limit ends it.
 
     Raises:
         ActionError: the model never wrote code that could be run.
         BudgetExceededError: a limit ended the run and no answer can, or may, be extracted.
     """
-    state = _State(rules)
+    state = _State(call, settings)
     while (limit := state.limit()) is None:
         ending = yield from state.step()
         if ending:
@@ -166,47 +186,49 @@ def steps(rules: Rules) -> Generator[Needs, Any, Ending]:
                 f"(the last one: {state.steps[-1].error}); try another model or a shorter task",
                 limit=limit,
             )
-        raise _limit_error(rules, limit, "any code ran", "raise the limit")
-    if rules.on_limit == "raise":
-        raise _limit_error(rules, limit, "the model submitted", "raise it, or let on_limit='extract' ask for an answer")
-    if rules.is_overspent():
-        told = f"max_cost is spent{rules.used('max_cost')}, so no answer can be asked for; raise it"
-        raise BudgetExceededError(f"{told} (the steps so far are in the run)", limit="max_cost")
+        raise _limit_error(call, limit, "any code ran", "raise the limit")
+    if settings.on_limit == "raise":
+        raise _limit_error(call, limit, "the model submitted", "raise it, or let on_limit='extract' ask for an answer")
+    if call.is_overspent():
+        message = f"max_cost is spent{call.used_text('max_cost')}, so no answer can be asked for; raise it"
+        raise BudgetExceededError(f"{message} (the steps so far are in the run)", limit="max_cost")
     reply = yield Extract(tuple(state.steps), limit)
-    outputs, problem = rules.validate(reply.outputs, False)
+    outputs, problem = call.validate_answer(reply.outputs, strict=False)
     if problem:
         raise _no_answer(state, limit, problem if reply.outputs else "the reply could not be read")
     return Ending("extracted", outputs, "Extract forced final output", limit)
 
 
-def _limit_error(rules: Rules, limit: str, what: str, advice: str) -> BudgetExceededError:
+def _limit_error(call: LoopCall, limit: str, what: str, advice: str) -> BudgetExceededError:
     """Return the error of a run that ended before ``what``; the advice is for a limit that can be raised."""
-    told = f"{ENDINGS.get(limit, f'{limit} was reached')} before {what}{rules.used(limit)}"
-    return BudgetExceededError(told if limit in ENDINGS else f"{told}; {advice}", limit=limit)
+    message = f"{ENDINGS.get(limit, f'{limit} was reached')} before {what}{call.used_text(limit)}"
+    return BudgetExceededError(message if limit in ENDINGS else f"{message}; {advice}", limit=limit)
 
 
 def _no_answer(state: _State, limit: str, problem: str) -> ActionError | BudgetExceededError:
     """Return the error of a run that a limit ended, and from which no valid answer could be extracted."""
-    ended = f"{limit} ended the run{state.rules.used(limit)}"
-    told = f"{ended}, and the answer asked for afterwards is not valid: {problem}"
+    ended = f"{limit} ended the run{state.call.used_text(limit)}"
+    message = f"{ended}, and the answer asked for afterwards is not valid: {problem}"
     lines = [line for line in (state.steps[-1].error or "").splitlines() if line.strip() and PYDANTIC_URL not in line]
     if lines:
-        told = f"{told}; the last step failed with {lines[-1].strip()}"
+        message = f"{message}; the last step failed with {lines[-1].strip()}"
     if limit in SPENT_LIMITS:
-        return BudgetExceededError(f"{told}; raise the limit", limit=limit)
+        return BudgetExceededError(f"{message}; raise the limit", limit=limit)
     hints = {"max_iters": "raise it, or try another model", "stop": "it was stopped by its caller"}
-    return ActionError(f"{told}; {hints.get(limit, 'try another model or a shorter task')}", limit=limit)
+    return ActionError(f"{message}; {hints.get(limit, 'try another model or a shorter task')}", limit=limit)
 
 
 class _State:
     """The turns so far; performs one step at a time."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.rules = rules
-        self.room = rules.room
+    def __init__(self, call: LoopCall, settings: LoopSettings) -> None:
+        self.call = call
+        self.settings = settings
+        self.texts = settings.texts
+        self.room = settings.room
         self.steps: list[Step] = []
         self.turns: list[Turn] = []
-        self.observation = "\n".join(filter(None, [rules.header(1), rules.probe]))
+        self.observation = "\n".join(filter(None, [call.header_text(1), settings.probe]))
         self.ran = False
         self.unreadable = 0
         self.refused = 0
@@ -220,14 +242,14 @@ class _State:
             return self.stopped_by
         if self.unreadable > MAX_REASKS:
             return "unreadable"
-        if len(self.steps) >= self.rules.max_iters:
+        if len(self.steps) >= self.settings.max_iters:
             return "max_iters"
-        return self.rules.exhausted(tuple(self.steps))
+        return self.call.exhausted_limit(tuple(self.steps))
 
     def step(self) -> Generator[Needs, Any, Ending | None]:
         """Ask for code, run it and record the step; return the ending if an answer was submitted."""
         if compaction.conversation_chars(self.turns) + len(self.observation) > self.room:
-            room, variable = self.room - len(self.observation), self.rules.past_variable
+            room, variable = self.room - len(self.observation), self.settings.past_variable
             self.turns = compaction.compact_turns(self.turns, self.steps, room, variable)
             yield Execute("pass", {variable: compaction.steps_for_repl(self.steps)})
         reply: ModelReply | Overflow | str = yield Ask(tuple(self.turns), self.observation)
@@ -237,14 +259,14 @@ class _State:
         if isinstance(reply, str):  # the name of the limit that refused or ended the call
             self.stopped_by = reply
             return None
-        parsed = read_cells(reply, self.rules.first_output)
+        parsed = read_cells(reply, self.settings.outputs[0])
         if reply.text is not None and parsed.cells:
             reply = replace(reply, text=None, reasoning=parsed.reasoning, code="\n\n".join(parsed.cells))
         if parsed.problem:
             self.unreadable += 1
-            if self.rules.stops_at_repeats and self.steps and self.steps[-1].reasoning == reply.text:
+            if self.settings.stops_at_repeats and self.steps and self.steps[-1].reasoning == reply.text:
                 self.stopped_by = REPEATED
-            remarks = [self.rules.reask(parsed.problem, reply.text or reply.code)]
+            remarks = [self.texts.reask_text(parsed.problem, reply.text or reply.code)]
             self._record_step(reply, "", remarks, error=parsed.problem)
             return None
         texts: list[str] = []
@@ -254,7 +276,7 @@ class _State:
             try:
                 seen: Observation = yield Execute(cell)
             except GeneratorExit:  # the driver gave up: the interpreter died, or the run was cancelled
-                self._record_step(reply, self.rules.render([*texts, LOST]), error=LOST)
+                self._record_step(reply, self.texts.output_text([*texts, LOST]), error=LOST)
                 raise
             self.ran = True
             observed.append(seen)
@@ -267,20 +289,20 @@ class _State:
         self, reply: ModelReply, parsed: ParsedReply, observed: list[Observation], texts: list[str]
     ) -> Ending | None:
         last = observed[-1]
-        texts += self.rules.notes()
+        texts += self.call.take_notes()
         texts += [seen.restored for seen in observed if seen.restored]
         outputs: dict[str, Any] = {}
         problem: str | None = None
         if last.has_submitted:
-            outputs, problem = self.rules.validate(last.submitted, self.refused < MAX_REFUSALS)
+            outputs, problem = self.call.validate_answer(last.submitted, strict=self.refused < MAX_REFUSALS)
             if problem:
                 self.refused += 1
-                texts.append(self.rules.refusal(problem))
+                texts.append(self.texts.refusal_text(problem))
         accepted = last.has_submitted and problem is None
         if accepted:
             texts += [f"[{parsed.cut} Its last block did not run.]"] if parsed.cut else []
             texts.append(f"FINAL: {outputs}")
-        shown = self.rules.render(texts)
+        shown = self.texts.output_text(texts)
         self._record_step(
             reply,
             shown,
@@ -305,11 +327,13 @@ class _State:
                 "[An unlabelled block after the code was not run: the output above is the real one. "
                 "Write code in ```python blocks.]"
             )
-        if advice := step_advice(parsed.cells[: len(observed)], observed[-1], self.rules.outputs, self.rules.types):
+        cells = parsed.cells[: len(observed)]
+        advice = step_advice(cells, observed[-1], self.settings.outputs, self.settings.types)
+        if advice:
             remarks.append(advice)
         earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
         self.unreadable = self.unreadable + 1 if len(earlier) >= MAX_REPEATS else 0
-        if earlier and self.rules.stops_at_repeats:
+        if earlier and self.settings.stops_at_repeats:
             self.stopped_by = REPEATED
         if earlier:
             remarks.append(
@@ -333,17 +357,17 @@ class _State:
             output=output,
             seconds=reply.seconds + seconds,
             usage=reply.usage,
-            sub_calls=self.rules.sub_calls(),
+            sub_calls=self.call.take_sub_calls(),
             **facts,
         )
         if reply.text is not None:
             reasoning = visible_text(reply.text) or NOTHING_SAID
-        self.turns.append(Turn(step.index, self.observation, self.rules.clip(reasoning), self.rules.clip(code)))
-        framed = self.rules.framed(shown) if shown else ""
-        parts = [self.rules.header(step.index + 1), framed, *remarks, self.rules.reminder]
+        texts = self.texts
+        self.turns.append(Turn(step.index, self.observation, texts.clip_text(reasoning), texts.clip_text(code)))
+        parts = [self.call.header_text(step.index + 1), texts.framed_text(shown), *remarks, texts.reminder]
         self.observation = "\n".join(filter(None, parts))
         self.steps.append(step)
-        self.rules.record(step)
+        self.call.record_step(step)
 
 
 def read_cells(reply: ModelReply, first_output: str) -> ParsedReply:

@@ -324,7 +324,7 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
             repl.open()
             session.note_opened(repl.has_toolkit, repl.take_warnings())
             answer: Any = None
-            with closing(loop.steps(session.rules())) as flow:
+            with closing(loop.run_loop(session, session.loop_settings())) as flow:
                 while True:
                     try:
                         need = flow.send(answer)
@@ -402,7 +402,7 @@ async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitabl
     await run(repl.open)
     session.note_opened(repl.has_toolkit, repl.take_warnings())
     answer: Any = None
-    with closing(loop.steps(session.rules())) as flow:
+    with closing(loop.run_loop(session, session.loop_settings())) as flow:
         while True:
             try:
                 need = flow.send(answer)

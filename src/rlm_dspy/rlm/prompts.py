@@ -7,17 +7,15 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import dspy
 from dspy.adapters.utils import translate_field_type
 
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.redact import Redactor, is_secret_name
-from rlm_dspy.rlm.adapters import without_markers
-from rlm_dspy.rlm.reply_code import is_python
 from rlm_dspy.rlm.signatures import history_field
-from rlm_dspy.run import replace_surrogates
+from rlm_dspy.rlm.step_texts import barred_text, clip_middle, observation_text
 from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
 
@@ -105,7 +103,6 @@ def _beginning_lines(corpus: Any, files: Sequence[File]) -> list[str]:
 
 
 MAX_WHOLE_CHARS = 20_000  # inputs up to this many characters are shown whole
-MAX_QUOTED_LINES = 20  # lines quoted back of an unreadable reply
 MAX_DEFAULT_CHARS = 40  # of a default of a user's tool
 MAX_ARGUMENT_CHARS = 80  # of the description of an argument of a user's tool
 MAX_DESCRIPTIONS_CHARS = 800  # of those of all arguments of one tool
@@ -294,11 +291,6 @@ def head_and_tail(text: str, whole: int, shown: int) -> tuple[str, str, int]:
     return text[:half], text[-half:], len(text) - 2 * half
 
 
-def barred_text(text: str) -> str:
-    """Prefix each line of a text with a bar, to mark it as data."""
-    return "\n".join(f"| {line}" if line else "|" for line in text.splitlines()) or "|"
-
-
 def describe_variable(
     name: str, value: Any, desc: str, *, main: bool, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS
 ) -> str:
@@ -411,77 +403,6 @@ def render_probe(
             describe_variable(name, value, "" if desc == "${" + name + "}" else desc, main=name == main, whole=whole)
         )
     return "Variables:\n" + "\n".join(shown)
-
-
-def counters_line(step: int, max_iters: int, ledger: str) -> str:
-    """Render the line that opens each observation."""
-    return f"[step {step}/{max_iters} · {ledger}]"
-
-
-def observation_text(outputs: Sequence[str], limit: int) -> str:
-    """Join the output of a step's cells; beyond ``limit`` characters, join equal lines and cut out the middle."""
-    text = "\n".join(part for part in outputs if part)
-    if len(text) > limit:
-        text = join_equal_lines(text)
-    return clip_middle(text, limit) if text else "(no output - did you forget to print?)"
-
-
-def join_equal_lines(text: str) -> str:
-    """Return a text in which equal lines in a row are one, with their number: ``line (×3)``."""
-    lines: list[str] = []
-    for line, equal in itertools.groupby(text.split("\n")):
-        count = len(list(equal))
-        lines += [f"{line} (×{count})"] if line.strip() and count > 1 else [line] * count
-    return "\n".join(lines)
-
-
-def clip_middle(text: str, limit: int) -> str:
-    """Cut out the middle of a text beyond ``limit`` characters, and state its full length."""
-    if len(text) <= limit:
-        return text
-    head = limit // 2
-    tail = limit - head
-    return f"{text[:head]}\n[… {len(text) - limit:,} of {len(text):,} characters left out …]\n{text[-tail:]}"
-
-
-def clean_for_prompt(text: str) -> str:
-    """Make ``text`` safe for a prompt: encodable, without markers that DSPy's adapters interpret or write."""
-    return without_markers(replace_surrogates(text)).replace("[[ ##", "[ [ ##")
-
-
-def refusal_text(problem: str) -> str:
-    """Render the reason why a SUBMIT was refused."""
-    return f"[SUBMIT refused] {problem}"
-
-
-Form = Literal["plain", "code", "marked"]
-_STATEMENT = re.compile(r"\s*(?:import|from|for|while|if|elif|else|def|with|try|except|return)\b")
-
-
-def reask_text(problem: str, submit: str, wrote: str, *, form: Form, look: str = "print(...)") -> str:
-    """Render the form that an unreadable reply should have had, with its own Python if it has any, else ``look``.
-
-    Args:
-        form: a sentence and a block, a block alone, or DSPy's field markers.
-    """
-    if wrote.lstrip().startswith(("{", "[")):
-        wrote = ""  # JSON is not shown again as a form to follow
-    lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
-    code = clip_middle("\n".join(lines[:MAX_QUOTED_LINES]), PREVIEW_CHARS)
-    is_damaged = any(_STATEMENT.match(line) for line in wrote.splitlines() if line not in lines)
-    if not code or is_damaged or not is_python(code):
-        code = look
-    if form != "marked":
-        says = "" if form == "code" else "what you do next\n"
-        return (
-            f"[reply not understood] {problem} Reply in exactly this form:\n{says}```python\n{code}\n```\n"
-            f"and finish with SUBMIT({submit}) when you have the outputs."
-        )
-    return (
-        f"[reply not understood] {problem} Reply in exactly this form:\n[[ ## reasoning ## ]]\nwhat you do next\n\n"
-        f"[[ ## code ## ]]\n```python\n{code}\n```\n\n[[ ## completed ## ]]\n"
-        f"and finish with SUBMIT({submit}) when you have the outputs."
-    )
 
 
 def trajectory_text(steps: Sequence[Any], limit: int) -> str:

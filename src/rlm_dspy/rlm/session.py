@@ -1,4 +1,4 @@
-"""One call of an RLM: its inputs, the functions the loop needs, and the resulting record."""
+"""One call of an RLM: its inputs, what the loop asks of it, and the resulting record."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.history import ShownTurns, earlier_turns, messages_of, next_history
 from rlm_dspy.rlm.images import ImageHandle, Images
 from rlm_dspy.rlm.inputs import QUESTION_FIELDS, input_warnings, main_context, quotable_inputs, repl_inputs, task_of
-from rlm_dspy.rlm.loop import SPENT_LIMITS, Ask, Ending, Extract, ModelReply, Observation, Rules
+from rlm_dspy.rlm.loop import SPENT_LIMITS, Ask, Ending, Extract, LoopSettings, ModelReply, Observation
 from rlm_dspy.rlm.outputs import (
     evidence_records,
     holds_evidence,
@@ -40,8 +40,8 @@ from rlm_dspy.rlm.outputs import (
 )
 from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
-from rlm_dspy.rlm.prompts import clean_for_prompt
 from rlm_dspy.rlm.signatures import history_field
+from rlm_dspy.rlm.step_texts import Form, StepTexts, clean_for_prompt
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
 from rlm_dspy.rlm.submit_checks import AnswerChecks, engine_warnings
 from rlm_dspy.run import (
@@ -242,57 +242,59 @@ class Session:
         assert self.run is not None
         return self.run
 
-    # --- functions for the loop --------------------------------------------------------------------------------
+    # --- what the loop asks of its call -------------------------------------------------------------------------
 
-    def rules(self) -> Rules:
-        """Return the plain functions that the loop needs."""
-        budget = self.rlm.budget
-        submit = ", ".join(f"{name}=..." for name in self.signature.output_fields)
-        shown = min(self.rlm.max_output_chars, self.room // 4)
-        if self.small:
-            shown = min(shown, small_prompts.MAX_OUTPUT_CHARS)
-        reminder = small_prompts.reminder_text(task_of(self.values), next(iter(self.signature.output_fields)))
-        form: prompts.Form = "marked"
-        if is_plain():
-            form = "code" if self.small else "plain"
-        # A small model copies the form it is shown, so the form should print something useful.
-        name = self._main_text_name()
-        look = f"print({name}[:500])" if name else "print(...)"
-        return Rules(
-            first_output=next(iter(self.signature.output_fields)),
-            max_iters=budget.max_iters,
-            probe=self.probe,
-            on_limit=self.rlm.on_limit,
-            validate=lambda value, strict: self.checks.validate(value, self.code, strict=strict),
-            exhausted=self._exhausted_limit,
-            is_overspent=lambda: self.ledger.is_overspent,
-            used=self.used_text,
-            sub_calls=self.subcalls.take_finished,
-            notes=self.subcalls.take_notes,
-            room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN - len(self.past_text)),
-            header=self._observation_header,
-            render=lambda texts: clean_for_prompt(prompts.observation_text(texts, shown)),
-            clip=lambda text: prompts.clip_middle(text, shown),
-            refusal=lambda problem: clean_for_prompt(prompts.refusal_text(problem)),
-            reask=lambda problem, wrote: prompts.reask_text(
-                problem, submit, clean_for_prompt(wrote), form=form, look=look
-            ),
-            record=self._record_step,
-            past_variable=self._free_name(compaction.VARIABLE),
+    def loop_settings(self) -> LoopSettings:
+        """Return what the loop needs to know about this call."""
+        return LoopSettings(
             outputs=tuple(self.signature.output_fields),
+            max_iters=self.rlm.budget.max_iters,
+            on_limit=self.rlm.on_limit,
+            probe=self.probe,
+            room=max(2 * len(self.probe), self.room - OVERHEAD_TOKENS * CHARS_PER_TOKEN - len(self.past_text)),
+            texts=self._step_texts(),
             types=prompts.output_type_names(self.signature),
+            past_variable=self._free_name(compaction.VARIABLE),
             stops_at_repeats=self.tiny,
-            framed=small_prompts.framed_output if self.small else str,
-            reminder=clean_for_prompt(reminder) if self.small else "",
         )
 
-    def _observation_header(self, step: int) -> str:
+    def _step_texts(self) -> StepTexts:
+        outputs = tuple(self.signature.output_fields)
+        limit = min(self.rlm.max_output_chars, self.room // 4)
+        form: Form = "plain" if is_plain() else "marked"
+        reminder = ""
+        if self.small:
+            limit = min(limit, small_prompts.MAX_OUTPUT_CHARS)
+            form = "code" if is_plain() else "marked"
+            reminder = clean_for_prompt(small_prompts.reminder_text(task_of(self.values), outputs[0]))
+        # A small model copies the form it is shown, so the form should print something useful.
+        name = self._main_text_name()
+        example = f"print({name}[:500])" if name else "print(...)"
+        return StepTexts(limit, outputs, form, example, has_bars=self.small, reminder=reminder)
+
+    def validate_answer(self, value: Any, *, strict: bool) -> tuple[dict[str, Any], str | None]:
+        """Return the outputs in what was submitted, and a problem or None; ``strict`` includes the evidence."""
+        return self.checks.validate(value, self.code, strict=strict)
+
+    def is_overspent(self) -> bool:
+        """Return whether the cost has passed its limit."""
+        return self.ledger.is_overspent
+
+    def take_sub_calls(self) -> tuple[SubCall, ...]:
+        """Return the sub-calls made since the last step."""
+        return self.subcalls.take_finished()
+
+    def take_notes(self) -> list[str]:
+        """Return the notes about them for the model."""
+        return self.subcalls.take_notes()
+
+    def header_text(self, step: int) -> str:
         """Return the line that opens an observation; empty for a tiny model, which would write it back."""
         if self.tiny:
             return ""
         if step == 1 and self.earlier:  # no figures: the next turn shows this one as it was
             return self.earlier.header
-        return prompts.counters_line(step, self.rlm.budget.max_iters, self.ledger.counters())
+        return f"[step {step}/{self.rlm.budget.max_iters} · {self.ledger.counters()}]"
 
     def _free_name(self, name: str) -> str:
         """Return a REPL name that no input or tool has: the user's names take precedence over ours."""
@@ -301,7 +303,7 @@ class Session:
             name += "_"
         return name
 
-    def _exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
+    def exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
         """Name the limit that leaves no room for another step (the last prompt and its output) plus the extract."""
         if not steps:
             first = tokens(f"{self._action_signature().instructions}{self.past_text}{self.probe}")
@@ -506,7 +508,8 @@ class Session:
             self._cell_span = None
             self.recorder.end(span, **facts)
 
-    def _record_step(self, step: Step) -> None:
+    def record_step(self, step: Step) -> None:
+        """Add a step to the record."""
         if self._step_span is not None:
             step = step.model_copy(update={"span": self._step_span})
             self.recorder.end(self._step_span, step, error=step.error)

@@ -18,6 +18,7 @@ import dspy
 from rlm_dspy.rlm import prompts, worked_examples
 from rlm_dspy.rlm.modes import asks_about_all
 from rlm_dspy.rlm.signatures import history_field
+from rlm_dspy.rlm.step_texts import barred_text, clean_for_prompt, framed_output
 
 MAX_WHOLE_CHARS = 2_000  # inputs up to this many characters are shown whole
 PREVIEW_CHARS = 600  # characters shown of longer inputs, head and tail together
@@ -131,7 +132,7 @@ def worked_demo(value: Any, question: str, *, main: str, first: str, found: Sequ
     kind, text, rows = _data_expressions(value, main, found)
     columns = _number_columns(value, found) if kind == "table" else []
     example = worked_examples.fitting_example(kind, question, columns)
-    lines = "\n".join(prompts.barred_text(line) for line in example.lines)
+    lines = "\n".join(barred_text(line) for line in example.lines)
     shown = [f"Question: {example.question}", FOUND.format(main=main), lines, SOME_FOUND_ADVICE.format(main=main)]
     name = main if kind == "corpus" and example in worked_examples.EXAMPLES["corpus"] else text
     code = example.code.format(main=name, rows=rows, first=first)
@@ -185,7 +186,7 @@ def _number_columns(value: Any, found: Sequence[str]) -> list[str]:
 
 def _is_plain_name(name: str) -> bool:
     """Return whether a file name can stand in an example as it is: short, and nothing in it ends code or a field."""
-    return len(name) <= MAX_NAME_CHARS and "`" not in name and prompts.clean_for_prompt(name) == name
+    return len(name) <= MAX_NAME_CHARS and "`" not in name and clean_for_prompt(name) == name
 
 
 def delimiter_of(text: str) -> str | None:
@@ -233,15 +234,10 @@ def render_probe(
             shown.append(f"`{name}` is a table, one row a line, with the columns {columns}: read it by csv.DictReader.")
     if found:
         shown.append(FOUND.format(main=main))
-        shown.append("\n".join(prompts.barred_text(line) for line in found))
+        shown.append("\n".join(barred_text(line) for line in found))
         advice = SOME_FOUND_ADVICE if asks_about_all(task) else FOUND_ADVICE
         shown.append(advice.format(main=main, first=first))
     return "\n".join(shown)
-
-
-def framed_output(output: str) -> str:
-    """Render the output of a step in a form that the model does not write back."""
-    return f"Output:\n{prompts.barred_text(output)}"
 
 
 def reminder_text(task: str, first: str) -> str:

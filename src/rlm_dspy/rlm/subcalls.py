@@ -25,7 +25,7 @@ from rlm_dspy.dspy_errors import NoModelError
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost, tokens
-from rlm_dspy.rlm.adapters import plain_adapter, without_markers
+from rlm_dspy.rlm.adapters import plain_adapter
 from rlm_dspy.rlm.images import (
     MAX_IMAGES,
     Images,
@@ -38,6 +38,7 @@ from rlm_dspy.rlm.images import (
 from rlm_dspy.rlm.replies import explain_cut, visible_text
 from rlm_dspy.rlm.reply_outputs import without_end_marker
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
+from rlm_dspy.rlm.step_texts import without_markers
 from rlm_dspy.run import SubCall, SubCallKind, cut_text, replace_surrogates
 from rlm_dspy.spans import Recorder
 
