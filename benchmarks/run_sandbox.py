@@ -29,7 +29,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 from dspy.primitives.code_interpreter import CodeInterpreterError  # noqa: E402
 from sides import SIDES  # noqa: E402
 
-from rlm_dspy.sandbox import Sandbox, zygote  # noqa: E402
+from rlm_dspy.sandbox import Sandbox, zygote_host  # noqa: E402
 
 WORDS = "The quick brown fox jumps over the lazy dog near the river bank. "
 WORK = """
@@ -69,7 +69,7 @@ def first_result(make: Callable[..., Any]) -> str:
     """Time from a cold start to the first result; anything already running is ended first."""
 
     def once() -> float:
-        zygote.close_all()
+        zygote_host.close_all()
         interpreter = make()
         taken = milliseconds(lambda: interpreter.execute("print(1 + 1)"))
         interpreter.shutdown()

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import rlm_dspy
 from rlm_dspy.batch import Answers, Batch, Job, Program, Progress
-from rlm_dspy.batch.run import CostShare, answer_question
+from rlm_dspy.batch.batch_run import CostShare, answer_question
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, CorpusError, LMAuthError, LMUnavailableError
 from rlm_dspy.testing import action, fields, scripted, texts

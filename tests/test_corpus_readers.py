@@ -20,7 +20,7 @@ import documents
 from rlm_dspy import folders
 from rlm_dspy.corpus import Corpus, document_cache, read
 from rlm_dspy.corpus.readers import archives, choosing, converter, office
-from rlm_dspy.corpus.readers.office import pdf, process
+from rlm_dspy.corpus.readers.office import pdf, request_loop
 from rlm_dspy.corpus.readers.reader import Converted, Reader, UnreadableError
 
 
@@ -253,7 +253,7 @@ def test_an_archive_of_many_files_is_cut(tmp_path, monkeypatch):
 
 
 def test_a_long_document_is_cut_at_the_same_place_everywhere_and_says_so(monkeypatch):
-    monkeypatch.setattr(process, "MOST_CHARS", 3)
+    monkeypatch.setattr(request_loop, "MOST_CHARS", 3)
     assert office.answer("pptx", documents.slides())["note"] == "cut after slide 1: it has more than 3 characters"
     monkeypatch.setattr(pdf, "MOST_CHARS", 5)
     made = office.answer("pdf", documents.pdf(["one", "two", "three"]))
@@ -290,8 +290,8 @@ def test_what_a_document_may_cost_is_time_of_a_processor(tmp_path, spend):
 def test_the_program_limits_the_processor_for_each_document(monkeypatch):
     asked = []
     monkeypatch.setattr("resource.setrlimit", lambda what, limits: asked.append(limits[0]))
-    process._limit_time(5)
-    process._limit_time(0)
+    request_loop._limit_time(5)
+    request_loop._limit_time(0)
     assert [limit - int(time.process_time()) in (5, 6) for limit in asked] == [True]
 
 

@@ -90,7 +90,7 @@ def test_no_private_words(path: Path) -> None:
 
 # Outer edges: each passes the exception on to code that raises, shows or sends it.
 EDGES = {
-    "corpus/readers/office/process.py": 1,  # the edge of a converter's process
+    "corpus/readers/office/request_loop.py": 1,  # the edge of a converter's process
     "sandbox/tool_threads.py": 2,
     "sandbox/cell.py": 2,  # host functions called by code, and their errors that cannot be rendered
     "daemon_threads.py": 1,  # whose caller raises it

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rlm_dspy.rlm import prompts
 from rlm_dspy.sandbox import toolkit
 from rlm_dspy.sandbox.toolkit import CorpusTexts, bind
-from rlm_dspy.sandbox.toolkit import corpus as handle
+from rlm_dspy.sandbox.toolkit import corpus_handle as handle
 from rlm_dspy.sandbox.toolkit.ranking import PASSAGE, passage_start
 
 LINES = "\n".join(f"line {number}" for number in range(100))

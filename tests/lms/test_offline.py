@@ -15,7 +15,7 @@ import rlm_dspy
 from rlm_dspy import RLM, Evidence
 from rlm_dspy.corpus import read
 from rlm_dspy.lms import offline_lm
-from rlm_dspy.lms.offline import OfflineEngine, explorer, prompt, question
+from rlm_dspy.lms.offline import OfflineEngine, explorer, prompt, question_terms
 from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.sandbox import toolkit
 from rlm_dspy.sandbox.toolkit import CorpusTexts
@@ -217,10 +217,11 @@ def test_a_refused_submit_is_followed_by_a_plainer_one() -> None:
             "[SUBMIT refused] again",
         ),
     )
-    from rlm_dspy.lms.offline import engine
+    from rlm_dspy.lms.offline import offline_engine
 
     codes = [
-        engine._choose_move(prompt.Play(given.variables, given.outputs, given.observations[:n]))[1] for n in (1, 2, 4)
+        offline_engine._choose_move(prompt.Play(given.variables, given.outputs, given.observations[:n]))[1]
+        for n in (1, 2, 4)
     ]
     assert "'start': 5" in codes[0]
     assert "'start': 5" not in codes[1]
@@ -232,11 +233,11 @@ def test_other_interpreters_get_plain_python_when_the_tools_are_missing() -> Non
     first = prompt.Play(
         (prompt.Variable("question", "str", "what is beta?", True), prompt.Variable("notes", "str", "…", False)), (), ()
     )
-    from rlm_dspy.lms.offline import engine
+    from rlm_dspy.lms.offline import offline_engine
 
     failed = prompt.Play(first.variables, first.outputs, ("NameError: name 'grep' is not defined",))
-    assert "def grep" in engine._choose_move(failed)[1]
-    assert "def grep" not in engine._choose_move(first)[1]
+    assert "def grep" in offline_engine._choose_move(failed)[1]
+    assert "def grep" not in offline_engine._choose_move(first)[1]
 
 
 @pytest.mark.parametrize("adapter", [dspy.ChatAdapter(), dspy.JSONAdapter()])
@@ -301,7 +302,7 @@ def test_a_corpus_too_large_for_all_patterns_is_swept_for_a_few_words(often) -> 
         patterns.append(pattern)
         return namespace["grep"](pattern, **more)
 
-    plan = question.read("how is the needle in the haystack called?").plan() | {"reach": 1}
+    plan = question_terms.read("how is the needle in the haystack called?").plan() | {"reach": 1}
     _, found = explorer.explore(plan, namespace["context"], grep, None)
     assert "haystack is called kumquat" in found[0]["text"]
     assert len(patterns) <= 4
@@ -310,8 +311,8 @@ def test_a_corpus_too_large_for_all_patterns_is_swept_for_a_few_words(often) -> 
 
 @given(st.text(max_size=200))
 def test_any_question_can_be_read(text: str) -> None:
-    made = question.read(text)
-    assert question.widen_question(made, [term.pattern for term in made.terms]) is None or made.terms
+    made = question_terms.read(text)
+    assert question_terms.widen_question(made, [term.pattern for term in made.terms]) is None or made.terms
     json.dumps(made.plan())
 
 

@@ -6,7 +6,7 @@ import dspy
 import pytest
 
 import rlm_dspy
-from rlm_dspy.lms.offline import answers, engine, question
+from rlm_dspy.lms.offline import answers, offline_engine, question_terms
 
 PEOPLE = """Full Name;Phone Number;E-mail;Dept.
 Maria Gomez;111-2222;m.gomez@example.org;Legal
@@ -33,7 +33,7 @@ FILES = {"people.csv": PEOPLE, "prices.csv": PRICES, "months.tsv": MONTHS, "stoc
 def ask(asked: str) -> answers.Finding:
     notes = "=== notes.txt (1 line) ===\nThe phone list, the stock and the prices are kept by the front desk.\n"
     text = notes + "".join(f"=== {name} ({body.count(chr(10))} lines) ===\n{body}\n" for name, body in FILES.items())
-    return engine._look_up(asked, text)[1]
+    return offline_engine._look_up(asked, text)[1]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_code_and_prose_are_no_tables(line: str) -> None:
 
 
 def test_a_row_that_does_not_fit_its_header_is_no_row() -> None:
-    assert answers.cell(question.read("what is the code of Oslo?"), "a,b", "code,city,nation") == (0.0, None)
+    assert answers.cell(question_terms.read("what is the code of Oslo?"), "a,b", "code,city,nation") == (0.0, None)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rlm_dspy.sandbox import Sandbox, cell, zygote
+from rlm_dspy.sandbox import Sandbox, cell, zygote_host
 from sandbox.attacks import ATTACKS, PRELUDE
 
 SECRET = "SECRET-" + os.urandom(8).hex()
@@ -168,7 +168,7 @@ def as_nobody(folder):
 
 def become_nobody(folder):
     """Drop to an ordinary user, with the Python and the worker's files that were put into ``folder`` for it."""
-    zygote.FOLDER = Path(folder, "sandbox")
+    zygote_host.FOLDER = Path(folder, "sandbox")
     sys.executable = str(Path(folder, "start"))
     os.environ["HOME"] = tempfile.tempdir = "/tmp"
     os.chdir("/")

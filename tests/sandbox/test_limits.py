@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlm_dspy.errors import ConfigurationError, SandboxError
-from rlm_dspy.sandbox import Sandbox, checks, pool, report, zygote
+from rlm_dspy.sandbox import Sandbox, checks, pool, report, zygote_host
 
 
 def test_a_cell_that_runs_too_long_is_told_so(sandbox):
@@ -107,10 +107,10 @@ def test_threads_made_past_all_politeness_are_counted_by_the_kernel():
 def test_threads_made_past_all_politeness_are_counted_by_the_host(without):
     code = "import _thread, time\nfor _ in range(7_000): _thread.start_new_thread(time.sleep, (60,))"
     with Sandbox(checkpoint="never", timeout=10) as sandbox:
-        sandbox._setting = zygote.Setting(without=without)
+        sandbox._setting = zygote_host.Setting(without=without)
         assert "can't start new thread" in sandbox.run(code).exception
         threads = len(list(Path(f"/proc/{sandbox._link.active.pid}/task").iterdir()))
-        assert 64 < threads <= zygote.MOST_THREADS
+        assert 64 < threads <= zygote_host.MOST_THREADS
 
 
 def test_a_sleeping_copy_is_stopped_so_that_nothing_patched_runs_in_it(sandbox):
@@ -216,7 +216,7 @@ def test_a_cell_may_use_what_it_makes_itself(sandbox, code, value):
 @pytest.fixture(params=["cold", "warm"])
 def zygote_age(request):
     """A zygote just born, or one that had the time to import ahead."""
-    zygote.close_all()
+    zygote_host.close_all()
     if request.param == "warm":
         with Sandbox():
             time.sleep(1)

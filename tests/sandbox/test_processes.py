@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from rlm_dspy.errors import SandboxDiedError
-from rlm_dspy.sandbox import Sandbox, pool, prewarm, zygote
+from rlm_dspy.sandbox import Sandbox, pool, prewarm, zygote_host
 from sandbox import hosts
 from sandbox.hosts import wait_until_gone
 
@@ -167,7 +167,7 @@ def test_a_shutdown_during_the_start_ends_what_is_being_started(monkeypatch):
 
 
 def test_threads_may_start_sandboxes_at_once():
-    zygote.close_all()
+    zygote_host.close_all()
     results = []
 
     def work(number):

@@ -8,7 +8,7 @@ from typing import Any
 
 from dspy.lm15 import Message, Request
 
-from rlm_dspy.lms.offline.engine import OfflineEngine
+from rlm_dspy.lms.offline.offline_engine import OfflineEngine
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
 from servers.wire import send, tokens

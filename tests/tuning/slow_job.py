@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rlm_dspy.tuning.optimize import Optimization, plan_for
+from rlm_dspy.tuning.optimization import Optimization, plan_for
 from tuning.student import Student
 from tuning.test_optimizing import RATE, job
 

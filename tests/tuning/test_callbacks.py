@@ -17,9 +17,9 @@ import rlm_dspy
 from rlm_dspy import data, metrics
 from rlm_dspy.budget import Budget
 from rlm_dspy.testing import action, scripted
-from rlm_dspy.tuning import contenders, optimize
+from rlm_dspy.tuning import contenders, optimization
 from rlm_dspy.tuning.evaluation import Evaluation
-from rlm_dspy.tuning.optimize import Optimization, OptimizationJob
+from rlm_dspy.tuning.optimization import Optimization, OptimizationJob
 from tuning.student import examples, student, teacher
 
 DOCS = Path(__file__).parents[2] / "docs" / "optimizing.md"
@@ -121,7 +121,7 @@ def test_callbacks_see_an_optimization_from_the_first_evaluation_to_the_last(tmp
     )
     seen = Recorder()
     with dspy.context(callbacks=[seen]):
-        Optimization(job, optimize.plan_for(job, optimize.UsageRate(calls=2))).run()
+        Optimization(job, optimization.plan_for(job, optimization.UsageRate(calls=2))).run()
     keys = [inputs["callback_metadata"] for kind, _, inputs in seen.started if kind == "evaluate"]
     assert keys[0] == {"metric_key": "test_before"}
     assert keys[-1] == {"metric_key": "test_after"}

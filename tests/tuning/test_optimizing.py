@@ -20,14 +20,14 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.run import Usage
-from rlm_dspy.tuning import optimize, program, report
+from rlm_dspy.tuning import optimization, program, report
 from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
-from rlm_dspy.tuning.optimize import CandidateParents, Optimization, OptimizationJob, plan_for, redirect_output
+from rlm_dspy.tuning.optimization import CandidateParents, Optimization, OptimizationJob, plan_for, redirect_output
 from tuning.student import Student, Teacher, examples, student, teacher
 
 HERE = Path(__file__).parent
-RATE = optimize.UsageRate(calls=2)
+RATE = optimization.UsageRate(calls=2)
 
 
 def named(count: int, seed: int) -> list[dspy.Example]:
@@ -64,7 +64,7 @@ def lines(path: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", optimize.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", optimization.OPTIMIZERS)
 def test_an_optimization_finds_what_is_there_and_reports_it(optimizer: str, tmp_path: Path) -> None:
     made, learner, adviser = job(tmp_path / "run", optimizer, 260 if optimizer in ("simba", "mipro") else 160)
     found = Optimization(made, plan_for(made, RATE)).run()
@@ -92,7 +92,7 @@ def dspy_program() -> dspy.Module:
 
 def test_the_cap_on_calls_holds_and_the_best_so_far_is_kept(tmp_path: Path) -> None:
     made, learner, adviser = job(tmp_path / "run", calls=70)
-    plan = optimize.Plan("gepa", 6, 6, 8, 70, RATE, 90, {"max_metric_calls": 90, "reflection_minibatch_size": 3})
+    plan = optimization.Plan("gepa", 6, 6, 8, 70, RATE, 90, {"max_metric_calls": 90, "reflection_minibatch_size": 3})
     found = Optimization(made, plan).run()
     assert found.ended == "max-calls"
     assert learner.calls + adviser.calls <= 70
@@ -187,15 +187,15 @@ def test_changed_questions_are_not_gone_on_with(tmp_path: Path) -> None:
 def test_the_plan_does_not_count_what_a_cache_answered() -> None:
     paid = Row(key="k", side="rlm", id="1", status="submitted", calls=3, cost=0.5, seconds=9)
     free = paid.model_copy(update={"cached_calls": 1, "calls": 1, "cost": 0.0, "seconds": 0.1})
-    assert optimize.UsageRate.of([paid, free]) == optimize.UsageRate(calls=3, cost=0.5, seconds=9, measured=1)
-    assert optimize.UsageRate.of([free]) == optimize.UsageRate()
+    assert optimization.UsageRate.of([paid, free]) == optimization.UsageRate(calls=3, cost=0.5, seconds=9, measured=1)
+    assert optimization.UsageRate.of([free]) == optimization.UsageRate()
 
 
 def test_a_resumed_plan_is_the_one_that_was_begun_with(tmp_path: Path) -> None:
     made, *_ = job(tmp_path / "run")
     begun = plan_for(made, RATE)
     Optimization(made, begun)
-    assert plan_for(made, optimize.UsageRate(calls=9.0, measured=4)) == begun
+    assert plan_for(made, optimization.UsageRate(calls=9.0, measured=4)) == begun
 
 
 def test_a_metric_that_always_raises_ends_it_before_anything_is_compiled(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_calls_in_the_air_count_against_the_cap_on_cost() -> None:
 
 
 def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
-    from rlm_dspy.tuning.optimize import replay_cache
+    from rlm_dspy.tuning.optimization import replay_cache
 
     lm, learner = student()
     shared_budget = SharedBudget(5)
@@ -306,24 +306,24 @@ async def test_asynchronous_calls_are_paid_for_as_well() -> None:
 # --- the plan ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", optimize.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", optimization.OPTIMIZERS)
 @pytest.mark.parametrize("calls", [600, 2_000, 20_000])
 def test_a_plan_stays_within_its_calls(optimizer: str, calls: int) -> None:
-    made = optimize.plan(optimizer, calls, train=12, val=10, test=20, rate=optimize.UsageRate(calls=4))
-    assert (made.rollouts + 20 * (1 + optimize.FINAL_CALLS_FACTOR)) * 4 <= calls * 1.05
+    made = optimization.plan(optimizer, calls, train=12, val=10, test=20, rate=optimization.UsageRate(calls=4))
+    assert (made.rollouts + 20 * (1 + optimization.FINAL_CALLS_FACTOR)) * 4 <= calls * 1.05
     assert all(value >= 0 for value in made.settings.values())
 
 
 def test_a_plan_that_cannot_be_paid_names_what_it_needs() -> None:
     with pytest.raises(ConfigurationError, match="max-calls 50 is too little for gepa on 12 \\+ 10 \\+ 20 questions"):
-        optimize.plan("gepa", 50, train=12, val=10, test=20, rate=optimize.UsageRate())
+        optimization.plan("gepa", 50, train=12, val=10, test=20, rate=optimization.UsageRate())
     with pytest.raises(ConfigurationError, match="'adam' is not an optimizer"):
-        optimize.plan("adam", 50, train=12, val=10, test=20, rate=optimize.UsageRate())
+        optimization.plan("adam", 50, train=12, val=10, test=20, rate=optimization.UsageRate())
 
 
 def test_a_plan_tells_rollouts_cost_and_time() -> None:
-    rate = optimize.UsageRate(calls=5, cost=0.002, seconds=3.0, measured=8)
-    made = optimize.plan("gepa", 1_000, train=12, val=10, test=20, rate=rate)
+    rate = optimization.UsageRate(calls=5, cost=0.002, seconds=3.0, measured=8)
+    made = optimization.plan("gepa", 1_000, train=12, val=10, test=20, rate=rate)
     told = "\n".join(made.lines(2.0, 30, 4))
     assert "× 5.0 calls (measured on 8 questions), at most 1,000 calls" in told
     assert "cost: about $0.39, at most $2.00" in told
@@ -332,16 +332,18 @@ def test_a_plan_tells_rollouts_cost_and_time() -> None:
 
 def test_a_rate_is_measured_from_rows() -> None:
     rows = [Row(key="k", side="rlm", id="q", status="submitted", calls=n, cost=0.01, seconds=n) for n in (2, 4, 6)]
-    assert optimize.UsageRate.of(rows) == optimize.UsageRate(calls=4, cost=pytest.approx(0.01), seconds=4, measured=3)
-    assert optimize.UsageRate.of([]).measured == 0
+    assert optimization.UsageRate.of(rows) == optimization.UsageRate(
+        calls=4, cost=pytest.approx(0.01), seconds=4, measured=3
+    )
+    assert optimization.UsageRate.of([]).measured == 0
 
 
 def test_a_measurement_of_which_a_kill_cut_the_last_row_is_read(tmp_path: Path) -> None:
     journal = tmp_path / "rows.jsonl"
     row = Row(key="k", side="rlm", model="m", id="q", status="submitted", calls=3, answer="a\u2028b")
     journal.write_text(row.model_dump_json() + "\n" + row.model_dump_json()[:40], encoding="utf-8")
-    assert optimize.measured_rate(journal, "m").measured == 1
-    assert optimize.measured_rate(tmp_path / "gone.jsonl", "m").measured == 0
+    assert optimization.measured_rate(journal, "m").measured == 1
+    assert optimization.measured_rate(tmp_path / "gone.jsonl", "m").measured == 0
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ Example:
 """
 
 from rlm_dspy.batch.answers_file import Answers
+from rlm_dspy.batch.batch_run import Answering, Batch, Progress, Report
 from rlm_dspy.batch.job import Job, Program
 from rlm_dspy.batch.plan import BatchPlan, make_plan
 from rlm_dspy.batch.provider_batch import PredictedBatch, predict_batch, waves_path
-from rlm_dspy.batch.run import Answering, Batch, Progress, Report
 from rlm_dspy.lms.file_pace import FilePace
 from rlm_dspy.lms.provider_batches import WaveJournal, WavePace, Waves
 

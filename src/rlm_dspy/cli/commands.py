@@ -436,14 +436,14 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     from rlm_dspy.cli.own_outputs import remember_output
     from rlm_dspy.cli.reading import leaving_out
     from rlm_dspy.report import render
-    from rlm_dspy.tuning import data, questions
+    from rlm_dspy.tuning import data, file_questions
 
     folder = out.resolve().parent
     context = {"files": [os.path.relpath(Path(path).resolve(), folder) for path in paths]}
     # The questions, and what optimize makes of them by default, are not among the files that they are about.
     if leave := [*leaving_out(out, paths), *(f"{made}-*/" for made in leaving_out(out.with_suffix(""), paths))]:
         context["exclude"] = leave
-    made = questions.make_questions(data.context(context, folder), count, seed=seed)
+    made = file_questions.make_questions(data.context(context, folder), count, seed=seed)
     rows = [question.row(number, context) for number, question in enumerate(made)]
     data.write(out, rows)
     remember_output(out)

@@ -22,7 +22,7 @@ from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import check_name
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import json_files
-from rlm_dspy.tuning import contenders, data, metrics, optimize, program_folder, report
+from rlm_dspy.tuning import contenders, data, metrics, optimization, program_folder, report
 
 FINISHED = "finished"
 
@@ -59,7 +59,9 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     metric = eval.metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
-    missing = [name for name in optimize.REQUIRED_MODULES.get(request.optimizer, ()) if util.find_spec(name) is None]
+    missing = [
+        name for name in optimization.REQUIRED_MODULES.get(request.optimizer, ()) if util.find_spec(name) is None
+    ]
     if missing:
         raise click.UsageError(
             f"--optimizer {request.optimizer} needs {' and '.join(missing)}: pip install {' '.join(missing)}."
@@ -69,7 +71,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     values, chosen = eval.prepare_model(request.flags, terminal, fallback=False)
     if request.prompt_model:
         check_name(request.prompt_model)
-    job = optimize.OptimizationJob(
+    job = optimization.OptimizationJob(
         optimizer=request.optimizer,
         train=train,
         val=val,
@@ -86,7 +88,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         seed=request.seed,
         redactor=terminal.redactor,
     )
-    plan = optimize.plan_for(job, rate_of(request, values, chosen))
+    plan = optimization.plan_for(job, rate_of(request, values, chosen))
     for line in plan.lines(request.max_cost, per_minute(chosen.lm), request.threads):
         terminal.note(line)
     for lm in filter(None, (job.lm, job.prompt_lm, job.sub_lm)):
@@ -96,7 +98,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
     is_new = not job.folder.exists()
-    made = optimize.Optimization(job, plan, resume=request.resume, say=terminal.note)
+    made = optimization.Optimization(job, plan, resume=request.resume, say=terminal.note)
     if is_new:  # a folder of the user's has other files
         remember_output(job.folder)
     if made.shared_budget.calls:
@@ -130,13 +132,13 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
     return made
 
 
-def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: model_choice.Chosen) -> optimize.UsageRate:
+def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: model_choice.Chosen) -> optimization.UsageRate:
     """Return the usage per question, as measured by this optimization or an evaluation of the same data."""
     for place in (request.folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
-        rate = optimize.measured_rate(place, chosen.name)
+        rate = optimization.measured_rate(place, chosen.name)
         if rate.measured:
             return rate
-    return optimize.UsageRate()
+    return optimization.UsageRate()
 
 
 def per_minute(lm: Any) -> int | None:
@@ -153,7 +155,7 @@ def confirm_spending(request: OptimizeRequest) -> bool:
 
 
 def write_reports(
-    request: OptimizeRequest, terminal: Terminal, job: optimize.OptimizationJob, found: optimize.Outcome
+    request: OptimizeRequest, terminal: Terminal, job: optimization.OptimizationJob, found: optimization.Outcome
 ) -> int:
     """Write the reports and print the result."""
     made = report.outcome_report(job, found)
@@ -180,7 +182,7 @@ def write_reports(
     return exit_codes.ANSWERED
 
 
-def card_of(request: OptimizeRequest, made: dict[str, Any], found: optimize.Outcome) -> str:
+def card_of(request: OptimizeRequest, made: dict[str, Any], found: optimization.Outcome) -> str:
     """Return the card of the program."""
     signature = contenders.signature()
     asked: Any = getattr(found.program, "signature", signature)

@@ -21,7 +21,7 @@ from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.deadlines import items_of, result_of
 from rlm_dspy.garbage_pause import paused_garbage_collection
 from rlm_dspy.lms import errors, rate_limits, streams, transport
-from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine
+from rlm_dspy.lms.offline.offline_engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
 from rlm_dspy.lms.transport import bound_replies

@@ -26,7 +26,7 @@ from rlm_dspy.sandbox import callbacks, checks, execution, policy, pool
 from rlm_dspy.sandbox.tool_threads import ToolThreads, in_thread
 from rlm_dspy.sandbox.variables import Parcel, VariableBook
 
-from . import zygote as zygotes
+from . import zygote_host as zygotes
 from .cell import Cell, CellEnding, code_fields
 from .errors import CodeExecutionError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution

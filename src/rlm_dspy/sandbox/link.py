@@ -24,7 +24,7 @@ from typing import Any
 
 from .frames import parse_frame
 from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
-from .zygote import CREDENTIALS, SCM_CREDENTIALS, ForkAllowance, Zygote
+from .zygote_host import CREDENTIALS, SCM_CREDENTIALS, ForkAllowance, Zygote
 
 MAX_FRAME = 32 << 20
 CHUNK_BYTES = 1 << 18

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from . import checks, policy
-from . import zygote as zygotes
+from . import zygote_host as zygotes
 from .errors import InterpreterUnavailableError
 from .link import Link
 from .process import ProtocolError, WorkerGoneError

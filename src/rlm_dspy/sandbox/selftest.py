@@ -20,7 +20,7 @@ from typing import Any
 from rlm_dspy.errors import ConfigurationError
 
 from . import policy
-from . import zygote as zygotes
+from . import zygote_host as zygotes
 from .interpreter import Sandbox
 from .worker import syscalls
 

@@ -17,7 +17,7 @@ from rlm_dspy.rlm import dspy_states
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.tuning.program import TYPED, read_state
-from rlm_dspy.tuning.report.tables import dollar_text, gain_text, interval_text, score_text
+from rlm_dspy.tuning.report.figure_tables import dollar_text, gain_text, interval_text, score_text
 
 PROGRAM, CARD = "program.json", "card.md"
 PICKLES = (".pkl", ".pickle", ".pt", ".bin", ".joblib")

@@ -18,7 +18,7 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.rlm.passages import best_passages
-from rlm_dspy.sandbox.toolkit.corpus import spelling_hint
+from rlm_dspy.sandbox.toolkit.corpus_handle import spelling_hint
 from rlm_dspy.sandbox.toolkit.cutting import outline_text
 from rlm_dspy.sandbox.toolkit.delimited import TABLES, WORKBOOKS, sheet_rows, table_rows
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy.lms.offline.engine import MODEL, AsyncOfflineEngine, OfflineEngine
+from rlm_dspy.lms.offline.offline_engine import MODEL, AsyncOfflineEngine, OfflineEngine
 
 
 def offline_lm(**options: Any) -> dspy.LM:

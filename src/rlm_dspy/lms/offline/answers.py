@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlm_dspy.lms.offline.prompt import Field
-from rlm_dspy.lms.offline.question import ParsedQuestion, Term, read
+from rlm_dspy.lms.offline.question_terms import ParsedQuestion, Term, read
 
 _MONTH_NAMES = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",

@@ -12,13 +12,13 @@ All ranges are character offsets, end exclusive. On a corpus they count within o
 import ast
 import os
 
-from .corpus import CorpusTexts, FileInfo, count_lines, label
+from .corpus_handle import CorpusTexts, FileInfo, count_lines, label
 from .hits import Hit, Matches
 from .tools import INDEXED, Toolkit, bind
 
 __all__ = ["INDEXED", "CorpusTexts", "FileInfo", "Hit", "Matches", "Toolkit", "bind", "count_lines", "label", "source"]
 
-_PARTS = ("delimited", "corpus", "patterns", "hits", "scopes", "matching", "cutting", "ranking", "tools")
+_PARTS = ("delimited", "corpus_handle", "patterns", "hits", "scopes", "matching", "cutting", "ranking", "tools")
 
 
 def source() -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .corpus import CorpusTexts, count_lines, counted_noun
+from .corpus_handle import CorpusTexts, count_lines, counted_noun
 from .matching import read
 from .scopes import has_methods, methods
 

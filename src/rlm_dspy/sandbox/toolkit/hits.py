@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .corpus import counted_noun, quoted
+from .corpus_handle import counted_noun, quoted
 
 SHOWN = 20  # hits shown in a printed list
 

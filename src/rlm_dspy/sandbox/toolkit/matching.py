@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .corpus import CorpusTexts
+from .corpus_handle import CorpusTexts
 from .hits import Hit, Matches
 from .patterns import re2_pattern, re_pattern
 from .scopes import CODE, scope_of

@@ -8,7 +8,7 @@ import functools
 import re
 from typing import Any
 
-from .corpus import quoted
+from .corpus_handle import quoted
 
 try:
     import re2

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .corpus import CorpusTexts, quoted, spelling_hint
+from .corpus_handle import CorpusTexts, quoted, spelling_hint
 from .cutting import CUTTERS, cut_by, outline_text
 from .hits import Hit, Matches
 from .matching import Part, find_matches, read

@@ -23,7 +23,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from . import bpf, bytecode_importer, confine, evaluate, limits, modules, places, session, zstr
+from . import bpf, bytecode_importer, confine, evaluate, limits, modules, places, repl_session, zstr
+from .repl_session import WorkerSession
 
 MAX_MESSAGE_BYTES = 1 << 18
 IDLE_MS = 20
@@ -57,7 +58,7 @@ def main(
     sys.path.clear()
     share = zstr.string_maker()
     report["shared_text"] = share is not None
-    ready = session.prepare_session(frozenset(policy["modules"]), toolkit, share)
+    ready = repl_session.prepare_session(frozenset(policy["modules"]), toolkit, share)
     report["import_ms"] = _milliseconds_since(started)
     started = time.perf_counter()
     _fork_zygote(channel, life, policy, report)
@@ -180,7 +181,7 @@ def _lock_down(policy: dict[str, Any], report: dict[str, Any], control: int) -> 
 
 
 def _serve_orders(
-    channel: socket.socket, listener: int, report: dict[str, Any], ready: session.WorkerSession, sizes: tuple[int, int]
+    channel: socket.socket, listener: int, report: dict[str, Any], ready: WorkerSession, sizes: tuple[int, int]
 ) -> NoReturn:
     rules = report.pop("last_filter", None)
     last_filter = confine.last_filter(rules.machine, rules) if rules and report.get("seccomp") is True else None
@@ -234,7 +235,7 @@ def _become_worker(
     config: dict[str, Any],
     descriptors: list[int],
     sizes: tuple[int, int],
-    ready: session.WorkerSession,
+    ready: WorkerSession,
     last_filter: Any,
 ) -> NoReturn:
     try:
@@ -245,7 +246,7 @@ def _become_worker(
             last_filter()
         wire = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL_DESCRIPTOR)
         os.close(descriptors[0])
-        session.main(wire, descriptors[1], config["output"], ready)
+        repl_session.main(wire, descriptors[1], config["output"], ready)
     except BaseException:  # nothing can be reported here: the host sees the worker end
         if config.get("debug"):
             import traceback

@@ -1,12 +1,7 @@
 """Reports of evaluations and optimizations: figures, tables for terminals, Markdown, and pages for browsers."""
 
 from rlm_dspy.tuning.report.eval_page import report_page
-from rlm_dspy.tuning.report.figures import by_task, compare_sides, rows_by_side, side_figures
-from rlm_dspy.tuning.report.optimize_page import outcome_page
-from rlm_dspy.tuning.report.outcome import candidate_tree, instruction_diff, outcome_report, report_markdown
-from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
-from rlm_dspy.tuning.report.run_links import run_links, runs_folder
-from rlm_dspy.tuning.report.tables import (
+from rlm_dspy.tuning.report.figure_tables import (
     differences,
     figure_cells,
     gain_text,
@@ -14,6 +9,11 @@ from rlm_dspy.tuning.report.tables import (
     score_interval_text,
     task_cells,
 )
+from rlm_dspy.tuning.report.figures import by_task, compare_sides, rows_by_side, side_figures
+from rlm_dspy.tuning.report.optimize_page import outcome_page
+from rlm_dspy.tuning.report.outcome import candidate_tree, instruction_diff, outcome_report, report_markdown
+from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
+from rlm_dspy.tuning.report.run_links import run_links, runs_folder
 
 __all__ = [
     "by_task",

@@ -11,9 +11,9 @@ from html import escape
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.report import plots
+from rlm_dspy.tuning.report.figure_tables import differences, dollar_text, figure_cells, task_cells
 from rlm_dspy.tuning.report.figures import compare_sides, rows_by_side
 from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_html, safe_text, table_html
-from rlm_dspy.tuning.report.tables import differences, dollar_text, figure_cells, task_cells
 
 MAX_ROWS = 20_000
 ERROR_HEAD_CHARS = 120

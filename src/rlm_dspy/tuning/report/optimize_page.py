@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_dspy.counting import counted_noun
+from rlm_dspy.tuning.report.figure_tables import dollar_text, figure_cells, gain_text
 from rlm_dspy.tuning.report.outcome import children_by_number, demo_counts
 from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_html, safe_text, table_html
 from rlm_dspy.tuning.report.progress_plot import progress_plot
-from rlm_dspy.tuning.report.tables import dollar_text, figure_cells, gain_text
 
 MAX_CANDIDATES = 1_000
 MAX_DIFF_LINES = 500  # of instructions that are compared

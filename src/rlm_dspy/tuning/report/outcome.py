@@ -13,10 +13,10 @@ from rlm_dspy._version import __version__
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning import program
 from rlm_dspy.tuning.candidate_log import Candidate
-from rlm_dspy.tuning.optimize import OptimizationJob, Outcome
+from rlm_dspy.tuning.optimization import OptimizationJob, Outcome
+from rlm_dspy.tuning.report.figure_tables import calls_text, dollar_text, gain_text, interval_text, score_text
 from rlm_dspy.tuning.report.figures import paired_difference, side_figures
 from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
-from rlm_dspy.tuning.report.tables import calls_text, dollar_text, gain_text, interval_text, score_text
 
 
 def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rlm_dspy.tuning import scoring
 from rlm_dspy.tuning.evaluation import Row
+from rlm_dspy.tuning.report.figure_tables import dollar_text, interval_text, score_text
 from rlm_dspy.tuning.report.page_parts import safe_text
-from rlm_dspy.tuning.report.tables import dollar_text, interval_text, score_text
 
 WIDTH = 760
 LEFT = 190  # where the axis of a plot by side begins

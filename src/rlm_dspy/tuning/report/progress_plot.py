@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlm_dspy.counting import counted_noun
+from rlm_dspy.tuning.report.figure_tables import interval_text, score_text
 from rlm_dspy.tuning.report.page_parts import safe_text
 from rlm_dspy.tuning.report.plots import Axis, chart_label, plot_figure, tick_text
-from rlm_dspy.tuning.report.tables import interval_text, score_text
 
 LEFT, RIGHT, TOP, BOTTOM = 70, 590, 44, 320
 LABEL_HEIGHT = 18

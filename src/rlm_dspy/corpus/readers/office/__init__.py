@@ -4,6 +4,6 @@ Its readers parse hostile input, partly in C, so they run in a process that may 
 The folder is self-contained (``python -I office/__main__.py``) and imports nothing else from this package.
 """
 
-from .process import answer, main
+from .request_loop import answer, main
 
 __all__ = ["answer", "main"]

@@ -11,13 +11,13 @@ import pytest
 from rlm_dspy import data
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.tuning import questions
+from rlm_dspy.tuning import file_questions
 
 
 def answers(**texts: str) -> dict[str, Any]:
     """What is asked about files, which are named like a_py, and answered."""
     corpus = Corpus.from_texts({name.replace("_", "."): text for name, text in texts.items()})
-    return {one.question: one.answer for one in questions.make_questions(corpus, 400)}
+    return {one.question: one.answer for one in file_questions.make_questions(corpus, 400)}
 
 
 def test_classes_with_short_names_are_children_too() -> None:
@@ -95,14 +95,16 @@ def test_the_last_heading_is_the_last_of_any_level(text: str, last: str | None, 
 )
 def test_a_hostile_file_ends_nothing(name: str, text: str) -> None:
     corpus = Corpus.from_texts({name: text, "good.csv": "name,price\nchair,12\ntable,40\nlamp,9\n"})
-    made = {one.question: one.answer for one in questions.make_questions(corpus, 60)}
+    made = {one.question: one.answer for one in file_questions.make_questions(corpus, 60)}
     assert made["In good.csv, what is the sum of the column price?"] == 61
     assert not any("twice.csv" in asked for asked in made)
     with pytest.raises(CorpusError):
-        questions.make_questions(Corpus.from_texts({"empty.bin": "."}), 0)
+        file_questions.make_questions(Corpus.from_texts({"empty.bin": "."}), 0)
 
 
 def test_a_constant_that_is_no_valid_text_is_written(tmp_path: Path) -> None:
-    made = [one.row(0, "c") for one in questions.make_questions(Corpus.from_texts({"a.py": "NAME = 'x\\ud800y'\n"}), 9)]
+    made = [
+        one.row(0, "c") for one in file_questions.make_questions(Corpus.from_texts({"a.py": "NAME = 'x\\ud800y'\n"}), 9)
+    ]
     data.write(tmp_path / "q.jsonl", made)
     assert "x?y" in [json.loads(line)["answer"] for line in (tmp_path / "q.jsonl").read_text().splitlines()]

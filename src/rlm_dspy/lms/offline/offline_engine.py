@@ -15,9 +15,10 @@ from typing import Any
 
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
-from rlm_dspy.lms.offline import answers, explorer, prompt, question
+from rlm_dspy.lms.offline import answers, explorer, prompt, question_terms
 from rlm_dspy.lms.offline.answers import Finding, Passage
 from rlm_dspy.lms.offline.prompt import Field, Play, Prompt
+from rlm_dspy.lms.offline.question_terms import ParsedQuestion
 from rlm_dspy.sandbox import toolkit
 
 MODEL = "offline/extractive"
@@ -121,7 +122,7 @@ def _render_reply(given: Prompt, values: dict[str, Any]) -> str:
 def _choose_move(play: Play) -> tuple[str, str]:
     """Choose the next reasoning and code of a run."""
     asked, target = _find_task(play)
-    searched = question.read(asked)
+    searched = question_terms.read(asked)
     rows = [row for seen in play.observations for row in prompt.json_lines(seen)]
     passages = answers.passages(rows, searched)
     refusals = sum("[SUBMIT refused]" in seen for seen in play.observations)
@@ -139,7 +140,7 @@ def _choose_move(play: Play) -> tuple[str, str]:
         plain = _exploration_code(searched, target, _PLAIN + _explorer_source())
         return "The look-up failed here: search again with plain Python only.", plain
     finding = answers.find_answer(searched, passages)
-    wider = question.widen_question(searched, rows[0].get("missing", ()) if rows else ())
+    wider = question_terms.widen_question(searched, rows[0].get("missing", ()) if rows else ())
     if wider and not finding.found:
         if len(play.observations) == 1:
             return "Nothing fits yet: search again with parts of the names.", _exploration_code(wider, target, "")
@@ -162,7 +163,7 @@ def _find_task(play: Play) -> tuple[str, str | None]:
     return asking.text if asking else _output_words(play.outputs), target.name if target else None
 
 
-def _exploration_code(searched: question.ParsedQuestion, target: str, functions: str, *, lean: bool = False) -> str:
+def _exploration_code(searched: ParsedQuestion, target: str, functions: str, *, lean: bool = False) -> str:
     """Write the cell that searches for the question's words; ``functions`` is the source of those not defined yet."""
     plan = ",\n    ".join(f"{key!r}: {value!r}" for key, value in searched.plan(lean=lean).items())
     tools = f"lambda *a, **k: grep(*a, text={target}, **k), lambda *a, **k: search(*a, text={target}, **k)"
@@ -194,9 +195,7 @@ def _explorer_source() -> str:
     return whole.partition("# --- cell ---\n")[2].partition("# --- end ---")[0].strip() + "\n\n"
 
 
-def _submit_move(
-    play: Play, searched: question.ParsedQuestion, passages: list[Passage], refusals: int
-) -> tuple[str, str]:
+def _submit_move(play: Play, searched: ParsedQuestion, passages: list[Passage], refusals: int) -> tuple[str, str]:
     """Write the SUBMIT; each refusal makes it simpler."""
     finding = answers.find_answer(searched, passages) if passages else Finding(answers.NOTHING, found=False)
     if play.observations and not any(map(prompt.json_lines, play.observations)):
@@ -219,22 +218,22 @@ def _submit_move(
 # Answering from the prompt itself
 
 
-def _look_up(asked: str, text: str) -> tuple[question.ParsedQuestion, Finding, list[Passage]]:
-    searched = question.read(asked)
+def _look_up(asked: str, text: str) -> tuple[ParsedQuestion, Finding, list[Passage]]:
+    searched = question_terms.read(asked)
     namespace: dict[str, Any] = {}
     texts = {name: body for name, body in prompt.split_files(text).items() if body.strip()}
     if not texts or not searched.terms:
         return searched, Finding(answers.NOTHING, found=False), []
     namespace["context"] = texts[""] if set(texts) == {""} else toolkit.CorpusTexts.from_texts(texts)
     toolkit.bind(namespace, "context")
-    attempt: question.ParsedQuestion | None = searched
+    attempt: ParsedQuestion | None = searched
     while attempt:
         missing, rows = _EXPLORE(attempt.plan(), namespace["context"], namespace["grep"], namespace["search"])
         passages = answers.passages(rows, attempt)
         finding = answers.find_answer(attempt, passages)
         if finding.found:
             return attempt, finding, passages
-        attempt = question.widen_question(attempt, missing)
+        attempt = question_terms.widen_question(attempt, missing)
     return searched, Finding(answers.NOTHING, found=False), []
 
 
