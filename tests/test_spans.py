@@ -235,6 +235,10 @@ def test_a_listener_that_fails_does_not_end_the_run_and_is_reported() -> None:
     assert run.status == "submitted"
     assert run.warnings == ("Broken failed and missed the rest of this run: disk full",)
     assert broken.seen == 3  # the run, its step and the call of the model, which was the first to end
+    lm, _ = scripted("[[ ## answer ## ]]\nx")
+    with dspy.context(lm=lm), listening(Broken()):
+        direct = Direct("context, question -> answer")(context="c", question="q")
+    assert direct.run.warnings == run.warnings
     assert run_of(action("SUBMIT(answer='x')"))[0].warnings == ()
 
 

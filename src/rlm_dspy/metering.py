@@ -324,6 +324,20 @@ def thinking_chars(outputs: Any) -> int:
     return len(str(first.get("reasoning_content") or "")) if isinstance(first, Mapping) else 0
 
 
+def response_usage(request: Any, response: Any, model: str) -> Usage:
+    """Return what an lm15 response cost; estimated, as for any call, if the server reported no tokens."""
+    used = response.usage
+    reported = {
+        "prompt_tokens": used.input_tokens,
+        "completion_tokens": used.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": used.cache_read_tokens},
+    }
+    outputs = [response.message.text]
+    return _reported_usage(
+        {"request": request, "outputs": outputs, "usage": reported, "response": response, "model": model}
+    )
+
+
 def _reported_usage(entry: dict[str, Any]) -> Usage:
     reported, response = entry["usage"] or {}, entry["response"]
     # DSPy's cache keeps no usage in the entry; what is LiteLLM's own says that it came from there.

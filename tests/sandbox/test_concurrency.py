@@ -64,7 +64,11 @@ def test_a_tools_failure_is_an_exception_of_the_same_name_inside():
         assert sandbox.run(code.format("key", "KeyError")).stdout.startswith("KeyError")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+class Halt(BaseException):
+    """Ends a program, as a cap on its cost does."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), Halt()])
 def test_what_ends_the_program_is_not_for_the_code_of_a_cell(error):
     def tool():
         raise error

@@ -140,7 +140,7 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         over = threading.Event()
         token = _OVER.set(over)
         try:
-            return await dspy.asyncify(self.forward)(**inputs)
+            return await dspy.asyncify(partial(type(self).forward, self))(**inputs)
         finally:
             over.set()
             _OVER.reset(token)
@@ -305,7 +305,8 @@ class _Call:
         }
         run = Run(**{**dict(self._header()), "stopped_by": None, **facts})
         self.recorder.end(self._span, run, error=run.error)
-        return run.model_copy(update={"spans": self.recorder.spans})
+        problems = self.recorder.problems
+        return run.model_copy(update={"spans": self.recorder.spans, "warnings": (*run.warnings, *problems)})
 
     def _header(self) -> Run:
         """Return the initial record. If the process is killed, this is what remains."""

@@ -272,8 +272,8 @@ class Cell:
                 value = asyncio.run(_await_value(value))
             return {"v": values.encode(value)}
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                self.fatal = error  # for the caller of the cell, not for its code
+            if not isinstance(error, Exception | asyncio.CancelledError):
+                self.fatal = error  # such as KeyboardInterrupt: for the caller of the cell, not for its code
             return {"e": {"name": type(error).__name__, "text": without_paths(_error_text(error))[:MAX_ERROR]}}
 
     def _refusal_reason(self, name: str, tool: Any, crowded: bool) -> str | None:
