@@ -28,12 +28,11 @@ _MAX_NAMED_PROBLEMS = 50  # explicitly named files with problems to list
 
 def answer(request: AskRequest, terminal: Terminal) -> int:
     """Answer the request and return the exit code."""
-    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal, request.flags)
     if request.resume is not None:
         request = _find_resumed(request, loaded.settings.home / "runs")
-        loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+        loaded = settings.load_for(terminal, request.flags)
+    logs.configure(terminal, request.log_json)
     out_option.output_names(request.out)
     if unknown := [name for name in request.mcp if name not in loaded.settings.mcp]:
         raise ConfigurationError(
@@ -60,14 +59,14 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     if request.resumed is not None:
         resume.check_unchanged(request, corpus, terminal)
         resume.tell_resumed(request.resumed, terminal)
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    settings.export_for(loaded, terminal)
     with paused_garbage_collection():
         if not request.dry_run and request.first_mode(loaded.settings, corpus) == "rlm":
             warm_sandbox()
         from rlm_dspy.cli.question import Asking
 
     # Again, because DSPy configures logging on import.
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    logs.configure(terminal, request.log_json)
     return Asking(request, terminal, loaded.settings, corpus).run()
 
 

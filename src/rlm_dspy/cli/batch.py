@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -44,17 +43,16 @@ class BatchRequest:
 
 def answer_all(request: BatchRequest, terminal: Terminal) -> int:
     """Answer all questions and return the exit code."""
-    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    loaded = settings.load_for(terminal, request.flags)
+    logs.configure(terminal, request.log_json)
     out_option.output_names(request.fields)
     if not request.paths:
         raise click.UsageError("Missing PATH: name the files or folders to answer from.")
     questions = list(read_questions(request.questions))
     corpus = _read_corpus(request)
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    settings.export_for(loaded, terminal)
     report = _run_batch(request, terminal, loaded.settings, corpus, questions)
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    logs.configure(terminal, request.log_json)
     return _print_report(report, request, terminal)
 
 
@@ -118,11 +116,8 @@ def _run_batch(
     from rlm_dspy.cli import model_choice
 
     # Again, because DSPy configures logging on import.
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
-    terminal.start_tracing()
-    chosen = model_choice.choose(values)
-    if notice := chosen.unused_model or chosen.notice:
-        terminal.note(notice)
+    logs.configure(terminal, request.log_json)
+    chosen = model_choice.choose_and_note(values, terminal)
     budget = values.budget.model_copy(update={"max_cost": None})  # which is for the whole batch
     signature = out_option.ask_signature(request.fields)
     program = Program(

@@ -140,16 +140,15 @@ class Chat:
         self._terminal = terminal
         self._json = as_json
         self._shows_events = events
-        loaded = settings.load(flags, trust_project=terminal.trusts_project)
-        terminal.redactor.learn(loaded.secrets())
-        logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+        loaded = settings.load_for(terminal, flags)
+        logs.configure(terminal)
         folder = loaded.settings.home / "chats"
         if is_continued:
             self._conversation, self._file = conversation.load_newest(folder)
         else:
             self._conversation, self._file = Conversation(), ConversationFile(folder)
         flags = {**self._conversation.flags, **_given_options(flags)}
-        loaded = settings.load(flags, trust_project=terminal.trusts_project)
+        loaded = settings.load_for(terminal, flags)
         self._values = loaded.settings
         self._conversation.flags = flags
         self._choice = {**choice, **_given_options(choice)}
@@ -160,7 +159,7 @@ class Chat:
         self._conversation.choice = _given_options(self._choice)
         self._corpus = reading.read(paths, self._choice)
         self._note_other_files()
-        terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+        settings.export_for(loaded, terminal)
         self._spent = Usage()
         self._last: Run | None = None
         self._discussion = Discussion(self._conversation.turns)
@@ -175,10 +174,7 @@ class Chat:
 
     def run(self) -> int:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
-        self._terminal.start_tracing()
-        chosen = model_choice.choose(self._values)
-        if notice := chosen.unused_model or chosen.notice:
-            self._terminal.note(notice)
+        chosen = model_choice.choose_and_note(self._values, self._terminal)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
         if self._conversation.turns:
             many = render.counted_noun(len(self._conversation.turns), "earlier question")

@@ -293,8 +293,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     from rlm_dspy.cli import settings
     from rlm_dspy.report import render
 
-    loaded = settings.load(trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal)
     try:
         settings.export_credentials(loaded, dict(os.environ))
     except ConfigurationError as error:  # a file of this folder may not set a key: other commands refuse it

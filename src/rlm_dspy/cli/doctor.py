@@ -30,10 +30,10 @@ SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a bug report should name
 
 def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_container: bool = False) -> int:
     """Run and print all checks, and return the exit code."""
-    loaded = settings.load({"model": model}, trust_project=terminal.trusts_project)
+    loaded = settings.load_for(terminal, {"model": model})
     values = loaded.settings
     keys = settings.key_origins(loaded, os.environ)
-    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    settings.export_for(loaded, terminal)
     choice = lms.choose(values.model, os.environ, values.named_by)
     around = [
         *_check_versions(),

@@ -58,9 +58,9 @@ class ModelAnswer:
 
 def set_up(terminal: Terminal) -> int:
     """Ask, test and write; return the exit code."""
-    loaded = settings.load(trust_project=terminal.trusts_project)
+    loaded = settings.load_for(terminal)
     origins = settings.key_origins(loaded, os.environ)
-    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    settings.export_for(loaded, terminal)
     choice = lms.choose(loaded.settings.model, os.environ, loaded.settings.named_by)
     try:
         chosen = _ask_model(choice, loaded.settings.model is None, origins, terminal)

@@ -14,7 +14,8 @@ import click
 import dspy
 
 from rlm_dspy import lms
-from rlm_dspy.cli import eval, exit_codes, model_choice, settings
+from rlm_dspy.cli import exit_codes, model_choice, settings
+from rlm_dspy.cli.options import find_metric
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import counted_noun
@@ -56,7 +57,7 @@ class OptimizeRequest:
 
 def run(request: OptimizeRequest, terminal: Terminal) -> int:
     """Plan, confirm, optimize, report, and return the exit code."""
-    metric = eval.metric(request.metric)
+    metric = find_metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
     missing = [name for name in optimize.REQUIRED_MODULES.get(request.optimizer, ()) if util.find_spec(name) is None]
@@ -66,7 +67,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         )
     train, val, test = split_questions(request)
     # A fallback's replies would be cached and scored as the model's.
-    values, chosen = eval.prepare_model(request.flags, terminal, fallback=False)
+    values, chosen = model_choice.prepare_model(request.flags, terminal, fallback=False)
     if request.prompt_model:
         check_name(request.prompt_model)
     job = optimize.OptimizationJob(

@@ -95,8 +95,7 @@ def _checked_program(terminal: Terminal, place: str) -> tuple[Path, dict[str, An
     from rlm_dspy.cli import program_source, settings
     from rlm_dspy.tuning import program_folder
 
-    loaded = settings.load(trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal)
     if place.startswith(program_source.HUB):
         path = program_source.hub_program(place, loaded.settings.home)
     else:

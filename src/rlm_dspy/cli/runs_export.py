@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_dspy.cli.eval import metric
-from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli.options import check_writable, find_metric
 from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
@@ -30,7 +29,7 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
     answers = options["answers"]
     export = RunExport(
         form=options["form"],
-        metric=metric(options["metric"]),
+        metric=find_metric(options["metric"]),
         answers=expected_answers(data.rows(answers)) if answers else {},
         statuses=frozenset(options["statuses"]),
         model=options["model"],

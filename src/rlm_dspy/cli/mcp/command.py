@@ -79,12 +79,11 @@ def serve_files(
     except ImportError as error:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
     check_existence(paths)
-    loaded = settings.load(flags, trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal, flags)
     tokens = read_tokens(os.environ.get(TOKENS_VARIABLE, ""))
     terminal.redactor.learn(tokens)
-    logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    logs.configure(terminal)
+    settings.export_for(loaded, terminal)
     files = FileTools(lambda: reading.read(paths, choice), terminal.redactor)
     questions = Questions(loaded.settings, lambda: files.corpus, terminal.redactor)
 
