@@ -18,7 +18,7 @@ from rlm_dspy.cli.own_outputs import BESIDE_PATTERNS, is_output_or_beside, remem
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 
 QUESTION_FORMAT = 'Each line is {"question": "…", "id": …} or "…".'
 
@@ -238,7 +238,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         ]
         terminal.note(" · ".join(parts))
         for row in report.unsaved:
-            terminal.answer(json_files.redacted_json(row, terminal.redactor))
+            terminal.answer(json_output.redacted_json(row, terminal.redactor))
     if report.disk_error:
         terminal.error("Free some disk space and repeat the command with --resume; finished calls are not repeated.")
     elif report.stopped_by:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import dspy
 
+from rlm_dspy import safe_files
 from rlm_dspy.cli import conversation, exit_codes, logs, model_choice, out_option, reading, settings, trace
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation, ConversationFile
@@ -23,7 +24,7 @@ from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.talk import Talk
 from rlm_dspy.run import Run, Usage
@@ -256,8 +257,8 @@ class Chat:
 
     def _add_turn(self, question: str, run: Run) -> None:
         """Add an answered question to the conversation, and save that for ``chat -c``."""
-        rows = [json_files.evidence_row(item, self._corpus) for item in run.evidence]
-        lines = tuple(render.evidence_line(json_files.evidence_location(row), row) for row in rows if row["verified"])
+        rows = [json_output.evidence_row(item, self._corpus) for item in run.evidence]
+        lines = tuple(render.evidence_line(json_output.evidence_location(row), row) for row in rows if row["verified"])
         answer = str(run.outputs.get("answer", ""))
         self._conversation.turns.append(AnsweredQuestion(question=question, answer=answer, evidence=lines))
         self._save_for_later()
@@ -321,7 +322,7 @@ class Chat:
             if path.exists() and path.resolve() not in self._saved:
                 raise FileExistsError(errno.EEXIST, "it exists already; choose another name")
             text = self._terminal.redactor.text(conversation.as_markdown(self._conversation.turns))
-            json_files.replace_file(path, [text.encode("utf-8", "replace")])
+            safe_files.replace_file(path, [text.encode("utf-8", "replace")])
             self._saved.add(path.resolve())
             remember_output(path)
         except OSError as error:

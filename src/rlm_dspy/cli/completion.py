@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.cli.startup import home_folder
 
 MODEL_NAMES = "models.json"  # in the home: the names that `models` has listed last
@@ -50,11 +50,9 @@ def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def keep_names(home: Path, names: Iterable[str]) -> None:
     """Keep the names of models for the next completion, if the folder can be written."""
-    from rlm_dspy.report.json_files import write_private
-
     with contextlib.suppress(OSError):  # without them only prefixes are completed
-        folders.make_private(home)
-        write_private(home / MODEL_NAMES, json.dumps(list(names)[:MAX_NAMES]))
+        safe_files.make_private(home)
+        safe_files.write_private(home / MODEL_NAMES, json.dumps(list(names)[:MAX_NAMES]))
 
 
 def _kept_names() -> list[str]:

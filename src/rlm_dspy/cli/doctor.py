@@ -11,7 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from rlm_dspy import folders, lms
+from rlm_dspy import lms, safe_files
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, key_store, settings
 from rlm_dspy.cli.container import check_container
@@ -128,7 +128,7 @@ def _check_keys(places: Mapping[str, str]) -> Iterator[DiagnosisLine]:
 
 def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
     dspy_cache = os.environ.get("DSPY_CACHEDIR") or str(Path.home() / ".dspy_cache")
-    places = dict.fromkeys([home, folders.cache_folder(), Path(dspy_cache)])
+    places = dict.fromkeys([home, safe_files.cache_folder(), Path(dspy_cache)])
     sizes = [f"{place} {_folder_size(place) / 1e6:,.1f} MB" for place in places]
     blocked = [str(place) for place in places if not os.access(_nearest_existing(place), os.W_OK)]
     if blocked:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from rlm_dspy import lms
+from rlm_dspy import lms, safe_files
 from rlm_dspy.cli import exit_codes, key_store, reading, settings
 from rlm_dspy.cli.first_question import first_command
 from rlm_dspy.cli.keys import check_key, read_secret
@@ -34,7 +34,6 @@ from rlm_dspy.local_servers import (
     chosen_address,
     shown_address,
 )
-from rlm_dspy.report import json_files
 from rlm_dspy.report.render import counted_noun
 
 NO_CHOICE = {"include": (), "exclude": (), "hidden": False, "no_ignore": False, "include_secrets": False}
@@ -285,6 +284,6 @@ def _write_settings(text: str) -> None:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{user_toml()} cannot be changed: {error}. Edit it yourself.") from error
     try:
-        json_files.write_private(user_toml(), text)
+        safe_files.write_private(user_toml(), text)
     except OSError as error:
         raise ConfigurationError(f"{user_toml()} cannot be written: {error.strerror}.") from error

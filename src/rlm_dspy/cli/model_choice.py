@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy import folders, lms
+from rlm_dspy import lms, safe_files
 from rlm_dspy._dspy import get_litellm
 from rlm_dspy.cli import logs
 from rlm_dspy.cli.settings import Settings, export_for, load_for
@@ -54,7 +54,7 @@ def choose(values: Settings) -> Chosen:
         ConfigurationError: a name is not a valid model name, or a model does not take the temperature.
         LMUnavailableError: a name has no provider, or one that LiteLLM does not know.
     """
-    folders.protect_dspy_cache()
+    safe_files.protect_dspy_cache()
     choice = lms.choose(values.model, os.environ, values.named_by)
     names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
     for name in names:

@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.cli.terminal import Terminal
-from rlm_dspy.report.json_files import write_private
+from rlm_dspy.safe_files import write_private
 
 SHOWN_TODAY = "notices.json"  # in the home: the day, and digests of what was shown on it
 MAX_DIGESTS = 1_000
@@ -53,5 +53,5 @@ def _shown_today(home: Path) -> list[str]:
 def _keep_shown(home: Path, digests: list[str]) -> None:
     facts = {"day": _today(), "shown": list(dict.fromkeys(digests))[-MAX_DIGESTS:]}
     with contextlib.suppress(OSError):
-        folders.make_private(home)
+        safe_files.make_private(home)
         write_private(home / SHOWN_TODAY, json.dumps(facts))

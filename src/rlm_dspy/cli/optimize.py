@@ -22,7 +22,7 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import check_name
 from rlm_dspy.metering import token_cost
-from rlm_dspy.report import json_files
+from rlm_dspy.report import json_output
 from rlm_dspy.tuning import contenders, data, metrics, optimize, program_folder, report
 
 FINISHED = "finished"
@@ -159,7 +159,7 @@ def write_reports(
     """Write the reports and print the result."""
     made = report.outcome_report(job, found)
     clean = terminal.redactor
-    (job.folder / "report.json").write_text(json_files.redacted_json(made, clean, indent=2) + "\n", encoding="utf-8")
+    (job.folder / "report.json").write_text(json_output.redacted_json(made, clean, indent=2) + "\n", encoding="utf-8")
     (job.folder / "report.md").write_text(clean.text(report.report_markdown(made)), encoding="utf-8")
     page = report.outcome_page(clean.value(made), data=clean.text(str(request.data)))
     (job.folder / "report.html").write_text(page, encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.cli.startup import home_folder
 
 OUTPUTS = "outputs.json"  # in the home: absolute paths, the oldest first
@@ -23,14 +23,12 @@ BESIDE_PATTERNS = (".waves", ".bak", ".bak[0-9]*")  # the journal of provider ba
 
 def remember_output(path: Path) -> None:
     """Note that the command has written a file or a folder; where the home cannot be written, nothing is noted."""
-    from rlm_dspy.report.json_files import write_private
-
     place = str(path.resolve())
     noted = [one for one in _noted_outputs() if one != place]
     home = home_folder()
     with contextlib.suppress(OSError):
-        folders.make_private(home)
-        write_private(home / OUTPUTS, json.dumps([*noted, place][-MAX_OUTPUTS:]))
+        safe_files.make_private(home)
+        safe_files.write_private(home / OUTPUTS, json.dumps([*noted, place][-MAX_OUTPUTS:]))
 
 
 def check_replaceable(path: Path | None, name: str) -> None:

@@ -25,7 +25,7 @@ from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.lms.replay_engine import replaying_lm
 from rlm_dspy.metering import token_cost
 from rlm_dspy.replay import REPLAY, Replay
-from rlm_dspy.report import json_files, live, render
+from rlm_dspy.report import json_output, live, render
 from rlm_dspy.report.events import EventLines
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_log import RunLog
@@ -359,7 +359,7 @@ class Asking:
 
     def _save_run(self, run: Run) -> Path:
         if self.request.trace:
-            place = json_files.save_run(run, self.request.trace, self.terminal.redactor)
+            place = json_output.save_run(run, self.request.trace, self.terminal.redactor)
             remember_output(self.request.trace)
         else:
             place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
@@ -377,7 +377,7 @@ class Asking:
         terminal = self.terminal
         summary = {
             "question": self.request.question,
-            **json_files.answer_summary(run, values, mode=self.mode, corpus=self.corpus),
+            **json_output.answer_summary(run, values, mode=self.mode, corpus=self.corpus),
         }
         if self._events:
             self._events.end(summary)
@@ -386,10 +386,10 @@ class Asking:
             terminal.answer_json(summary, indent=None)
         else:
             terminal.answer(render.outputs_text(values))
-            rows = [json_files.evidence_row(item, self.corpus) for item in run.evidence]
+            rows = [json_output.evidence_row(item, self.corpus) for item in run.evidence]
             rows = [row for row in rows if row["verified"]]
             if rows:
-                lines = [render.evidence_line(json_files.evidence_location(row), row) for row in rows]
+                lines = [render.evidence_line(json_output.evidence_location(row), row) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")

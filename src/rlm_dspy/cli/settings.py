@@ -29,7 +29,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.budget import Budget
 from rlm_dspy.cli.key_store import KEYRING, StoredKey, keys_file, stored_keys
 from rlm_dspy.cli.startup import user_toml
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         default_factory=dict, description="Servers whose tools --mcp NAME offers: a table [mcp.NAME] for each."
     )
     folder: Path | None = Field(default=None, description="What ask reads when no PATH is given.")
-    home: Path = Field(default_factory=folders.cache_folder, description="The folder of saved runs and caches.")
+    home: Path = Field(default_factory=safe_files.cache_folder, description="The folder of saved runs and caches.")
     groq_api_key: SecretStr | None = _provider_field("groq_api_key", description="The key of Groq.")
     openai_api_key: SecretStr | None = _provider_field("openai_api_key", description="The key of OpenAI.")
     anthropic_api_key: SecretStr | None = _provider_field("anthropic_api_key", description="The key of Anthropic.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.errors import RLMError
 
 
@@ -34,11 +34,11 @@ def user_toml() -> Path:
 def home_folder() -> Path:
     """Return the setting ``home`` without loading the settings: the environment, the user's file, the default."""
     if os.environ.get("RLM_DSPY_HOME"):
-        return folders.cache_folder()
+        return safe_files.cache_folder()
     if not user_toml().is_file():  # a named pipe would be waited for
-        return folders.cache_folder()
+        return safe_files.cache_folder()
     with contextlib.suppress(OSError, ValueError):  # other commands report a broken file
         home = tomllib.loads(user_toml().read_text(encoding="utf-8-sig")).get("home")
         if isinstance(home, str) and home:
             return Path(home).expanduser()
-    return folders.cache_folder()
+    return safe_files.cache_folder()

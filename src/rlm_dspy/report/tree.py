@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 from rlm_dspy.report.run_log import KILLED, UNFINISHED_RUNS
 from rlm_dspy.run import INTERRUPTED, Run, Span, Step, SubCall
 
@@ -38,8 +38,8 @@ def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     for name, value in run.outputs.items():
         if name != "evidence":
             yield from _block_lines(f"{name}:", render.outputs_text({name: value}), whole)
-    for row in map(json_files.evidence_row, run.evidence):
-        yield f"evidence: {render.evidence_line(json_files.evidence_location(row), row)}"
+    for row in map(json_output.evidence_row, run.evidence):
+        yield f"evidence: {render.evidence_line(json_output.evidence_location(row), row)}"
     for warning in run.warnings:
         yield f"warning: {_short_line(warning, whole)}"
     if len(run.usage_by_model) > 1:

@@ -16,11 +16,11 @@ from typing import Any
 
 import dspy
 
+from rlm_dspy import safe_files
 from rlm_dspy.budget import Budget
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import json_files
 from rlm_dspy.tuning import contenders, data, program, scoring
 from rlm_dspy.tuning.audit import check_leaks
 from rlm_dspy.tuning.candidate_log import CandidateLog, LoggedTunable
@@ -163,7 +163,7 @@ _FIT = {"gepa": _gepa, "mipro": _mipro, "bootstrap": _bootstrap, "simba": _simba
 
 def measured_rate(place: Path, model: str) -> UsageRate:
     """Return the rate that earlier evaluations of a model measured, if their journal exists."""
-    rows = json_files.read_rows(place, Row.model_validate_json)
+    rows = safe_files.read_rows(place, Row.model_validate_json)
     return UsageRate.of([row for row in rows if row.side == "rlm" and row.model == model])
 
 
@@ -314,7 +314,7 @@ class Optimization:
         text = json.dumps({**wanted, "plan": dataclasses.asdict(self.plan)}, indent=2)
         try:
             self.job.folder.mkdir(parents=True, exist_ok=True)
-            json_files.replace_file(path, [text.encode() + b"\n"])
+            safe_files.replace_file(path, [text.encode() + b"\n"])
         except OSError as error:
             raise ConfigurationError(
                 f"{self.job.folder} cannot be written: {error.strerror}; choose another folder"

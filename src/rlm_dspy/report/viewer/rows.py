@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 from rlm_dspy.report.viewer.texts import TextTable
 from rlm_dspy.run import Run, Span, Step, SubCall, Usage
 
@@ -217,11 +217,11 @@ def _numbered_pairs(items: Iterable[tuple[str, str]], texts: TextTable) -> list[
 
 
 def _evidence_facts(item: dict[str, Any], texts: TextTable) -> Row:
-    row = json_files.evidence_row(item)
+    row = json_output.evidence_row(item)
     facts = {
         "quote": row["quote"],
         "around": str(item.get("around") or ""),
-        "place": json_files.evidence_location(row),
+        "place": json_output.evidence_location(row),
         "match": row["match"] or "",
     }
     return {name: texts.number_of(str(text)) for name, text in facts.items()} | {"weak": bool(row["weak"])}
