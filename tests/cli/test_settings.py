@@ -15,9 +15,9 @@ import pytest
 from rlm_dspy import safe_files
 from rlm_dspy.cli import key_store, settings
 from rlm_dspy.cli.commands import ask
+from rlm_dspy.cli.home_files import home_folder, user_toml
 from rlm_dspy.cli.options import SETTING_FLAGS
 from rlm_dspy.cli.settings import Settings
-from rlm_dspy.cli.startup import home_folder, user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import chosen_address
 from servers import local

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +13,14 @@ import click
 
 from rlm_dspy.cli import logs, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.own_outputs import check_replaceable, outputs_below
 from rlm_dspy.cli.question_arguments import is_path
-from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.garbage_pause import paused_garbage_collection
 from rlm_dspy.report import render
 
@@ -62,12 +64,24 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     settings.export_for(loaded, terminal)
     with paused_garbage_collection():
         if not request.dry_run and request.first_mode(loaded.settings, corpus) == "rlm":
-            warm_sandbox()
+            _warm_sandbox()
         from rlm_dspy.cli.question import Asking
 
     # Again, because DSPy configures logging on import.
     logs.configure(terminal, request.log_json)
     return Asking(request, terminal, loaded.settings, corpus).run()
+
+
+def _warm_sandbox() -> None:
+    """Start the sandbox during the imports; its first user waits for it and gets any error again."""
+    from rlm_dspy.sandbox import Sandbox, default_factory, prewarm
+
+    def start() -> None:
+        with contextlib.suppress(RLMError, OSError):
+            prewarm()
+
+    if default_factory() is Sandbox:
+        threading.Thread(target=start, name="sandbox-start", daemon=True).start()
 
 
 def _with_program(request: AskRequest, home: Path, terminal: Terminal) -> AskRequest:

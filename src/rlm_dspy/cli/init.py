@@ -16,8 +16,8 @@ import click
 from rlm_dspy import lms, safe_files
 from rlm_dspy.cli import exit_codes, key_store, reading, settings
 from rlm_dspy.cli.first_question import first_command
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.keys import check_key, read_secret
-from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.counting import estimate_tokens

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli.startup import user_toml
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.safe_files import write_private
 

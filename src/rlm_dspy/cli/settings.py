@@ -31,8 +31,8 @@ from pydantic_settings import (
 
 from rlm_dspy import safe_files
 from rlm_dspy.budget import Budget
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.key_store import KEYRING, StoredKey, keys_file, stored_keys
-from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import OPENAI, is_loopback, key_variable
