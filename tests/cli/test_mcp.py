@@ -27,7 +27,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitResult
 
 from rlm_dspy.cli.mcp import files as files_module
-from rlm_dspy.cli.mcp import hosts
+from rlm_dspy.cli.mcp.command import HOSTS
 from rlm_dspy.cli.mcp.files import FileTools
 from rlm_dspy.cli.mcp.server import only_here, read_tokens
 from rlm_dspy.cli.options import MCP_HOSTS
@@ -480,7 +480,7 @@ def test_each_snippet_starts_the_server(run: Callable, served: Path, host: str) 
 
 
 def test_the_names_of_hosts_are_those_that_have_a_snippet() -> None:
-    assert tuple(hosts.HOSTS) == MCP_HOSTS
+    assert tuple(HOSTS) == MCP_HOSTS
 
 
 def test_the_plugin_for_claude_code_is_valid() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -15,17 +17,28 @@ from rlm_dspy import lms, safe_files
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, key_store, settings
 from rlm_dspy.cli.container import check_container
-from rlm_dspy.cli.platform_line import current_platform, platform_line
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.model_list import DiagnosisLine, probe_provider
 from rlm_dspy.lms.providers import GROQ_MODEL, ModelChoice
 from rlm_dspy.report import render
-from rlm_dspy.sandbox import report, selftest
+from rlm_dspy.sandbox import policy, report, selftest
 
 DISTRIBUTION = "dspy-recursive"
 SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a bug report should name
+NO_NATIVE = "Run it in WSL (Windows) or in Docker, where the native sandbox works."
+
+
+@dataclass(frozen=True)
+class PlatformFacts:
+    """What the line depends on; tests make those of other platforms."""
+
+    system: str  # as sys.platform
+    machine: str
+    release: str
+    has_sandbox_exec: bool
+    has_deno: bool
 
 
 def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_container: bool = False) -> int:
@@ -99,6 +112,40 @@ def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:
     if wanted.specifier.contains(found, prereleases=True):
         return None
     return f"{wanted.name} {found} is installed, {wanted.specifier} is required", fix
+
+
+def current_platform() -> PlatformFacts:
+    """Return the facts of this machine."""
+    return PlatformFacts(
+        system=sys.platform,
+        machine=platform.machine(),
+        release=platform.release(),
+        has_sandbox_exec=os.access(policy.SANDBOX_EXEC, os.X_OK),
+        has_deno=shutil.which("deno") is not None,
+    )
+
+
+def platform_line(facts: PlatformFacts) -> DiagnosisLine:
+    """Return the line on a platform: native, Seatbelt, or DSPy's WASM interpreter."""
+    choice = policy.choose(facts.system, facts.machine, "strong")
+    where = f"platform: {facts.system} {facts.machine}"
+    if choice.backend == "linux":
+        inside = " in WSL" if "microsoft" in facts.release.lower() else ""
+        return DiagnosisLine("ok", f"{where}{inside}, native sandbox ({choice.reason})")
+    if choice.backend == "macos":
+        return _macos_line(where, facts)
+    if choice.backend == "refuse":
+        return DiagnosisLine("warning", f"{where}, no strong sandbox: {choice.reason}", "Use x86-64 or aarch64.")
+    deno = "Deno is installed" if facts.has_deno else "it needs Deno, which is not installed"
+    told = f"{where}, no native sandbox; DSPy's own modules can use its WASM interpreter ({deno})"
+    return DiagnosisLine("warning", told, NO_NATIVE)
+
+
+def _macos_line(where: str, facts: PlatformFacts) -> DiagnosisLine:
+    if not facts.has_sandbox_exec:
+        return DiagnosisLine("failure", f"{where}, but {policy.SANDBOX_EXEC} is missing", "Run it in Docker.")
+    told = f"{where}, sandbox-exec (Seatbelt), which was never tested on a Mac"
+    return DiagnosisLine("warning", told, "Docker has the tested sandbox.")
 
 
 def _check_sandbox() -> Iterator[DiagnosisLine]:

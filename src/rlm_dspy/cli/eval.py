@@ -282,7 +282,7 @@ def _page_facts(
 
 def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str, str], runs: Path | None) -> bool:
     """Write the page, its texts without secrets, and return whether that worked."""
-    links = report.run_links(rows, runs) if runs else {}
+    links = report.find_run_links(rows, runs) if runs else {}
     clean = [Row.model_validate(terminal.redactor.value(row.model_dump())) for row in rows]
     title = f"{Path(facts['data']).name} · {facts['model']} · {facts['metric']}"
     text = report.report_page(

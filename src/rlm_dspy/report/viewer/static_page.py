@@ -8,7 +8,7 @@ from html import escape
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.report import json_output, render
 from rlm_dspy.report.tree import ending_text
-from rlm_dspy.report.viewer.texts import TextTable
+from rlm_dspy.report.viewer.rows import TextTable
 from rlm_dspy.run import Run, Step, SubCall
 
 MAX_STEPS = 200
