@@ -20,9 +20,9 @@ from rlm_dspy.cli.own_outputs import check_replaceable, outputs_below
 from rlm_dspy.cli.question_arguments import is_path
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.garbage_pause import paused_garbage_collection
-from rlm_dspy.report import render
 
 _MAX_NAMED_FILES = 3  # files over a limit to list
 _MAX_NAMED_PROBLEMS = 50  # explicitly named files with problems to list
@@ -104,13 +104,11 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     for problem in given[:_MAX_NAMED_PROBLEMS]:
         terminal.note(f"warning: {reading.told(corpus, problem)}")
     if len(given) > _MAX_NAMED_PROBLEMS:
-        terminal.note(
-            f"warning: problems in {render.counted_noun(len(given) - _MAX_NAMED_PROBLEMS, 'more named file')}."
-        )
+        terminal.note(f"warning: problems in {counted_noun(len(given) - _MAX_NAMED_PROBLEMS, 'more named file')}.")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(
-            f"{render.counted_noun(len(others), 'file')} read in part or with a guessed encoding "
+            f"{counted_noun(len(others), 'file')} read in part or with a guessed encoding "
             "(`rlm-dspy ls` with the same paths and options lists them)."
         )
     # A user who named a large file or folder expects it to be read; other exclusions are normal.
@@ -118,13 +116,13 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     for one in limited[:_MAX_NAMED_FILES]:
         terminal.note(f"warning: {reading.path_of(corpus, one.name)} is {reading.by_flags(one.reason)}.")
     if len(limited) > _MAX_NAMED_FILES:
-        terminal.note(f"warning: limits left out {render.counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
+        terminal.note(f"warning: limits left out {counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
 
 
 def _count_skipped(corpus: Corpus, paths: Sequence[str], home: Path, terminal: Terminal) -> None:
     if corpus.skipped:
         counted = (
-            f"{render.counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
+            f"{counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
             "(`rlm-dspy ls` with the same paths and options shows why)."
         )
         note_daily(terminal, home, counted, paths)

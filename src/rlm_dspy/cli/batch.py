@@ -17,6 +17,7 @@ from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.own_outputs import BESIDE_PATTERNS, is_output_or_beside, remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.report import json_output, render
 
@@ -229,7 +230,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         terminal.answer_json(facts, indent=None)
     else:
         parts = [
-            f"{report.answered:,} of {render.counted_noun(len(report.rows), 'question')} answered",
+            f"{report.answered:,} of {counted_noun(len(report.rows), 'question')} answered",
             f"{report.success_rate:.1%}",
             *([f"{report.not_found:,} of them found nothing"] if report.not_found else []),
             f"{report.reused:,} reused",

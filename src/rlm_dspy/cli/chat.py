@@ -23,6 +23,7 @@ from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import json_output, render
 from rlm_dspy.rlm.module import RLM
@@ -178,7 +179,7 @@ class Chat:
         chosen = model_choice.choose_and_note(self._values, self._terminal)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
         if self._conversation.turns:
-            many = render.counted_noun(len(self._conversation.turns), "earlier question")
+            many = counted_noun(len(self._conversation.turns), "earlier question")
             self._terminal.note(f"Going on with {many}; the last was: {self._conversation.turns[-1].question}")
             kept = [f"--{name.replace('_', '-')}" for name in (*self._conversation.flags, *self._conversation.choice)]
             if kept:
@@ -308,7 +309,7 @@ class Chat:
         self._conversation.paths += tuple(map(_absolute_path, paths))
         self._save_for_later()
         self._build_index()
-        self._terminal.answer(f"{render.counted_noun(len(more), 'file')} added: {self._corpus!r}")
+        self._terminal.answer(f"{counted_noun(len(more), 'file')} added: {self._corpus!r}")
 
     def _save_conversation(self, rest: str) -> None:
         if not rest.strip():
@@ -328,18 +329,18 @@ class Chat:
         except OSError as error:
             self._terminal.error(f"{path} cannot be written: {error.strerror}")
             return
-        many = render.counted_noun(len(self._conversation.turns), "question")
+        many = counted_noun(len(self._conversation.turns), "question")
         self._terminal.answer(f"{many} saved in {path}")
 
     def _list_files(self, rest: str) -> None:
         documents = self._corpus.documents
         self._terminal.answer(
-            "\n".join(f"{document.name}  ({render.counted_noun(document.lines, 'line')})" for document in documents)
+            "\n".join(f"{document.name}  ({counted_noun(document.lines, 'line')})" for document in documents)
         )
 
     def _show_cost(self, rest: str) -> None:
         used = self._spent
-        calls, tokens = render.counted_noun(used.calls, "call"), render.counted_noun(used.total_tokens, "token")
+        calls, tokens = counted_noun(used.calls, "call"), counted_noun(used.total_tokens, "token")
         self._terminal.answer(f"{calls}, {tokens}, {render.cost_text(used.cost)}")
 
     def _show_trace(self, rest: str) -> None:

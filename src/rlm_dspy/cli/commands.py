@@ -56,6 +56,7 @@ from rlm_dspy.cli.program import program
 from rlm_dspy.cli.question_arguments import QuestionGroup, understood_arguments, usage_text
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, reopen_closed_streams, tolerate_any_text
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 
@@ -434,7 +435,6 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
 
     from rlm_dspy.cli.own_outputs import remember_output
     from rlm_dspy.cli.reading import leaving_out
-    from rlm_dspy.report import render
     from rlm_dspy.tuning import data, questions
 
     folder = out.resolve().parent
@@ -447,7 +447,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     data.write(out, rows)
     remember_output(out)
     kinds = sorted({row["task"] for row in rows})
-    terminal.answer(f"{out}: {render.counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
+    terminal.answer(f"{out}: {counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
     if len(rows) < count:
         terminal.note(f"only {len(rows)} of {count}: no further questions can be generated from these files.")
     return exit_codes.ANSWERED

@@ -18,11 +18,11 @@ from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, key_store, settings
 from rlm_dspy.cli.container import check_container
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.model_list import DiagnosisLine, probe_provider
 from rlm_dspy.lms.providers import GROQ_MODEL, ModelChoice
-from rlm_dspy.report import render
 from rlm_dspy.sandbox import policy, report, selftest
 
 DISTRIBUTION = "dspy-recursive"
@@ -204,7 +204,7 @@ def _check_providers(choice: ModelChoice) -> Iterator[DiagnosisLine]:
         base = ollama.base_url(os.environ)
         try:
             yield DiagnosisLine(
-                "ok", f"Ollama answers at {base} with {render.counted_noun(len(ollama.models(base)), 'model')}"
+                "ok", f"Ollama answers at {base} with {counted_noun(len(ollama.models(base)), 'model')}"
             )
         except ollama.OllamaUnreachableError:
             yield DiagnosisLine(

@@ -21,6 +21,7 @@ from rlm_dspy.cli.options import check_writable, find_metric
 from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.provider_batches import Waves, batched_lm
 from rlm_dspy.report import render
@@ -295,5 +296,5 @@ def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str
         terminal.error(f"{page} cannot be written: {error.strerror}")
         return False
     if links:
-        terminal.note(f"{page}, and {render.counted_noun(len(links), 'run')} in {runs}")
+        terminal.note(f"{page}, and {counted_noun(len(links), 'run')} in {runs}")
     return True

@@ -23,7 +23,7 @@ from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.keys import check_key, read_secret
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.counting import estimate_tokens
+from rlm_dspy.counting import counted_noun, estimate_tokens
 from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.lms import ollama
@@ -38,7 +38,6 @@ from rlm_dspy.local_servers import (
     chosen_address,
     shown_address,
 )
-from rlm_dspy.report.render import counted_noun
 from rlm_dspy.rlm.direct import Direct
 
 NO_CHOICE = {"include": (), "exclude": (), "hidden": False, "no_ignore": False, "include_secrets": False}

@@ -60,7 +60,8 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     metric = find_metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
-    missing = [name for name in optimize.REQUIRED_MODULES.get(request.optimizer, ()) if util.find_spec(name) is None]
+    required = optimize.OPTIMIZERS[request.optimizer].required_modules
+    missing = [name for name in required if util.find_spec(name) is None]
     if missing:
         raise click.UsageError(
             f"--optimizer {request.optimizer} needs {' and '.join(missing)}: pip install {' '.join(missing)}."

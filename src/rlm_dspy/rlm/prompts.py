@@ -203,7 +203,12 @@ def protocol_text(
     functions += [CORPUS] if corpus else []
     functions += [LLM_QUERY.format(calls=calls, room=room), PREDICT, *([SUBCALL] if recursion else [])]
     functions += [tool_line(tool) for tool in tools.values()]
-    text = PROTOCOL.format(
+    return filled_protocol(PROTOCOL, signature, functions, EVIDENCE if evidence else "", interpreter.strip())
+
+
+def filled_protocol(template: str, signature: type[dspy.Signature], functions: Sequence[str], *notes: str) -> str:
+    """Fill the template of a protocol; the notes that are not empty follow it, after one on earlier turns."""
+    text = template.format(
         inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
         submit=", ".join(f"{name}=..." for name in signature.output_fields),
         outputs=outputs(signature),
@@ -211,10 +216,9 @@ def protocol_text(
     )
     if name := history_field(signature):
         text += "\n" + EARLIER.format(name=name)
-    if evidence:
-        text += "\n" + EVIDENCE
-    if interpreter.strip():
-        text += "\n" + interpreter.strip()
+    for note in notes:
+        if note:
+            text += "\n" + note
     return text
 
 
