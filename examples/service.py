@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field
 import rlm_dspy
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.json_files import redacted_json
+from rlm_dspy.report.json_output import redacted_json
 
 MAX_AT_ONCE = int(os.environ.get("SERVICE_MAX_AT_ONCE", "16"))  # runs at the same time; the others wait
 MAX_WAITING = int(os.environ.get("SERVICE_MAX_WAITING", "1000"))  # beyond that, 503

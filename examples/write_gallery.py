@@ -118,6 +118,7 @@ def cost_text(questions: int) -> str:
     """Return what so many usual questions would cost."""
     from rlm_dspy.cli.question import estimated_facts
     from rlm_dspy.corpus import Corpus
+    from rlm_dspy.counting import counted_noun
     from rlm_dspy.report import render
 
     if questions == 0:
@@ -125,7 +126,7 @@ def cost_text(questions: int) -> str:
     facts = estimated_facts(Corpus.from_texts({"a.txt": "a"}), "rlm", MODEL, max_iters=20, max_calls=50)
     low, high = (render.cost_text(questions * cost) for cost in facts["cost"])
     least, most = (questions * tokens for tokens in facts["prompt_tokens"])
-    asked = render.counted_noun(questions, "question")
+    asked = counted_noun(questions, "question")
     return f"{low}–{high} with {MODEL} ({asked}, {least:,}–{most:,} prompt tokens)."
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import documents
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.corpus import Corpus, document_cache, read
 from rlm_dspy.corpus.readers import archives, choosing, converter, office
 from rlm_dspy.corpus.readers.office import pdf, request_loop
@@ -393,7 +393,7 @@ def test_a_document_is_converted_once(tmp_path, monkeypatch):
     second = corpus_of(tmp_path, "a.pdf", data)
     assert second.documents == first.documents
     assert second.place("a.pdf", 1) == "page 1"
-    assert (folders.cache_folder() / "documents").stat().st_mode & 0o777 == 0o700
+    assert (safe_files.cache_folder() / "documents").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_changed_document_is_converted_anew(tmp_path):
@@ -410,7 +410,7 @@ def test_without_a_usable_cache_folder_reading_goes_on(tmp_path, monkeypatch, ho
 def test_a_damaged_cache_is_no_harm(tmp_path, monkeypatch):
     data = documents.pdf(["kept"])
     corpus_of(tmp_path, "a.pdf", data)
-    for file in (folders.cache_folder() / "documents").rglob("*"):
+    for file in (safe_files.cache_folder() / "documents").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
     assert corpus_of(tmp_path, "a.pdf", data)["a.pdf"] == "kept\n"
@@ -420,7 +420,7 @@ def test_nothing_in_the_cache_is_unpickled(tmp_path):
     data = documents.pdf(["kept"])
     corpus_of(tmp_path, "a.pdf", data)
     trap = f"cos\nmkdir\n(V{tmp_path / 'trapped'}\ntR.".encode()
-    with sqlite3.connect(folders.cache_folder() / "documents" / "cache.db") as db:
+    with sqlite3.connect(safe_files.cache_folder() / "documents" / "cache.db") as db:
         assert db.execute("update Cache set mode = 4, filename = null, value = ?", (trap,)).rowcount == 1
     db.close()
     assert corpus_of(tmp_path, "a.pdf", data)["a.pdf"] == "kept\n"
@@ -433,9 +433,9 @@ def test_the_cache_folder_follows_the_platform(monkeypatch):
     monkeypatch.setenv("HOME", "/h")
     for platform, folder in (("linux", "/h/.cache/rlm-dspy"), ("darwin", "/h/Library/Caches/rlm-dspy")):
         monkeypatch.setattr(sys, "platform", platform)
-        assert folders.cache_folder() == Path(folder)
+        assert safe_files.cache_folder() == Path(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert folders.cache_folder() == Path("/x/rlm-dspy")
+    assert safe_files.cache_folder() == Path("/x/rlm-dspy")
 
 
 def test_converted_values_are_plain():

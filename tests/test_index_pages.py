@@ -12,7 +12,7 @@ import pytest
 from rlm_dspy.corpus import fetching, index_pages, object_reading, read
 from rlm_dspy.corpus.index_pages import listed_pages
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.report.json_files import shown_name
+from rlm_dspy.report.json_output import shown_name
 
 Serve = Callable[[Any], str]
 

@@ -18,7 +18,7 @@ import pytest
 from rlm_dspy.corpus import background, object_reading, object_stores, read
 from rlm_dspy.corpus.disk_cache import is_turned_off
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.report.json_files import shown_name
+from rlm_dspy.report.json_output import shown_name
 
 SECRET = "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLE"
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from documents import word
-from rlm_dspy import file_locks
+from rlm_dspy import safe_files
 
 SCRIPT = Path(__file__).with_name("as_windows.py")
 PUBLIC_NAMES = """
@@ -105,8 +105,8 @@ Answers(Path("a.jsonl"), resume=True)
 def test_a_lock_is_refused_while_another_has_it(tmp_path: Path, shared: bool) -> None:
     path = tmp_path / "a"
     with path.open("ab") as first, path.open("rb") as second:
-        file_locks.lock(first)
-        assert not file_locks.try_lock(second, shared=shared)
+        safe_files.lock(first)
+        assert not safe_files.try_lock(second, shared=shared)
     with path.open("rb") as third, path.open("rb") as fourth:
-        assert file_locks.try_lock(third, shared=shared)
-        assert file_locks.try_lock(fourth, shared=shared) == shared
+        assert safe_files.try_lock(third, shared=shared)
+        assert safe_files.try_lock(fourth, shared=shared) == shared

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 
-from rlm_dspy.cli import completion, startup
+from rlm_dspy.cli import completion, home_files
 from rlm_dspy.cli.commands import app
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.lms.providers import PROVIDERS
@@ -57,17 +57,17 @@ def test_runs_are_completed_newest_first(home: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_home_of_the_users_file_is_found(home: Path) -> None:
-    user = startup.user_toml()
+    user = home_files.user_toml()
     user.parent.mkdir(parents=True)
     user.write_text(f"home = '{home}'\n")
-    assert startup.home_folder() == home
+    assert home_files.home_folder() == home
     user.write_text("broken")
-    assert startup.home_folder() == Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy"
+    assert home_files.home_folder() == Path(os.environ["XDG_CACHE_HOME"]) / "rlm-dspy"
 
 
 @pytest.mark.parametrize("text", ["{}", "[1, null]", "broken"])
 def test_a_damaged_list_of_models_is_no_list(home: Path, text: str) -> None:
-    place = startup.home_folder()
+    place = home_files.home_folder()
     place.mkdir(parents=True)
     (place / completion.MODEL_NAMES).write_text(text)
     assert offered("ask", "-m", incomplete="o") == ["offline", "ollama_chat/", "openai/", "openrouter/"]
@@ -75,7 +75,7 @@ def test_a_damaged_list_of_models_is_no_list(home: Path, text: str) -> None:
 
 @pytest.mark.parametrize("words", ["rlm-dspy ask -m gr", "rlm-dspy trace ", "rlm-dspy as"])
 def test_a_shell_completes_without_importing_anything_heavy(home: Path, words: str) -> None:
-    place = startup.home_folder()
+    place = home_files.home_folder()
     (place / "runs").mkdir(parents=True)
     (place / completion.MODEL_NAMES).write_text(json.dumps([f"groq/model-{number}" for number in range(3_000)]))
     for number in range(200):

@@ -14,8 +14,8 @@ import click
 import pytest
 
 from rlm_dspy.cli import key_store, reading
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.init import updated_toml
-from rlm_dspy.cli.startup import user_toml
 from servers import local
 from servers.local import LocalServer
 from servers.ollama import OllamaServer

@@ -11,10 +11,17 @@ from pathlib import Path
 import pytest
 
 from rlm_dspy.cli import logs
-from rlm_dspy.redact import Redactor
+from rlm_dspy.cli.terminal import Terminal
 from servers.openai import OpenAIServer
 
 KEY = "gsk_canary_0123456789"
+
+
+def new_terminal(verbose: int, *, quiet: bool) -> Terminal:
+    terminal = Terminal()
+    terminal.verbose, terminal.quiet = verbose, quiet
+    terminal.redactor.learn([KEY])
+    return terminal
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def configure() -> Iterator[Callable[[int, bool], logging.Logger]]:
     before = [(logger, logger.handlers, logger.propagate, logger.level) for logger in loggers]
 
     def call(verbose: int, as_json: bool) -> logging.Logger:
-        logs.configure(verbose, as_json, Redactor({"GROQ_API_KEY": KEY}))
+        logs.configure(new_terminal(verbose, quiet=True), as_json)
         return logging.getLogger("rlm_dspy.some.module")
 
     yield call
@@ -43,7 +50,7 @@ def speak(logger: logging.Logger) -> None:
 def test_a_warning_is_a_line_for_the_user_unless_quiet(configure: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     logger = configure(0, False)
     for quiet, shown in ((False, "warning: the key is ********\n"), (True, "")):
-        logs.configure(0, False, Redactor({"GROQ_API_KEY": KEY}), quiet=quiet)
+        logs.configure(new_terminal(0, quiet=quiet))
         logger.warning("the key is %s", KEY)
         logger.info("not shown")
         assert capsys.readouterr() == ("", shown)

@@ -27,32 +27,15 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitResult
 
 from rlm_dspy.cli.mcp import files as files_module
-from rlm_dspy.cli.mcp import hosts
+from rlm_dspy.cli.mcp.command import HOSTS
 from rlm_dspy.cli.mcp.files import FileTools
 from rlm_dspy.cli.mcp.server import only_here, read_tokens
 from rlm_dspy.cli.options import MCP_HOSTS
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError, RLMError
+from servers.slow_model import slow_program
 from servers.wire import free_port
 
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from rlm_dspy.testing import action, fields, scripted
-from rlm_dspy.cli import model_choice
-from rlm_dspy.cli.commands import main
-
-def slow(message):
-    if "[[ ## trajectory" in message:
-        return fields(answer="best so far", evidence="[]")
-    Path("asked").touch()
-    time.sleep(SECONDS)
-    return action("SUBMIT(answer='4711', evidence=['the code is 4711'])")
-
-lm, script = scripted(action("print(context[:30])", "Look at it."), slow)
-model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
-sys.exit(main(sys.argv[1:]))
-"""
 SLOW_OUTLINE = """
 from pathlib import Path
 from rlm_dspy.cli.mcp import files
@@ -85,7 +68,7 @@ def write_files(home: Path) -> Path:
 
 
 def command(folder: Path, *args: str, seconds: float = 0.0, patch: str = "") -> list[str]:
-    program = PROGRAM.replace("SECONDS", str(seconds)).replace("sys.exit", f"{patch}\nsys.exit")
+    program = slow_program(seconds=seconds, patch=patch)
     return [sys.executable, "-c", program, "mcp", str(folder), "--mode", "rlm", *args]
 
 
@@ -480,7 +463,7 @@ def test_each_snippet_starts_the_server(run: Callable, served: Path, host: str) 
 
 
 def test_the_names_of_hosts_are_those_that_have_a_snippet() -> None:
-    assert tuple(hosts.HOSTS) == MCP_HOSTS
+    assert tuple(HOSTS) == MCP_HOSTS
 
 
 def test_the_plugin_for_claude_code_is_valid() -> None:

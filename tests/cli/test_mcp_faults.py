@@ -33,28 +33,9 @@ from rlm_dspy.redact import Redactor
 from rlm_dspy.report.run_store import load_run
 from rlm_dspy.spans import listening
 from rlm_dspy.testing import action, scripted
+from servers.slow_model import slow_program
 from servers.wire import free_port
 
-PROGRAM = """
-import sys, time
-from pathlib import Path
-from rlm_dspy.testing import action, fields, scripted
-from rlm_dspy.cli import model_choice
-from rlm_dspy.cli.commands import main
-
-def slow(message):
-    if "[[ ## trajectory" in message:
-        time.sleep(EXTRACT)
-        return fields(answer="best so far", evidence="[]")
-    Path("asked").touch()
-    time.sleep(SECONDS)
-    return action("SUBMIT(answer='4711', evidence=['the code is 4711'])")
-
-lm, script = scripted(action("print(context[:30])", "Look at it."), slow)
-model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
-PATCH
-main()
-"""
 BROKEN = """
 from rlm_dspy.cli.mcp import files
 def broken(self, path):
@@ -67,7 +48,7 @@ class Wire:
     """A server over stdio, and what it writes, line by line."""
 
     def __init__(self, folder: Path, *args: str, seconds: float = 0, extract: float = 0, patch: str = "") -> None:
-        program = PROGRAM.replace("SECONDS", str(seconds)).replace("EXTRACT", str(extract)).replace("PATCH", patch)
+        program = slow_program(seconds=seconds, extract=extract, patch=patch)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RLM_DSPY_HOME": str(folder.parent / "own")}
         self.runs = folder.parent / "own" / "runs"
         self.process = subprocess.Popen(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_dspy.cli import own_outputs, startup
+from rlm_dspy.cli import home_files, own_outputs
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +98,7 @@ def test_only_journals_and_copies_beside_an_output_are_left_out(run: Callable, w
 
 @pytest.mark.parametrize("text", ["", "{}", '[3, "a\\u0000b", "/gone/run.json"]'])
 def test_a_damaged_list_is_none(run: Callable, text: str) -> None:
-    home = startup.home_folder()
+    home = home_files.home_folder()
     home.mkdir(parents=True)
     (home / own_outputs.OUTPUTS).write_text(text)
     assert read_files(run, ".") == ["a.md", "q.jsonl"]

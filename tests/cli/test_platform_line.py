@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlm_dspy.cli.platform_line import PlatformFacts, current_platform, platform_line
+from rlm_dspy.cli.doctor import PlatformFacts, current_platform, platform_line
 
 
 @pytest.mark.parametrize(

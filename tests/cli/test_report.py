@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rlm_dspy.redact import MASK, Redactor, is_secret_name
-from rlm_dspy.report import json_files, live, render
+from rlm_dspy.report import json_output, live, render
 from rlm_dspy.run import Event, Run, Usage
 
 KEY = "gsk_canary_0123456789"
@@ -56,7 +56,7 @@ def test_nothing_printable_can_steer_a_terminal(text: str) -> None:
 
 @given(st.text(), st.sampled_from([None, 2]))
 def test_json_is_the_same_after_printing(text: str, indent: int | None) -> None:
-    said = render.printable_text(json_files.redacted_json({text: [text]}, Redactor({}), indent=indent))
+    said = render.printable_text(json_output.redacted_json({text: [text]}, Redactor({}), indent=indent))
     whole = text.encode("utf-8", "replace").decode()
     assert json.loads(said) == {whole: [whole]}
 
@@ -75,7 +75,7 @@ def test_quotes_stay_on_one_line_and_are_shortened() -> None:
 
 @given(st.recursive(st.none() | st.floats() | st.binary() | st.text() | st.dates(), lambda inner: st.lists(inner)))
 def test_every_value_becomes_strict_json(value: object) -> None:
-    text = json_files.redacted_json({"value": render.jsonable(value)}, Redactor({}))
+    text = json_output.redacted_json({"value": render.jsonable(value)}, Redactor({}))
     text.encode()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
@@ -122,7 +122,7 @@ def run_of(**facts: object) -> Run:
 
 def test_a_run_is_saved_whole_without_secrets_and_read_back(tmp_path: Path) -> None:
     run = run_of(outputs={"answer": f"the key is {KEY}"}, probe="é \ud800")
-    path = json_files.save_run(run, tmp_path / "deep" / "run.json", Redactor({"X_API_KEY": KEY}))
+    path = json_output.save_run(run, tmp_path / "deep" / "run.json", Redactor({"X_API_KEY": KEY}))
     text = path.read_text(encoding="utf-8")
     assert KEY not in text
     assert Run.model_validate_json(text).outputs == {"answer": f"the key is {MASK}"}
@@ -132,13 +132,13 @@ def test_a_run_is_saved_whole_without_secrets_and_read_back(tmp_path: Path) -> N
 def test_saving_follows_a_link_and_never_replaces_a_device(tmp_path: Path) -> None:
     (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
     (tmp_path / "real.json").write_text("old")
-    json_files.save_run(run_of(), tmp_path / "link.json", Redactor({}))
+    json_output.save_run(run_of(), tmp_path / "link.json", Redactor({}))
     assert (tmp_path / "link.json").is_symlink()
     assert "r1" in (tmp_path / "real.json").read_text()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    json_files.save_run(run_of(), pipe, Redactor({}))
+    json_output.save_run(run_of(), pipe, Redactor({}))
     assert b"r1" in os.read(reader, 65536)
     os.close(reader)
 
@@ -149,7 +149,7 @@ def test_the_summary_has_the_documented_form() -> None:
         {"quote": "made up", "source": "a.py", "line": None, "match": None},
     )
     usage = Usage(calls=2, prompt_tokens=10, completion_tokens=5, cost=None)
-    summary = json_files.answer_summary(
+    summary = json_output.answer_summary(
         run_of(evidence=evidence, usage=usage, seconds=1.23456), {"answer": "A"}, mode="rlm"
     )
     assert summary["answer"] == "A"
@@ -174,17 +174,17 @@ def test_the_summary_has_the_documented_form() -> None:
 
 
 def test_the_answer_of_other_outputs_is_the_only_one_or_all_of_them() -> None:
-    assert json_files.answer_summary(run_of(), {"count": 0}, mode="rlm")["answer"] == 0
-    assert json_files.answer_summary(run_of(), {"a": 1, "b": [2]}, mode="rlm")["answer"] == {"a": 1, "b": [2]}
-    assert json_files.answer_summary(run_of(), {"answer": 1, "b": 2}, mode="rlm")["outputs"] == {"answer": 1, "b": 2}
+    assert json_output.answer_summary(run_of(), {"count": 0}, mode="rlm")["answer"] == 0
+    assert json_output.answer_summary(run_of(), {"a": 1, "b": [2]}, mode="rlm")["answer"] == {"a": 1, "b": [2]}
+    assert json_output.answer_summary(run_of(), {"answer": 1, "b": 2}, mode="rlm")["outputs"] == {"answer": 1, "b": 2}
 
 
 def test_a_place_is_told_as_far_as_it_is_known() -> None:
-    assert json_files.evidence_location({"path": "a.py", "line": 3}) == "a.py:3"
-    assert json_files.evidence_location({"path": "a.pdf", "line": 3, "place": "page 2"}) == "a.pdf:page 2"
-    assert json_files.evidence_location({"path": "a.py", "line": None}) == "a.py"
-    assert json_files.evidence_location({"path": None, "line": 3}) == "line 3"
-    assert json_files.evidence_location({"path": None, "line": None}) == "somewhere in the text"
+    assert json_output.evidence_location({"path": "a.py", "line": 3}) == "a.py:3"
+    assert json_output.evidence_location({"path": "a.pdf", "line": 3, "place": "page 2"}) == "a.pdf:page 2"
+    assert json_output.evidence_location({"path": "a.py", "line": None}) == "a.py"
+    assert json_output.evidence_location({"path": None, "line": 3}) == "line 3"
+    assert json_output.evidence_location({"path": None, "line": None}) == "somewhere in the text"
 
 
 # --- the live line -------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 import pytest
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.cli import key_store, settings
 from rlm_dspy.cli.commands import ask
+from rlm_dspy.cli.home_files import home_folder, user_toml
 from rlm_dspy.cli.options import SETTING_FLAGS
 from rlm_dspy.cli.settings import Settings
-from rlm_dspy.cli.startup import home_folder, user_toml
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import chosen_address
 from servers import local
@@ -220,7 +220,7 @@ def test_the_cache_folder_follows_the_platform(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("LOCALAPPDATA", str(Path.home() / "local"))
     monkeypatch.setattr(sys, "platform", platform)
-    assert folders.cache_folder() == Path.home() / place
+    assert safe_files.cache_folder() == Path.home() / place
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of Unix")
@@ -245,7 +245,7 @@ def test_settings_files_may_begin_with_a_byte_order_mark(home: Path, monkeypatch
 def test_an_empty_home_in_the_users_settings_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RLM_DSPY_HOME", raising=False)
     put_user_settings('home = ""\n')
-    assert settings.load().settings.home == folders.cache_folder() == home_folder()
+    assert settings.load().settings.home == safe_files.cache_folder() == home_folder()
 
 
 def test_a_line_of_dotenv_that_cannot_be_read_is_named_once(spawn: Callable, home: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rlm_dspy.cli.startup import user_toml
+from rlm_dspy.cli.home_files import user_toml
 from servers.openai import OpenAIServer
 
 REPLY = """[[ ## answer ## ]]

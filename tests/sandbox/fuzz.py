@@ -9,8 +9,7 @@ import time
 from collections import Counter
 
 from rlm_dspy.sandbox.cell import Cell
-from rlm_dspy.sandbox.frames import parse_frame
-from rlm_dspy.sandbox.link import Link
+from rlm_dspy.sandbox.link import Link, parse_frame
 from rlm_dspy.sandbox.process import ProtocolError, WorkerGoneError
 
 PID = 4242

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rlm_dspy.garbage_pause import paused_garbage_collection
 from rlm_dspy.sandbox import Sandbox
-from rlm_dspy.sandbox.frames import parse_frame
+from rlm_dspy.sandbox.link import parse_frame
 from rlm_dspy.sandbox.process import ProtocolError
 from rlm_dspy.sandbox.worker.wire import MAX_VALUES, count_values
 

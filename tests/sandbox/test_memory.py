@@ -114,6 +114,8 @@ def test_no_more_than_the_limit_is_resident(attack, without):
 def test_a_context_larger_than_the_memory_limit_and_threads_fit_beside_each_other():
     text = "x" * (300 << 20)
     with Sandbox(memory_mb=64) as sandbox:
-        code = "import threading\nts = [threading.Thread(target=text.count, args=('y', 0, 1 << 20)) for _ in range(60)]\n"
+        code = (
+            "import threading\nts = [threading.Thread(target=text.count, args=('y', 0, 1 << 20)) for _ in range(60)]\n"
+        )
         code += "for t in ts: t.start()\nfor t in ts: t.join()\nlen(text)"
         assert sandbox.run(code, {"text": text}).value == str(len(text))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rlm_dspy.sandbox import Sandbox, execution
 from rlm_dspy.sandbox.cell import CellEnding, _arguments_by_name, without_paths
-from rlm_dspy.sandbox.frames import parse_frame
+from rlm_dspy.sandbox.link import parse_frame
 from rlm_dspy.sandbox.process import ProtocolError
 from sandbox.fuzz import Tape, frame, fuzz, torment
 

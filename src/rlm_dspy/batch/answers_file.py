@@ -17,11 +17,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from rlm_dspy import safe_files
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.file_locks import try_lock
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import json_files
+from rlm_dspy.report import json_output
 from rlm_dspy.report.render import jsonable
+from rlm_dspy.safe_files import try_lock
 
 Row = dict[str, Any]
 
@@ -54,7 +55,7 @@ class Answers:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
         try:
             _lock_file(self._file, path)
-            self._found = {row["key"]: row for row in json_files.read_rows(path, _parse_row, repair=True)}
+            self._found = {row["key"]: row for row in safe_files.read_rows(path, _parse_row, repair=True)}
         except ConfigurationError:
             self._file.close()
             raise
@@ -94,14 +95,14 @@ class Answers:
 
     def settle(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the file by these rows, whole or not at all."""
-        json_files.replace_file(self.path, map(self._encode_row, rows))
+        safe_files.replace_file(self.path, map(self._encode_row, rows))
 
     def close(self) -> None:
         """Close the file and release its lock."""
         self._file.close()
 
     def _encode_row(self, row: Mapping[str, Any]) -> bytes:
-        return json_files.redacted_json(jsonable(row), self._redactor).encode() + b"\n"
+        return json_output.redacted_json(jsonable(row), self._redactor).encode() + b"\n"
 
 
 def _parse_row(line: bytes) -> Row:

@@ -21,7 +21,7 @@ from rlm_dspy.errors import ConfigurationError, CorpusError
 from rlm_dspy.evidence import Evidence
 from rlm_dspy.lms.rate_limits import SharedPace
 from rlm_dspy.metering import token_cost
-from rlm_dspy.report import json_files
+from rlm_dspy.report import json_output
 from rlm_dspy.rlm.answerer import Answerer
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
@@ -113,7 +113,7 @@ class Program:
         trim_history(KEPT_CALLS)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
         values = {name: found.prediction.get(name) for name in self.signature.output_fields if name not in evidence}
-        return json_files.answer_summary(found.run, values, mode=found.mode, corpus=self.corpus)
+        return json_output.answer_summary(found.run, values, mode=found.mode, corpus=self.corpus)
 
     def _answerer(self, max_cost: float | None) -> Answerer:
         """Return what answers one question, for the lower of the budget's ``max_cost`` and this one."""

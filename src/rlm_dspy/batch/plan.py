@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import dspy
 
 from rlm_dspy.batch.job import Program
-from rlm_dspy.counting import estimate_tokens
+from rlm_dspy.counting import counted_noun, estimate_tokens
 from rlm_dspy.lms.providers import Route
 from rlm_dspy.lms.rate_limits import MINUTE_SECONDS
 from rlm_dspy.metering import token_cost
@@ -42,7 +42,7 @@ class BatchPlan:
             cheaper = " Ordinary calls are cheaper here."
         minutes = max(1, round(self.ordinary_seconds / 60))
         return (
-            f"plan: about {render.counted_noun(self.calls, 'call')}. In {batches}: "
+            f"plan: about {counted_noun(self.calls, 'call')}. In {batches}: "
             f"{render.cost_text(self.batch_cost)}, each usually within an hour, at most 24 h. As ordinary calls: "
             f"{render.cost_text(self.ordinary_cost)} with the provider's cache, about {minutes} min.{cheaper}"
         )

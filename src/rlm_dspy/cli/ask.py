@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +13,16 @@ import click
 
 from rlm_dspy.cli import logs, out_option, reading, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.own_outputs import check_replaceable, outputs_below
 from rlm_dspy.cli.question_arguments import is_path
-from rlm_dspy.cli.startup import user_toml, warm_sandbox
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.counting import counted_noun
+from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.garbage_pause import paused_garbage_collection
-from rlm_dspy.report import render
 
 _MAX_NAMED_FILES = 3  # files over a limit to list
 _MAX_NAMED_PROBLEMS = 50  # explicitly named files with problems to list
@@ -28,12 +30,11 @@ _MAX_NAMED_PROBLEMS = 50  # explicitly named files with problems to list
 
 def answer(request: AskRequest, terminal: Terminal) -> int:
     """Answer the request and return the exit code."""
-    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal, request.flags)
     if request.resume is not None:
         request = _find_resumed(request, loaded.settings.home / "runs")
-        loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+        loaded = settings.load_for(terminal, request.flags)
+    logs.configure(terminal, request.log_json)
     out_option.output_names(request.out)
     if unknown := [name for name in request.mcp if name not in loaded.settings.mcp]:
         raise ConfigurationError(
@@ -60,15 +61,27 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     if request.resumed is not None:
         resume.check_unchanged(request, corpus, terminal)
         resume.tell_resumed(request.resumed, terminal)
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    settings.export_for(loaded, terminal)
     with paused_garbage_collection():
         if not request.dry_run and request.first_mode(loaded.settings, corpus) == "rlm":
-            warm_sandbox()
+            _warm_sandbox()
         from rlm_dspy.cli.question import Asking
 
     # Again, because DSPy configures logging on import.
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    logs.configure(terminal, request.log_json)
     return Asking(request, terminal, loaded.settings, corpus).run()
+
+
+def _warm_sandbox() -> None:
+    """Start the sandbox during the imports; its first user waits for it and gets any error again."""
+    from rlm_dspy.sandbox import Sandbox, default_factory, prewarm
+
+    def start() -> None:
+        with contextlib.suppress(RLMError, OSError):
+            prewarm()
+
+    if default_factory() is Sandbox:
+        threading.Thread(target=start, name="sandbox-start", daemon=True).start()
 
 
 def _with_program(request: AskRequest, home: Path, terminal: Terminal) -> AskRequest:
@@ -91,13 +104,11 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     for problem in given[:_MAX_NAMED_PROBLEMS]:
         terminal.note(f"warning: {reading.told(corpus, problem)}")
     if len(given) > _MAX_NAMED_PROBLEMS:
-        terminal.note(
-            f"warning: problems in {render.counted_noun(len(given) - _MAX_NAMED_PROBLEMS, 'more named file')}."
-        )
+        terminal.note(f"warning: problems in {counted_noun(len(given) - _MAX_NAMED_PROBLEMS, 'more named file')}.")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(
-            f"{render.counted_noun(len(others), 'file')} read in part or with a guessed encoding "
+            f"{counted_noun(len(others), 'file')} read in part or with a guessed encoding "
             "(`rlm-dspy ls` with the same paths and options lists them)."
         )
     # A user who named a large file or folder expects it to be read; other exclusions are normal.
@@ -105,13 +116,13 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     for one in limited[:_MAX_NAMED_FILES]:
         terminal.note(f"warning: {reading.path_of(corpus, one.name)} is {reading.by_flags(one.reason)}.")
     if len(limited) > _MAX_NAMED_FILES:
-        terminal.note(f"warning: limits left out {render.counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
+        terminal.note(f"warning: limits left out {counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
 
 
 def _count_skipped(corpus: Corpus, paths: Sequence[str], home: Path, terminal: Terminal) -> None:
     if corpus.skipped:
         counted = (
-            f"{render.counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
+            f"{counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "
             "(`rlm-dspy ls` with the same paths and options shows why)."
         )
         note_daily(terminal, home, counted, paths)

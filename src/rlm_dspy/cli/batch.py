@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,8 +17,9 @@ from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.own_outputs import BESIDE_PATTERNS, is_output_or_beside, remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 
 QUESTION_FORMAT = 'Each line is {"question": "…", "id": …} or "…".'
 
@@ -44,17 +44,16 @@ class BatchRequest:
 
 def answer_all(request: BatchRequest, terminal: Terminal) -> int:
     """Answer all questions and return the exit code."""
-    loaded = settings.load(request.flags, trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    loaded = settings.load_for(terminal, request.flags)
+    logs.configure(terminal, request.log_json)
     out_option.output_names(request.fields)
     if not request.paths:
         raise click.UsageError("Missing PATH: name the files or folders to answer from.")
     questions = list(read_questions(request.questions))
     corpus = _read_corpus(request)
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    settings.export_for(loaded, terminal)
     report = _run_batch(request, terminal, loaded.settings, corpus, questions)
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
+    logs.configure(terminal, request.log_json)
     return _print_report(report, request, terminal)
 
 
@@ -118,11 +117,8 @@ def _run_batch(
     from rlm_dspy.cli import model_choice
 
     # Again, because DSPy configures logging on import.
-    logs.configure(terminal.verbose, request.log_json, terminal.redactor, quiet=terminal.quiet)
-    terminal.start_tracing()
-    chosen = model_choice.choose(values)
-    if notice := chosen.unused_model or chosen.notice:
-        terminal.note(notice)
+    logs.configure(terminal, request.log_json)
+    chosen = model_choice.choose_and_note(values, terminal)
     budget = values.budget.model_copy(update={"max_cost": None})  # which is for the whole batch
     signature = out_option.ask_signature(request.fields)
     program = Program(
@@ -234,7 +230,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         terminal.answer_json(facts, indent=None)
     else:
         parts = [
-            f"{report.answered:,} of {render.counted_noun(len(report.rows), 'question')} answered",
+            f"{report.answered:,} of {counted_noun(len(report.rows), 'question')} answered",
             f"{report.success_rate:.1%}",
             *([f"{report.not_found:,} of them found nothing"] if report.not_found else []),
             f"{report.reused:,} reused",
@@ -243,7 +239,7 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         ]
         terminal.note(" · ".join(parts))
         for row in report.unsaved:
-            terminal.answer(json_files.redacted_json(row, terminal.redactor))
+            terminal.answer(json_output.redacted_json(row, terminal.redactor))
     if report.disk_error:
         terminal.error("Free some disk space and repeat the command with --resume; finished calls are not repeated.")
     elif report.stopped_by:

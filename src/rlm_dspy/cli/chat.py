@@ -14,6 +14,7 @@ from typing import Any
 import click
 import dspy
 
+from rlm_dspy import safe_files
 from rlm_dspy.cli import conversation, exit_codes, logs, model_choice, out_option, reading, settings, trace
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation, ConversationFile
@@ -22,8 +23,9 @@ from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.question import Asking
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.talk import Talk
 from rlm_dspy.run import Run, Usage
@@ -140,16 +142,15 @@ class Chat:
         self._terminal = terminal
         self._json = as_json
         self._shows_events = events
-        loaded = settings.load(flags, trust_project=terminal.trusts_project)
-        terminal.redactor.learn(loaded.secrets())
-        logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
+        loaded = settings.load_for(terminal, flags)
+        logs.configure(terminal)
         folder = loaded.settings.home / "chats"
         if is_continued:
             self._conversation, self._file = conversation.load_newest(folder)
         else:
             self._conversation, self._file = Conversation(), ConversationFile(folder)
         flags = {**self._conversation.flags, **_given_options(flags)}
-        loaded = settings.load(flags, trust_project=terminal.trusts_project)
+        loaded = settings.load_for(terminal, flags)
         self._values = loaded.settings
         self._conversation.flags = flags
         self._choice = {**choice, **_given_options(choice)}
@@ -160,7 +161,7 @@ class Chat:
         self._conversation.choice = _given_options(self._choice)
         self._corpus = reading.read(paths, self._choice)
         self._note_other_files()
-        terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+        settings.export_for(loaded, terminal)
         self._spent = Usage()
         self._last: Run | None = None
         self._discussion = Discussion(self._conversation.turns)
@@ -175,13 +176,10 @@ class Chat:
 
     def run(self) -> int:
         """Answer each line, and return 0 if the last question was answered, else its exit code."""
-        self._terminal.start_tracing()
-        chosen = model_choice.choose(self._values)
-        if notice := chosen.unused_model or chosen.notice:
-            self._terminal.note(notice)
+        chosen = model_choice.choose_and_note(self._values, self._terminal)
         self._terminal.note(f"{self._corpus!r}; /help lists the commands.")
         if self._conversation.turns:
-            many = render.counted_noun(len(self._conversation.turns), "earlier question")
+            many = counted_noun(len(self._conversation.turns), "earlier question")
             self._terminal.note(f"Going on with {many}; the last was: {self._conversation.turns[-1].question}")
             kept = [f"--{name.replace('_', '-')}" for name in (*self._conversation.flags, *self._conversation.choice)]
             if kept:
@@ -260,8 +258,8 @@ class Chat:
 
     def _add_turn(self, question: str, run: Run) -> None:
         """Add an answered question to the conversation, and save that for ``chat -c``."""
-        rows = [json_files.evidence_row(item, self._corpus) for item in run.evidence]
-        lines = tuple(render.evidence_line(json_files.evidence_location(row), row) for row in rows if row["verified"])
+        rows = [json_output.evidence_row(item, self._corpus) for item in run.evidence]
+        lines = tuple(render.evidence_line(json_output.evidence_location(row), row) for row in rows if row["verified"])
         answer = str(run.outputs.get("answer", ""))
         self._conversation.turns.append(AnsweredQuestion(question=question, answer=answer, evidence=lines))
         self._save_for_later()
@@ -311,7 +309,7 @@ class Chat:
         self._conversation.paths += tuple(map(_absolute_path, paths))
         self._save_for_later()
         self._build_index()
-        self._terminal.answer(f"{render.counted_noun(len(more), 'file')} added: {self._corpus!r}")
+        self._terminal.answer(f"{counted_noun(len(more), 'file')} added: {self._corpus!r}")
 
     def _save_conversation(self, rest: str) -> None:
         if not rest.strip():
@@ -325,24 +323,24 @@ class Chat:
             if path.exists() and path.resolve() not in self._saved:
                 raise FileExistsError(errno.EEXIST, "it exists already; choose another name")
             text = self._terminal.redactor.text(conversation.as_markdown(self._conversation.turns))
-            json_files.replace_file(path, [text.encode("utf-8", "replace")])
+            safe_files.replace_file(path, [text.encode("utf-8", "replace")])
             self._saved.add(path.resolve())
             remember_output(path)
         except OSError as error:
             self._terminal.error(f"{path} cannot be written: {error.strerror}")
             return
-        many = render.counted_noun(len(self._conversation.turns), "question")
+        many = counted_noun(len(self._conversation.turns), "question")
         self._terminal.answer(f"{many} saved in {path}")
 
     def _list_files(self, rest: str) -> None:
         documents = self._corpus.documents
         self._terminal.answer(
-            "\n".join(f"{document.name}  ({render.counted_noun(document.lines, 'line')})" for document in documents)
+            "\n".join(f"{document.name}  ({counted_noun(document.lines, 'line')})" for document in documents)
         )
 
     def _show_cost(self, rest: str) -> None:
         used = self._spent
-        calls, tokens = render.counted_noun(used.calls, "call"), render.counted_noun(used.total_tokens, "token")
+        calls, tokens = counted_noun(used.calls, "call"), counted_noun(used.total_tokens, "token")
         self._terminal.answer(f"{calls}, {tokens}, {render.cost_text(used.cost)}")
 
     def _show_trace(self, rest: str) -> None:

@@ -56,6 +56,7 @@ from rlm_dspy.cli.program import program
 from rlm_dspy.cli.question_arguments import QuestionGroup, understood_arguments, usage_text
 from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, reopen_closed_streams, tolerate_any_text
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
 
 
@@ -293,8 +294,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     from rlm_dspy.cli import settings
     from rlm_dspy.report import render
 
-    loaded = settings.load(trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal)
     try:
         settings.export_credentials(loaded, dict(os.environ))
     except ConfigurationError as error:  # a file of this folder may not set a key: other commands refuse it
@@ -435,7 +435,6 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
 
     from rlm_dspy.cli.own_outputs import remember_output
     from rlm_dspy.cli.reading import leaving_out
-    from rlm_dspy.report import render
     from rlm_dspy.tuning import data, file_questions
 
     folder = out.resolve().parent
@@ -448,7 +447,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     data.write(out, rows)
     remember_output(out)
     kinds = sorted({row["task"] for row in rows})
-    terminal.answer(f"{out}: {render.counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
+    terminal.answer(f"{out}: {counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
     if len(rows) < count:
         terminal.note(f"only {len(rows)} of {count}: no further questions can be generated from these files.")
     return exit_codes.ANSWERED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,8 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from rlm_dspy import folders
-from rlm_dspy.cli.startup import home_folder
+from rlm_dspy.cli.home_files import home_folder, read_home_texts, write_home_json
 
 MODEL_NAMES = "models.json"  # in the home: the names that `models` has listed last
 MAX_NAMES = 5_000
@@ -26,7 +24,7 @@ PREFIXES = (
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the models that ``models`` has listed last and the prefixes of providers."""
-    names = ["offline", *_kept_names()]
+    names = ["offline", *read_home_texts(MODEL_NAMES)]
     names += [prefix for prefix in PREFIXES if not incomplete.startswith(prefix)]
     return [CompletionItem(name) for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
@@ -50,18 +48,4 @@ def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def keep_names(home: Path, names: Iterable[str]) -> None:
     """Keep the names of models for the next completion, if the folder can be written."""
-    from rlm_dspy.report.json_files import write_private
-
-    with contextlib.suppress(OSError):  # without them only prefixes are completed
-        folders.make_private(home)
-        write_private(home / MODEL_NAMES, json.dumps(list(names)[:MAX_NAMES]))
-
-
-def _kept_names() -> list[str]:
-    try:
-        names = json.loads((home_folder() / MODEL_NAMES).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # nothing was listed yet
-        return []
-    if not isinstance(names, list):
-        return []
-    return [name for name in names if isinstance(name, str)]
+    write_home_json(home, MODEL_NAMES, list(names)[:MAX_NAMES])

@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.json_files import redacted_json, replace_file
+from rlm_dspy.report.json_output import redacted_json
+from rlm_dspy.safe_files import replace_file
 
 
 class AnsweredQuestion(BaseModel):
@@ -64,7 +65,7 @@ class ConversationFile:
         Raises:
             OSError: the file cannot be written.
         """
-        folders.make_private(self._folder)
+        safe_files.make_private(self._folder)
         other = None
         if _version_of(self.path) != self._seen:
             other, self.path = self.path, _new_path(self._folder)

@@ -36,8 +36,8 @@ def show_tour(terminal: Terminal) -> int:
     codes = []
     for question in QUESTIONS:
         codes.append(_ask(question, folder, "offline", terminal))
-    loaded = settings.load(trust_project=terminal.trusts_project)
-    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    loaded = settings.load_for(terminal)
+    settings.export_for(loaded, terminal)
     choice = lms.choose(loaded.settings.model, os.environ, loaded.settings.named_by)
     if choice.offline:
         terminal.answer(

@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from rlm_dspy import folders, lms
+from rlm_dspy import lms, safe_files
 from rlm_dspy._version import __version__
 from rlm_dspy.cli import exit_codes, key_store, settings
 from rlm_dspy.cli.container import check_container
-from rlm_dspy.cli.platform_line import current_platform, platform_line
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, SandboxError
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.model_list import DiagnosisLine, probe_provider
 from rlm_dspy.lms.providers import GROQ_MODEL, ModelChoice
-from rlm_dspy.report import render
-from rlm_dspy.sandbox import report, selftest
+from rlm_dspy.sandbox import policy, report, selftest
 
 DISTRIBUTION = "dspy-recursive"
 SHOWN_VERSIONS = ("dspy", "litellm")  # versions that a bug report should name
+NO_NATIVE = "Run it in WSL (Windows) or in Docker, where the native sandbox works."
+
+
+@dataclass(frozen=True)
+class PlatformFacts:
+    """What the line depends on; tests make those of other platforms."""
+
+    system: str  # as sys.platform
+    machine: str
+    release: str
+    has_sandbox_exec: bool
+    has_deno: bool
 
 
 def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_container: bool = False) -> int:
     """Run and print all checks, and return the exit code."""
-    loaded = settings.load({"model": model}, trust_project=terminal.trusts_project)
+    loaded = settings.load_for(terminal, {"model": model})
     values = loaded.settings
     keys = settings.key_origins(loaded, os.environ)
-    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    settings.export_for(loaded, terminal)
     choice = lms.choose(values.model, os.environ, values.named_by)
     around = [
         *_check_versions(),
@@ -101,6 +114,40 @@ def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:
     return f"{wanted.name} {found} is installed, {wanted.specifier} is required", fix
 
 
+def current_platform() -> PlatformFacts:
+    """Return the facts of this machine."""
+    return PlatformFacts(
+        system=sys.platform,
+        machine=platform.machine(),
+        release=platform.release(),
+        has_sandbox_exec=os.access(policy.SANDBOX_EXEC, os.X_OK),
+        has_deno=shutil.which("deno") is not None,
+    )
+
+
+def platform_line(facts: PlatformFacts) -> DiagnosisLine:
+    """Return the line on a platform: native, Seatbelt, or DSPy's WASM interpreter."""
+    choice = policy.choose(facts.system, facts.machine, "strong")
+    where = f"platform: {facts.system} {facts.machine}"
+    if choice.backend == "linux":
+        inside = " in WSL" if "microsoft" in facts.release.lower() else ""
+        return DiagnosisLine("ok", f"{where}{inside}, native sandbox ({choice.reason})")
+    if choice.backend == "macos":
+        return _macos_line(where, facts)
+    if choice.backend == "refuse":
+        return DiagnosisLine("warning", f"{where}, no strong sandbox: {choice.reason}", "Use x86-64 or aarch64.")
+    deno = "Deno is installed" if facts.has_deno else "it needs Deno, which is not installed"
+    told = f"{where}, no native sandbox; DSPy's own modules can use its WASM interpreter ({deno})"
+    return DiagnosisLine("warning", told, NO_NATIVE)
+
+
+def _macos_line(where: str, facts: PlatformFacts) -> DiagnosisLine:
+    if not facts.has_sandbox_exec:
+        return DiagnosisLine("failure", f"{where}, but {policy.SANDBOX_EXEC} is missing", "Run it in Docker.")
+    told = f"{where}, sandbox-exec (Seatbelt), which was never tested on a Mac"
+    return DiagnosisLine("warning", told, "Docker has the tested sandbox.")
+
+
 def _check_sandbox() -> Iterator[DiagnosisLine]:
     """Try each known way to escape."""
     try:
@@ -128,7 +175,7 @@ def _check_keys(places: Mapping[str, str]) -> Iterator[DiagnosisLine]:
 
 def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
     dspy_cache = os.environ.get("DSPY_CACHEDIR") or str(Path.home() / ".dspy_cache")
-    places = dict.fromkeys([home, folders.cache_folder(), Path(dspy_cache)])
+    places = dict.fromkeys([home, safe_files.cache_folder(), Path(dspy_cache)])
     sizes = [f"{place} {_folder_size(place) / 1e6:,.1f} MB" for place in places]
     blocked = [str(place) for place in places if not os.access(_nearest_existing(place), os.W_OK)]
     if blocked:
@@ -157,7 +204,7 @@ def _check_providers(choice: ModelChoice) -> Iterator[DiagnosisLine]:
         base = ollama.base_url(os.environ)
         try:
             yield DiagnosisLine(
-                "ok", f"Ollama answers at {base} with {render.counted_noun(len(ollama.models(base)), 'model')}"
+                "ok", f"Ollama answers at {base} with {counted_noun(len(ollama.models(base)), 'model')}"
             )
         except ollama.OllamaUnreachableError:
             yield DiagnosisLine(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from rlm_dspy.batch import waves_path
 from rlm_dspy.batch.plan import plan_calls, plan_runs
 from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS_AT_ONCE
 from rlm_dspy.budget import Budget
-from rlm_dspy.cli import exit_codes, logs, model_choice, provider_batches, settings
-from rlm_dspy.cli.options import check_writable
+from rlm_dspy.cli import exit_codes, model_choice, provider_batches, settings
+from rlm_dspy.cli.options import check_writable, find_metric
 from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.cli.program_source import find_program
 from rlm_dspy.cli.terminal import Terminal
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.provider_batches import Waves, batched_lm
 from rlm_dspy.report import render
@@ -48,42 +48,12 @@ class EvalRequest:
     fresh: bool
 
 
-def metric(name: str) -> metrics.Metric:
-    """Return a metric by name.
-
-    Raises:
-        click.UsageError: the name is unknown.
-    """
-    if name == "graded":
-        return metrics.graded
-    try:
-        return metrics.of(name)
-    except ConfigurationError as error:
-        raise click.UsageError(f"--metric: {error}, and graded.") from error
-
-
-def prepare_model(
-    flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
-) -> tuple[settings.Settings, model_choice.Chosen]:
-    """Return settings and model, with or without its fallback, and export the credentials."""
-    loaded = settings.load(flags, trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
-    logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
-    values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
-    terminal.start_tracing()
-    chosen = model_choice.choose(values)
-    if notice := chosen.unused_model or chosen.notice:
-        terminal.note(notice)
-    return values, chosen
-
-
 def run(request: EvalRequest, terminal: Terminal) -> int:
     """Evaluate, print, and return the exit code."""
-    chosen_metric = metric(request.metric)
+    chosen_metric = find_metric(request.metric)
     examples = data.load(request.data, limit=request.limit)
     metrics.check_answers(examples, request.metric)
-    values, chosen = prepare_model(request.flags, terminal)
+    values, chosen = model_choice.prepare_model(request.flags, terminal)
     check_writable(request.html, "--html")
     check_replaceable(request.html, "--html")
     check_writable(request.journal, "--journal")
@@ -313,7 +283,7 @@ def _page_facts(
 
 def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str, str], runs: Path | None) -> bool:
     """Write the page, its texts without secrets, and return whether that worked."""
-    links = report.run_links(rows, runs) if runs else {}
+    links = report.find_run_links(rows, runs) if runs else {}
     clean = [Row.model_validate(terminal.redactor.value(row.model_dump())) for row in rows]
     title = f"{Path(facts['data']).name} · {facts['model']} · {facts['metric']}"
     text = report.report_page(
@@ -326,5 +296,5 @@ def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str
         terminal.error(f"{page} cannot be written: {error.strerror}")
         return False
     if links:
-        terminal.note(f"{page}, and {render.counted_noun(len(links), 'run')} in {runs}")
+        terminal.note(f"{page}, and {counted_noun(len(links), 'run')} in {runs}")
     return True

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import os
 import re
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+import dspy
 
-from rlm_dspy import lms
+from rlm_dspy import lms, safe_files
 from rlm_dspy.cli import exit_codes, key_store, reading, settings
-from rlm_dspy.cli.first_question import first_command
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.keys import check_key, read_secret
-from rlm_dspy.cli.startup import user_toml
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.counting import estimate_tokens
+from rlm_dspy.counting import counted_noun, estimate_tokens
 from rlm_dspy.errors import ConfigurationError, CorpusError
+from rlm_dspy.evidence.absence import is_absent
 from rlm_dspy.lms import ollama
 from rlm_dspy.lms.model_list import list_models, probe_provider
 from rlm_dspy.lms.providers import PROVIDERS
@@ -34,15 +38,20 @@ from rlm_dspy.local_servers import (
     chosen_address,
     shown_address,
 )
-from rlm_dspy.report import json_files
-from rlm_dspy.report.render import counted_noun
+from rlm_dspy.rlm.direct import Direct
 
 NO_CHOICE = {"include": (), "exclude": (), "hidden": False, "no_ignore": False, "include_secrets": False}
 KEEP_ANYWAY = "It does not work. Keep this answer anyway?"
 MAX_OFFERED = 20  # models to list
+MAX_SEARCHED_FILES = 20  # whose beginnings are searched for a question to suggest
+MAX_FILE_CHARS = 5_000
+MAX_TRIES = 8
 OLLAMA = "ollama_chat/"
 OPENAI_KEY = "OPENAI_API_KEY"
 _TABLE = re.compile(r"\s*\[")
+_DEFINITION = re.compile(r"^\s*(?:class|def)\s+([A-Za-z]\w{4,})", re.M)
+_HEADING = re.compile(r"^#{1,6}\s+(.{4,60}?)\s*$", re.M)
+_WORD = re.compile(r"\b[A-Za-z][a-z]{3,}\b")
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,9 @@ class ModelAnswer:
 
 def set_up(terminal: Terminal) -> int:
     """Ask, test and write; return the exit code."""
-    loaded = settings.load(trust_project=terminal.trusts_project)
+    loaded = settings.load_for(terminal)
     origins = settings.key_origins(loaded, os.environ)
-    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    settings.export_for(loaded, terminal)
     choice = lms.choose(loaded.settings.model, os.environ, loaded.settings.named_by)
     try:
         chosen = _ask_model(choice, loaded.settings.model is None, origins, terminal)
@@ -262,6 +271,44 @@ def _read_folder(folder: Path, terminal: Terminal) -> Corpus | None:
     return corpus
 
 
+def first_command(corpus: Corpus) -> str:
+    """Return a command with a question that the offline engine answers from the corpus, a pattern if it finds none."""
+    beginnings = {}
+    for name, text in itertools.islice(corpus.items(), MAX_SEARCHED_FILES):
+        beginnings[name] = text[:MAX_FILE_CHARS]
+    sample = Corpus.from_texts(beginnings)
+    with dspy.context(lm=lms.lm(lms.OFFLINE)):
+        ask = Direct("context, question -> answer")
+        for question in itertools.islice(_possible_questions(beginnings), MAX_TRIES):
+            if not is_absent(ask(context=sample, question=question).answer):
+                return f"rlm-dspy {shlex.quote(question)}"
+    return "rlm-dspy 'a question with words of the files'"
+
+
+def _possible_questions(texts: dict[str, str]) -> Iterator[str]:
+    """Yield questions about what the files name: cells of tables, definitions, headings, then their longest words."""
+    for name, text in texts.items():
+        if name.endswith(".csv"):
+            yield from _table_question(text)
+        if found := _DEFINITION.search(text):
+            yield f"Where is {found[1]} defined?"
+        if found := _HEADING.search(text):
+            yield f"What does it say about {found[1]}?"
+    for text in texts.values():
+        words = sorted(set(_WORD.findall(text)), key=lambda word: (-len(word), word))
+        if words:
+            yield f"What does it say about {words[0]}?"
+
+
+def _table_question(text: str) -> Iterator[str]:
+    try:
+        rows = list(itertools.islice(csv.reader(text.splitlines()), 2))
+    except csv.Error:
+        return
+    if len(rows) == 2 and min(map(len, rows)) > 1:
+        yield f"What is the {rows[0][1]} of {rows[1][0]}?"
+
+
 def updated_toml(text: str, values: Mapping[str, str]) -> str:
     """Return a settings file with these values; its other lines stay as they are."""
     lines = text.splitlines()
@@ -285,6 +332,6 @@ def _write_settings(text: str) -> None:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{user_toml()} cannot be changed: {error}. Edit it yourself.") from error
     try:
-        json_files.write_private(user_toml(), text)
+        safe_files.write_private(user_toml(), text)
     except OSError as error:
         raise ConfigurationError(f"{user_toml()} cannot be written: {error.strerror}.") from error

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli.startup import user_toml
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.safe_files import write_private
 
 SERVICE = "rlm-dspy"  # of the entries in the keyring
 KEYRING = "keyring"
@@ -192,8 +193,6 @@ def _read_file() -> dict[str, Any]:
 
 
 def _write_file(kept: Mapping[str, Any]) -> None:
-    from rlm_dspy.report.json_files import write_private
-
     lines = ["# Written by `rlm-dspy keys`.", f"in_keyring = {json.dumps(kept['in_keyring'])}", "", "[keys]"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in sorted(kept["keys"].items())]
     path = keys_file()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 
 try:
     import readline
@@ -37,7 +37,7 @@ def line_editing(history: Path, commands: Sequence[str]) -> Iterator[None]:
     finally:
         readline.set_completer(None)
         with contextlib.suppress(OSError):  # a home that cannot be written loses the history, not the answers
-            folders.make_private(history.parent)
+            safe_files.make_private(history.parent)
             os.close(os.open(history, os.O_WRONLY | os.O_CREAT, 0o600))
             readline.write_history_file(history)
 

@@ -8,6 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report.render import printable_text
 
@@ -75,27 +76,28 @@ class WarningFormatter(logging.Formatter):
         return printable_text(self._redactor.text(f"warning: {record.getMessage()}"))
 
 
-def configure(verbose: int, as_json: bool, redactor: Redactor, *, quiet: bool = True) -> None:
-    """Set up logging once, at the start of a command: ``-v`` shows INFO, ``-vv`` DEBUG and the libraries.
+def configure(terminal: Terminal, as_json: bool = False) -> None:
+    """Set up logging at the start of a command: ``-v`` shows INFO, ``-vv`` DEBUG and the libraries.
 
-    Without them only warnings are shown, unless ``quiet``.
+    Without them only warnings are shown, unless ``-q``.
     """
     logging.captureWarnings(True)
     handler: logging.Handler = logging.NullHandler()
     warnings: logging.Handler = logging.NullHandler()
-    if verbose or as_json:
+    if terminal.verbose or as_json:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonFormatter(redactor) if as_json else PlainFormatter(redactor))
-    elif not quiet:
+        formatter = JsonFormatter if as_json else PlainFormatter
+        handler.setFormatter(formatter(terminal.redactor))
+    elif not terminal.quiet:
         warnings = logging.StreamHandler(sys.stderr)
         warnings.setLevel(logging.WARNING)
-        warnings.setFormatter(WarningFormatter(redactor))
+        warnings.setFormatter(WarningFormatter(terminal.redactor))
     ours = logging.getLogger(OURS)
     ours.handlers = [handler, warnings]
     ours.propagate = False
-    ours.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
+    ours.setLevel(logging.DEBUG if terminal.verbose > 1 else logging.INFO)
     for name in NOISY_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
-        logger.setLevel(logging.INFO if verbose > 1 else logging.CRITICAL + 1)
+        logger.setLevel(logging.INFO if terminal.verbose > 1 else logging.CRITICAL + 1)

@@ -10,7 +10,7 @@ import click
 
 from rlm_dspy.cli.options import file_options, json_option, paths_argument
 from rlm_dspy.cli.terminal import Terminal
-from rlm_dspy.counting import estimate_tokens
+from rlm_dspy.counting import counted_noun, estimate_tokens
 
 if TYPE_CHECKING:
     from rlm_dspy.corpus import Corpus
@@ -86,7 +86,6 @@ def _corpus_totals(corpus: Corpus) -> dict[str, int]:
 
 
 def _print_listing(corpus: Corpus, terminal: Terminal) -> None:
-    from rlm_dspy.report.render import counted_noun
 
     def files() -> Iterator[_Row]:
         yield ["kind", "bytes", "lines", "~tokens", "path"]

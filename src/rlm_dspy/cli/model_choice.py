@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import dspy
 
-from rlm_dspy import folders, lms
+from rlm_dspy import lms, safe_files
 from rlm_dspy._dspy import get_litellm
-from rlm_dspy.cli.settings import Settings
+from rlm_dspy.cli import logs
+from rlm_dspy.cli.settings import Settings, export_for, load_for
+from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import check_name, served_models
 from rlm_dspy.local_servers import is_loopback, shown_address
@@ -52,7 +54,7 @@ def choose(values: Settings) -> Chosen:
         ConfigurationError: a name is not a valid model name, or a model does not take the temperature.
         LMUnavailableError: a name has no provider, or one that LiteLLM does not know.
     """
-    folders.protect_dspy_cache()
+    safe_files.protect_dspy_cache()
     choice = lms.choose(values.model, os.environ, values.named_by)
     names = [name for name in (choice.model, values.sub_model, values.fallback) if name and name != lms.OFFLINE]
     for name in names:
@@ -73,6 +75,24 @@ def choose(values: Settings) -> Chosen:
         notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
     unused_model = _describe_unused_model() if choice.offline and values.model is None else ""
     return Chosen(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline, unused_model=unused_model)
+
+
+def choose_and_note(values: Settings, terminal: Terminal) -> Chosen:
+    """Choose the models as ``choose`` does, and print its notice; with ``--otel``, start sending spans before."""
+    terminal.start_tracing()
+    chosen = choose(values)
+    if notice := chosen.unused_model or chosen.notice:
+        terminal.note(notice)
+    return chosen
+
+
+def prepare_model(flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True) -> tuple[Settings, Chosen]:
+    """Return settings and model, with or without its fallback, and export the credentials."""
+    loaded = load_for(terminal, flags)
+    logs.configure(terminal)
+    export_for(loaded, terminal)
+    values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
+    return values, choose_and_note(values, terminal)
 
 
 def _describe_unused_model() -> str:

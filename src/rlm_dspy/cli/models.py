@@ -30,8 +30,8 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     """
     from rlm_dspy.cli import settings
 
-    loaded = settings.load(trust_project=terminal.trusts_project)
-    terminal.redactor.learn([*loaded.secrets(), *settings.export_credentials(loaded, os.environ)])
+    loaded = settings.load_for(terminal)
+    settings.export_for(loaded, terminal)
     from rlm_dspy.lms.model_list import list_models
 
     env = dict(os.environ)

@@ -5,16 +5,14 @@ Do not use it for warnings or anything about a single question.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlm_dspy import folders
+from rlm_dspy.cli.home_files import read_home_json, write_home_json
 from rlm_dspy.cli.terminal import Terminal
-from rlm_dspy.report.json_files import write_private
 
 SHOWN_TODAY = "notices.json"  # in the home: the day, and digests of what was shown on it
 MAX_DIGESTS = 1_000
@@ -41,17 +39,14 @@ def _today() -> str:
 
 
 def _shown_today(home: Path) -> list[str]:
+    kept = read_home_json(home, SHOWN_TODAY)
     try:
-        kept = json.loads((home / SHOWN_TODAY).read_text(encoding="utf-8"))
         if kept["day"] == _today():
             return [str(digest) for digest in kept["shown"]]
-    except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: it is shown again
+    except (KeyError, TypeError):  # none yet, or damaged: it is shown again
         return []
     return []
 
 
 def _keep_shown(home: Path, digests: list[str]) -> None:
-    facts = {"day": _today(), "shown": list(dict.fromkeys(digests))[-MAX_DIGESTS:]}
-    with contextlib.suppress(OSError):
-        folders.make_private(home)
-        write_private(home / SHOWN_TODAY, json.dumps(facts))
+    write_home_json(home, SHOWN_TODAY, {"day": _today(), "shown": list(dict.fromkeys(digests))[-MAX_DIGESTS:]})

@@ -14,14 +14,15 @@ import click
 import dspy
 
 from rlm_dspy import lms
-from rlm_dspy.cli import eval, exit_codes, model_choice, settings
+from rlm_dspy.cli import exit_codes, model_choice, settings
+from rlm_dspy.cli.options import find_metric
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import check_name
 from rlm_dspy.metering import token_cost
-from rlm_dspy.report import json_files
+from rlm_dspy.report import json_output
 from rlm_dspy.tuning import contenders, data, metrics, optimization, program_folder, report
 
 FINISHED = "finished"
@@ -56,19 +57,18 @@ class OptimizeRequest:
 
 def run(request: OptimizeRequest, terminal: Terminal) -> int:
     """Plan, confirm, optimize, report, and return the exit code."""
-    metric = eval.metric(request.metric)
+    metric = find_metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
-    missing = [
-        name for name in optimization.REQUIRED_MODULES.get(request.optimizer, ()) if util.find_spec(name) is None
-    ]
+    required = optimization.OPTIMIZERS[request.optimizer].required_modules
+    missing = [name for name in required if util.find_spec(name) is None]
     if missing:
         raise click.UsageError(
             f"--optimizer {request.optimizer} needs {' and '.join(missing)}: pip install {' '.join(missing)}."
         )
     train, val, test = split_questions(request)
     # A fallback's replies would be cached and scored as the model's.
-    values, chosen = eval.prepare_model(request.flags, terminal, fallback=False)
+    values, chosen = model_choice.prepare_model(request.flags, terminal, fallback=False)
     if request.prompt_model:
         check_name(request.prompt_model)
     job = optimization.OptimizationJob(
@@ -160,7 +160,7 @@ def write_reports(
     """Write the reports and print the result."""
     made = report.outcome_report(job, found)
     clean = terminal.redactor
-    (job.folder / "report.json").write_text(json_files.redacted_json(made, clean, indent=2) + "\n", encoding="utf-8")
+    (job.folder / "report.json").write_text(json_output.redacted_json(made, clean, indent=2) + "\n", encoding="utf-8")
     (job.folder / "report.md").write_text(clean.text(report.report_markdown(made)), encoding="utf-8")
     page = report.outcome_page(clean.value(made), data=clean.text(str(request.data)))
     (job.folder / "report.html").write_text(page, encoding="utf-8")

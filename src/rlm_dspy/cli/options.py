@@ -8,11 +8,15 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rlm_dspy.cli.completion import complete_model, complete_path
+from rlm_dspy.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rlm_dspy.tuning.metrics import Metric
 
 FILE_CHOICE = (
     "include", "exclude", "hidden", "no_ignore", "url", "include_secrets", "encoding", "max_file_mb", "max_files",
@@ -307,6 +311,22 @@ def check_writable(path: Path | None, name: str) -> None:
         raise click.UsageError(f"{name} {path} cannot be written: it is a folder.")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise click.UsageError(f"{name} {path} cannot be written: {folder} is not a folder that you may write to.")
+
+
+def find_metric(name: str) -> Metric:
+    """Return a metric by name.
+
+    Raises:
+        click.UsageError: the name is unknown.
+    """
+    from rlm_dspy.tuning import metrics
+
+    if name == "graded":
+        return metrics.graded
+    try:
+        return metrics.of(name)
+    except ConfigurationError as error:
+        raise click.UsageError(f"--metric: {error}, and graded.") from error
 
 
 def check_unicode(value: str, name: str) -> None:

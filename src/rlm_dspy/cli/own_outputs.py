@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from rlm_dspy import folders
-from rlm_dspy.cli.startup import home_folder
+from rlm_dspy.cli.home_files import home_folder, read_home_texts, write_home_json
 
 OUTPUTS = "outputs.json"  # in the home: absolute paths, the oldest first
 MAX_OUTPUTS = 1_000
@@ -23,14 +21,9 @@ BESIDE_PATTERNS = (".waves", ".bak", ".bak[0-9]*")  # the journal of provider ba
 
 def remember_output(path: Path) -> None:
     """Note that the command has written a file or a folder; where the home cannot be written, nothing is noted."""
-    from rlm_dspy.report.json_files import write_private
-
     place = str(path.resolve())
     noted = [one for one in _noted_outputs() if one != place]
-    home = home_folder()
-    with contextlib.suppress(OSError):
-        folders.make_private(home)
-        write_private(home / OUTPUTS, json.dumps([*noted, place][-MAX_OUTPUTS:]))
+    write_home_json(home_folder(), OUTPUTS, [*noted, place][-MAX_OUTPUTS:])
 
 
 def check_replaceable(path: Path | None, name: str) -> None:
@@ -70,10 +63,4 @@ def is_output_or_beside(place: Path, output: Path) -> bool:
 
 
 def _noted_outputs() -> list[str]:
-    try:
-        noted = json.loads((home_folder() / OUTPUTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet
-        return []
-    if not isinstance(noted, list):
-        return []
-    return [one for one in noted if isinstance(one, str) and "\0" not in one]
+    return [place for place in read_home_texts(OUTPUTS) if "\0" not in place]

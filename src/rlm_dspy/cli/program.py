@@ -69,8 +69,8 @@ def check(terminal: Terminal, /, place: str, fields: str, test: Path | None) -> 
 @click.pass_obj
 def pack(terminal: Terminal, /, folder: Path, repo: str, licence: str, test: Path | None) -> None:
     """Check DIR, complete its card, and print the command that uploads program.json and card.md; nothing is sent."""
+    from rlm_dspy import safe_files
     from rlm_dspy.errors import ConfigurationError
-    from rlm_dspy.report import json_files
     from rlm_dspy.tuning import program_folder
 
     _check_program(terminal, str(folder), "", test)
@@ -81,7 +81,7 @@ def pack(terminal: Terminal, /, folder: Path, repo: str, licence: str, test: Pat
     row = f"| licence | {program_folder.NO_LICENCE} |"
     if licence and row in text:
         text = text.replace(row, f"| licence | {licence} |")
-        json_files.write_private(card, text)
+        safe_files.write_private(card, text)
     if row in text:
         terminal.note("warning: the card gives no licence, so nobody may use the program; add --licence NAME.")
     command = ["hf", "upload", repo, str(folder), "."]
@@ -95,8 +95,7 @@ def _checked_program(terminal: Terminal, place: str) -> tuple[Path, dict[str, An
     from rlm_dspy.cli import program_source, settings
     from rlm_dspy.tuning import program_folder
 
-    loaded = settings.load(trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal)
     if place.startswith(program_source.HUB):
         path = program_source.hub_program(place, loaded.settings.home)
     else:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.cli.out_option import EVIDENCE, ask_signature
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.tuning import program_folder
@@ -99,7 +99,7 @@ def hub_program(address: str, home: Path) -> Path:
         "endpoint": os.environ.get("HF_ENDPOINT"),
         "token": os.environ.get("HF_TOKEN") or False,  # False: a token saved on this machine is not sent either
     }
-    folders.make_private(home)
+    safe_files.make_private(home)
     try:
         size = hf_hub_download(**wanted, dry_run=True).file_size
         if size > MAX_PROGRAM_BYTES:
@@ -132,7 +132,7 @@ def show_once(path: Path, state: dict[str, Any], home: Path, terminal: Terminal)
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("Use it?", default=True, err=True, abort=True)
     try:
-        folders.make_private(home)
+        safe_files.make_private(home)
         folder.mkdir(parents=True, exist_ok=True)
         seen.touch()
     except OSError as error:

@@ -19,13 +19,13 @@ from rlm_dspy.cli.notices import note_daily
 from rlm_dspy.cli.own_outputs import remember_output
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus import Corpus
-from rlm_dspy.counting import estimate_tokens
+from rlm_dspy.counting import counted_noun, estimate_tokens
 from rlm_dspy.errors import BudgetExceededError, RLMError
 from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.lms.replay_engine import replaying_lm
 from rlm_dspy.metering import token_cost
 from rlm_dspy.replay import REPLAY, Replay
-from rlm_dspy.report import json_files, live, render
+from rlm_dspy.report import json_output, live, render
 from rlm_dspy.report.events import EventLines
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.run_log import RunLog
@@ -75,7 +75,7 @@ def estimated_facts(corpus: Corpus, mode: str, model: str, *, max_iters: int, ma
 
 def estimate_text(facts: dict[str, Any]) -> str:
     """Render the facts for a terminal."""
-    files = render.counted_noun(facts["files"], "file")
+    files = counted_noun(facts["files"], "file")
     calls, tokens = _range_text(facts["calls"]), _range_text(facts["prompt_tokens"])
     cost = "cost unknown" if facts["cost"] is None else _money_range(facts["cost"])
     return "\n".join(
@@ -242,7 +242,7 @@ class Asking:
             return
         kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
-        files = render.counted_noun(len(missed), "file")
+        files = counted_noun(len(missed), "file")
         first = reading.told(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
@@ -359,7 +359,7 @@ class Asking:
 
     def _save_run(self, run: Run) -> Path:
         if self.request.trace:
-            place = json_files.save_run(run, self.request.trace, self.terminal.redactor)
+            place = json_output.save_run(run, self.request.trace, self.terminal.redactor)
             remember_output(self.request.trace)
         else:
             place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
@@ -377,7 +377,7 @@ class Asking:
         terminal = self.terminal
         summary = {
             "question": self.request.question,
-            **json_files.answer_summary(run, values, mode=self.mode, corpus=self.corpus),
+            **json_output.answer_summary(run, values, mode=self.mode, corpus=self.corpus),
         }
         if self._events:
             self._events.end(summary)
@@ -386,10 +386,10 @@ class Asking:
             terminal.answer_json(summary, indent=None)
         else:
             terminal.answer(render.outputs_text(values))
-            rows = [json_files.evidence_row(item, self.corpus) for item in run.evidence]
+            rows = [json_output.evidence_row(item, self.corpus) for item in run.evidence]
             rows = [row for row in rows if row["verified"]]
             if rows:
-                lines = [render.evidence_line(json_files.evidence_location(row), row) for row in rows]
+                lines = [render.evidence_line(json_output.evidence_location(row), row) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")
@@ -420,7 +420,7 @@ def _log_event(event: Event) -> None:
 
 
 def _usage_line(run: Run, mode: str) -> str:
-    parts = [f"{run.model} ({mode})", render.counted_noun(len(run.steps), "step")]
-    parts.append(render.counted_noun(run.sub_calls, "sub-call"))
-    parts.append(render.counted_noun(run.usage.total_tokens, "token"))
+    parts = [f"{run.model} ({mode})", counted_noun(len(run.steps), "step")]
+    parts.append(counted_noun(run.sub_calls, "sub-call"))
+    parts.append(counted_noun(run.usage.total_tokens, "token"))
     return " · ".join([*parts, render.cost_text(run.usage.cost), f"{run.seconds:.1f} s"])

@@ -17,6 +17,7 @@ from rlm_dspy import corpus
 from rlm_dspy.cli.own_outputs import outputs_below
 from rlm_dspy.corpus.corpus import Problem
 from rlm_dspy.errors import CorpusError
+from rlm_dspy.report.json_output import shown_name
 
 _FLAGS = {
     "secrets=True": "--include-secrets",
@@ -95,8 +96,6 @@ def told(read: corpus.Corpus, problem: Problem) -> str:
 
 def path_of(read: corpus.Corpus, name: str) -> str:
     """Return the path of a file, read or not, as the user can open it."""
-    from rlm_dspy.report.json_files import shown_name  # deferred: the report imports DSPy, which reading does not need
-
     return shown_name(read, name)
 
 

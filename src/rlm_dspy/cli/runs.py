@@ -149,8 +149,7 @@ def _open_store(terminal: Terminal) -> RunStore:
     from rlm_dspy.cli import settings
     from rlm_dspy.report.run_store import RunStore
 
-    loaded = settings.load(trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal)
     return RunStore(loaded.settings.home / "runs")
 
 

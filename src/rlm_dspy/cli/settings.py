@@ -29,10 +29,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.budget import Budget
+from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.key_store import KEYRING, StoredKey, keys_file, stored_keys
-from rlm_dspy.cli.startup import user_toml
+from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import OPENAI, is_loopback, key_variable
 from rlm_dspy.redact import MASK, is_secret_name
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
         default_factory=dict, description="Servers whose tools --mcp NAME offers: a table [mcp.NAME] for each."
     )
     folder: Path | None = Field(default=None, description="What ask reads when no PATH is given.")
-    home: Path = Field(default_factory=folders.cache_folder, description="The folder of saved runs and caches.")
+    home: Path = Field(default_factory=safe_files.cache_folder, description="The folder of saved runs and caches.")
     groq_api_key: SecretStr | None = _provider_field("groq_api_key", description="The key of Groq.")
     openai_api_key: SecretStr | None = _provider_field("openai_api_key", description="The key of OpenAI.")
     anthropic_api_key: SecretStr | None = _provider_field("anthropic_api_key", description="The key of Anthropic.")
@@ -236,6 +237,18 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
         if loaded.is_from_project(name) and not trust_project:
             _check_project_value(name, getattr(settings, name), origins[name])
     return loaded
+
+
+def load_for(terminal: Terminal, flags: Mapping[str, Any] | None = None) -> Loaded:
+    """Load the settings of a command, whose redactor learns their secrets."""
+    loaded = load(flags, trust_project=terminal.trusts_project)
+    terminal.redactor.learn(loaded.secrets())
+    return loaded
+
+
+def export_for(loaded: Loaded, terminal: Terminal) -> None:
+    """Export keys from files for the providers' libraries; the command's redactor learns them."""
+    terminal.redactor.learn(export_credentials(loaded, os.environ))
 
 
 def _check_project_value(name: str, value: Any, origin: str) -> None:

@@ -53,7 +53,7 @@ class Terminal:
 
     def answer_json(self, facts: Mapping[str, Any], *, indent: int | None = 2) -> None:
         """Print an object to stdout with the version of its schema."""
-        from rlm_dspy.report.json_files import redacted_json
+        from rlm_dspy.report.json_output import redacted_json
 
         self.answer(redacted_json({"schema_version": SCHEMA_VERSION, **facts}, self.redactor, indent=indent))
 

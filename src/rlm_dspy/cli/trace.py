@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.cli.options import check_writable
 from rlm_dspy.cli.own_outputs import check_replaceable, remember_output
 from rlm_dspy.cli.terminal import Terminal, columns_of
 from rlm_dspy.errors import RLMError
-from rlm_dspy.report import json_files, tree
+from rlm_dspy.report import json_output, tree
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.report.resumed_run import can_be_resumed
 from rlm_dspy.report.run_log import KILLED, RUNNING
@@ -53,7 +53,7 @@ def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], option
         _refuse_records(Path(target), store, found)
         check_replaceable(Path(target), "--html" if options["html"] else "--chrome")
     if options["as_json"]:
-        terminal.answer(json_files.redacted_json(jsonable(run.model_dump()), redactor, indent=2))
+        terminal.answer(json_output.redacted_json(jsonable(run.model_dump()), redactor, indent=2))
     elif options["opened"]:
         _open_page(terminal, store, found)
     elif options["html"]:
@@ -112,7 +112,7 @@ def _write_text(terminal: Terminal, target: str, text: str) -> None:
 
 def _write_file(path: Path, text: str) -> Path:
     try:
-        return json_files.write_private(path, text)
+        return safe_files.write_private(path, text)
     except OSError as error:
         raise RLMError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
 
@@ -122,7 +122,7 @@ def _open_page(terminal: Terminal, store: RunStore, found: Sequence[StoredRun]) 
     folder = store.folder.parent / "pages"
     text = page.html_page([one.run for one in found], terminal.redactor)
     try:
-        folders.make_private(folder)
+        safe_files.make_private(folder)
     except OSError as error:
         raise RLMError(f"{folder} cannot be made: {error.strerror}. Use --html FILE.") from error
     path = _write_file(folder / f"{found[0].path.stem}{'-compared' if len(found) > 1 else ''}.html", text)

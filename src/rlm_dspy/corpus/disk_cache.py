@@ -15,7 +15,7 @@ from typing import Any
 
 import diskcache
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +85,9 @@ class DiskCache:
 
     def _opened(self) -> diskcache.Cache:
         if self._cache is None:
-            folder = folders.cache_folder() / self._name
+            folder = safe_files.cache_folder() / self._name
             try:
-                folders.make_private(folder)
+                safe_files.make_private(folder)
                 options = {"size_limit": self._most_bytes, "eviction_policy": "least-recently-used"}
                 self._cache = diskcache.Cache(str(folder), disk=self._disk, **options)
             except FAILURES:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.sandbox.toolkit import label
 from rlm_dspy.sandbox.toolkit.ranking import (
     PASSAGE,
@@ -58,7 +58,7 @@ class Index:
     @property
     def path(self) -> Path:
         """The file that holds the index."""
-        return folders.cache_folder() / "indexes" / f"{self._corpus.origin[:32]}.v{_VERSION}.sqlite"
+        return safe_files.cache_folder() / "indexes" / f"{self._corpus.origin[:32]}.v{_VERSION}.sqlite"
 
     def ready(self) -> bool:
         """Whether the index has all files of the corpus in their current state."""
@@ -70,7 +70,7 @@ class Index:
     def build(self) -> bool:
         """Index the new files, and return whether the index is usable."""
         try:
-            folders.make_private(self.path.parent)
+            safe_files.make_private(self.path.parent)
             if self._is_outdated():
                 self.path.unlink()
             with contextlib.closing(self._open_database()) as db:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import glob
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pathspec import GitIgnoreSpec
@@ -16,7 +16,6 @@ from rlm_dspy.corpus.corpus import Skipped
 from rlm_dspy.corpus.fetching import Page, page_or_reason
 from rlm_dspy.corpus.ignore_rules import MAX_PATTERN_BYTES, Layer, parse_rules
 from rlm_dspy.corpus.index_pages import listed_pages
-from rlm_dspy.corpus.object_choice import ObjectFilter
 from rlm_dspy.corpus.object_stores import (
     LISTING_SECONDS,
     OBJECT_SECONDS,
@@ -28,12 +27,13 @@ from rlm_dspy.corpus.object_stores import (
     parse_address,
     seconds_for,
 )
-from rlm_dspy.corpus.screening import is_secret
-from rlm_dspy.corpus.walking import FileSelection, printable_name, split_glob
+from rlm_dspy.corpus.screening import is_secret, noise_folder
+from rlm_dspy.corpus.walking import FileSelection, is_wanted, printable_name, reason_to_skip, split_glob
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError
 
 MAX_IGNORE_FILES = 1_000  # objects named .gitignore that are fetched
+_ENVIRONMENT = "pyvenv.cfg"
 
 _Named = tuple[StoredObject, str]  # with its name in the corpus
 
@@ -289,3 +289,67 @@ def _is_folder_too(store: ObjectStore) -> bool:
     except (CorpusError, TimeoutError):
         return False  # the right to read an object does not include that to list its bucket
     return any(one.name and not one.name.endswith("/") for one in page)
+
+
+class ObjectFilter:
+    """Decides about names below a root, by the same rules as for the files of a folder.
+
+    ``layers`` are the ignore rules by the folder they are in.
+    """
+
+    def __init__(
+        self, root: str, choice: FileSelection, only: GitIgnoreSpec | None, layers: Mapping[str, Layer]
+    ) -> None:
+        self._root = root
+        self._choice = choice
+        self._only = only
+        self._layers = layers
+        self._reasons: dict[str, str | None] = {}  # why a folder is not read, by its name below the root
+
+    def choose_objects(self, objects: Iterable[StoredObject]) -> Iterator[StoredObject | Skipped]:
+        """Yield the objects to read, and the skipped ones; a skipped folder is one entry."""
+        found = sorted(objects, key=lambda one: one.name)
+        environments = {one.name.rpartition("/")[0] for one in found if one.name.endswith("/" + _ENVIRONMENT)}
+        told: set[str] = set()
+        for one in found:
+            if one.name.endswith("/") and not one.size:
+                continue  # an empty object that stands for a folder
+            if (wrong := _wrong_name(one.name)) is not None:
+                yield Skipped(printable_name(one.name) or ".", wrong)
+                continue
+            closed = self._closed_folder(one.name, environments)
+            if closed is not None:
+                if closed not in told:
+                    told.add(closed)
+                    yield Skipped(printable_name(closed + "/"), self._reasons[closed] or "")
+            elif is_wanted(one.name, self._choice, self._only):
+                reason = self._reason_for(one.name, is_folder=False)
+                yield one if reason is None else Skipped(printable_name(one.name), reason)
+
+    def _closed_folder(self, name: str, environments: set[str]) -> str | None:
+        """Return the highest folder above a name that is not read, or None."""
+        parts = name.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            folder = "/".join(parts[:depth])
+            if folder not in self._reasons:
+                entries = frozenset({_ENVIRONMENT}) if folder in environments else frozenset[str]()
+                reason = self._reason_for(folder, is_folder=True)
+                self._reasons[folder] = reason or noise_folder(parts[depth - 1], entries)
+            if self._reasons[folder] is not None:
+                return folder
+        return None
+
+    def _reason_for(self, name: str, *, is_folder: bool) -> str | None:
+        parts = name.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(len(parts))]
+        layers = tuple(self._layers[folder] for folder in above if folder in self._layers)
+        return reason_to_skip(f"{self._root}/{name}", name, layers, self._choice, is_folder=is_folder)
+
+
+def _wrong_name(name: str) -> str | None:
+    """Return why a name cannot be that of a file, or None."""
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        return "its name is not a path: it has an empty part, . or .."
+    if "?versionId=" in name:
+        return "its name asks for a version of another object"
+    return None

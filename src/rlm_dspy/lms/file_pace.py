@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.file_locks import lock
-from rlm_dspy.folders import cache_folder, make_private
 from rlm_dspy.lms.rate_limits import MINUTE_SECONDS, RateLimiter
+from rlm_dspy.safe_files import cache_folder, lock, make_private
 
 logger = logging.getLogger(__name__)
 

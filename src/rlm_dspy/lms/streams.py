@@ -12,8 +12,7 @@ from dspy.lm15 import TextDelta
 
 from rlm_dspy.lms import errors
 from rlm_dspy.lms.providers import Route
-from rlm_dspy.lms.reply_forms import readable_chunks, readable_reply
-from rlm_dspy.lms.transport import WrittenError
+from rlm_dspy.lms.transport import WrittenError, readable_chunks, readable_reply
 
 # Called with each piece of a reply as it arrives, and with None when a reply begins; set around calls whose text is
 # shown while it is written.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.json_files import redacted_json
+from rlm_dspy.report.json_output import redacted_json
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import Event
 

@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.spinner import Spinner
 from rich.text import Text
 
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.lms.streams import answer_so_far
-from rlm_dspy.report.render import cost_text, counted_noun, printable_text
+from rlm_dspy.report.render import cost_text, printable_text
 from rlm_dspy.run import Event
 
 if TYPE_CHECKING:

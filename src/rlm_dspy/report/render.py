@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from rlm_dspy.counting import counted_noun as counted_noun
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.run import Usage
 
 QUOTE_LIMIT = 300

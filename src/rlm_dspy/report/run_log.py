@@ -12,13 +12,13 @@ from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.errors import RLMError
-from rlm_dspy.file_locks import lock, try_lock
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.json_files import escaped_json
+from rlm_dspy.report.json_output import escaped_json
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import UNFINISHED, Run, Span, Step, SubCall, Usage
+from rlm_dspy.safe_files import lock, try_lock
 
 RUNNING = "running"  # ``stopped_by`` of a run that goes on
 KILLED = "killed"  # ... of one whose process ended before the run did
@@ -55,7 +55,7 @@ class RunLog:
             self._files[span.id] = self._files[span.parent]
             self._write_line(span, {"started": span_values(span)})
         elif record is not None:
-            folders.make_private(self._folder)
+            safe_files.make_private(self._folder)
             path = self._folder / f"{record.id}.jsonl"
             file = self._files[span.id] = self._open_file(path)
             lock(file)

@@ -14,10 +14,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from rlm_dspy import folders
+from rlm_dspy import safe_files
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import json_files
+from rlm_dspy.report import json_output
 from rlm_dspy.report.run_log import read_log
 from rlm_dspy.run import RECORD_FORMAT, Run
 
@@ -59,8 +59,8 @@ class RunStore:
 
         A run with a mark stays.
         """
-        folders.make_private(self.folder)
-        place = json_files.save_run(run, self.folder / f"{run.id}.json", redactor)
+        safe_files.make_private(self.folder)
+        place = json_output.save_run(run, self.folder / f"{run.id}.json", redactor)
         for path in self._run_paths()[MAX_RUNS:]:
             if not self._mark_path(path.stem).exists():
                 path.unlink(missing_ok=True)
@@ -109,8 +109,8 @@ class RunStore:
             OSError: the mark cannot be written.
         """
         made = Mark(mark, note, datetime.now().astimezone().isoformat(timespec="seconds"))
-        folders.make_private(self.folder / MARKS)
-        json_files.write_private(self._mark_path(run_id), json_files.redacted_json(asdict(made), redactor) + "\n")
+        safe_files.make_private(self.folder / MARKS)
+        safe_files.write_private(self._mark_path(run_id), json_output.redacted_json(asdict(made), redactor) + "\n")
 
     def mark_of(self, run_id: str) -> Mark | None:
         """Return the mark of a run, None if it has none.

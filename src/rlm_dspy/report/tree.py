@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from rlm_dspy.report import json_files, render
+from rlm_dspy.counting import counted_noun
+from rlm_dspy.report import json_output, render
 from rlm_dspy.report.run_log import KILLED, UNFINISHED_RUNS
 from rlm_dspy.run import INTERRUPTED, Run, Span, Step, SubCall
 
@@ -24,8 +25,8 @@ _LINE = re.compile(r"((?:│  )*)((?:├─ )?)( *)(.*)", re.DOTALL)
 
 def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     """Yield the lines of the tree; the middle of long blocks is omitted unless ``whole``."""
-    facts = [f"run {run.id}", ending_text(run), run.model or "no model", render.counted_noun(len(run.steps), "step")]
-    facts += [render.counted_noun(run.sub_calls, "sub-call"), render.usage_text(run.usage), f"{run.seconds:.1f} s"]
+    facts = [f"run {run.id}", ending_text(run), run.model or "no model", counted_noun(len(run.steps), "step")]
+    facts += [counted_noun(run.sub_calls, "sub-call"), render.usage_text(run.usage), f"{run.seconds:.1f} s"]
     yield " · ".join(facts) + (" to its last event" if run.stopped_by == KILLED else "")
     for name, value in run.inputs.items():
         yield f"{name}: {_short_line(value, whole)}"
@@ -38,13 +39,13 @@ def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
     for name, value in run.outputs.items():
         if name != "evidence":
             yield from _block_lines(f"{name}:", render.outputs_text({name: value}), whole)
-    for row in map(json_files.evidence_row, run.evidence):
-        yield f"evidence: {render.evidence_line(json_files.evidence_location(row), row)}"
+    for row in map(json_output.evidence_row, run.evidence):
+        yield f"evidence: {render.evidence_line(json_output.evidence_location(row), row)}"
     for warning in run.warnings:
         yield f"warning: {_short_line(warning, whole)}"
     if len(run.usage_by_model) > 1:
         for model, usage in run.usage_by_model.items():
-            yield f"used by {model}: {render.counted_noun(usage.calls, 'call')}, {render.usage_text(usage)}"
+            yield f"used by {model}: {counted_noun(usage.calls, 'call')}, {render.usage_text(usage)}"
 
 
 def fitted_lines(lines: Iterable[str], columns: int) -> Iterator[str]:
@@ -135,7 +136,7 @@ def _block_lines(title: str, text: str, whole: bool) -> Iterator[str]:
         half = MAX_LINES // 2
         found = [
             *found[:half],
-            f"[… {render.counted_noun(len(found) - 2 * half, 'line')}; --full shows them]",
+            f"[… {counted_noun(len(found) - 2 * half, 'line')}; --full shows them]",
             *found[-half:],
         ]
     yield from (f"  {_short_line(line, whole)}" for line in found)
@@ -147,6 +148,7 @@ def _short_line(text: str, whole: bool) -> str:
 
 
 def ending_text(run: Run) -> str:
+    """Return how a run ended, such as "extracted by max_iters"."""
     if run.stopped_by in (*UNFINISHED_RUNS, INTERRUPTED):
         return str(run.stopped_by)
     return f"{run.status} by {run.stopped_by}" if run.stopped_by else run.status

@@ -16,8 +16,8 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.redact import Redactor, is_secret_name
 from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.step_texts import barred_text, clip_middle, observation_text
-from rlm_dspy.sandbox import preview as preview_of
 from rlm_dspy.sandbox.toolkit import count_lines
+from rlm_dspy.sandbox.worker import tables
 
 MAX_LISTED_FILES = 20  # up to this many files are listed one by one
 MIN_GROUPED_FILES = 4  # beyond that, this many files of one folder and kind share a line
@@ -28,6 +28,8 @@ HEAD_CHARS = 120  # of each of these lines
 MAX_NAMED_PROBLEMS = 5  # files named that were not read, or not in full
 PROBLEM_CHARS = 200
 READ_CHARS = 2_000_000  # largest file whose beginning is shown; larger ones are read when the model asks
+# Of an array or a table:
+MAX_FIRST_ROWS, MAX_TABLE_COLUMNS, MAX_FIRST_VALUES = 5, 50, 20
 
 TABLES = frozenset({".csv", ".tsv", ".xlsx", ".jsonl"})
 
@@ -198,7 +200,12 @@ def protocol_text(
     functions += [CORPUS] if corpus else []
     functions += [LLM_QUERY.format(calls=calls, room=room), PREDICT, *([SUBCALL] if recursion else [])]
     functions += [tool_line(tool) for tool in tools.values()]
-    text = PROTOCOL.format(
+    return filled_protocol(PROTOCOL, signature, functions, EVIDENCE if evidence else "", interpreter.strip())
+
+
+def filled_protocol(template: str, signature: type[dspy.Signature], functions: Sequence[str], *notes: str) -> str:
+    """Fill the template of a protocol; the notes that are not empty follow it, after one on earlier turns."""
+    text = template.format(
         inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
         submit=", ".join(f"{name}=..." for name in signature.output_fields),
         outputs=outputs(signature),
@@ -206,10 +213,9 @@ def protocol_text(
     )
     if name := history_field(signature):
         text += "\n" + EARLIER.format(name=name)
-    if evidence:
-        text += "\n" + EVIDENCE
-    if interpreter.strip():
-        text += "\n" + interpreter.strip()
+    for note in notes:
+        if note:
+            text += "\n" + note
     return text
 
 
@@ -305,7 +311,7 @@ def describe_variable(
     state = "whole" if complete else "begins and ends"
     if hasattr(value, "sandbox_index"):
         state = "its files (text by name: `" + name + "[…]`)"
-    if preview_of.is_array_or_table(value):
+    if _is_array_or_table(value):
         state = "its head"
     role = "; the main context, also `P`" if main else ""
     about = f" ({desc})" if desc else ""
@@ -317,8 +323,8 @@ def size_of(value: Any, text: str | None = None) -> str:
     text = _rendered_value(value) if text is None else text
     if hasattr(value, "sandbox_index"):
         return f"{counted_noun(len(value), 'file')}, {counted_noun(value.chars, 'character')}"
-    if preview_of.is_array_or_table(value):
-        return preview_of.extent_text(value)
+    if _is_array_or_table(value):
+        return _extent_text(value)
     if isinstance(value, str):
         return f"{counted_noun(len(text), 'character')}, {counted_noun(count_lines(text), 'line')}"
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)):
@@ -361,8 +367,8 @@ def _rendered_value(value: Any) -> str:
         return repr(value[:MAX_WHOLE_CHARS])
     if hasattr(value, "sandbox_index"):
         return corpus_view(value)
-    if preview_of.is_array_or_table(value):
-        return preview_of.first_rows(value)
+    if _is_array_or_table(value):
+        return _first_rows(value)
     if hasattr(value, "rlm_preview"):
         return str(value.rlm_preview())
     if hasattr(value, "model_dump_json"):
@@ -371,6 +377,34 @@ def _rendered_value(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, default=_stable_form)
     except (TypeError, ValueError, RecursionError):
         return str(_stable_form(value))
+
+
+def _is_array_or_table(value: Any) -> bool:
+    """Return whether ``value`` is a numpy array or a pandas table."""
+    return bool(tables.plain_kind(value) and getattr(value, "shape", ()))
+
+
+def _extent_text(value: Any) -> str:
+    """Return the size of an array or table, and its type in the REPL."""
+    if tables.plain_kind(value) == "DataFrame":
+        rows, columns = value.shape
+        here = "a DataFrame where pandas can be imported, else a list of dicts, one a row"
+        return f"{counted_noun(rows, 'row')}, {counted_noun(columns, 'column')}; {here}"
+    here = "here a list" if value.ndim == 1 else "here nested lists"
+    unless = ", unless numpy can be imported" if tables.plain_kind(value) == "ndarray" else ""
+    return f"shape {tuple(value.shape)}, {value.dtype}; {here}{unless}"
+
+
+def _first_rows(value: Any) -> str:
+    """Return the column types and first rows of a table, or the first values of an array."""
+    if tables.plain_kind(value) != "DataFrame":
+        return "\n".join(map(repr, tables.plain_data(value[:MAX_FIRST_VALUES])))
+    kinds = [f"{name}: {kind}" for name, kind in zip(value.columns, value.dtypes, strict=True)]
+    shown = kinds[:MAX_TABLE_COLUMNS]
+    if len(kinds) > MAX_TABLE_COLUMNS:
+        shown.append(f"… {counted_noun(len(kinds) - MAX_TABLE_COLUMNS, 'more column')}")
+    rows = tables.plain_data(value.iloc[:MAX_FIRST_ROWS, :MAX_TABLE_COLUMNS])
+    return "\n".join([", ".join(shown), *map(repr, rows)])
 
 
 def _stable_form(value: Any) -> Any:

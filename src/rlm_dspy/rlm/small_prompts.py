@@ -17,7 +17,6 @@ import dspy
 
 from rlm_dspy.rlm import prompts, worked_examples
 from rlm_dspy.rlm.modes import asks_about_all
-from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.step_texts import barred_text, clean_for_prompt, framed_output
 
 MAX_WHOLE_CHARS = 2_000  # inputs up to this many characters are shown whole
@@ -99,20 +98,9 @@ def protocol_text(
     functions = [TOOLKIT] if toolkit else []
     functions += [CORPUS.format(main=main)] if corpus else []
     functions += [LLM_QUERY.format(calls=calls, room=room), *map(prompts.tool_line, tools.values())]
-    text = PROTOCOL.format(
-        inputs=", ".join(f"`{name}`" for name in signature.input_fields) or "none",
-        submit=", ".join(f"{name}=..." for name in signature.output_fields),
-        outputs=prompts.outputs(signature),
-        functions="\n".join(functions),
-    )
-    if name := history_field(signature):
-        text += "\n" + prompts.EARLIER.format(name=name)
-    if task:
-        text += "\n" + ABOUT_OUTPUTS.format(task=task)
-    if evidence:
-        text += "\n" + prompts.EVIDENCE
-    if interpreter.strip():
-        text += "\n" + interpreter.strip()
+    about = ABOUT_OUTPUTS.format(task=task) if task else ""
+    quotes = prompts.EVIDENCE if evidence else ""
+    text = prompts.filled_protocol(PROTOCOL, signature, functions, about, quotes, interpreter.strip())
     if not toolkit or main is None:
         return text
     first = next(iter(signature.output_fields))

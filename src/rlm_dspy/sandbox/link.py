@@ -1,7 +1,10 @@
 """The host's end of one session: frames, the worker's processes, and rollback to the sleeping copy.
 
-Every frame is hostile: sizes are capped before memory is reserved, JSON is strict, and the kernel, not the
-frame, identifies the process that wrote it.
+Every frame may be crafted to cost the host as much as possible.
+
+Holds: a frame is bounded in bytes before memory is reserved and in values before it is parsed, JSON is strict, and the
+kernel, not the frame, identifies the process that wrote it. Does not hold: parsing is not interruptible; it takes at
+most half a second.
 """
 
 from __future__ import annotations
@@ -20,13 +23,16 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
-from .frames import parse_frame
+from rlm_dspy.garbage_pause import paused_garbage_collection
+
 from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
+from .worker.wire import MAX_VALUES, count_values
 from .zygote_host import CREDENTIALS, SCM_CREDENTIALS, ForkAllowance, Zygote
 
 MAX_FRAME = 32 << 20
+LONG_FRAME_BYTES = 1 << 16  # shorter frames make too few objects to trigger the garbage collector
 CHUNK_BYTES = 1 << 18
 SEND_SECONDS = 30.0
 SEND_PAUSE = 0.1
@@ -354,3 +360,30 @@ class Link:
         for process in (self.active, self.standby):
             if process is not None:
                 process.let_go()
+
+
+def parse_frame(body: bytes) -> dict[str, Any]:
+    """Return the message in a frame.
+
+    Raises:
+        ProtocolError: It is not a message, or holds too many values.
+    """
+    if len(body) > LONG_FRAME_BYTES:
+        count = count_values(body)
+        if count > MAX_VALUES:
+            raise ProtocolError(f"a frame holds {count:,} values; the limit is {MAX_VALUES:,}")
+    try:
+        with paused_garbage_collection() if len(body) > LONG_FRAME_BYTES else contextlib.nullcontext():
+            message = _READER.decode(body.decode())
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"malformed frame: {type(error).__name__}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("t"), str):
+        raise ProtocolError("malformed message")
+    return message
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_READER = json.JSONDecoder(parse_constant=_refuse_constant)  # ``json.loads`` would make one per frame

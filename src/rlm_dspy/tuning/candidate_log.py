@@ -18,7 +18,7 @@ from typing import Any
 import dspy
 from pydantic import BaseModel
 
-from rlm_dspy.report import json_files
+from rlm_dspy import safe_files
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.run import Run
 from rlm_dspy.tuning import scoring
@@ -73,7 +73,7 @@ class CandidateLog:
         self._val_ids = frozenset(val_ids)
         self._count_calls = count_calls
         self._path = path
-        rows = json_files.read_rows(path, Measurement.model_validate_json, repair=True) if path else []
+        rows = safe_files.read_rows(path, Measurement.model_validate_json, repair=True) if path else []
         self._earlier = {row.digest: row for row in reversed(rows)}  # the first of each
         self._runs: dict[str, str] = {}
         self._lock = threading.Lock()

@@ -21,7 +21,7 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy import corpus, folders
+from rlm_dspy import corpus, safe_files
 from rlm_dspy.context import Context
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, CorpusError
@@ -141,7 +141,7 @@ def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", mo
     Example:
         >>> trainset = rlm_dspy.data.from_runs()  # doctest: +SKIP
     """
-    place = folders.cache_folder() / "runs" if folder is None else Path(folder)
+    place = safe_files.cache_folder() / "runs" if folder is None else Path(folder)
     export = run_export.RunExport("dspy", marked=mark, model=model, statuses=frozenset({"submitted", "extracted"}))
     examples = []
     for row in export.rows(RunStore(place)):

@@ -24,12 +24,12 @@ from dspy.evaluate.evaluate import EvaluationResult
 from dspy.utils.callback import with_callbacks
 from pydantic import BaseModel, ConfigDict
 
-from rlm_dspy import deadlines
+from rlm_dspy import deadlines, safe_files
 from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError, LMAuthError, LMError, RLMError
 from rlm_dspy.evidence import Evidence, check
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import json_files
+from rlm_dspy.report import json_output
 from rlm_dspy.rlm.inputs import quotable_inputs
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.run import Run, replace_surrogates
@@ -218,7 +218,7 @@ class Evaluation:
         )
         self._write_row(row)
         if self.runs is not None and isinstance(run, Run):
-            json_files.save_run(run, self.runs / run_file_name(row), self.redactor)
+            json_output.save_run(run, self.runs / run_file_name(row), self.redactor)
         return row
 
     def _score_facts(self, prediction: Any, example: Any, run: Any) -> dict[str, Any]:
@@ -252,7 +252,7 @@ class Evaluation:
 
     def _journal_rows(self) -> list[Row]:
         """Return the journal's rows that need not be asked again; an incomplete last row is dropped."""
-        rows = json_files.read_rows(self.journal, Row.model_validate_json, repair=True) if self.journal else []
+        rows = safe_files.read_rows(self.journal, Row.model_validate_json, repair=True) if self.journal else []
         return [row for row in rows if row.status != "failed"]
 
     def _write_row(self, row: Row) -> None:
@@ -261,7 +261,7 @@ class Evaluation:
         with self._lock:
             self.journal.parent.mkdir(parents=True, exist_ok=True)
             with self.journal.open("a", encoding="utf-8") as file:
-                file.write(json_files.redacted_json(row.model_dump(), self.redactor) + "\n")
+                file.write(json_output.redacted_json(row.model_dump(), self.redactor) + "\n")
 
 
 class ObservedEvaluate(dspy.Evaluate):  # type: ignore[misc]

@@ -16,11 +16,11 @@ from typing import Any
 import dspy
 from dspy.lm15 import Request, Response
 
+from rlm_dspy import safe_files
 from rlm_dspy._dspy import WrappedEngine, async_engine_of
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
 from rlm_dspy.metering import Meter, tokens
-from rlm_dspy.report import json_files
 from rlm_dspy.run import Usage
 
 
@@ -50,7 +50,7 @@ class SharedBudget:
         self._dearest = 0.0
         self._lock = threading.Lock()
         # An incomplete last line stands for at most one call.
-        for usage in json_files.read_rows(log, Usage.model_validate_json, repair=True) if log else ():
+        for usage in safe_files.read_rows(log, Usage.model_validate_json, repair=True) if log else ():
             self.ledger.charge(usage)
             self.ledger.sub_calls += 1
             self._update_dearest(usage)

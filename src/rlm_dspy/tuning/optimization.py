@@ -16,11 +16,11 @@ from typing import Any
 
 import dspy
 
+from rlm_dspy import safe_files
 from rlm_dspy.budget import Budget
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import json_files
 from rlm_dspy.tuning import contenders, data, program, scoring
 from rlm_dspy.tuning.audit import check_leaks
 from rlm_dspy.tuning.candidate_log import CandidateLog, LoggedTunable
@@ -28,8 +28,6 @@ from rlm_dspy.tuning.evaluation import Evaluation, Row
 from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
 from rlm_dspy.tuning.metrics import Metric
 
-OPTIMIZERS = ("gepa", "mipro", "bootstrap", "simba")
-REQUIRED_MODULES = {"mipro": ("optuna", "numpy"), "simba": ("numpy",)}  # that DSPy does not install
 GUESSED_CALLS = 6.0  # LM calls per question, if nothing has been measured
 FINAL_CALLS_FACTOR = 1.25  # the last evaluation may need this many times the calls of the first
 
@@ -108,24 +106,16 @@ def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rat
         raise ConfigurationError(f"{optimizer!r} is not an optimizer; choose from {', '.join(OPTIMIZERS)}")
     judged = test * (1 + FINAL_CALLS_FACTOR)
     left = int(max_calls / rate.calls - judged)
-    least = _least_rollouts(optimizer, train, val)
+    recipe = OPTIMIZERS[optimizer]
+    least = recipe.least(train, val)
     if left < least:
         needed = round((least + judged) * rate.calls + 1)
         raise ConfigurationError(
             f"max-calls {max_calls:,} is too little for {optimizer} on {train} + {val} + {test} questions at "
             f"{rate.calls:.1f} calls each: give at least {needed:,}, or fewer questions (--limit)"
         )
-    rollouts, settings = _FIT[optimizer](left, train, val)
+    rollouts, settings = recipe.fit(left, train, val)
     return Plan(optimizer, train, val, test, max_calls, rate, rollouts, settings)
-
-
-def _least_rollouts(optimizer: str, train: int, val: int) -> int:
-    return {
-        "gepa": val + 6,
-        "mipro": 2 * min(train, 4) + 2 * val,
-        "bootstrap": min(train, 8) + 2 * val,
-        "simba": 7 * min(8, train) + 2 * (train + val),
-    }[optimizer]
 
 
 def _gepa(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
@@ -158,12 +148,9 @@ def _simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
     }
 
 
-_FIT = {"gepa": _gepa, "mipro": _mipro, "bootstrap": _bootstrap, "simba": _simba}
-
-
 def measured_rate(place: Path, model: str) -> UsageRate:
     """Return the rate that earlier evaluations of a model measured, if their journal exists."""
-    rows = json_files.read_rows(place, Row.model_validate_json)
+    rows = safe_files.read_rows(place, Row.model_validate_json)
     return UsageRate.of([row for row in rows if row.side == "rlm" and row.model == model])
 
 
@@ -314,7 +301,7 @@ class Optimization:
         text = json.dumps({**wanted, "plan": dataclasses.asdict(self.plan)}, indent=2)
         try:
             self.job.folder.mkdir(parents=True, exist_ok=True)
-            json_files.replace_file(path, [text.encode() + b"\n"])
+            safe_files.replace_file(path, [text.encode() + b"\n"])
         except OSError as error:
             raise ConfigurationError(
                 f"{self.job.folder} cannot be written: {error.strerror}; choose another folder"
@@ -390,7 +377,7 @@ class Optimization:
         metric = self.candidate_log.metric(self.job.metric)
         with redirect_output(self.job.folder / "log.txt", self.job.redactor):
             try:
-                made = _COMPILE[plan.optimizer](self, base, metric, plan.settings)
+                made = OPTIMIZERS[plan.optimizer].compile(self, base, metric, plan.settings)
             except CapReachedError as reached:
                 best = self.candidate_log.best([str(one.get("id")) for one in self.job.val])
                 made = self._make_program()
@@ -448,11 +435,21 @@ class Optimization:
         ).compile(base, trainset=[*job.train, *job.val], seed=job.seed)
 
 
-_COMPILE: dict[str, Callable[[Optimization, Any, Metric, dict[str, Any]], Any]] = {
-    "gepa": Optimization._gepa,
-    "mipro": Optimization._mipro,
-    "bootstrap": Optimization._bootstrap,
-    "simba": Optimization._simba,
+@dataclass(frozen=True)
+class Recipe:
+    """How to plan and run an optimizer."""
+
+    least: Callable[[int, int], int]  # the fewest rollouts for a number of training and of validation questions
+    fit: Callable[[int, int, int], tuple[int, dict[str, Any]]]
+    compile: Callable[[Optimization, Any, Metric, dict[str, Any]], Any]
+    required_modules: tuple[str, ...] = ()  # that DSPy does not install
+
+
+OPTIMIZERS = {
+    "gepa": Recipe(lambda train, val: val + 6, _gepa, Optimization._gepa),
+    "mipro": Recipe(lambda train, val: 2 * min(train, 4) + 2 * val, _mipro, Optimization._mipro, ("optuna", "numpy")),
+    "bootstrap": Recipe(lambda train, val: min(train, 8) + 2 * val, _bootstrap, Optimization._bootstrap),
+    "simba": Recipe(lambda train, val: 7 * min(8, train) + 2 * (train + val), _simba, Optimization._simba, ("numpy",)),
 }
 
 

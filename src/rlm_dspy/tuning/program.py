@@ -13,10 +13,11 @@ from typing import Any
 import dspy
 from pydantic import ValidationError
 
+from rlm_dspy import safe_files
 from rlm_dspy.errors import ConfigurationError, LMError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import json_files
+from rlm_dspy.report import json_output
 from rlm_dspy.rlm import dspy_states, small_prompts
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.predictor import Predictor
@@ -108,7 +109,7 @@ def save(program: dspy.Module, path: str | Path, redactor: Redactor | None = Non
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    json_files.replace_file(path, [json_files.redacted_json(state, redactor or Redactor(), indent=2).encode() + b"\n"])
+    safe_files.replace_file(path, [json_output.redacted_json(state, redactor or Redactor(), indent=2).encode() + b"\n"])
     return path
 
 

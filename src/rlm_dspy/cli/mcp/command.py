@@ -1,21 +1,23 @@
-"""The command ``mcp``: check its options, read the files in the background, serve."""
+"""The command ``mcp``: check its options, read the files in the background, serve; or print a host's configuration."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import Any, Literal
 
 import click
 
 from rlm_dspy.cli import exit_codes, logs, reading, settings
-from rlm_dspy.cli.mcp import hosts
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ConfigurationError
@@ -23,6 +25,8 @@ from rlm_dspy.report.render import printable_text
 
 TOKENS_VARIABLE = "RLM_DSPY_MCP_TOKENS"
 STOP_SECONDS = 5.0  # seconds that the end of the server waits for best answers
+START_SECONDS = 20  # what a slow disk may need for the first start
+CALL_SECONDS = 600
 
 
 def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
@@ -41,8 +45,8 @@ def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
     for place, argument in enumerate(kept):
         if argument in paths and "://" not in argument:
             kept[place] = os.path.abspath(argument)
-    terminal.answer(hosts.config_snippet(host, kept))
-    terminal.note(f"Put this into {hosts.HOSTS[host][0]}.")
+    terminal.answer(config_snippet(host, kept))
+    terminal.note(f"Put this into {HOSTS[host][0]}.")
     return exit_codes.ANSWERED
 
 
@@ -79,12 +83,11 @@ def serve_files(
     except ImportError as error:
         raise ConfigurationError(f"the package mcp is not installed ({error}): pip install 'mcp>=2.3,<3'") from error
     check_existence(paths)
-    loaded = settings.load(flags, trust_project=terminal.trusts_project)
-    terminal.redactor.learn(loaded.secrets())
+    loaded = settings.load_for(terminal, flags)
     tokens = read_tokens(os.environ.get(TOKENS_VARIABLE, ""))
     terminal.redactor.learn(tokens)
-    logs.configure(terminal.verbose, False, terminal.redactor, quiet=terminal.quiet)
-    terminal.redactor.learn(settings.export_credentials(loaded, os.environ))
+    logs.configure(terminal)
+    settings.export_for(loaded, terminal)
     files = FileTools(lambda: reading.read(paths, choice), terminal.redactor)
     questions = Questions(loaded.settings, lambda: files.corpus, terminal.redactor)
 
@@ -216,3 +219,45 @@ def check_paths(paths: tuple[str, ...]) -> None:
         raise click.UsageError("Missing PATH: name the files or folders to serve.")
     if "-" in paths:
         raise click.UsageError("PATH '-': the protocol uses stdin, so files cannot come from it.")
+
+
+def server_command(paths: Sequence[str]) -> list[str]:
+    """Return the command that starts the server over absolute paths."""
+    found = shutil.which("rlm-dspy")
+    start = [found] if found else [sys.executable, "-m", "rlm_dspy"]
+    return [*start, "mcp", *paths]
+
+
+def _json_snippet(key: str, command: list[str], **more: str) -> str:
+    """Return the snippet of a host that is configured in JSON."""
+    server = {**more, "command": command[0], "args": command[1:]}
+    return json.dumps({key: {"files": server}}, indent=2)
+
+
+def _codex(command: list[str]) -> str:
+    return "\n".join(
+        (
+            "[mcp_servers.files]",
+            f"command = {json.dumps(command[0])}",
+            f"args = {json.dumps(command[1:])}",
+            f"startup_timeout_sec = {START_SECONDS}",
+            f"tool_timeout_sec = {CALL_SECONDS}",
+        )
+    )
+
+
+_claude_desktop = partial(_json_snippet, "mcpServers")
+
+# The host, the file that its snippet belongs into, and the snippet.
+HOSTS: dict[str, tuple[str, Callable[[list[str]], str]]] = {
+    "claude-code": (".mcp.json of the project", partial(_json_snippet, "mcpServers", type="stdio")),
+    "claude-desktop": ("claude_desktop_config.json (Settings, Developer)", _claude_desktop),
+    "codex": ("~/.codex/config.toml", _codex),
+    "cursor": (".cursor/mcp.json of the project, or ~/.cursor/mcp.json", _claude_desktop),
+    "vs-code": (".vscode/mcp.json of the project", partial(_json_snippet, "servers", type="stdio")),
+}
+
+
+def config_snippet(host: str, paths: Sequence[str]) -> str:
+    """Return the configuration of a host that starts the server over these absolute paths."""
+    return HOSTS[host][1](server_command(paths))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -27,6 +27,8 @@ MAX_CELL_CHARS = 500  # characters of a cell of a table; a wide table gets fewer
 MIN_CELL_CHARS = 10
 MAX_PATTERN_CHARS = 200  # of a glob, whose cost grows with the square of its length
 _LINES = re.compile(r"(\d{1,12})(?:\s*[-:–]\s*(\d{1,12}))?")
+
+Item = TypeVar("Item")
 
 
 class FileRow(BaseModel):
@@ -123,11 +125,7 @@ class FileTools:
             raise RLMError(f"the pattern has more than {MAX_PATTERN_CHARS} characters")
         found = [one for one in self.corpus.documents if _matches_path(one.name, pattern)]
         rows: list[FileRow] = []
-        room = MAX_CHARS
-        for one in found[offset : offset + limit]:
-            room -= len(one.name) + len(one.note) + 80
-            if room < 0:
-                break
+        for one in _fitting_items(found[offset : offset + limit], lambda one: len(one.name) + len(one.note) + 80):
             rows.append(FileRow(path=one.name, kind=one.kind, lines=one.lines, characters=one.chars, note=one.note))
         end = offset + len(rows)
         return FileList(
@@ -159,13 +157,7 @@ class FileTools:
         whole = self._redactor.text(document.text).split("\n")
         total = document.lines
         first, last = _line_range(lines, total)
-        shown: list[str] = []
-        room = MAX_CHARS
-        for line in whole[first - 1 : last]:
-            room -= _json_size(line) + 2
-            if room < 0:
-                break
-            shown.append(line)
+        shown = list(_fitting_items(whole[first - 1 : last], lambda line: _json_size(line) + 2))
         if not shown and first <= total:  # one line is longer than a result
             line = whole[first - 1]
             shown = [f"{line[: MAX_CHARS * len(line) // _json_size(line)]}… ({len(line):,} characters)"]
@@ -308,11 +300,13 @@ def _json_size(text: str) -> int:
 
 def fitting_names(names: Sequence[str]) -> list[str]:
     """Return the first names that fit into a fifth of the characters of an answer."""
-    kept: list[str] = []
-    room = MAX_CHARS // 5
-    for name in names:
-        room -= _json_size(name) + 4
+    return list(_fitting_items(names, lambda name: _json_size(name) + 4, MAX_CHARS // 5))
+
+
+def _fitting_items(items: Iterable[Item], size_of: Callable[[Item], int], room: int = MAX_CHARS) -> Iterator[Item]:
+    """Yield the first items that fit into a number of characters."""
+    for item in items:
+        room -= size_of(item)
         if room < 0:
-            break
-        kept.append(name)
-    return kept
+            return
+        yield item

@@ -18,7 +18,7 @@ from rlm_dspy.cli import settings
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.run import Event, Run, Span, Step, SubCall
@@ -275,7 +275,7 @@ async def wait_for(asked: RunningQuestion, seconds: float, report: Callable[[int
 
 def saved_json(run: Run, redactor: Redactor) -> str:
     """Return the record of a run as JSON."""
-    return json_files.redacted_json(render.jsonable(run.model_dump()), redactor)
+    return json_output.redacted_json(render.jsonable(run.model_dump()), redactor)
 
 
 def _cut_text(text: str, limit: int) -> str:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.file_locks import try_lock
+from rlm_dspy.safe_files import try_lock
 
 
 @dataclass

@@ -138,9 +138,7 @@ class Waves:
         """
         with self._changed:
             # A wave is closed in the journal a moment after its last reply was handed out.
-            self._changed.wait_for(
-                lambda: not any(wave.is_being_read for wave in self._open.values()), _CLOSING_SECONDS
-            )
+            self._changed.wait_for(lambda: not self._is_reading(), _CLOSING_SECONDS)
             is_done = not self._open and not self.strange_batches
         self._stop("The provider batch is closed.")
         if self._collector is not None:

@@ -11,9 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from rlm_dspy.redact import Redactor
-from rlm_dspy.report.viewer.rows import RunRows
+from rlm_dspy.report.viewer.rows import RunRows, TextTable
 from rlm_dspy.report.viewer.static_page import static_lines
-from rlm_dspy.report.viewer.texts import TextTable
 from rlm_dspy.run import Run
 
 _SCRIPTS = ("nodes.js", "tree.js", "details.js", "timeline.js", "window.js")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from html import escape
 
 from rlm_dspy.counting import counted_noun
-from rlm_dspy.report import json_files, render
+from rlm_dspy.report import json_output, render
 from rlm_dspy.report.tree import ending_text
-from rlm_dspy.report.viewer.texts import TextTable
+from rlm_dspy.report.viewer.rows import TextTable
 from rlm_dspy.run import Run, Step, SubCall
 
 MAX_STEPS = 200
@@ -71,8 +71,8 @@ def _run_parts(run: Run, texts: TextTable) -> Iterator[Part]:
     for name, value in run.outputs.items():
         if name != "evidence":
             yield from _block_lines(name, render.outputs_text({name: value}), texts)
-    for row in map(json_files.evidence_row, run.evidence):
-        place = f"evidence, {json_files.evidence_location(row)}{', weak' if row['weak'] else ''}"
+    for row in map(json_output.evidence_row, run.evidence):
+        place = f"evidence, {json_output.evidence_location(row)}{', weak' if row['weak'] else ''}"
         yield from _block_lines(place, str(row["quote"]), texts)
     for text in (*run.warnings, *([run.error] if run.error else [])):
         yield f'<p class="failed">{escape(texts.shown_text(text, MAX_CHARS))}</p>'

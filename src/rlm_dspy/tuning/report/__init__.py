@@ -1,6 +1,6 @@
 """Reports of evaluations and optimizations: figures, tables for terminals, Markdown, and pages for browsers."""
 
-from rlm_dspy.tuning.report.eval_page import report_page
+from rlm_dspy.tuning.report.eval_page import find_run_links, report_page, runs_folder
 from rlm_dspy.tuning.report.figure_tables import (
     differences,
     figure_cells,
@@ -13,7 +13,6 @@ from rlm_dspy.tuning.report.figures import by_task, compare_sides, rows_by_side,
 from rlm_dspy.tuning.report.optimize_page import outcome_page
 from rlm_dspy.tuning.report.outcome import candidate_tree, instruction_diff, outcome_report, report_markdown
 from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
-from rlm_dspy.tuning.report.run_links import run_links, runs_folder
 
 __all__ = [
     "by_task",
@@ -21,6 +20,7 @@ __all__ = [
     "compare_sides",
     "differences",
     "figure_cells",
+    "find_run_links",
     "gain_text",
     "instruction_diff",
     "outcome_page",
@@ -29,7 +29,6 @@ __all__ = [
     "report_markdown",
     "report_page",
     "rows_by_side",
-    "run_links",
     "runs_folder",
     "score_bar",
     "score_interval_text",

@@ -5,11 +5,13 @@ Everything is readable without the script, which only adds the sorting and the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
+from urllib.parse import quote
 
 from rlm_dspy.counting import counted_noun
-from rlm_dspy.tuning.evaluation import Row
+from rlm_dspy.tuning.evaluation import Row, run_file_name
 from rlm_dspy.tuning.report import plots
 from rlm_dspy.tuning.report.figure_tables import differences, dollar_text, figure_cells, task_cells
 from rlm_dspy.tuning.report.figures import compare_sides, rows_by_side
@@ -17,6 +19,7 @@ from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_ht
 
 MAX_ROWS = 20_000
 ERROR_HEAD_CHARS = 120
+_HEAD_BYTES = 200  # of a record, which begins with its format and its id
 RIGHT_SCORE = 1.0  # a lower one is marked as wrong
 _TEXTS = ("side", "question", "expected", "got", "result", "ended", "error", "run")  # columns that are sorted as text
 _COLUMNS = (
@@ -146,3 +149,21 @@ def _text_cell(text: str, texts: TextAllowance, *, before: str = "") -> str:
 
 def _number_cell(value: float, text: str) -> str:
     return f'<td class="number" data-value="{value:.9g}">{text}</td>'
+
+
+def runs_folder(page: Path) -> Path | None:
+    """Return the folder for the runs of a page: ``<page without suffix>-runs``; None if the page is not a file."""
+    return page.with_name(f"{page.stem}-runs") if page.is_file() or not page.exists() else None
+
+
+def find_run_links(rows: Iterable[Row], folder: Path) -> dict[str, str]:
+    """Return the relative address of each row's run by the row's key, as far as the folder has that very run."""
+    return {row.key: f"./{quote(f'{folder.name}/{run_file_name(row)}')}" for row in rows if _has_run(row, folder)}
+
+
+def _has_run(row: Row, folder: Path) -> bool:
+    path = folder / run_file_name(row)
+    if not row.run or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return f'"id": "{row.run}"'.encode() in file.read(_HEAD_BYTES)

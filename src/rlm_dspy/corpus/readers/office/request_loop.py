@@ -16,7 +16,7 @@ import sys
 import time
 from typing import Any
 
-from . import columns, database, epub, html_page, opendocument, pdf, rtf, sheets, slides, word
+from . import epub, html_page, opendocument, pdf, rtf, sheets, slides, table_files, word
 from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError
 
 SCANNED = ": perhaps scanned pages, which an OCR reader or a model that sees can read"
@@ -25,7 +25,7 @@ MAX_MEMORY_BYTES = 3 << 30
 READERS: dict[str, Reading] = {
     "html": html_page.page_pieces, "pdf": pdf.page_pieces, "docx": word.document_pieces,
     "pptx": slides.slide_pieces, "xlsx": sheets.sheet_pieces, "rtf": rtf.text_pieces, "epub": epub.chapter_pieces,
-    "sqlite": database.table_pieces, "parquet": columns.parquet_pieces, "arrow": columns.arrow_pieces,
+    "sqlite": table_files.sqlite_pieces, "parquet": table_files.parquet_pieces, "arrow": table_files.arrow_pieces,
     "odt": opendocument.text_pieces, "ods": opendocument.sheet_pieces, "odp": opendocument.slide_pieces,
 }  # fmt: skip
 

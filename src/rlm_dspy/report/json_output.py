@@ -1,22 +1,17 @@
-"""Runs and answers as JSON: the record for a file, what `ask --json` prints, journals of rows, files written whole."""
+"""Runs and answers as JSON: the record for a file, what `ask --json` prints, the rows of evidence."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from rlm_dspy.errors import ConfigurationError
+from rlm_dspy import safe_files
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report.render import CONTROL, jsonable
 from rlm_dspy.run import Run
-
-Row = TypeVar("Row")
 
 
 class SupportsPaths(Protocol):
@@ -129,80 +124,7 @@ def escaped_json(value: Any, *, indent: int | None = None) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False) -> list[Row]:
-    """Return the rows of a journal, one per line; an incomplete last line is ignored.
-
-    Args:
-        path: the journal; a missing file has no rows.
-        read: parses a line to a row, or raises a ``ValueError``.
-        repair: remove an incomplete last line from the file, so that rows can be appended.
-
-    Raises:
-        ConfigurationError: the file cannot be read, or a line is not a row; the file is left unchanged.
-    """
-    if not path.exists():
-        return []
-    try:
-        *lines, rest = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Choose another file.") from error
-    # An incomplete row is not valid JSON. A last line that is valid must be a row, or the file is not a journal.
-    torn = b'{"'.startswith(rest[:2]) and not _is_json(rest)
-    found = []
-    for number, line in enumerate(lines if torn else [*lines, rest], 1):
-        try:
-            found.append(read(line))
-        except ValueError as error:
-            raise ConfigurationError(f"{path}:{number} is not a row of this journal; choose another file") from error
-    if rest and repair:
-        os.truncate(path, path.stat().st_size - len(rest))
-    return found[: len(lines)]
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
 def save_run(run: Run, path: Path, redactor: Redactor) -> Path:
     """Write the run to ``path``, whole or not at all, and return the path."""
     text = redacted_json(jsonable(run.model_dump()), redactor, indent=2) + "\n"
-    return write_private(path, text)
-
-
-def write_private(path: Path, text: str) -> Path:
-    """Write a file that only the user can read, whole or not at all, and return its path.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    if path.exists() and not path.is_file():
-        # A pipe or a device cannot be replaced, and must not be.
-        path.write_text(text, encoding="utf-8")
-        return path
-    path = path.resolve()  # write to a link's target and keep the link
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, [text.encode()], mode=0o600)
-    return path
-
-
-def replace_file(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
-    """Write these parts to ``path``, whole or not at all; a new file gets ``mode`` (less the umask).
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.part")
-    try:
-        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            part.chmod(path.stat().st_mode & 0o777)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    return safe_files.write_private(path, text)

@@ -1,0 +1,175 @@
+"""The package's files: private folders, files written whole, journals of rows, locks.
+
+The system releases a lock when its file is closed or its process ends, however it ends. Windows has other calls for
+locks: that half is written from documentation and was only run against a stand-in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from rlm_dspy.errors import ConfigurationError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_BEYOND = (1 << 31) - 2  # the byte that is locked on Windows, where other processes cannot read a locked byte
+_POLL_SECONDS = 0.05
+
+Row = TypeVar("Row")
+
+
+class _OpenFile(Protocol):
+    def fileno(self) -> int: ...
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only the user can read; close an existing one to others.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & 0o077:
+        with contextlib.suppress(OSError):  # another user's folder, or a file system without modes
+            folder.chmod(0o700)
+
+
+def protect_dspy_cache() -> None:
+    """Close DSPy's folder of cached replies to other users, unless it is shared (writable by others) on purpose."""
+    with contextlib.suppress(OSError, RuntimeError):  # no such folder, or no home
+        folder = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
+        mode = folder.stat().st_mode
+        if mode & 0o077 and not mode & 0o022:
+            folder.chmod(0o700)
+
+
+def cache_folder() -> Path:
+    """Return ``$RLM_DSPY_HOME``, or ``rlm-dspy`` in the platform's cache folder."""
+    if home := os.environ.get("RLM_DSPY_HOME"):
+        return Path(home).expanduser()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "rlm-dspy"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "rlm-dspy" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "rlm-dspy"
+    return Path.home() / ".cache" / "rlm-dspy"
+
+
+def write_private(path: Path, text: str) -> Path:
+    """Write a file that only the user can read, whole or not at all, and return its path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if path.exists() and not path.is_file():
+        # A pipe or a device cannot be replaced, and must not be.
+        path.write_text(text, encoding="utf-8")
+        return path
+    path = path.resolve()  # write to a link's target and keep the link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, [text.encode()], mode=0o600)
+    return path
+
+
+def replace_file(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> None:
+    """Write these parts to ``path``, whole or not at all; a new file gets ``mode`` (less the umask).
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    part = path.with_name(f".{path.name[:80]}.{os.urandom(4).hex()}.part")
+    try:
+        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            part.chmod(path.stat().st_mode & 0o777)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False) -> list[Row]:
+    """Return the rows of a journal, one per line; an incomplete last line is ignored.
+
+    Args:
+        path: the journal; a missing file has no rows.
+        read: parses a line to a row, or raises a ``ValueError``.
+        repair: remove an incomplete last line from the file, so that rows can be appended.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a line is not a row; the file is left unchanged.
+    """
+    if not path.exists():
+        return []
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Choose another file.") from error
+    # An incomplete row is not valid JSON. A last line that is valid must be a row, or the file is not a journal.
+    torn = b'{"'.startswith(rest[:2]) and not _is_json(rest)
+    found = []
+    for number, line in enumerate(lines if torn else [*lines, rest], 1):
+        try:
+            found.append(read(line))
+        except ValueError as error:
+            raise ConfigurationError(f"{path}:{number} is not a row of this journal; choose another file") from error
+    if rest and repair:
+        os.truncate(path, path.stat().st_size - len(rest))
+    return found[: len(lines)]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def try_lock(file: _OpenFile | int, *, shared: bool = False) -> bool:
+    """Lock an open file if nobody else has it, and return whether it is locked now; ``shared`` is for readers."""
+    descriptor = file if isinstance(file, int) else file.fileno()
+    try:
+        if fcntl is None:
+            _lock_byte(descriptor)
+        else:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # as Linux and Windows say that another has it
+        return False
+    return True
+
+
+def lock(file: _OpenFile | int) -> None:
+    """Wait until nobody else has an open file locked, and lock it."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return
+    while not try_lock(file):
+        time.sleep(_POLL_SECONDS)
+
+
+def _lock_byte(descriptor: int) -> None:
+    import msvcrt
+
+    windows: Any = msvcrt  # its functions are unknown to a type checker on Linux
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
+        windows.locking(descriptor, windows.LK_NBLCK, 1)
+    finally:
+        os.lseek(descriptor, before, os.SEEK_SET)
