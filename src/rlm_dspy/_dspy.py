@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Self
@@ -18,6 +20,7 @@ from dspy.clients.lm15_boundary import request_kwargs as chat_body  # a request 
 from dspy.primitives.code_interpreter import _validate_interpreter as validate_interpreter  # DSPy's own messages
 from dspy.primitives.code_interpreter import _validate_interpreter_factory as validate_interpreter_factory
 from dspy.streaming.messages import sync_send_to_stream  # sends to a stream from any thread that DSPy made
+from dspy.utils.parallelizer import ParallelExecutor  # asks a question again that takes longer than two minutes
 
 __all__ = [
     "ChatStream",
@@ -30,6 +33,7 @@ __all__ = [
     "engine_of",
     "get_litellm",
     "model_table",
+    "questions_asked_once",
     "retry_after_seconds",
     "sync_send_to_stream",
     "trim_history",
@@ -105,6 +109,22 @@ def async_engine_of(lm: Any) -> Any:
 def trim_history(most: int) -> None:
     """Drop all but the newest calls from DSPy's history of all LMs, whose size no setting limits."""
     del GLOBAL_HISTORY[:-most]
+
+
+@contextmanager
+def questions_asked_once() -> Iterator[None]:
+    """Keep DSPy's evaluations, in all threads, from asking a slow question a second time, which would be paid, too."""
+    original = ParallelExecutor.__init__
+
+    def without_timeout(self: Any, *args: Any, **options: Any) -> None:
+        original(self, *args, **options)
+        self.timeout = 0  # DSPy's own switch for "never"
+
+    ParallelExecutor.__init__ = without_timeout
+    try:
+        yield
+    finally:
+        ParallelExecutor.__init__ = original
 
 
 def model_table() -> dict[str, Any]:

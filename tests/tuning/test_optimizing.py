@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import logging
 import os
@@ -14,15 +16,18 @@ from typing import Any
 
 import dspy
 import pytest
+from dspy.utils.parallelizer import ParallelExecutor
 
-from rlm_dspy import data, metrics
+from rlm_dspy import RLM, data, metrics
 from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.run import Usage
+from rlm_dspy.testing import action, scripted
 from rlm_dspy.tuning import optimization, program, report
+from rlm_dspy.tuning.candidate_log import MAX_FAILED_IN_A_ROW, Candidate, CandidateLog
 from rlm_dspy.tuning.evaluation import Row
-from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
+from rlm_dspy.tuning.metered_engine import BudgetPhase, CapReachedError, SharedBudget, metered_lm
 from rlm_dspy.tuning.optimization import CandidateParents, Optimization, OptimizationJob, plan_for, redirect_output
 from tuning.student import Student, Teacher, examples, student, teacher
 
@@ -280,7 +285,7 @@ def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
 
     lm, learner = student()
     shared_budget = SharedBudget(5)
-    capped = metered_lm(lm, shared_budget)
+    capped = metered_lm(lm, BudgetPhase(shared_budget))
     with replay_cache(tmp_path / "cache"):
         for _ in range(3):
             capped("the same prompt")
@@ -289,18 +294,139 @@ def test_replies_from_the_cache_are_not_paid_for(tmp_path: Path) -> None:
 
 def test_an_lm_without_an_engine_of_its_own_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="the caps cannot be enforced for openai/some-model"):
-        metered_lm(dspy.LM("openai/some-model"), SharedBudget(1))
+        metered_lm(dspy.LM("openai/some-model"), BudgetPhase(SharedBudget(1)))
 
 
 async def test_asynchronous_calls_are_paid_for_as_well() -> None:
     from rlm_dspy.lms import offline_lm
 
     shared_budget = SharedBudget(1)
-    capped = metered_lm(offline_lm(), shared_budget).copy(cache=False)
+    capped = metered_lm(offline_lm(), BudgetPhase(shared_budget)).copy(cache=False)
     await capped.acall("what is it?")
     assert shared_budget.calls == 1
     with pytest.raises(CapReachedError):
         await capped.acall("and this?")
+
+
+def test_a_phase_that_is_over_pays_for_no_call() -> None:
+    shared_budget = SharedBudget(10)
+    phase = BudgetPhase(shared_budget)
+    left_behind = metered_lm(student()[0], phase)
+    phase.close()
+    with pytest.raises(CapReachedError, match="this part of the optimization is over"):
+        left_behind("a prompt")
+    assert shared_budget.calls == 0
+
+
+def test_the_threads_that_an_optimizer_leaves_behind_do_not_spend_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = Student.reply
+
+    def slow_reply(self: Student, *prompt: Any) -> str:
+        time.sleep(0.05)
+        return quick(self, *prompt)
+
+    monkeypatch.setattr(Student, "reply", slow_reply)
+    made, *_ = job(tmp_path / "run", "bootstrap", calls=90)
+    made = dataclasses.replace(made, val=named(24, 2), threads=8)
+    plan = optimization.Plan("bootstrap", 6, 24, 8, 90, RATE, 90, {"num_candidate_programs": 3})
+    found = Optimization(made, plan).run()
+    assert (found.ended, len(found.after)) == ("max-calls", 8)
+
+
+def test_the_last_evaluation_has_a_reserve_in_cost_too() -> None:
+    shared_budget = SharedBudget(100, max_cost=1.0)
+    shared_budget.kept_back_cost = 0.4
+    shared_budget.settle(shared_budget.admit(1), Usage(calls=1, cost=0.7))
+    with pytest.raises(CapReachedError, match="max-cost"):
+        shared_budget.admit(1)
+
+
+def test_what_a_server_does_not_count_is_estimated_and_paid_for() -> None:
+    lm, script = scripted("a reply of some words", model="openai/gpt-4o-mini")
+    script.reports = False
+    shared_budget = SharedBudget(10, max_cost=1e-9)
+    capped = metered_lm(lm, BudgetPhase(shared_budget)).copy(cache=False)
+    capped("a prompt of several words")
+    assert shared_budget.ledger.usage.estimated_calls == 1
+    assert shared_budget.cost is not None
+    assert shared_budget.cost > 0
+    with pytest.raises(CapReachedError, match="max-cost"):
+        capped("another prompt")
+    assert len(script.requests) == 1
+
+
+def test_code_cannot_catch_a_cap_that_a_sub_call_reaches() -> None:
+    code = "try:\n    said = llm_query('what is it?')\nexcept BaseException:\n    said = 'unknown'\nSUBMIT(answer=said)"
+    lm, _ = scripted(action(code))
+    capped = metered_lm(lm, BudgetPhase(SharedBudget(1))).copy(cache=False)
+    with dspy.context(lm=capped), pytest.raises(CapReachedError):
+        RLM("context, question -> answer")(context="c", question="q")
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["gepa", "bootstrap"])
+def test_a_server_that_goes_down_ends_the_optimization_and_is_reported(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = Student.complete
+
+    def complete(self: Student, request: Any) -> Any:
+        if self.calls > 24:
+            raise dspy.lm15.ServerError("overloaded")
+        return answered(self, request)
+
+    monkeypatch.setattr(Student, "complete", complete)
+    made, *_ = job(tmp_path / "run", optimizer, 400)
+    made = dataclasses.replace(made, val=named(14, 2))
+    found = Optimization(made, plan_for(made, RATE)).run()
+    told = report.outcome_report(made, found)
+    assert (found.ended, told["ended"]) == ("failures", "failures")
+    assert 1 <= told["failed_questions"] <= MAX_FAILED_IN_A_ROW + 1
+    assert "overloaded" in told["last_failure"]
+    assert "failed while compiling, which DSPy scores as 0" in report.report_markdown(told)
+
+
+def test_test_questions_that_failed_are_reported() -> None:
+    made = {"before": {"failed": 0, "questions": 6}, "after": {"failed": 4, "questions": 6}, "failed_questions": 0}
+    assert report.failure_lines(made) == ["4 of 6 test questions failed after compiling: the score is too low."]
+
+
+def test_a_question_that_always_fails_does_not_hide_the_best_candidate() -> None:
+    log = CandidateLog(["a", "b", "c"])
+    for number, scores in enumerate([{"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 1.0}, {"a": 1.0}]):
+        log.candidates[str(number)] = Candidate(str(number), number, {}, {}, 0, scores)
+    best = log.best(["a", "b", "c"])
+    assert best is not None
+    assert best.number == 1
+
+
+@pytest.mark.slow
+def test_a_slow_question_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # DSPy asks a question again that takes 120 seconds; here it would after 1.
+    monkeypatch.setattr(ParallelExecutor.__init__, "__defaults__", _defaults_with(timeout=1))
+    quick = Student.reply
+
+    def slow_reply(self: Student, *prompt: Any) -> str:
+        time.sleep(1.2)
+        return quick(self, *prompt)
+
+    monkeypatch.setattr(Student, "reply", slow_reply)
+    made, learner, _ = job(tmp_path / "run", "bootstrap", calls=300)
+    made = dataclasses.replace(made, train=named(2, 1), val=named(3, 2), test=named(2, 3), threads=6)
+    plan = optimization.Plan("bootstrap", 2, 3, 2, 300, RATE, 90, {"num_candidate_programs": 0})
+    Optimization(made, plan).run()
+    prompts = [str(request.messages) + str(request.system) for request in learner.requests]
+    assert len(prompts) == len(set(prompts))
+
+
+def _defaults_with(**changes: Any) -> tuple[Any, ...]:
+    """Return the defaults of DSPy's executor with some changed."""
+    parameters = inspect.signature(ParallelExecutor.__init__).parameters.values()
+    return tuple(changes.get(one.name, one.default) for one in parameters if one.default is not one.empty)
 
 
 # --- the plan ------------------------------------------------------------------------------------------------------
@@ -326,7 +452,7 @@ def test_a_plan_tells_rollouts_cost_and_time() -> None:
     made = optimization.plan("gepa", 1_000, train=12, val=10, test=20, rate=rate)
     told = "\n".join(made.lines(2.0, 30, 4))
     assert "× 5.0 calls (measured on 8 questions), at most 1,000 calls" in told
-    assert "cost: about $0.39, at most $2.00" in told
+    assert "cost: about $0.3900, at most $2.0000" in told
     assert "at least 32 min at 30 calls a minute" in told
 
 

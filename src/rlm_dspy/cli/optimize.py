@@ -24,8 +24,7 @@ from rlm_dspy.lms.model_list import check_name
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import json_output
 from rlm_dspy.tuning import contenders, data, metrics, optimization, program_folder, report
-
-FINISHED = "finished"
+from rlm_dspy.tuning.metered_engine import FAILURES, FINISHED
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,8 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
         ConfigurationError: there are too few questions, a question is in two sets, or an answer cannot be scored.
     """
     rows = data.load(request.data, limit=request.limit)
-    val = data.load(request.val, limit=request.limit) if request.val else None
-    test = data.load(request.test, limit=request.limit) if request.test else None
+    val = _load_part("val", request.val, request) if request.val else None
+    test = _load_part("test", request.test, request) if request.test else None
     shares = {(False, False): (0.4, 0.3, 0.3), (True, False): (0.6, 0.4), (False, True): (0.5, 0.5), (True, True): (1,)}
     metrics.check_answers([*rows, *(val or ()), *(test or ())], request.metric)
     own = iter(data.split(rows, shares[val is not None, test is not None], seed=request.seed))
@@ -130,6 +129,13 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
                     same = "" if known == str(example.id) else f", as {known},"
                     raise ConfigurationError(f"question {example.id} is in {name} and{same} in {other} too")
     return made
+
+
+def _load_part(name: str, path: Path, request: OptimizeRequest) -> list[dspy.Example]:
+    """Return the questions of a set; ids that they do not have themselves begin with its name if files share theirs."""
+    others = [other for other in (request.data, request.val, request.test) if other and other is not path]
+    prefix = f"{name}-{path.stem}" if path.stem in [other.stem for other in others] else path.stem
+    return data.load(path, limit=request.limit, prefix=prefix)
 
 
 def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: model_choice.Chosen) -> optimization.UsageRate:
@@ -175,6 +181,11 @@ def write_reports(
     failed = [row for row in everything if row.status == "failed"]
     if failed and len(failed) == len(everything):
         terminal.error(f"every question failed; the first: {failed[0].error}")
+        return exit_codes.FAILED
+    for line in report.failure_lines(made):
+        terminal.note(f"warning: {line}")
+    if found.ended == FAILURES:
+        terminal.note("stopped, because too many questions failed; continue with --resume.")
         return exit_codes.FAILED
     if found.ended != FINISHED:
         terminal.note(f"stopped by {found.ended}; continue with --resume and a higher limit.")

@@ -19,11 +19,15 @@ import dspy
 from pydantic import BaseModel
 
 from rlm_dspy import safe_files
+from rlm_dspy.errors import RLMError
 from rlm_dspy.rlm.prediction import run_of
 from rlm_dspy.run import Run
 from rlm_dspy.tuning import scoring
+from rlm_dspy.tuning.metered_engine import FAILURES, CapReachedError
 from rlm_dspy.tuning.metrics import Metric
 from rlm_dspy.tuning.program import Tunable, instructions, state_of
+
+MAX_FAILED_IN_A_ROW = 10
 
 
 class Measurement(BaseModel):
@@ -75,6 +79,10 @@ class CandidateLog:
         self._path = path
         rows = safe_files.read_rows(path, Measurement.model_validate_json, repair=True) if path else []
         self._earlier = {row.digest: row for row in reversed(rows)}  # the first of each
+        self.counts_failures = False  # while an optimizer compiles
+        self.failed_questions = 0  # that a provider's failure ended; DSPy scores them as 0
+        self.last_failure = ""
+        self._failed_in_a_row = 0
         self._runs: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -90,11 +98,27 @@ class CandidateLog:
                 demos = sum(len(part.get("demos") or ()) for part in state.values())
                 number = len(self.candidates)
                 self.candidates[digest] = Candidate(digest, number, state, instructions(program), demos)
+            self._failed_in_a_row = 0
             self._runs[run.id] = digest
             made = self.candidates[digest]
             if made.measured_at is None:
                 unknown = made.cost is None or run.usage.cost is None
                 made.cost = None if unknown else (made.cost or 0.0) + (run.usage.cost or 0.0)
+
+    def record_failure(self, error: Exception) -> None:
+        """Record a question that ended by no fault of its candidate.
+
+        Raises:
+            CapReachedError: too many in a row.
+        """
+        if not self.counts_failures:
+            return
+        with self._lock:
+            self.failed_questions += 1
+            self._failed_in_a_row += 1
+            self.last_failure = f"{type(error).__name__}: {error}"
+            if self._failed_in_a_row >= MAX_FAILED_IN_A_ROW:
+                raise CapReachedError(FAILURES, f"{MAX_FAILED_IN_A_ROW} questions in a row failed") from error
 
     def record_score(self, example: Any, prediction: Any, score: float) -> None:
         """Record the score of a candidate's run."""
@@ -118,8 +142,15 @@ class CandidateLog:
         made.measured_at, made.cost = found.calls, found.cost
 
     def best(self, ids: Collection[str]) -> Candidate | None:
-        """Return the candidate with the best mean on the questions, among those that ran on all of them."""
-        whole = [one for one in self.candidates.values() if set(ids) <= one.scores.keys()]
+        """Return the candidate with the best mean on the questions, among those that ran on all of them.
+
+        A question that no candidate could answer, because it fails each time, does not count.
+        """
+        answered: set[str] = set()
+        for one in self.candidates.values():
+            answered |= one.scores.keys()
+        shared = answered & set(ids)
+        whole = [one for one in self.candidates.values() if shared and shared <= one.scores.keys()]
         if not whole:
             return None
         return max(whole, key=lambda one: (one.mean(ids), -one.number))
@@ -144,7 +175,11 @@ class LoggedTunable(Tunable):
 
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """Answer, and record which candidate did."""
-        prediction = super().forward(**inputs)
+        try:
+            prediction = super().forward(**inputs)
+        except RLMError as error:
+            self.candidate_log.record_failure(error)
+            raise
         if isinstance(run := run_of(prediction), Run):
             self.candidate_log.record_run(self, run)
         return prediction

@@ -36,12 +36,13 @@ _RECIPE = frozenset({"task", "split", "index", "seed", "tokens", "level", "sha25
 _cached: dict[tuple[Any, ...], Any] = {}
 
 
-def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
+def load(path: str | Path, *, limit: int | None = None, prefix: str = "") -> list[dspy.Example]:
     """Return the examples of a JSONL file, with inputs ``context`` and ``question``.
 
     Args:
         path: the file; each line has ``question`` and ``answer``, and ``context`` in one of the forms above.
         limit: maximum number of examples.
+        prefix: what the ids of rows without one begin with, by default the file's name.
 
     Raises:
         CorpusError: a line is malformed, lacks a field, repeats an id, or its context is not available; the message
@@ -54,7 +55,7 @@ def load(path: str | Path, *, limit: int | None = None) -> list[dspy.Example]:
         if limit is not None and len(examples) >= limit:
             break
         try:
-            made = example(row, path.parent, f"{path.stem}-{number}")
+            made = example(row, path.parent, f"{prefix or path.stem}-{number}")
             if made.id in examples:
                 raise CorpusError(f"the id {made.id!r} is used twice: give each question its own")
             examples[made.id] = made

@@ -1,8 +1,10 @@
 """The caps of an optimization: all LM calls, from any caller, are charged to one budget.
 
 Optimizers treat any exception as a bad candidate and continue. So a reached cap is raised as :class:`CapReachedError`,
-which, like ``KeyboardInterrupt``, no ``except Exception`` stops. Calls answered from DSPy's cache never get here and
-cost nothing; that makes resuming free up to where the first attempt ended.
+which, like ``KeyboardInterrupt``, no ``except Exception`` stops. They leave threads behind that it does not reach; so
+each part of an optimization has its own :class:`BudgetPhase`, and a call of a part that is over is refused. Calls
+answered from DSPy's cache never get here and cost nothing; that makes resuming free up to where the first attempt
+ended.
 """
 
 from __future__ import annotations
@@ -20,15 +22,19 @@ from rlm_dspy import safe_files
 from rlm_dspy._dspy import WrappedEngine, async_engine_of
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
-from rlm_dspy.metering import Meter, tokens
+from rlm_dspy.metering import Meter, response_usage, tokens
 from rlm_dspy.run import Usage
+
+# How an optimization ended; else the name of a cap.
+FINISHED = "finished"
+FAILURES = "failures"  # too many questions in a row failed
 
 
 class CapReachedError(BaseException):
-    """The budget does not allow another call; ``cap`` names the limit."""
+    """The optimization does not allow another call; ``cap`` names the limit, or what else ended it."""
 
-    def __init__(self, cap: str) -> None:
-        super().__init__(f"{cap} is used up")
+    def __init__(self, cap: str, message: str = "") -> None:
+        super().__init__(message or f"{cap} is used up")
         self.cap = cap
 
 
@@ -44,7 +50,8 @@ class SharedBudget:
     def __init__(self, max_calls: int, max_cost: float | None = None, log: Path | None = None) -> None:
         self.max_calls = max_calls
         self.ledger = Ledger(Budget(max_llm_calls=max_calls, max_cost=max_cost))
-        self.kept_back = 0
+        self.kept_back = 0  # calls that only the last evaluation may use
+        self.kept_back_cost = 0.0  # US dollars
         self._log = log
         self._flying = 0
         self._dearest = 0.0
@@ -78,7 +85,7 @@ class SharedBudget:
             if self.ledger.sub_calls >= self.max_calls - self.kept_back:
                 raise CapReachedError("max-calls")
             # Calls in flight have no price yet; each is estimated as the most expensive call so far.
-            if self.ledger.exhausted(cost=self._dearest * (self._flying + 1)):
+            if self.ledger.exhausted(cost=self._dearest * (self._flying + 1) + self.kept_back_cost):
                 raise CapReachedError("max-cost")
             try:
                 reservation = self.ledger.reserve(size, sub_call=True)
@@ -98,19 +105,54 @@ class SharedBudget:
                     file.write(usage.model_dump_json() + "\n")
 
 
+class BudgetPhase:
+    """A part of an optimization, whose calls are charged to its budget until it is closed."""
+
+    def __init__(self, shared_budget: SharedBudget) -> None:
+        self.shared_budget = shared_budget
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Refuse all further calls, which only threads that an optimizer left behind can make."""
+        self._is_closed = True
+
+    def admit(self, size: int) -> Reservation:
+        """Admit a call.
+
+        Raises:
+            CapReachedError: the phase is over, or a cap is used up.
+        """
+        if self._is_closed:
+            raise CapReachedError("phase", "this part of the optimization is over")
+        return self.shared_budget.admit(size)
+
+
 class MeteredEngine(WrappedEngine):
     """An engine whose calls are charged to a budget; its streams are not, because tuning does not stream."""
 
-    def __init__(self, engine: Any, shared_budget: SharedBudget) -> None:
+    def __init__(self, engine: Any, phase: BudgetPhase, model: str) -> None:
         super().__init__(engine)
-        self.shared_budget = shared_budget
+        self.phase = phase
+        self.model = model
 
     def complete(self, request: Request) -> Response:
         """Answer one request, if the budget allows it."""
-        with _charge_call(self.shared_budget, request) as paid:
+        with self.charge_call(request) as paid:
             response: Response = self.engine.complete(request)
             paid.append(response)
         return response
+
+    @contextmanager
+    def charge_call(self, request: Request) -> Iterator[list[Response]]:
+        """Admit a call, and charge the response that its caller puts into the list."""
+        reservation = self.phase.admit(sum(tokens(message.text or "") for message in request.messages))
+        paid: list[Response] = []
+        try:
+            yield paid
+        finally:
+            # A failed call counts as a call; providers do not bill it.
+            usage = response_usage(request, paid[0], self.model) if paid else Usage(calls=1)
+            self.phase.shared_budget.settle(reservation, usage)
 
 
 class AsyncMeteredEngine(MeteredEngine):
@@ -118,36 +160,14 @@ class AsyncMeteredEngine(MeteredEngine):
 
     async def complete(self, request: Request) -> Response:
         """Answer one request, if the budget allows it."""
-        with _charge_call(self.shared_budget, request) as paid:
+        with self.charge_call(request) as paid:
             response: Response = await self.engine.complete(request)
             paid.append(response)
         return response
 
 
-@contextmanager
-def _charge_call(shared_budget: SharedBudget, request: Request) -> Iterator[list[Response]]:
-    reservation = shared_budget.admit(sum(tokens(message.text or "") for message in request.messages))
-    paid: list[Response] = []
-    try:
-        yield paid
-    finally:
-        # A failed call counts as a call; providers do not bill it.
-        shared_budget.settle(reservation, _response_usage(paid[0]) if paid else Usage(calls=1))
-
-
-def _response_usage(response: Response) -> Usage:
-    used = response.usage
-    data = response.provider_data
-    return Usage(
-        calls=1,
-        prompt_tokens=used.input_tokens or 0,
-        completion_tokens=used.output_tokens or 0,
-        cost=data.get("cost") if isinstance(data, dict) else None,
-    )
-
-
-def metered_lm(lm: dspy.LM, shared_budget: SharedBudget) -> dspy.LM:
-    """Return a copy of an LM that is charged to the budget and uses DSPy's cache where possible.
+def metered_lm(lm: dspy.LM, phase: BudgetPhase) -> dspy.LM:
+    """Return a copy of an LM that is charged to the phase's budget and uses DSPy's cache where possible.
 
     Raises:
         ConfigurationError: the LM has no engine object; LMs made by ``rlm_dspy.lm`` have one.
@@ -156,8 +176,8 @@ def metered_lm(lm: dspy.LM, shared_budget: SharedBudget) -> dspy.LM:
         raise ConfigurationError(f"the caps cannot be enforced for {lm.model}: use rlm_dspy.lm({lm.model!r})")
     asynchronous = async_engine_of(lm)
     return lm.copy(
-        engine=MeteredEngine(lm.engine, shared_budget),
-        async_engine=AsyncMeteredEngine(asynchronous, shared_budget) if asynchronous else None,
+        engine=MeteredEngine(lm.engine, phase, lm.model),
+        async_engine=AsyncMeteredEngine(asynchronous, phase, lm.model) if asynchronous else None,
         cache=True,
     )
 

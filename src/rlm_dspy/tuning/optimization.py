@@ -17,6 +17,7 @@ from typing import Any
 import dspy
 
 from rlm_dspy import safe_files
+from rlm_dspy._dspy import questions_asked_once
 from rlm_dspy.budget import Budget
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
@@ -25,7 +26,7 @@ from rlm_dspy.tuning import contenders, data, program, scoring
 from rlm_dspy.tuning.audit import check_leaks
 from rlm_dspy.tuning.candidate_log import CandidateLog, LoggedTunable
 from rlm_dspy.tuning.evaluation import Evaluation, Row
-from rlm_dspy.tuning.metered_engine import CapReachedError, SharedBudget, metered_lm
+from rlm_dspy.tuning.metered_engine import FAILURES, FINISHED, BudgetPhase, CapReachedError, SharedBudget, metered_lm
 from rlm_dspy.tuning.metrics import Metric
 
 GUESSED_CALLS = 6.0  # LM calls per question, if nothing has been measured
@@ -86,8 +87,8 @@ class Plan:
             f"{counted_noun(self.max_calls, 'call')}",
         ]
         total = min(self.max_calls, (self.rollouts + 2 * self.test) * rate.calls)
-        cost = "unknown" if rate.cost is None else f"about ${total / rate.calls * rate.cost:.2f}"
-        lines.append(f"cost: {cost}{'' if max_cost is None else f', at most ${max_cost:.2f}'}")
+        cost = "unknown" if rate.cost is None else f"about ${total / rate.calls * rate.cost:.4f}"
+        lines.append(f"cost: {cost}{'' if max_cost is None else f', at most ${max_cost:.4f}'}")
         waits = []
         if per_minute:
             waits.append(f"at least {total / per_minute:.0f} min at {per_minute} calls a minute")
@@ -203,7 +204,10 @@ def question_digest(one: dspy.Example) -> str:
 
 @dataclass
 class Outcome:
-    """The result: the program, the rows before and after, the candidates, the cost, and how it ended."""
+    """The result: the program, the rows before and after, the candidates, the cost, and how it ended.
+
+    ``ended`` is "finished", the name of a cap, or "failures" if too many questions in a row failed.
+    """
 
     program: dspy.Module
     base: dspy.Module
@@ -281,9 +285,15 @@ class Optimization:
             [str(one.get("id")) for one in job.val], lambda: self.shared_budget.calls, job.folder / "candidates.jsonl"
         )
         self.parents = CandidateParents()
-        self.lm = metered_lm(job.lm, self.shared_budget)
-        self.prompt_lm = metered_lm(job.prompt_lm, self.shared_budget) if job.prompt_lm else self.lm
-        self.sub_lm = metered_lm(job.sub_lm, self.shared_budget) if job.sub_lm else None
+        self._open_phase()
+
+    def _open_phase(self) -> None:
+        """Make the models of the next part, charged to the budget."""
+        job = self.job
+        self.phase = BudgetPhase(self.shared_budget)
+        self.lm = metered_lm(job.lm, self.phase)
+        self.prompt_lm = metered_lm(job.prompt_lm, self.phase) if job.prompt_lm else self.lm
+        self.sub_lm = metered_lm(job.sub_lm, self.phase) if job.sub_lm else None
 
     def _claim_folder(self, resume: bool) -> None:
         path, wanted = self.job.folder / STATE, json.loads(json.dumps(self.job.identity()))
@@ -316,19 +326,22 @@ class Optimization:
             ConfigurationError: the program contains answers of the test set; it is not saved.
             RLMError: every question of the first evaluation failed, so there is nothing to learn from.
         """
-        with replay_cache(self.job.folder / "cache"), dspy.context(lm=self.lm):
+        with replay_cache(self.job.folder / "cache"):
             base = self._make_program()
             before, ended = self._evaluate_program("before", base)
             if before and all(row.status == "failed" for row in before):
                 raise RLMError(
                     f"every question failed, so there is nothing to learn from; the first: {before[0].error}"
                 )
-            spent = sum(row.calls for row in before)
-            self.shared_budget.kept_back = min(round(spent * FINAL_CALLS_FACTOR), self.job.max_calls // 2)
-            made: dspy.Module = base
+            made: Any = base
             if not ended:
+                self._keep_back(before)
                 made, ended = self._compile_program(base)
-            self.shared_budget.kept_back = 0
+            self.phase.close()
+            self.candidate_log.counts_failures = False
+            self._open_phase()
+            made.sub_lm = self.sub_lm
+            self.shared_budget.kept_back, self.shared_budget.kept_back_cost = 0, 0.0
             seen = [*self.job.train, *self.job.val]
             check_leaks(made, self.job.test, known=seen, base=base, field=self.job.metric.field)
             program.save(made, self.job.folder / "program.json", self.job.redactor)
@@ -341,9 +354,16 @@ class Optimization:
             candidate_log=self.candidate_log,
             calls=self.shared_budget.calls,
             cost=self.shared_budget.cost,
-            ended=ended or cut or "finished",
+            ended=ended or cut or FINISHED,
             parents=self.parents.by_text,
         )
+
+    def _keep_back(self, before: Sequence[Row]) -> None:
+        """Keep back what the last evaluation will need, as the first one did."""
+        calls = round(sum(row.calls for row in before) * FINAL_CALLS_FACTOR)
+        self.shared_budget.kept_back = min(calls, self.job.max_calls // 2)
+        cost = sum(row.cost or 0.0 for row in before) * FINAL_CALLS_FACTOR
+        self.shared_budget.kept_back_cost = min(cost, (self.job.max_cost or 0.0) / 2)
 
     def _make_program(self) -> LoggedTunable:
         signature = self.job.signature or contenders.signature()
@@ -363,10 +383,11 @@ class Optimization:
             label=f"test_{name}",
         )
         self.say(f"{name}: {counted_noun(len(self.job.test), 'question')}")
-        try:
-            return evaluation.run([contenders.Contender("rlm", made)]), ""
-        except CapReachedError as reached:
-            return evaluation.saved_rows(contenders.Contender("rlm", made)), reached.cap
+        with dspy.context(lm=self.lm):
+            try:
+                return evaluation.run([contenders.Contender("rlm", made)]), ""
+            except CapReachedError as reached:
+                return evaluation.saved_rows(contenders.Contender("rlm", made)), reached.cap
 
     def _compile_program(self, base: LoggedTunable) -> tuple[dspy.Module, str]:
         plan = self.plan
@@ -375,16 +396,28 @@ class Optimization:
         left = counted_noun(budget.max_calls - budget.calls - budget.kept_back, "call")
         self.say(f"compile: {plan.optimizer}, {left} left")
         metric = self.candidate_log.metric(self.job.metric)
-        with redirect_output(self.job.folder / "log.txt", self.job.redactor):
+        self.candidate_log.counts_failures = True
+        log = redirect_output(self.job.folder / "log.txt", self.job.redactor)
+        with dspy.context(lm=self.lm), log, questions_asked_once():
             try:
                 made = OPTIMIZERS[plan.optimizer].compile(self, base, metric, plan.settings)
             except CapReachedError as reached:
-                best = self.candidate_log.best([str(one.get("id")) for one in self.job.val])
-                made = self._make_program()
-                if best is not None:
-                    made.load_state(best.state)
-                return made, reached.cap
+                return self._best_program(), reached.cap
+            except (
+                Exception
+            ):  # DSPy's evaluations give up after some failures, with an exception of no class of its own
+                if not self.candidate_log.failed_questions:
+                    raise
+                return self._best_program(), FAILURES
         return made, ""
+
+    def _best_program(self) -> LoggedTunable:
+        """Return the best program that ran on the whole validation set, or the one at the start."""
+        best = self.candidate_log.best([str(one.get("id")) for one in self.job.val])
+        made = self._make_program()
+        if best is not None:
+            made.load_state(best.state)
+        return made
 
     # --- the optimizers ----------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.tuning.program import TYPED, read_state
 from rlm_dspy.tuning.report.figure_tables import dollar_text, gain_text, interval_text, score_text
+from rlm_dspy.tuning.report.outcome import failure_lines
 
 PROGRAM, CARD = "program.json", "card.md"
 PICKLES = (".pkl", ".pickle", ".pt", ".bin", ".joblib")
@@ -152,7 +153,7 @@ def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest
         ("data", f"SHA-256 {data_digest}"),
         ("versions", made["versions"]),
         ("licence", NO_LICENCE),
-        ("ended", made["ended"]),
+        ("ended", " ".join([made["ended"], *failure_lines(made)])),
     ]
     lines = ["# A program of rlm-dspy", "", "| | |", "|---|---|"]
     for name, value in rows:

@@ -11,7 +11,13 @@ from rlm_dspy.tuning.report.figure_tables import (
 )
 from rlm_dspy.tuning.report.figures import by_task, compare_sides, rows_by_side, side_figures
 from rlm_dspy.tuning.report.optimize_page import outcome_page
-from rlm_dspy.tuning.report.outcome import candidate_tree, instruction_diff, outcome_report, report_markdown
+from rlm_dspy.tuning.report.outcome import (
+    candidate_tree,
+    failure_lines,
+    instruction_diff,
+    outcome_report,
+    report_markdown,
+)
 from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
     "candidate_tree",
     "compare_sides",
     "differences",
+    "failure_lines",
     "figure_cells",
     "find_run_links",
     "gain_text",

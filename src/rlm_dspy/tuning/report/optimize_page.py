@@ -11,7 +11,7 @@ from typing import Any
 
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning.report.figure_tables import dollar_text, figure_cells, gain_text
-from rlm_dspy.tuning.report.outcome import children_by_number, demo_counts
+from rlm_dspy.tuning.report.outcome import children_by_number, demo_counts, failure_lines
 from rlm_dspy.tuning.report.page_parts import TextAllowance, facts_html, page_html, safe_text, table_html
 from rlm_dspy.tuning.report.progress_plot import progress_plot
 
@@ -74,6 +74,7 @@ def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
         "data": data,
         "questions": f"{sizes['train']:,} training, {sizes['val']:,} validation, {sizes['test']:,} test",
         "ended": made["ended"],
+        "failures": " ".join(failure_lines(made)),
         "LM calls": f"{made['calls']:,}",
         "cost": dollar_text(made["cost"]),
         "limits in all": _limits_text(made.get("limits")),

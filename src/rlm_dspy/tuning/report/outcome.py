@@ -34,6 +34,8 @@ def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
         "limits": {"max_calls": job.max_calls, "max_cost": job.max_cost},
         "limits_per_question": job.budget.model_dump(exclude_none=True),
         "ended": outcome.ended,
+        "failed_questions": outcome.candidate_log.failed_questions,
+        "last_failure": outcome.candidate_log.last_failure or None,
         "calls": outcome.calls,
         "cost": outcome.cost,
         "before": side_figures(outcome.before),
@@ -92,6 +94,7 @@ def report_markdown(made: dict[str, Any]) -> str:
         f"metric {made['metric']}; "
         f"{made['questions']['train']} training, {made['questions']['val']} validation and "
         f"{counted_noun(made['questions']['test'], 'test question')}. Instructions proposed by {made['prompt_model']}.",
+        *failure_lines(made),
         "",
         "| | score | 95% interval | calls | tokens | cost | seconds, median |",
         "|---|---|---|---|---|---|---|",
@@ -113,6 +116,24 @@ def report_markdown(made: dict[str, Any]) -> str:
         *candidate_tree(made["candidates"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def failure_lines(made: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know of the questions that failed, which count as 0."""
+    lines = []
+    for name in ("before", "after"):
+        failed, questions = made[name]["failed"], made[name]["questions"]
+        if failed:
+            lines.append(
+                f"{failed} of {counted_noun(questions, 'test question')} failed {name} compiling: the score is too low."
+            )
+    if made.get("failed_questions"):
+        failed = counted_noun(made["failed_questions"], "question")
+        lines.append(
+            f"{failed} failed while compiling, which DSPy scores as 0, so the candidates may be ranked wrongly; "
+            f"the last: {made['last_failure']}"
+        )
+    return lines
 
 
 def _figure_row(name: str, found: Mapping[str, Any]) -> str:
