@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,9 @@ from dspy.clients.base_lm import BaseLM
 import rlm_dspy
 from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.metering import Meter
+from rlm_dspy.run import Usage
 from rlm_dspy.testing import action, fields, scripted
+from servers.openai import OpenAIServer
 
 
 def ask(lm: dspy.LM, **options: Any) -> dspy.Prediction:
@@ -36,6 +39,30 @@ def test_tokens_end_a_run_when_dspys_history_is_off(switched_off: dict[str, Any]
     assert run.stopped_by == "max_tokens"
     assert 2 < len(script.requests) < 20
     assert run.usage.cost is None  # nobody publishes this model's price
+
+
+@pytest.mark.parametrize("switched_off", [{"disable_history": True}, {"max_history_size": 0}])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_the_cache_answers_costs_nothing_when_dspys_history_is_off(
+    switched_off: dict[str, Any], *, is_async: bool
+) -> None:
+    with OpenAIServer(models=("gpt-4o-mini",)) as server:
+        lm = rlm_dspy.lm("openai/gpt-4o-mini", api_base=server.url, api_key=server.key, cache=True)
+        usages = []
+        for _ in range(2):
+            meter = Meter()
+            with dspy.context(**switched_off, callbacks=[meter]):
+                if is_async:
+                    await lm.acall(f"a prompt {switched_off} {is_async}")
+                else:
+                    await asyncio.to_thread(lm, f"a prompt {switched_off} {is_async}")
+            usages.append(meter.usage)
+        asked = sum("completions" in request.path for request in server.seen)
+    assert asked == 1
+    assert (usages[0].calls, usages[0].cached_calls) == (1, 0)
+    assert usages[0].cost is not None
+    assert usages[0].cost > 0
+    assert usages[1] == Usage(calls=1, cached_calls=1)
 
 
 def test_a_call_without_a_record_is_estimated_at_its_models_published_price() -> None:

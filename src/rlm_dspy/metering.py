@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ import dspy
 from dspy.clients.model_metadata import model_info
 from dspy.utils.callback import BaseCallback
 
+from rlm_dspy._dspy import engine_of
 from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.deadlines import Interrupted
 from rlm_dspy.dspy_errors import mask_secrets
@@ -31,6 +33,8 @@ TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prom
 PART = "[part: "  # how the record names such a part
 LONG_PROMPT_PRICE = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
 FUNCTION_PREFIX = "callable/"  # of the model string of a function that stands for a model
+# The call that is being made, and whether an engine of ours has had to answer it; else DSPy's cache did.
+_SENT: ContextVar[tuple[str, list[bool]] | None] = ContextVar("rlm_dspy_sent", default=None)
 NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
 
@@ -124,6 +128,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         self.response: Any = None  # the last response, of a type that depends on DSPy's engine; None without history
         self.outputs: Any = None  # those of the last call
         self._calls: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._marks: dict[str, list[bool]] = {}
         self._functions: dict[str, int] = {}  # calls of functions in flight, with the calls that had ended before each
         self._ended = 0  # calls of models
         self._spans: dict[str, int] = {}  # of the calls in flight
@@ -149,6 +154,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Remember the LM and the input of a call."""
         self._calls[call_id] = (instance, inputs)
+        if getattr(engine_of(instance), "notes_requests", False):
+            self._marks[call_id] = _request_mark(call_id)
         if str(getattr(instance, "model", "")).startswith(FUNCTION_PREFIX):
             self._functions[call_id] = self._ended
         if self.recorder and self.span is not None:
@@ -168,6 +175,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
         if sent is None:  # it was abandoned
             return
         replayed = self._replies.pop(call_id, None)
+        mark = self._marks.pop(call_id, [True])
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
         entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
         wraps_models = self._wraps_models(call_id)
@@ -181,6 +189,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
             usage = replayed.usage.model_copy(update={"replayed_calls": replayed.usage.calls})
         elif entry is not None:
             usage = _reported_usage(entry)
+        elif not any(mark):
+            usage = Usage(calls=1, cached_calls=1)
         else:  # DSPy's history may be disabled
             usage = _estimated_usage({**sent, "outputs": outputs}, getattr(lm, "model", ""))
         self.response, self.outputs = entry["response"] if entry else None, outputs
@@ -250,6 +260,22 @@ class Meter(BaseCallback):  # type: ignore[misc]
         """Add to a model's usage."""
         with self._lock:
             add_usage(self.by_model, {model: usage})
+
+
+def _request_mark(call_id: str) -> list[bool]:
+    """Return the list that :func:`note_request` fills during a call; all meters of the call share it."""
+    current = _SENT.get()
+    if current is None or current[0] != call_id:
+        current = call_id, []
+        _SENT.set(current)
+    return current[1]
+
+
+def note_request() -> None:
+    """Note that an engine answers a request, which DSPy's cache did not; it has ``notes_requests`` set."""
+    current = _SENT.get()
+    if current is not None:
+        current[1].append(True)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, ThinkingPart, Usage,
 
 from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.metering import note_request
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Script:
         reports: whether the server reports usage; a ``Reply`` may override this for itself.
     """
 
+    notes_requests = True
+
     def __init__(self, *replies: Scripted, delay: float = 0.0, window: int | None = None) -> None:
         if not replies:
             raise ConfigurationError("A script needs at least one reply. Pass a text, a Reply or a function.")
@@ -87,6 +90,7 @@ class Script:
 
     def complete(self, request: Request) -> Response:
         """Record one request and return the next reply."""
+        note_request()
         with self._lock:
             number = len(self.requests)
             self.requests.append(request)

@@ -25,7 +25,7 @@ from rlm_dspy.lms.offline.offline_engine import MODEL, AsyncOfflineEngine
 from rlm_dspy.lms.providers import OFFLINE, Route
 from rlm_dspy.lms.rate_limits import LONGEST_WAIT, RetryState
 from rlm_dspy.lms.transport import bound_replies
-from rlm_dspy.metering import FREE_PROVIDERS, MOST_TOKENS, metered_wait, token_cost
+from rlm_dspy.metering import FREE_PROVIDERS, MOST_TOKENS, metered_wait, note_request, token_cost
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class _Routed:
     """What the sync and the async engine share."""
 
     route: Route
+    notes_requests = True
 
     def load(self) -> None:
         """Import LiteLLM, which takes seconds, before a run's clock starts."""
@@ -230,6 +231,7 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         self, request: Request, attempt: Callable[[Request], AsyncGenerator[Any]]
     ) -> AsyncGenerator[Any]:
         """Yield the items of the first attempt that works, or of the fallback."""
+        note_request()
         tries = RetryState(self.route.retries)
         while True:
             begun = False

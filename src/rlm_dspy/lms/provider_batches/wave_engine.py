@@ -22,7 +22,7 @@ from rlm_dspy.lms.provider_batches.pending import Lane
 from rlm_dspy.lms.provider_batches.protocol import BatchProtocol
 from rlm_dspy.lms.provider_batches.waves import FALL_BACK, Waves
 from rlm_dspy.lms.providers import Route
-from rlm_dspy.metering import MOST_TOKENS
+from rlm_dspy.metering import MOST_TOKENS, note_request
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class AsyncWaveEngine(AsyncRoutedEngine):
             lm15.LM15Error: the request failed, or its batch.
             BatchStoppedError: no caller is waiting for the batch.
         """
+        note_request()
         self._check_key()
         protocol = self._lane.protocol
         future = self._waves.ask(self._lane, protocol.make_body(request))
