@@ -89,6 +89,23 @@ def test_a_live_cell_shows_each_step_of_an_awaited_run(displays: list[str], monk
     assert len(displays) >= 3
 
 
+def test_runs_at_the_same_time_have_a_display_each(displays: list[str]) -> None:
+    async def ask(name: str, rlm: rlm_dspy.RLM) -> None:
+        lm, _ = scripted(*(action(f"print({n})", f"Run {name} looks.") for n in range(3)), action("SUBMIT(answer='x')"))
+        with dspy.context(lm=lm):
+            await rlm.acall(context="c" * 500, question="q")
+
+    async def ask_both() -> None:
+        rlm = rlm_dspy.RLM("context, question -> answer", on_event=rlm_dspy.LiveCell())
+        await asyncio.gather(ask("A", rlm), ask("B", rlm))
+
+    asyncio.run(ask_both())
+    assert not [shown for shown in displays if "Run A" in shown and "Run B" in shown]
+    for name in "AB":
+        whole = [shown for shown in displays if shown.count(f"Run {name} looks") == 3 and "answered" in shown]
+        assert len(whole) >= 1
+
+
 def test_without_ipython_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "IPython.display", None)
     with pytest.raises(ConfigurationError, match="IPython is not installed here"):

@@ -180,11 +180,12 @@ class Span(_Value):
 class Event(_Value):
     """An event in a run, for watchers.
 
-    ``usage`` and ``sub_calls`` are the totals of the tree so far. ``text`` depends on the kind: the code, the output, a
-    shortened sub-call prompt, the final status, or the provider of a ``wait`` of ``seconds``. An ``output`` also has
-    the ``error``, ``seconds`` and usage of its step; ``code`` and ``output`` have the model's ``reasoning``. A ``text``
-    has a piece of the reply that answers in one call or extracts the answer, as it arrives, and no text when that reply
-    begins; only watchers with an attribute ``wants_text`` get them.
+    ``usage`` and ``sub_calls`` are the totals of the tree so far, and ``run_id`` is the id of its root. ``text``
+    depends on the kind: the code, the output, a shortened sub-call prompt, the final status, or the provider of a
+    ``wait`` of ``seconds``. An ``output`` also has the ``error``, ``seconds`` and usage of its step; ``code`` and
+    ``output`` have the model's ``reasoning``. A ``text`` has a piece of the reply that answers in one call or extracts
+    the answer, as it arrives, and no text when that reply begins; only watchers with an attribute ``wants_text`` get
+    them.
     """
 
     kind: EventKind
@@ -198,6 +199,7 @@ class Event(_Value):
     reasoning: str = ""
     error: str | None = None
     step_usage: Usage = Usage()
+    run_id: str = ""
 
 
 class Run(_Value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
@@ -16,8 +17,21 @@ WIDTH = 110  # characters of a line
 MIN_SECONDS = 0.25  # seconds between two updates, except at the end of a step
 
 
+@dataclass
+class _ShownRun:
+    """A run that goes on, and the display that shows it."""
+
+    handle: Any = None
+    lines: list[str] = field(default_factory=list)
+    status: str = ""
+    started: float = field(default_factory=time.monotonic)
+    shown: float = 0.0  # when the display was updated
+
+
 class LiveCell:
     """Shows the steps of a run below the notebook cell that started it, each when it ends.
+
+    Runs at the same time have a display each.
 
     Raises:
         ConfigurationError: IPython is not installed.
@@ -38,34 +52,32 @@ class LiveCell:
         self._make_html: Any = HTML
         self._display: Any = display
         self._redactor = Redactor()
-        self._handle: Any = None
-        self._lines: list[str] = []
-        self._status = ""
-        self._started, self._shown = time.monotonic(), 0.0
+        self._runs: dict[str, _ShownRun] = {}
 
     def __call__(self, event: Event) -> None:
         """Show an event; those of children only change the figures."""
-        if event.kind == "probe" and not event.depth:  # a run begins, and perhaps in another cell of the notebook
-            self._handle, self._lines, self._status = None, [], ""
-            self._started, self._shown = time.monotonic(), 0.0
+        run = self._runs.setdefault(event.run_id, _ShownRun())
+        is_over = event.kind == "final" and not event.depth
         if event.kind == "output" and not event.depth:
-            self._lines.append(step_line(self._masked(event), WIDTH))
-        elif event.kind != "final" and time.monotonic() - self._shown < MIN_SECONDS:
+            run.lines.append(step_line(self._masked(event), WIDTH))
+        elif event.kind != "final" and time.monotonic() - run.shown < MIN_SECONDS:
             return
-        if event.depth == 0 or self._status:
-            self._status = status_line(event, time.monotonic() - self._started)
-        self._show(is_over=event.kind == "final" and not event.depth)
+        if event.depth == 0 or run.status:
+            run.status = status_line(event, time.monotonic() - run.started)
+        self._show(run, is_over=is_over)
+        if is_over:
+            del self._runs[event.run_id]
 
     def _masked(self, event: Event) -> Event:
         texts = {name: getattr(event, name) for name in ("text", "reasoning", "error")}
         shown = {name: printable_text(self._redactor.text(text)) for name, text in texts.items() if text}
         return event.model_copy(update=shown)
 
-    def _show(self, *, is_over: bool) -> None:
-        lines = self._lines if is_over else [*self._lines, self._status]
+    def _show(self, run: _ShownRun, *, is_over: bool) -> None:
+        lines = run.lines if is_over else [*run.lines, run.status]
         shown = self._make_html(f"<pre>{html.escape(chr(10).join(lines))}</pre>")
-        self._shown = time.monotonic()
-        if self._handle is None:
-            self._handle = self._display(shown, display_id=True)
+        run.shown = time.monotonic()
+        if run.handle is None:
+            run.handle = self._display(shown, display_id=True)
         else:
-            self._handle.update(shown)
+            run.handle.update(shown)

@@ -326,8 +326,8 @@ class _Call:
 
     def _emit_event(self, kind: Any, text: str = "", seconds: float = 0.0) -> None:
         if self.program.on_event and (kind != "text" or self.shows_text):
-            usage = self.meter.usage
-            self.program.on_event(Event(kind=kind, step=1, max_steps=1, text=text, usage=usage, seconds=seconds))
+            facts: dict[str, Any] = {"text": text, "usage": self.meter.usage, "seconds": seconds, "run_id": self._id}
+            self.program.on_event(Event(kind=kind, step=1, max_steps=1, **facts))
 
 
 def prompt_text(value: Any) -> Any:

@@ -139,7 +139,7 @@ class Session:
         self.probe = self.earlier.probe if self.earlier else clean_for_prompt(self._view_inputs(self.values))
 
     def _begin_as_root(self, budget: Budget, account: Ledger | None, stop: threading.Event | None) -> None:
-        self._id = root_run_id()
+        self._id = self._root_id = root_run_id()
         self.stop: threading.Event | None = stop
         self._over: threading.Event = threading.Event()
         self._last_call: Reservation | None = None
@@ -152,7 +152,7 @@ class Session:
         self.warnings: list[str] = input_warnings(self.signature, self.values)
 
     def _begin_as_child(self, budget: Budget, parent: Session) -> None:
-        self._id = new_run_id()
+        self._id, self._root_id = new_run_id(), parent._root_id
         self.ledger = Ledger(budget, parent.ledger)
         # It reserves its last call before its first, so that it can always answer.
         self._last_call = self.ledger.reserve(OVERHEAD_TOKENS, sub_call=True)
@@ -544,6 +544,7 @@ class Session:
             sub_calls=self.ledger.sub_calls,
             usage=self.ledger.usage,
             seconds=seconds,
+            run_id=self._root_id,
             **facts,
         )
         for watcher in self._watchers:
