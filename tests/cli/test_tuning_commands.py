@@ -236,6 +236,14 @@ def test_optimize_refuses_the_same_question_under_another_name(run: Callable, ho
     assert ", as tags-" in result.err
 
 
+def test_sets_of_the_same_file_name_are_used_together(run: Callable, home: Path) -> None:
+    (home / "val").mkdir()
+    rows = [{"question": f"What is {n}?", "answer": str(n), "context": f"It is {n}."} for n in range(30)]
+    train, val = jsonl(home / "d.jsonl", *rows[:20]), jsonl(home / "val/d.jsonl", *rows[20:])
+    result = run("optimize", train, "--val", val, "--max-calls", "20")
+    assert "max-calls 20 is too little for gepa" in result.err
+
+
 def test_fresh_asks_the_model_again_and_the_cache_is_named(run: Callable, home: Path, room: Classroom) -> None:
     path = str(write_class(home / "tags.jsonl", 3, 7))
     asked = ("eval", path, "-m", f"openai/{STUDENT}", "--compare", "direct")

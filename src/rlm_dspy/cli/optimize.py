@@ -133,9 +133,11 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
 
 def _load_part(name: str, path: Path, request: OptimizeRequest) -> list[dspy.Example]:
     """Return the questions of a set; ids that they do not have themselves begin with its name if files share theirs."""
-    others = [other for other in (request.data, request.val, request.test) if other and other is not path]
-    prefix = f"{name}-{path.stem}" if path.stem in [other.stem for other in others] else path.stem
-    return data.load(path, limit=request.limit, prefix=prefix)
+    others = [
+        other for other in (request.data, request.val, request.test) if other and other.resolve() != path.resolve()
+    ]
+    is_shared = path.stem in [other.stem for other in others]
+    return data.load(path, limit=request.limit, prefix=f"{name}-{path.stem}" if is_shared else "")
 
 
 def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: model_choice.Chosen) -> optimization.UsageRate:
