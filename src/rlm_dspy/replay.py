@@ -132,13 +132,13 @@ class Replay:
 
     def _warn(self, step: int, left: int) -> None:
         where = f"step {step}" if step else "this call"
-        told = (
+        message = (
             f"the prompt of {where} differs from the record: from {where} on, calls are paid again "
             f"({left} recorded calls are not used)"
         )
-        self.warnings.append(told)
+        self.warnings.append(message)
         if self.on_end:
-            self.on_end(told)
+            self.on_end(message)
 
     def _key(self, place: CallPlace, prompt: Sequence[tuple[str, str]]) -> object:
         shown = tuple((role, self._kept_text(text)) for role, text in prompt)

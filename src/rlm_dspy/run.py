@@ -306,10 +306,10 @@ def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
         problems += [one for one in getattr(value, "problems", ()) if not one.unread]
         skipped += getattr(value, "skipped", ())
     files = [*problems, *skipped]
-    told = tuple(f"{one.name}: {one.reason}" for one in files[:MAX_UNREAD_FILES])
+    reasons = tuple(f"{one.name}: {one.reason}" for one in files[:MAX_UNREAD_FILES])
     if len(files) <= MAX_UNREAD_FILES:
-        return told
-    return (*told, f"… and {len(files) - MAX_UNREAD_FILES:,} more")
+        return reasons
+    return (*reasons, f"… and {len(files) - MAX_UNREAD_FILES:,} more")
 
 
 SubCall.model_rebuild()

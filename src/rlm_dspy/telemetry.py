@@ -170,8 +170,8 @@ class SpanExporter:
         made.set_attributes(attributes)
         if span.error:
             made.set_attribute("error.type", error_class(span.error))
-            told = self._shown_text(span.error) if self._content != "none" else error_class(span.error)
-            made.set_status(self._api.Status(self._api.StatusCode.ERROR, told))
+            description = self._shown_text(span.error) if self._content != "none" else error_class(span.error)
+            made.set_status(self._api.Status(self._api.StatusCode.ERROR, description))
         made.end(_nanoseconds(span.started + (span.seconds or 0.0)))
 
     def _is_ours(self, span: Span) -> bool:
@@ -199,8 +199,8 @@ class SpanExporter:
             call = {"gen_ai.tool.call.arguments": json.dumps({"code": code}, ensure_ascii=False)}
             return {**call, "gen_ai.tool.call.result": output, **_values(code, output)}
         asked = [Message(role=one.role, content=self._shown_text(one.content)) for one in span.messages]
-        told = _message_attributes(asked, self._shown_text(span.output))
-        return {**told, "rlm.same_messages": span.same_messages}  # as in the previous prompt of this run
+        attributes = _message_attributes(asked, self._shown_text(span.output))
+        return {**attributes, "rlm.same_messages": span.same_messages}  # as in the previous prompt of this run
 
     def _redacted(self, value: Any) -> Any:
         return self._redactor.text(value) if isinstance(value, str) else value
@@ -235,14 +235,18 @@ def _start_attributes(span: Span, record: Run | None) -> tuple[str, dict[str, An
     }
     if span.kind == "run":
         model = record.model if record else ""
-        told = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": AGENT, "gen_ai.request.model": model}
-        return f"invoke_agent {AGENT}", {**common, **told, "rlm.signature": span.name}
+        attributes = {
+            "gen_ai.operation.name": "invoke_agent",
+            "gen_ai.agent.name": AGENT,
+            "gen_ai.request.model": model,
+        }
+        return f"invoke_agent {AGENT}", {**common, **attributes, "rlm.signature": span.name}
     if span.kind == "cell":
-        told = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "python", "tool.name": "python"}
-        return "execute_tool python", {**common, **told, "gen_ai.tool.type": "function"}
+        attributes = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "python", "tool.name": "python"}
+        return "execute_tool python", {**common, **attributes, "gen_ai.tool.type": "function"}
     provider, _, name = span.name.rpartition("/")
-    told = {"gen_ai.operation.name": "chat", "gen_ai.request.model": span.name, "llm.model_name": name}
-    return f"chat {span.name}", {**common, **told, "gen_ai.provider.name": provider or "openai"}
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": span.name, "llm.model_name": name}
+    return f"chat {span.name}", {**common, **attributes, "gen_ai.provider.name": provider or "openai"}
 
 
 def _end_attributes(span: Span, record: Any) -> dict[str, Any]:
@@ -252,7 +256,7 @@ def _end_attributes(span: Span, record: Any) -> dict[str, Any]:
     if span.kind != "lm" or span.usage is None:
         return {}
     usage = span.usage
-    told = {
+    attributes = {
         "gen_ai.usage.input_tokens": usage.prompt_tokens,
         "gen_ai.usage.output_tokens": usage.completion_tokens,
         "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
@@ -262,14 +266,14 @@ def _end_attributes(span: Span, record: Any) -> dict[str, Any]:
         "llm.token_count.total": usage.total_tokens,
         "llm.token_count.prompt_details.cache_read": usage.cached_tokens,
     }
-    return told if usage.cost is None else {**told, "llm.cost.total": usage.cost}
+    return attributes if usage.cost is None else {**attributes, "llm.cost.total": usage.cost}
 
 
 def _message_attributes(asked: Sequence[Message], answered: str) -> dict[str, Any]:
     """Return the messages that are new in a prompt, and the reply, in both conventions."""
     sent = [{"role": one.role, "parts": [{"type": "text", "content": one.content}]} for one in asked]
     replied = [{"role": "assistant", "parts": [{"type": "text", "content": answered}]}]
-    told: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "gen_ai.input.messages": json.dumps(sent, ensure_ascii=False),
         "gen_ai.output.messages": json.dumps(replied, ensure_ascii=False),
         "llm.output_messages.0.message.role": "assistant",
@@ -277,9 +281,9 @@ def _message_attributes(asked: Sequence[Message], answered: str) -> dict[str, An
         "output.value": answered,
     }
     for number, one in enumerate(asked):
-        told[f"llm.input_messages.{number}.message.role"] = one.role
-        told[f"llm.input_messages.{number}.message.content"] = one.content
-    return told
+        attributes[f"llm.input_messages.{number}.message.role"] = one.role
+        attributes[f"llm.input_messages.{number}.message.content"] = one.content
+    return attributes
 
 
 def _values(given: str, made: str) -> dict[str, str]:

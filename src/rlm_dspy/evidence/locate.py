@@ -249,14 +249,15 @@ def _whole_words(window: str, start: int, end: int) -> tuple[int, int]:
 
 def missing_quote_advice(quote: str, texts: Sequence[Text], variables: Sequence[str]) -> str:
     """Return one line for the model: the quote was not found, and what it may have meant."""
-    told = _one_line(quote, 80)
+    shown_quote = _one_line(quote, 80)
     where = " or ".join(f"`{name}`" for name in variables) or "any context"
     near = _nearest_passage(quote, texts)
     if near is None:
-        return f"the quote {told} is not in {where}, nor anything like it: quote what is there, word for word."
+        return f"the quote {shown_quote} is not in {where}, nor anything like it: quote what is there, word for word."
     passage = _one_line(near.text.text[near.start : near.end], _MAX_WINDOW_CHARS)
     place = Evidence(quote="", source=near.text.source, line=near.line).where
-    return f"the quote {told} is not in {where}. The nearest passage, at {place}, is {passage}: copy from it exactly."
+    nearest = f"The nearest passage, at {place}, is {passage}: copy from it exactly."
+    return f"the quote {shown_quote} is not in {where}. {nearest}"
 
 
 def _nearest_passage(quote: str, texts: Sequence[Text]) -> TextRange | None:

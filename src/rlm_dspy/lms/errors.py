@@ -97,8 +97,8 @@ def _no_reply_error(error: Exception, chain: list[BaseException], route: Route, 
         return cut_reply(route)
     if "LocalProtocolError" in names:
         return bad_key(route)
-    if told := next(filter(None, (_told_inside(step, route) for step in chain)), None):
-        return told
+    if stated := next(filter(None, (_told_inside(step, route) for step in chain)), None):
+        return stated
     if names & _UNREADABLE or any(map(_is_no_completion, chain)):
         if not has_answered:
             return _unsent(route, chain[-1])
@@ -389,8 +389,8 @@ def _masked_text(text: str, route: Route) -> str:
 
 def cause(error: BaseException, route: Route) -> BaseException | None:
     """Return the error to chain as a cause, unless its traceback would show a secret that a server sent back."""
-    told = "\n".join(f"{step}\n{step!r}" for step in error_chain(error))
-    return None if any(secret in told for secret in route.secrets) else error
+    texts = "\n".join(f"{step}\n{step!r}" for step in error_chain(error))
+    return None if any(secret in texts for secret in route.secrets) else error
 
 
 def _is_reply(cause: Any) -> bool:

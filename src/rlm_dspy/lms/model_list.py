@@ -305,10 +305,13 @@ def _round_trip(lm: dspy.LM) -> list[DiagnosisLine]:
     if limits:
         shown = ", ".join(f"{name.removeprefix('x-ratelimit-')} {value}" for name, value in sorted(limits.items()))
         checks.append(DiagnosisLine("ok", f"limits: {shown}"))
-    told = f"a short reply took {seconds:.1f} s ({wrote / max(seconds, 1e-6):.2g} tokens/s)"
+    message = f"a short reply took {seconds:.1f} s ({wrote / max(seconds, 1e-6):.2g} tokens/s)"
     if seconds <= SLOW_REPLY_SECONDS:
-        return [*checks, DiagnosisLine("ok", told)]
-    return [*checks, DiagnosisLine("warning", told, "A question may take minutes: use a smaller or less busy model.")]
+        return [*checks, DiagnosisLine("ok", message)]
+    return [
+        *checks,
+        DiagnosisLine("warning", message, "A question may take minutes: use a smaller or less busy model."),
+    ]
 
 
 def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:

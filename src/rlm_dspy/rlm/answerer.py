@@ -186,6 +186,6 @@ def _rest_of(budget: Budget, earlier: Run | None) -> Budget:
         if limit is not None and amount:
             rest[name] = limit - amount
             if rest[name] <= 0:
-                told = f"{name} was used up by the first attempt ({used_text(name, amount, limit)}); raise it"
-                raise BudgetExceededError(told, limit=name)
+                message = f"{name} was used up by the first attempt ({used_text(name, amount, limit)}); raise it"
+                raise BudgetExceededError(message, limit=name)
     return budget.model_copy(update=rest)

@@ -189,8 +189,8 @@ class Children:
         for result in partial:
             if isinstance(result, CallError):
                 return result
-        told = f"{item['instruction']}\n(The text was read in pieces; below is what each gave. Combine it.)"
-        return self._make_single_call(signature, told, self._joined_answers(partial, max(1_000, room)), typed)
+        combining = f"{item['instruction']}\n(The text was read in pieces; below is what each gave. Combine it.)"
+        return self._make_single_call(signature, combining, self._joined_answers(partial, max(1_000, room)), typed)
 
     def _joined_answers(self, partial: Sequence[Any], room: int) -> str:
         """Join the answers of all pieces, each cut to its share if they exceed ``room`` characters."""

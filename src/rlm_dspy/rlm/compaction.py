@@ -94,8 +94,8 @@ def _fold_failed_steps(turns: list[Turn], steps: Sequence[Step]) -> list[Turn]:
     """Drop the code of failed steps that a later step fixed."""
     fixed = max((step.index for step in steps if not step.error), default=0)
     failed = {step.index for step in steps if step.error and step.index < fixed}
-    told = {turn.number: f"# step {turn.number} failed and was fixed later" for turn in turns if turn.number in failed}
-    return [replace(turn, code=min(turn.code, told.get(turn.number, turn.code), key=len)) for turn in turns]
+    notes = {turn.number: f"# step {turn.number} failed and was fixed later" for turn in turns if turn.number in failed}
+    return [replace(turn, code=min(turn.code, notes.get(turn.number, turn.code), key=len)) for turn in turns]
 
 
 def _summarise_oldest(turns: list[Turn], goal: int, variable: str) -> list[Turn]:
@@ -107,8 +107,8 @@ def _summarise_oldest(turns: list[Turn], goal: int, variable: str) -> list[Turn]
     ):
         digest.append(_digest_line(rest.pop(0)))
     kept = "\n".join(digest[-40:])
-    told = f"The steps before step {rest[0].number if rest else first.number + 1}, in short:\n{kept}"
-    return [replace(first, reasoning=told, code=f"# their code and outputs are in {variable}"), *rest]
+    summary = f"The steps before step {rest[0].number if rest else first.number + 1}, in short:\n{kept}"
+    return [replace(first, reasoning=summary, code=f"# their code and outputs are in {variable}"), *rest]
 
 
 def _digest_line(turn: Turn) -> str:

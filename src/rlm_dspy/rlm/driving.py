@@ -155,8 +155,8 @@ def overflow_of(session: Session, need: Ask | Extract, error: DSPyLMError) -> Ov
 def limit_reached(session: Session, need: Ask | Extract, limit: str) -> str:
     """Return the limit's name if the loop can continue with the extract; raise if the extract itself was ended."""
     if isinstance(need, Extract):
-        told = f"{limit} ended the run before its answer could be extracted{session.used_text(limit)}"
-        raise BudgetExceededError(told, limit=limit)
+        message = f"{limit} ended the run before its answer could be extracted{session.used_text(limit)}"
+        raise BudgetExceededError(message, limit=limit)
     return limit
 
 

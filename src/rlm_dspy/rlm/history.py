@@ -225,11 +225,11 @@ class ShownTurns:
             exchanges.append(("\n".join(filter(None, parts)), _outputs_text(turn.outputs)))
         probe = self._inputs_text(self._kept, seen)
         if self.left_out:
-            told = f"[Oldest turns left out here: {self.left_out}; `{self.name}` in the REPL holds all.]"
+            note = f"[Oldest turns left out here: {self.left_out}; `{self.name}` in the REPL holds all.]"
             if exchanges:
-                exchanges[0] = f"{told}\n{exchanges[0][0]}", exchanges[0][1]
+                exchanges[0] = f"{note}\n{exchanges[0][0]}", exchanges[0][1]
             else:
-                probe = f"{told}\n{probe}"
+                probe = f"{note}\n{probe}"
         return exchanges, probe
 
     def _header_line(self, number: int) -> str:

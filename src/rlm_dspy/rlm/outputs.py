@@ -57,8 +57,8 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
             json.dumps(jsonable_outputs({name: outputs[name]}))
         except Exception as error:  # a validator of the user's type may raise anything, and a model can adapt to it
             wanted = prompts.type_name(field)
-            told = shorten_text(_error_text(error, value[name], field.annotation), 1_000)
-            errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {told}")
+            problem = shorten_text(_error_text(error, value[name], field.annotation), 1_000)
+            errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {problem}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
 
 
@@ -74,11 +74,11 @@ def _error_text(error: BaseException, value: Any, annotation: Any) -> str:
             if first.error_count() <= MOST_ERRORS:
                 return f"{_error_text(first, None, None)}; and more: {wrong}"
         return wrong
-    told = []
+    problems = []
     for one in error.errors(include_url=False, include_input=False, include_context=False):
         place = ".".join(map(str, one["loc"]))
-        told.append(f"{place}: {one['msg']}" if place else one["msg"])
-    return "; ".join(told)
+        problems.append(f"{place}: {one['msg']}" if place else one["msg"])
+    return "; ".join(problems)
 
 
 def _beginning_of(value: Any) -> Any:

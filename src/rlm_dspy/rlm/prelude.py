@@ -196,8 +196,8 @@ def _call_children(items, instruction, output):
     shapes = _class_shapes(output or "")
     sent = []
     for item in items:
-        text, told = item if isinstance(item, (tuple, list)) else (item, instruction)
-        sent.append({"text": _text_or_place(text), "instruction": told})
+        text, wanted = item if isinstance(item, (tuple, list)) else (item, instruction)
+        sent.append({"text": _text_or_place(text), "instruction": wanted})
     results = repl["__rlm_subcall__"](items=sent, output=output, types=shapes)
     return [_outputs_or_error(result, shapes) for result in results]
 

@@ -45,11 +45,11 @@ def corpus_view(corpus: Any) -> str:
 def _problem_lines(corpus: Any) -> list[str]:
     """Describe what was not read, or not in full, so that missing files are not mistaken for absent ones."""
     problems = getattr(corpus, "problems", ())
-    told = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:MAX_NAMED_PROBLEMS]]
+    lines = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:MAX_NAMED_PROBLEMS]]
     return (
-        told
+        lines
         if len(problems) <= MAX_NAMED_PROBLEMS
-        else [*told, f"… and {len(problems) - MAX_NAMED_PROBLEMS:,} more such files"]
+        else [*lines, f"… and {len(problems) - MAX_NAMED_PROBLEMS:,} more such files"]
     )
 
 

@@ -183,11 +183,11 @@ class Repl:
 
     def _restored_note(self, names: Sequence[str]) -> str:
         """Describe the inputs and functions that a cell had rebound and that were restored."""
-        told = []
+        notes = []
         for name in names:
             what = f"input ({prompts.size_of(self._values[name])})" if name in self._values else "function"
-            told.append(f"`{name}` is again the {what}")
-        return f"[{'; '.join(told)}; use another name.]" if names else ""
+            notes.append(f"`{name}` is again the {what}")
+        return f"[{'; '.join(notes)}; use another name.]" if names else ""
 
     def take_warnings(self) -> list[str]:
         """Return the warnings since the last call."""

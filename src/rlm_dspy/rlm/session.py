@@ -589,8 +589,8 @@ class Session:
                 "outputs": jsonable_outputs(ending.outputs),
                 "evidence": evidence_records(self.checks.evidence, quotable_inputs(self.values)),
             }
-        told = ended.get("error")
-        self.recorder.end_open(self.span, told or "it did not end before its run")
+        failure = ended.get("error")
+        self.recorder.end_open(self.span, failure or "it did not end before its run")
         facts: dict[str, Any] = {
             **ended,
             "probe": self.probe,
@@ -602,7 +602,7 @@ class Session:
             "warnings": (*self.warnings, *self._late_warnings(ending)),
         }
         run = Run(**{**dict(self._header()), **facts})
-        self.recorder.end(self.span, run, error=told)
+        self.recorder.end(self.span, run, error=failure)
         if not self.ledger.depth:
             spans, warnings = self.recorder.spans, (*run.warnings, *self.recorder.problems)
             kept = shortened(run, self.recorder.content)

@@ -93,18 +93,18 @@ def explain_unread(error: AdapterParseError) -> str:
     """Explain which output is missing or of the wrong type, and quote what is there instead."""
     text = str(error)
     if field := _FIELD.match(text):
-        name, value, told = field.groups()
-        lines = re.sub(r"^\d+ validation errors? for .*\n", "", told.partition("\n\n")[0]).splitlines()
+        name, value, details = field.groups()
+        lines = re.sub(r"^\d+ validation errors? for .*\n", "", details.partition("\n\n")[0]).splitlines()
         # Pydantic names the place inside the value on a line of its own, in front of what is wrong there.
         reason = ": ".join(line.strip().partition(" [type=")[0] for line in lines[: 2 if lines[0][:1].strip() else 1])
         shown = _quoted_value(value or str(error.lm_response or ""))
         return f"output `{name}` cannot be {shown}: {reason[:200] or 'it is of another type'}"
     parsed = error.parsed_result if isinstance(error.parsed_result, dict) else {}
     missing = [name for name in error.signature.output_fields if name not in parsed]
-    told = text.partition("\n")[0]
-    if told.startswith(("Adapter ", "LM response ")):  # DSPy's own words name no output
-        told = f"The reply has no {', '.join(missing)}"
-    return f"{told.rstrip('.')}; it reads {_quoted_value(str(error.lm_response or ''))}"
+    details = text.partition("\n")[0]
+    if details.startswith(("Adapter ", "LM response ")):  # DSPy's own words name no output
+        details = f"The reply has no {', '.join(missing)}"
+    return f"{details.rstrip('.')}; it reads {_quoted_value(str(error.lm_response or ''))}"
 
 
 def _quoted_value(text: str) -> str:
@@ -325,9 +325,9 @@ class SubCalls:
         again = list(unread)[: max(0, self.ledger.calls_left)]
 
         def asked_again(at: int) -> Outputs | CallError:
-            told = f"{signature.instructions}\n\nAn earlier reply could not be read. {unread[at]}"
+            wanted = f"{signature.instructions}\n\nAn earlier reply could not be read. {unread[at]}"
             return result_or_error(
-                lambda item: self.typed(signature.with_instructions(without_markers(told)), item), items[at]
+                lambda item: self.typed(signature.with_instructions(without_markers(wanted)), item), items[at]
             )
 
         for at, answer in zip(again, self.batch(asked_again, again), strict=True):
@@ -413,8 +413,8 @@ class SubCalls:
         meter = Meter(self._on_wait, self.recorder, span)
         result: Any = CallError(error="the call did not end", kind="Interrupted")
         with self._lock:
-            told = shorten_text(prompt)
-            unfinished = SubCall(kind=kind, prompt=told, error=result.error, model=self.lm.model, span=span)
+            shown_prompt = shorten_text(prompt)
+            unfinished = SubCall(kind=kind, prompt=shown_prompt, error=result.error, model=self.lm.model, span=span)
             self._open[meter] = unfinished, reservation
         try:
             # A plain thread has no portal to stream through, and sub-calls are not the streamed program's output.

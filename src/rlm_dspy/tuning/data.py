@@ -212,8 +212,8 @@ def inputs_of(one: dspy.Example) -> dict[str, Any]:
     try:
         return dict(one.inputs().items())
     except ValueError as error:
-        told = f"example {one.get('id', '')} has no inputs: name them with `.with_inputs('context', 'question')`"
-        raise ConfigurationError(told) from error
+        message = f"example {one.get('id', '')} has no inputs: name them with `.with_inputs('context', 'question')`"
+        raise ConfigurationError(message) from error
 
 
 def inputs_key(one: dspy.Example) -> str:

@@ -247,8 +247,8 @@ class Evaluation:
 
     def _row_key(self, side: Contender, example: Any) -> str:
         inputs = {name: _input_identity(value) for name, value in example.items()}
-        told = json.dumps([self.identity, side.name, self.metric.__name__, inputs], sort_keys=True, default=repr)
-        return hashlib.sha256(told.encode()).hexdigest()[:20]
+        facts = json.dumps([self.identity, side.name, self.metric.__name__, inputs], sort_keys=True, default=repr)
+        return hashlib.sha256(facts.encode()).hexdigest()[:20]
 
     def _journal_rows(self) -> list[Row]:
         """Return the journal's rows that need not be asked again; an incomplete last row is dropped."""

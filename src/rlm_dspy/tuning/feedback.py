@@ -96,24 +96,24 @@ def _printed_chars(steps: Iterable[Step]) -> int:
 
 def _failures_line(run: Run) -> str:
     failed = [step for step in run.steps if step.error or step.timed_out]
-    told = []
+    remarks = []
     for step in failed[:4]:
         why = "timed out" if step.timed_out else shorten_line(step.error, 160)
-        told.append(f"step {step.index} ({shorten_line(step.code, 80)}): {why}")
+        remarks.append(f"step {step.index} ({shorten_line(step.code, 80)}): {why}")
     more = f" and {len(failed) - 4} more" if len(failed) > 4 else ""
-    return f"Failed steps: {'; '.join(told)}{more}." if failed else ""
+    return f"Failed steps: {'; '.join(remarks)}{more}." if failed else ""
 
 
 def _habits_line(run: Run) -> str:
-    told = []
+    remarks = []
     silent = [step.index for step in run.steps if step.output.startswith("(no output")]
     if silent:
-        told.append(f"steps {silent} printed nothing")
+        remarks.append(f"steps {silent} printed nothing")
     codes = Counter(step.code.strip() for step in run.steps if step.code.strip())
     if repeated := sum(count - 1 for count in codes.values()):
-        told.append(f"{counted_noun(repeated, 'step')} repeated code that had run before")
-    told += _sub_calls(run)
-    return f"Habits: {'; '.join(told)}." if told else ""
+        remarks.append(f"{counted_noun(repeated, 'step')} repeated code that had run before")
+    remarks += _sub_calls(run)
+    return f"Habits: {'; '.join(remarks)}." if remarks else ""
 
 
 def _sub_calls(run: Run) -> list[str]:
@@ -123,13 +123,13 @@ def _sub_calls(run: Run) -> list[str]:
         if read <= _PRINTED_BY_EYE_CHARS:
             return []
         return [f"no sub-call was made, {read:,} characters were printed and read instead"]
-    told = [counted_noun(len(calls), "sub-call")]
+    remarks = [counted_noun(len(calls), "sub-call")]
     prompts = Counter(call.prompt for call in calls)
     if wasted := sum(count - 1 for count in prompts.values()):
-        told.append(f"{wasted} of them asked again what was asked before")
+        remarks.append(f"{wasted} of them asked again what was asked before")
     if failed := [call for call in calls if call.error]:
-        told.append(f"{len(failed)} of them failed ({shorten_line(failed[0].error, 120)})")
-    return told
+        remarks.append(f"{len(failed)} of them failed ({shorten_line(failed[0].error, 120)})")
+    return remarks
 
 
 def _evidence_line(run: Run) -> str:

@@ -198,8 +198,8 @@ class OptimizationJob:
 
 def question_digest(one: dspy.Example) -> str:
     """Return a digest of a question with its context, answer and scorer."""
-    told = json.dumps([data.inputs_key(one), one.get("answer"), one.get("scorer")], default=str)
-    return hashlib.sha256(told.encode()).hexdigest()[: data.DIGEST_DIGITS]
+    text = json.dumps([data.inputs_key(one), one.get("answer"), one.get("scorer")], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[: data.DIGEST_DIGITS]
 
 
 @dataclass

@@ -59,8 +59,8 @@ def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | No
     if len(names) < 2 or not values or len(values) > len(names) or not terms:
         return 0.0, None  # with more cells than names, the columns are ambiguous
     values = values + [""] * (len(names) - len(values))
-    keys, told = _key_cells(terms, values)
-    open_ones = [term for term in terms if term not in told]
+    keys, answered = _key_cells(terms, values)
+    open_ones = [term for term in terms if term not in answered]
     marks = [
         (_name_weight(open_ones, name) + _expected_bonus(question.text, name, value), place)
         for place, (name, value) in enumerate(zip(names, values, strict=True))
@@ -72,8 +72,8 @@ def cell(question: ParsedQuestion, row: str, head: str) -> tuple[float, str | No
         term for term in open_ones if best > 0 and place >= 0 and _matches_loosely(term, _name_words(names[place]))
     ]
     others = [term for term in open_ones if term not in column and _matches_loosely(term, heads)]
-    there = [*told, *column, *others]
-    if not told or any(term.weight >= 2.5 and term not in there for term in terms):
+    there = [*answered, *column, *others]
+    if not answered or any(term.weight >= 2.5 and term not in there for term in terms):
         return 0.0, None
     if best > 0 and not values[place]:
         return 0.0, None  # the row's cell in this column is empty
@@ -88,12 +88,12 @@ def _key_cells(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], 
         inside = [term for term in terms if re.search(term.pattern, value, re.I)]
         found.append((-sum(term.weight for term in inside), place, inside))
     keys: set[int] = set()
-    told: list[Term] = []
+    answered: list[Term] = []
     for _, place, inside in sorted(found, key=lambda one: one[:2]):
-        if new := [term for term in inside if term not in told]:
+        if new := [term for term in inside if term not in answered]:
             keys.add(place)
-            told += new
-    return keys, told
+            answered += new
+    return keys, answered
 
 
 def _name_words(name: str) -> str:

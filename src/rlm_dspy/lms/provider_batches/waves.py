@@ -458,8 +458,8 @@ class Waves:
                 error = errors.no_result(wave.lane.route, f"batch {state.batch_id} is {state.status or 'over'}")
                 self._settle_failure(wave, custom_id, error, again=again)
         if wave.asked_again:
-            told = (state.batch_id, wave.asked_again, wave.record.size)
-            logger.warning("batch %s did not answer %d of %d requests; they are asked again", *told)
+            progress = (state.batch_id, wave.asked_again, wave.record.size)
+            logger.warning("batch %s did not answer %d of %d requests; they are asked again", *progress)
         self.journal.append({"wave": wave.record.wave_id, "closed": state.status})
 
     def _settle_failure(self, wave: OpenWave, custom_id: str, error: Exception, *, again: bool) -> None:

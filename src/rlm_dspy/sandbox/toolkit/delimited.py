@@ -54,9 +54,9 @@ def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
         if not usual_widths:
             continue
         width, often = usual_widths[0]
-        told = (round(often / len(widths), 2), width)
-        if told > most:
-            best, most = delimiter, told
+        evenness = (round(often / len(widths), 2), width)
+        if evenness > most:
+            best, most = delimiter, evenness
     return best, text
 
 

@@ -193,12 +193,12 @@ class Matches(list[Hit]):
             advice = f"{end}: narrow the pattern or source="
         elif not self.complete and self.total <= len(self):
             return f"{shown:,} {'match' if shown == 1 else 'matches'} shown; raise max_matches to see if there are more"
-        told = f"{shown:,} of {'' if self.complete else 'at least '}{self.total:,} matches shown"
+        note = f"{shown:,} of {'' if self.complete else 'at least '}{self.total:,} matches shown"
         named = sorted(((name, count) for name, count in self.counts.items() if name), key=lambda one: -one[1])
         if named:
             rest = f", {counted_noun(len(named) - _FILES, 'more file')}" if len(named) > _FILES else ""
-            told += f"; by file: {', '.join(f'{name} {count:,}' for name, count in named[:_FILES])}{rest}"
-        return f"{told}; {advice}"
+            note += f"; by file: {', '.join(f'{name} {count:,}' for name, count in named[:_FILES])}{rest}"
+        return f"{note}; {advice}"
 
     def __repr__(self) -> str:
         if not self:
@@ -209,11 +209,11 @@ class Matches(list[Hit]):
             room = len(hit) if "\n" in hit[:] else _PRINTED
             lines.append(hit.printed(room))
         apart = "\n--\n" if any("\n" in line for line in lines) else "\n"
-        told = ""
+        note = ""
         if self.cut or len(self) > SHOWN:
             advice = "raise max_matches" if self.cut else "all are in the list: loop over it,"
-            told = f"\n[{self._count_note(len(hits), f'{advice} or narrow by source=')}]"
-        return apart.join(_lines_with_counts(lines)) + told
+            note = f"\n[{self._count_note(len(hits), f'{advice} or narrow by source=')}]"
+        return apart.join(_lines_with_counts(lines)) + note
 
     # Reading, which creates only the hits that are read
 

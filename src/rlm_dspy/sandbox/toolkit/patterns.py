@@ -37,8 +37,8 @@ def compiled_pattern(pattern: Any, flags: int = 0) -> "re.Pattern[str]":
     try:
         return _with_flags_first(text, re.M | flags)
     except (re.error, OverflowError, RecursionError) as error:
-        told = f"bad regular expression {quoted(pattern)}: {str(error)[:100]}"
-        raise ValueError(f"{told}; use re.escape() for plain text") from None
+        message = f"bad regular expression {quoted(pattern)}: {str(error)[:100]}"
+        raise ValueError(f"{message}; use re.escape() for plain text") from None
 
 
 def _with_flags_first(text: str, flags: int) -> "re.Pattern[str]":

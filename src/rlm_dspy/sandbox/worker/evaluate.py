@@ -204,9 +204,9 @@ def cell_traceback(error: BaseException) -> str:
     import traceback  # takes longer than most cells, which never need it
 
     try:
-        told = traceback.TracebackException.from_exception(error, compact=True)
-        _own_lines(told)
-        return output.without_addresses(output.clip("".join(told.format()).strip(), MAX_TRACEBACK)[0])
+        summary = traceback.TracebackException.from_exception(error, compact=True)
+        _own_lines(summary)
+        return output.without_addresses(output.clip("".join(summary.format()).strip(), MAX_TRACEBACK)[0])
     except BaseException:
         return _name_and_text(error)
 
@@ -219,10 +219,10 @@ def _name_and_text(error: BaseException) -> str:
         return f"{type(error).__name__}: (this exception cannot be shown)"
 
 
-def _own_lines(told: Any, depth: int = 0) -> None:
-    own = [frame for frame in told.stack if frame.filename.startswith(CELL)]
-    told.stack[:] = own
-    for linked in (told.__cause__, told.__context__, *(getattr(told, "exceptions", None) or ())):
+def _own_lines(summary: Any, depth: int = 0) -> None:
+    own = [frame for frame in summary.stack if frame.filename.startswith(CELL)]
+    summary.stack[:] = own
+    for linked in (summary.__cause__, summary.__context__, *(getattr(summary, "exceptions", None) or ())):
         if linked is not None and depth < 20:
             _own_lines(linked, depth + 1)
 
@@ -237,10 +237,10 @@ def error_summary(error: BaseException) -> str:
         return type(error).__name__
 
 
-def thread_failed(told: Any) -> None:
+def thread_failed(failure: Any) -> None:
     """Report an exception that ended a thread."""
-    if told.exc_value is not None and told.exc_type is not SystemExit:
-        sys.stderr.write(f"in thread {getattr(told.thread, 'name', '?')}: {cell_traceback(told.exc_value)}\n")
+    if failure.exc_value is not None and failure.exc_type is not SystemExit:
+        sys.stderr.write(f"in thread {getattr(failure.thread, 'name', '?')}: {cell_traceback(failure.exc_value)}\n")
 
 
 def error_class(name: str) -> type[Exception]:

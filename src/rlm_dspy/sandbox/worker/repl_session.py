@@ -448,7 +448,7 @@ def prepare_session(extra: frozenset[str], toolkit: Any, zstr: Any) -> WorkerSes
     """Return a session for a worker to serve after the fork."""
     limits.limit_threads()
     threading.excepthook = evaluate.thread_failed
-    sys.unraisablehook = lambda told: None
+    sys.unraisablehook = lambda failure: None
     return WorkerSession(extra, toolkit, zstr)
 
 

@@ -227,9 +227,9 @@ def multihop(draw: Draw) -> Item:
         links[person] = [draw.rng.choice(people) for _ in _STEPS]
     biographies = []
     for person in people:
-        told = [f"{person} was born in {home[person]} and became a {draw.rng.choice(_TRADES)}."]
-        told += [text.format(a=person, b=other) for (_, text), other in zip(_STEPS, links[person], strict=True)]
-        biographies.append(" ".join(told))
+        facts = [f"{person} was born in {home[person]} and became a {draw.rng.choice(_TRADES)}."]
+        facts += [text.format(a=person, b=other) for (_, text), other in zip(_STEPS, links[person], strict=True)]
+        biographies.append(" ".join(facts))
     start = draw.rng.choice(people)
     person, path, support = start, [], []
     for _ in range(hops):
@@ -466,18 +466,18 @@ def synthesis(draw: Draw) -> Item:
     port, absent, *others = draw.names(6, 3)
     kind = draw.rng.choice(_KINDS)
     days = draw.rng.sample(range(3_000), count)
-    told: dict[int, list[str]] = {day: [] for day in days}
+    lines: dict[int, list[str]] = {day: [] for day in days}
     for other in others:
-        told[draw.rng.choice(days)].append(f"The port of {other} has {draw.rng.randrange(2, 90)} {kind}.")
+        lines[draw.rng.choice(days)].append(f"The port of {other} has {draw.rng.randrange(2, 90)} {kind}.")
     stated = sorted(draw.rng.sample(days, min(count, draw.by_level(1, 3, 3))))
     values = draw.rng.sample(range(2, 200), len(stated))
     for day, value in zip(stated, values, strict=True):
-        told[day].append(f"The port of {port} has {value} {kind}.")
+        lines[day].append(f"The port of {port} has {value} {kind}.")
     files = {}
     for number, day in enumerate(days):
         date = datetime.date(2016, 1, 1) + datetime.timedelta(days=day)
         body = draw.filler_lines(draw.chars // count - 60)
-        for line in told[day]:
+        for line in lines[day]:
             body.insert(draw.rng.randrange(len(body) + 1), line)
         files[f"reports/{number:04d}.txt"] = "\n".join([f"Report of {date}.", *body]) + "\n"
     # Every other hard question has no answer in the corpus.
